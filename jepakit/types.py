@@ -1,0 +1,149 @@
+"""The values that travel through the house, and the axis legend.
+
+Axes: B batch, V views, C channels, T time, H W space, N tokens (row-major over the grid), K kept tokens, M target
+blocks, D features, A action features. Raw signals are channels-first, `(B, C, *size)` with size `(H, W)`, `(T, H, W)`
+or `(T,)`; tokens, states and actions are features-last. A grid is the number of patches along each axis of size.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Size = tuple[int, ...]
+Grid = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one sample looks like, and the statistics that bring it to zero mean and unit variance per channel.
+
+    `mean` and `std` (length `channels`, in the units of the data) are fitted on the training part only; empty means
+    0 and 1. `views` counts the augmented views a batch carries, `action` its action features, `classes` its labels.
+    """
+
+    channels: int
+    size: Size
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    views: int = 0
+    action: int = 0
+    classes: int = 0
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, self.channels):
+                raise ValueError(f"{name} has {len(values)} entries for {self.channels} channels; give one per channel or none")
+
+    @property
+    def has(self) -> frozenset[str]:
+        """Which of "time", "action", "views", "label" a batch of this signal carries."""
+        present = {"time": len(self.size) != 2, "action": self.action > 0, "views": self.views > 0, "label": self.classes > 0}
+        return frozenset(name for name, here in present.items() if here)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch of raw samples, as the loader yields it and `Method.loss` reads it.
+
+    Pixels lie in [0, 1], other signals in their own units; normalisation belongs to the model. `id` (B,) indexes the
+    dataset, so that a sample can be named. `length` (B,) and `valid` (B, N) mark padding, which reaches no statistic.
+    `views` holds one (B, V, C, *size) tensor per resolution.
+    """
+
+    x: Float[Tensor, "b ..."]
+    views: tuple[Float[Tensor, "b v c ..."], ...] = ()
+    action: Float[Tensor, "b t a"] | None = None
+    proprio: Float[Tensor, "b t p"] | None = None
+    reward: Float[Tensor, "b t"] | None = None
+    done: Bool[Tensor, "b t"] | None = None
+    length: Int[Tensor, " b"] | None = None
+    valid: Bool[Tensor, "b n"] | None = None
+    label: Int[Tensor, " b"] | None = None
+    id: Int[Tensor, " b"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Batch":
+        """The same batch on `device`, floating-point entries as `dtype`."""
+        return self._map(lambda t: t.to(device, dtype if t.is_floating_point() else None, non_blocking=True))
+
+    def __getitem__(self, part: slice) -> "Batch":
+        """The samples of `part`, as a batch."""
+        return self._map(lambda t: t[part])
+
+    def _map(self, fn: Callable[[Tensor], Tensor]) -> "Batch":
+        values: dict[str, object] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                values[f.name] = fn(value)
+            elif isinstance(value, tuple):
+                values[f.name] = tuple(fn(v) for v in value)
+        return replace(self, **values)  # type: ignore[arg-type]
+
+
+class Masks(NamedTuple):
+    """Token indices: one context and M equal target blocks per sample."""
+
+    context: Int[Tensor, "b k"]
+    targets: Int[Tensor, "b m kt"]
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What a loss returns: weighted scalars to sum, values to watch, and what the collapse panel reads.
+
+    `pred` and `target` (…, D) are detached, before the target's normalisation.
+    """
+
+    loss: Mapping[str, Float[Tensor, ""]]
+    log: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    pred: Float[Tensor, "... d"] | None = None
+    target: Float[Tensor, "... d"] | None = None
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The sum of the weighted scalars."""
+        return torch.stack(list(self.loss.values())).sum()
+
+
+@dataclass(frozen=True)
+class Rng:
+    """Where randomness comes from: a value, never global state.
+
+    What is drawn depends on `seed`, `step` and the `path` of forks alone. It is drawn for the global batch of `total`
+    samples; this process (or micro-batch) sees samples `offset …`. So sample b meets the same draw however the batch
+    is split over ranks, workers or micro-batches. Draws happen on the CPU.
+    """
+
+    seed: int
+    step: int = 0
+    offset: int = 0
+    total: int = 0
+    path: tuple[str | int, ...] = ()
+
+    def fork(self, *names: str | int) -> "Rng":
+        """An independent stream, named."""
+        return replace(self, path=(*self.path, *names))
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator for this stream; the same every time it is asked for."""
+        text = repr((self.seed, self.step, self.path)).encode()
+        seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+        return torch.Generator().manual_seed(seed)
+
+    def global_batch(self, batch: int) -> tuple[int, slice]:
+        """The size to draw for, and the part of the draw that belongs to the local batch of `batch` samples."""
+        return self.total or batch, slice(self.offset, self.offset + batch)
+
+
+def take(tokens: Float[Tensor, "b n d"], index: Int[Tensor, "b *k"]) -> Float[Tensor, "b *k d"]:
+    """The tokens at `index`: `out[b, …] = tokens[b, index[b, …]]`."""
+    rows = torch.arange(len(tokens), device=tokens.device).reshape(-1, *[1] * (index.ndim - 1))
+    return tokens[rows, index]
