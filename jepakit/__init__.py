@@ -1,0 +1,62 @@
+"""jepakit: joint-embedding predictive architectures. Train, watch, probe, embed."""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import testing
+    from .api import Model, check_data, embed, load, probe, report, train
+    from .methods.base import Method
+    from .types import Batch, Masks, Rng, Signal, Terms
+
+__all__ = [
+    "Batch",
+    "Masks",
+    "Method",
+    "Model",
+    "Rng",
+    "Signal",
+    "Terms",
+    "check_data",
+    "embed",
+    "load",
+    "probe",
+    "report",
+    "testing",
+    "train",
+]
+
+_HOMES = {
+    **dict.fromkeys(("Batch", "Masks", "Rng", "Signal", "Terms"), "types"),
+    **dict.fromkeys(("Model", "check_data", "embed", "load", "probe", "report", "train"), "api"),
+    "Method": "methods.base",
+}
+
+
+class _Package(ModuleType):
+    """The package, in which `train`, `embed` and `report` are always the functions, never the modules of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing jepakit.train would otherwise put the module in the function's place.
+        if name not in _HOMES:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used (PEP 562), so that `import jepakit` stays fast."""
+    if name == "testing":
+        return import_module(f"{__name__}.testing")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -37,12 +37,19 @@ class Signal:
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (0, self.channels):
-                raise ValueError(f"{name} has {len(values)} entries for {self.channels} channels; give one per channel or none")
+                raise ValueError(
+                    f"{name} has {len(values)} entries for {self.channels} channels; give one per channel or none"
+                )
 
     @property
     def has(self) -> frozenset[str]:
         """Which of "time", "action", "views", "label" a batch of this signal carries."""
-        present = {"time": len(self.size) != 2, "action": self.action > 0, "views": self.views > 0, "label": self.classes > 0}
+        present = {
+            "time": len(self.size) != 2,
+            "action": self.action > 0,
+            "views": self.views > 0,
+            "label": self.classes > 0,
+        }
         return frozenset(name for name, here in present.items() if here)
 
 
@@ -56,7 +63,7 @@ class Batch:
     """
 
     x: Float[Tensor, "b ..."]
-    views: tuple[Float[Tensor, "b v c ..."], ...] = ()
+    views: tuple[Float[Tensor, "b _ c ..."], ...] = ()
     action: Float[Tensor, "b t a"] | None = None
     proprio: Float[Tensor, "b t p"] | None = None
     reward: Float[Tensor, "b t"] | None = None

@@ -1,0 +1,25 @@
+"""How good is a representation? Frozen features, judged beside a random encoder and the raw signal."""
+
+from .baselines import random_init, raw
+from .features import Encode, Features, extract, extract_all
+from .heldout import held_out
+from .kinds import load, table
+from .probing import compare, probe, save, split
+from .result import wilson
+
+__all__ = [
+    "Encode",
+    "Features",
+    "compare",
+    "extract",
+    "extract_all",
+    "held_out",
+    "load",
+    "probe",
+    "random_init",
+    "raw",
+    "save",
+    "split",
+    "table",
+    "wilson",
+]

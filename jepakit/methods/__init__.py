@@ -1,0 +1,72 @@
+"""The methods: one file each, found by file name, or by the entry-point group `jepakit.methods` of another package."""
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .base import Method
+
+GROUP = "jepakit.methods"
+
+
+class Entry(NamedTuple):
+    """A method's frozen dataclass of settings and its class."""
+
+    Config: type[Any]
+    Method: "type[Method]"
+
+
+def table() -> dict[str, str]:
+    """Every method's name and the module that holds it; ours first, sorted. Imports none of them.
+
+    Raises ValueError where an outside package claims a name that is taken.
+    """
+    found = {m.name: f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__) if m.name != "base"}
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        if found.setdefault(point.name, point.value) != point.value:
+            raise ValueError(
+                f"two methods are called {point.name!r}: {found[point.name]} and {point.value}; uninstall one"
+            )
+    return dict(sorted(found.items()))
+
+
+def load(name: str) -> Entry:
+    """The method called `name`. Raises ValueError, with the nearest names, where there is none."""
+    modules = table()
+    if name not in modules:
+        near = get_close_matches(name, modules, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"No method {name!r}.{hint} Available: {', '.join(modules)}")
+    return entry(modules[name])
+
+
+def entry(module_path: str) -> Entry:
+    """The `Config` and the one `Method` subclass that a module defines."""
+    from .base import Method
+
+    module = importlib.import_module(module_path)
+    classes = [
+        v
+        for v in vars(module).values()
+        if isinstance(v, type) and issubclass(v, Method) and v.__module__ == module_path
+    ]
+    if len(classes) != 1 or not hasattr(module, "Config"):
+        raise ValueError(
+            f"{module_path} defines {len(classes)} Method subclasses and {'a' if hasattr(module, 'Config') else 'no'} "
+            "Config; a method's module defines exactly one of each"
+        )
+    return Entry(module.Config, classes[0])
+
+
+def name_of(config: Any) -> str:
+    """The name under which the method of this settings object is listed."""
+    module = type(config).__module__
+    return next(name for name, path in table().items() if path == module)
+
+
+def build(config: Any, signal: Any) -> "Method":
+    """The untrained method of a settings object, for a signal."""
+    return entry(type(config).__module__).Method(config, signal)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..losses import Kind
 from ..types import Batch, Rng, Signal, Terms
 
 Weights = Literal["target", "context"]
@@ -37,7 +38,7 @@ class Method(nn.Module):
         self.register_buffer("mean", torch.tensor(signal.mean or [0.0] * signal.channels).reshape(shape))
         self.register_buffer("std", torch.tensor(signal.std or [1.0] * signal.channels).reshape(shape))
 
-    def normalize(self, x: Float[Tensor, "*b c ..."]) -> Float[Tensor, "*b c ..."]:
+    def normalize(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Raw units to zero mean and unit variance per channel; the first thing `loss` and `encode` do."""
         return (x - self.mean) / self.std
 
@@ -52,6 +53,16 @@ class Method(nn.Module):
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations of raw samples (B, C, *size), one per token, by the target or the context encoder."""
         raise NotImplementedError
+
+    @property
+    def distance(self) -> Kind:
+        """The distance by which the loss compares prediction and target."""
+        kind: Kind = getattr(self.cfg, "distance", "l2")
+        return kind
+
+    def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """A target as the loss compares it: normalised, where the method does that."""
+        return target
 
     def after_step(self, progress: float) -> None:
         """What follows an optimiser step, such as the EMA; `progress` runs from 0 to 1 over the training."""

@@ -2,6 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -9,11 +10,15 @@ from ..types import Grid, Signal, Size
 
 
 class Encoder(nn.Module):
-    """Signals (B, C, *size) to tokens (B, N, D). Subclasses set `dim`, `patch` and `grid` (of the signal's own size)."""
+    """Signals (B, C, *size) to tokens (B, N, D). Subclasses set `dim`, `patch` and `grid` (of the signal's own size).
+
+    With `checkpoint_activations` set, blocks are recomputed in the backward pass: same numbers, less memory, more time.
+    """
 
     dim: int
     patch: Size
     grid: Grid
+    checkpoint_activations: bool = False
 
     def forward(
         self,
@@ -33,4 +38,28 @@ class Encoder(nn.Module):
 class EncoderConfig(Protocol):
     """A frozen dataclass that builds an encoder for a signal; raises ValueError where they do not fit."""
 
-    def build(self, signal: Signal) -> Encoder: ...
+    def build(self, signal: Signal) -> Encoder:
+        """The encoder, for that signal's channels and number of axes."""
+        ...
+
+
+def union(index: Int[Tensor, "b *k"], tokens: int) -> tuple[Int[Tensor, "b u"], Int[Tensor, "b *k"]]:
+    """What to `read` so that every entry of `index` is read once, and where each entry is found in what was read.
+
+    `take(encoder(x, read=read), where)` equals `take(encoder(x), index)`. Samples with fewer distinct entries than the
+    largest read some further tokens, so that all have U.
+    """
+    flat = index.flatten(1)
+    wanted = torch.zeros(len(flat), tokens, dtype=torch.bool, device=flat.device).scatter_(1, flat, True)
+    # A stable sort puts the wanted tokens first, in grid order.
+    order = wanted.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    read = order[:, : int(wanted.sum(1).max())]
+    where = torch.zeros_like(order).scatter_(1, read, torch.arange(read.shape[1], device=read.device).expand_as(read))
+    return read, where.gather(1, flat).reshape(index.shape)
+
+
+def chosen(keep: Int[Tensor, "b k"] | None, read: Int[Tensor, "b r"] | None) -> Int[Tensor, "b _"] | None:
+    """The grid cells a token-wise encoder has to compute: those of `keep` at `read`."""
+    if keep is None or read is None:
+        return keep if read is None else read
+    return keep.gather(1, read)

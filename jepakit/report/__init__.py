@@ -1,0 +1,35 @@
+"""One self-contained HTML page from run folders: what was trained, whether it worked, what the encoder sees."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["write"]
+
+MAP_IMAGES = 1000
+
+
+def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, device: str = "cpu") -> Path:
+    """Write the report on one or several runs; where it was written.
+
+    By default RUN/report.html, or report.html beside the first run where there are several, which are then compared.
+    The page is one file that loads nothing; it is renamed into place when it is whole. `images` samples (at most 1000
+    over all runs) of each run's data go through its encoder on `device`. What is missing from a run, the page says.
+    Raises ValueError where there is no run, or a folder is none.
+    """
+    from importlib.metadata import version
+
+    from ..checkpoint import write_text
+    from .gallery import gallery
+    from .look import look
+    from .page import render
+    from .records import read
+
+    runs = [Path(run) for run in runs]
+    if not runs:
+        raise ValueError("no run given; name at least one run folder, e.g. jepa report runs/a")
+    records = [read(run) for run in runs]
+    each = max(2, min(images, MAP_IMAGES // len(runs)))
+    galleries = [gallery(look(run, each, device)) for run in runs]
+    target = Path(out) if out else (runs[0] if len(runs) == 1 else runs[0].resolve().parent) / "report.html"
+    write_text(target, render(records, galleries, version("jepakit")))
+    return target

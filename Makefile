@@ -1,0 +1,39 @@
+# The two commands of the README: make demo, make test. Everything runs in .venv, made on first use.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two workers on two cores: a second thread per worker would only fight for them.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+.PHONY: demo test check slow bench clean
+
+demo: $(READY)
+	$(BIN)/jepa train demo --out runs/demo --overwrite
+	$(BIN)/jepa probe runs/demo --kind knn
+	$(BIN)/jepa probe runs/demo --kind linear
+	$(BIN)/jepa report runs/demo
+
+test: $(READY)
+	$(PYTEST)
+
+slow: $(READY)
+	$(PYTEST) -m slow
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+bench: $(READY)
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# Installed again only when pyproject.toml changes. pip, not uv: it finds local wheels of torch.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e ".[dev]"
+	touch $@

@@ -1,0 +1,250 @@
+"""How much faster is our I-JEPA training step than a plain one of the same semantics?
+
+The plain step is shaped like the published implementation and written here with standard PyTorch operations: a
+convolution embeds all patches, then those of the context are gathered; four target blocks are separate sequences in one
+batched call, each with the context repeated; every block runs for every token. Both steps start from the same weights
+and see the same images and masks, so their losses agree. Five variants run interleaved, round by round; the table shows
+medians, and ratios are medians of the ratios within a round. vit_tiny/16 at 224 px, batch 16, a predictor of 6 x 384.
+
+    python benchmarks/step.py [--rounds 7] [--threads 2]
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from jepakit.masks import MultiBlock
+from jepakit.nn import Predictor, ema, union, vit
+from jepakit.nn.position import sincos
+from jepakit.types import Masks, Rng, Signal, take
+
+SEED, SIZE, BATCH = 0, (224, 224), 16
+ENCODER, PREDICTOR = vit("tiny"), Predictor(width=384, depth=6, heads=3)  # heads: the published default for this size
+GRID = (14, 14)
+SETTINGS = {"lr": 1e-3, "weight_decay": 0.05}
+Step = Callable[[Tensor, Masks], Tensor]
+
+
+class PlainBlock(nn.Module):
+    def __init__(self, width: int, heads: int, fused: bool) -> None:
+        super().__init__()
+        self.heads, self.fused = heads, fused
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("fc1", nn.Linear(width, 4 * width))
+        self.mlp.add_module("act", nn.GELU())
+        self.mlp.add_module("fc2", nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, d = x.shape
+        qkv = self.attn["qkv"](self.norm1(x)).reshape(b, n, 3, self.heads, d // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.fused:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:
+            mixed = (q @ k.transpose(-2, -1) * (d // self.heads) ** -0.5).softmax(dim=-1) @ v
+        x = x + self.attn["proj"](mixed.transpose(1, 2).reshape(b, n, d))
+        return x + self.mlp(self.norm2(x))
+
+
+class PlainEncoder(nn.Module):
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        d = ENCODER.width
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, d, ENCODER.patch, stride=ENCODER.patch)})
+        self.pos_embed = nn.Parameter(sincos(GRID, d)[None].clone(), requires_grad=False)
+        self.blocks = nn.ModuleList(PlainBlock(d, ENCODER.heads, fused) for _ in range(ENCODER.depth))
+        self.norm = nn.LayerNorm(d, eps=1e-6)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        s = self.patch_embed["proj"](x).flatten(2).transpose(1, 2) + self.pos_embed
+        if keep is not None:
+            s = s.gather(1, keep[..., None].expand(-1, -1, s.shape[2]))
+        for block in self.blocks:
+            s = block(s)
+        return self.norm(s)
+
+
+class PlainPredictor(nn.Module):
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        d, width = ENCODER.width, PREDICTOR.width
+        self.embed, self.proj = nn.Linear(d, width), nn.Linear(width, d)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(sincos(GRID, width)[None].clone(), requires_grad=False)
+        self.blocks = nn.ModuleList(PlainBlock(width, PREDICTOR.heads, fused) for _ in range(PREDICTOR.depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, s: Tensor, context: Tensor, targets: list[Tensor]) -> Tensor:
+        pos = self.pos_embed.expand(len(s), -1, -1)
+        s = self.embed(s) + take(pos, context)
+        asked = torch.cat([take(pos, index) for index in targets]) + self.mask_token
+        s = torch.cat([s.repeat(len(targets), 1, 1), asked], dim=1)
+        for block in self.blocks:
+            s = block(s)
+        return self.proj(self.norm(s)[:, context.shape[1] :])
+
+
+def plain_step(encoder: nn.Module, predictor: nn.Module, half: bool, fused: bool) -> Step:
+    """The published step: its forward, backward, AdamW and moving average."""
+    mine, predict = PlainEncoder(fused), PlainPredictor(fused)
+    weights = {**encoder.state_dict(), "pos_embed": mine.pos_embed}
+    weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].reshape(-1, 3, *ENCODER.patch)
+    mine.load_state_dict(weights)
+    predict.load_state_dict({**predictor.state_dict(), "pos_embed": predict.pos_embed})
+    target = copy.deepcopy(mine).requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for m in (mine, predict) for p in m.parameters() if p.requires_grad], **SETTINGS)
+
+    def step(x: Tensor, masks: Masks) -> Tensor:
+        blocks = list(masks.targets.unbind(1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.no_grad():
+                h = target(x)
+                h = F.layer_norm(h, h.shape[-1:])
+                h = torch.cat([take(h, index) for index in blocks])
+            z = predict(mine(x, masks.context), masks.context, blocks)
+            loss = F.smooth_l1_loss(z, h)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for q, k in zip(mine.parameters(), target.parameters(), strict=True):
+                k.mul_(0.996).add_(0.004 * q)
+        return loss.detach()
+
+    return step
+
+
+def our_step(encoder: nn.Module, predictor: nn.Module, half: bool) -> Step:
+    """The same step from the parts of jepakit."""
+    encoder, predictor = copy.deepcopy(encoder), copy.deepcopy(predictor)
+    target = ema.target(encoder)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *predictor.parameters()], fused=True, **SETTINGS)
+
+    def step(x: Tensor, masks: Masks) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.no_grad():
+                read, where = union(masks.targets, GRID[0] * GRID[1])
+                h = target(x, read=read)
+                h = take(F.layer_norm(h, h.shape[-1:]), where)
+            loss = F.smooth_l1_loss(predictor(encoder(x, keep=masks.context), masks), h)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ema.update(target, encoder, 0.996)
+        return loss.detach()
+
+    return step
+
+
+def batches(count: int) -> Iterator[tuple[Tensor, Masks]]:
+    masker = MultiBlock()
+    for i in range(count):
+        rng = Rng(SEED, i)
+        yield torch.randn(BATCH, 3, *SIZE, generator=rng.generator()), masker(GRID, BATCH, rng.fork("masks"))
+
+
+def measure(steps: dict[str, Step], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds and losses of every step in every round, after one round to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    losses: dict[str, list[float]] = {name: [] for name in steps}
+    for i, (x, masks) in enumerate(batches(rounds + 1)):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            losses[name].append(step(x, masks).item())
+            if i:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds, losses
+
+
+def flops(step: Step) -> float:
+    """Operations of one step, counted (matrix products and convolutions, 2 per multiply-add), over the first masks."""
+    x, masks = next(batches(1))
+    with FlopCounterMode(display=False) as counter:
+        step(x, masks)
+    return float(counter.get_total_flops())
+
+
+def result(steps: dict[str, Step], rounds: int, threads: int) -> dict[str, Any]:
+    operations = {name: flops(steps[name]) for name in ("plain fp32", "ours fp32")}
+    seconds, losses = measure(steps, rounds)
+    fused = min(
+        ("plain bf16, plain attention", "plain bf16, fused attention"), key=lambda n: statistics.median(seconds[n])
+    )
+    return {
+        "commit": subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip(),
+        "machine": processor(),
+        "threads": threads,
+        "seed": SEED,
+        "torch": torch.__version__,
+        "rounds": rounds,
+        "milliseconds": {name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()},
+        "ratios": {
+            "fp32 against fp32": ratio(seconds["plain fp32"], seconds["ours fp32"]),
+            "bf16 against fp32": ratio(seconds["plain fp32"], seconds["ours bf16"]),
+            "bf16 against bf16": ratio(seconds[fused], seconds["ours bf16"]),
+        },
+        "best bf16 kernel of the plain step": fused.split(", ")[1],
+        "gflop": {name: round(count / 1e9, 1) for name, count in operations.items()},
+        "operations, ours / plain": round(operations["ours fp32"] / operations["plain fp32"], 3),
+        "losses": losses,
+        "losses equal to 5 digits": all(
+            abs(a - b) < 1e-5 * a for a, b in zip(losses["plain fp32"], losses["ours fp32"], strict=True)
+        ),
+    }
+
+
+def ratio(plain: list[float], ours: list[float]) -> float:
+    return round(statistics.median(p / o for p, o in zip(plain, ours, strict=True)), 3)
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    facts = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    extra = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in facts.get("flags", "").split()]
+    return ", ".join([facts.get("model name", platform.processor()).strip(), *extra])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "step.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(SEED)
+    encoder = ENCODER.build(Signal(3, SIZE))
+    predictor = PREDICTOR.build(ENCODER.width, GRID)
+    steps = {
+        "plain fp32": plain_step(encoder, predictor, half=False, fused=False),
+        "ours fp32": our_step(encoder, predictor, half=False),
+        "plain bf16, plain attention": plain_step(encoder, predictor, half=True, fused=False),
+        "plain bf16, fused attention": plain_step(encoder, predictor, half=True, fused=True),
+        "ours bf16": our_step(encoder, predictor, half=True),
+    }
+    found = result(steps, args.rounds, args.threads)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    print("\n".join(f"{name:30}{ms:9.0f} ms" for name, ms in found["milliseconds"].items()))
+    print("\n".join(f"{name:30}{value:9.2f} x" for name, value in found["ratios"].items()))
+    print(f"{'operations, ours / plain':30}{found['operations, ours / plain']:9.3f}")
+    print(f"{'losses equal to 5 digits':30}{found['losses equal to 5 digits']!s:>9}")
+
+
+if __name__ == "__main__":
+    main()

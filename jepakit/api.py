@@ -1,0 +1,325 @@
+"""What a user calls, from Python or from the command line: train, load, embed, probe, report, check_data."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from . import checkpoint, config, distributed, evals, methods, prepare, recipes, session
+from . import train as training
+from .config import Run
+from .data import KINDS, read_image, reading
+from .embed import Embedded, check_out
+from .embed import embed as write_rows
+from .evals.runs import probe_run
+from .methods.base import Method, Weights
+from .progress import Silent, Watch
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training as it was asked for: a recipe (or method, or YAML file) and what changes it, strongest last."""
+
+    recipe: str | None = None
+    data: PathLike | None = None
+    out: PathLike | None = None
+    config: PathLike | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    resume: Literal[False, True, "auto"] = False
+    allow_change: Sequence[str] = ()
+    overwrite: bool = False
+    init: PathLike | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        if self.out is None and self.recipe is None:
+            raise ValueError(
+                "say what to train, as in `jepa train ijepa --data photos --out runs/a`; `jepa list` shows what there is"
+            )
+        return Path(self.out) if self.out is not None else Path("runs") / Path(self.recipe or "").stem
+
+
+def settings(request: Request) -> Run:
+    """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
+    run = base(request)
+    if request.data is not None:
+        run = dataclasses.replace(run, data=reading(run.data, str(request.data)))
+    if request.config is not None:
+        run = config.apply(run, config.read_yaml(Path(request.config)))
+    run = config.apply(run, config.flags_to_changes(request.flags))
+    for kind in run.evals.kinds:
+        evals.load(kind)
+    return run
+
+
+def base(request: Request) -> Run:
+    """The Run of the recipe, the method, the YAML file or, when resuming without any of them, the run folder."""
+    name = request.recipe
+    if name is None:
+        stored = request.folder / "config.yaml"
+        if not (request.resume and stored.is_file()):
+            raise ValueError("say what to train: a recipe, a method or a settings file (`jepa list` shows them)")
+        return config.from_yaml(stored)
+    if name.endswith((".yaml", ".yml")):
+        return config.from_yaml(Path(name))
+    if name in recipes.table():
+        return recipes.load(name)
+    if name in methods.table():
+        return Run(method=methods.load(name).Config(), data=KINDS["images"]())
+    raise ValueError(config.no_such("recipe or method", name, [*recipes.table(), *methods.table()]))
+
+
+def settings_text(request: Request) -> str:
+    """The settings as YAML, autos as null."""
+    return config.to_yaml(settings(request))
+
+
+def train(
+    data: PathLike | None = None,
+    out: PathLike | None = None,
+    *,
+    recipe: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    resume: Literal[False, True, "auto"] = False,
+    allow_change: Sequence[str] = (),
+    overwrite: bool = False,
+    init: PathLike | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json.
+
+    `recipe` is a recipe, a method (default "ijepa") or a YAML file; `settings` are dotted, as {"optim.lr": 1e-3}.
+    Where there are labels the encoder is probed, and the run's report.html is written.
+    """
+    short = {"length.steps": steps, "seed": seed}
+    flags = {**(settings or {}), **{k: v for k, v in short.items() if v is not None}}
+    recipe = recipe or (None if resume else "ijepa")
+    return run(Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init), watch or Silent())[
+        "summary"
+    ]
+
+
+def run(request: Request, watch: Watch) -> dict[str, Any]:
+    """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
+    wanted = settings(request)
+    device, _ = prepare.best_device() if wanted.loop.device is None else (wanted.loop.device, "")
+    with distributed.setup(device) as dist:
+        watch = watch if dist.main else Silent()
+        current = begin(request, wanted, dist)
+        for note in current.notes:
+            watch.note(note)
+        summary = training.train(current, watch)
+        if not dist.main:
+            return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
+    probes = after(current, watch) if current.dataset.classes else []
+    page = report(request.folder) if current.run.evals.report else None
+    return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
+
+
+def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Session:
+    """A session, new or resumed; the run folder exists from here on."""
+    out = request.folder
+    resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
+    if resuming:
+        current = session.build(wanted, out, dist)
+        session.restore(current, request.allow_change)
+        return current
+    if dist.main:
+        session.check_free(out, replace=request.overwrite or request.resume == "auto")
+    current = session.build(wanted, out, dist)
+    if request.init is not None:
+        session.start_from(current, Path(request.init))
+    if dist.main:
+        session.clear(out)
+        session.write_settings(current)
+    distributed.barrier()
+    return current
+
+
+def dry_run(request: Request) -> list[tuple[str, str]]:
+    """Parameters, FLOPs, memory and time of the run, as rows; writes nothing."""
+    wanted = settings(request)
+    device, _ = prepare.best_device() if wanted.loop.device is None else (wanted.loop.device, "")
+    with distributed.setup(device) as dist:
+        current = session.build(wanted, request.folder, dist)
+        cost = prepare.estimate(current.run, current.method, current.method.signal, training.backward(current))
+    return [
+        *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
+        ("samples", f"{len(current.dataset):,}"),
+        ("parameters", f"{cost.parameters / 1e6:.2f} M, {cost.trainable / 1e6:.2f} M trained"),
+        ("compute", f"{cost.gigaflops_per_step:.1f} GFLOP per step of {current.run.length.batch} samples"),
+        ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
+        (
+            "time",
+            f"about {cost.seconds_per_step:.2f} s per step, {cost.seconds / 60:.1f} min for {current.steps} steps",
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained run, ready to use: `model.encode(images)`."""
+
+    loaded: checkpoint.Loaded
+
+    @property
+    def method(self) -> Method:
+        """The trained method, in eval mode."""
+        return self.loaded.method
+
+    def encode(self, images: torch.Tensor | PathLike | Sequence[PathLike], weights: Weights = "target") -> torch.Tensor:
+        """Representations (B, N, D), one per patch, on the CPU.
+
+        `images` is a tensor (B, C, *size) of raw values (pixels in [0, 1]; any size the patch divides), or one or
+        several image files, which are resized and cut to the centre as in training's evaluation.
+        """
+        if not isinstance(images, torch.Tensor):
+            paths = [images] if isinstance(images, (str, os.PathLike)) else images
+            images = torch.stack([read_image(Path(p), self.method.signal) for p in paths])
+        with torch.inference_mode():
+            return self.method.encode(images.to(self.method.mean), weights)
+
+
+def load(run: PathLike, step: int | None = None) -> Model:
+    """The model of a run folder, from its newest checkpoint or that of `step`."""
+    return Model(checkpoint.load_run(Path(run), step))
+
+
+def probe(
+    run: PathLike,
+    kind: str = "knn",
+    *,
+    data: PathLike | None = None,
+    test: PathLike | None = None,
+    weights: Weights = "target",
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
+    """Judge a run's encoder by `kind`, beside the untrained encoder and the raw input; the evals/*.json written.
+
+    Without `data` the run's own data are used, without `test` a fixed fifth of them is held out. `settings` are the
+    kind's own, as {"knn.k": 5}.
+    """
+    paths = [None if path is None else os.fspath(path) for path in (data, test)]
+    return probe_run(Path(run), (kind,), *paths, weights, name, settings)[0]
+
+
+def embed(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    tokens: bool = False,
+    weights: Weights = "target",
+    batch: int = 64,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Embedded:
+    """Write the representation of every item of `data`, in its order, to a .parquet, .npy or .csv file.
+
+    Ids stand beside the rows. A run that was interrupted goes on where it was when called again.
+    """
+    check_out(Path(out), overwrite)
+    loaded = checkpoint.load_run(Path(run))
+    dataset = reading(loaded.run.data, os.fspath(data), split="all", limit=0).open()
+    device = loaded.run.loop.device or prepare.best_device()[0]
+    encode = partial(loaded.method.to(device).encode, weights=weights)
+    signal, workers = loaded.method.signal, (loaded.run.loop.workers or 0) if workers is None else workers
+    return write_rows(
+        encode,
+        dataset,
+        signal,
+        Path(out),
+        tokens=tokens,
+        batch=batch,
+        workers=workers,
+        device=device,
+        overwrite=overwrite,
+    )
+
+
+def report(*runs: PathLike, out: PathLike | None = None) -> Path:
+    """Write one self-contained HTML page about one or several runs; where it was written."""
+    from .report import write
+
+    return write([Path(run) for run in runs], None if out is None else Path(out))
+
+
+def after(current: session.Session, watch: Watch) -> list[Path]:
+    """The probes that follow the last step, in one pass over the data."""
+    kinds = current.run.evals.kinds
+    if not kinds:
+        return []
+    watch.note(f"probing: {', '.join(kinds)}")
+    return probe_run(current.out, kinds)
+
+
+def check_data(path: PathLike, csv: PathLike | None = None) -> list[tuple[str, str]]:
+    """Read every item of a data set; rows of what was found. With `csv`, also a file with a row per problem."""
+    from .data.check import check
+
+    found = check(os.fspath(path))
+    if csv is not None:
+        checkpoint.write_text(Path(csv), found.csv())
+    return found.rows()
+
+
+def names() -> list[tuple[str, str]]:
+    """What a command may name, as rows."""
+    from .masks import MASKERS
+    from .nn import ENCODERS
+
+    tables = {
+        "methods": methods.table(),
+        "recipes": recipes.table(),
+        "encoders": ENCODERS,
+        "masks": MASKERS,
+        "data": KINDS,
+        "probes": evals.table(),
+    }
+    return [(noun, ", ".join(table)) for noun, table in tables.items()]
+
+
+def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:
+    """What is installed, what this machine can do, and how fast `data` is read beside a training step, as rows."""
+    from .doctor import diagnose
+
+    return diagnose(None if data is None else os.fspath(data))
+
+
+def describe(done: Mapping[str, Any]) -> str:
+    """A finished run in a few lines: verdict, probe table, page."""
+    summary = done["summary"]
+    lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
+    lines.append(f"verdict: {summary['verdict']} ({summary['reason']}). {summary['advice']}")
+    if summary["skipped"]:
+        lines.append(f"skipped {len(summary['skipped'])} unreadable items, listed in summary.json")
+    if done["probes"]:
+        lines.append(describe_probes(done["probes"]))
+    if done["page"]:
+        lines.append(f"report: {done['page']}")
+    return "\n".join(lines)
+
+
+def describe_probes(paths: Sequence[Path]) -> str:
+    """Probe results as a table: this encoder with its interval, the untrained encoder, the raw input."""
+    rows = [["probe", "trained", "95 % interval", "untrained", "raw input", "test samples"]]
+    for path in paths:
+        result = json.loads(path.read_text())
+        value, low, high, fresh, raw = (
+            f"{100 * result[k]:.1f} %" for k in ("value", "low", "high", "random_init", "raw")
+        )
+        rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -1,0 +1,206 @@
+"""Atomic save and load: safetensors for tensors, JSON for the rest, nothing that could run code.
+
+A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors and state.json. It is written under
+another name, synced, and renamed, so a folder of that name is whole; state.json also records the files' sizes, so that
+a copy cut short is recognised and the checkpoint before it used.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from . import config, methods
+from .config import Run
+from .methods.base import Method
+from .types import Signal
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved step. `state` is whatever JSON the trainer keeps; `warnings` says which newer ones were unusable."""
+
+    step: int
+    model: dict[str, Tensor]
+    optim: dict[str, Tensor]
+    state: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained run: its settings, its method in eval mode, the step and the state saved with it."""
+
+    run: Run
+    method: Method
+    step: int
+    state: dict[str, Any]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old content or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_text` of JSON, indented."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def folder(run: Path, step: int) -> Path:
+    """Where a step's checkpoint lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save(
+    run: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], keep: int = 2
+) -> Path:
+    """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep`."""
+    final = folder(run, step)
+    part = final.with_name(f".{final.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({k: v.contiguous() for k, v in method.state_dict().items()}, part / "model.safetensors")
+    save_file(optimizer_tensors(method, optimizer), part / "optim.safetensors")
+    sizes = {p.name: p.stat().st_size for p in part.iterdir()}
+    signal = asdict(method.signal) if isinstance(method, Method) else {}
+    write_json(part / "state.json", {"schema": SCHEMA, "step": step, "signal": signal, "files": sizes, **state})
+    for path in (*part.iterdir(), part):
+        _sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+    _point(final.parent / "last", final.name)
+    for old in steps(run)[:-keep]:
+        shutil.rmtree(folder(run, old))
+    return final
+
+
+def steps(run: Path) -> list[int]:
+    """The steps with a checkpoint, ascending; whether they can be read is not asked."""
+    found = (run / "checkpoints").glob("step-*")
+    return sorted(int(p.name[5:]) for p in found if p.name[5:].isdigit())
+
+
+def load(run: Path, step: int | None = None) -> Checkpoint:
+    """The newest readable checkpoint, or that of `step`. ValueError where there is none, with what was tried."""
+    saved = steps(run)
+    if step is not None and step not in saved:
+        raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, saved)) or 'none'}")
+    warnings: list[str] = []
+    for at in reversed(saved if step is None else [step]):
+        try:
+            return _read(run, at, warnings)
+        except (OSError, SafetensorError, json.JSONDecodeError, KeyError, EOFError) as error:
+            warnings.append(f"checkpoint of step {at} is unusable ({_reason(error)})")
+    raise ValueError(
+        f"{run} has no usable checkpoint: {'; '.join(warnings) or 'the folder checkpoints/ is empty or missing'}"
+    )
+
+
+def _read(run: Path, step: int, warnings: list[str]) -> Checkpoint:
+    at = folder(run, step)
+    state = json.loads((at / "state.json").read_text())
+    if state["schema"] != SCHEMA:
+        raise ValueError(
+            f"{at} has format {state['schema']}; this jepakit reads {SCHEMA}: use the version that wrote it"
+        )
+    for name, size in state["files"].items():
+        if (at / name).stat().st_size != size:
+            raise EOFError(f"{name} has {(at / name).stat().st_size} bytes of {size}")
+    return Checkpoint(
+        step, load_file(at / "model.safetensors"), load_file(at / "optim.safetensors"), state, list(warnings)
+    )
+
+
+def load_run(run: Path, step: int | None = None) -> Loaded:
+    """A run's method with its trained weights, on the CPU in eval mode."""
+    if not (run / "config.yaml").is_file():
+        raise ValueError(
+            f"{run} is no run folder: it has no config.yaml; give the folder that `jepa train --out` wrote"
+        )
+    settings = config.from_yaml(run / "config.yaml")
+    saved = load(run, step)
+    # The initial weights, which the saved ones replace, are drawn from the caller's global state otherwise.
+    with torch.random.fork_rng(devices=[]):
+        method = methods.build(settings.method, signal_from(saved.state["signal"]))
+    load_tensors(method, saved.model, f"{run} at step {saved.step}")
+    return Loaded(settings, method.eval(), saved.step, saved.state)
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()) -> None:
+    """Copy `tensors` into `module`. Every key must match in name and shape, except those in `skip`; else ValueError."""
+    own = {k: v for k, v in module.state_dict().items() if k not in skip}
+    given = {k: v for k, v in tensors.items() if k not in skip}
+    problems = [f"missing {k}" for k in own.keys() - given.keys()] + [
+        f"unexpected {k}" for k in given.keys() - own.keys()
+    ]
+    problems += [
+        f"{k} is {tuple(given[k].shape)}, not {tuple(own[k].shape)}"
+        for k in own.keys() & given.keys()
+        if own[k].shape != given[k].shape
+    ]
+    if problems:
+        shown = ", ".join(sorted(problems)[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise ValueError(
+            f"the weights of {source} do not fit this model: {shown}; give both the same method and encoder settings"
+        )
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(given[key])
+
+
+def signal_from(entries: Mapping[str, Any]) -> Signal:
+    """A Signal from its JSON form."""
+    return Signal(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})
+
+
+def optimizer_tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state, keyed `PARAMETER/ENTRY`, so that it survives a change of group order."""
+    names = {p: name for name, p in method.named_parameters()}
+    state = [(names[p], entries) for p, entries in optimizer.state.items()]
+    return {f"{name}/{key}": torch.as_tensor(v).contiguous() for name, entries in state for key, v in entries.items()}
+
+
+def load_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The reverse of `optimizer_tensors`."""
+    parameters = dict(method.named_parameters())
+    for key, value in tensors.items():
+        name, entry = key.rsplit("/", 1)
+        p = parameters[name]
+        # AdamW keeps its step counter on the CPU unless fused; a moment lives where its parameter does.
+        optimizer.state[p][entry] = value.clone().to(p.device if value.ndim else "cpu")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _point(link: Path, target: str) -> None:
+    part = link.with_name(".last.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    part.replace(link)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, (KeyError, SafetensorError)) else str(error)

@@ -1,0 +1,205 @@
+"""What a loader's worker does: item k is batch k, whole, as a pure function of k."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from ..types import Batch, Rng, Signal, Size
+from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre, photometric, place
+from .base import Batched, Corrupt, Dataset, Unreadable, uniform
+from .box import Ask, Box
+
+
+class Picture(NamedTuple):
+    """One picture per sample: its size, the share of the area and aspects allowed, and the stream it draws from."""
+
+    size: Size
+    crop: tuple[float, float]
+    stream: str
+
+
+class Packed(NamedTuple):
+    """A batch as it leaves a worker: one tensor per picture, and the items that could not be read."""
+
+    pictures: list[Shaped[Tensor, "b c _ _"]]
+    label: Int64[Tensor, " b"]
+    id: Int64[Tensor, " b"]
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainBatches(TorchDataset[Packed]):
+    """Item k is training batch k."""
+
+    dataset: Dataset
+    augment: Augment
+    corrupt: Corrupt
+    signal: Signal
+    seed: int
+    batch: int
+    offset: int
+    total: int
+    # Remembered only to save a second attempt; what is read does not depend on it.
+    broken: dict[int, str] = field(default_factory=dict)
+
+    def __getitem__(self, k: int) -> Packed:
+        epoch, j = divmod(k, len(self.dataset) // self.total)
+        first = j * self.total + self.offset
+        ids = order(len(self.dataset), self.seed, epoch)[first : first + self.batch]
+        rng = Rng(self.seed, epoch).fork("data")
+        pictures = self._pictures()
+        packed = (
+            self._whole(ids, rng, pictures) if isinstance(self.dataset, Batched) else self._each(ids, rng, pictures)
+        )
+        return self._changed(packed, rng, pictures) if self.augment.photometric else packed
+
+    def unpack(self, packed: Packed) -> Batch:
+        """A batch of float samples."""
+        x, *rest = (_float(picture) for picture in packed.pictures)
+        views = []
+        for group in self.augment.views:
+            part, rest = rest[: group.count], rest[group.count :]
+            views.append(torch.stack(part, dim=1))
+        label = packed.label if self.dataset.classes else None
+        return Batch(x=x, views=tuple(views), label=label, id=packed.id)
+
+    def _pictures(self) -> list[Picture]:
+        size = self.signal.size
+        views = [
+            Picture(group.size or size, group.crop, f"view {g} {v}")
+            for g, group in enumerate(self.augment.views)
+            for v in range(group.count)
+        ]
+        return [Picture(size, self.augment.crop, "x"), *views]
+
+    def _draws(self, ids: Int64[np.ndarray, " b"], rng: Rng, pictures: list[Picture]) -> list[list[list[float]]]:
+        """The numbers that place each picture's box, per picture and sample."""
+        return [uniform(rng.fork("box", p.stream), ids, BOX_DRAWS).tolist() for p in pictures]
+
+    def _place(self, u: list[float], height: int, width: int, picture: Picture) -> Box:
+        return place(u, height, width, picture.size, picture.crop, self.augment.aspect, self.augment.flip)
+
+    def _whole(self, ids: Int64[np.ndarray, " b"], rng: Rng, pictures: list[Picture]) -> Packed:
+        assert isinstance(self.dataset, Batched)
+        height, width = self.dataset.native or self.signal.size
+        cut = []
+        for picture, rows in zip(pictures, self._draws(ids, rng, pictures), strict=True):
+            boxes = [self._place(u, height, width, picture) for u in rows]
+            cut.append(self.dataset.crop_batch(ids, picture.size, np.array(boxes, dtype=np.int64)))
+        return Packed(cut, _labels(self.dataset, ids), torch.from_numpy(ids.copy()), {})
+
+    def _each(self, ids: Int64[np.ndarray, " b"], rng: Rng, pictures: list[Picture]) -> Packed:
+        rows, kept, skipped = [], [], {}
+        for i, draws in zip(ids.tolist(), zip(*self._draws(ids, rng, pictures), strict=True), strict=True):
+            row, used, failed = self._readable(i, draws, rng, pictures)
+            rows.append(row)
+            kept.append(used)
+            skipped.update(failed)
+        found = np.array(kept, dtype=np.int64)
+        return Packed(_stack(rows), _labels(self.dataset, found), torch.from_numpy(found), skipped)
+
+    def _readable(
+        self, i: int, draws: tuple[list[float], ...], rng: Rng, pictures: list[Picture]
+    ) -> tuple[list[Tensor], int, dict[str, str]]:
+        """The pictures of item i or of the first readable one after it, its id, and those passed over."""
+        skipped: dict[str, str] = {}
+        for step in range(len(self.dataset)):
+            j = (i + step) % len(self.dataset)
+            if step:
+                draws = tuple(rows[0] for rows in self._draws(np.array([j], dtype=np.int64), rng, pictures))
+            if j not in self.broken:
+                try:
+                    return self.dataset.crops(j, self._asks(draws, pictures)), j, skipped
+                except Unreadable as error:
+                    _refuse(error, self.corrupt)
+                    self.broken[j] = error.why
+            skipped[self.dataset.name(j)] = self.broken[j]
+        raise ValueError(
+            f"none of {len(self.dataset)} items can be read, e.g. {_first(skipped)}; look at jepa check-data"
+        )
+
+    def _asks(self, draws: tuple[list[float], ...], pictures: list[Picture]) -> list[Ask]:
+        def asked(u: list[float], picture: Picture) -> Ask:
+            return Ask(picture.size, lambda h, w: self._place(u, h, w, picture))
+
+        return [asked(u, picture) for u, picture in zip(draws, pictures, strict=True)]
+
+    def _changed(self, packed: Packed, rng: Rng, pictures: list[Picture]) -> Packed:
+        changed = []
+        for picture, x in zip(pictures, packed.pictures, strict=True):
+            u = uniform(rng.fork("photometric", picture.stream), packed.id.numpy(), PHOTO_DRAWS)
+            y = photometric(_float(x), u, self.augment)
+            changed.append(y.mul_(255).round_().to(torch.uint8) if x.dtype == torch.uint8 else y)
+        return packed._replace(pictures=changed)
+
+
+@dataclass(frozen=True, eq=False)
+class OrderedBatches(TorchDataset[Packed]):
+    """Item k is the k-th batch from sample `start` on, in order."""
+
+    dataset: Dataset
+    corrupt: Corrupt
+    signal: Signal
+    batch: int
+    start: int
+
+    def __getitem__(self, k: int) -> Packed:
+        first = self.start + k * self.batch
+        ids = np.arange(first, min(first + self.batch, len(self.dataset)), dtype=np.int64)
+        size = self.signal.size
+        if isinstance(self.dataset, Batched):
+            height, width = self.dataset.native or size
+            box = centre(height, width, size)
+            x = self.dataset.crop_batch(ids, size, np.tile(np.array(box, dtype=np.int64), (len(ids), 1)))
+            return Packed([x], _labels(self.dataset, ids), torch.from_numpy(ids), {})
+        rows, kept, skipped = [], [], {}
+        for i in ids.tolist():
+            try:
+                rows.append(self.dataset.crops(i, [Ask(size, lambda h, w: centre(h, w, size))]))
+                kept.append(i)
+            except Unreadable as error:
+                _refuse(error, self.corrupt)
+                skipped[error.name] = error.why
+        found = np.array(kept, dtype=np.int64)
+        return Packed(_stack(rows), _labels(self.dataset, found), torch.from_numpy(found), skipped)
+
+    def unpack(self, packed: Packed) -> Batch:
+        """A batch of float samples."""
+        return Batch(x=_float(packed.pictures[0]), label=packed.label if self.dataset.classes else None, id=packed.id)
+
+
+@lru_cache(maxsize=2)
+def order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
+    """The order of n samples in one epoch."""
+    return torch.randperm(n, generator=Rng(seed, epoch).fork("data", "order").generator()).numpy()
+
+
+def _refuse(error: Unreadable, corrupt: Corrupt) -> None:
+    if corrupt == "fail":
+        raise ValueError(f"cannot read {error}; remove or replace it, or set data.corrupt=skip") from None
+
+
+def _first(skipped: dict[str, str]) -> str:
+    name, why = next(iter(skipped.items()))
+    return f"{name} ({why})"
+
+
+def _labels(dataset: Dataset, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"]:
+    return torch.tensor([dataset.label(i) for i in ids.tolist()], dtype=torch.int64)
+
+
+def _stack(rows: list[list[Tensor]]) -> list[Shaped[Tensor, "b c _ _"]]:
+    """One tensor per picture; 8-bit items become float only where others are not 8-bit."""
+    columns = list(zip(*rows, strict=True))
+    same = [all(x.dtype == torch.uint8 for x in column) for column in columns]
+    return [torch.stack(c if keep else tuple(map(_float, c))) for c, keep in zip(columns, same, strict=True)]
+
+
+def _float(x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return x.float().div_(255) if x.dtype == torch.uint8 else x

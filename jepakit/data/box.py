@@ -1,0 +1,23 @@
+"""A part of a picture."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..types import Size
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels, mirrored left to right where `flip` is 1."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    flip: int = 0
+
+
+class Ask(NamedTuple):
+    """One picture wanted from an item: `place(height, width)` says which box of it, `size` (H, W) how large."""
+
+    size: Size
+    place: Callable[[int, int], Box]

@@ -1,0 +1,137 @@
+"""Images as files: a folder, with or without class sub-folders, or a CSV or parquet manifest that lists them."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from .base import Names, encode_labels
+from .decode import EXTENSIONS
+from .store import NO_LABELS
+
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name")
+LABEL_COLUMNS = ("label", "class", "target", "y")
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files below `root`, by relative name."""
+
+    root: str
+    names: Names
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def read(self, i: int) -> bytes:
+        """The bytes of file i. Raises OSError."""
+        with open(os.path.join(self.root, self.names[i]), "rb") as file:
+            return file.read()
+
+    def length(self, i: int) -> int:
+        """The size of file i, -1 where it is gone."""
+        try:
+            return os.stat(os.path.join(self.root, self.names[i])).st_size
+        except OSError:
+            return -1
+
+
+def open_folder(root: Path) -> Files:
+    """All images below a folder, sorted by name; nothing is decoded.
+
+    The class is the first sub-folder when every image lies in one; below folders named like parts (train, val, test)
+    it is the second. Raises ValueError where there are none.
+    """
+    found = sorted(_walk(str(root)))
+    if not found:
+        raise ValueError(f"no images in {str(root)!r}; {_instead(root)}")
+    heads = [tuple(name.split(os.sep)[:-1]) for name in found]
+    first = {head[0] for head in heads if head}
+    if all(heads) and first <= SPLITS:
+        note = f"sub-folders {', '.join(sorted(first))} are read together; name one of them to read one part"
+        return _labelled(root, found, [head[1:2] for head in heads], (note,))
+    return _labelled(root, found, [head[:1] for head in heads], ())
+
+
+def _labelled(root: Path, names: list[str], heads: list[tuple[str, ...]], notes: tuple[str, ...]) -> Files:
+    texts = [head[0] if head else "" for head in heads]
+    classes = tuple(sorted(set(texts)))
+    if "" in classes or len(classes) < 2:
+        return Files(str(root), Names(names), NO_LABELS, (), notes)
+    index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([index[text] for text in texts], dtype=np.int64)
+    return Files(
+        str(root), Names(names), labels, classes, (*notes, f"{len(classes)} classes, from the sub-folders' names")
+    )
+
+
+def _walk(root: str) -> Iterator[str]:
+    """Relative names of the image files below root; hidden ones are left out, linked folders are entered once."""
+    todo, seen = [""], {os.path.realpath(root)}
+    while todo:
+        inner = todo.pop()
+        with os.scandir(os.path.join(root, inner)) as entries:
+            for entry in entries:
+                name = os.path.join(inner, entry.name)
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                if entry.is_dir():
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    if real not in seen:
+                        seen.add(real)
+                        todo.append(name)
+                elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                    yield name
+
+
+def _instead(root: Path) -> str:
+    """What to do about a folder without images."""
+    files = sorted(entry.name for entry in root.iterdir() if entry.is_file())
+    packed = [name for name in files if name.endswith((".tar", ".parquet", ".csv", ".npz", ".gz", "ubyte"))]
+    if packed:
+        return f"it holds {', '.join(packed[:4])}: name one of these files or a glob, e.g. {str(root / packed[0])!r}"
+    return f"give a folder with {', '.join(EXTENSIONS[:6])} … files below it, a CSV, tar shards, parquet or arrays"
+
+
+def open_manifest(path: Path, rows: Sequence[dict[str, object]], image: str, label: str) -> Files:
+    """The images a table lists by path, relative to the table; labels from a column, where there is one.
+
+    `image` and `label` name the columns; empty means the first usual name. Raises ValueError where they are not there.
+    """
+    if not rows:
+        raise ValueError(f"{str(path)!r} lists no images; give it a header and one line per image, e.g. path,label")
+    column = column_named(image, IMAGE_COLUMNS, list(rows[0]), str(path), "image")
+    names = Names(str(row[column]) for row in rows)
+    target = column_named(label, LABEL_COLUMNS, list(rows[0]), str(path), "label", needed=bool(label))
+    if not target:
+        return Files(str(path.parent), names, NO_LABELS, ())
+    labels, classes = encode_labels([str(row[target]) for row in rows])
+    note = f"{len(classes)} classes, from column {target!r}"
+    return Files(str(path.parent), names, labels, classes, (note,))
+
+
+def read_csv(path: Path) -> list[dict[str, object]]:
+    """The rows of a comma-separated table with a header."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return [dict(row) for row in csv.DictReader(file)]
+
+
+def column_named(
+    asked: str, usual: Sequence[str], columns: Sequence[str], path: str, what: str, needed: bool = True
+) -> str:
+    """The column asked for, or the first usual one; "" where there is none and none is needed. Raises ValueError."""
+    for name in (asked,) if asked else usual:
+        if name in columns:
+            return name
+    if needed:
+        sought = repr(asked) if asked else " or ".join(repr(name) for name in usual)
+        raise ValueError(
+            f"{path!r} has no {what} column {sought}; its columns are {', '.join(columns)}: "
+            f"set data.{what} to one of them"
+        )
+    return ""

@@ -1,0 +1,117 @@
+"""Batches: batch k is a pure function of (seed, k), whatever the number of workers, ranks and restarts.
+
+One item of the torch DataLoader is one whole batch, so that workers need no order among themselves. Pixels cross
+process borders as uint8 and become float in the caller's process.
+"""
+
+import signal as signals
+import sys
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from ..types import Batch, Signal
+from .base import Corrupt, Dataset, Settings
+from .batches import OrderedBatches, Packed, TrainBatches
+
+Item = TypeVar("Item")
+
+
+class Batches(Iterator[Batch]):
+    """An iterator of batches. `skipped` names the items met so far that could not be read, each with the reason."""
+
+    def __init__(self, source: "TrainBatches | OrderedBatches", start: int, stop: int, workers: int) -> None:
+        self.skipped: dict[str, str] = {}
+        self._source = source
+        self._packed: Iterator[Packed] | None = iter(dataloader(source, start, stop, workers))
+
+    def __next__(self) -> Batch:
+        while self._packed is not None:
+            packed = next(self._packed)
+            self.skipped.update(packed.skipped)
+            if len(packed.id):
+                return self._source.unpack(packed)
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the workers; the iterator is exhausted afterwards."""
+        self._packed = None
+
+
+def batches(
+    dataset: Dataset,
+    cfg: Settings,
+    signal: Signal,
+    *,
+    seed: int,
+    batch: int,
+    start: int,
+    stop: int,
+    workers: int = 0,
+    offset: int = 0,
+    total: int = 0,
+) -> Batches:
+    """Training batches `start` … `stop` - 1 of `batch` samples, shuffled anew each epoch, incomplete batches dropped.
+
+    Samples `offset` … of a global batch of `total` (0: `batch`) are yielded, so ranks share one order. An unreadable
+    item gives way to the next readable one, or raises ValueError where `cfg.corrupt` is "fail". Raises ValueError where
+    there are fewer items than one global batch holds.
+    """
+    total = total or batch
+    if len(dataset) < total:
+        raise ValueError(
+            f"the data hold {len(dataset)} samples, fewer than one batch of {total}; "
+            f"set a batch of at most {len(dataset)}"
+        )
+    if batch < 1 or offset + batch > total:
+        raise ValueError(
+            f"samples {offset} … {offset + batch} do not lie in a global batch of {total}; give a part of it"
+        )
+    cfg.augment.check(dataset.channels)
+    return Batches(
+        TrainBatches(dataset, cfg.augment, cfg.corrupt, signal, seed, batch, offset, total), start, stop, workers
+    )
+
+
+def stream(
+    dataset: Dataset, signal: Signal, *, batch: int, workers: int = 0, start: int = 0, corrupt: Corrupt = "skip"
+) -> Batches:
+    """All samples in order, each resized and cut to its centre; the last batch may be smaller.
+
+    `start` is the first sample. Unreadable items are left out (`id` says which are there) and listed in `skipped`, or
+    raise ValueError where `corrupt` is "fail".
+    """
+    source = OrderedBatches(dataset, corrupt, signal, batch, start)
+    return Batches(source, 0, -(-(len(dataset) - start) // batch), workers)
+
+
+def dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:
+    """Items `start` … `stop` - 1 of `source` in order, made by that many processes (0: this one) and not collated."""
+    options: dict[str, Any] = {}
+    if workers:
+        options = {"worker_init_fn": _start_worker, "prefetch_factor": 2}
+        # Forked workers share what is in memory; torch keeps to one thread in each.
+        options["multiprocessing_context"] = "fork" if sys.platform == "linux" else None
+    return DataLoader(
+        source,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        collate_fn=_same,
+        # Without a generator of its own the DataLoader draws from the global one.
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+def _same(item: Any) -> Any:
+    return item
+
+
+def _start_worker(worker: int) -> None:
+    # Ctrl-C and SIGTERM are the main process's to handle: a worker ends when it is told to, or orphaned.
+    signals.signal(signals.SIGINT, signals.SIG_IGN)
+    signals.signal(signals.SIGTERM, signals.SIG_DFL)

@@ -1,0 +1,72 @@
+"""Data other than the run's own, read the way the run reads its own: for embedding, probing and single images."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..types import Rng, Signal
+from . import arrays, images, synthetic
+from .augment import centre
+from .base import Dataset, Unreadable
+from .box import Ask
+from .decode import crops
+
+KINDS = {"arrays": arrays.Config, "images": images.Config, "synthetic": synthetic.Config}
+
+
+def guess(path: str) -> tuple[str, str]:
+    """Which of `KINDS` reads a path, and why. Raises ValueError where nothing is there or nothing reads it."""
+    if path in synthetic.TASKS:
+        return "synthetic", f"{path!r} names a generated set"
+    files = images.expand(path)
+    if files[0].is_dir():
+        return "images", "a folder"
+    name = files[0].name.lower()
+    if name.endswith((".npz", ".npy")) or "ubyte" in name or ".idx" in name or "-idx" in name:
+        return "arrays", f"{Path(name).suffix or name} holds arrays"
+    if name.endswith((".tar", ".parquet", ".pq", ".csv")):
+        return "images", f"{Path(name).suffix} holds or lists images"
+    raise ValueError(
+        f"cannot tell what {path!r} holds; give a folder of images, .csv, .tar, .parquet, .npz, .npy or idx files"
+    )
+
+
+def reading(old: Any, path: str, **changes: Any) -> Any:
+    """Settings that read `path`: of the kind that `guess` names, keeping what `old` says beside that, but `changes`."""
+    new = KINDS[guess(path)[0]]()
+    if type(old) is not type(new):
+        shared = {f.name for f in dataclasses.fields(new)} & {f.name for f in dataclasses.fields(old)}
+        old = dataclasses.replace(new, **{name: getattr(old, name) for name in shared})
+    return dataclasses.replace(old, path=path, **changes)
+
+
+def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
+    """One image file at the signal's size, cut to its centre, as `stream` gives it; pixels in [0, 1].
+
+    Raises ValueError, naming the file, where it is missing or cannot be read.
+    """
+    ask = Ask(signal.size, lambda h, w: centre(h, w, signal.size))
+    try:
+        (x,) = crops(path.read_bytes(), str(path), signal.channels, [ask])
+    except (OSError, Unreadable) as error:
+        raise ValueError(f"cannot read the image {path}: {error}") from None
+    return x if x.is_floating_point() else x.float().div_(255)
+
+
+def sample(dataset: Dataset, signal: Signal, count: int) -> Float[Tensor, "n c h w"]:
+    """The same up to `count` readable items every time, spread over the data, as `stream` gives them."""
+    ask = Ask(signal.size, lambda h, w: centre(h, w, signal.size))
+    found: list[Tensor] = []
+    for i in torch.randperm(len(dataset), generator=Rng(0).fork("data", "sample").generator()).tolist():
+        if len(found) == count:
+            break
+        try:
+            (x,) = dataset.crops(i, [ask])
+        except Unreadable:
+            continue
+        found.append(x if x.is_floating_point() else x.float().div_(255))
+    return torch.stack(found)

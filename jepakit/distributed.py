@@ -1,0 +1,147 @@
+"""One process, or several started by torchrun, behind the same few functions; all are the identity in one process.
+
+Gradients follow one rule: the training loss is the mean over ranks of the local losses, and DDP averages gradients
+over ranks. The backward of a sum over ranks is therefore again a sum over ranks, whoever computes the loss of it;
+then two ranks have the loss and the gradient of one process with the same global batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Dist:
+    """This process among all: `rank` of `world`, and the device it computes on."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def setup(device: str = "cpu") -> Iterator[Dist]:
+    """Joins the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), and leaves them at the end.
+
+    `device` is "cpu" (gloo), "cuda" (nccl, one device per local rank) or any other single device. Without WORLD_SIZE,
+    or with 1, nothing is set up. Raises ValueError where the environment is incomplete or too few devices are there.
+    """
+    kind = torch.device(device)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Dist(device=kind)
+        return
+    missing = sorted({"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys())
+    if missing:
+        raise ValueError(f"WORLD_SIZE is {world} but {', '.join(missing)} is not set; start with torchrun")
+    if kind.type == "cuda":
+        kind = _local_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if kind.type == "cuda" else "gloo")
+    try:
+        yield Dist(dist.get_rank(), dist.get_world_size(), kind)
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, 0 in one process."""
+    return dist.get_rank() if _many() else 0
+
+
+def world() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if _many() else 1
+
+
+def barrier() -> None:
+    """Returns when all processes have come here."""
+    if _many():
+        dist.barrier()
+
+
+def broadcast(value: T) -> T:
+    """What rank 0 passed, on every rank; it must be picklable."""
+    if not _many():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def all_reduce_sum(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sum over ranks, on every rank; differentiable."""
+    return _Sum.apply(x) if _many() else x  # type: ignore[no-untyped-call]
+
+
+def all_gather(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "_ *shape"]:
+    """The rows of all ranks, in order of rank, on every rank; differentiable. All ranks pass equal shapes."""
+    return _Gather.apply(x) if _many() else x  # type: ignore[no-untyped-call]
+
+
+def moments(
+    x: Float[Tensor, "n d"], valid: Bool[Tensor, " n"] | None = None
+) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"], Float[Tensor, ""]]:
+    """Mean, biased variance and number of the rows of all ranks; rows that are not `valid` do not count.
+
+    The variance is taken around the global mean (a second pass), as cancellation would cost half the digits.
+    """
+    keep = torch.ones(len(x), dtype=torch.bool, device=x.device) if valid is None else valid
+    x = x.where(keep[:, None], 0)
+    count = all_reduce_sum(keep.sum().to(x.dtype)).clamp(min=1)
+    mean = all_reduce_sum(x.sum(0)) / count
+    centred = (x - mean).where(keep[:, None], 0)
+    return mean, all_reduce_sum(centred.square().sum(0)) / count, count
+
+
+def _many() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _local_device(local: int) -> torch.device:
+    if local >= torch.cuda.device_count():
+        raise ValueError(
+            f"local rank {local} has no GPU, {torch.cuda.device_count()} are visible; start as many processes as GPUs"
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = x.contiguous().clone()
+        dist.all_reduce(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        # Applied, not called, so that a second derivative is right as well.
+        return _Sum.apply(grad_outputs[0])  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        grad: Tensor = _Sum.apply(grad_outputs[0])  # type: ignore[no-untyped-call]
+        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]

@@ -1,0 +1,145 @@
+"""Is this installation sound, and is this machine limited by reading or by computing? Rows to paste into a report."""
+
+import importlib.metadata
+import math
+import os
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import data, methods, prepare
+from .data import loader
+from .types import Batch, Rng, Signal
+
+Row = tuple[str, str]
+PACKAGES = ("jepakit", "torch", "numpy", "pillow", "safetensors", "kornia", "pyarrow", "scikit-learn", "jsonargparse")
+
+
+def diagnose(path: str | None = None) -> list[Row]:
+    """(name, value) rows: versions, devices, threads, bfloat16, a small training step, free disk.
+
+    With `path`, also how fast its items are read beside a training step of I-JEPA on them. Raises ValueError where the
+    path cannot be opened.
+    """
+    rows = [*versions(), *machine(), small_step()]
+    return [*rows, *reading(path)] if path else rows
+
+
+def versions() -> Iterator[Row]:
+    """What is installed."""
+    yield "python", f"{platform.python_version()} ({platform.platform()})"
+    for name in PACKAGES:
+        try:
+            yield name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield name, "missing: pip install jepakit again"
+
+
+def machine() -> Iterator[Row]:
+    """What there is to compute with."""
+    yield "processor", f"{_processor()}, {_cores()} cores, torch uses {torch.get_num_threads()} threads"
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        yield f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    device, why = prepare.best_device()
+    yield "device", f"{device} ({why})"
+    pays, why = prepare.amp_pays(device, "float32")
+    yield "bfloat16", f"{'on' if pays else 'off'} ({why})"
+    yield "free disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB where you are"
+
+
+def small_step() -> Row:
+    """One forward and backward pass of I-JEPA on random pictures, in both precisions."""
+    signal = Signal(channels=3, size=(32, 32))
+    method = methods.load("ijepa")
+    model = method.Method(method.Config.tiny(signal), signal)
+    batch = Batch(torch.rand(16, 3, 32, 32, generator=Rng(0).generator()))
+    try:
+        times = {name: step_seconds(model, batch, amp) for name, amp in (("float32", False), ("bfloat16", True))}
+    except (RuntimeError, FloatingPointError) as error:
+        return "small step", f"FAILED: {error}"
+    return "small step", ", ".join(f"{1000 * seconds:.1f} ms in {name}" for name, seconds in times.items())
+
+
+def reading(path: str) -> Iterator[Row]:
+    """How fast the data are read, how fast they are learnt from, and which of the two limits a training."""
+    kind, reason = data.guess(path)
+    cfg: Any = replace(data.KINDS[kind](), path=path)
+    dataset = cfg.open()
+    yield "data", f"{len(dataset)} items, read as {kind} ({reason})"
+    signal = data.fit(dataset, cfg)
+    yield "signal", f"{signal.channels} channels, size {' × '.join(map(str, signal.size))}"
+    batch, workers = min(16, len(dataset)), min(8, _cores())
+    seconds, last = read_seconds(dataset, cfg, signal, batch, workers)
+    yield "reading", f"{batch / seconds:.0f} items/s with {workers} workers"
+    step = _training_step(signal, last)
+    yield "computing", f"{batch / step:.0f} items/s (I-JEPA, vit_tiny, batch {batch})"
+    yield "limit", limit(seconds, step)
+
+
+def limit(reading: float, computing: float) -> str:
+    """Which of the two, in seconds per batch, a training waits for, and what to do about it."""
+    if reading < computing:
+        return f"computing: reading is {computing / reading:.1f} × as fast"
+    return f"reading: computing is {reading / computing:.1f} × as fast; use smaller files or more workers"
+
+
+def read_seconds(dataset: Any, cfg: Any, signal: Signal, batch: int, workers: int) -> tuple[float, Batch]:
+    """Median seconds per batch once the workers are warm, and the last batch."""
+    warm, count = 2 + 2 * workers, 12
+    # Asked for more than is read: workers that have nothing left to do would make the last batches look free.
+    stop = 2 * warm + count
+    stream = loader.batches(dataset, cfg, signal, seed=0, batch=batch, start=0, stop=stop, workers=workers)
+    marks = []
+    for item in islice(stream, warm + count):
+        last = item
+        marks.append(time.perf_counter())
+    stream.close()  # ends the workers
+    return (marks[-1] - marks[warm - 1]) / count, last
+
+
+def step_seconds(model: Any, batch: Batch, amp: bool, repeats: int = 3) -> float:
+    """Median seconds of forward and backward, after one that warms up. Raises FloatingPointError on a bad loss."""
+
+    def step() -> None:
+        model.zero_grad()
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=amp):
+            loss = model(batch, Rng(0)).total
+        loss.backward()
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"the loss is {loss.item()}")
+
+    return statistics.median([_timed(step) for _ in range(repeats + 1)][1:])
+
+
+def _training_step(signal: Signal, batch: Batch) -> float:
+    method = methods.load("ijepa")
+    cfg, _ = prepare.fit_patch(method.Config(), signal)
+    device, _ = prepare.best_device()
+    pays, _ = prepare.amp_pays(device, "float32")
+    return step_seconds(method.Method(cfg, signal).to(device), batch.to(device), pays)
+
+
+def _timed(step: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    step()
+    return time.perf_counter() - begun
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

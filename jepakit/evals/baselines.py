@@ -1,0 +1,33 @@
+"""What a representation has to beat: the pixels themselves, and the same encoder before any training."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..methods.base import Method
+from .features import Encode
+
+RAW_VALUES = 3072
+"""Values per sample that `raw` gives at most: a colour image of 32 x 32."""
+
+
+def raw(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b 1 _"]:
+    """The sample itself as one token, at a bounded resolution.
+
+    A side longer than (3072 / C)^(1 / axes) — 32 for colour images, 55 for grey ones, 10 for colour video, 3072 for
+    one-channel series — is averaged down to that; shorter ones stay, so small signals are untouched.
+    """
+    axes = x.ndim - 2
+    limit = max(1, int((RAW_VALUES / x.shape[1]) ** (1 / axes) + 1e-9))
+    pool: Callable[..., Tensor] = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[axes - 1]
+    return pool(x, [min(side, limit) for side in x.shape[2:]]).flatten(1)[:, None]
+
+
+def random_init(build: Callable[[], Method], seed: int = 0) -> Encode:
+    """The encoder of a freshly built, untrained method, in evaluation mode; the global random state stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build().eval().encode

@@ -1,0 +1,121 @@
+"""Frozen features: one vector per sample, read in one pass, in memory that does not grow with the size of an image."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int64
+from torch import Tensor
+
+from ..types import Batch
+
+Encode = Callable[[Tensor], Tensor]
+"""Raw samples (B, C, *size) to tokens (B, N, D); in evaluation mode, which is the caller's to set."""
+
+Pool = Literal["mean", "flat"]
+"""Tokens to one vector: their mean (D), or all of them side by side (N · D)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Row i of `x` represents sample `id[i]`, whose label is `y[i]` (-1: none)."""
+
+    x: Float32[np.ndarray, "n d"]
+    y: Int64[np.ndarray, " n"]
+    id: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def where(self, rows: Bool[np.ndarray, " n"]) -> "Features":
+        """The samples where `rows` is true."""
+        return Features(self.x[rows], self.y[rows], self.id[rows])
+
+
+def pooled(
+    tokens: Float[Tensor, "b n d"], pool: Pool = "mean", valid: Bool[Tensor, "b n"] | None = None
+) -> Float[Tensor, "b _"]:
+    """One float32 vector per sample; tokens that are not `valid` reach no mean and stand as zeros where flat."""
+    tokens = tokens.float()
+    if valid is not None:
+        tokens = torch.where(valid[..., None], tokens, 0.0)
+    if pool == "flat":
+        return tokens.flatten(1)
+    return tokens.mean(1) if valid is None else tokens.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+
+
+def extract(
+    encode: Encode, batches: Iterable[Batch], pool: Pool = "mean", device: torch.device | str = "cpu", n: int = 0
+) -> Features:
+    """Features of every sample in `batches`, in their order. `n`, where it is known, spares copies while growing."""
+    return extract_all({"value": encode}, batches, pool, device, n)["value"]
+
+
+def extract_all(
+    encoders: Mapping[str, Encode],
+    batches: Iterable[Batch],
+    pool: Pool = "mean",
+    device: torch.device | str = "cpu",
+    n: int = 0,
+) -> dict[str, Features]:
+    """Features by each of `encoders`, from a single pass: every image is read and decoded once.
+
+    Held in memory are one batch and (n, D) float32 per encoder. Raises ValueError where `batches` is empty.
+    """
+    x = {name: _Rows(n) for name in encoders}
+    y, ids = _Rows(n), _Rows(n)
+    with torch.inference_mode():
+        for batch in batches:
+            y.add(np.full(len(batch), -1) if batch.label is None else batch.label.numpy())
+            ids.add(batch.id.numpy())
+            moved = batch.to(device)
+            for name, encode in encoders.items():
+                x[name].add(pooled(encode(moved.x), pool, moved.valid).cpu().numpy())
+    if not ids.used:
+        raise ValueError("there is nothing to evaluate: the data hold no readable sample")
+    labels, index = y.array().astype(np.int64), ids.array().astype(np.int64)
+    return {name: Features(rows.array(), labels, index) for name, rows in x.items()}
+
+
+class _Rows:
+    """An array that grows at its end: allocated once for `n` rows, doubled beyond them."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.used = n, 0
+        self.rows: np.ndarray | None = None
+
+    def add(self, part: np.ndarray) -> None:
+        end = self.used + len(part)
+        if self.rows is None:
+            self.rows = np.empty((max(self.n, len(part)), *part.shape[1:]), part.dtype)
+        if end > len(self.rows):
+            grown = np.empty((max(end, 2 * len(self.rows)), *part.shape[1:]), part.dtype)
+            grown[: self.used] = self.rows[: self.used]
+            self.rows = grown
+        self.rows[self.used : end] = part
+        self.used = end
+
+    def array(self) -> np.ndarray:
+        assert self.rows is not None
+        return self.rows[: self.used]
+
+
+def labelled(features: Features) -> Features:
+    """The samples that have a label. Raises ValueError where there is none, or where a feature is not finite."""
+    kept = features.where(features.y >= 0)
+    if not len(kept):
+        raise ValueError(
+            "the data carry no labels, so nothing can be scored; give a folder with one sub-folder per class, "
+            "or a manifest with a label column"
+        )
+    if not np.isfinite(kept.x).all():
+        bad = int((~np.isfinite(kept.x)).any(1).sum())
+        raise ValueError(f"the features of {bad} of {len(kept)} samples are not finite; probe an earlier checkpoint")
+    return kept
+
+
+def count_classes(*labels: Int[np.ndarray, " _"]) -> int:
+    """One more than the largest label."""
+    return 1 + max(int(y.max()) for y in labels)

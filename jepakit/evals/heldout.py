@@ -1,0 +1,28 @@
+"""A held-out part that depends on the samples alone: no seed of a run, no order, no number of workers."""
+
+from collections.abc import Hashable, Sequence
+from hashlib import blake2b
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+
+def held_out(
+    keys: Sequence[Hashable], y: Int[np.ndarray, " n"], fraction: float = 0.2, salt: str = "test"
+) -> Bool[np.ndarray, " n"]:
+    """True for the samples held out: in each class, the `fraction` whose hashed key is lowest.
+
+    `keys` name the samples (ids, or names: then the split survives a new order). A class of two samples or more keeps
+    at least one on either side; a class of one is never held out. `salt` makes independent splits of the same samples.
+    """
+    hashed = np.array([_hash(f"{salt}:{key}") for key in keys], dtype=np.uint64)
+    mask = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        mask[rows[np.argsort(hashed[rows], kind="stable")[:count]]] = True
+    return mask
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,54 @@
+"""The kinds of evaluation: one file each, found by file name, or by the entry-point group of another package.
+
+A kind is a module with a frozen dataclass `Config`, whose `pool` says how tokens become the vectors it reads, and
+`evaluate(train: Features, test: Features, cfg: Config)` yielding (name, value): `metric`, `value`, `low`, `high`,
+`per_class`, and whatever it wants noted.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .result import Value
+
+GROUP = "jepakit.evals"
+
+
+class Kind(NamedTuple):
+    """A kind's settings and its function of (train, test, settings)."""
+
+    Config: type[Any]
+    evaluate: Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]
+
+
+def table() -> dict[str, str]:
+    """Every kind's name and the module that holds it, sorted. Raises ValueError where two modules claim one name."""
+    package = __name__.rpartition(".")[0]
+    modules = (m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    found = {name: f"{package}.{name}" for name in modules if _is_kind(f"{package}.{name}")}
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        if found.setdefault(point.name, point.value) != point.value:
+            raise ValueError(
+                f"two kinds are called {point.name!r}: {found[point.name]} and {point.value}; uninstall one"
+            )
+    return dict(sorted(found.items()))
+
+
+def load(kind: str) -> Kind:
+    """The kind called `kind`. Raises ValueError, with the nearest name, where there is none."""
+    modules = table()
+    if kind not in modules:
+        near = get_close_matches(kind, modules, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"No kind of evaluation {kind!r}.{hint} Available: {', '.join(modules)}")
+    module = importlib.import_module(modules[kind])
+    return Kind(module.Config, module.evaluate)
+
+
+def _is_kind(path: str) -> bool:
+    module = importlib.import_module(path)
+    return hasattr(module, "Config") and hasattr(module, "evaluate")

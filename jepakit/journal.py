@@ -1,0 +1,69 @@
+"""What a run writes while it trains: metrics.jsonl, TensorBoard events, summary.json, environment.json."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from . import checkpoint
+
+Row = dict[str, Any]
+
+
+def read_rows(run: Path) -> list[Row]:
+    """The rows of metrics.jsonl; a last line cut short by a crash is left out."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Journal:
+    """Appends one row per logged step to metrics.jsonl and TensorBoard. On resume, rows after `start` are cut off."""
+
+    def __init__(self, run: Path, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        kept = [row for row in read_rows(run) if row["step"] <= start]
+        checkpoint.write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        self.file = (run / "metrics.jsonl").open("a")
+        self.events = SummaryWriter(str(run), purge_step=start + 1 if start else None)  # type: ignore[no-untyped-call]
+
+    def write(self, row: Row) -> None:
+        """Append one row; it is in the operating system's hands when this returns."""
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        for name, value in (("loss", row["loss"]), ("lr", row["lr"]), *row["terms"].items(), *row["metrics"].items()):
+            if isinstance(value, (int, float)):
+                self.events.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self.file.close()
+        self.events.close()  # type: ignore[no-untyped-call]
+
+
+def environment() -> Mapping[str, Any]:
+    """What the run ran on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": sys.argv[1:],
+    }

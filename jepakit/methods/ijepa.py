@@ -1,0 +1,120 @@
+"""I-JEPA: predict the representations of target blocks of an image from the representation of a context.
+
+    s_x = f(x at the context)             s_y = g(x), g the EMA of f, no gradient
+    pred_i = P(s_x, positions of target block i)
+    L = mean_i mean_{j in block i} d(pred_ij, LayerNorm(s_y)_ij),    d = smooth L1,    g <- tau g + (1 - tau) f
+
+Source: Assran et al. 2023, arXiv:2301.08243. Deliberate differences from the reference implementation: the masks are
+drawn without its three sampling quirks (masks.py; `compat="ijepa"` brings them back), positions come from the input's
+own grid, and the last block of the target encoder and of the predictor is computed only for the tokens that are read,
+which changes no value. Nothing is particular to images: any masker that fits the grid will do.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses
+from ..masks import Masker, MultiBlock, Random
+from ..nn import ema
+from ..nn.encoder import EncoderConfig, union
+from ..nn.patch import grid_of
+from ..nn.predictor import Predictor
+from ..nn.transformer import ViT
+from ..optim import linear
+from ..types import Batch, Masks, Rng, Signal, Terms, take
+from .base import Method, Weights
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; `ema` is the decay at the first and the last step."""
+
+    encoder: EncoderConfig = field(default_factory=ViT)
+    predictor: Predictor = field(default_factory=Predictor)
+    masks: tuple[Masker, ...] = (MultiBlock(),)
+    distance: losses.Kind = "smooth_l1"
+    ema: tuple[float, float] = (0.996, 1.0)
+
+    @classmethod
+    def tiny(cls, signal: Signal) -> "Config":
+        """The smallest settings that are still I-JEPA, with two maskers: for the contract."""
+        side = (16, 4, 2)[len(signal.size) - 1]
+        patch = tuple(max(1, n // side) for n in signal.size)
+        return cls(
+            encoder=ViT(patch=patch, width=48, depth=2, heads=2),
+            predictor=Predictor(width=48, depth=2, heads=2),
+            masks=(Random(), Random(num_targets=2)),
+        )
+
+
+class IJEPA(Method):
+    """Context encoder, EMA target encoder and a narrow predictor; see the module's equations."""
+
+    Config = Config
+    cfg: Config
+
+    def __init__(self, cfg: Config, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.encoder = cfg.encoder.build(signal)
+        for masker in cfg.masks:
+            masker.check(self.encoder.grid)
+        self.target_encoder = ema.target(self.encoder)
+        self.predictor = cfg.predictor.build(self.encoder.dim, self.encoder.grid)
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        """Mean distance over the target blocks of every masker; the image is encoded once as target."""
+        drawn = self.draw(len(batch), rng, batch.x.device)
+        target = self.targets(batch.x, drawn)
+        pred = [self.predictor(self.context(batch.x, masks), masks) for masks in drawn]
+        terms = [losses.prediction(p, self.compared(t), self.cfg.distance) for p, t in zip(pred, target, strict=True)]
+        return Terms(
+            loss={"prediction": torch.stack(terms).mean()},
+            pred=torch.cat([p.detach().flatten(0, 2) for p in pred]),
+            target=torch.cat([t.flatten(0, 2) for t in target]),
+        )
+
+    def draw(self, batch: int, rng: Rng, device: torch.device | str = "cpu") -> list[Masks]:
+        """One Masks per masker."""
+        maskers = enumerate(self.cfg.masks)
+        drawn = [masker(self.encoder.grid, batch, rng.fork("masks", i)) for i, masker in maskers]
+        return [Masks(m.context.to(device), m.targets.to(device)) for m in drawn]
+
+    def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
+        """Representations (B, Kc, D) of the context patches; the other patches are never seen."""
+        return self.encoder(self.normalize(x), keep=masks.context)
+
+    @torch.no_grad()
+    def targets(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
+        """Target representations (B, M, Kt, D) for each Masks, before normalisation, from one pass."""
+        blocks = [masks.targets for masks in drawn]
+        grid = grid_of(tuple(x.shape[2:]), self.target_encoder.patch)
+        read, where = union(torch.cat([b.flatten(1) for b in blocks], 1), math.prod(grid))
+        tokens = take(self.target_encoder(self.normalize(x), read=read), where)
+        parts = tokens.split([b[0].numel() for b in blocks], 1)
+        return [part.unflatten(1, b.shape[1:]) for part, b in zip(parts, blocks, strict=True)]
+
+    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        """Representations (B, N, D) of every patch; sizes other than the training size get their own grid."""
+        return (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
+
+    def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Every target token with zero mean and unit variance over its features."""
+        return losses.normalize_target(target)
+
+    def after_step(self, progress: float) -> None:
+        """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""
+        ema.update(self.target_encoder, self.encoder, linear(progress, *self.cfg.ema))
+
+    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+        """Distance (B,) between what the context of x predicts for fixed target blocks and what y has there."""
+        drawn = self.draw(len(x), Rng(seed=0).fork("energy"), x.device)
+        pairs = zip(drawn, self.targets(y, drawn), strict=True)
+        distances = [
+            losses.elementwise(self.predictor(self.context(x, masks), masks), self.compared(t), self.cfg.distance)
+            for masks, t in pairs
+        ]
+        return torch.stack([d.flatten(1).mean(1) for d in distances]).mean(0)

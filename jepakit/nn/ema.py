@@ -1,0 +1,28 @@
+"""The target: a copy of the online module that follows it as an exponential moving average."""
+
+from copy import deepcopy
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+Buffers = Literal["copy", "batch"]
+
+
+def target(online: M) -> M:
+    """A copy of `online` in evaluation mode whose parameters take no gradient."""
+    return deepcopy(online).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def update(target: nn.Module, online: nn.Module, decay: float, buffers: Buffers = "copy") -> None:
+    """target ← decay · target + (1 − decay) · online, in place, parameter by parameter.
+
+    Buffers are copied from `online`, or left to follow the target's own batches where `buffers` is "batch".
+    """
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1.0 - decay)
+    if buffers == "copy":
+        # Copied, not averaged: running counts have no meaningful mean.
+        for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
+            mine.copy_(theirs)

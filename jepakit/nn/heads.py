@@ -1,0 +1,50 @@
+"""What sits on top of representations."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ..distributed import moments
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of features-last tensors (…, D) with the moments of all ranks, on CPU and GPU.
+
+    Two ranks give the loss and gradients of one process with the same global batch; in one process it equals
+    `torch.nn.BatchNorm1d`, and its state has the same names. Statistics are fp32 at least. Entries that are not
+    `valid` enter no statistic and come out as zero.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, dim: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_var", torch.ones(dim))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Float[Tensor, "*n d"], valid: Bool[Tensor, "*n"] | None = None) -> Float[Tensor, "*n d"]:
+        """Normalised with the batch's moments in training, with the running ones in evaluation."""
+        rows = x.flatten(0, -2).to(torch.promote_types(x.dtype, self.weight.dtype))
+        mean, var = self._moments(rows, None if valid is None else valid.flatten())
+        out = (rows - mean) * (var + self.eps).rsqrt() * self.weight + self.bias
+        out = out.to(x.dtype).reshape(x.shape)
+        return out if valid is None else out.where(valid[..., None], 0)
+
+    def _moments(
+        self, rows: Float[Tensor, "n d"], valid: Bool[Tensor, " n"] | None
+    ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        if not self.training:
+            return self.running_mean, self.running_var
+        mean, var, count = moments(rows, valid)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            unbiased = var * count / (count - 1).clamp(min=1)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        return mean, var

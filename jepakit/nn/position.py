@@ -1,0 +1,61 @@
+"""Fixed sin-cos positions, computed from the input's own grid."""
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..types import Grid
+
+Order = Literal["column-row", "row-column", "uniform"]
+
+
+def sincos(
+    grid: Grid, dim: int, order: Order = "column-row", device: torch.device | str = "cpu"
+) -> Float[Tensor, "n d"]:
+    """One vector per cell of `grid`, row-major, in float32; the returned table is shared, so it must not be changed.
+
+    `order` says which coordinates fill the features, first to last. Two axes: "column-row" is I-JEPA's, "row-column"
+    V-JEPA's, half of the features each. Three axes are always depth, row, column: a half and two quarters, or three
+    equal shares (cut at `dim`) where "uniform". One axis has all features.
+    Raises ValueError where `dim` cannot be shared out. Source: I-JEPA 2301.08243, V-JEPA 2404.08471 (released code).
+    """
+    return _table(tuple(grid), dim, order, str(device))
+
+
+def shares(axes: int, dim: int, order: Order) -> tuple[int, ...]:
+    """How many of `dim` features each axis has, in the order of the grid's axes; raises ValueError where it cannot."""
+    if axes not in (1, 2, 3):
+        raise ValueError(f"a grid with {axes} axes has no sin-cos positions; give the signal 1, 2 or 3 axes")
+    if axes == 3 and order == "uniform":
+        step, parts = 2, [2 * -(-dim // 6)] * 3
+    else:
+        step = {1: 2, 2: 4, 3: 8}[axes]
+        parts = {1: [dim], 2: [dim // 2] * 2, 3: [dim // 2, dim // 4, dim // 4]}[axes]
+    if dim % step:
+        raise ValueError(
+            f"width {dim} cannot be shared by the positions of {axes} axes; "
+            f"use a multiple of {step}, e.g. {step * max(1, round(dim / step))}"
+        )
+    return tuple(parts)
+
+
+@lru_cache(maxsize=64)
+def _table(grid: Grid, dim: int, order: Order, device: str) -> Tensor:
+    # A table first built under inference_mode must still serve training, so it is made outside of it.
+    with torch.inference_mode(False), torch.no_grad():
+        parts = shares(len(grid), dim, order)
+        axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in grid], indexing="ij")
+        columns = [_waves(axis.flatten(), part) for axis, part in zip(axes, parts, strict=True)]
+        if len(grid) == 2 and order == "column-row":
+            columns.reverse()
+        return torch.cat(columns, 1)[:, :dim].to(device, torch.float32)
+
+
+def _waves(position: Float[Tensor, " n"], dim: int) -> Float[Tensor, "n d"]:
+    """Sines, then cosines, of `position` at dim / 2 frequencies falling geometrically from 1 towards 1 / 10000."""
+    frequency = 10000.0 ** -(torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
+    angle = position[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], 1)

@@ -1,0 +1,112 @@
+"""The predictor: representations of target blocks from the representation of the context.
+
+Exact mode is I-JEPA's: every target block is a sequence of its own, the context followed by its mask tokens. What all
+blocks of a sample have in common is computed once: in the first block the LayerNorm, queries, keys and values of the
+context, and those of the mask token at each position of the grid; the last block runs for the mask tokens alone.
+
+`shared_context=True` is another model, not a faster route to the same one: context tokens attend to one another only,
+so that all blocks of a sample read one context. It costs about half; scores have to be compared before it is chosen.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..types import Grid, Masks
+from .position import Order, shares, sincos
+from .transformer import Block, call, check_heads, initialize, run, stack
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A narrow transformer from context tokens and mask tokens to predictions; `heads` divides `width`."""
+
+    width: int = 384
+    depth: int = 6
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    positions: Order = "column-row"
+    shared_context: bool = False
+
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads)
+
+    def build(self, dim: int, grid: Grid) -> "TransformerPredictor":
+        """The predictor between tokens of `dim` features; raises ValueError where positions do not fit the width."""
+        return TransformerPredictor(self, dim, grid)
+
+
+class TransformerPredictor(nn.Module):
+    """The network a `Predictor` describes, for grids of any number of axes."""
+
+    checkpoint_activations: bool = False
+
+    def __init__(self, cfg: Predictor, dim: int, grid: Grid) -> None:
+        super().__init__()
+        shares(len(grid), cfg.width, cfg.positions)
+        self.grid, self.width, self.positions, self.shared_context = grid, cfg.width, cfg.positions, cfg.shared_context
+        self.embed = nn.Linear(dim, cfg.width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, cfg.width))
+        self.blocks = stack(cfg.width, cfg.depth, cfg.heads, cfg.mlp_ratio)
+        self.norm = nn.LayerNorm(cfg.width, eps=1e-6)
+        self.proj = nn.Linear(cfg.width, dim)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        initialize(self)
+
+    def forward(
+        self, context: Float[Tensor, "b k d"], masks: Masks, grid: Grid | None = None
+    ) -> Float[Tensor, "b m kt d"]:
+        """Predictions at `masks.targets` from tokens at `masks.context`, on `grid` (the signal's own where None)."""
+        position = sincos(grid or self.grid, self.width, self.positions, context.device).to(self.norm.weight.dtype)
+        known = self.embed(context) + position[masks.context]
+        asked = self.mask_token[0] + position  # (N, d): the mask token at every position
+        predict = self._shared if self.shared_context else self._exact
+        out: Tensor = self.proj(self.norm(predict(known, asked, masks.targets)))
+        return out.reshape(*masks.targets.shape, -1)
+
+    def _exact(
+        self, known: Float[Tensor, "b k d"], asked: Float[Tensor, "n d"], targets: Int[Tensor, "b m kt"]
+    ) -> Float[Tensor, "bm kt d"]:
+        """The mask tokens after all blocks, each target block a sequence of its own."""
+        first, last = cast(Block, self.blocks[0]), slice(known.shape[1], None)
+        x = sequences(known, asked, targets)
+        qkv = sequences(first.attn.qkv(first.norm1(known)), first.attn.qkv(first.norm1(asked)), targets)
+        q, k, v = first.attn.split(qkv, 3)
+        if len(self.blocks) == 1:
+            return first.mix(x[:, last], q[:, :, last], k, v)
+        x = call(first.mix, x, q, k, v, recompute=self.checkpoint_activations)
+        return run(self.blocks[1:], x, last, self.checkpoint_activations)
+
+    def _shared(
+        self, known: Float[Tensor, "b k d"], asked: Float[Tensor, "n d"], targets: Int[Tensor, "b m kt"]
+    ) -> Float[Tensor, "bm kt d"]:
+        """The mask tokens after all blocks, all target blocks of a sample reading one context."""
+        x = F.embedding(targets, asked).flatten(0, 1)
+        for i, block in enumerate(self.blocks, 1):
+            last = i == len(self.blocks)
+            known, x = call(shared_block, block, known, x, last, recompute=self.checkpoint_activations)
+        return x
+
+
+def sequences(
+    shared: Float[Tensor, "b k e"], table: Float[Tensor, "n e"], targets: Int[Tensor, "b m kt"]
+) -> Float[Tensor, "bm l e"]:
+    """One sequence per target block: the sample's `shared` tokens, then the rows of `table` at the block's cells."""
+    repeated = shared[:, None].expand(-1, targets.shape[1], -1, -1)
+    return torch.cat([repeated, F.embedding(targets, table)], 2).flatten(0, 1)
+
+
+def shared_block(
+    block: Block, known: Float[Tensor, "b k d"], x: Float[Tensor, "bm kt d"], last: bool
+) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "bm kt d"]]:
+    """One block where context tokens see the context, and mask tokens see the context and their own target block."""
+    q, k, v = block.attn.project(block.norm1(known))
+    own_q, own_k, own_v = block.attn.project(block.norm1(x))
+    times = len(x) // len(known)
+    keys = torch.cat([k.repeat_interleave(times, 0), own_k], 2)
+    values = torch.cat([v.repeat_interleave(times, 0), own_v], 2)
+    return known if last else block.mix(known, q, k, v), block.mix(x, own_q, keys, values)

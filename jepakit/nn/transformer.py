@@ -1,0 +1,216 @@
+"""Vision transformers over grids of any dimension: images (H, W), videos (T, H, W), series (T,).
+
+The numerics are those of I-JEPA and V-JEPA: pre-norm blocks, LayerNorm eps 1e-6, erf GELU, q-k-v order, fixed sin-cos
+positions, weights from a normal of .02. Parameter names are those of the released files, which store the weight of
+`patch_embed.proj` as a convolution's and the positions as a parameter.
+"""
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..types import Grid, Signal, Size, take
+from .encoder import Encoder
+from .patch import PatchEmbed, check_patch, grid_of
+from .position import Order, shares, sincos
+
+Read = Int[Tensor, "b r"] | slice | None
+# Beyond this many tokens the scores of plain attention cost more than the fused kernel's slow backward saves.
+PLAIN_UP_TO = 512
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raises ValueError where `heads` does not divide `width`."""
+    if heads < 1 or width % heads:
+        fitting = [h for h in range(1, min(width, 64) + 1) if width % h == 0]
+        near = sorted(sorted(fitting, key=lambda h: abs(h - heads))[:2])
+        raise ValueError(f"heads {heads} does not divide width {width}; use e.g. {' or '.join(map(str, near))} heads")
+
+
+def attention(
+    q: Float[Tensor, "b h q e"], k: Float[Tensor, "b h n e"], v: Float[Tensor, "b h n e"]
+) -> Float[Tensor, "b h q e"]:
+    """softmax(q kᵀ / √e) v, by the kernel that is fastest for the device, the precision and the length.
+
+    The fused kernel, except for the backward pass in half precision on a CPU, where it is 2 to 4 times slower.
+    """
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    if q.device.type == "cpu" and half and q.requires_grad and k.shape[2] <= PLAIN_UP_TO:
+        return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2), -1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; `qkv` holds the three projections one after the other."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def split(self, x: Float[Tensor, "b n _"], parts: int) -> tuple[Tensor, ...]:
+        """(B, N, parts·D) to `parts` tensors (B, heads, N, D / heads)."""
+        b, n, _ = x.shape
+        return x.reshape(b, n, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def project(self, x: Float[Tensor, "b n d"], read: Read = None) -> tuple[Tensor, ...]:
+        """Queries of the tokens at `read` (all where None), keys and values of all tokens."""
+        if read is None:
+            return self.split(self.qkv(x), 3)
+        d = x.shape[2]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        (q,) = self.split(F.linear(at(x, read), weight[:d], bias[:d]), 1)
+        return q, *self.split(F.linear(x, weight[d:], bias[d:]), 2)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "b q d"]:
+        """Attention of projected queries, keys and values (B, heads, ·, D / heads), with the output projection."""
+        mixed: Tensor = self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
+        return mixed
+
+
+class FeedForward(nn.Module):
+    """Linear, erf GELU, linear."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """The same function of every token."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """x + attention(norm1(x)), then + mlp(norm2(·))."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = FeedForward(width, int(width * mlp_ratio))
+
+    def forward(self, x: Float[Tensor, "b n d"], read: Read = None) -> Float[Tensor, "b _ d"]:
+        """The tokens at `read` after the block (all where None); every token serves as key and value."""
+        return self.mix(at(x, read), *self.attn.project(self.norm1(x), read))
+
+    def mix(self, x: Float[Tensor, "b q d"], q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "b q d"]:
+        """What follows the projections: tokens x attend from q to k and v, then pass the feed-forward part."""
+        x = x + self.attn(q, k, v)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+def at(x: Float[Tensor, "b n d"], read: Read) -> Float[Tensor, "b _ d"]:
+    """The tokens at `read`: an index per sample, a slice for all samples, or all where None."""
+    if isinstance(read, Tensor):
+        return take(x, read)
+    return x if read is None else x[:, read].contiguous()
+
+
+def stack(width: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
+    """`depth` blocks."""
+    return nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+
+
+def run(blocks: nn.ModuleList, x: Float[Tensor, "b n d"], read: Read, recompute: bool) -> Float[Tensor, "b _ d"]:
+    """x through all blocks, the last of them for the tokens at `read` only."""
+    for i, block in enumerate(blocks, 1):
+        x = call(block, x, read if i == len(blocks) else None, recompute=recompute)
+    return x
+
+
+def call(fn: Any, *args: Any, recompute: bool) -> Any:
+    """fn(*args), keeping no activations for the backward pass where `recompute`."""
+    if recompute and torch.is_grad_enabled():
+        # No block draws random numbers, so there is no state to restore.
+        return checkpoint(fn, *args, use_reentrant=False, preserve_rng_state=False)
+    return fn(*args)
+
+
+def initialize(module: nn.Module) -> None:
+    """Every linear's weight from a normal of .02, its bias zero: what I-JEPA's and V-JEPA's runs start from."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            nn.init.zeros_(part.bias)
+
+
+@dataclass(frozen=True)
+class ViT:
+    """A transformer encoder: `patch` has one length per axis of the signal; `heads` divides `width`.
+
+    `positions` orders the features of the sin-cos table: "column-row" as in I-JEPA, "row-column" as in V-JEPA.
+    """
+
+    patch: Size = (16, 16)
+    width: int = 192
+    depth: int = 12
+    heads: int = 3
+    mlp_ratio: float = 4.0
+    positions: Order = "column-row"
+
+    def __post_init__(self) -> None:
+        check_patch(self.patch)
+        check_heads(self.width, self.heads)
+
+    def build(self, signal: Signal) -> "ViTEncoder":
+        """The encoder; raises ValueError where the patch does not tile the signal or positions do not fit the width."""
+        return ViTEncoder(self, signal)
+
+
+class ViTEncoder(Encoder):
+    """The transformer a `ViT` describes: embeds kept patches only, runs the last block for the read tokens only."""
+
+    def __init__(self, cfg: ViT, signal: Signal) -> None:
+        super().__init__()
+        self.dim, self.patch, self.positions = cfg.width, tuple(cfg.patch), cfg.positions
+        self.grid = grid_of(signal.size, self.patch)
+        shares(len(self.grid), self.dim, self.positions)
+        self.patch_embed = PatchEmbed(signal.channels, self.patch, self.dim)
+        self.blocks = stack(self.dim, cfg.depth, cfg.heads, cfg.mlp_ratio)
+        self.norm = nn.LayerNorm(self.dim, eps=1e-6)
+        initialize(self)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c ..."],
+        keep: Int[Tensor, "b k"] | None = None,
+        read: Int[Tensor, "b r"] | None = None,
+    ) -> Float[Tensor, "b _ d"]:
+        """See Encoder.forward; x may have any size that the patch divides."""
+        position = self.position(grid_of(tuple(x.shape[2:]), self.patch), x.device)
+        s = self.patch_embed(x, keep) + (position if keep is None else position[keep])
+        out: Tensor = self.norm(run(self.blocks, s, read, self.checkpoint_activations))
+        return out
+
+    def position(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
+        """The table for `grid`, in the precision of the weights, which is that of the residual stream."""
+        return sincos(grid, self.dim, self.positions, device).to(self.norm.weight.dtype)
+
+
+SIZES = {
+    "tiny": ViT(),
+    "small": ViT(width=384, heads=6),
+    "base": ViT(width=768, heads=12),
+    "large": ViT(width=1024, depth=24, heads=16),
+    "huge": ViT(patch=(14, 14), width=1280, depth=32, heads=16),
+}
+
+
+def vit(size: str, **changes: Any) -> ViT:
+    """The published size (tiny, small, base, large, huge), with `changes` to its fields; the patch is for images."""
+    if size not in SIZES:
+        near = get_close_matches(size, SIZES, 1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"No ViT size {size!r}. {hint}Available: {', '.join(SIZES)}")
+    return replace(SIZES[size], **cast(Any, changes))

@@ -1,0 +1,150 @@
+"""Before step 1: every `auto` becomes a value with its reason, and `--dry-run` says what the run would cost."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .config import Length, Loop, Run
+from .methods.base import Method
+from .types import Batch, Rng, Signal
+
+
+class Note(NamedTuple):
+    """A setting that was left to us, what we chose, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value} ({self.reason})"
+
+
+def resolve(run: Run, signal: Signal, samples: int, world: int = 1) -> tuple[Run, list[Note]]:
+    """The run with no auto left, and a note for each choice. ValueError where the length or the batch cannot work."""
+    method, patch_notes = fit_patch(run.method, signal)
+    length, length_notes = resolve_length(run.length, samples, world)
+    loop, loop_notes = resolve_loop(run.loop, length.steps or 1)
+    return dataclasses.replace(run, method=method, length=length, loop=loop), patch_notes + length_notes + loop_notes
+
+
+def fit_patch(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
+    """The method's settings with its encoder's patch chosen from the signal's size, if it was left open."""
+    encoder = getattr(method, "encoder", None)
+    if encoder is None or not hasattr(encoder, "patch") or encoder.patch is not None:
+        return method, []
+    patch = tuple(auto_patch(side) for side in signal.size)
+    grid = tuple(side // p for side, p in zip(signal.size, patch, strict=True))
+    note = Note("method.encoder.patch", list(patch), f"the largest that leaves at least 7 patches a side: grid {grid}")
+    return dataclasses.replace(method, encoder=dataclasses.replace(encoder, patch=patch)), [note]
+
+
+def auto_patch(side: int) -> int:
+    """The largest divisor of `side`, at most 16, that leaves at least 7 patches; 1 where none does."""
+    return max(p for p in range(1, 17) if side % p == 0 and (side // p >= 7 or p == 1))
+
+
+def resolve_length(length: Length, samples: int, world: int) -> tuple[Length, list[Note]]:
+    """Steps from epochs; checks that the batch fits the data, the processes and the accumulation."""
+    batch, accumulate = length.batch, length.accumulate
+    if batch < 1 or accumulate < 1 or batch % (world * accumulate):
+        raise ValueError(
+            f"length.batch {batch} cannot be split over {world} processes × {accumulate} accumulated micro-batches; "
+            f"give a multiple of {world * accumulate}"
+        )
+    if samples < batch:
+        raise ValueError(
+            f"the data hold {samples} samples, fewer than one batch of {batch}; give --length.batch {samples} or less"
+        )
+    if length.steps is not None:
+        if length.steps < 1:
+            raise ValueError(f"length.steps is {length.steps}; a run has at least 1 step")
+        return length, []
+    steps = max(1, math.floor(length.epochs * (samples // batch)))
+    note = Note("length.steps", steps, f"{length.epochs:g} epochs × {samples // batch} batches of {batch}")
+    return dataclasses.replace(length, steps=steps), [note]
+
+
+def resolve_loop(loop: Loop, steps: int) -> tuple[Loop, list[Note]]:
+    """Device, precision, workers and intervals for this machine."""
+    device, why = best_device() if loop.device is None else (loop.device, "")
+    amp, why_amp = amp_pays(device, loop.dtype)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    chosen: dict[str, tuple[Any, str]] = {
+        "device": (device, why),
+        "amp": (amp, why_amp),
+        "workers": (min(8, cores), f"{cores} cores"),
+        "save_every": (max(1, min(1000, math.ceil(steps / 10))), "a tenth of the run, at most 1000 steps"),
+        "panel_every": (max(1, math.ceil(steps / 50)), "50 times in the run"),
+    }
+    open_keys = [key for key in chosen if getattr(loop, key) is None]
+    notes = [Note(f"loop.{key}", *chosen[key]) for key in open_keys]
+    return dataclasses.replace(loop, **{key: chosen[key][0] for key in open_keys}), notes
+
+
+def best_device() -> tuple[str, str]:
+    """The device to train on, and why."""
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name()
+    return "cpu", "no CUDA device was found"
+
+
+def amp_pays(device: str, dtype: str) -> tuple[bool, str]:
+    """Whether bfloat16 autocast is faster here, and why."""
+    if dtype != "float32":
+        return False, f"loop.dtype is {dtype}"
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(), "bfloat16 on this GPU"
+    if device == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return True, "the processor multiplies bfloat16 in hardware"
+    return False, f"no bfloat16 hardware on {device}"
+
+
+class Cost(NamedTuple):
+    """What a run would take; memory and time are extrapolated from two real micro-batches."""
+
+    parameters: int
+    trainable: int
+    gigaflops_per_step: float
+    memory_bytes: int
+    seconds_per_step: float
+    seconds: float
+
+
+def estimate(run: Run, method: Method, signal: Signal, step: Callable[[Batch, Rng], None]) -> Cost:
+    """Count the FLOPs, memory and time of a step on random input; `step` does forward and backward of a batch."""
+    size = max(1, min(4, run.length.batch))
+    x = torch.rand(size, signal.channels, *signal.size, generator=Rng(run.seed).fork("estimate").generator())
+    batch = Batch(x, id=torch.arange(size)).to(run.loop.device or "cpu", getattr(torch, run.loop.dtype))
+    saved: dict[int, int] = {}
+
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        step(batch, Rng(run.seed))
+    begun = time.perf_counter()
+    step(batch, Rng(run.seed, step=1))
+    seconds = (time.perf_counter() - begun) * run.length.batch / size
+    parameters = list(method.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    held = sum(p.numel() * p.element_size() for p in parameters)
+    weights = {p.untyped_storage().data_ptr() for p in parameters}
+    activations = (
+        sum(n for at, n in saved.items() if at not in weights) * run.length.batch // (size * run.length.accumulate)
+    )
+    return Cost(
+        parameters=sum(p.numel() for p in parameters),
+        trainable=trainable,
+        gigaflops_per_step=counter.get_total_flops() * run.length.batch / size / 1e9,
+        memory_bytes=held + 3 * trainable * parameters[0].element_size() + activations,  # gradients and two moments
+        seconds_per_step=seconds,
+        seconds=seconds * (run.length.steps or 1),
+    )

@@ -1,0 +1,92 @@
+"""What a person sees while a run trains: a live line in a terminal, plain lines in a file."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Watch(Protocol):
+    """Receives one-sentence notes and the logged rows of a run of `steps` steps."""
+
+    def note(self, text: str) -> None: ...
+    def row(self, row: dict[str, Any], steps: int) -> None: ...
+
+
+class Silent:
+    """Shows nothing: the library's default."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def row(self, row: dict[str, Any], steps: int) -> None:
+        """Nothing."""
+
+
+def describe(row: dict[str, Any]) -> str:
+    """Loss, normalised loss, throughput and verdict of a logged row, in one line."""
+    metrics = row["metrics"]
+    parts = [f"loss {row['loss']:.4f}"]
+    if metrics.get("normalized_loss") is not None:
+        parts.append(f"normalised {metrics['normalized_loss']:.3f}")
+    parts.append(f"{metrics['throughput']:.0f} samples/s")
+    parts.append(f"{metrics['verdict']}")
+    return "  ".join(parts)
+
+
+class Lines:
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self.every, self.last = every, 0.0
+
+    def note(self, text: str) -> None:
+        """Print the note."""
+        sys.stderr.write(text + "\n")
+
+    def row(self, row: dict[str, Any], steps: int) -> None:
+        """Print the row if it is time, or the last."""
+        now = time.monotonic()
+        if now - self.last >= self.every or row["step"] == steps:
+            self.last = now
+            sys.stderr.write(f"step {row['step']}/{steps}  {describe(row)}  ETA {clock(row['metrics']['eta'])}\n")
+            sys.stderr.flush()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+class Live:
+    """A progress bar with the newest row, in a terminal."""
+
+    def __init__(self, progress: Any) -> None:
+        self.progress, self.task = progress, None
+
+    def note(self, text: str) -> None:
+        """Print the note above the bar."""
+        self.progress.console.print(text, highlight=False, markup=False)
+
+    def row(self, row: dict[str, Any], steps: int) -> None:
+        """Move the bar."""
+        if self.task is None:
+            self.task = self.progress.add_task("", total=steps)
+        self.progress.update(self.task, completed=row["step"], description=describe(row))
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """A live bar where stderr is a terminal, lines where it is not."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (MofNCompleteColumn(), BarColumn(None), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield Live(progress)

@@ -1,0 +1,218 @@
+"""Line charts and heat maps as SVG text: they follow the page's colours, so they read in light and in dark."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from .records import Array
+
+WIDTH, HEIGHT = 460, 230
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 10, 30
+POINTS = 300
+COLORS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One curve: `x`, `y` (K,). `color` picks from the page's palette, `fade` in (0, 1] its opacity."""
+
+    name: str
+    x: Array
+    y: Array
+    color: int = 0
+    dashed: bool = False
+    fade: float = 1.0
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: the data range it shows, and whether it is logarithmic."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def place(self, values: Array) -> Array:
+        """Positions in [0, 1]."""
+        values, low, high = (np.log10(v) if self.log else np.asarray(v) for v in (values, self.low, self.high))
+        return np.asarray((values - low) / (high - low))
+
+    def ticks(self) -> list[float]:
+        """Round values inside the range, about five."""
+        if not self.log:
+            step = nice((self.high - self.low) / 4.5)
+            first = math.ceil(self.low / step - 1e-9)
+            return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        low, high = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        every = max(1, (high - low) // 5)
+        marks = [10.0**k * m for k in range(low, high + 1, every) for m in ((1, 2, 5) if high - low < 3 else (1,))]
+        return [t for t in marks if self.low * (1 - 1e-9) <= t <= self.high * (1 + 1e-9)]
+
+
+def nice(step: float) -> float:
+    """The round number (1, 2 or 5 times a power of ten) nearest to `step` by ratio."""
+    base = 10.0 ** math.floor(math.log10(step))
+    return float(min((base * m for m in (1, 2, 5, 10)), key=lambda round_: abs(math.log(round_ / step))))
+
+
+def short(value: float) -> str:
+    """A number in at most about six characters: 12000 → 12k, 0.00031 → 3.1e-4."""
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-3:
+        digits, power = f"{value:.1e}".split("e")
+        return f"{digits.removesuffix('.0')}e{int(power)}"
+    if size >= 1e4:
+        return f"{value / 1000:.4g}k"
+    return f"{value:.4g}"
+
+
+def thin(x: Array, y: Array, points: int = POINTS) -> tuple[Array, Array]:
+    """At most `points` points: means over equal stretches of the rows; the last row stays itself."""
+    if len(x) <= points:
+        return x, y
+    edges = np.linspace(0, len(x) - 1, points).astype(int)
+    count = np.diff(edges)
+    means = [np.add.reduceat(v[:-1], edges[:-1]) / count for v in (x, y)]
+    return np.append(means[0], x[-1]), np.append(means[1], y[-1])
+
+
+def fit(values: Sequence[Array], log: bool, include: Sequence[float] = (), margin: float = 0.05) -> Axis:
+    """An axis over all finite values (positive ones where `log`), with a `margin` of its length at either end."""
+    joined = np.concatenate([np.asarray(v, float) for v in (*values, np.array(include, float))] or [np.zeros(0)])
+    joined = joined[np.isfinite(joined) & ((joined > 0) | (not log))]
+    if not len(joined):
+        return Axis(0.1, 1.0, log)
+    low, high = float(joined.min()), float(joined.max())
+    if log:
+        ratio = max(high / low, 2.0) ** margin
+        return Axis(low / ratio, high * (ratio if high > low else 2.0), True)
+    gap = (high - low) or abs(high) or 1.0
+    return Axis(low - margin * gap if low else 0.0, high + (margin if high > low else 1.0) * gap, False)
+
+
+def chart(
+    lines: Sequence[Line],
+    label: str,
+    *,
+    x_label: str = "step",
+    log_x: bool = False,
+    log_y: bool = False,
+    marks: Sequence[tuple[float, str]] = (),
+) -> Markup:
+    """An SVG line chart with a legend where there is more than one line; `marks` are labelled horizontal lines.
+
+    `label` is the text alternative. Values that are not finite break the curve.
+    """
+    thinned = [(line, *thin(line.x, line.y)) for line in lines]
+    x_axis = fit([x for _, x, _ in thinned], log_x, margin=0.0)
+    y_axis = fit([y for _, _, y in thinned], log_y, [value for value, _ in marks])
+    scale = f"{x_axis.low:.9g} {x_axis.high:.9g} {int(log_x)} {y_axis.low:.9g} {y_axis.high:.9g} {int(log_y)}"
+    parts = [
+        _grid(x_axis, y_axis, x_label),
+        *[_mark(y_axis, value, text) for value, text in marks],
+        *[_path(line, x, y, x_axis, y_axis) for line, x, y in thinned],
+    ]
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}" data-scale="{}" data-box="{}">')
+    return Markup("").join(
+        [
+            head.format(WIDTH, HEIGHT, label, scale, f"{LEFT} {WIDTH - RIGHT} {TOP} {HEIGHT - BOTTOM}"),
+            *parts,
+            Markup('<line class="cursor"/></svg>'),
+            legend(lines),
+        ]
+    )
+
+
+def _across(axis: Axis, value: float) -> float:
+    """Where a value lies, left to right."""
+    return LEFT + float(axis.place(np.array([value]))[0]) * (WIDTH - LEFT - RIGHT)
+
+
+def _up(axis: Axis, value: float) -> float:
+    """Where a value lies, bottom to top."""
+    return HEIGHT - BOTTOM - float(axis.place(np.array([value]))[0]) * (HEIGHT - TOP - BOTTOM)
+
+
+def _grid(x_axis: Axis, y_axis: Axis, x_label: str) -> Markup:
+    rule = Markup(
+        '<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}" class="end">{}</text>'
+    )
+    number = Markup('<text x="{:.1f}" y="{}" class="mid">{}</text>')
+    parts = []
+    for tick in y_axis.ticks():
+        y = _up(y_axis, tick)
+        parts.append(rule.format(LEFT, WIDTH - RIGHT, y, y, LEFT - 6, y + 3.5, short(tick)))
+    for tick in x_axis.ticks():
+        parts.append(number.format(_across(x_axis, tick), HEIGHT - BOTTOM + 14, short(tick)))
+    name = Markup('<text x="{}" y="{}" class="mid soft">{}</text>')
+    parts.append(name.format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, x_label))
+    return Markup("").join(parts)
+
+
+def _mark(y_axis: Axis, value: float, text: str) -> Markup:
+    y = _up(y_axis, value)
+    line = Markup('<line class="mark" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
+    # Above its line, unless that is at the very top.
+    words = Markup('<text class="end soft" x="{}" y="{:.1f}">{}</text>')
+    return line + words.format(WIDTH - RIGHT - 2, y - 4 if y > 24 else y + 12, text)
+
+
+def _path(line: Line, x: Array, y: Array, x_axis: Axis, y_axis: Axis) -> Markup:
+    good = np.isfinite(x) & np.isfinite(y) & ((x > 0) | (not x_axis.log)) & ((y > 0) | (not y_axis.log))
+    runs = [r for r in np.split(np.arange(len(x)), np.flatnonzero(np.diff(good)) + 1) if len(r) and good[r[0]]]
+    parts = []
+    for run in runs:
+        px = LEFT + x_axis.place(x[run]) * (WIDTH - LEFT - RIGHT)
+        py = HEIGHT - BOTTOM - y_axis.place(y[run]) * (HEIGHT - TOP - BOTTOM)
+        # A point between two gaps would be invisible as a line; doubled, its round cap shows.
+        pairs = [f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True)] * (2 if len(run) == 1 else 1)
+        shape = '<polyline class="c{}{}" style="opacity:{:.2f}" data-name="{}" points="{}"/>'
+        dash = " dash" if line.dashed else ""
+        parts.append(Markup(shape).format(line.color % COLORS, dash, line.fade, line.name, " ".join(pairs)))
+    return Markup("").join(parts)
+
+
+def legend(lines: Sequence[Line]) -> Markup:
+    """The names beside their strokes; empty for a single line."""
+    if len(lines) < 2:
+        return Markup("")
+    item = (
+        '<li><svg viewBox="0 0 22 8" aria-hidden="true"><polyline class="c{}{}" style="opacity:{:.2f}" '
+        'points="1,4 21,4"/></svg>{}</li>'
+    )
+    items = [Markup(item).format(n.color % COLORS, " dash" if n.dashed else "", n.fade, n.name) for n in lines]
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+
+
+def heat(values: Array, label: str) -> Markup:
+    """A heat map (h, w) as SVG: the largest value is the strongest colour, zero is none; each cell names its value."""
+    h, w = values.shape
+    top = float(values.max()) or 1.0
+    cells = [
+        f'<rect x="{j}" y="{i}" width="1" height="1" fill-opacity="{values[i, j] / top:.3f}">'
+        f"<title>row {i}, column {j}: {values[i, j]:.1%}</title></rect>"
+        for i in range(h)
+        for j in range(w)
+    ]
+    head = Markup('<svg class="heat" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(w, h, label)
+    return head + Markup("".join(cells)) + Markup("</svg>")
+
+
+def interval(value: float, low: float, high: float, references: Sequence[float | None], label: str) -> Markup:
+    """A value with its confidence interval on a scale from 0 to 1; `references` are ticks, coloured in order."""
+    shapes = [
+        Markup('<rect class="span" x="{:.1f}" y="1" width="{:.1f}" height="12"/>').format(low * 200, (high - low) * 200)
+    ]
+    for k, reference in enumerate(references, 1):
+        if reference is not None:
+            tick = '<rect class="f{}" x="{:.1f}" y="1" width="2" height="12"/>'
+            shapes.append(Markup(tick).format(k, reference * 200 - 1))
+    shapes.append(Markup('<circle class="f0" cx="{:.1f}" cy="7" r="3"/>').format(value * 200))
+    head = Markup('<svg class="interval" viewBox="-5 0 210 14" role="img" aria-label="{}">').format(label)
+    axis = Markup('<line class="rule" x2="200" y1="7" y2="7"/>')
+    return Markup("").join([head, axis, *shapes, Markup("</svg>")])

@@ -1,0 +1,169 @@
+"""The figures of the page: pure functions from records and arrays to SVG, each with how to read it and its limits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from . import charts
+from .charts import Line, chart, short
+from .records import Array, Record, dig
+
+SPECTRA = 6
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A titled picture and the sentences under it. `body` is safe HTML; `caption` is plain text."""
+
+    title: str
+    body: Markup
+    caption: str
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One chart over steps: which columns of metrics.jsonl it draws, and how to read it."""
+
+    title: str
+    columns: tuple[tuple[str, tuple[str, ...]], ...]
+    caption: str
+    log: bool = False
+    marks: tuple[tuple[float, str], ...] = ()
+
+
+CURVES = (
+    Curve(
+        "Loss",
+        (("", ("loss",)),),
+        "What the optimiser minimises. On its own it proves little: a JEPA's loss also falls when the targets shrink.",
+    ),
+    Curve(
+        "Normalised loss",
+        (("", ("metrics", "normalized_loss")),),
+        "The prediction loss divided by that of the best constant prediction: 1 means the predictor knows nothing "
+        "about "
+        "this image. It does not fall when targets merely shrink, but near 0 with a tiny std ratio it is collapse.",
+        marks=((1.0, "best constant prediction"),),
+    ),
+    Curve(
+        "Std ratio",
+        (("target", ("metrics", "std_ratio_target")), ("context", ("metrics", "std_ratio_context"))),
+        "Spread of the features per dimension, relative to step 0. Below 1 % every image gets the same vector: full "
+        "collapse. It cannot see features that keep their spread along a few directions only; the rank does.",
+        log=True,
+        marks=((0.01, "full collapse"),),
+    ),
+    Curve(
+        "Effective rank",
+        (("target", ("metrics", "rank_target")), ("context", ("metrics", "rank_context"))),
+        "How many directions the centred features use. A steady fall is dimensional collapse. Comparable only "
+        "between "
+        "runs with the same width and the same number of panel samples; blind to scale, so read it with the std ratio.",
+    ),
+    Curve(
+        "Learning rate",
+        (("", ("lr",)),),
+        "The schedule as it was applied: a peak after warm-up, then the decay to its final value.",
+    ),
+    Curve(
+        "Throughput",
+        (("", ("metrics", "throughput")),),
+        "Samples per second, loading included. Dips are checkpoints, probes or a loader that cannot keep up.",
+    ),
+)
+
+
+def curves(records: Sequence[Record], names: Sequence[str]) -> list[Figure]:
+    """One figure per curve that at least one run has logged; several runs share axes, one colour each."""
+    figures = [f for curve in CURVES if (f := _curve(curve, records, names))]
+    if len(records) == 1 and (terms := _terms(records[0])):
+        figures.insert(1, terms)
+    return figures
+
+
+def _curve(curve: Curve, records: Sequence[Record], names: Sequence[str]) -> Figure | None:
+    lines = []
+    for k, (record, name) in enumerate(zip(records, names, strict=True)):
+        for j, (part, path) in enumerate(curve.columns):
+            x, y = record.column(*path)
+            if len(x):
+                several = len(records) > 1
+                title = " ".join(word for word in (name if several else "", part) if word) or curve.title.lower()
+                lines.append(Line(title, x, y, color=k if several else j, dashed=j > 0))
+    if not lines:
+        return None
+    label = f"{curve.title} over steps. " + " ".join(tell(line) for line in lines)
+    return Figure(curve.title, chart(lines, label, log_y=curve.log, marks=curve.marks), curve.caption)
+
+
+def _terms(record: Record) -> Figure | None:
+    names = sorted({name for row in record.rows for name in row.get("terms", {})})
+    if len(names) < 2:
+        return None
+    lines = [Line(name, *record.column("terms", name), color=k) for k, name in enumerate(names)]
+    label = "Loss terms over steps. " + " ".join(tell(line) for line in lines)
+    caption = "The weighted terms whose sum is the loss. A term that dwarfs the others decides the training."
+    return Figure("Loss terms", chart(lines, label), caption)
+
+
+def tell(line: Line) -> str:
+    """A curve in one sentence, for those who cannot see it."""
+    good = np.isfinite(line.y)
+    if not good.any():
+        return f"{line.name}: no finite value."
+    x, y = line.x[good], line.y[good]
+    lost = f", {int((~good).sum())} values not finite" if not good.all() else ""
+    return f"{line.name}: {short(y[0])} at step {short(x[0])}, {short(y[-1])} at step {short(x[-1])}{lost}."
+
+
+def spectrum(record: Record, side: str) -> Figure | None:
+    """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to SPECTRA steps."""
+    found = [(row.get("step", 0), dig(row, ("spectrum", side))) for row in record.rows]
+    found = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
+    if not found:
+        return None
+    chosen = [found[k] for k in sorted(set(np.linspace(0, len(found) - 1, SPECTRA).astype(int)))]
+    top = max(float(v.max()) for _, v in chosen)
+    lines = [
+        Line(
+            f"step {step}",
+            np.arange(1, len(v) + 1),
+            np.where(v > top * 1e-9, v, np.nan),
+            fade=0.25 + 0.75 * (k + 1) / len(chosen),
+        )
+        for k, (step, v) in enumerate(chosen)
+    ]
+    caption = (
+        "Variance along each principal direction, largest first, both axes logarithmic; the stronger the line, "
+        "the later. A healthy spectrum falls gently and keeps its tail; a cliff means that the features live in "
+        "the directions before it. It shows how many directions are used, not whether they are useful."
+    )
+    label = f"Eigenvalues of the {side} features at {len(chosen)} steps. " + _cliff(*chosen[-1])
+    body = chart(lines, label, x_label="direction", log_x=True, log_y=True)
+    return Figure(f"Eigenspectrum, {side} encoder", body, caption)
+
+
+def _cliff(step: int, values: Array) -> str:
+    share = np.cumsum(values) / max(float(values.sum()), 1e-30)
+    return (
+        f"At step {step}, {int(np.searchsorted(share, 0.9)) + 1} of {len(values)} directions hold 90 % of the variance."
+    )
+
+
+def coverage(context: Array, target: Array, title: str, drawn: int) -> Figure:
+    """How often each cell (h, w) is context and target, both as shares in [0, 1] of `drawn` masks."""
+    halves = []
+    for name, share in (("context", context), ("target", target)):
+        facts = f"least {share.min():.0%}, mean {share.mean():.0%}, most {share.max():.0%}"
+        picture = charts.heat(share, f"Share of masks in which each cell is {name}: {facts}")
+        cell = '<figure class="half {}">{}<figcaption><b>{}</b> {}</figcaption></figure>'
+        halves.append(Markup(cell).format(name, picture, name, facts))
+    caption = (
+        f"Over {drawn} drawn masks: the stronger the colour, the more often the cell is used (blank: never; each "
+        "panel has its own scale). A cell that is never a target is never predicted, one that is never context is "
+        "never read. Rectangular targets gather in the middle, since they cannot cross the border."
+    )
+    return Figure(title, Markup('<div class="halves">{}</div>').format(Markup("").join(halves)), caption)

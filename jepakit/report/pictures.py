@@ -1,0 +1,209 @@
+"""Figures made of images: pure functions from arrays to pixels and from pixels to HTML with embedded JPEG and PNG."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from .figures import Figure
+from .records import Array
+
+SPRITE_COLUMNS = 32
+SPRITE_SIDE = 40
+# One colour per target block: the page's palette entries that are furthest apart, at half opacity.
+BLOCKS = ((230, 126, 34), (46, 134, 222), (39, 174, 96), (192, 57, 143), (241, 196, 15), (22, 160, 133))
+
+
+def rgb(x: Array) -> Array:
+    """Signals (n, C, H, W) to pixels (n, H, W, 3) uint8: one or two channels as grey, of more the first three.
+
+    Values outside [0, 1] are stretched from their 1st to their 99th percentile.
+    """
+    x = x[:, :3] if x.shape[1] >= 3 else x.mean(1, keepdims=True).repeat(3, 1)
+    if x.size and (x.min() < -1e-3 or x.max() > 1 + 1e-3):
+        low, high = np.percentile(x, (1, 99))
+        x = (x - low) / max(float(high - low), 1e-12)
+    return np.asarray((x.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def shrink(pixels: Array, side: int) -> Array:
+    """One image (H, W, 3) whose longer side is at most `side`; never enlarged."""
+    h, w = pixels.shape[:2]
+    scale = side / max(h, w)
+    if scale >= 1:
+        return pixels
+    return np.asarray(
+        Image.fromarray(pixels).resize((max(1, round(w * scale)), max(1, round(h * scale))), Image.Resampling.BOX)
+    )
+
+
+def uri(pixels: Array, lossless: bool = False) -> str:
+    """Pixels (H, W, 3 or 4) uint8 as a data URI: JPEG, or PNG where `lossless` or with alpha."""
+    buffer = io.BytesIO()
+    png = lossless or pixels.shape[2] == 4
+    Image.fromarray(pixels).save(buffer, "PNG" if png else "JPEG", **({} if png else {"quality": 82}))
+    return f"data:image/{'png' if png else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def img(pixels: Array, alt: str, *, lossless: bool = False) -> Markup:
+    """An <img> with its text alternative; small grids stay crisp when the page enlarges them."""
+    tag = '<img class="{}" src="{}" alt="{}" width="{}" height="{}">'
+    h, w = pixels.shape[:2]
+    return Markup(tag).format("crisp" if max(h, w) <= 64 else "", uri(pixels, lossless), alt, w, h)
+
+
+def over(pixels: Array, layer: Array, alt: str) -> Markup:
+    """A picture under a coarse RGBA layer (h, w, 4) stretched over it."""
+    return Markup('<span class="stack">{}{}</span>').format(img(pixels, alt), img(layer, "", lossless=True))
+
+
+def strip(tiles: Sequence[tuple[Markup, str]]) -> Markup:
+    """Pictures side by side, each with its words underneath."""
+    tile = '<figure class="tile">{}<figcaption>{}</figcaption></figure>'
+    return Markup('<div class="strip">{}</div>').format(Markup("").join(Markup(tile).format(*t) for t in tiles))
+
+
+def principal(x: Array, count: int) -> tuple[Array, float]:
+    """Projections (n, count) of x (n, D) on its leading principal directions, and the share of variance they hold.
+
+    Directions that x lacks are zero. The sign is fixed: each direction's largest loading is positive.
+    """
+    centred = x.astype(np.float64) - x.mean(0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    top = vectors[:, ::-1][:, :count]
+    top = top * np.where(top[np.abs(top).argmax(0), np.arange(top.shape[1])] < 0, -1, 1)
+    out = np.zeros((len(x), count))
+    out[:, : top.shape[1]] = centred @ top
+    return out, float(values[::-1][:count].sum() / max(values.sum(), 1e-30))
+
+
+def patch_colors(tokens: Array, grid: tuple[int, int]) -> tuple[Array, float]:
+    """Tokens (k, N, D) to colours (k, h, w, 3) uint8 by three principal components fitted over all k; their share."""
+    parts, share = principal(tokens.reshape(-1, tokens.shape[-1]), 3)
+    low, high = np.percentile(parts, (2, 98), axis=0)
+    scaled = ((parts - low) / np.maximum(high - low, 1e-12)).clip(0, 1)
+    return (scaled * 255).astype(np.uint8).reshape(len(tokens), *grid, 3), share
+
+
+def patch_maps(images: Sequence[Array], tokens: Array, grid: tuple[int, int], names: Sequence[str]) -> Figure:
+    """Real images (k, H, W, 3) beside the colours of their patches' representations."""
+    colors, share = patch_colors(tokens, grid)
+    tiles = [
+        (
+            Markup('<span class="pair">{}{}</span>').format(
+                img(i, name), img(c, f"patch colours of {name}", lossless=True)
+            ),
+            name,
+        )
+        for i, c, name in zip(images, colors, names, strict=True)
+    ]
+    caption = (
+        "Patches with similar representations have similar colours, across all images shown; the three components "
+        f"hold {share:.0%} of the variance. Look for colours that follow objects. If every map looks the same "
+        "whatever the image, the features encode position only. The colours themselves mean nothing, and what the "
+        "other components know is not shown."
+    )
+    return Figure("Patch representations as colours", strip(tiles), caption, wide=True)
+
+
+def attention_layer(attention: Array) -> Array:
+    """Weights (h, w) to an RGBA layer (h, w, 4) uint8: dark where little is read, clear where much is."""
+    low, high = np.percentile(attention, (2, 98))
+    shade = 1 - ((attention - low) / max(float(high - low), 1e-12)).clip(0, 1)
+    layer = np.zeros((*attention.shape, 4), np.uint8)
+    layer[..., :3] = (16, 18, 40)
+    layer[..., 3] = (shade * 215).astype(np.uint8)
+    return layer
+
+
+def attention_maps(images: Sequence[Array], attention: Array, grid: tuple[int, int], names: Sequence[str]) -> Figure:
+    """Images (k, H, W, 3) lit where the last block reads: `attention` (k, N), what each patch receives."""
+    tiles = []
+    for image, weights, name in zip(images, attention, names, strict=True):
+        ratio = float(weights.max() * weights.size / max(float(weights.sum()), 1e-30))
+        layer = attention_layer(weights.reshape(grid))
+        tiles.append((over(image, layer, f"attention over {name}"), f"{name} (peak {ratio:.1f}x even)"))
+    caption = (
+        "The attention each patch receives in the last block, averaged over heads and over the patches that read. "
+        "Bright is read most, scaled per image; the peak is relative to even attention. It shows where "
+        "information is taken from, not what is done with it."
+    )
+    return Figure("Attention of the last block", strip(tiles), caption, wide=True)
+
+
+def mask_layer(cells: Array, grid: tuple[int, int]) -> Array:
+    """Cells (N,) — 0 hidden, 1 context, 2 + m target block m — to an RGBA layer (h, w, 4) uint8."""
+    colors = np.array(
+        [
+            (16, 18, 40, 225),
+            (0, 0, 0, 0),
+            *[(*BLOCKS[m % len(BLOCKS)], 175) for m in range(max(int(cells.max()) - 1, 0))],
+        ]
+    )
+    return np.asarray(colors[cells].astype(np.uint8).reshape(*grid, 4))
+
+
+def mask_examples(
+    images: Sequence[Array], cells: Array, grid: tuple[int, int], names: Sequence[str], title: str
+) -> Figure:
+    """Images (k, H, W, 3) under one drawn mask each; `cells` (k, N) as in `mask_layer`."""
+    tiles = []
+    for image, drawn, name in zip(images, cells, names, strict=True):
+        facts = f"{(drawn == 1).mean():.0%} context, {(drawn > 1).mean():.0%} target"
+        tiles.append((over(image, mask_layer(drawn, grid), f"mask over {name}: {facts}"), facts))
+    caption = (
+        "What one training example looks like: the context encoder sees the clear patches only and the predictor "
+        "has to tell the representation of each coloured block; dark patches are used by nobody. Blocks may "
+        "overlap; the last one is on top."
+    )
+    return Figure(title, strip(tiles), caption)
+
+
+def nearest(features: Array, queries: Array, count: int = 5) -> tuple[Array, Array]:
+    """Indices and cosines (q, count) of the rows of `features` (n, D) nearest to each query row, itself excluded.
+
+    The mean is removed first: a common offset would make every cosine 1.
+    """
+    unit = features - features.mean(0)
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    cosine = unit[queries] @ unit.T
+    cosine[np.arange(len(queries)), queries] = -np.inf
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, : min(count, len(features) - 1)]
+    return order, np.take_along_axis(cosine, order, axis=1)
+
+
+def neighbours(
+    thumbs: Sequence[Array], features: Array, names: Sequence[str], kinds: Sequence[str], queries: Array
+) -> Figure:
+    """Each query image and its nearest images; `kinds` (n) are class names, empty where there are no labels."""
+    order, cosine = nearest(features, queries)
+    rows, hits, total = [], 0, 0
+    for query, found, near in zip(queries, order, cosine, strict=True):
+        cells = [_tile(thumbs[query], names[query], kinds[query] or "query", "query")]
+        for j, c in zip(found, near, strict=True):
+            same = bool(kinds[query]) and kinds[j] == kinds[query]
+            hits, total = hits + same, total + bool(kinds[query] and kinds[j])
+            mark = "" if not (kinds[query] and kinds[j]) else "same" if same else "other"
+            cells.append(_tile(thumbs[j], names[j], f"{kinds[j]} {c:.2f}".strip(), mark))
+        rows.append(Markup('<div class="row">{}</div>').format(Markup("").join(cells)))
+    score = (
+        f" Here {hits} of {total} neighbours share the query's class (solid frame; dashed: another class)."
+        if total
+        else ""
+    )
+    caption = (
+        f"Left the query, then the closest of {len(features)} images by cosine of their mean-pooled, centred "
+        f"representations (the number).{score} A handful of queries is an impression, not a score: the probe table "
+        "is."
+    )
+    return Figure(
+        "Nearest neighbours", Markup('<div class="rows">{}</div>').format(Markup("").join(rows)), caption, wide=True
+    )
+
+
+def _tile(pixels: Array, name: str, words: str, mark: str) -> Markup:
+    tile = '<figure class="tile {}" title="{}">{}<figcaption>{}</figcaption></figure>'
+    return Markup(tile).format(mark, name, img(pixels, f"{mark} {name}".strip()), words)

@@ -1,0 +1,131 @@
+"""What a run folder says about itself, read without torch: metrics, summary, settings, environment, probes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+Row = dict[str, Any]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One run as its files tell it: what is missing is empty; `notes` has a sentence for each broken file."""
+
+    folder: Path
+    name: str
+    config: str
+    settings: Row
+    rows: tuple[Row, ...]
+    summary: Row
+    environment: Row
+    evals: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The final verdict of the collapse panel, "unknown" where the run left none."""
+        seen = [m["verdict"] for row in self.rows if (m := row.get("metrics", {})).get("verdict")]
+        return str(self.summary.get("verdict") or (seen[-1] if seen else "unknown"))
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps done."""
+        return int(self.summary.get("steps") or (self.rows[-1].get("step", 0) if self.rows else 0))
+
+    def last(self, *path: str) -> float | None:
+        """The last finite value of a column, None where there is none."""
+        _, y = self.column(*path)
+        y = y[np.isfinite(y)]
+        return float(y[-1]) if len(y) else None
+
+    def column(self, *path: str) -> tuple[Array, Array]:
+        """Steps and values (both (K,) float64) of the rows that carry `path`, such as ("metrics", "rank_target")."""
+        pairs = [(row.get("step", 0), dig(row, path)) for row in self.rows]
+        kept = [(step, value) for step, value in pairs if isinstance(value, (int, float))]
+        return np.array([s for s, _ in kept], float), np.array([v for _, v in kept], float)
+
+
+def dig(tree: Any, path: Sequence[str]) -> Any:
+    """The value at `path` in nested mappings, None where a step is missing."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def read(run: Path) -> Record:
+    """The record of one run folder.
+
+    Raises ValueError where `run` is no run folder, that is holds neither config.yaml nor metrics.jsonl.
+    """
+    run = Path(run)
+    if not any((run / name).is_file() for name in ("config.yaml", "metrics.jsonl")):
+        what = "holds neither config.yaml nor metrics.jsonl" if run.is_dir() else "is not a folder"
+        raise ValueError(f"{run} is not a run: it {what}; give the folder that `jepa train --out` wrote")
+    notes: list[str] = []
+    config = _text(run / "config.yaml")
+    return Record(
+        folder=run,
+        name=run.resolve().name,
+        config=config,
+        settings=_settings(config, notes),
+        rows=_rows(run / "metrics.jsonl", notes),
+        summary=_json(run / "summary.json", notes),
+        environment=_json(run / "environment.json", notes),
+        evals=tuple(e for p in sorted((run / "evals").glob("*.json")) if (e := _json(p, notes))),
+        notes=tuple(notes),
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+
+
+def _settings(text: str, notes: list[str]) -> Row:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError:
+        notes.append("config.yaml is not valid YAML, so it is only shown as text.")
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _json(path: Path, notes: list[str]) -> Row:
+    if not path.is_file():
+        return {}
+    try:
+        tree = json.loads(_text(path))
+    except json.JSONDecodeError:
+        tree = None
+    if isinstance(tree, dict):
+        return tree
+    notes.append(f"{path.name} is not a valid JSON object and was left out.")
+    return {}
+
+
+def _rows(path: Path, notes: list[str]) -> tuple[Row, ...]:
+    """The logged rows; a line cut short by a kill is left out and counted."""
+    rows: list[Row] = []
+    lines = [line for line in _text(path).splitlines() if line.strip()]
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    if bad := len(lines) - len(rows):
+        notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
+    return tuple(rows)
+
+
+def unique_names(records: Sequence[Record]) -> list[str]:
+    """One name per record: the folder's, with its parent's before it where two folders share a name."""
+    names = [r.name for r in records]
+    return [f"{r.folder.resolve().parent.name}/{r.name}" if names.count(r.name) > 1 else r.name for r in records]

@@ -1,0 +1,137 @@
+"""A run under way, begun or taken up again: everything the loop reads, put together before step 1."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import checkpoint, config, data, methods, optim, prepare
+from .config import Run
+from .data import Dataset
+from .distributed import Dist
+from .methods.base import Method
+
+# Settings that change no number, so a resumed run may have others.
+FREE = ("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals.")
+
+
+@dataclass
+class Session:
+    """What the loop reads, and the few values that it moves on: `step`, `seconds` and the monitor's `panel`."""
+
+    run: Run
+    out: Path
+    dist: Dist
+    dataset: Dataset
+    method: Method
+    optimizer: torch.optim.Optimizer
+    notes: list[str]
+    step: int = 0
+    seconds: float = 0.0
+    panel: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.run.length.steps or 0
+
+
+def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
+    """Open the data, resolve every auto, build the method. Writes nothing; ValueError where something does not fit."""
+    dataset = run.data.open()
+    signal = data.fit(dataset, run.data)
+    run, choices = prepare.resolve(run, signal, len(dataset), dist.world)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(
+            run.seed if seed is None else seed
+        )  # initial weights: the one place where torch draws by itself
+        method = methods.build(run.method, signal)
+    method.to(dist.device, getattr(torch, run.loop.dtype))
+    for module in method.modules():
+        if hasattr(module, "checkpoint_activations"):
+            module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
+    notes = [*dataset.notes, *map(str, choices)]
+    return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
+
+
+def restore(session: Session, allow: Sequence[str]) -> None:
+    """Take up the newest readable checkpoint of `session.out`.
+
+    ValueError, with the differences, where settings or data are not those of the run, unless `allow` names them.
+    """
+    stored = config.from_yaml(session.out / "config.yaml")
+    refuse_changes(stored, session.run, allow)
+    saved = checkpoint.load(session.out)
+    if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
+        raise ValueError(
+            f"the data of {session.out} have changed since it was saved (files added, removed or resized); "
+            "restore them, or go on with --allow-change data"
+        )
+    checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
+    checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
+    session.step, session.seconds = saved.step, saved.state["seconds"]
+    session.panel, session.skipped = saved.state["panel"], saved.state["skipped"]
+    session.notes += [*saved.warnings, f"resumed from step {saved.step} of {session.steps}"]
+
+
+def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
+    """ValueError with a diff where `new` differs from `old` in a setting that is neither free nor in `allow`."""
+    changed = {
+        key: values
+        for key, values in config.difference(old, new).items()
+        if not key.startswith(FREE) and not any(key == a or key.startswith(f"{a}.") for a in allow)
+    }
+    if not changed:
+        return
+    shown = "; ".join(f"{key}: {a!r} → {b!r}" for key, (a, b) in changed.items())
+    advice = " ".join(f"--allow-change {key}" for key in changed)
+    longer = "length.steps" in changed and len(changed) == 1
+    why = (
+        "the schedules were laid out for the old length, so from here on the learning rate jumps to the new one's"
+        if longer
+        else "the run would not be the one that was begun"
+    )
+    raise ValueError(f"the settings differ from the run's: {shown}; {why}. Give the old ones, or {advice}")
+
+
+def check_free(out: Path, replace: bool) -> None:
+    """ValueError where `out` cannot become a run folder: it is a file, holds a run (unless `replace`) or other things."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir():
+        raise ValueError(f"{out} is a file; give --out a folder")
+    if not replace:
+        raise ValueError(
+            f"{out} is not empty; go on with it by --resume, replace it by --overwrite, or give another --out"
+        )
+    if not (out / "config.yaml").is_file():
+        raise ValueError(
+            f"{out} is not empty and holds no run (no config.yaml), so it is not deleted; give another --out"
+        )
+
+
+def clear(out: Path) -> None:
+    """Delete the run in `out`, which `check_free` has passed."""
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+
+
+def start_from(session: Session, run: Path) -> None:
+    """Copy another run's weights. ValueError lists every key that is missing, unexpected or of another shape."""
+    # The statistics stay those of this run's data.
+    saved = checkpoint.load(run)
+    checkpoint.load_tensors(session.method, saved.model, f"{run} at step {saved.step}", skip=("mean", "std"))
+    session.notes.append(f"weights from {run} at step {saved.step}")
+
+
+def write_settings(session: Session) -> None:
+    """config.yaml and environment.json of the run folder."""
+    from .journal import environment
+
+    checkpoint.write_text(session.out / "config.yaml", config.to_yaml(session.run))
+    checkpoint.write_json(session.out / "environment.json", environment())

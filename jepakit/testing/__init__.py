@@ -1,0 +1,57 @@
+"""The contract: what the trainer, the evaluators and the reports rely on, checked on any method in seconds.
+
+`contract(MyMethod)` builds `MyMethod.Config.tiny(signal)` (a classmethod that returns a configuration of at most 32
+tokens) for an image, a video and a series, each plain and with actions, views and labels, as far as `needs` allows, and
+runs every clause of `CLAUSES` on each. What a method offers decides which clauses bind it:
+
+- always: `loss`, `encode`, `energy`, `after_step`;
+- a masked method: `cfg.masks`, `encoder.grid` and `context(x, masks) -> (B, Kc, D)` on raw x;
+- a target encoder that follows by EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
+- a method whose loss mixes samples says so: `batch_statistics = True`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from ..methods.base import Method
+from ..types import Signal
+from .case import SIGNALS, Case, example, variants
+from .clauses import CLAUSES
+
+__all__ = ["CLAUSES", "SIGNALS", "Case", "contract", "example", "variants"]
+
+
+def contract(method: type[Method], signals: Sequence[Signal] | None = None) -> None:
+    """Run every clause on every signal that the method's `needs` allow; `signals` replaces the built-in ones.
+
+    Raises AssertionError with one sentence: the method, the signal, what does not hold and how to mend it.
+    """
+    offered = variants() if signals is None else tuple(signals)
+    allowed = [signal for signal in offered if method.needs <= signal.has]
+    if not allowed:
+        raise AssertionError(f"{method.__name__}: no signal carries {sorted(method.needs)}; pass signals=[…] that do")
+    if not hasattr(method.Config, "tiny"):
+        raise AssertionError(f"{method.__name__}.Config has no tiny; give it a classmethod tiny(signal) -> Config")
+    for signal in allowed:
+        case = Case(method, signal, example(signal))
+        for clause in CLAUSES:
+            _run(clause, case)
+    for signal in set(offered) - set(allowed):
+        _refused(method, signal)
+
+
+def _run(clause: Callable[[Case], None], case: Case) -> None:
+    try:
+        clause(case)
+    except AssertionError as error:
+        name = getattr(clause, "__name__", "clause").replace("_", " ")
+        where = f"{case.method.__name__} on {case.signal.size} with {', '.join(sorted(case.signal.has)) or 'x only'}"
+        raise AssertionError(f"{where}: {error} (clause: {name})") from None
+
+
+def _refused(method: type[Method], signal: Signal) -> None:
+    try:
+        method(method.Config.tiny(signal), signal)
+    except ValueError:
+        return
+    missing = " and ".join(sorted(method.needs - signal.has))
+    raise AssertionError(f"{method.__name__} needs {missing} but takes a signal without; call super().__init__ first")

@@ -1,0 +1,78 @@
+"""What a clause of the contract is run on: a method, a signal and a batch that can be learnt."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+
+from ..methods.base import Method
+from ..types import Batch, Rng, Signal
+
+BATCH: Final = 8
+RATE: Final = 3e-3
+SIGNALS: Final = (
+    Signal(channels=3, size=(16, 16), mean=(0.4, 0.5, 0.6), std=(0.3, 0.25, 0.2)),
+    Signal(channels=2, size=(4, 8, 8), mean=(0.4, 0.5), std=(0.3, 0.25)),
+    Signal(channels=2, size=(32,), mean=(0.4, 0.6), std=(0.3, 0.2)),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method on one signal: what a clause is run on."""
+
+    method: type[Method]
+    signal: Signal
+    batch: Batch
+
+    @property
+    def cfg(self) -> Any:
+        """The method's own smallest configuration for the signal."""
+        return self.method.Config.tiny(self.signal)
+
+    def build(self, seed: int = 0, cfg: Any = None, signal: Signal | None = None) -> Method:
+        """The method with weights drawn from `seed`; the global random state is given back as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.method(self.cfg if cfg is None else cfg, signal or self.signal)
+
+    def steps(self, method: Method, count: int) -> Iterator[int]:
+        """Train on the batch, one optimiser step per item; gradients can be read in between."""
+        optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], RATE, weight_decay=0.0)
+        for step in range(count):
+            optimizer.zero_grad()
+            method(self.batch, Rng(0, step=step)).total.backward()
+            optimizer.step()
+            method.after_step((step + 1) / count)
+            yield step
+
+    @property
+    def masked(self) -> bool:
+        """Whether the method hides parts of its input by masks."""
+        return bool(getattr(self.cfg, "masks", ()))
+
+
+def variants() -> tuple[Signal, ...]:
+    """Image, video and series, plain and with everything a batch of that kind may carry."""
+    full = tuple(replace(s, views=2, classes=2, action=2 if "time" in s.has else 0) for s in SIGNALS)
+    return (*SIGNALS, *full)
+
+
+def example(signal: Signal, batch: int = BATCH) -> Batch:
+    """A batch of smooth waves, (B, C, *size) in [0, 1]: what is hidden follows from what is seen."""
+    generator = Rng(0).fork("example").generator()
+    rank = len(signal.size)
+    axes = torch.meshgrid(*[torch.linspace(0, 1, n) for n in signal.size], indexing="ij")
+    speed = 4 * torch.rand(batch, signal.channels, rank, *[1] * rank, generator=generator)
+    phase = 6 * torch.rand(batch, signal.channels, *[1] * rank, generator=generator)
+    x = 0.5 + 0.5 * torch.sin(phase + (speed * torch.stack(axes)).sum(2))
+    noise = 0.05 * torch.randn(batch, signal.views, *x.shape[1:], generator=generator)
+    action = torch.randn(batch, signal.size[0] - 1, signal.action, generator=generator) if signal.action else None
+    return Batch(
+        x=x,
+        views=((x[:, None] + noise).clamp(0, 1),) if signal.views else (),
+        action=action,
+        label=torch.arange(batch) % signal.classes if signal.classes else None,
+        id=torch.arange(batch),
+    )

@@ -1,0 +1,278 @@
+"""The clauses of the contract: functions of a case that raise AssertionError with what fails and how to mend it."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..methods.base import Method
+from ..types import Grid, Masks, Rng, Size
+from .case import BATCH, Case
+
+MAX_TOKENS: Final = 32
+STEPS: Final = 80
+
+
+def encodes_every_token(case: Case) -> None:
+    """Encode gives finite (B, N, D) for both weights; the loss is a sum of scalars, and what is watched is detached."""
+    method, x = case.build().eval(), case.batch.x
+    tokens = {weights: method.encode(x, weights) for weights in ("target", "context")}
+    for weights, s in tokens.items():
+        _require(s.ndim == 3 and len(s) == BATCH, f"encode(x, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)")
+        _require(
+            s.shape[1] <= MAX_TOKENS, f"Config.tiny makes {s.shape[1]} tokens; at most {MAX_TOKENS} keep this quick"
+        )
+        _require(bool(s.isfinite().all()), f"encode(x, {weights!r}) is not finite")
+    _require(
+        tokens["target"].shape == tokens["context"].shape, "encode has another shape for target and context weights"
+    )
+    terms = method.loss(case.batch, Rng(0))
+    _require(bool(terms.loss), "loss returned Terms without a scalar; put each weighted term in Terms(loss={…})")
+    read = [t for t in (*terms.log.values(), terms.pred, terms.target) if t is not None]
+    _require(not any(t.requires_grad for t in read), "Terms.log, pred and target still carry gradients; detach them")
+
+
+def normalises_first(case: Case) -> None:
+    """The data's mean and std are applied by the model, once: raw units in, the same tokens as for standard units."""
+    method, plain = case.build().eval(), case.build(signal=replace(case.signal, mean=(), std=())).eval()
+    raw, standard = case.batch.x, method.normalize(case.batch.x)
+    equal = torch.equal(method.encode(raw), plain.encode(standard))
+    _require(equal, "encode does not see x as normalize(x) once; call self.normalize(x) first thing, and nowhere else")
+
+
+def uses_every_parameter(case: Case) -> None:
+    """After two optimiser steps every trained parameter has had a finite gradient, non-zero at least once."""
+    method, moved = case.build(), set[str]()
+    for _ in case.steps(method, 2):
+        for name, p in method.named_parameters():
+            _require(p.grad is None or bool(p.grad.isfinite().all()), f"the gradient of {name} is not finite")
+            if p.grad is not None and bool(p.grad.any()):
+                moved.add(name)
+    idle = [name for name, p in method.named_parameters() if p.requires_grad and name not in moved]
+    _require(not idle, f"no gradient reaches {', '.join(idle)}; build only what the config uses, or freeze it")
+
+
+def draws_from_rng_alone(case: Case) -> None:
+    """The same rng gives the same loss whatever the global random state, which is left untouched."""
+    method = case.build()
+    losses = []
+    for seed in (1, 2):
+        with _global_seed(seed):
+            before = _global_state()
+            losses.append(method(case.batch, Rng(5, step=3)).total)
+            method.encode(case.batch.x)
+            _require(before == _global_state(), "loss or encode draws from the global random state; draw from rng")
+    _require(torch.equal(*losses), "the same rng gave two losses; draw everything from rng.generator()")
+
+
+def follows_rng(case: Case) -> None:
+    """Another rng gives another loss, where a random masker is configured."""
+    if not case.masked or not _random(case):
+        return
+    method = case.build()
+    losses = {method(case.batch, Rng(0, step=step)).total.item() for step in range(4)}
+    _require(len(losses) > 1, "a random masker is configured, but four rngs gave one loss; pass rng on to it")
+
+
+def hides_what_is_masked(case: Case) -> None:
+    """Changing pixels of hidden patches leaves the context, and what is predicted from it, equal to the bit."""
+    if not case.masked:
+        return
+    for masker in case.cfg.masks:
+        seen: list[Masks] = []
+        method: Any = case.build(cfg=replace(case.cfg, masks=(_Recorder(masker, seen),))).eval()
+        _require(hasattr(method, "context"), "a method with masks offers context(x, masks) -> (B, Kc, D) on raw x")
+        pred = method.loss(case.batch, Rng(0)).pred
+        masks = seen.pop()
+        visible = _pixels(masks.context, method.encoder.grid, case.signal.size)
+        other = replace(case.batch, x=torch.where(visible, case.batch.x, 1 - case.batch.x))
+        context = method.context(case.batch.x, masks)
+        _require(torch.equal(context, method.context(other.x, masks)), "hidden patches change context(x, masks)")
+        _require(not torch.equal(context, method.context(1 - case.batch.x, masks)), "context(x, masks) ignores x")
+        again = method.loss(other, Rng(0)).pred
+        leak = pred is not None and again is not None and not torch.equal(pred, again)
+        _require(not leak, "hidden patches change the prediction; predict from the context alone")
+
+
+def moves_the_target_by_the_stated_fraction(case: Case) -> None:
+    """After a step at progress p, target = d target + (1 - d) encoder with d on the line from ema[0] to ema[1]."""
+    ema = getattr(case.cfg, "ema", None)
+    if ema is None:
+        return
+    method: Any = case.build().double()
+    encoder, target = dict(method.encoder.named_parameters()), dict(method.target_encoder.named_parameters())
+    for progress in (0.0, 0.5, 1.0):
+        decay = ema[0] + progress * (ema[1] - ema[0])
+        with torch.no_grad():
+            for p in encoder.values():
+                p.add_(1.0)
+        expected = {name: decay * p + (1 - decay) * encoder[name] for name, p in target.items()}
+        method.after_step(progress)
+        wrong = [name for name, p in target.items() if not torch.allclose(p, expected[name], rtol=1e-6, atol=1e-9)]
+        _require(not wrong, f"at progress {progress} the target does not move by 1 - {decay:g}: {', '.join(wrong[:3])}")
+
+
+def learns_one_batch(case: Case) -> None:
+    """One batch can be learnt, without loss of rank, and then energy tells what belongs together from what does not."""
+    method, x = case.build(), case.batch.x
+    loss, rank, std = _loss(case, method), _rank(method, x), _std(method, x)
+    for _ in case.steps(method, STEPS):
+        pass
+    method.eval()
+    learnt = _loss(case, method)
+    _require(learnt < 0.9 * loss, f"{STEPS} steps on one batch took the loss from {loss:.4g} to {learnt:.4g} only")
+    _require(
+        _rank(method, x) > 0.5 * rank, f"learning one batch took the rank from {rank:.1f} to {_rank(method, x):.1f}"
+    )
+    _require(_std(method, x) > 0.02 * std, f"learning one batch took the std from {std:.3g} to {_std(method, x):.3g}")
+    with torch.no_grad():
+        own, other = method.energy(x, x), method.energy(x, x.roll(1, 0))
+    _require(own.shape == (BATCH,), f"energy has shape {tuple(own.shape)}; give one number per sample")
+    below = bool(own.mean() < 0.99 * other.mean())
+    _require(below, f"energy(x, y) is {own.mean():.4g} and {other.mean():.4g} with y shuffled; it must be lower")
+
+
+def saves_everything(case: Case) -> None:
+    """State saved and loaded into other weights, built without the data's statistics, encodes equal to the bit."""
+    method = case.build()
+    for _ in case.steps(method, 1):
+        pass
+    state = safetensors.torch.load(safetensors.torch.save(method.state_dict()))
+    copy = case.build(seed=1, signal=replace(case.signal, mean=(), std=()))
+    copy.load_state_dict(state)
+    for weights in ("target", "context"):
+        s, again = (m.eval().encode(case.batch.x, weights) for m in (method, copy))
+        _require(
+            torch.equal(s, again), "encode changes when saved and loaded; keep all state in parameters and buffers"
+        )
+
+
+def is_finite_in_bf16(case: Case) -> None:
+    """Loss and gradients are finite under bfloat16 autocast."""
+    method = case.build()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method(case.batch, Rng(0)).total
+    loss.backward()
+    grads = [p.grad for p in method.parameters() if p.grad is not None]
+    finite = bool(loss.isfinite()) and all(bool(g.isfinite().all()) for g in grads)
+    _require(finite, "loss or gradients are not finite in bfloat16; do the sensitive part in float32")
+
+
+def accumulates(case: Case) -> None:
+    """One batch of B equals two halves accumulated, gradients included, to 1e-9 in float64."""
+    if getattr(case.method, "batch_statistics", False):
+        return
+    whole, halves = case.build().double(), case.build().double()
+    batch, half = case.batch.to("cpu", torch.float64), BATCH // 2
+    loss = whole(batch, Rng(0)).total
+    loss.backward()
+    total = torch.zeros((), dtype=torch.float64)
+    for start in (0, half):
+        part = halves(batch[start : start + half], Rng(0, offset=start, total=BATCH)).total / 2
+        part.backward()
+        total += part.detach()
+    advice = "draw for rng.global_batch(B), or say batch_statistics = True"
+    _require(
+        torch.allclose(loss.detach(), total, rtol=1e-9), f"two halves give loss {total:.6g}, not {loss:.6g}; {advice}"
+    )
+    for (name, p), q in zip(whole.named_parameters(), halves.parameters(), strict=True):
+        close = p.grad is None or (q.grad is not None and torch.allclose(p.grad, q.grad, rtol=1e-7, atol=1e-9))
+        _require(close, f"two halves give another gradient for {name}; {advice}")
+
+
+CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
+    encodes_every_token,
+    normalises_first,
+    uses_every_parameter,
+    draws_from_rng_alone,
+    follows_rng,
+    hides_what_is_masked,
+    moves_the_target_by_the_stated_fraction,
+    saves_everything,
+    is_finite_in_bf16,
+    accumulates,
+    learns_one_batch,
+)
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    masker: Any
+    seen: list[Masks]
+
+    def check(self, grid: Grid) -> None:
+        self.masker.check(grid)
+
+    def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
+        self.seen.append(self.masker(grid, batch, rng))
+        return self.seen[-1]
+
+
+def _require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise AssertionError(sentence)
+
+
+def _random(case: Case) -> bool:
+    method: Any = case.build()
+    grid = method.encoder.grid
+    draws = [[masker(grid, BATCH, Rng(0, step=step)) for masker in case.cfg.masks] for step in range(4)]
+    return any(not torch.equal(a.context, b.context) for d in draws[1:] for a, b in zip(draws[0], d, strict=True))
+
+
+def _pixels(kept: Int[Tensor, "b k"], grid: Grid, size: Size) -> Bool[Tensor, "b 1 ..."]:
+    """True where a pixel belongs to a kept patch."""
+    mask = torch.zeros(len(kept), prod(grid), dtype=torch.bool).scatter_(1, kept, True)
+    mask = mask.reshape(-1, 1, *grid)
+    for axis, (cells, length) in enumerate(zip(grid, size, strict=True)):
+        mask = mask.repeat_interleave(length // cells, dim=axis + 2)
+    return mask
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(saved[0])
+        np.random.set_state(saved[1])
+        torch.set_rng_state(saved[2])
+
+
+def _global_state() -> tuple[object, ...]:
+    # Python's own state is varied, not compared: run-time checkers of annotations such as beartype draw from it.
+    numpy = np.random.get_state(legacy=False)["state"]
+    return numpy["key"].tolist(), numpy["pos"], torch.get_rng_state().tolist()
+
+
+@torch.no_grad()
+def _loss(case: Case, method: Method) -> float:
+    losses = [method(case.batch, Rng(1, step=step)).total for step in range(4)]
+    return float(torch.stack(losses).mean())
+
+
+@torch.no_grad()
+def _rank(method: Method, x: Float[Tensor, "b c ..."]) -> float:
+    """Centred effective rank of all tokens: exp of the entropy of the singular values' shares."""
+    s = method.encode(x).flatten(0, 1).double()
+    share = torch.linalg.svdvals(s - s.mean(0))
+    share = share / share.sum()
+    return float(torch.special.entr(share).sum().exp())
+
+
+@torch.no_grad()
+def _std(method: Method, x: Float[Tensor, "b c ..."]) -> float:
+    """Spread over samples at each position: what a representation of positions only would lose."""
+    return float(method.encode(x).std(0).mean())

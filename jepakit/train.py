@@ -1,0 +1,187 @@
+"""The loop. Step k is a pure function of the settings and the state before it, so a resumed run is the same run."""
+
+import signal
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from . import checkpoint, distributed, optim
+from .data import loader
+from .recorder import Recorder
+from .monitor import Monitor
+from .progress import Silent, Watch
+from .session import Session
+from .types import Batch, Rng, Terms
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop, and has been saved."""
+
+
+def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
+    """Train from `session.step` to the end; write metrics.jsonl, checkpoints and summary.json; return the summary.
+
+    Raises Interrupted after saving, on SIGTERM or Ctrl-C; FloatingPointError, with the batch's ids saved, on a loss
+    that is not finite.
+    """
+    watch = watch or Silent()
+    loop, steps = session.run.loop, session.steps
+    model = wrap(session)
+    monitor = Monitor(session)
+    recorder = Recorder(session, monitor, watch)
+    with stop_requests() as asked, recorder:
+        if session.step == 0:
+            monitor.observe()
+            recorder.save()
+        for batch in batches(session):
+            progress = optim.progress(session.step, steps)
+            lr = optim.set_schedule(session.optimizer, session.run.optim, progress)
+            terms, norm = gradients(session, model, batch)
+            session.optimizer.step()
+            session.optimizer.zero_grad(set_to_none=True)
+            session.method.after_step(progress)
+            session.step += 1
+            last, stopping = session.step == steps, agreed(asked, session)
+            if session.step % loop.panel_every == 0 or last:
+                monitor.observe(terms)
+            if session.step % loop.log_every == 0 or last:
+                recorder.log(terms, lr, norm)
+            if session.step % loop.save_every == 0 or last or stopping:
+                recorder.save()
+            if stopping and not last:
+                raise Interrupted(f"stopped at step {session.step} of {steps} and saved; go on with --resume")
+    return recorder.summary
+
+
+def gradients(session: Session, model: nn.Module, batch: Batch) -> tuple[Terms, torch.Tensor]:
+    """Backward of one global step: this rank's share, in micro-batches. The terms are those of the whole global batch."""
+    run, dist = session.run, session.dist
+    parts = run.length.accumulate
+    size = len(batch) // parts
+    terms = []
+    for i in range(parts):
+        rng = Rng(run.seed, session.step, offset=dist.rank * len(batch) + i * size, total=run.length.batch)
+        with no_sync(model, last=i == parts - 1), precision(session):
+            part = model(batch[i * size : (i + 1) * size], rng)
+        (part.total / parts).backward()
+        terms.append(part)
+    whole = average(terms)
+    if not torch.isfinite(whole.total):
+        refuse(session, batch, whole)
+    return whole, optim.clip_gradients(session.method.parameters(), run.optim.clip)
+
+
+def average(terms: list[Terms]) -> Terms:
+    """The mean of equal micro-batches over all of them and all ranks; `pred` and `target` are this rank's."""
+    world = distributed.world()
+
+    def mean(entries: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        values = {k: torch.stack([e[k].detach() for e in entries]).mean() for k in entries[0]}
+        return {k: distributed.all_reduce_sum(v) / world for k, v in values.items()}
+
+    pred = [t.pred for t in terms if t.pred is not None]
+    target = [t.target for t in terms if t.target is not None]
+    return Terms(
+        mean([dict(t.loss) for t in terms]),
+        mean([dict(t.log) for t in terms]),
+        torch.cat(pred) if pred else None,
+        torch.cat(target) if target else None,
+    )
+
+
+def refuse(session: Session, batch: Batch, terms: Terms) -> None:
+    """Save the ids of a batch whose loss is not finite, and raise FloatingPointError."""
+    names = [session.dataset.name(int(i)) for i in batch.id]
+    path = session.out / f"not-finite-step-{session.step:08d}.json"
+    values = {k: str(float(v)) for k, v in terms.loss.items()}
+    checkpoint.write_json(path, {"step": session.step, "loss": values, "ids": names})
+    raise FloatingPointError(
+        f"the loss is {float(terms.total)} at step {session.step}; the batch's ids are in {path}. "
+        "Lower --optim.lr, set --optim.clip 1, or look at those samples; the last checkpoint is good"
+    )
+
+
+def precision(session: Session) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where the run asks for it."""
+    if not session.run.loop.amp:
+        return nullcontext()
+    return torch.autocast(session.dist.device.type, torch.bfloat16)
+
+
+def wrap(session: Session) -> nn.Module:
+    """The method, under DDP where there are several processes."""
+    if session.dist.world == 1:
+        return session.method
+    # Buffers follow from the data and the EMA on every rank alike.
+    return DistributedDataParallel(session.method, broadcast_buffers=False)
+
+
+def no_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Gradients cross the ranks once per step, with the last micro-batch."""
+    if last or not isinstance(model, DistributedDataParallel):
+        return nullcontext()
+    return model.no_sync()
+
+
+def batches(session: Session) -> Iterator[Batch]:
+    """This rank's share of every global batch from `session.step` to the end, on its device."""
+    run, dist = session.run, session.dist
+    local = run.length.batch // dist.world
+    stream = loader.batches(
+        session.dataset,
+        run.data,
+        session.method.signal,
+        seed=run.seed,
+        batch=local,
+        start=session.step,
+        stop=session.steps,
+        workers=run.loop.workers or 0,
+        offset=dist.rank * local,
+        total=run.length.batch,
+    )
+    return (batch.to(dist.device, getattr(torch, run.loop.dtype)) for batch in stream)
+
+
+def backward(session: Session) -> Callable[[Batch, Rng], None]:
+    """Forward and backward of one batch, for estimates."""
+
+    def step(batch: Batch, rng: Rng) -> None:
+        with precision(session):
+            total = session.method(batch, rng).total
+        total.backward()
+
+    return step
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """A list that fills with the signals SIGTERM and SIGINT; a second Ctrl-C interrupts at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    old = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            old[number] = signal.signal(number, note)
+    except ValueError:
+        pass  # Not the main thread: signals are the host program's.
+    try:
+        yield asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def agreed(asked: list[int], session: Session) -> bool:
+    """Whether any rank was asked to stop; the same answer on every rank."""
+    return bool(distributed.all_reduce_sum(torch.tensor(float(len(asked)), device=session.dist.device)))

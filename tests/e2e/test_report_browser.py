@@ -1,0 +1,167 @@
+"""The report in a real browser: no error, no request, links and pictures that answer."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jepakit.report import atlas, figures
+from jepakit.report.charts import Line, chart
+from jepakit.report.page import Gallery, render
+from jepakit.report.records import Record
+
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = ("quic", "background-networking", "component-update", "sync")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}"),
+]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with a curve, and a map of 60 images of which the first is red and the others are blue."""
+    rows = tuple({"step": k, "loss": 100.0 - k, "lr": 0.1} for k in range(0, 101, 10))
+    record = Record(Path("runs/one"), "one", "seed: 0\n", {"seed": 0}, rows, {"verdict": "healthy"}, {"torch": "2"}, ())
+    colors = [(255, 0, 0), *[(0, 0, 255)] * 59]
+    thumbs = [np.full((8, 8, 3), color, np.uint8) for color in colors]
+    features = np.random.default_rng(0).normal(size=(60, 5))
+    drawn = atlas.embedding_map(features, thumbs, [f"photo-{k}<b>.png" for k in range(60)], ["red", *["blue"] * 59])
+    wide = figures.Figure("Wide", chart([Line("l", np.arange(3.0), np.arange(3.0))], "wide"), "A caption.", wide=True)
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    long_note = "word " * 50 + "x" * 200
+    out.write_text(render([record], [Gallery({"map": (drawn,), "masks": (wide,)}, {"patches": long_note})], "1"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", *[f"--disable-{name}" for name in QUIET]]
+        running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(browser: Any, html: Path) -> Iterator[tuple[Any, list[str]]]:
+    """The loaded page, and everything it complained of or asked for."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    trouble: list[str] = []
+    tab.on("console", lambda message: trouble.append(message.text))
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    tab.on("request", lambda request: trouble.append(request.url) if not request.url.startswith("data:") else None)
+    tab.goto(html.as_uri())
+    # The page itself is the one request there has to be.
+    assert trouble.pop(0) == html.as_uri()
+    yield tab, trouble
+    tab.close()
+
+
+def test_the_page_loads_without_an_error_or_a_request(opened: tuple[Any, list[str]]) -> None:
+    tab, trouble = opened
+    tab.mouse.move(400, 400)
+    tab.mouse.wheel(0, 4000)
+    tab.wait_for_timeout(200)
+    assert trouble == []
+    assert tab.title() == "one · jepakit report"
+
+
+def test_every_entry_of_the_index_leads_to_its_section(opened: tuple[Any, list[str]]) -> None:
+    tab, _ = opened
+    tab.emulate_media(reduced_motion="reduce")
+    links = tab.locator("nav a")
+    assert links.count() == 12
+    for k in range(links.count()):
+        links.nth(k).click()
+        tab.wait_for_timeout(50)
+        top = tab.evaluate("document.querySelector(location.hash).getBoundingClientRect().top")
+        at_the_end = tab.evaluate("innerHeight + scrollY >= document.documentElement.scrollHeight - 2")
+        assert -2 <= top <= 60 or at_the_end
+
+
+def test_pointing_at_a_dot_shows_its_image_and_its_name(opened: tuple[Any, list[str]]) -> None:
+    tab, trouble = opened
+    tip = tab.locator("#tip")
+    assert tip.is_hidden()
+    for index, color in ((0, (255, 0, 0)), (37, (0, 0, 255))):
+        dot = tab.locator(f'circle[data-i="{index}"]')
+        dot.scroll_into_view_if_needed()
+        # Another dot may lie on top of this one's centre.
+        dot.evaluate("dot => dot.parentNode.append(dot)")
+        dot.hover()
+        assert tip.is_visible()
+        assert f"photo-{index}<b>.png" in tip.inner_text()
+        assert seen(tip.locator(".thumb")) == pytest.approx(color, abs=12)
+    tab.mouse.move(5, 5)
+    tab.mouse.move(6, 6)
+    assert tip.is_hidden()
+    assert trouble == []
+
+
+def seen(element: Any) -> tuple[int, ...]:
+    """The colour in the middle of an element, from a screenshot."""
+    picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    color = picture.getpixel((picture.width // 2, picture.height // 2))
+    assert isinstance(color, tuple)
+    return color
+
+
+def test_pointing_at_a_curve_tells_its_values(opened: tuple[Any, list[str]]) -> None:
+    tab, _ = opened
+    plot = tab.locator("#curves svg.chart").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    # The plot spans 46 to 444 of 460 units: its middle is step 50, where the loss is 50.
+    tab.mouse.move(box["x"] + box["width"] * 245 / 460, box["y"] + box["height"] / 2)
+    words = tab.locator("#tip").inner_text().split()
+    assert words[0] == "50"
+    assert float(words[-1]) == pytest.approx(50, abs=0.5)
+
+
+@pytest.mark.parametrize("width", [1280, 600, 380])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out_and_text_stands_out(opened: tuple[Any, list[str]], width: int, scheme: Any) -> None:
+    tab, _ = opened
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.emulate_media(color_scheme=scheme)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    for selector in ("body", ".read", ".note", ".badge", ".intro"):
+        front, back = tab.locator(selector).first.evaluate(COLORS)
+        assert contrast(front, back) >= 4.5, selector
+
+
+COLORS = """element => {
+  let back = element;
+  while (getComputedStyle(back).backgroundColor === "rgba(0, 0, 0, 0)") back = back.parentElement;
+  return [getComputedStyle(element).color, getComputedStyle(back).backgroundColor];
+}"""
+
+
+def contrast(front: str, back: str) -> float:
+    """The WCAG contrast ratio of two CSS colours rgb(r, g, b)."""
+    light, dark = sorted((luminance(front), luminance(back)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(color: str) -> float:
+    parts = [int(v) / 255 for v in color.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+    return sum(weight * v for weight, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_the_page_reads_without_scripts(browser: Any, html: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(html.as_uri())
+    assert tab.locator("circle[data-i]").count() == 60
+    assert "healthy" in tab.locator("#overview").inner_text()
+    context.close()

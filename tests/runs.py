@@ -1,0 +1,52 @@
+"""Small runs for tests: settings that train in seconds, and `jepa` as a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+SETTINGS = {
+    "method": {
+        "name": "ijepa",
+        "encoder": {"name": "vit", "patch": [8, 8], "width": 32, "depth": 2, "heads": 2},
+        "predictor": {"width": 16, "depth": 1, "heads": 2},
+        "masks": [{"name": "random", "num_targets": 2}],
+        "ema": [0.9, 1.0],
+    },
+    "data": {"name": "images", "path": ".", "size": [32, 32]},
+    "length": {"steps": 12, "batch": 8},
+    "loop": {"log_every": 1, "save_every": 4, "panel_every": 5, "panel_size": 16, "workers": 0, "device": "cpu"},
+    "evals": {"kinds": [], "report": False},
+}
+
+
+def write_settings(folder: Path, data: Path | str, **sections: dict) -> Path:
+    """A complete settings file for `data`; `sections` replace keys of a section."""
+    settings = {k: {**v, **sections.get(k, {})} for k, v in SETTINGS.items()}
+    settings["data"]["path"] = str(data)
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def jepa(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `jepa WORDS` to its end."""
+    return subprocess.run(command(*words), capture_output=True, text=True, env=os.environ | env, timeout=300)
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    """Start `jepa WORDS`, and go on."""
+    return subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "jepakit.cli", *map(str, words)]
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Step → loss, from metrics.jsonl."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows}

@@ -1,0 +1,314 @@
+"""The contract holds for every method of the house, and each of its clauses catches the fault it names."""
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jepakit import methods, testing
+from jepakit.methods.base import Method, Weights
+from jepakit.testing import clauses
+from jepakit.testing.case import SIGNALS
+from jepakit.types import Batch, Grid, Masks, Rng, Signal, Terms, take
+
+IMAGE = SIGNALS[0]
+
+
+@dataclass(frozen=True)
+class RandomHalf:
+    """A random half of the tokens predicts the other."""
+
+    def check(self, grid: Grid) -> None:
+        if prod(grid) < 2:
+            raise ValueError(f"grid {grid} has one token; two are needed")
+
+    def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
+        total, part = rng.global_batch(batch)
+        order = torch.rand(total, prod(grid), generator=rng.generator()).argsort(1)[part]
+        half = prod(grid) // 2
+        return Masks(order[:, :half].sort().values, order[:, half:].sort().values[:, None])
+
+
+class Patches(nn.Module):
+    """Each patch on its own: a linear layer, a position, a non-linear layer."""
+
+    def __init__(self, patch: tuple[int, ...], signal: Signal, dim: int) -> None:
+        super().__init__()
+        self.patch, self.dim = patch, dim
+        self.grid = tuple(n // p for n, p in zip(signal.size, patch, strict=True))
+        self.embed = nn.Linear(signal.channels * prod(patch), dim)
+        self.mix = nn.Sequential(nn.GELU(), nn.Linear(dim, dim))
+        self.register_buffer("position", torch.randn(prod(self.grid), dim))
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b n d"]:
+        for axis, cells in enumerate(self.grid):
+            x = x.unflatten(2 + 2 * axis, (cells, -1))
+        rank = len(self.grid)
+        order = [0, *[2 + 2 * a for a in range(rank)], 1, *[3 + 2 * a for a in range(rank)]]
+        tokens = x.permute(order).flatten(1 + rank).flatten(1, rank)
+        return self.mix(self.embed(tokens) + self.position)
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    """Four or two pixels a side per patch, so that every built-in signal has 16 tokens."""
+
+    patch: tuple[int, ...]
+    masks: tuple[Any, ...] = (RandomHalf(), RandomHalf())
+    ema: tuple[float, float] = (0.99, 1.0)
+    dim: int = 16
+
+    @classmethod
+    def tiny(cls, signal: Signal) -> "ToyConfig":
+        return cls({1: (2,), 2: (4, 4), 3: (2, 4, 4)}[len(signal.size)])
+
+
+class Toy(Method):
+    """The smallest masked JEPA that keeps the contract: the mean of the context predicts each hidden token."""
+
+    Config = ToyConfig
+
+    def __init__(self, cfg: ToyConfig, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.encoder = Patches(cfg.patch, signal, cfg.dim)
+        self.target_encoder = Patches(cfg.patch, signal, cfg.dim).requires_grad_(False)
+        self.target_encoder.load_state_dict(self.encoder.state_dict())
+        self.predictor = nn.Sequential(nn.Linear(2 * cfg.dim, 32), nn.GELU(), nn.Linear(32, cfg.dim))
+
+    def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
+        return take(self.encoder(self.normalize(x)), masks.context)
+
+    def predict(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m k d"]:
+        seen = self.context(x, masks).mean(1)[:, None, None].expand(*masks.targets.shape, -1)
+        return self.predictor(torch.cat([seen, self.encoder.position[masks.targets]], -1))
+
+    def distances(self, x: Tensor, y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
+        maskers = enumerate(self.cfg.masks)
+        drawn = [masker(self.encoder.grid, len(x), rng.fork(i)) for i, masker in maskers]
+        pred = torch.cat([self.predict(x, masks) for masks in drawn], 1)
+        with torch.no_grad():
+            tokens = self.target_encoder(self.normalize(y))
+        target = torch.cat([take(tokens, masks.targets) for masks in drawn], 1)
+        return (pred - target).square().flatten(1).mean(1), pred, target
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        distance, pred, target = self.distances(batch.x, batch.x, rng)
+        return Terms(loss={"prediction": distance.mean()}, pred=pred.detach(), target=target)
+
+    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        return (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        decay = self.cfg.ema[0] + (self.cfg.ema[1] - self.cfg.ema[0]) * progress
+        for t, p in zip(self.target_encoder.parameters(), self.encoder.parameters(), strict=True):
+            t.lerp_(p, 1 - decay)
+
+    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+        return self.distances(x, y, Rng(0).fork("energy"))[0]
+
+
+class LeaksIntoContext(Toy):
+    def context(self, x: Tensor, masks: Masks) -> Tensor:
+        return super().context(x, masks) + 1e-3 * x.flatten(1).mean(1)[:, None, None]
+
+
+class LeaksIntoPrediction(Toy):
+    def predict(self, x: Tensor, masks: Masks) -> Tensor:
+        return super().predict(x, masks) + 1e-3 * self.encoder(self.normalize(x)).mean()
+
+
+class ContextOfNothing(Toy):
+    def context(self, x: Tensor, masks: Masks) -> Tensor:
+        return 0 * super().context(x, masks) + self.encoder.position[masks.context]
+
+
+class DrawsGlobally(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        noise = 0.01 * torch.randn_like(batch.x)
+        return super().loss(replace(batch, x=batch.x + noise), rng)
+
+
+class DrawsFromASeedOfItsOwn(Toy):
+    drawn = 0
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        self.drawn += 1
+        return super().loss(batch, Rng(0, step=self.drawn, offset=rng.offset, total=rng.total))
+
+
+class IgnoresRng(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        return super().loss(batch, Rng(0, offset=rng.offset, total=rng.total))
+
+
+class BuildsWhatItNeverUses(Toy):
+    def __init__(self, cfg: ToyConfig, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.spare = nn.Linear(2, 2)
+
+
+class MovesTheTargetTooFast(Toy):
+    def after_step(self, progress: float) -> None:
+        super().after_step(progress)
+        super().after_step(progress)
+
+
+class IgnoresTheEndOfTheSchedule(Toy):
+    def after_step(self, progress: float) -> None:
+        super().after_step(0.0)
+
+
+class NormalisesTwice(Toy):
+    def encode(self, x: Tensor, weights: Weights = "target") -> Tensor:
+        return super().encode(self.normalize(x), weights)
+
+
+class KeepsStateOutsideItsBuffers(Toy):
+    scale = 1.0
+
+    def after_step(self, progress: float) -> None:
+        super().after_step(progress)
+        self.scale = 0.5
+
+    def encode(self, x: Tensor, weights: Weights = "target") -> Tensor:
+        return self.scale * super().encode(x, weights)
+
+
+class OverflowsInBfloat16(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        terms = super().loss(batch, rng)
+        wide = torch.finfo(torch.bfloat16).max * (terms.total + 3.0)
+        return terms if not torch.is_autocast_enabled("cpu") else replace(terms, loss={"prediction": wide * 10})
+
+
+class MixesSamplesInSecret(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        terms = super().loss(batch, rng)
+        spread = self.encode(batch.x, "context").var(0).mean()
+        return replace(terms, loss={**terms.loss, "spread": (1 - spread).square()})
+
+
+class MixesSamplesAndSaysSo(MixesSamplesInSecret):
+    batch_statistics = True
+
+
+class DrawsForTheLocalBatchOnly(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        return super().loss(batch, replace(rng, offset=0, total=0))
+
+
+class CollapsesToAPoint(Toy):
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.target_encoder.embed.weight.mul_(0.9)
+
+
+class CollapsesToALine(Toy):
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        last = self.target_encoder.mix[1]
+        last.weight.lerp_(last.weight.mean(0, keepdim=True).expand_as(last.weight), 0.2)
+
+
+class LearnsNothing(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        terms = super().loss(batch, rng)
+        return replace(terms, loss={"prediction": terms.total * 1e-3 + 1.0})
+
+
+class EnergyIgnoresX(Toy):
+    def energy(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().energy(x.mean(0, keepdim=True).expand_as(x), y)
+
+
+class CarriesGradientsInTerms(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        distance, pred, target = self.distances(batch.x, batch.x, rng)
+        return Terms(loss={"prediction": distance.mean()}, pred=pred, target=target)
+
+
+class NeedsTimeButDoesNotSay(Toy):
+    needs = frozenset({"time"})
+
+    def __init__(self, cfg: ToyConfig, signal: Signal) -> None:
+        self.needs = frozenset()
+        super().__init__(cfg, signal)
+
+
+def test_a_correct_method_keeps_the_contract_on_every_signal() -> None:
+    testing.contract(Toy)
+
+
+def test_a_method_that_says_its_loss_mixes_samples_need_not_accumulate() -> None:
+    clauses.accumulates(_case(MixesSamplesAndSaysSo))
+
+
+@pytest.mark.parametrize(
+    ("broken", "clause", "sentence"),
+    [
+        (CarriesGradientsInTerms, clauses.encodes_every_token, "detach them"),
+        (NormalisesTwice, clauses.normalises_first, "normalize"),
+        (BuildsWhatItNeverUses, clauses.uses_every_parameter, "no gradient reaches spare.weight, spare.bias"),
+        (DrawsGlobally, clauses.draws_from_rng_alone, "draws from the global random state"),
+        (DrawsFromASeedOfItsOwn, clauses.draws_from_rng_alone, "the same rng gave two losses"),
+        (IgnoresRng, clauses.follows_rng, "four rngs gave one loss"),
+        (LeaksIntoContext, clauses.hides_what_is_masked, "hidden patches change context"),
+        (LeaksIntoPrediction, clauses.hides_what_is_masked, "hidden patches change the prediction"),
+        (ContextOfNothing, clauses.hides_what_is_masked, "context.* ignores x"),
+        (MovesTheTargetTooFast, clauses.moves_the_target_by_the_stated_fraction, "at progress 0.0 .* 1 - 0.99"),
+        (IgnoresTheEndOfTheSchedule, clauses.moves_the_target_by_the_stated_fraction, "at progress 0.5 .* 1 - 0.995"),
+        (KeepsStateOutsideItsBuffers, clauses.saves_everything, "encode changes when saved and loaded"),
+        (OverflowsInBfloat16, clauses.is_finite_in_bf16, "not finite in bfloat16"),
+        (MixesSamplesInSecret, clauses.accumulates, "two halves give"),
+        (DrawsForTheLocalBatchOnly, clauses.accumulates, "two halves give"),
+        (LearnsNothing, clauses.learns_one_batch, "took the loss from"),
+        (CollapsesToAPoint, clauses.learns_one_batch, "took the std"),
+        (CollapsesToALine, clauses.learns_one_batch, "took the rank"),
+        (EnergyIgnoresX, clauses.learns_one_batch, "with y shuffled; it must be lower"),
+    ],
+)
+def test_a_broken_method_is_told_what_is_wrong(broken: type[Method], clause: Any, sentence: str) -> None:
+    assert clause in testing.CLAUSES
+    with pytest.raises(AssertionError, match=sentence):
+        clause(_case(broken))
+    clause(_case(Toy))
+
+
+def test_the_sentence_names_the_method_the_signal_and_the_clause() -> None:
+    with pytest.raises(AssertionError, match=r"LeaksIntoContext on \(16, 16\) with x only: .* hides what is masked"):
+        testing.contract(LeaksIntoContext, [IMAGE])
+
+
+def test_a_method_that_takes_what_it_says_it_cannot_is_told_so() -> None:
+    with pytest.raises(AssertionError, match="needs time but takes a signal without"):
+        testing.contract(NeedsTimeButDoesNotSay, [IMAGE, SIGNALS[2]])
+
+
+def test_a_method_no_signal_fits_is_told_to_bring_one() -> None:
+    class Labelled(Toy):
+        needs = frozenset({"label"})
+
+    with pytest.raises(AssertionError, match="no signal carries"):
+        testing.contract(Labelled, [IMAGE])
+
+
+def test_hidden_pixels_are_exactly_those_of_the_patches_left_out() -> None:
+    seen = clauses._pixels(torch.tensor([[0, 5]]), (2, 3), (4, 6))
+    expected = torch.zeros(4, 6, dtype=torch.bool)
+    expected[:2, :2] = expected[2:, 4:] = True
+    assert torch.equal(seen[0, 0], expected)
+
+
+@pytest.mark.parametrize("name", sorted(methods.table()))
+@pytest.mark.parametrize("signal", testing.variants(), ids=lambda s: f"{len(s.size)}d-{len(s.has)}")
+def test_every_method_keeps_the_contract(name: str, signal: Signal) -> None:
+    testing.contract(methods.load(name).Method, [signal])
+
+
+def _case(method: type[Method]) -> testing.Case:
+    return testing.Case(method, IMAGE, testing.example(IMAGE))

@@ -1,0 +1,43 @@
+"""The doctor's rows are true of this machine, and tell what limits a training."""
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jepakit import doctor
+
+
+def test_the_rows_say_what_runs_here_and_that_a_step_works() -> None:
+    rows = dict(doctor.diagnose())
+    assert rows["torch"] == torch.__version__
+    assert rows["python"].startswith(platform.python_version())
+    assert f"torch uses {torch.get_num_threads()} threads" in rows["processor"]
+    assert "ms in float32" in rows["small step"]
+    assert "ms in bfloat16" in rows["small step"]
+    assert not [name for name, value in rows.items() if "missing" in value]
+
+
+def test_with_data_it_compares_reading_with_computing(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for i in range(24):
+        Image.fromarray(generator.integers(0, 256, (14, 14, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    rows = dict(doctor.diagnose(str(tmp_path)))
+    assert rows["data"].startswith("24 items, read as images")
+    assert rows["signal"] == "3 channels, size 14 × 14"
+    speed = {name: float(rows[name].split()[0]) for name in ("reading", "computing")}
+    assert min(speed.values()) > 0
+    assert rows["limit"].startswith("computing" if speed["reading"] > speed["computing"] else "reading")
+
+
+def test_the_slower_of_reading_and_computing_is_the_limit() -> None:
+    assert doctor.limit(reading=0.1, computing=0.4) == "computing: reading is 4.0 × as fast"
+    assert doctor.limit(reading=0.3, computing=0.1).startswith("reading: computing is 3.0 × as fast")
+
+
+def test_a_path_that_is_not_there_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        doctor.diagnose("nowhere/at/all")

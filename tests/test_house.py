@@ -1,0 +1,144 @@
+"""The rules of the house that a reader relies on: who imports whom, what is public, what loads quickly."""
+
+import ast
+import inspect
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jepakit
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "jepakit"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A module imports only from earlier lines, never from its neighbours on the same line.
+LAYERS = (
+    {"types", "progress"},
+    {"distributed"},
+    {"masks", "losses", "collapse", "optim", "nn"},
+    {"methods", "data", "monitor"},
+    {"config"},
+    {"checkpoint"},
+    {"journal", "prepare", "embed"},
+    {"evals", "session"},
+    {"recorder"},
+    {"train"},
+    {"report", "recipes", "testing", "doctor"},
+    {"api"},
+    {"cli"},
+)
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+NEVER = {("plan", "methods")}
+
+
+def unit(path: Path) -> str:
+    """The top-level module or sub-package a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_units(path: Path) -> set[str]:
+    """The units of the package that a file imports anywhere, also inside functions."""
+    package = ["jepakit", *path.relative_to(PACKAGE).parts[:-1]]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            targets = [f"{stem}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {target.split(".")[1] for target in targets if target.startswith("jepakit.")}
+    return {name for name in found if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
+    me = unit(path)
+    if me == "__init__":
+        return
+    assert me in LEVEL, f"jepakit/{me} has no place in the import order; give it one in LAYERS"
+    for other in imported_units(path) - {me}:
+        assert (me, other) not in NEVER, f"{me} never imports {other}"
+        assert LEVEL.get(other, len(LAYERS)) < LEVEL[me], f"{me} imports {other}, which does not lie below it"
+
+
+def test_the_import_test_sees_lazy_and_relative_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "nn").mkdir()
+    file = tmp_path / "nn" / "x.py"
+    file.write_text("from .. import losses\ndef f():\n    from ..data.base import Dataset\n    import jepakit.cli\n")
+    assert imported_units(file) == {"losses", "data", "cli"}
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    names = {"train", "load", "embed", "probe", "report", "check_data", "testing"}
+    types = {"Batch", "Masks", "Method", "Model", "Rng", "Signal", "Terms"}
+    assert set(jepakit.__all__) == names | types
+    assert all(getattr(jepakit, name) is not None for name in jepakit.__all__)
+    assert set(jepakit.__all__) <= set(dir(jepakit))
+
+
+def test_public_functions_stay_functions_beside_modules_of_the_same_name() -> None:
+    import jepakit.embed
+    import jepakit.report
+    import jepakit.train
+
+    for _ in range(2):
+        assert all(inspect.isfunction(getattr(jepakit, name)) for name in ("train", "embed", "report"))
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="trian"):
+        jepakit.trian  # noqa: B018
+
+
+HELP = "import sys; sys.argv = ['jepa', '--help']; from jepakit.cli import main; main()"
+
+
+@pytest.mark.parametrize("code", ["import jepakit", HELP], ids=["import jepakit", "jepa --help"])
+def test_it_starts_without_torch_in_less_than_half_a_second(code: str) -> None:
+    run = f"import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr)); {code}"
+    cost = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: the wall clock would measure what else the machine is doing.
+        cost.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert not {"torch", "numpy", "sklearn", "matplotlib"} & set(done.stderr.split())
+    assert min(cost) < 0.5
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
+    limit = 150 if path.parent.name == "methods" else 300
+    lines = path.read_text().count("\n")
+    assert lines < limit, f"{path.relative_to(ROOT)} has {lines} lines; split it, the limit is {limit}"
+
+
+def test_no_file_names_a_path_of_somebodys_machine() -> None:
+    machine = re.compile("|".join(["/wor" + r"k/\w", "/roo" + r"t/\w", "/hom" + r"e/\w", "/User" + r"s/\w"]))
+    kinds = {".py", ".md", ".toml", ".yaml", ".j2", ".json", ".sh", ""}
+    folders = [PACKAGE, *(ROOT / name for name in ("tests", "docs", "benchmarks", ".ci"))]
+    files = [p for f in folders for p in f.rglob("*") if p.is_file()] + [p for p in ROOT.iterdir() if p.is_file()]
+    texts = {p: p.read_text() for p in files if p.suffix in kinds and "__pycache__" not in p.parts}
+    assert len(texts) > len(MODULES)
+    assert not [str(p.relative_to(ROOT)) for p, text in texts.items() if machine.search(text)]
+
+
+def test_nothing_in_the_library_prints_and_only_the_command_line_talks() -> None:
+    talking = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in MODULES
+        if unit(path) != "cli"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not talking

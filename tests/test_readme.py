@@ -1,0 +1,107 @@
+"""What the documents tell a reader to do works, and what they show exists."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What makes the long commands short; the README's own settings stand before it.
+SHORT = ["--steps", "3", "--length.batch", "8"]
+
+
+def blocks(document: Path, *kinds: str) -> list[tuple[str, str]]:
+    return [(kind, text) for kind, text in BLOCK.findall(document.read_text()) if kind in kinds]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder but for photos/cat and photos/dog: stripes and blobs, 28 px, as JPEG."""
+    folder = tmp_path_factory.mktemp("desk")
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[:28, :28] / 28
+    for label, animal in enumerate(("cat", "dog")):
+        (folder / "photos" / animal).mkdir(parents=True)
+        for i in range(1, 41):
+            a, b, c = generator.uniform(0.2, 0.8, 3)
+            shape = np.sin(20 * (a * rows + b * columns)) if label else -np.hypot(rows - a, columns - b)
+            pixels = np.stack([shape, c * shape, 1 - shape], -1) + 0.02 * generator.normal(size=(28, 28, 3))
+            scaled = 255 * (pixels - pixels.min()) / np.ptp(pixels)
+            Image.fromarray(scaled.astype(np.uint8)).save(folder / "photos" / animal / f"{i:02d}.jpg")
+    return folder
+
+
+def shortened(line: str) -> str:
+    """A README command as the test runs it: few steps, and installing or making only rehearsed."""
+    words = shlex.split(line)
+    if words[0] == "make":
+        return f"make -C {shlex.quote(str(ROOT))} -n {' '.join(words[1:])}"
+    if words[:2] == ["pip", "install"]:
+        rehearse = ["install", "-q", "--dry-run", "--no-deps", "--no-index", "--no-build-isolation", "-e", str(ROOT)]
+        return f"python -m pip {shlex.join(rehearse)}"
+    if words[:2] == ["jepa", "train"] and "--print-config" not in words and "--resume" not in words:
+        return f"{line} {' '.join(SHORT)}"
+    return line
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_the_readme_works_from_the_first_block_to_the_last(desk: Path) -> None:
+    for kind, text in blocks(ROOT / "README.md", "sh", "python"):
+        if kind == "sh":
+            script = "\n".join(["set -euo pipefail", *(shortened(line) for line in text.splitlines() if line.strip())])
+            command = ["bash", "-c", script]
+        else:
+            short = 'steps=3, settings={"length.batch": 8}, out='
+            command = [sys.executable, "-c", text.replace("out=", short)]
+        done = subprocess.run(command, cwd=desk, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    assert (desk / "features.parquet").is_file()
+    assert (desk / "runs" / "a" / "report.html").is_file()
+
+
+def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    from jepakit.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.findall(r"^ {4}([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
+    assert {"train", "probe", "embed", "report", "check-data", "list", "doctor"} <= set(listed)
+    text = (ROOT / "README.md").read_text()
+    assert not [name for name in listed if f"jepa {name}" not in text]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", document.read_text())
+    assert not [target for target in targets if not (document.parent / target).exists()]
+
+
+def test_the_method_shown_in_the_documents_is_the_one_that_is_tested() -> None:
+    (_, shown), *_ = blocks(ROOT / "docs" / "add-a-method.md", "python")
+    assert shown == (ROOT / "tests" / "plugin_package" / "denoise_jepa.py").read_text()
+
+
+def test_every_part_of_the_package_is_on_the_map() -> None:
+    parts = (ROOT / "docs" / "parts.md").read_text()
+    units = {p.name for p in (ROOT / "jepakit").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    units -= {"__init__.py"}
+    assert not [unit for unit in sorted(units) if f"`{unit}" not in parts]
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", parts)
+    assert not [path for path in named if not (ROOT / "jepakit" / path).is_file()]
+
+
+def test_every_verdict_the_watch_can_give_is_explained() -> None:
+    explained = (ROOT / "docs" / "reading-the-report.md").read_text()
+    for name in ("healthy", "drifting", "dimensional", "full", "exploding", "idle", "unknown"):
+        assert f"| `{name}` |" in explained

@@ -1,0 +1,421 @@
+"""The report: what the page says, what its figures show, and what happens where something is missing."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from jepakit import checkpoint, config, data, methods, optim
+from jepakit.data import synthetic
+from jepakit.methods import ijepa
+from jepakit.nn import MLP, ViT
+from jepakit.nn.predictor import Predictor
+from jepakit.report import atlas, charts, figures, pictures, write
+from jepakit.report.look import received, with_attention
+from jepakit.report.page import Gallery, render
+from jepakit.report.records import read
+from jepakit.types import Rng, Signal
+
+EVIL = "</script><script>alert('x')</script>"
+FILES = ("config.yaml", "metrics.jsonl", "summary.json", "environment.json", "evals/knn.json")
+TINY = ijepa.Config(
+    encoder=ViT(patch=(8, 8), width=32, depth=2, heads=2), predictor=Predictor(width=32, depth=1, heads=2)
+)
+
+
+def row(step: int, **metrics: Any) -> dict[str, Any]:
+    known = {"normalized_loss": 0.5, "std_ratio_target": 0.9, "rank_target": 7.5, "throughput": 321.0, **metrics}
+    return {
+        "step": step,
+        "loss": 1 / (1 + step),
+        "terms": {"prediction": 0.3},
+        "metrics": known,
+        "lr": 1e-3,
+        "time": 2.0 * step,
+    }
+
+
+def write_files(folder: Path, *, verdict: str = "healthy", lr: float = 0.001) -> Path:
+    """A run folder without a checkpoint: what the page reads from files alone."""
+    (folder / "evals").mkdir(parents=True)
+    settings = {"method": {"name": "ijepa"}, "data": {"name": "images", "path": "/nowhere/photos"}, "optim": {"lr": lr}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    rows = [row(step, rank_context=8.0) | {"spectrum": {"target": [4.0, 2.0, 1.0]}} for step in range(0, 50, 10)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    summary = {
+        "steps": 40,
+        "seconds": 3725.0,
+        "loss": 0.125,
+        "verdict": verdict,
+        "reason": "rank holds",
+        "advice": "go on",
+    }
+    (folder / "summary.json").write_text(json.dumps(summary | {"skipped": {f"{EVIL}.jpg": "truncated"}}))
+    (folder / "environment.json").write_text(json.dumps({"torch": "2.99.1"}))
+    (folder / "evals" / "knn.json").write_text(json.dumps(probe(0.553, 0.541, 0.565)))
+    return folder
+
+
+def probe(value: float, low: float, high: float) -> dict[str, Any]:
+    counts = {"n_train": 800, "n_test": 200, "data": "photos", "weights": "target", "step": 40}
+    scores = {
+        "kind": "knn",
+        "metric": "accuracy",
+        "value": value,
+        "low": low,
+        "high": high,
+        "random_init": 0.291,
+        "raw": 0.392,
+    }
+    return {**scores, **counts, "per_class": {"cat": 0.25, EVIL: 0.75, "unseen": None}}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "runs" / "first")
+
+
+def page(*folders: Path) -> str:
+    return render([read(f) for f in folders], [Gallery({}, {})] * len(folders), "1.2.3")
+
+
+def write_run(folder: Path, source: Any, method: Any = TINY) -> Path:
+    """A run folder with an untrained checkpoint."""
+    run = config.Run(method=method, data=source)
+    signal = data.fit(source.open(), source)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = methods.build(method, signal)
+    checkpoint.save(folder, 3, model, optim.build(run.optim, model), {})
+    (folder / "config.yaml").write_text(config.to_yaml(run))
+    return folder
+
+
+def test_the_page_states_the_verdict_its_advice_and_the_facts_of_the_run(files: Path) -> None:
+    html = page(files)
+    for said in (
+        "healthy",
+        "rank holds.",
+        "go on.",
+        "ijepa",
+        "/nowhere/photos",
+        "1 h 02 min",
+        "0.125",
+        "7.5",
+        "2.99.1",
+    ):
+        assert said in html
+    assert re.search(r'badge good">healthy', html)
+
+
+def test_a_collapsed_run_has_a_badge_of_alarm(tmp_path: Path) -> None:
+    assert re.search(r'badge bad">full', page(write_files(tmp_path / "run", verdict="full")))
+
+
+def test_a_score_stands_beside_both_baselines_with_its_interval(files: Path) -> None:
+    html = page(files)
+    for said in ("55.3%", "54.1% – 56.5%", "29.1%", "39.2%", "+16.1", "n_test 200", "cat"):
+        assert said in html
+
+
+def test_a_gain_is_green_only_where_the_whole_interval_lies_above_the_better_baseline(files: Path) -> None:
+    assert 'class="good">+16.1' in page(files)
+    (files / "evals" / "knn.json").write_text(json.dumps(probe(0.40, 0.38, 0.42)))
+    assert 'class="warn">+0.8' in page(files)
+
+
+def test_nothing_from_the_run_becomes_markup(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "<b onclick=alert(1)>run")
+    (folder / "environment.json").write_text(json.dumps({EVIL: EVIL}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"method": {"name": EVIL}, "data": {"path": '"><img src=x>'}}))
+    rows = [row(k) | {"terms": {'"><svg onload=alert(1)>': 1.0, EVIL: 2.0}} for k in range(3)]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    features = np.random.default_rng(0).normal(size=(5, 4))
+    gallery = Gallery({"map": (atlas.embedding_map(features, None, [EVIL] * 5, [EVIL] * 5),)}, {"masks": EVIL})
+    html = render([read(folder)], [gallery], EVIL)
+    assert html.count("<script>") == 1
+    for part in ("alert('x')</script>", "<b onclick", "<img src=x", "<svg onload"):
+        assert part not in html
+
+
+def test_the_page_loads_nothing_from_anywhere(tmp_path: Path) -> None:
+    folder = write_run(write_files(tmp_path / "run"), synthetic.Config(path="shapes", count=60))
+    html = write([folder], images=20).read_text()
+    links = re.findall(r"""(?:src|href|data-sprite|xlink:href|action|poster)\s*=\s*["']([^"']*)""", html)
+    assert len(links) > 20
+    assert all(link.startswith(("data:image/", "#")) or link == "data:," for link in links)
+    assert not re.search(r"@import|url\(\s*[\"']?\s*(?:https?:|//)|fetch\(|XMLHttpRequest|<link(?! rel=\"icon\")", html)
+    assert "http://" not in html
+    assert "https://" not in html
+
+
+def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))} is not a run: it holds neither config.yaml"):
+        write([tmp_path])
+    with pytest.raises(ValueError, match="gone is not a run: it is not a folder"):
+        write([tmp_path / "gone"])
+    with pytest.raises(ValueError, match="no run given"):
+        write([])
+
+
+def test_a_refused_run_leaves_the_page_that_was_there(files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    out.write_text("before")
+    with pytest.raises(ValueError, match="not a run"):
+        write([files, tmp_path / "gone"], out)
+    assert out.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("config.yaml", "No config.yaml was found."),
+        ("metrics.jsonl", "there is nothing to draw."),
+        ("summary.json", "No file of the data was skipped."),
+        ("environment.json", "No environment.json was found."),
+        ("evals/knn.json", "No probe was run; with labelled data: jepa probe RUN --kind knn"),
+    ],
+)
+def test_each_missing_file_is_one_sentence(files: Path, missing: str, sentence: str) -> None:
+    assert sentence not in page(files)
+    (files / missing).unlink()
+    assert sentence in page(files)
+
+
+def test_broken_files_are_said_and_the_rest_is_shown(files: Path) -> None:
+    with (files / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 50, "lo')
+    (files / "evals" / "linear.json").write_text("[1, 2")
+    (files / "config.yaml").write_text("method: [")
+    html = page(files)
+    assert "1 of 6 lines of metrics.jsonl could not be read" in html
+    assert "linear.json is not a valid JSON object" in html
+    assert "config.yaml is not valid YAML" in html
+    assert "55.3%" in html
+
+
+def test_a_run_without_its_data_still_has_its_curves_and_masks(tmp_path: Path) -> None:
+    source = synthetic.Config(path="shapes", count=60)
+    folder = write_run(write_files(tmp_path / "run"), source)
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["data"] = {"name": "images", "path": str(tmp_path / "moved-away")}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    html = write([folder]).read_text()
+    assert html.count("The data could not be read: ") == 4
+    assert "moved-away" in html
+    assert "Coverage of MultiBlock" in html
+    assert "Std ratio" in html
+
+
+def test_a_run_without_a_checkpoint_says_so(files: Path) -> None:
+    html = write([files]).read_text()
+    assert html.count("The model could not be loaded: ") == 5
+    assert "55.3%" in html
+
+
+def test_an_encoder_without_attention_says_so(tmp_path: Path) -> None:
+    method = ijepa.Config(encoder=MLP(patch=(8, 8), width=32), predictor=Predictor(width=32, depth=1, heads=2))
+    folder = write_run(write_files(tmp_path / "run"), synthetic.Config(path="shapes", count=60), method)
+    html = write([folder], images=10).read_text()
+    assert "The encoder has no attention, so there is no map of it." in html
+    assert "Patch representations as colours" in html
+
+
+def test_the_whole_page_of_a_real_run_is_small_and_complete(tmp_path: Path) -> None:
+    folder = write_run(write_files(tmp_path / "run"), synthetic.Config(path="digits_on_photos", count=200))
+    random_state = torch.get_rng_state()
+    out = write([folder], images=120)
+    assert out == folder / "report.html"
+    assert torch.equal(torch.get_rng_state(), random_state)
+    html = out.read_text()
+    titles = (
+        "Coverage of MultiBlock",
+        "Examples of MultiBlock",
+        "Patch representations",
+        "Attention of the last block",
+    )
+    for title in (*titles, "Nearest neighbours", "Map of the representations", "Eigenspectrum, target encoder"):
+        assert f"<h3>{title}" in html
+    assert html.count("data-i=") == 120
+    assert out.stat().st_size < 5_000_000
+    assert not re.search(r"<img(?![^>]* alt=)", html)
+    assert [p.name for p in folder.glob(".*")] == []
+
+
+def test_several_runs_are_compared_on_one_page(tmp_path: Path) -> None:
+    one = write_files(tmp_path / "a" / "run")
+    two = write_files(tmp_path / "b" / "run", verdict="dimensional", lr=0.004)
+    html = page(one, two)
+    for said in ("a/run", "b/run", "Settings that differ", "0.001", "0.004", "badge good", "badge bad"):
+        assert said in html
+    assert html.count('data-name="a/run"') == html.count('data-name="b/run"') > 0
+    assert write([one, two]) == tmp_path / "a" / "report.html"
+
+
+def test_settings_that_agree_are_not_listed_as_different(tmp_path: Path) -> None:
+    html = page(write_files(tmp_path / "one"), write_files(tmp_path / "two"))
+    assert "Settings that differ" not in html
+
+
+def points(svg: str) -> list[list[tuple[float, float]]]:
+    found = re.findall(r'<polyline class="c[^>]*data-name[^>]*points="([^"]*)"', svg)
+    return [[(float(x), float(y)) for x, y in (p.split(",") for p in line.split())] for line in found]
+
+
+def test_a_chart_puts_values_where_its_axes_say() -> None:
+    (line,) = points(charts.chart([charts.Line("l", np.array([0.0, 50.0, 100.0]), np.array([0.0, 1.0, 4.0]))], "l"))
+    xs, ys = zip(*line, strict=True)
+    assert xs == (charts.LEFT, (charts.LEFT + charts.WIDTH - charts.RIGHT) / 2, charts.WIDTH - charts.RIGHT)
+    assert ys[0] == charts.HEIGHT - charts.BOTTOM
+    assert (ys[0] - ys[1]) * 4 == pytest.approx(ys[0] - ys[2], abs=0.4)
+
+
+def test_on_a_logarithmic_axis_equal_ratios_are_equal_steps() -> None:
+    line = charts.Line("l", np.arange(4.0), np.array([1.0, 10.0, 100.0, 1000.0]))
+    ((_, a), (_, b), (_, c), (_, d)) = points(charts.chart([line], "l", log_y=True))[0]
+    assert a - b == pytest.approx(b - c, abs=0.2) == pytest.approx(c - d, abs=0.2)
+
+
+def test_values_that_are_not_finite_break_the_curve_and_are_counted_in_its_text() -> None:
+    line = charts.Line("loss", np.arange(5.0), np.array([3.0, 2.0, math.nan, math.inf, 1.0]))
+    assert [len(p) for p in points(charts.chart([line], "l"))] == [2, 2]
+    assert figures.tell(line) == "loss: 3 at step 0, 1 at step 4, 2 values not finite."
+
+
+def test_a_long_curve_is_thinned_to_means_and_keeps_its_end() -> None:
+    x = np.arange(10_001.0)
+    thin_x, thin_y = charts.thin(x, 2 * x, 101)
+    assert len(thin_x) == 101
+    assert np.allclose(thin_y, 2 * thin_x)
+    assert thin_x[0] == 49.5
+    assert thin_x[-1] == 10_000
+
+
+@pytest.mark.parametrize("ends", [(0, 1), (0.13, 0.134), (-5, 7), (0, 300_000), (1e-6, 3e-6)])
+def test_ticks_are_round_and_inside(ends: tuple[float, float]) -> None:
+    ticks = charts.Axis(*map(float, ends)).ticks()
+    assert 3 <= len(ticks) <= 8
+    assert all(ends[0] - 1e-9 <= t <= ends[1] + 1e-9 for t in ticks)
+    steps = np.diff(ticks)
+    assert np.allclose(steps, steps[0])
+    assert round(steps[0] / 10 ** math.floor(math.log10(steps[0]) + 1e-9), 6) in (1, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(12e3, "12k"), (0.00031, "3.1e-4"), (2e6, "2e6"), (0.5, "0.5"), (0.0, "0"), (-3.25, "-3.25")]
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert charts.short(value) == text
+
+
+def test_alike_patches_get_alike_colours_across_images() -> None:
+    kinds = np.array([[0, 0, 1, 2], [2, 1, 1, 0]])
+    centres = np.random.default_rng(0).normal(size=(3, 6))
+    colors, share = pictures.patch_colors(centres[kinds], (2, 2))
+    flat = colors.reshape(8, 3)
+    assert share == pytest.approx(1)
+    same = (flat[:, None] == flat[None]).all(-1)
+    assert (same == (kinds.reshape(8, 1) == kinds.reshape(1, 8))).all()
+
+
+def test_constant_tokens_have_one_colour() -> None:
+    colors, _ = pictures.patch_colors(np.ones((2, 4, 5)), (2, 2))
+    assert (colors == colors[0, 0, 0]).all()
+
+
+def test_neighbours_are_not_blinded_by_a_common_offset_and_leave_the_query_out() -> None:
+    angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], 1) + 1000
+    order, cosine = pictures.nearest(circle, np.array([0, 5]), 2)
+    assert {*order[0]} == {1, 11}
+    assert {*order[1]} == {4, 6}
+    assert np.allclose(cosine, np.cos(angle[1]))
+
+
+def test_a_mask_picture_shows_context_clear_hidden_dark_and_targets_in_their_colours() -> None:
+    layer = pictures.mask_layer(np.array([0, 1, 2, 3]), (2, 2))
+    assert layer[0, 1, 3] == 0
+    assert layer[0, 0, 3] > 200
+    assert tuple(layer[1, 0, :3]) == pictures.BLOCKS[0]
+    assert tuple(layer[1, 1, :3]) == pictures.BLOCKS[1]
+
+
+def test_attention_is_clear_where_it_is_highest() -> None:
+    weights = np.arange(16.0).reshape(4, 4)
+    alpha = pictures.attention_layer(weights)[..., 3]
+    assert alpha[3, 3] == 0
+    assert alpha[0, 0] == alpha.max() > 200
+    assert (np.diff(alpha.reshape(-1).astype(int)) <= 0).all()
+
+
+def test_attention_received_is_that_of_the_last_block_and_sums_to_one() -> None:
+    method = methods.build(TINY, Signal(3, (32, 32))).eval()
+    x = torch.rand(2, 3, 32, 32, generator=Rng(0).generator())
+    with torch.inference_mode():
+        tokens, weights = with_attention(method, x)
+        assert torch.equal(tokens, method.encode(x))
+    assert weights is not None
+    assert torch.allclose(weights.sum(1), torch.ones(2))
+    block, inner = method.target_encoder.blocks[-1], torch.rand(1, 5, 32, generator=Rng(1).generator())
+    q, k, _ = block.attn.qkv(block.norm1(inner)).reshape(1, 5, 3, 2, 16).unbind(2)
+    slow = torch.zeros(5)
+    for head in range(2):
+        for query in range(5):
+            scores = torch.stack([q[0, query, head] @ k[0, key, head] / 4 for key in range(5)])
+            slow += scores.softmax(0) / 10
+    assert torch.allclose(received(block, inner)[0], slow, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "how"), [(20, "PCA"), (90, "t-SNE")])
+def test_the_map_keeps_groups_together_and_is_the_same_every_time(n: int, how: str) -> None:
+    group = np.arange(n) % 2
+    features = np.random.default_rng(0).normal(size=(n, 8)) * 0.1 + np.outer(group, np.ones(8))
+    spots, found = atlas.layout(features)
+    assert found == how
+    assert np.array_equal(spots, atlas.layout(features)[0])
+    assert spots.min() == 0
+    assert spots.max() == 1
+    near = np.linalg.norm(spots[:, None] - spots[None], axis=-1) + np.eye(n) * 9
+    assert (group[near.argmin(1)] == group).mean() > 0.95
+
+
+def test_collapsed_features_still_give_a_map() -> None:
+    figure = atlas.embedding_map(np.ones((60, 4)), None, [str(k) for k in range(60)], [""] * 60)
+    assert figure.body.count("<circle") == 60
+
+
+def test_each_thumbnail_lies_where_its_number_says() -> None:
+    thumbs = [np.full((8, 8, 3), k, np.uint8) for k in range(40)]
+    sheet = atlas.sprite(thumbs)
+    side, columns = atlas.SPRITE_SIDE, atlas.SPRITE_COLUMNS
+    assert all((sheet[k // columns * side, k % columns * side] == k).all() for k in range(40))
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"), [(1, (51, 51, 51)), (2, (77, 77, 77)), (3, (51, 102, 153)), (13, (51, 102, 153))]
+)
+def test_any_number_of_channels_becomes_a_picture(channels: int, expected: tuple[int, int, int]) -> None:
+    x = np.stack([np.full((4, 4), 0.2 * (c + 1) if c < 3 else 1.0) for c in range(channels)])[None]
+    assert tuple(int(v) for v in pictures.rgb(x)[0, 0, 0]) == expected
+
+
+def test_a_spectrum_lists_its_steps_and_skips_what_was_not_logged(files: Path) -> None:
+    figure = figures.spectrum(read(files), "target")
+    assert figure is not None
+    assert all(f"step {k}" in figure.body for k in range(0, 50, 10))
+    assert "2 of 3 directions hold 90 %" not in figure.body
+    assert "At step 40, 3 of 3 directions hold 90 % of the variance." in figure.body
+    assert figures.spectrum(read(files), "context") is None
+
+
+@pytest.mark.parametrize("break_it", [lambda f: (f / "evals" / "knn.json").write_text('{"kind": "knn"}')])
+def test_a_probe_without_numbers_is_shown_as_unknown(files: Path, break_it: Callable[[Path], Any]) -> None:
+    break_it(files)
+    assert "<b>–</b>" in page(files)
