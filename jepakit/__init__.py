@@ -38,10 +38,10 @@ _HOMES = {
 
 
 class _Package(ModuleType):
-    """The package, in which `train`, `embed` and `report` are always the functions, never the modules of that name."""
+    """The package, in which `embed` and `report` are always the functions, never the modules of that name."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing jepakit.train would otherwise put the module in the function's place.
+        # Importing jepakit.embed would otherwise put the module in the function's place.
         if name not in _HOMES:
             super().__setattr__(name, value)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from . import checkpoint, config, distributed, evals, methods, prepare, recipes, session
-from . import train as training
+from . import checkpoint, config, distributed, evals, methods, prepare, recipes, session, training
 from .config import Run
 from .data import KINDS, read_image, reading
 from .embed import Embedded, check_out
@@ -43,19 +42,19 @@ class Request:
         """The run folder."""
         if self.out is None and self.recipe is None:
             raise ValueError(
-                "say what to train, as in `jepa train ijepa --data photos --out runs/a`; `jepa list` shows what there is"
+                "say what to train, as in `jepa train ijepa --data photos`; `jepa list` shows what there is"
             )
         return Path(self.out) if self.out is not None else Path("runs") / Path(self.recipe or "").stem
 
 
 def settings(request: Request) -> Run:
     """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
-    run = base(request)
+    wanted = base(request)
     if request.data is not None:
-        run = dataclasses.replace(run, data=reading(run.data, str(request.data)))
+        wanted = dataclasses.replace(wanted, data=reading(wanted.data, str(request.data)))
     if request.config is not None:
-        run = config.apply(run, config.read_yaml(Path(request.config)))
-    run = config.apply(run, config.flags_to_changes(request.flags))
+        wanted = config.apply(wanted, config.read_yaml(Path(request.config)))
+    run: Run = config.apply(wanted, config.flags_to_changes(request.flags))
     for kind in run.evals.kinds:
         evals.load(kind)
     return run
@@ -105,9 +104,9 @@ def train(
     short = {"length.steps": steps, "seed": seed}
     flags = {**(settings or {}), **{k: v for k, v in short.items() if v is not None}}
     recipe = recipe or (None if resume else "ijepa")
-    return run(Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init), watch or Silent())[
-        "summary"
-    ]
+    request = Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init)
+    summary: dict[str, Any] = run(request, watch or Silent())["summary"]
+    return summary
 
 
 def run(request: Request, watch: Watch) -> dict[str, Any]:
@@ -211,8 +210,8 @@ def probe(
     Without `data` the run's own data are used, without `test` a fixed fifth of them is held out. `settings` are the
     kind's own, as {"knn.k": 5}.
     """
-    paths = [None if path is None else os.fspath(path) for path in (data, test)]
-    return probe_run(Path(run), (kind,), *paths, weights, name, settings)[0]
+    train, held = (None if path is None else os.fspath(path) for path in (data, test))
+    return probe_run(Path(run), (kind,), train, held, weights, name, settings)[0]
 
 
 def embed(
@@ -271,8 +270,13 @@ def check_data(path: PathLike, csv: PathLike | None = None) -> list[tuple[str, s
 
     found = check(os.fspath(path))
     if csv is not None:
-        checkpoint.write_text(Path(csv), found.csv())
+        rows = ["item,problem,detail", *(f"{_cell(p.name)},{p.problem},{_cell(p.detail)}" for p in found.problems)]
+        checkpoint.write_text(Path(csv), "\n".join(rows) + "\n")
     return found.rows()
+
+
+def _cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def names() -> list[tuple[str, str]]:
@@ -280,7 +284,7 @@ def names() -> list[tuple[str, str]]:
     from .masks import MASKERS
     from .nn import ENCODERS
 
-    tables = {
+    tables: dict[str, Iterable[str]] = {
         "methods": methods.table(),
         "recipes": recipes.table(),
         "encoders": ENCODERS,

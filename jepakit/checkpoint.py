@@ -167,12 +167,13 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, 
 
 def signal_from(entries: Mapping[str, Any]) -> Signal:
     """A Signal from its JSON form."""
-    return Signal(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
+    return Signal(**values)
 
 
 def optimizer_tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state, keyed `PARAMETER/ENTRY`, so that it survives a change of group order."""
-    names = {p: name for name, p in method.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in method.named_parameters()}
     state = [(names[p], entries) for p, entries in optimizer.state.items()]
     return {f"{name}/{key}": torch.as_tensor(v).contiguous() for name, entries in state for key, v in entries.items()}
 

@@ -1,4 +1,7 @@
-"""The command `jepa`: parse, call the API, print. Exit codes: 0 done, 1 failed, 2 a user's mistake, 130 interrupted and saved."""
+"""The command `jepa`: parse, call the API, print.
+
+Exit codes: 0 done, 1 failed, 2 a user's mistake, 130 interrupted and saved.
+"""
 
 import argparse
 import sys
@@ -131,7 +134,7 @@ def train(a: argparse.Namespace) -> None:
         out=a.out,
         config=a.config,
         flags={**a.settings, **{k: v for k, v in shortcuts.items() if v is not None}},
-        resume={None: False, "yes": True, "auto": "auto"}[a.resume],
+        resume="auto" if a.resume == "auto" else a.resume is not None,
         allow_change=tuple(a.allow_change),
         overwrite=a.overwrite,
         init=a.init,

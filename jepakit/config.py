@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args, get_type_hints,
 import yaml
 
 from . import methods
-from .data import KINDS
+from .data import KINDS, Dataset
+from .data.base import Settings
 from .masks import MASKERS, Masker
 from .nn import ENCODERS
 from .nn.encoder import EncoderConfig
@@ -29,8 +30,17 @@ class MethodConfig(Protocol):
 
 
 @runtime_checkable
-class DataConfig(Protocol):
+class DataConfig(Settings, Protocol):
     """The frozen dataclass `Config` of a kind of data."""
+
+    @property
+    def path(self) -> str:
+        """The folder, file or pattern, or the name of a generated set."""
+        ...
+
+    def open(self) -> Dataset:
+        """The data; raises ValueError, saying what to do, where they cannot be found or read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -275,7 +285,7 @@ def from_dict(content: Mapping[str, Any], source: str) -> Run:
     """The Run of a complete mapping, as `dump` writes it."""
     if "method" not in content:
         raise ValueError(f"{source} names no method; add 'method: {{name: ijepa}}'")
-    blank = Run(method=None, data=KINDS["images"]())  # type: ignore[arg-type]
+    blank = Run(method=None, data=KINDS["images"]())
     run: Run = apply(blank, content)
     return run
 

@@ -38,7 +38,7 @@ class Journal:
         kept = [row for row in read_rows(run) if row["step"] <= start]
         checkpoint.write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         self.file = (run / "metrics.jsonl").open("a")
-        self.events = SummaryWriter(str(run), purge_step=start + 1 if start else None)  # type: ignore[no-untyped-call]
+        self.events = SummaryWriter(str(run), purge_step=start + 1 if start else None)
 
     def write(self, row: Row) -> None:
         """Append one row; it is in the operating system's hands when this returns."""
@@ -46,12 +46,12 @@ class Journal:
         self.file.flush()
         for name, value in (("loss", row["loss"]), ("lr", row["lr"]), *row["terms"].items(), *row["metrics"].items()):
             if isinstance(value, (int, float)):
-                self.events.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
+                self.events.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
         """Flush and close both files."""
         self.file.close()
-        self.events.close()  # type: ignore[no-untyped-call]
+        self.events.close()
 
 
 def environment() -> Mapping[str, Any]:

@@ -68,4 +68,4 @@ class Monitor:
         """Tokens of the samples, on the CPU."""
         assert self.x is not None
         method = self.session.method
-        return torch.cat([method.encode(x.to(method.mean), weights).float().cpu() for x in self.x.split(CHUNK)])
+        return torch.cat([method.encode(x.to(method.mean), weights).float().cpu() for x in torch.split(self.x, CHUNK)])

@@ -4,14 +4,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Receives one-sentence notes and the logged rows of a run of `steps` steps."""
 
-    def note(self, text: str) -> None: ...
-    def row(self, row: dict[str, Any], steps: int) -> None: ...
+    def note(self, text: str) -> None:
+        """A sentence worth reading now."""
+
+    def row(self, row: dict[str, Any], steps: int) -> None:
+        """A row of metrics.jsonl, just written."""
 
 
 class Silent:

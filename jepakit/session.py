@@ -99,7 +99,7 @@ def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
 
 
 def check_free(out: Path, replace: bool) -> None:
-    """ValueError where `out` cannot become a run folder: it is a file, holds a run (unless `replace`) or other things."""
+    """ValueError where `out` cannot become a run folder: a file, a run (unless `replace`), or other things."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():

@@ -23,10 +23,10 @@ SETTINGS = {
 }
 
 
-def write_settings(folder: Path, data: Path | str, **sections: dict) -> Path:
-    """A complete settings file for `data`; `sections` replace keys of a section."""
+def write_settings(folder: Path, source: Path | str, **sections: dict) -> Path:
+    """A complete settings file for the data at `source`; `sections` replace keys of a section."""
     settings = {k: {**v, **sections.get(k, {})} for k, v in SETTINGS.items()}
-    settings["data"]["path"] = str(data)
+    settings["data"]["path"] = str(source)
     path = folder / "settings.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path

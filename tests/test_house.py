@@ -20,14 +20,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"types", "progress"},
     {"distributed"},
-    {"masks", "losses", "collapse", "optim", "nn"},
-    {"methods", "data", "monitor"},
+    {"masks", "losses", "optim", "nn"},
+    {"methods", "data", "collapse"},
     {"config"},
     {"checkpoint"},
     {"journal", "prepare", "embed"},
     {"evals", "session"},
+    {"monitor"},
     {"recorder"},
-    {"train"},
+    {"training"},
     {"report", "recipes", "testing", "doctor"},
     {"api"},
     {"cli"},
@@ -88,7 +89,6 @@ def test_the_public_names_are_exactly_these() -> None:
 def test_public_functions_stay_functions_beside_modules_of_the_same_name() -> None:
     import jepakit.embed
     import jepakit.report
-    import jepakit.train
 
     for _ in range(2):
         assert all(inspect.isfunction(getattr(jepakit, name)) for name in ("train", "embed", "report"))

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -62,9 +64,9 @@ def test_the_learning_rate_passes_exactly_through_start_peak_and_final(
 
 def test_the_learning_rate_climbs_in_a_straight_line_then_only_falls() -> None:
     rates = [optim.learning_rate(CFG, optim.progress(k, 101)) for k in range(131)]
-    climb = [b - a for a, b in zip(rates[:25], rates[1:26], strict=True)]
+    climb = [b - a for a, b in pairwise(rates[:26])]
     assert climb == pytest.approx([(1e-3 - 2e-4) / 25] * 25)
-    assert all(b <= a for a, b in zip(rates[25:], rates[26:], strict=False))
+    assert all(b <= a for a, b in pairwise(rates[25:]))
     assert rates[100:] == [1e-6] * 31
 
 

@@ -38,7 +38,7 @@ class Config:
 
     solver: Solver = "auto"
     l2: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    iterations: int = 200
+    iterations: int = 100
     pool: Pool = "mean"
 
     def __post_init__(self) -> None:
@@ -123,23 +123,41 @@ def _moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], Float64[
 
 
 def _lbfgs(train: Features, start: Linear, l2: tuple[float, ...], iterations: int) -> list[Linear]:
+    """Searches along the principal axes, each scaled so that the curvature is about 1: tens of steps, not hundreds."""
     x, y = start.standard(torch.from_numpy(train.x)), torch.from_numpy(train.y)
-    weight, bias = start.weight.clone().requires_grad_(), start.bias.clone().requires_grad_()
+    axes, power = _axes(x)
+    weight, bias = start.weight, start.bias.clone().requires_grad_()
     models = []
     for strength in l2:
+        # A quarter of the power is the curvature of a two-class logistic loss at its steepest.
+        scale = (power / 4 + strength).sqrt()
+        basis, free = axes / scale, ((axes * scale).T @ weight).requires_grad_()
         search = torch.optim.LBFGS(
-            [weight, bias], max_iter=iterations, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+            [free, bias], max_iter=iterations, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
         )
 
-        def closure(search: torch.optim.LBFGS = search, strength: float = strength) -> Tensor:
+        def closure(
+            search: torch.optim.LBFGS = search, basis: Tensor = basis, free: Tensor = free, strength: float = strength
+        ) -> Tensor:
             search.zero_grad()
+            weight = basis @ free
             loss = F.cross_entropy(x @ weight + bias, y) + strength / 2 * weight.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
         search.step(closure)  # type: ignore[no-untyped-call]
-        models.append(Linear(start.mean, start.std, weight.detach().clone(), bias.detach().clone()))
+        weight = basis @ free.detach()
+        models.append(Linear(start.mean, start.std, weight, bias.detach().clone()))
     return models
+
+
+def _axes(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d r"], Float[Tensor, " r"]]:
+    """Orthonormal axes that span the rows of x, r = min(n, d), and the mean square of x along each."""
+    if len(x) < x.shape[1]:
+        _, singular, rows = torch.linalg.svd(x, full_matrices=False)
+        return rows.T, singular.square() / len(x)
+    power, axes = torch.linalg.eigh(x.T @ x / len(x))
+    return axes, power.clamp(min=0)
 
 
 def _ridge(train: Features, start: Linear, l2: tuple[float, ...]) -> list[Linear]:

@@ -1,5 +1,6 @@
 """The contract of a method: what the trainer, the evaluators and the reports may ask of any JEPA."""
 
+import sys
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,17 +20,23 @@ class Method(nn.Module):
     carry beyond `x`, of "time", "action", "views", "label". Raises ValueError where the signal lacks one.
     """
 
-    Config: ClassVar[type[Any]]
+    Config: ClassVar[type[Any]]  # the module's, unless the class has one of its own
     needs: ClassVar[frozenset[str]] = frozenset()
     mean: Tensor
     std: Tensor
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        module = sys.modules[cls.__module__]
+        if "Config" not in vars(cls) and hasattr(module, "Config"):
+            cls.Config = module.Config
 
     def __init__(self, cfg: Any, signal: Signal) -> None:
         super().__init__()
         missing = sorted(self.needs - signal.has)
         if missing:
             raise ValueError(
-                f"{type(self).__module__.rsplit('.', 1)[-1]} needs {' and '.join(missing)}, which the data do not carry; "
+                f"{type(self).__module__.rsplit('.', 1)[-1]} needs {' and '.join(missing)}, which the data lack; "
                 f"they carry {', '.join(sorted(signal.has)) or 'samples only'}"
             )
         self.cfg, self.signal = cfg, signal

@@ -54,7 +54,6 @@ class Config:
 class IJEPA(Method):
     """Context encoder, EMA target encoder and a narrow predictor; see the module's equations."""
 
-    Config = Config
     cfg: Config
 
     def __init__(self, cfg: Config, signal: Signal) -> None:
@@ -85,7 +84,8 @@ class IJEPA(Method):
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the context patches; the other patches are never seen."""
-        return self.encoder(self.normalize(x), keep=masks.context)
+        s: Tensor = self.encoder(self.normalize(x), keep=masks.context)
+        return s
 
     @torch.no_grad()
     def targets(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
@@ -94,12 +94,14 @@ class IJEPA(Method):
         grid = grid_of(tuple(x.shape[2:]), self.target_encoder.patch)
         read, where = union(torch.cat([b.flatten(1) for b in blocks], 1), math.prod(grid))
         tokens = take(self.target_encoder(self.normalize(x), read=read), where)
-        parts = tokens.split([b[0].numel() for b in blocks], 1)
-        return [part.unflatten(1, b.shape[1:]) for part, b in zip(parts, blocks, strict=True)]
+        parts = torch.split(tokens, [b[0].numel() for b in blocks], 1)
+        return [part.reshape(*b.shape, -1) for part, b in zip(parts, blocks, strict=True)]
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch; sizes other than the training size get their own grid."""
-        return (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
+        encoder = self.target_encoder if weights == "target" else self.encoder
+        s: Tensor = encoder(self.normalize(x))
+        return s
 
     def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Every target token with zero mean and unit variance over its features."""

@@ -1,11 +1,11 @@
 """I-JEPA on ImageNet-1K with the published values. Source: arXiv:2301.08243 and its released configurations."""
 
 from ..config import Length, Run
+from ..data import images
 from ..data.augment import Augment
-from ..data.images import Config as Images
 from ..masks import MultiBlock
-from ..methods.ijepa import Config as IJEPA
-from ..nn import vit
+from ..methods import ijepa
+from ..nn import EncoderConfig, vit
 from ..nn.predictor import Predictor
 from ..optim import Optim
 
@@ -30,12 +30,14 @@ def imagenet_ijepa_vitb16() -> Run:
     return _published(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
 
 
-def _published(encoder: object, predictor: Predictor, epochs: int, warmup: int) -> Run:
-    """224 px, random resized crops only, learning rate 1e-4 or 2e-4 → 1e-3 → 1e-6, weight decay .04 → .4, EMA .996 → 1."""
+def _published(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup: int) -> Run:
+    """224 px, random resized crops alone; learning rate 1e-3 → 1e-6, weight decay .04 → .4, EMA .996 → 1."""
     start = 2e-4 if warmup == 40 else 1e-4
     return Run(
-        method=IJEPA(encoder=encoder, predictor=predictor, masks=(MultiBlock(min_context=10),), ema=(0.996, 1.0)),  # type: ignore[arg-type]
-        data=Images(size=(224, 224), augment=Augment(crop=(0.3, 1.0))),
+        method=ijepa.Config(
+            encoder=encoder, predictor=predictor, masks=(MultiBlock(min_context=10),), ema=(0.996, 1.0)
+        ),
+        data=images.Config(size=(224, 224), augment=Augment(crop=(0.3, 1.0))),
         optim=Optim(1e-3, start, 1e-6, warmup / epochs, 0.04, 0.4),
         length=Length(steps=epochs * STEPS_PER_EPOCH, epochs=epochs, batch=BATCH),
     )

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..collapse import effective_rank
 from ..methods.base import Method
 from ..types import Grid, Masks, Rng, Size
 from .case import BATCH, Case
@@ -265,11 +266,7 @@ def _loss(case: Case, method: Method) -> float:
 
 @torch.no_grad()
 def _rank(method: Method, x: Float[Tensor, "b c ..."]) -> float:
-    """Centred effective rank of all tokens: exp of the entropy of the singular values' shares."""
-    s = method.encode(x).flatten(0, 1).double()
-    share = torch.linalg.svdvals(s - s.mean(0))
-    share = share / share.sum()
-    return float(torch.special.entr(share).sum().exp())
+    return effective_rank(method.encode(x).flatten(0, 1))
 
 
 @torch.no_grad()

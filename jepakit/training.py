@@ -1,7 +1,6 @@
 """The loop. Step k is a pure function of the settings and the state before it, so a resumed run is the same run."""
 
 import signal
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
@@ -12,15 +11,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import checkpoint, distributed, optim
+from .config import Loop
 from .data import loader
-from .recorder import Recorder
 from .monitor import Monitor
 from .progress import Silent, Watch
+from .recorder import Recorder
 from .session import Session
 from .types import Batch, Rng, Terms
 
 
-class Interrupted(RuntimeError):
+class Interrupted(RuntimeError):  # noqa: N818 - a request, not a fault
     """The run was asked to stop, and has been saved."""
 
 
@@ -31,7 +31,7 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
     that is not finite.
     """
     watch = watch or Silent()
-    loop, steps = session.run.loop, session.steps
+    steps, (log_every, save_every, panel_every) = session.steps, intervals(session.run.loop)
     model = wrap(session)
     monitor = Monitor(session)
     recorder = Recorder(session, monitor, watch)
@@ -48,19 +48,24 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
             session.method.after_step(progress)
             session.step += 1
             last, stopping = session.step == steps, agreed(asked, session)
-            if session.step % loop.panel_every == 0 or last:
+            if session.step % panel_every == 0 or last:
                 monitor.observe(terms)
-            if session.step % loop.log_every == 0 or last:
+            if session.step % log_every == 0 or last:
                 recorder.log(terms, lr, norm)
-            if session.step % loop.save_every == 0 or last or stopping:
+            if session.step % save_every == 0 or last or stopping:
                 recorder.save()
             if stopping and not last:
                 raise Interrupted(f"stopped at step {session.step} of {steps} and saved; go on with --resume")
     return recorder.summary
 
 
+def intervals(loop: Loop) -> tuple[int, int, int]:
+    """Steps between two logged rows, two checkpoints, two measurements by the panel."""
+    return loop.log_every, loop.save_every or 1, loop.panel_every or 1
+
+
 def gradients(session: Session, model: nn.Module, batch: Batch) -> tuple[Terms, torch.Tensor]:
-    """Backward of one global step: this rank's share, in micro-batches. The terms are those of the whole global batch."""
+    """Backward of one global step: this rank's share, in micro-batches. The terms are the whole global batch's."""
     run, dist = session.run, session.dist
     parts = run.length.accumulate
     size = len(batch) // parts

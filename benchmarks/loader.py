@@ -1,0 +1,142 @@
+"""How close does the loader come to bare decoding, and how soon does a large folder start?
+
+Bare decoding is Pillow alone in as many processes: read the file, open, reduce, cut the same random boxes, resize to
+224 px, as an array; nothing is gathered, batched or sent. Both run interleaved over the same JPEG files (500 x 375,
+quality 90, cut from scikit-learn's photographs); ratios are medians over rounds. The large folder holds 100,000 small
+JPEG files (links to a few); its start is open + fit + the first batch of 64.
+
+    python benchmarks/loader.py
+"""
+
+import io
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from jepakit import data
+from jepakit.data import images, loader
+from jepakit.data.augment import BOX_DRAWS, place
+from jepakit.data.base import uniform
+from jepakit.types import Rng, Signal
+
+FILES, BATCH, EPOCHS, ROUNDS, LARGE = 512, 64, 2, 5, 100_000
+SIZE, CROP, ASPECT = (224, 224), (0.3, 1.0), (3 / 4, 4 / 3)
+
+
+def write_photographs(root: Path) -> None:
+    photos = load_sample_images().images
+    rng = np.random.default_rng(0)
+    for k in range(FILES):
+        top, left = rng.integers(0, 427 - 375), rng.integers(0, 640 - 500)
+        Image.fromarray(photos[k % 2][top : top + 375, left : left + 500]).save(root / f"{k:04d}.jpg", quality=90)
+
+
+def bare(paths: list[Path], draws: list[list[float]]) -> None:
+    """What the decoder alone costs."""
+    for path, u in zip(paths, draws, strict=True):
+        with open(path, "rb") as file, Image.open(io.BytesIO(file.read())) as image:
+            width, height = image.size
+            box = place(u, height, width, SIZE, CROP, ASPECT, 0.0)
+            reduce = min(box.width, box.height) / SIZE[0]
+            image.draft("RGB", (int(width / reduce), int(height / reduce)))
+            fx, fy = image.width / width, image.height / height
+            edges = (box.left * fx, box.top * fy, (box.left + box.width) * fx, (box.top + box.height) * fy)
+            np.asarray(image.resize(SIZE, Image.Resampling.BILINEAR, box=edges))
+
+
+def time_bare(paths: list[Path], workers: int) -> float:
+    """Images per second of `workers` processes."""
+    draws = uniform(Rng(0), np.arange(len(paths), dtype=np.int64), BOX_DRAWS).tolist()
+    context = multiprocessing.get_context("fork")
+    begin = time.perf_counter()
+    running = [context.Process(target=bare, args=(paths[k::workers], draws[k::workers])) for k in range(workers)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    return len(paths) / (time.perf_counter() - begin)
+
+
+def time_loader(root: Path, signal: Signal, workers: int) -> float:
+    """Images per second, from the call to the last batch, as float tensors in this process."""
+    cfg = images.Config(str(root), size=SIZE)
+    dataset = cfg.open()
+    stop = EPOCHS * FILES // BATCH
+    begin = time.perf_counter()
+    it = loader.batches(dataset, cfg, signal, seed=0, batch=BATCH, start=0, stop=stop, workers=workers)
+    seen = sum(len(batch) for batch in it)
+    return seen / (time.perf_counter() - begin)
+
+
+def throughput(root: Path) -> dict[str, dict[str, float]]:
+    write_photographs(root)
+    signal = Signal(3, SIZE)
+    paths = sorted(root.iterdir()) * EPOCHS
+    out = {}
+    for workers in (1, 2):
+        rounds = [(time_bare(paths, workers), time_loader(root, signal, workers)) for _ in range(ROUNDS)]
+        out[f"{workers} workers"] = {
+            "bare images/s": statistics.median(b for b, _ in rounds),
+            "loader images/s": statistics.median(ours for _, ours in rounds),
+            "ratio": statistics.median(ours / b for b, ours in rounds),
+            "lowest ratio": min(ours / b for b, ours in rounds),
+            "highest ratio": max(ours / b for b, ours in rounds),
+        }
+    return out
+
+
+def large_folder(root: Path) -> dict[str, float]:
+    """Seconds until each stage of a start, on warm file caches."""
+    stems = []
+    for k in range(4):
+        stems.append(root / f"stem{k}.jpg")
+        Image.fromarray(np.full((48, 64, 3), 60 * k, np.uint8)).save(stems[-1])
+    for k in range(LARGE - 4):
+        os.link(stems[k % 4], root / f"{k:06d}.jpg")
+    begin = time.perf_counter()
+    cfg = images.Config(str(root), size=SIZE)
+    dataset = cfg.open()
+    opened = time.perf_counter() - begin
+    signal = data.fit(dataset, cfg)
+    fitted = time.perf_counter() - begin
+    next(loader.batches(dataset, cfg, signal, seed=0, batch=BATCH, start=0, stop=2, workers=2))
+    return {"files": len(dataset), "open s": opened, "fit s": fitted, "first batch s": time.perf_counter() - begin}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        rows = throughput(Path(first))
+        start = large_folder(Path(second))
+    for name, row in rows.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in row.items()))
+    print("large folder: " + ", ".join(f"{key} {value:.1f}" for key, value in start.items()))
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    result = {
+        "commit": commit.stdout.strip(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "seed": 0,
+        "rounds": ROUNDS,
+        "throughput": rows,
+        "large folder": start,
+    }
+    out = Path(__file__).parent / "results" / "loader.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

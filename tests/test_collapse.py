@@ -1,0 +1,219 @@
+"""The measured table of known features, and the verdict on histories whose state is known."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from jepakit import collapse, losses
+from jepakit.collapse import Panel
+from jepakit.losses import Kind
+
+N, D = 2048, 192
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rotated(scales: Tensor) -> Tensor:
+    """Features whose covariance has the eigenvalues `scales`², in a random basis."""
+    return (noise(N, D) * scales) @ torch.linalg.qr(noise(D, D, seed=1)).Q
+
+
+K = torch.arange(1, D + 1, dtype=torch.float64)
+HEALTHY = rotated(K**-0.5)
+FEATURES = {
+    "isotropic": noise(N, D),
+    "k^-1": HEALTHY,
+    "k^-2": rotated(K**-1),
+    "rank 8": rotated((K <= 8).double()),
+    "point": noise(1, D) + 1e-4 * noise(N, D, seed=2),
+    "big mean": HEALTHY + 10 * noise(1, D, seed=3),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "std"),
+    [
+        ("isotropic", 189.7, 1.0),
+        ("k^-1", 155.6, 0.17),
+        ("k^-2", 60.5, 0.09),
+        ("rank 8", 8.0, 0.20),
+        ("point", 189.7, 1e-4),
+        ("big mean", 155.6, 0.17),
+    ],
+)
+def test_known_features_have_the_rank_and_spread_that_were_measured(name: str, rank: float, std: float) -> None:
+    # Ranks within 2 %, as the samples differ from those of the table; spreads within its rounding.
+    assert collapse.effective_rank(FEATURES[name]) == pytest.approx(rank, rel=0.02)
+    assert collapse.std(FEATURES[name]) == pytest.approx(std, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("k^-1", "healthy"),
+        ("big mean", "healthy"),
+        ("isotropic", "healthy"),
+        ("point", "full"),
+        ("rank 8", "dimensional"),
+    ],
+)
+def test_the_verdict_tells_known_features_apart(name: str, state: str) -> None:
+    tokens, now = FEATURES["isotropic"][:, None], FEATURES[name][:, None]
+    at_start = collapse.start(tokens, tokens)
+    rows = [collapse.panel(tokens, tokens, at_start), collapse.panel(now, tokens, at_start)]
+    assert collapse.verdict(rows).name == state
+    # The other encoder collapsing is as bad.
+    assert collapse.verdict([rows[0], collapse.panel(tokens, now, at_start)]).name == state
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(1e-3, 1e3), st.floats(-100, 100))
+def test_the_rank_ignores_scale_and_mean_and_the_spread_follows_the_scale(scale: float, mean: float) -> None:
+    x = noise(64, 8)
+    assert collapse.effective_rank(scale * x + mean) == pytest.approx(collapse.effective_rank(x), rel=1e-6)
+    assert collapse.std(scale * x + mean) == pytest.approx(scale * collapse.std(x), rel=1e-9)
+
+
+def test_the_rank_equals_the_entropy_of_singular_values() -> None:
+    x = noise(100, 12) * torch.arange(1, 13)
+    p = torch.linalg.svdvals(x - x.mean(0))
+    p = p / p.sum() + 1e-7
+    assert collapse.effective_rank(x) == pytest.approx((-(p * p.log()).sum()).exp().item(), rel=1e-9)
+
+
+def test_the_spectrum_holds_the_variances_in_falling_order() -> None:
+    x = noise(500, 6) * torch.tensor([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
+    values = collapse.spectrum(x)
+    assert_close(values, torch.linalg.eigvalsh(torch.cov(x.T, correction=0)).flip(0))
+    assert (values.diff() <= 0).all()
+    assert values.sum().item() == pytest.approx(x.var(0, correction=0).sum().item())
+
+
+def test_a_single_point_has_no_rank_and_no_spread() -> None:
+    x = torch.ones(10, 4)
+    assert (collapse.effective_rank(x), collapse.std(x)) == (0.0, 0.0)
+
+
+def test_the_position_share_is_1_where_samples_leave_no_trace_and_small_where_positions_do_not() -> None:
+    by_position, by_sample = noise(1, 9, 4).expand(50, 9, 4), noise(50, 1, 4).expand(50, 9, 4)
+    assert collapse.position_share(by_position.float()) == pytest.approx(1.0)
+    assert collapse.position_share(by_sample) == pytest.approx(0.0, abs=1e-9)
+    assert collapse.position_share(by_position + by_sample) == pytest.approx(0.5, abs=0.2)
+    assert collapse.position_share(torch.ones(3, 2, 4)) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["smooth_l1", "l1", "l2"])
+def test_no_constant_prediction_beats_the_best_constant(kind: Kind) -> None:
+    target = noise(501, 3).exp() * torch.tensor([0.1, 1.0, 5.0])
+    best = collapse.best_constant(target, kind)
+    lowest = losses.elementwise(target, best, kind).mean(0)
+    for shift in (-1e-2, 1e-2):
+        assert (losses.elementwise(target, best + shift, kind).mean(0) >= lowest - 1e-7).all()
+    assert_close(best[0], target.mean(0)) if kind == "l2" else None
+    assert_close(best[0], target.median(0).values) if kind == "l1" else None
+
+
+@pytest.mark.parametrize("kind", ["smooth_l1", "l1", "l2"])
+def test_the_normalised_loss_is_1_for_the_best_constant_0_for_the_truth_and_blind_to_shrinking_l2_targets(
+    kind: Kind,
+) -> None:
+    target = noise(40, 5, 6)
+    constant = collapse.best_constant(target.flatten(0, 1), kind).expand_as(target)
+    assert collapse.normalized_loss(constant, target, kind) == pytest.approx(1.0)
+    assert collapse.normalized_loss(target, target, kind) == 0.0
+    assert collapse.normalized_loss(target + 1, target, kind) > 0.5
+    assert collapse.normalized_loss(noise(40, 5, 6), torch.ones(40, 5, 6, dtype=torch.float64), kind) == 1.0
+    if kind != "smooth_l1":  # Huber's distance has a scale of its own.
+        worse = target + 0.3 * noise(40, 5, 6, seed=4)
+        shrunk = collapse.normalized_loss(1e-3 * worse, 1e-3 * target, kind)
+        assert shrunk == pytest.approx(collapse.normalized_loss(worse, target, kind), rel=1e-4)
+
+
+def test_the_panel_of_step_0_survives_json_exactly() -> None:
+    at_start = collapse.start(HEALTHY.float()[:64].reshape(16, 4, D), HEALTHY.float()[64:128].reshape(16, 4, D))
+    assert Panel(**json.loads(json.dumps(asdict(at_start)))) == at_start
+
+
+def test_a_panel_row_compares_each_encoder_with_its_own_start() -> None:
+    tokens = HEALTHY[:256].reshape(64, 4, D)
+    at_start = collapse.start(tokens, 2 * tokens)
+    row = collapse.panel(0.5 * tokens, 2 * tokens, at_start)
+    assert row["std_ratio_target"] == pytest.approx(0.5)
+    assert row["std_ratio_context"] == pytest.approx(1.0)
+    assert row["rank_share_target"] == pytest.approx(row["rank_target"] / 64)
+    assert row["patch_rank_target"] > row["rank_target"]
+    assert all(isinstance(value, float) for value in row.values())
+
+
+def row(loss: float = 0.5, rank: float = 100.0, share: float = 0.5, std: float = 1.0) -> dict[str, float]:
+    sides = {f"{key}_{side}": v for side in ("target", "context") for key, v in (("rank", rank), ("rank_share", share))}
+    return {**sides, "normalized_loss": loss, "std_ratio_target": std, "std_ratio_context": std}
+
+
+@pytest.mark.parametrize(
+    ("history", "state", "option"),
+    [
+        ([], "unknown", ""),
+        ([row()], "unknown", ""),
+        ([row(), row(0.4)], "healthy", ""),
+        ([row(), row(std=0.3), row(std=0.05)], "healthy", ""),
+        ([row(), row(std=0.009)], "full", "--method.ema"),
+        ([row(), row(std=0.009, share=0.01, loss=float("nan"))], "exploding", "--optim.lr"),
+        ([row(), row(std=101.0)], "exploding", "--optim.clip"),
+        ([row(), row(share=0.2), row(share=0.04)], "dimensional", "--method.ema"),
+        ([row(share=0.045), row(share=0.045), row(share=0.044)], "healthy", ""),
+        ([row(0.9, 100), row(0.8, 65), row(0.7, 64), row(0.6, 63)], "drifting", "--optim.lr"),
+        ([row(0.9, 100), row(0.8, 65), row(0.7, 75), row(0.6, 63)], "healthy", ""),
+        ([row(0.6, 100), row(0.7, 65), row(0.8, 64), row(0.9, 63)], "healthy", ""),
+        ([row(1.2), row(0.99), row(1.0), row(0.99)], "idle", "--optim.lr"),
+        ([row(1.2), row(0.99), row(1.0), row(0.95)], "healthy", ""),
+    ],
+)
+def test_each_state_is_named_with_its_numbers_and_the_option_to_change(
+    history: list[dict[str, float]], state: str, option: str
+) -> None:
+    verdict = collapse.verdict(history)
+    assert verdict.name == state
+    assert option in verdict.advice
+    assert bool(verdict.advice) == (state not in ("healthy", "unknown"))
+    assert any(character.isdigit() for character in verdict.reason)
+
+
+def test_a_verdict_needs_no_loss_in_the_row_of_step_0() -> None:
+    first = {key: value for key, value in row().items() if key != "normalized_loss"}
+    assert collapse.verdict([first, row()]).name == "healthy"
+
+
+@pytest.mark.parametrize(("stopped", "states"), [(False, {"full"}), (True, {"healthy"})])
+def test_a_collapse_that_is_forced_raises_the_alarm_and_training_that_keeps_its_targets_does_not(
+    stopped: bool, states: set[str]
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder, teacher, predictor = (nn.Linear(16, 8) for _ in range(2)), nn.Linear(16, 8), nn.Linear(8, 8)
+        student = next(encoder)
+    x = noise(256, 16).float()
+    y = x + 0.5 * noise(256, 16, seed=1).float()
+    target = teacher if stopped else student
+    optimizer = torch.optim.Adam([*student.parameters(), *predictor.parameters()], 0.02)
+    at_start = collapse.start(target(y)[:, None].detach(), student(x)[:, None].detach())
+    rows = []
+    for step in range(600):
+        pred, goal = predictor(student(x)), target(y)
+        # Without the stop both sides shrink to a point, where the loss is zero.
+        loss = (pred - (goal.detach() if stopped else goal)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 100 == 99:
+            values = collapse.panel(target(y)[:, None].detach(), student(x)[:, None].detach(), at_start)
+            rows.append({**values, "normalized_loss": collapse.normalized_loss(pred.detach(), goal.detach(), "l2")})
+    assert collapse.verdict(rows).name in states
