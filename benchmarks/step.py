@@ -25,16 +25,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepakit.masks import MultiBlock
-from jepakit.nn import Predictor, ema, union, vit
+from jepakit import optim
+from jepakit.methods.ijepa import IJEPA, Config
+from jepakit.nn import Predictor, vit
 from jepakit.nn.position import sincos
-from jepakit.types import Masks, Rng, Signal, take
+from jepakit.types import Batch, Rng, Signal
 
-SEED, SIZE, BATCH = 0, (224, 224), 16
-ENCODER, PREDICTOR = vit("tiny"), Predictor(width=384, depth=6, heads=3)  # heads: the published default for this size
-GRID = (14, 14)
-SETTINGS = {"lr": 1e-3, "weight_decay": 0.05}
-Step = Callable[[Tensor, Masks], Tensor]
+SEED, SIZE, BATCH, GRID = 0, (224, 224), 16, (14, 14)
+# Three heads: the published code gives the predictor as many as the encoder has.
+ENCODER, PREDICTOR = vit("tiny"), Predictor(width=384, depth=6, heads=3)
+OPTIM, DECAY = optim.Optim(), 0.996
+Step = Callable[[Tensor, Rng], Tensor]
+
+
+def gathered(tokens: Tensor, index: Tensor) -> Tensor:
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
 
 
 class PlainBlock(nn.Module):
@@ -72,7 +77,7 @@ class PlainEncoder(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         s = self.patch_embed["proj"](x).flatten(2).transpose(1, 2) + self.pos_embed
         if keep is not None:
-            s = s.gather(1, keep[..., None].expand(-1, -1, s.shape[2]))
+            s = gathered(s, keep)
         for block in self.blocks:
             s = block(s)
         return self.norm(s)
@@ -90,97 +95,102 @@ class PlainPredictor(nn.Module):
 
     def forward(self, s: Tensor, context: Tensor, targets: list[Tensor]) -> Tensor:
         pos = self.pos_embed.expand(len(s), -1, -1)
-        s = self.embed(s) + take(pos, context)
-        asked = torch.cat([take(pos, index) for index in targets]) + self.mask_token
+        s = self.embed(s) + gathered(pos, context)
+        asked = torch.cat([gathered(pos, index) for index in targets]) + self.mask_token
         s = torch.cat([s.repeat(len(targets), 1, 1), asked], dim=1)
         for block in self.blocks:
             s = block(s)
         return self.proj(self.norm(s)[:, context.shape[1] :])
 
 
-def plain_step(encoder: nn.Module, predictor: nn.Module, half: bool, fused: bool) -> Step:
+def plain_step(method: IJEPA, half: bool, fused: bool) -> Step:
     """The published step: its forward, backward, AdamW and moving average."""
-    mine, predict = PlainEncoder(fused), PlainPredictor(fused)
-    weights = {**encoder.state_dict(), "pos_embed": mine.pos_embed}
+    encoder, predictor = PlainEncoder(fused), PlainPredictor(fused)
+    weights = {**method.encoder.state_dict(), "pos_embed": encoder.pos_embed}
     weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].reshape(-1, 3, *ENCODER.patch)
-    mine.load_state_dict(weights)
-    predict.load_state_dict({**predictor.state_dict(), "pos_embed": predict.pos_embed})
-    target = copy.deepcopy(mine).requires_grad_(False)
-    optimizer = torch.optim.AdamW([p for m in (mine, predict) for p in m.parameters() if p.requires_grad], **SETTINGS)
+    encoder.load_state_dict(weights)
+    predictor.load_state_dict({**method.predictor.state_dict(), "pos_embed": predictor.pos_embed})
+    target = copy.deepcopy(encoder).requires_grad_(False)
+    trained = [p for module in (encoder, predictor) for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim > 1]},
+            {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=OPTIM.start_lr,
+        weight_decay=OPTIM.weight_decay,
+    )
 
-    def step(x: Tensor, masks: Masks) -> Tensor:
+    def step(x: Tensor, rng: Rng) -> Tensor:
+        (masks,) = method.draw(len(x), rng)
         blocks = list(masks.targets.unbind(1))
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             with torch.no_grad():
                 h = target(x)
                 h = F.layer_norm(h, h.shape[-1:])
-                h = torch.cat([take(h, index) for index in blocks])
-            z = predict(mine(x, masks.context), masks.context, blocks)
+                h = torch.cat([gathered(h, index) for index in blocks])
+            z = predictor(encoder(x, masks.context), masks.context, blocks)
             loss = F.smooth_l1_loss(z, h)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            for q, k in zip(mine.parameters(), target.parameters(), strict=True):
-                k.mul_(0.996).add_(0.004 * q)
+            for q, k in zip(encoder.parameters(), target.parameters(), strict=True):
+                k.mul_(DECAY).add_((1.0 - DECAY) * q)
         return loss.detach()
 
     return step
 
 
-def our_step(encoder: nn.Module, predictor: nn.Module, half: bool) -> Step:
-    """The same step from the parts of jepakit."""
-    encoder, predictor = copy.deepcopy(encoder), copy.deepcopy(predictor)
-    target = ema.target(encoder)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *predictor.parameters()], fused=True, **SETTINGS)
+def our_step(method: IJEPA, half: bool) -> Step:
+    """The step as jepakit takes it; it draws the masks itself, the same ones."""
+    method = copy.deepcopy(method)
+    optimizer = optim.build(OPTIM, method)
 
-    def step(x: Tensor, masks: Masks) -> Tensor:
+    def step(x: Tensor, rng: Rng) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            with torch.no_grad():
-                read, where = union(masks.targets, GRID[0] * GRID[1])
-                h = target(x, read=read)
-                h = take(F.layer_norm(h, h.shape[-1:]), where)
-            loss = F.smooth_l1_loss(predictor(encoder(x, keep=masks.context), masks), h)
+            loss = method.loss(Batch(x), rng).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        ema.update(target, encoder, 0.996)
+        method.after_step(0.0)
         return loss.detach()
 
     return step
 
 
-def batches(count: int) -> Iterator[tuple[Tensor, Masks]]:
-    masker = MultiBlock()
+def batches(count: int) -> Iterator[tuple[Tensor, Rng]]:
     for i in range(count):
         rng = Rng(SEED, i)
-        yield torch.randn(BATCH, 3, *SIZE, generator=rng.generator()), masker(GRID, BATCH, rng.fork("masks"))
+        yield torch.randn(BATCH, 3, *SIZE, generator=rng.generator()), rng
 
 
-def measure(steps: dict[str, Step], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+def measure(
+    steps: dict[str, Step], rounds: int, clock: Callable[[], float]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Seconds and losses of every step in every round, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, list[float]] = {name: [] for name in steps}
-    for i, (x, masks) in enumerate(batches(rounds + 1)):
+    for i, (x, rng) in enumerate(batches(rounds + 1)):
         for name, step in steps.items():
-            start = time.perf_counter()
-            losses[name].append(step(x, masks).item())
+            start = clock()
+            losses[name].append(step(x, rng).item())
             if i:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds, losses
 
 
 def flops(step: Step) -> float:
     """Operations of one step, counted (matrix products and convolutions, 2 per multiply-add), over the first masks."""
-    x, masks = next(batches(1))
+    x, rng = next(batches(1))
     with FlopCounterMode(display=False) as counter:
-        step(x, masks)
+        step(x, rng)
     return float(counter.get_total_flops())
 
 
-def result(steps: dict[str, Step], rounds: int, threads: int) -> dict[str, Any]:
+def result(steps: dict[str, Step], rounds: int, threads: int, cpu_time: bool) -> dict[str, Any]:
     operations = {name: flops(steps[name]) for name in ("plain fp32", "ours fp32")}
-    seconds, losses = measure(steps, rounds)
+    seconds, losses = measure(steps, rounds, time.process_time if cpu_time else time.perf_counter)
     fused = min(
         ("plain bf16, plain attention", "plain bf16, fused attention"), key=lambda n: statistics.median(seconds[n])
     )
@@ -190,6 +200,7 @@ def result(steps: dict[str, Step], rounds: int, threads: int) -> dict[str, Any]:
         ).stdout.strip(),
         "machine": processor(),
         "threads": threads,
+        "clock": "CPU time" if cpu_time else "wall",
         "seed": SEED,
         "torch": torch.__version__,
         "rounds": rounds,
@@ -224,20 +235,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu-time", action="store_true", help="for a busy machine, with --threads 1")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "step.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
-    encoder = ENCODER.build(Signal(3, SIZE))
-    predictor = PREDICTOR.build(ENCODER.width, GRID)
+    method = IJEPA(Config(ENCODER, PREDICTOR, ema=(DECAY, DECAY)), Signal(3, SIZE))
     steps = {
-        "plain fp32": plain_step(encoder, predictor, half=False, fused=False),
-        "ours fp32": our_step(encoder, predictor, half=False),
-        "plain bf16, plain attention": plain_step(encoder, predictor, half=True, fused=False),
-        "plain bf16, fused attention": plain_step(encoder, predictor, half=True, fused=True),
-        "ours bf16": our_step(encoder, predictor, half=True),
+        "plain fp32": plain_step(method, half=False, fused=False),
+        "ours fp32": our_step(method, half=False),
+        "plain bf16, plain attention": plain_step(method, half=True, fused=False),
+        "plain bf16, fused attention": plain_step(method, half=True, fused=True),
+        "ours bf16": our_step(method, half=True),
     }
-    found = result(steps, args.rounds, args.threads)
+    found = result(steps, args.rounds, args.threads, args.cpu_time)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=1) + "\n")
     print("\n".join(f"{name:30}{ms:9.0f} ms" for name, ms in found["milliseconds"].items()))

@@ -157,7 +157,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),
         ("parameters", f"{cost.parameters / 1e6:.2f} M, {cost.trainable / 1e6:.2f} M trained"),
-        ("compute", f"{cost.gigaflops_per_step:.1f} GFLOP per step of {current.run.length.batch} samples"),
+        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {current.run.length.batch} samples"),
         ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
         (
             "time",
@@ -303,8 +303,10 @@ def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:
 
 
 def describe(done: Mapping[str, Any]) -> str:
-    """A finished run in a few lines: verdict, probe table, page."""
+    """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
     summary = done["summary"]
+    if not summary:
+        return ""
     lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
     lines.append(f"verdict: {summary['verdict']} ({summary['reason']}). {summary['advice']}")
     if summary["skipped"]:

@@ -148,7 +148,8 @@ def train(a: argparse.Namespace) -> None:
 
         with watching() as watch:
             done = api.run(request, watch)
-        print(api.describe(done))
+        if text := api.describe(done):
+            print(text)
 
 
 def probe(a: argparse.Namespace) -> None:

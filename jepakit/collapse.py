@@ -54,9 +54,11 @@ def std(features: Float[Tensor, "n d"]) -> float:
 
 
 def spectrum(features: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-    """The eigenvalues of the covariance, largest first, float64 on the CPU."""
+    """The eigenvalues of the covariance, largest first, float64 on the CPU; NaN where a feature is not finite."""
     centred = features.double().cpu()
     centred = centred - centred.mean(0)
+    if not centred.isfinite().all():
+        return torch.full_like(centred[0], torch.nan)
     values: Tensor = torch.linalg.eigvalsh(centred.T @ centred / len(centred))
     return values.flip(0).clamp(min=0)
 

@@ -229,7 +229,7 @@ def no_such(noun: str, name: str, names: Iterable[str]) -> str:
     return f"No {noun} {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} Available: {', '.join(names)}"
 
 
-def flags_to_changes(flags: Mapping[str, str]) -> dict[str, Any]:
+def flags_to_changes(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted flags {"optim.lr": "1e-3"} as nested changes; ValueError where one is both a value and a section."""
     out: dict[str, Any] = {}
     for flag, value in flags.items():

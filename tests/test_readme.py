@@ -97,8 +97,8 @@ def test_every_part_of_the_package_is_on_the_map() -> None:
     units = {p.name for p in (ROOT / "jepakit").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
     units -= {"__init__.py"}
     assert not [unit for unit in sorted(units) if f"`{unit}" not in parts]
-    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", parts)
-    assert not [path for path in named if not (ROOT / "jepakit" / path).is_file()]
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", parts)) - {"tests/test_house.py"}
+    assert not [path for path in sorted(named) if not (ROOT / "jepakit" / path).is_file()]
 
 
 def test_every_verdict_the_watch_can_give_is_explained() -> None:

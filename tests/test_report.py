@@ -18,7 +18,7 @@ from jepakit.methods import ijepa
 from jepakit.nn import MLP, ViT
 from jepakit.nn.predictor import Predictor
 from jepakit.report import atlas, charts, figures, pictures, write
-from jepakit.report.look import received, with_attention
+from jepakit.report.look import affordable, received, with_attention
 from jepakit.report.page import Gallery, render
 from jepakit.report.records import read
 from jepakit.types import Rng, Signal
@@ -47,7 +47,7 @@ def write_files(folder: Path, *, verdict: str = "healthy", lr: float = 0.001) ->
     (folder / "evals").mkdir(parents=True)
     settings = {"method": {"name": "ijepa"}, "data": {"name": "images", "path": "/nowhere/photos"}, "optim": {"lr": lr}}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-    rows = [row(step, rank_context=8.0) | {"spectrum": {"target": [4.0, 2.0, 1.0]}} for step in range(0, 50, 10)]
+    rows = [row(step, rank_context=8.0, spectrum={"target": [4.0, 2.0, 1.0]}) for step in range(0, 50, 10)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     summary = {
         "steps": 40,
@@ -102,8 +102,8 @@ def test_the_page_states_the_verdict_its_advice_and_the_facts_of_the_run(files: 
     html = page(files)
     for said in (
         "healthy",
-        "rank holds.",
-        "go on.",
+        "Rank holds.",
+        "To do: go on.",
         "ijepa",
         "/nowhere/photos",
         "1 h 02 min",
@@ -117,6 +117,15 @@ def test_the_page_states_the_verdict_its_advice_and_the_facts_of_the_run(files: 
 
 def test_a_collapsed_run_has_a_badge_of_alarm(tmp_path: Path) -> None:
     assert re.search(r'badge bad">full', page(write_files(tmp_path / "run", verdict="full")))
+
+
+def test_an_unfinished_run_is_judged_by_its_rows(files: Path) -> None:
+    (files / "summary.json").unlink()
+    rows = [row(step, std_ratio_target=ratio) for step, ratio in ((0, 1.0), (10, 0.5), (20, 0.002))]
+    (files / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    html = page(files)
+    assert re.search(r'badge bad">full</span> Target std is 0.20% of its value at step 0. To do: ', html)
+    assert "The run left no summary.json" in html
 
 
 def test_a_score_stands_beside_both_baselines_with_its_interval(files: Path) -> None:
@@ -178,7 +187,7 @@ def test_a_refused_run_leaves_the_page_that_was_there(files: Path, tmp_path: Pat
     [
         ("config.yaml", "No config.yaml was found."),
         ("metrics.jsonl", "there is nothing to draw."),
-        ("summary.json", "No file of the data was skipped."),
+        ("summary.json", "The run left no summary.json"),
         ("environment.json", "No environment.json was found."),
         ("evals/knn.json", "No probe was run; with labelled data: jepa probe RUN --kind knn"),
     ],
@@ -218,6 +227,11 @@ def test_a_run_without_a_checkpoint_says_so(files: Path) -> None:
     html = write([files]).read_text()
     assert html.count("The model could not be loaded: ") == 5
     assert "55.3%" in html
+
+
+def test_a_file_name_that_is_no_text_does_not_stop_the_page(files: Path) -> None:
+    (files / "summary.json").write_text(json.dumps({"skipped": {"a\udcff.jpg": "truncated"}}))
+    assert "a?.jpg: truncated" in write([files]).read_text()
 
 
 def test_an_encoder_without_attention_says_so(tmp_path: Path) -> None:
@@ -308,6 +322,12 @@ def test_ticks_are_round_and_inside(ends: tuple[float, float]) -> None:
     assert round(steps[0] / 10 ** math.floor(math.log10(steps[0]) + 1e-9), 6) in (1, 2, 5)
 
 
+def test_a_short_logarithmic_axis_has_ticks_too() -> None:
+    ticks = charts.Axis(0.31, 0.42, log=True).ticks()
+    assert len(ticks) >= 3
+    assert charts.Axis(0.01, 100.0, log=True).ticks() == pytest.approx([0.01, 0.1, 1, 10, 100])
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(12e3, "12k"), (0.00031, "3.1e-4"), (2e6, "2e6"), (0.5, "0.5"), (0.0, "0"), (-3.25, "-3.25")]
 )
@@ -345,6 +365,15 @@ def test_a_mask_picture_shows_context_clear_hidden_dark_and_targets_in_their_col
     assert layer[0, 0, 3] > 200
     assert tuple(layer[1, 0, :3]) == pictures.BLOCKS[0]
     assert tuple(layer[1, 1, :3]) == pictures.BLOCKS[1]
+
+
+def test_a_costly_encoder_sees_fewer_images_on_a_cpu() -> None:
+    small = ViT(patch=(8, 8), width=32, depth=2, heads=2).build(Signal(3, (32, 32)))
+    with torch.device("meta"):
+        huge = ViT(patch=(14, 14), width=1280, depth=32, heads=16).build(Signal(3, (224, 224)))
+    assert affordable(small, 600, "cpu") == 600
+    assert 24 <= affordable(huge, 600, "cpu") < 100
+    assert affordable(huge, 600, "cuda") == 600
 
 
 def test_attention_is_clear_where_it_is_highest() -> None:

@@ -37,7 +37,7 @@ class Config:
     """`l2` are the candidates; one value is taken as it is. `iterations` bounds L-BFGS."""
 
     solver: Solver = "auto"
-    l2: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     iterations: int = 100
     pool: Pool = "mean"
 
@@ -133,7 +133,7 @@ def _lbfgs(train: Features, start: Linear, l2: tuple[float, ...], iterations: in
         scale = (power / 4 + strength).sqrt()
         basis, free = axes / scale, ((axes * scale).T @ weight).requires_grad_()
         search = torch.optim.LBFGS(
-            [free, bias], max_iter=iterations, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+            [free, bias], max_iter=iterations, tolerance_grad=1e-4, tolerance_change=1e-6, line_search_fn="strong_wolfe"
         )
 
         def closure(

@@ -149,10 +149,11 @@ def initialize(module: nn.Module) -> None:
 class ViT:
     """A transformer encoder: `patch` has one length per axis of the signal; `heads` divides `width`.
 
+    A training replaces `patch` None (auto) by one that suits the size of its data.
     `positions` orders the features of the sin-cos table: "column-row" as in I-JEPA, "row-column" as in V-JEPA.
     """
 
-    patch: Size = (16, 16)
+    patch: Size | None = None
     width: int = 192
     depth: int = 12
     heads: int = 3
@@ -160,7 +161,8 @@ class ViT:
     positions: Order = "column-row"
 
     def __post_init__(self) -> None:
-        check_patch(self.patch)
+        if self.patch is not None:
+            check_patch(self.patch)
         check_heads(self.width, self.heads)
 
     def build(self, signal: Signal) -> "ViTEncoder":
@@ -173,6 +175,8 @@ class ViTEncoder(Encoder):
 
     def __init__(self, cfg: ViT, signal: Signal) -> None:
         super().__init__()
+        if cfg.patch is None:
+            raise ValueError("the patch is auto, which only a training resolves; give one, e.g. patch=(16, 16)")
         self.dim, self.patch, self.positions = cfg.width, tuple(cfg.patch), cfg.positions
         self.grid = grid_of(signal.size, self.patch)
         shares(len(self.grid), self.dim, self.positions)
@@ -199,10 +203,10 @@ class ViTEncoder(Encoder):
 
 
 SIZES = {
-    "tiny": ViT(),
-    "small": ViT(width=384, heads=6),
-    "base": ViT(width=768, heads=12),
-    "large": ViT(width=1024, depth=24, heads=16),
+    "tiny": ViT(patch=(16, 16)),
+    "small": ViT(patch=(16, 16), width=384, heads=6),
+    "base": ViT(patch=(16, 16), width=768, heads=12),
+    "large": ViT(patch=(16, 16), width=1024, depth=24, heads=16),
     "huge": ViT(patch=(14, 14), width=1280, depth=32, heads=16),
 }
 

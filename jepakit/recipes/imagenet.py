@@ -39,5 +39,5 @@ def _published(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup
         ),
         data=images.Config(size=(224, 224), augment=Augment(crop=(0.3, 1.0))),
         optim=Optim(1e-3, start, 1e-6, warmup / epochs, 0.04, 0.4),
-        length=Length(steps=epochs * STEPS_PER_EPOCH, epochs=epochs, batch=BATCH),
+        length=Length(steps=epochs * STEPS_PER_EPOCH, epochs=float(epochs), batch=BATCH),
     )

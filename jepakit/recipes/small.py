@@ -23,7 +23,7 @@ def demo() -> Run:
         ),
         data=synthetic.Config(path="digits_on_photos", count=8000, size=(32, 32), split="train"),
         optim=Optim(lr=1e-3, weight_decay=0.04, final_weight_decay=0.04),
-        length=Length(epochs=20, batch=128),
+        length=Length(epochs=20.0, batch=128),
     )
 
 
@@ -38,5 +38,5 @@ def cifar10_ijepa() -> Run:
         ),
         data=images.Config(size=(32, 32), augment=Augment(crop=(0.3, 1.0), flip=0.5)),
         optim=Optim(lr=1e-3, weight_decay=0.04, final_weight_decay=0.04),
-        length=Length(epochs=40, batch=128),
+        length=Length(epochs=40.0, batch=128),
     )

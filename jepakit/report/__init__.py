@@ -31,5 +31,7 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     each = max(2, min(images, MAP_IMAGES // len(runs)))
     galleries = [gallery(look(run, each, device)) for run in runs]
     target = Path(out) if out else (runs[0] if len(runs) == 1 else runs[0].resolve().parent) / "report.html"
-    write_text(target, render(records, galleries, version("jepakit")))
+    html = render(records, galleries, version("jepakit"))
+    # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.
+    write_text(target, html.encode("utf-8", "replace").decode())
     return target

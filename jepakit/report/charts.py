@@ -42,10 +42,15 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Round values inside the range, about five."""
-        if not self.log:
-            step = nice((self.high - self.low) / 4.5)
-            first = math.ceil(self.low / step - 1e-9)
-            return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        marks = self._powers() if self.log else []
+        if len(marks) > 1:
+            return marks
+        # Also where a logarithmic axis is too short to hold two powers.
+        step = nice((self.high - self.low) / 4.5)
+        first = math.ceil(self.low / step - 1e-9)
+        return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+    def _powers(self) -> list[float]:
         low, high = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         every = max(1, (high - low) // 5)
         marks = [10.0**k * m for k in range(low, high + 1, every) for m in ((1, 2, 5) if high - low < 3 else (1,))]

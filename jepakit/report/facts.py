@@ -3,6 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from ..collapse import Verdict
+from ..collapse import verdict as judge
 from .charts import short
 from .records import Record, dig
 
@@ -12,7 +16,6 @@ NUMBERS = (
     ("Normalised loss", ("metrics", "normalized_loss")),
     ("Std ratio", ("metrics", "std_ratio_target")),
     ("Rank", ("metrics", "rank_target")),
-    ("Samples / s", ("metrics", "throughput")),
 )
 
 
@@ -27,7 +30,22 @@ def facts(record: Record) -> dict[str, str]:
         "Steps": f"{record.steps:,}",
         "Time": duration(number(record.summary.get("seconds")) or record.last("time")),
         **{label: UNKNOWN if value is None else short(value) for label, value in last.items()},
+        "Samples / s": pace(record),
     }
+
+
+def pace(record: Record) -> str:
+    """The median throughput: single rows carry the cost of a checkpoint or a probe."""
+    _, y = record.column("metrics", "throughput")
+    return short(float(np.median(y))) if len(y) else UNKNOWN
+
+
+def verdict(record: Record) -> Verdict:
+    """The final verdict of the run; of one that left no summary, the verdict on the rows it has logged so far."""
+    if record.summary.get("verdict"):
+        return Verdict(*(str(record.summary.get(key) or "") for key in ("verdict", "reason", "advice")))  # type: ignore[arg-type]
+    measured = [m for row in record.rows if "rank_target" in (m := row.get("metrics") or {})]
+    return judge([{k: float(v) for k, v in m.items() if isinstance(v, (int, float))} for m in measured])
 
 
 def duration(seconds: float | None) -> str:
@@ -45,7 +63,7 @@ def comparison(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any
     flat = [flatten(r.settings) for r in records]
     keys = sorted({k for f in flat for k in f if any(g.get(k) != f.get(k) for g in flat)})
     rows = [(label, [t[label] for t in told]) for label in told[0]]
-    rows = [("Verdict", [r.verdict for r in records]), *rows, *_scores(records)]
+    rows = [("Verdict", [verdict(r).name for r in records]), *rows, *_scores(records)]
     return {"names": names, "rows": rows, "settings": [(k, [str(f.get(k, UNKNOWN)) for f in flat]) for k in keys]}
 
 

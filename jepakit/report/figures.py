@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from ..collapse import FULL
 from . import charts
 from .charts import Line, chart, short
 from .records import Array, Record, dig
@@ -54,7 +55,7 @@ CURVES = (
         "Spread of the features per dimension, relative to step 0. Below 1 % every image gets the same vector: full "
         "collapse. It cannot see features that keep their spread along a few directions only; the rank does.",
         log=True,
-        marks=((0.01, "full collapse"),),
+        marks=((FULL, "full collapse"),),
     ),
     Curve(
         "Effective rank",
@@ -64,9 +65,28 @@ CURVES = (
         "runs with the same width and the same number of panel samples; blind to scale, so read it with the std ratio.",
     ),
     Curve(
+        "Effective rank of patches",
+        (("target", ("metrics", "patch_rank_target")), ("context", ("metrics", "patch_rank_context"))),
+        "The same over single patches instead of whole images: it may hold up while the images' own rank falls, when "
+        "patches differ by their position only.",
+    ),
+    Curve(
+        "Position share",
+        (("target", ("metrics", "position_share_target")), ("context", ("metrics", "position_share_context"))),
+        "How much of the patches' variance their place in the image explains. Near 1 the representation says where a "
+        "patch is and nothing about what it shows.",
+        marks=((1.0, "position only"),),
+    ),
+    Curve(
         "Learning rate",
         (("", ("lr",)),),
         "The schedule as it was applied: a peak after warm-up, then the decay to its final value.",
+    ),
+    Curve(
+        "Gradient norm",
+        (("", ("metrics", "grad_norm")),),
+        "Before clipping. Growing spikes ask for a lower learning rate or for clipping; near 0 nothing is learnt.",
+        log=True,
     ),
     Curve(
         "Throughput",
@@ -121,7 +141,7 @@ def tell(line: Line) -> str:
 
 def spectrum(record: Record, side: str) -> Figure | None:
     """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to SPECTRA steps."""
-    found = [(row.get("step", 0), dig(row, ("spectrum", side))) for row in record.rows]
+    found = [(row.get("step", 0), dig(row, ("metrics", "spectrum", side))) for row in record.rows]
     found = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
     if not found:
         return None

@@ -1,5 +1,7 @@
 """From what was seen of a run to its figures, section by section."""
 
+from math import prod
+
 import numpy as np
 
 from . import atlas, figures, pictures
@@ -37,7 +39,7 @@ def _masks(drawn: Drawn, seen: Look) -> list[Figure]:
 def _dense(samples: Samples, seen: Look, found: dict[str, tuple[Figure, ...]], notes: dict[str, str]) -> None:
     """Figures that need one token per patch of a two-dimensional grid."""
     count = len(samples.images)
-    if len(seen.grid) != 2 or samples.tokens.shape[1] != np.prod(seen.grid) or samples.tokens.shape[1] == 1:
+    if len(seen.grid) != 2 or samples.tokens.shape[1] != prod(seen.grid) or samples.tokens.shape[1] == 1:
         notes["patches"] = notes["attention"] = "The encoder gives no token per patch, so there is no map to draw."
         return
     grid, names = (seen.grid[0], seen.grid[1]), samples.names[:count]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ SIDE = 224
 SHOWN = 8
 BATCH = 16
 MASK_STEPS = 64
+# Multiplications that the pictures may cost on a CPU, a minute or two: 590 images for a ViT-B/16, 60 for a ViT-H/14.
+BUDGET = 1e13
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +84,16 @@ def look(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
     masks = draw(loaded.run.method, grid, loaded.run.seed)
     if not masks:
         notes["masks"] = "This method draws no masks."
-    samples = _samples(loaded.run.data, method, images, device, notes)
+    samples = _samples(loaded.run.data, method, affordable(encoder, images, device), device, notes)
     return Look(grid, samples, masks, notes)
+
+
+def affordable(encoder: Encoder | None, images: int, device: torch.device | str) -> int:
+    """How many of `images` are encoded: all, or on a CPU no more than BUDGET allows, but at least a screenful."""
+    if encoder is None or torch.device(device).type != "cpu":
+        return images
+    each = sum(p.numel() for p in encoder.parameters()) * prod(encoder.grid)
+    return min(images, max(3 * SHOWN, int(BUDGET / max(each, 1))))
 
 
 def _samples(
@@ -112,7 +123,7 @@ def draw(cfg: object, grid: Grid, seed: int) -> tuple[Drawn, ...]:
     out = []
     for i, masker in enumerate(maskers):
         drawn = [masker(grid, BATCH, Rng(seed, step).fork("masks", i)) for step in range(MASK_STEPS)]
-        cells = np.concatenate([mark(m, int(np.prod(grid))) for m in drawn])
+        cells = np.concatenate([mark(m, prod(grid)) for m in drawn])
         context, target = (flat((cells == 1).mean(0), grid), flat((cells > 1).mean(0), grid))
         name = type(masker).__name__ + (f" {i}" if len(maskers) > 1 else "")
         out.append(Drawn(name, context, target, len(cells), cells[::BATCH][:SHOWN]))

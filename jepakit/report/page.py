@@ -1,5 +1,6 @@
 """The page: a pure function from records and what was seen of their data to one self-contained HTML text."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import figures, probes
-from .facts import UNKNOWN, comparison, facts, flatten
+from .facts import UNKNOWN, comparison, facts, flatten, verdict
 from .figures import Figure
 from .records import Record, unique_names
 
@@ -21,7 +22,7 @@ TONES = {
     "full": "bad",
     "exploding": "bad",
 }
-UNFINISHED = "The run left no summary with its reason and advice: it has not finished, or was stopped."
+UNFINISHED = "the run left no summary.json: it has not finished, or was stopped"
 NOTHING = Markup("")
 PICTURES = (
     ("masks", "Masks", "What the encoder sees and what the predictor must tell."),
@@ -84,15 +85,22 @@ def _template(name: str, **values: Any) -> str:
 
 def _head(record: Record, name: str) -> dict[str, Any]:
     """The headline of one run: the verdict with its reason and advice, and the facts beside it."""
-    own = [str(record.summary[key]).rstrip(".") + "." for key in ("reason", "advice") if record.summary.get(key)]
-    tone = TONES.get(record.verdict, "none")
+    found = verdict(record)
+    said = [found.reason, found.advice and f"To do: {found.advice}", "" if record.summary else UNFINISHED]
+    sentences = [text[0].upper() + text[1:].rstrip(".") + "." for text in said if text]
     return {
         "name": name,
-        "verdict": record.verdict,
-        "tone": tone,
-        "advice": " ".join(own) or UNFINISHED,
+        "verdict": found.name,
+        "tone": TONES.get(found.name, "none"),
+        "advice": _flags(" ".join(sentences)),
         "facts": facts(record),
     }
+
+
+def _flags(text: str) -> Markup:
+    """Text whose --flags stay in one piece."""
+    parts = re.split(r"(--[\w.]+\w)", text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if p.startswith("--") else p for p in parts)
 
 
 def _probes(records: Sequence[Record], names: Sequence[str]) -> Section:
@@ -154,7 +162,7 @@ def _environment(records: Sequence[Record], names: Sequence[str]) -> Section:
     keys = list(dict.fromkeys(k for f in flat for k in f))
     if not keys:
         return Section("environment", "Environment", notes=("No environment.json was found.",))
-    rows = [(key, [f.get(key, UNKNOWN) for f in flat]) for key in keys]
+    rows = [(key, [UNKNOWN if f.get(key) is None else f[key] for f in flat]) for key in keys]
     table = Markup(_template("environment.html.j2", rows=rows, names=names))
     return Section("environment", "Environment", "Where it was trained.", body=table)
 

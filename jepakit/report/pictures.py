@@ -125,11 +125,11 @@ def attention_maps(images: Sequence[Array], attention: Array, grid: tuple[int, i
     for image, weights, name in zip(images, attention, names, strict=True):
         ratio = float(weights.max() * weights.size / max(float(weights.sum()), 1e-30))
         layer = attention_layer(weights.reshape(grid))
-        tiles.append((over(image, layer, f"attention over {name}"), f"{name} (peak {ratio:.1f}x even)"))
+        tiles.append((over(image, layer, f"attention over {name}"), f"peak {ratio:.2f}x even · {name}"))
     caption = (
         "The attention each patch receives in the last block, averaged over heads and over the patches that read. "
-        "Bright is read most, scaled per image; the peak is relative to even attention. It shows where "
-        "information is taken from, not what is done with it."
+        "Bright is read most, scaled per image: where the peak is barely above even attention, the picture enlarges "
+        "next to nothing. It shows where information is taken from, not what is done with it."
     )
     return Figure("Attention of the last block", strip(tiles), caption, wide=True)
 

@@ -29,12 +29,6 @@ class Record:
     notes: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> str:
-        """The final verdict of the collapse panel, "unknown" where the run left none."""
-        seen = [m["verdict"] for row in self.rows if (m := row.get("metrics", {})).get("verdict")]
-        return str(self.summary.get("verdict") or (seen[-1] if seen else "unknown"))
-
-    @property
     def steps(self) -> int:
         """Optimiser steps done."""
         return int(self.summary.get("steps") or (self.rows[-1].get("step", 0) if self.rows else 0))
