@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+COMMANDS = ("train", "probe", "embed", "report", "check-data", "list", "doctor")
 SETTINGS = "Any setting can be given as --SECTION.KEY VALUE, as in --optim.lr 1e-3; --print-config shows them all."
 
 
@@ -110,6 +111,16 @@ def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             value = rest.pop(0)
         settings[name] = value
     return words, settings
+
+
+def check_command(words: Sequence[str]) -> None:
+    """Exit with the nearest name where the first word is no command."""
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(words[0], COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        fail(f"No command {words[0]!r}.{hint} Available: {', '.join(COMMANDS)}", 2)
 
 
 def _unknown_option(word: str) -> str:
@@ -217,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words, settings = split_settings(sys.argv[1:] if argv is None else argv)
     root = parser()
+    check_command(words)
     a, unknown = root.parse_known_args(words)
     if unknown:
         fail(_unknown_option(unknown[0]), 2)

@@ -234,6 +234,16 @@ def test_lbfgs_finds_scikit_learns_optimum() -> None:
     assert (ours.predict(test.x) == want).mean() > 0.985
 
 
+def test_fewer_samples_than_features_lose_nothing_of_the_optimum() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    train, l2 = clusters(50, dim=80), 1e-2
+    (ours,) = linear.fit(train, "lbfgs", (l2,), 200, 4)
+    scaled = ours.standard(torch.from_numpy(train.x)).numpy()
+    theirs = LogisticRegression(C=1 / (len(train) * l2), tol=1e-8, max_iter=1000).fit(scaled, train.y)
+    np.testing.assert_allclose(ours.weight.numpy().T, theirs.coef_, atol=2e-3)
+
+
 def test_ridge_finds_scikit_learns_optimum() -> None:
     from sklearn.linear_model import Ridge
 

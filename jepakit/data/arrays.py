@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..types import Size
 from .augment import Augment
-from .base import Corrupt, Split, encode_labels, existing, select, spread
+from .base import Corrupt, Split, encode_labels, existing, select, spread, unit
 from .box import Ask, Box
 from .decode import cut, cut_all, scaled
 
@@ -89,8 +89,7 @@ class Arrays:
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The picture as float32."""
-        x = self._rows(self.rows[i : i + 1])[0]
-        return x.float().div_(255) if x.dtype == torch.uint8 else x
+        return unit(self._rows(self.rows[i : i + 1])[0])
 
     def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
         """The pictures asked for."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
@@ -105,6 +106,14 @@ class Batched(Protocol):
     ) -> Shaped[Tensor, "b c h w"]:
         """Box b of item ids[b], resized to `size`: uint8 for 8-bit items, else float32."""
         ...
+
+
+def unit(x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """uint8 as float32 in [0, 1]; anything else as it is."""
+    if x.dtype != torch.uint8:
+        return x
+    # numpy divides in one pass and asks for huge pages, which torch's two passes over a fresh batch do not.
+    return torch.from_numpy(np.divide(x.numpy(), np.float32(255), dtype=np.float32))
 
 
 class Names(Sequence[str]):

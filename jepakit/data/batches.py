@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import default_collate
 
 from ..types import Batch, Rng, Signal, Size
 from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre, photometric, place
-from .base import Batched, Corrupt, Dataset, Unreadable, uniform
+from .base import Batched, Corrupt, Dataset, Unreadable, uniform, unit
 from .box import Ask, Box
 
 
@@ -61,7 +62,7 @@ class TrainBatches(TorchDataset[Packed]):
 
     def unpack(self, packed: Packed) -> Batch:
         """A batch of float samples."""
-        x, *rest = (_float(picture) for picture in packed.pictures)
+        x, *rest = (unit(picture) for picture in packed.pictures)
         views = []
         for group in self.augment.views:
             part, rest = rest[: group.count], rest[group.count :]
@@ -134,7 +135,7 @@ class TrainBatches(TorchDataset[Packed]):
         changed = []
         for picture, x in zip(pictures, packed.pictures, strict=True):
             u = uniform(rng.fork("photometric", picture.stream), packed.id.numpy(), PHOTO_DRAWS)
-            y = photometric(_float(x), u, self.augment)
+            y = photometric(unit(x), u, self.augment)
             changed.append(y.mul_(255).round_().to(torch.uint8) if x.dtype == torch.uint8 else y)
         return packed._replace(pictures=changed)
 
@@ -171,7 +172,7 @@ class OrderedBatches(TorchDataset[Packed]):
 
     def unpack(self, packed: Packed) -> Batch:
         """A batch of float samples."""
-        return Batch(x=_float(packed.pictures[0]), label=packed.label if self.dataset.classes else None, id=packed.id)
+        return Batch(x=unit(packed.pictures[0]), label=packed.label if self.dataset.classes else None, id=packed.id)
 
 
 @lru_cache(maxsize=2)
@@ -198,8 +199,5 @@ def _stack(rows: list[list[Tensor]]) -> list[Shaped[Tensor, "b c _ _"]]:
     """One tensor per picture; 8-bit items become float only where others are not 8-bit."""
     columns = list(zip(*rows, strict=True))
     same = [all(x.dtype == torch.uint8 for x in column) for column in columns]
-    return [torch.stack(c if keep else tuple(map(_float, c))) for c, keep in zip(columns, same, strict=True)]
-
-
-def _float(x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
+    # The DataLoader's own function stacks straight into shared memory when it runs in a worker.
+    return [default_collate(c if keep else [unit(x) for x in c]) for c, keep in zip(columns, same, strict=True)]

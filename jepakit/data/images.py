@@ -14,7 +14,7 @@ from torch import Tensor
 from ..types import Size
 from . import decode
 from .augment import Augment
-from .base import Corrupt, Split, Unreadable, existing, select, spread
+from .base import Corrupt, Split, Unreadable, existing, select, spread, unit
 from .box import Ask
 from .folder import open_folder, open_manifest, read_csv
 from .store import Store
@@ -80,8 +80,7 @@ class Images:
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The picture at its own size. Raises Unreadable."""
-        x = decode.raw(self.bytes(i), self.name(i), self.channels)
-        return x.float().div_(255) if not x.is_floating_point() else x
+        return unit(decode.raw(self.bytes(i), self.name(i), self.channels))
 
     def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
         """The pictures asked for, from one decoding. Raises Unreadable."""
