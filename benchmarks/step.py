@@ -191,7 +191,7 @@ def flops(step: Step) -> float:
 def result(steps: dict[str, Step], rounds: int, threads: int, cpu_time: bool) -> dict[str, Any]:
     operations = {name: flops(steps[name]) for name in ("plain fp32", "ours fp32")}
     seconds, losses = measure(steps, rounds, time.process_time if cpu_time else time.perf_counter)
-    fused = min(
+    best = min(
         ("plain bf16, plain attention", "plain bf16, fused attention"), key=lambda n: statistics.median(seconds[n])
     )
     return {
@@ -208,9 +208,9 @@ def result(steps: dict[str, Step], rounds: int, threads: int, cpu_time: bool) ->
         "ratios": {
             "fp32 against fp32": ratio(seconds["plain fp32"], seconds["ours fp32"]),
             "bf16 against fp32": ratio(seconds["plain fp32"], seconds["ours bf16"]),
-            "bf16 against bf16": ratio(seconds[fused], seconds["ours bf16"]),
+            "bf16 against bf16": ratio(seconds[best], seconds["ours bf16"]),
         },
-        "best bf16 kernel of the plain step": fused.split(", ")[1],
+        "best bf16 kernel of the plain step": best.split(", ")[1],
         "gflop": {name: round(count / 1e9, 1) for name, count in operations.items()},
         "operations, ours / plain": round(operations["ours fp32"] / operations["plain fp32"], 3),
         "losses": losses,

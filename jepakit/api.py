@@ -1,80 +1,43 @@
 """What a user calls, from Python or from the command line: train, load, embed, probe, report, check_data."""
 
-import dataclasses
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from . import checkpoint, config, distributed, evals, methods, prepare, recipes, session, training
+from . import checkpoint, config, distributed, prepare, session, training
 from .config import Run
-from .data import KINDS, read_image, reading
-from .embed import Embedded, check_out
-from .embed import embed as write_rows
+from .data import read_image, reading
+from .embedding import Embedded, check_out
+from .embedding import embed as write_rows
 from .evals.runs import probe_run
 from .methods.base import Method, Weights
 from .progress import Silent, Watch
+from .request import PathLike, Request, settings
+from .show import describe, describe_probes, names
 
-PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A training as it was asked for: a recipe (or method, or YAML file) and what changes it, strongest last."""
-
-    recipe: str | None = None
-    data: PathLike | None = None
-    out: PathLike | None = None
-    config: PathLike | None = None
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    resume: Literal[False, True, "auto"] = False
-    allow_change: Sequence[str] = ()
-    overwrite: bool = False
-    init: PathLike | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        if self.out is None and self.recipe is None:
-            raise ValueError(
-                "say what to train, as in `jepa train ijepa --data photos`; `jepa list` shows what there is"
-            )
-        return Path(self.out) if self.out is not None else Path("runs") / Path(self.recipe or "").stem
-
-
-def settings(request: Request) -> Run:
-    """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
-    wanted = base(request)
-    if request.data is not None:
-        wanted = dataclasses.replace(wanted, data=reading(wanted.data, str(request.data)))
-    if request.config is not None:
-        wanted = config.apply(wanted, config.read_yaml(Path(request.config)))
-    run: Run = config.apply(wanted, config.flags_to_changes(request.flags))
-    for kind in run.evals.kinds:
-        evals.load(kind)
-    return run
-
-
-def base(request: Request) -> Run:
-    """The Run of the recipe, the method, the YAML file or, when resuming without any of them, the run folder."""
-    name = request.recipe
-    if name is None:
-        stored = request.folder / "config.yaml"
-        if not (request.resume and stored.is_file()):
-            raise ValueError("say what to train: a recipe, a method or a settings file (`jepa list` shows them)")
-        return config.from_yaml(stored)
-    if name.endswith((".yaml", ".yml")):
-        return config.from_yaml(Path(name))
-    if name in recipes.table():
-        return recipes.load(name)
-    if name in methods.table():
-        return Run(method=methods.load(name).Config(), data=KINDS["images"]())
-    raise ValueError(config.no_such("recipe or method", name, [*recipes.table(), *methods.table()]))
+__all__ = [
+    "Model",
+    "Request",
+    "check_data",
+    "describe",
+    "describe_probes",
+    "doctor",
+    "dry_run",
+    "embed",
+    "load",
+    "names",
+    "probe",
+    "report",
+    "run",
+    "settings",
+    "settings_text",
+    "train",
+]
 
 
 def settings_text(request: Request) -> str:
@@ -279,53 +242,8 @@ def _cell(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def names() -> list[tuple[str, str]]:
-    """What a command may name, as rows."""
-    from .masks import MASKERS
-    from .nn import ENCODERS
-
-    tables: dict[str, Iterable[str]] = {
-        "methods": methods.table(),
-        "recipes": recipes.table(),
-        "encoders": ENCODERS,
-        "masks": MASKERS,
-        "data": KINDS,
-        "probes": evals.table(),
-    }
-    return [(noun, ", ".join(table)) for noun, table in tables.items()]
-
-
 def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:
     """What is installed, what this machine can do, and how fast `data` is read beside a training step, as rows."""
     from .doctor import diagnose
 
     return diagnose(None if data is None else os.fspath(data))
-
-
-def describe(done: Mapping[str, Any]) -> str:
-    """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
-    summary = done["summary"]
-    if not summary:
-        return ""
-    lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
-    lines.append(f"verdict: {summary['verdict']} ({summary['reason']}). {summary['advice']}")
-    if summary["skipped"]:
-        lines.append(f"skipped {len(summary['skipped'])} unreadable items, listed in summary.json")
-    if done["probes"]:
-        lines.append(describe_probes(done["probes"]))
-    if done["page"]:
-        lines.append(f"report: {done['page']}")
-    return "\n".join(lines)
-
-
-def describe_probes(paths: Sequence[Path]) -> str:
-    """Probe results as a table: this encoder with its interval, the untrained encoder, the raw input."""
-    rows = [["probe", "trained", "95 % interval", "untrained", "raw input", "test samples"]]
-    for path in paths:
-        result = json.loads(path.read_text())
-        value, low, high, fresh, raw = (
-            f"{100 * result[k]:.1f} %" for k in ("value", "low", "high", "random_init", "raw")
-        )
-        rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

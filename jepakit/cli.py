@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from .names import did_you_mean, no_such
+
 COMMANDS = ("train", "probe", "embed", "report", "check-data", "list", "doctor")
 SETTINGS = "Any setting can be given as --SECTION.KEY VALUE, as in --optim.lr 1e-3; --print-config shows them all."
 
@@ -116,22 +118,15 @@ def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def check_command(words: Sequence[str]) -> None:
     """Exit with the nearest name where the first word is no command."""
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(words[0], COMMANDS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        fail(f"No command {words[0]!r}.{hint} Available: {', '.join(COMMANDS)}", 2)
+        fail(no_such("command", words[0], COMMANDS), 2)
 
 
 def _unknown_option(word: str) -> str:
-    from difflib import get_close_matches
-
     known = ["--data", "--out", "--config", "--seed", "--steps", "--resume", "--allow-change", "--overwrite", "--init"]
     known += ["--dry-run", "--print-config", "--debug"]
     if not word.startswith("--"):
         return f"unexpected {word!r}; a command takes one RECIPE, and settings as --section.key VALUE"
-    near = get_close_matches(word, known, n=1)
-    return f"No option {word}.{f' Did you mean {near[0]}?' if near else ''} Settings are written --section.key VALUE"
+    return f"No option {word}.{did_you_mean(word, known)} Settings are written --section.key VALUE"
 
 
 def train(a: argparse.Namespace) -> None:

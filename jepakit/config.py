@@ -7,9 +7,8 @@ says is ever imported or called, and every mistake is one sentence that names th
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, get_type_hints, runtime_checkable
 
@@ -19,6 +18,7 @@ from . import methods
 from .data import KINDS, Dataset
 from .data.base import Settings
 from .masks import MASKERS, Masker
+from .names import did_you_mean, no_such
 from .nn import ENCODERS
 from .nn.encoder import EncoderConfig
 from .optim import Optim
@@ -207,11 +207,10 @@ def _unknown(value: Any, key: str, path: str) -> str:
     if key in ("class_path", "init_args"):
         return f"{where} is refused: a config names things from jepakit's own tables and runs no code; use name"
     known = [f.name for f in dataclasses.fields(value)]
-    near = get_close_matches(key, known, n=1)
+    near = did_you_mean(key, known, prefix=f"{path}.".lstrip("."))
     if not near and (owners := [name for name in methods.table() if path == "method" and _has(name, key)]):
         return f"{where} is a setting of {', '.join(owners)}, not of {methods.name_of(value)}"
-    hint = f" Did you mean {f'{path}.{near[0]}'.lstrip('.')}?" if near else ""
-    return f"No setting {where}.{hint} Available: {', '.join(known)}"
+    return f"No setting {where}.{near} Available: {', '.join(known)}"
 
 
 def _has(method: str, key: str) -> bool:
@@ -220,13 +219,6 @@ def _has(method: str, key: str) -> bool:
 
 def _keys(value: Any) -> str:
     return ", ".join(f.name for f in dataclasses.fields(value))
-
-
-def no_such(noun: str, name: str, names: Iterable[str]) -> str:
-    """The sentence for a name that a table does not hold."""
-    names = list(names)
-    near = get_close_matches(name, names, n=1)
-    return f"No {noun} {name!r}.{f' Did you mean {near[0]!r}?' if near else ''} Available: {', '.join(names)}"
 
 
 def flags_to_changes(flags: Mapping[str, Any]) -> dict[str, Any]:

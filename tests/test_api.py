@@ -14,6 +14,12 @@ from PIL import Image
 import jepakit as jk
 
 
+ENCODE = """
+import sys, torch, jepakit as jk
+torch.save(jk.load(sys.argv[1]).encode(sys.argv[2]).mean(1)[0], sys.argv[3])
+"""
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Two classes of 40 pictures of unequal sizes, as JPEG and PNG."""
@@ -46,8 +52,7 @@ def test_embed_encode_and_another_process_agree_on_one_file(run, photos, tmp_pat
     row = next(i for i, line in enumerate(ids) if str(first.relative_to(photos)) in line) - 1
     embedded = torch.from_numpy(np.load(tmp_path / "all.npy")[row])
     here = jk.load(run).encode(first).mean(1)[0]
-    code = "import sys, torch, jepakit as jk; torch.save(jk.load(sys.argv[1]).encode(sys.argv[2]).mean(1)[0], sys.argv[3])"
-    subprocess.run([sys.executable, "-c", code, run, first, tmp_path / "there.pt"], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", ENCODE, run, first, tmp_path / "there.pt"], check=True, timeout=120)
     there = torch.load(tmp_path / "there.pt", weights_only=True)
     torch.testing.assert_close(embedded, here, atol=1e-5, rtol=1e-5)
     assert torch.equal(here, there)
@@ -56,7 +61,7 @@ def test_embed_encode_and_another_process_agree_on_one_file(run, photos, tmp_pat
 def test_training_with_labels_leaves_probes_beside_both_baselines_and_a_page(run):
     for kind in ("knn", "linear"):
         result = json.loads((run / "evals" / f"{kind}.json").read_text())
-        assert {"metric", "value", "low", "high", "random_init", "raw", "n_train", "n_test", "per_class"} <= result.keys()
+        assert {"metric", "value", "low", "high", "random_init", "raw", "data", "weights", "per_class"} <= result.keys()
         assert (result["n_train"], result["n_test"], result["step"]) == (64, 16, 8)
     assert (run / "report.html").stat().st_size > 10_000
 

@@ -7,7 +7,8 @@ from jepakit import data
 from jepakit.data import arrays, images, loader, synthetic
 from jepakit.data.augment import Augment, Views
 from jepakit.data.base import uniform
-from jepakit.data.batches import order
+from jepakit.data.batches import TrainBatches, order
+from jepakit.data.held import hold
 from jepakit.types import Rng
 
 PHOTO = Augment(
@@ -117,7 +118,7 @@ def test_fail_stops_at_the_first_broken_image_and_names_it(folder):
     (folder / "07.jpg").write_bytes(b"broken")
     strict = images.Config(str(folder), size=(16, 16), corrupt="fail")
     for workers in (0, 2):
-        with pytest.raises(ValueError, match=r"07\.jpg.*data\.corrupt=skip"):
+        with pytest.raises(ValueError, match=r"^cannot read 07\.jpg.*data\.corrupt=skip$"):
             list(loader.batches(source[0], strict, source[2], seed=0, batch=11, start=0, stop=1, workers=workers))
     with pytest.raises(ValueError, match=r"07\.jpg"):
         list(loader.stream(source[0], source[2], batch=4, corrupt="fail"))
@@ -174,10 +175,26 @@ def test_arrays_and_files_of_the_same_pictures_give_nearly_the_same_crops(tmp_pa
     for i in range(12):
         Image.fromarray((dataset.raw(i) * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i:02d}.png")
     files = images.Config(str(tmp_path), size=(32, 32)).open()
-    a, b = (next(loader.batches(d, cfg, signal, seed=0, batch=12, start=0, stop=1)) for d in (dataset, files))
+    a, b = (TrainBatches(d, cfg.augment, "skip", signal, 0, 12, 0, 12) for d in (dataset, files))
+    a, b = a.unpack(a[0]), b.unpack(b[0])
     assert torch.equal(a.id, b.id)
     # Pillow lets the pixels beside a box reach its outermost row.
     assert (a.x - b.x)[..., 3:-3, 3:-3].abs().max() <= 2.5 / 255
+
+
+def test_small_images_of_one_size_are_held_as_they_are_and_one_broken_file_changes_that(tmp_path):
+    dataset, cfg, signal = opened(synthetic.Config("shapes", count=12, size=(32, 32)))
+    for i in range(12):
+        Image.fromarray((dataset.raw(i) * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i:02d}.png")
+    files = images.Config(str(tmp_path)).open()
+    held = hold(files)
+    assert isinstance(held, arrays.Arrays)
+    assert all(torch.equal(held.raw(i), files.raw(i)) for i in range(12))
+    (tmp_path / "03.png").write_bytes(b"broken")
+    assert hold(files) is files
+    it = loader.batches(files, cfg, signal, seed=0, batch=12, start=0, stop=1)
+    assert 3 not in next(it).id
+    assert list(it.skipped) == ["03.png"]
 
 
 def test_8_and_16_bit_images_mix_in_one_batch(tmp_path):

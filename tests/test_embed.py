@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jepakit.data.base import Ask, Unreadable
-from jepakit.embed import embed, table
+from jepakit.embedding import embed, table
 from jepakit.types import Signal
 
 SUFFIXES = (".parquet", ".npy", ".csv")

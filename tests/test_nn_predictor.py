@@ -111,5 +111,5 @@ def test_the_grid_of_another_input_size_moves_the_positions():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused_with_some_that_do():
-    with pytest.raises(ValueError, match="heads 5 does not divide width 384; use e.g. 4 or 6 heads"):
+    with pytest.raises(ValueError, match=r"heads 5 does not divide width 384; use e\.g\. 4 or 6 heads"):
         Predictor(heads=5)

@@ -200,4 +200,4 @@ def _stack(rows: list[list[Tensor]]) -> list[Shaped[Tensor, "b c _ _"]]:
     columns = list(zip(*rows, strict=True))
     same = [all(x.dtype == torch.uint8 for x in column) for column in columns]
     # The DataLoader's own function stacks straight into shared memory when it runs in a worker.
-    return [default_collate(c if keep else [unit(x) for x in c]) for c, keep in zip(columns, same, strict=True)]
+    return [default_collate(list(c) if keep else [unit(x) for x in c]) for c, keep in zip(columns, same, strict=True)]

@@ -80,7 +80,11 @@ class Images:
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The picture at its own size. Raises Unreadable."""
-        return unit(decode.raw(self.bytes(i), self.name(i), self.channels))
+        return unit(self.pixels(i))
+
+    def pixels(self, i: int) -> Shaped[Tensor, "c h w"]:
+        """The same, uint8 for 8-bit images. Raises Unreadable."""
+        return decode.raw(self.bytes(i), self.name(i), self.channels)
 
     def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
         """The pictures asked for, from one decoding. Raises Unreadable."""

@@ -7,6 +7,7 @@ process borders as uint8 and become float in the caller's process.
 import signal as signals
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ..types import Batch, Signal
 from .base import Corrupt, Dataset, Settings
 from .batches import OrderedBatches, Packed, TrainBatches
+from .held import hold
 
 Item = TypeVar("Item")
 
@@ -26,11 +28,13 @@ class Batches(Iterator[Batch]):
     def __init__(self, source: "TrainBatches | OrderedBatches", start: int, stop: int, workers: int) -> None:
         self.skipped: dict[str, str] = {}
         self._source = source
-        self._packed: Iterator[Packed] | None = iter(dataloader(source, start, stop, workers))
+        self._packed: Iterator[Packed | str] | None = iter(dataloader(_Careful(source), start, stop, workers))
 
     def __next__(self) -> Batch:
         while self._packed is not None:
             packed = next(self._packed)
+            if isinstance(packed, str):
+                raise ValueError(packed)
             self.skipped.update(packed.skipped)
             if len(packed.id):
                 return self._source.unpack(packed)
@@ -39,6 +43,19 @@ class Batches(Iterator[Batch]):
     def close(self) -> None:
         """End the workers; the iterator is exhausted afterwards."""
         self._packed = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Careful(TorchDataset[Packed | str]):
+    """A user's mistake comes back as its sentence: raised in a worker, it would arrive wrapped in a traceback."""
+
+    source: TrainBatches | OrderedBatches
+
+    def __getitem__(self, k: int) -> Packed | str:
+        try:
+            return self.source[k]
+        except ValueError as error:
+            return str(error)
 
 
 def batches(
@@ -57,8 +74,8 @@ def batches(
     """Training batches `start` … `stop` - 1 of `batch` samples, shuffled anew each epoch, incomplete batches dropped.
 
     Samples `offset` … of a global batch of `total` (0: `batch`) are yielded, so ranks share one order. An unreadable
-    item gives way to the next readable one, or raises ValueError where `cfg.corrupt` is "fail". Raises ValueError where
-    there are fewer items than one global batch holds.
+    item gives way to the next readable one, or raises ValueError where `cfg.corrupt` is "fail". Small images are decoded
+    once, before the first batch (see `hold`). Raises ValueError where there are fewer items than one global batch holds.
     """
     total = total or batch
     if len(dataset) < total:
@@ -71,9 +88,8 @@ def batches(
             f"samples {offset} … {offset + batch} do not lie in a global batch of {total}; give a part of it"
         )
     cfg.augment.check(dataset.channels)
-    return Batches(
-        TrainBatches(dataset, cfg.augment, cfg.corrupt, signal, seed, batch, offset, total), start, stop, workers
-    )
+    source = TrainBatches(hold(dataset), cfg.augment, cfg.corrupt, signal, seed, batch, offset, total)
+    return Batches(source, start, stop, workers)
 
 
 def stream(

@@ -8,11 +8,11 @@ A kind is a module with a frozen dataclass `Config`, whose `pool` says how token
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..names import no_such
 from .result import Value
 
 GROUP = "jepakit.evals"
@@ -42,9 +42,7 @@ def load(kind: str) -> Kind:
     """The kind called `kind`. Raises ValueError, with the nearest name, where there is none."""
     modules = table()
     if kind not in modules:
-        near = get_close_matches(kind, modules, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"No kind of evaluation {kind!r}.{hint} Available: {', '.join(modules)}")
+        raise ValueError(no_such("kind of evaluation", kind, modules))
     module = importlib.import_module(modules[kind])
     return Kind(module.Config, module.evaluate)
 

@@ -92,7 +92,7 @@ def judged(loaded: Loaded, device: str, weights: Weights) -> dict[str, Encode]:
     return {
         "value": partial(method.encode, weights=weights),
         "random_init": random_init(fresh, loaded.run.seed),
-        "raw": raw,
+        "raw": lambda x: raw(method.normalize(x)),  # as the encoder sees it: a stronger bar than plain pixels
     }
 
 

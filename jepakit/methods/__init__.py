@@ -2,9 +2,10 @@
 
 import importlib
 import pkgutil
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..names import no_such
 
 if TYPE_CHECKING:
     from .base import Method
@@ -37,9 +38,7 @@ def load(name: str) -> Entry:
     """The method called `name`. Raises ValueError, with the nearest names, where there is none."""
     modules = table()
     if name not in modules:
-        near = get_close_matches(name, modules, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"No method {name!r}.{hint} Available: {', '.join(modules)}")
+        raise ValueError(no_such("method", name, modules))
     return entry(modules[name])
 
 

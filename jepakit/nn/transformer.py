@@ -6,7 +6,6 @@ positions, weights from a normal of .02. Parameter names are those of the releas
 """
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any, cast
 
 import torch
@@ -15,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..names import no_such
 from ..types import Grid, Signal, Size, take
 from .encoder import Encoder
 from .patch import PatchEmbed, check_patch, grid_of
@@ -214,7 +214,5 @@ SIZES = {
 def vit(size: str, **changes: Any) -> ViT:
     """The published size (tiny, small, base, large, huge), with `changes` to its fields; the patch is for images."""
     if size not in SIZES:
-        near = get_close_matches(size, SIZES, 1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"No ViT size {size!r}. {hint}Available: {', '.join(SIZES)}")
+        raise ValueError(no_such("ViT size", size, SIZES))
     return replace(SIZES[size], **cast(Any, changes))

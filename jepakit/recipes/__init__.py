@@ -8,7 +8,8 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 
-from ..config import Run, no_such
+from ..config import Run
+from ..names import no_such
 
 
 def table() -> dict[str, Callable[[], Run]]:

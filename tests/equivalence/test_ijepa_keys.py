@@ -114,3 +114,12 @@ def test_the_released_ijepa_keys_load_strictly_and_mean_the_same_computation():
     assert_close(s, encode(file, x, masks.context), atol=2e-5, rtol=2e-5)
     expected = torch.stack([predict(predictor_file, s, masks.context, masks.targets[:, m]) for m in range(2)], 1)
     assert_close(predictor(s, masks), expected, atol=2e-5, rtol=2e-5)
+
+
+def test_tokens_that_hardly_vary_are_normalised_with_an_epsilon_of_a_millionth():
+    block = ViT((PATCH, PATCH), D, 1, HEADS).build(Signal(3, (8, 8))).blocks[0]
+    predictor = Predictor(WIDTH, 1, HEADS).build(D, GRID)
+    for norm in (block.norm1, block.norm2, predictor.norm, predictor.blocks[0].norm1):
+        x = 1e-3 * torch.randn(5, norm.weight.shape[0])
+        expected = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
+        assert_close(norm(x), expected, atol=1e-5, rtol=1e-4)

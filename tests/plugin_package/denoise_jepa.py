@@ -36,7 +36,6 @@ class Config:
 class Denoise(Method):
     """An encoder, its EMA, and one linear layer as predictor."""
 
-    Config = Config
     cfg: Config
 
     def __init__(self, cfg: Config, signal: Signal) -> None:
@@ -56,7 +55,9 @@ class Denoise(Method):
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch."""
-        return (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
+        encoder = self.target_encoder if weights == "target" else self.encoder
+        s: Tensor = encoder(self.normalize(x))
+        return s
 
     def after_step(self, progress: float) -> None:
         """The EMA; its decay moves linearly."""
