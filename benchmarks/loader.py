@@ -77,7 +77,7 @@ def time_bare(paths: list[Path], workers: int) -> tuple[float, float]:
 
 
 def time_loader(root: Path, signal: Signal, workers: int) -> tuple[float, float]:
-    """Images per second from the call to the last batch, as float tensors here, and processor milliseconds per image."""
+    """Images per second from the call to the last batch of float tensors, and processor milliseconds per image."""
     cfg = images.Config(str(root), size=SIZE)
     dataset = cfg.open()
     stop = EPOCHS * FILES // BATCH

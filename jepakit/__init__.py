@@ -38,10 +38,10 @@ _HOMES = {
 
 
 class _Package(ModuleType):
-    """The package, in which `embed` and `report` are always the functions, never the modules of that name."""
+    """The package, in which `report` is always the function, never the sub-package of that name."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing jepakit.embed would otherwise put the module in the function's place.
+        # Importing jepakit.report would otherwise put the sub-package in the function's place.
         if name not in _HOMES:
             super().__setattr__(name, value)
 

@@ -89,7 +89,7 @@ def test_a_mistake_is_one_sentence_that_names_the_key(flags, sentence):
 def test_a_file_that_names_code_is_refused_without_importing_it(entry, tmp_path):
     file = tmp_path / "evil.yaml"
     file.write_text(yaml.safe_dump(entry))
-    with pytest.raises(ValueError, match="is refused|No method|No data"):
+    with pytest.raises(ValueError, match=r"is refused|No method|No data"):
         config.apply(BASE, config.read_yaml(file))
     assert "antigravity" not in sys.modules
 

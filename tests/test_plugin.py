@@ -16,10 +16,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed the fixture package, with its entry point."""
     source, target = tmp_path_factory.mktemp("source") / "package", tmp_path_factory.mktemp("target")
     shutil.copytree(PACKAGE, source)  # a build leaves files beside the source
+    pip_install(source, target)
+    return target
+
+
+def pip_install(source: Path, target: Path) -> None:
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
     pip = [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(source)]
     subprocess.run(pip, check=True, capture_output=True, text=True)
-    return target
 
 
 def python(installed: Path, code: str) -> subprocess.CompletedProcess[str]:
@@ -59,3 +63,17 @@ def test_a_name_that_is_taken_is_refused(installed: Path, tmp_path: Path) -> Non
     code = f"import sys; sys.path.append({str(tmp_path)!r}); from jepakit import methods; methods.table()"
     done = python(installed, code)
     assert "two methods are called 'denoise'" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_installed_package_carries_every_file_that_the_checkout_has(tmp_path: Path) -> None:
+    root, source = PACKAGE.parent.parent, tmp_path / "source"
+    shutil.copytree(root / "jepakit", source / "jepakit", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+    pip_install(source, tmp_path / "target")
+    here, there = (
+        {str(p.relative_to(folder)) for p in (folder / "jepakit").rglob("*") if p.is_file() and p.suffix != ".pyc"}
+        for folder in (source, tmp_path / "target")
+    )
+    assert here == there

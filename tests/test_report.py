@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
-from jepakit import checkpoint, config, data, methods, optim
-from jepakit.data import synthetic
+from jepakit import checkpoint, config, data, masks, methods, optim
+from jepakit.data import images, synthetic
 from jepakit.methods import ijepa
 from jepakit.nn import MLP, ViT
 from jepakit.nn.predictor import Predictor
 from jepakit.report import atlas, charts, figures, pictures, write
-from jepakit.report.look import affordable, received, with_attention
+from jepakit.report.look import affordable, chunks, draw, mark, received, with_attention
 from jepakit.report.page import Gallery, render
 from jepakit.report.records import read
-from jepakit.types import Rng, Signal
+from jepakit.types import Masks, Rng, Signal
 
 EVIL = "</script><script>alert('x')</script>"
 FILES = ("config.yaml", "metrics.jsonl", "summary.json", "environment.json", "evals/knn.json")
@@ -359,6 +360,36 @@ def test_neighbours_are_not_blinded_by_a_common_offset_and_leave_the_query_out()
     assert np.allclose(cosine, np.cos(angle[1]))
 
 
+def test_coverage_counts_what_the_maskers_draw() -> None:
+    (drawn,) = draw(ijepa.Config(masks=(masks.Random(ratio=0.5, num_targets=2),)), (4, 4), seed=3)
+    assert drawn.count == 1024
+    assert drawn.context + drawn.target == pytest.approx(np.ones((4, 4)))
+    assert drawn.target.mean() == pytest.approx(0.5)
+    assert drawn.target == pytest.approx(np.full((4, 4), 0.5), abs=0.08)
+    assert drawn.examples.shape == (8, 16)
+
+
+def test_cells_are_hidden_context_or_the_number_of_their_target() -> None:
+    drawn = Masks(context=torch.tensor([[0, 4]]), targets=torch.tensor([[[1, 2], [2, 5]]]))
+    assert mark(drawn, 7).tolist() == [[1, 2, 3, 0, 1, 3, 0]]
+
+
+@pytest.mark.parametrize(("grid", "shape"), [((6,), (1, 6)), ((2, 3), (2, 3)), ((2, 3, 4), (3, 4))])
+def test_coverage_can_be_drawn_on_any_grid(grid: tuple[int, ...], shape: tuple[int, int]) -> None:
+    (drawn,) = draw(ijepa.Config(masks=(masks.Random(),)), grid, seed=0)
+    assert drawn.context.shape == drawn.target.shape == shape
+
+
+def test_an_unreadable_image_is_left_out_and_no_image_comes_twice(tmp_path: Path) -> None:
+    for k in range(6):
+        Image.new("RGB", (32, 32), (40 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    source = images.Config(path=str(tmp_path), size=(32, 32)).open()
+    found = list(chunks(source, Signal(3, (32, 32)), range(6)))
+    assert [i for ids, _ in found for i in ids] == [0, 1, 3, 4, 5]
+    assert [round(float(x[0, 0, 0]) * 255) for _, part in found for x in part] == [0, 40, 120, 160, 200]
+
+
 def test_a_mask_picture_shows_context_clear_hidden_dark_and_targets_in_their_colours() -> None:
     layer = pictures.mask_layer(np.array([0, 1, 2, 3]), (2, 2))
     assert layer[0, 1, 3] == 0
@@ -413,6 +444,11 @@ def test_the_map_keeps_groups_together_and_is_the_same_every_time(n: int, how: s
     assert spots.max() == 1
     near = np.linalg.norm(spots[:, None] - spots[None], axis=-1) + np.eye(n) * 9
     assert (group[near.argmin(1)] == group).mean() > 0.95
+
+
+def test_a_dot_has_the_colour_of_its_class_and_none_without_one() -> None:
+    figure = atlas.embedding_map(np.eye(4), None, list("abcd"), ["owl", "", "cat", "owl"])
+    assert re.findall(r'<circle class="(\w+)"', figure.body) == ["k1", "bare", "k0", "k1"]
 
 
 def test_collapsed_features_still_give_a_map() -> None:

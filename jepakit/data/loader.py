@@ -74,8 +74,9 @@ def batches(
     """Training batches `start` … `stop` - 1 of `batch` samples, shuffled anew each epoch, incomplete batches dropped.
 
     Samples `offset` … of a global batch of `total` (0: `batch`) are yielded, so ranks share one order. An unreadable
-    item gives way to the next readable one, or raises ValueError where `cfg.corrupt` is "fail". Small images are decoded
-    once, before the first batch (see `hold`). Raises ValueError where there are fewer items than one global batch holds.
+    item gives way to the next readable one, or raises ValueError where `cfg.corrupt` is "fail". Small images are
+    decoded once, before the first batch (see `hold`). Raises ValueError where there are fewer items than one global
+    batch holds.
     """
     total = total or batch
     if len(dataset) < total:

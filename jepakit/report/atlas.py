@@ -78,7 +78,7 @@ def embedding_map(
 
 
 def _dot(k: int, x: float, y: float, kind: int) -> str:
-    color = f"k{kind % COLORS}" if kind >= 0 else "k0"
+    color = f"k{kind % COLORS}" if kind >= 0 else "bare"
     return f'<circle class="{color}" cx="{x * 100:.2f}" cy="{70 - y * 70:.2f}" r="0.6" data-i="{k}"/>'
 
 
