@@ -31,7 +31,7 @@ from jepakit.data.augment import BOX_DRAWS, place
 from jepakit.data.base import uniform
 from jepakit.types import Rng, Signal
 
-FILES, BATCH, EPOCHS, ROUNDS, LARGE = 512, 64, 2, 5, 100_000
+FILES, BATCH, EPOCHS, ROUNDS, LARGE = 512, 64, 4, 5, 100_000
 SIZE, CROP, ASPECT = (224, 224), (0.3, 1.0), (3 / 4, 4 / 3)
 
 

@@ -1,12 +1,13 @@
 """Encoded bytes (JPEG, PNG, WebP, TIFF, .npy …) to pictures, at the size asked for.
 
 8-bit images with one or three channels are cut and resized by Pillow, JPEG files at a reduced scale where the box
-allows it. Everything else (16-bit, float, multi-page TIFF, .npy, four or more channels) becomes an array first.
+allows it. Everything else (16-bit, float, multi-page or many-band TIFF, .npy, four channels) becomes an array first.
 """
 
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..types import Size
+from . import tiff
 from .base import Unreadable
 from .box import Ask, Box
 
@@ -34,6 +36,7 @@ BROKEN = (
     OverflowError,
     TypeError,
     struct.error,
+    zlib.error,
     Image.DecompressionBombError,
 )
 _PLAIN = {"L": 1, "RGB": 3}
@@ -51,8 +54,8 @@ class Header(NamedTuple):
 def header(data: bytes, name: str) -> Header:
     """Size as seen (EXIF orientation applied) and channels. Raises Unreadable."""
     with _reading(name):
-        if _is_array(data):
-            channels, height, width = _array(data, name).shape
+        if (bands := _bands_of(data, name)) is not None:
+            channels, height, width = bands.shape
             return Header(height, width, channels)
         with _open(data) as image:
             width, height = image.size
@@ -64,8 +67,8 @@ def header(data: bytes, name: str) -> Header:
 def raw(data: bytes, name: str, channels: int) -> Shaped[Tensor, "c h w"]:
     """The whole picture with `channels` channels: uint8 for 8-bit images, else float32. Raises Unreadable."""
     with _reading(name):
-        if _is_array(data):
-            return convert(torch.from_numpy(_array(data, name)), channels, name)
+        if (bands := _bands_of(data, name)) is not None:
+            return convert(torch.from_numpy(bands), channels, name)
         with _open(data) as image:
             return _pixels(_upright(image), channels, name)
 
@@ -73,8 +76,8 @@ def raw(data: bytes, name: str, channels: int) -> Shaped[Tensor, "c h w"]:
 def crops(data: bytes, name: str, channels: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
     """The pictures asked for, from one decoding: uint8 for 8-bit images, else float32. Raises Unreadable."""
     with _reading(name):
-        if _is_array(data):
-            return cut_all(convert(torch.from_numpy(_array(data, name)), channels, name), asks)
+        if (bands := _bands_of(data, name)) is not None:
+            return cut_all(convert(torch.from_numpy(bands), channels, name), asks)
         with _open(data) as image:
             if _resizable(image, channels):
                 return _resized(image, channels, asks)
@@ -199,15 +202,20 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _to_tensor(image: Image.Image) -> Shaped[Tensor, "c h w"]:
-    array = np.array(image)
+    # Read-only, so one copy less; Pillow's own memory is kept alive by the tensor.
+    array = np.asarray(image)
     if image.mode.startswith("I"):
         array = (array / np.float32(65535)).astype(np.float32)
     x = torch.from_numpy(array)
     return x[None] if x.ndim == 2 else x.permute(2, 0, 1)
 
 
-def _is_array(data: bytes) -> bool:
-    return data[:6] == b"\x93NUMPY"
+def _bands_of(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"] | None:
+    """What Pillow cannot read: an .npy file, or a TIFF of more than four bands; None for anything else."""
+    if data[:6] == b"\x93NUMPY":
+        return _array(data, name)
+    at = tiff.layout(data)
+    return None if at is None else scaled(tiff.read(data, at))
 
 
 def _array(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"]:

@@ -29,7 +29,9 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
         raise ValueError("no run given; name at least one run folder, e.g. jepa report runs/a")
     records = [read(run) for run in runs]
     each = max(2, min(images, MAP_IMAGES // len(runs)))
-    galleries = [gallery(look(run, each, device)) for run in runs]
+    # So that the page of many runs stays about as large as that of four.
+    shown = max(2, min(8, 32 // len(runs)))
+    galleries = [gallery(look(run, each, device), shown) for run in runs]
     target = Path(out) if out else (runs[0] if len(runs) == 1 else runs[0].resolve().parent) / "report.html"
     html = render(records, galleries, version("jepakit"))
     # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.

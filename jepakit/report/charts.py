@@ -175,7 +175,7 @@ def _path(line: Line, x: Array, y: Array, x_axis: Axis, y_axis: Axis) -> Markup:
         px = LEFT + x_axis.place(x[run]) * (WIDTH - LEFT - RIGHT)
         py = HEIGHT - BOTTOM - y_axis.place(y[run]) * (HEIGHT - TOP - BOTTOM)
         # A point between two gaps would be invisible as a line; doubled, its round cap shows.
-        pairs = [f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True)] * (2 if len(run) == 1 else 1)
+        pairs = [f"{a:.2f},{b:.2f}" for a, b in zip(px, py, strict=True)] * (2 if len(run) == 1 else 1)
         shape = '<polyline class="c{}{}" style="opacity:{:.2f}" data-name="{}" points="{}"/>'
         dash = " dash" if line.dashed else ""
         parts.append(Markup(shape).format(line.color % COLORS, dash, line.fade, line.name, " ".join(pairs)))

@@ -1,5 +1,6 @@
 """From what was seen of a run to its figures, section by section."""
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -9,11 +10,10 @@ from .figures import Figure
 from .look import Drawn, Look, Samples
 from .page import Gallery
 
-QUERIES = 8
 
-
-def gallery(seen: Look) -> Gallery:
-    """The figures of one run by section id, with the sentences for those that are missing."""
+def gallery(seen: Look, shown: int) -> Gallery:
+    """The figures of one run by section id, with at most `shown` images large; sentences for those that are missing."""
+    seen = replace(seen, samples=seen.samples and first(seen.samples, shown))
     notes = dict(seen.notes)
     found: dict[str, tuple[Figure, ...]] = {}
     if seen.masks:
@@ -23,6 +23,12 @@ def gallery(seen: Look) -> Gallery:
         found["map"] = (_map(seen.samples),)
         _dense(seen.samples, seen, found, notes)
     return Gallery(found, notes)
+
+
+def first(samples: Samples, shown: int) -> Samples:
+    """The same samples, of which only the first `shown` are shown large."""
+    attention = None if samples.attention is None else samples.attention[:shown]
+    return replace(samples, images=samples.images[:shown], tokens=samples.tokens[:shown], attention=attention)
 
 
 def _masks(drawn: Drawn, seen: Look) -> list[Figure]:
@@ -51,7 +57,7 @@ def _dense(samples: Samples, seen: Look, found: dict[str, tuple[Figure, ...]], n
 
 
 def _neighbours(samples: Samples) -> Figure:
-    queries = np.arange(min(QUERIES, len(samples.features)))
+    queries = np.arange(len(samples.images))
     return pictures.neighbours(samples.thumbs, samples.features, samples.names, samples.kinds, queries)
 
 

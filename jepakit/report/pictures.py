@@ -12,7 +12,7 @@ from .figures import Figure
 from .records import Array
 
 SPRITE_COLUMNS = 32
-SPRITE_SIDE = 40
+SPRITE_SIDE = 56
 # One colour per target block: the page's palette entries that are furthest apart, at half opacity.
 BLOCKS = ((230, 126, 34), (46, 134, 222), (39, 174, 96), (192, 57, 143), (241, 196, 15), (22, 160, 133))
 

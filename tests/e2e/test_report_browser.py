@@ -32,7 +32,8 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     thumbs = [np.full((8, 8, 3), color, np.uint8) for color in colors]
     features = np.random.default_rng(0).normal(size=(60, 5))
     drawn = atlas.embedding_map(features, thumbs, [f"photo-{k}<b>.png" for k in range(60)], ["red", *["blue"] * 59])
-    wide = figures.Figure("Wide", chart([Line("l", np.arange(3.0), np.arange(3.0))], "wide"), "A caption.", wide=True)
+    lines = [Line("long", np.arange(101.0), np.arange(101.0)), Line("short", np.arange(3.0), np.ones(3))]
+    wide = figures.Figure("Wide", chart(lines, "wide"), "A caption.", wide=True)
     out = tmp_path_factory.mktemp("page") / "report.html"
     long_note = "word " * 50 + "x" * 200
     out.write_text(render([record], [Gallery({"map": (drawn,), "masks": (wide,)}, {"patches": long_note})], "1"))
@@ -125,6 +126,16 @@ def test_pointing_at_a_curve_tells_its_values(opened: tuple[Any, list[str]]) -> 
     words = tab.locator("#tip").inner_text().split()
     assert words[0] == "50"
     assert float(words[-1]) == pytest.approx(50, abs=0.5)
+
+
+def test_a_curve_that_has_ended_has_no_value_later(opened: tuple[Any, list[str]]) -> None:
+    tab, _ = opened
+    plot = tab.locator("#masks svg.chart")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    for x, words in ((46, ["0", "long", "0", "short", "1"]), (245, ["50", "long", "50"])):
+        tab.mouse.move(box["x"] + box["width"] * x / 460, box["y"] + box["height"] / 2)
+        assert tab.locator("#tip").inner_text().split() == words
 
 
 @pytest.mark.parametrize("width", [1280, 600, 380])
