@@ -30,7 +30,7 @@ def resolve(run: Run, signal: Signal, samples: int, world: int = 1) -> tuple[Run
     """The run with no auto left, and a note for each choice. ValueError where the length or the batch cannot work."""
     method, patch_notes = fit_patch(run.method, signal)
     length, length_notes = resolve_length(run.length, samples, world)
-    loop, loop_notes = resolve_loop(run.loop, length.steps or 1)
+    loop, loop_notes = resolve_loop(run.loop, length.steps or 1, length.batch)
     return dataclasses.replace(run, method=method, length=length, loop=loop), patch_notes + length_notes + loop_notes
 
 
@@ -71,17 +71,19 @@ def resolve_length(length: Length, samples: int, world: int) -> tuple[Length, li
     return dataclasses.replace(length, steps=steps), [note]
 
 
-def resolve_loop(loop: Loop, steps: int) -> tuple[Loop, list[Note]]:
+def resolve_loop(loop: Loop, steps: int, batch: int) -> tuple[Loop, list[Note]]:
     """Device, precision, workers and intervals for this machine."""
     device, why = best_device() if loop.device is None else (loop.device, "")
     amp, why_amp = amp_pays(device, loop.dtype)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # The panel encodes its samples twice; a training sample costs about eight encodings.
+    spared = math.ceil(8 * loop.panel_size / batch)
     chosen: dict[str, tuple[Any, str]] = {
         "device": (device, why),
         "amp": (amp, why_amp),
         "workers": (min(8, cores), f"{cores} cores"),
         "save_every": (max(1, min(1000, math.ceil(steps / 10))), "a tenth of the run, at most 1000 steps"),
-        "panel_every": (max(1, math.ceil(steps / 50)), "50 times in the run"),
+        "panel_every": (max(math.ceil(steps / 50), spared), "50 times in the run, but a few percent of its time"),
     }
     open_keys = [key for key in chosen if getattr(loop, key) is None]
     notes = [Note(f"loop.{key}", *chosen[key]) for key in open_keys]

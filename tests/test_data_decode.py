@@ -1,9 +1,12 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch.testing import assert_close
 
 from jepakit.data import decode
@@ -96,6 +99,49 @@ def test_a_tiff_of_13_pages_is_one_picture_of_13_channels():
     assert_close(x.mean((1, 2)), torch.arange(13) * 100 / 65535)
     (half,) = decode.crops(file.getvalue(), "a", 13, whole((8, 12)))
     assert half.shape == (13, 8, 12)
+
+
+def many_bands(array, apart, deflate, rows):
+    """A little-endian TIFF in strips of `rows` rows, with horizontal differences where it is deflated."""
+    channels, height, width = array.shape
+    planes = array[:, None] if apart else array[None]
+    strips = []
+    for plane in planes:
+        for top in range(0, height, rows):
+            values = plane[:, top : top + rows].transpose(1, 2, 0)
+            if deflate:
+                values = np.diff(values, axis=1, prepend=values[:, :1] * 0)
+            packed = np.ascontiguousarray(values).tobytes()
+            strips.append(zlib.compress(packed) if deflate else packed)
+    tags = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    tags[256], tags[257], tags[258], tags[277] = width, height, (8 * array.itemsize,) * channels, channels
+    tags[262], tags[278], tags[284] = 1, rows, 2 if apart else 1
+    tags[259], tags[317] = (8, 2) if deflate else (1, 1)
+    # Pillow moves these offsets to where the directory ends.
+    tags[279], tags[273] = tuple(map(len, strips)), tuple(sum(map(len, strips[:k])) for k in range(len(strips)))
+    return b"II*\0" + struct.pack("<L", 8) + tags.tobytes(8) + b"".join(strips)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_of_13_bands_is_read_whichever_way_they_lie(apart, deflate, dtype):
+    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (13, 20, 30)).astype(dtype)
+    data = many_bands(array, apart, deflate, rows=6)
+    assert decode.header(data, "a") == (20, 30, 13)
+    x = decode.raw(data, "a", 13)
+    want = array if dtype == np.uint8 else array.astype(np.float32) / np.float32(65535)
+    assert torch.equal(x, torch.from_numpy(want))
+    with pytest.raises(Unreadable, match="a: "):
+        decode.raw(data[:-10], "a", 13)
+
+
+def test_bands_compressed_another_way_say_how_to_write_them():
+    data = bytearray(many_bands(np.zeros((13, 8, 8), np.uint8), False, False, 8))
+    at = data.index(struct.pack("<HHL", 259, 3, 1))
+    data[at + 8] = 5
+    with pytest.raises(Unreadable, match="compression is number 5; write it uncompressed or deflated"):
+        decode.raw(bytes(data), "a", 13)
 
 
 @pytest.mark.parametrize("shape", [(13, 20, 30), (20, 30, 13), (20, 30)])

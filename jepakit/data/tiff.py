@@ -33,7 +33,7 @@ class Layout:
 
 
 def layout(data: bytes) -> Layout | None:
-    """The layout of a TIFF file with more than four bands; None for any other file. Raises ValueError if it is broken."""
+    """Where the values of a TIFF file of more than four bands lie; None for any other file. Raises ValueError."""
     if data[:4] not in (b"II*\0", b"MM\0*"):
         return None
     tags = ImageFileDirectory_v2(data[:8])
