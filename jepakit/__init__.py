@@ -1,8 +1,6 @@
 """jepakit: joint-embedding predictive architectures. Train, watch, probe, embed."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -35,18 +33,6 @@ _HOMES = {
     **dict.fromkeys(("Model", "check_data", "embed", "load", "probe", "report", "train"), "api"),
     "Method": "methods.base",
 }
-
-
-class _Package(ModuleType):
-    """The package, in which `report` is always the function, never the sub-package of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing jepakit.report would otherwise put the sub-package in the function's place.
-        if name not in _HOMES:
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

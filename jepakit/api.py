@@ -213,7 +213,7 @@ def embed(
 
 def report(*runs: PathLike, out: PathLike | None = None) -> Path:
     """Write one self-contained HTML page about one or several runs; where it was written."""
-    from .report import write
+    from .reporting import write
 
     return write([Path(run) for run in runs], None if out is None else Path(out))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from . import checkpoint
+from . import __version__, checkpoint
 
 Row = dict[str, Any]
 
@@ -57,6 +57,7 @@ class Journal:
 def environment() -> Mapping[str, Any]:
     """What the run ran on."""
     return {
+        "jepakit": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,

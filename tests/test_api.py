@@ -13,7 +13,6 @@ from PIL import Image
 
 import jepakit as jk
 
-
 ENCODE = """
 import sys, torch, jepakit as jk
 torch.save(jk.load(sys.argv[1]).encode(sys.argv[2]).mean(1)[0], sys.argv[3])

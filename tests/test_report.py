@@ -15,11 +15,11 @@ from jepakit.data import synthetic
 from jepakit.methods import ijepa
 from jepakit.nn import MLP, ViT
 from jepakit.nn.predictor import Predictor
-from jepakit.report import atlas, figures, write
-from jepakit.report.gallery import gallery
-from jepakit.report.look import look
-from jepakit.report.page import Gallery, render
-from jepakit.report.records import read
+from jepakit.reporting import atlas, figures, write
+from jepakit.reporting.gallery import gallery
+from jepakit.reporting.look import look
+from jepakit.reporting.page import Gallery, render
+from jepakit.reporting.records import read
 
 EVIL = "</script><script>alert('x')</script>"
 FILES = ("config.yaml", "metrics.jsonl", "summary.json", "environment.json", "evals/knn.json")

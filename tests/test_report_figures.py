@@ -14,8 +14,8 @@ from jepakit.data import images
 from jepakit.methods import ijepa
 from jepakit.nn import ViT
 from jepakit.nn.predictor import Predictor
-from jepakit.report import atlas, charts, figures, pictures
-from jepakit.report.look import affordable, chunks, draw, mark, received, with_attention
+from jepakit.reporting import atlas, charts, figures, pictures
+from jepakit.reporting.look import affordable, chunks, draw, mark, received, with_attention
 from jepakit.types import Masks, Rng, Signal
 
 TINY = ijepa.Config(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepakit.report import atlas, figures
-from jepakit.report.charts import Line, chart
-from jepakit.report.page import Gallery, render
-from jepakit.report.records import Record
+from jepakit.reporting import atlas, figures
+from jepakit.reporting.charts import Line, chart
+from jepakit.reporting.page import Gallery, render
+from jepakit.reporting.records import Record
 
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = ("quic", "background-networking", "component-update", "sync")
