@@ -252,7 +252,9 @@ def guarded(a: argparse.Namespace) -> int:
     except (FloatingPointError, RuntimeError) as error:
         if a.debug:
             raise
-        fail(f"{error} (--debug shows where)", 130 if type(error).__name__ == "Interrupted" else 1)
+        if type(error).__name__ == "Interrupted":
+            fail(str(error), 130)
+        fail(f"{error} (--debug shows where)", 1)
     except KeyboardInterrupt:
         fail("interrupted", 130)
     return 0

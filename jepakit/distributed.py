@@ -82,6 +82,15 @@ def broadcast(value: T) -> T:
     return box[0]
 
 
+def merge(values: dict[str, str]) -> dict[str, str]:
+    """The entries of all ranks, on every rank."""
+    if not _many():
+        return values
+    parts: list[dict[str, str]] = [{} for _ in range(world())]
+    dist.all_gather_object(parts, values)
+    return {key: value for part in parts for key, value in part.items()}
+
+
 def all_reduce_sum(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The sum over ranks, on every rank; differentiable."""
     return _Sum.apply(x) if _many() else x  # type: ignore[no-untyped-call]

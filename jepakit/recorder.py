@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import checkpoint
+from . import checkpoint, distributed
 from .journal import Journal
 from .monitor import Monitor
 from .progress import Watch
@@ -15,11 +15,11 @@ from .types import Terms
 
 
 class Recorder:
-    """One per training. `summary` is set when the last step has been logged."""
+    """One per training; `row` is the row last logged."""
 
     def __init__(self, session: Session, monitor: Monitor, watch: Watch) -> None:
         self.session, self.monitor, self.watch = session, monitor, watch
-        self.summary: dict[str, Any] = {}
+        self.row: dict[str, Any] = {}
         self.journal = Journal(session.out, session.step) if session.dist.main else None
         self.begun = time.monotonic() - session.seconds
         self.mark = (time.monotonic(), session.step)
@@ -34,7 +34,7 @@ class Recorder:
             self.journal.close()
 
     def log(self, terms: Terms, lr: float, norm: Tensor) -> None:
-        """Write the row of this step; after the last one, summary.json."""
+        """Write the row of this step."""
         session = self.session
         metrics = {"grad_norm": float(norm), **self.monitor.loss(terms)}
         if self.journal is None:
@@ -55,15 +55,15 @@ class Recorder:
             "lr": lr,
             "time": now - self.begun,
         }
+        self.row = row
         self.journal.write(row)
         self.watch.row(row, session.steps)
-        if session.step == session.steps:
-            self.finish(row)
 
     def save(self) -> None:
         """Write a checkpoint that a later process can go on from, to the bit."""
         session = self.session
         session.seconds = time.monotonic() - self.begun
+        session.skipped = distributed.merge(session.skipped)
         if session.dist.main:
             state = {
                 "seconds": session.seconds,
@@ -73,16 +73,20 @@ class Recorder:
             }
             checkpoint.save(session.out, session.step, session.method, session.optimizer, state, session.run.loop.keep)
 
-    def finish(self, row: dict[str, Any]) -> None:
-        """Write summary.json."""
-        verdict = self.monitor.verdict
-        self.summary = {
-            "steps": row["step"],
-            "seconds": round(row["time"], 1),
-            "loss": row["loss"],
+    def finish(self) -> dict[str, Any]:
+        """Write summary.json, after the last step has been logged and before it is saved; return its content."""
+        session, verdict = self.session, self.monitor.verdict
+        session.skipped = distributed.merge(session.skipped)
+        if not session.dist.main:
+            return {}
+        summary = {
+            "steps": session.step,
+            "seconds": round(self.row["time"], 1),
+            "loss": self.row["loss"],
             "verdict": verdict.name,
             "reason": verdict.reason,
             "advice": verdict.advice,
-            "skipped": self.session.skipped,
+            "skipped": session.skipped,
         }
-        checkpoint.write_json(self.session.out / "summary.json", self.summary)
+        checkpoint.write_json(session.out / "summary.json", summary)
+        return summary

@@ -1,8 +1,9 @@
 """The loop. Step k is a pure function of the settings and the state before it, so a resumed run is the same run."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,9 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
     that is not finite.
     """
     watch = watch or Silent()
+    if session.step >= session.steps:
+        watch.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
+        return finished(session)
     steps, (log_every, save_every, panel_every) = session.steps, intervals(session.run.loop)
     model = wrap(session)
     monitor = Monitor(session)
@@ -52,11 +56,18 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
                 monitor.observe(terms)
             if session.step % log_every == 0 or last:
                 recorder.log(terms, lr, norm)
+            summary = recorder.finish() if last else {}
             if session.step % save_every == 0 or last or stopping:
                 recorder.save()
             if stopping and not last:
                 raise Interrupted(f"stopped at step {session.step} of {steps} and saved; go on with --resume")
-    return recorder.summary
+    return summary
+
+
+def finished(session: Session) -> dict[str, Any]:
+    """The summary of a run whose last step is saved."""
+    summary: dict[str, Any] = json.loads((session.out / "summary.json").read_text()) if session.dist.main else {}
+    return summary
 
 
 def intervals(loop: Loop) -> tuple[int, int, int]:
@@ -123,8 +134,7 @@ def wrap(session: Session) -> nn.Module:
     """The method, under DDP where there are several processes."""
     if session.dist.world == 1:
         return session.method
-    # Buffers follow from the data and the EMA on every rank alike.
-    return DistributedDataParallel(session.method, broadcast_buffers=False)
+    return DistributedDataParallel(session.method)
 
 
 def no_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
@@ -135,7 +145,7 @@ def no_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
 
 
 def batches(session: Session) -> Iterator[Batch]:
-    """This rank's share of every global batch from `session.step` to the end, on its device."""
+    """This rank's share of every global batch from `session.step` to the end, on its device; notes what was skipped."""
     run, dist = session.run, session.dist
     local = run.length.batch // dist.world
     stream = loader.batches(
@@ -150,7 +160,10 @@ def batches(session: Session) -> Iterator[Batch]:
         offset=dist.rank * local,
         total=run.length.batch,
     )
-    return (batch.to(dist.device, getattr(torch, run.loop.dtype)) for batch in stream)
+    with closing(stream):
+        for batch in stream:
+            session.skipped.update(stream.skipped)
+            yield batch.to(dist.device, getattr(torch, run.loop.dtype))
 
 
 def backward(session: Session) -> Callable[[Batch, Rng], None]:

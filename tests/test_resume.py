@@ -51,9 +51,9 @@ def whole(sources, tmp_path_factory) -> dict[str, dict[int, float]]:
     return out
 
 
-def settings(folder: Path, name: str, data: Path | str, **sections: dict) -> Path:
+def settings(folder: Path, name: str, source: Path | str, **sections: dict) -> Path:
     kind = {"data": {"name": "arrays" if name == "arrays" else "images"}}
-    return runs.write_settings(folder, data, **{**kind, **sections})
+    return runs.write_settings(folder, source, **{**kind, **sections})
 
 
 KILLED = """
@@ -181,3 +181,23 @@ def test_the_verdict_and_the_step_0_values_survive_a_resume(sources, tmp_path):
         return {k: v for k, v in metrics.items() if k not in ("throughput", "eta")}
 
     assert last(tmp_path / "a") == last(tmp_path / "b")
+
+
+def test_a_finished_run_that_is_resumed_trains_nothing_and_returns_its_summary(sources, tmp_path):
+    out = tmp_path / "run"
+    file = str(settings(tmp_path, "folder", sources["folder"]))
+    done = api.train(out=out, recipe=file)
+    rows = (out / "metrics.jsonl").read_text()
+    assert api.train(out=out, recipe=file, resume=True) == done
+    assert (out / "metrics.jsonl").read_text() == rows
+
+
+def test_items_that_cannot_be_read_are_counted_and_listed_in_the_summary(sources, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(sources["folder"], photos)
+    (photos / "003.png").write_bytes((photos / "003.png").read_bytes()[:60])
+    done = api.train(out=tmp_path / "run", recipe=str(settings(tmp_path, "folder", photos)))
+    assert list(done["skipped"]) == ["003.png"]
+    file = str(settings(tmp_path, "folder", photos, data={"name": "images", "corrupt": "fail"}))
+    with pytest.raises(ValueError, match=r"003\.png"):
+        api.train(out=tmp_path / "strict", recipe=file)

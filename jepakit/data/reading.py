@@ -11,7 +11,7 @@ from torch import Tensor
 from ..types import Rng, Signal
 from . import arrays, images, synthetic
 from .augment import centre
-from .base import Dataset, Unreadable
+from .base import Dataset, Unreadable, unit
 from .box import Ask
 from .decode import crops
 
@@ -54,7 +54,7 @@ def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
         (x,) = crops(path.read_bytes(), str(path), signal.channels, [ask])
     except (OSError, Unreadable) as error:
         raise ValueError(f"cannot read the image {path}: {error}") from None
-    return x if x.is_floating_point() else x.float().div_(255)
+    return unit(x)
 
 
 def sample(dataset: Dataset, signal: Signal, count: int) -> Float[Tensor, "n c h w"]:
@@ -68,5 +68,5 @@ def sample(dataset: Dataset, signal: Signal, count: int) -> Float[Tensor, "n c h
             (x,) = dataset.crops(i, [ask])
         except Unreadable:
             continue
-        found.append(x if x.is_floating_point() else x.float().div_(255))
+        found.append(unit(x))
     return torch.stack(found)
