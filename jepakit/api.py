@@ -75,8 +75,7 @@ def train(
 def run(request: Request, watch: Watch) -> dict[str, Any]:
     """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
     wanted = settings(request)
-    device, _ = prepare.best_device() if wanted.loop.device is None else (wanted.loop.device, "")
-    with distributed.setup(device) as dist:
+    with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
         watch = watch if dist.main else Silent()
         current = begin(request, wanted, dist)
         for note in current.notes:
@@ -92,10 +91,15 @@ def run(request: Request, watch: Watch) -> dict[str, Any]:
 def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Session:
     """A session, new or resumed; the run folder exists from here on."""
     out = request.folder
+    if request.resume and (request.init is not None or request.overwrite):
+        other = "--init" if request.init is not None else "--overwrite"
+        raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
     resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
     if resuming:
         current = session.build(wanted, out, dist)
         session.restore(current, request.allow_change)
+        if dist.main:
+            session.write_settings(current)
         return current
     if dist.main:
         session.check_free(out, replace=request.overwrite or request.resume == "auto")
@@ -112,10 +116,9 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
 def dry_run(request: Request) -> list[tuple[str, str]]:
     """Parameters, FLOPs, memory and time of the run, as rows; writes nothing."""
     wanted = settings(request)
-    device, _ = prepare.best_device() if wanted.loop.device is None else (wanted.loop.device, "")
-    with distributed.setup(device) as dist:
+    with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
         current = session.build(wanted, request.folder, dist)
-        cost = prepare.estimate(current.run, current.method, current.method.signal, training.backward(current))
+        cost = prepare.estimate(current.run, current.method, *training.rehearsal(current))
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),

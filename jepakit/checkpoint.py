@@ -8,7 +8,8 @@ a copy cut short is recognised and the checkpoint before it used.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from . import config, methods
+from . import methods, parse
 from .config import Run
 from .methods.base import Method
 from .types import Signal
 
 SCHEMA = 1
+
+# What reading a damaged checkpoint raises: files cut short or gone, bytes that are no text, JSON of another shape.
+DAMAGED = (
+    OSError,
+    EOFError,
+    SafetensorError,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
 
 
 @dataclass(frozen=True)
@@ -47,15 +60,29 @@ class Loaded:
     state: dict[str, Any]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place when the block ends well and is gone when it does not.
+
+    Raises ValueError where `path` is a folder.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it to write, as in {path / 'NAME'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old content or the new, never half of it."""
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -106,7 +133,7 @@ def load(run: Path, step: int | None = None) -> Checkpoint:
     for at in reversed(saved if step is None else [step]):
         try:
             return _read(run, at, warnings)
-        except (OSError, SafetensorError, json.JSONDecodeError, KeyError, EOFError) as error:
+        except DAMAGED as error:
             warnings.append(f"checkpoint of step {at} is unusable ({_reason(error)})")
     raise ValueError(
         f"{run} has no usable checkpoint: {'; '.join(warnings) or 'the folder checkpoints/ is empty or missing'}"
@@ -115,7 +142,7 @@ def load(run: Path, step: int | None = None) -> Checkpoint:
 
 def _read(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     at = folder(run, step)
-    state = json.loads((at / "state.json").read_text())
+    state = json.loads((at / "state.json").read_text(encoding="utf-8"))
     if state["schema"] != SCHEMA:
         raise ValueError(
             f"{at} has format {state['schema']}; this jepakit reads {SCHEMA}: use the version that wrote it"
@@ -134,11 +161,9 @@ def load_run(run: Path, step: int | None = None) -> Loaded:
         raise ValueError(
             f"{run} is no run folder: it has no config.yaml; give the folder that `jepa train --out` wrote"
         )
-    settings = config.from_yaml(run / "config.yaml")
+    settings = parse.from_yaml(run / "config.yaml")
     saved = load(run, step)
-    # The initial weights, which the saved ones replace, are drawn from the caller's global state otherwise.
-    with torch.random.fork_rng(devices=[]):
-        method = methods.build(settings.method, signal_from(saved.state["signal"]))
+    method = methods.build(settings.method, signal_from(saved.state["signal"]))
     load_tensors(method, saved.model, f"{run} at step {saved.step}")
     return Loaded(settings, method.eval(), saved.step, saved.state)
 
@@ -181,11 +206,12 @@ def optimizer_tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> di
 def load_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """The reverse of `optimizer_tensors`."""
     parameters = dict(method.named_parameters())
+    fused = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for key, value in tensors.items():
         name, entry = key.rsplit("/", 1)
         p = parameters[name]
-        # AdamW keeps its step counter on the CPU unless fused; a moment lives where its parameter does.
-        optimizer.state[p][entry] = value.clone().to(p.device if value.ndim else "cpu")
+        # A moment lives where its parameter does; AdamW's step counter does so only when fused, else on the CPU.
+        optimizer.state[p][entry] = value.clone().to(p.device if value.ndim or p in fused else "cpu")
 
 
 def _sync(path: Path) -> None:
@@ -204,4 +230,5 @@ def _point(link: Path, target: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, (KeyError, SafetensorError)) else str(error)
+    plain = isinstance(error, (OSError, EOFError, ValueError))
+    return str(error) if plain else f"{type(error).__name__}: {error}"

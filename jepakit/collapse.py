@@ -27,13 +27,17 @@ EXPLODING: Final = 100.0  # std above this multiple of its value at step 0
 DIMENSIONAL: Final = 0.05  # rank below this share of min(N, D) …
 FALLING: Final = 0.8  # … and below this share of its best value so far
 DRIFTING: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves
+NO_SPREAD: Final = 1e-5  # std at step 0 below this share of the features' size is rounding
 IDLE: Final = 0.98  # prediction loss above this share of what the best constant has
 PATIENCE: Final = 3
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The spread of target and context features at step 0; saved with the run, as later rows are relative to it."""
+    """The spread of target and context features at step 0; saved with the run, as later rows are relative to it.
+
+    It is 0 where it is no more than rounding.
+    """
 
     std_target: float
     std_context: float
@@ -114,21 +118,21 @@ def best_constant(target: Float[Tensor, "n d"], kind: Kind) -> Float[Tensor, "1 
 
 def start(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"]) -> Panel:
     """What later rows are compared with, from the tokens of the panel's samples at step 0."""
-    return Panel(std_target=std(target.mean(1)), std_context=std(context.mean(1)))
+    return Panel(std_target=_spread(target.mean(1)), std_context=_spread(context.mean(1)))
 
 
 def panel(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"], at_start: Panel) -> dict[str, float]:
     """One row of numbers on the tokens of the panel's samples, from the target and the context encoder.
 
-    On means over tokens: `std_ratio_*` (relative to step 0), `rank_*` (centred effective rank), `rank_share_*` (of
-    min(N, D)). On tokens: `patch_rank_*`, `position_share_*`.
+    On means over tokens: `std_ratio_*` (relative to step 0; 0 where there was no spread then), `rank_*` (centred
+    effective rank), `rank_share_*` (of min(N, D)). On tokens: `patch_rank_*`, `position_share_*`.
     """
     row: dict[str, float] = {}
     sides = {"target": (target, at_start.std_target), "context": (context, at_start.std_context)}
     for name, (tokens, std_at_start) in sides.items():
         pooled = tokens.mean(1)
         rank = effective_rank(pooled)
-        row[f"std_ratio_{name}"] = std(pooled) / max(std_at_start, 1e-30)
+        row[f"std_ratio_{name}"] = std(pooled) / std_at_start if std_at_start else 0.0
         row[f"rank_{name}"] = rank
         row[f"rank_share_{name}"] = rank / min(pooled.shape)
         row[f"patch_rank_{name}"] = effective_rank(_some(tokens.flatten(0, 1)))
@@ -139,14 +143,21 @@ def panel(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"], at_st
 def verdict(history: Sequence[Row]) -> Verdict:
     """The state of a run from its panel rows, oldest first, each with `normalized_loss` where it is known.
 
-    "unknown" until there are two rows. The thresholds are proposals, see the constants of this module. The gravest
+    `history[0]` is the row of step 0. "unknown" until there are two rows, and while the loss is no better than a
+    constant's in fewer than PATIENCE of them. The thresholds are proposals, see the constants of this module. The gravest
     state that holds is named: exploding, full, dimensional, drifting, idle, else healthy.
     """
     if len(history) < 2:
         return Verdict("unknown", f"{len(history)} of the 2 panel rows that a verdict needs")
-    checks = (_exploding, _full, _dimensional, _drifting, _idle)
+    checks = (_exploding, _constant, _full, _dimensional, _drifting, _idle)
     found = (check(history, side) for check in checks for side in ("target", "context"))
     return next((v for v in found if v is not None), _healthy(history[-1]))
+
+
+def _spread(features: Float[Tensor, "n d"]) -> float:
+    """`std`, but 0 where it is no more than rounding."""
+    value, size = std(features), features.double().square().mean().sqrt().item()
+    return value if value > NO_SPREAD * size else 0.0
 
 
 def _some(rows: Float[Tensor, "n d"]) -> Float[Tensor, "_ d"]:
@@ -164,6 +175,13 @@ def _exploding(history: Sequence[Row], side: str) -> Verdict | None:
     if ratio > EXPLODING:
         return Verdict("exploding", f"{side} std is {ratio:.3g} times its value at step 0", advice)
     return None
+
+
+def _constant(history: Sequence[Row], side: str) -> Verdict | None:
+    if history[0].get(f"std_ratio_{side}", 1.0) > 0:
+        return None
+    advice = "look at the data with `jepa check-data`: to the untrained encoder all samples are the same"
+    return Verdict("full", f"{side} std is 0 at step 0 already, before any training", advice)
 
 
 def _full(history: Sequence[Row], side: str) -> Verdict | None:
@@ -196,8 +214,11 @@ def _drifting(history: Sequence[Row], side: str) -> Verdict | None:
 
 def _idle(history: Sequence[Row], side: str) -> Verdict | None:
     losses = _values(history, "normalized_loss")[-PATIENCE:]
-    if len(losses) < PATIENCE or min(losses) < IDLE:
+    if not losses or min(losses) < IDLE and (len(losses) == PATIENCE or losses[-1] < IDLE):
         return None
+    if len(losses) < PATIENCE:
+        reason = f"the prediction loss is {losses[-1]:.1%} of what a constant has"
+        return Verdict("unknown", f"{reason}, measured {len(losses)} times of the {PATIENCE} that tell")
     advice = "raise --optim.lr or --steps, or lower --method.ema"
     return Verdict("idle", f"the prediction loss is {min(losses):.1%} of what a constant has", advice)
 

@@ -5,18 +5,17 @@ over ranks. The backward of a sum over ranks is therefore again a sum over ranks
 then two ranks have the loss and the gradient of one process with the same global batch.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,32 +72,18 @@ def barrier() -> None:
         dist.barrier()
 
 
-def broadcast(value: T) -> T:
-    """What rank 0 passed, on every rank; it must be picklable."""
-    if not _many():
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
 def merge(values: dict[str, str]) -> dict[str, str]:
-    """The entries of all ranks, on every rank."""
+    """The entries of all ranks, in order of rank, on every rank."""
     if not _many():
         return values
-    parts: list[dict[str, str]] = [{} for _ in range(world())]
-    dist.all_gather_object(parts, values)
-    return {key: value for part in parts for key, value in part.items()}
+    # As JSON, since what is pickled could run code where it is read.
+    text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+    return {key: value for part in _gather(text) for key, value in json.loads(bytes(part.tolist())).items()}
 
 
 def all_reduce_sum(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The sum over ranks, on every rank; differentiable."""
     return _Sum.apply(x) if _many() else x  # type: ignore[no-untyped-call]
-
-
-def all_gather(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "_ *shape"]:
-    """The rows of all ranks, in order of rank, on every rank; differentiable. All ranks pass equal shapes."""
-    return _Gather.apply(x) if _many() else x  # type: ignore[no-untyped-call]
 
 
 def moments(
@@ -118,6 +103,17 @@ def moments(
 
 def _many() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _gather(data: UInt8[Tensor, " n"]) -> list[UInt8[Tensor, " _"]]:
+    """The bytes of every rank, in order of rank; their number may differ."""
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world())]
+    dist.all_gather(lengths, torch.tensor([len(data)], device=device))
+    longest = int(torch.cat(lengths).max())
+    parts = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in lengths]
+    dist.all_gather(parts, torch.nn.functional.pad(data, (0, longest - len(data))).to(device))
+    return [part[: int(length)].cpu() for part, length in zip(parts, lengths, strict=True)]
 
 
 def _local_device(local: int) -> torch.device:
@@ -140,17 +136,3 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         # Applied, not called, so that a second derivative is right as well.
         return _Sum.apply(grad_outputs[0])  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.rows = len(x)
-        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        grad: Tensor = _Sum.apply(grad_outputs[0])  # type: ignore[no-untyped-call]
-        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]

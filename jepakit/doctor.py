@@ -59,8 +59,7 @@ def machine() -> Iterator[Row]:
 def small_step() -> Row:
     """One forward and backward pass of I-JEPA on random pictures, in both precisions."""
     signal = Signal(channels=3, size=(32, 32))
-    method = methods.load("ijepa")
-    model = method.Method(method.Config.tiny(signal), signal)
+    model = methods.build(methods.load("ijepa").Config.tiny(signal), signal)
     batch = Batch(torch.rand(16, 3, 32, 32, generator=Rng(0).generator()))
     try:
         times = {name: step_seconds(model, batch, amp) for name, amp in (("float32", False), ("bfloat16", True))}
@@ -121,11 +120,10 @@ def step_seconds(model: Any, batch: Batch, amp: bool, repeats: int = 3) -> float
 
 
 def _training_step(signal: Signal, batch: Batch) -> float:
-    method = methods.load("ijepa")
-    cfg, _ = prepare.fit_patch(method.Config(), signal)
+    cfg, _ = prepare.fit_patch(methods.load("ijepa").Config(), signal)
     device, _ = prepare.best_device()
     pays, _ = prepare.amp_pays(device, "float32")
-    return step_seconds(method.Method(cfg, signal).to(device), batch.to(device), pays)
+    return step_seconds(methods.build(cfg, signal).to(device), batch.to(device), pays)
 
 
 def _timed(step: Callable[[], None]) -> float:

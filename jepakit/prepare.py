@@ -53,7 +53,7 @@ def auto_patch(side: int) -> int:
 def resolve_length(length: Length, samples: int, world: int) -> tuple[Length, list[Note]]:
     """Steps from epochs; checks that the batch fits the data, the processes and the accumulation."""
     batch, accumulate = length.batch, length.accumulate
-    if batch < 1 or accumulate < 1 or batch % (world * accumulate):
+    if batch % (world * accumulate):
         raise ValueError(
             f"length.batch {batch} cannot be split over {world} processes × {accumulate} accumulated micro-batches; "
             f"give a multiple of {world * accumulate}"
@@ -63,8 +63,6 @@ def resolve_length(length: Length, samples: int, world: int) -> tuple[Length, li
             f"the data hold {samples} samples, fewer than one batch of {batch}; give --length.batch {samples} or less"
         )
     if length.steps is not None:
-        if length.steps < 1:
-            raise ValueError(f"length.steps is {length.steps}; a run has at least 1 step")
         return length, []
     steps = max(1, math.floor(length.epochs * (samples // batch)))
     note = Note("length.steps", steps, f"{length.epochs:g} epochs × {samples // batch} batches of {batch}")
@@ -75,13 +73,13 @@ def resolve_loop(loop: Loop, steps: int, batch: int) -> tuple[Loop, list[Note]]:
     """Device, precision, workers and intervals for this machine."""
     device, why = best_device() if loop.device is None else (loop.device, "")
     amp, why_amp = amp_pays(device, loop.dtype)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n = cores()
     # The panel encodes its samples twice; a training sample costs about eight encodings.
     spared = math.ceil(8 * loop.panel_size / batch)
     chosen: dict[str, tuple[Any, str]] = {
         "device": (device, why),
         "amp": (amp, why_amp),
-        "workers": (min(8, cores), f"{cores} cores"),
+        "workers": (min(8, n), f"{n} cores"),
         "save_every": (max(1, min(1000, math.ceil(steps / 10))), "a tenth of the run, at most 1000 steps"),
         "panel_every": (max(math.ceil(steps / 50), spared), "50 times in the run, but a few percent of its time"),
     }
@@ -95,6 +93,22 @@ def best_device() -> tuple[str, str]:
     if torch.cuda.is_available():
         return "cuda", torch.cuda.get_device_name()
     return "cpu", "no CUDA device was found"
+
+
+def device_for(asked: str | None) -> str:
+    """The device asked for, or the best. ValueError where torch does not know it or cannot reach it here."""
+    device = best_device()[0] if asked is None else asked
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"loop.device {device!r} cannot be used here ({why}); give cpu, cuda or auto") from None
+    return device
+
+
+def cores() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def amp_pays(device: str, dtype: str) -> tuple[bool, str]:
@@ -119,11 +133,9 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def estimate(run: Run, method: Method, signal: Signal, step: Callable[[Batch, Rng], None]) -> Cost:
-    """Count the FLOPs, memory and time of a step on random input; `step` does forward and backward of a batch."""
-    size = max(1, min(4, run.length.batch))
-    x = torch.rand(size, signal.channels, *signal.size, generator=Rng(run.seed).fork("estimate").generator())
-    batch = Batch(x, id=torch.arange(size)).to(run.loop.device or "cpu", getattr(torch, run.loop.dtype))
+def estimate(run: Run, method: Method, batch: Batch, step: Callable[[Batch, Rng], None]) -> Cost:
+    """Count the FLOPs, memory and time of a step, from a small batch; `step` does its forward and backward."""
+    size = len(batch)
     saved: dict[int, int] = {}
 
     def keep(t: torch.Tensor) -> torch.Tensor:

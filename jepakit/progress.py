@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 
+class Interrupted(RuntimeError):  # noqa: N818 - a request, not a fault
+    """The run was asked to stop, and has been saved."""
+
+
 @runtime_checkable
 class Watch(Protocol):
     """Receives one-sentence notes and the logged rows of a run of `steps` steps."""

@@ -15,11 +15,12 @@ from .types import Terms
 
 
 class Recorder:
-    """One per training; `row` is the row last logged."""
+    """One per training; `row` is the row last logged, `summary` what summary.json holds after the last step."""
 
     def __init__(self, session: Session, monitor: Monitor, watch: Watch) -> None:
         self.session, self.monitor, self.watch = session, monitor, watch
         self.row: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
         self.journal = Journal(session.out, session.step) if session.dist.main else None
         self.begun = time.monotonic() - session.seconds
         self.mark = (time.monotonic(), session.step)
@@ -60,33 +61,35 @@ class Recorder:
         self.watch.row(row, session.steps)
 
     def save(self) -> None:
-        """Write a checkpoint that a later process can go on from, to the bit."""
+        """Write a checkpoint that a later process can go on from, to the bit; after the last step, summary.json first.
+
+        In that order a run whose last checkpoint can be seen has its summary.
+        """
         session = self.session
         session.seconds = time.monotonic() - self.begun
         session.skipped = distributed.merge(session.skipped)
-        if session.dist.main:
-            state = {
-                "seconds": session.seconds,
-                "data": session.dataset.fingerprint(),
-                "panel": session.panel,
-                "skipped": session.skipped,
-            }
-            checkpoint.save(session.out, session.step, session.method, session.optimizer, state, session.run.loop.keep)
-
-    def finish(self) -> dict[str, Any]:
-        """Write summary.json, after the last step has been logged and before it is saved; return its content."""
-        session, verdict = self.session, self.monitor.verdict
-        session.skipped = distributed.merge(session.skipped)
         if not session.dist.main:
-            return {}
-        summary = {
-            "steps": session.step,
+            return
+        if session.step == session.steps:
+            self.summary = self.summarise()
+            checkpoint.write_json(session.out / "summary.json", self.summary)
+        state = {
+            "seconds": session.seconds,
+            "data": session.dataset.fingerprint(),
+            "panel": session.panel,
+            "skipped": session.skipped,
+        }
+        checkpoint.save(session.out, session.step, session.method, session.optimizer, state, session.run.loop.keep)
+
+    def summarise(self) -> dict[str, Any]:
+        """The last row and the verdict, as summary.json holds them."""
+        verdict = self.monitor.verdict
+        return {
+            "steps": self.session.step,
             "seconds": round(self.row["time"], 1),
             "loss": self.row["loss"],
             "verdict": verdict.name,
             "reason": verdict.reason,
             "advice": verdict.advice,
-            "skipped": session.skipped,
+            "skipped": self.session.skipped,
         }
-        checkpoint.write_json(session.out / "summary.json", summary)
-        return summary

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from . import config, evals, methods, recipes
+from . import evals, methods, parse, recipes
 from .config import Run
 from .data import KINDS, reading
 from .names import no_such
@@ -42,11 +42,11 @@ class Request:
 def settings(request: Request) -> Run:
     """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
     wanted = base(request)
+    if request.config is not None:
+        wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
     if request.data is not None:
         wanted = dataclasses.replace(wanted, data=reading(wanted.data, str(request.data)))
-    if request.config is not None:
-        wanted = config.apply(wanted, config.read_yaml(Path(request.config)))
-    run: Run = config.apply(wanted, config.flags_to_changes(request.flags))
+    run: Run = parse.apply(wanted, parse.flags_to_changes(request.flags))
     for kind in run.evals.kinds:
         evals.load(kind)
     return run
@@ -57,11 +57,15 @@ def base(request: Request) -> Run:
     name = request.recipe
     if name is None:
         stored = request.folder / "config.yaml"
-        if not (request.resume and stored.is_file()):
+        if not request.resume:
             raise ValueError("say what to train: a recipe, a method or a settings file (`jepa list` shows them)")
-        return config.from_yaml(stored)
+        if not stored.is_file():
+            raise ValueError(
+                f"{request.folder} holds no run (no config.yaml) to go on with; name a recipe to begin one"
+            )
+        return parse.from_yaml(stored)
     if name.endswith((".yaml", ".yml")):
-        return config.from_yaml(Path(name))
+        return parse.from_yaml(Path(name))
     if name in recipes.table():
         return recipes.load(name)
     if name in methods.table():

@@ -1,5 +1,6 @@
 """A run under way, begun or taken up again: everything the loop reads, put together before step 1."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, config, data, methods, optim, prepare
+from . import checkpoint, config, data, methods, optim, parse, prepare
 from .config import Run
 from .data import Dataset
 from .distributed import Dist
@@ -16,6 +17,14 @@ from .methods.base import Method
 
 # Settings that change no number, so a resumed run may have others.
 FREE = ("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals.")
+
+
+# Every path that a run writes in its folder.
+OWN = re.compile(
+    r"config\.yaml|environment\.json|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
+    r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|checkpoints(/last|/step-\d+(/[^/]+\.(safetensors|json))?)?"
+    r"|(.+/)?\.[^/]+\.part(/.*)?"
+)
 
 
 @dataclass
@@ -45,11 +54,7 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
     dataset = run.data.open()
     signal = data.fit(dataset, run.data)
     run, choices = prepare.resolve(run, signal, len(dataset), dist.world)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(
-            run.seed if seed is None else seed
-        )  # initial weights: the one place where torch draws by itself
-        method = methods.build(run.method, signal)
+    method = methods.build(run.method, signal, run.seed if seed is None else seed)
     method.to(dist.device, getattr(torch, run.loop.dtype))
     for module in method.modules():
         if hasattr(module, "checkpoint_activations"):
@@ -63,7 +68,7 @@ def restore(session: Session, allow: Sequence[str]) -> None:
 
     ValueError, with the differences, where settings or data are not those of the run, unless `allow` names them.
     """
-    stored = config.from_yaml(session.out / "config.yaml")
+    stored = parse.from_yaml(session.out / "config.yaml")
     refuse_changes(stored, session.run, allow)
     saved = checkpoint.load(session.out)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
@@ -99,7 +104,7 @@ def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
 
 
 def check_free(out: Path, replace: bool) -> None:
-    """ValueError where `out` cannot become a run folder: a file, a run (unless `replace`), or other things."""
+    """ValueError where `out` cannot become a run folder: a file, a run (unless `replace`), or anything else in it."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
@@ -108,17 +113,27 @@ def check_free(out: Path, replace: bool) -> None:
         raise ValueError(
             f"{out} is not empty; go on with it by --resume, replace it by --overwrite, or give another --out"
         )
-    if not (out / "config.yaml").is_file():
-        raise ValueError(
-            f"{out} is not empty and holds no run (no config.yaml), so it is not deleted; give another --out"
-        )
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+    foreign = [name for name in names if not OWN.fullmatch(name)]
+    if foreign or "config.yaml" not in names:
+        why = f"{foreign[0]} is no part of a run" if foreign else "it holds no run (no config.yaml)"
+        raise ValueError(f"{out} is not deleted, as {why}; give another --out")
 
 
 def clear(out: Path) -> None:
-    """Delete the run in `out`, which `check_free` has passed."""
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
+    """Make `out` an empty folder; what it holds, which `check_free` has passed, is deleted.
+
+    Where `out` or an entry is a link, the link's folder stays. Raises ValueError where `out` cannot be written.
+    """
+    try:
+        out.resolve().mkdir(parents=True, exist_ok=True)
+        for entry in out.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error.strerror}); give --out a folder that can") from None
 
 
 def start_from(session: Session, run: Path) -> None:
@@ -130,7 +145,7 @@ def start_from(session: Session, run: Path) -> None:
 
 
 def write_settings(session: Session) -> None:
-    """config.yaml and environment.json of the run folder."""
+    """config.yaml and environment.json of the run folder, on a resume those that now hold."""
     from .journal import environment
 
     checkpoint.write_text(session.out / "config.yaml", config.to_yaml(session.run))

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
@@ -15,14 +15,10 @@ from . import checkpoint, distributed, optim
 from .config import Loop
 from .data import loader
 from .monitor import Monitor
-from .progress import Silent, Watch
+from .progress import Interrupted, Silent, Watch
 from .recorder import Recorder
 from .session import Session
 from .types import Batch, Rng, Terms
-
-
-class Interrupted(RuntimeError):  # noqa: N818 - a request, not a fault
-    """The run was asked to stop, and has been saved."""
 
 
 def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
@@ -32,7 +28,9 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
     that is not finite.
     """
     watch = watch or Silent()
-    if session.step >= session.steps:
+    if session.step > session.steps:
+        raise ValueError(f"{session.out} stands at step {session.step} already; give --steps {session.step} or more")
+    if session.step == session.steps:
         watch.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
         return finished(session)
     steps, (log_every, save_every, panel_every) = session.steps, intervals(session.run.loop)
@@ -56,17 +54,21 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
                 monitor.observe(terms)
             if session.step % log_every == 0 or last:
                 recorder.log(terms, lr, norm)
-            summary = recorder.finish() if last else {}
             if session.step % save_every == 0 or last or stopping:
                 recorder.save()
             if stopping and not last:
                 raise Interrupted(f"stopped at step {session.step} of {steps} and saved; go on with --resume")
-    return summary
+    return recorder.summary
 
 
 def finished(session: Session) -> dict[str, Any]:
     """The summary of a run whose last step is saved."""
-    summary: dict[str, Any] = json.loads((session.out / "summary.json").read_text()) if session.dist.main else {}
+    if not session.dist.main:
+        return {}
+    path = session.out / "summary.json"
+    if not path.is_file():
+        raise ValueError(f"{session.out} is finished but {path} is gone; put it back, or train again with --overwrite")
+    summary: dict[str, Any] = json.loads(path.read_text())
     return summary
 
 
@@ -87,10 +89,10 @@ def gradients(session: Session, model: nn.Module, batch: Batch) -> tuple[Terms, 
             part = model(batch[i * size : (i + 1) * size], rng)
         (part.total / parts).backward()
         terms.append(part)
-    whole = average(terms)
-    if not torch.isfinite(whole.total):
-        refuse(session, batch, whole)
-    return whole, optim.clip_gradients(session.method.parameters(), run.optim.clip)
+    whole, norm = average(terms), optim.clip_gradients(session.method.parameters(), run.optim.clip)
+    if not torch.isfinite(whole.total + norm):
+        refuse(session, batch, whole, norm)
+    return whole, norm
 
 
 def average(terms: list[Terms]) -> Terms:
@@ -111,15 +113,17 @@ def average(terms: list[Terms]) -> Terms:
     )
 
 
-def refuse(session: Session, batch: Batch, terms: Terms) -> None:
-    """Save the ids of a batch whose loss is not finite, and raise FloatingPointError."""
-    names = [session.dataset.name(int(i)) for i in batch.id]
+def refuse(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> None:
+    """Save the ids of a global batch whose loss or gradient is not finite, and raise FloatingPointError."""
+    names = distributed.merge({session.dataset.name(int(i)): "" for i in batch.id})
     path = session.out / f"not-finite-step-{session.step:08d}.json"
     values = {k: str(float(v)) for k, v in terms.loss.items()}
-    checkpoint.write_json(path, {"step": session.step, "loss": values, "ids": names})
+    if session.dist.main:
+        content = {"step": session.step, "loss": values, "gradient_norm": str(float(norm)), "ids": [*names]}
+        checkpoint.write_json(path, content)
     raise FloatingPointError(
-        f"the loss is {float(terms.total)} at step {session.step}; the batch's ids are in {path}. "
-        "Lower --optim.lr, set --optim.clip 1, or look at those samples; the last checkpoint is good"
+        f"the loss is {float(terms.total)} and the gradient's norm {float(norm)} at step {session.step}; the batch's "
+        f"ids are in {path}. Lower --optim.lr, set --optim.clip 1, or look at those samples"
     )
 
 
@@ -144,7 +148,7 @@ def no_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
     return model.no_sync()
 
 
-def batches(session: Session) -> Iterator[Batch]:
+def batches(session: Session) -> Generator[Batch]:
     """This rank's share of every global batch from `session.step` to the end, on its device; notes what was skipped."""
     run, dist = session.run, session.dist
     local = run.length.batch // dist.world
@@ -166,15 +170,17 @@ def batches(session: Session) -> Iterator[Batch]:
             yield batch.to(dist.device, getattr(torch, run.loop.dtype))
 
 
-def backward(session: Session) -> Callable[[Batch, Rng], None]:
-    """Forward and backward of one batch, for estimates."""
+def rehearsal(session: Session) -> tuple[Batch, Callable[[Batch, Rng], None]]:
+    """A few samples of the first batch, and forward and backward of a batch, for estimates."""
+    with closing(batches(session)) as stream:
+        few = next(stream)[: min(4, session.run.length.batch)]
 
     def step(batch: Batch, rng: Rng) -> None:
         with precision(session):
             total = session.method(batch, rng).total
         total.backward()
 
-    return step
+    return few, step
 
 
 @contextmanager

@@ -23,6 +23,7 @@ LAYERS = (
     {"masks", "losses", "optim", "nn"},
     {"methods", "data", "collapse"},
     {"config"},
+    {"parse"},
     {"checkpoint"},
     {"journal", "prepare", "embedding"},
     {"evals", "session"},

@@ -128,6 +128,9 @@ def test_a_changed_setting_is_refused_with_a_diff_unless_it_is_allowed(sources, 
     assert sorted(p.read_bytes() for p in out.rglob("*") if p.is_file()) == before
     api.train(out=out, recipe=file, steps=6, resume=True, allow_change=["length.steps"])
     assert max(runs.losses(out)) == 6
+    assert checkpoint.load_run(out).run.length.steps == 6
+    with pytest.raises(ValueError, match="stands at step 6 already"):
+        api.train(out=out, recipe=file, steps=5, resume=True, allow_change=["length.steps"])
 
 
 def test_data_that_changed_since_are_refused(sources, tmp_path):

@@ -85,6 +85,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_ids_of_the_batch(
     assert len(set(saved["ids"])) == 16
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(tmp_path, array):
+    file = settings(tmp_path, array, length={"steps": 5, "batch": 8})
+    current = session.build(api.settings(api.Request(str(file))), tmp_path / "run", distributed.Dist())
+    current.method.predictor.proj.bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(FloatingPointError, match="the gradient's norm nan at step 0"):
+        training.train(current)
+    assert all(p.isfinite().all() for p in current.method.parameters())
+
+
+def test_resuming_and_beginning_anew_exclude_each_other(tmp_path, array):
+    file = str(settings(tmp_path, array))
+    api.train(out=tmp_path / "run", recipe=file, steps=1)
+    with pytest.raises(ValueError, match="--resume goes on with what is there and --init begins anew"):
+        api.train(out=tmp_path / "run", recipe=file, steps=1, resume=True, init=tmp_path / "run")
+
+
 def test_another_run_gives_its_weights_and_a_misfit_names_every_key(tmp_path, array):
     api.train(out=tmp_path / "first", recipe=str(settings(tmp_path, array)))
     file = str(settings(tmp_path, array))
@@ -141,8 +157,10 @@ def test_every_auto_is_said_with_its_reason_and_resolved_in_the_saved_settings(t
     [
         ({"length": {"batch": 64}}, "hold 32 samples, fewer than one batch of 64"),
         ({"length": {"batch": 8, "accumulate": 3}}, "cannot be split over 1 processes × 3"),
-        ({"length": {"steps": 0}}, "a run has at least 1 step"),
+        ({"length": {"steps": 0}}, "length: steps is 0; give 1 or more"),
         ({"method": {"encoder": {"name": "vit", "patch": [5, 5]}}}, "does not divide size"),
+        ({"method": {"target_blocks": 3}}, "target_blocks is 3"),
+        ({"loop": {"device": "abacus"}}, "loop.device 'abacus' cannot be used here"),
         ({"data": {"name": "arrays", "path": "nowhere.npy"}}, "no file or folder 'nowhere.npy'"),
     ],
 )

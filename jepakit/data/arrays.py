@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from ..types import Size
 from .augment import Augment
-from .base import Corrupt, Split, encode_labels, existing, select, spread, unit
+from .base import Corrupt, Split, check_part, encode_labels, existing, select, spread, unit
 from .box import Ask, Box
 from .decode import cut, cut_all, scaled
 
@@ -44,12 +46,15 @@ class Config:
     corrupt: Corrupt = "skip"
     augment: Augment = field(default_factory=Augment)
 
+    def __post_init__(self) -> None:
+        check_part(self.size, self.held_out, self.limit)
+
     def open(self) -> "Arrays":
         """Read or map the array. Raises ValueError, saying what to do."""
         path = existing(self.path)
         x, y, notes = _read(path, self.image, self.label)
         data, said = _channels_first(x, self.layout, self.path)
-        labels, classes = encode_labels(y.reshape(-1).tolist()) if y is not None else (_none(len(data)), ())
+        labels, classes = encode_labels([None] * len(data) if y is None else y.reshape(-1).tolist())
         if len(labels) != len(data):
             raise ValueError(f"{self.path!r} has {len(data)} pictures but {len(labels)} labels; name the right arrays")
         return build(data, labels, classes, (*notes, *said), path.name, self.split, self.held_out, self.limit)
@@ -159,10 +164,6 @@ def _samples(start: Float[Tensor, " b"], length: Float[Tensor, " b"], count: int
     return inside.clamp(start[:, None], (start + length - 1)[:, None])
 
 
-def _none(n: int) -> Int64[np.ndarray, " n"]:
-    return np.full(n, -1, dtype=np.int64)
-
-
 def _read(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """The pictures, their labels if any, and what to say."""
     try:
@@ -173,7 +174,7 @@ def _read(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | 
         if beside is None:
             return x, None, ()
         y = np.load(beside, allow_pickle=False) if beside.suffix == ".npy" else read_idx(beside)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"cannot read arrays from {str(path)!r}: {error}") from None
     return x, y, (f"labels from {beside.name}",)
 

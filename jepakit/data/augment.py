@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..types import Size
-from .box import Box
+from .box import Ask, Box, check_size
 
 TRIES = 10
 BOX_DRAWS = 2 * TRIES + 3
@@ -29,6 +29,12 @@ class Views:
     count: int = 2
     size: tuple[int, int] | None = None
     crop: tuple[float, float] = (0.2, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a group of views has count {self.count}; give at least one view or drop the group")
+        check_size(self.size)
+        _check_crop(self.crop)
 
 
 @dataclass(frozen=True)
@@ -51,21 +57,17 @@ class Augment:
     views: tuple[Views, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, (low, high) in (
-            ("crop", self.crop),
-            *((f"views[{i}].crop", v.crop) for i, v in enumerate(self.views)),
-        ):
-            if not 0 < low <= high <= 1:
-                raise ValueError(
-                    f"{name} is {(low, high)}; give a rising range of the area inside (0, 1], e.g. (0.3, 1.0)"
-                )
-        if not 0 < self.aspect[0] <= self.aspect[1]:
+        _check_crop(self.crop)
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
             raise ValueError(f"aspect is {self.aspect}; give a rising range of width / height, e.g. (0.75, 1.33)")
         for name in ("flip", "jitter_prob", "gray", "blur", "solarize"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a probability, give a number in [0, 1]")
-        if any(v.count < 1 for v in self.views):
-            raise ValueError("a group of views has count 0; give at least one view or drop the group")
+        if not (all(0 <= strength < math.inf for strength in self.jitter) and self.jitter[3] <= 0.5):
+            raise ValueError(
+                f"jitter is {self.jitter}; give the strengths of brightness, contrast, saturation and hue: "
+                "none below 0, hue at most 0.5, e.g. (0.4, 0.4, 0.2, 0.1)"
+            )
 
     @property
     def photometric(self) -> bool:
@@ -79,6 +81,11 @@ class Augment:
                 f"saturation, hue and gray need 3 channels but the data have {channels}; "
                 "set jitter[2], jitter[3] and gray to 0"
             )
+
+
+def _check_crop(crop: tuple[float, float]) -> None:
+    if not 0 < crop[0] <= crop[1] <= 1:
+        raise ValueError(f"crop is {crop}; give a rising range of the area inside (0, 1], e.g. (0.3, 1.0)")
 
 
 def place(
@@ -116,6 +123,11 @@ def centre(height: int, width: int, size: Size) -> Box:
     scale = min(height / size[0], width / size[1])
     h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     return Box((width - w) // 2, (height - h) // 2, w, h)
+
+
+def centred(size: Size) -> Ask:
+    """The picture that is not augmented: its centre, at `size`."""
+    return Ask(size, lambda height, width: centre(height, width, size))
 
 
 def photometric(x: Float[Tensor, "b c h w"], u: Float[np.ndarray, "b draws"], cfg: Augment) -> Float[Tensor, "b c h w"]:

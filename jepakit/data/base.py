@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from ..types import Rng, Size
 from .augment import Augment
-from .box import Ask
+from .box import Ask, check_size
 
 Split = Literal["all", "train", "test"]
 Corrupt = Literal["skip", "fail"]
@@ -116,6 +117,14 @@ def unit(x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
     return torch.from_numpy(np.divide(x.numpy(), np.float32(255), dtype=np.float32))
 
 
+def stack(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
+    """One tensor of at least one row: uint8 where all rows are 8-bit, else float32."""
+    same = all(x.dtype == torch.uint8 for x in rows)
+    # The DataLoader's own function stacks straight into shared memory when it runs in a worker.
+    stacked: Tensor = default_collate(list(rows) if same else [unit(x) for x in rows])
+    return stacked
+
+
 class Names(Sequence[str]):
     """Many strings in one block of bytes: small, and never copied by a forked worker's reference counts."""
 
@@ -157,14 +166,21 @@ def _mix(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     return mixed
 
 
+def check_part(size: Size | None, held_out: float, limit: int) -> None:
+    """What every data config checks when it is made. Raises ValueError."""
+    check_size(size)
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out is {held_out}; give the fraction kept for the test part, e.g. held_out=0.1")
+    if limit < 0:
+        raise ValueError(f"limit is {limit}; give how many items to keep, or 0 for all of them")
+
+
 def select(names: Sequence[str], split: Split, held_out: float, limit: int) -> Int64[np.ndarray, " n"]:
     """The rows that belong to a part of the data, in their order; decided by a hash of each name alone.
 
     "test" is about the fraction `held_out`, "train" the rest. `limit` keeps that many, chosen by another hash; 0 all.
     Raises ValueError where nothing is left.
     """
-    if split != "all" and not 0 < held_out < 1:
-        raise ValueError(f"held_out is {held_out}; give the fraction kept for the test part, e.g. held_out=0.1")
     rows = np.arange(len(names), dtype=np.int64)
     if split != "all":
         test = np.array([_unit(names[i], b"split") < held_out for i in range(len(names))], dtype=bool)
@@ -185,18 +201,22 @@ def _unit(name: str, salt: bytes) -> float:
     return int.from_bytes(digest, "little") / 2.0**64
 
 
-def encode_labels(values: Sequence[int | str]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    """Labels as indices, and the class names.
+def encode_labels(values: Sequence[object]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+    """Labels as indices, and the class names; None, NaN, empty texts and negative integers are no label, -1.
 
     Integers 0 … 9,999 stay what they are, so that two parts of one data set agree; anything else is sorted by name.
     """
-    texts = [str(value) for value in values]
-    numbers = [int(text) if text.isascii() and text.isdigit() else -1 for text in texts]
-    if numbers and min(numbers) >= 0 and max(numbers) < 10_000:
-        return np.array(numbers, dtype=np.int64), tuple(str(i) for i in range(max(numbers) + 1))
-    classes = tuple(sorted(set(texts)))
-    index = {name: i for i, name in enumerate(classes)}
-    return np.array([index[text] for text in texts], dtype=np.int64), classes
+    texts = ["" if value is None or value != value else str(value).strip() for value in values]
+    texts = ["" if text[:1] == "-" and text[1:].isdecimal() else text for text in texts]
+    known = {text for text in texts if text}
+    if all(text.isascii() and text.isdecimal() and int(text) < 10_000 for text in known):
+        count = max((int(text) + 1 for text in known), default=0)
+        index = {text: int(text) for text in known}
+        classes = tuple(str(i) for i in range(count))
+    else:
+        classes = tuple(sorted(known))
+        index = {name: i for i, name in enumerate(classes)}
+    return np.array([index.get(text, -1) for text in texts], dtype=np.int64), classes
 
 
 def spread(n: int, most: int) -> list[int]:

@@ -21,3 +21,9 @@ class Ask(NamedTuple):
 
     size: Size
     place: Callable[[int, int], Box]
+
+
+def check_size(size: Size | None) -> None:
+    """Raises ValueError where a size asked for is not a height and a width."""
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size is {size}; give a height and a width of at least 1, e.g. (224, 224)")

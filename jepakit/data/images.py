@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ..types import Size
 from . import decode
 from .augment import Augment
-from .base import Corrupt, Split, Unreadable, existing, select, spread, unit
+from .base import Corrupt, Split, Unreadable, check_part, existing, select, spread, unit
 from .box import Ask
 from .folder import open_folder, open_manifest, read_csv
 from .store import Store
@@ -43,6 +44,11 @@ class Config:
     limit: int = 0
     corrupt: Corrupt = "skip"
     augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        check_part(self.size, self.held_out, self.limit)
+        if self.channels is not None and self.channels < 1:
+            raise ValueError(f"channels is {self.channels}; give a number of at least 1, or none for the commonest")
 
     def open(self) -> "Images":
         """Find the images; only some headers are read. Raises ValueError, saying what to do."""
@@ -152,11 +158,14 @@ def survey(
     for i in spread(len(rows), HEADERS):
         row = int(rows[i])
         try:
-            heads.append(decode.header(store.read(row), store.names[row]))
+            head = decode.header(store.read(row), store.names[row])
+            if channels:
+                decode.convert(torch.empty(head.channels, 1, 1), channels, store.names[row])
+            heads.append(head)
         except (Unreadable, OSError) as error:
             broken.append(f"{store.names[row]} ({error})")
     if not heads:
-        raise ValueError(f"none of {len(broken)} images tried can be read, e.g. {broken[0]}; look at jepa check-data")
+        raise ValueError(f"none of {len(broken)} images tried can be read, e.g. {broken[0]}; replace them")
     counts = Counter(head.channels for head in heads)
     common = channels or counts.most_common(1)[0][0]
     sizes = {(head.height, head.width) for head in heads}

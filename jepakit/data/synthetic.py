@@ -16,7 +16,7 @@ from torch import Tensor
 from ..types import Rng
 from .arrays import Arrays
 from .augment import Augment
-from .base import Corrupt, Split, uniform
+from .base import Corrupt, Split, check_part, uniform
 
 Task = Literal["digits_on_photos", "digits", "shapes"]
 TASKS: tuple[Task, ...] = ("digits_on_photos", "digits", "shapes")
@@ -43,15 +43,17 @@ class Config:
     corrupt: Corrupt = "skip"
     augment: Augment = field(default_factory=Augment)
 
+    def __post_init__(self) -> None:
+        check_part(self.size, self.held_out, self.limit)
+        if self.count < 1:
+            raise ValueError(f"count is {self.count}; give at least one picture")
+        if self.size and min(self.size) < 16:
+            raise ValueError(f"size is {self.size}; give at least 16 x 16, which a digit needs")
+
     def open(self) -> Arrays:
-        """Draw the pictures. Raises ValueError for an unknown task or a size below 16."""
+        """Draw the pictures. Raises ValueError for an unknown task or an empty part."""
         if self.path not in TASKS:
             raise ValueError(f"no generated set {self.path!r}; set data.path to one of {', '.join(TASKS)}")
-        height, width = self.size or (32, 32)
-        if min(height, width) < 16 or self.count < 1:
-            raise ValueError(
-                f"size {(height, width)} or count {self.count} is too small; give at least 16 x 16 and one picture"
-            )
         data, labels = generate(self)
         classes = SHAPES if self.path == "shapes" else DIGITS
         rows = np.arange(len(labels), dtype=np.int64)
@@ -65,6 +67,8 @@ def generate(cfg: Config) -> tuple[UInt8[np.ndarray, "n c h w"], Int64[np.ndarra
     first, last = {"all": (0, cfg.count), "train": (0, cfg.count - test), "test": (cfg.count - test, cfg.count)}[
         cfg.split
     ]
+    if first == last:
+        raise ValueError(f"the {cfg.split} part of {cfg.count} pictures is empty; raise count or use split=all")
     last = min(last, first + cfg.limit) if cfg.limit else last
     ids = np.arange(first, last, dtype=np.int64)
     u = uniform(Rng(cfg.seed).fork("synthetic", cfg.path), ids, 16)

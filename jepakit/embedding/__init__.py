@@ -24,7 +24,7 @@ from ..data.base import Dataset
 from ..data.loader import stream
 from ..types import Batch, Signal
 from .part import Part, Progress, Rows, Shape
-from .table import check_out, empty_rows
+from .table import Name, check_out, empty_rows
 
 __all__ = ["Embedded", "check_out", "embed"]
 
@@ -53,24 +53,28 @@ def embed(
     workers: int = 0,
     device: torch.device | str = "cpu",
     overwrite: bool = False,
+    identity: str = "",
     progress: Progress = lambda done, total: None,
 ) -> Embedded:
     """Write `encode` of every item to `out`, pooled over tokens or, with `tokens`, one vector per token.
 
-    `encode` is in evaluation mode; `progress` is called with (rows done, rows in all). Raises ValueError where `out`
-    has an unknown ending or exists already, or where no item can be read.
+    `encode` is in evaluation mode, and `identity` says which it is: rows begun under another are not gone on with.
+    `progress` is called with (rows done, rows in all). Raises ValueError where `out` has an unknown ending or exists
+    already, where no item can be read, or where a representation is not finite.
     """
     write = check_out(out, overwrite)
 
     def blocks(start: int, shape: Shape | None = None) -> Blocks:
         batches = stream(dataset, signal, batch=batch, workers=workers, start=start)
         try:
-            yield from _aligned(_encoded(encode, batches, tokens, device), start, len(dataset), batch, shape)
+            found = _encoded(encode, batches, tokens, device)
+            yield from _aligned(_finite(found, dataset.name), start, len(dataset), batch, shape)
         finally:
             batches.close()
 
     size = list(signal.size)
     about = {"data": dataset.fingerprint(), "size": size, "tokens": tokens, "batch": batch, "total": len(dataset)}
+    about["identity"] = identity
     part = Part(out, about)
     resumed = _fill(part, blocks, progress)
     rows = np.load(part.path, mmap_mode="r")
@@ -92,6 +96,18 @@ def _encoded(
             found = encode(batch.x.to(device)).float()
             rows = (found if tokens else found.mean(1)).cpu().numpy()
         yield batch.id.numpy(), rows
+
+
+def _finite(encoded: Iterator[tuple[np.ndarray, Rows]], name: Name) -> Iterator[tuple[np.ndarray, Rows]]:
+    """The same, so that NaN in the file always means an item that cannot be read. ValueError where some is computed."""
+    for ids, rows in encoded:
+        bad = ids[~np.isfinite(rows).reshape(len(rows), -1).all(1)]
+        if len(bad):
+            raise ValueError(
+                f"the representations of {len(bad)} of {len(rows)} items are not finite, the first of them "
+                f"{name(int(bad[0]))}; embed an earlier checkpoint or, if only some are, look for NaN in the data"
+            )
+        yield ids, rows
 
 
 def _aligned(
@@ -127,7 +143,7 @@ def _fill(part: Part, blocks: Callable[..., Blocks], progress: Progress) -> int:
     """Bring `part` to all its rows; how many of them it held already."""
     done, shape = part.found()
     if done:
-        # The last block is computed again: if it comes out otherwise, the rows are of other weights.
+        # The last block is computed again: if it comes out otherwise, something that `about` does not tell has changed.
         first = (done - 1) // part.batch * part.batch
         rest = blocks(first, shape)
         if np.array_equal(next(rest), part.rows(first, done, shape), equal_nan=True):

@@ -1,13 +1,15 @@
 """What a representation has to beat: the pixels themselves, and the same encoder before any training."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..methods.base import Method
+from .. import methods
+from ..types import Signal
 from .features import Encode
 
 RAW_VALUES = 3072
@@ -26,8 +28,6 @@ def raw(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b 1 _"]:
     return pool(x, [min(side, limit) for side in x.shape[2:]]).flatten(1)[:, None]
 
 
-def random_init(build: Callable[[], Method], seed: int = 0) -> Encode:
-    """The encoder of a freshly built, untrained method, in evaluation mode; the global random state stays."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build().eval().encode
+def random_init(config: Any, signal: Signal, seed: int = 0, device: torch.device | str = "cpu") -> Encode:
+    """The encoder of an untrained method with these settings, in evaluation mode; the global random state stays."""
+    return methods.build(config, signal, seed).to(device).eval().encode

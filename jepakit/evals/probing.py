@@ -97,9 +97,15 @@ def compare(
 def split(
     features: Mapping[str, Features], name: Callable[[int], object] = int
 ) -> tuple[dict[str, Features], dict[str, Features]]:
-    """Train and test parts of one data set, the same for every encoder: stratified, by the hash of `name(id)`."""
+    """Train and test parts of one data set, the same for every encoder: stratified, by the hash of `name(id)`.
+
+    Raises ValueError where there are labels but no class has two samples.
+    """
     any_of = next(iter(features.values()))
     mask = held_out([str(name(int(i))) for i in any_of.id], any_of.y)
+    known = any_of.y >= 0
+    if known.any() and not mask[known].any():
+        raise ValueError("no class has two labelled samples, so nothing can be held out; give --test")
     return {k: f.where(~mask) for k, f in features.items()}, {k: f.where(mask) for k, f in features.items()}
 
 

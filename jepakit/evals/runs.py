@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import config, data, methods, prepare
+from .. import data, methods, parse, prepare
 from ..checkpoint import Loaded, load_run
 from ..data import loader
 from ..methods.base import Method, Weights
@@ -65,10 +65,10 @@ def probe_run(
 
 def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Each kind's settings object, with the dotted `settings` applied. ValueError names an unknown key."""
-    changes = config.flags_to_changes(settings)
+    changes = parse.flags_to_changes(settings)
     if unknown := [section for section in changes if section not in kinds]:
         raise ValueError(f"{unknown[0]} is no kind that was asked for; write settings as --{kinds[0]}.KEY VALUE")
-    return {kind: config.apply(load(kind).Config(), changes.get(kind, {}), kind) for kind in kinds}
+    return {kind: parse.apply(load(kind).Config(), changes.get(kind, {}), kind) for kind in kinds}
 
 
 def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:

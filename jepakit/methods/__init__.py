@@ -66,6 +66,14 @@ def name_of(config: Any) -> str:
     return next(name for name, path in table().items() if path == module)
 
 
-def build(config: Any, signal: Any) -> "Method":
-    """The untrained method of a settings object, for a signal."""
-    return entry(type(config).__module__).Method(config, signal)
+def build(config: Any, signal: Any, seed: int = 0) -> "Method":
+    """The untrained method of a settings object, for a signal, on the CPU.
+
+    `seed` decides the initial weights; the caller's random state is left as it is.
+    """
+    import torch
+
+    # Initial weights: the one place where torch draws by itself.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return entry(type(config).__module__).Method(config, signal)

@@ -31,13 +31,24 @@ from .base import Method, Weights
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; `ema` is the decay at the first and the last step."""
+    """Settings; `ema` is the decay at the first and the last step.
+
+    `target_blocks` above 1 makes the targets the mean over that many last blocks of the target encoder, each
+    normalised, as in data2vec: not in the paper, but what small pictures need.
+    """
 
     encoder: EncoderConfig = field(default_factory=ViT)
     predictor: Predictor = field(default_factory=Predictor)
     masks: tuple[Masker, ...] = (MultiBlock(),)
     distance: losses.Kind = "smooth_l1"
+    target_blocks: int = 1
     ema: tuple[float, float] = (0.996, 1.0)
+
+    def __post_init__(self) -> None:
+        if not self.masks:
+            raise ValueError("masks is empty, so nothing would be predicted; give one, e.g. {name: multiblock}")
+        if not all(0 <= decay <= 1 for decay in self.ema):
+            raise ValueError(f"ema is {self.ema}; give two decays from 0 to 1, e.g. (0.996, 1.0)")
 
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
@@ -61,6 +72,10 @@ class IJEPA(Method):
         self.encoder = cfg.encoder.build(signal)
         for masker in cfg.masks:
             masker.check(self.encoder.grid)
+        if not 1 <= cfg.target_blocks <= self.encoder.depth:
+            raise ValueError(
+                f"target_blocks is {cfg.target_blocks} of {self.encoder.depth} blocks; give 1 or more of them"
+            )
         self.target_encoder = ema.target(self.encoder)
         self.predictor = cfg.predictor.build(self.encoder.dim, self.encoder.grid)
 
@@ -93,8 +108,9 @@ class IJEPA(Method):
         blocks = [masks.targets for masks in drawn]
         grid = grid_of(tuple(x.shape[2:]), self.target_encoder.patch)
         read, where = union(torch.cat([b.flatten(1) for b in blocks], 1), math.prod(grid))
-        tokens = take(self.target_encoder(self.normalize(x), read=read), where)
-        parts = torch.split(tokens, [b[0].numel() for b in blocks], 1)
+        g, last = self.target_encoder, self.cfg.target_blocks
+        tokens = g(self.normalize(x), read=read) if last == 1 else g.average(self.normalize(x), last, read)
+        parts = torch.split(take(tokens, where), [b[0].numel() for b in blocks], 1)
         return [part.reshape(*b.shape, -1) for part, b in zip(parts, blocks, strict=True)]
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:

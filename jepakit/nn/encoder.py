@@ -10,7 +10,8 @@ from ..types import Grid, Signal, Size
 
 
 class Encoder(nn.Module):
-    """Signals (B, C, *size) to tokens (B, N, D). Subclasses set `dim`, `patch` and `grid` (of the signal's own size).
+    """Signals (B, C, *size) to tokens (B, N, D). Subclasses set `dim`, `patch` and `grid` (of the signal's own size),
+    and `depth` where they have blocks.
 
     With `checkpoint_activations` set, blocks are recomputed in the backward pass: same numbers, less memory, more time.
     """
@@ -18,6 +19,7 @@ class Encoder(nn.Module):
     dim: int
     patch: Size
     grid: Grid
+    depth: int = 1
     checkpoint_activations: bool = False
 
     def forward(
@@ -30,6 +32,15 @@ class Encoder(nn.Module):
 
         `keep` indexes the grid of x, row-major; what it leaves out is never seen. `read` indexes the kept tokens.
         Raises ValueError where the patch does not divide the size of x.
+        """
+        raise NotImplementedError
+
+    def average(
+        self, x: Float[Tensor, "b c ..."], last: int, read: Int[Tensor, "b r"] | None = None
+    ) -> Float[Tensor, "b _ d"]:
+        """The mean over the last `last` blocks of their outputs, each token normalised (eps 1e-5, no affine).
+
+        `last` is at most `depth`. Source: data2vec, arXiv:2202.03555.
         """
         raise NotImplementedError
 

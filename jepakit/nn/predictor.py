@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..types import Grid, Masks
 from .position import Order, shares, sincos
-from .transformer import Block, call, check_heads, initialize, run, stack
+from .transformer import Block, call, check_heads, check_stack, initialize, run, stack
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Predictor:
     shared_context: bool = False
 
     def __post_init__(self) -> None:
+        check_stack(self.width, self.depth, self.mlp_ratio)
         check_heads(self.width, self.heads)
 
     def build(self, dim: int, grid: Grid) -> "TransformerPredictor":

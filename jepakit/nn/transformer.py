@@ -25,6 +25,12 @@ Read = Int[Tensor, "b r"] | slice | None
 PLAIN_UP_TO = 512
 
 
+def check_stack(width: int, depth: int, mlp_ratio: float) -> None:
+    """Raises ValueError where blocks of these sizes cannot be built."""
+    if width < 1 or depth < 1 or int(width * mlp_ratio) < 1:
+        raise ValueError(f"width {width}, depth {depth} and mlp_ratio {mlp_ratio:g} must be positive")
+
+
 def check_heads(width: int, heads: int) -> None:
     """Raises ValueError where `heads` does not divide `width`."""
     if heads < 1 or width % heads:
@@ -163,6 +169,7 @@ class ViT:
     def __post_init__(self) -> None:
         if self.patch is not None:
             check_patch(self.patch)
+        check_stack(self.width, self.depth, self.mlp_ratio)
         check_heads(self.width, self.heads)
 
     def build(self, signal: Signal) -> "ViTEncoder":
@@ -177,7 +184,8 @@ class ViTEncoder(Encoder):
         super().__init__()
         if cfg.patch is None:
             raise ValueError("the patch is auto, which only a training resolves; give one, e.g. patch=(16, 16)")
-        self.dim, self.patch, self.positions = cfg.width, tuple(cfg.patch), cfg.positions
+        self.dim, self.depth = cfg.width, cfg.depth
+        self.patch, self.positions = tuple(cfg.patch), cfg.positions
         self.grid = grid_of(signal.size, self.patch)
         shares(len(self.grid), self.dim, self.positions)
         self.patch_embed = PatchEmbed(signal.channels, self.patch, self.dim)
@@ -192,9 +200,25 @@ class ViTEncoder(Encoder):
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
         """See Encoder.forward; x may have any size that the patch divides."""
+        out: Tensor = self.norm(run(self.blocks, self.embed(x, keep), read, self.checkpoint_activations))
+        return out
+
+    def average(
+        self, x: Float[Tensor, "b c ..."], last: int, read: Int[Tensor, "b r"] | None = None
+    ) -> Float[Tensor, "b _ d"]:
+        """See Encoder.average."""
+        s, levels = self.embed(x), []
+        for i, block in enumerate(self.blocks, 1):
+            top = i == self.depth
+            s = call(block, s, read if top else None, recompute=self.checkpoint_activations)
+            if i > self.depth - last:
+                levels.append(F.layer_norm(s if top else at(s, read), (self.dim,)))
+        return torch.stack(levels).mean(0)
+
+    def embed(self, x: Float[Tensor, "b c ..."], keep: Int[Tensor, "b k"] | None = None) -> Float[Tensor, "b _ d"]:
+        """Patches at `keep` (all where None) with their positions, before the first block."""
         position = self.position(grid_of(tuple(x.shape[2:]), self.patch), x.device)
-        s = self.patch_embed(x, keep) + (position if keep is None else position[keep])
-        out: Tensor = self.norm(run(self.blocks, s, read, self.checkpoint_activations))
+        out: Tensor = self.patch_embed(x, keep) + (position if keep is None else position[keep])
         return out
 
     def position(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
