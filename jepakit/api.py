@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from .methods.base import Method, Weights
 from .progress import Silent, Watch
 from .request import PathLike, Request, settings
 from .show import describe, describe_probes, names
+from .types import Signal
 
 __all__ = [
     "Model",
@@ -147,13 +149,33 @@ class Model:
         """Representations (B, N, D), one per patch, on the CPU.
 
         `images` is a tensor (B, C, *size) of raw values (pixels in [0, 1]; any size the patch divides), or one or
-        several image files, which are resized and cut to the centre as in training's evaluation.
+        several image files, which are resized and cut to the centre as in training's evaluation. Raises ValueError,
+        with the way out, for anything else.
         """
-        if not isinstance(images, torch.Tensor):
-            paths = [images] if isinstance(images, (str, os.PathLike)) else images
-            images = torch.stack([read_image(Path(p), self.method.signal) for p in paths])
+        x = _samples(images, self.method.signal)
         with torch.inference_mode():
-            return self.method.encode(images.to(self.method.mean), weights)
+            return self.method.encode(x.to(self.method.mean), weights)
+
+
+def _samples(images: object, signal: Signal) -> torch.Tensor:
+    """What `encode` was given, as a batch of raw samples."""
+    if isinstance(images, torch.Tensor):
+        if images.ndim != 2 + len(signal.size) or images.shape[1] != signal.channels:
+            raise ValueError(
+                f"the samples are {tuple(images.shape)}, but the model takes (batch, {signal.channels}, *size), e.g. "
+                f"{(1, signal.channels, *signal.size)}; x[None] makes a batch of one sample, "
+                f"x.repeat_interleave({signal.channels}, 1) repeats a single channel"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"the samples are {images.dtype}; give floats, pixels in [0, 1], e.g. x / 255")
+        return images
+    paths = [images] if isinstance(images, (str, os.PathLike)) else images
+    if not isinstance(paths, Sequence) or not paths or not all(isinstance(p, (str, os.PathLike)) for p in paths):
+        raise ValueError(
+            "encode takes a float tensor (batch, channels, *size) or one image file or more; "
+            "turn an array into one by torch.from_numpy(x), or several tensors by torch.stack(x)"
+        )
+    return torch.stack([read_image(Path(p), signal) for p in paths])
 
 
 def load(run: PathLike, step: int | None = None) -> Model:
@@ -170,14 +192,15 @@ def probe(
     weights: Weights = "target",
     name: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    step: int | None = None,
 ) -> Path:
     """Judge a run's encoder by `kind`, beside the untrained encoder and the raw input; the evals/*.json written.
 
     Without `data` the run's own data are used, without `test` a fixed fifth of them is held out. `settings` are the
-    kind's own, as {"knn.k": 5}.
+    kind's own, as {"knn.k": 5}; `step` is that of a checkpoint, by default the newest.
     """
     train, held = (None if path is None else os.fspath(path) for path in (data, test))
-    return probe_run(Path(run), (kind,), train, held, weights, name, settings)[0]
+    return probe_run(Path(run), (kind,), train, held, weights, name, settings, step)[0]
 
 
 def embed(
@@ -190,15 +213,21 @@ def embed(
     batch: int = 64,
     workers: int | None = None,
     overwrite: bool = False,
+    step: int | None = None,
 ) -> Embedded:
     """Write the representation of every item of `data`, in its order, to a .parquet, .npy or .csv file.
 
-    Ids stand beside the rows. A run that was interrupted goes on where it was when called again.
+    Ids stand beside the rows. A run that was interrupted goes on where it was when called again. `step` is that of a
+    checkpoint, by default the newest.
     """
+    if batch < 1:
+        raise ValueError(f"the batch is {batch}; give 1 or more, e.g. --batch 64")
     check_out(Path(out), overwrite)
-    loaded = checkpoint.load_run(Path(run))
-    dataset = reading(loaded.run.data, os.fspath(data), split="all", limit=0).open()
-    device = loaded.run.loop.device or prepare.best_device()[0]
+    loaded = checkpoint.load_run(Path(run), step)
+    channels = loaded.method.signal.channels
+    dataset = reading(loaded.run.data, os.fspath(data), channels=channels, split="all", limit=0).open()
+    identity = _identity(loaded, weights)
+    device, _ = prepare.best_device()
     encode = partial(loaded.method.to(device).encode, weights=weights)
     signal, workers = loaded.method.signal, (loaded.run.loop.workers or 0) if workers is None else workers
     return write_rows(
@@ -211,7 +240,17 @@ def embed(
         workers=workers,
         device=device,
         overwrite=overwrite,
+        identity=identity,
     )
+
+
+def _identity(loaded: checkpoint.Loaded, weights: Weights) -> str:
+    """A hash of what the representations depend on beside the data: step, settings of the method, weights."""
+    digest = blake2b(repr((loaded.step, weights, loaded.run.method)).encode(), digest_size=16)
+    for name, value in sorted(loaded.method.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def report(*runs: PathLike, out: PathLike | None = None) -> Path:
@@ -222,12 +261,20 @@ def report(*runs: PathLike, out: PathLike | None = None) -> Path:
 
 
 def after(current: session.Session, watch: Watch) -> list[Path]:
-    """The probes that follow the last step, in one pass over the data."""
+    """The probes that follow the last step, in one pass over the data; a kind that cannot judge them becomes a note."""
     kinds = current.run.evals.kinds
     if not kinds:
         return []
     watch.note(f"probing: {', '.join(kinds)}")
-    return probe_run(current.out, kinds)
+
+    def refused(kind: str, error: ValueError) -> None:
+        watch.note(f"no {kind}: {error}")
+
+    try:
+        return probe_run(current.out, kinds, refused=refused)
+    except ValueError as error:
+        refused("probes", error)
+        return []
 
 
 def check_data(path: PathLike, csv: PathLike | None = None) -> list[tuple[str, str]]:

@@ -5,12 +5,14 @@ Exit codes: 0 done, 1 failed, 2 a user's mistake, 130 interrupted and saved.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from .names import did_you_mean, no_such
+from .progress import Interrupted, watching
 
-COMMANDS = ("train", "probe", "embed", "report", "check-data", "list", "doctor")
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+TAKE_SETTINGS = ("train", "probe")
 SETTINGS = "Any setting can be given as --SECTION.KEY VALUE, as in --optim.lr 1e-3; --print-config shows them all."
 
 
@@ -21,6 +23,11 @@ class Parser(argparse.ArgumentParser):
         """One sentence on stderr."""
         fail(message, 2)
 
+    @property
+    def options(self) -> list[str]:
+        """The long options, without their dashes; `help` among them."""
+        return [o[2:] for action in self._actions for o in action.option_strings if o.startswith("--")]
+
 
 def fail(message: str, code: int) -> NoReturn:
     """Print `message` on stderr and exit."""
@@ -28,8 +35,8 @@ def fail(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def parser() -> Parser:
-    """The whole command line."""
+def parser() -> tuple[Parser, Mapping[str, Parser]]:
+    """The whole command line, and the part of each command."""
     root = Parser(
         prog="jepa",
         description="Joint-embedding predictive architectures: train, watch, probe, embed.",
@@ -51,6 +58,7 @@ def parser() -> Parser:
     p.add_argument("--data", help="labelled data to fit on (default: the run's own)")
     p.add_argument("--test", help="labelled data to score on (default: a fifth of the data, held out)")
     p.add_argument("--weights", choices=("target", "context"), default="target")
+    p.add_argument("--step", type=int, metavar="N", help="judge the checkpoint of this step (default: the newest)")
     p.add_argument("--name", help="a name for the result file: evals/KIND-NAME.json")
     p = command("embed", embed, "write the representations of every item of a data set")
     p.add_argument("run_folder", metavar="RUN")
@@ -58,6 +66,7 @@ def parser() -> Parser:
     p.add_argument("--out", required=True, metavar="FILE", help="FILE.parquet, .npy or .csv")
     p.add_argument("--tokens", action="store_true", help="one vector per patch instead of their mean")
     p.add_argument("--weights", choices=("target", "context"), default="target")
+    p.add_argument("--step", type=int, metavar="N", help="embed with the checkpoint of this step (default: the newest)")
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--workers", type=int, default=None)
     p.add_argument("--overwrite", action="store_true")
@@ -70,7 +79,7 @@ def parser() -> Parser:
     command("list", list_names, "list methods, encoders, masks, data, probes and recipes")
     p = command("doctor", doctor, "check this installation and machine, and how fast data can be read")
     p.add_argument("--data", help="measure reading this data against a training step")
-    return root
+    return root, commands.choices
 
 
 def _train_arguments(p: Parser) -> None:
@@ -115,18 +124,20 @@ def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return words, settings
 
 
-def check_command(words: Sequence[str]) -> None:
-    """Exit with the nearest name where the first word is no command."""
-    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        fail(no_such("command", words[0], COMMANDS), 2)
-
-
-def _unknown_option(word: str) -> str:
-    known = ["--data", "--out", "--config", "--seed", "--steps", "--resume", "--allow-change", "--overwrite", "--init"]
-    known += ["--dry-run", "--print-config", "--debug"]
-    if not word.startswith("--"):
-        return f"unexpected {word!r}; a command takes one RECIPE, and settings as --section.key VALUE"
-    return f"No option {word}.{did_you_mean(word, known)} Settings are written --section.key VALUE"
+def check_names(words: Sequence[str], commands: Mapping[str, Parser]) -> None:
+    """Exit with the nearest name where the first word is no command, or another word no option of it."""
+    if not words or words[0].startswith("-"):
+        return
+    name, *rest = words
+    if name not in commands:
+        fail(no_such("command", name, commands), 2)
+    options = commands[name].options
+    for word in rest:
+        option = word.partition("=")[0].removeprefix("--")
+        if word.startswith("--") and option not in options:
+            near = did_you_mean(option, options, prefix="--")
+            more = "; settings are written --section.key VALUE" if name in TAKE_SETTINGS else ""
+            fail(f"No option --{option} for {name}.{near} Options: --{', --'.join(options)}{more}", 2)
 
 
 def train(a: argparse.Namespace) -> None:
@@ -150,8 +161,6 @@ def train(a: argparse.Namespace) -> None:
     elif a.dry_run:
         _print_table(api.dry_run(request))
     else:
-        from .progress import watching
-
         with watching() as watch:
             done = api.run(request, watch)
         if text := api.describe(done):
@@ -162,9 +171,8 @@ def probe(a: argparse.Namespace) -> None:
     """`jepa probe`."""
     from . import api
 
-    path = api.probe(
-        a.run_folder, kind=a.kind, data=a.data, test=a.test, weights=a.weights, name=a.name, settings=a.settings
-    )
+    options = {"data": a.data, "test": a.test, "weights": a.weights, "step": a.step, "name": a.name}
+    path = api.probe(a.run_folder, kind=a.kind, settings=a.settings, **options)
     print(api.describe_probes([path]))
 
 
@@ -175,6 +183,7 @@ def embed(a: argparse.Namespace) -> None:
     options = {
         "tokens": a.tokens,
         "weights": a.weights,
+        "step": a.step,
         "batch": a.batch,
         "workers": a.workers,
         "overwrite": a.overwrite,
@@ -222,12 +231,12 @@ def _print_table(rows: Sequence[tuple[str, Any]]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words, settings = split_settings(sys.argv[1:] if argv is None else argv)
-    root = parser()
-    check_command(words)
-    a, unknown = root.parse_known_args(words)
-    if unknown:
-        fail(_unknown_option(unknown[0]), 2)
-    if settings and a.command not in ("train", "probe"):
+    root, commands = parser()
+    check_names(words, commands)
+    a, unexpected = root.parse_known_args(words)
+    if unexpected:
+        fail(f"unexpected {unexpected[0]!r}; `jepa {a.command or ''} --help` shows what may stand there", 2)
+    if settings and a.command not in TAKE_SETTINGS:
         fail(f"--{next(iter(settings))} is a setting; only train and probe take settings", 2)
     a.settings = settings
     if a.version:
@@ -245,19 +254,25 @@ def guarded(a: argparse.Namespace) -> int:
     """Run a parsed command; an error becomes one sentence and a code."""
     try:
         a.run(a)
-    except (ValueError, OSError, ImportError) as error:
-        if a.debug:
-            raise
-        fail(str(error), 2)
-    except (FloatingPointError, RuntimeError) as error:
-        if a.debug:
-            raise
-        if type(error).__name__ == "Interrupted":
-            fail(str(error), 130)
-        fail(f"{error} (--debug shows where)", 1)
+    except Interrupted as error:
+        fail(str(error), 130)
     except KeyboardInterrupt:
         fail("interrupted", 130)
+    except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
+        if a.debug:
+            raise
+        fail(*told(error))
     return 0
+
+
+def told(error: Exception) -> tuple[str, int]:
+    """The sentence and the exit code of an error."""
+    if isinstance(error, ValueError):
+        return str(error), 2
+    # A path that is wrong is the user's to mend; a disk that is full or fails is not named by its class.
+    if isinstance(error, WRONG_PATH) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; give another path", 2
+    return f"{error} (--debug shows where)", 1
 
 
 if __name__ == "__main__":

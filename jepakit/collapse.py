@@ -143,9 +143,9 @@ def panel(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"], at_st
 def verdict(history: Sequence[Row]) -> Verdict:
     """The state of a run from its panel rows, oldest first, each with `normalized_loss` where it is known.
 
-    `history[0]` is the row of step 0. "unknown" until there are two rows, and while the loss is no better than a
-    constant's in fewer than PATIENCE of them. The thresholds are proposals, see the constants of this module. The gravest
-    state that holds is named: exploding, full, dimensional, drifting, idle, else healthy.
+    `history[0]` is the row of step 0. "unknown" until there are two rows, and as long as fewer than PATIENCE hold a
+    loss, of which the last is no better than a constant's. The thresholds are proposals, see the constants of this
+    module. The gravest state that holds is named: exploding, full, dimensional, drifting, idle, else healthy.
     """
     if len(history) < 2:
         return Verdict("unknown", f"{len(history)} of the 2 panel rows that a verdict needs")
@@ -214,11 +214,13 @@ def _drifting(history: Sequence[Row], side: str) -> Verdict | None:
 
 def _idle(history: Sequence[Row], side: str) -> Verdict | None:
     losses = _values(history, "normalized_loss")[-PATIENCE:]
-    if not losses or min(losses) < IDLE and (len(losses) == PATIENCE or losses[-1] < IDLE):
+    if not losses or losses[-1] < IDLE:
         return None
     if len(losses) < PATIENCE:
         reason = f"the prediction loss is {losses[-1]:.1%} of what a constant has"
         return Verdict("unknown", f"{reason}, measured {len(losses)} times of the {PATIENCE} that tell")
+    if min(losses) < IDLE:
+        return None
     advice = "raise --optim.lr or --steps, or lower --method.ema"
     return Verdict("idle", f"the prediction loss is {min(losses):.1%} of what a constant has", advice)
 

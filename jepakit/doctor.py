@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import math
-import os
 import platform
 import shutil
 import statistics
@@ -45,7 +44,7 @@ def versions() -> Iterator[Row]:
 
 def machine() -> Iterator[Row]:
     """What there is to compute with."""
-    yield "processor", f"{_processor()}, {_cores()} cores, torch uses {torch.get_num_threads()} threads"
+    yield "processor", f"{_processor()}, {prepare.cores()} cores, torch uses {torch.get_num_threads()} threads"
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         yield f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
@@ -76,7 +75,7 @@ def reading(path: str) -> Iterator[Row]:
     yield "data", f"{len(dataset)} items, read as {kind} ({reason})"
     signal = data.fit(dataset, cfg)
     yield "signal", f"{signal.channels} channels, size {' × '.join(map(str, signal.size))}"
-    batch, workers = min(16, len(dataset)), min(8, _cores())
+    batch, workers = min(16, len(dataset)), min(8, prepare.cores())
     seconds, last = read_seconds(dataset, cfg, signal, batch, workers)
     yield "reading", f"{batch / seconds:.0f} items/s with {workers} workers"
     step = _training_step(signal, last)
@@ -130,10 +129,6 @@ def _timed(step: Callable[[], None]) -> float:
     begun = time.perf_counter()
     step()
     return time.perf_counter() - begun
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

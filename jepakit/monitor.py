@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import collapse
 from .data import sample
+from .data.base import unit
 from .session import Session
 from .types import Terms
 
@@ -68,4 +69,6 @@ class Monitor:
         """Tokens of the samples, on the CPU."""
         assert self.x is not None
         method = self.session.method
-        return torch.cat([method.encode(x.to(method.mean), weights).float().cpu() for x in torch.split(self.x, CHUNK)])
+        return torch.cat(
+            [method.encode(unit(x).to(method.mean), weights).float().cpu() for x in torch.split(self.x, CHUNK)]
+        )

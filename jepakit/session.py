@@ -76,6 +76,8 @@ def restore(session: Session, allow: Sequence[str]) -> None:
             f"the data of {session.out} have changed since it was saved (files added, removed or resized); "
             "restore them, or go on with --allow-change data"
         )
+    if saved.step > session.steps:
+        raise ValueError(f"{session.out} stands at step {saved.step} already; give --steps {saved.step} or more")
     checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
     session.step, session.seconds = saved.step, saved.state["seconds"]

@@ -43,11 +43,15 @@ def describe(done: Mapping[str, Any]) -> str:
 def describe_probes(paths: Sequence[Path]) -> str:
     """Probe results as a table: this encoder with its interval, the untrained encoder, the raw input."""
     rows = [["probe", "trained", "95 % interval", "untrained", "raw input", "test samples"]]
+    warnings = []
     for path in paths:
         result = json.loads(path.read_text())
         value, low, high, fresh, raw = (
             f"{100 * result[k]:.1f} %" for k in ("value", "low", "high", "random_init", "raw")
         )
         rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
+        if "warning" in result["notes"]:
+            warnings.append(f"{path.stem}: {result['notes']['warning']}")
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*table, *warnings])

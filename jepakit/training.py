@@ -28,8 +28,6 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
     that is not finite.
     """
     watch = watch or Silent()
-    if session.step > session.steps:
-        raise ValueError(f"{session.out} stands at step {session.step} already; give --steps {session.step} or more")
     if session.step == session.steps:
         watch.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
         return finished(session)

@@ -1,9 +1,12 @@
 """From a folder of pictures to representations, by Python and by the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +15,8 @@ import torch
 from PIL import Image
 
 import jepakit as jk
+from jepakit import api, checkpoint
+from jepakit.progress import Silent
 
 ENCODE = """
 import sys, torch, jepakit as jk
@@ -92,6 +97,129 @@ def test_probe_fits_on_one_set_and_scores_on_another(run, photos):
     result = json.loads(path.read_text())
     assert path.name == "knn-self.json"
     assert (result["value"], result["n_test"]) == (1.0, 80)
+    assert "knn-self: the test data are the training data" in api.describe_probes([path])
+
+
+def test_test_data_of_one_class_are_counted_in_the_classes_of_training(run, photos, tmp_path):
+    one = tmp_path / "val"
+    shutil.copytree(photos / "light", one / "light")
+    settings = {"knn.k": 1}
+    result = json.loads(jk.probe(run, "knn", data=photos, test=one, name="one", settings=settings).read_text())
+    assert (result["value"], result["n_test"], result["per_class"]) == (1.0, 40, {"light": 1.0})
+    assert "warning" not in result["notes"]
+    (one / "light").rename(one / "bright")
+    with pytest.raises(ValueError, match=r"the class 'bright', which the training data lack; they hold dark, light"):
+        jk.probe(run, "knn", data=photos, test=one)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_pictures_of_other_channels_are_converted_by_embed_as_by_encode(run, photos, tmp_path, mode):
+    root = tmp_path / mode
+    for path in [photos / "dark" / "01.png", photos / "light" / "03.png"]:
+        (root / path.parent.name).mkdir(parents=True)
+        Image.open(path).convert(mode).save(root / path.parent.name / path.name)
+    jk.embed(run, root, tmp_path / "e.npy")
+    encoded = jk.load(run).encode(sorted(root.rglob("*.png"))).mean(1)
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "e.npy")), encoded, atol=1e-5, rtol=1e-5)
+    result = json.loads(jk.probe(run, "knn", data=photos, test=root, name=mode).read_text())
+    assert result["n_test"] == 2
+
+
+def test_arrays_of_other_channels_are_refused_in_one_sentence(run, tmp_path):
+    np.savez(tmp_path / "grey.npz", x=np.zeros((40, 32, 32), np.uint8), y=np.arange(40) % 2)
+    for use in (lambda data: jk.embed(run, data, tmp_path / "e.npy"), lambda data: jk.probe(run, data=data)):
+        with pytest.raises(ValueError, match="1 channels but the model takes 3"):
+            use(tmp_path / "grey.npz")
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_nothing_is_refused_before_anything_is_read(batch, tmp_path):
+    with pytest.raises(ValueError, match=f"the batch is {batch}; give 1 or more"):
+        jk.embed(tmp_path / "nowhere", tmp_path / "nothing", tmp_path / "e.npy", batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "torch.uint8; give floats"),
+        (torch.zeros(1, 1, 32, 32), r"\(1, 1, 32, 32\), but the model takes .batch, 3, .*x.repeat_interleave\(3, 1\)"),
+        (torch.zeros(3, 32, 32), r"x\[None\] makes a batch of one sample"),
+        ([], "one image file or more"),
+        (np.zeros((1, 3, 32, 32), np.float32), r"torch.from_numpy\(x\)"),
+        ([torch.zeros(3, 32, 32)], r"torch.stack\(x\)"),
+    ],
+    ids=["bytes", "grey", "no batch", "nothing", "array", "tensors"],
+)
+def test_what_cannot_be_encoded_is_refused_with_the_way_out(run, monkeypatch, given, sentence):
+    model = jk.load(run)
+    # As a user has it: nothing checks annotations there.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=sentence):
+        model.encode(given)
+
+
+def test_unfinished_embeddings_of_other_weights_are_told_apart(run):
+    last, before = checkpoint.load_run(run), checkpoint.load_run(run, 4)
+    one = api._identity(last, "target")
+    assert one == api._identity(checkpoint.load_run(run), "target")
+    assert one != api._identity(last, "context")
+    moved = replace(before, step=last.step)  # the weights alone differ
+    assert one != api._identity(moved, "target")
+
+
+def test_an_earlier_checkpoint_is_embedded_and_probed_where_asked(run, photos, tmp_path):
+    for step in (4, 8):
+        jk.embed(run, photos, tmp_path / f"{step}.npy", step=step)
+    assert (tmp_path / "4.npy").read_bytes() != (tmp_path / "8.npy").read_bytes()
+    assert json.loads(jk.probe(run, "knn", step=4).read_text())["step"] == 4
+
+
+class Notes(Silent):
+    """Keeps what is noted."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def pictures(root, folders):
+    rng = np.random.default_rng(0)
+    for i, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / folder / f"{i}.png")
+
+
+@pytest.mark.parametrize(
+    ("folders", "kinds", "written", "noted"),
+    [
+        (["a", "b"] * 8, ["knn", "linear"], ["knn", "linear"], []),
+        (["a", "b", "b", *"cdefghij"], ["knn", "linear"], ["knn"], ["no linear: l2 cannot be chosen"]),
+        (list("abcdefghijkl"), ["knn", "linear"], [], ["no knn: no class has two", "no linear: no class has two"]),
+        (None, ["knn"], [], ["no probes: the data carry only the class '0'"]),
+    ],
+    ids=["few per class", "one class of two", "one per class", "one class"],
+)
+def test_data_that_cannot_be_probed_cost_a_note_and_never_the_report(tmp_path, folders, kinds, written, noted):
+    data, watch = tmp_path / "data", Notes()
+    if folders:
+        pictures(data, folders)
+    else:
+        data = tmp_path / "data.npz"
+        np.savez(
+            data, x=np.random.default_rng(0).integers(0, 255, (16, 32, 32, 3), dtype=np.uint8), y=np.zeros(16, int)
+        )
+    file = runs.write_settings(
+        tmp_path, data, evals={"kinds": kinds, "report": True}, data={"name": "images" if folders else "arrays"}
+    )
+    summary = jk.train(recipe=str(file), out=tmp_path / "run", steps=2, watch=watch)
+    assert summary["steps"] == 2
+    assert sorted(p.stem for p in (tmp_path / "run").glob("evals/*.json")) == written
+    found = [note for note in watch.notes if note.startswith("no ")]
+    assert len(found) == len(noted)
+    assert all(note.startswith(text) for note, text in zip(found, noted, strict=True)), found
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_embed_writes_ids_in_the_order_of_the_data(run, photos, tmp_path):
@@ -107,7 +235,7 @@ def test_embed_writes_ids_in_the_order_of_the_data(run, photos, tmp_path):
     [
         (("train", "ijepaa", "--data", "."), "No recipe or method 'ijepaa'. Did you mean 'ijepa'?"),
         (("train", "ijepa", "--data", "nowhere"), "no file or folder 'nowhere'"),
-        (("train", "ijepa", "--dta", "."), "No option --dta. Did you mean --data?"),
+        (("train", "ijepa", "--dta", "."), "No option --dta for train. Did you mean --data?"),
         (("train", "ijepa", "--optim.lr"), "--optim.lr needs a value"),
         (("train",), "say what to train"),
         (("probe", "nowhere", "--kind", "knn"), "nowhere is no run folder"),

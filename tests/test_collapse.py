@@ -173,6 +173,10 @@ def row(loss: float = 0.5, rank: float = 100.0, share: float = 0.5, std: float =
         ([row(0.6, 100.0), row(0.7, 65.0), row(0.8, 64.0), row(0.9, 63.0)], "healthy", ""),
         ([row(1.2), row(0.99), row(1.0), row(0.99)], "idle", "--optim.lr"),
         ([row(1.2), row(0.99), row(1.0), row(0.95)], "healthy", ""),
+        ([row(), row(5.2)], "unknown", ""),
+        ([row(1.2), row(0.97)], "healthy", ""),
+        ([row(std=0.0), row(std=0.0)], "full", "jepa check-data"),
+        ([row(std=0.0), row(), row(std=0.5)], "full", "jepa check-data"),
     ],
 )
 def test_each_state_is_named_with_its_numbers_and_the_option_to_change(
@@ -188,6 +192,22 @@ def test_each_state_is_named_with_its_numbers_and_the_option_to_change(
 def test_a_verdict_needs_no_loss_in_the_row_of_step_0() -> None:
     first = {key: value for key, value in row().items() if key != "normalized_loss"}
     assert collapse.verdict([first, row()]).name == "healthy"
+
+
+@pytest.mark.parametrize("trained", [0.0, 1e-7, 0.3])
+def test_samples_that_are_all_the_same_are_said_to_be_so_and_no_setting_is_blamed(trained: float) -> None:
+    # Rounding alone makes the representations of one picture differ a little.
+    constant, varied = 5 + 1e-7 * noise(64, 4, 8).float(), noise(64, 4, 8).float()
+    at_start = collapse.start(constant, constant)
+    assert at_start == Panel(0.0, 0.0)
+    later = 5 + trained * varied
+    rows = [collapse.panel(constant, constant, at_start), collapse.panel(later, later, at_start)]
+    verdict = collapse.verdict(rows)
+    assert verdict.name == "full"
+    assert "at step 0 already" in verdict.reason
+    assert "check-data" in verdict.advice
+    assert "--" not in verdict.advice
+    assert collapse.start(5 + 1e-3 * varied, varied).std_target > 0
 
 
 @pytest.mark.parametrize(("stopped", "state"), [(False, "full"), (True, "healthy")])

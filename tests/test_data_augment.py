@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from jepakit.data.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, Views, centre, photometric, place
+from jepakit.data.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre, photometric, place
 from jepakit.data.base import uniform
 from jepakit.data.box import Box
 from jepakit.types import Rng
@@ -84,9 +84,7 @@ def test_colour_changes_of_other_channels_are_refused():
     Augment(jitter=(0.4, 0.4, 0.0, 0.0), blur=0.5).check(13)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"crop": (0.0, 1.0)}, {"crop": (0.9, 0.3)}, {"aspect": (0.0, 1.0)}, {"flip": 1.5}, {"views": (Views(0),)}]
-)
+@pytest.mark.parametrize("wrong", [{"crop": (0.0, 1.0)}, {"crop": (0.9, 0.3)}, {"aspect": (0.0, 1.0)}, {"flip": 1.5}])
 def test_settings_without_a_meaning_are_refused(wrong):
     with pytest.raises(ValueError, match=r"give|probability"):
         Augment(**wrong)

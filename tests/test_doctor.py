@@ -21,6 +21,12 @@ def test_the_rows_say_what_runs_here_and_that_a_step_works() -> None:
     assert not [name for name, value in rows.items() if "missing" in value]
 
 
+def test_it_leaves_the_random_state_as_it_was() -> None:
+    before = torch.random.get_rng_state()
+    doctor.small_step()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_with_data_it_compares_reading_with_computing(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for i in range(24):

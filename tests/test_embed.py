@@ -199,6 +199,33 @@ def test_whole_batches_of_unreadable_items_keep_their_rows(tmp_path: Path, broke
     assert set(np.flatnonzero(np.isnan(np.load(done.out)).all(1))) == set(broken)
 
 
+@pytest.mark.parametrize(("identity", "resumed"), [("b", 0), ("a", 12)])
+def test_an_encoder_of_another_identity_begins_anew_where_the_last_block_cannot_tell(
+    tmp_path: Path, identity: str, resumed: int
+) -> None:
+    # The last whole batch before the interruption is all NaN, whatever the weights.
+    data, out = Memory(broken=frozenset({8, 9, 10, 11})), tmp_path / "f.npy"
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(Encoder(scale=0.5), data, SIGNAL, out, batch=4, identity="a", progress=interrupt)
+    assert embed(Encoder(), data, SIGNAL, out, batch=4, identity=identity).resumed == resumed
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_a_representation_that_is_not_finite_is_an_error_and_no_unreadable_item(tmp_path: Path, tokens: bool) -> None:
+    def encode(x: Tensor) -> Tensor:
+        s = Encoder()(x)
+        s[1, 0, 0] = torch.nan
+        return s
+
+    with pytest.raises(ValueError, match=r"1 of 4 items are not finite, the first of them img, 1.*earlier checkpoint"):
+        embed(encode, Memory(), SIGNAL, tmp_path / "f.npy", tokens=tokens, batch=4)
+
+
 def test_data_of_which_nothing_can_be_read_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none of the items can be read"):
         embed(Encoder(), Memory(n=3, broken=frozenset(range(3))), SIGNAL, tmp_path / "f.npy")

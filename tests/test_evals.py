@@ -1,16 +1,21 @@
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from jepakit import evals
+from jepakit import evals, methods, recipes
+from jepakit.checkpoint import Loaded
 from jepakit.evals import knn, linear, result
 from jepakit.evals.features import Features, extract, extract_all, labelled, pooled
+from jepakit.evals.runs import judged
+from jepakit.methods import ijepa
 from jepakit.types import Batch, Signal
 
 
@@ -110,23 +115,23 @@ def test_raw_pixels_of_a_large_image_are_means_of_its_blocks() -> None:
 
 
 def test_a_random_encoder_depends_on_its_seed_and_leaves_the_global_state() -> None:
-    from jepakit.methods.base import Method
-
-    class Random(Method):
-        def __init__(self) -> None:
-            super().__init__(None, Signal(1, (4, 4)))
-            self.layer = nn.Sequential(nn.Linear(4, 3), nn.Dropout())
-
-        def encode(self, x: Tensor, weights: str = "target") -> Tensor:
-            out: Tensor = self.layer(tokens(x))
-            return out
-
+    signal = Signal(1, (16, 16))
     before = torch.get_rng_state()
-    one, same, other = (evals.random_init(Random, seed) for seed in (0, 0, 1))
+    one, same, other = (evals.random_init(ijepa.Config.tiny(signal), signal, seed) for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
-    x = torch.rand(2, 1, 4, 4)
-    assert torch.equal(one(x), same(x))  # dropout is off, too
+    x = torch.rand(2, 1, 16, 16)
+    assert torch.equal(one(x), same(x))
     assert not torch.equal(one(x), other(x))
+
+
+def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
+    signal = Signal(2, (16, 16), mean=(0.2, 0.7), std=(0.5, 0.1))
+    run = recipes.load("demo")
+    method = methods.build(ijepa.Config.tiny(signal), signal)
+    loaded = Loaded(dataclasses.replace(run, method=method.cfg), method, 0, {})
+    x = torch.rand(3, 2, 16, 16)
+    seen = (x - torch.tensor([0.2, 0.7])[:, None, None]) / torch.tensor([0.5, 0.1])[:, None, None]
+    torch.testing.assert_close(judged(loaded, "cpu", "target")["raw"](x), seen.flatten(1)[:, None])
 
 
 # --- accuracy, its interval, recall
@@ -206,7 +211,15 @@ def test_knn_ignores_the_length_of_a_feature() -> None:
 
 def test_more_neighbours_than_samples_is_an_error_that_names_the_limit() -> None:
     with pytest.raises(ValueError, match="give k=5 or less"):
-        knn.predict(clusters(5), clusters(5).x, knn.Config())
+        knn.predict(clusters(5), clusters(5).x, knn.Config(k=20))
+
+
+@pytest.mark.parametrize(("n", "k"), [(5, 5), (19, 19), (20, 20), (100, 20)])
+def test_without_a_number_the_usual_neighbours_vote_or_all_there_are(n: int, k: int) -> None:
+    train, test = clusters(n), clusters(30, seed=1)
+    out = dict(knn.evaluate(train, test, knn.Config()))
+    assert str(out["k"]).startswith(f"{k}: ")
+    np.testing.assert_array_equal(knn.predict(train, test.x, knn.Config()), knn.predict(train, test.x, knn.Config(k=k)))
 
 
 # --- linear
@@ -377,6 +390,21 @@ def test_without_a_test_set_the_same_fifth_is_held_out_for_every_encoder() -> No
     assert not set(train["value"].id) & set(test["value"].id)
     np.testing.assert_array_equal(test["value"].id, test["raw"].id)
     assert evals.probe("knn", cfg, encoders, Stream(), classes=("a", "b"), data="d", step=0) == out
+
+
+def test_one_sample_per_class_cannot_be_held_out_whatever_has_no_label() -> None:
+    lone = Features(np.eye(5, dtype=np.float32), np.array([0, 1, 2, -1, -1]), np.arange(5))
+    with pytest.raises(ValueError, match="no class has two labelled samples, so nothing can be held out; give --test"):
+        evals.compare("knn", knn.Config(), {"value": lone}, classes=("a", "b", "c"), data="d", step=0)
+
+
+def test_a_score_on_the_training_data_carries_a_warning() -> None:
+    cfg, one = knn.Config(), {"value": clusters(40), "raw": clusters(40)}
+    other = {"value": clusters(40, seed=1), "raw": clusters(40, seed=1)}
+    facts: dict[str, Any] = {"classes": tuple("abcd"), "data": "d", "step": 0}
+    assert "test data are the training data" in evals.compare("knn", cfg, one, one, **facts)["notes"]["warning"]
+    for test in (other, None):
+        assert "warning" not in evals.compare("knn", cfg, one, test, **facts)["notes"]
 
 
 def test_samples_without_a_label_take_no_part() -> None:

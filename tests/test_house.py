@@ -1,11 +1,13 @@
 """The rules of the house that a reader relies on: who imports whom, what is public, what loads quickly."""
 
 import ast
+import importlib.metadata
 import inspect
 import re
 import resource
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,35 @@ def test_the_import_test_sees_lazy_and_relative_imports(tmp_path: Path, monkeypa
     file = tmp_path / "nn" / "x.py"
     file.write_text("from .. import losses\ndef f():\n    from ..data.base import Dataset\n    import jepakit.cli\n")
     assert imported_units(file) == {"losses", "data", "cli"}
+
+
+def third_party(folder: Path) -> set[str]:
+    """The packages outside the standard library and the repository that the files of a folder import."""
+    files = sorted(folder.rglob("*.py"))
+    own = {"jepakit", *(path.stem for path in files)}
+    found: set[str] = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found - own - sys.stdlib_module_names
+
+
+def declared(*extras: str) -> set[str]:
+    """The packages that pyproject.toml asks for: the core's, and those of `extras`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for name in extras for line in project["optional-dependencies"][name])]
+    return {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
+
+
+@pytest.mark.parametrize(("folder", "extras"), [("jepakit", []), ("tests", ["dev"]), ("benchmarks", ["dev"])])
+def test_whatever_is_imported_is_declared(folder: str, extras: list[str]) -> None:
+    providers = importlib.metadata.packages_distributions()
+    imported = third_party(ROOT / folder)
+    assert {"torch", "numpy"} <= imported
+    missing = {name for name in imported if declared(*extras).isdisjoint(map(str.lower, providers.get(name, [name])))}
+    assert not missing, f"{folder} imports what pyproject.toml does not declare: {', '.join(sorted(missing))}"
 
 
 def test_the_public_names_are_exactly_these() -> None:

@@ -2,8 +2,6 @@
 
 import gzip
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from ..types import Size
 from .augment import Augment
 from .base import Corrupt, Split, check_part, encode_labels, existing, select, spread, unit
 from .box import Ask, Box
-from .decode import cut, cut_all, scaled
+from .decode import BROKEN, cut, cut_all, scaled
 
 Layout = Literal["auto", "NHW", "NHWC", "NCHW"]
 IMAGE_KEYS = ("x", "X", "images", "image", "data", "x_train", "X_train", "train_images", "arr_0")
@@ -174,13 +172,14 @@ def _read(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | 
         if beside is None:
             return x, None, ()
         y = np.load(beside, allow_pickle=False) if beside.suffix == ".npy" else read_idx(beside)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except BROKEN as error:
         raise ValueError(f"cannot read arrays from {str(path)!r}: {error}") from None
     return x, y, (f"labels from {beside.name}",)
 
 
 def _npz(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, because numpy would leave a broken file open.
+    with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
         x = next((key for key in ((image,) if image else IMAGE_KEYS) if key in file), None)
         if x is None:
             raise ValueError(

@@ -208,14 +208,17 @@ def encode_labels(values: Sequence[object]) -> tuple[Int64[np.ndarray, " n"], tu
     """
     texts = ["" if value is None or value != value else str(value).strip() for value in values]
     texts = ["" if text[:1] == "-" and text[1:].isdecimal() else text for text in texts]
-    known = {text for text in texts if text}
-    if all(text.isascii() and text.isdecimal() and int(text) < 10_000 for text in known):
-        count = max((int(text) + 1 for text in known), default=0)
-        index = {text: int(text) for text in known}
-        classes = tuple(str(i) for i in range(count))
-    else:
-        classes = tuple(sorted(known))
-        index = {name: i for i, name in enumerate(classes)}
+    numbers = {text: int(text) for text in set(texts) if text.isascii() and text.isdecimal()}
+    if set(texts) - {""} != set(numbers) or max(numbers.values(), default=0) >= 10_000:
+        return by_name(texts)
+    labels = np.array([numbers.get(text, -1) for text in texts], dtype=np.int64)
+    return labels, tuple(str(i) for i in range(labels.max(initial=-1) + 1))
+
+
+def by_name(texts: Sequence[str]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+    """Labels as indices into the sorted names; -1 for ""."""
+    classes = tuple(sorted(set(texts) - {""}))
+    index = {name: i for i, name in enumerate(classes)}
     return np.array([index.get(text, -1) for text in texts], dtype=np.int64), classes
 
 

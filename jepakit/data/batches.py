@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import default_collate
 
 from ..types import Batch, Rng, Signal, Size
-from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre, photometric, place
-from .base import Batched, Corrupt, Dataset, Unreadable, uniform, unit
+from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, photometric, place
+from .base import Batched, Corrupt, Dataset, Unreadable, stack, uniform, unit
 from .box import Ask, Box
+from .plain import first_of, read, refuse
 
 
 class Picture(NamedTuple):
@@ -103,7 +103,12 @@ class TrainBatches(TorchDataset[Packed]):
             kept.append(used)
             skipped.update(failed)
         found = np.array(kept, dtype=np.int64)
-        return Packed(_stack(rows), _labels(self.dataset, found), torch.from_numpy(found), skipped)
+        return Packed(
+            [stack(column) for column in zip(*rows, strict=True)],
+            _labels(self.dataset, found),
+            torch.from_numpy(found),
+            skipped,
+        )
 
     def _readable(
         self, i: int, draws: tuple[list[float], ...], rng: Rng, pictures: list[Picture]
@@ -118,11 +123,11 @@ class TrainBatches(TorchDataset[Packed]):
                 try:
                     return self.dataset.crops(j, self._asks(draws, pictures)), j, skipped
                 except Unreadable as error:
-                    _refuse(error, self.corrupt)
+                    refuse(error, self.corrupt)
                     self.broken[j] = error.why
             skipped[self.dataset.name(j)] = self.broken[j]
         raise ValueError(
-            f"none of {len(self.dataset)} items can be read, e.g. {_first(skipped)}; look at jepa check-data"
+            f"none of {len(self.dataset)} items can be read, e.g. {first_of(skipped)}; look at jepa check-data"
         )
 
     def _asks(self, draws: tuple[list[float], ...], pictures: list[Picture]) -> list[Ask]:
@@ -153,22 +158,8 @@ class OrderedBatches(TorchDataset[Packed]):
     def __getitem__(self, k: int) -> Packed:
         first = self.start + k * self.batch
         ids = np.arange(first, min(first + self.batch, len(self.dataset)), dtype=np.int64)
-        size = self.signal.size
-        if isinstance(self.dataset, Batched):
-            height, width = self.dataset.native or size
-            box = centre(height, width, size)
-            x = self.dataset.crop_batch(ids, size, np.tile(np.array(box, dtype=np.int64), (len(ids), 1)))
-            return Packed([x], _labels(self.dataset, ids), torch.from_numpy(ids), {})
-        rows, kept, skipped = [], [], {}
-        for i in ids.tolist():
-            try:
-                rows.append(self.dataset.crops(i, [Ask(size, lambda h, w: centre(h, w, size))]))
-                kept.append(i)
-            except Unreadable as error:
-                _refuse(error, self.corrupt)
-                skipped[error.name] = error.why
-        found = np.array(kept, dtype=np.int64)
-        return Packed(_stack(rows), _labels(self.dataset, found), torch.from_numpy(found), skipped)
+        x, found, skipped = read(self.dataset, ids, self.signal.size, self.corrupt)
+        return Packed([x], _labels(self.dataset, found), torch.from_numpy(found), skipped)
 
     def unpack(self, packed: Packed) -> Batch:
         """A batch of float samples."""
@@ -181,23 +172,5 @@ def order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
     return torch.randperm(n, generator=Rng(seed, epoch).fork("data", "order").generator()).numpy()
 
 
-def _refuse(error: Unreadable, corrupt: Corrupt) -> None:
-    if corrupt == "fail":
-        raise ValueError(f"cannot read {error}; remove or replace it, or set data.corrupt=skip") from None
-
-
-def _first(skipped: dict[str, str]) -> str:
-    name, why = next(iter(skipped.items()))
-    return f"{name} ({why})"
-
-
 def _labels(dataset: Dataset, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"]:
     return torch.tensor([dataset.label(i) for i in ids.tolist()], dtype=torch.int64)
-
-
-def _stack(rows: list[list[Tensor]]) -> list[Shaped[Tensor, "b c _ _"]]:
-    """One tensor per picture; 8-bit items become float only where others are not 8-bit."""
-    columns = list(zip(*rows, strict=True))
-    same = [all(x.dtype == torch.uint8 for x in column) for column in columns]
-    # The DataLoader's own function stacks straight into shared memory when it runs in a worker.
-    return [default_collate(list(c) if keep else [unit(x) for x in c]) for c, keep in zip(columns, same, strict=True)]

@@ -20,6 +20,7 @@ from .reading import KINDS, guess
 
 TINY = 32
 LISTED = 1000
+SHOWN = 10
 
 
 class Problem(NamedTuple):
@@ -64,7 +65,7 @@ class CheckReport:
     problems: tuple[Problem, ...]
 
     def rows(self) -> list[tuple[str, str]]:
-        """(what, value) lines for printing."""
+        """(what, value) lines for printing; the last name the first problems."""
         channels = ", ".join(f"{n} with {c}" for c, n in sorted(self.channels.items()))
         few = sorted(self.classes.items(), key=lambda pair: -pair[1])
         classes = (
@@ -84,6 +85,8 @@ class CheckReport:
             ("items per class", classes),
             ("decoding, images/s per process", f"{self.speed:.0f}"),
             *(("note", note) for note in self.notes),
+            *((p.name, f"{p.problem}: {p.detail}") for p in self.problems[:SHOWN]),
+            *([("…", f"and {more} more (--csv FILE lists them)")] if (more := len(self.problems) - SHOWN) > 0 else []),
         ]
 
     def dict(self) -> dict[str, object]:

@@ -5,8 +5,11 @@ allows it. Everything else (16-bit, float, multi-page or many-band TIFF, .npy, f
 """
 
 import io
+import re
 import struct
+import tokenize
 import warnings
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +40,8 @@ BROKEN = (
     TypeError,
     struct.error,
     zlib.error,
+    zipfile.BadZipFile,
+    tokenize.TokenError,
     Image.DecompressionBombError,
 )
 _PLAIN = {"L": 1, "RGB": 3}
@@ -123,7 +128,9 @@ def _reading(name: str) -> Iterator[None]:
         try:
             yield
         except BROKEN as error:
-            raise Unreadable(name, str(error) or type(error).__name__) from None
+            # Pillow names the buffer it reads from by its address, which would differ from run to run.
+            why = re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
+            raise Unreadable(name, why or type(error).__name__) from None
 
 
 def _open(data: bytes) -> Image.Image:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from .base import Names, encode_labels
+from .base import Names, by_name, encode_labels
 from .decode import EXTENSIONS
 from .store import NO_LABELS
 
@@ -45,7 +45,8 @@ def open_folder(root: Path) -> Files:
     """All images below a folder, sorted by name; nothing is decoded.
 
     The class is the first sub-folder when every image lies in one; below folders named like parts (train, val, test)
-    it is the second. Raises ValueError where there are none.
+    it is the second. A single sub-folder is a class only where it holds all images itself, for further ones below it
+    may mean more. Raises ValueError where there are no images.
     """
     found = sorted(_walk(str(root)))
     if not found:
@@ -54,20 +55,17 @@ def open_folder(root: Path) -> Files:
     first = {head[0] for head in heads if head}
     if all(heads) and first <= SPLITS:
         note = f"sub-folders {', '.join(sorted(first))} are read together; name one of them to read one part"
-        return _labelled(root, found, [head[1:2] for head in heads], (note,))
-    return _labelled(root, found, [head[:1] for head in heads], ())
+        return _labelled(root, found, [head[1:] for head in heads], (note,))
+    return _labelled(root, found, heads, ())
 
 
 def _labelled(root: Path, names: list[str], heads: list[tuple[str, ...]], notes: tuple[str, ...]) -> Files:
-    texts = [head[0] if head else "" for head in heads]
-    classes = tuple(sorted(set(texts)))
-    if "" in classes or len(classes) < 2:
+    shared = len({head[:1] for head in heads}) == 1 and max(map(len, heads)) > 1
+    if not all(heads) or shared:
         return Files(str(root), Names(names), NO_LABELS, (), notes)
-    index = {name: i for i, name in enumerate(classes)}
-    labels = np.array([index[text] for text in texts], dtype=np.int64)
-    return Files(
-        str(root), Names(names), labels, classes, (*notes, f"{len(classes)} classes, from the sub-folders' names")
-    )
+    labels, classes = by_name([head[0] for head in heads])
+    note = f"classes: {len(classes)}, from the sub-folders' names"
+    return Files(str(root), Names(names), labels, classes, (*notes, note))
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -110,15 +108,18 @@ def open_manifest(path: Path, rows: Sequence[dict[str, object]], image: str, lab
     target = column_named(label, LABEL_COLUMNS, list(rows[0]), str(path), "label", needed=bool(label))
     if not target:
         return Files(str(path.parent), names, NO_LABELS, ())
-    labels, classes = encode_labels([str(row[target]) for row in rows])
-    note = f"{len(classes)} classes, from column {target!r}"
+    labels, classes = encode_labels([row[target] for row in rows])
+    note = f"classes: {len(classes)}, from column {target!r}"
     return Files(str(path.parent), names, labels, classes, (note,))
 
 
 def read_csv(path: Path) -> list[dict[str, object]]:
-    """The rows of a comma-separated table with a header."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return [dict(row) for row in csv.DictReader(file)]
+    """The rows of a comma-separated table with a header. Raises ValueError where it is no such text."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return [dict(row) for row in csv.DictReader(file, restkey="")]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"cannot read {str(path)!r} as text: {error}; save it as a CSV in UTF-8") from None
 
 
 def column_named(

@@ -162,10 +162,12 @@ def survey(
             if channels:
                 decode.convert(torch.empty(head.channels, 1, 1), channels, store.names[row])
             heads.append(head)
-        except (Unreadable, OSError) as error:
-            broken.append(f"{store.names[row]} ({error})")
+        except Unreadable as error:
+            broken.append(str(error))
+        except OSError as error:
+            broken.append(f"{store.names[row]}: {error}")
     if not heads:
-        raise ValueError(f"none of {len(broken)} images tried can be read, e.g. {broken[0]}; replace them")
+        raise ValueError(f"none of {len(broken)} images tried can be read, e.g. {broken[0]}; give images that can be")
     counts = Counter(head.channels for head in heads)
     common = channels or counts.most_common(1)[0][0]
     sizes = {(head.height, head.width) for head in heads}

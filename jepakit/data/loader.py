@@ -78,13 +78,14 @@ def batches(
     decoded once, before the first batch (see `hold`). Raises ValueError where there are fewer items than one global
     batch holds.
     """
+    _check_batch(batch)
     total = total or batch
     if len(dataset) < total:
         raise ValueError(
             f"the data hold {len(dataset)} samples, fewer than one batch of {total}; "
             f"set a batch of at most {len(dataset)}"
         )
-    if batch < 1 or offset + batch > total:
+    if offset + batch > total:
         raise ValueError(
             f"samples {offset} … {offset + batch} do not lie in a global batch of {total}; give a part of it"
         )
@@ -99,10 +100,21 @@ def stream(
     """All samples in order, each resized and cut to its centre; the last batch may be smaller.
 
     `start` is the first sample. Unreadable items are left out (`id` says which are there) and listed in `skipped`, or
-    raise ValueError where `corrupt` is "fail".
+    raise ValueError where `corrupt` is "fail". Raises ValueError where the data have other channels than the signal.
     """
+    _check_batch(batch)
+    if dataset.channels != signal.channels:
+        raise ValueError(
+            f"the data have {dataset.channels} channels but the model takes {signal.channels}; "
+            f"give data with {signal.channels}"
+        )
     source = OrderedBatches(dataset, corrupt, signal, batch, start)
     return Batches(source, 0, -(-(len(dataset) - start) // batch), workers)
+
+
+def _check_batch(batch: int) -> None:
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; give at least one sample per batch")
 
 
 def dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,29 +67,63 @@ class Cells:
 def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cells | Files:
     """The images in the column `image` (bytes, or a struct of bytes and path as Hugging Face writes it) of all files.
 
-    Empty column names mean the usual ones. Raises ValueError where a file is no parquet or has no such column.
+    Empty column names mean the usual ones. Raises ValueError where a file is no parquet, where there are no rows or no
+    such column, and where files differ in their columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(files[0])
-        counts = [pq.read_metadata(file).num_rows for file in files]
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"cannot read {str(files[0])!r} as parquet: {error}; write it again") from None
-    binary = [f.name for f in schema if _holds_bytes(f.type)]
+    schemas, counts = zip(*map(_facts, files), strict=True)
+    if not sum(counts):
+        raise ValueError(f"{str(files[0])!r} has no rows; give a file with one image per row")
+    first = schemas[0]
+    binary = _binary(first)
     usual = [name for name in BYTE_COLUMNS if name in binary] + binary
     if not usual or (image and image not in binary):
-        return _manifest(files, schema.names, image, label)
+        return _manifest(files, first.names, image, label)
     name = image or usual[0]
-    column = _column(files, name, schema.field(name).type)
+    target = column_named(label, LABEL_COLUMNS, first.names, str(files[0]), "label", needed=bool(label))
+    for file, schema in zip(files, schemas, strict=True):
+        if name not in _binary(schema) or (target and target not in schema.names):
+            raise ValueError(
+                f"{str(file)!r} has columns {', '.join(schema.names)}, unlike {files[0].name!r} with "
+                f"{', '.join(first.names)}; give files of the same columns"
+            )
+    column = _column(files, name, first.field(name).type)
     names = RowNames([file.name for file in files], counts)
-    target = column_named(label, LABEL_COLUMNS, schema.names, str(files[0]), "label", needed=bool(label))
     if not target:
         return Cells(column, names, NO_LABELS, (), (f"images from column {name!r}",))
-    values = [value for file in files for value in pq.read_table(file, columns=[target])[target].to_pylist()]
-    labels, classes = _named(values, schema.field(target))
+    labels, classes = encode_labels([value for file in files for value in _values(file, target)])
     return Cells(column, names, labels, classes, (f"images from column {name!r}, labels from {target!r}",))
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Whatever is wrong with a file is a ValueError that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"cannot read {str(file)!r} as parquet: {error}; write it again") from None
+
+
+def _facts(file: Path) -> tuple[Any, int]:
+    """The schema and the number of rows."""
+    import pyarrow.parquet as pq
+
+    with _named(file), pq.ParquetFile(file) as source:
+        return source.schema_arrow, source.metadata.num_rows
+
+
+def _values(file: Path, column: str) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    with _named(file), pq.ParquetFile(file) as source:
+        values: list[Any] = source.read([column])[column].to_pylist()
+        return values
+
+
+def _binary(schema: Any) -> list[str]:
+    """The columns of bytes."""
+    return [field.name for field in schema if _holds_bytes(field.type)]
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -99,17 +134,6 @@ def _holds_bytes(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _named(values: Sequence[Any], field: Any) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    """Labels and class names; empty cells are -1."""
-    have = [value for value in values if value is not None]
-    if not have:
-        return NO_LABELS, ()
-    known, classes = encode_labels(have)
-    labels = np.full(len(values), -1, dtype=np.int64)
-    labels[[value is not None for value in values]] = known
-    return labels, classes
-
-
 def _manifest(files: Sequence[Path], columns: Sequence[str], image: str, label: str) -> Files:
     """A table that lists image files."""
     import pyarrow.parquet as pq
@@ -117,7 +141,9 @@ def _manifest(files: Sequence[Path], columns: Sequence[str], image: str, label: 
     column_named(image, IMAGE_COLUMNS, columns, str(files[0]), "image")
     if len(files) > 1:
         raise ValueError(f"{len(files)} parquet files list image paths; give one such table")
-    return open_manifest(files[0], pq.read_table(files[0]).to_pylist(), image, label)
+    with _named(files[0]), pq.ParquetFile(files[0]) as source:
+        rows = source.read().to_pylist()
+    return open_manifest(files[0], rows, image, label)
 
 
 def _column(files: Sequence[Path], name: str, kind: Any) -> Any:
@@ -136,7 +162,7 @@ def _chunks(file: Path, name: str) -> Iterator[Any]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as source:
+    with _named(file), pq.ParquetFile(file) as source:
         for batch in source.iter_batches(batch_size=4096, columns=[name]):
             column = batch.column(name)
             plain = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column

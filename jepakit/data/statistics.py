@@ -1,21 +1,19 @@
 """The signal of a data set: its size, its channels, and their mean and standard deviation."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..types import Rng, Signal, Size
-from .augment import centre
-from .base import Batched, Corrupt, Dataset, Settings, Unreadable
-from .box import Ask
+from .base import Batched, Corrupt, Dataset, Settings
+from .plain import first_of, read
 
 SMALL = 96
 LARGE = (224, 224)
 PIXELS = 2**24
 MOST = 4096
+CHUNK = 32
 
 
 def choose_size(dataset: Dataset, size: tuple[int, int] | None) -> tuple[Size, str]:
@@ -54,32 +52,16 @@ def _moments(
 ) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], int]:
     """Sum and sum of squares per channel in float64, and how many pixels."""
     sums, squares = torch.zeros(2, dataset.channels, dtype=torch.float64)
-    pixels = 0
-    for x in _samples(dataset, ids, size, corrupt):
+    pixels, skipped = 0, dict[str, str]()
+    for part in np.array_split(ids, -(-len(ids) // CHUNK)):
+        x, _, broken = read(dataset, part, size, corrupt)
+        skipped |= broken
         y = x.double() / (255 if x.dtype == torch.uint8 else 1)
         sums += y.sum((0, 2, 3))
         squares += (y * y).sum((0, 2, 3))
         pixels += y.numel() // len(sums)
+    if not pixels:
+        raise ValueError(
+            f"none of {len(ids)} items tried can be read, e.g. {first_of(skipped)}; look at jepa check-data"
+        )
     return sums, squares, pixels
-
-
-def _samples(
-    dataset: Dataset, ids: Int64[np.ndarray, " k"], size: Size, corrupt: Corrupt
-) -> Iterator[Shaped[Tensor, "b c h w"]]:
-    """The samples that can be read, some at a time."""
-    if isinstance(dataset, Batched):
-        height, width = dataset.native or size
-        box = np.array(centre(height, width, size), dtype=np.int64)
-        for part in np.array_split(ids, -(-len(ids) // 256)):
-            yield dataset.crop_batch(part, size, np.tile(box, (len(part), 1)))
-        return
-    why, ask = [], Ask(size, lambda h, w: centre(h, w, size))
-    for i in ids.tolist():
-        try:
-            yield dataset.crops(i, [ask])[0][None]
-        except Unreadable as error:
-            why.append(str(error))
-            if corrupt == "fail":
-                raise ValueError(f"cannot read {error}; remove or replace it, or set data.corrupt=skip") from None
-    if len(why) == len(ids):
-        raise ValueError(f"none of {len(ids)} items tried can be read, e.g. {why[0]}; look at jepa check-data")

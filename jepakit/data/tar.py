@@ -19,7 +19,6 @@ from jaxtyping import Int64, Shaped
 
 from .base import Names, encode_labels
 from .decode import EXTENSIONS
-from .store import NO_LABELS
 
 FORMAT = 1
 JSON_KEYS = ("label", "cls", "class", "target", "fine")
@@ -59,7 +58,7 @@ def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
     """All images in the shards, in the order of shards and members; KEY.jpg, KEY.cls and KEY.json belong together.
 
     Labels come from KEY.cls, or from KEY.json under `label` (empty: the usual keys). Raises ValueError where a shard
-    is no plain tar file, where there is no image, or where a label asked for is missing.
+    is no plain tar file, where there is no image, or where none has the label asked for.
     """
     names: list[str] = []
     spans: list[tuple[int, int, int]] = []
@@ -81,7 +80,7 @@ def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
     paths = tuple(str(shard) for shard in shards)
     labels, classes = _labels(paths, asides, label)
     if classes:
-        notes.append(f"{len(classes)} classes, from the .cls or .json members")
+        notes.append(f"classes: {len(classes)}, from the .cls or .json members")
     return Tars(paths, Names(names), np.array(spans, dtype=np.int64), labels, classes, tuple(notes))
 
 
@@ -120,17 +119,9 @@ def _labels(
     shards: tuple[str, ...], asides: Sequence[tuple[int, int, int, str] | None], label: str
 ) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
     values = [None if a is None else _value(read_span(shards[a[0]], a[1], a[2]), a[3], label) for a in asides]
-    if label and None in values:
-        raise ValueError(
-            f"{values.count(None)} of {len(values)} images have no {label!r} in a .json member; check data.label"
-        )
-    have = [value for value in values if value is not None]
-    if not have:
-        return NO_LABELS, ()
-    known, classes = encode_labels(have)
-    labels = np.full(len(values), -1, dtype=np.int64)
-    labels[[value is not None for value in values]] = known
-    return labels, classes
+    if label and all(value is None for value in values):
+        raise ValueError(f"none of {len(values)} images has {label!r} in a .json member; check data.label")
+    return encode_labels(values)
 
 
 def _value(data: bytes, kind: str, label: str) -> str | int | None:

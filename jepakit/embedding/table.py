@@ -1,13 +1,12 @@
 """Rows with ids, as .parquet, .npy or .csv, a few megabytes in memory at a time."""
 
 import csv
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint import replacing
 from .part import Rows, part_of
 
 Name = Callable[[int], str]
@@ -56,7 +55,7 @@ def _text(name: str) -> str:
 
 
 def _write_npy(rows: Rows, name: Name, out: Path) -> None:
-    with _replacing(ids_beside(out)) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(ids_beside(out)) as part, part.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["id"])
         table.writerows([_text(name(i))] for i in range(len(rows)))
@@ -65,7 +64,7 @@ def _write_npy(rows: Rows, name: Name, out: Path) -> None:
 
 def _write_csv(rows: Rows, name: Name, out: Path) -> None:
     dim, by_token = rows.shape[-1], rows.ndim == 3
-    with _replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["id", *["token"] * by_token, *(f"f{i}" for i in range(dim))])
         for start, chunk in _chunks(rows):
@@ -82,24 +81,13 @@ def _write_parquet(rows: Rows, name: Name, out: Path) -> None:
     for length in reversed(rows.shape[1:]):
         kind = pa.list_(kind, length)
     schema = pa.schema([("id", pa.string()), ("embedding", kind)])
-    with _replacing(out) as part, pq.ParquetWriter(part, schema) as file:
+    with replacing(out) as part, pq.ParquetWriter(part, schema) as file:
         for start, chunk in _chunks(rows):
             column = pa.array(chunk.reshape(-1))
             for length in reversed(rows.shape[1:]):
                 column = pa.FixedSizeListArray.from_arrays(column, length)
             ids = pa.array([_text(name(i)) for i in range(start, start + len(chunk))])
             file.write_table(pa.Table.from_arrays([ids, column], schema=schema))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when the block ends well."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 WRITERS = {".parquet": _write_parquet, ".npy": _write_npy, ".csv": _write_csv}

@@ -2,8 +2,8 @@
 
 Features are scaled to unit length, not centred. With uniform weights each of the k neighbours has one vote, and equal
 votes go to the class whose neighbours are more similar in sum. With softmax weights a neighbour of similarity c votes
-exp(c / temperature); k = 20 and 0.07 are customary, and k is all training samples where they are fewer. Source: Wu et al. 2018, arXiv:1805.01978; Caron et al. 2021,
-arXiv:2104.14294.
+exp(c / temperature); k = 20 and 0.07 are customary, and k is all training samples where they are fewer.
+Source: Wu et al. 2018, arXiv:1805.01978; Caron et al. 2021, arXiv:2104.14294.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,9 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
 def choose_k(k: int | None, n: int) -> tuple[int, str]:
     """How many of `n` training samples vote, and why. Raises ValueError where more are asked for than there are."""
     if k is None:
-        return min(USUAL, n), "the usual number" if n >= USUAL else f"all training samples, fewer than the usual {USUAL}"
+        return min(
+            USUAL, n
+        ), "the usual number" if n >= USUAL else f"all training samples, fewer than the usual {USUAL}"
     if k > n:
         raise ValueError(f"k={k} neighbours of {n} training samples; give k={n} or less, or more data")
     return k, "as configured"

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..checkpoint import write_json
@@ -17,6 +18,7 @@ from .heldout import held_out
 from .kinds import Kind, load
 
 BASELINES = ("random_init", "raw")
+SAME = "the test data are the training data, so the score says nothing about new data; give another --test"
 
 
 def probe(
@@ -69,9 +71,10 @@ def compare(
 
     Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (`split`). The
     baselines see the same samples, settings and solver. `data` says what was read, such as a path or two. A class
-    without a test sample has no entry in `per_class`.
+    without a test sample has no entry in `per_class`. `notes` carry a `warning` where both parts are the same samples.
     """
     need_labels(classes)
+    same = test is not None and all(np.array_equal(test[key].x, train[key].x) for key in train)
     if test is None:
         train, test = split(train, name)
     judge = load(kind)
@@ -89,7 +92,8 @@ def compare(
         "step": step,
         "per_class": {c: recall for c, recall in zip(classes, own["per_class"], strict=False) if recall is not None},
         "settings": asdict(cfg),
-        "notes": {key: value for key, value in own.items() if key not in (*fixed, "per_class")},
+        "notes": {key: value for key, value in own.items() if key not in (*fixed, "per_class")}
+        | ({"warning": SAME} if same else {}),
         "baselines": {key: {k: scores[key][k] for k in fixed[1:]} for key in BASELINES if key in scores},
     }
 

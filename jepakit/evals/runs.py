@@ -1,6 +1,7 @@
 """Probe a run folder: its encoder, the untrained one and the raw input, over one pass of the data."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import data, methods, parse, prepare
+from .. import data, parse, prepare
 from ..checkpoint import Loaded, load_run
 from ..data import loader
-from ..methods.base import Method, Weights
+from ..methods.base import Weights
 from .baselines import random_init, raw
 from .features import Encode, Features, extract_all
 from .kinds import load
@@ -26,6 +27,9 @@ class Sets(NamedTuple):
     label: str
 
 
+Refused = Callable[[str, ValueError], None]
+
+
 def probe_run(
     run: Path,
     kinds: Sequence[str],
@@ -34,33 +38,44 @@ def probe_run(
     weights: Weights = "target",
     name: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    step: int | None = None,
+    refused: Refused | None = None,
 ) -> list[Path]:
     """Judge a run's encoder by each of `kinds`; the evals/*.json written. See `probe` for what is compared.
 
     `train` and `test` are paths; without them the run's own data are used, and its own test part or a fixed fifth.
-    `settings` are dotted by kind, as {"knn.k": 5}.
+    `settings` are dotted by kind, as {"knn.k": 5}. Raises ValueError where a kind cannot judge these data; with
+    `refused`, which is told the kind and the error, the other kinds go on.
     """
-    loaded = load_run(run)
+    loaded = load_run(run, step)
     chosen = kind_settings(kinds, settings or {})
     sets = open_sets(loaded, train, test)
     need_labels(sets.train.classes)
-    device = loaded.run.loop.device or prepare.best_device()[0]
+    device, _ = prepare.best_device()
     encoders = judged(loaded, device, weights)
+    facts: dict[str, Any] = {"data": sets.label, "step": loaded.step, "weights": weights}
+    facts["classes"] = sets.train.classes
     written = []
     for pool in dict.fromkeys(cfg.pool for cfg in chosen.values()):
         features = extract(loaded, sets.train, encoders, pool, device)
         held = None if sets.test is None else aligned(extract(loaded, sets.test, encoders, pool, device), sets)
         for kind, cfg in chosen.items():
             if cfg.pool == pool:
-                facts: dict[str, Any] = {
-                    "classes": sets.train.classes,
-                    "data": sets.label,
-                    "step": loaded.step,
-                    "weights": weights,
-                }
-                result = compare(kind, cfg, features, held, name=sets.train.name, **facts)
-                written.append(save(run, kind, result, name))
+                with telling(refused, kind):
+                    result = compare(kind, cfg, features, held, name=sets.train.name, **facts)
+                    written.append(save(run, kind, result, name))
     return written
+
+
+@contextmanager
+def telling(refused: Refused | None, kind: str) -> Iterator[None]:
+    """A ValueError inside goes to `refused`, where there is one."""
+    try:
+        yield
+    except ValueError as error:
+        if refused is None:
+            raise
+        refused(kind, error)
 
 
 def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,9 +88,12 @@ def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any]) -> dict[str
 
 def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
     """The data sets to fit and to score on."""
-    own = loaded.run.data
-    first = own if train is None else data.reading(own, train, split="all", limit=0)
-    second = None if test is None else data.reading(own, test, split="all", limit=0)
+    own, channels = loaded.run.data, loaded.method.signal.channels
+    if hasattr(own, "channels"):
+        own = replace(own, channels=channels)  # type: ignore[type-var]
+    whole: dict[str, Any] = {"split": "all", "limit": 0, "channels": channels}
+    first = own if train is None else data.reading(own, train, **whole)
+    second = None if test is None else data.reading(own, test, **whole)
     if test is None and getattr(first, "split", "all") == "train":
         second = replace(first, split="test", limit=0)  # type: ignore[type-var]
     paths = [first.path] if second is None else [first.path, second.path + (" (test part)" if test is None else "")]
@@ -85,13 +103,9 @@ def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
 def judged(loaded: Loaded, device: str, weights: Weights) -> dict[str, Encode]:
     """The trained encoder and its two baselines, on `device`."""
     method = loaded.method.to(device)
-
-    def fresh() -> Method:
-        return methods.build(loaded.run.method, method.signal).to(device)
-
     return {
         "value": partial(method.encode, weights=weights),
-        "random_init": random_init(fresh, loaded.run.seed),
+        "random_init": random_init(loaded.run.method, method.signal, loaded.run.seed, device),
         "raw": lambda x: raw(method.normalize(x)),  # as the encoder sees it: a stronger bar than plain pixels
     }
 

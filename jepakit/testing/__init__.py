@@ -8,6 +8,9 @@ runs every clause of `CLAUSES` on each. What a method offers decides which claus
 - a masked method: `cfg.masks`, `encoder.grid` and `context(x, masks) -> (B, Kc, D)` on raw x;
 - a target encoder that follows by EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
 - a method whose loss mixes samples says so: `batch_statistics = True`.
+
+That a change of frame t+1 leaves the states up to t alone is no clause yet: no method unfolds in time, so there is
+nothing that it could bind. It comes with the first that does.
 """
 
 from collections.abc import Callable, Sequence
