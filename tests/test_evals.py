@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from jepakit import evals, methods, recipes
 from jepakit.checkpoint import Loaded
+from jepakit.data import arrays, images
 from jepakit.evals import knn, linear, result
 from jepakit.evals.features import Features, extract, extract_all, labelled, pooled
-from jepakit.evals.runs import judged
+from jepakit.evals.runs import judged, open_sets
 from jepakit.methods import ijepa
 from jepakit.types import Batch, Signal
 
@@ -124,11 +126,26 @@ def test_a_random_encoder_depends_on_its_seed_and_leaves_the_global_state() -> N
     assert not torch.equal(one(x), other(x))
 
 
+def untrained(signal: Signal, data: object = None) -> Loaded:
+    """What a run on such data would hold at step 0."""
+    run, method = recipes.load("demo"), methods.build(ijepa.Config.tiny(signal), signal)
+    return Loaded(dataclasses.replace(run, method=method.cfg, data=data or run.data), method, 0, {})
+
+
+@pytest.mark.parametrize("trained_on", ["images", "arrays"])
+def test_images_are_judged_in_the_channels_of_the_model(tmp_path: Path, trained_on: str) -> None:
+    (tmp_path / "a").mkdir()
+    for i in range(30):
+        Image.new("RGB" if i < 20 else "L", (16, 16)).save(tmp_path / "a" / f"{i}.png")
+    path = str(tmp_path)
+    own = images.Config(path, split="train") if trained_on == "images" else arrays.Config()
+    given = None if trained_on == "images" else path
+    sets = open_sets(untrained(Signal(1, (16, 16)), own), given, given)
+    assert [part and part.channels for part in (sets.train, sets.test)] == [1, 1]
+
+
 def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
-    signal = Signal(2, (16, 16), mean=(0.2, 0.7), std=(0.5, 0.1))
-    run = recipes.load("demo")
-    method = methods.build(ijepa.Config.tiny(signal), signal)
-    loaded = Loaded(dataclasses.replace(run, method=method.cfg), method, 0, {})
+    loaded = untrained(Signal(2, (16, 16), mean=(0.2, 0.7), std=(0.5, 0.1)))
     x = torch.rand(3, 2, 16, 16)
     seen = (x - torch.tensor([0.2, 0.7])[:, None, None]) / torch.tensor([0.5, 0.1])[:, None, None]
     torch.testing.assert_close(judged(loaded, "cpu", "target")["raw"](x), seen.flatten(1)[:, None])

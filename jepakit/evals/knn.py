@@ -55,9 +55,7 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
 def choose_k(k: int | None, n: int) -> tuple[int, str]:
     """How many of `n` training samples vote, and why. Raises ValueError where more are asked for than there are."""
     if k is None:
-        return min(
-            USUAL, n
-        ), "the usual number" if n >= USUAL else f"all training samples, fewer than the usual {USUAL}"
+        return (USUAL, "the usual number") if n >= USUAL else (n, f"all training samples, fewer than the usual {USUAL}")
     if k > n:
         raise ValueError(f"k={k} neighbours of {n} training samples; give k={n} or less, or more data")
     return k, "as configured"

@@ -1,7 +1,7 @@
 """I-JEPA for small pictures, on two processor cores: the demonstration, CIFAR-10 and Fashion-MNIST."""
 
-from ..config import Length, Run
-from ..data import images, synthetic
+from ..config import Evals, Length, Run
+from ..data import arrays, images, synthetic
 from ..data.augment import Augment
 from ..masks import MultiBlock
 from ..methods import ijepa
@@ -9,43 +9,68 @@ from ..nn import ViT
 from ..nn.predictor import Predictor
 from ..optim import Optim
 
-_ADAM = Optim(
-    lr=1e-3, start_lr=1e-5, final_lr=1e-5, warmup=0.08, weight_decay=0.04, final_weight_decay=0.1, betas=(0.9, 0.95)
-)
-BLOCKS = MultiBlock(num_targets=2, target_scale=(0.15, 0.2), context_scale=(0.85, 1.0))
+PLAIN = Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0))
 
 
 def demo() -> Run:
-    """`jepa train demo`: digits over photographs, made on the spot; about 3 minutes on 2 cores."""
+    """`jepa train demo`: drawn shapes of any colour, size, place and turn; about 3 minutes on 2 cores.
+
+    The linear probe of the trained encoder beats the untrained one and raw pixels: 63 % against 32 % and 40 % (1 seed,
+    800 test pictures). Its kNN, 33 %, does not beat the pixels' 41 %: the token mean keeps the colours.
+    """
     return Run(
-        method=ijepa.Config(
-            encoder=ViT(patch=(4, 4), width=96, depth=4, heads=3),
-            predictor=Predictor(width=48, depth=2, heads=3),
-            masks=(BLOCKS,),
-            ema=(0.98, 0.999),
-        ),
-        data=synthetic.Config(path="digits_on_photos", count=8000, size=(32, 32), split="train"),
-        optim=Optim(lr=1e-3, weight_decay=0.04, final_weight_decay=0.04),
-        length=Length(epochs=20.0, batch=128),
+        method=_small(patch=4),
+        data=synthetic.Config(path="shapes", count=8000, size=(32, 32), split="train", augment=PLAIN),
+        optim=_small_optim(),
+        length=Length(steps=2500, batch=64),
+        evals=Evals(kinds=("linear",)),
     )
 
 
 def cifar10_ijepa() -> Run:
-    """`jepa train cifar10-ijepa --data cifar10/train.parquet`, then `jepa probe` with `--test cifar10/test.parquet`."""
+    """`jepa train cifar10-ijepa --data cifar10/train.parquet`, then `jepa probe RUN --kind knn --test` the test file.
+
+    Under an hour on 2 cores. Not measured on the test set yet; see docs/LOG.md for what is known.
+    """
     return Run(
         method=_small(patch=4),
         data=images.Config(size=(32, 32), augment=Augment(crop=(0.6, 1.0), flip=0.5)),
-        optim=_ADAM,
-        length=Length(epochs=30.0, batch=64),
+        optim=_small_optim(),
+        length=Length(epochs=40.0, batch=64),
+    )
+
+
+def fashion_ijepa() -> Run:
+    """`jepa train fashion-ijepa --data train-images-idx3-ubyte.gz`: about 15 minutes on 2 cores.
+
+    Not measured on the test set yet; see docs/LOG.md for what is known.
+    """
+    return Run(
+        method=_small(patch=7),
+        data=arrays.Config(size=(28, 28), augment=Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.5)),
+        optim=_small_optim(),
+        length=Length(epochs=15.0, batch=64),
     )
 
 
 def _small(patch: int) -> ijepa.Config:
-    """Targets over all four blocks are what makes small pictures learn: 37 % against 31 % (kNN) after two epochs."""
+    """A narrow encoder; targets over all its blocks, without which small pictures learn more slowly (docs/LOG.md)."""
     return ijepa.Config(
         encoder=ViT(patch=(patch, patch), width=128, depth=4, heads=2, mlp_ratio=2.0),
         predictor=Predictor(width=64, depth=2, heads=2, mlp_ratio=2.0, shared_context=True),
         masks=(MultiBlock(num_targets=4, target_scale=(0.15, 0.2)),),
         target_blocks=4,
         ema=(0.98, 0.9995),
+    )
+
+
+def _small_optim() -> Optim:
+    return Optim(
+        lr=1e-3,
+        start_lr=1e-5,
+        final_lr=1e-5,
+        warmup=0.08,
+        weight_decay=0.04,
+        final_weight_decay=0.1,
+        betas=(0.9, 0.95),
     )
