@@ -271,9 +271,11 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, suffix: str, monkeyp
             tracemalloc.stop()
 
     peak(8)  # imports
+    held = pa.default_memory_pool().max_memory()
     small, large = peak(64), peak(512)
     assert large - small < (512 - 64) * 4 * width / 10
-    assert pa.default_memory_pool().max_memory() < 2**22
+    # The pool's peak is that of the whole process: what other tests held before is not ours.
+    assert pa.default_memory_pool().max_memory() - held < 2**22
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:

@@ -192,3 +192,13 @@ def test_an_encoder_first_run_for_inference_can_be_trained_afterwards():
         encoder(x)
     encoder(x).sum().backward()
     assert encoder.patch_embed.proj.weight.grad is not None
+
+
+def test_xavier_weights_have_the_variance_of_their_own_shape_and_normal_ones_of_two_hundredths() -> None:
+    signal = Signal(3, (16, 16))
+    blocks = ViT(patch=(4, 4), width=96, depth=2, heads=2, init="xavier").build(signal).blocks
+    normal = ViT(patch=(4, 4), width=96, depth=2, heads=2).build(signal).blocks
+    # q, k and v are drawn as three matrices (96, 96), not as one (288, 96).
+    for weight, width in ((blocks[0].attn.qkv.weight, 96 + 96), (blocks[0].mlp.fc1.weight, 96 + 384)):
+        assert weight.std().item() == pytest.approx((2 / width) ** 0.5, rel=0.03)
+    assert normal[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.03)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..types import Grid, Masks
 from .position import Order, shares, sincos
-from .transformer import Block, call, check_heads, check_stack, initialize, run, stack
+from .transformer import Block, Init, call, check_heads, check_stack, initialize, run, stack
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Predictor:
     mlp_ratio: float = 4.0
     positions: Order = "column-row"
     shared_context: bool = False
+    init: Init = "normal"
 
     def __post_init__(self) -> None:
         check_stack(self.width, self.depth, self.mlp_ratio)
@@ -56,7 +57,7 @@ class TransformerPredictor(nn.Module):
         self.norm = nn.LayerNorm(cfg.width, eps=1e-6)
         self.proj = nn.Linear(cfg.width, dim)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        initialize(self)
+        initialize(self, cfg.init)
 
     def forward(
         self, context: Float[Tensor, "b k d"], masks: Masks, grid: Grid | None = None

@@ -6,7 +6,7 @@ positions, weights from a normal of .02. Parameter names are those of the releas
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -143,12 +143,23 @@ def call(fn: Any, *args: Any, recompute: bool) -> Any:
     return fn(*args)
 
 
-def initialize(module: nn.Module) -> None:
-    """Every linear's weight from a normal of .02, its bias zero: what I-JEPA's and V-JEPA's runs start from."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
+Init = Literal["normal", "xavier"]
+
+
+def initialize(module: nn.Module, init: Init = "normal") -> None:
+    """Every linear's weight from a normal of .02, its bias zero: what I-JEPA's and V-JEPA's runs start from.
+
+    "xavier" draws each weight uniformly within √(6 / (in + out)), whatever the width, each of q, k and v by itself.
+    In a narrow network a normal of .02 leaves an untrained target that says little about its input.
+    """
+    for name, part in module.named_modules():
+        if not isinstance(part, nn.Linear):
+            continue
+        nn.init.zeros_(part.bias)
+        if init == "normal":
             nn.init.trunc_normal_(part.weight, std=0.02)
-            nn.init.zeros_(part.bias)
+        for weight in part.weight.chunk(3 if name.endswith("qkv") else 1) if init == "xavier" else ():
+            nn.init.xavier_uniform_(weight)
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,8 @@ class ViT:
     """A transformer encoder: `patch` has one length per axis of the signal; `heads` divides `width`.
 
     A training replaces `patch` None (auto) by one that suits the size of its data.
-    `positions` orders the features of the sin-cos table: "column-row" as in I-JEPA, "row-column" as in V-JEPA.
+    `positions` orders the features of the sin-cos table: "column-row" as in I-JEPA, "row-column" as in V-JEPA; `init`
+    is that of `initialize`.
     """
 
     patch: Size | None = None
@@ -165,6 +177,7 @@ class ViT:
     heads: int = 3
     mlp_ratio: float = 4.0
     positions: Order = "column-row"
+    init: Init = "normal"
 
     def __post_init__(self) -> None:
         if self.patch is not None:
@@ -191,7 +204,7 @@ class ViTEncoder(Encoder):
         self.patch_embed = PatchEmbed(signal.channels, self.patch, self.dim)
         self.blocks = stack(self.dim, cfg.depth, cfg.heads, cfg.mlp_ratio)
         self.norm = nn.LayerNorm(self.dim, eps=1e-6)
-        initialize(self)
+        initialize(self, cfg.init)
 
     def forward(
         self,

@@ -56,8 +56,8 @@ def fashion_ijepa() -> Run:
 def _small(patch: int) -> ijepa.Config:
     """A narrow encoder; targets over all its blocks, without which small pictures learn more slowly (docs/LOG.md)."""
     return ijepa.Config(
-        encoder=ViT(patch=(patch, patch), width=128, depth=4, heads=2, mlp_ratio=2.0),
-        predictor=Predictor(width=64, depth=2, heads=2, mlp_ratio=2.0, shared_context=True),
+        encoder=ViT(patch=(patch, patch), width=128, depth=4, heads=2, mlp_ratio=2.0, init="xavier"),
+        predictor=Predictor(width=64, depth=2, heads=2, mlp_ratio=2.0, shared_context=True, init="xavier"),
         masks=(MultiBlock(num_targets=4, target_scale=(0.15, 0.2)),),
         target_blocks=4,
         ema=(0.98, 0.9995),
