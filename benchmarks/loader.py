@@ -9,13 +9,10 @@ JPEG files (links to a few); its start is open + fit + the first batch of 64.
 """
 
 import io
-import json
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from record import save
 from sklearn.datasets import load_sample_images
 
 from jepakit import data
@@ -135,20 +133,7 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in row.items()))
     print("large folder: " + ", ".join(f"{key} {value:.1f}" for key, value in start.items()))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    result = {
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "seed": 0,
-        "rounds": ROUNDS,
-        "throughput": rows,
-        "large folder": start,
-    }
-    out = Path(__file__).parent / "results" / "loader.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
+    save("loader", seed=0, rounds=ROUNDS, throughput=rows, large_folder=start)
 
 
 if __name__ == "__main__":

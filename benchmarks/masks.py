@@ -6,16 +6,13 @@ context retries until it is large enough; then everything is stacked), written f
     python benchmarks/masks.py
 """
 
-import json
 import math
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from record import save
 
 from jepakit.masks import MultiBlock
 from jepakit.types import Grid, Masks, Rng
@@ -86,15 +83,7 @@ def main() -> None:
     print("grid      batch   loop ms   ours ms   ratio")
     for r in results:
         print(f"{r['grid']!s:9} {r['batch']:5} {r['loop_ms']:9.2f} {r['ours_ms']:9.2f} {r['ratio']:7.1f}")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    out = Path(__file__).parent / "results" / "masks.json"
-    out.parent.mkdir(exist_ok=True)
-    about = {
-        "commit": commit.strip(),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-    }
-    out.write_text(json.dumps({**about, "threads": 1, "seed": 0, "rounds": ROUNDS, "rows": results}, indent=1) + "\n")
+    save("masks", threads=1, seed=0, rounds=ROUNDS, rows=results)
 
 
 if __name__ == "__main__":

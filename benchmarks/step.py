@@ -11,17 +11,14 @@ medians, and ratios are medians of the ratios within a round. vit_tiny/16 at 224
 
 import argparse
 import copy
-import json
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from record import save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -195,14 +192,9 @@ def result(steps: dict[str, Step], rounds: int, threads: int, cpu_time: bool) ->
         ("plain bf16, plain attention", "plain bf16, fused attention"), key=lambda n: statistics.median(seconds[n])
     )
     return {
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "machine": processor(),
         "threads": threads,
         "clock": "CPU time" if cpu_time else "wall",
         "seed": SEED,
-        "torch": torch.__version__,
         "rounds": rounds,
         "milliseconds": {name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()},
         "ratios": {
@@ -224,19 +216,11 @@ def ratio(plain: list[float], ours: list[float]) -> float:
     return round(statistics.median(p / o for p, o in zip(plain, ours, strict=True)), 3)
 
 
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    facts = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    extra = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in facts.get("flags", "").split()]
-    return ", ".join([facts.get("model name", platform.processor()).strip(), *extra])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine, with --threads 1")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "step.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
@@ -249,8 +233,7 @@ def main() -> None:
         "ours bf16": our_step(method, half=True),
     }
     found = result(steps, args.rounds, args.threads, args.cpu_time)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    save("step", **found)
     print("\n".join(f"{name:30}{ms:9.0f} ms" for name, ms in found["milliseconds"].items()))
     print("\n".join(f"{name:30}{value:9.2f} x" for name, value in found["ratios"].items()))
     print(f"{'operations, ours / plain':30}{found['operations, ours / plain']:9.3f}")

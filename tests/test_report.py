@@ -296,3 +296,15 @@ def test_a_spectrum_lists_its_steps_and_skips_what_was_not_logged(files: Path) -
 def test_a_probe_without_numbers_is_shown_as_unknown(files: Path) -> None:
     (files / "evals" / "knn.json").write_text('{"kind": "knn"}')
     assert "<b>–</b>" in page(files)
+
+
+def test_the_warning_of_a_probe_stands_under_its_row(files: Path) -> None:
+    (files / "evals" / "knn.json").write_text(
+        '{"kind": "knn", "notes": {"warning": "the test data are the training data"}}'
+    )
+    assert "the test data are the training data" in page(files)
+
+
+def test_a_folder_as_target_is_refused_before_anything_is_computed(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a folder; give --out a file"):
+        write([files], tmp_path)

@@ -27,12 +27,14 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     runs = [Path(run) for run in runs]
     if not runs:
         raise ValueError("no run given; name at least one run folder, e.g. jepa report runs/a")
+    target = Path(out) if out else (runs[0] if len(runs) == 1 else runs[0].resolve().parent) / "report.html"
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder; give --out a file, e.g. {target / 'report.html'}")
     records = [read(run) for run in runs]
     each = max(2, min(images, MAP_IMAGES // len(runs)))
     # So that the page of many runs stays about as large as that of four.
     shown = max(2, min(8, 32 // len(runs)))
     galleries = [gallery(look(run, each, device), shown) for run in runs]
-    target = Path(out) if out else (runs[0] if len(runs) == 1 else runs[0].resolve().parent) / "report.html"
     html = render(records, galleries, version("jepakit"))
     # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.
     write_text(target, html.encode("utf-8", "replace").decode())

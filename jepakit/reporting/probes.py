@@ -32,6 +32,7 @@ def row(entry: Mapping[str, Any], run: str) -> dict[str, Any]:
         "gain": UNKNOWN if value is None or best is None else f"{(value - best) * 100:+.1f}",
         "wins": None not in (value, best) and (low or value or 0.0) > (best or 0.0),
         "facts": {k: entry[k] for k in FACTS if entry.get(k) is not None},
+        "warning": dig(entry, ("notes", "warning")) or "",
         "recall": _recall(recall) if isinstance(recall, Mapping) else [],
     }
 
