@@ -1,7 +1,23 @@
-"""The sentence for a name that a table does not hold."""
+"""Tables of names: found by file name or by entry point, and the sentence for a name that is in none."""
 
-from collections.abc import Iterable
+import pkgutil
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from importlib.metadata import entry_points
+
+
+def discover(package: str, path: Iterable[str], member: Callable[[str], bool] = lambda module: True) -> dict[str, str]:
+    """Name → module of a package's own modules that are a `member`, and of the entry points of the package's name.
+
+    Sorted. Raises ValueError where an outside package claims a name that is taken.
+    """
+    own = {m.name: f"{package}.{m.name}" for m in pkgutil.iter_modules(list(path))}
+    found = {name: module for name, module in own.items() if member(module)}
+    for point in sorted(entry_points(group=package), key=lambda p: p.name):
+        if found.setdefault(point.name, point.value) != point.value:
+            both = f"{found[point.name]} and {point.value}"
+            raise ValueError(f"two members of {package} are called {point.name!r}: {both}; uninstall one")
+    return dict(sorted(found.items()))
 
 
 def no_such(noun: str, name: str, names: Iterable[str]) -> str:

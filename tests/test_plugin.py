@@ -62,7 +62,7 @@ def test_a_name_that_is_taken_is_refused(installed: Path, tmp_path: Path) -> Non
     (info / "entry_points.txt").write_text("[jepakit.methods]\ndenoise = rival\n")
     code = f"import sys; sys.path.append({str(tmp_path)!r}); from jepakit import methods; methods.table()"
     done = python(installed, code)
-    assert "two methods are called 'denoise'" in done.stderr
+    assert "two members of jepakit.methods are called 'denoise'" in done.stderr
 
 
 @pytest.mark.slow

@@ -6,16 +6,12 @@ A kind is a module with a frozen dataclass `Config`, whose `pool` says how token
 """
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..names import no_such
+from ..names import discover, no_such
 from .result import Value
-
-GROUP = "jepakit.evals"
 
 
 class Kind(NamedTuple):
@@ -27,15 +23,7 @@ class Kind(NamedTuple):
 
 def table() -> dict[str, str]:
     """Every kind's name and the module that holds it, sorted. Raises ValueError where two modules claim one name."""
-    package = __name__.rpartition(".")[0]
-    modules = (m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    found = {name: f"{package}.{name}" for name in modules if _is_kind(f"{package}.{name}")}
-    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
-        if found.setdefault(point.name, point.value) != point.value:
-            raise ValueError(
-                f"two kinds are called {point.name!r}: {found[point.name]} and {point.value}; uninstall one"
-            )
-    return dict(sorted(found.items()))
+    return discover(__name__.rpartition(".")[0], [str(Path(__file__).parent)], _is_kind)
 
 
 def load(kind: str) -> Kind:

@@ -1,16 +1,12 @@
 """The methods: one file each, found by file name, or by the entry-point group `jepakit.methods` of another package."""
 
 import importlib
-import pkgutil
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..names import no_such
+from ..names import discover, no_such
 
 if TYPE_CHECKING:
     from .base import Method
-
-GROUP = "jepakit.methods"
 
 
 class Entry(NamedTuple):
@@ -25,13 +21,7 @@ def table() -> dict[str, str]:
 
     Raises ValueError where an outside package claims a name that is taken.
     """
-    found = {m.name: f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__) if m.name != "base"}
-    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
-        if found.setdefault(point.name, point.value) != point.value:
-            raise ValueError(
-                f"two methods are called {point.name!r}: {found[point.name]} and {point.value}; uninstall one"
-            )
-    return dict(sorted(found.items()))
+    return discover(__name__, __path__, lambda module: module != f"{__name__}.base")
 
 
 def load(name: str) -> Entry:
