@@ -7,7 +7,8 @@
 Source: Assran et al. 2023, arXiv:2301.08243. Deliberate differences from the reference implementation: the masks are
 drawn without its three sampling quirks (masks.py; `compat="ijepa"` brings them back), positions come from the input's
 own grid, and the last block of the target encoder and of the predictor is computed only for the tokens that are read,
-which changes no value. Nothing is particular to images: any masker that fits the grid will do.
+which changes no value. Targets can be averaged over several blocks (`target_blocks`), by default they are not. Nothing
+is particular to images: any masker that fits the grid will do.
 """
 
 import math
@@ -34,7 +35,7 @@ class Config:
     """Settings; `ema` is the decay at the first and the last step.
 
     `target_blocks` above 1 makes the targets the mean over that many last blocks of the target encoder, each
-    normalised, as in data2vec: not in the paper, but what small pictures need.
+    normalised, as in data2vec: not in the paper.
     """
 
     encoder: EncoderConfig = field(default_factory=ViT)

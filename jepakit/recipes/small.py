@@ -55,7 +55,7 @@ def fashion_ijepa() -> Run:
 
 
 def _small(patch: int, init: Init = "xavier") -> ijepa.Config:
-    """A narrow encoder; targets over all its blocks, without which small pictures learn more slowly (docs/LOG.md)."""
+    """A narrow encoder with targets over all its blocks; what each choice was seen to do stands in docs/LOG.md."""
     return ijepa.Config(
         encoder=ViT(patch=(patch, patch), width=128, depth=4, heads=2, mlp_ratio=2.0, init=init),
         predictor=Predictor(width=64, depth=2, heads=2, mlp_ratio=2.0, shared_context=True, init=init),
