@@ -37,7 +37,7 @@ def cifar10_ijepa() -> Run:
         method=_small(patch=4),
         data=images.Config(size=(32, 32), augment=Augment(crop=(0.6, 1.0), flip=0.5)),
         optim=_small_optim(),
-        length=Length(epochs=40.0, batch=64),
+        length=Length(epochs=30.0, batch=64),
     )
 
 
