@@ -213,8 +213,9 @@ def _to_tensor(image: Image.Image) -> Shaped[Tensor, "c h w"]:
     array = np.asarray(image)
     if image.mode.startswith("I"):
         array = (array / np.float32(65535)).astype(np.float32)
-    x = torch.from_numpy(array)
-    return x[None] if x.ndim == 2 else x.permute(2, 0, 1)
+    # Turned while it is in the cache: to gather a batch is then plain copying.
+    array = array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    return torch.from_numpy(array)
 
 
 def _bands_of(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"] | None:
