@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import testing
-    from .api import Model, check_data, embed, load, probe, report, train
+    from .api import Model, check_data, compare, embed, load, probe, report, reproduce, train
     from .methods.base import Method
     from .types import Batch, Masks, Rng, Signal, Terms
 
@@ -20,17 +20,21 @@ __all__ = [
     "Signal",
     "Terms",
     "check_data",
+    "compare",
     "embed",
     "load",
     "probe",
     "report",
+    "reproduce",
     "testing",
     "train",
 ]
 
 _HOMES = {
     **dict.fromkeys(("Batch", "Masks", "Rng", "Signal", "Terms"), "types"),
-    **dict.fromkeys(("Model", "check_data", "embed", "load", "probe", "report", "train"), "api"),
+    **dict.fromkeys(
+        ("Model", "check_data", "compare", "embed", "load", "probe", "report", "reproduce", "train"), "api"
+    ),
     "Method": "methods.base",
 }
 

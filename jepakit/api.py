@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -11,30 +10,35 @@ from typing import Any, Literal
 import torch
 
 from . import checkpoint, config, distributed, prepare, session, training
-from .config import Run
-from .data import read_image, reading
+from .data import reading
 from .embedding import Embedded, check_out
 from .embedding import embed as write_rows
 from .evals.runs import probe_run
-from .methods.base import Method, Weights
+from .launch import run
+from .methods.base import Weights
+from .model import Model, load
 from .progress import Silent, Watch
 from .request import PathLike, Request, settings
-from .show import describe, describe_probes, names
-from .types import Signal
+from .show import describe, describe_comparison, describe_probes, describe_study, names
 
 __all__ = [
     "Model",
     "Request",
     "check_data",
+    "compare",
     "describe",
+    "describe_comparison",
     "describe_probes",
+    "describe_study",
     "doctor",
     "dry_run",
     "embed",
     "load",
     "names",
     "probe",
+    "probe_run",
     "report",
+    "reproduce",
     "run",
     "settings",
     "settings_text",
@@ -74,47 +78,6 @@ def train(
     return summary
 
 
-def run(request: Request, watch: Watch) -> dict[str, Any]:
-    """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
-    wanted = settings(request)
-    with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
-        watch = watch if dist.main else Silent()
-        current = begin(request, wanted, dist)
-        for note in current.notes:
-            watch.note(note)
-        summary = training.train(current, watch)
-        if not dist.main:
-            return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
-    probes = after(current, watch) if current.dataset.classes else []
-    page = report(request.folder) if current.run.evals.report else None
-    return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
-
-
-def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Session:
-    """A session, new or resumed; the run folder exists from here on."""
-    out = request.folder
-    if request.resume and (request.init is not None or request.overwrite):
-        other = "--init" if request.init is not None else "--overwrite"
-        raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
-    resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
-    if resuming:
-        current = session.build(wanted, out, dist)
-        session.restore(current, request.allow_change)
-        if dist.main:
-            session.write_settings(current)
-        return current
-    if dist.main:
-        session.check_free(out, replace=request.overwrite or request.resume == "auto")
-    current = session.build(wanted, out, dist)
-    if request.init is not None:
-        session.start_from(current, Path(request.init))
-    if dist.main:
-        session.clear(out)
-        session.write_settings(current)
-    distributed.barrier()
-    return current
-
-
 def dry_run(request: Request) -> list[tuple[str, str]]:
     """Parameters, FLOPs, memory and time of the run, as rows; writes nothing."""
     wanted = settings(request)
@@ -134,55 +97,6 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
     ]
 
 
-@dataclass(frozen=True)
-class Model:
-    """A trained run, ready to use: `model.encode(images)`."""
-
-    loaded: checkpoint.Loaded
-
-    @property
-    def method(self) -> Method:
-        """The trained method, in eval mode."""
-        return self.loaded.method
-
-    def encode(self, images: torch.Tensor | PathLike | Sequence[PathLike], weights: Weights = "target") -> torch.Tensor:
-        """Representations (B, N, D), one per patch, on the CPU.
-
-        `images` is a tensor (B, C, *size) of raw values (pixels in [0, 1]; any size the patch divides), or one or
-        several image files, which are resized and cut to the centre as in training's evaluation. Raises ValueError,
-        with the way out, for anything else.
-        """
-        x = _samples(images, self.method.signal)
-        with torch.inference_mode():
-            return self.method.encode(x.to(self.method.mean), weights)
-
-
-def _samples(images: object, signal: Signal) -> torch.Tensor:
-    """What `encode` was given, as a batch of raw samples."""
-    if isinstance(images, torch.Tensor):
-        if images.ndim != 2 + len(signal.size) or images.shape[1] != signal.channels:
-            raise ValueError(
-                f"the samples are {tuple(images.shape)}, but the model takes (batch, {signal.channels}, *size), e.g. "
-                f"{(1, signal.channels, *signal.size)}; x[None] makes a batch of one sample, "
-                f"x.repeat_interleave({signal.channels}, 1) repeats a single channel"
-            )
-        if not images.is_floating_point():
-            raise ValueError(f"the samples are {images.dtype}; give floats, pixels in [0, 1], e.g. x / 255")
-        return images
-    paths = [images] if isinstance(images, (str, os.PathLike)) else images
-    if not isinstance(paths, Sequence) or not paths or not all(isinstance(p, (str, os.PathLike)) for p in paths):
-        raise ValueError(
-            "encode takes a float tensor (batch, channels, *size) or one image file or more; "
-            "turn an array into one by torch.from_numpy(x), or several tensors by torch.stack(x)"
-        )
-    return torch.stack([read_image(Path(p), signal) for p in paths])
-
-
-def load(run: PathLike, step: int | None = None) -> Model:
-    """The model of a run folder, from its newest checkpoint or that of `step`."""
-    return Model(checkpoint.load_run(Path(run), step))
-
-
 def probe(
     run: PathLike,
     kind: str = "knn",
@@ -193,14 +107,17 @@ def probe(
     name: str | None = None,
     settings: Mapping[str, Any] | None = None,
     step: int | None = None,
+    cache: bool = True,
+    watch: Watch | None = None,
 ) -> Path:
     """Judge a run's encoder by `kind`, beside the untrained encoder and the raw input; the evals/*.json written.
 
     Without `data` the run's own data are used, without `test` a fixed fifth of them is held out. `settings` are the
-    kind's own, as {"knn.k": 5}; `step` is that of a checkpoint, by default the newest.
+    kind's own, as {"knn.k": 5}; `step` is that of a checkpoint, by default the newest. With `cache`, features are kept
+    in the run folder for the next kind. Of a kind with several results, such as "lowshot", the first is returned.
     """
     train, held = (None if path is None else os.fspath(path) for path in (data, test))
-    return probe_run(Path(run), (kind,), train, held, weights, name, settings, step)[0]
+    return probe_run(Path(run), (kind,), train, held, weights, name, settings, step, cache=cache, watch=watch)[0]
 
 
 def embed(
@@ -260,21 +177,44 @@ def report(*runs: PathLike, out: PathLike | None = None) -> Path:
     return write([Path(run) for run in runs], None if out is None else Path(out))
 
 
-def after(current: session.Session, watch: Watch) -> list[Path]:
-    """The probes that follow the last step, in one pass over the data; a kind that cannot judge them becomes a note."""
-    kinds = current.run.evals.kinds
-    if not kinds:
-        return []
-    watch.note(f"probing: {', '.join(kinds)}")
+def compare(*runs: PathLike, out: PathLike | None = None) -> tuple[dict[str, Any], Path]:
+    """Two runs or more beside each other, and the page that shows them together; the table and where the page is.
 
-    def refused(kind: str, error: ValueError) -> None:
-        watch.note(f"no {kind}: {error}")
+    The table holds `names`, `rows` of (what, one value per run) and `settings` of (key, values) that differ. Raises
+    ValueError where fewer than two runs are given.
+    """
+    from .reporting import compared
 
-    try:
-        return probe_run(current.out, kinds, refused=refused)
-    except ValueError as error:
-        refused("probes", error)
-        return []
+    if len(runs) < 2:
+        raise ValueError(f"comparing takes two runs or more, {len(runs)} given, e.g. jepa compare runs/a runs/b")
+    page = report(*runs, out=out)
+    return compared([Path(run) for run in runs]), page
+
+
+def reproduce(
+    name: str,
+    data: PathLike | None = None,
+    out: PathLike | None = None,
+    *,
+    seeds: int = 3,
+    steps: int | None = None,
+    watch: Watch | None = None,
+) -> tuple[list[dict[str, Any]], Path]:
+    """Run a study: its trainings for every seed, table.json, figures and page; the table's rows and where the page is.
+
+    `data` is the folder of all data sets (default: the environment's JEPAKIT_DATA), `out` by default studies/NAME.
+    Finished trainings are kept. `steps` shortens them all, for a rehearsal.
+    """
+    from . import studies
+    from .studies.reproduce import reproduce as carry_out
+
+    studies.load(name)
+    folder = data or os.environ.get("JEPAKIT_DATA")
+    if not folder:
+        raise ValueError(f"study {name} needs data sets; give --data the folder that holds them, or set JEPAKIT_DATA")
+    where = Path(out) if out is not None else Path("studies") / name
+    rows, page = carry_out(name, Path(folder), where, watch or Silent(), seeds=seeds, steps=steps)
+    return [row._asdict() for row in rows], page
 
 
 def check_data(path: PathLike, csv: PathLike | None = None) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ a copy cut short is recognised and the checkpoint before it used.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,9 +96,15 @@ def folder(run: Path, step: int) -> Path:
 
 
 def save(
-    run: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], keep: int = 2
+    run: Path,
+    step: int,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    keep: int = 2,
+    needed: Collection[int] = (),
 ) -> Path:
-    """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep`."""
+    """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep` and those `needed`."""
     final = folder(run, step)
     part = final.with_name(f".{final.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -114,8 +120,22 @@ def save(
     part.rename(final)
     _point(final.parent / "last", final.name)
     for old in steps(run)[:-keep]:
-        shutil.rmtree(folder(run, old))
+        if old not in needed:
+            shutil.rmtree(folder(run, old))
     return final
+
+
+def go_back(run: Path, step: int, changes: Mapping[str, Any]) -> None:
+    """Make the checkpoint of `step` the newest, its state with `changes`: later ones are deleted.
+
+    A process killed in between leaves checkpoints that are all whole.
+    """
+    path = folder(run, step) / "state.json"
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
+    _point(run / "checkpoints" / "last", folder(run, step).name)
+    for later in steps(run)[::-1]:
+        if later > step:
+            shutil.rmtree(folder(run, later))
 
 
 def steps(run: Path) -> list[int]:

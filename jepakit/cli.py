@@ -1,150 +1,25 @@
 """The command `jepa`: parse, call the API, print.
 
-Exit codes: 0 done, 1 failed, 2 a user's mistake, 130 interrupted and saved.
+Exit codes: 0 done, also where --on-collapse stopped it, 1 failed, 2 a user's mistake, 130 interrupted and saved.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
-from .names import did_you_mean, no_such
+from .options import TAKE_SETTINGS, check_names, fail, parser, split_settings
 from .progress import Interrupted, watching
 
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-TAKE_SETTINGS = ("train", "probe")
-SETTINGS = "Any setting can be given as --SECTION.KEY VALUE, as in --optim.lr 1e-3; --print-config shows them all."
-
-
-class Parser(argparse.ArgumentParser):
-    """Prints one sentence for a mistake, and exits with 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """One sentence on stderr."""
-        fail(message, 2)
-
-    @property
-    def options(self) -> list[str]:
-        """The long options, without their dashes; `help` among them."""
-        return [o[2:] for action in self._actions for o in action.option_strings if o.startswith("--")]
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Print `message` on stderr and exit."""
-    sys.stderr.write(f"jepa: {message}\n")
-    raise SystemExit(code)
-
-
-def parser() -> tuple[Parser, Mapping[str, Parser]]:
-    """The whole command line, and the part of each command."""
-    root = Parser(
-        prog="jepa",
-        description="Joint-embedding predictive architectures: train, watch, probe, embed.",
-        allow_abbrev=False,
-    )
-    root.add_argument("--version", action="store_true", help="print the version")
-    commands = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-
-    def command(name: str, run: Callable[[argparse.Namespace], None], help: str, epilog: str = "") -> Parser:
-        sub: Parser = commands.add_parser(name, help=help, description=help, epilog=epilog, allow_abbrev=False)
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(run=run)
-        return sub
-
-    _train_arguments(command("train", train, "train a method on your data, probe it, and write its report", SETTINGS))
-    p = command("probe", probe, "measure a trained encoder beside a random one and the raw input")
-    p.add_argument("run_folder", metavar="RUN")
-    p.add_argument("--kind", required=True, help="knn, linear, … (jepa list)")
-    p.add_argument("--data", help="labelled data to fit on (default: the run's own)")
-    p.add_argument("--test", help="labelled data to score on (default: a fifth of the data, held out)")
-    p.add_argument("--weights", choices=("target", "context"), default="target")
-    p.add_argument("--step", type=int, metavar="N", help="judge the checkpoint of this step (default: the newest)")
-    p.add_argument("--name", help="a name for the result file: evals/KIND-NAME.json")
-    p = command("embed", embed, "write the representations of every item of a data set")
-    p.add_argument("run_folder", metavar="RUN")
-    p.add_argument("--data", required=True)
-    p.add_argument("--out", required=True, metavar="FILE", help="FILE.parquet, .npy or .csv")
-    p.add_argument("--tokens", action="store_true", help="one vector per patch instead of their mean")
-    p.add_argument("--weights", choices=("target", "context"), default="target")
-    p.add_argument("--step", type=int, metavar="N", help="embed with the checkpoint of this step (default: the newest)")
-    p.add_argument("--batch", type=int, default=64)
-    p.add_argument("--workers", type=int, default=None)
-    p.add_argument("--overwrite", action="store_true")
-    p = command("report", report, "write one page about one or several runs")
-    p.add_argument("run_folders", metavar="RUN", nargs="+")
-    p.add_argument("--out", metavar="FILE", help="default: RUN/report.html")
-    p = command("check-data", check_data, "count, measure and read every item; list what is broken, double or odd")
-    p.add_argument("path", metavar="PATH")
-    p.add_argument("--csv", metavar="FILE", help="also write a row per problem")
-    command("list", list_names, "list methods, encoders, masks, data, probes and recipes")
-    p = command("doctor", doctor, "check this installation and machine, and how fast data can be read")
-    p.add_argument("--data", help="measure reading this data against a training step")
-    return root, commands.choices
-
-
-def _train_arguments(p: Parser) -> None:
-    p.add_argument("recipe", metavar="RECIPE|CONFIG.yaml", nargs="?", help="a recipe, a method, or a settings file")
-    p.add_argument("--data", metavar="PATH", help="folder, manifest, shards, parquet or arrays (data.path)")
-    p.add_argument("--out", metavar="RUN", help="the run folder to write (default: runs/RECIPE)")
-    p.add_argument("--config", metavar="FILE", help="settings that override the recipe's")
-    p.add_argument("--seed", metavar="N")
-    p.add_argument("--steps", metavar="N", help="optimiser steps (length.steps)")
-    p.add_argument(
-        "--resume",
-        nargs="?",
-        const="yes",
-        choices=("yes", "auto"),
-        help="go on from the last checkpoint; auto: or start",
-    )
-    p.add_argument(
-        "--allow-change", metavar="KEY", action="append", default=[], help="let this setting differ on resume"
-    )
-    p.add_argument("--overwrite", action="store_true", help="delete what the run folder holds")
-    p.add_argument("--init", metavar="RUN", help="start from another run's weights")
-    p.add_argument("--dry-run", action="store_true", help="print parameters, FLOPs, memory and time, and stop")
-    p.add_argument("--print-config", action="store_true", help="print the settings as YAML, and stop")
-
-
-def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The words of a command line without its settings `--section.key VALUE`, and those settings."""
-    words: list[str] = []
-    settings: dict[str, str] = {}
-    rest = list(argv)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or "." not in name:
-            words.append(word)
-            continue
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                fail(f"{word} needs a value, as in {word} VALUE", 2)
-            value = rest.pop(0)
-        settings[name] = value
-    return words, settings
-
-
-def check_names(words: Sequence[str], commands: Mapping[str, Parser]) -> None:
-    """Exit with the nearest name where the first word is no command, or another word no option of it."""
-    if not words or words[0].startswith("-"):
-        return
-    name, *rest = words
-    if name not in commands:
-        fail(no_such("command", name, commands), 2)
-    options = commands[name].options
-    for word in rest:
-        option = word.partition("=")[0].removeprefix("--")
-        if word.startswith("--") and option not in options:
-            near = did_you_mean(option, options, prefix="--")
-            more = "; settings are written --section.key VALUE" if name in TAKE_SETTINGS else ""
-            fail(f"No option --{option} for {name}.{near} Options: --{', --'.join(options)}{more}", 2)
 
 
 def train(a: argparse.Namespace) -> None:
     """`jepa train`."""
     from . import api
 
-    shortcuts = {"seed": a.seed, "length.steps": a.steps}
+    shortcuts = {"seed": a.seed, "length.steps": a.steps, "loop.on_collapse": a.on_collapse}
     request = api.Request(
         recipe=a.recipe,
         data=a.data,
@@ -171,9 +46,20 @@ def probe(a: argparse.Namespace) -> None:
     """`jepa probe`."""
     from . import api
 
-    options = {"data": a.data, "test": a.test, "weights": a.weights, "step": a.step, "name": a.name}
-    path = api.probe(a.run_folder, kind=a.kind, settings=a.settings, **options)
-    print(api.describe_probes([path]))
+    with watching() as watch:
+        paths = api.probe_run(
+            Path(a.run_folder),
+            (a.kind,),
+            a.data,
+            a.test,
+            a.weights,
+            a.name,
+            a.settings,
+            a.step,
+            cache=not a.no_cache,
+            watch=watch,
+        )
+    print(api.describe_probes(paths))
 
 
 def embed(a: argparse.Namespace) -> None:
@@ -201,6 +87,14 @@ def report(a: argparse.Namespace) -> None:
     print(api.report(*a.run_folders, out=a.out))
 
 
+def compare(a: argparse.Namespace) -> None:
+    """`jepa compare`."""
+    from . import api
+
+    table, page = api.compare(*a.run_folders, out=a.out)
+    print(f"{api.describe_comparison(table)}\nreport: {page}")
+
+
 def check_data(a: argparse.Namespace) -> None:
     """`jepa check-data`."""
     from . import api
@@ -220,6 +114,28 @@ def doctor(a: argparse.Namespace) -> None:
     from . import api
 
     _print_table(api.doctor(data=a.data))
+
+
+def reproduce(a: argparse.Namespace) -> None:
+    """`jepa reproduce`."""
+    from . import api
+
+    with watching() as watch:
+        rows, page = api.reproduce(a.study, a.data, a.out, seeds=a.seeds, steps=a.steps, watch=watch)
+    print(f"{api.describe_study(rows)}\nreport: {page}")
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "train": train,
+    "probe": probe,
+    "embed": embed,
+    "report": report,
+    "compare": compare,
+    "reproduce": reproduce,
+    "check-data": check_data,
+    "list": list_names,
+    "doctor": doctor,
+}
 
 
 def _print_table(rows: Sequence[tuple[str, Any]]) -> None:
@@ -247,13 +163,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if a.command is None:
         root.print_help()
         return 0
-    return guarded(a)
+    return guarded(COMMANDS[a.command], a)
 
 
-def guarded(a: argparse.Namespace) -> int:
-    """Run a parsed command; an error becomes one sentence and a code."""
+def guarded(run: Callable[[argparse.Namespace], None], a: argparse.Namespace) -> int:
+    """Run a command on its parsed words; an error becomes one sentence and a code."""
     try:
-        a.run(a)
+        run(a)
     except Interrupted as error:
         fail(str(error), 130)
     except KeyboardInterrupt:

@@ -70,20 +70,29 @@ class Loop:
     save_every: int | None = None
     keep: int = 2
     panel_every: int | None = None
-    panel_size: int = 512
+    panel_size: int | None = None
+    dear_every: int | None = None  # the panel's numbers of several views and of pairs
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
 
     def __post_init__(self) -> None:
-        at_least(1, self, "log_every", "save_every", "keep", "panel_every")
+        at_least(1, self, "log_every", "save_every", "keep", "panel_every", "dear_every")
         at_least(2, self, "panel_size")
         at_least(0, self, "workers")
 
 
 @dataclass(frozen=True)
 class Evals:
-    """What follows the last step: probes of these kinds, where there are labels, and the report."""
+    """What judges by labels: probes of `kinds` after the last step, and the report.
+
+    With `online`, kNN on up to so many labelled samples scores every checkpoint; the best one is kept.
+    """
 
     kinds: tuple[str, ...] = ("knn", "linear")
     report: bool = True
+    online: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "online")
 
 
 @dataclass(frozen=True)
@@ -144,15 +153,16 @@ def to_yaml(run: Run) -> str:
 
 def difference(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
     """Every dotted key whose value differs, with both values."""
-    a, b = (_flat(dump(run)) for run in (old, new))
+    a, b = (flatten(dump(run)) for run in (old, new))
     return {k: (a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flatten(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
         items = {str(i): v for i, v in enumerate(value)}.items()
     else:
         return {path: value}
-    return {k: v for key, inner in items for k, v in _flat(inner, f"{path}.{key}".lstrip(".")).items()}
+    return {k: v for key, inner in items for k, v in flatten(inner, f"{path}.{key}".lstrip(".")).items()}

@@ -86,6 +86,14 @@ def all_reduce_sum(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return _Sum.apply(x) if _many() else x  # type: ignore[no-untyped-call]
 
 
+def all_gather(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "_ *shape"]:
+    """The rows of all ranks, in order of rank, on every rank; differentiable. Every rank has equally many."""
+    if not _many():
+        return x
+    # A sum of parts that are zero elsewhere: one differentiable collective, with one gradient rule, serves for all.
+    return all_reduce_sum(torch.cat([x if r == rank() else torch.zeros_like(x) for r in range(world())]))
+
+
 def moments(
     x: Float[Tensor, "n d"], valid: Bool[Tensor, " n"] | None = None
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"], Float[Tensor, ""]]:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import math
+import os
 import platform
 import shutil
 import statistics
@@ -19,6 +20,7 @@ from .data import loader
 from .types import Batch, Rng, Signal
 
 Row = tuple[str, str]
+BUSY = 0.75  # processes per core, from which on a second thread mostly waits
 PACKAGES = ("jepakit", "torch", "numpy", "pillow", "safetensors", "kornia", "pyarrow", "scikit-learn", "jsonargparse")
 
 
@@ -45,6 +47,8 @@ def versions() -> Iterator[Row]:
 def machine() -> Iterator[Row]:
     """What there is to compute with."""
     yield "processor", f"{_processor()}, {prepare.cores()} cores, torch uses {torch.get_num_threads()} threads"
+    if hint := crowded(torch.get_num_threads(), prepare.cores(), load_per_core()):
+        yield "threads", hint
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         yield f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
@@ -53,6 +57,27 @@ def machine() -> Iterator[Row]:
     pays, why = prepare.amp_pays(device, "float32")
     yield "bfloat16", f"{'on' if pays else 'off'} ({why})"
     yield "free disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB where you are"
+
+
+def load_per_core() -> float:
+    """The processes that wanted to compute in the last minute, per core of the machine; 0 where that is not known."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+
+
+def crowded(threads: int, cores: int, load: float) -> str | None:
+    """A warning where threads of torch have to wait for a core; `cores` are this process's, `load` is per core.
+
+    Threads wait for one another several times per operation, so that one without a core holds up all of them.
+    """
+    if threads > cores:
+        why = f"torch uses {threads} threads, more than the cores of this process ({cores})"
+    elif threads > 1 and load >= BUSY:
+        why = f"{load:.1f} processes per core were at work in the last minute, and torch uses {threads} threads"
+    else:
+        return None
+    best = 1 if load >= BUSY else cores
+    measured = "60 to 110 samples/s were measured instead of 400"
+    return f"{why}: a step can take several times as long ({measured}); set OMP_NUM_THREADS={best}"
 
 
 def small_step() -> Row:

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,21 @@ import numpy
 import torch
 
 from . import __version__, checkpoint
-
-Row = dict[str, Any]
-
-
-def read_rows(run: Path) -> list[Row]:
-    """The rows of metrics.jsonl; a last line cut short by a crash is left out."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = []
-    for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+from .rows import Row, read_rows
 
 
 class Journal:
-    """Appends one row per logged step to metrics.jsonl and TensorBoard. On resume, rows after `start` are cut off."""
+    """Appends one row per logged step to metrics.jsonl and TensorBoard.
+
+    On resume, rows after step `start` are cut off, and so is whatever follows the first line that cannot be read.
+    """
 
     def __init__(self, run: Path, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        kept = [row for row in read_rows(run) if row["step"] <= start]
+        # A broken line is the last that a killed process wrote: what follows belongs to no continuous history.
+        whole = takewhile(lambda row: row is not None, read_rows(run))
+        kept = [row for row in whole if row and row["step"] <= start]
         checkpoint.write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         self.file = (run / "metrics.jsonl").open("a")
         self.events = SummaryWriter(str(run), purge_step=start + 1 if start else None)

@@ -1,13 +1,20 @@
-"""Prediction distances. Sums run in fp32 at least, whatever the precision of the representations."""
+"""Prediction distances, and the terms that hold representations apart, over the global batch.
 
-from typing import Literal
+Sums run in fp32 at least, whatever the precision of the representations and of autocast. In the terms that compare
+samples, n counts the samples of all ranks: two ranks have the loss and the gradient of one process (distributed.py).
+"""
+
+from contextlib import AbstractContextManager
+from math import ceil, inf
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .distributed import all_reduce_sum, world
+from .distributed import all_gather, all_reduce_sum, moments, rank, world
+from .types import Rng
 
 Kind = Literal["smooth_l1", "l1", "l2"]
 
@@ -44,6 +51,127 @@ def elementwise(pred: Float[Tensor, "*n"], target: Float[Tensor, "*#n"], kind: K
     if kind == "l1":
         return (pred - target).abs()
     return F.smooth_l1_loss(pred, target.expand_as(pred), reduction="none")
+
+
+def invariance(views: Float[Tensor, "*k v n d"]) -> Float[Tensor, ""]:
+    """The mean squared difference of two views of a sample, over all pairs of views; v is at least 2.
+
+    Of two views it is their mean squared error. Source: VICReg, arXiv:2105.04906.
+    """
+    # Over all pairs, differences have twice the variance: no need to form the pairs.
+    return 2 * wide(views).var(-3, correction=1).mean()
+
+
+def variance(z: Float[Tensor, "*v n d"], eps: float = 1e-4) -> Float[Tensor, ""]:
+    """(1/d) Σ_k max(0, 1 − √(Var(z_k) + eps)): how far each feature's std over samples falls short of 1; view by view.
+
+    Var divides by n − 1. Where all samples are equal it is 1 − √eps, and its gradient cannot tell them apart.
+    Source: VICReg, arXiv:2105.04906.
+    """
+    _, var, count = moments(wide(z).movedim(-2, 0).flatten(1))
+    return F.relu(1 - (var * count / (count - 1) + eps).sqrt()).mean()
+
+
+def covariance(z: Float[Tensor, "*v n d"]) -> Float[Tensor, ""]:
+    """(1/d) Σ_{k≠l} Cov(z_k, z_l)², with 1 / (n − 1): how far features repeat one another; view by view.
+
+    With unit variances it cannot fall below d / (n − 1) − 1. Source: VICReg, arXiv:2105.04906.
+    """
+    z = wide(z)
+    count = all_reduce_sum(z.new_tensor(float(z.shape[-2])))
+    centred = z - all_reduce_sum(z.sum(-2, keepdim=True)) / count
+    with exactly(z):
+        cov = all_reduce_sum(centred.mT @ centred) / (count - 1)
+    own = cov.diagonal(dim1=-2, dim2=-1).square().sum(-1)
+    return ((cov.square().sum((-2, -1)) - own) / z.shape[-1]).mean()
+
+
+def vicreg(views: Float[Tensor, "v n d"]) -> dict[str, Float[Tensor, ""]]:
+    """`invariance`, `variance` and `covariance` averaged over all pairs of views, unweighted.
+
+    As published, a pair's variance is the mean of its two views', its covariance their sum.
+    """
+    return {"invariance": invariance(views), "variance": variance(views), "covariance": 2 * covariance(views)}
+
+
+def check_weights(settings: Any, *names: str) -> None:
+    """Raises ValueError for the first of the weights `names` that is not a finite number of 0 or more."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < inf:
+            raise ValueError(f"{name} is {getattr(settings, name):g}; give a finite weight of 0 or more")
+
+
+def check_vicreg(samples: int, width: int, std: float, cov: float) -> None:
+    """Raises ValueError where weights `std` and `cov` cannot hold `width` features apart with `samples` samples.
+
+    n samples span n − 1 directions, so that with every std at s the covariance is s⁴ (d / (n − 1) − 1) at least. Then
+    std · (1 − s) + 2 cov · s⁴ (d / (n − 1) − 1) has its minimum at an s below 1 where d is large; below 1/3, where the
+    loss asks for less than a third of what its variance term says, is refused. The published 8192 features are fine
+    with 2048 samples, and with 256.
+    """
+    if samples < 2:
+        raise ValueError(
+            f"variance and covariance need 2 samples at a time (length.batch / length.accumulate), not {samples}; "
+            "raise length.batch"
+        )
+    if not std or not cov:
+        return
+    most = 1 + 27 * std / (8 * cov)  # the share d / (n − 1) at which the minimum lies at 1/3
+    if width > most * (samples - 1):
+        raise ValueError(
+            f"{width} projected features are too many for the covariances of {samples} samples at a time "
+            f"(length.batch / length.accumulate), their std would stay far below 1; give {1 + ceil(width / most)} "
+            f"samples or more, or method.projector.out {int(most * (samples - 1))} or less"
+        )
+
+
+def unit_directions(dim: int, count: int, rng: Rng) -> Float[Tensor, "d k"]:
+    """`count` random unit vectors, as columns; the same on every rank and in every micro-batch of a step."""
+    return F.normalize(torch.randn(dim, count, generator=rng.generator()), dim=0)
+
+
+def sigreg(
+    z: Float[Tensor, "*v n d"], directions: Float[Tensor, "d k"], knots: int = 17, end: float = 3.0
+) -> Float[Tensor, ""]:
+    """How far samples are from a standard normal, seen along unit `directions`: mean over them and over views.
+
+    Along each direction n ∫ |φ(t) − exp(−t²/2)|² exp(−t²/2) dt, the statistic of Epps & Pulley, where φ is the samples'
+    characteristic function (1/n) Σ exp(itx). The integral is the trapezoidal rule with `knots` on [0, end], doubled, as
+    its integrand is even. About 1 for normal samples whatever n, and .4 n for a single point at 0. Where all samples
+    are equal, its gradient cannot tell them apart. Source: LeJEPA, arXiv:2511.08544.
+    """
+    z = wide(z)
+    t = torch.linspace(0, end, knots, dtype=z.dtype, device=z.device)
+    normal = torch.exp(-t.square() / 2)
+    weight = normal * (2 * end / (knots - 1))
+    weight[[0, -1]] /= 2
+    count = all_reduce_sum(z.new_tensor(float(z.shape[-2])))
+    with exactly(z):
+        angle = (z @ directions.to(z))[..., None] * t
+    found = all_reduce_sum(torch.stack([angle.cos().sum(-3), angle.sin().sum(-3)])) / count
+    off = (found[0] - normal).square() + found[1].square()
+    return count * (off * weight).sum(-1).mean()
+
+
+def info_nce(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, ""]:
+    """Cross-entropy of finding a sample's other view among all views of all ranks but itself, by cosine / temperature.
+
+    Each of the 2n views is asked once and has 2n − 2 negatives (NT-Xent). Source: SimCLR, arXiv:2002.05709.
+    """
+    a, b = (F.normalize(wide(x), dim=-1) for x in (a, b))
+    keys = torch.cat([all_gather(a), all_gather(b)])
+    half = len(keys) // 2
+    own = rank() * len(a) + torch.arange(len(a), device=a.device)
+    itself, other = torch.cat([own, own + half]), torch.cat([own + half, own])
+    with exactly(a):
+        logits = torch.cat([a, b]) @ keys.T / temperature
+    here = torch.arange(len(keys), device=a.device) == itself[:, None]
+    return F.cross_entropy(logits.masked_fill(here, -torch.inf), other)
+
+
+def exactly(x: Tensor) -> AbstractContextManager[None]:
+    """Products in the precision of their factors, whatever autocast is in force."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def wide(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

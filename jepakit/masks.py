@@ -5,6 +5,7 @@ that belongs to the local one: sample b has the same mask however the batch is s
 batch of a step, so that the masks are rectangular tensors; positions belong to each sample.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
 from types import MappingProxyType
@@ -191,6 +192,14 @@ class Random:
     def _size(self, grid: Grid) -> int:
         wanted = round(self.ratio * prod(grid) / self.num_targets)
         return min(max(wanted, 1), (prod(grid) - 1) // self.num_targets)
+
+
+def draw(
+    maskers: Sequence[Masker], grid: Grid, batch: int, rng: Rng, device: torch.device | str = "cpu"
+) -> list[Masks]:
+    """One Masks per masker, on `device`."""
+    drawn = [masker(grid, batch, rng.fork("masks", i)) for i, masker in enumerate(maskers)]
+    return [Masks(m.context.to(device), m.targets.to(device)) for m in drawn]
 
 
 MASKERS: Final = MappingProxyType[str, Masker]({"multiblock": MultiBlock(), "random": Random()})

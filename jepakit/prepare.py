@@ -5,14 +5,21 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from . import methods
 from .config import Length, Loop, Run
+from .data.augment import Augment, Views
 from .methods.base import Method
+from .nn.patch import grid_of
 from .types import Batch, Rng, Signal
+
+CHEAP_SHARE = 0.02  # of the run's time, for the panel's numbers of one encoding …
+DEAR_SHARE = 0.008  # … and for those of several views and of pairs
+DEAR = 1100  # encodings that a dear measurement costs
 
 
 class Note(NamedTuple):
@@ -26,9 +33,46 @@ class Note(NamedTuple):
         return f"{self.key} = {self.value} ({self.reason})"
 
 
+def fit_views(run: Run, channels: int) -> tuple[Run, list[Note]]:
+    """The run with two views of each sample, where its method compares views and its data settings ask for none.
+
+    Where nothing else is said of the augmentation, it is made strong, as crops of one picture could be matched by their
+    colours alone. The values are BYOL's (arXiv:2006.07733), without its blur and its solarisation.
+    """
+    method = methods.entry(type(run.method).__module__).Method
+    augment, name = run.data.augment, methods.name_of(run.method)
+    if "views" not in method.requires(run.method) or augment.views:
+        return run, []
+    colour = channels == 3
+    strong = dataclasses.replace(
+        augment,
+        flip=0.5,
+        jitter=(0.4, 0.4, 0.2, 0.1) if colour else (0.4, 0.4, 0.0, 0.0),
+        gray=0.2 if colour else 0.0,
+    )
+    chosen = dataclasses.replace(strong if augment == Augment() else augment, views=(Views(),))
+    notes = [Note("data.augment.views", "[{count: 2}]", f"{name} compares views of one sample")]
+    if augment == Augment():
+        value = f"flip {chosen.flip}, jitter {list(chosen.jitter)}, gray {chosen.gray}"
+        notes.append(Note("data.augment", value, "crops alone could be matched by their colours"))
+    return dataclasses.replace(run, data=dataclasses.replace(cast(Any, run.data), augment=chosen)), notes
+
+
+def check_views(run: Run) -> None:
+    """Raises ValueError where the encoder's patch does not divide the size of some views."""
+    patch = getattr(getattr(run.method, "encoder", None), "patch", None)
+    for i, group in enumerate(run.data.augment.views):
+        if patch and group.size:
+            try:
+                grid_of(group.size, patch)
+            except ValueError as error:
+                raise ValueError(f"data.augment.views.{i}.size: {error}") from error
+
+
 def resolve(run: Run, signal: Signal, samples: int, world: int = 1) -> tuple[Run, list[Note]]:
     """The run with no auto left, and a note for each choice. ValueError where the length or the batch cannot work."""
     method, patch_notes = fit_patch(run.method, signal)
+    check_views(dataclasses.replace(run, method=method))
     length, length_notes = resolve_length(run.length, samples, world)
     loop, loop_notes = resolve_loop(run.loop, length.steps or 1, length.batch)
     return dataclasses.replace(run, method=method, length=length, loop=loop), patch_notes + length_notes + loop_notes
@@ -69,23 +113,54 @@ def resolve_length(length: Length, samples: int, world: int) -> tuple[Length, li
     return dataclasses.replace(length, steps=steps), [note]
 
 
+def micro_batches(run: Run) -> list[Note]:
+    """Says that accumulation makes the batch of a loss that mixes samples smaller."""
+    parts, mixes = run.length.accumulate, methods.entry(type(run.method).__module__).Method.batch_statistics
+    if parts == 1 or not mixes:
+        return []
+    why = f"statistics are those of {run.length.batch // parts} samples at a time, not of {run.length.batch}"
+    return [Note("length.accumulate", parts, why)]
+
+
 def resolve_loop(loop: Loop, steps: int, batch: int) -> tuple[Loop, list[Note]]:
     """Device, precision, workers and intervals for this machine."""
     device, why = best_device() if loop.device is None else (loop.device, "")
     amp, why_amp = amp_pays(device, loop.dtype)
     n = cores()
-    # The panel encodes its samples twice; a training sample costs about eight encodings.
-    spared = math.ceil(8 * loop.panel_size / batch)
     chosen: dict[str, tuple[Any, str]] = {
         "device": (device, why),
         "amp": (amp, why_amp),
         "workers": (min(8, n), f"{n} cores"),
         "save_every": (max(1, min(1000, math.ceil(steps / 10))), "a tenth of the run, at most 1000 steps"),
-        "panel_every": (max(math.ceil(steps / 50), spared), "50 times in the run, but a few percent of its time"),
     }
+    chosen |= panel_that_pays(loop, steps, batch * encodings_per_sample(device, amp if loop.amp is None else loop.amp))
     open_keys = [key for key in chosen if getattr(loop, key) is None]
     notes = [Note(f"loop.{key}", *chosen[key]) for key in open_keys]
     return dataclasses.replace(loop, **{key: chosen[key][0] for key in open_keys}), notes
+
+
+def panel_that_pays(loop: Loop, steps: int, price: float) -> dict[str, tuple[int, str]]:
+    """Size and intervals of the panel for less than 3 % of the run, where a step costs as much as `price` encodings.
+
+    It encodes its samples twice, 25 to 50 times in the run. A dear measurement costs about DEAR encodings. Of both,
+    more is spent where less would tell nothing: at least 64 samples, at least one dear measurement, the last.
+    """
+    every = loop.panel_every or steps / 25
+    size = loop.panel_size or 32 * min(max(int(CHEAP_SHARE * every * price / 2 / 32), 2), 16)
+    every = loop.panel_every or max(math.ceil(steps / 50), math.ceil(2 * size / price / CHEAP_SHARE))
+    times = max(1, min(int(DEAR_SHARE * steps * price / DEAR), steps // every))
+    return {
+        "panel_size": (size, "64 to 512 samples, what 2 % of the run's time allows"),
+        "panel_every": (every, "at most 50 times in the run, and 2 % of its time"),
+        "dear_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
+    }
+
+
+def encodings_per_sample(device: str, amp: bool) -> float:
+    """What training on a sample costs, in encodings of it in fp32, as the panel does them; measured, and low."""
+    if not amp:
+        return 1.8
+    return 0.5 if device.startswith("cuda") else 1.4
 
 
 def best_device() -> tuple[str, str]:

@@ -33,8 +33,10 @@ class Silent:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """Loss, normalised loss, throughput and verdict of a logged row, in one line."""
+    """Loss, normalised loss, throughput and verdict of a logged row, in one line; or what else is being done."""
     metrics = row["metrics"]
+    if "doing" in metrics:
+        return str(metrics["doing"])
     parts = [f"loss {row['loss']:.4f}"]
     if metrics.get("normalized_loss") is not None:
         parts.append(f"normalised {metrics['normalized_loss']:.3f}")
@@ -83,7 +85,7 @@ class Live:
         """Move the bar."""
         if self.task is None:
             self.task = self.progress.add_task("", total=steps)
-        self.progress.update(self.task, completed=row["step"], description=describe(row))
+        self.progress.update(self.task, total=steps, completed=row["step"], description=describe(row))
 
 
 @contextmanager

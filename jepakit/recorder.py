@@ -6,21 +6,24 @@ from typing import Any
 
 from torch import Tensor
 
-from . import checkpoint, distributed
+from . import checkpoint, distributed, rollback
 from .journal import Journal
-from .monitor import Monitor
+from .monitor import Monitor, online
 from .progress import Watch
 from .session import Session
 from .types import Terms
 
 
 class Recorder:
-    """One per training; `row` is the row last logged, `summary` what summary.json holds after the last step."""
+    """One per training; `row` is the row last logged, `summary` what summary.json holds after the end."""
 
     def __init__(self, session: Session, monitor: Monitor, watch: Watch) -> None:
         self.session, self.monitor, self.watch = session, monitor, watch
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
+        self.told = ""
+        wanted = session.run.evals.online if session.dist.main else 0
+        self.online = online.choose(session, wanted) if wanted else None
         self.journal = Journal(session.out, session.step) if session.dist.main else None
         self.begun = time.monotonic() - session.seconds
         self.mark = (time.monotonic(), session.step)
@@ -33,6 +36,40 @@ class Recorder:
     ) -> None:
         if self.journal:
             self.journal.close()
+
+    def back(self) -> None:
+        """After a rollback: the rows of what was undone go, and the clock of the throughput starts anew."""
+        self.mark, self.monitor.fresh = (time.monotonic(), self.session.step), {}
+        if self.journal:
+            self.journal.close()
+            self.journal = Journal(self.session.out, self.session.step)
+
+    def observe(self, terms: Terms | None = None, last: bool = False) -> None:
+        """Let the panel measure; say it once where the verdict turns bad and nothing else will be said of it."""
+        self.monitor.observe(terms, last)
+        verdict = self.monitor.verdict
+        rollback.keep_healthy(self.session, verdict)
+        if verdict.name not in ("healthy", "unknown", self.told) and not rollback.acts(self.session, verdict):
+            advice = f"; {verdict.advice}" if verdict.advice else ""
+            self.watch.note(f"{verdict.name} at step {self.session.step}: {verdict.reason}{advice}")
+        self.told = verdict.name
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The kNN score at every checkpoint so far, by step; part of the panel, so that a rollback takes it back."""
+        scores: dict[str, float] = self.session.panel.setdefault("knn", {})
+        return scores
+
+    @property
+    def best(self) -> int | None:
+        """The step of the checkpoint with the highest score, of equal ones the latest; None without `evals.online`."""
+        return max(map(int, self.scores), key=lambda step: (self.scores[str(step)], step), default=None)
+
+    def judge(self) -> None:
+        """Score the encoder, before a checkpoint is written."""
+        if self.online:
+            score = self.online.judge(self.session.method)
+            self.scores[str(self.session.step)] = self.monitor.fresh["knn"] = score
 
     def log(self, terms: Terms, lr: float, norm: Tensor) -> None:
         """Write the row of this step."""
@@ -50,6 +87,7 @@ class Recorder:
             "metrics": {
                 **metrics,
                 **self.monitor.take(),
+                **({"rollbacks": len(session.rollbacks)} if session.rollbacks else {}),
                 "throughput": pace * session.run.length.batch,
                 "eta": (session.steps - session.step) / pace,
             },
@@ -60,8 +98,8 @@ class Recorder:
         self.journal.write(row)
         self.watch.row(row, session.steps)
 
-    def save(self) -> None:
-        """Write a checkpoint that a later process can go on from, to the bit; after the last step, summary.json first.
+    def save(self, ended: bool = False) -> None:
+        """Write a checkpoint that a later process can go on from, to the bit; after the end, summary.json first.
 
         In that order a run whose last checkpoint can be seen has its summary.
         """
@@ -70,7 +108,7 @@ class Recorder:
         session.skipped = distributed.merge(session.skipped)
         if not session.dist.main:
             return
-        if session.step == session.steps:
+        if ended:
             self.summary = self.summarise()
             checkpoint.write_json(session.out / "summary.json", self.summary)
         state = {
@@ -78,18 +116,27 @@ class Recorder:
             "data": session.dataset.fingerprint(),
             "panel": session.panel,
             "skipped": session.skipped,
+            "healthy": session.healthy,
+            "rollbacks": session.rollbacks,
         }
-        checkpoint.save(session.out, session.step, session.method, session.optimizer, state, session.run.loop.keep)
+        needed = (*rollback.needed(session), *([self.best] if self.online and self.best is not None else []))
+        keep = session.run.loop.keep
+        checkpoint.save(session.out, session.step, session.method, session.optimizer, state, keep, needed)
 
     def summarise(self) -> dict[str, Any]:
-        """The last row and the verdict, as summary.json holds them."""
+        """The last row, the verdict with its numbers and the rollbacks, as summary.json holds them."""
         verdict = self.monitor.verdict
+        best = {} if self.best is None else {"best": {"step": self.best, "knn": self.scores[str(self.best)]}}
         return {
+            **best,
             "steps": self.session.step,
             "seconds": round(self.row["time"], 1),
             "loss": self.row["loss"],
             "verdict": verdict.name,
             "reason": verdict.reason,
             "advice": verdict.advice,
+            "panel": self.monitor.last,
+            "stopped": self.session.step < self.session.steps,
+            "rollbacks": self.session.rollbacks,
             "skipped": self.session.skipped,
         }

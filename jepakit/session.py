@@ -15,21 +15,28 @@ from .data import Dataset
 from .distributed import Dist
 from .methods.base import Method
 
-# Settings that change no number, so a resumed run may have others.
-FREE = ("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals.")
+# Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
+FREE = (
+    *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
+    *("loop.panel_", "loop.dear_every", "loop.on_collapse"),
+)
 
 
 # Every path that a run writes in its folder.
 OWN = re.compile(
     r"config\.yaml|environment\.json|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
-    r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|checkpoints(/last|/step-\d+(/[^/]+\.(safetensors|json))?)?"
+    r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|cache(/[^/]+\.safetensors)?"
+    r"|checkpoints(/last|/step-\d+(/[^/]+\.(safetensors|json))?)?"
     r"|(.+/)?\.[^/]+\.part(/.*)?"
 )
 
 
 @dataclass
 class Session:
-    """What the loop reads, and the few values that it moves on: `step`, `seconds` and the monitor's `panel`."""
+    """What the loop reads, and the few values that it moves on: `step`, `seconds` and the monitor's `panel`.
+
+    `healthy` is the step of the checkpoint that a collapse goes back to, `rollbacks` tells of those done.
+    """
 
     run: Run
     out: Path
@@ -42,6 +49,8 @@ class Session:
     seconds: float = 0.0
     panel: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    healthy: int = 0
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
@@ -52,14 +61,20 @@ class Session:
 def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
     """Open the data, resolve every auto, build the method. Writes nothing; ValueError where something does not fit."""
     dataset = run.data.open()
+    run, views = prepare.fit_views(run, dataset.channels)
     signal = data.fit(dataset, run.data)
     run, choices = prepare.resolve(run, signal, len(dataset), dist.world)
     method = methods.build(run.method, signal, run.seed if seed is None else seed)
+    if run.evals.online and len(dataset.classes) < 2:
+        raise ValueError(
+            "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
+        )
+    method.check(run.length.batch // run.length.accumulate)
     method.to(dist.device, getattr(torch, run.loop.dtype))
     for module in method.modules():
         if hasattr(module, "checkpoint_activations"):
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
-    notes = [*dataset.notes, *map(str, choices)]
+    notes = [*dataset.notes, *map(str, [*views, *choices, *prepare.micro_batches(run)])]
     return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
 
 
@@ -82,6 +97,7 @@ def restore(session: Session, allow: Sequence[str]) -> None:
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
     session.step, session.seconds = saved.step, saved.state["seconds"]
     session.panel, session.skipped = saved.state["panel"], saved.state["skipped"]
+    session.healthy, session.rollbacks = saved.state.get("healthy", 0), saved.state.get("rollbacks", [])
     session.notes += [*saved.warnings, f"resumed from step {saved.step} of {session.steps}"]
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import evals, methods, recipes
+from . import evals, methods, recipes, studies
 from .data import KINDS
 from .masks import MASKERS
 from .nn import ENCODERS
+from .reporting.study import value
 
 
 def names() -> list[tuple[str, str]]:
@@ -20,6 +21,7 @@ def names() -> list[tuple[str, str]]:
         "masks": MASKERS,
         "data": KINDS,
         "probes": evals.table(),
+        "studies": studies.table(),
     }
     return [(noun, ", ".join(table)) for noun, table in tables.items()]
 
@@ -31,6 +33,8 @@ def describe(done: Mapping[str, Any]) -> str:
         return ""
     lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
     lines.append(f"verdict: {summary['verdict']} ({summary['reason']}). {summary['advice']}")
+    if best := summary.get("best"):
+        lines.append(f"best checkpoint by kNN while training: step {best['step']} ({best['knn']:.1%})")
     if summary["skipped"]:
         lines.append(f"skipped {len(summary['skipped'])} unreadable items, listed in summary.json")
     if done["probes"]:
@@ -52,6 +56,26 @@ def describe_probes(paths: Sequence[Path]) -> str:
         rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
         if "warning" in result["notes"]:
             warnings.append(f"{path.stem}: {result['notes']['warning']}")
+    return "\n".join([*_aligned(rows), *warnings])
+
+
+def describe_comparison(found: Mapping[str, Any]) -> str:
+    """Runs as columns: numbers and probes first, then the settings that differ."""
+    settings = found["settings"] or [("no setting differs", [""] * len(found["names"]))]
+    rows = [["", *found["names"]], *([what, *values] for what, values in (*found["rows"], *settings))]
+    return "\n".join(_aligned(rows))
+
+
+def describe_study(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A study's table: mean and spread over the seeds, beside the paper's figure."""
+    table = [["training", "metric", "here", "paper", "seeds"]]
+    for row in rows:
+        paper = "–" if row["paper"] is None else value(row["metric"], row["paper"], None)
+        here = value(row["metric"], row["mean"], row["std"])
+        table.append([row["name"], row["metric"], here, paper, str(row["seeds"])])
+    return "\n".join(_aligned(table))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*table, *warnings])
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from . import checkpoint, distributed, optim
+from . import checkpoint, distributed, optim, rollback
+from .collapse import Verdict
 from .config import Loop
 from .data import loader
 from .monitor import Monitor
@@ -24,39 +25,85 @@ from .types import Batch, Rng, Terms
 def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
     """Train from `session.step` to the end; write metrics.jsonl, checkpoints and summary.json; return the summary.
 
-    Raises Interrupted after saving, on SIGTERM or Ctrl-C; FloatingPointError, with the batch's ids saved, on a loss
-    that is not finite.
+    A collapse ends or rolls back the run where loop.on_collapse says so. Raises Interrupted after saving, on SIGTERM or
+    Ctrl-C; FloatingPointError, with the batch's ids saved, on a loss that is not finite, unless it is rolled back.
     """
     watch = watch or Silent()
     if session.step == session.steps:
         watch.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
         return finished(session)
-    steps, (log_every, save_every, panel_every) = session.steps, intervals(session.run.loop)
     model = wrap(session)
     monitor = Monitor(session)
     recorder = Recorder(session, monitor, watch)
+    for chosen in (monitor.samples, recorder.online):
+        if chosen:
+            watch.note(chosen.note)
     with stop_requests() as asked, recorder:
-        if session.step == 0:
-            monitor.observe()
+        if session.step == 0 and "start" not in session.panel:
+            recorder.observe()
+            recorder.judge()
             recorder.save()
-        for batch in batches(session):
-            progress = optim.progress(session.step, steps)
-            lr = optim.set_schedule(session.optimizer, session.run.optim, progress)
-            terms, norm = gradients(session, model, batch)
-            session.optimizer.step()
-            session.optimizer.zero_grad(set_to_none=True)
-            session.method.after_step(progress)
-            session.step += 1
-            last, stopping = session.step == steps, agreed(asked, session)
-            if session.step % panel_every == 0 or last:
-                monitor.observe(terms)
-            if session.step % log_every == 0 or last:
-                recorder.log(terms, lr, norm)
-            if session.step % save_every == 0 or last or stopping:
-                recorder.save()
-            if stopping and not last:
-                raise Interrupted(f"stopped at step {session.step} of {steps} and saved; go on with --resume")
+        while (lost := stretch(session, model, recorder, asked)) is not None:
+            watch.note(rollback.undo(session, lost))
+            recorder.back()
     return recorder.summary
+
+
+def stretch(session: Session, model: nn.Module, recorder: Recorder, asked: list[int]) -> Verdict | None:
+    """Train to the end of the run; or to a collapse that is to be undone, whose verdict it returns."""
+    steps, (log_every, save_every, panel_every) = session.steps, intervals(session.run.loop)
+    schedules = rollback.slowed(session.run.optim, len(session.rollbacks))
+    for batch in batches(session):
+        try:
+            terms, lr, norm = advance(session, model, batch, schedules)
+        except FloatingPointError as error:
+            if not rollback.allowed(session):
+                raise
+            return Verdict("exploding", str(error).partition("; ")[0])
+        last, stopping = session.step == steps, agreed(asked, session)
+        action: rollback.Action = "go on"
+        if session.step % panel_every == 0 or last:
+            recorder.observe(terms, last)
+            action = rollback.decide(session, recorder.monitor.verdict)
+        if action == "roll back":
+            return recorder.monitor.verdict
+        ended = last or action == "stop"
+        saving = session.step % save_every == 0 or ended or stopping
+        if saving:
+            recorder.judge()
+        if session.step % log_every == 0 or ended:
+            recorder.log(terms, lr, norm)
+        if saving:
+            recorder.save(ended)
+        if action == "stop" and not last:
+            recorder.watch.note(stopped(session, recorder.monitor.verdict))
+            return None
+        if stopping and not last:
+            raise Interrupted(f"stopped at step {session.step} of {steps} and saved; go on with --resume")
+    return None
+
+
+def advance(
+    session: Session, model: nn.Module, batch: Batch, schedules: optim.Optim
+) -> tuple[Terms, float, torch.Tensor]:
+    """One optimiser step; its terms, learning rate and gradient norm."""
+    progress = optim.progress(session.step, session.steps)
+    lr = optim.set_schedule(session.optimizer, schedules, progress)
+    terms, norm = gradients(session, model, batch)
+    session.optimizer.step()
+    session.optimizer.zero_grad(set_to_none=True)
+    session.method.after_step(progress)
+    session.step += 1
+    return terms, lr, norm
+
+
+def stopped(session: Session, verdict: Verdict) -> str:
+    """The sentence on a run that its collapse has ended."""
+    spent = f" after {len(session.rollbacks)} rollbacks" if session.rollbacks else ""
+    return (
+        f"stopped at step {session.step} of {session.steps}{spent} and saved: the verdict is {verdict.name}, "
+        f"{verdict.reason}; {verdict.advice}. --resume --on-collapse warn goes on all the same"
+    )
 
 
 def finished(session: Session) -> dict[str, Any]:
@@ -161,6 +208,7 @@ def batches(session: Session) -> Generator[Batch]:
         workers=run.loop.workers or 0,
         offset=dist.rank * local,
         total=run.length.batch,
+        whole=session.method.reads_x,
     )
     with closing(stream):
         for batch in stream:

@@ -5,8 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from jepakit import checkpoint, config, methods, optim
+from jepakit.config import Loop, Run
+from jepakit.masks import Random
+from jepakit.methods import ijepa
+from jepakit.nn.predictor import Predictor
+from jepakit.nn.transformer import ViT
+from jepakit.types import Signal
 
 SETTINGS = {
     "method": {
@@ -50,3 +59,17 @@ def losses(run: Path) -> dict[int, float]:
     """Step → loss, from metrics.jsonl."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {row["step"]: row["loss"] for row in rows}
+
+
+def untrained(out: Path, data: Any, signal: Signal, step: int = 0, seed: int = 0) -> Path:
+    """A run folder at `step` whose encoder, of two blocks, was never trained: what a probe needs, in milliseconds."""
+    settings = ijepa.Config(
+        encoder=ViT(patch=(8, 8), width=32, depth=2, heads=2, init="xavier"),
+        predictor=Predictor(width=16, depth=1, heads=2),
+        masks=(Random(),),
+    )
+    method = methods.build(settings, signal, seed)
+    run = Run(method=settings, data=data, loop=Loop(workers=0, device="cpu"))
+    checkpoint.write_text(out / "config.yaml", config.to_yaml(run))
+    checkpoint.save(out, step, method, optim.build(run.optim, method), {})
+    return out

@@ -222,6 +222,21 @@ def test_data_that_cannot_be_probed_cost_a_note_and_never_the_report(tmp_path, f
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_comparing_runs_shows_the_settings_that_differ_the_probes_and_one_page(run, photos, tmp_path):
+    other, page = tmp_path / "other", tmp_path / "both.html"
+    done = runs.jepa("train", run / "config.yaml", "--out", other, "--optim.lr", "0.25", "--evals.report", "false")
+    assert done.returncode == 0, done.stderr
+    told = runs.jepa("compare", run, other, "--out", page)
+    assert told.returncode == 0, told.stderr
+    lines = {line.split("  ")[0].strip(): line.split() for line in told.stdout.splitlines()}
+    assert lines[""] == ["run", "other"]
+    assert lines["optim.lr"][2] == "0.25"
+    assert [word for word in lines["knn accuracy"] if word.endswith("%")] == lines["knn accuracy"][2:]
+    assert "method.encoder.width" not in lines
+    assert "other" in page.read_text()
+    assert told.stdout.endswith(f"report: {page}\n")
+
+
 def test_embed_writes_ids_in_the_order_of_the_data(run, photos, tmp_path):
     done = runs.jepa("embed", run, "--data", photos, "--out", tmp_path / "e.parquet", "--tokens")
     assert done.returncode == 0, done.stderr
@@ -240,6 +255,7 @@ def test_embed_writes_ids_in_the_order_of_the_data(run, photos, tmp_path):
         (("train",), "say what to train"),
         (("probe", "nowhere", "--kind", "knn"), "nowhere is no run folder"),
         (("report", "nowhere"), "nowhere"),
+        (("compare", "one"), "comparing takes two runs or more, 1 given"),
         (("trian", "ijepa"), "No command 'trian'. Did you mean 'train'?"),
     ],
 )

@@ -75,7 +75,7 @@ def test_the_exit_code_is_2_only_for_what_the_user_can_mend(
         raise error
 
     with pytest.raises(SystemExit) as stopped:
-        cli.guarded(argparse.Namespace(run=run, debug=False))
+        cli.guarded(run, argparse.Namespace(debug=False))
     assert stopped.value.code == code
     assert sentence in capsys.readouterr().err
 
@@ -85,7 +85,7 @@ def test_the_traceback_is_there_when_it_is_asked_for() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        cli.guarded(argparse.Namespace(run=run, debug=True))
+        cli.guarded(run, argparse.Namespace(debug=True))
 
 
 @pytest.mark.parametrize("out", ["file/run", "/proc/run"])

@@ -172,7 +172,9 @@ def row(loss: float = 0.5, rank: float = 100.0, share: float = 0.5, std: float =
         ([row(0.9, 100.0), row(0.8, 65.0), row(0.7, 75.0), row(0.6, 63.0)], "healthy", ""),
         ([row(0.6, 100.0), row(0.7, 65.0), row(0.8, 64.0), row(0.9, 63.0)], "healthy", ""),
         ([row(1.2), row(0.99), row(1.0), row(0.99)], "idle", "--optim.lr"),
-        ([row(1.2), row(0.99), row(1.0), row(0.95)], "healthy", ""),
+        ([row(1.2), row(0.99, 90.0), row(1.0, 95.0), row(0.95, 98.0)], "healthy", ""),
+        ([row(0.9), row(0.8, std=1.001), row(0.7), row(0.6)], "idle", "--optim.lr"),
+        ([row(0.9), row(0.8, std=1.01), row(0.7, std=1.02), row(0.6)], "healthy", ""),
         ([row(), row(5.2)], "unknown", ""),
         ([row(1.2), row(0.97)], "healthy", ""),
         ([row(std=0.0), row(std=0.0)], "full", "jepa check-data"),
@@ -222,7 +224,7 @@ def test_a_collapse_that_is_forced_raises_the_alarm_and_training_that_keeps_its_
     target = teacher if stopped else student
     optimizer = torch.optim.Adam([*student.parameters(), *predictor.parameters()], 0.02)
     at_start = collapse.start(target(y)[:, None].detach(), student(x)[:, None].detach())
-    rows = []
+    rows = [collapse.panel(target(y)[:, None].detach(), student(x)[:, None].detach(), at_start)]
     for step in range(600):
         pred, goal = predictor(student(x)), target(y)
         # Without the stop both sides shrink to a point, where the loss is zero.

@@ -1,5 +1,6 @@
 """The contract holds for every method of the house, and each of its clauses catches the fault it names."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -235,9 +236,9 @@ class CarriesGradientsInTerms(Toy):
 class NeedsTimeButDoesNotSay(Toy):
     needs = frozenset({"time"})
 
-    def __init__(self, cfg: ToyConfig, signal: Signal) -> None:
-        self.needs = frozenset()
-        super().__init__(cfg, signal)
+    @classmethod
+    def requires(cls, cfg: ToyConfig) -> frozenset[str]:
+        return frozenset()
 
 
 def test_a_correct_method_keeps_the_contract_on_every_signal() -> None:
@@ -304,10 +305,32 @@ def test_hidden_pixels_are_exactly_those_of_the_patches_left_out() -> None:
     assert torch.equal(seen[0, 0], expected)
 
 
-@pytest.mark.parametrize("name", sorted(methods.table()))
-@pytest.mark.parametrize("signal", testing.variants(), ids=lambda s: f"{len(s.size)}d-{len(s.has)}")
+def _every_method() -> Iterator[Any]:
+    """Each method on each signal it takes; beside I-JEPA, extras only where they are needed, and images quickly."""
+    for name in sorted(methods.table()):
+        needs = methods.load(name).Method.needs
+        for signal in testing.variants():
+            if needs <= signal.has and (name == "ijepa" or needs or not signal.views):
+                marks = [] if name == "ijepa" or len(signal.size) == 2 else [pytest.mark.slow]
+                yield pytest.param(name, signal, marks=marks, id=f"{name}-{len(signal.size)}d-{len(signal.has)}")
+
+
+@pytest.mark.parametrize(("name", "signal"), list(_every_method()))
 def test_every_method_keeps_the_contract(name: str, signal: Signal) -> None:
     testing.contract(methods.load(name).Method, [signal])
+
+
+@pytest.mark.parametrize("name", sorted(methods.table()))
+def test_a_signal_without_what_a_method_needs_is_refused(name: str) -> None:
+    method = methods.load(name).Method
+    for signal in testing.variants():
+        if method.needs <= signal.has:
+            method(method.Config.tiny(signal), signal)
+        else:
+            with pytest.raises(
+                ValueError, match=rf"^{name} needs views, which the data lack.*set data\.augment\.views"
+            ):
+                method(method.Config.tiny(signal), signal)
 
 
 def _case(method: type[Method]) -> testing.Case:

@@ -71,6 +71,16 @@ def test_two_halves_of_a_global_batch_are_the_whole(folder, which):
         assert torch.equal(torch.cat([half.views[k] for half in halves]), view)
 
 
+@pytest.mark.parametrize("which", range(3))
+def test_who_reads_views_only_gets_the_same_ones_and_the_first_stands_for_the_sample(folder, which):
+    source = opened(configs(folder)[which])
+    options = {"seed": 0, "batch": 4, "start": 0, "stop": 1}
+    whole, views = (next(loader.batches(*source, **options, whole=given)) for given in (True, False))
+    assert len(whole.views) == len(views.views)
+    assert all(map(torch.equal, whole.views, views.views))
+    assert torch.equal(views.x, views.views[0][:, 0] if views.views else whole.x)
+
+
 def test_each_epoch_shows_every_sample_at_most_once_in_another_order(folder):
     source = opened(images.Config(str(folder), size=(16, 16)))
     seen = [batch.id.tolist() for batch in loader.batches(*source, seed=0, batch=5, start=0, stop=4)]

@@ -1,6 +1,9 @@
 """The doctor's rows are true of this machine, and tell what limits a training."""
 
+import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +45,30 @@ def test_with_data_it_compares_reading_with_computing(tmp_path: Path) -> None:
 def test_the_slower_of_reading_and_computing_is_the_limit() -> None:
     assert doctor.limit(reading=0.1, computing=0.4) == "computing: reading is 4.0 × as fast"
     assert doctor.limit(reading=0.3, computing=0.1).startswith("reading: computing is 3.0 × as fast")
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "load", "best"),
+    [(1, 2, 3.0, None), (2, 2, 0.3, None), (2, 2, 1.0, 1), (4, 1, 0.0, 1), (4, 2, 0.3, 2), (4, 2, 3.0, 1)],
+)
+def test_threads_that_wait_for_a_core_are_a_warning_that_says_how_many_to_have(
+    threads: int, cores: int, load: float, best: int | None
+) -> None:
+    hint = doctor.crowded(threads, cores, load)
+    assert (hint is None) == (best is None)
+    if hint is not None:
+        assert f"torch uses {threads} threads" in hint
+        assert hint.endswith(f"; set OMP_NUM_THREADS={best}")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no way to restrict a process to a core here")
+def test_a_process_that_is_held_to_one_core_is_told_that_two_threads_are_too_many() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import torch; torch.set_num_threads(2);"
+        "from jepakit import doctor, prepare; assert prepare.cores() == 1; print(dict(doctor.machine())['threads'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("torch uses 2 threads, more than the cores of this process (1)")
 
 
 def test_a_path_that_is_not_there_is_one_sentence() -> None:

@@ -15,8 +15,10 @@ from jepakit import evals, methods, recipes
 from jepakit.checkpoint import Loaded
 from jepakit.data import arrays, images
 from jepakit.evals import knn, linear, result
-from jepakit.evals.features import Features, extract, extract_all, labelled, pooled
-from jepakit.evals.runs import judged, open_sets
+from jepakit.evals.features import Features, extract, extract_all, pooled
+from jepakit.evals.part import labelled
+from jepakit.evals.runs import open_sets
+from jepakit.evals.sources import judged
 from jepakit.methods import ijepa
 from jepakit.types import Batch, Signal
 
@@ -359,10 +361,11 @@ def test_small_classes_stay_on_both_sides() -> None:
 
 def test_kinds_are_found_by_file_name() -> None:
     table = evals.table()
-    assert {"knn", "linear"} <= table.keys()
-    assert not {"features", "result", "probing"} & table.keys()
+    assert {"attentive", "dense", "finetune", "knn", "linear", "lowshot"} <= table.keys()
+    assert not {"cache", "features", "films", "live", "result", "probing", "tokens"} & table.keys()
     for kind in table:
-        assert evals.load(kind).Config().pool == "mean"
+        judge = evals.load(kind)
+        assert judge.reads != "pooled" or judge.Config().pool == "mean"
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:

@@ -20,8 +20,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from earlier lines, never from its neighbours on the same line.
 LAYERS = (
-    {"types", "progress", "names"},
-    {"distributed"},
+    {"types", "progress", "names", "rows"},
+    {"distributed", "options"},
     {"masks", "losses", "optim", "nn"},
     {"methods", "data", "collapse"},
     {"config"},
@@ -29,11 +29,14 @@ LAYERS = (
     {"checkpoint"},
     {"journal", "prepare", "embedding"},
     {"evals", "session"},
-    {"monitor"},
+    {"monitor", "rollback"},
     {"recorder"},
     {"training"},
     {"reporting", "recipes", "testing", "doctor"},
-    {"request", "show"},
+    {"request"},
+    {"model", "launch"},
+    {"studies"},
+    {"show"},
     {"api"},
     {"cli"},
 )
@@ -85,7 +88,7 @@ def test_the_import_test_sees_lazy_and_relative_imports(tmp_path: Path, monkeypa
 def third_party(folder: Path) -> set[str]:
     """The packages outside the standard library and the repository that the files of a folder import."""
     files = sorted(folder.rglob("*.py"))
-    own = {"jepakit", *(path.stem for path in files)}
+    own = {"jepakit", *(name for path in files for name in (path.stem, path.parent.name))}
     found: set[str] = set()
     for node in (node for path in files for node in ast.walk(ast.parse(path.read_text()))):
         if isinstance(node, ast.Import):
@@ -112,7 +115,7 @@ def test_whatever_is_imported_is_declared(folder: str, extras: list[str]) -> Non
 
 
 def test_the_public_names_are_exactly_these() -> None:
-    names = {"train", "load", "embed", "probe", "report", "check_data", "testing"}
+    names = {"train", "load", "embed", "probe", "report", "compare", "reproduce", "check_data", "testing"}
     types = {"Batch", "Masks", "Method", "Model", "Rng", "Signal", "Terms"}
     assert set(jepakit.__all__) == names | types
     assert all(getattr(jepakit, name) is not None for name in jepakit.__all__)

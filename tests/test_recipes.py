@@ -9,12 +9,16 @@ from jepakit import methods, optim, recipes
 from jepakit.types import Batch, Rng, Signal
 
 IMAGE = Signal(3, (224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-PUBLISHED = {"imagenet-ijepa-vitb16": (600, 15), "imagenet-ijepa-vith14": (300, 40)}
+PUBLISHED = {"imagenet-cjepa-vitb16": (600, 15), "imagenet-ijepa-vitb16": (600, 15), "imagenet-ijepa-vith14": (300, 40)}
 
 
 @pytest.mark.parametrize(
     ("name", "encoder", "predictor"),
-    [("imagenet-ijepa-vitb16", 85.6e6, 11.2e6), ("imagenet-ijepa-vith14", 630.4e6, 22.3e6)],
+    [
+        ("imagenet-cjepa-vitb16", 85.6e6, 11.2e6),
+        ("imagenet-ijepa-vitb16", 85.6e6, 11.2e6),
+        ("imagenet-ijepa-vith14", 630.4e6, 22.3e6),
+    ],
 )
 def test_a_published_recipe_has_the_published_number_of_parameters(name, encoder, predictor):
     with torch.device("meta"):
@@ -34,6 +38,20 @@ def test_the_schedules_of_a_published_recipe_pass_through_the_published_values(n
     assert peak == pytest.approx(1e-3, rel=1e-3)
     assert [optim.weight_decay(run.optim, p) for p in (0.0, 1.0)] == [0.04, 0.4]
     assert [optim.linear(p, *run.method.ema) for p in (0.0, 1.0)] == [0.996, 1.0]
+
+
+def test_cjepa_differs_from_ijepa_by_the_published_terms_alone():
+    run, plain = (recipes.load(f"imagenet-{name}-vitb16") for name in ("cjepa", "ijepa"))
+    assert dataclasses.replace(run, method=plain.method) == plain
+    shared = {f.name for f in dataclasses.fields(plain.method)}
+    own = {f.name: getattr(run.method, f.name) for f in dataclasses.fields(run.method) if f.name not in shared}
+    assert all(getattr(run.method, name) == getattr(plain.method, name) for name in shared)
+    projector = own.pop("projector")
+    assert own == {"pairs": "blocks", "b_vic": 0.001, "sim": 25.0, "std": 25.0, "cov": 1.0}
+    assert (projector.layers, projector.width(768)) == (2, 768)
+    with torch.device("meta"):
+        method = methods.build(run.method, IMAGE)
+    method.check(run.length.batch)
 
 
 @pytest.mark.slow

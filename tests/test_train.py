@@ -10,7 +10,7 @@ import pytest
 import runs
 import torch
 
-from jepakit import api, checkpoint, distributed, prepare, session, training
+from jepakit import api, checkpoint, distributed, launch, prepare, session, training
 from jepakit.data import KINDS
 
 
@@ -105,7 +105,7 @@ def test_another_run_gives_its_weights_and_a_misfit_names_every_key(tmp_path, ar
     api.train(out=tmp_path / "first", recipe=str(settings(tmp_path, array)))
     file = str(settings(tmp_path, array))
     request = api.Request(file, out=tmp_path / "second", init=tmp_path / "first", flags={"seed": 5})
-    started = api.begin(request, api.settings(request), distributed.Dist())
+    started = launch.begin(request, api.settings(request), distributed.Dist())
     given = checkpoint.load(tmp_path / "first").model
     assert all(torch.equal(v, given[k]) for k, v in started.method.state_dict().items())
     with pytest.raises(ValueError, match=r"qkv\.weight is \(96, 32\), not \(144, 48\).* and \d+ more"):

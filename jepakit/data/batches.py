@@ -46,6 +46,7 @@ class TrainBatches(TorchDataset[Packed]):
     batch: int
     offset: int
     total: int
+    whole: bool = True
     # Remembered only to save a second attempt; what is read does not depend on it.
     broken: dict[int, str] = field(default_factory=dict)
 
@@ -62,7 +63,8 @@ class TrainBatches(TorchDataset[Packed]):
 
     def unpack(self, packed: Packed) -> Batch:
         """A batch of float samples."""
-        x, *rest = (unit(picture) for picture in packed.pictures)
+        pictures = [unit(picture) for picture in packed.pictures]
+        x, rest = pictures[0], pictures[self.whole :]
         views = []
         for group in self.augment.views:
             part, rest = rest[: group.count], rest[group.count :]
@@ -77,7 +79,7 @@ class TrainBatches(TorchDataset[Packed]):
             for g, group in enumerate(self.augment.views)
             for v in range(group.count)
         ]
-        return [Picture(size, self.augment.crop, "x"), *views]
+        return [Picture(size, self.augment.crop, "x")] * self.whole + views
 
     def _draws(self, ids: Int64[np.ndarray, " b"], rng: Rng, pictures: list[Picture]) -> list[list[list[float]]]:
         """The numbers that place each picture's box, per picture and sample."""

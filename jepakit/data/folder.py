@@ -16,6 +16,8 @@ from .store import NO_LABELS
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "target", "y")
+MASK = ".mask.png"
+"""What replaces an image's suffix in the name of its mask, which is no image itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +71,14 @@ def _labelled(root: Path, names: list[str], heads: list[tuple[str, ...]], notes:
 
 
 def _walk(root: str) -> Iterator[str]:
-    """Relative names of the image files below root; hidden ones are left out, linked folders are entered once."""
+    """Relative names of the image files below root, without hidden ones and masks; linked folders are entered once."""
     todo, seen = [""], {os.path.realpath(root)}
     while todo:
         inner = todo.pop()
         with os.scandir(os.path.join(root, inner)) as entries:
             for entry in entries:
                 name = os.path.join(inner, entry.name)
-                if entry.name.startswith((".", "__MACOSX")):
+                if entry.name.startswith((".", "__MACOSX")) or entry.name.endswith(MASK):
                     continue
                 if entry.is_dir():
                     real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path

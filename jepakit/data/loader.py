@@ -70,13 +70,14 @@ def batches(
     workers: int = 0,
     offset: int = 0,
     total: int = 0,
+    whole: bool = True,
 ) -> Batches:
     """Training batches `start` … `stop` - 1 of `batch` samples, shuffled anew each epoch, incomplete batches dropped.
 
     Samples `offset` … of a global batch of `total` (0: `batch`) are yielded, so ranks share one order. An unreadable
     item gives way to the next readable one, or raises ValueError where `cfg.corrupt` is "fail". Small images are
-    decoded once, before the first batch (see `hold`). Raises ValueError where there are fewer items than one global
-    batch holds.
+    decoded once, before the first batch (see `hold`). Without `whole`, for who reads views only, no further picture is
+    cut: `Batch.x` is the first view. Raises ValueError where there are fewer items than one global batch holds.
     """
     _check_batch(batch)
     total = total or batch
@@ -90,7 +91,9 @@ def batches(
             f"samples {offset} … {offset + batch} do not lie in a global batch of {total}; give a part of it"
         )
     cfg.augment.check(dataset.channels)
-    source = TrainBatches(hold(dataset), cfg.augment, cfg.corrupt, signal, seed, batch, offset, total)
+    source = TrainBatches(
+        hold(dataset), cfg.augment, cfg.corrupt, signal, seed, batch, offset, total, whole or not cfg.augment.views
+    )
     return Batches(source, start, stop, workers)
 
 

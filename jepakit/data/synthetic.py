@@ -17,10 +17,11 @@ from ..types import Rng
 from .arrays import Arrays
 from .augment import Augment
 from .base import Corrupt, Split, check_part, uniform
+from .scenes import Scenes, draw
+from .shapes import SHAPES, outside
 
-Task = Literal["digits_on_photos", "digits", "shapes"]
-TASKS: tuple[Task, ...] = ("digits_on_photos", "digits", "shapes")
-SHAPES = ("disc", "square", "triangle", "ring", "cross")
+Task = Literal["digits_on_photos", "digits", "shapes", "scenes"]
+TASKS: tuple[Task, ...] = ("digits_on_photos", "digits", "shapes", "scenes")
 DIGITS = tuple("0123456789")
 
 
@@ -29,8 +30,9 @@ class Config:
     """`count` generated pictures of side `size`.
 
     `path` names the task: "digits_on_photos" (a coloured digit, anywhere, over a crop of a photograph: pixels alone
-    say little), "digits" (a white digit anywhere on black) or "shapes" (one of five, any size, place and colour). Part
-    "train" and part "test" are disjoint; "all" is both. `limit` keeps the first that many of a part.
+    say little), "digits" (a white digit anywhere on black), "shapes" (one of five, any size, place and colour) or
+    "scenes" (three shapes that move through films of 8 pictures, with the class of every pixel; the label is the front
+    one's). Part "train" and part "test" are disjoint; "all" is both. `limit` keeps the first that many of a part.
     """
 
     path: str = "digits_on_photos"
@@ -54,28 +56,39 @@ class Config:
         """Draw the pictures. Raises ValueError for an unknown task or an empty part."""
         if self.path not in TASKS:
             raise ValueError(f"no generated set {self.path!r}; set data.path to one of {', '.join(TASKS)}")
+        if self.path == "scenes":
+            return self._scenes()
         data, labels = generate(self)
         classes = SHAPES if self.path == "shapes" else DIGITS
         rows = np.arange(len(labels), dtype=np.int64)
         note = f"{len(rows)} generated pictures, task {self.path!r}, seed {self.seed}"
         return Arrays(data, rows, labels, classes, (note,), self.path)
 
+    def _scenes(self) -> Scenes:
+        ids, cut = part_of(self)
+        data, masks, films, labels = draw(ids, cut, self.size or (32, 32), self.seed)
+        note = f"{len(ids)} generated pictures of {len(np.unique(films))} films, seed {self.seed}"
+        return Scenes(data, np.arange(len(ids)), labels, SHAPES, (note,), self.path, masks, films)
 
-def generate(cfg: Config) -> tuple[UInt8[np.ndarray, "n c h w"], Int64[np.ndarray, " n"]]:
-    """Pictures (N, C, H, W) and labels of the part asked for."""
-    test = round(cfg.count * cfg.held_out)
-    first, last = {"all": (0, cfg.count), "train": (0, cfg.count - test), "test": (cfg.count - test, cfg.count)}[
-        cfg.split
-    ]
+
+def part_of(cfg: Config) -> tuple[Int64[np.ndarray, " n"], int]:
+    """The pictures of the part asked for, and the first of all that is for testing. ValueError where it is empty."""
+    cut = cfg.count - round(cfg.count * cfg.held_out)
+    first, last = {"all": (0, cfg.count), "train": (0, cut), "test": (cut, cfg.count)}[cfg.split]
     if first == last:
         raise ValueError(f"the {cfg.split} part of {cfg.count} pictures is empty; raise count or use split=all")
     last = min(last, first + cfg.limit) if cfg.limit else last
-    ids = np.arange(first, last, dtype=np.int64)
+    return np.arange(first, last, dtype=np.int64), cut
+
+
+def generate(cfg: Config) -> tuple[UInt8[np.ndarray, "n c h w"], Int64[np.ndarray, " n"]]:
+    """Pictures (N, C, H, W) and labels of the part asked for."""
+    ids, cut = part_of(cfg)
     u = uniform(Rng(cfg.seed).fork("synthetic", cfg.path), ids, 16)
     size = cfg.size or (32, 32)
     if cfg.path == "shapes":
         return _shapes(u, size)
-    glyphs, labels = _digits(u[:, 0], ids >= cfg.count - test)
+    glyphs, labels = _digits(u[:, 0], ids >= cut)
     alpha = _placed(glyphs, u, size)
     if cfg.path == "digits":
         return (alpha * 255).round().to(torch.uint8)[:, None].numpy(), labels
@@ -168,17 +181,7 @@ def _shapes(
     turn = 2 * np.pi * u[:, 4, None, None]
     x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
     r = radius[:, None, None]
-    far = np.hypot(x, y)
-    inside = np.select(
-        [labels[:, None, None] == k for k in range(len(SHAPES))],
-        [
-            far - r,
-            np.maximum(np.abs(x), np.abs(y)) - 0.75 * r,
-            np.maximum(np.maximum(-y, y / 2 + 0.866 * x), y / 2 - 0.866 * x) - 0.5 * r,
-            np.abs(far - 0.75 * r) - 0.25 * r,
-            np.maximum(np.minimum(np.abs(x), np.abs(y)) - 0.25 * r, far - r),
-        ],
-    )
+    inside = outside(labels, x, y, r)
     alpha = np.clip(0.5 - inside, 0, 1)[:, None]
     ground, ink = 0.6 * u[:, 5:8, None, None], 0.4 + 0.6 * u[:, 8:11, None, None]
     return np.rint(255 * (ground + alpha * (ink - ground))).astype(np.uint8), labels

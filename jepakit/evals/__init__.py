@@ -4,7 +4,7 @@ from .baselines import random_init, raw
 from .features import Encode, Features, extract, extract_all
 from .heldout import held_out
 from .kinds import load, table
-from .probing import compare, probe, save, split
+from .probing import compare, probe, results, save, split
 from .result import wilson
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "probe",
     "random_init",
     "raw",
+    "results",
     "save",
     "split",
     "table",

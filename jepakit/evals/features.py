@@ -33,6 +33,18 @@ class Features:
         """The samples where `rows` is true."""
         return Features(self.x[rows], self.y[rows], self.id[rows])
 
+    def same(self, other: "Features") -> bool:
+        """Whether both hold the same vectors."""
+        return np.array_equal(self.x, other.x)
+
+    def check(self) -> None:
+        """Raises ValueError where a feature is not finite."""
+        if not np.isfinite(self.x).all():
+            bad = int((~np.isfinite(self.x)).any(1).sum())
+            raise ValueError(
+                f"the features of {bad} of {len(self)} samples are not finite; probe an earlier checkpoint"
+            )
+
 
 def pooled(
     tokens: Float[Tensor, "b n d"], pool: Pool = "mean", valid: Bool[Tensor, "b n"] | None = None
@@ -100,20 +112,6 @@ class _Rows:
     def array(self) -> np.ndarray:
         assert self.rows is not None
         return self.rows[: self.used]
-
-
-def labelled(features: Features) -> Features:
-    """The samples that have a label. Raises ValueError where there is none, or where a feature is not finite."""
-    kept = features.where(features.y >= 0)
-    if not len(kept):
-        raise ValueError(
-            "the data carry no labels, so nothing can be scored; give a folder with one sub-folder per class, "
-            "or a manifest with a label column"
-        )
-    if not np.isfinite(kept.x).all():
-        bad = int((~np.isfinite(kept.x)).any(1).sum())
-        raise ValueError(f"the features of {bad} of {len(kept)} samples are not finite; probe an earlier checkpoint")
-    return kept
 
 
 def count_classes(*labels: Int[np.ndarray, " _"]) -> int:

@@ -1,24 +1,34 @@
 """The kinds of evaluation: one file each, found by file name, or by the entry-point group of another package.
 
-A kind is a module with a frozen dataclass `Config`, whose `pool` says how tokens become the vectors it reads, and
-`evaluate(train: Features, test: Features, cfg: Config)` yielding (name, value): `metric`, `value`, `low`, `high`,
-`per_class`, and whatever it wants noted.
+A kind is a module with a frozen dataclass `Config` and `evaluate(train, test, cfg)` yielding (name, value): `metric`,
+`value`, `low`, `high`, `per_class`, and whatever it wants noted. Both parts of the data hold what the kind `READS`:
+
+    "pooled"     `Features`: a vector per sample; `Config.pool` says how tokens become one. The default.
+    "tokens"     `Tokens`: all tokens of every sample, on the disk.
+    "masks"      `Tokens` whose samples carry a picture of class ids instead of a label.
+    "encoder"    `Live`: the samples themselves, and encoders to train on them.
+
+A kind that measures several things begins each with `name`, which becomes a part of that result's file name. A kind
+that takes long yields `progress`, from 0 to 1, in between; it is shown and not kept.
 """
 
 import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..names import discover, no_such
 from .result import Value
 
+Reads = Literal["pooled", "tokens", "masks", "encoder"]
+
 
 class Kind(NamedTuple):
-    """A kind's settings and its function of (train, test, settings)."""
+    """A kind's settings, its function of (train, test, settings), and what both parts hold."""
 
     Config: type[Any]
     evaluate: Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]
+    reads: Reads = "pooled"
 
 
 def table() -> dict[str, str]:
@@ -32,7 +42,7 @@ def load(kind: str) -> Kind:
     if kind not in modules:
         raise ValueError(no_such("kind of evaluation", kind, modules))
     module = importlib.import_module(modules[kind])
-    return Kind(module.Config, module.evaluate)
+    return Kind(module.Config, module.evaluate, getattr(module, "READS", "pooled"))
 
 
 def _is_kind(path: str) -> bool:

@@ -23,6 +23,7 @@ from .features import Features, Pool, count_classes
 from .heldout import held_out
 from .result import Value, accuracy
 
+Chosen = Literal["lbfgs", "ridge"]
 Solver = Literal["auto", "lbfgs", "ridge"]
 
 LBFGS_LIMIT = 1_000_000
@@ -76,7 +77,7 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
     yield from accuracy(model.predict(test.x), test.y, classes)
 
 
-def choose_solver(solver: Solver, n: int, classes: int) -> tuple[Literal["lbfgs", "ridge"], str]:
+def choose_solver(solver: Solver, n: int, classes: int) -> tuple[Chosen, str]:
     """The solver, and why."""
     if solver != "auto":
         return solver, "as configured"
@@ -86,7 +87,7 @@ def choose_solver(solver: Solver, n: int, classes: int) -> tuple[Literal["lbfgs"
     return "ridge", f"{size} are more than {LBFGS_LIMIT}, so the closed form is used"
 
 
-def choose_l2(train: Features, solver: Literal["lbfgs", "ridge"], cfg: Config, classes: int) -> float:
+def choose_l2(train: Features, solver: Chosen, cfg: Config, classes: int) -> float:
     """The candidate with the best accuracy on a held-out fifth of `train`.
 
     Raises ValueError where no class has two samples, so that nothing can be held out.
@@ -104,9 +105,7 @@ def choose_l2(train: Features, solver: Literal["lbfgs", "ridge"], cfg: Config, c
     return candidates[int(np.argmax(scores))]
 
 
-def fit(
-    train: Features, solver: Literal["lbfgs", "ridge"], l2: tuple[float, ...], iterations: int, classes: int
-) -> list[Linear]:
+def fit(train: Features, solver: Chosen, l2: tuple[float, ...], iterations: int, classes: int) -> list[Linear]:
     """One classifier per entry of `l2`; L-BFGS starts each at the one before, so large values come first."""
     mean, std = _moments(torch.from_numpy(train.x))
     start = Linear(mean.float(), std.float(), torch.zeros(len(mean), classes), torch.zeros(classes))
@@ -123,10 +122,24 @@ def _moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], Float64[
 
 
 def _lbfgs(train: Features, start: Linear, l2: tuple[float, ...], iterations: int) -> list[Linear]:
-    """Searches along the principal axes, each scaled so that the curvature is about 1: tens of steps, not hundreds."""
     x, y = start.standard(torch.from_numpy(train.x)), torch.from_numpy(train.y)
+    found = descend(x, y, start.weight.shape[1], l2, iterations)
+    return [Linear(start.mean, start.std, weight, bias) for weight, bias in found]
+
+
+def descend(
+    x: Float[Tensor, "n d"],
+    y: Int64[Tensor, " n"] | Float[Tensor, "n k"],
+    classes: int,
+    l2: tuple[float, ...],
+    iterations: int,
+) -> list[tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]]:
+    """Weight and bias at the optimum for each entry of `l2`; `y` are labels, or the share of each class in a row.
+
+    Searches along the principal axes, each scaled so that the curvature is about 1: tens of steps, not hundreds.
+    """
     axes, power = _axes(x)
-    weight, bias = start.weight, start.bias.clone().requires_grad_()
+    weight, bias = x.new_zeros(x.shape[1], classes), x.new_zeros(classes).requires_grad_()
     models = []
     for strength in l2:
         # A quarter of the power is the curvature of a two-class logistic loss at its steepest.
@@ -147,7 +160,7 @@ def _lbfgs(train: Features, start: Linear, l2: tuple[float, ...], iterations: in
 
         search.step(closure)  # type: ignore[no-untyped-call]
         weight = basis @ free.detach()
-        models.append(Linear(start.mean, start.std, weight, bias.detach().clone()))
+        models.append((weight, bias.detach().clone()))
     return models
 
 

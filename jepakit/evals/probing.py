@@ -4,20 +4,21 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..checkpoint import write_json
 from ..types import Batch
-from .features import Encode, Features, extract_all, labelled
-from .heldout import held_out
+from .features import Encode, extract_all
 from .kinds import Kind, load
+from .part import Part, held_rows, labelled, need_held, need_labels
 
 BASELINES = ("random_init", "raw")
+Tell = Callable[[str, float], None]
 SAME = "the test data are the training data, so the score says nothing about new data; give another --test"
 
 
@@ -58,8 +59,8 @@ def probe(
 def compare(
     kind: str,
     cfg: Any,
-    train: Mapping[str, Features],
-    test: Mapping[str, Features] | None = None,
+    train: Mapping[str, Part],
+    test: Mapping[str, Part] | None = None,
     *,
     classes: tuple[str, ...],
     data: str,
@@ -67,71 +68,93 @@ def compare(
     weights: str = "target",
     name: Callable[[int], object] = int,
 ) -> dict[str, Any]:
-    """The content of evals/KIND.json, from features by "value" and by the baselines.
+    """The only one of the `results` of a kind that has one."""
+    (one,) = results(kind, cfg, train, test, classes=classes, data=data, step=step, weights=weights, name=name)
+    return one
+
+
+def results(
+    kind: str,
+    cfg: Any,
+    train: Mapping[str, Part],
+    test: Mapping[str, Part] | None = None,
+    *,
+    classes: tuple[str, ...],
+    data: str,
+    step: int,
+    weights: str = "target",
+    name: Callable[[int], object] = int,
+    tell: Tell = lambda encoder, fraction: None,
+) -> list[dict[str, Any]]:
+    """The content of the kind's evals/*.json, from what it reads by "value" and by the baselines.
 
     Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (`split`). The
     baselines see the same samples, settings and solver. `data` says what was read, such as a path or two. A class
     without a test sample has no entry in `per_class`. `notes` carry a `warning` where both parts are the same samples.
+    `tell` hears the encoder and how much of its work is done.
     """
-    need_labels(classes)
-    same = test is not None and all(np.array_equal(test[key].x, train[key].x) for key in train)
+    judge = load(kind)
+    if judge.reads == "masks":
+        classes = tuple(map(str, range(256)))
+    else:
+        need_labels(classes)
+    same = test is not None and all(train[key].same(test[key]) for key in train)
     if test is None:
         train, test = split(train, name)
-    judge = load(kind)
-    scores = {key: _score(judge, cfg, train[key], test[key]) for key in train}
-    own = scores["value"]
-    fixed = ("metric", "value", "low", "high")
-    return {
-        "kind": kind,
-        **{key: own[key] for key in fixed},
-        **{key: scores[key]["value"] if key in scores else None for key in BASELINES},
-        "n_train": int((train["value"].y >= 0).sum()),
-        "n_test": int((test["value"].y >= 0).sum()),
+    scores = {key: _scores(judge, cfg, train[key], test[key], partial(tell, key)) for key in train}
+    facts = {
+        "n_train": _count(judge, train["value"]),
+        "n_test": _count(judge, test["value"]),
         "data": data,
         "weights": weights,
         "step": step,
-        "per_class": {c: recall for c, recall in zip(classes, own["per_class"], strict=False) if recall is not None},
         "settings": asdict(cfg),
-        "notes": {key: value for key, value in own.items() if key not in (*fixed, "per_class")}
-        | ({"warning": SAME} if same else {}),
+    }
+    return [
+        {"kind": kind, **_result({key: found[i] for key, found in scores.items()}, facts, classes, same)}
+        for i in range(len(scores["value"]))
+    ]
+
+
+def _result(
+    scores: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], classes: tuple[str, ...], same: bool
+) -> dict[str, Any]:
+    """One result: the trained encoder's score, the baselines', and what both rest on."""
+    own = scores["value"]
+    fixed = ("metric", "value", "low", "high")
+    notes = {key: value for key, value in own.items() if key not in (*fixed, "per_class", "name")}
+    return {
+        **({"name": own["name"]} if "name" in own else {}),
+        **{key: own[key] for key in fixed},
+        **{key: scores[key]["value"] if key in scores else None for key in BASELINES},
+        **facts,
+        "per_class": {c: r for c, r in zip(classes, own["per_class"], strict=False) if r is not None},
+        "notes": notes | ({"warning": SAME} if same else {}),
         "baselines": {key: {k: scores[key][k] for k in fixed[1:]} for key in BASELINES if key in scores},
     }
 
 
-def split(
-    features: Mapping[str, Features], name: Callable[[int], object] = int
-) -> tuple[dict[str, Features], dict[str, Features]]:
-    """Train and test parts of one data set, the same for every encoder: stratified, by the hash of `name(id)`.
+def split(features: Mapping[str, Part], name: Callable[[int], object] = int) -> tuple[dict[str, Part], dict[str, Part]]:
+    """Train and test parts of one data set, the same for every encoder: see `held_rows`.
 
-    Raises ValueError where there are labels but no class has two samples.
+    Raises ValueError where nothing can be held out.
     """
     any_of = next(iter(features.values()))
-    mask = held_out([str(name(int(i))) for i in any_of.id], any_of.y)
-    known = any_of.y >= 0
-    if known.any() and not mask[known].any():
-        raise ValueError("no class has two labelled samples, so nothing can be held out; give --test")
+    mask = held_rows(any_of, name)
+    need_held(any_of, mask)
     return {k: f.where(~mask) for k, f in features.items()}, {k: f.where(mask) for k, f in features.items()}
-
-
-def need_labels(classes: tuple[str, ...]) -> None:
-    """Raises ValueError, with what to give, where there are fewer than two classes."""
-    if len(classes) < 2:
-        found = f"only the class {classes[0]!r}" if classes else "no labels"
-        raise ValueError(
-            f"the data carry {found}, so nothing can be scored; give a folder with one sub-folder per class, "
-            "or a manifest with a label column"
-        )
 
 
 def save(run: Path, kind: str, result: Mapping[str, Any], name: str | None = None) -> Path:
     """Write `result` to evals/KIND[-NAME].json of a run folder, whole or not at all; where it was written.
 
-    Only a result of the same step, data, weights and settings is replaced. Any other stays, and the new one goes to
-    KIND[-NAME]-step-00001000.json or, where that too is taken, to a name that ends in a hash of what differs.
+    Of a kind with several results, KIND is followed by the result's own name. Only a result of the same step, data,
+    weights and settings is replaced. Any other stays, and the new one goes to KIND[-NAME]-step-00001000.json or, where
+    that too is taken, to a name that ends in a hash of what differs.
     """
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"name {name!r} becomes part of a file name; use letters, digits, '.', '_' and '-' only")
-    stem = f"{kind}-{name}" if name else kind
+    stem = "-".join(part for part in (kind, result.get("name"), name) if part)
     by_step = f"{stem}-step-{result['step']:08d}"
     identity = _identity(result)
     by_hash = f"{by_step}-{blake2b(identity.encode(), digest_size=4).hexdigest()}"
@@ -143,8 +166,25 @@ def save(run: Path, kind: str, result: Mapping[str, Any], name: str | None = Non
     return path
 
 
-def _score(judge: Kind, cfg: Any, train: Features, test: Features) -> dict[str, Any]:
-    return dict(judge.evaluate(labelled(train), labelled(test), cfg))
+def _scores(
+    judge: Kind, cfg: Any, train: Any, test: Any, tell: Callable[[float], None] = lambda fraction: None
+) -> list[dict[str, Any]]:
+    """What a kind says of one encoder: one mapping per result."""
+    if judge.reads != "masks":
+        train, test = labelled(train), labelled(test)
+    found: list[dict[str, Any]] = [{}]
+    for key, value in judge.evaluate(train, test, cfg):
+        if key == "progress":
+            tell(float(value))  # type: ignore[arg-type]
+            continue
+        if key == "name" and "metric" in found[-1]:
+            found.append({})
+        found[-1][key] = value
+    return found
+
+
+def _count(judge: Kind, part: Part) -> int:
+    return len(part) if judge.reads == "masks" else int((part.y >= 0).sum())
 
 
 def _identity(result: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What every classification probe reports: accuracy, its confidence interval, recall per class."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import sqrt
 
 import numpy as np
@@ -38,3 +38,25 @@ def accuracy(pred: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"], classes: int
     yield "low", low
     yield "high", high
     yield "per_class", [float(f / t) if t else None for f, t in zip(found, total, strict=True)]
+
+
+def averaged(
+    preds: Sequence[Int[np.ndarray, " n"]], y: Int[np.ndarray, " n"], classes: int, metric: str = "accuracy"
+) -> Iterator[tuple[str, Value]]:
+    """As `accuracy`, of the mean over several classifiers; also `each` of their accuracies and, of several, the `std`.
+
+    The interval is that of one classifier with the mean accuracy: it covers the draw of the test samples, and `std`
+    (with n - 1) the rest.
+    """
+    every = [dict(accuracy(pred, y, classes)) for pred in preds]
+    each = [float((pred == y).mean()) for pred in preds]
+    low, high = wilson(round(float(np.mean(each)) * len(y)), len(y))
+    recall = np.array([[np.nan if r is None else r for r in one["per_class"]] for one in every]).mean(0)  # type: ignore[union-attr]
+    yield "metric", metric
+    yield "value", float(np.mean(each))
+    yield "low", low
+    yield "high", high
+    yield "per_class", [None if np.isnan(r) else float(r) for r in recall]
+    yield "each", [*each]
+    if len(each) > 1:
+        yield "std", float(np.std(each, ddof=1))

@@ -18,10 +18,14 @@ class Method(nn.Module):
 
     A method is one file with a frozen dataclass `Config` and one subclass of this. `needs` names what a batch must
     carry beyond `x`, of "time", "action", "views", "label". Raises ValueError where the signal lacks one.
+    `batch_statistics` says that the loss mixes samples, so that a batch in two parts is not the batch as a whole;
+    `reads_x` whether it reads `Batch.x`, and not only views, so that the loader can leave it out.
     """
 
     Config: ClassVar[type[Any]]  # the module's, unless the class has one of its own
     needs: ClassVar[frozenset[str]] = frozenset()
+    batch_statistics: ClassVar[bool] = False
+    reads_x: ClassVar[bool] = True
     mean: Tensor
     std: Tensor
 
@@ -33,17 +37,29 @@ class Method(nn.Module):
 
     def __init__(self, cfg: Any, signal: Signal) -> None:
         super().__init__()
-        missing = sorted(self.needs - signal.has)
+        missing = sorted(self.requires(cfg) - signal.has)
         if missing:
+            advice = "; set data.augment.views, e.g. [{count: 2}]" if "views" in missing else ""
             raise ValueError(
                 f"{type(self).__module__.rsplit('.', 1)[-1]} needs {' and '.join(missing)}, which the data lack; "
-                f"they carry {', '.join(sorted(signal.has)) or 'samples only'}"
+                f"they carry {', '.join(sorted(signal.has)) or 'samples only'}{advice}"
             )
         self.cfg, self.signal = cfg, signal
         shape = (signal.channels, *[1] * len(signal.size))
         # Buffers, so that they are saved, exported and moved with the weights.
         self.register_buffer("mean", torch.tensor(signal.mean or [0.0] * signal.channels).reshape(shape))
         self.register_buffer("std", torch.tensor(signal.std or [1.0] * signal.channels).reshape(shape))
+
+    @classmethod
+    def requires(cls, cfg: Any) -> frozenset[str]:
+        """What a batch must carry with these settings: `needs`, unless a setting asks for more."""
+        return cls.needs
+
+    def check(self, samples: int) -> None:
+        """Raises ValueError, naming the fix, where `samples` at a time are too few for the loss.
+
+        It is asked before step 1, with the samples of all processes in one micro-batch.
+        """
 
     def normalize(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Raw units to zero mean and unit variance per channel; the first thing `loss` and `encode` do."""
@@ -61,6 +77,14 @@ class Method(nn.Module):
         """Representations of raw samples (B, C, *size), one per token, by the target or the context encoder."""
         raise NotImplementedError
 
+    def pooled(self, views: tuple[Float[Tensor, "b _ c ..."], ...]) -> Float[Tensor, "v b d"]:
+        """The mean over its tokens of every view, by the encoder that is trained; views may differ in size."""
+        means = []
+        for group in views:
+            s = self.encode(group.flatten(0, 1), "context").mean(1)
+            means.append(s.reshape(*group.shape[:2], -1).transpose(0, 1))
+        return torch.cat(means)
+
     @property
     def distance(self) -> Kind:
         """The distance by which the loss compares prediction and target."""
@@ -77,3 +101,45 @@ class Method(nn.Module):
     def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
         """The method's own prediction distance per sample, low when y follows from x."""
         raise NotImplementedError
+
+
+def check_views(signal: Signal) -> None:
+    """Raises ValueError where there are no two views to compare."""
+    if signal.views < 2:
+        raise ValueError(
+            f"views are compared with one another but there is {signal.views}; set data.augment.views to 2 or more, "
+            "e.g. [{count: 2}]"
+        )
+
+
+class JointEmbedding(Method):
+    """What compares views of a sample without prediction: one encoder, the mean of its tokens, a projector.
+
+    `cfg` holds `encoder` and `projector`. A subclass is a loss on the embeddings of all views, which `embed` gives.
+    """
+
+    needs = frozenset({"views"})
+    batch_statistics = True
+    reads_x = False
+
+    def __init__(self, cfg: Any, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        check_views(signal)
+        self.encoder = cfg.encoder.build(signal)
+        self.projector = cfg.projector.build(self.encoder.dim)
+
+    def embed(self, batch: Batch) -> Float[Tensor, "v b d"]:
+        """The projected mean of every view. BatchNorm sees the views of all sizes together."""
+        z: Tensor = self.projector(self.pooled(batch.views))
+        return z
+
+    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        """Representations (B, N, D) of every patch; there is one encoder."""
+        s: Tensor = self.encoder(self.normalize(x))
+        return s
+
+    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+        """The mean squared difference (B,) of the two projected means."""
+        z, other = (self.projector(self.encode(side).mean(1)) for side in (x, y))
+        distance: Tensor = (z - other).square().mean(1)
+        return distance

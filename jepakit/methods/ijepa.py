@@ -19,12 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..masks import Masker, MultiBlock, Random
+from ..masks import Masker, MultiBlock, Random, draw
 from ..nn import ema
 from ..nn.encoder import EncoderConfig, union
 from ..nn.patch import grid_of
 from ..nn.predictor import Predictor
-from ..nn.transformer import ViT
+from ..nn.transformer import ViT, tiny
 from ..optim import linear
 from ..types import Batch, Masks, Rng, Signal, Terms, take
 from .base import Method, Weights
@@ -54,10 +54,8 @@ class Config:
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
         """The smallest settings that are still I-JEPA, with two maskers: for the contract."""
-        side = (16, 4, 2)[len(signal.size) - 1]
-        patch = tuple(max(1, n // side) for n in signal.size)
         return cls(
-            encoder=ViT(patch=patch, width=48, depth=2, heads=2),
+            encoder=tiny(signal),
             predictor=Predictor(width=48, depth=2, heads=2),
             masks=(Random(), Random(num_targets=2)),
         )
@@ -85,6 +83,10 @@ class IJEPA(Method):
         drawn = self.draw(len(batch), rng, batch.x.device)
         target = self.targets(batch.x, drawn)
         pred = [self.predictor(self.context(batch.x, masks), masks) for masks in drawn]
+        return self.compare(pred, target)
+
+    def compare(self, pred: list[Float[Tensor, "b _ _ d"]], target: list[Float[Tensor, "b _ _ d"]]) -> Terms:
+        """The loss of predictions, given the targets before their normalisation."""
         terms = [losses.prediction(p, self.compared(t), self.cfg.distance) for p, t in zip(pred, target, strict=True)]
         return Terms(
             loss={"prediction": torch.stack(terms).mean()},
@@ -94,9 +96,7 @@ class IJEPA(Method):
 
     def draw(self, batch: int, rng: Rng, device: torch.device | str = "cpu") -> list[Masks]:
         """One Masks per masker."""
-        maskers = enumerate(self.cfg.masks)
-        drawn = [masker(self.encoder.grid, batch, rng.fork("masks", i)) for i, masker in maskers]
-        return [Masks(m.context.to(device), m.targets.to(device)) for m in drawn]
+        return draw(self.cfg.masks, self.encoder.grid, batch, rng, device)
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the context patches; the other patches are never seen."""

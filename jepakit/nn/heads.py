@@ -1,5 +1,7 @@
 """What sits on top of representations."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -48,3 +50,37 @@ class BatchNorm(nn.Module):
             unbiased = var * count / (count - 1).clamp(min=1)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         return mean, var
+
+
+@dataclass(frozen=True)
+class Projector:
+    """`layers` linears to `out` features, each but the last to `hidden` ones and followed by BatchNorm and ReLU.
+
+    None for a width: as many as come in. 0 layers are the identity, whatever the widths.
+    """
+
+    layers: int = 2
+    hidden: int | None = None
+    out: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.layers < 0 or any(width is not None and width < 1 for width in (self.hidden, self.out)):
+            raise ValueError(
+                f"a projector has {self.layers} layers of {self.hidden} and {self.out} features; give 0 layers or more "
+                "(0: none), and widths of 1 or more or auto"
+            )
+
+    def width(self, dim: int) -> int:
+        """How many features come out where `dim` come in."""
+        return self.out or dim if self.layers else dim
+
+    def build(self, dim: int) -> nn.Sequential:
+        """The network, for tensors (…, dim)."""
+        layers: list[nn.Module] = []
+        before = dim
+        for _ in range(self.layers - 1):
+            # No biases: the normalisation, and after the last layer the loss, take any constant out again.
+            after = self.hidden or dim
+            layers += [nn.Linear(before, after, bias=False), BatchNorm(after), nn.ReLU()]
+            before = after
+        return nn.Sequential(*layers, *[nn.Linear(before, self.width(dim), bias=False)] * bool(self.layers))

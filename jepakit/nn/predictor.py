@@ -37,9 +37,12 @@ class Predictor:
         check_stack(self.width, self.depth, self.mlp_ratio)
         check_heads(self.width, self.heads)
 
-    def build(self, dim: int, grid: Grid) -> "TransformerPredictor":
-        """The predictor between tokens of `dim` features; raises ValueError where positions do not fit the width."""
-        return TransformerPredictor(self, dim, grid)
+    def build(self, dim: int, grid: Grid, out: int | None = None) -> "TransformerPredictor":
+        """The predictor from tokens of `dim` features to such of `out` (None: `dim`).
+
+        Raises ValueError where positions do not fit the width.
+        """
+        return TransformerPredictor(self, dim, grid, out or dim)
 
 
 class TransformerPredictor(nn.Module):
@@ -47,7 +50,7 @@ class TransformerPredictor(nn.Module):
 
     checkpoint_activations: bool = False
 
-    def __init__(self, cfg: Predictor, dim: int, grid: Grid) -> None:
+    def __init__(self, cfg: Predictor, dim: int, grid: Grid, out: int) -> None:
         super().__init__()
         shares(len(grid), cfg.width, cfg.positions)
         self.grid, self.width, self.positions, self.shared_context = grid, cfg.width, cfg.positions, cfg.shared_context
@@ -55,13 +58,13 @@ class TransformerPredictor(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, 1, cfg.width))
         self.blocks = stack(cfg.width, cfg.depth, cfg.heads, cfg.mlp_ratio)
         self.norm = nn.LayerNorm(cfg.width, eps=1e-6)
-        self.proj = nn.Linear(cfg.width, dim)
+        self.proj = nn.Linear(cfg.width, out)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         initialize(self, cfg.init)
 
     def forward(
         self, context: Float[Tensor, "b k d"], masks: Masks, grid: Grid | None = None
-    ) -> Float[Tensor, "b m kt d"]:
+    ) -> Float[Tensor, "b m kt _"]:
         """Predictions at `masks.targets` from tokens at `masks.context`, on `grid` (the signal's own where None)."""
         position = sincos(grid or self.grid, self.width, self.positions, context.device).to(self.norm.weight.dtype)
         known = self.embed(context) + position[masks.context]

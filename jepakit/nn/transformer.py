@@ -253,3 +253,9 @@ def vit(size: str, **changes: Any) -> ViT:
     if size not in SIZES:
         raise ValueError(no_such("ViT size", size, SIZES))
     return replace(SIZES[size], **cast(Any, changes))
+
+
+def tiny(signal: Signal) -> ViT:
+    """The smallest encoder that tells the contract something: 16 tokens or fewer of any signal."""
+    side = (16, 4, 2)[len(signal.size) - 1]
+    return ViT(patch=tuple(max(1, n // side) for n in signal.size), width=48, depth=2, heads=2)

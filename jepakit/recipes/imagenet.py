@@ -1,10 +1,15 @@
-"""I-JEPA on ImageNet-1K with the published values. Source: arXiv:2301.08243 and its released configurations."""
+"""I-JEPA and C-JEPA on ImageNet-1K with the published values.
+
+Sources: arXiv:2301.08243 and its released configurations; arXiv:2410.19560.
+"""
+
+from dataclasses import fields, replace
 
 from ..config import Length, Run
 from ..data import images
 from ..data.augment import Augment
 from ..masks import MultiBlock
-from ..methods import ijepa
+from ..methods import cjepa, ijepa
 from ..nn import EncoderConfig, vit
 from ..nn.predictor import Predictor
 from ..optim import Optim
@@ -28,6 +33,18 @@ def imagenet_ijepa_vitb16() -> Run:
     Nothing has been trained with this recipe here.
     """
     return _published(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
+
+
+def imagenet_cjepa_vitb16() -> Run:
+    """`jepa train imagenet-cjepa-vitb16 --data IMAGENET/train`: 600 epochs; published linear accuracy 73.7 %.
+
+    The same as `imagenet-ijepa-vitb16`, for which the paper says 72.9 %, and the terms of its algorithm 1 with a weight
+    of .001. The paper is silent on the projector, for which ours is a guess, and raises the weight decay in a straight
+    line, ours on a cosine. Nothing has been trained with this recipe here.
+    """
+    run = _published(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
+    settings = {f.name: getattr(run.method, f.name) for f in fields(ijepa.Config)}
+    return replace(run, method=cjepa.Config(**settings, pairs="blocks", b_vic=0.001, sim=25.0, std=25.0, cov=1.0))
 
 
 def _published(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup: int) -> Run:

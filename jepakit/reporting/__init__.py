@@ -1,9 +1,10 @@
 """One self-contained HTML page from run folders: what was trained, whether it worked, what the encoder sees."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["write"]
+__all__ = ["compared", "write", "write_study"]
 
 MAP_IMAGES = 1000
 
@@ -39,3 +40,19 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.
     write_text(target, html.encode("utf-8", "replace").decode())
     return target
+
+
+def compared(runs: Sequence[Path]) -> dict[str, Any]:
+    """The numbers of several runs and the settings that differ, one column per run; see `facts.comparison`."""
+    from .facts import comparison
+    from .records import read, unique_names
+
+    records = [read(Path(run)) for run in runs]
+    return comparison(records, unique_names(records))
+
+
+def write_study(found: Mapping[str, Any], groups: Mapping[str, str], out: Path) -> Path:
+    """Write the page and the figures of a study into `out`; see `study.write_study`."""
+    from . import study
+
+    return study.write_study(found, groups, out)

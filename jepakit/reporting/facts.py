@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ..collapse import Verdict
+from ..collapse import Verdict, judged
 from ..collapse import verdict as judge
+from ..config import flatten
 from .charts import short
 from .records import Record, dig
 
@@ -27,10 +28,11 @@ def facts(record: Record) -> dict[str, str]:
     return {
         "Method": str(dig(record.settings, ("method", "name")) or UNKNOWN),
         "Data": str(dig(record.settings, ("data", "path")) or dig(record.settings, ("data", "name")) or UNKNOWN),
-        "Steps": f"{record.steps:,}",
+        "Steps": f"{record.steps:,}" + (" (stopped)" if record.summary.get("stopped") else ""),
         "Time": duration(number(record.summary.get("seconds")) or record.last("time")),
         **{label: UNKNOWN if value is None else short(value) for label, value in last.items()},
         "Samples / s": pace(record),
+        "Rollbacks": str(len(record.summary.get("rollbacks") or ())),
     }
 
 
@@ -45,7 +47,7 @@ def verdict(record: Record) -> Verdict:
     if record.summary.get("verdict"):
         return Verdict(*(str(record.summary.get(key) or "") for key in ("verdict", "reason", "advice")))  # type: ignore[arg-type]
     measured = [m for row in record.rows if "rank_target" in (m := row.get("metrics") or {})]
-    return judge([{k: float(v) for k, v in m.items() if isinstance(v, (int, float))} for m in measured])
+    return judge([judged(row) for row in measured], record.settings or None)
 
 
 def duration(seconds: float | None) -> str:
@@ -77,17 +79,6 @@ def _scores(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
 def probe_name(entry: Mapping[str, Any]) -> str:
     """What was measured how, such as "knn accuracy"."""
     return " ".join(str(entry[k]) for k in ("kind", "metric") if entry.get(k)) or "probe"
-
-
-def flatten(tree: Any, path: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys."""
-    if isinstance(tree, dict):
-        items: Any = tree.items()
-    elif isinstance(tree, list) and any(isinstance(v, dict) for v in tree):
-        items = enumerate(tree)
-    else:
-        return {path: tree}
-    return {k: v for key, inner in items for k, v in flatten(inner, f"{path}.{key}".lstrip(".")).items()}
 
 
 def number(value: Any) -> float | None:

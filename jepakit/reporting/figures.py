@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from ..collapse import FULL
 from . import charts
 from .charts import Line, chart, short
+from .curves import CURVES, Curve
 from .records import Array, Record, dig
 
 SPECTRA = 6
@@ -22,78 +22,6 @@ class Figure:
     body: Markup
     caption: str
     wide: bool = False
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One chart over steps: which columns of metrics.jsonl it draws, and how to read it."""
-
-    title: str
-    columns: tuple[tuple[str, tuple[str, ...]], ...]
-    caption: str
-    log: bool = False
-    marks: tuple[tuple[float, str], ...] = ()
-
-
-CURVES = (
-    Curve(
-        "Loss",
-        (("", ("loss",)),),
-        "What the optimiser minimises. On its own it proves little: a JEPA's loss also falls when the targets shrink.",
-    ),
-    Curve(
-        "Normalised loss",
-        (("", ("metrics", "normalized_loss")),),
-        "The prediction loss divided by that of the best constant prediction: 1 means the predictor knows nothing "
-        "about "
-        "this image. It does not fall when targets merely shrink, but near 0 with a tiny std ratio it is collapse.",
-        marks=((1.0, "best constant prediction"),),
-    ),
-    Curve(
-        "Std ratio",
-        (("target", ("metrics", "std_ratio_target")), ("context", ("metrics", "std_ratio_context"))),
-        "Spread of the features per dimension, relative to step 0. Below 1 % every image gets the same vector: full "
-        "collapse. It cannot see features that keep their spread along a few directions only; the rank does.",
-        log=True,
-        marks=((FULL, "full collapse"),),
-    ),
-    Curve(
-        "Effective rank",
-        (("target", ("metrics", "rank_target")), ("context", ("metrics", "rank_context"))),
-        "How many directions the centred features use. A steady fall is dimensional collapse. Comparable only "
-        "between "
-        "runs with the same width and the same number of panel samples; blind to scale, so read it with the std ratio.",
-    ),
-    Curve(
-        "Effective rank of patches",
-        (("target", ("metrics", "patch_rank_target")), ("context", ("metrics", "patch_rank_context"))),
-        "The same over single patches instead of whole images: it may hold up while the images' own rank falls, when "
-        "patches differ by their position only.",
-    ),
-    Curve(
-        "Position share",
-        (("target", ("metrics", "position_share_target")), ("context", ("metrics", "position_share_context"))),
-        "How much of the patches' variance their place in the image explains. Near 1 the representation says where a "
-        "patch is and nothing about what it shows.",
-        marks=((1.0, "position only"),),
-    ),
-    Curve(
-        "Learning rate",
-        (("", ("lr",)),),
-        "The schedule as it was applied: a peak after warm-up, then the decay to its final value.",
-    ),
-    Curve(
-        "Gradient norm",
-        (("", ("metrics", "grad_norm")),),
-        "Before clipping. Growing spikes ask for a lower learning rate or for clipping; near 0 nothing is learnt.",
-        log=True,
-    ),
-    Curve(
-        "Throughput",
-        (("", ("metrics", "throughput")),),
-        "Samples per second, loading included. Dips are checkpoints, probes or a loader that cannot keep up.",
-    ),
-)
 
 
 def curves(records: Sequence[Record], names: Sequence[str]) -> list[Figure]:

@@ -9,8 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..config import flatten
 from . import figures, probes
-from .facts import UNKNOWN, comparison, facts, flatten, verdict
+from .facts import UNKNOWN, comparison, facts, verdict
 from .figures import Figure
 from .records import Record, unique_names
 
@@ -65,7 +66,7 @@ def render(records: Sequence[Record], galleries: Sequence[Gallery], version: str
         _environment(records, names),
         _skipped(records, names),
     ]
-    return _template(
+    return template(
         "template.html.j2",
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         heads=[_head(record, name) for record, name in zip(records, names, strict=True)],
@@ -75,7 +76,8 @@ def render(records: Sequence[Record], galleries: Sequence[Gallery], version: str
     )
 
 
-def _template(name: str, **values: Any) -> str:
+def template(name: str, **values: Any) -> str:
+    """A template of this folder, filled in; what it is given is escaped."""
     loader = FileSystemLoader(Path(__file__).parent)
     engine = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -111,7 +113,7 @@ def _probes(records: Sequence[Record], names: Sequence[str]) -> Section:
         "Does the encoder know more than it did before training, and more than the pixels themselves? A score counts "
         "only beside both."
     )
-    table = Markup(_template("probes.html.j2", probes=rows, several=len(records) > 1))
+    table = Markup(template("probes.html.j2", probes=rows, several=len(records) > 1))
     return Section("probes", "Probes", intro, body=table)
 
 
@@ -163,7 +165,7 @@ def _environment(records: Sequence[Record], names: Sequence[str]) -> Section:
     if not keys:
         return Section("environment", "Environment", notes=("No environment.json was found.",))
     rows = [(key, [UNKNOWN if f.get(key) is None else f[key] for f in flat]) for key in keys]
-    table = Markup(_template("environment.html.j2", rows=rows, names=names))
+    table = Markup(template("environment.html.j2", rows=rows, names=names))
     return Section("environment", "Environment", "Where it was trained.", body=table)
 
 

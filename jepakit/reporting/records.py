@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-Row = dict[str, Any]
+from ..rows import Row, read_rows
+
 Array = NDArray[Any]
 
 
@@ -69,7 +70,7 @@ def read(run: Path) -> Record:
         name=run.resolve().name,
         config=config,
         settings=_settings(config, notes),
-        rows=_rows(run / "metrics.jsonl", notes),
+        rows=_rows(run, notes),
         summary=_json(run / "summary.json", notes),
         environment=_json(run / "environment.json", notes),
         evals=tuple(e for p in sorted((run / "evals").glob("*.json")) if (e := _json(p, notes))),
@@ -103,20 +104,12 @@ def _json(path: Path, notes: list[str]) -> Row:
     return {}
 
 
-def _rows(path: Path, notes: list[str]) -> tuple[Row, ...]:
+def _rows(run: Path, notes: list[str]) -> tuple[Row, ...]:
     """The logged rows; a line cut short by a kill is left out and counted."""
-    rows: list[Row] = []
-    lines = [line for line in _text(path).splitlines() if line.strip()]
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    if bad := len(lines) - len(rows):
+    lines = list(read_rows(run))
+    if bad := lines.count(None):
         notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
-    return tuple(rows)
+    return tuple(row for row in lines if row is not None)
 
 
 def unique_names(records: Sequence[Record]) -> list[str]:

@@ -169,7 +169,7 @@ def is_finite_in_bf16(case: Case) -> None:
 
 def accumulates(case: Case) -> None:
     """One batch of B equals two halves accumulated, gradients included, to 1e-9 in float64."""
-    if getattr(case.method, "batch_statistics", False):
+    if case.method.batch_statistics:
         return
     whole, halves = case.build().double(), case.build().double()
     batch, half = case.batch.to("cpu", torch.float64), BATCH // 2

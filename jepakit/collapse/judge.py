@@ -1,0 +1,172 @@
+"""The verdict on a run from its panel rows: a state, the numbers that say so, and the option to change.
+
+The thresholds are proposals, to be calibrated on forced collapses. No threshold reads a label, so a verdict can be
+wrong; a probe is the judge.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Final, Literal
+
+State = Literal["healthy", "drifting", "dimensional", "full", "exploding", "idle", "unknown"]
+Row = Mapping[str, float]
+
+FULL: Final = 0.01  # std below this share of its value at step 0
+EXPLODING: Final = 100.0  # std above this multiple of its value at step 0
+DIMENSIONAL: Final = 0.05  # rank below this share of min(N, D) …
+FALLING: Final = 0.8  # … and below this share of its best value so far
+DRIFTING: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves
+IDLE: Final = 0.98  # prediction loss above this share of what the best constant has
+STILL: Final = 0.002  # spread and rank this close to step 0 for PATIENCE rows
+PATIENCE: Final = 3
+
+LESS_LR: Final = "lower --optim.lr"
+# Each state's remedies, the likeliest first; those whose option the method lacks are passed over.
+REMEDIES: Final[Mapping[State, tuple[str, ...]]] = {
+    "exploding": (LESS_LR, "set --optim.clip 1"),
+    "full": ("raise --method.ema towards 1", "raise --method.std", "raise --method.weight", LESS_LR),
+    "dimensional": (
+        "raise --method.ema towards 1",
+        "raise --method.cov",
+        "raise --method.weight",
+        "lower --optim.final_weight_decay",
+        "make --method.masks harder",
+    ),
+    "drifting": (LESS_LR, "lower --optim.final_weight_decay", "raise --method.ema"),
+    "idle": ("raise --optim.lr", "raise --length.steps", "lower --method.ema"),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state of a run, the numbers that say so, and what to change (empty where nothing is to be)."""
+
+    name: State
+    reason: str
+    advice: str = ""
+
+
+def verdict(history: Sequence[Row], settings: Mapping[str, Any] | None = None) -> Verdict:
+    """The state of a run from its panel rows, oldest first, each with `normalized_loss` where it is known.
+
+    `history[0]` is the row of step 0. "unknown" until there are two rows, and as long as fewer than PATIENCE hold a
+    loss, of which the last is no better than a constant's. The gravest state that holds is named: exploding, full,
+    dimensional, drifting, idle, else healthy. `settings` is the nested config of the run: no advice names an option
+    that it lacks.
+    """
+    if len(history) < 2:
+        return Verdict("unknown", f"{len(history)} of the 2 panel rows that a verdict needs")
+    checks = (_exploding, _constant, _full, _dimensional, _drifting, _idle, _still)
+    found = (check(history, side) for check in checks for side in ("target", "context"))
+    verdict = next((v for v in found if v is not None), _healthy(history[-1]))
+    return verdict if verdict.advice else Verdict(verdict.name, verdict.reason, advise(verdict.name, settings))
+
+
+def advise(state: State, settings: Mapping[str, Any] | None = None) -> str:
+    """The two likeliest remedies of a state among those whose options `settings` hold (None: all); "" for none."""
+    fitting = [text for text in REMEDIES.get(state, ()) if all(_has(settings, key) for key in _options(text))]
+    return ", or ".join(fitting[:2])
+
+
+def is_constant(first: Row) -> bool:
+    """Whether some encoder gave all samples the same vector at step 0 already, which no training setting causes."""
+    return any(first.get(f"std_ratio_{side}", 1.0) <= 0 for side in ("target", "context"))
+
+
+def judged(row: Mapping[str, Any]) -> dict[str, float]:
+    """The entries of a panel row that a verdict reads, and whatever number is not finite."""
+    read = ("std_ratio_", "rank_share_", "rank_target", "rank_context", "normalized_loss")
+    numbers = {key: float(value) for key, value in row.items() if isinstance(value, (int, float))}
+    return {key: value for key, value in numbers.items() if key.startswith(read) or not isfinite(value)}
+
+
+def _options(text: str) -> list[str]:
+    return re.findall(r"--([\w.]+\w)", text)
+
+
+def _has(settings: Mapping[str, Any] | None, key: str) -> bool:
+    node: Any = settings
+    for part in key.split("."):
+        if node is None:
+            return True
+        if not isinstance(node, Mapping) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _exploding(history: Sequence[Row], side: str) -> Verdict | None:
+    last = history[-1]
+    wild = next((k for k, v in last.items() if not isfinite(v)), "")
+    if wild:
+        return Verdict("exploding", f"{wild} is {last[wild]}")
+    ratio = last.get(f"std_ratio_{side}", 1.0)
+    if ratio > EXPLODING:
+        return Verdict("exploding", f"{side} std is {ratio:.3g} times its value at step 0")
+    return None
+
+
+def _constant(history: Sequence[Row], side: str) -> Verdict | None:
+    if history[0].get(f"std_ratio_{side}", 1.0) > 0:
+        return None
+    advice = "look at the data with `jepa check-data`: to the untrained encoder all samples are the same"
+    return Verdict("full", f"{side} std is 0 at step 0 already, before any training", advice)
+
+
+def _full(history: Sequence[Row], side: str) -> Verdict | None:
+    ratio = history[-1].get(f"std_ratio_{side}", 1.0)
+    return Verdict("full", f"{side} std is {ratio:.2%} of its value at step 0") if ratio < FULL else None
+
+
+def _dimensional(history: Sequence[Row], side: str) -> Verdict | None:
+    share = history[-1].get(f"rank_share_{side}", 1.0)
+    best = max(_values(history, f"rank_share_{side}"), default=share)
+    if share >= DIMENSIONAL or share >= FALLING * best:
+        return None
+    return Verdict("dimensional", f"{side} rank is {share:.1%} of what is possible, down from {best:.1%}")
+
+
+def _drifting(history: Sequence[Row], side: str) -> Verdict | None:
+    ranks, losses = _values(history, f"rank_{side}"), _values(history, "normalized_loss")
+    if len(ranks) <= PATIENCE or len(losses) <= PATIENCE:
+        return None
+    best, improves = max(ranks), losses[-1] < losses[-1 - PATIENCE]
+    if not improves or any(rank >= DRIFTING * best for rank in ranks[-PATIENCE:]):
+        return None
+    return Verdict("drifting", f"{side} rank fell from {best:.3g} to {ranks[-1]:.3g} while the loss improves")
+
+
+def _idle(history: Sequence[Row], side: str) -> Verdict | None:
+    losses = _values(history, "normalized_loss")[-PATIENCE:]
+    if not losses or losses[-1] < IDLE:
+        return None
+    if len(losses) < PATIENCE:
+        reason = f"the prediction loss is {losses[-1]:.1%} of what a constant has"
+        return Verdict("unknown", f"{reason}, measured {len(losses)} times of the {PATIENCE} that tell")
+    if min(losses) < IDLE:
+        return None
+    return Verdict("idle", f"the prediction loss is {min(losses):.1%} of what a constant has")
+
+
+def _still(history: Sequence[Row], side: str) -> Verdict | None:
+    """Flat from the start: on fixed samples an encoder that learns changes its numbers, however little."""
+    trained = "context" if "std_ratio_context" in history[0] else "target"
+    if side != trained or len(history) <= PATIENCE:
+        return None
+    keys = (f"std_ratio_{side}", f"rank_{side}")
+    pairs = [(row.get(key), history[0].get(key)) for row in history[-PATIENCE:] for key in keys]
+    moved = [abs(now / then - 1) for now, then in pairs if now is not None and then]
+    if not moved or max(moved) >= STILL:
+        return None
+    return Verdict("idle", f"spread and rank of the {side} encoder are within {max(moved):.2%} of step 0")
+
+
+def _healthy(row: Row) -> Verdict:
+    keys = ("normalized_loss", "std_ratio_target", "rank_share_target")
+    return Verdict("healthy", ", ".join(f"{key} {row[key]:.3g}" for key in keys if key in row))
+
+
+def _values(history: Sequence[Row], key: str) -> list[float]:
+    return [row[key] for row in history if key in row]

@@ -1,0 +1,94 @@
+"""A part of the data as a kind reads it, whatever that is, and what must hold of its labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from .heldout import held_out
+
+
+@runtime_checkable
+class Part(Protocol):
+    """Samples in a fixed order, by id, with labels (-1: none)."""
+
+    @property
+    def y(self) -> Int64[np.ndarray, " n"]:
+        """The label of each sample, -1 where there is none."""
+        ...
+
+    @property
+    def id(self) -> Int64[np.ndarray, " n"]:
+        """What each sample is called in its data set."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def where(self, rows: Bool[np.ndarray, " n"]) -> Any:
+        """The samples where `rows` is true."""
+        ...
+
+    def same(self, other: Any) -> bool:
+        """Whether both hold the same samples."""
+        ...
+
+    def check(self) -> None:
+        """Raises ValueError where a feature is not finite."""
+        ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+def held_rows(part: Part, name: Callable[[int], object] = int, salt: str = "test") -> Bool[np.ndarray, " n"]:
+    """The fifth of a part that is held out: of each class, by the hash of `name(id)`; of films, whole ones."""
+    films = getattr(part, "sequence", None)
+    if films is None:
+        return held_out([str(name(int(i))) for i in part.id], part.y, salt=salt)
+    kinds, first = np.unique(films, return_index=True)
+    chosen = held_out([str(name(int(i))) for i in part.id[first]], np.zeros(len(kinds), np.int64), salt=salt)
+    held: np.ndarray = np.isin(films, kinds[chosen])
+    return held
+
+
+def need_held(part: Part, held: Bool[np.ndarray, " n"]) -> None:
+    """Raises ValueError, with what to give, where nothing of a part is held out."""
+    known = part.y >= 0
+    if held.any() and (held[known].any() or not known.any()):
+        return
+    if getattr(part, "sequence", None) is not None:
+        raise ValueError("there is one film only, so none can be held out; give --test, or a folder of several films")
+    raise ValueError("no class has two labelled samples, so nothing can be held out; give --test")
+
+
+def labelled(part: P) -> P:
+    """The samples that have a label. Raises ValueError where there is none, or where a feature is not finite."""
+    kept: P = part.where(part.y >= 0)
+    if not len(kept):
+        raise ValueError(
+            "the data carry no labels, so nothing can be scored; give a folder with one sub-folder per class, "
+            "or a manifest with a label column"
+        )
+    kept.check()
+    return kept
+
+
+def need_labels(classes: tuple[str, ...]) -> None:
+    """Raises ValueError, with what to give, where there are fewer than two classes."""
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no labels"
+        raise ValueError(
+            f"the data carry {found}, so nothing can be scored; give a folder with one sub-folder per class, "
+            "or a manifest with a label column"
+        )
+
+
+def need_classes(train: Int64[np.ndarray, " n"], test: Int64[np.ndarray, " m"], classes: Sequence[str]) -> None:
+    """Raises ValueError where `test` holds a class of which `train` has no sample."""
+    if missing := sorted(set(test[test >= 0].tolist()) - set(train.tolist())):
+        shown = ", ".join(repr(classes[i]) for i in missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise ValueError(
+            f"the training data hold no sample of {len(missing)} of the classes of the test data ({shown}), so nothing "
+            "can be learnt of them; give --data with samples of every class, or --test without those"
+        )

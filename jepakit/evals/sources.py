@@ -1,0 +1,242 @@
+"""From a run and its data to what a kind reads: pooled features, tokens, or the encoders themselves."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+
+from .. import data, methods
+from ..checkpoint import Loaded
+from ..data import loader
+from ..data.held import hold
+from ..data.truth import at_size, film, mask
+from ..methods.base import Method, Weights
+from ..nn.patch import grid_of, patches
+from ..types import Grid, Size
+from . import cache
+from .baselines import random_init, raw
+from .features import Encode, Features, extract_all
+from .kinds import Reads
+from .live import Live, Reading, encoding, pixels
+from .part import Part, need_classes, need_labels
+from .tokens import UNKNOWN, Tokens, check_room, extract_tokens, shapes
+
+BATCH = 128
+Parts = Mapping[str, Part]
+
+
+class Sets(NamedTuple):
+    """The data to fit on and, where it is another set, to score on; `label` says what was read."""
+
+    train: data.Dataset
+    test: data.Dataset | None
+    label: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: a run at one step, on these data. `kept` is the run folder, None where nothing is to be kept."""
+
+    loaded: Loaded
+    sets: Sets
+    device: str
+    weights: Weights
+    kept: Path | None = None
+
+    @property
+    def method(self) -> Method:
+        """The trained method."""
+        return self.loaded.method
+
+
+def judged(loaded: Loaded, device: str, weights: Weights) -> dict[str, Encode]:
+    """The trained encoder and its two baselines, on `device`."""
+    method = loaded.method.to(device)
+    return {
+        "value": partial(method.encode, weights=weights),
+        "random_init": random_init(loaded.run.method, method.signal, loaded.run.seed, device),
+        "raw": lambda x: raw(method.normalize(x)),  # as the encoder sees it: a stronger bar than plain pixels
+    }
+
+
+@contextmanager
+def opened(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts, Parts | None]]:
+    """What a kind reads, for the data to fit on and, where it is another set, to score on; temporary files go after."""
+    if reads == "pooled":
+        yield _both(subject, partial(pooled_features, subject, cfg.pool))
+    elif reads == "encoder":
+        yield _both(subject, partial(live, subject))
+    else:
+        with tempfile.TemporaryDirectory(prefix="jepakit-") as folder:
+            if reads == "masks":
+                yield masked(subject, cfg, Path(folder))
+            else:
+                yield _both(subject, partial(tokens, subject, cfg.disk_gib, Path(folder)))
+
+
+def _both(subject: Subject, read: Any) -> tuple[Parts, Parts | None]:
+    index = check_labels(subject.sets)
+    train = read(subject.sets.train)
+    return train, None if subject.sets.test is None else aligned(read(subject.sets.test), index)
+
+
+def check_labels(sets: Sets) -> Int64[np.ndarray, " k"]:
+    """The label in the training data of each class of the test data, and -1 at the end.
+
+    Raises ValueError where there are no labels, or where the training data lack a class that the test data hold.
+    """
+    need_labels(sets.train.classes)
+    for dataset in (sets.train, sets.test):
+        if dataset is not None and (labels(dataset) < 0).all():
+            need_labels(())
+    if sets.test is None:
+        return np.array([-1])
+    known = {name: i for i, name in enumerate(sets.train.classes)}
+    if unknown := [name for name in sets.test.classes if name not in known]:
+        raise ValueError(
+            f"the test data hold the class {unknown[0]!r}, which the training data lack; they hold {', '.join(known)}"
+        )
+    index = np.array([known[name] for name in sets.test.classes] + [-1])
+    need_classes(labels(sets.train), index[labels(sets.test)], sets.train.classes)
+    return index
+
+
+def labels(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
+    """The label of every item."""
+    return np.array([dataset.label(i) for i in range(len(dataset))], dtype=np.int64)
+
+
+def aligned(test: Parts, index: Int64[np.ndarray, " k"]) -> dict[str, Part]:
+    """Test samples with their labels counted in the classes of the training data; label -1 takes the last entry."""
+    return {key: replace(part, y=index[part.y]) for key, part in test.items()}  # type: ignore[type-var]
+
+
+def stream(subject: Subject, dataset: data.Dataset) -> Iterable[Any]:
+    """All samples of a data set, in order."""
+    return loader.stream(dataset, subject.method.signal, batch=BATCH, workers=subject.loaded.run.loop.workers or 0)
+
+
+def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:
+    """Features of a whole data set by every encoder; what was kept of an earlier probe is not computed again."""
+    encoders = judged(subject.loaded, subject.device, subject.weights)
+    if subject.kept is None:
+        return _extracted(subject, dataset, encoders, pool)
+    path = cache.place(
+        subject.kept, subject.loaded, dataset.fingerprint(), pool, subject.weights, subject.device.partition(":")[0]
+    )
+    if path.is_file():
+        just_raw = _extracted(subject, dataset, {"raw": encoders["raw"]}, pool)
+        if found := cache.find(path, just_raw["raw"]):
+            return {name: {**found, **just_raw}[name] for name in encoders}
+    features = _extracted(subject, dataset, encoders, pool)
+    cache.keep(path, features)
+    return features
+
+
+def _extracted(
+    subject: Subject, dataset: data.Dataset, encoders: Mapping[str, Encode], pool: Any
+) -> dict[str, Features]:
+    return extract_all(encoders, stream(subject, dataset), pool, subject.device, len(dataset))
+
+
+def live(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
+    """The samples themselves, with the trained encoder, an untrained one and the raw input."""
+    run, method, device = subject.loaded.run, subject.method, subject.device
+    fresh = methods.build(run.method, method.signal, run.seed)
+    builds: dict[str, Callable[[], nn.Module]] = {
+        "value": partial(encoding, method, subject.weights, device),
+        "random_init": partial(encoding, fresh, subject.weights, device),
+        "raw": partial(pixels, method, device),
+    }
+    reading = Reading(run.data.size, replace(run.data.augment, views=()), run.data.corrupt)
+    items, held = np.arange(len(dataset)), hold(dataset)
+    facts = (labels(dataset), items, method.signal, reading, run.loop.workers or 0, device)
+    return {name: Live(held, build, *facts) for name, build in builds.items()}
+
+
+def tokens(subject: Subject, limit: float, folder: Path, dataset: data.Dataset) -> dict[str, Tokens]:
+    """The tokens of a whole data set by every encoder, in files of `folder`; raw: pixels cut into the same patches.
+
+    Raises ValueError where they take more than `limit` GiB.
+    """
+    encoders = patched(subject)
+    signal, n = subject.method.signal, len(dataset)
+    sizes = shapes(encoders, torch.zeros(1, signal.channels, *signal.size, device=subject.device))
+    total = n + (len(subject.sets.test) if subject.sets.test is not None else 0) * (dataset is subject.sets.train)
+    check_room(sizes, total, limit, folder)
+    inner = Path(tempfile.mkdtemp(dir=folder))
+    found = extract_tokens(encoders, stream(subject, dataset), inner, n, sizes, subject.device)
+    grid = grid_of_tokens(subject, sizes["value"][0]) or ()
+    return {name: replace(part, grid=grid) for name, part in found.items()}
+
+
+def masked(subject: Subject, cfg: Any, folder: Path) -> tuple[Parts, Parts | None]:
+    """Tokens with the class of every pixel. Raises ValueError, before anything is encoded, where a mask is wrong."""
+    sets, size = subject.sets, subject.method.signal.size
+    given = [dataset for dataset in (sets.train, sets.test) if dataset is not None]
+    truths = [read_truth(dataset, size, folder / f"masks-{i}.npy") for i, dataset in enumerate(given)]
+    seen = [{int(c) for picture in truth for c in np.unique(picture)} - {UNKNOWN} for truth in truths]
+    if missing := sorted(seen[-1] - seen[0]):
+        raise ValueError(
+            f"the test masks hold the class {missing[0]}, which the training masks lack; they hold "
+            f"{', '.join(map(str, sorted(seen[0])))}: give --data with every class, or set it to {UNKNOWN} (unknown)"
+        )
+    found = []
+    for dataset, truth in zip(given, truths, strict=True):
+        frames = films(dataset) if cfg.films else None
+        parts = tokens(subject, cfg.disk_gib, folder, dataset)
+        found.append(
+            {k: replace(p, masks=truth, sequence=None if frames is None else frames[p.id]) for k, p in parts.items()}
+        )
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def read_truth(dataset: data.Dataset, size: Size, file: Path) -> UInt8[np.ndarray, "n h w"]:
+    """The masks of a data set, cut and resized as its images are, in a file. Raises ValueError where one is wrong."""
+    if len(size) != 2:
+        raise ValueError(f"masks are of pictures, but the samples have size {size}; use another kind of probe")
+    truth = np.lib.format.open_memmap(file, "w+", np.uint8, (len(dataset), *size))
+    for i in range(len(dataset)):
+        truth[i] = at_size(mask(dataset, i), size)
+    return truth
+
+
+def films(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
+    """Which film each item is a frame of."""
+    names = [film(dataset, i) for i in range(len(dataset))]
+    number = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names], dtype=np.int64)
+
+
+def patched(subject: Subject) -> dict[str, Encode]:
+    """As `judged`, but raw is the pixels of each patch where the encoder has patches."""
+    method, encoders = subject.method, judged(subject.loaded, subject.device, subject.weights)
+    patch = patch_of(method)
+    if patch is None:
+        return encoders
+
+    def cut(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b n d"]:
+        return patches(method.normalize(x), patch).flatten(2)
+
+    return {**encoders, "raw": cut}
+
+
+def patch_of(method: Method) -> tuple[int, ...] | None:
+    """What a token of the method's encoder sees at first, where it says so."""
+    found = getattr(getattr(method, "encoder", None), "patch", None)
+    return None if found is None else tuple(found)
+
+
+def grid_of_tokens(subject: Subject, n: int) -> Grid | None:
+    """How the encoder's `n` tokens lie in a sample; None where they do not lie in a grid of patches."""
+    patch = patch_of(subject.method)
+    grid = None if patch is None else grid_of(subject.method.signal.size, patch)
+    return grid if grid is not None and int(np.prod(grid)) == n else None

@@ -1,0 +1,150 @@
+"""Frozen tokens: all of them, of every sample, as float16 on the disk, so that memory stays that of a batch."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float16, Int64, UInt8
+from torch import Tensor
+
+from ..types import Batch, Grid
+from .features import Encode
+
+GIB = 2**30
+ROWS = 512
+"""Samples compared, or gone through for their moments, at a time."""
+UNKNOWN = 255
+"""What a mask holds where nothing is known."""
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Row i stands for sample `id[i]` with label `y[i]` (-1: none); its tokens, row-major over `grid`, are on the disk.
+
+    `store` is memory-mapped and holds all samples that were read, of which `rows` belong to this part; so are `masks`,
+    of class ids (255: unknown), which hold every item of the data set. Samples of one `sequence` are frames of one
+    film, in order. `device` is where tokens go.
+    """
+
+    store: Float16[np.ndarray, "m n d"]
+    rows: Int64[np.ndarray, " k"]
+    y: Int64[np.ndarray, " k"]
+    id: Int64[np.ndarray, " k"]
+    grid: Grid = ()
+    masks: UInt8[np.ndarray, "items h w"] | None = None
+    sequence: Int64[np.ndarray, " k"] | None = None
+    device: str = "cpu"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, rows: Bool[np.ndarray, " k"]) -> "Tokens":
+        """The samples where `rows` is true."""
+        sequence = None if self.sequence is None else self.sequence[rows]
+        return replace(self, rows=self.rows[rows], y=self.y[rows], id=self.id[rows], sequence=sequence)
+
+    def read(self, index: Int64[np.ndarray, " b"]) -> Float[Tensor, "b n d"]:
+        """The tokens of these rows, as float32."""
+        return torch.from_numpy(self.store[self.rows[index]]).to(self.device).float()
+
+    def truth(self, index: Int64[np.ndarray, " b"]) -> Int64[Tensor, "b h w"]:
+        """The masks of these rows."""
+        assert self.masks is not None
+        return torch.from_numpy(self.masks[self.id[index]]).to(self.device).long()
+
+    def classes(self) -> set[int]:
+        """The class ids in the masks of this part."""
+        parts = np.array_split(np.arange(len(self)), -(-len(self) // ROWS))
+        return {int(c) for i in parts for c in np.unique(self.truth(i).cpu().numpy())} - {UNKNOWN}
+
+    def same(self, other: "Tokens") -> bool:
+        """Whether both hold the same tokens."""
+        if len(self) != len(other) or self.store.shape[1:] != other.store.shape[1:]:
+            return False
+        parts = np.array_split(np.arange(len(self)), max(1, len(self) // ROWS))
+        return all(np.array_equal(self.store[self.rows[i]], other.store[other.rows[i]]) for i in parts)
+
+    def check(self) -> None:
+        """Nothing: tokens that are not finite are never written."""
+
+
+def shapes(encoders: Mapping[str, Encode], x: Float[Tensor, "1 c ..."]) -> dict[str, Shape]:
+    """Tokens and features of one sample, by each encoder."""
+    with torch.inference_mode():
+        found = {name: encode(x) for name, encode in encoders.items()}
+    return {name: (s.shape[1], s.shape[2]) for name, s in found.items()}
+
+
+def check_room(sizes: Mapping[str, Shape], n: int, limit: float, folder: Path) -> None:
+    """Raises ValueError where the tokens of `n` samples are more than `limit` GiB, or than `folder` has room for."""
+    need = sum(2 * n * tokens * dim for tokens, dim in sizes.values()) / GIB
+    free = shutil.disk_usage(folder).free / GIB
+    if need > limit:
+        raise ValueError(
+            f"the tokens of {n:,} samples take {need:.2g} GiB on the disk, more than the {limit:g} allowed; "
+            f"raise the kind's disk_gib to {int(need) + 1}, or give fewer samples"
+        )
+    if need > free:
+        raise ValueError(
+            f"the tokens of {n:,} samples take {need:.2g} GiB, but {folder} has {free:.2g} free; "
+            "set TMPDIR to a folder with more room, or give fewer samples"
+        )
+
+
+def extract_tokens(
+    encoders: Mapping[str, Encode],
+    batches: Iterable[Batch],
+    folder: Path,
+    n: int,
+    sizes: Mapping[str, Shape],
+    device: str = "cpu",
+) -> dict[str, Tokens]:
+    """Tokens by each of `encoders`, from a single pass over at most `n` samples, in files of `folder`.
+
+    Raises ValueError where `batches` is empty, or where a token is not finite as float16.
+    """
+    stores = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, (n, *sizes[name]))
+        for name in encoders
+    }
+    y, ids = np.full(n, -1, np.int64), np.empty(n, np.int64)
+    used = 0
+    with torch.inference_mode():
+        for batch in batches:
+            rows = slice(used, used + len(batch))
+            used = rows.stop
+            ids[rows] = batch.id.numpy()
+            if batch.label is not None:
+                y[rows] = batch.label.numpy()
+            x = batch.x.to(device)
+            for name, encode in encoders.items():
+                stores[name][rows] = _half(encode(x))
+    if not used:
+        raise ValueError("there is nothing to evaluate: the data hold no readable sample")
+    every = np.arange(used)
+    return {name: Tokens(store, every, y[:used], ids[:used], device=device) for name, store in stores.items()}
+
+
+def _half(tokens: Float[Tensor, "b n d"]) -> Float16[np.ndarray, "b n d"]:
+    half: np.ndarray = tokens.half().cpu().numpy()
+    if not np.isfinite(half).all():
+        bad = int((~np.isfinite(half)).any((1, 2)).sum())
+        raise ValueError(
+            f"the tokens of {bad} of {len(half)} samples are not finite, or beyond float16; probe an earlier checkpoint"
+        )
+    return half
+
+
+def moments(part: Tokens) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """Mean and standard deviation per feature over all tokens, with 1 for the deviation of a constant one."""
+    groups = np.array_split(np.arange(len(part)), -(-len(part) // ROWS))
+    count = len(part) * part.store.shape[1]
+    mean = torch.stack([part.read(i).double().sum((0, 1)) for i in groups]).sum(0) / count
+    centred = [(part.read(i).double() - mean).square().sum((0, 1)) for i in groups]
+    std = (torch.stack(centred).sum(0) / count).sqrt()
+    return mean.float(), torch.where(std > 1e-6 * mean.abs(), std, 1.0).float()

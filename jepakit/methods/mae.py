@@ -1,0 +1,106 @@
+"""MAE: predict the pixels of hidden patches from the visible ones; the generative baseline.
+
+    s = f(x at the visible patches)        pred = decoder(s, positions of the hidden patches)
+    L = mean |pred − patch|² over the hidden patches, each patch brought to zero mean and unit variance over its pixels
+
+An I-JEPA whose target is the input itself: nothing can collapse, and every detail costs. The encoder is the same trunk.
+
+Source: He et al. 2022, arXiv:2111.06377. Deliberate differences: the variance of a patch divides by its number of
+pixels, with eps 1e-5; no class token; the decoder, the predictor's network with pixels as output, computes its last
+block for hidden patches only, which changes no value; its default size suits a ViT-Tiny (the paper's is 512 wide and 8
+deep). Masks that split the hidden patches into several target blocks decode each by itself.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses
+from ..masks import Masker, Random, draw
+from ..nn.encoder import EncoderConfig
+from ..nn.patch import patches
+from ..nn.predictor import Predictor
+from ..nn.transformer import ViT, tiny
+from ..types import Batch, Masks, Rng, Signal, Terms, take
+from .base import Method, Weights
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; `normalize` divides each target patch by its own std, after taking its mean out."""
+
+    encoder: EncoderConfig = field(default_factory=lambda: ViT(init="xavier"))
+    decoder: Predictor = field(default_factory=lambda: Predictor(width=192, depth=4, heads=3, init="xavier"))
+    masks: tuple[Masker, ...] = (Random(ratio=0.75),)
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.masks:
+            raise ValueError("masks is empty, so nothing would be predicted; give one, e.g. {name: random}")
+
+    @classmethod
+    def tiny(cls, signal: Signal) -> "Config":
+        """The smallest settings that are still MAE: for the contract."""
+        return cls(
+            encoder=replace(tiny(signal), init="xavier"),
+            decoder=Predictor(width=48, depth=1, heads=2, init="xavier"),
+            masks=(Random(ratio=0.5),),
+        )
+
+
+class MAE(Method):
+    """An encoder of visible patches and a small decoder; see the module's equations."""
+
+    cfg: Config
+
+    def __init__(self, cfg: Config, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.encoder = cfg.encoder.build(signal)
+        for masker in cfg.masks:
+            masker.check(self.encoder.grid)
+        pixels = signal.channels * math.prod(self.encoder.patch)
+        self.decoder = cfg.decoder.build(self.encoder.dim, self.encoder.grid, out=pixels)
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        """The mean squared error over the hidden patches of every masker."""
+        drawn = draw(self.cfg.masks, self.encoder.grid, len(batch), rng, batch.x.device)
+        pred = [self.predict(batch.x, masks) for masks in drawn]
+        target = [self.pixels(batch.x, masks) for masks in drawn]
+        terms = [losses.prediction(p, self.compared(t), "l2") for p, t in zip(pred, target, strict=True)]
+        return Terms(
+            loss={"prediction": torch.stack(terms).mean()},
+            pred=torch.cat([p.detach().flatten(0, 2) for p in pred]),
+            target=torch.cat([t.flatten(0, 2) for t in target]),
+        )
+
+    def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
+        """Representations (B, Kc, D) of the visible patches; the hidden ones are never seen."""
+        s: Tensor = self.encoder(self.normalize(x), keep=masks.context)
+        return s
+
+    def predict(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt p"]:
+        """The pixels of the hidden patches, from the visible ones."""
+        pred: Tensor = self.decoder(self.context(x, masks), masks)
+        return pred
+
+    def pixels(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt p"]:
+        """The hidden patches, channels first in each, before their own normalisation."""
+        return take(patches(self.normalize(x), self.encoder.patch).flatten(2), masks.targets)
+
+    def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Every patch with zero mean and unit variance over its pixels, where the settings say so."""
+        return losses.normalize_target(target) if self.cfg.normalize else target
+
+    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        """Representations (B, N, D) of every patch, none hidden; there is one encoder."""
+        s: Tensor = self.encoder(self.normalize(x))
+        return s
+
+    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+        """The error (B,) of what x predicts for fixed hidden patches, beside what y has there."""
+        drawn = draw(self.cfg.masks, self.encoder.grid, len(x), Rng(seed=0).fork("energy"), x.device)
+        errors = [(self.predict(x, m) - self.compared(self.pixels(y, m))).square().flatten(1).mean(1) for m in drawn]
+        return torch.stack(errors).mean(0)

@@ -1,0 +1,75 @@
+"""SimCLR: find a sample's other view among the views of all samples; the contrastive baseline.
+
+    z_i = projector(mean over tokens of f(view i))
+    L = mean over views of −log( exp(cos(z, z⁺) / τ) / Σ_{z' ≠ z} exp(cos(z, z') / τ) )
+
+z⁺ is the other view of the same sample; z' runs over both views of the samples of all processes, so a batch of n has
+2n − 2 negatives. With more than two views, the mean over their pairs.
+
+Source: Chen et al. 2020, arXiv:2002.05709. Deliberate differences: the mean token of a vision transformer stands for a
+ResNet's pooled features; AdamW, not LARS, unless the settings say otherwise. Its strength is the number of negatives:
+the paper's batches have 4096 samples.
+"""
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses
+from ..nn.encoder import EncoderConfig
+from ..nn.heads import Projector
+from ..nn.transformer import ViT, tiny
+from ..types import Batch, Rng, Signal, Terms
+from .base import JointEmbedding
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; `temperature` is τ."""
+
+    encoder: EncoderConfig = field(default_factory=ViT)
+    projector: Projector = field(default_factory=lambda: Projector(layers=2, hidden=2048, out=128))
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature:g}; give a number above 0, e.g. 0.1")
+
+    @classmethod
+    def tiny(cls, signal: Signal) -> "Config":
+        """The smallest settings that are still SimCLR: for the contract."""
+        return cls(encoder=tiny(signal), projector=Projector(layers=2, out=16), temperature=0.2)
+
+
+class SimCLR(JointEmbedding):
+    """One encoder and a projector; see the module's equations."""
+
+    cfg: Config
+
+    def check(self, samples: int) -> None:
+        """Raises ValueError where there is nothing to tell a sample from."""
+        if samples < 2:
+            raise ValueError(
+                "contrast needs 2 samples at a time (length.batch / length.accumulate), not 1; raise length.batch"
+            )
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        """The mean over all pairs of views."""
+        z = self.embed(batch)
+        terms = [losses.info_nce(a, b, self.cfg.temperature) for a, b in combinations(z, 2)]
+        watched = F.normalize(z.detach(), dim=-1)
+        return Terms({"contrast": torch.stack(terms).mean()}, pred=watched[0], target=watched[1])
+
+    def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """On the unit sphere."""
+        return F.normalize(losses.wide(target), dim=-1)
+
+    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+        """1 − cosine (B,) of the two projected means."""
+        z, other = (self.projector(self.encode(side).mean(1)) for side in (x, y))
+        distance: Tensor = 1 - F.cosine_similarity(z, other)
+        return distance

@@ -1,0 +1,63 @@
+"""A trained run, ready to use from Python."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import checkpoint
+from .data import read_image
+from .methods.base import Method, Weights
+from .request import PathLike
+from .types import Signal
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained run, ready to use: `model.encode(images)`."""
+
+    loaded: checkpoint.Loaded
+
+    @property
+    def method(self) -> Method:
+        """The trained method, in eval mode."""
+        return self.loaded.method
+
+    def encode(self, images: torch.Tensor | PathLike | Sequence[PathLike], weights: Weights = "target") -> torch.Tensor:
+        """Representations (B, N, D), one per patch, on the CPU.
+
+        `images` is a tensor (B, C, *size) of raw values (pixels in [0, 1]; any size the patch divides), or one or
+        several image files, which are resized and cut to the centre as in training's evaluation. Raises ValueError,
+        with the way out, for anything else.
+        """
+        x = _samples(images, self.method.signal)
+        with torch.inference_mode():
+            return self.method.encode(x.to(self.method.mean), weights)
+
+
+def _samples(images: object, signal: Signal) -> torch.Tensor:
+    """What `encode` was given, as a batch of raw samples."""
+    if isinstance(images, torch.Tensor):
+        if images.ndim != 2 + len(signal.size) or images.shape[1] != signal.channels:
+            raise ValueError(
+                f"the samples are {tuple(images.shape)}, but the model takes (batch, {signal.channels}, *size), e.g. "
+                f"{(1, signal.channels, *signal.size)}; x[None] makes a batch of one sample, "
+                f"x.repeat_interleave({signal.channels}, 1) repeats a single channel"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"the samples are {images.dtype}; give floats, pixels in [0, 1], e.g. x / 255")
+        return images
+    paths = [images] if isinstance(images, (str, os.PathLike)) else images
+    if not isinstance(paths, Sequence) or not paths or not all(isinstance(p, (str, os.PathLike)) for p in paths):
+        raise ValueError(
+            "encode takes a float tensor (batch, channels, *size) or one image file or more; "
+            "turn an array into one by torch.from_numpy(x), or several tensors by torch.stack(x)"
+        )
+    return torch.stack([read_image(Path(p), signal) for p in paths])
+
+
+def load(run: PathLike, step: int | None = None) -> Model:
+    """The model of a run folder, from its newest checkpoint or that of `step`."""
+    return Model(checkpoint.load_run(Path(run), step))

@@ -1,0 +1,67 @@
+"""Judges the encoder by labels as it trains: kNN on labelled samples that are the same every time.
+
+Training never sees the labels. Of the samples a fifth of each class is scored and the rest votes; they come from the
+test part where training reads the train part, as the panel's do.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, Shaped
+from torch import Tensor
+
+from ..data import Dataset
+from ..data.plain import Plain, read
+from ..evals import Features, held_out, knn
+from ..methods.base import Method
+from ..session import Session
+from ..types import Rng
+from . import measure, samples
+
+LEAST = 10
+"""Samples below which a fifth is nothing to score."""
+
+
+@dataclass(frozen=True, eq=False)
+class Online:
+    """Labelled samples `x` with labels `y`; those `scored` are told by the others. `note` says which they are."""
+
+    x: Shaped[Tensor, "n c ..."]
+    y: Int64[np.ndarray, " n"]
+    scored: Bool[np.ndarray, " n"]
+    note: str
+
+    def judge(self, method: Method) -> float:
+        """The share of the scored samples whose label the target encoder's nearest neighbours tell."""
+        with measure.watching(method):
+            s = measure.tokens(method, self.x, "target").mean(1)
+        features = Features(s.numpy(), self.y, np.arange(len(self.y)))
+        told = knn.predict(features.where(~self.scored), features.x[self.scored], knn.Config())
+        return float((told == self.y[self.scored]).mean())
+
+
+def choose(session: Session, count: int) -> Online:
+    """Up to `count` labelled samples for a session.
+
+    Raises ValueError where the data have no labels, or too few for a score.
+    """
+    held, _ = samples.test_part(session.run.data, session.method.signal)
+    dataset, whose = (session.dataset, "that are trained on") if held is None else (held, "of the test part")
+    x, ids, _ = labelled(dataset, session, count)
+    y = np.array([dataset.label(int(i)) for i in ids], dtype=np.int64)
+    if len(y) < LEAST or len(np.unique(y)) < 2:
+        raise ValueError(
+            f"evals.online judges by labels, but of the data {len(y)} samples of {len(np.unique(y))} classes carry "
+            f"one; give labelled data with {LEAST} samples and 2 classes or more, or set evals.online 0"
+        )
+    scored = held_out([dataset.name(int(i)) for i in ids], y)
+    note = f"kNN while training: {int(scored.sum())} of {len(y)} labelled samples {whose} are scored"
+    return Online(x, y, scored, note)
+
+
+def labelled(dataset: Dataset, session: Session, count: int) -> Plain:
+    """The same up to `count` items that have a label, spread over the data; what cannot be read is left out."""
+    order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "online").generator()).numpy()
+    known = order[[dataset.label(int(i)) >= 0 for i in order]] if dataset.classes else order[:0]
+    return read(dataset, known[:count], session.method.signal.size)

@@ -1,0 +1,95 @@
+"""Which samples the panel measures: fixed, not augmented, held out from training where the data have such a part."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from ..data import Dataset, sample
+from ..data.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, Views, photometric, place
+from ..data.base import Unreadable, uniform, unit
+from ..data.box import Ask
+from ..types import Rng, Signal
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples `x` (N, C, *size), 8-bit where the data are; `dataset` is where they are from, `note` says it."""
+
+    x: Shaped[Tensor, "n c ..."]
+    dataset: Dataset
+    note: str
+
+
+def choose(data: Any, train: Dataset, signal: Signal, count: int) -> Samples:
+    """`count` samples, the same every time: of the test part where training reads the train part, else trained on.
+
+    A test part with fewer samples than asked for, where training has more, is not used.
+    """
+    held, why = test_part(data, signal)
+    if held is not None:
+        wanted = min(count, len(train))
+        x = sample(held, signal, count)
+        if len(x) >= wanted:
+            return Samples(x, held, f"panel: {len(x)} samples of the test part, which training never sees")
+        why = f"the test part holds {len(x)} of the {wanted} that it takes"
+    x = sample(train, signal, count)
+    return Samples(x, train, f"panel: {len(x)} samples that are trained on, not augmented ({why})")
+
+
+def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:
+    """The test part, where the settings `data` read the train part; else why there is none."""
+    if getattr(data, "split", "all") != "train":
+        return None, "data.split=train would hold a test part out"
+    known = {"channels": signal.channels} if hasattr(data, "channels") else {}
+    try:
+        held: Dataset = replace(data, split="test", limit=0, **known).open()
+    except ValueError as error:
+        return None, str(error)
+    if held.channels != signal.channels:
+        return None, f"the test part has {held.channels} channels"
+    return held, ""
+
+
+def changes(augment: Augment) -> bool:
+    """Whether two views of a sample differ: by their crop, their colours, or in mirror image."""
+    group = augment.views[0] if augment.views else augment
+    return augment.photometric or augment.flip > 0 or group.crop != (1.0, 1.0) or augment.aspect != (1.0, 1.0)
+
+
+def views(dataset: Dataset, augment: Augment, signal: Signal, n: int, q: int) -> Shaped[Tensor, "n q c h w"]:
+    """`q` pictures of each of up to `n` readable items, changed as training changes its views, or else its samples.
+
+    8-bit items stay uint8. They are the same every time.
+    """
+    order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "sample").generator()).tolist()
+    found: list[Tensor] = []
+    for i in order:
+        if len(found) == n:
+            break
+        try:
+            found.append(_pictures(dataset, augment, signal, i, q))
+        except Unreadable:
+            continue
+    return torch.stack(found)
+
+
+def _pictures(dataset: Dataset, augment: Augment, signal: Signal, i: int, q: int) -> Shaped[Tensor, "q c h w"]:
+    group = augment.views[0] if augment.views else augment
+    size = (group.size or signal.size) if isinstance(group, Views) else signal.size
+
+    def draw(stream: str, draws: int) -> Float[np.ndarray, "q draws"]:
+        ids = np.array([i], dtype=np.int64)
+        return np.concatenate([uniform(Rng(0).fork("panel", stream, k), ids, draws) for k in range(q)])
+
+    def ask(u: list[float]) -> Ask:
+        return Ask(size, lambda h, w: place(u, h, w, size, group.crop, augment.aspect, augment.flip))
+
+    x = torch.stack(dataset.crops(i, [ask(u) for u in draw("box", BOX_DRAWS).tolist()]))
+    if not augment.photometric:
+        return x
+    changed = photometric(unit(x), draw("photometric", PHOTO_DRAWS), augment)
+    return changed.mul(255).round().to(torch.uint8) if x.dtype == torch.uint8 else changed

@@ -1,0 +1,63 @@
+"""I-JEPA against C-JEPA at equal numbers of steps and several lengths: is the early convergence faster?
+
+The paper's gain on ImageNet falls from 5.8 points of linear accuracy after 100 epochs to 0.8 after 600.
+About four hours on two cores for three seeds.
+"""
+
+from dataclasses import fields, replace
+
+from ..config import Length
+from ..methods import cjepa, ijepa
+from ..recipes.small import cifar10_ijepa, fashion_ijepa
+from .study import Arm, Scores, Study
+
+RECIPES = {
+    "CIFAR-10": (cifar10_ijepa, "cifar10/train.parquet", "cifar10/test.parquet"),
+    "Fashion-MNIST": (
+        fashion_ijepa,
+        "fashion_mnist/train-images-idx3-ubyte.gz",
+        "fashion_mnist/t10k-images-idx3-ubyte.gz",
+    ),
+}
+EPOCHS = (3.0, 10.0)
+PAPER = {3.0: {"I-JEPA": 0.637, "C-JEPA": 0.695}, 10.0: {"I-JEPA": 0.729, "C-JEPA": 0.737}}
+
+
+def arms() -> tuple[Arm, ...]:
+    """Both methods on every data set at every length; the paper's figures are those of its 100 and 600 epochs."""
+    found = []
+    for data, (recipe, train, test) in RECIPES.items():
+        run = recipe()
+        assert isinstance(run.method, ijepa.Config)
+        kept = {f.name: getattr(run.method, f.name) for f in fields(run.method)}
+        for epochs in EPOCHS:
+            for name, method in (("I-JEPA", run.method), ("C-JEPA", cjepa.Config(**kept))):
+                length = Length(epochs=epochs, batch=run.length.batch)
+                here = replace(run, method=method, length=length, data=replace(run.data, path=train))  # type: ignore[type-var]
+                paper = {"linear accuracy": PAPER[epochs][name]}
+                found.append(Arm(data, name, here, test, f"{epochs:g} epochs", paper))
+    return tuple(found)
+
+
+def says(scores: Scores) -> list[str]:
+    """C-JEPA's gain at every length, and whether it is larger than what seeds do."""
+    found = []
+    for first, second in zip(scores.arms[::2], scores.arms[1::2], strict=True):
+        for metric in ("knn accuracy", "linear accuracy"):
+            gain = scores.gain(first, second, metric)
+            verdict = {None: "one seed tells no spread", True: "beyond", False: "within"}[gain.beyond_spread]
+            spread = "" if gain.beyond_spread is None else " the seeds' scatter"
+            found.append(f"{first.data}, {first.setting}, {metric}: C-JEPA {gain}; {verdict}{spread}.")
+    return found
+
+
+STUDY = Study(
+    title="C-JEPA beside I-JEPA",
+    source="Mo & Tong 2024, arXiv:2410.19560, tables 3 and 4 (ViT-B/16 on ImageNet, linear probe, one run)",
+    claim=(
+        "Variance, covariance and invariance terms speed up I-JEPA's early convergence: 5.8 points of linear accuracy "
+        "after 100 epochs, 0.8 after 600."
+    ),
+    arms=arms(),
+    says=says,
+)

@@ -1,0 +1,99 @@
+"""Carry out a study: every arm with every seed, then its table, figures and page; what is done is not done again."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import checkpoint, launch
+from ..config import Evals, Run
+from ..evals.runs import probe_run
+from ..progress import Watch
+from ..reporting import write_study
+from ..request import Request
+from . import load
+from .study import Arm, Row, Scores, Study
+
+
+def reproduce(
+    name: str, data: Path, out: Path, watch: Watch, *, seeds: int = 3, steps: int | None = None
+) -> tuple[list[Row], Path]:
+    """Run the study called `name` into `out`; the rows of its table.json and its page.
+
+    `data` is the folder that holds the data sets. `steps` shortens every training: a rehearsal, which the page says. A
+    study that was interrupted goes on where it was. Raises ValueError where data are missing, before the first step.
+    """
+    study = load(name)
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; give 1 or more, 3 to know how far they scatter")
+    for path in (path for arm in study.arms for path in (arm.run.data.path, arm.test)):
+        if not (data / path).exists():
+            raise ValueError(f"study {name} reads {path}, which {data} does not hold; give --data the folder that does")
+    scores = Scores(collect(study, data, out, watch, range(seeds), steps), study.arms)
+    rows, notes = scores.rows(), [] if steps is None else [rehearsal(steps)]
+    found = {
+        "study": name,
+        "title": study.title,
+        "source": study.source,
+        "claim": study.claim,
+        "says": notes + (study.says(scores) if steps is None else []),
+        "rows": [r._asdict() for r in rows],
+    }
+    checkpoint.write_json(out / "table.json", found)
+    return rows, write_study(found, {arm.label: arm.data for arm in study.arms}, out)
+
+
+def rehearsal(steps: int) -> str:
+    """The sentence that stands in place of any conclusion."""
+    return f"A rehearsal of {steps} steps per training: its numbers say nothing about the claim."
+
+
+def collect(
+    study: Study, data: Path, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None
+) -> dict[tuple[str, str], list[float]]:
+    """The values by (arm, metric); seed by seed, so that an interrupted study has compared every arm at least once."""
+    values: dict[tuple[str, str], list[float]] = {}
+    todo = [(seed, arm) for seed in seeds for arm in study.arms]
+    for k, (seed, arm) in enumerate(todo, 1):
+        watch.note(f"{k} of {len(todo)}: {arm.label}, seed {seed}")
+        folder = out / "runs" / f"{slug(arm.label)}-seed-{seed}"
+        launch.carry_out(placed(arm, data, seed, steps), Request(out=folder, resume="auto"), watch)
+        for metric, value in measured(folder, study.kinds, str(data / arm.test), watch):
+            values.setdefault((arm.label, metric), []).append(value)
+    return {key: values[key] for key in sorted(values, key=lambda key: _order(study.arms, key))}
+
+
+def placed(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
+    """The arm's Run for one seed, with its data where they lie; probes and page are the study's to make."""
+    run = arm.run
+    here = replace(run.data, path=str(data / run.data.path))  # type: ignore[type-var]
+    length = run.length if steps is None else replace(run.length, steps=steps)
+    return replace(run, data=here, seed=seed, length=length, evals=Evals(kinds=(), report=False))
+
+
+def measured(folder: Path, kinds: Sequence[str], test: str, watch: Watch) -> list[tuple[str, float]]:
+    """A finished run's scores by every kind of probe, and its seconds; probes made before are read."""
+    summary = json.loads((folder / "summary.json").read_text())
+    found = stored(folder, summary["steps"], test)
+    if missing := [kind for kind in kinds if kind not in {result["kind"] for result in found}]:
+        probe_run(folder, missing, test=test, watch=watch, cache=False)
+        found = stored(folder, summary["steps"], test)
+    scores = [(f"{result['kind']} {result['metric']}", float(result["value"])) for result in found]
+    return [*scores, ("seconds", float(summary["seconds"]))]
+
+
+def stored(folder: Path, step: int, test: str) -> list[dict[str, Any]]:
+    """The results of a run's last step on the data at `test`."""
+    results = [json.loads(path.read_text()) for path in sorted((folder / "evals").glob("*.json"))]
+    return [r for r in results if r["step"] == step and r["data"].endswith(test)]
+
+
+def slug(label: str) -> str:
+    """A label as part of a folder's name."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+
+
+def _order(arms: Sequence[Arm], key: tuple[str, str]) -> tuple[str, int]:
+    return key[1], [arm.label for arm in arms].index(key[0])

@@ -1,0 +1,115 @@
+"""What a study is: trainings that are repeated for every seed, and what their scores say."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..config import Run
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training of a study: what is trained on which data, and the figures the paper has for it.
+
+    `data` names the set for a reader; `run.data.path` and `test` are paths in the folder of all data sets. `setting` is
+    what varies beside the method, such as the length. `paper` maps a metric to the paper's figure, in the same unit.
+    """
+
+    data: str
+    name: str
+    run: Run
+    test: str
+    setting: str = ""
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The training in words, as it heads its row and names its folders."""
+        return " · ".join(part for part in (self.data, self.name, self.setting) if part)
+
+
+class Row(NamedTuple):
+    """One line of a study's table: a metric of one arm over the seeds; `std` is None for a single seed."""
+
+    name: str
+    metric: str
+    paper: float | None
+    mean: float
+    std: float | None
+    seeds: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every arm's values by metric, one per seed and in the order of the seeds."""
+
+    values: Mapping[tuple[str, str], Sequence[float]]
+    arms: Sequence[Arm]
+
+    def rows(self) -> list[Row]:
+        """The table, arm by arm."""
+        paper = {arm.label: arm.paper for arm in self.arms}
+        return [row(label, metric, paper[label].get(metric), found) for (label, metric), found in self.values.items()]
+
+    def gain(self, first: Arm, second: Arm, metric: str) -> "Gain":
+        """By how much `second` exceeds `first`, seed by seed."""
+        pairs = zip(self.values[first.label, metric], self.values[second.label, metric], strict=True)
+        return Gain(tuple(b - a for a, b in pairs))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Differences of a score, one per seed."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean difference."""
+        return statistics.fmean(self.values)
+
+    @property
+    def beyond_spread(self) -> bool | None:
+        """Whether the mean lies further from 0 than the seeds scatter (one sample std); None for a single seed."""
+        if len(self.values) < 2:
+            return None
+        return abs(self.mean) > statistics.stdev(self.values)
+
+    def __str__(self) -> str:
+        """In points of 100, such as "+1.2 ± 0.4 points over 3 seeds"."""
+        if len(self.values) < 2:
+            return f"{100 * self.mean:+.1f} points (1 seed)"
+        spread = statistics.stdev(self.values)
+        return f"{100 * self.mean:+.1f} ± {100 * spread:.1f} points over {len(self.values)} seeds"
+
+
+def row(name: str, metric: str, paper: float | None, values: Sequence[float]) -> Row:
+    """The line for one metric of one arm. Raises ValueError where a value is not finite."""
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{name} has a {metric} that is not finite: {list(values)}; look at its runs")
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Row(name, metric, paper, statistics.fmean(values), spread, len(values), tuple(values))
+
+
+@dataclass(frozen=True)
+class Study:
+    """One published table or figure: what it claims, the trainings that test it, and what their scores say.
+
+    `kinds` are the probes; `says` turns the scores into sentences that tell where the claim holds at our scale and
+    where it does not.
+    """
+
+    title: str
+    source: str
+    claim: str
+    arms: tuple[Arm, ...]
+    says: Callable[[Scores], list[str]]
+    kinds: tuple[str, ...] = ("knn", "linear")
+
+    def __post_init__(self) -> None:
+        labels = [arm.label for arm in self.arms]
+        if doubled := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"two trainings of a study are called {doubled[0]!r}; give one another setting")
