@@ -31,7 +31,7 @@ def demo() -> Run:
 def cifar10_ijepa() -> Run:
     """`jepa train cifar10-ijepa --data cifar10/train.parquet`, then `jepa probe RUN --kind knn --test` the test file.
 
-    Under an hour on 2 cores. Not measured on the test set yet; see docs/LOG.md for what is known.
+    About 45 minutes of one quiet core. kNN 52.6 ± 1.3 % over seeds 0 to 2, untrained 34.6 %, normalised pixels 43.4 %.
     """
     return Run(
         method=_small(patch=4),
@@ -42,15 +42,16 @@ def cifar10_ijepa() -> Run:
 
 
 def fashion_ijepa() -> Run:
-    """`jepa train fashion-ijepa --data train-images-idx3-ubyte.gz`: about 15 minutes on 2 cores.
+    """`jepa train fashion-ijepa --data train-images-idx3-ubyte.gz`: 8 minutes of one core.
 
-    Not measured on the test set yet; see docs/LOG.md for what is known.
+    Probes of all tokens (`--linear.pool flat`), seeds 0 to 2: linear 88.5 ± 0.1 %, above the pixels' 84.3 %; kNN
+    84.2 ± 0.3 %, below their 85.3 %.
     """
     return Run(
         method=_small(patch=7),
         data=arrays.Config(size=(28, 28), augment=Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.5)),
         optim=_small_optim(),
-        length=Length(epochs=15.0, batch=64),
+        length=Length(epochs=8.0, batch=64),
     )
 
 
