@@ -46,25 +46,8 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
         return sub
 
     _train_arguments(command("train", "train a method on your data, probe it, and write its report", SETTINGS))
-    p = command("probe", "measure a trained encoder beside a random one and the raw input")
-    p.add_argument("run_folder", metavar="RUN")
-    p.add_argument("--kind", required=True, help="knn, linear, attentive, lowshot, finetune, dense, … (jepa list)")
-    p.add_argument("--data", help="labelled data to fit on (default: the run's own)")
-    p.add_argument("--test", help="labelled data to score on (default: a fifth of the data, held out)")
-    p.add_argument("--weights", choices=("target", "context"), default="target")
-    p.add_argument("--step", type=int, metavar="N", help="judge the checkpoint of this step (default: the newest)")
-    p.add_argument("--name", help="a name for the result file: evals/KIND-NAME.json")
-    p.add_argument("--no-cache", action="store_true", help="neither use nor keep features in the run folder")
-    p = command("embed", "write the representations of every item of a data set")
-    p.add_argument("run_folder", metavar="RUN")
-    p.add_argument("--data", required=True)
-    p.add_argument("--out", required=True, metavar="FILE", help="FILE.parquet, .npy or .csv")
-    p.add_argument("--tokens", action="store_true", help="one vector per patch instead of their mean")
-    p.add_argument("--weights", choices=("target", "context"), default="target")
-    p.add_argument("--step", type=int, metavar="N", help="embed with the checkpoint of this step (default: the newest)")
-    p.add_argument("--batch", type=int, default=64)
-    p.add_argument("--workers", type=int, default=None)
-    p.add_argument("--overwrite", action="store_true")
+    _probe_arguments(command("probe", "measure a trained encoder beside a random one and the raw input"))
+    _embed_arguments(command("embed", "write the representations of every item of a data set"))
     p = command("report", "write one page about one or several runs")
     p.add_argument("run_folders", metavar="RUN", nargs="+")
     p.add_argument("--out", metavar="FILE", help="default: RUN/report.html")
@@ -80,7 +63,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     p = command("check-data", "count, measure and read every item; list what is broken, double or odd")
     p.add_argument("path", metavar="PATH")
     p.add_argument("--csv", metavar="FILE", help="also write a row per problem")
-    command("list", "list methods, encoders, masks, data, probes and recipes")
+    command("list", "list methods, recipes, encoders, masks, data, probes and studies")
     p = command("doctor", "check this installation and machine, and how fast data can be read")
     p.add_argument("--data", help="measure reading this data against a training step")
     return root, commands.choices
@@ -108,6 +91,29 @@ def _train_arguments(p: Parser) -> None:
     p.add_argument("--init", metavar="RUN", help="start from another run's weights")
     p.add_argument("--dry-run", action="store_true", help="print parameters, FLOPs, memory and time, and stop")
     p.add_argument("--print-config", action="store_true", help="print the settings as YAML, and stop")
+
+
+def _probe_arguments(p: Parser) -> None:
+    p.add_argument("run_folder", metavar="RUN")
+    p.add_argument("--kind", required=True, help="knn, linear, attentive, lowshot, finetune, dense, … (jepa list)")
+    p.add_argument("--data", help="labelled data to fit on (default: the run's own)")
+    p.add_argument("--test", help="labelled data to score on (default: a fifth of the data, held out)")
+    p.add_argument("--weights", choices=("target", "context"), default="target")
+    p.add_argument("--step", type=int, metavar="N", help="judge the checkpoint of this step (default: the newest)")
+    p.add_argument("--name", help="a name for the result file: evals/KIND-NAME.json")
+    p.add_argument("--no-cache", action="store_true", help="neither use nor keep features in the run folder")
+
+
+def _embed_arguments(p: Parser) -> None:
+    p.add_argument("run_folder", metavar="RUN")
+    p.add_argument("--data", required=True)
+    p.add_argument("--out", required=True, metavar="FILE", help="FILE.parquet, .npy or .csv")
+    p.add_argument("--tokens", action="store_true", help="one vector per patch instead of their mean")
+    p.add_argument("--weights", choices=("target", "context"), default="target")
+    p.add_argument("--step", type=int, metavar="N", help="embed with the checkpoint of this step (default: the newest)")
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--workers", type=int, default=None)
+    p.add_argument("--overwrite", action="store_true")
 
 
 def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -57,19 +57,20 @@ class Recorder:
     @property
     def scores(self) -> dict[str, float]:
         """The kNN score at every checkpoint so far, by step; part of the panel, so that a rollback takes it back."""
-        scores: dict[str, float] = self.session.panel.setdefault("knn", {})
+        scores: dict[str, float] = self.session.panel.get("knn", {})
         return scores
 
     @property
     def best(self) -> int | None:
-        """The step of the checkpoint with the highest score, of equal ones the latest; None without `evals.online`."""
+        """The step of the checkpoint with the highest score, of equal ones the latest; None where none was scored."""
         return max(map(int, self.scores), key=lambda step: (self.scores[str(step)], step), default=None)
 
     def judge(self) -> None:
         """Score the encoder, before a checkpoint is written."""
         if self.online:
             score = self.online.judge(self.session.method)
-            self.scores[str(self.session.step)] = self.monitor.fresh["knn"] = score
+            self.session.panel["knn"] = {**self.scores, str(self.session.step): score}
+            self.monitor.fresh["knn"] = score
 
     def log(self, terms: Terms, lr: float, norm: Tensor) -> None:
         """Write the row of this step."""
@@ -119,7 +120,7 @@ class Recorder:
             "healthy": session.healthy,
             "rollbacks": session.rollbacks,
         }
-        needed = (*rollback.needed(session), *([self.best] if self.online and self.best is not None else []))
+        needed = (*rollback.needed(session), *([] if self.best is None else [self.best]))
         keep = session.run.loop.keep
         checkpoint.save(session.out, session.step, session.method, session.optimizer, state, keep, needed)
 

@@ -88,6 +88,21 @@ def test_a_run_that_goes_on_knows_its_scores(tmp_path: Path, array: Path) -> Non
     assert first.items() <= checkpoint.load(tmp_path / "run").state["panel"]["knn"].items()
 
 
+def test_the_best_checkpoint_stays_when_scoring_ends(
+    tmp_path: Path, array: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = runs.write_settings(
+        tmp_path, array, data={"name": "arrays", "size": [16, 16]}, length={"steps": 8}, loop={"keep": 1}
+    )
+    told = iter([0.1, 0.9, 0.2])
+    monkeypatch.setattr(Online, "judge", lambda self, method: next(told))
+    api.train(out=tmp_path / "run", recipe=str(file), settings={"evals.online": 64})
+    api.train(out=tmp_path / "run", recipe=str(file), steps=16, resume=True, allow_change=["length.steps"])
+    best = json.loads((tmp_path / "run" / "summary.json").read_text())["best"]
+    assert best["step"] == 4
+    assert checkpoint.steps(tmp_path / "run") == [4, 16]
+
+
 def test_data_without_labels_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((32, 16, 16), np.uint8))
     file = runs.write_settings(tmp_path, tmp_path / "x.npy", data={"name": "arrays", "size": [16, 16]})

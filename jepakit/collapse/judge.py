@@ -144,7 +144,7 @@ def _idle(history: Sequence[Row], side: str) -> Verdict | None:
         return None
     if len(losses) < PATIENCE:
         reason = f"the prediction loss is {losses[-1]:.1%} of what a constant has"
-        return Verdict("unknown", f"{reason}, measured {len(losses)} times of the {PATIENCE} that tell")
+        return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {PATIENCE} rows that tell")
     if min(losses) < IDLE:
         return None
     return Verdict("idle", f"the prediction loss is {min(losses):.1%} of what a constant has")

@@ -4,18 +4,16 @@ from .baselines import random_init, raw
 from .features import Encode, Features, extract, extract_all
 from .heldout import held_out
 from .kinds import load, table
-from .probing import compare, probe, results, save, split
+from .probing import results, save, split
 from .result import wilson
 
 __all__ = [
     "Encode",
     "Features",
-    "compare",
     "extract",
     "extract_all",
     "held_out",
     "load",
-    "probe",
     "random_init",
     "raw",
     "results",

@@ -2,75 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..checkpoint import write_json
-from ..types import Batch
-from .features import Encode, extract_all
 from .kinds import Kind, load
 from .part import Part, held_rows, labelled, need_held, need_labels
 
 BASELINES = ("random_init", "raw")
 Tell = Callable[[str, float], None]
 SAME = "the test data are the training data, so the score says nothing about new data; give another --test"
-
-
-def probe(
-    kind: str,
-    cfg: Any,
-    encoders: Mapping[str, Encode],
-    train: Iterable[Batch],
-    test: Iterable[Batch] | None = None,
-    *,
-    classes: tuple[str, ...],
-    data: str,
-    step: int,
-    weights: str = "target",
-    name: Callable[[int], object] = int,
-    device: torch.device | str = "cpu",
-) -> dict[str, Any]:
-    """Extract the features of every encoder in one pass over the data, and `compare` them by `kind`.
-
-    `encoders` maps "value" to the trained encoder and, where wanted, "random_init" and "raw" to the baselines; `train`
-    and `test` are plain streams without augmentation. Raises ValueError where the data have no labels.
-    """
-    need_labels(classes)
-    pool = cfg.pool
-    return compare(
-        kind,
-        cfg,
-        extract_all(encoders, train, pool, device),
-        None if test is None else extract_all(encoders, test, pool, device),
-        classes=classes,
-        data=data,
-        step=step,
-        weights=weights,
-        name=name,
-    )
-
-
-def compare(
-    kind: str,
-    cfg: Any,
-    train: Mapping[str, Part],
-    test: Mapping[str, Part] | None = None,
-    *,
-    classes: tuple[str, ...],
-    data: str,
-    step: int,
-    weights: str = "target",
-    name: Callable[[int], object] = int,
-) -> dict[str, Any]:
-    """The only one of the `results` of a kind that has one."""
-    (one,) = results(kind, cfg, train, test, classes=classes, data=data, step=step, weights=weights, name=name)
-    return one
 
 
 def results(

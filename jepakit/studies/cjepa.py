@@ -1,7 +1,7 @@
 """I-JEPA against C-JEPA at equal numbers of steps and several lengths: is the early convergence faster?
 
 The paper's gain on ImageNet falls from 5.8 points of linear accuracy after 100 epochs to 0.8 after 600.
-About four hours on two cores for three seeds.
+Not run in full yet; by the speed of single trainings, about four hours of one core for three seeds.
 """
 
 from dataclasses import fields, replace
