@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 Size = tuple[int, ...]
@@ -57,13 +58,14 @@ class Signal:
 class Batch:
     """One batch of raw samples, as the loader yields it and `Method.loss` reads it.
 
-    Pixels lie in [0, 1], other signals in their own units; normalisation belongs to the model. `id` (B,) indexes the
-    dataset, so that a sample can be named. `length` (B,) and `valid` (B, N) mark padding, which reaches no statistic.
+    Pixels lie in [0, 1], other signals in their own units; normalisation belongs to the model. 8-bit pixels leave the
+    loader as they are, a quarter of the bytes: `to` makes them floats. `id` (B,) indexes the dataset, so that a sample
+    can be named. `length` (B,) and `valid` (B, N) mark padding, which reaches no statistic.
     `views` holds one (B, V, C, *size) tensor per resolution.
     """
 
-    x: Float[Tensor, "b ..."]
-    views: tuple[Float[Tensor, "b _ c ..."], ...] = ()
+    x: Shaped[Tensor, "b ..."]
+    views: tuple[Shaped[Tensor, "b _ c ..."], ...] = ()
     action: Float[Tensor, "b t a"] | None = None
     proprio: Float[Tensor, "b t p"] | None = None
     reward: Float[Tensor, "b t"] | None = None
@@ -77,8 +79,13 @@ class Batch:
         return len(self.x)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Batch":
-        """The same batch on `device`, floating-point entries as `dtype`."""
-        return self._map(lambda t: t.to(device, dtype if t.is_floating_point() else None, non_blocking=True))
+        """The same batch on `device`, 8-bit pixels as float32 in [0, 1] and floating-point entries as `dtype`."""
+
+        def moved(t: Tensor) -> Tensor:
+            t = unit(t.to(device, non_blocking=True))
+            return t.to(dtype) if t.is_floating_point() else t
+
+        return self._map(moved)
 
     def __getitem__(self, part: slice) -> "Batch":
         """The samples of `part`, as a batch."""
@@ -148,6 +155,16 @@ class Rng:
     def global_batch(self, batch: int) -> tuple[int, slice]:
         """The size to draw for, and the part of the draw that belongs to the local batch of `batch` samples."""
         return self.total or batch, slice(self.offset, self.offset + batch)
+
+
+def unit(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """uint8 as float32 in [0, 1]; anything else as it is."""
+    if x.dtype != torch.uint8:
+        return x
+    if x.device.type != "cpu":
+        return x.float() / 255
+    # numpy divides in one pass and asks for huge pages, which torch's two passes over a fresh batch do not.
+    return torch.from_numpy(np.divide(x.numpy(), np.float32(255), dtype=np.float32))
 
 
 def take(tokens: Float[Tensor, "b n d"], index: Int[Tensor, "b *k"]) -> Float[Tensor, "b *k d"]:

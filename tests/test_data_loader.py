@@ -174,7 +174,7 @@ def test_the_stream_leaves_broken_images_out(folder):
 
 def test_small_images_of_one_size_come_out_of_the_stream_untouched():
     dataset, _, signal = opened(synthetic.Config("digits", count=10, size=(20, 24)))
-    (batch,) = loader.stream(dataset, signal, batch=10)
+    batch = next(loader.stream(dataset, signal, batch=10)).to("cpu")
     assert torch.equal(batch.x, torch.stack([dataset.raw(i) for i in range(10)]))
     assert batch.x.min() >= 0
     assert batch.x.max() <= 1
@@ -186,7 +186,7 @@ def test_arrays_and_files_of_the_same_pictures_give_nearly_the_same_crops(tmp_pa
         Image.fromarray((dataset.raw(i) * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i:02d}.png")
     files = images.Config(str(tmp_path), size=(32, 32)).open()
     a, b = (TrainBatches(d, cfg.augment, "skip", signal, 0, 12, 0, 12) for d in (dataset, files))
-    a, b = a.unpack(a[0]), b.unpack(b[0])
+    a, b = a.unpack(a[0]).to("cpu"), b.unpack(b[0]).to("cpu")
     assert torch.equal(a.id, b.id)
     # Pillow lets the pixels beside a box reach its outermost row.
     assert (a.x - b.x)[..., 3:-3, 3:-3].abs().max() <= 2.5 / 255

@@ -217,7 +217,7 @@ def test_a_sample_keeps_8_bits_and_is_what_the_stream_gives(tmp_path, deep):
     found = data.sample(dataset, signal, 50)
     assert found.dtype == (torch.float32 if deep else torch.uint8)
     (batch,) = loader.stream(dataset, signal, batch=50)
-    pictures, streamed = ({x.numpy().tobytes() for x in part} for part in (data.base.unit(found), batch.x))
+    pictures, streamed = ({x.numpy().tobytes() for x in part} for part in (found, batch.x))
     assert pictures == streamed
     assert len(found) == len(batch) == (6 if deep else 5)
     assert torch.equal(data.sample(dataset, signal, 3), found[:3])

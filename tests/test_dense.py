@@ -107,7 +107,7 @@ def test_a_mask_is_cut_as_its_image_is(tmp_path: Path) -> None:
     Image.fromarray(np.stack([mask * 50] * 3, -1)).save(tmp_path / "a.png")
     Image.fromarray(mask).save(tmp_path / "a.mask.png")
     cfg = images.Config(str(tmp_path), size=(20, 20))
-    (batch,) = loader.stream(cfg.open(), Signal(3, (20, 20)), batch=1)
+    batch = next(loader.stream(cfg.open(), Signal(3, (20, 20)), batch=1)).to("cpu")
     cut = truth.at_size(truth.mask(cfg.open(), 0), (20, 20))
     assert cut.shape == (20, 20)
     painted = batch.x[0, 0].numpy() * 255 / 50

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ..types import Size
+from ..types import Size, unit
 from .augment import Augment
-from .base import Corrupt, Split, check_part, encode_labels, existing, select, spread, unit
+from .base import Corrupt, Split, check_part, encode_labels, existing, select, spread
 from .box import Ask, Box
 from .decode import BROKEN, cut, cut_all, scaled
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ..types import Rng, Size
+from ..types import Rng, Size, unit
 from .augment import Augment
 from .box import Ask, check_size
 
@@ -107,14 +107,6 @@ class Batched(Protocol):
     ) -> Shaped[Tensor, "b c h w"]:
         """Box b of item ids[b], resized to `size`: uint8 for 8-bit items, else float32."""
         ...
-
-
-def unit(x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """uint8 as float32 in [0, 1]; anything else as it is."""
-    if x.dtype != torch.uint8:
-        return x
-    # numpy divides in one pass and asks for huge pages, which torch's two passes over a fresh batch do not.
-    return torch.from_numpy(np.divide(x.numpy(), np.float32(255), dtype=np.float32))
 
 
 def stack(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:

@@ -10,9 +10,9 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from ..types import Batch, Rng, Signal, Size
+from ..types import Batch, Rng, Signal, Size, unit
 from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, photometric, place
-from .base import Batched, Corrupt, Dataset, Unreadable, stack, uniform, unit
+from .base import Batched, Corrupt, Dataset, Unreadable, stack, uniform
 from .box import Ask, Box
 from .plain import first_of, read, refuse
 
@@ -62,9 +62,8 @@ class TrainBatches(TorchDataset[Packed]):
         return self._changed(packed, rng, pictures) if self.augment.photometric else packed
 
     def unpack(self, packed: Packed) -> Batch:
-        """A batch of float samples."""
-        pictures = [unit(picture) for picture in packed.pictures]
-        x, rest = pictures[0], pictures[self.whole :]
+        """The `Batch` it stands for."""
+        x, rest = packed.pictures[0], packed.pictures[self.whole :]
         views = []
         for group in self.augment.views:
             part, rest = rest[: group.count], rest[group.count :]
@@ -164,8 +163,8 @@ class OrderedBatches(TorchDataset[Packed]):
         return Packed([x], _labels(self.dataset, found), torch.from_numpy(found), skipped)
 
     def unpack(self, packed: Packed) -> Batch:
-        """A batch of float samples."""
-        return Batch(x=unit(packed.pictures[0]), label=packed.label if self.dataset.classes else None, id=packed.id)
+        """The `Batch` it stands for."""
+        return Batch(x=packed.pictures[0], label=packed.label if self.dataset.classes else None, id=packed.id)
 
 
 @lru_cache(maxsize=2)

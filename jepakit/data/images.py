@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ..types import Size
+from ..types import Size, unit
 from . import decode
 from .augment import Augment
-from .base import Corrupt, Split, Unreadable, check_part, existing, select, spread, unit
+from .base import Corrupt, Split, Unreadable, check_part, existing, select, spread
 from .box import Ask
 from .folder import open_folder, open_manifest, read_csv
 from .store import Store

@@ -1,7 +1,7 @@
 """Batches: batch k is a pure function of (seed, k), whatever the number of workers, ranks and restarts.
 
-One item of the torch DataLoader is one whole batch, so that workers need no order among themselves. Pixels cross
-process borders as uint8 and become float in the caller's process.
+One item of the torch DataLoader is one whole batch, so that workers need no order among themselves. 8-bit
+pixels leave as uint8; `Batch.to` makes them floats, where they are needed.
 """
 
 import signal as signals

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ..types import Rng, Signal
+from ..types import Rng, Signal, unit
 from . import arrays, images, plain, synthetic
 from .augment import centred
-from .base import Dataset, Unreadable, stack, unit
+from .base import Dataset, Unreadable, stack
 from .decode import crops
 
 KINDS = {"arrays": arrays.Config, "images": images.Config, "synthetic": synthetic.Config}

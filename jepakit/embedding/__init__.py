@@ -93,7 +93,7 @@ def _encoded(
     """Ids and features of each batch."""
     for batch in batches:
         with torch.inference_mode():
-            found = encode(batch.x.to(device)).float()
+            found = encode(batch.to(device).x).float()
             rows = (found if tokens else found.mean(1)).cpu().numpy()
         yield batch.id.numpy(), rows
 

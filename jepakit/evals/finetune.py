@@ -135,9 +135,9 @@ def fit(
 
 
 def _loss(model: Tuned, samples: Batch, train: Live, cfg: Config) -> Float[Tensor, ""]:
+    samples = samples.to(train.device)
     assert samples.label is not None
-    scores = model(samples.x.to(train.device))
-    return F.cross_entropy(scores, samples.label.to(train.device), label_smoothing=cfg.smoothing)
+    return F.cross_entropy(model(samples.x), samples.label, label_smoothing=cfg.smoothing)
 
 
 def groups(model: Tuned, cfg: Config) -> list[dict[str, Any]]:
@@ -164,6 +164,6 @@ def predict(model: Tuned, part: Live) -> tuple[Int64[np.ndarray, " n"], Int64[np
     preds, labels = [], []
     for batch in part.plain(256):
         assert batch.label is not None
-        preds.append(model(batch.x.to(part.device)).argmax(1).cpu())
+        preds.append(model(batch.to(part.device).x).argmax(1).cpu())
         labels.append(batch.label)
     return torch.cat(preds).numpy(), torch.cat(labels).numpy()

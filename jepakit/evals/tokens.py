@@ -121,7 +121,7 @@ def extract_tokens(
             ids[rows] = batch.id.numpy()
             if batch.label is not None:
                 y[rows] = batch.label.numpy()
-            x = batch.x.to(device)
+            x = batch.to(device).x
             for name, encode in encoders.items():
                 stores[name][rows] = _half(encode(x))
     if not used:

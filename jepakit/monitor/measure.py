@@ -12,9 +12,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from .. import collapse
-from ..data.base import unit
 from ..methods.base import Method, Weights
-from ..types import Masks, Rng
+from ..types import Masks, Rng, unit
 
 CHUNK: Final = 32  # small enough for a processor's cache
 VIEWS: Final = 8

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..data import Dataset, sample
 from ..data.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, Views, photometric, place
-from ..data.base import Unreadable, uniform, unit
+from ..data.base import Unreadable, uniform
 from ..data.box import Ask
-from ..types import Rng, Signal
+from ..types import Rng, Signal, unit
 
 
 @dataclass(frozen=True, eq=False)

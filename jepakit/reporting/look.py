@@ -16,7 +16,7 @@ from ..data.base import spread
 from ..methods.base import Method
 from ..nn.encoder import Encoder
 from ..nn.transformer import ViTEncoder
-from ..types import Grid, Masks, Rng, Signal
+from ..types import Grid, Masks, Rng, Signal, unit
 from .pictures import rgb, shrink
 from .records import Array
 
@@ -199,7 +199,7 @@ def chunks(
             batch = next(loader.stream(dataset, signal, batch=1, start=i), None)
             if batch is not None and (item := int(batch.id[0])) not in seen:
                 seen.add(item)
-                found[item] = batch.x[0]
+                found[item] = unit(batch.x[0])
         if found:
             yield list(found), torch.stack(list(found.values()))
 

@@ -62,8 +62,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def value(metric: str, mean: float, std: float | None) -> str:
-    """A mean with its spread: seconds as they are, scores in per cent."""
-    if metric == "seconds":
+    """A mean with its spread: accuracies in per cent, anything else as it is."""
+    if "accuracy" not in metric:
         return short(mean) + ("" if std is None else f" ± {short(std)}")
     return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}") + " %"
 

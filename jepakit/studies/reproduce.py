@@ -60,7 +60,7 @@ def collect(
         watch.note(f"{k} of {len(todo)}: {arm.label}, seed {seed}")
         folder = out / "runs" / f"{slug(arm.label)}-seed-{seed}"
         launch.carry_out(placed(arm, data, seed, steps), Request(out=folder, resume="auto"), watch)
-        for metric, value in measured(folder, study.kinds, str(data / arm.test), watch):
+        for metric, value in measured(folder, study, str(data / arm.test), watch):
             values.setdefault((arm.label, metric), []).append(value)
     return {key: values[key] for key in sorted(values, key=lambda key: _order(study.arms, key))}
 
@@ -73,15 +73,15 @@ def placed(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
     return replace(run, data=here, seed=seed, length=length, evals=Evals(kinds=(), report=False))
 
 
-def measured(folder: Path, kinds: Sequence[str], test: str, watch: Watch) -> list[tuple[str, float]]:
-    """A finished run's scores by every kind of probe, and its seconds; probes made before are read."""
+def measured(folder: Path, study: Study, test: str, watch: Watch) -> list[tuple[str, float]]:
+    """A finished run's scores by every kind of probe, its seconds and `study.extra`; probes made before are read."""
     summary = json.loads((folder / "summary.json").read_text())
     found = stored(folder, summary["steps"], test)
-    if missing := [kind for kind in kinds if kind not in {result["kind"] for result in found}]:
+    if missing := [kind for kind in study.kinds if kind not in {result["kind"] for result in found}]:
         probe_run(folder, missing, test=test, watch=watch, cache=False)
         found = stored(folder, summary["steps"], test)
     scores = [(f"{result['kind']} {result['metric']}", float(result["value"])) for result in found]
-    return [*scores, ("seconds", float(summary["seconds"]))]
+    return [*scores, ("seconds", float(summary["seconds"])), *study.extra(folder).items()]
 
 
 def stored(folder: Path, step: int, test: str) -> list[dict[str, Any]]:

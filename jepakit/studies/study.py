@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from ..config import Run
@@ -94,12 +95,17 @@ def row(name: str, metric: str, paper: float | None, values: Sequence[float]) ->
     return Row(name, metric, paper, statistics.fmean(values), spread, len(values), tuple(values))
 
 
+def nothing(folder: Path) -> Mapping[str, float]:
+    """No further numbers."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Study:
     """One published table or figure: what it claims, the trainings that test it, and what their scores say.
 
     `kinds` are the probes; `says` turns the scores into sentences that tell where the claim holds at our scale and
-    where it does not.
+    where it does not. `extra` reads further numbers, by metric, from the folder of a finished run.
     """
 
     title: str
@@ -108,6 +114,7 @@ class Study:
     arms: tuple[Arm, ...]
     says: Callable[[Scores], list[str]]
     kinds: tuple[str, ...] = ("knn", "linear")
+    extra: Callable[[Path], Mapping[str, float]] = nothing
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]

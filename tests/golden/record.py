@@ -76,7 +76,7 @@ def losses(training: Training, count: int = STEPS) -> list[float]:
     for step, batch in zip(range(count), training.batches(), strict=False):
         progress = optim.progress(step, STEPS)
         optim.set_schedule(optimizer, training.optim, progress)
-        total = method(batch, Rng(0, step, total=len(batch))).total
+        total = method(batch.to("cpu"), Rng(0, step, total=len(batch))).total
         optimizer.zero_grad()
         total.backward()
         optim.clip_gradients(method.parameters(), training.optim.clip)
