@@ -1,5 +1,5 @@
 # The two commands of the README: make demo, make test. Everything runs in .venv, made on first use.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -25,7 +25,7 @@ check: $(READY)
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 bench: $(READY)
-	set -e; for script in benchmarks/loader.py benchmarks/masks.py benchmarks/startup.py benchmarks/step.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	set -e; for name in loader masks startup step panel; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

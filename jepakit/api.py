@@ -11,13 +11,14 @@ import torch
 
 from . import checkpoint, config, distributed, prepare, session, training
 from .data import reading
+from .data.series.dataset import refuse_padding
 from .embedding import Embedded, check_out
 from .embedding import embed as write_rows
 from .evals.runs import probe_run
 from .launch import run
 from .methods.base import Weights
 from .model import Model, load
-from .progress import Silent, Watch
+from .progress import Silent, Watch, counting
 from .request import PathLike, Request, settings
 from .show import describe, describe_comparison, describe_probes, describe_study, names
 
@@ -131,6 +132,7 @@ def embed(
     workers: int | None = None,
     overwrite: bool = False,
     step: int | None = None,
+    watch: Watch | None = None,
 ) -> Embedded:
     """Write the representation of every item of `data`, in its order, to a .parquet, .npy or .csv file.
 
@@ -143,6 +145,7 @@ def embed(
     loaded = checkpoint.load_run(Path(run), step)
     channels = loaded.method.signal.channels
     dataset = reading(loaded.run.data, os.fspath(data), channels=channels, split="all", limit=0).open()
+    refuse_padding(dataset)
     identity = _identity(loaded, weights)
     device, _ = prepare.best_device()
     encode = partial(loaded.method.to(device).encode, weights=weights)
@@ -158,6 +161,7 @@ def embed(
         device=device,
         overwrite=overwrite,
         identity=identity,
+        progress=counting(watch or Silent(), "embedding", "items"),
     )
 
 
@@ -208,20 +212,26 @@ def reproduce(
     from . import studies
     from .studies.reproduce import reproduce as carry_out
 
-    studies.load(name)
+    needed = studies.load(name).arms
     folder = data or os.environ.get("JEPAKIT_DATA")
-    if not folder:
+    if needed and not folder:
         raise ValueError(f"study {name} needs data sets; give --data the folder that holds them, or set JEPAKIT_DATA")
     where = Path(out) if out is not None else Path("studies") / name
-    rows, page = carry_out(name, Path(folder), where, watch or Silent(), seeds=seeds, steps=steps)
+    rows, page = carry_out(name, Path(folder or ""), where, watch or Silent(), seeds=seeds, steps=steps)
     return [row._asdict() for row in rows], page
 
 
-def check_data(path: PathLike, csv: PathLike | None = None) -> list[tuple[str, str]]:
-    """Read every item of a data set; rows of what was found. With `csv`, also a file with a row per problem."""
+def check_data(
+    path: PathLike, csv: PathLike | None = None, *, image: str = "", label: str = "", watch: Watch | None = None
+) -> list[tuple[str, str]]:
+    """Read every item of a data set; rows of what was found. With `csv`, also a file with a row per problem.
+
+    `image` and `label` name columns or arrays, where they are not called as usual.
+    """
     from .data.check import check
 
-    found = check(os.fspath(path))
+    progress = counting(watch or Silent(), "reading", "items")
+    found = check(os.fspath(path), image=image, label=label, progress=progress)
     if csv is not None:
         rows = ["item,problem,detail", *(f"{_cell(p.name)},{p.problem},{_cell(p.detail)}" for p in found.problems)]
         checkpoint.write_text(Path(csv), "\n".join(rows) + "\n")

@@ -74,7 +74,11 @@ def embed(a: argparse.Namespace) -> None:
         "workers": a.workers,
         "overwrite": a.overwrite,
     }
-    done = api.embed(a.run_folder, data=a.data, out=a.out, **options)
+    try:
+        with watching() as watch:
+            done = api.embed(a.run_folder, data=a.data, out=a.out, watch=watch, **options)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on where it was", 130)
     print(f"{done.out}: {' × '.join(map(str, done.shape))}")
     if done.missing:
         print(f"{len(done.missing)} unreadable items have a row of NaN, among them {done.missing[0]}")
@@ -99,7 +103,9 @@ def check_data(a: argparse.Namespace) -> None:
     """`jepa check-data`."""
     from . import api
 
-    _print_table(api.check_data(a.path, csv=a.csv))
+    with watching() as watch:
+        rows = api.check_data(a.path, csv=a.csv, image=a.image, label=a.label, watch=watch)
+    _print_table(rows)
 
 
 def list_names(a: argparse.Namespace) -> None:

@@ -10,8 +10,9 @@ from . import methods
 from .data import KINDS, Dataset
 from .data.base import Settings
 from .masks import MASKERS, Masker
-from .nn import ENCODERS
+from .nn import ENCODERS, PREDICTORS
 from .nn.encoder import EncoderConfig
+from .nn.predictor import PredictorConfig
 from .optim import Optim
 
 
@@ -128,6 +129,8 @@ def family(hint: Any) -> Family | None:
         return Family("data", tuple(KINDS), lambda name: KINDS[name]())
     if hint is EncoderConfig:
         return Family("encoder", tuple(ENCODERS), ENCODERS.__getitem__)
+    if hint is PredictorConfig:
+        return Family("predictor", tuple(PREDICTORS), PREDICTORS.__getitem__)
     if hint is Masker:
         return Family("masker", tuple(MASKERS), MASKERS.__getitem__)
     return None

@@ -144,7 +144,7 @@ def step_seconds(model: Any, batch: Batch, amp: bool, repeats: int = 3) -> float
 
 
 def _training_step(signal: Signal, batch: Batch) -> float:
-    cfg, _ = prepare.fit_patch(methods.load("ijepa").Config(), signal)
+    cfg, _ = prepare.fit_masks(prepare.fit_patch(methods.load("ijepa").Config(), signal)[0], signal)
     device, _ = prepare.best_device()
     pays, _ = prepare.amp_pays(device, "float32")
     return step_seconds(methods.build(cfg, signal).to(device), batch.to(device), pays)

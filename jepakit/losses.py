@@ -53,6 +53,22 @@ def elementwise(pred: Float[Tensor, "*n"], target: Float[Tensor, "*#n"], kind: K
     return F.smooth_l1_loss(pred, target.expand_as(pred), reduction="none")
 
 
+def on_sphere(s: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """Every token divided by its length."""
+    return F.normalize(wide(s), dim=-1)
+
+
+def norms(s: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
+    """The length of every token."""
+    length: Tensor = torch.linalg.vector_norm(wide(s), dim=-1)
+    return length
+
+
+def norm_penalty(s: Float[Tensor, "*n d"], radius: float) -> Float[Tensor, ""]:
+    """The mean over tokens of (|s| − radius)²: 0 on the sphere of that radius, with a gradient along s alone."""
+    return (norms(s) - radius).square().mean()
+
+
 def invariance(views: Float[Tensor, "*k v n d"]) -> Float[Tensor, ""]:
     """The mean squared difference of two views of a sample, over all pairs of views; v is at least 2.
 

@@ -1,8 +1,9 @@
 """Which tokens are seen and which are predicted: maskers are functions (grid, batch, rng) → Masks.
 
-A masker knows only the grid, so it serves every modality. It draws on the CPU for the global batch and returns the part
-that belongs to the local one: sample b has the same mask however the batch is split. Block sizes are shared by the
-batch of a step, so that the masks are rectangular tensors; positions belong to each sample.
+A masker knows only the grid, so it serves every modality; semantic ones also read tokens (semantic.py). It draws on the
+CPU for the global batch and returns the part that belongs to the local one: sample b has the same mask however the
+batch is split. Block sizes are shared by the batch of a step, so that the masks are rectangular tensors; positions
+belong to each sample.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
 
+from .halves import Halves
+from .semantic import Semantic, TokenMasker
 from .types import Grid, Masks, Rng
 
 Range = tuple[float, float]
@@ -195,14 +198,24 @@ class Random:
 
 
 def draw(
-    maskers: Sequence[Masker], grid: Grid, batch: int, rng: Rng, device: torch.device | str = "cpu"
+    maskers: Sequence[Masker],
+    grid: Grid,
+    batch: int,
+    rng: Rng,
+    device: torch.device | str = "cpu",
+    tokens: Float[Tensor, "b n d"] | None = None,
 ) -> list[Masks]:
-    """One Masks per masker, on `device`."""
-    drawn = [masker(grid, batch, rng.fork("masks", i)) for i, masker in enumerate(maskers)]
+    """One Masks per masker, on `device`; `tokens` are for those that read them."""
+    drawn = [
+        m(grid, batch, own) if tokens is None or not isinstance(m, TokenMasker) else m.guided(grid, tokens, own)
+        for m, own in ((masker, rng.fork("masks", i)) for i, masker in enumerate(maskers))
+    ]
     return [Masks(m.context.to(device), m.targets.to(device)) for m in drawn]
 
 
-MASKERS: Final = MappingProxyType[str, Masker]({"multiblock": MultiBlock(), "random": Random()})
+MASKERS: Final = MappingProxyType[str, Masker](
+    {"multiblock": MultiBlock(), "random": Random(), "semantic": Semantic(), "halves": Halves()}
+)
 
 
 def target_shape(grid: Grid, fraction: float, ratio: float) -> Grid:

@@ -8,6 +8,8 @@ from typing import NoReturn
 from .names import did_you_mean, no_such
 
 TAKE_SETTINGS = ("train", "probe")
+WEIGHTS = "the moving average (target, the default) or the encoder that is trained (context)"
+KIND = "Settings of the kind are given as --KIND.KEY VALUE, as in --linear.pool flat or --knn.k 5 (docs/probes.md)."
 SETTINGS = "Any setting can be given as --SECTION.KEY VALUE, as in --optim.lr 1e-3; --print-config shows them all."
 
 
@@ -46,7 +48,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
         return sub
 
     _train_arguments(command("train", "train a method on your data, probe it, and write its report", SETTINGS))
-    _probe_arguments(command("probe", "measure a trained encoder beside a random one and the raw input"))
+    _probe_arguments(command("probe", "measure a trained encoder beside a random one and the raw input", KIND))
     _embed_arguments(command("embed", "write the representations of every item of a data set"))
     p = command("report", "write one page about one or several runs")
     p.add_argument("run_folders", metavar="RUN", nargs="+")
@@ -58,11 +60,13 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     p.add_argument("study", metavar="NAME", help="a study (jepa list)")
     p.add_argument("--data", metavar="FOLDER", help="the folder of all data sets (default: JEPAKIT_DATA)")
     p.add_argument("--out", metavar="DIR", help="default: studies/NAME; a study that was interrupted goes on there")
-    p.add_argument("--seeds", type=int, default=3, metavar="N")
+    p.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each kind (default: 3)")
     p.add_argument("--steps", type=int, metavar="N", help="shorten every training: a rehearsal")
     p = command("check-data", "count, measure and read every item; list what is broken, double or odd")
     p.add_argument("path", metavar="PATH")
     p.add_argument("--csv", metavar="FILE", help="also write a row per problem")
+    p.add_argument("--image", default="", metavar="NAME", help="the column or array of images (data.image)")
+    p.add_argument("--label", default="", metavar="NAME", help="the column or array of labels (data.label)")
     command("list", "list methods, recipes, encoders, masks, data, probes and studies")
     p = command("doctor", "check this installation and machine, and how fast data can be read")
     p.add_argument("--data", help="measure reading this data against a training step")
@@ -71,10 +75,10 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
 
 def _train_arguments(p: Parser) -> None:
     p.add_argument("recipe", metavar="RECIPE|CONFIG.yaml", nargs="?", help="a recipe, a method, or a settings file")
-    p.add_argument("--data", metavar="PATH", help="folder, manifest, shards, parquet or arrays (data.path)")
+    p.add_argument("--data", metavar="PATH", help="folder, manifest, shards, parquet, arrays, table or .ts (data.path)")
     p.add_argument("--out", metavar="RUN", help="the run folder to write (default: runs/RECIPE)")
     p.add_argument("--config", metavar="FILE", help="settings that override the recipe's")
-    p.add_argument("--seed", metavar="N")
+    p.add_argument("--seed", metavar="N", help="of weights, order, augmentation and masks (default: 0)")
     p.add_argument("--steps", metavar="N", help="optimiser steps (length.steps)")
     p.add_argument("--on-collapse", metavar="warn|stop|rollback", help="what follows a collapse (loop.on_collapse)")
     p.add_argument(
@@ -98,7 +102,7 @@ def _probe_arguments(p: Parser) -> None:
     p.add_argument("--kind", required=True, help="knn, linear, attentive, lowshot, finetune, dense, … (jepa list)")
     p.add_argument("--data", help="labelled data to fit on (default: the run's own)")
     p.add_argument("--test", help="labelled data to score on (default: a fifth of the data, held out)")
-    p.add_argument("--weights", choices=("target", "context"), default="target")
+    p.add_argument("--weights", choices=("target", "context"), default="target", help=WEIGHTS)
     p.add_argument("--step", type=int, metavar="N", help="judge the checkpoint of this step (default: the newest)")
     p.add_argument("--name", help="a name for the result file: evals/KIND-NAME.json")
     p.add_argument("--no-cache", action="store_true", help="neither use nor keep features in the run folder")
@@ -109,11 +113,11 @@ def _embed_arguments(p: Parser) -> None:
     p.add_argument("--data", required=True)
     p.add_argument("--out", required=True, metavar="FILE", help="FILE.parquet, .npy or .csv")
     p.add_argument("--tokens", action="store_true", help="one vector per patch instead of their mean")
-    p.add_argument("--weights", choices=("target", "context"), default="target")
+    p.add_argument("--weights", choices=("target", "context"), default="target", help=WEIGHTS)
     p.add_argument("--step", type=int, metavar="N", help="embed with the checkpoint of this step (default: the newest)")
-    p.add_argument("--batch", type=int, default=64)
-    p.add_argument("--workers", type=int, default=None)
-    p.add_argument("--overwrite", action="store_true")
+    p.add_argument("--batch", type=int, default=64, metavar="N", help="items at a time (default: 64)")
+    p.add_argument("--workers", type=int, metavar="N", help="processes that read (default: as in training)")
+    p.add_argument("--overwrite", action="store_true", help="replace FILE")
 
 
 def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -12,7 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import methods
 from .config import Length, Loop, Run
+from .data import Dataset
 from .data.augment import Augment, Views
+from .data.series import augment as series
+from .data.series.dataset import Series, refuse_padding
+from .data.series.settings import Config as SeriesConfig
+from .masks import MultiBlock, Random
 from .methods.base import Method
 from .nn.patch import grid_of
 from .types import Batch, Rng, Signal
@@ -43,6 +48,8 @@ def fit_views(run: Run, channels: int) -> tuple[Run, list[Note]]:
     augment, name = run.data.augment, methods.name_of(run.method)
     if "views" not in method.requires(run.method) or augment.views:
         return run, []
+    if isinstance(augment, series.SeriesAugment):
+        return _series_views(run, augment, channels)
     colour = channels == 3
     strong = dataclasses.replace(
         augment,
@@ -58,10 +65,33 @@ def fit_views(run: Run, channels: int) -> tuple[Run, list[Note]]:
     return dataclasses.replace(run, data=dataclasses.replace(cast(Any, run.data), augment=chosen)), notes
 
 
+def _series_views(run: Run, augment: series.SeriesAugment, channels: int) -> tuple[Run, list[Note]]:
+    chosen = series.strong(augment, channels)
+    notes = [Note("data.augment.views", "[{count: 2}]", f"{methods.name_of(run.method)} compares views of one sample")]
+    if augment == series.SeriesAugment():
+        value = f"scale {chosen.scale}, jitter {chosen.jitter}, drop {chosen.drop}"
+        notes.append(Note("data.augment", value, "parts of one series could be matched by their level alone"))
+    return dataclasses.replace(run, data=dataclasses.replace(cast(Any, run.data), augment=chosen)), notes
+
+
+def fit_series(run: Run, dataset: Dataset) -> Run:
+    """The run with the window, the stride and the channels that were chosen, so that other data are read the same way.
+
+    Raises ValueError where series would be padded, which no method can leave out yet.
+    """
+    refuse_padding(dataset)
+    if not isinstance(dataset, Series) or not isinstance(run.data, SeriesConfig):
+        return run
+    columns = dataset.columns if dataset.named else run.data.columns
+    chosen = dataclasses.replace(run.data, window=dataset.window, stride=dataset.stride, columns=columns)
+    return dataclasses.replace(run, data=chosen)
+
+
 def check_views(run: Run) -> None:
     """Raises ValueError where the encoder's patch does not divide the size of some views."""
     patch = getattr(getattr(run.method, "encoder", None), "patch", None)
-    for i, group in enumerate(run.data.augment.views):
+    groups: tuple[Any, ...] = run.data.augment.views
+    for i, group in enumerate(groups):
         if patch and group.size:
             try:
                 grid_of(group.size, patch)
@@ -72,10 +102,16 @@ def check_views(run: Run) -> None:
 def resolve(run: Run, signal: Signal, samples: int, world: int = 1) -> tuple[Run, list[Note]]:
     """The run with no auto left, and a note for each choice. ValueError where the length or the batch cannot work."""
     method, patch_notes = fit_patch(run.method, signal)
+    method, mask_notes = fit_masks(method, signal)
     check_views(dataclasses.replace(run, method=method))
     length, length_notes = resolve_length(run.length, samples, world)
     loop, loop_notes = resolve_loop(run.loop, length.steps or 1, length.batch)
-    return dataclasses.replace(run, method=method, length=length, loop=loop), patch_notes + length_notes + loop_notes
+    return dataclasses.replace(run, method=method, length=length, loop=loop), [
+        *patch_notes,
+        *mask_notes,
+        *length_notes,
+        *loop_notes,
+    ]
 
 
 def fit_patch(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
@@ -87,6 +123,17 @@ def fit_patch(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
     grid = tuple(side // p for side, p in zip(signal.size, patch, strict=True))
     note = Note("method.encoder.patch", list(patch), f"the largest that leaves at least 7 patches a side: grid {grid}")
     return dataclasses.replace(method, encoder=dataclasses.replace(encoder, patch=patch)), [note]
+
+
+def fit_masks(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
+    """The method's settings with random masks, where rectangles, its default, do not fit the axes of the signal."""
+    masks = getattr(method, "masks", ())
+    if len(signal.size) == 2 or masks != getattr(type(method)(), "masks", ()):
+        return method, []
+    if not any(isinstance(mask, MultiBlock) for mask in masks):
+        return method, []
+    note = Note("method.masks", "[{name: random, num_targets: 3}]", "multiblock masks are of pictures")
+    return dataclasses.replace(method, masks=(Random(num_targets=3),)), [note]
 
 
 def auto_patch(side: int) -> int:

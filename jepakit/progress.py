@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -86,6 +86,19 @@ class Live:
         if self.task is None:
             self.task = self.progress.add_task("", total=steps)
         self.progress.update(self.task, total=steps, completed=row["step"], description=describe(row))
+
+
+def counting(watch: Watch, doing: str, what: str) -> Callable[[int, int], None]:
+    """Turns (done, all) into the rows that `watch` shows: what is being done to `what`, such as images."""
+    begun = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        taken = time.monotonic() - begun
+        left = taken * (total - done) / max(done, 1)
+        metrics = {"doing": f"{doing}  {done / max(taken, 1e-9):.0f} {what}/s", "eta": left}
+        watch.row({"step": done, "metrics": metrics}, total)
+
+    return tell
 
 
 @contextmanager

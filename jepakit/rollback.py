@@ -20,7 +20,7 @@ from .session import Session
 
 MOST: Final = 3
 COLLAPSED: Final = ("full", "exploding")
-CLEAR: Final = 5 * collapse.FULL  # the spread, relative to step 0, that a checkpoint to go back to has at least
+CLEAR: Final = 2 * collapse.FULL  # the spread, relative to step 0, that a checkpoint to go back to has at least
 Action = Literal["go on", "stop", "roll back"]
 
 

@@ -62,6 +62,7 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
     """Open the data, resolve every auto, build the method. Writes nothing; ValueError where something does not fit."""
     dataset = run.data.open()
     run, views = prepare.fit_views(run, dataset.channels)
+    run = prepare.fit_series(run, dataset)
     signal = data.fit(dataset, run.data)
     run, choices = prepare.resolve(run, signal, len(dataset), dist.world)
     method = methods.build(run.method, signal, run.seed if seed is None else seed)

@@ -26,13 +26,17 @@ def names() -> list[tuple[str, str]]:
     return [(noun, ", ".join(table)) for noun, table in tables.items()]
 
 
+BASELINES = {"random_init": "the untrained encoder", "raw": "the raw input"}
+
+
 def describe(done: Mapping[str, Any]) -> str:
     """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
     summary = done["summary"]
     if not summary:
         return ""
     lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
-    lines.append(f"verdict: {summary['verdict']} ({summary['reason']}). {summary['advice']}")
+    advice = f"; {summary['advice']}" if summary["advice"] else ""
+    lines.append(f"verdict: {summary['verdict']} ({summary['reason']}){advice}")
     if best := summary.get("best"):
         lines.append(f"best checkpoint by kNN while training: step {best['step']} ({best['knn']:.1%})")
     if summary["skipped"]:
@@ -56,6 +60,11 @@ def describe_probes(paths: Sequence[Path]) -> str:
         rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
         if "warning" in result["notes"]:
             warnings.append(f"{path.stem}: {result['notes']['warning']}")
+        behind = [name for key, name in BASELINES.items() if result[key] >= result["low"]]
+        if behind:
+            warnings.append(
+                f"{path.stem}: not clearly better than {' and '.join(behind)}; train longer, or look at more"
+            )
     return "\n".join([*_aligned(rows), *warnings])
 
 

@@ -100,6 +100,29 @@ def test_probe_fits_on_one_set_and_scores_on_another(run, photos):
     assert "knn-self: the test data are the training data" in api.describe_probes([path])
 
 
+def test_a_probe_says_so_where_its_interval_reaches_a_baseline(tmp_path):
+    path = tmp_path / "knn.json"
+    found = {"value": 0.5, "low": 0.4, "high": 0.6, "random_init": 0.4, "raw": 0.39, "n_test": 100, "notes": {}}
+    path.write_text(json.dumps(found))
+    assert "knn: not clearly better than the untrained encoder" in api.describe_probes([path])
+    assert "raw input;" not in api.describe_probes([path])
+    path.write_text(json.dumps(found | {"random_init": 0.3}))
+    assert "not clearly" not in api.describe_probes([path])
+
+
+def test_check_data_reads_the_array_it_is_given_and_counts_as_it_goes(tmp_path):
+    np.savez(tmp_path / "a.npz", pixels=np.random.default_rng(0).integers(0, 255, (5, 20, 20), dtype=np.uint8))
+    rows: list[tuple[int, int]] = []
+
+    class Told(Silent):
+        def row(self, row, steps):
+            rows.append((row["step"], steps))
+
+    found = dict(api.check_data(tmp_path / "a.npz", image="pixels", watch=Told()))
+    assert found["readable"] == "5"
+    assert rows[-1] == (5, 5)
+
+
 def test_test_data_of_one_class_are_counted_in_the_classes_of_training(run, photos, tmp_path):
     one = tmp_path / "val"
     shutil.copytree(photos / "light", one / "light")

@@ -213,7 +213,7 @@ def test_a_truncated_idx_file_is_refused(tmp_path):
 
 def test_an_npz_without_the_usual_names_says_what_it_holds(tmp_path):
     np.savez(tmp_path / "a.npz", pixels=np.zeros((4, 8, 8), np.uint8))
-    with pytest.raises(ValueError, match=r"it holds pixels: set data\.image"):
+    with pytest.raises(ValueError, match=r"it holds pixels: set --data\.image"):
         arrays.Config(str(tmp_path / "a.npz")).open()
     assert len(arrays.Config(str(tmp_path / "a.npz"), image="pixels").open()) == 4
 

@@ -21,8 +21,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A module imports only from earlier lines, never from its neighbours on the same line.
 LAYERS = (
     {"types", "progress", "names", "rows"},
-    {"distributed", "options"},
+    {"distributed", "options", "semantic", "halves"},
     {"masks", "losses", "optim", "nn"},
+    {"ways"},
     {"methods", "data", "collapse"},
     {"config"},
     {"parse"},

@@ -137,7 +137,7 @@ def test_a_sample_has_the_same_mask_however_the_batch_is_split(masker: Masker) -
     assert torch.equal(torch.cat([p.targets for p in parts]), whole.targets)
 
 
-@pytest.mark.parametrize("masker", [*MASKERS.values(), COMPAT])
+@pytest.mark.parametrize("masker", [MASKERS["multiblock"], MASKERS["random"], MASKERS["semantic"], COMPAT])
 def test_masks_depend_on_the_rng_alone(masker: Masker) -> None:
     before = torch.get_rng_state()
     first, again, other = (masker((14, 14), 4, Rng(0, step)) for step in (1, 1, 2))

@@ -112,4 +112,13 @@ def test_the_grid_of_another_input_size_moves_the_positions():
 
 def test_heads_that_do_not_divide_the_width_are_refused_with_some_that_do():
     with pytest.raises(ValueError, match=r"heads 5 does not divide width 384; use e\.g\. 4 or 6 heads"):
-        Predictor(heads=5)
+        Predictor(width=384, heads=5)
+
+
+@pytest.mark.parametrize(
+    ("dim", "width", "heads"), [(768, 384, 12), (192, 96, 3), (128, 64, 2), (48, 24, 1), (16, 16, 1)]
+)
+def test_left_open_the_width_is_half_the_encoders_and_a_head_has_32_features_or_so(dim, width, heads):
+    predictor = Predictor().build(dim, (2, 2, 2))
+    assert predictor.width == width
+    assert predictor.blocks[0].attn.heads == heads

@@ -44,8 +44,24 @@ def test_on_a_logarithmic_axis_equal_ratios_are_equal_steps() -> None:
 
 def test_values_that_are_not_finite_break_the_curve_and_are_counted_in_its_text() -> None:
     line = charts.Line("loss", np.arange(5.0), np.array([3.0, 2.0, math.nan, math.inf, 1.0]))
-    assert [len(p) for p in points(charts.chart([line], "l"))] == [2, 2]
+    svg = charts.chart([line], "l")
+    assert [len(p) for p in points(svg)] == [2, 1]
+    assert svg.count("<circle") == 1
     assert figures.tell(line) == "loss: 3 at step 0, 1 at step 4, 2 values not finite."
+
+
+def test_a_single_value_is_a_dot_in_the_middle_of_its_axis() -> None:
+    svg = charts.chart([charts.Line("one", np.array([1700.0]), np.array([4.0]))], "")
+    low, high, _, bottom, top, _ = (float(v) for v in re.search(r'data-scale="([^"]*)"', svg)[1].split())  # type: ignore[index]
+    assert (low, high, bottom, top) == (0, 3400, 0, 8)
+    assert len(re.findall(r'<circle class="f0"', svg)) == 1
+    assert not re.findall(r'<circle class="f0"', charts.chart([charts.Line("two", np.arange(2.0), np.ones(2))], ""))
+
+
+def test_dark_16_bit_pictures_are_stretched_and_ordinary_dark_ones_stay_dark() -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 1, 16, 16)
+    assert pictures.rgb(ramp * 0.06).max() == 255
+    assert pictures.rgb(ramp * 0.5).max() == 128
 
 
 def test_a_long_curve_is_thinned_to_means_and_keeps_its_end() -> None:

@@ -1,24 +1,28 @@
 """The verdict on a run from its panel rows: a state, the numbers that say so, and the option to change.
 
-The thresholds are proposals, to be calibrated on forced collapses. No threshold reads a label, so a verdict can be
-wrong; a probe is the judge.
+FULL and DIMENSIONAL were chosen on forced collapses and healthy runs, and scored on others (the study `calibration`,
+docs/collapse-calibration.md); the other thresholds are proposals. None reads a label, so a verdict can be wrong; a
+probe is the judge.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import isfinite
+from statistics import fmean
 from typing import Any, Final, Literal
 
 State = Literal["healthy", "drifting", "dimensional", "full", "exploding", "idle", "unknown"]
 Row = Mapping[str, float]
 
-FULL: Final = 0.01  # std below this share of its value at step 0
+FULL: Final = 0.1  # std below this share of its value at step 0
 EXPLODING: Final = 100.0  # std above this multiple of its value at step 0
-DIMENSIONAL: Final = 0.05  # rank below this share of min(N, D) …
+DIMENSIONAL: Final = 0.08  # rank below this share of min(N, D) …
 FALLING: Final = 0.8  # … and below this share of its best value so far
-DRIFTING: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves
-IDLE: Final = 0.98  # prediction loss above this share of what the best constant has
+DRIFTING: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves …
+RISEN: Final = 1.1  # … the best of those above this multiple of the lowest before: what training has built up
+IDLE: Final = 0.98  # prediction loss above this share of what the best constant has, and of what it was
 STILL: Final = 0.002  # spread and rank this close to step 0 for PATIENCE rows
 PATIENCE: Final = 3
 
@@ -51,10 +55,10 @@ class Verdict:
 def verdict(history: Sequence[Row], settings: Mapping[str, Any] | None = None) -> Verdict:
     """The state of a run from its panel rows, oldest first, each with `normalized_loss` where it is known.
 
-    `history[0]` is the row of step 0. "unknown" until there are two rows, and as long as fewer than PATIENCE hold a
-    loss, of which the last is no better than a constant's. The gravest state that holds is named: exploding, full,
-    dimensional, drifting, idle, else healthy. `settings` is the nested config of the run: no advice names an option
-    that it lacks.
+    `history[0]` is the row of step 0. "unknown" until there are two rows, and as long as the loss is no better than a
+    constant's and either falls or is known from fewer than twice PATIENCE rows. The gravest state that holds is named:
+    exploding, full, dimensional, drifting, idle, else healthy. `settings` is the nested config of the run: no advice
+    names an option that it lacks.
     """
     if len(history) < 2:
         return Verdict("unknown", f"{len(history)} of the 2 panel rows that a verdict needs")
@@ -132,22 +136,32 @@ def _drifting(history: Sequence[Row], side: str) -> Verdict | None:
     ranks, losses = _values(history, f"rank_{side}"), _values(history, "normalized_loss")
     if len(ranks) <= PATIENCE or len(losses) <= PATIENCE:
         return None
-    best, improves = max(ranks), losses[-1] < losses[-1 - PATIENCE]
+    best, improves = max(_built(ranks), default=0.0), losses[-1] < losses[-1 - PATIENCE]
     if not improves or any(rank >= DRIFTING * best for rank in ranks[-PATIENCE:]):
         return None
     return Verdict("drifting", f"{side} rank fell from {best:.3g} to {ranks[-1]:.3g} while the loss improves")
 
 
+def _built(ranks: Sequence[float]) -> list[float]:
+    """The ranks that training has come to from below: an untrained encoder's is high and falls in healthy runs too."""
+    lowest = accumulate(ranks, min)
+    return [rank for rank, low in zip(ranks, lowest, strict=True) if rank > RISEN * low]
+
+
 def _idle(history: Sequence[Row], side: str) -> Verdict | None:
-    losses = _values(history, "normalized_loss")[-PATIENCE:]
-    if not losses or losses[-1] < IDLE:
+    losses = _values(history, "normalized_loss")
+    last, before = losses[-PATIENCE:], losses[-2 * PATIENCE : -PATIENCE]
+    if not last or last[-1] < IDLE:
         return None
-    if len(losses) < PATIENCE:
-        reason = f"the prediction loss is {losses[-1]:.1%} of what a constant has"
-        return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {PATIENCE} rows that tell")
-    if min(losses) < IDLE:
+    reason = f"the prediction loss is {last[-1]:.1%} of what a constant has"
+    if len(before) < PATIENCE:
+        return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {2 * PATIENCE} rows that tell")
+    if min(*before, *last) < IDLE:
         return None
-    return Verdict("idle", f"the prediction loss is {min(losses):.1%} of what a constant has")
+    # Single losses are those of one batch each: only their means tell whether there is progress.
+    if fmean(last) < IDLE * fmean(before):
+        return Verdict("unknown", f"{reason}, but it falls: {fmean(before):.1%} before, {fmean(last):.1%} of late")
+    return Verdict("idle", f"the prediction loss is {min(last):.1%} of what a constant has, and does not fall")
 
 
 def _still(history: Sequence[Row], side: str) -> Verdict | None:

@@ -1,7 +1,18 @@
 """Data: sources of samples behind one protocol, the loader, and what is known of a data set."""
 
 from .base import Dataset, Unreadable
-from .reading import KINDS, guess, read_image, reading, sample
+from .reading import KINDS, divided, guess, read_image, reading, sample
 from .statistics import choose_size, fit
 
-__all__ = ["KINDS", "Dataset", "Unreadable", "choose_size", "fit", "guess", "read_image", "reading", "sample"]
+__all__ = [
+    "KINDS",
+    "Dataset",
+    "Unreadable",
+    "choose_size",
+    "divided",
+    "fit",
+    "guess",
+    "read_image",
+    "reading",
+    "sample",
+]

@@ -43,9 +43,10 @@ class Config:
     limit: int = 0
     corrupt: Corrupt = "skip"
     augment: Augment = field(default_factory=Augment)
+    contrast: float = 1.0
 
     def __post_init__(self) -> None:
-        check_part(self.size, self.held_out, self.limit)
+        check_part(self.size, self.held_out, self.limit, self.contrast)
 
     def open(self) -> "Arrays":
         """Read or map the array. Raises ValueError, saying what to do."""
@@ -183,11 +184,12 @@ def _npz(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | N
         x = next((key for key in ((image,) if image else IMAGE_KEYS) if key in file), None)
         if x is None:
             raise ValueError(
-                f"no array {image or 'x'!r}; it holds {', '.join(file.files)}: set data.image to one of them"
+                f"no array {image or 'x'!r}; it holds {', '.join(file.files)}: set --data.image to one of them "
+                "(of check-data: --image)"
             )
         y = next((key for key in ((label,) if label else LABEL_KEYS) if key in file), None)
         if label and y is None:
-            raise ValueError(f"no array {label!r}; it holds {', '.join(file.files)}: set data.label to one of them")
+            raise ValueError(f"no array {label!r}; it holds {', '.join(file.files)}: set --data.label to one")
         said = f"pictures from array {x!r}" + (f", labels from {y!r}" if y else ", no labels")
         return file[x], file[y] if y else None, (said,)
 

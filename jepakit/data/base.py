@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 from ..types import Rng, Size, unit
 from .augment import Augment
 from .box import Ask, check_size
+from .series.augment import SeriesAugment
 
 Split = Literal["all", "train", "test"]
 Corrupt = Literal["skip", "fail"]
@@ -41,7 +42,7 @@ class Settings(Protocol):
         ...
 
     @property
-    def augment(self) -> Augment:
+    def augment(self) -> Augment | SeriesAugment:
         """How training samples are changed."""
         ...
 
@@ -158,13 +159,15 @@ def _mix(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     return mixed
 
 
-def check_part(size: Size | None, held_out: float, limit: int) -> None:
+def check_part(size: Size | None, held_out: float, limit: int, contrast: float = 1.0) -> None:
     """What every data config checks when it is made. Raises ValueError."""
     check_size(size)
     if not 0 < held_out < 1:
         raise ValueError(f"held_out is {held_out}; give the fraction kept for the test part, e.g. held_out=0.1")
     if limit < 0:
         raise ValueError(f"limit is {limit}; give how many items to keep, or 0 for all of them")
+    if not 0 < contrast < float("inf"):
+        raise ValueError(f"contrast is {contrast:g}; give a factor above 0, 1 for the data as they are")
 
 
 def select(names: Sequence[str], split: Split, held_out: float, limit: int) -> Int64[np.ndarray, " n"]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,10 +28,22 @@ class Picture(NamedTuple):
 class Packed(NamedTuple):
     """A batch as it leaves a worker: one tensor per picture, and the items that could not be read."""
 
-    pictures: list[Shaped[Tensor, "b c _ _"]]
+    pictures: list[Shaped[Tensor, "b c ..."]]
     label: Int64[Tensor, " b"]
     id: Int64[Tensor, " b"]
     skipped: dict[str, str]
+    length: Int64[Tensor, " b"] | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a worker is given: item k is batch k, packed, and `unpack` the `Batch` it stands for."""
+
+    def __getitem__(self, k: int) -> Packed: ...
+
+    def unpack(self, packed: Packed) -> Batch:
+        """The `Batch` that a packed one stands for."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

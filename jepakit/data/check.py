@@ -17,8 +17,9 @@ from .base import Dataset, Unreadable
 from .images import Images
 from .loader import dataloader
 from .reading import KINDS, guess
+from .series import check as series
 
-TINY = 32
+TINY = 16
 LISTED = 1000
 SHOWN = 10
 
@@ -71,6 +72,7 @@ class CheckReport:
         classes = (
             f"{few[0][1]} ({few[0][0]}) to {few[-1][1]} ({few[-1][0]}), ratio {self.skew:.1f}" if few else "no labels"
         )
+        more = self.unreadable + self.duplicates + self.tiny - SHOWN
         return [
             ("read as", self.kind),
             ("items", str(self.items)),
@@ -86,7 +88,7 @@ class CheckReport:
             ("decoding, images/s per process", f"{self.speed:.0f}"),
             *(("note", note) for note in self.notes),
             *((p.name, f"{p.problem}: {p.detail}") for p in self.problems[:SHOWN]),
-            *([("…", f"and {more} more (--csv FILE lists them)")] if (more := len(self.problems) - SHOWN) > 0 else []),
+            *([("…", f"and {more} more (--csv FILE lists up to {LISTED:,} of a kind)")] if more > 0 else []),
         ]
 
     def dict(self) -> dict[str, object]:
@@ -112,13 +114,15 @@ def check(
     label: str = "",
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> CheckReport:
+) -> CheckReport | series.SeriesReport:
     """Decode every item of the data at `path` once. Memory grows by 33 bytes per item.
 
     `image` and `label` are as in the data's config; `progress` is told (done, all). Raises ValueError where there is
     nothing to read at all.
     """
     kind, why = guess(path)
+    if kind in ("series", "dynamics"):
+        return series.check(path, why, image, label)
     fields = {name: value for name, value in (("image", image), ("label", label)) if value}
     dataset = KINDS[kind](path=path, **fields).open()
     n = len(dataset)

@@ -135,6 +135,6 @@ def column_named(
         sought = repr(asked) if asked else " or ".join(repr(name) for name in usual)
         raise ValueError(
             f"{path!r} has no {what} column {sought}; its columns are {', '.join(columns)}: "
-            f"set data.{what} to one of them"
+            f"set --data.{what} to one of them (of check-data: --{what})"
         )
     return ""

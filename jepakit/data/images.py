@@ -31,7 +31,8 @@ class Config:
     `size` (H, W) None: 224 x 224, or their own size for small images of one size. `channels` None: the commonest.
     `image` and `label` name the columns (or the key in a shard's .json), empty meaning the usual names. `split` cuts
     off the part `held_out` by a hash of the names; `limit` keeps that many (0: all). `corrupt`: an image that cannot be
-    read is skipped for the next one, or fails the run.
+    read is skipped for the next one, or fails the run. `contrast` is the std of the normalised pixels, for training and
+    whatever follows: 0.1 makes a set of low variance of any set.
     """
 
     path: str = ""
@@ -44,9 +45,10 @@ class Config:
     limit: int = 0
     corrupt: Corrupt = "skip"
     augment: Augment = field(default_factory=Augment)
+    contrast: float = 1.0
 
     def __post_init__(self) -> None:
-        check_part(self.size, self.held_out, self.limit)
+        check_part(self.size, self.held_out, self.limit, self.contrast)
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels is {self.channels}; give a number of at least 1, or none for the commonest")
 

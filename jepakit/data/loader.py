@@ -15,9 +15,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ..types import Batch, Signal
+from .augment import Augment
 from .base import Corrupt, Dataset, Settings
-from .batches import OrderedBatches, Packed, TrainBatches
+from .batches import OrderedBatches, Packed, Source, TrainBatches
 from .held import hold
+from .series.augment import SeriesAugment
+from .series.batches import OrderedSeries, SeriesBatches
+from .series.dataset import Series
 
 Item = TypeVar("Item")
 
@@ -25,7 +29,7 @@ Item = TypeVar("Item")
 class Batches(Iterator[Batch]):
     """An iterator of batches. `skipped` names the items met so far that could not be read, each with the reason."""
 
-    def __init__(self, source: "TrainBatches | OrderedBatches", start: int, stop: int, workers: int) -> None:
+    def __init__(self, source: Source, start: int, stop: int, workers: int) -> None:
         self.skipped: dict[str, str] = {}
         self._source = source
         self._packed: Iterator[Packed | str] | None = iter(dataloader(_Careful(source), start, stop, workers))
@@ -49,7 +53,7 @@ class Batches(Iterator[Batch]):
 class _Careful(TorchDataset[Packed | str]):
     """A user's mistake comes back as its sentence: raised in a worker, it would arrive wrapped in a traceback."""
 
-    source: TrainBatches | OrderedBatches
+    source: Source
 
     def __getitem__(self, k: int) -> Packed | str:
         try:
@@ -91,9 +95,13 @@ def batches(
             f"samples {offset} … {offset + batch} do not lie in a global batch of {total}; give a part of it"
         )
     cfg.augment.check(dataset.channels)
-    source = TrainBatches(
-        hold(dataset), cfg.augment, cfg.corrupt, signal, seed, batch, offset, total, whole or not cfg.augment.views
-    )
+    whole = whole or not cfg.augment.views
+    source: Source
+    if isinstance(dataset, Series) and isinstance(cfg.augment, SeriesAugment):
+        source = SeriesBatches(dataset, cfg.augment, signal, seed, batch, offset, total, whole)
+    else:
+        assert isinstance(cfg.augment, Augment)
+        source = TrainBatches(hold(dataset), cfg.augment, cfg.corrupt, signal, seed, batch, offset, total, whole)
     return Batches(source, start, stop, workers)
 
 
@@ -111,7 +119,11 @@ def stream(
             f"the data have {dataset.channels} channels but the model takes {signal.channels}; "
             f"give data with {signal.channels}"
         )
-    source = OrderedBatches(dataset, corrupt, signal, batch, start)
+    source: Source = (
+        OrderedSeries(dataset, signal, batch, start)
+        if isinstance(dataset, Series)
+        else OrderedBatches(dataset, corrupt, signal, batch, start)
+    )
     return Batches(source, 0, -(-(len(dataset) - start) // batch), workers)
 
 

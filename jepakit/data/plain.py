@@ -10,18 +10,21 @@ from torch import Tensor
 from ..types import Size
 from .augment import centre, centred
 from .base import Batched, Corrupt, Dataset, Unreadable, stack
+from .series.dataset import Series
 
 
 class Plain(NamedTuple):
     """The samples that could be read, uint8 for 8-bit items, which they are, and the others with the reason."""
 
-    x: Shaped[Tensor, "k c h w"]
+    x: Shaped[Tensor, "k c ..."]
     id: Int64[np.ndarray, " k"]
     skipped: dict[str, str]
 
 
 def read(dataset: Dataset, ids: Int64[np.ndarray, " b"], size: Size, corrupt: Corrupt = "skip") -> Plain:
     """The items `ids` at `size`. Raises ValueError for one that cannot be read where `corrupt` is "fail"."""
+    if isinstance(dataset, Series):
+        return Plain(dataset.whole(ids, size)[0], ids, {})
     if isinstance(dataset, Batched):
         height, width = dataset.native or size
         boxes = np.tile(np.array(centre(height, width, size), dtype=np.int64), (len(ids), 1))

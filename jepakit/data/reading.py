@@ -1,6 +1,7 @@
 """Data other than the run's own, read the way the run reads its own: for embedding, probing and single images."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,34 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..types import Rng, Signal, unit
-from . import arrays, images, plain, synthetic
+from . import arrays, dynamics, images, plain, synthetic
 from .augment import centred
 from .base import Dataset, Unreadable, stack
 from .decode import crops
+from .series import settings as series
+from .series.guess import ARRAYS, can_hold, ending, split_key, why_series
 
-KINDS = {"arrays": arrays.Config, "images": images.Config, "synthetic": synthetic.Config}
+KINDS: Mapping[str, Any] = {
+    "arrays": arrays.Config,
+    "dynamics": dynamics.Config,
+    "images": images.Config,
+    "series": series.Config,
+    "synthetic": synthetic.Config,
+}
 
 
 def guess(path: str) -> tuple[str, str]:
     """Which of `KINDS` reads a path, and why. Raises ValueError where nothing is there or nothing reads it."""
     if path in synthetic.TASKS:
         return "synthetic", f"{path!r} names a generated set"
-    files = images.expand(path)
+    if path in dynamics.SYSTEMS:
+        return "dynamics", f"{path!r} names a generated system"
+    file, key = split_key(path)
+    files = images.expand(file)
+    if key:
+        return "series", f"array {key!r} of {files[0].name}"
+    if why := why_series(files[0]):
+        return "series", why
     if files[0].is_dir():
         return "images", "a folder"
     name = files[0].name.lower()
@@ -30,7 +46,8 @@ def guess(path: str) -> tuple[str, str]:
     if name.endswith((".tar", ".parquet", ".pq", ".csv")):
         return "images", f"{Path(name).suffix} holds or lists images"
     raise ValueError(
-        f"cannot tell what {path!r} holds; give a folder of images, .csv, .tar, .parquet, .npz, .npy or idx files"
+        f"cannot tell what {path!r} holds; give a folder of images or series, "
+        ".csv, .tar, .parquet, .npz, .npy, .ts or idx files"
     )
 
 
@@ -40,13 +57,30 @@ def reading(old: Any, path: str, *, channels: int | None = None, **changes: Any)
     `channels`, those a model was trained on, are asked of images; arrays have those they have, and `stream` refuses
     others.
     """
-    new = KINDS[guess(path)[0]]()
+    new = KINDS[_kind(old, path)]()
     if type(old) is not type(new):
         shared = {f.name for f in dataclasses.fields(new)} & {f.name for f in dataclasses.fields(old)}
+        # A picture's size and changes say nothing of a series, and the other way round.
+        shared -= set() if type(new.augment) is type(old.augment) else {"size", "augment"}
         old = dataclasses.replace(new, **{name: getattr(old, name) for name in shared})
     if channels and hasattr(old, "channels"):
         changes["channels"] = channels
     return dataclasses.replace(old, path=path, **changes)
+
+
+def _kind(old: Any, path: str) -> str:
+    """What `guess` says, unless the file may as well be what `old` reads: then that."""
+    kind, _ = guess(path)
+    file = Path(split_key(path)[0])
+    if isinstance(old, series.Config) and kind in ("arrays", "images") and can_hold(file):
+        return "series"
+    return "arrays" if isinstance(old, arrays.Config) and kind == "series" and ending(file) in ARRAYS else kind
+
+
+def divided(cfg: Any) -> Any:
+    """The same settings, of the training part alone where samples of all of it overlap: windows of series."""
+    overlap = isinstance(cfg, series.Config) and cfg.split == "all" and cfg.window != 0
+    return dataclasses.replace(cfg, split="train") if overlap else cfg
 
 
 def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
@@ -61,7 +95,7 @@ def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
     return unit(x)
 
 
-def sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor, "n c h w"]:
+def sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor, "n c ..."]:
     """The same up to `count` readable items every time, spread over the data; `unit` of them is what `stream` gives.
 
     8-bit items stay uint8, a quarter of the memory.

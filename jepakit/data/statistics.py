@@ -8,6 +8,7 @@ from torch import Tensor
 from ..types import Rng, Signal, Size
 from .base import Batched, Corrupt, Dataset, Settings
 from .plain import first_of, read
+from .series.dataset import Series
 
 SMALL = 96
 LARGE = (224, 224)
@@ -29,9 +30,14 @@ def choose_size(dataset: Dataset, size: tuple[int, int] | None) -> tuple[Size, s
 def fit(dataset: Dataset, cfg: Settings) -> Signal:
     """Size, channels and per-channel statistics, from a fixed sample of 256 to 4,096 items, not augmented.
 
+    The deviation is divided by `cfg.contrast`, where there is one: normalised samples then have that one, as those
+    of paler data under the normalisation of ordinary ones would, without the rounding to 8 bits.
+
     Raises ValueError where none of the sample can be read, where one cannot and `cfg.corrupt` is "fail", and where
     values are not finite.
     """
+    if isinstance(dataset, Series):
+        return dataset.fit(cfg)
     size, _ = choose_size(dataset, cfg.size)
     count = min(len(dataset), max(256, min(MOST, PIXELS // (size[0] * size[1]))))
     generator = Rng(0).fork("data", "fit").generator()
@@ -41,8 +47,9 @@ def fit(dataset: Dataset, cfg: Settings) -> Signal:
     std = (squares / pixels - mean**2).clamp(min=0).sqrt()
     if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all()):
         raise ValueError("the data hold values that are not finite (NaN or infinite); replace them before training")
+    contrast: float = getattr(cfg, "contrast", 1.0)
     # A constant channel is centred and left alone.
-    scale = [float(value) if value > 1e-8 else 1.0 for value in std]
+    scale = [float(value) / contrast if value > 1e-8 else 1.0 for value in std]
     views = sum(group.count for group in cfg.augment.views)
     return Signal(dataset.channels, size, tuple(mean.tolist()), tuple(scale), views=views, classes=len(dataset.classes))
 

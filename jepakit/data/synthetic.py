@@ -32,7 +32,8 @@ class Config:
     `path` names the task: "digits_on_photos" (a coloured digit, anywhere, over a crop of a photograph: pixels alone
     say little), "digits" (a white digit anywhere on black), "shapes" (one of five, any size, place and colour) or
     "scenes" (three shapes that move through films of 8 pictures, with the class of every pixel; the label is the front
-    one's). Part "train" and part "test" are disjoint; "all" is both. `limit` keeps the first that many of a part.
+    one's). Part "train" and part "test" are disjoint; "all" is both. `limit` keeps the first that many of a part;
+    `contrast` is as in `images.Config`.
     """
 
     path: str = "digits_on_photos"
@@ -44,9 +45,10 @@ class Config:
     limit: int = 0
     corrupt: Corrupt = "skip"
     augment: Augment = field(default_factory=Augment)
+    contrast: float = 1.0
 
     def __post_init__(self) -> None:
-        check_part(self.size, self.held_out, self.limit)
+        check_part(self.size, self.held_out, self.limit, self.contrast)
         if self.count < 1:
             raise ValueError(f"count is {self.count}; give at least one picture")
         if self.size and min(self.size) < 16:

@@ -13,6 +13,8 @@ from ..data import Dataset, loader
 from ..data.augment import Augment
 from ..data.base import Batched, Corrupt
 from ..data.box import Ask
+from ..data.series.augment import SeriesAugment
+from ..data.series.dataset import Series
 from ..methods.base import Method, Weights
 from ..types import Batch, Signal, Size
 from .baselines import raw
@@ -23,7 +25,7 @@ class Reading:
     """How training samples are read: the loader's `Settings`."""
 
     size: tuple[int, int] | None
-    augment: Augment
+    augment: Augment | SeriesAugment
     corrupt: Corrupt
 
 
@@ -136,6 +138,8 @@ class ChosenBatched(Chosen):
 
 def chosen(whole: Dataset, rows: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " n"]) -> Dataset:
     """Items `rows` of a data set, with labels `y`."""
+    if isinstance(whole, Series):
+        return whole.chosen(rows, y)
     return (ChosenBatched if isinstance(whole, Batched) else Chosen)(whole, rows, y)
 
 

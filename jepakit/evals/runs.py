@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import data, parse, prepare
 from ..checkpoint import Loaded, load_run
+from ..data.series.dataset import refuse_padding
 from ..methods.base import Weights
 from ..progress import Silent, Watch
 from .kinds import Kind, load
@@ -94,8 +95,16 @@ def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
         own = replace(own, channels=channels)  # type: ignore[type-var]
     whole: dict[str, Any] = {"split": "all", "limit": 0, "channels": channels}
     first = own if train is None else data.reading(own, train, **whole)
+    first = data.divided(first) if test is None else first
     second = None if test is None else data.reading(own, test, **whole)
     if test is None and getattr(first, "split", "all") == "train":
         second = replace(first, split="test", limit=0)  # type: ignore[type-var]
     paths = [first.path] if second is None else [first.path, second.path + (" (test part)" if test is None else "")]
-    return Sets(first.open(), None if second is None else second.open(), " → ".join(paths))
+    try:
+        opened_train = first.open()
+    except ValueError as error:
+        raise ValueError(str(error) if train else f"{error}. The run was trained on that; give --data PATH") from None
+    sets = Sets(opened_train, None if second is None else second.open(), " → ".join(paths))
+    for dataset in (sets.train, sets.test):
+        refuse_padding(dataset)
+    return sets

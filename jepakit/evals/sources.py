@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ def live(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
         "random_init": partial(encoding, fresh, subject.weights, device),
         "raw": partial(pixels, method, device),
     }
-    reading = Reading(run.data.size, replace(run.data.augment, views=()), run.data.corrupt)
+    reading = Reading(run.data.size, replace(cast(Any, run.data.augment), views=()), run.data.corrupt)
     items, held = np.arange(len(dataset)), hold(dataset)
     facts = (labels(dataset), items, method.signal, reading, run.loop.workers or 0, device)
     return {name: Live(held, build, *facts) for name, build in builds.items()}

@@ -90,8 +90,7 @@ class CJEPA(ijepa.IJEPA):
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """I-JEPA's prediction loss and the weighted invariance, variance and covariance."""
-        drawn = self.draw(len(batch), rng, batch.x.device)
-        target = self.targets(batch.x, drawn)
+        drawn, target = self.hide(batch.x, rng)
         context = [self.context(batch.x, masks) for masks in drawn]
         pred = [self.predictor(s, masks) for s, masks in zip(context, drawn, strict=True)]
         terms, cfg = self.compare(pred, target), self.cfg

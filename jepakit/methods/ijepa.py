@@ -15,17 +15,18 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import losses
 from ..masks import Masker, MultiBlock, Random, draw
 from ..nn import ema
-from ..nn.encoder import EncoderConfig, union
+from ..nn.encoder import EncoderConfig, masked, union
 from ..nn.patch import grid_of
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
 from ..optim import linear
+from ..semantic import read_tokens
 from ..types import Batch, Masks, Rng, Signal, Terms, take
 from .base import Method, Weights
 
@@ -68,9 +69,7 @@ class IJEPA(Method):
 
     def __init__(self, cfg: Config, signal: Signal) -> None:
         super().__init__(cfg, signal)
-        self.encoder = cfg.encoder.build(signal)
-        for masker in cfg.masks:
-            masker.check(self.encoder.grid)
+        self.encoder = masked(cfg.encoder, signal, (m.check for m in cfg.masks))
         if not 1 <= cfg.target_blocks <= self.encoder.depth:
             raise ValueError(
                 f"target_blocks is {cfg.target_blocks} of {self.encoder.depth} blocks; give 1 or more of them"
@@ -80,8 +79,7 @@ class IJEPA(Method):
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """Mean distance over the target blocks of every masker; the image is encoded once as target."""
-        drawn = self.draw(len(batch), rng, batch.x.device)
-        target = self.targets(batch.x, drawn)
+        drawn, target = self.hide(batch.x, rng)
         pred = [self.predictor(self.context(batch.x, masks), masks) for masks in drawn]
         return self.compare(pred, target)
 
@@ -95,8 +93,15 @@ class IJEPA(Method):
         )
 
     def draw(self, batch: int, rng: Rng, device: torch.device | str = "cpu") -> list[Masks]:
-        """One Masks per masker."""
+        """One Masks per masker; those that read tokens have none here."""
         return draw(self.cfg.masks, self.encoder.grid, batch, rng, device)
+
+    @torch.no_grad()
+    def hide(self, x: Float[Tensor, "b c ..."], rng: Rng) -> tuple[list[Masks], list[Float[Tensor, "b _ _ d"]]]:
+        """The masks of a step and the targets there, from one pass of the target encoder, which maskers may read."""
+        tokens = self.whole(x) if read_tokens(self.cfg.masks) else None
+        drawn = draw(self.cfg.masks, self.encoder.grid, len(x), rng, x.device, tokens)
+        return drawn, self.targets(x, drawn) if tokens is None else [take(tokens, m.targets) for m in drawn]
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the context patches; the other patches are never seen."""
@@ -109,15 +114,18 @@ class IJEPA(Method):
         blocks = [masks.targets for masks in drawn]
         grid = grid_of(tuple(x.shape[2:]), self.target_encoder.patch)
         read, where = union(torch.cat([b.flatten(1) for b in blocks], 1), math.prod(grid))
-        g, last = self.target_encoder, self.cfg.target_blocks
-        tokens = g(self.normalize(x), read=read) if last == 1 else g.average(self.normalize(x), last, read)
-        parts = torch.split(take(tokens, where), [b[0].numel() for b in blocks], 1)
+        parts = torch.split(take(self.whole(x, read), where), [b[0].numel() for b in blocks], 1)
         return [part.reshape(*b.shape, -1) for part, b in zip(parts, blocks, strict=True)]
+
+    def whole(self, x: Float[Tensor, "b c ..."], read: Int[Tensor, "b r"] | None = None) -> Float[Tensor, "b _ d"]:
+        """The target representation of every token, or of those at `read`, before normalisation."""
+        g, last = self.target_encoder, self.cfg.target_blocks
+        s: Tensor = g(self.normalize(x), read=read) if last == 1 else g.average(self.normalize(x), last, read)
+        return s
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch; sizes other than the training size get their own grid."""
-        encoder = self.target_encoder if weights == "target" else self.encoder
-        s: Tensor = encoder(self.normalize(x))
+        s: Tensor = (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
         return s
 
     def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from .. import losses
 from ..masks import Masker, Random, draw
-from ..nn.encoder import EncoderConfig
+from ..nn.encoder import EncoderConfig, masked
 from ..nn.patch import patches
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
+from ..semantic import read_tokens
 from ..types import Batch, Masks, Rng, Signal, Terms, take
 from .base import Method, Weights
 
@@ -58,15 +59,13 @@ class MAE(Method):
 
     def __init__(self, cfg: Config, signal: Signal) -> None:
         super().__init__(cfg, signal)
-        self.encoder = cfg.encoder.build(signal)
-        for masker in cfg.masks:
-            masker.check(self.encoder.grid)
+        self.encoder = masked(cfg.encoder, signal, (m.check for m in cfg.masks))
         pixels = signal.channels * math.prod(self.encoder.patch)
         self.decoder = cfg.decoder.build(self.encoder.dim, self.encoder.grid, out=pixels)
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The mean squared error over the hidden patches of every masker."""
-        drawn = draw(self.cfg.masks, self.encoder.grid, len(batch), rng, batch.x.device)
+        drawn = self.draw(batch.x, rng)
         pred = [self.predict(batch.x, masks) for masks in drawn]
         target = [self.pixels(batch.x, masks) for masks in drawn]
         terms = [losses.prediction(p, self.compared(t), "l2") for p, t in zip(pred, target, strict=True)]
@@ -75,6 +74,14 @@ class MAE(Method):
             pred=torch.cat([p.detach().flatten(0, 2) for p in pred]),
             target=torch.cat([t.flatten(0, 2) for t in target]),
         )
+
+    def draw(self, x: Float[Tensor, "b c ..."], rng: Rng) -> list[Masks]:
+        """One Masks per masker; those that read tokens are shown the encoder's, of the whole input."""
+        tokens = None
+        if read_tokens(self.cfg.masks):
+            with torch.no_grad():
+                tokens = self.encode(x)
+        return draw(self.cfg.masks, self.encoder.grid, len(x), rng, x.device, tokens)
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the visible patches; the hidden ones are never seen."""

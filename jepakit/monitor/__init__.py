@@ -20,7 +20,7 @@ from ..session import Session
 from ..types import Terms
 from . import measure, samples
 
-TOKENS = 4096
+TOKENS = 1024
 
 
 class Monitor:
@@ -87,7 +87,7 @@ class Monitor:
         return found
 
     @cached_property
-    def _pictures(self) -> Shaped[Tensor, "n q c h w"] | None:
+    def _pictures(self) -> Shaped[Tensor, "n q c ..."] | None:
         """Augmented pictures of samples, for a method that compares those; None for one that masks."""
         assert self.samples is not None
         run, method = self.session.run, self.session.method
@@ -105,11 +105,11 @@ class Monitor:
         return self._pictures[:, 0], self._pictures[:, 1]
 
     def loss(self, terms: Terms) -> dict[str, float]:
-        """The normalised loss of a step, from up to 4,096 of its tokens."""
+        """The normalised loss of a step, from up to 1,024 of its tokens, evenly spread."""
         if terms.pred is None or terms.target is None:
             return {}
         method = self.session.method
-        stride = max(1, len(terms.pred) // TOKENS)
+        stride = max(1, -(-len(terms.pred) // TOKENS))
         target = method.compared(terms.target[::stride])
         return {"normalized_loss": collapse.normalized_loss(terms.pred[::stride], target, method.distance)}
 

@@ -12,6 +12,9 @@ from ..data import Dataset, sample
 from ..data.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, Views, photometric, place
 from ..data.base import Unreadable, uniform
 from ..data.box import Ask
+from ..data.series.augment import SeriesAugment
+from ..data.series.batches import several
+from ..data.series.dataset import Series
 from ..types import Rng, Signal, unit
 
 
@@ -54,18 +57,25 @@ def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:
     return held, ""
 
 
-def changes(augment: Augment) -> bool:
+def changes(augment: Augment | SeriesAugment) -> bool:
     """Whether two views of a sample differ: by their crop, their colours, or in mirror image."""
+    if isinstance(augment, SeriesAugment):
+        return augment.changes
     group = augment.views[0] if augment.views else augment
     return augment.photometric or augment.flip > 0 or group.crop != (1.0, 1.0) or augment.aspect != (1.0, 1.0)
 
 
-def views(dataset: Dataset, augment: Augment, signal: Signal, n: int, q: int) -> Shaped[Tensor, "n q c h w"]:
+def views(
+    dataset: Dataset, augment: Augment | SeriesAugment, signal: Signal, n: int, q: int
+) -> Shaped[Tensor, "n q c ..."]:
     """`q` pictures of each of up to `n` readable items, changed as training changes its views, or else its samples.
 
     8-bit items stay uint8. They are the same every time.
     """
     order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "sample").generator()).tolist()
+    if isinstance(dataset, Series) and isinstance(augment, SeriesAugment):
+        return several(dataset, augment, signal, np.array(order[:n], dtype=np.int64), q)
+    assert isinstance(augment, Augment)
     found: list[Tensor] = []
     for i in order:
         if len(found) == n:

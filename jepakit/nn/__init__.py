@@ -2,16 +2,35 @@
 
 from .conv import CNN
 from .encoder import Encoder, EncoderConfig, union
-from .mlp import MLP
-from .predictor import Predictor
+from .mlp import MLP, Perceptron
+from .predictor import Predictor, PredictorConfig
+from .resnet import ResNet
 from .transformer import SIZES, ViT, vit
 
-__all__ = ["CNN", "ENCODERS", "MLP", "Encoder", "EncoderConfig", "Predictor", "ViT", "union", "vit"]
+__all__ = [
+    "CNN",
+    "ENCODERS",
+    "MLP",
+    "PREDICTORS",
+    "Encoder",
+    "EncoderConfig",
+    "Perceptron",
+    "Predictor",
+    "PredictorConfig",
+    "ResNet",
+    "ViT",
+    "union",
+    "vit",
+]
 
 # What a config may name as `encoder.name`.
 ENCODERS: dict[str, EncoderConfig] = {
     "vit": ViT(),
     "mlp": MLP(),
     "cnn": CNN(),
+    "resnet": ResNet(),
     **{f"vit_{size}": config for size, config in SIZES.items()},
 }
+
+# What a config may name as `predictor.name`, where a method leaves the choice.
+PREDICTORS: dict[str, PredictorConfig] = {"transformer": Predictor(), "mlp": Perceptron()}

@@ -2,25 +2,37 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..types import Signal, Size
 from .encoder import Encoder, chosen
+from .heads import BatchNorm
+from .mlp import perceptron
 from .patch import check_patch, grid_of, patches
+
+Norm = Literal["group", "batch", "none"]
 
 
 @dataclass(frozen=True)
 class CNN:
     """Convolutions of kernel 3 and stride 2 (then GroupNorm, GELU), one per entry of `channels`, then a linear.
 
-    `patch` is what a token sees at once; the convolutions halve it, and the linear reads all that is left.
+    `patch` is what a token sees at once; the convolutions halve it, and the linear reads all that is left. With
+    `hidden`, further linears, each with LayerNorm, come before the last.
+
+    `norm` batch mixes the patches of a batch, as the BiJEPA paper does: gradient accumulation then changes the numbers.
+    With norm none there is no LayerNorm either.
     """
 
     patch: Size = (8, 8)
     width: int = 128
     channels: tuple[int, ...] = (32, 64, 128)
+    hidden: tuple[int, ...] = ()
+    norm: Norm = "group"
+    activation: Literal["gelu", "relu"] = "gelu"
 
     def __post_init__(self) -> None:
         check_patch(self.patch)
@@ -40,13 +52,15 @@ class CNNEncoder(Encoder):
         self.dim, self.patch = cfg.width, tuple(cfg.patch)
         self.grid = grid_of(signal.size, self.patch)
         conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(self.patch) - 1]
+        activation = nn.GELU if cfg.activation == "gelu" else nn.ReLU
         layers: list[nn.Module] = []
         before, sides = signal.channels, self.patch
         for after in cfg.channels:
-            # One group: the statistics of a patch are its own, so no token depends on another.
-            layers += [conv(before, after, 3, stride=2, padding=1), nn.GroupNorm(1, after), nn.GELU()]
+            layers += [conv(before, after, 3, stride=2, padding=1), *normalisation(cfg.norm, after), activation()]
             before, sides = after, tuple(-(-s // 2) for s in sides)
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * math.prod(sides), self.dim))
+        widths = [before * math.prod(sides), *cfg.hidden, self.dim]
+        head = perceptron(widths, "none" if cfg.norm == "none" else "layer", activation)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), *head)
 
     def forward(
         self,
@@ -58,3 +72,24 @@ class CNNEncoder(Encoder):
         cut = patches(x, self.patch, chosen(keep, read))
         out: Tensor = self.layers(cut.flatten(0, 1))
         return out.reshape(*cut.shape[:2], self.dim)
+
+
+class MapNorm(nn.Module):
+    """Batch normalisation of maps (B, C, *sides): over samples and places, of all ranks."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm(channels)
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+        """The maps, normalised."""
+        out: Tensor = self.norm(x.movedim(1, -1))
+        return out.movedim(-1, 1)
+
+
+def normalisation(norm: Norm, channels: int) -> list[nn.Module]:
+    """What follows a convolution, before its activation."""
+    if norm == "none":
+        return []
+    # One group: the statistics of a patch are its own, so no token depends on another.
+    return [MapNorm(channels) if norm == "batch" else nn.GroupNorm(1, channels)]

@@ -1,5 +1,6 @@
 """What every encoder is: patches in, one token per patch out."""
 
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,7 +12,7 @@ from ..types import Grid, Signal, Size
 
 class Encoder(nn.Module):
     """Signals (B, C, *size) to tokens (B, N, D). Subclasses set `dim`, `patch` and `grid` (of the signal's own size),
-    and `depth` where they have blocks.
+    and `depth` where they have blocks; `leaves_out` is False where they cannot leave patches out, as masks need it.
 
     With `checkpoint_activations` set, blocks are recomputed in the backward pass: same numbers, less memory, more time.
     """
@@ -21,6 +22,7 @@ class Encoder(nn.Module):
     grid: Grid
     depth: int = 1
     checkpoint_activations: bool = False
+    leaves_out: bool = True
 
     def forward(
         self,
@@ -52,6 +54,20 @@ class EncoderConfig(Protocol):
     def build(self, signal: Signal) -> Encoder:
         """The encoder, for that signal's channels and number of axes."""
         ...
+
+
+def masked(cfg: EncoderConfig, signal: Signal, checks: Iterable[Callable[[Grid], None]]) -> Encoder:
+    """The encoder of a method that shows it some of the patches; `checks` are those of its maskers, of the grid.
+
+    Raises ValueError where the encoder cannot leave patches out, or where a masker does not fit its grid.
+    """
+    encoder = cfg.build(signal)
+    if not encoder.leaves_out:
+        name = type(cfg).__name__.lower()
+        raise ValueError(f"a {name} cannot leave patches out, as masks need it; give encoder.name vit, mlp or cnn")
+    for check in checks:
+        check(encoder.grid)
+    return encoder
 
 
 def union(index: Int[Tensor, "b *k"], tokens: int) -> tuple[Int[Tensor, "b u"], Int[Tensor, "b *k"]]:

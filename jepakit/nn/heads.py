@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..distributed import moments
+from ..distributed import moments, world
 
 
 class BatchNorm(nn.Module):
@@ -32,11 +33,21 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n d"], valid: Bool[Tensor, "*n"] | None = None) -> Float[Tensor, "*n d"]:
         """Normalised with the batch's moments in training, with the running ones in evaluation."""
+        if valid is None and world() == 1:
+            return self._alone(x.flatten(0, -2)).reshape(x.shape)
         rows = x.flatten(0, -2).to(torch.promote_types(x.dtype, self.weight.dtype))
         mean, var = self._moments(rows, None if valid is None else valid.flatten())
         out = (rows - mean) * (var + self.eps).rsqrt() * self.weight + self.bias
         out = out.to(x.dtype).reshape(x.shape)
         return out if valid is None else out.where(valid[..., None], 0)
+
+    def _alone(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        # The fused kernel: the same numbers, several times as fast on the maps of a convolution.
+        if self.training:
+            self.num_batches_tracked += 1
+        return F.batch_norm(
+            rows, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
 
     def _moments(
         self, rows: Float[Tensor, "n d"], valid: Bool[Tensor, " n"] | None

@@ -1,28 +1,34 @@
-"""A token-wise encoder: the same multilayer perceptron on every patch, for series and vectors."""
+"""Perceptrons: the same one on every patch as an encoder, or from one token to another as a predictor."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..types import Signal, Size
+from ..types import Grid, Masks, Signal, Size
 from .encoder import Encoder, chosen
 from .patch import check_patch, grid_of, patches
+
+Norm = Literal["layer", "none"]
 
 
 @dataclass(frozen=True)
 class MLP:
     """`depth` hidden layers (linear, LayerNorm, ReLU) of `hidden` features, then a linear to `width`.
 
-    `patch` is what a token sees at once: half a window of 20 samples is patch (10,), on a grid of 2.
+    `patch` is what a token sees at once: half a window of 20 samples is patch (10,), on a grid of 2. `norm` none leaves
+    the LayerNorms out.
     """
 
     patch: Size = (10,)
     width: int = 64
     hidden: int = 128
     depth: int = 2
+    norm: Norm = "layer"
 
     def __post_init__(self) -> None:
         check_patch(self.patch)
@@ -39,11 +45,8 @@ class MLPEncoder(Encoder):
         super().__init__()
         self.dim, self.patch = cfg.width, tuple(cfg.patch)
         self.grid = grid_of(signal.size, self.patch)
-        sides = [signal.channels * math.prod(self.patch), *[cfg.hidden] * cfg.depth]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sides):
-            layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sides[-1], self.dim))
+        seen = signal.channels * math.prod(self.patch)
+        self.layers = perceptron([seen, *[cfg.hidden] * cfg.depth, self.dim], cfg.norm)
 
     def forward(
         self,
@@ -54,3 +57,55 @@ class MLPEncoder(Encoder):
         """See Encoder.forward."""
         out: Tensor = self.layers(patches(x, self.patch, chosen(keep, read)).flatten(2))
         return out
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """From the one token that is seen to the one that is hidden: `depth` hidden layers as in `MLP`, then a linear.
+
+    For grids of two tokens, where no position has to be told. Source: BiJEPA, arXiv:2603.00049.
+    """
+
+    hidden: int = 128
+    depth: int = 1
+    norm: Norm = "layer"
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.depth < 0:
+            raise ValueError(f"hidden is {self.hidden} and depth {self.depth}; give 1 feature and 0 layers or more")
+
+    def build(self, dim: int, grid: Grid, out: int | None = None) -> "PerceptronPredictor":
+        """The predictor from tokens of `dim` features to such of `out` (None: `dim`).
+
+        Raises ValueError where the grid has more than two tokens.
+        """
+        if math.prod(grid) != 2:
+            raise ValueError(
+                f"the mlp predictor takes one token to one other, but the grid {grid} has {math.prod(grid)}; give an "
+                "encoder.patch of half the signal, or predictor.name transformer"
+            )
+        return PerceptronPredictor(self, dim, out or dim)
+
+
+class PerceptronPredictor(nn.Module):
+    """The network a `Perceptron` describes."""
+
+    def __init__(self, cfg: Perceptron, dim: int, out: int) -> None:
+        super().__init__()
+        self.layers = perceptron([dim, *[cfg.hidden] * cfg.depth, out], cfg.norm)
+
+    def forward(
+        self, context: Float[Tensor, "b 1 d"], masks: Masks, grid: Grid | None = None
+    ) -> Float[Tensor, "b 1 1 _"]:
+        """The prediction at the other token."""
+        out: Tensor = self.layers(context)
+        return out[:, None]
+
+
+def perceptron(sides: Sequence[int], norm: Norm = "layer", activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linears from each of `sides` to the next; after all but the last a LayerNorm (norm "layer") and `activation`."""
+    *hidden, last = [nn.Linear(before, after) for before, after in pairwise(sides)]
+    layers: list[nn.Module] = []
+    for linear in hidden:
+        layers += [linear, *[nn.LayerNorm(linear.out_features)] * (norm == "layer"), activation()]
+    return nn.Sequential(*layers, last)

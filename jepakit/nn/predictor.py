@@ -9,7 +9,7 @@ so that all blocks of a sample read one context. It costs about half; scores hav
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,28 +21,50 @@ from .position import Order, shares, sincos
 from .transformer import Block, Init, call, check_heads, check_stack, initialize, run, stack
 
 
+@runtime_checkable
+class PredictorConfig(Protocol):
+    """A frozen dataclass that builds a network (context (B, K, D), masks) → predictions (B, M, Kt, out)."""
+
+    def build(self, dim: int, grid: Grid, out: int | None = None) -> nn.Module:
+        """The predictor; raises ValueError where it does not fit the grid."""
+        ...
+
+
 @dataclass(frozen=True)
 class Predictor:
-    """A narrow transformer from context tokens and mask tokens to predictions; `heads` divides `width`."""
+    """A narrow transformer from context tokens and mask tokens to predictions; `heads` divides `width`.
 
-    width: int = 384
+    `width` None is half the encoder's, `heads` None one for about 32 features: 384 and 12 for a ViT-B, as published.
+    """
+
+    width: int | None = None
     depth: int = 6
-    heads: int = 12
+    heads: int | None = None
     mlp_ratio: float = 4.0
     positions: Order = "column-row"
     shared_context: bool = False
     init: Init = "normal"
 
     def __post_init__(self) -> None:
-        check_stack(self.width, self.depth, self.mlp_ratio)
-        check_heads(self.width, self.heads)
+        check_stack(16 if self.width is None else self.width, self.depth, self.mlp_ratio)
+        if self.heads is not None and self.width is not None:
+            check_heads(self.width, self.heads)
 
     def build(self, dim: int, grid: Grid, out: int | None = None) -> "TransformerPredictor":
         """The predictor from tokens of `dim` features to such of `out` (None: `dim`).
 
         Raises ValueError where positions do not fit the width.
         """
-        return TransformerPredictor(self, dim, grid, out or dim)
+        # Widths that positions of up to 3 axes can share.
+        width = max(16, dim // 16 * 8) if self.width is None else self.width
+        heads = fitting_heads(width) if self.heads is None else self.heads
+        check_heads(width, heads)
+        return TransformerPredictor(self, width, heads, dim, grid, out or dim)
+
+
+def fitting_heads(width: int) -> int:
+    """The most heads that divide `width` and have at least 32 features each; 1 where there are none."""
+    return next(h for h in range(max(1, width // 32), 0, -1) if width % h == 0)
 
 
 class TransformerPredictor(nn.Module):
@@ -50,15 +72,15 @@ class TransformerPredictor(nn.Module):
 
     checkpoint_activations: bool = False
 
-    def __init__(self, cfg: Predictor, dim: int, grid: Grid, out: int) -> None:
+    def __init__(self, cfg: Predictor, width: int, heads: int, dim: int, grid: Grid, out: int) -> None:
         super().__init__()
-        shares(len(grid), cfg.width, cfg.positions)
-        self.grid, self.width, self.positions, self.shared_context = grid, cfg.width, cfg.positions, cfg.shared_context
-        self.embed = nn.Linear(dim, cfg.width)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, cfg.width))
-        self.blocks = stack(cfg.width, cfg.depth, cfg.heads, cfg.mlp_ratio)
-        self.norm = nn.LayerNorm(cfg.width, eps=1e-6)
-        self.proj = nn.Linear(cfg.width, out)
+        shares(len(grid), width, cfg.positions)
+        self.grid, self.width, self.positions, self.shared_context = grid, width, cfg.positions, cfg.shared_context
+        self.embed = nn.Linear(dim, width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.blocks = stack(width, cfg.depth, heads, cfg.mlp_ratio)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.proj = nn.Linear(width, out)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         initialize(self, cfg.init)
 

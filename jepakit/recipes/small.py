@@ -48,10 +48,10 @@ def fashion_ijepa() -> Run:
     84.2 ± 0.3 %, below their 85.3 %.
     """
     return Run(
-        method=_small(patch=7),
-        data=arrays.Config(size=(28, 28), augment=Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.5)),
-        optim=_small_optim(),
-        length=Length(epochs=8.0, batch=64),
+        method=_small(patch=4),
+        data=arrays.Config(size=(28, 28), augment=Augment(crop=(0.5, 1.0), flip=0.5)),
+        optim=_small_optim(lr=2e-3),
+        length=Length(epochs=15.0, batch=64),
     )
 
 
@@ -66,9 +66,9 @@ def _small(patch: int, init: Init = "xavier") -> ijepa.Config:
     )
 
 
-def _small_optim() -> Optim:
+def _small_optim(lr: float = 1e-3) -> Optim:
     return Optim(
-        lr=1e-3,
+        lr=lr,
         start_lr=1e-5,
         final_lr=1e-5,
         warmup=0.08,

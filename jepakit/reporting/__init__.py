@@ -1,8 +1,11 @@
 """One self-contained HTML page from run folders: what was trained, whether it worked, what the encoder sees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .figures import Figure
 
 __all__ = ["compared", "write", "write_study"]
 
@@ -51,8 +54,10 @@ def compared(runs: Sequence[Path]) -> dict[str, Any]:
     return comparison(records, unique_names(records))
 
 
-def write_study(found: Mapping[str, Any], groups: Mapping[str, str], out: Path) -> Path:
+def write_study(
+    found: Mapping[str, Any], groups: Mapping[str, str], out: Path, drawn: Iterable[tuple[str, "Figure"]] = ()
+) -> Path:
     """Write the page and the figures of a study into `out`; see `study.write_study`."""
     from . import study
 
-    return study.write_study(found, groups, out)
+    return study.write_study(found, groups, out, drawn)

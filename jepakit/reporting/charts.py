@@ -96,8 +96,11 @@ def fit(values: Sequence[Array], log: bool, include: Sequence[float] = (), margi
     if log:
         ratio = max(high / low, 2.0) ** margin
         return Axis(low / ratio, high * (ratio if high > low else 2.0), True)
-    gap = (high - low) or abs(high) or 1.0
-    return Axis(low - margin * gap if low else 0.0, high + (margin if high > low else 1.0) * gap, False)
+    if high == low:
+        # A single value stands in the middle.
+        return Axis(min(0.0, 2 * low), max(0.0, 2 * low) or 1.0, False)
+    gap = high - low
+    return Axis(low - margin * gap if low else 0.0, high + margin * gap, False)
 
 
 def chart(
@@ -174,8 +177,11 @@ def _path(line: Line, x: Array, y: Array, x_axis: Axis, y_axis: Axis) -> Markup:
     for run in runs:
         px = LEFT + x_axis.place(x[run]) * (WIDTH - LEFT - RIGHT)
         py = HEIGHT - BOTTOM - y_axis.place(y[run]) * (HEIGHT - TOP - BOTTOM)
-        # A point between two gaps would be invisible as a line; doubled, its round cap shows.
-        pairs = [f"{a:.2f},{b:.2f}" for a, b in zip(px, py, strict=True)] * (2 if len(run) == 1 else 1)
+        pairs = [f"{a:.2f},{b:.2f}" for a, b in zip(px, py, strict=True)]
+        if len(run) == 1:
+            # A point between two gaps, or the only one, would be invisible as a line.
+            dot = Markup('<circle class="f{}" style="opacity:{:.2f}" cx="{:.2f}" cy="{:.2f}" r="3"/>')
+            parts.append(dot.format(line.color % COLORS, line.fade, float(px[0]), float(py[0])))
         shape = '<polyline class="c{}{}" style="opacity:{:.2f}" data-name="{}" points="{}"/>'
         dash = " dash" if line.dashed else ""
         parts.append(Markup(shape).format(line.color % COLORS, dash, line.fade, line.name, " ".join(pairs)))

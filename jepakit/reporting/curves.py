@@ -39,8 +39,8 @@ CURVES = (
     Curve(
         "Std ratio",
         (("target", ("metrics", "std_ratio_target")), ("context", ("metrics", "std_ratio_context"))),
-        "Spread of the features per dimension, relative to step 0. Below 1 % every image gets the same vector: full "
-        "collapse. It cannot see features that keep their spread along a few directions only; the rank does.",
+        f"Spread of the features per dimension, relative to step 0. Below {FULL:.0%} all images get nearly one vector: "
+        "full collapse. It cannot see features that keep their spread along a few directions only; the rank does.",
         log=True,
         marks=((FULL, "full collapse"),),
     ),

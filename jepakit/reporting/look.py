@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import checkpoint
+from .. import checkpoint, masks
 from ..data import Dataset, loader
 from ..data.base import spread
 from ..methods.base import Method
@@ -81,11 +81,11 @@ def look(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
     encoder = next((m for m in method.modules() if isinstance(m, Encoder)), None)
     grid = encoder.grid if encoder else ()
     notes: dict[str, str] = {}
-    masks = draw(loaded.run.method, grid, loaded.run.seed)
-    if not masks:
-        notes["masks"] = "This method draws no masks."
     samples = _samples(loaded.run.data, method, affordable(encoder, images, device), device, notes)
-    return Look(grid, samples, masks, notes)
+    drawn = draw(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
+    if not drawn:
+        notes["masks"] = "This method draws no masks."
+    return Look(grid, samples, drawn, notes)
 
 
 def affordable(encoder: Encoder | None, images: int, device: torch.device | str) -> int:
@@ -117,16 +117,23 @@ def _samples(
     return samples
 
 
-def draw(cfg: object, grid: Grid, seed: int) -> tuple[Drawn, ...]:
-    """Masks of every masker that the method's settings name, drawn as a training with `seed` would."""
-    maskers = getattr(cfg, "masks", ()) if grid else ()
+def draw(cfg: object, grid: Grid, seed: int, tokens: Array | None = None) -> tuple[Drawn, ...]:
+    """Masks of every masker that the method's settings name, drawn as a training with `seed` would.
+
+    Maskers that read tokens are shown `tokens` (k, N, D), where there is one for every cell: those of the pictures
+    under which their examples are drawn.
+    """
+    maskers = tuple(getattr(cfg, "masks", ())) if grid else ()
+    shown = torch.from_numpy(tokens) if tokens is not None and tokens.shape[1] == prod(grid) else None
+    steps = [masks.draw(maskers, grid, BATCH, Rng(seed, step), tokens=shown) for step in range(MASK_STEPS)]
     out = []
     for i, masker in enumerate(maskers):
-        drawn = [masker(grid, BATCH, Rng(seed, step).fork("masks", i)) for step in range(MASK_STEPS)]
-        cells = np.concatenate([mark(m, prod(grid)) for m in drawn])
-        context, target = (flat((cells == 1).mean(0), grid), flat((cells > 1).mean(0), grid))
+        cells = np.stack([mark(drawn[i], prod(grid)) for drawn in steps])
+        context, target = (flat(seen.mean((0, 1)), grid) for seen in (cells == 1, cells > 1))
         name = type(masker).__name__ + (f" {i}" if len(maskers) > 1 else "")
-        out.append(Drawn(name, context, target, len(cells), cells[::BATCH][:SHOWN]))
+        # Every example of another step, so that all sizes are seen, and each over its own picture.
+        k = np.arange(min(SHOWN, cells.shape[1]))
+        out.append(Drawn(name, context, target, cells[..., 0].size, cells[k, k]))
     return tuple(out)
 
 

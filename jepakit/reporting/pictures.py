@@ -20,10 +20,11 @@ BLOCKS = ((230, 126, 34), (46, 134, 222), (39, 174, 96), (192, 57, 143), (241, 1
 def rgb(x: Array) -> Array:
     """Signals (n, C, H, W) to pixels (n, H, W, 3) uint8: one or two channels as grey, of more the first three.
 
-    Values outside [0, 1] are stretched from their 1st to their 99th percentile.
+    Values outside [0, 1], and those that use less than an eighth of it, as 16-bit pictures may, are stretched from
+    their 1st to their 99th percentile.
     """
     x = x[:, :3] if x.shape[1] >= 3 else x.mean(1, keepdims=True).repeat(3, 1)
-    if x.size and (x.min() < -1e-3 or x.max() > 1 + 1e-3):
+    if x.size and (x.min() < -1e-3 or x.max() > 1 + 1e-3 or x.max() < 0.125):
         low, high = np.percentile(x, (1, 99))
         x = (x - low) / max(float(high - low), 1e-12)
     return np.asarray((x.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(0, 2, 3, 1))

@@ -1,6 +1,6 @@
 """The page of a study: its claim, what its numbers say, the table beside the paper's figures, and one dot per seed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,25 @@ from .figures import Figure
 from .page import Section, template
 
 WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
+DOTS = "One dot per seed, a bar at their mean."
 
 
-def write_study(found: Mapping[str, Any], groups: Mapping[str, str], out: Path) -> Path:
+def write_study(
+    found: Mapping[str, Any], groups: Mapping[str, str], out: Path, drawn: Iterable[tuple[str, Figure]] = ()
+) -> Path:
     """Write `out`/report.html and `out`/figures/*.svg of a study; where the page is.
 
-    `found` is the content of its table.json, `groups` tells the data set of every row's name.
+    `found` is the content of its table.json, `groups` tells the data set of a row's name, if it is of one. `drawn` are
+    figures of the study itself, by name; each is one SVG.
     """
-    pictures = dict(figures(found["rows"], groups))
+    pictures = {name: (figure, figure.body) for name, figure in drawn} | dict(figures(found["rows"], groups))
     for name, (figure, svg) in pictures.items():
         write_text(out / "figures" / f"{name}.svg", _standalone(svg, figure.title))
     sections = [
         Section("claim", "Claim", found["source"], body=Markup("<p>{}</p>").format(found["claim"])),
         Section("says", "What was found", body=_list(found["says"])),
-        Section("table", "Table", _intro(found["rows"]), body=table(found["rows"])),
-        Section("figures", "Figures", "One dot per seed, a bar at their mean.", tuple(f for f, _ in pictures.values())),
+        Section("table", "Table", _intro(found["rows"], bool(groups)), body=table(found["rows"], groups)),
+        Section("figures", "Figures", DOTS if groups else "", tuple(f for f, _ in pictures.values())),
     ]
     html = template(
         "template.html.j2",
@@ -43,28 +47,55 @@ def write_study(found: Mapping[str, Any], groups: Mapping[str, str], out: Path) 
     return out / "report.html"
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Every metric of every training: mean ± sample standard deviation over the seeds, beside the paper's figure."""
-    head = "<tr>" + "".join(f'<th scope="col">{c}</th>' for c in ("Training", "Metric", "Here", "Paper", "Seeds"))
-    cell = Markup('<tr><th scope="row">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>')
-    body = Markup("").join(
-        cell.format(
-            row["name"],
-            row["metric"],
-            value(row["metric"], row["mean"], row["std"]),
-            UNKNOWN if row["paper"] is None else value(row["metric"], row["paper"], None),
-            row["seeds"],
-        )
-        for row in rows
-    )
-    start = Markup('<div class="scroll"><table class="plain compare"><thead>') + Markup(head) + Markup("</tr></thead>")
-    return start + Markup("<tbody>") + body + Markup("</tbody></table></div>")
+def table(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> Markup:
+    """A line per training, grouped by data set, and a column per metric: mean ± sample standard deviation over seeds.
+
+    A metric for which the paper has figures is followed by a column of them.
+    """
+    columns = dict.fromkeys((row["metric"], False) for row in rows)
+    columns |= dict.fromkeys((row["metric"], True) for row in rows if row["paper"] is not None)
+    heads = [f"{metric}, paper" if paper else metric for metric, paper in sorted(columns)]
+    parts = [_cells("th", ["Training", *heads, "Seeds"], "thead")]
+    for group in dict.fromkeys(groups.get(row["name"], "") for row in rows):
+        here = {(row["name"], row["metric"]): row for row in rows if groups.get(row["name"], "") == group}
+        body = [_line(name, group, here, sorted(columns)) for name in dict.fromkeys(name for name, _ in here)]
+        span = Markup('<tr><th scope="rowgroup" colspan="{}" class="group">{}</th></tr>').format(len(heads) + 2, group)
+        parts.append(Markup("<tbody>") + (span if group else "") + Markup("").join(body) + Markup("</tbody>"))
+    return Markup('<div class="scroll"><table class="probes">') + Markup("").join(parts) + Markup("</table></div>")
+
+
+def _line(
+    name: str, group: str, rows: Mapping[tuple[str, str], Mapping[str, Any]], columns: Sequence[tuple[str, bool]]
+) -> Markup:
+    """The line of one training; a dash where it has no such number."""
+    cells = []
+    for metric, paper in columns:
+        row = rows.get((name, metric))
+        if row is None or (paper and row["paper"] is None):
+            cells.append(UNKNOWN)
+        else:
+            cells.append(value(metric, row["paper"], None) if paper else value(metric, row["mean"], row["std"]))
+    seeds = max(row["seeds"] for (owner, _), row in rows.items() if owner == name)
+    head = Markup('<th scope="row">{}</th>').format(_unbroken(name.removeprefix(f"{group} · ")))
+    return Markup("<tr>") + head + _cells("td", [*map(_unbroken, cells), str(seeds)]) + Markup("</tr>")
+
+
+def _cells(tag: str, texts: Sequence[str], within: str = "") -> Markup:
+    """Table cells; a whole head where `within` says so."""
+    scope = Markup(' scope="col"') if tag == "th" else ""
+    cells = Markup("").join(Markup("<{0}{1}>{2}</{0}>").format(tag, scope, text) for text in texts)
+    return Markup("<{0}><tr>{1}</tr></{0}>").format(within, cells) if within else cells
+
+
+def _unbroken(text: str) -> str:
+    """The text with spaces at which no line ends."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def value(metric: str, mean: float, std: float | None) -> str:
-    """A mean with its spread: accuracies in per cent, anything else as it is."""
+    """A mean with its spread: accuracies in per cent, anything else as it is, the spread to two digits."""
     if "accuracy" not in metric:
-        return short(mean) + ("" if std is None else f" ± {short(std)}")
+        return short(mean) + ("" if std is None else f" ± {short(float(f'{std:.2g}'))}")
     return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}") + " %"
 
 
@@ -109,16 +140,16 @@ def _standalone(svg: Markup, title: str) -> str:
     """The drawing as a file of its own: the page's colours do not reach there."""
     style = (
         "<style>text{font:11px sans-serif;fill:#333}.end{text-anchor:end}.mid{text-anchor:middle}"
-        ".rule{stroke:#ddd}.f0{fill:#2563eb}.f1{fill:#d97706}</style>"
+        ".rule{stroke:#ddd}.c1{stroke:#d97706}.f0{fill:#2563eb}.f1{fill:#d97706}</style>"
     )
     named = f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}" '
     return str(svg).replace("<svg ", named, 1).replace(">", f"><title>{Markup.escape(title)}</title>{style}", 1)
 
 
-def _intro(rows: Sequence[Mapping[str, Any]]) -> str:
-    seeds = max(row["seeds"] for row in rows)
+def _intro(rows: Sequence[Mapping[str, Any]], scores: bool) -> str:
+    seeds = max((row["seeds"] for row in rows), default=0)
     spread = "± is the standard deviation over seeds." if seeds > 1 else "One seed: nothing is known of the spread."
-    return f"Scores on the test set. {spread} The paper's figures are of its own data and scale."
+    return f"Scores on the test set. {spread} The paper's figures are of its own data and scale." if scores else spread
 
 
 def _list(sentences: Sequence[str]) -> Markup:

@@ -1,7 +1,7 @@
 """Studies: one file for each published table or figure that we measure again, found by file name.
 
-A study is a module with `STUDY`: trainings × seeds, and what its numbers say beside the paper's. `jepa reproduce cjepa`
-runs `studies/cjepa.py`.
+A study is a module with `STUDY`: trainings × seeds, and what its numbers say beside the paper's. Its name has dashes:
+`jepa reproduce cjepa-ablation` runs `studies/cjepa_ablation.py`.
 """
 
 import importlib
@@ -13,7 +13,8 @@ from .study import Study
 
 def table() -> dict[str, str]:
     """Every study's name and the module that holds it, sorted."""
-    return discover(__name__, [str(Path(__file__).parent)], _is_study)
+    found = discover(__name__, [str(Path(__file__).parent)], _is_study)
+    return {name.replace("_", "-"): module for name, module in found.items()}
 
 
 def load(name: str) -> Study:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from ..progress import Watch
 from ..reporting import write_study
 from ..request import Request
 from . import load
-from .study import Arm, Row, Scores, Study
+from .pace import Pace, paces
+from .study import Arm, Own, Row, Scores, Study
 
 
 def reproduce(
@@ -31,7 +32,10 @@ def reproduce(
     for path in (path for arm in study.arms for path in (arm.run.data.path, arm.test)):
         if not (data / path).exists():
             raise ValueError(f"study {name} reads {path}, which {data} does not hold; give --data the folder that does")
-    scores = Scores(collect(study, data, out, watch, range(seeds), steps), study.arms)
+    plan = {} if steps is not None else planned(study, data, out, watch)
+    values = collect(study, data, out, watch, range(seeds), steps, plan)
+    own = study.own and [taken(study.own, out, watch, seed, steps) for seed in range(seeds)]
+    scores = Scores({**values, **(study.own.table(own) if study.own and own else {})}, study.arms)
     rows, notes = scores.rows(), [] if steps is None else [rehearsal(steps)]
     found = {
         "study": name,
@@ -42,7 +46,17 @@ def reproduce(
         "rows": [r._asdict() for r in rows],
     }
     checkpoint.write_json(out / "table.json", found)
-    return rows, write_study(found, {arm.label: arm.data for arm in study.arms}, out)
+    drawn = study.own.figures(own) if study.own and own else ()
+    return rows, write_study(found, {arm.label: arm.data for arm in study.arms}, out, drawn)
+
+
+def taken(own: Own, out: Path, watch: Watch, seed: int, steps: int | None) -> Any:
+    """The study's own numbers for one seed, as they are kept in its folder."""
+    path = out / "taken" / f"seed-{seed}{'' if steps is None else f'-{steps}-steps'}.json"
+    if not path.exists():
+        watch.note(f"taking the numbers of seed {seed}")
+        checkpoint.write_json(path, own.take(seed, steps))
+    return json.loads(path.read_text())
 
 
 def rehearsal(steps: int) -> str:
@@ -50,27 +64,44 @@ def rehearsal(steps: int) -> str:
     return f"A rehearsal of {steps} steps per training: its numbers say nothing about the claim."
 
 
+def planned(study: Study, data: Path, out: Path, watch: Watch) -> dict[str, Pace]:
+    """Every training's pace, where some get as many steps as the time of another allows; else nothing."""
+    after = {arm.label: arm.pace for arm in study.arms if arm.pace}
+    runs = {arm.label: placed(arm, data, 0, None) for arm in study.arms}
+    return paces(runs, after, out / "paces.json", watch) if after else {}
+
+
 def collect(
-    study: Study, data: Path, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None
+    study: Study,
+    data: Path,
+    out: Path,
+    watch: Watch,
+    seeds: Sequence[int],
+    steps: int | None,
+    plan: Mapping[str, Pace],
 ) -> dict[tuple[str, str], list[float]]:
-    """The values by (arm, metric); seed by seed, so that an interrupted study has compared every arm at least once."""
-    values: dict[tuple[str, str], list[float]] = {}
+    """The values by (arm, metric); seed by seed, so that an interrupted study has compared every arm at least once.
+
+    Memory was measured once, for all seeds, with the paces of `plan`.
+    """
+    values = {(arm.label, "memory (MiB)"): [plan[arm.label].memory_bytes / 2**20] for arm in study.arms if plan}
     todo = [(seed, arm) for seed in seeds for arm in study.arms]
     for k, (seed, arm) in enumerate(todo, 1):
         watch.note(f"{k} of {len(todo)}: {arm.label}, seed {seed}")
         folder = out / "runs" / f"{slug(arm.label)}-seed-{seed}"
-        launch.carry_out(placed(arm, data, seed, steps), Request(out=folder, resume="auto"), watch)
+        length = plan[arm.label].steps if plan and arm.pace else steps
+        launch.carry_out(placed(arm, data, seed, length), Request(out=folder, resume="auto"), watch)
         for metric, value in measured(folder, study, str(data / arm.test), watch):
             values.setdefault((arm.label, metric), []).append(value)
     return {key: values[key] for key in sorted(values, key=lambda key: _order(study.arms, key))}
 
 
 def placed(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
-    """The arm's Run for one seed, with its data where they lie; probes and page are the study's to make."""
+    """The arm's Run with its data where they lie, for a seed counted from its own; probes are the study's to make."""
     run = arm.run
     here = replace(run.data, path=str(data / run.data.path))  # type: ignore[type-var]
     length = run.length if steps is None else replace(run.length, steps=steps)
-    return replace(run, data=here, seed=seed, length=length, evals=Evals(kinds=(), report=False))
+    return replace(run, data=here, seed=run.seed + seed, length=length, evals=Evals(kinds=(), report=False))
 
 
 def measured(folder: Path, study: Study, test: str, watch: Watch) -> list[tuple[str, float]]:
@@ -78,7 +109,8 @@ def measured(folder: Path, study: Study, test: str, watch: Watch) -> list[tuple[
     summary = json.loads((folder / "summary.json").read_text())
     found = stored(folder, summary["steps"], test)
     if missing := [kind for kind in study.kinds if kind not in {result["kind"] for result in found}]:
-        probe_run(folder, missing, test=test, watch=watch, cache=False)
+        options = {key: value for key, value in study.options.items() if key.partition(".")[0] in missing}
+        probe_run(folder, missing, test=test, settings=options, watch=watch, cache=False)
         found = stored(folder, summary["steps"], test)
     scores = [(f"{result['kind']} {result['metric']}", float(result["value"])) for result in found]
     return [*scores, ("seconds", float(summary["seconds"])), *study.extra(folder).items()]

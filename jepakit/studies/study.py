@@ -5,9 +5,10 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..config import Run
+from ..reporting.figures import Figure
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Arm:
 
     `data` names the set for a reader; `run.data.path` and `test` are paths in the folder of all data sets. `setting` is
     what varies beside the method, such as the length. `paper` maps a metric to the paper's figure, in the same unit.
+    `pace` is the label of another training: this one then gets as many steps as fit into the time of that one's.
     """
 
     data: str
@@ -24,6 +26,7 @@ class Arm:
     test: str
     setting: str = ""
     paper: Mapping[str, float] = field(default_factory=dict)
+    pace: str = ""
 
     @property
     def label(self) -> str:
@@ -53,7 +56,10 @@ class Scores:
     def rows(self) -> list[Row]:
         """The table, arm by arm."""
         paper = {arm.label: arm.paper for arm in self.arms}
-        return [row(label, metric, paper[label].get(metric), found) for (label, metric), found in self.values.items()]
+        return [
+            row(label, metric, paper.get(label, {}).get(metric), found)
+            for (label, metric), found in self.values.items()
+        ]
 
     def gain(self, first: Arm, second: Arm, metric: str) -> "Gain":
         """By how much `second` exceeds `first`, seed by seed."""
@@ -101,11 +107,25 @@ def nothing(folder: Path) -> Mapping[str, float]:
 
 
 @dataclass(frozen=True)
+class Own:
+    """Numbers that a study takes by itself, where its trainings are no Runs.
+
+    `take` gives those of a seed, as JSON may hold them, with trainings of so many steps where it is told how many;
+    `table` turns those of all seeds into the values of its rows, by (name, metric), and `figures` draws them, by name.
+    """
+
+    take: Callable[[int, int | None], Any]
+    table: Callable[[Sequence[Any]], Mapping[tuple[str, str], Sequence[float]]]
+    figures: Callable[[Sequence[Any]], Sequence[tuple[str, Figure]]]
+
+
+@dataclass(frozen=True)
 class Study:
     """One published table or figure: what it claims, the trainings that test it, and what their scores say.
 
-    `kinds` are the probes; `says` turns the scores into sentences that tell where the claim holds at our scale and
-    where it does not. `extra` reads further numbers, by metric, from the folder of a finished run.
+    `kinds` are the probes, `options` their settings, dotted, as {"knn.k": 5}; `says` turns the scores into sentences
+    that tell where the claim holds at our scale and where it does not. `extra` reads further numbers, by metric, from
+    the folder of a finished run. `own` are numbers that the study takes beside its arms, or in place of any.
     """
 
     title: str
@@ -115,8 +135,16 @@ class Study:
     says: Callable[[Scores], list[str]]
     kinds: tuple[str, ...] = ("knn", "linear")
     extra: Callable[[Path], Mapping[str, float]] = nothing
+    options: Mapping[str, Any] = field(default_factory=dict)
+    own: Own | None = None
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
         if doubled := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"two trainings of a study are called {doubled[0]!r}; give one another setting")
+        free = {arm.label for arm in self.arms if not arm.pace}
+        if lost := [arm for arm in self.arms if arm.pace and arm.pace not in free]:
+            raise ValueError(
+                f"{lost[0].label!r} takes the time of {lost[0].pace!r}, which is no training of the study that has a "
+                "length of its own; give the label of one that has"
+            )

@@ -1,0 +1,154 @@
+"""What share of a training do the collapse panel and its verdict take, at the intervals that a run chooses for itself?
+
+For each recipe the session is built as for a training, and the panel measures whenever that training would have it
+measure, from step 0 to the last, with some training steps after every measurement, all on one thread. The share is
+the time of all measurements, of the verdicts read after each and of what every logged row takes from the panel, over
+that of all the run's steps. A step is forward, backward and update: the time to read data would make the share smaller.
+
+    python benchmarks/panel.py [--data FOLDER] [--steps 2] [--recipes demo …]
+
+Recipes whose data sets are not in the folder (default: JEPAKIT_DATA) are left out.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from record import save
+
+from jepakit import recipes, session, training
+from jepakit.config import Run
+from jepakit.distributed import Dist
+from jepakit.monitor import Monitor
+from jepakit.types import Batch, Terms
+
+DATA = {
+    "demo": "",
+    "cifar10-ijepa": "cifar10/train.parquet",
+    "fashion-ijepa": "fashion_mnist/train-images-idx3-ubyte.gz",
+}
+
+
+class Seconds(NamedTuple):
+    """CPU and wall time."""
+
+    cpu: float
+    wall: float
+
+
+def timed(action: Callable[[], Any]) -> tuple[Any, Seconds]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    value = action()
+    return value, Seconds(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def runs(names: list[str], data: str | None) -> Iterator[tuple[str, Run]]:
+    """The recipes with their data in place, read without further processes."""
+    for name in names:
+        run = recipes.load(name)
+        path = Path(data or "") / DATA[name]
+        if DATA[name] and not (data and path.exists()):
+            print(f"{name}: no {DATA[name]} in {data}, left out")
+            continue
+        source = replace(run.data, path=str(path)) if DATA[name] else run.data  # type: ignore[type-var]
+        yield name, replace(run, data=source, loop=replace(run.loop, workers=0, device="cpu"))
+
+
+def measure(run: Run, each: int) -> dict[str, Any]:
+    """The panel's whole work of a run, and `each` training steps after every measurement."""
+    found: dict[str, list[Seconds]] = {"step": [], "cheap": [], "dear": [], "row": []}
+    with tempfile.TemporaryDirectory() as out:
+        current = session.build(run, Path(out), Dist())
+        monitor, every = Monitor(current), current.run.loop.panel_every or 1
+        with closing(training.batches(current)) as stream:
+            train(current, stream, None, found, 1)
+            found["step"].clear()
+            terms = None
+            for at in (0, *range(every, current.steps, every), current.steps):
+                current.step = at
+                watch(monitor, terms, found, last=at == current.steps)
+                terms = train(current, stream, monitor, found, each if at < current.steps else 0) or terms
+    return told(current, found)
+
+
+def watch(monitor: Monitor, terms: Terms | None, found: dict[str, list[Seconds]], last: bool) -> None:
+    """One measurement, and the verdict as often as the loop asks for it."""
+    _, spent = timed(lambda: (monitor.observe(terms, last), [monitor.verdict for _ in range(2)]))
+    found["dear" if {"lidar", "energy_gap"} & monitor.last.keys() else "cheap"].append(spent)
+
+
+def train(
+    current: session.Session,
+    stream: Iterator[Batch],
+    monitor: Monitor | None,
+    found: dict[str, list[Seconds]],
+    count: int,
+) -> Terms | None:
+    """Training steps; after each what a logged row would take from the panel. The last step's terms."""
+    terms: Terms | None = None
+    for _ in range(count):
+        batch = next(stream)
+        (terms, _, _), spent = timed(partial(training.advance, current, current.method, batch, current.run.optim))
+        found["step"].append(spent)
+        if monitor:
+            found["row"].append(timed(partial(row, monitor, terms))[1])
+    return terms
+
+
+def row(monitor: Monitor, terms: Terms) -> None:
+    """What a logged row takes from the panel."""
+    monitor.loss(terms)
+    monitor.take()
+
+
+def told(current: session.Session, found: dict[str, list[Seconds]]) -> dict[str, Any]:
+    loop, steps = current.run.loop, current.steps
+    shares = {}
+    for k, clock in enumerate(Seconds._fields):
+        row, step = (statistics.median(spent[k] for spent in found[name]) for name in ("row", "step"))
+        watching = sum(spent[k] for name in ("cheap", "dear") for spent in found[name]) + row * (
+            steps // loop.log_every
+        )
+        shares[clock] = round(100 * watching / (steps * step), 2)
+    return {
+        "steps": steps,
+        "batch": current.run.length.batch,
+        "bfloat16": loop.amp,
+        "panel": {"size": loop.panel_size, "every": loop.panel_every, "dear every": loop.dear_every},
+        "measurements": {name: len(found[name]) for name in ("cheap", "dear")},
+        "CPU milliseconds": {
+            name: round(1e3 * statistics.median(spent.cpu for spent in spents), 2) for name, spents in found.items()
+        },
+        "per cent of training": shares,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", default=os.environ.get("JEPAKIT_DATA"))
+    parser.add_argument("--steps", type=int, default=2, help="training steps after each measurement")
+    parser.add_argument("--recipes", nargs="+", choices=list(DATA), default=list(DATA))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found = {}
+    for name, run in runs(args.recipes, args.data):
+        found[name] = one = measure(run, args.steps)
+        costs = ", ".join(f"{what} {ms:.1f}" for what, ms in one["CPU milliseconds"].items())
+        share = one["per cent of training"]
+        print(
+            f"{name:16}{share['cpu']:6.2f} % of CPU time{share['wall']:6.2f} % of wall time   ms: {costs}", flush=True
+        )
+    save("panel", threads=1, seed=0, recipes=found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Series: tables, arrays and `.ts` files, whole or cut into windows; `settings.Config` names them."""

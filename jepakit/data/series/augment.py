@@ -1,0 +1,110 @@
+"""How series are changed in training: a part of the time, another scale, noise, channels left out.
+
+All draws come from `uniform(rng, ids, …)`, so they depend on (seed, epoch, sample id) alone.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def _check_crop(crop: tuple[float, float]) -> None:
+    if not 0 < crop[0] <= crop[1] <= 1:
+        raise ValueError(f"crop is {crop}; give a rising range of the share of the time kept, e.g. (0.5, 1.0)")
+
+
+@dataclass(frozen=True)
+class SeriesViews:
+    """`count` further versions of each sample, each `crop` of its time stretched to `size` (None: the sample's)."""
+
+    count: int = 2
+    size: tuple[int] | None = None
+    crop: tuple[float, float] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a group of views has count {self.count}; give at least one view or drop the group")
+        if self.size is not None and self.size[0] < 1:
+            raise ValueError(f"size is {self.size}; give a length of at least 1, e.g. (96,)")
+        _check_crop(self.crop)
+
+
+@dataclass(frozen=True)
+class SeriesAugment:
+    """How a training sample is changed each time it is seen; by default not at all.
+
+    `crop` is the range of the share of its time that is kept, and stretched to the sample's length. Values move away
+    from the channel's mean by a factor in 1 ± `scale`, drawn per channel; `jitter` is the deviation of normal noise,
+    in the channel's own; `drop` the probability that a channel is its mean throughout, of which one always stays.
+    `views` asks for further versions (`Batch.views`).
+    """
+
+    crop: tuple[float, float] = (1.0, 1.0)
+    scale: float = 0.0
+    jitter: float = 0.0
+    drop: float = 0.0
+    views: tuple[SeriesViews, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_crop(self.crop)
+        if not (0 <= self.scale <= 1 and 0 <= self.drop < 1):
+            raise ValueError(
+                f"scale is {self.scale:g} and drop {self.drop:g}; give a scale in [0, 1], a drop in [0, 1)"
+            )
+        if not 0 <= self.jitter < math.inf:
+            raise ValueError(f"jitter is {self.jitter:g}; give 0 or more, in standard deviations of the channel")
+
+    @property
+    def changes(self) -> bool:
+        """Whether two views of a sample differ."""
+        crop = (self.views[0] if self.views else self).crop
+        return crop != (1.0, 1.0) or self.scale > 0 or self.jitter > 0 or self.drop > 0
+
+    def check(self, channels: int) -> None:
+        """Nothing: every change is one of any number of channels."""
+
+
+def strong(augment: SeriesAugment, channels: int) -> SeriesAugment:
+    """Two views of each sample and, where nothing else was said, another scale, noise and, of many, fewer channels."""
+    if augment == SeriesAugment():
+        augment = SeriesAugment(scale=0.2, jitter=0.1, drop=0.2 if channels > 2 else 0.0)
+    return replace(augment, views=(SeriesViews(),))
+
+
+def draws_for(channels: int, steps: int) -> int:
+    """How many uniform numbers `changed` takes per sample."""
+    return 2 * channels + 1 + 2 * -(-channels * steps // 2)
+
+
+def changed(
+    x: Float[Tensor, "b c t"],
+    u: Float[np.ndarray, "b draws"],
+    cfg: SeriesAugment,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Float[Tensor, "b c t"]:
+    """Scale, noise and dropped channels; `mean` and `std` per channel are those of the training part."""
+    b, c, t = x.shape
+    centre, spread = (torch.tensor(v, dtype=x.dtype)[:, None] for v in (mean, std))
+    draws = torch.from_numpy(u)
+    y = x - centre
+    if cfg.scale:
+        y = y * (1 + cfg.scale * (2 * draws[:, :c, None] - 1)).to(x.dtype)
+    if cfg.jitter:
+        y = y + cfg.jitter * spread * normal(u[:, 2 * c + 1 :])[:, : c * t].reshape(b, c, t).to(x.dtype)
+    if cfg.drop:
+        stays = torch.arange(c)[None] == (draws[:, 2 * c, None] * c).long()
+        y = torch.where(((draws[:, c : 2 * c] < cfg.drop) & ~stays)[..., None], 0.0, y)
+    return y + centre
+
+
+def normal(u: Float[np.ndarray, "b n"]) -> Float[Tensor, "b n"]:
+    """Normal numbers of an even number of uniform ones in [0, 1). Source: Box & Muller, 1958."""
+    half = u.shape[1] // 2
+    radius = np.sqrt(-2 * np.log1p(-u[:, :half]))
+    angle = 2 * np.pi * u[:, half:]
+    return torch.from_numpy(np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1))

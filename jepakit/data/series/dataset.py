@@ -1,0 +1,254 @@
+"""Samples of series held in memory: one block of all values, and which steps of it each sample covers."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
+from torch import Tensor
+
+from ...types import Signal, Size
+from ..base import encode_labels
+from ..box import Ask
+from .record import Record, filled
+from .windows import Cut
+
+Unequal = Literal["pad", "stretch", "cut"]
+
+
+class Steps(NamedTuple):
+    """Every step of all series, one series after the other: values, what was filled in, and where each step stands.
+
+    `row` is the step's row in its file, `time` its time, where all series have one; `first` the first step of each
+    series, `name` what it is called, `place` what rows are called.
+    """
+
+    values: Float32[np.ndarray, "c t"]
+    missing: Bool[np.ndarray, "c t"]
+    label: Int64[np.ndarray, " t"]
+    row: Int64[np.ndarray, " t"]
+    time: Shaped[np.ndarray, " t"] | None
+    first: Int64[np.ndarray, " k"]
+    name: tuple[str, ...]
+    place: str
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Samples (C, T) of series, as a `Dataset`: `cut` says which steps they are. `window` and `stride` made the cut.
+
+    Where their lengths differ, `unequal` says how they come to one: padded at the end to the longest (`Batch.length`),
+    stretched to the longest by linear interpolation, or cut at the shortest. `columns` are the channels' names, which
+    are a table's where they are `named`.
+    """
+
+    steps: Steps
+    cut: Cut
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    window: int
+    stride: int
+    unequal: Unequal
+    notes: tuple[str, ...]
+    named: bool = False
+
+    @property
+    def channels(self) -> int:
+        """How many channels every sample has."""
+        return len(self.columns)
+
+    @property
+    def native(self) -> Size:
+        """(T,), the length to which samples come."""
+        length = self.cut.length
+        return (int(length.min() if self.unequal == "cut" else length.max()),)
+
+    @property
+    def padded(self) -> bool:
+        """Whether some samples are padded."""
+        return self.unequal == "pad" and bool((self.cut.length != self.cut.length[0]).any())
+
+    def __len__(self) -> int:
+        return len(self.cut.start)
+
+    def name(self, i: int) -> str:
+        """The series and, where it is cut into windows, the steps of it, counted from 0."""
+        name, begin, end = self.span(i)
+        return f"{name}[{begin}:{end}]" if self.window else name
+
+    def span(self, i: int) -> tuple[str, int, int]:
+        """The series that a sample is of, its first step, and the step after its last."""
+        begin = int(self.cut.start[i])
+        return self.steps.name[int(self.cut.record[i])], begin, begin + int(self.cut.length[i])
+
+    def times(self, i: int) -> Shaped[np.ndarray, " t"] | None:
+        """The time of each step of a sample, where the data have times."""
+        begin = int(self.begin[i])
+        return None if self.steps.time is None else self.steps.time[begin : begin + int(self.cut.length[i])]
+
+    def label(self, i: int) -> int:
+        """The index into `classes` of the label that most of its steps have, -1 where there is none."""
+        return int(self.labels[i])
+
+    @property
+    def begin(self) -> Int64[np.ndarray, " n"]:
+        """Where each sample begins among the steps of all series."""
+        place: np.ndarray = self.steps.first[self.cut.record] + self.cut.start
+        return place
+
+    def raw(self, i: int) -> Float[Tensor, "c t"]:
+        """The sample at its own length, in its own units."""
+        begin = int(self.begin[i])
+        return torch.from_numpy(self.steps.values[:, begin : begin + int(self.cut.length[i])].copy())
+
+    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c t"]]:
+        """The parts asked for, as of a picture of height 1."""
+        boxes = [(ask.place(1, int(self.cut.length[i])), ask.size[-1]) for ask in asks]
+        at = np.array([i], dtype=np.int64)
+        ends = [np.array([[box.left, box.width]], dtype=np.int64) for box, _ in boxes]
+        return [self.part(at, e[:, 0], e[:, 1], size)[0] for e, (_, size) in zip(ends, boxes, strict=True)]
+
+    def part(
+        self, ids: Int64[np.ndarray, " b"], offset: Int64[np.ndarray, " b"], count: Int64[np.ndarray, " b"], size: int
+    ) -> Float[Tensor, "b c {size}"]:
+        """`count` steps of each sample from its step `offset` on, stretched to `size` by linear interpolation.
+
+        Both ends stay what they are; where `count` is `size`, every value does.
+        """
+        at = np.arange(size) * ((count[:, None] - 1) / max(size - 1, 1))
+        low = np.minimum(np.floor(at).astype(np.int64), count[:, None] - 1)
+        high = np.minimum(low + 1, count[:, None] - 1)
+        first = (self.begin[ids] + offset)[:, None]
+        weight = (at - low).astype(np.float32)
+        x = self.steps.values[:, first + low]
+        if weight.any():
+            x = x * (1 - weight) + self.steps.values[:, first + high] * weight
+        return torch.from_numpy(np.ascontiguousarray(x.transpose(1, 0, 2)))
+
+    def whole(
+        self, ids: Int64[np.ndarray, " b"], size: Size
+    ) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
+        """Samples (B, C, T), T = size[0], unchanged but for what makes their lengths equal; their lengths if padded.
+
+        Padding is 0. Raises ValueError where samples of one length meet a model of another.
+        """
+        length, start = self.cut.length[ids], np.zeros(len(ids), dtype=np.int64)
+        if self.unequal == "stretch" or (length == size[0]).all():
+            return self.part(ids, start, length, size[0]), None
+        if self.unequal == "cut" and (length >= size[0]).all():
+            return self.part(ids, start, np.full(len(ids), size[0], dtype=np.int64), size[0]), None
+        if not self.padded or (length > size[0]).any():
+            raise ValueError(
+                f"{self.name(int(ids[np.argmax(length != size[0])]))} has {int(length[length != size[0]][0])} steps "
+                f"but the model takes {size[0]}; set data.unequal=stretch, or data.window={size[0]}"
+            )
+        at = np.minimum(np.arange(size[0]), length[:, None] - 1) + self.begin[ids][:, None]
+        x = np.where(np.arange(size[0]) < length[:, None], self.steps.values[:, at], np.float32(0))
+        return torch.from_numpy(np.ascontiguousarray(x.transpose(1, 0, 2))), torch.from_numpy(length.copy())
+
+    def chosen(self, rows: Int64[np.ndarray, " k"], y: Int64[np.ndarray, " k"]) -> "Series":
+        """Some of the samples, with labels of their own."""
+        return replace(self, cut=Cut(*(column[rows] for column in self.cut)), labels=y)
+
+    def covered(self) -> Bool[np.ndarray, " t"]:
+        """Which steps of all series some sample covers."""
+        edges = np.zeros(self.steps.values.shape[1] + 1, dtype=np.int64)
+        np.add.at(edges, self.begin, 1)
+        np.add.at(edges, self.begin + self.cut.length, -1)
+        inside: np.ndarray = np.cumsum(edges)[:-1] > 0
+        return inside
+
+    def fit(self, cfg: Any) -> Signal:
+        """The signal: mean and deviation of every channel over the steps that the samples cover, each counted once.
+
+        Values that were filled in, and padding, count nowhere. `cfg` gives the contrast and the views. Raises
+        ValueError where a channel is constant, or was never measured.
+        """
+        inside = self.covered()
+        found = [self._moments(c, inside) for c in range(self.channels)]
+        views = sum(group.count for group in cfg.augment.views)
+        mean, std = zip(*found, strict=True)
+        scale = tuple(value / cfg.contrast for value in std)
+        return Signal(self.channels, self.native, mean, scale, views=views, classes=len(self.classes))
+
+    def _moments(self, c: int, inside: Bool[np.ndarray, " t"]) -> tuple[float, float]:
+        rows = np.flatnonzero(inside & ~self.steps.missing[c])
+        values = self.steps.values[c, rows].astype(np.float64)
+        named, advice = f"column {self.columns[c]!r}", "leave it out by data.columns"
+        if not len(rows):
+            raise ValueError(f"{named} holds no number in the part that is trained on; {advice}")
+        mean, std = float(values.mean()), float(values.std())
+        if std <= 1e-7 * max(1.0, abs(mean)):
+            ends = " to ".join(f"{self.steps.place} {self.steps.row[row]}" for row in (rows[0], rows[-1]))
+            raise ValueError(
+                f"{named} is constant, {values[0]:g} from {ends}, in all {len(rows)} steps that are trained on; "
+                f"{advice}"
+            )
+        return mean, std
+
+    def fingerprint(self) -> str:
+        """A hash of all values, labels, and which steps the samples cover."""
+        digest = hashlib.blake2b(repr((self.columns, self.classes, self.unequal)).encode(), digest_size=8)
+        for column in (self.steps.values, *self.cut, self.labels):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
+
+
+def refuse_padding(dataset: object) -> None:
+    """Raises ValueError where samples are padded: no method can leave padding out of its representations yet."""
+    if isinstance(dataset, Series) and dataset.padded:
+        low, high = int(dataset.cut.length.min()), int(dataset.cut.length.max())
+        raise ValueError(
+            f"the series have {low} to {high} steps and would be padded, which a model would read as values; "
+            "bring them to one length by data.unequal=stretch or data.unequal=cut, or give a data.window"
+        )
+
+
+def join(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:
+    """The steps of all records, filled, and the class names; `classes` are those that a file says there are."""
+    lengths = [len(record) for record in records]
+    label, names = _labels(records, lengths, classes)
+    clocks = [record.time for record in records if record.time is not None]
+    same = len(clocks) == len(records) and len({clock.dtype.kind for clock in clocks}) == 1
+    steps = Steps(
+        values=np.concatenate([filled(r.values).astype(np.float32) for r in records], axis=1),
+        missing=np.concatenate([np.isnan(r.values) for r in records], axis=1),
+        label=label,
+        row=np.concatenate([record.row_numbers for record in records]),
+        time=np.concatenate(clocks) if same else None,
+        first=np.cumsum([0, *lengths[:-1]]).astype(np.int64),
+        name=tuple(record.name for record in records),
+        place=records[0].place,
+    )
+    return steps, names
+
+
+def _labels(
+    records: Sequence[Record], lengths: Sequence[int], classes: Sequence[str]
+) -> tuple[Int64[np.ndarray, " t"], tuple[str, ...]]:
+    """The label of every step, -1 where there is none, and the class names."""
+    given = [record.label for record in records]
+    codes, names = encode_labels([*(value for label in given for value in label), *classes])
+    if not any(given):
+        return np.full(sum(lengths), -1, dtype=np.int64), ()
+    parts = np.split(codes, np.cumsum([len(label) for label in given]))[: len(given)]
+    full = [
+        part if len(part) == n else np.full(n, part[0] if len(part) else -1, dtype=np.int64)
+        for part, n in zip(parts, lengths, strict=True)
+    ]
+    return np.concatenate(full), names
+
+
+def commonest(steps: Steps, cut: Cut, classes: int) -> Int64[np.ndarray, " n"]:
+    """The label that most steps of each sample have, of two that are as common the smaller; -1 where none has one."""
+    begin = steps.first[cut.record] + cut.start
+    best, label = np.zeros(len(begin), dtype=np.int64), np.full(len(begin), -1, dtype=np.int64)
+    for k in range(classes):
+        seen = np.concatenate([[0], np.cumsum(steps.label == k)])
+        count = seen[begin + cut.length] - seen[begin]
+        label, best = np.where(count > best, k, label), np.maximum(best, count)
+    return label

@@ -1,0 +1,137 @@
+"""Whether a path holds series: told from its ending and, where that says too little, from the head of the file."""
+
+import gzip
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..folder import IMAGE_COLUMNS
+from .array import KEYS
+
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+TEXT = (".ts",)
+ARRAYS = (".npy", ".npz")
+PICTURES = (".tar", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def ending(path: Path) -> str:
+    """The suffix in small letters, without that of gzip."""
+    return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def split_key(path: str) -> tuple[str, str]:
+    """The file and the array of `file.npz:array`; the path itself and "" where it names no array."""
+    file, mark, key = path.rpartition(".npz:")
+    return (f"{file}.npz", key) if mark else (path, "")
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder that can hold series, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and can_hold(path))
+
+
+def why_series(path: Path) -> str:
+    """The reason to read a path as series; "" where there is none. Nothing is decoded but the head of the file."""
+    if path.is_dir():
+        return _folder(path)
+    kind = ending(path)
+    if kind in TEXT:
+        return ".ts holds series"
+    try:
+        if kind in (".parquet", ".pq"):
+            return _parquet(path)
+        if kind in TABLES:
+            return _table(path)
+        return _array(path) if kind in ARRAYS else ""
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return ""  # whoever reads it says what is wrong with it
+
+
+def _folder(path: Path) -> str:
+    """A folder of tables or .ts files, without pictures and without folders; the first of either ends the search."""
+    tables = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            kind = ending(Path(entry.name))
+            if kind in PICTURES or (entry.is_dir() and not entry.name.startswith(".")):
+                return ""
+            if kind in (".csv", ".tsv", *TEXT):
+                tables.append(Path(entry.path))
+    return "a folder of series" if any(map(why_series, sorted(tables))) else ""
+
+
+def can_hold(path: Path) -> bool:
+    """Whether a file of this ending can hold series."""
+    return ending(path) in (*TABLES, *TEXT, *ARRAYS)
+
+
+def _table(path: Path) -> str:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        head = file.readline(65536).decode("utf-8-sig").strip()
+        second = file.readline(65536).decode().strip()
+    columns = [cell.strip(" \"'").lower() for cell in head.replace(";", ",").replace("\t", ",").split(",")]
+    if not second or set(columns) & set(IMAGE_COLUMNS):
+        return ""
+    cells = second.replace(";", ",").replace("\t", ",").split(",")
+    return "a table of numbers" if any(map(_number, cells)) and not any(map(_picture, cells)) else ""
+
+
+def _number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _picture(cell: str) -> bool:
+    return ending(Path(cell.strip(" \"'"))) in PICTURES
+
+
+def _parquet(path: Path) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except pa.ArrowException:
+        return ""
+    plain = all(pa.types.is_primitive(f.type) or pa.types.is_string(f.type) for f in schema)
+    numbers = any(pa.types.is_integer(f.type) or pa.types.is_floating(f.type) for f in schema)
+    pictures = {name.lower() for name in schema.names} & set(IMAGE_COLUMNS)
+    return "a table of numbers" if plain and numbers and not pictures else ""
+
+
+def _array(path: Path) -> str:
+    """Pictures are 8-bit or 16-bit, or have two equal sides or three axes each; other arrays of numbers are series."""
+    shapes = dict(_headers(path))
+    usual = next((name for name in (*KEYS, "images", "image") if name in shapes), None)
+    shape, kind = shapes[usual] if usual else max(shapes.values(), key=lambda found: len(found[0]))
+    square = len(shape) == 3 and shape[1] == shape[2]
+    small = kind.kind == "b" or (kind.kind == "u" and kind.itemsize <= 2)
+    if len(shape) > 3 or (len(shape) == 3 and (square or small)) or not shape or kind.kind not in "uifb":
+        return ""
+    return f"an array {shape} of {kind}"
+
+
+def _headers(path: Path) -> list[tuple[str, tuple[tuple[int, ...], np.dtype]]]:
+    """The name, shape and type of each array in a file, of which only the heads are read. Raises ValueError."""
+    if path.suffix == ".npy":
+        with open(path, "rb") as file:
+            return [("x", _header(file))]
+    found = []
+    with zipfile.ZipFile(path) as file:
+        for name in file.namelist():
+            with file.open(name) as member:
+                found.append((name.removesuffix(".npy"), _header(member)))
+    return found
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(file)
+    return shape, kind

@@ -1,0 +1,142 @@
+"""One series as it stands in its file, what is wrong with it, and how missing values are filled."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64, Shaped
+
+SEVERAL = (
+    "where they are of several series, name their column by data.entity; data.time=none takes the rows as they stand"
+)
+
+
+class Trouble(NamedTuple):
+    """Something wrong with a series: which one, what kind of mistake, where it is, and what to do about it."""
+
+    name: str
+    problem: str
+    detail: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}; {self.fix}"
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """T steps of C channels, NaN where a value is missing.
+
+    `place` and `rows` say where a step stands in its file, as "row" and 2, 3, …; empty rows: 0, 1, …. `time` is as the
+    file has it, `time_name` its column. `label` holds one entry per step, or one for all.
+    """
+
+    name: str
+    values: Float[np.ndarray, "c t"]
+    channels: tuple[str, ...]
+    label: Sequence[object] = ()
+    time: Shaped[np.ndarray, " t"] | None = None
+    time_name: str = ""
+    place: str = "index"
+    rows: Int64[np.ndarray, " _"] | None = None
+
+    def __len__(self) -> int:
+        return int(self.values.shape[1])
+
+    @property
+    def row_numbers(self) -> Int64[np.ndarray, " t"]:
+        """Where each step stands in its file."""
+        return np.arange(len(self), dtype=np.int64) if self.rows is None else self.rows
+
+    def where(self, t: int) -> str:
+        """What step t is called where it lies."""
+        return f"{self.place} {int(self.row_numbers[t])}"
+
+
+def problems(record: Record, fill: int) -> Iterator[Trouble]:
+    """What keeps a series from being read: its times, values that are infinite, and more than `fill` missing in a row.
+
+    One entry per kind of mistake and channel, the first of its kind.
+    """
+    if record.time is not None:
+        yield from _times(record, record.time)
+    for channel, values in zip(record.channels, record.values, strict=True):
+        named = f"column {channel!r}"
+        if (bad := np.flatnonzero(np.isinf(values))).size:
+            detail = f"{named}, {record.where(int(bad[0]))} is infinite"
+            yield Trouble(record.name, "infinite", detail, "replace it, or leave the cell empty")
+        start, run = longest_run(np.isnan(values))
+        if run > fill:
+            detail = (
+                f"{named} holds no number from {record.where(start)} to {record.where(start + run - 1)}, {run} in a row"
+            )
+            fix = f"fill them, leave the column out by data.columns, or hold the last value so long by data.fill={run}"
+            yield Trouble(record.name, "missing", detail, fix)
+
+
+def _times(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Trouble]:
+    """The first step without a time, the first out of order, and the first that repeats one."""
+    named = f"column {record.time_name!r}"
+    if (empty := np.flatnonzero(np.isnan(time))).size:
+        yield Trouble(
+            record.name, "no time", f"{named}, {record.where(int(empty[0]))} is empty", "give every row a time"
+        )
+        return
+    step = np.diff(time)
+    zero = np.zeros(1, step.dtype)[0]
+    if (back := np.flatnonzero(step < zero)).size:
+        t = int(back[0])
+        detail = f"{named}, {record.where(t + 1)} ({time[t + 1]}) lies before {record.where(t)} ({time[t]})"
+        fix = f"sort the rows by {record.time_name!r} or, {SEVERAL}"
+        yield Trouble(record.name, "unsorted", detail, fix)
+    order = np.argsort(time, kind="stable")
+    if (same := np.flatnonzero(np.diff(time[order]) == zero)).size:
+        first, again = (int(order[same[0] + k]) for k in (0, 1))
+        detail = f"{named}, {record.where(again)} repeats the time of {record.where(first)} ({time[first]})"
+        fix = f"keep one row per time or, {SEVERAL}"
+        yield Trouble(record.name, "duplicate time", detail, fix)
+
+
+def gaps(record: Record) -> Int64[np.ndarray, " k"]:
+    """The steps after which more time passes than one and a half times the usual, which is the median."""
+    if record.time is None or len(record) < 3:
+        return np.empty(0, dtype=np.int64)
+    step = np.diff(record.time).astype(np.float64)
+    return np.flatnonzero(step > 1.5 * np.median(step)).astype(np.int64)
+
+
+def longest_run(mask: Bool[np.ndarray, " t"]) -> tuple[int, int]:
+    """Where the longest run of true begins, and how long it is; (0, 0) where nothing is true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    if not edges.size:
+        return 0, 0
+    lengths = edges[1::2] - edges[::2]
+    k = int(np.argmax(lengths))
+    return int(edges[2 * k]), int(lengths[k])
+
+
+def filled(values: Float[np.ndarray, "c t"]) -> Float[np.ndarray, "c t"]:
+    """Every missing value replaced by the last one of its channel: what was known at that time.
+
+    Where a channel begins with missing values, they take the first that follows.
+    """
+    missing = np.isnan(values)
+    if not missing.any():
+        return values
+    last = np.maximum.accumulate(np.where(missing, -1, np.arange(values.shape[1])), axis=1)
+    first = np.argmax(~missing, axis=1)
+    return np.take_along_axis(values, np.where(last < 0, first[:, None], last), axis=1)
+
+
+def only(records: Sequence[Record], columns: Sequence[str]) -> list[Record]:
+    """The records with the channels `columns`, in that order; all where it is empty. Raises ValueError."""
+    if not columns:
+        return list(records)
+    have = records[0].channels
+    if missing := [name for name in columns if name not in have]:
+        raise ValueError(
+            f"{records[0].name} has no column {missing[0]!r}; set data.columns to some of {', '.join(have)}"
+        )
+    index = [have.index(name) for name in columns]
+    return [replace(r, values=r.values[index], channels=tuple(columns)) for r in records]

@@ -1,0 +1,161 @@
+"""The settings of series data, and how what they name becomes samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..base import Corrupt, Split, check_part
+from ..images import expand
+from .array import Layout, read_array
+from .augment import SeriesAugment
+from .dataset import Series, Unequal, commonest, join
+from .guess import ARRAYS, TABLES, TEXT, ending, files_in, split_key
+from .record import Record, gaps, only, problems
+from .table import Asked, read_table
+from .text import read_ts
+from .windows import By, bounds, choose, limited, slide
+
+
+@dataclass(frozen=True)
+class Config:
+    """Series in tables (.csv, .tsv, .txt, .parquet), arrays (.npy, .npz) or .ts files, or a folder or glob of them.
+
+    `time`, `entity`, `label` name a table's columns (empty: the usual names, "none": there is none), `columns` those of
+    its channels (empty: all numbers). `array` names the array in a .npz, as file.npz:array does; `layout` its axes.
+    `window` steps make a sample, beginning `stride` steps apart; 0: a whole series; None: chosen from the data.
+    `unequal` says how series of different lengths become one. A missing value takes the last one, over at most `fill`
+    steps. `split` holds the fraction `held_out` out, `by` the last times or by whole series ("auto": whole series only
+    where samples are whole series); `gap` steps between the parts belong to neither. `limit` keeps that many samples
+    (0: all). `contrast` is as in `images.Config`.
+    """
+
+    path: str = ""
+    time: str = ""
+    entity: str = ""
+    label: str = ""
+    columns: tuple[str, ...] = ()
+    array: str = ""
+    layout: Layout = "auto"
+    window: int | None = None
+    stride: int | None = None
+    unequal: Unequal = "pad"
+    fill: int = 8
+    split: Split = "all"
+    by: By = "auto"
+    held_out: float = 0.1
+    gap: int = 0
+    limit: int = 0
+    corrupt: Corrupt = "skip"
+    augment: SeriesAugment = field(default_factory=SeriesAugment)
+    contrast: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_part(None, self.held_out, self.limit, self.contrast)
+        for key, least in (("window", 0), ("stride", 1), ("fill", 0), ("gap", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"{key} is {value}; give a number of steps, {least} or more")
+        if self.window == 1:
+            raise ValueError("window is 1, a sample of a single step; give 2 steps or more, or 0 for whole series")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """None: the length of samples is that of the window, or of the series."""
+        return None
+
+    def open(self) -> Series:
+        """Read the series into memory. Raises ValueError, with column and row, saying what to do."""
+        found = read(self)
+        for record in found.records:
+            for trouble in problems(record, self.fill):
+                raise ValueError(str(trouble))
+        return build(found, self)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was read: the series, the classes that a file names, whether it holds many, and what was decided."""
+
+    records: list[Record]
+    classes: tuple[str, ...] = ()
+    many: bool = False
+    named: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def read(cfg: Config) -> Found:
+    """The series behind a path, as they stand there. Raises ValueError."""
+    path, key = split_key(cfg.path)
+    cfg = replace(cfg, array=key or cfg.array)
+    files = [file for found in expand(path) for file in (files_in(found) if found.is_dir() else [found])]
+    if not files:
+        raise ValueError(f"no series in {cfg.path!r}; give a folder with .csv, .parquet, .ts, .npy or .npz files")
+    parts = [_file(file, cfg) for file in files]
+    records = [record for part in parts for record in part.records]
+    for record in records:
+        if record.channels != records[0].channels:
+            raise ValueError(
+                f"{record.name} has the columns {', '.join(record.channels)} but {records[0].name} has "
+                f"{', '.join(records[0].channels)}; give files of the same columns, or choose some by data.columns"
+            )
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    notes = [note for part in parts for note in part.notes]
+    if len(notes) > 8:
+        notes = [*notes[:8], f"… and so on, {len(files)} files"]
+    return Found(records, classes, any(p.many for p in parts), parts[0].named, tuple(notes))
+
+
+def _file(path: Path, cfg: Config) -> Found:
+    kind = ending(path)
+    if kind in TABLES:
+        records, notes = read_table(path, Asked(cfg.time, cfg.entity, cfg.label, cfg.columns))
+        return Found(records, named=True, notes=notes)
+    if kind in TEXT:
+        records, classes, notes = read_ts(path)
+        return Found(only(records, cfg.columns), classes, True, notes=notes)
+    if kind in ARRAYS:
+        records, many, notes = read_array(path, cfg.array, cfg.label, cfg.layout)
+        return Found(only(records, cfg.columns), (), many, notes=notes)
+    raise ValueError(f"cannot read series from {str(path)!r}; give .csv, .tsv, .txt, .parquet, .ts, .npy or .npz files")
+
+
+def build(found: Found, cfg: Config) -> Series:
+    """The samples of the part asked for. Raises ValueError where there are none."""
+    records = found.records
+    lengths = [len(record) for record in records]
+    windows, notes = choose(lengths, found.many, cfg.window, cfg.stride, cfg.held_out)
+    by = ("time" if windows.size else "entity") if cfg.by == "auto" else cfg.by
+    if by == "time" and not windows.size and cfg.split != "all":
+        raise ValueError("whole series cannot be divided in time; give a data.window, or set data.by=entity")
+    cut = limited(slide(records, bounds(records, cfg.split, by, cfg.held_out, cfg.gap), windows, cfg.split), cfg.limit)
+    steps, classes = join(records, found.classes)
+    series = Series(
+        steps=steps,
+        cut=cut,
+        labels=commonest(steps, cut, len(classes)),
+        classes=classes,
+        columns=records[0].channels,
+        window=windows.size,
+        stride=windows.stride,
+        unequal=cfg.unequal,
+        notes=(*found.notes, *notes, *_remarks(records, windows.size)),
+        named=found.named,
+    )
+    return series
+
+
+def _remarks(records: Sequence[Record], window: int) -> list[str]:
+    """What a person should know of series that can be read."""
+    notes = []
+    lengths = np.array([len(record) for record in records])
+    if short := int((lengths < window).sum()):
+        notes.append(f"{short} of {len(records)} series are shorter than the window and left out")
+    if not window and lengths.min() != lengths.max():
+        notes.append(f"series have {lengths.min()} to {lengths.max()} steps")
+    if filled := sum(int(np.isnan(record.values).sum()) for record in records):
+        notes.append(f"{filled} missing values take the last value before them")
+    if jumps := sum(len(gaps(record)) for record in records):
+        notes.append(f"times jump in {jumps} places; steps are taken as equally spaced (jepa check-data shows where)")
+    return notes

@@ -1,0 +1,132 @@
+"""Which steps of which series a sample covers, so that no step is on both sides of a split."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..base import Split, spread
+from .record import Record
+
+By = Literal["auto", "time", "entity"]
+USUAL = 96
+WINDOWS = 256
+SHORT = 512
+SEVERAL = 16
+
+
+class Cut(NamedTuple):
+    """Sample i covers `length[i]` steps from step `start[i]` of series `record[i]`."""
+
+    start: Int64[np.ndarray, " n"]
+    length: Int64[np.ndarray, " n"]
+    record: Int64[np.ndarray, " n"]
+
+
+class Windows(NamedTuple):
+    """How long a sample is, in steps, and how many lie between the beginnings of two; size 0: the whole series."""
+
+    size: int
+    stride: int
+
+
+def choose(
+    lengths: Sequence[int], many: bool, window: int | None, stride: int | None, held_out: float
+) -> tuple[Windows, tuple[str, ...]]:
+    """The window where none was said, and why.
+
+    Whole series where a file holds many, or where there are 16 series or more of at most 512 steps. Else 96 steps,
+    fewer where the held-out part of the longest series would hold none, and beginnings a quarter of the window apart,
+    closer where that gives fewer than 256 windows. Raises ValueError where the window is longer than every series.
+    """
+    longest, notes = max(lengths), []
+    if window is None:
+        short = len(lengths) >= SEVERAL and longest <= SHORT
+        window = 0 if many or short else max(8, min(USUAL, int(longest * held_out) // 8 * 8))
+        window = min(window, longest)
+        why = "every series is a sample" if not window else f"at most {USUAL}, to fit the held-out part"
+        notes.append(f"data.window = {window} ({why})")
+    if window > longest:
+        raise ValueError(f"the window of {window} steps is longer than the longest series, {longest}; {_less(longest)}")
+    if window and stride is None:
+        room = sum(max(0, n - window) for n in lengths)
+        stride = max(1, min(window // 4, room // WINDOWS))
+        notes.append(f"data.stride = {stride} (a quarter of the window at most, for {WINDOWS} windows or more)")
+    return Windows(window, stride or 1), tuple(notes)
+
+
+def bounds(records: Sequence[Record], split: Split, by: By, held_out: float, gap: int) -> list[tuple[int, int]]:
+    """The steps of each series that belong to a part: from the first up to, not including, the second.
+
+    By "time", a part of all series ends where the other begins: at one moment where all have times, else after the
+    fraction 1 - `held_out` of each; the test part begins `gap` steps later. By "entity", whole series are held out,
+    those whose names hash lowest. Raises ValueError where there is a single one.
+    """
+    whole = [(0, len(record)) for record in records]
+    if split == "all":
+        return whole
+    if by == "entity":
+        held = _held(records, held_out)
+        return [b if (i in held) == (split == "test") else (0, 0) for i, b in enumerate(whole)]
+    cuts = _moments(records, held_out)
+    if split == "train":
+        return [(0, cut) for cut in cuts]
+    return [(min(cut + gap, len(r)) if cut else 0, len(r)) for cut, r in zip(cuts, records, strict=True)]
+
+
+def slide(records: Sequence[Record], parts: Sequence[tuple[int, int]], windows: Windows, split: Split) -> Cut:
+    """Every window that lies wholly within its part. Raises ValueError where there is none."""
+    found = []
+    for k, (begin, end) in enumerate(parts):
+        if windows.size:
+            start = np.arange(begin, end - windows.size + 1, windows.stride, dtype=np.int64)
+        else:
+            start = np.full(int(end > begin), begin, dtype=np.int64)
+        length = np.full(len(start), windows.size or end - begin, dtype=np.int64)
+        found.append(Cut(start, length, np.full(len(start), k, dtype=np.int64)))
+    cut = Cut(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    if not len(cut.start):
+        most = max(end - begin for begin, end in parts)
+        part = f"the {split} part of" if split != "all" else "each of"
+        raise ValueError(
+            f"{part} the {len(records)} series holds {most} steps at most, so no window of {windows.size} fits; "
+            f"{_less(most)}{' or another data.held_out' if split != 'all' else ''}"
+        )
+    return cut
+
+
+def limited(cut: Cut, limit: int) -> Cut:
+    """At most `limit` samples, evenly spread; all where it is 0."""
+    if not 0 < limit < len(cut.start):
+        return cut
+    rows = spread(len(cut.start), limit)
+    return Cut(*(column[rows] for column in cut))
+
+
+def _less(steps: int) -> str:
+    return f"give data.window {steps} or less" if steps > 1 else "give longer series, or other columns as channels"
+
+
+def _held(records: Sequence[Record], held_out: float) -> set[int]:
+    """The series that are held out: at least one, and not all."""
+    if len(records) < 2:
+        raise ValueError(
+            f"there is one series only ({records[0].name}), so none can be held out; set data.by=time, "
+            "or name the column that tells series apart by data.entity"
+        )
+    digest = [hashlib.blake2b(r.name.encode(), digest_size=8, person=b"split").digest() for r in records]
+    count = min(max(1, round(held_out * len(records))), len(records) - 1)
+    return set(sorted(range(len(records)), key=digest.__getitem__)[:count])
+
+
+def _moments(records: Sequence[Record], held_out: float) -> list[int]:
+    """The first step of each series that is held out."""
+    clocks = [record.time for record in records]
+    kinds = {clock.dtype.kind if clock is not None else "" for clock in clocks}
+    if len(kinds) > 1 or "" in kinds:
+        return [len(r) - round(held_out * len(r)) for r in records]
+    times = np.sort(np.concatenate([clock for clock in clocks if clock is not None]))
+    moment = times[min(len(times) - 1, len(times) - round(held_out * len(times)))]
+    return [int(np.searchsorted(clock, moment)) for clock in clocks if clock is not None]

@@ -1,0 +1,147 @@
+"""BiJEPA: each half of a signal predicts the representation of the other; one encoder, a predictor each way.
+
+    s_x = f(x), s_y = f(y)        t_x = g(x), t_y = g(y), g the EMA of f, no gradient
+    L = α d(P_fwd(s_x), t_y) + (1 − α) d(P_bwd(s_y), t_x),        d = mean squared difference over tokens and features
+
+x is the context of a mask, y its one target block; no encoder sees both. α = 1 is the JEPA of one direction. With
+`cycle_weight`, d(P_bwd(P_fwd(s_x)), t_x) is a term too. What holds the norms, which two directions may drive up:
+- hard: `sphere` divides what either encoder says of a token by its length; predictions are left as they are
+- soft: LayerNorms in hidden layers (`encoder.norm`, `predictor.norm`) and `optim.weight_decay`
+- a penalty: `norm_weight` · mean (|s| − `radius`)² over the tokens of f, both halves
+
+Source: Huang 2026, arXiv:2603.00049. Its equation has squared lengths, D times L; its code the sum of the means, twice
+L at α = ½: factors that AdamW feels through its eps alone. It has neither penalty nor cycle. `buffers` batch: the
+target's BatchNorm follows the target's own batches, as there; by default it copies the statistics of f.
+"""
+
+from dataclasses import dataclass, field, replace
+from math import inf, sqrt
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .. import losses
+from ..halves import Halves
+from ..masks import Masker, draw
+from ..nn import ema
+from ..nn.ema import Buffers
+from ..nn.encoder import EncoderConfig, masked
+from ..nn.predictor import Predictor, PredictorConfig
+from ..nn.transformer import ViT, tiny
+from ..optim import linear
+from ..types import Batch, Masks, Rng, Signal, Terms
+from ..ways import Way, ahead, cycle_error, errors, swapped, watch
+from .base import Method, Weights
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; both predictors are built from `predictor`, `radius` auto is √D, `ema` the first and the last decay."""
+
+    encoder: EncoderConfig = field(default_factory=ViT)
+    predictor: PredictorConfig = field(default_factory=Predictor)
+    masks: tuple[Masker, ...] = (Halves(),)
+    alpha: float = 0.5
+    distance: losses.Kind = "l2"
+    sphere: bool = False
+    norm_weight: float = 0.0
+    radius: float | None = None
+    cycle_weight: float = 0.0
+    ema: tuple[float, float] = (0.995, 0.995)
+    buffers: Buffers = "copy"
+
+    def __post_init__(self) -> None:
+        losses.check_weights(self, "norm_weight", "cycle_weight")
+        mistakes = {
+            "masks is empty; give one, e.g. {name: halves}": not self.masks,
+            f"alpha is {self.alpha:g}; give above 0 and up to 1, which is forward alone": not 0 < self.alpha <= 1,
+            "alpha 1 has no way back; give alpha below 1 or cycle_weight 0": self.alpha == 1 and self.cycle_weight,
+            "sphere fixes all norms; give norm_weight 0 or sphere false": self.sphere and self.norm_weight,
+            f"radius is {self.radius}; give a length above 0": self.radius is not None and not 0 < self.radius < inf,
+            f"ema is {self.ema}; give two decays from 0 to 1": not all(0 <= decay <= 1 for decay in self.ema),
+        }
+        for sentence in (sentence for sentence, wrong in mistakes.items() if wrong):
+            raise ValueError(sentence)
+
+    @classmethod
+    def tiny(cls, signal: Signal) -> "Config":
+        """The smallest settings that are still BiJEPA, with halves of either side and every term: for the contract."""
+        # Xavier, as a normal of .02 leaves targets that say where a token is, and little else.
+        encoder, predictor = replace(tiny(signal), init="xavier"), Predictor(48, depth=1, heads=2, init="xavier")
+        return cls(encoder, predictor, (Halves(context="either"),), norm_weight=0.01, cycle_weight=0.1, ema=(0.99, 1.0))
+
+
+class BiJEPA(Method):
+    """Encoder, EMA target encoder and a predictor each way, forward alone where α = 1; see the module's equations."""
+
+    cfg: Config
+
+    def __init__(self, cfg: Config, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.encoder = masked(cfg.encoder, signal, (m.check for m in cfg.masks))
+        if (blocks := max(m.targets.shape[1] for m in self.draw(1, Rng(0)))) > 1:
+            raise ValueError(f"masks have {blocks} target blocks, but the way back starts at one; give num_targets 1")
+        self.target_encoder = ema.target(self.encoder).train(cfg.buffers == "batch")
+        self.shares = {"forward": cfg.alpha, "backward": 1 - cfg.alpha} if cfg.alpha < 1 else {"forward": 1.0}
+        self.predictors = nn.ModuleList(cfg.predictor.build(self.encoder.dim, self.encoder.grid) for _ in self.shares)
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        """The weighted distances, penalty and cycle. The panel reads the way forward, as of any masked method."""
+        cfg, pairs = self.cfg, self.pairs(batch.x, batch.x, rng)
+        same = zip(self.shares.items(), zip(*pairs, strict=True), strict=True)
+        terms = {name: share * errors(ways, cfg.distance).mean() for (name, share), ways in same}
+        if cfg.norm_weight:
+            s = torch.cat([way.s.flatten(0, 1) for pair in pairs for way in pair])
+            terms["norm"] = cfg.norm_weight * losses.norm_penalty(s, cfg.radius or sqrt(self.encoder.dim))
+        if cfg.cycle_weight:
+            terms["cycle"] = cfg.cycle_weight * cycle_error(pairs, self.predictors[1], cfg.distance)
+        return Terms(terms, watch(pairs, self.predictors, self.shares, cfg.distance), *ahead(pairs))
+
+    def draw(self, batch: int, rng: Rng, device: torch.device | str = "cpu") -> list[Masks]:
+        """One Masks per masker."""
+        return draw(self.cfg.masks, self.encoder.grid, batch, rng, device)
+
+    def pairs(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."], rng: Rng) -> list[list[Way]]:
+        """For every mask the way from the context of x to the targets of y and, where α < 1, the way back."""
+        sides = [((x, y, masks), (y, x, swapped(masks))) for masks in self.draw(len(x), rng, x.device)]
+        return [[self.way(p, *side) for p, side in zip(self.predictors, both, strict=False)] for both in sides]
+
+    def way(self, predictor: nn.Module, x: Tensor, y: Tensor, masks: Masks) -> Way:
+        """What `predictor` makes of the context of x, and the target encoder of the targets of y, seen alone."""
+        s = self.context(x, masks)
+        with torch.no_grad():
+            target = self.seen(self.target_encoder, y, masks.targets[:, 0])[:, None]
+        return Way(masks, s, predictor(s, masks), target)
+
+    def seen(self, encoder: nn.Module, x: Tensor, keep: Tensor | None = None) -> Float[Tensor, "b k d"]:
+        """What an encoder says of the patches at `keep`, on the unit sphere where asked for."""
+        s: Tensor = encoder(self.normalize(x), keep=keep)
+        return losses.on_sphere(s) if self.cfg.sphere else s
+
+    def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
+        """Representations (B, Kc, D) of the context patches; the other patches are never seen."""
+        return self.seen(self.encoder, x, masks.context)
+
+    def predict(self, x: Float[Tensor, "b c ..."], back: bool = False) -> Float[Tensor, "b k d"]:
+        """P_fwd(f(context)), or P_bwd(f(targets)) where `back`, of the first mask; the rest of x is never seen."""
+        if back and len(self.predictors) == 1:
+            raise ValueError("alpha is 1, so nothing leads back; train with alpha below 1")
+        masks = self.draw(len(x), Rng(0).fork("energy"), x.device)[0]
+        masks = swapped(masks) if back else masks
+        pred: Tensor = self.predictors[int(back)](self.context(x, masks), masks)
+        return pred[:, 0]
+
+    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        """Representations (B, N, D) of every patch, the whole signal seen."""
+        return self.seen(self.target_encoder if weights == "target" else self.encoder, x)
+
+    def after_step(self, progress: float) -> None:
+        """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""
+        ema.update(self.target_encoder, self.encoder, linear(progress, *self.cfg.ema), self.cfg.buffers)
+
+    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+        """The weighted distances (B,) from the context of x to the targets of y and back, for fixed masks."""
+        ways = zip(*self.pairs(x, y, Rng(0).fork("energy")), strict=True)
+        each = [w * errors(same, self.distance) for w, same in zip(self.shares.values(), ways, strict=True)]
+        return torch.stack(each).sum(0)

@@ -1,0 +1,92 @@
+"""Maps: a number over two settings on logarithmic axes, several of them side by side, with boundaries drawn on top."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from .charts import short
+
+COLUMNS, SIDE, LEFT, TOP, GAP, FOOT = 3, 118.0, 44, 20, 30, 44
+Point = tuple[float, float | None]
+
+
+@dataclass(frozen=True)
+class Map:
+    """`cells[j][i]` at the j-th y and the i-th x, from 0, no colour, to 1, the strongest; larger ones are drawn like 1.
+
+    `line` and `dots` are points (x, y), without y where there is none.
+    """
+
+    title: str
+    cells: Sequence[Sequence[float]]
+    line: Sequence[Point]
+    dots: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Positive `values` in rising and even steps of their logarithms, each in the middle of a cell, over a length."""
+
+    values: Sequence[float]
+    length: float
+
+    @property
+    def cell(self) -> float:
+        """The length of one cell."""
+        return self.length / len(self.values)
+
+    def place(self, value: float) -> float:
+        """Where a value lies, from the first cell's outer edge."""
+        ratio = math.log(self.values[-1] / self.values[0]) / (len(self.values) - 1)
+        return (math.log(value / self.values[0]) / ratio + 0.5) * self.cell
+
+
+def drawn(maps: Sequence[Map], y: Sequence[float], x: Sequence[float], label: str, names: tuple[str, str]) -> Markup:
+    """An SVG with three maps in a row; `names` are those of the axes, x first, and `label` is the text alternative."""
+    rows = math.ceil(len(maps) / COLUMNS)
+    width, height = LEFT + COLUMNS * (SIDE + GAP), rows * (SIDE + TOP + GAP) + FOOT - GAP
+    parts = [
+        Markup('<g transform="translate({},{})">{}</g>').format(
+            LEFT + k % COLUMNS * (SIDE + GAP), TOP + k // COLUMNS * (SIDE + TOP + GAP), _panel(one, y, x)
+        )
+        for k, one in enumerate(maps)
+    ]
+    word = Markup('<text class="mid soft" x="{}" y="{}"{}>{}</text>')
+    parts.append(word.format(width / 2, height - 4, "", names[0]))
+    turned = Markup(' transform="rotate(-90 9 {0})"').format(height / 2)
+    parts.append(word.format(9, height / 2, turned, names[1]))
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">')
+    return head.format(width, height, label) + Markup("").join(parts) + Markup("</svg>")
+
+
+def _panel(one: Map, y: Sequence[float], x: Sequence[float]) -> Markup:
+    across, up = Scale(x, SIDE), Scale(y, SIDE)
+    parts = [Markup('<text class="mid" x="{}" y="-5">{}</text>').format(SIDE / 2, one.title)]
+    cell = (
+        '<rect class="f0" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill-opacity="{:.3f}">'
+        "<title>{}</title></rect>"
+    )
+    for j, row in enumerate(one.cells):
+        for i, value in enumerate(row):
+            told = f"x {short(x[i])}, y {short(y[j])}: {short(value)}"
+            corner = (i * across.cell, SIDE - (j + 1) * up.cell, across.cell, up.cell)
+            parts.append(Markup(cell).format(*corner, 0.9 * min(value, 1.0), told))
+    parts.append(Markup('<rect class="rule" fill="none" width="{0}" height="{0}"/>').format(SIDE))
+    tick = Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>')
+    parts += [tick.format("mid", across.place(v), SIDE + 13, short(v)) for v in x[::2]]
+    parts += [tick.format("end", -5, SIDE - up.place(v) + 3.5, _round(v)) for v in y[::2]]
+    points = " ".join(f"{a:.2f},{b:.2f}" for a, b in _placed(one.line, across, up))
+    parts.append(Markup('<polyline class="c1" fill="none" stroke-width="2" points="{}"/>').format(points))
+    dot = Markup('<circle class="f1" cx="{:.2f}" cy="{:.2f}" r="3"/>')
+    parts += [dot.format(a, b) for a, b in _placed(one.dots, across, up)]
+    return Markup("").join(parts)
+
+
+def _placed(points: Iterable[Point], across: Scale, up: Scale) -> Iterator[tuple[float, float]]:
+    return ((across.place(x), SIDE - up.place(y)) for x, y in points if y is not None)
+
+
+def _round(value: float) -> str:
+    return f"{value:.2g}"

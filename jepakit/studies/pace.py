@@ -1,0 +1,129 @@
+"""The pace of trainings on this machine, so that each can be given the steps that fit into the same seconds.
+
+A machine is not equally fast all the time. So trainings are measured in turns, some optimiser steps of each, round
+after round, and the median of the rounds counts: what slows down one round slows down all of them.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from .. import checkpoint, distributed, prepare, session, training
+from ..config import Length, Run
+from ..data.held import hold
+from ..progress import Watch
+
+ROUNDS, STEPS = 5, 6
+
+
+class Pace(NamedTuple):
+    """How many optimiser steps a training takes, the seconds of one, and its memory.
+
+    The memory is that of weights, gradients, AdamW's moments and of what the forward pass of one micro-batch keeps for
+    the backward pass; neither of the libraries nor of what operations need in passing (`prepare.estimate`).
+    """
+
+    steps: int
+    seconds_per_step: float
+    memory_bytes: int
+
+
+def paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, watch: Watch) -> dict[str, Pace]:
+    """The pace of every training: read from `path`, or measured now and written there.
+
+    They are read wherever they exist, because a training that was begun must keep its steps. `after` names, for those
+    that get as many steps as fit, the training whose time they get. Raises ValueError where `path` is of other ones.
+    """
+    if not path.exists():
+        watch.note(f"measuring the pace of {len(runs)} trainings, in turns")
+        found = fitted(measured(runs, path.parent), after)
+        checkpoint.write_json(path, {label: pace._asdict() for label, pace in found.items()})
+    stored = {label: Pace(**entry) for label, entry in json.loads(path.read_text()).items()}
+    if missing := [label for label in runs if label not in stored]:
+        raise ValueError(f"{path} has no pace of {missing[0]!r}: the study has changed; begin anew in another --out")
+    return stored
+
+
+def fitted(found: Mapping[str, Pace], after: Mapping[str, str]) -> dict[str, Pace]:
+    """The same paces; each training in `after` with the steps, 1 at least, that its reference's time allows."""
+    fit = {label: found[other].steps * found[other].seconds_per_step for label, other in after.items()}
+    return {
+        label: pace._replace(steps=max(1, round(fit[label] / pace.seconds_per_step))) if label in fit else pace
+        for label, pace in found.items()
+    }
+
+
+def measured(runs: Mapping[str, Run], out: Path) -> dict[str, Pace]:
+    """Every run with its own steps. Runs that differ in length alone are measured once, those of one data set in turns.
+
+    `out` is where the ids of a batch are written whose loss is not finite.
+    """
+    endless = {label: replace(run, length=replace(run.length, steps=10**6, epochs=1.0)) for label, run in runs.items()}
+    like = {label: next(first for first in endless if endless[first] == run) for label, run in endless.items()}
+    costs: dict[str, Cost] = {}
+    for path in dict.fromkeys(run.data.path for run in runs.values()):
+        firsts = [label for label in dict.fromkeys(like.values()) if runs[label].data.path == path]
+        costs |= zip(firsts, in_turns([endless[label] for label in firsts], out), strict=True)
+    return {label: own(run.length, costs[like[label]]) for label, run in runs.items()}
+
+
+class Cost(NamedTuple):
+    """Seconds and memory of a step, and how many samples the data have."""
+
+    seconds: float
+    memory: int
+    samples: int
+
+
+def own(length: Length, cost: Cost) -> Pace:
+    """The pace of a training of this length."""
+    resolved, _ = prepare.resolve_length(length, cost.samples, distributed.world())
+    return Pace(resolved.steps or 0, cost.seconds, cost.memory)
+
+
+def in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
+    """What each run costs: the median of rounds over all of them."""
+    with distributed.setup(prepare.device_for(runs[0].loop.device)) as dist:
+        turns = [session.build(run, out, dist) for run in runs]
+        for turn in turns:
+            # Decoded here, once, and not within each round.
+            turn.dataset = hold(turn.dataset)
+        memory = [memory_bytes(turn) for turn in turns]
+        rounds = [[seconds_per_step(turn) for turn in turns] for _ in range(ROUNDS)]
+    medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
+    return [Cost(t, m, len(turn.dataset)) for t, m, turn in zip(medians, memory, turns, strict=True)]
+
+
+def seconds_per_step(turn: session.Session) -> float:
+    """The mean of a few steps, loading included, once the loader has no batch in advance."""
+    ahead = 1 + 2 * (turn.run.loop.workers or 0)
+    with closing(training.batches(turn)) as stream:
+        for _ in range(ahead):
+            training.advance(turn, turn.method, next(stream), turn.run.optim)
+        begun = clock(turn.dist.device)
+        for _ in range(STEPS):
+            training.advance(turn, turn.method, next(stream), turn.run.optim)
+        return (clock(turn.dist.device) - begun) / STEPS
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def memory_bytes(turn: session.Session) -> int:
+    """What a step of the whole batch holds in memory."""
+    _, step = training.rehearsal(turn)
+    with closing(training.batches(turn)) as stream:
+        cost = prepare.estimate(turn.run, turn.method, next(stream), step)
+    turn.optimizer.zero_grad(set_to_none=True)
+    return cost.memory_bytes

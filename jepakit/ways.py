@@ -1,0 +1,96 @@
+"""Prediction both ways under one mask: from the context to the target block, and from the target block to the context.
+
+What two predictors say of each other: whether they lead back to where they started, and which pulls harder.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from . import losses
+from .losses import Kind
+from .types import Masks
+
+SOME: Final = 16
+Predict = Callable[[Float[Tensor, "b k d"], Masks], Float[Tensor, "b 1 kt d"]]
+
+
+class Way(NamedTuple):
+    """One direction: what is seen and hidden, the representation s of what is seen, what is predicted and is to be."""
+
+    masks: Masks
+    s: Float[Tensor, "b k d"]
+    pred: Float[Tensor, "b 1 kt d"]
+    target: Float[Tensor, "b 1 kt d"]
+
+
+def swapped(masks: Masks) -> Masks:
+    """The masks of the way back: the one target block is the context, the context the target block."""
+    return Masks(masks.targets[:, 0], masks.context[:, None])
+
+
+def errors(same: Sequence[Way], kind: Kind) -> Float[Tensor, " b"]:
+    """The distance between prediction and target of each sample, averaged over ways of one direction."""
+    each = [losses.elementwise(losses.wide(way.pred), losses.wide(way.target), kind).flatten(1).mean(1) for way in same]
+    return torch.stack(each).mean(0)
+
+
+def ahead(pairs: Sequence[Sequence[Way]]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """Predictions and targets of the first of each pair, as rows, without gradients."""
+    pred, target = zip(*((pair[0].pred.detach(), pair[0].target) for pair in pairs), strict=True)
+    return torch.cat([t.flatten(0, 2) for t in pred]), torch.cat([t.flatten(0, 2) for t in target])
+
+
+def cycle_error(pairs: Sequence[Sequence[Way]], home: Predict, kind: Kind) -> Float[Tensor, ""]:
+    """d(P_bwd(P_fwd(s_x)), t_x), of pairs (x to y, y to x); `home` is P_bwd.
+
+    Its gradient reaches both predictors and the encoder of x. It is 0 where P_bwd undoes P_fwd and t_x is s_x.
+    """
+    found = [losses.prediction(home(there.pred[:, 0], back.masks), back.target, kind) for there, back in pairs]
+    return torch.stack(found).mean()
+
+
+def pull(predict: Predict, way: Way, kind: Kind) -> Float[Tensor, ""]:
+    """The length of the gradient of the way's distance by s, of all tokens together. No parameter gets a gradient."""
+    with torch.enable_grad():
+        # Cloned, as counters of FLOPs refuse a gradient that is asked for by a leaf.
+        s = way.s.detach().requires_grad_().clone()
+        (gradient,) = torch.autograd.grad(losses.prediction(predict(s, way.masks), way.target, kind), s)
+    return losses.norms(gradient.flatten())
+
+
+@torch.no_grad()
+def watch(
+    pairs: Sequence[Sequence[Way]], predictors: Iterable[Predict], shares: Mapping[str, float], kind: Kind
+) -> dict[str, Float[Tensor, ""]]:
+    """What is worth watching of a step; `shares` name the directions and weigh them in the loss.
+
+    `norm_online` and `norm_target` are mean lengths of tokens, `error_NAME` the distances without weight. Of two
+    directions also `error_cycle` and `balance` = a / (a + b), .5 where both pull alike: a and b are the lengths of the
+    gradients of the weighted distances by the representations that the directions start from. There they enter the
+    encoder; whether they agree or cancel at its weights would cost a second backward pass. These two are of the first
+    mask and 16 samples at most, for the price of a small batch.
+    """
+    every = [way for pair in pairs for way in pair]
+    found = {
+        "norm_online": losses.norms(torch.cat([way.s.flatten(0, 1) for way in every])).mean(),
+        "norm_target": losses.norms(torch.cat([way.target.flatten(0, 2) for way in every])).mean(),
+        **{
+            f"error_{name}": errors(same, kind).mean()
+            for name, same in zip(shares, zip(*pairs, strict=True), strict=True)
+        },
+    }
+    if len(shares) == 2:
+        few, ps = [_some(way) for way in pairs[0]], list(predictors)
+        a, b = (share * pull(p, way, kind) for share, p, way in zip(shares.values(), ps, few, strict=True))
+        found["error_cycle"] = cycle_error([few], ps[1], kind)
+        found["balance"] = a / (a + b).clamp(min=torch.finfo(a.dtype).tiny)
+    return found
+
+
+def _some(way: Way) -> Way:
+    masks = Masks(way.masks.context[:SOME], way.masks.targets[:SOME])
+    return Way(masks, *(part.detach()[:SOME] for part in way[1:]))

@@ -1,0 +1,74 @@
+"""The residual network: its size, what a token sees, and where it cannot serve."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from jepakit import methods
+from jepakit.nn import ResNet
+from jepakit.types import Signal
+
+SMALL = ResNet(width=4, blocks=(1, 1), stem=2)
+
+
+@pytest.mark.parametrize(
+    ("signal", "grid"),
+    [(Signal(3, (16, 24)), (4, 6)), (Signal(2, (20,)), (5,)), (Signal(1, (4, 8, 8)), (1, 2, 2))],
+)
+def test_one_token_per_cell_of_the_last_map_of_any_signal(signal: Signal, grid: tuple[int, ...]) -> None:
+    encoder = SMALL.build(signal)
+    assert encoder.grid == grid
+    s = encoder(torch.randn(2, signal.channels, *signal.size))
+    assert s.shape == (2, torch.tensor(grid).prod(), encoder.dim)
+
+
+def test_the_default_has_the_weights_of_the_resnet_18_for_small_pictures() -> None:
+    with torch.device("meta"):
+        encoder = ResNet().build(Signal(3, (32, 32)))
+    assert sum(p.numel() for p in encoder.parameters()) == 11_168_832
+    assert encoder.grid == (4, 4)
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+def test_a_token_sees_its_own_cell_and_its_surroundings_and_no_further(stem: int) -> None:
+    torch.manual_seed(0)
+    encoder = ResNet(width=16, blocks=(1, 1), stem=stem).build(Signal(1, (16 * stem, 16 * stem))).eval()
+    x = torch.randn(8, 1, 16 * stem, 16 * stem, requires_grad=True)
+    encoder(x)[:, 8 * 3 + 4].square().sum().backward()
+    assert x.grad is not None
+    felt = x.grad.abs().reshape(8, 8, 2 * stem, 8, 2 * stem).sum((0, 2, 4))
+    cells = torch.arange(8.0)
+    centre = [float((felt.sum(1 - axis) * cells).sum() / felt.sum()) for axis in (0, 1)]
+    assert centre == pytest.approx([3, 4], abs=0.5)
+    assert (felt[1:6, 2:7] > 0).all()
+    assert felt[7].sum() == felt[:, 0].sum() == 0
+
+
+def test_read_gives_the_tokens_asked_for_and_no_other_size_than_its_strides_allow() -> None:
+    encoder = SMALL.build(Signal(1, (16, 16))).eval()
+    x = torch.randn(2, 1, 16, 16)
+    read = torch.tensor([[3, 0], [7, 15]])
+    whole = encoder(x)
+    assert_close(encoder(x, read=read), torch.stack([whole[b, read[b]] for b in range(2)]), atol=1e-6, rtol=0)
+    assert encoder(torch.randn(1, 1, 8, 24)).shape[1] == 12
+    with pytest.raises(ValueError, match="does not divide size"):
+        encoder(torch.randn(1, 1, 18, 16))
+
+
+def test_fresh_maps_keep_their_scale_through_the_stages() -> None:
+    torch.manual_seed(0)
+    s = ResNet(width=16, blocks=(1, 1, 1)).build(Signal(3, (32, 32)))(torch.randn(16, 3, 32, 32))
+    assert 0.3 < s.std() < 3
+
+
+@pytest.mark.parametrize("name", ["ijepa", "cjepa", "mae"])
+def test_methods_with_masks_refuse_it_when_they_are_built(name: str) -> None:
+    with pytest.raises(ValueError, match=r"resnet cannot leave patches out.*vit, mlp or cnn"):
+        methods.build(methods.load(name).Config(encoder=SMALL), Signal(3, (16, 16)))
+
+
+def test_bad_settings_are_refused_with_their_values() -> None:
+    with pytest.raises(ValueError, match=r"blocks \(\)"):
+        ResNet(blocks=())
+    with pytest.raises(ValueError, match="stem 0"):
+        ResNet(stem=0)
