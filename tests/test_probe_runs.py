@@ -317,6 +317,6 @@ def test_every_kind_is_a_command(
     assert (f"step 100/100  {kind}: raw input  ETA 0:00" in told.err) == (kind in ("attentive", "finetune"))
     table = told.out.splitlines()
     assert table[0].split()[:2] == ["probe", "trained"]
-    assert [line.split()[0] for line in table[1:]] == files
+    assert [line.split()[0] for line in table[1 : len(files) + 1]] == files
     assert sorted(p.stem for p in (run / "evals").iterdir()) == sorted(files)
     assert not (run / "cache").exists()

@@ -93,9 +93,9 @@ def _unbroken(text: str) -> str:
 
 
 def value(metric: str, mean: float, std: float | None) -> str:
-    """A mean with its spread: accuracies in per cent, anything else as it is, the spread to two digits."""
+    """A mean with its spread: accuracies in per cent, anything else as it is, a spread to two digits."""
     if "accuracy" not in metric:
-        return short(mean) + ("" if std is None else f" ± {short(float(f'{std:.2g}'))}")
+        return short(mean) + ("" if not std else f" ± {short(float(f'{std:.2g}'))}")
     return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}") + " %"
 
 
