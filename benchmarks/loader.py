@@ -2,8 +2,10 @@
 
 Bare decoding is Pillow alone in as many processes: read the file, open, reduce, cut the same random boxes, resize to
 224 px, as an array; nothing is gathered, batched or sent. Both run interleaved over the same JPEG files (500 x 375,
-quality 90, cut from scikit-learn's photographs); ratios are medians over rounds. The large folder holds 100,000 small
-JPEG files (links to a few); its start is open + fit + the first batch of 64.
+quality 90, cut from scikit-learn's photographs), 12 epochs at a time, so that starting processes counts as little as
+in a training; ratios are medians over rounds. What the loader gives is batches of uint8, as bare decoding does; to
+make them floats on the processor (`Batch.to`) is part of the training step, and its time is told beside. The large
+folder holds 100,000 small JPEG files (links to a few); its start is open + fit + the first batch of 64.
 
     python benchmarks/loader.py
 """
@@ -27,9 +29,9 @@ from jepakit import data
 from jepakit.data import images, loader
 from jepakit.data.augment import BOX_DRAWS, place
 from jepakit.data.base import uniform
-from jepakit.types import Rng, Signal
+from jepakit.types import Batch, Rng, Signal
 
-FILES, BATCH, EPOCHS, ROUNDS, LARGE = 512, 64, 4, 5, 100_000
+FILES, BATCH, EPOCHS, ROUNDS, LARGE = 512, 64, 12, 5, 100_000
 SIZE, CROP, ASPECT = (224, 224), (0.3, 1.0), (3 / 4, 4 / 3)
 
 
@@ -75,7 +77,7 @@ def time_bare(paths: list[Path], workers: int) -> tuple[float, float]:
 
 
 def time_loader(root: Path, signal: Signal, workers: int) -> tuple[float, float]:
-    """Images per second from the call to the last batch of float tensors, and processor milliseconds per image."""
+    """Images per second from the call to the last batch, and processor milliseconds per image."""
     cfg = images.Config(str(root), size=SIZE)
     dataset = cfg.open()
     stop = EPOCHS * FILES // BATCH
@@ -107,6 +109,17 @@ def throughput(root: Path) -> dict[str, dict[str, float]]:
     return out
 
 
+def to_floats(signal: Signal) -> float:
+    """Processor milliseconds per image to make a batch floats."""
+    batch = Batch(torch.zeros(BATCH, 3, *signal.size, dtype=torch.uint8))
+    times = []
+    for _ in range(20):
+        used = time.process_time()
+        batch.to("cpu")
+        times.append((time.process_time() - used) / BATCH * 1e3)
+    return statistics.median(times)
+
+
 def large_folder(root: Path) -> dict[str, float]:
     """Seconds until each stage of a start, on warm file caches."""
     stems = []
@@ -133,7 +146,9 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in row.items()))
     print("large folder: " + ", ".join(f"{key} {value:.1f}" for key, value in start.items()))
-    save("loader", seed=0, rounds=ROUNDS, throughput=rows, large_folder=start)
+    floats = to_floats(Signal(3, SIZE))
+    print(f"to floats: {floats:.2f} ms per image")
+    save("loader", seed=0, rounds=ROUNDS, throughput=rows, to_floats_ms=floats, large_folder=start)
 
 
 if __name__ == "__main__":
