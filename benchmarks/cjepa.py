@@ -96,7 +96,8 @@ def memory(threads: int, precisions: list[str]) -> dict[str, dict[str, float]]:
 
 
 def result(rounds: int, threads: int, precisions: list[str]) -> dict[str, Any]:
-    seconds, peaks = measure(rounds, precisions), memory(threads, precisions)
+    # Memory first: a new process inherits the highest size of the one that starts it.
+    peaks, seconds = memory(threads, precisions), measure(rounds, precisions)
     time_ratios = {
         f"{precision}, {clock} time": round(
             statistics.median(

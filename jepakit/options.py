@@ -98,10 +98,10 @@ def _train_arguments(p: Parser) -> None:
 
 
 def _probe_arguments(p: Parser) -> None:
-    p.add_argument("run_folder", metavar="RUN")
+    p.add_argument("run_folder", metavar="RUN", help="the folder that training wrote")
     p.add_argument("--kind", required=True, help="knn, linear, attentive, lowshot, finetune, dense, … (jepa list)")
-    p.add_argument("--data", help="labelled data to fit on (default: the run's own)")
-    p.add_argument("--test", help="labelled data to score on (default: a fifth of the data, held out)")
+    p.add_argument("--data", metavar="PATH", help="labelled data to fit on (default: the run's own)")
+    p.add_argument("--test", metavar="PATH", help="labelled data to score on (default: a fifth of the data, held out)")
     p.add_argument("--weights", choices=("target", "context"), default="target", help=WEIGHTS)
     p.add_argument("--step", type=int, metavar="N", help="judge the checkpoint of this step (default: the newest)")
     p.add_argument("--name", help="a name for the result file: evals/KIND-NAME.json")
@@ -109,8 +109,8 @@ def _probe_arguments(p: Parser) -> None:
 
 
 def _embed_arguments(p: Parser) -> None:
-    p.add_argument("run_folder", metavar="RUN")
-    p.add_argument("--data", required=True)
+    p.add_argument("run_folder", metavar="RUN", help="the folder that training wrote")
+    p.add_argument("--data", required=True, metavar="PATH", help="what to embed: as for train")
     p.add_argument("--out", required=True, metavar="FILE", help="FILE.parquet, .npy or .csv")
     p.add_argument("--tokens", action="store_true", help="one vector per patch instead of their mean")
     p.add_argument("--weights", choices=("target", "context"), default="target", help=WEIGHTS)

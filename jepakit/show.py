@@ -63,7 +63,7 @@ def describe_probes(paths: Sequence[Path]) -> str:
         behind = [name for key, name in BASELINES.items() if result[key] >= result["low"]]
         if behind:
             warnings.append(
-                f"{path.stem}: not clearly better than {' and '.join(behind)}; train longer, or look at more"
+                f"{path.stem}: not clearly better than {' and '.join(behind)}; train for more steps or on more data"
             )
     return "\n".join([*_aligned(rows), *warnings])
 

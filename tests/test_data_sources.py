@@ -232,8 +232,10 @@ def test_missing_and_empty_data_are_errors_that_say_what_to_do(tmp_path, make, s
 
 
 def test_a_folder_of_shards_names_them_in_the_error(tmp_path):
+    folder = shards(tmp_path / "w")
+    (folder / "classes.csv").write_text("id,name\n")
     with pytest.raises(ValueError, match=r"name one of these files or a glob, e\.g\..*s-000\.tar"):
-        images.Config(str(shards(tmp_path / "w"))).open()
+        images.Config(str(folder)).open()
 
 
 def test_images_that_can_none_be_read_are_an_error_when_opened(tmp_path):

@@ -18,7 +18,7 @@ from jepakit.evals import knn, linear, result
 from jepakit.evals.features import Features, extract, extract_all, pooled
 from jepakit.evals.part import labelled
 from jepakit.evals.runs import open_sets
-from jepakit.evals.sources import judged
+from jepakit.evals.sources import Sets, Subject, judged
 from jepakit.methods import ijepa
 from jepakit.types import Batch, Signal
 
@@ -150,7 +150,8 @@ def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
     loaded = untrained(Signal(2, (16, 16), mean=(0.2, 0.7), std=(0.5, 0.1)))
     x = torch.rand(3, 2, 16, 16)
     seen = (x - torch.tensor([0.2, 0.7])[:, None, None]) / torch.tensor([0.5, 0.1])[:, None, None]
-    torch.testing.assert_close(judged(loaded, "cpu", "target")["raw"](x), seen.flatten(1)[:, None])
+    subject = Subject(loaded, Sets(loaded.run.data.open(), None, ""), "cpu", "target")
+    torch.testing.assert_close(judged(subject)["raw"](x), seen.flatten(1)[:, None])
 
 
 # --- accuracy, its interval, recall

@@ -70,6 +70,15 @@ def test_a_kind_leaves_results_beside_both_baselines(run: Path, kind: str, files
     assert len({read(path)["metric"] for path in paths}) == len(paths)
 
 
+@pytest.mark.parametrize("kind", ["knn", "linear", "attentive"])
+def test_the_score_is_the_same_without_the_baselines(run: Path, kind: str) -> None:
+    (whole,) = probe_run(run, [kind], settings=FAST.get(kind), name="whole")
+    (alone,) = probe_run(run, [kind], settings=FAST.get(kind), name="alone", baselines=False)
+    without = {**read(whole), "random_init": None, "raw": None, "baselines": {}}
+    assert read(alone) == without
+    assert cli.main(["report", str(run)]) == 0
+
+
 def test_a_name_follows_the_name_of_the_result(run: Path) -> None:
     paths = probe_run(run, ["lowshot"], settings=FAST["lowshot"], name="mine")
     assert [path.name for path in paths] == ["lowshot-1pct-mine.json", "lowshot-10pct-mine.json"]

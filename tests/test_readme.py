@@ -1,8 +1,11 @@
 """What the documents tell a reader to do works, and what they show exists."""
 
+import gzip
+import io
 import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet, table
 
 from jepakit import collapse
 
@@ -28,19 +32,42 @@ def blocks(document: Path, *kinds: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder but for photos/cat and photos/dog: stripes and blobs, 28 px, as JPEG."""
+    """A folder with stripes and blobs, as JPEG in photos/cat and photos/dog, and in the files of the two known sets."""
     folder = tmp_path_factory.mktemp("desk")
     generator = np.random.default_rng(0)
-    rows, columns = np.mgrid[:28, :28] / 28
     for label, animal in enumerate(("cat", "dog")):
         (folder / "photos" / animal).mkdir(parents=True)
         for i in range(1, 41):
-            a, b, c = generator.uniform(0.2, 0.8, 3)
-            shape = np.sin(20 * (a * rows + b * columns)) if label else -np.hypot(rows - a, columns - b)
-            pixels = np.stack([shape, c * shape, 1 - shape], -1) + 0.02 * generator.normal(size=(28, 28, 3))
-            scaled = 255 * (pixels - pixels.min()) / np.ptp(pixels)
-            Image.fromarray(scaled.astype(np.uint8)).save(folder / "photos" / animal / f"{i:02d}.jpg")
+            Image.fromarray(pattern(generator, label, 28)).save(folder / "photos" / animal / f"{i:02d}.jpg")
+    labels = [i % 2 for i in range(80)]
+    for name in ("train.parquet", "test.parquet"):
+        images = [{"bytes": jpeg(pattern(generator, label, 32))} for label in labels]
+        parquet.write_table(table({"image": images, "label": labels}), folder / name)
+    for name in ("train", "t10k"):
+        grey = np.stack([pattern(generator, label, 28)[..., 0] for label in labels])
+        idx(folder / f"{name}-images-idx3-ubyte.gz", grey)
+        idx(folder / f"{name}-labels-idx1-ubyte.gz", np.array(labels, np.uint8))
     return folder
+
+
+def pattern(generator: np.random.Generator, label: int, size: int) -> np.ndarray:
+    """Stripes for label 1, a blob for label 0."""
+    rows, columns = np.mgrid[:size, :size] / size
+    a, b, c = generator.uniform(0.2, 0.8, 3)
+    shape = np.sin(20 * (a * rows + b * columns)) if label else -np.hypot(rows - a, columns - b)
+    pixels = np.stack([shape, c * shape, 1 - shape], -1) + 0.02 * generator.normal(size=(size, size, 3))
+    return (255 * (pixels - pixels.min()) / np.ptp(pixels)).astype(np.uint8)
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    Image.fromarray(pixels).save(file := io.BytesIO(), format="JPEG")
+    return file.getvalue()
+
+
+def idx(path: Path, values: np.ndarray) -> None:
+    """An array of bytes in the format of the MNIST files."""
+    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    path.write_bytes(gzip.compress(head + values.tobytes()))
 
 
 def shortened(line: str) -> str:
@@ -53,7 +80,7 @@ def shortened(line: str) -> str:
         return f"python -m pip {shlex.join(rehearse)}"
     if words[:2] == ["jepa", "train"] and "--print-config" not in words and "--resume" not in words:
         # A small recipe reads several blocks and is small as it is.
-        return f"{line} {SHORT}" if words[2] == "cifar10-ijepa" else f"{line} {SHORT} {SHALLOW}"
+        return f"{line} {SHORT}" if words[2] in ("cifar10-ijepa", "fashion-ijepa") else f"{line} {SHORT} {SHALLOW}"
     return line
 
 

@@ -12,7 +12,7 @@ from jepakit import data
 from jepakit.config import Run
 from jepakit.data import loader
 from jepakit.data.series.augment import SeriesAugment, SeriesViews, strong
-from jepakit.data.series.batches import several, valid_tokens
+from jepakit.data.series.batches import several
 from jepakit.data.series.settings import Config
 from jepakit.evals.live import chosen
 from jepakit.methods import cjepa, ijepa, load
@@ -145,12 +145,6 @@ def test_views_of_padded_series_hold_no_padding(unequal):
     cfg = Config(unequal, augment=SeriesAugment(views=(SeriesViews(2),)))
     (batch,) = batches(cfg, stop=1, batch=4)
     assert (batch.views[0] != 0).all()
-
-
-def test_valid_tokens_are_those_that_see_no_padding():
-    length = torch.tensor([5, 8, 12, 9])
-    valid = valid_tokens(length, 12, 4)
-    assert valid.tolist() == [[True, False, False], [True, True, False], [True, True, True], [True, True, False]]
 
 
 @pytest.mark.parametrize(("how", "length"), [("stretch", 12), ("cut", 5)])

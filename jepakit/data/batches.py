@@ -1,5 +1,6 @@
 """What a loader's worker does: item k is batch k, whole, as a pure function of k."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -63,10 +64,7 @@ class TrainBatches(TorchDataset[Packed]):
     broken: dict[int, str] = field(default_factory=dict)
 
     def __getitem__(self, k: int) -> Packed:
-        epoch, j = divmod(k, len(self.dataset) // self.total)
-        first = j * self.total + self.offset
-        ids = order(len(self.dataset), self.seed, epoch)[first : first + self.batch]
-        rng = Rng(self.seed, epoch).fork("data")
+        ids, rng = drawn(k, len(self.dataset), self.seed, self.batch, self.offset, self.total)
         pictures = self._pictures()
         packed = (
             self._whole(ids, rng, pictures) if isinstance(self.dataset, Batched) else self._each(ids, rng, pictures)
@@ -75,13 +73,7 @@ class TrainBatches(TorchDataset[Packed]):
 
     def unpack(self, packed: Packed) -> Batch:
         """The `Batch` it stands for."""
-        x, rest = packed.pictures[0], packed.pictures[self.whole :]
-        views = []
-        for group in self.augment.views:
-            part, rest = rest[: group.count], rest[group.count :]
-            views.append(torch.stack(part, dim=1))
-        label = packed.label if self.dataset.classes else None
-        return Batch(x=x, views=tuple(views), label=label, id=packed.id)
+        return unpacked(packed, self.dataset, [group.count for group in self.augment.views], self.whole)
 
     def _pictures(self) -> list[Picture]:
         size = self.signal.size
@@ -106,7 +98,7 @@ class TrainBatches(TorchDataset[Packed]):
         for picture, rows in zip(pictures, self._draws(ids, rng, pictures), strict=True):
             boxes = [self._place(u, height, width, picture) for u in rows]
             cut.append(self.dataset.crop_batch(ids, picture.size, np.array(boxes, dtype=np.int64)))
-        return Packed(cut, _labels(self.dataset, ids), torch.from_numpy(ids.copy()), {})
+        return Packed(cut, labels(self.dataset, ids), torch.from_numpy(ids.copy()), {})
 
     def _each(self, ids: Int64[np.ndarray, " b"], rng: Rng, pictures: list[Picture]) -> Packed:
         rows, kept, skipped = [], [], {}
@@ -118,7 +110,7 @@ class TrainBatches(TorchDataset[Packed]):
         found = np.array(kept, dtype=np.int64)
         return Packed(
             [stack(column) for column in zip(*rows, strict=True)],
-            _labels(self.dataset, found),
+            labels(self.dataset, found),
             torch.from_numpy(found),
             skipped,
         )
@@ -172,11 +164,31 @@ class OrderedBatches(TorchDataset[Packed]):
         first = self.start + k * self.batch
         ids = np.arange(first, min(first + self.batch, len(self.dataset)), dtype=np.int64)
         x, found, skipped = read(self.dataset, ids, self.signal.size, self.corrupt)
-        return Packed([x], _labels(self.dataset, found), torch.from_numpy(found), skipped)
+        return Packed([x], labels(self.dataset, found), torch.from_numpy(found), skipped)
 
     def unpack(self, packed: Packed) -> Batch:
         """The `Batch` it stands for."""
-        return Batch(x=packed.pictures[0], label=packed.label if self.dataset.classes else None, id=packed.id)
+        return unpacked(packed, self.dataset)
+
+
+def drawn(k: int, items: int, seed: int, batch: int, offset: int, total: int) -> tuple[Int64[np.ndarray, " b"], Rng]:
+    """The ids of training batch k, and the stream that its epoch's changes are drawn from.
+
+    A rank's `batch` of the `total` samples of the global batch begin at `offset`.
+    """
+    epoch, j = divmod(k, items // total)
+    first = j * total + offset
+    return order(items, seed, epoch)[first : first + batch], Rng(seed, epoch).fork("data")
+
+
+def unpacked(packed: Packed, dataset: Dataset, groups: Sequence[int] = (), whole: bool = True) -> Batch:
+    """The `Batch` of a packed one with so many views in each group; not `whole`: the first view is `x` as well."""
+    rest, views = packed.pictures[whole:], []
+    for count in groups:
+        views.append(torch.stack(rest[:count], dim=1))
+        rest = rest[count:]
+    label, length = packed.label if dataset.classes else None, packed.length if whole else None
+    return Batch(x=packed.pictures[0], views=tuple(views), label=label, id=packed.id, length=length)
 
 
 @lru_cache(maxsize=2)
@@ -185,5 +197,6 @@ def order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
     return torch.randperm(n, generator=Rng(seed, epoch).fork("data", "order").generator()).numpy()
 
 
-def _labels(dataset: Dataset, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"]:
+def labels(dataset: Dataset, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"]:
+    """The label of each item, -1 where there is none."""
     return torch.tensor([dataset.label(i) for i in ids.tolist()], dtype=torch.int64)

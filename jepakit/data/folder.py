@@ -94,7 +94,9 @@ def _instead(root: Path) -> str:
     files = sorted(entry.name for entry in root.iterdir() if entry.is_file())
     packed = [name for name in files if name.endswith((".tar", ".parquet", ".csv", ".npz", ".gz", "ubyte"))]
     if packed:
-        return f"it holds {', '.join(packed[:4])}: name one of these files or a glob, e.g. {str(root / packed[0])!r}"
+        # A table may only say what the classes are called.
+        likely = next((name for name in packed if not name.endswith(".csv")), packed[0])
+        return f"it holds {', '.join(packed[:4])}: name one of these files or a glob, e.g. {str(root / likely)!r}"
     return f"give a folder with {', '.join(EXTENSIONS[:6])} … files below it, a CSV, tar shards, parquet or arrays"
 
 

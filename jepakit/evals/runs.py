@@ -32,13 +32,15 @@ def probe_run(
     refused: Refused | None = None,
     cache: bool = True,
     watch: Watch | None = None,
+    baselines: bool = True,
 ) -> list[Path]:
     """Judge a run's encoder by each of `kinds`; the evals/*.json written. See `results` for what is compared.
 
     `train` and `test` are paths; without them the run's own data are used, and its own test part or a fixed fifth.
     `settings` are dotted by kind, as {"knn.k": 5}. Raises ValueError where a kind cannot judge these data; with
     `refused`, which is told the kind and the error, the other kinds go on. With `cache`, pooled features are kept in
-    the run folder for the next kind.
+    the run folder for the next kind. Without `baselines`, only the trained encoder is scored, and nothing is
+    kept.
     """
     loaded = load_run(run, step)
     chosen = {kind: (load(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
@@ -46,7 +48,7 @@ def probe_run(
     if any(judge.reads != "masks" for judge, _ in chosen.values()):
         check_labels(sets)
     device, _ = prepare.best_device()
-    subject = Subject(loaded, sets, device, weights, run if cache else None)
+    subject = Subject(loaded, sets, device, weights, run if cache and baselines else None, alone=not baselines)
     facts: dict[str, Any] = {"data": sets.label, "step": loaded.step, "weights": weights}
     facts |= {"classes": sets.train.classes, "name": sets.train.name}
     written: list[Path] = []

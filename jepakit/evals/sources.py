@@ -43,13 +43,17 @@ class Sets(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: a run at one step, on these data. `kept` is the run folder, None where nothing is to be kept."""
+    """What is judged: a run at one step, on these data, beside the baselines or alone.
+
+    `kept` is the run folder, None where nothing is to be kept.
+    """
 
     loaded: Loaded
     sets: Sets
     device: str
     weights: Weights
     kept: Path | None = None
+    alone: bool = False
 
     @property
     def method(self) -> Method:
@@ -57,12 +61,14 @@ class Subject:
         return self.loaded.method
 
 
-def judged(loaded: Loaded, device: str, weights: Weights) -> dict[str, Encode]:
-    """The trained encoder and its two baselines, on `device`."""
-    method = loaded.method.to(device)
-    return {
-        "value": partial(method.encode, weights=weights),
-        "random_init": random_init(loaded.run.method, method.signal, loaded.run.seed, device),
+def judged(subject: Subject) -> dict[str, Encode]:
+    """The trained encoder and, unless it stands alone, its two baselines, on the subject's device."""
+    run, method = subject.loaded.run, subject.method.to(subject.device)
+    value: dict[str, Encode] = {"value": partial(method.encode, weights=subject.weights)}
+    if subject.alone:
+        return value
+    return value | {
+        "random_init": random_init(run.method, method.signal, run.seed, subject.device),
         "raw": lambda x: raw(method.normalize(x)),  # as the encoder sees it: a stronger bar than plain pixels
     }
 
@@ -126,7 +132,7 @@ def stream(subject: Subject, dataset: data.Dataset) -> Iterable[Any]:
 
 def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:
     """Features of a whole data set by every encoder; what was kept of an earlier probe is not computed again."""
-    encoders = judged(subject.loaded, subject.device, subject.weights)
+    encoders = judged(subject)
     if subject.kept is None:
         return _extracted(subject, dataset, encoders, pool)
     path = cache.place(
@@ -150,12 +156,11 @@ def _extracted(
 def live(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
     """The samples themselves, with the trained encoder, an untrained one and the raw input."""
     run, method, device = subject.loaded.run, subject.method, subject.device
-    fresh = methods.build(run.method, method.signal, run.seed)
-    builds: dict[str, Callable[[], nn.Module]] = {
-        "value": partial(encoding, method, subject.weights, device),
-        "random_init": partial(encoding, fresh, subject.weights, device),
-        "raw": partial(pixels, method, device),
-    }
+    builds: dict[str, Callable[[], nn.Module]] = {"value": partial(encoding, method, subject.weights, device)}
+    if not subject.alone:
+        fresh = methods.build(run.method, method.signal, run.seed)
+        builds["random_init"] = partial(encoding, fresh, subject.weights, device)
+        builds["raw"] = partial(pixels, method, device)
     reading = Reading(run.data.size, replace(cast(Any, run.data.augment), views=()), run.data.corrupt)
     items, held = np.arange(len(dataset)), hold(dataset)
     facts = (labels(dataset), items, method.signal, reading, run.loop.workers or 0, device)
@@ -218,9 +223,9 @@ def films(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
 
 def patched(subject: Subject) -> dict[str, Encode]:
     """As `judged`, but raw is the pixels of each patch where the encoder has patches."""
-    method, encoders = subject.method, judged(subject.loaded, subject.device, subject.weights)
+    method, encoders = subject.method, judged(subject)
     patch = patch_of(method)
-    if patch is None:
+    if patch is None or subject.alone:
         return encoders
 
     def cut(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b n d"]:

@@ -22,7 +22,7 @@ def demo() -> Run:
     return Run(
         method=_small(patch=4, init="normal"),
         data=synthetic.Config(path="shapes", count=8000, size=(32, 32), split="train", augment=PLAIN),
-        optim=_small_optim(),
+        optim=small_optim(),
         length=Length(steps=1700, batch=64),
         evals=Evals(kinds=("linear",)),
     )
@@ -36,7 +36,7 @@ def cifar10_ijepa() -> Run:
     return Run(
         method=_small(patch=4),
         data=images.Config(size=(32, 32), augment=Augment(crop=(0.6, 1.0), flip=0.5)),
-        optim=_small_optim(),
+        optim=small_optim(),
         length=Length(epochs=30.0, batch=64),
     )
 
@@ -50,7 +50,7 @@ def fashion_ijepa() -> Run:
     return Run(
         method=_small(patch=4),
         data=arrays.Config(size=(28, 28), augment=Augment(crop=(0.5, 1.0), flip=0.5)),
-        optim=_small_optim(lr=2e-3),
+        optim=small_optim(lr=2e-3),
         length=Length(epochs=15.0, batch=64),
     )
 
@@ -66,7 +66,8 @@ def _small(patch: int, init: Init = "xavier") -> ijepa.Config:
     )
 
 
-def _small_optim(lr: float = 1e-3) -> Optim:
+def small_optim(lr: float = 1e-3) -> Optim:
+    """The optimiser of all small recipes."""
     return Optim(
         lr=lr,
         start_lr=1e-5,

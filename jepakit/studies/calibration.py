@@ -22,6 +22,7 @@ from .. import checkpoint, collapse, config
 from ..evals.result import wilson
 from ..masks import Random
 from ..nn.heads import Projector
+from ..recipes.small import small_optim
 from . import tiny
 from .study import Arm, Scores, Study
 from .truth import UNMOVED, Truth, truth
@@ -70,9 +71,10 @@ def healthy(methods: Sequence[str], seed: int) -> tuple[Arm, ...]:
 
 def arm(name: str, data: str, setting: str, seed: int, batch: int = 32, optim: Any = None, **changes: Any) -> Arm:
     """One training; `changes` are of the method's settings, `optim` a mapping of factors."""
-    slow = {key: factor * getattr(tiny.OPTIM, key) for key, factor in (optim or {}).items()}
+    plain = small_optim()
+    slow = {key: factor * getattr(plain, key) for key, factor in (optim or {}).items()}
     settings = tiny.method(name, data, **changes)
-    run = tiny.training(settings, data, STEPS, batch, seed, replace(tiny.OPTIM, **slow))
+    run = tiny.training(settings, data, STEPS, batch, seed, replace(plain, **slow))
     return Arm(data, name, run, tiny.SETS[data][1], setting)
 
 

@@ -110,7 +110,7 @@ def measured(folder: Path, study: Study, test: str, watch: Watch) -> list[tuple[
     found = stored(folder, summary["steps"], test)
     if missing := [kind for kind in study.kinds if kind not in {result["kind"] for result in found}]:
         options = {key: value for key, value in study.options.items() if key.partition(".")[0] in missing}
-        probe_run(folder, missing, test=test, settings=options, watch=watch, cache=False)
+        probe_run(folder, missing, test=test, settings=options, watch=watch, cache=False, baselines=False)
         found = stored(folder, summary["steps"], test)
     scores = [(f"{result['kind']} {result['metric']}", float(result["value"])) for result in found]
     return [*scores, ("seconds", float(summary["seconds"])), *study.extra(folder).items()]

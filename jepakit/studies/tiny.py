@@ -11,7 +11,7 @@ from ..methods import cjepa, ijepa, lejepa, mae, simclr, vicreg
 from ..nn import ViT
 from ..nn.heads import Projector
 from ..nn.predictor import Predictor
-from ..optim import Optim
+from ..recipes.small import small_optim
 
 ROWS = 25  # measurements by the panel in a run, beside that of step 0: one for every 4 % of it
 SAMPLES = 5000
@@ -52,15 +52,4 @@ def training(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 
     loop = Loop(
         None, False, workers=0, log_every=every, save_every=every, keep=ROWS + 2, panel_every=every, panel_size=96
     )
-    return Run(settings, source, optim or OPTIM, Length(steps, batch=batch), loop, seed=seed)
-
-
-OPTIM = Optim(
-    lr=1e-3,
-    start_lr=1e-5,
-    final_lr=1e-5,
-    warmup=0.08,
-    weight_decay=0.04,
-    final_weight_decay=0.1,
-    betas=(0.9, 0.95),
-)
+    return Run(settings, source, optim or small_optim(), Length(steps, batch=batch), loop, seed=seed)

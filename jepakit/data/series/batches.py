@@ -11,7 +11,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ...types import Batch, Rng, Signal
 from ..base import uniform
-from ..batches import Packed, order
+from ..batches import Packed, drawn, labels, unpacked
 from .augment import SeriesAugment, changed, draws_for
 from .dataset import Series
 
@@ -38,23 +38,14 @@ class SeriesBatches(TorchDataset[Packed]):
     whole: bool = True
 
     def __getitem__(self, k: int) -> Packed:
-        epoch, j = divmod(k, len(self.dataset) // self.total)
-        first = j * self.total + self.offset
-        ids = order(len(self.dataset), self.seed, epoch)[first : first + self.batch]
-        rng = Rng(self.seed, epoch).fork("data")
+        ids, rng = drawn(k, len(self.dataset), self.seed, self.batch, self.offset, self.total)
         x, length = self._first(ids, rng)
         views = [version(self.dataset, self.augment, self.signal, ids, rng, v) for v in self._views()]
         return Packed([x] * self.whole + views, labels(self.dataset, ids), torch.from_numpy(ids.copy()), {}, length)
 
     def unpack(self, packed: Packed) -> Batch:
         """The `Batch` it stands for."""
-        x, rest = packed.pictures[0], packed.pictures[self.whole :]
-        views = []
-        for group in self.augment.views:
-            part, rest = rest[: group.count], rest[group.count :]
-            views.append(torch.stack(part, dim=1))
-        label = packed.label if self.dataset.classes else None
-        return Batch(x=x, views=tuple(views), label=label, id=packed.id, length=packed.length if self.whole else None)
+        return unpacked(packed, self.dataset, [group.count for group in self.augment.views], self.whole)
 
     def _first(
         self, ids: Int64[np.ndarray, " b"], rng: Rng
@@ -94,8 +85,7 @@ class OrderedSeries(TorchDataset[Packed]):
 
     def unpack(self, packed: Packed) -> Batch:
         """The `Batch` it stands for."""
-        label = packed.label if self.dataset.classes else None
-        return Batch(x=packed.pictures[0], label=label, id=packed.id, length=packed.length)
+        return unpacked(packed, self.dataset)
 
 
 def version(
@@ -135,14 +125,3 @@ def several(
         for k in range(q)
     ]
     return torch.stack(parts, 1)
-
-
-def labels(dataset: Series, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"]:
-    """The labels of some samples."""
-    return torch.from_numpy(dataset.labels[ids])
-
-
-def valid_tokens(length: Int64[Tensor, " b"], size: int, patch: int) -> torch.Tensor:
-    """Which tokens (B, size / patch) see no padding: those whose patch ends within the sample (`Batch.valid`)."""
-    ends = torch.arange(1, size // patch + 1) * patch
-    return ends.to(length.device) <= length[:, None]
