@@ -9,13 +9,14 @@ x is the context of a mask, y its one target block; no encoder sees both. α = 1
 - soft: LayerNorms in hidden layers (`encoder.norm`, `predictor.norm`) and `optim.weight_decay`
 - a penalty: `norm_weight` · mean (|s| − `radius`)² over the tokens of f, both halves
 
-Source: Huang 2026, arXiv:2603.00049. Its equation has squared lengths, D times L; its code the sum of the means, twice
-L at α = ½: factors that AdamW feels through its eps alone. It has neither penalty nor cycle. `buffers` batch: the
-target's BatchNorm follows the target's own batches, as there; by default it copies the statistics of f.
+Source: Huang 2026, arXiv:2603.00049. Its equation has squared lengths, D times L, its code the sum of the means, which
+AdamW feels through its eps alone; it has neither penalty nor cycle. With `buffers` batch, as there, the target's
+BatchNorm follows the target's own batches; else it copies the statistics of f.
 """
 
 from dataclasses import dataclass, field, replace
 from math import inf, sqrt
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -52,6 +53,7 @@ class Config:
     buffers: Buffers = "copy"
 
     def __post_init__(self) -> None:
+        ema.check(self.ema)
         losses.check_weights(self, "norm_weight", "cycle_weight")
         mistakes = {
             "masks is empty; give one, e.g. {name: halves}": not self.masks,
@@ -59,17 +61,16 @@ class Config:
             "alpha 1 has no way back; give alpha below 1 or cycle_weight 0": self.alpha == 1 and self.cycle_weight,
             "sphere fixes all norms; give norm_weight 0 or sphere false": self.sphere and self.norm_weight,
             f"radius is {self.radius}; give a length above 0": self.radius is not None and not 0 < self.radius < inf,
-            f"ema is {self.ema}; give two decays from 0 to 1": not all(0 <= decay <= 1 for decay in self.ema),
         }
-        for sentence in (sentence for sentence, wrong in mistakes.items() if wrong):
-            raise ValueError(sentence)
+        if found := [sentence for sentence, wrong in mistakes.items() if wrong]:
+            raise ValueError(found[0])
 
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
         """The smallest settings that are still BiJEPA, with halves of either side and every term: for the contract."""
         # Xavier, as a normal of .02 leaves targets that say where a token is, and little else.
-        encoder, predictor = replace(tiny(signal), init="xavier"), Predictor(48, depth=1, heads=2, init="xavier")
-        return cls(encoder, predictor, (Halves(context="either"),), norm_weight=0.01, cycle_weight=0.1, ema=(0.99, 1.0))
+        parts = replace(tiny(signal), init="xavier"), Predictor(48, depth=1, heads=2, init="xavier")
+        return cls(*parts, (Halves(context="either"),), norm_weight=0.01, cycle_weight=0.1, ema=(0.99, 1.0))
 
 
 class BiJEPA(Method):
@@ -110,27 +111,29 @@ class BiJEPA(Method):
     def way(self, predictor: nn.Module, x: Tensor, y: Tensor, masks: Masks) -> Way:
         """What `predictor` makes of the context of x, and the target encoder of the targets of y, seen alone."""
         s = self.context(x, masks)
-        with torch.no_grad():
-            target = self.seen(self.target_encoder, y, masks.targets[:, 0])[:, None]
-        return Way(masks, s, predictor(s, masks), target)
+        return Way(masks, s, predictor(s, masks), self.expected(y, masks))
 
     def seen(self, encoder: nn.Module, x: Tensor, keep: Tensor | None = None) -> Float[Tensor, "b k d"]:
         """What an encoder says of the patches at `keep`, on the unit sphere where asked for."""
-        s: Tensor = encoder(self.normalize(x), keep=keep)
+        s = cast(Tensor, encoder(self.normalize(x), keep=keep))
         return losses.on_sphere(s) if self.cfg.sphere else s
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the context patches; the other patches are never seen."""
         return self.seen(self.encoder, x, masks.context)
 
-    def predict(self, x: Float[Tensor, "b c ..."], back: bool = False) -> Float[Tensor, "b k d"]:
-        """P_fwd(f(context)), or P_bwd(f(targets)) where `back`, of the first mask; the rest of x is never seen."""
+    def predict(self, x: Tensor, masks: Masks | None = None, back: bool = False) -> Float[Tensor, "b 1 kt d"]:
+        """P_fwd(f(context)) or, `back`, P_bwd(f(targets)), by default of the first mask; the rest is never seen."""
         if back and len(self.predictors) == 1:
             raise ValueError("alpha is 1, so nothing leads back; train with alpha below 1")
-        masks = self.draw(len(x), Rng(0).fork("energy"), x.device)[0]
+        masks = masks or self.draw(len(x), Rng(0).fork("energy"), x.device)[0]
         masks = swapped(masks) if back else masks
-        pred: Tensor = self.predictors[int(back)](self.context(x, masks), masks)
-        return pred[:, 0]
+        return cast(Tensor, self.predictors[int(back)](self.context(x, masks), masks))
+
+    @torch.no_grad()
+    def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b 1 kt d"]:
+        """What a prediction is compared with: the target encoder of the targets of x, seen alone."""
+        return self.seen(self.target_encoder, x, masks.targets[:, 0])[:, None]
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch, the whole signal seen."""

@@ -13,6 +13,7 @@ is particular to images: any masker that fits the grid will do.
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -49,17 +50,12 @@ class Config:
     def __post_init__(self) -> None:
         if not self.masks:
             raise ValueError("masks is empty, so nothing would be predicted; give one, e.g. {name: multiblock}")
-        if not all(0 <= decay <= 1 for decay in self.ema):
-            raise ValueError(f"ema is {self.ema}; give two decays from 0 to 1, e.g. (0.996, 1.0)")
+        ema.check(self.ema)
 
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
         """The smallest settings that are still I-JEPA, with two maskers: for the contract."""
-        return cls(
-            encoder=tiny(signal),
-            predictor=Predictor(width=48, depth=2, heads=2),
-            masks=(Random(), Random(num_targets=2)),
-        )
+        return cls(tiny(signal), Predictor(width=48, depth=2, heads=2), (Random(), Random(num_targets=2)))
 
 
 class IJEPA(Method):
@@ -80,8 +76,7 @@ class IJEPA(Method):
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """Mean distance over the target blocks of every masker; the image is encoded once as target."""
         drawn, target = self.hide(batch.x, rng)
-        pred = [self.predictor(self.context(batch.x, masks), masks) for masks in drawn]
-        return self.compare(pred, target)
+        return self.compare([self.predict(batch.x, masks) for masks in drawn], target)
 
     def compare(self, pred: list[Float[Tensor, "b _ _ d"]], target: list[Float[Tensor, "b _ _ d"]]) -> Terms:
         """The loss of predictions, given the targets before their normalisation."""
@@ -107,6 +102,14 @@ class IJEPA(Method):
         """Representations (B, Kc, D) of the context patches; the other patches are never seen."""
         s: Tensor = self.encoder(self.normalize(x), keep=masks.context)
         return s
+
+    def predict(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
+        """What the context of x says of the targets; the rest of x is never seen."""
+        return cast(Tensor, self.predictor(self.context(x, masks), masks))
+
+    def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
+        """What `predict` is compared with: the targets of x, normalised, without gradients."""
+        return self.compared(self.targets(x, [masks])[0])
 
     @torch.no_grad()
     def targets(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
@@ -141,7 +144,6 @@ class IJEPA(Method):
         drawn = self.draw(len(x), Rng(seed=0).fork("energy"), x.device)
         pairs = zip(drawn, self.targets(y, drawn), strict=True)
         distances = [
-            losses.elementwise(self.predictor(self.context(x, masks), masks), self.compared(t), self.cfg.distance)
-            for masks, t in pairs
+            losses.elementwise(self.predict(x, masks), self.compared(t), self.cfg.distance) for masks, t in pairs
         ]
         return torch.stack([d.flatten(1).mean(1) for d in distances]).mean(0)

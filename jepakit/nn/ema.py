@@ -10,6 +10,12 @@ M = TypeVar("M", bound=nn.Module)
 Buffers = Literal["copy", "batch"]
 
 
+def check(decays: tuple[float, float]) -> None:
+    """Raises ValueError where the first or the last decay is none."""
+    if not all(0 <= decay <= 1 for decay in decays):
+        raise ValueError(f"ema is {decays}; give two decays from 0 to 1, e.g. (0.996, 1.0)")
+
+
 def target(online: M) -> M:
     """A copy of `online` in evaluation mode whose parameters take no gradient."""
     return deepcopy(online).requires_grad_(False).eval()
