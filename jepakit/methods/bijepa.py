@@ -67,7 +67,7 @@ class Config:
 
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
-        """The smallest BiJEPA, every term in use: for the contract. From a normal of .02, targets say where, not what."""
+        """The smallest BiJEPA, for the contract. From a normal of .02, targets say where, not so much what."""
         parts = replace(tiny(signal), init="xavier"), Predictor(48, depth=1, heads=2, init="xavier")
         return cls(*parts, (Halves(context="either"),), norm_weight=0.01, cycle_weight=0.1, ema=(0.99, 1.0))
 
