@@ -1,5 +1,7 @@
 """I-JEPA for small pictures, on two processor cores: the demonstration, CIFAR-10 and Fashion-MNIST."""
 
+from dataclasses import replace
+
 from ..config import Evals, Length, Run
 from ..data import arrays, images, synthetic
 from ..data.augment import Augment
@@ -11,6 +13,16 @@ from ..nn.transformer import Init
 from ..optim import Optim
 
 PLAIN = Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0))
+# The optimiser of all small recipes.
+OPTIM = Optim(
+    lr=1e-3,
+    start_lr=1e-5,
+    final_lr=1e-5,
+    warmup=0.08,
+    weight_decay=0.04,
+    final_weight_decay=0.1,
+    betas=(0.9, 0.95),
+)
 
 
 def demo() -> Run:
@@ -22,7 +34,7 @@ def demo() -> Run:
     return Run(
         method=_small(patch=4, init="normal"),
         data=synthetic.Config(path="shapes", count=8000, size=(32, 32), split="train", augment=PLAIN),
-        optim=small_optim(),
+        optim=OPTIM,
         length=Length(steps=1700, batch=64),
         evals=Evals(kinds=("linear",)),
     )
@@ -36,7 +48,7 @@ def cifar10_ijepa() -> Run:
     return Run(
         method=_small(patch=4),
         data=images.Config(size=(32, 32), augment=Augment(crop=(0.6, 1.0), flip=0.5)),
-        optim=small_optim(),
+        optim=OPTIM,
         length=Length(epochs=30.0, batch=64),
     )
 
@@ -50,7 +62,7 @@ def fashion_ijepa() -> Run:
     return Run(
         method=_small(patch=4),
         data=arrays.Config(size=(28, 28), augment=Augment(crop=(0.5, 1.0), flip=0.5)),
-        optim=small_optim(lr=2e-3),
+        optim=replace(OPTIM, lr=2e-3),
         length=Length(epochs=15.0, batch=64),
     )
 
@@ -63,17 +75,4 @@ def _small(patch: int, init: Init = "xavier") -> ijepa.Config:
         masks=(MultiBlock(num_targets=4, target_scale=(0.15, 0.2)),),
         target_blocks=4,
         ema=(0.98, 0.9995),
-    )
-
-
-def small_optim(lr: float = 1e-3) -> Optim:
-    """The optimiser of all small recipes."""
-    return Optim(
-        lr=lr,
-        start_lr=1e-5,
-        final_lr=1e-5,
-        warmup=0.08,
-        weight_decay=0.04,
-        final_weight_decay=0.1,
-        betas=(0.9, 0.95),
     )

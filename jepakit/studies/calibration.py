@@ -22,7 +22,7 @@ from .. import checkpoint, collapse, config
 from ..evals.result import wilson
 from ..masks import Random
 from ..nn.heads import Projector
-from ..recipes.small import small_optim
+from ..recipes.small import OPTIM
 from . import tiny
 from .study import Arm, Scores, Study
 from .truth import UNMOVED, Truth, truth
@@ -71,10 +71,9 @@ def healthy(methods: Sequence[str], seed: int) -> tuple[Arm, ...]:
 
 def arm(name: str, data: str, setting: str, seed: int, batch: int = 32, optim: Any = None, **changes: Any) -> Arm:
     """One training; `changes` are of the method's settings, `optim` a mapping of factors."""
-    plain = small_optim()
-    slow = {key: factor * getattr(plain, key) for key, factor in (optim or {}).items()}
+    slow = {key: factor * getattr(OPTIM, key) for key, factor in (optim or {}).items()}
     settings = tiny.method(name, data, **changes)
-    run = tiny.training(settings, data, STEPS, batch, seed, replace(plain, **slow))
+    run = tiny.training(settings, data, STEPS, batch, seed, replace(OPTIM, **slow))
     return Arm(data, name, run, tiny.SETS[data][1], setting)
 
 

@@ -11,7 +11,7 @@ from ..methods import cjepa, ijepa, lejepa, mae, simclr, vicreg
 from ..nn import ViT
 from ..nn.heads import Projector
 from ..nn.predictor import Predictor
-from ..recipes.small import small_optim
+from ..recipes.small import OPTIM
 
 ROWS = 25  # measurements by the panel in a run, beside that of step 0: one for every 4 % of it
 SAMPLES = 5000
@@ -52,4 +52,4 @@ def training(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 
     loop = Loop(
         None, False, workers=0, log_every=every, save_every=every, keep=ROWS + 2, panel_every=every, panel_size=96
     )
-    return Run(settings, source, optim or small_optim(), Length(steps, batch=batch), loop, seed=seed)
+    return Run(settings, source, optim or OPTIM, Length(steps, batch=batch), loop, seed=seed)
