@@ -8,15 +8,21 @@ import shlex
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from pyarrow import parquet, table
 
-from jepakit import collapse
+from jepakit import collapse, config, methods
+from jepakit.config import Evals, Length, Loop, Run
+from jepakit.data import KINDS
+from jepakit.optim import Optim
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -136,3 +142,35 @@ def test_every_part_of_the_package_is_on_the_map() -> None:
 def test_every_verdict_the_watch_can_give_is_explained() -> None:
     explained = (ROOT / "docs" / "reading-the-report.md").read_text()
     assert not [name for name in get_args(collapse.State) if f"| `{name}` |" not in explained]
+
+
+def sections(settings: Any) -> Iterator[Any]:
+    """A settings object and all that stand inside it, of every name that may stand there."""
+    yield settings
+    for key, hint in get_type_hints(type(settings)).items():
+        value = getattr(settings, key)
+        group = config.family(hint) or config.family(next(iter(get_args(hint)), None))
+        inner = [group.default(name) for name in group.names] if group else [value]
+        for part in (part for part in inner if is_dataclass(part)):
+            yield from sections(part)
+
+
+def test_every_setting_is_explained() -> None:
+    run = Run(methods.load("ijepa").Config(), KINDS["images"]())
+    explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "settings.md").read_text()))
+    missing = {f"{type(part).__module__}: {f.name}" for part in sections(run) for f in fields(part)} - {
+        f"{type(part).__module__}: {name}" for part in sections(run) for name in explained
+    }
+    assert not missing - {f"jepakit.config: {name}" for name in ("method", "data", "optim", "length", "loop", "evals")}
+
+
+def test_the_defaults_in_the_documents_are_those_of_the_code() -> None:
+    row = re.compile(r"^\| (`[^|]*`) \| ([^|`]*) \| [^|]+ \|$", re.MULTILINE)
+    shown = {
+        tuple(re.findall(r"`(\w+)`", keys)): yaml.safe_load(f"[{default}]")
+        for keys, default in row.findall((ROOT / "docs" / "settings.md").read_text())
+    }
+    for part in (Optim(), Length(), Loop(), Evals()):
+        own = {keys: values for keys, values in shown.items() if all(hasattr(part, key) for key in keys)}
+        assert {key for keys in own for key in keys} == {f.name for f in fields(part)}
+        assert own == {keys: [config.dump(getattr(part, key)) for key in keys] for keys in own}
