@@ -146,6 +146,9 @@ def embed(
     channels = loaded.method.signal.channels
     dataset = reading(loaded.run.data, os.fspath(data), channels=channels, split="all", limit=0).open()
     refuse_padding(dataset)
+    watch = watch or Silent()
+    for note in dataset.notes:
+        watch.note(note)
     identity = _identity(loaded, weights)
     device, _ = prepare.best_device()
     encode = partial(loaded.method.to(device).encode, weights=weights)
@@ -161,7 +164,7 @@ def embed(
         device=device,
         overwrite=overwrite,
         identity=identity,
-        progress=counting(watch or Silent(), "embedding", "items"),
+        progress=counting(watch, "embedding", "items"),
     )
 
 

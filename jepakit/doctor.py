@@ -104,7 +104,7 @@ def reading(path: str) -> Iterator[Row]:
     seconds, last = read_seconds(dataset, cfg, signal, batch, workers)
     yield "reading", f"{batch / seconds:.0f} items/s with {workers} workers"
     step = _training_step(signal, last)
-    yield "computing", f"{batch / step:.0f} items/s (I-JEPA, vit_tiny, batch {batch})"
+    yield "computing", f"{batch / step:.0f} items/s (I-JEPA, vit_tiny, batch {batch}, at that size)"
     yield "limit", limit(seconds, step)
 
 

@@ -135,13 +135,25 @@ def test_test_data_of_one_class_are_counted_in_the_classes_of_training(run, phot
         jk.probe(run, "knn", data=photos, test=one)
 
 
+class Notes(Silent):
+    """Keeps what is noted."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 def test_pictures_of_other_channels_are_converted_by_embed_as_by_encode(run, photos, tmp_path, mode):
     root = tmp_path / mode
     for path in [photos / "dark" / "01.png", photos / "light" / "03.png"]:
         (root / path.parent.name).mkdir(parents=True)
         Image.open(path).convert(mode).save(root / path.parent.name / path.name)
-    jk.embed(run, root, tmp_path / "e.npy")
+    watch = Notes()
+    jk.embed(run, root, tmp_path / "e.npy", watch=watch)
+    assert any("the others are converted" in note for note in watch.notes)
     encoded = jk.load(run).encode(sorted(root.rglob("*.png"))).mean(1)
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "e.npy")), encoded, atol=1e-5, rtol=1e-5)
     result = json.loads(jk.probe(run, "knn", data=photos, test=root, name=mode).read_text())
@@ -195,16 +207,6 @@ def test_an_earlier_checkpoint_is_embedded_and_probed_where_asked(run, photos, t
         jk.embed(run, photos, tmp_path / f"{step}.npy", step=step)
     assert (tmp_path / "4.npy").read_bytes() != (tmp_path / "8.npy").read_bytes()
     assert json.loads(jk.probe(run, "knn", step=4).read_text())["step"] == 4
-
-
-class Notes(Silent):
-    """Keeps what is noted."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def pictures(root, folders):
