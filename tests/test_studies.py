@@ -19,7 +19,7 @@ from PIL import Image
 from jepakit import methods, parse, studies
 from jepakit.progress import Silent
 from jepakit.reporting.study import table
-from jepakit.studies import families, pace
+from jepakit.studies import cjepa, families, pace
 from jepakit.studies import reproduce as engine
 from jepakit.studies.study import Arm, Gain, Scores, Study, row
 from jepakit.types import Signal
@@ -47,7 +47,7 @@ def study(tmp_path: Path) -> Study:
         Arm("Tiny", "I-JEPA", run, "test.npz", "4 steps", {"linear accuracy": 0.637}),
         Arm("Tiny", "I-JEPA", longer, "test.npz", "6 steps"),
     )
-    return Study("Lengths", "nobody, 2026", "Longer is <better>.", arms, _says)
+    return Study("Lengths", "nobody, 2026", "Longer is <better>.", arms, _says, draws=cjepa.attention)
 
 
 def _says(scores: Scores) -> list[str]:
@@ -89,6 +89,7 @@ def test_a_study_leaves_a_table_figures_and_a_page_and_goes_on_where_it_was(
     html = page.read_text()
     assert "Longer is &lt;better&gt;." in html
     assert "63.7\N{NO-BREAK SPACE}%" in html
+    assert all(f"Tiny · I-JEPA · {n} steps: attention of the last block" in html for n in (4, 6))
     assert not re.search(r'(src|href)="(?!#|data:)', html)
     assert {p.name for p in (out / "figures").iterdir()} >= {"tiny-knn-accuracy.svg", "tiny-seconds.svg"}
     written = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}

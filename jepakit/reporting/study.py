@@ -21,14 +21,15 @@ DOTS = "One dot per seed, a bar at their mean."
 def write_study(
     found: Mapping[str, Any], groups: Mapping[str, str], out: Path, drawn: Iterable[tuple[str, Figure]] = ()
 ) -> Path:
-    """Write `out`/report.html and `out`/figures/*.svg of a study; where the page is.
+    """Write `out`/report.html and, of every drawing, `out`/figures/NAME.svg of a study; where the page is.
 
     `found` is the content of its table.json, `groups` tells the data set of a row's name, if it is of one. `drawn` are
-    figures of the study itself, by name; each is one SVG.
+    figures of the study itself, by name: an SVG each, or pictures, which are on the page alone.
     """
     pictures = {name: (figure, figure.body) for name, figure in drawn} | dict(figures(found["rows"], groups))
-    for name, (figure, svg) in pictures.items():
-        write_text(out / "figures" / f"{name}.svg", _standalone(svg, figure.title))
+    for name, (figure, body) in pictures.items():
+        if body.startswith("<svg"):
+            write_text(out / "figures" / f"{name}.svg", _standalone(body, figure.title))
     sections = [
         Section("claim", "Claim", found["source"], body=Markup("<p>{}</p>").format(found["claim"])),
         Section("says", "What was found", body=_list(found["says"])),

@@ -4,11 +4,16 @@ The paper's gain on ImageNet falls from 5.8 points of linear accuracy after 100 
 Not run in full yet; by the speed of single trainings, about four hours of one core for three seeds.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 
 from ..config import Length
 from ..methods import cjepa, ijepa
 from ..recipes.small import cifar10_ijepa, fashion_ijepa
+from ..reporting.figures import Figure
+from ..reporting.gallery import gallery
+from ..reporting.look import SHOWN, look
 from .study import Arm, Scores, Study
 
 RECIPES = {
@@ -51,6 +56,15 @@ def says(scores: Scores) -> list[str]:
     return found
 
 
+def attention(folders: Mapping[str, Path]) -> list[tuple[str, Figure]]:
+    """The attention maps of every training over the same pictures, one below the other."""
+    found = []
+    for label, run in folders.items():
+        for figure in gallery(look(run, SHOWN), SHOWN).figures.get("attention", ()):
+            found.append((f"attention {label}", replace(figure, title=f"{label}: attention of the last block")))
+    return found
+
+
 STUDY = Study(
     title="C-JEPA beside I-JEPA",
     source="Mo & Tong 2024, arXiv:2410.19560, tables 3 and 4 (ViT-B/16 on ImageNet, linear probe, one run)",
@@ -59,5 +73,6 @@ STUDY = Study(
         "after 100 epochs, 0.8 after 600."
     ),
     arms=arms(),
+    draws=attention,
     says=says,
 )

@@ -46,7 +46,8 @@ def reproduce(
         "rows": [r._asdict() for r in rows],
     }
     checkpoint.write_json(out / "table.json", found)
-    drawn = study.own.figures(own) if study.own and own else ()
+    drawn = [*(study.own.figures(own) if study.own and own else ())]
+    drawn += study.draws({arm.label: folder(out, arm, 0) for arm in study.arms})
     return rows, write_study(found, {arm.label: arm.data for arm in study.arms}, out, drawn)
 
 
@@ -88,12 +89,17 @@ def collect(
     todo = [(seed, arm) for seed in seeds for arm in study.arms]
     for k, (seed, arm) in enumerate(todo, 1):
         watch.note(f"{k} of {len(todo)}: {arm.label}, seed {seed}")
-        folder = out / "runs" / f"{slug(arm.label)}-seed-{seed}"
+        here = folder(out, arm, seed)
         length = plan[arm.label].steps if plan and arm.pace else steps
-        launch.carry_out(placed(arm, data, seed, length), Request(out=folder, resume="auto"), watch)
-        for metric, value in measured(folder, study, str(data / arm.test), watch):
+        launch.carry_out(placed(arm, data, seed, length), Request(out=here, resume="auto"), watch)
+        for metric, value in measured(here, study, str(data / arm.test), watch):
             values.setdefault((arm.label, metric), []).append(value)
     return {key: values[key] for key in sorted(values, key=lambda key: _order(study.arms, key))}
+
+
+def folder(out: Path, arm: Arm, seed: int) -> Path:
+    """Where the run of an arm lies."""
+    return out / "runs" / f"{slug(arm.label)}-seed-{seed}"
 
 
 def placed(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
@@ -104,21 +110,21 @@ def placed(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
     return replace(run, data=here, seed=run.seed + seed, length=length, evals=Evals(kinds=(), report=False))
 
 
-def measured(folder: Path, study: Study, test: str, watch: Watch) -> list[tuple[str, float]]:
+def measured(run: Path, study: Study, test: str, watch: Watch) -> list[tuple[str, float]]:
     """A finished run's scores by every kind of probe, its seconds and `study.extra`; probes made before are read."""
-    summary = json.loads((folder / "summary.json").read_text())
-    found = stored(folder, summary["steps"], test)
+    summary = json.loads((run / "summary.json").read_text())
+    found = stored(run, summary["steps"], test)
     if missing := [kind for kind in study.kinds if kind not in {result["kind"] for result in found}]:
         options = {key: value for key, value in study.options.items() if key.partition(".")[0] in missing}
-        probe_run(folder, missing, test=test, settings=options, watch=watch, cache=False, baselines=False)
-        found = stored(folder, summary["steps"], test)
+        probe_run(run, missing, test=test, settings=options, watch=watch, cache=False, baselines=False)
+        found = stored(run, summary["steps"], test)
     scores = [(f"{result['kind']} {result['metric']}", float(result["value"])) for result in found]
-    return [*scores, ("seconds", float(summary["seconds"])), *study.extra(folder).items()]
+    return [*scores, ("seconds", float(summary["seconds"])), *study.extra(run).items()]
 
 
-def stored(folder: Path, step: int, test: str) -> list[dict[str, Any]]:
+def stored(run: Path, step: int, test: str) -> list[dict[str, Any]]:
     """The results of a run's last step on the data at `test`."""
-    results = [json.loads(path.read_text()) for path in sorted((folder / "evals").glob("*.json"))]
+    results = [json.loads(path.read_text()) for path in sorted((run / "evals").glob("*.json"))]
     return [r for r in results if r["step"] == step and r["data"].endswith(test)]
 
 

@@ -106,6 +106,11 @@ def nothing(folder: Path) -> Mapping[str, float]:
     return {}
 
 
+def no_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
+    """None."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Own:
     """Numbers that a study takes by itself, where its trainings are no Runs.
@@ -125,7 +130,8 @@ class Study:
 
     `kinds` are the probes, `options` their settings, dotted, as {"knn.k": 5}; `says` turns the scores into sentences
     that tell where the claim holds at our scale and where it does not. `extra` reads further numbers, by metric, from
-    the folder of a finished run. `own` are numbers that the study takes beside its arms, or in place of any.
+    the folder of a finished run. `draws` turns the folders of the first seed's runs, by the label of their arm, into
+    figures, by name. `own` are numbers that the study takes beside its arms, or in place of any.
     """
 
     title: str
@@ -137,6 +143,7 @@ class Study:
     extra: Callable[[Path], Mapping[str, float]] = nothing
     options: Mapping[str, Any] = field(default_factory=dict)
     own: Own | None = None
+    draws: Callable[[Mapping[str, Path]], Sequence[tuple[str, Figure]]] = no_figures
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
