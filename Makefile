@@ -25,7 +25,7 @@ check: $(READY)
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 bench: $(READY)
-	set -e; for name in loader masks startup step panel; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+	set -e; for name in loader masks startup step panel cjepa; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
