@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,6 +70,8 @@ class ResNetEncoder(Encoder):
         if keep is not None:
             raise ValueError("a residual network sees the whole picture; only encoders with patches can leave some out")
         grid_of(tuple(x.shape[2:]), self.patch)
+        # Features last in memory, which the normalisations read: a tenth of the time of a step.
+        x = x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
         h = F.relu(self.norm(self.stem(x)))
         for block in self.blocks:
             h = block(h)
