@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import testing
-    from .api import Model, check_data, compare, embed, load, probe, report, reproduce, train
+    from .api import Model, check_data, compare, complete, embed, forecast, load, probe, report, reproduce, score, train
     from .methods.base import Method
     from .types import Batch, Masks, Rng, Signal, Terms
 
@@ -21,11 +21,14 @@ __all__ = [
     "Terms",
     "check_data",
     "compare",
+    "complete",
     "embed",
+    "forecast",
     "load",
     "probe",
     "report",
     "reproduce",
+    "score",
     "testing",
     "train",
 ]
@@ -33,7 +36,21 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Batch", "Masks", "Rng", "Signal", "Terms"), "types"),
     **dict.fromkeys(
-        ("Model", "check_data", "compare", "embed", "load", "probe", "report", "reproduce", "train"), "api"
+        (
+            "Model",
+            "check_data",
+            "compare",
+            "complete",
+            "embed",
+            "forecast",
+            "load",
+            "probe",
+            "report",
+            "reproduce",
+            "score",
+            "train",
+        ),
+        "api",
     ),
     "Method": "methods.base",
 }

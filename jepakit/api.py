@@ -7,19 +7,20 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from . import checkpoint, config, distributed, prepare, session, training
+from .completion import Completed, complete_run
 from .data import reading
 from .data.series.dataset import refuse_padding
 from .embedding import Embedded, check_out
 from .embedding import embed as write_rows
 from .evals.runs import probe_run
+from .forecasting import Forecast, forecast_run
 from .launch import run
 from .methods.base import Weights
 from .model import Model, load
 from .progress import Silent, Watch, counting
 from .request import PathLike, Request, settings
+from .scoring import score
 from .show import describe, describe_comparison, describe_probes, describe_study, names
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Request",
     "check_data",
     "compare",
+    "complete",
     "describe",
     "describe_comparison",
     "describe_probes",
@@ -34,6 +36,7 @@ __all__ = [
     "doctor",
     "dry_run",
     "embed",
+    "forecast",
     "load",
     "names",
     "probe",
@@ -41,6 +44,7 @@ __all__ = [
     "report",
     "reproduce",
     "run",
+    "score",
     "settings",
     "settings_text",
     "train",
@@ -170,11 +174,51 @@ def embed(
 
 def _identity(loaded: checkpoint.Loaded, weights: Weights) -> str:
     """A hash of what the representations depend on beside the data: step, settings of the method, weights."""
-    digest = blake2b(repr((loaded.step, weights, loaded.run.method)).encode(), digest_size=16)
-    for name, value in sorted(loaded.method.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    about = (loaded.step, weights, loaded.run.method, checkpoint.digest(loaded.method))
+    return blake2b(repr(about).encode(), digest_size=16).hexdigest()
+
+
+def complete(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    hide: str = "right",
+    limit: int | None = None,
+    steps: int | None = None,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> Completed:
+    """Write what a run imagines in place of one side of each sample, to the folder `out`.
+
+    `hide` is right, left, top or bottom of pictures, past or future of series; others, and what the run cannot predict,
+    are a ValueError. Pictures: NAME.png and grid.png; series: completions.csv and figure.png; both: completions.json,
+    with error and sharpness. Where the run has no decoder, one is trained on its data into RUN/heads/decoder, for
+    `steps` (2000) steps. `limit` completes the first items alone.
+    """
+    folder, path = Path(run), os.fspath(data)
+    return complete_run(folder, path, Path(out), hide, limit=limit, steps=steps, overwrite=overwrite, watch=watch)
+
+
+def forecast(
+    run: PathLike,
+    data: PathLike,
+    horizon: int,
+    out: PathLike,
+    *,
+    plot: PathLike | None = None,
+    overwrite: bool = False,
+    step: int | None = None,
+    watch: Watch | None = None,
+) -> Forecast:
+    """Write, to a .csv or .parquet file, the `horizon` steps that follow every series in `data`, with intervals.
+
+    Columns: entity, step, time where times are regular, and of every channel the value and the ends of the intervals
+    that are to cover 80 and 95 %. `plot` is a picture of the first series. `step` is that of a checkpoint, by default
+    the newest.
+    """
+    picture, path = None if plot is None else Path(plot), os.fspath(data)
+    return forecast_run(Path(run), path, horizon, Path(out), plot=picture, overwrite=overwrite, step=step, watch=watch)
 
 
 def report(*runs: PathLike, out: PathLike | None = None) -> Path:
@@ -203,14 +247,15 @@ def reproduce(
     data: PathLike | None = None,
     out: PathLike | None = None,
     *,
-    seeds: int = 3,
+    seeds: int | None = None,
     steps: int | None = None,
     watch: Watch | None = None,
 ) -> tuple[list[dict[str, Any]], Path]:
     """Run a study: its trainings for every seed, table.json, figures and page; the table's rows and where the page is.
 
     `data` is the folder of all data sets (default: the environment's JEPAKIT_DATA), `out` by default studies/NAME.
-    Finished trainings are kept. `steps` shortens them all, for a rehearsal.
+    `seeds` is by default what the study names, three for most. Finished trainings are kept. `steps` shortens them all,
+    for a rehearsal.
     """
     from . import studies
     from .studies.reproduce import reproduce as carry_out

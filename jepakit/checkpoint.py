@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -175,17 +176,54 @@ def _read(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     )
 
 
-def load_run(run: Path, step: int | None = None) -> Loaded:
-    """A run's method with its trained weights, on the CPU in eval mode."""
+def load_run(run: Path, step: int | None = None, parent: Method | None = None) -> Loaded:
+    """A run's method with its trained weights, on the CPU in eval mode; a head over `parent`, by default that it names.
+
+    Raises ValueError where there is no run, and where a head's parent has other weights than it was trained over.
+    """
+    settings = settings_of(run)
+    saved = load(run, step)
+    below = parent_of(settings.method, parent)
+    method = methods.build(settings.method, signal_from(saved.state["signal"]), parent=below)
+    load_tensors(method, saved.model, f"{run} at step {saved.step}")
+    return Loaded(settings, method.eval(), saved.step, saved.state)
+
+
+def settings_of(run: Path) -> Run:
+    """The settings of a run folder. ValueError where it is none."""
     if not (run / "config.yaml").is_file():
         raise ValueError(
             f"{run} is no run folder: it has no config.yaml; give the folder that `jepa train --out` wrote"
         )
-    settings = parse.from_yaml(run / "config.yaml")
-    saved = load(run, step)
-    method = methods.build(settings.method, signal_from(saved.state["signal"]))
-    load_tensors(method, saved.model, f"{run} at step {saved.step}")
-    return Loaded(settings, method.eval(), saved.step, saved.state)
+    return parse.from_yaml(run / "config.yaml")
+
+
+def parent_of(cfg: Any, parent: Method | None = None) -> Method | None:
+    """What the settings of a head are put on: `parent`, or the run that they name; None for any other method.
+
+    Raises ValueError where they name none, or where its weights are not those that a head was trained over.
+    """
+    if not methods.is_head(cfg):
+        return None
+    name = methods.name_of(cfg)
+    if parent is None and not cfg.parent:
+        raise ValueError(f"{name} is trained over a finished run and none is named; give --init RUN")
+    parent = parent or load_run(Path(cfg.parent)).method
+    if cfg.parent_hash and cfg.parent_hash != digest(parent):
+        raise ValueError(
+            f"{cfg.parent} has other weights than those that {name} was trained over; put its checkpoint back, or "
+            f"train again with jepa train {name} --init {cfg.parent}"
+        )
+    return parent
+
+
+def digest(module: nn.Module) -> str:
+    """A hash of all that a module saves."""
+    found = blake2b(digest_size=16)
+    for name, value in sorted(module.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()) -> None:

@@ -84,6 +84,44 @@ def embed(a: argparse.Namespace) -> None:
         print(f"{len(done.missing)} unreadable items have a row of NaN, among them {done.missing[0]}")
 
 
+def score(a: argparse.Namespace) -> None:
+    """`jepa score`."""
+    from . import api
+
+    names = ("causal", "stride", "quantile", "plot", "batch", "overwrite", "step")
+    options = {name: getattr(a, name) for name in names}
+    with watching() as watch:
+        done = api.score(a.run_folder, data=a.data, out=a.out, watch=watch, **options)
+    print(f"{done.out}: {done.anomalous} of {done.scored} scored steps above {done.reference.threshold:.4g}")
+    if done.short:
+        print(f"{len(done.short)} series are shorter than the window and have no scores, among them {done.short[0]}")
+
+
+def complete(a: argparse.Namespace) -> None:
+    """`jepa complete`."""
+    from . import api
+
+    options = {"hide": a.hide, "limit": a.limit, "steps": a.steps, "overwrite": a.overwrite}
+    with watching() as watch:
+        done = api.complete(a.run_folder, data=a.data, out=a.out, watch=watch, **options)
+    alike = "" if done.ssim is None else f", SSIM {done.ssim:.3f}"
+    print(f"{done.out}: {done.items} items, MSE {done.mse:.4g}{alike}, sharpness {done.sharpness:.3g}")
+    if done.skipped:
+        print(f"skipped {len(done.skipped)} unreadable items, among them {next(iter(done.skipped))}")
+
+
+def forecast(a: argparse.Namespace) -> None:
+    """`jepa forecast`."""
+    from . import api
+
+    options = {name: getattr(a, name) for name in ("plot", "overwrite", "step")}
+    with watching() as watch:
+        done = api.forecast(a.run_folder, a.data, a.horizon, a.out, watch=watch, **options)
+    errors = ", ".join(f"{name} {error:.4g}" for name, error in done.errors.items())
+    print(f"{done.out}: {done.horizon} steps of {done.series} series, read from {done.reader}")
+    print(f"mean squared error on held-out data: {errors}")
+
+
 def report(a: argparse.Namespace) -> None:
     """`jepa report`."""
     from . import api
@@ -135,6 +173,9 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "probe": probe,
     "embed": embed,
+    "score": score,
+    "forecast": forecast,
+    "complete": complete,
     "report": report,
     "compare": compare,
     "reproduce": reproduce,

@@ -48,8 +48,26 @@ class Halves:
         seen, hidden = (first, last) if leads else (last, first)
         return Masks(seen.flatten().repeat(batch, 1), hidden.flatten().repeat(batch, 1, 1))
 
+    def hides(self, other: "Halves", axes: int) -> bool:
+        """Whether it hides what `other` hides, at least sometimes, on a grid of so many axes."""
+        return self.axis % axes == other.axis % axes and self.context in (other.context, "either")
+
     def _leads(self, rng: Rng) -> bool:
         """Whether the context is the first half."""
         if self.context != "either":
             return self.context == "first"
         return bool(torch.randint(2, (), generator=rng.generator()) == 0)
+
+
+def sides(axes: int) -> dict[str, Halves]:
+    """The halves by name, as what hides them: past and future where there is time, top … right where there is space."""
+    names = [("past", "future")] * (axes != 2) + [("top", "bottom"), ("left", "right")] * (axes > 1)
+    found: dict[str, Halves] = {}
+    for axis, (first, last) in enumerate(names):
+        found |= {first: Halves(axis, "last"), last: Halves(axis, "first")}
+    return found
+
+
+def splits(grid: Grid) -> dict[str, Halves]:
+    """Those of `sides` that the grid has: along axes of two cells or more."""
+    return {name: half for name, half in sides(len(grid)).items() if grid[half.axis] > 1}

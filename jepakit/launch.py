@@ -6,6 +6,7 @@ from typing import Any
 from . import checkpoint, distributed, prepare, session, training
 from .config import Run
 from .evals.runs import probe_run
+from .methods.head import Head
 from .progress import Silent, Watch
 from .reporting import write
 from .request import Request, settings
@@ -47,7 +48,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
     if dist.main:
         session.check_free(out, replace=request.overwrite or request.resume == "auto")
     current = session.build(wanted, out, dist)
-    if request.init is not None:
+    if request.init is not None and not isinstance(current.method, Head):
         session.start_from(current, Path(request.init))
     if dist.main:
         session.clear(out)

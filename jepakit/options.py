@@ -50,6 +50,9 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     _train_arguments(command("train", "train a method on your data, probe it, and write its report", SETTINGS))
     _probe_arguments(command("probe", "measure a trained encoder beside a random one and the raw input", KIND))
     _embed_arguments(command("embed", "write the representations of every item of a data set"))
+    _forecast_arguments(command("forecast", "write the steps that follow every series of a table, with intervals"))
+    _score_arguments(command("score", "write how unexpected every step of series is to a trained model"))
+    _complete_arguments(command("complete", "write what a model imagines in place of one side of every sample"))
     p = command("report", "write one page about one or several runs")
     p.add_argument("run_folders", metavar="RUN", nargs="+")
     p.add_argument("--out", metavar="FILE", help="default: RUN/report.html")
@@ -60,7 +63,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     p.add_argument("study", metavar="NAME", help="a study (jepa list)")
     p.add_argument("--data", metavar="FOLDER", help="the folder of all data sets (default: JEPAKIT_DATA)")
     p.add_argument("--out", metavar="DIR", help="default: studies/NAME; a study that was interrupted goes on there")
-    p.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each kind (default: 3)")
+    p.add_argument("--seeds", type=int, metavar="N", help="trainings of each kind (default: 3 for most studies)")
     p.add_argument("--steps", type=int, metavar="N", help="shorten every training: a rehearsal")
     p = command("check-data", "count, measure and read every item; list what is broken, double or odd")
     p.add_argument("path", metavar="PATH")
@@ -118,6 +121,41 @@ def _embed_arguments(p: Parser) -> None:
     p.add_argument("--batch", type=int, default=64, metavar="N", help="items at a time (default: 64)")
     p.add_argument("--workers", type=int, metavar="N", help="processes that read (default: as in training)")
     p.add_argument("--overwrite", action="store_true", help="replace FILE")
+
+
+def _forecast_arguments(p: Parser) -> None:
+    p.add_argument("run_folder", metavar="RUN", help="the folder that training on series wrote")
+    p.add_argument("--data", required=True, metavar="PATH", help="series to go on from: as for train")
+    p.add_argument("--horizon", required=True, type=int, metavar="N", help="how many steps")
+    p.add_argument("--out", required=True, metavar="FILE", help="FILE.csv or .parquet")
+    p.add_argument("--plot", metavar="FILE", help="FILE.png of the first series and what follows")
+    p.add_argument("--step", type=int, metavar="N", help="the checkpoint of this step (default: the newest)")
+    p.add_argument("--overwrite", action="store_true", help="replace FILE")
+
+
+def _score_arguments(p: Parser) -> None:
+    p.add_argument("run_folder", metavar="RUN", help="the folder that training wrote")
+    p.add_argument("--data", required=True, metavar="PATH", help="series to score: as for train")
+    p.add_argument("--out", required=True, metavar="FILE", help="FILE.csv or .parquet, a row per step")
+    p.add_argument("--causal", action="store_true", help="predict the last token of each window from those before it")
+    p.add_argument("--stride", type=int, metavar="N", help="steps between two windows (default: one token)")
+    p.add_argument("--quantile", type=float, default=0.999, metavar="Q", help="of the training scores: the threshold")
+    p.add_argument("--plot", metavar="FILE", help="FILE.png of series and scores")
+    p.add_argument("--step", type=int, metavar="N", help="score with the checkpoint of this step (default: the newest)")
+    p.add_argument("--batch", type=int, default=256, metavar="N", help="windows at a time (default: 256)")
+    p.add_argument("--overwrite", action="store_true", help="replace FILE")
+
+
+def _complete_arguments(p: Parser) -> None:
+    p.add_argument("run_folder", metavar="RUN", help="the folder that training wrote")
+    p.add_argument("--data", required=True, metavar="PATH", help="what to complete: as for train")
+    sides = "right, left, top or bottom of pictures; past or future of series"
+    p.add_argument("--hide", required=True, metavar="SIDE", help=sides)
+    p.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    p.add_argument("--limit", type=int, metavar="N", help="complete the first N items (default: all)")
+    steps = "of the decoder's training, where it is not trained yet (default: 2000)"
+    p.add_argument("--steps", type=int, metavar="N", help=steps)
+    p.add_argument("--overwrite", action="store_true", help="replace a folder of completions")
 
 
 def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

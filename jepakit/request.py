@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from . import evals, methods, parse, recipes
-from .config import Run
+from . import checkpoint, evals, methods, parse, recipes
+from .config import Evals, Length, Run
 from .data import KINDS, reading
 from .names import no_such
+from .optim import Optim
 
 PathLike = str | os.PathLike[str]
+
+# A head is a small network on frozen features: no warm-up, and nothing to hold its weights back.
+HEAD_STEPS = 2000
+HEAD_OPTIM = Optim(start_lr=1e-3, final_lr=1e-5, warmup=0.0, weight_decay=0.0, final_weight_decay=0.0)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Request:
 
 def settings(request: Request) -> Run:
     """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
-    wanted = base(request)
+    wanted = over(base(request), request.init)
     if request.config is not None:
         wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
     if request.data is not None:
@@ -69,5 +74,29 @@ def base(request: Request) -> Run:
     if name in recipes.table():
         return recipes.load(name)
     if name in methods.table():
-        return Run(method=methods.load(name).Config(), data=KINDS["images"]())
+        cfg = methods.load(name).Config()
+        return head(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=KINDS["images"]())
     raise ValueError(no_such("recipe or method", name, [*recipes.table(), *methods.table()]))
+
+
+def head(cfg: Any, parent: PathLike | None) -> Run:
+    """The Run of a head over the run at `parent`: its data without views, its batch, and nothing to probe.
+
+    Raises ValueError where there is no such run.
+    """
+    if parent is None:
+        name = methods.name_of(cfg)
+        raise ValueError(f"{name} is trained over a finished run; name it, as in jepa train {name} --init RUN")
+    below = checkpoint.settings_of(Path(parent))
+    source: Any = below.data
+    data = dataclasses.replace(source, augment=dataclasses.replace(source.augment, views=()))
+    length = Length(steps=HEAD_STEPS, batch=below.length.batch)
+    return over(Run(cfg, data, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
+
+
+def over(wanted: Run, parent: PathLike | None) -> Run:
+    """The same, with the parent that a head is put on, where one is named; any other run as it is."""
+    if parent is None or not methods.is_head(wanted.method):
+        return wanted
+    method: Any = wanted.method
+    return dataclasses.replace(wanted, method=dataclasses.replace(method, parent=os.fspath(parent)))

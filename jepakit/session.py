@@ -3,9 +3,9 @@
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -22,12 +22,13 @@ FREE = (
 )
 
 
-# Every path that a run writes in its folder.
+# Every path that a run writes in its folder, and so does each run of a head below it.
 OWN = re.compile(
+    r"heads(/[^/]+)?|(heads/[^/]+/)?("
     r"config\.yaml|environment\.json|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
     r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|cache(/[^/]+\.safetensors)?"
     r"|checkpoints(/last|/step-\d+(/[^/]+\.(safetensors|json))?)?"
-    r"|(.+/)?\.[^/]+\.part(/.*)?"
+    r")|(.+/)?\.[^/]+\.part(/.*)?"
 )
 
 
@@ -65,7 +66,8 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
     run = prepare.fit_series(run, dataset)
     signal = data.fit(dataset, run.data)
     run, choices = prepare.resolve(run, signal, len(dataset), dist.world)
-    method = methods.build(run.method, signal, run.seed if seed is None else seed)
+    run, parent = with_parent(run)
+    method = methods.build(run.method, signal, run.seed if seed is None else seed, parent)
     if run.evals.online and len(dataset.classes) < 2:
         raise ValueError(
             "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
@@ -77,6 +79,15 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
     notes = [*dataset.notes, *map(str, [*views, *choices, *prepare.micro_batches(run)])]
     return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
+
+
+def with_parent(run: Run) -> tuple[Run, Method | None]:
+    """What a head is trained over, and the run with the hash of its weights; any other run as it is, and None."""
+    parent = checkpoint.parent_of(run.method)
+    if parent is None:
+        return run, None
+    cfg = replace(cast(Any, run.method), parent_hash=checkpoint.digest(parent))
+    return replace(run, method=cfg), parent
 
 
 def restore(session: Session, allow: Sequence[str]) -> None:

@@ -54,13 +54,16 @@ def describe_probes(paths: Sequence[Path]) -> str:
     warnings = []
     for path in paths:
         result = json.loads(path.read_text())
+        error = result.get("lower_is_better", False)
         value, low, high, fresh, raw = (
-            f"{100 * result[k]:.1f} %" for k in ("value", "low", "high", "random_init", "raw")
+            f"{result[k]:.4g}" if error else f"{100 * result[k]:.1f} %"
+            for k in ("value", "low", "high", "random_init", "raw")
         )
         rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
         if "warning" in result["notes"]:
             warnings.append(f"{path.stem}: {result['notes']['warning']}")
-        behind = [name for key, name in BASELINES.items() if result[key] >= result["low"]]
+        ahead = {key: result[key] > result["high"] if error else result[key] < result["low"] for key in BASELINES}
+        behind = [name for key, name in BASELINES.items() if not ahead[key]]
         if behind:
             warnings.append(
                 f"{path.stem}: not clearly better than {' and '.join(behind)}; train for more steps or on more data"

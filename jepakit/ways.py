@@ -4,15 +4,17 @@ What two predictors say of each other: whether they lead back to where they star
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from . import losses
+from .halves import Halves, splits
 from .losses import Kind
-from .types import Masks
+from .types import Grid, Masks
 
 SOME: Final = 16
 Predict = Callable[[Float[Tensor, "b k d"], Masks], Float[Tensor, "b 1 kt d"]]
@@ -30,6 +32,44 @@ class Way(NamedTuple):
 def swapped(masks: Masks) -> Masks:
     """The masks of the way back: the one target block is the context, the context the target block."""
     return Masks(masks.targets[:, 0], masks.context[:, None])
+
+
+def known_sides(method: Any, grid: Grid) -> dict[str, bool]:
+    """The sides that a method has learnt to predict from the opposite ones, and whether by a predictor of the way back.
+
+    Masks other than halves hide now this and now that, so that every side will do; halves alone are known alone. A
+    method without `predict` knows none.
+    """
+    if not hasattr(method, "predict"):
+        return {}
+    every, own, axes = splits(grid), method.cfg.masks, len(grid)
+    if not all(isinstance(masker, Halves) for masker in own):
+        return dict.fromkeys(every, False)
+    ahead = {name for name, half in every.items() if any(masker.hides(half, axes) for masker in own)}
+    two_ways = len(getattr(method, "predictors", ())) == 2
+    back = {name for name, half in every.items() if two_ways and any(m.hides(opposite(half), axes) for m in own)}
+    return {name: name not in ahead for name in every if name in ahead | back}
+
+
+def check_side(side: str, known: Mapping[str, bool]) -> None:
+    """Raises ValueError, with those that are `known`, where a side is none of them."""
+    if side not in known:
+        can = f"it can predict {' and '.join(known)}" if known else "nor any other, as its method predicts no part"
+        raise ValueError(f"the run cannot predict the {side} of its samples; {can}")
+
+
+def goes_back(masker: object, known: Mapping[str, bool], grid: Grid) -> bool:
+    """Whether what a masker hides is predicted by the way back, by the sides that are `known`."""
+    every, axes = splits(grid), len(grid)
+    return isinstance(masker, Halves) and any(
+        back and masker.axis % axes == every[name].axis and masker.context == every[name].context
+        for name, back in known.items()
+    )
+
+
+def opposite(half: Halves) -> Halves:
+    """What hides the other side."""
+    return replace(half, context="last" if half.context == "first" else "first")
 
 
 def errors(same: Sequence[Way], kind: Kind) -> Float[Tensor, " b"]:

@@ -212,6 +212,24 @@ def test_energy_tells_the_true_partner_from_others_and_a_tie_is_no_retrieval() -
     assert collapse.retrieval(torch.zeros(3, 5)) == 0.0
 
 
+def test_the_norm_is_the_mean_length_of_tokens_and_its_ratio_is_to_step_0_of_the_same_encoder() -> None:
+    tokens = HEALTHY[:256].reshape(64, 4, D)
+    at_start = collapse.start(tokens, 2 * tokens)
+    row = collapse.panel(3 * tokens, 2 * tokens, at_start)
+    length = tokens.square().sum(-1).sqrt().mean().item()
+    assert row["norm_target"] == pytest.approx(3 * length, rel=1e-5)
+    assert row["norm_context"] == pytest.approx(2 * length, rel=1e-5)
+    assert row["norm_ratio_target"] == pytest.approx(3.0, rel=1e-5)
+    assert row["norm_ratio_context"] == pytest.approx(1.0, rel=1e-5)
+
+
+def test_a_run_that_was_begun_before_norms_were_kept_has_no_ratio_of_them() -> None:
+    tokens = HEALTHY[:256].reshape(64, 4, D)
+    row = collapse.panel(tokens, None, collapse.Panel(std_target=1.0, std_context=0.0))
+    assert "norm_target" in row
+    assert "norm_ratio_target" not in row
+
+
 def test_the_row_of_a_method_with_one_encoder_tells_of_one() -> None:
     tokens = HEALTHY[:256].reshape(64, 4, D)
     one = collapse.panel(tokens, None, collapse.start(tokens, None))

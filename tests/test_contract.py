@@ -325,7 +325,7 @@ def test_a_signal_without_what_a_method_needs_is_refused(name: str) -> None:
     method = methods.load(name).Method
     for signal in testing.variants():
         if method.needs <= signal.has:
-            method(method.Config.tiny(signal), signal)
+            testing.Case(method, signal, testing.example(signal)).build()
         else:
             with pytest.raises(
                 ValueError, match=rf"^{name} needs views, which the data lack.*set data\.augment\.views"

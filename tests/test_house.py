@@ -29,13 +29,14 @@ LAYERS = (
     {"parse"},
     {"checkpoint"},
     {"journal", "prepare", "embedding"},
-    {"evals", "session"},
-    {"monitor", "rollback"},
+    {"evals", "session", "scoring"},
+    {"monitor", "rollback", "forecasting"},
     {"recorder"},
     {"training"},
     {"reporting", "recipes", "testing", "doctor"},
     {"request"},
     {"model", "launch"},
+    {"completion"},
     {"studies"},
     {"show"},
     {"api"},
@@ -116,7 +117,20 @@ def test_whatever_is_imported_is_declared(folder: str, extras: list[str]) -> Non
 
 
 def test_the_public_names_are_exactly_these() -> None:
-    names = {"train", "load", "embed", "probe", "report", "compare", "reproduce", "check_data", "testing"}
+    names = {
+        "train",
+        "load",
+        "embed",
+        "forecast",
+        "complete",
+        "probe",
+        "report",
+        "compare",
+        "reproduce",
+        "score",
+        "check_data",
+        "testing",
+    }
     types = {"Batch", "Masks", "Method", "Model", "Rng", "Signal", "Terms"}
     assert set(jepakit.__all__) == names | types
     assert all(getattr(jepakit, name) is not None for name in jepakit.__all__)

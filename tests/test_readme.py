@@ -84,6 +84,8 @@ def shortened(line: str) -> str:
     if words[:2] == ["pip", "install"]:
         rehearse = ["install", "-q", "--dry-run", "--no-deps", "--no-index", "--no-build-isolation", "-e", str(ROOT)]
         return f"python -m pip {shlex.join(rehearse)}"
+    if words[:2] == ["jepa", "complete"]:
+        return f"{line} --steps 3"
     if words[:2] == ["jepa", "train"] and "--print-config" not in words and "--resume" not in words:
         # A small recipe reads several blocks and is small as it is.
         return f"{line} {SHORT}" if words[2] in ("cifar10-ijepa", "fashion-ijepa") else f"{line} {SHORT} {SHALLOW}"

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..losses import wide
+from ..losses import norms, wide
 
 SMALLEST: Final = 1e-9  # eigenvalues below this share of the largest are rounding
 MIDDLE: Final = (0.03, 0.5)  # the part of the spectrum that a power law is fitted to
@@ -33,6 +33,14 @@ def std(features: Float[Tensor, "n d"]) -> float:
 def std_over_samples(tokens: Float[Tensor, "b n d"]) -> float:
     """`std` at each position, averaged over positions: what a representation of positions only has lost."""
     return wide(tokens).std(0, correction=0).mean().item()
+
+
+def norm(tokens: Float[Tensor, "*n d"]) -> float:
+    """The mean length of tokens: what grows where two directions of prediction drive each other up.
+
+    It cannot see whether samples differ.
+    """
+    return norms(tokens).mean().item()
 
 
 def std_to_mean(features: Float[Tensor, "n d"]) -> float | None:

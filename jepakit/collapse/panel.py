@@ -14,16 +14,19 @@ ROWS = 4096  # tokens that a rank of tokens is taken over, or 8 per feature
 
 @dataclass(frozen=True)
 class Panel:
-    """The spread of target and context features at step 0; saved with the run, as later rows are relative to it.
+    """Spread and length of target and context features at step 0; saved with the run, as later rows are relative to it.
 
     `std_*` is that of the means over tokens, `patch_std_*` that of tokens over samples. It is 0 where it is no more
-    than rounding, and for an encoder that the method does not have.
+    than rounding, and for an encoder that the method does not have. `norm_*` is the mean length of tokens, 0 where it
+    is not known.
     """
 
     std_target: float
     std_context: float
     patch_std_target: float = 0.0
     patch_std_context: float = 0.0
+    norm_target: float = 0.0
+    norm_context: float = 0.0
 
 
 def start(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"] | None) -> Panel:
@@ -31,7 +34,8 @@ def start(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"] | None
     sides = {"target": target} if context is None else {"target": target, "context": context}
     pooled = {f"std_{name}": _above(f.std(tokens.mean(1)), tokens.mean(1)) for name, tokens in sides.items()}
     patch = {f"patch_std_{name}": _above(f.std_over_samples(tokens), tokens) for name, tokens in sides.items()}
-    return Panel(**{"std_context": 0.0, **pooled, **patch})
+    length = {f"norm_{name}": f.norm(tokens) for name, tokens in sides.items()}
+    return Panel(**{"std_context": 0.0, **pooled, **patch, **length})
 
 
 def panel(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"] | None, at_start: Panel) -> dict[str, float]:
@@ -40,36 +44,37 @@ def panel(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"] | None
     Keys end in `_target` and `_context`. On means over tokens: `std_ratio` (relative to step 0; 0 where there was no
     spread then), `std_to_mean`, `rank` (RankMe centred), `rank_share` (of min(N, D)), `rank_raw`, `entropy_rank`,
     `stable_rank`, `participation`, `alpha`, `redundancy`. On tokens: the ranks and `alpha` with `patch_` before them,
-    `patch_std_ratio` over samples at each position, `position_share`. `agreement` compares the two encoders. A number
-    that cannot be taken is left out.
+    `patch_std_ratio` over samples at each position, `position_share`, `norm` (mean length) and `norm_ratio` (relative
+    to step 0). `agreement` compares the two encoders. A number that cannot be taken is left out.
 
     A method with one encoder gives no `context`, and its row no such keys.
     """
-    row = _side("target", target, at_start.std_target, at_start.patch_std_target)
+    row = _side("target", target, at_start)
     if context is not None:
-        row |= _side("context", context, at_start.std_context, at_start.patch_std_context)
+        row |= _side("context", context, at_start)
         row["agreement"] = agreement(target.mean(1), context.mean(1))
     return row
 
 
-def _side(
-    side: str, tokens: Float[Tensor, "b n d"], std_at_start: float, patch_std_at_start: float
-) -> dict[str, float]:
+def _side(side: str, tokens: Float[Tensor, "b n d"], at_start: Panel) -> dict[str, float]:
     pooled, patches = tokens.mean(1), some(tokens.flatten(0, 1))
+    std, patch_std, norm = (getattr(at_start, f"{what}_{side}") for what in ("std", "patch_std", "norm"))
     values = f.spectrum(pooled)
     rank = f.rank_of(values)
     row: dict[str, float | None] = {
-        "std_ratio": f.std(pooled) / std_at_start if std_at_start else 0.0,
+        "std_ratio": f.std(pooled) / std if std else 0.0,
         "std_to_mean": f.std_to_mean(pooled),
         "rank": rank,
         "rank_share": rank / min(pooled.shape),
         "rank_raw": f.raw_rank(pooled),
         **_of(values),
         "redundancy": f.redundancy(pooled),
-        "patch_std_ratio": f.std_over_samples(tokens) / patch_std_at_start if patch_std_at_start else None,
+        "patch_std_ratio": f.std_over_samples(tokens) / patch_std if patch_std else None,
         "patch_rank_raw": f.raw_rank(patches),
         **{f"patch_{key}": value for key, value in _ranks(patches).items()},
         "position_share": f.position_share(tokens),
+        "norm": (length := f.norm(tokens)),
+        "norm_ratio": length / norm if norm else None,
     }
     return {f"{key}_{side}": value for key, value in row.items() if value is not None}
 

@@ -7,6 +7,9 @@ A kind is a module with a frozen dataclass `Config` and `evaluate(train, test, c
     "tokens"     `Tokens`: all tokens of every sample, on the disk.
     "masks"      `Tokens` whose samples carry a picture of class ids instead of a label.
     "encoder"    `Live`: the samples themselves, and encoders to train on them.
+    "windows"    `Windows` of series, cut into past and future; no labels are needed.
+
+A kind whose `value` is an error says `LOWER_IS_BETTER`.
 
 A kind that measures several things begins each with `name`, which becomes a part of that result's file name. A kind
 that takes long yields `progress`, from 0 to 1, in between; it is shown and not kept.
@@ -20,15 +23,21 @@ from typing import Any, Literal, NamedTuple
 from ..names import discover, no_such
 from .result import Value
 
-Reads = Literal["pooled", "tokens", "masks", "encoder"]
+Reads = Literal["pooled", "tokens", "masks", "encoder", "windows"]
 
 
 class Kind(NamedTuple):
-    """A kind's settings, its function of (train, test, settings), and what both parts hold."""
+    """A kind's settings, its function of (train, test, settings), what both parts hold, and which way is better."""
 
     Config: type[Any]
     evaluate: Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]
     reads: Reads = "pooled"
+    lower: bool = False
+
+    @property
+    def labels(self) -> bool:
+        """Whether every sample needs a label."""
+        return self.reads not in ("masks", "windows")
 
 
 def table() -> dict[str, str]:
@@ -42,7 +51,8 @@ def load(kind: str) -> Kind:
     if kind not in modules:
         raise ValueError(no_such("kind of evaluation", kind, modules))
     module = importlib.import_module(modules[kind])
-    return Kind(module.Config, module.evaluate, getattr(module, "READS", "pooled"))
+    lower = getattr(module, "LOWER_IS_BETTER", False)
+    return Kind(module.Config, module.evaluate, getattr(module, "READS", "pooled"), lower)
 
 
 def _is_kind(path: str) -> bool:

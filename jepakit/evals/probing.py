@@ -41,7 +41,7 @@ def results(
     judge = load(kind)
     if judge.reads == "masks":
         classes = tuple(map(str, range(256)))
-    else:
+    elif judge.labels:
         need_labels(classes)
     same = test is not None and all(train[key].same(test[key]) for key in train)
     if test is None:
@@ -54,6 +54,7 @@ def results(
         "weights": weights,
         "step": step,
         "settings": asdict(cfg),
+        **({"lower_is_better": True} if judge.lower else {}),
     }
     return [
         {"kind": kind, **_result({key: found[i] for key, found in scores.items()}, facts, classes, same)}
@@ -115,7 +116,7 @@ def _scores(
     judge: Kind, cfg: Any, train: Any, test: Any, tell: Callable[[float], None] = lambda fraction: None
 ) -> list[dict[str, Any]]:
     """What a kind says of one encoder: one mapping per result."""
-    if judge.reads != "masks":
+    if judge.labels:
         train, test = labelled(train), labelled(test)
     found: list[dict[str, Any]] = [{}]
     for key, value in judge.evaluate(train, test, cfg):
@@ -129,7 +130,7 @@ def _scores(
 
 
 def _count(judge: Kind, part: Part) -> int:
-    return len(part) if judge.reads == "masks" else int((part.y >= 0).sum())
+    return int((part.y >= 0).sum()) if judge.labels else len(part)
 
 
 def _identity(result: Mapping[str, Any]) -> str:

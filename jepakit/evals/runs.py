@@ -10,6 +10,7 @@ from .. import data, parse, prepare
 from ..checkpoint import Loaded, load_run
 from ..data.series.dataset import refuse_padding
 from ..methods.base import Weights
+from ..methods.head import Head
 from ..progress import Silent, Watch
 from .kinds import Kind, load
 from .probing import results, save
@@ -43,9 +44,12 @@ def probe_run(
     kept.
     """
     loaded = load_run(run, step)
+    if isinstance(loaded.method, Head):
+        below = getattr(loaded.run.method, "parent", "the run below")
+        raise ValueError(f"{run} is a head over {below}, whose representations it has; probe {below}")
     chosen = {kind: (load(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
     sets = open_sets(loaded, train, test)
-    if any(judge.reads != "masks" for judge, _ in chosen.values()):
+    if any(judge.labels for judge, _ in chosen.values()):
         check_labels(sets)
     device, _ = prepare.best_device()
     subject = Subject(loaded, sets, device, weights, run if cache and baselines else None, alone=not baselines)
@@ -58,7 +62,9 @@ def probe_run(
             for kind, (_, cfg) in group.items():
                 with telling(refused, kind):
                     tell = rows(watch or Silent(), kind, list(fit))
-                    written += [save(run, kind, r, name) for r in results(kind, cfg, fit, held, tell=tell, **facts)]
+                    # A prediction starts at the encoder that is trained, whichever was asked for.
+                    here = facts | ({"weights": "context"} if judge.reads == "windows" else {})
+                    written += [save(run, kind, r, name) for r in results(kind, cfg, fit, held, tell=tell, **here)]
     return written
 
 

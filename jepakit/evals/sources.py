@@ -28,6 +28,8 @@ from .kinds import Reads
 from .live import Live, Reading, encoding, pixels
 from .part import Part, need_classes, need_labels
 from .tokens import UNKNOWN, Tokens, check_room, extract_tokens, shapes
+from .windows import Windows, as_raw, check_cut
+from .windows import read as read_windows
 
 BATCH = 128
 Parts = Mapping[str, Part]
@@ -80,6 +82,10 @@ def opened(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts, Pa
         yield _both(subject, partial(pooled_features, subject, cfg.pool))
     elif reads == "encoder":
         yield _both(subject, partial(live, subject))
+    elif reads == "windows":
+        check_cut(subject.method)
+        test = subject.sets.test
+        yield windows(subject, subject.sets.train), None if test is None else windows(subject, test)
     else:
         with tempfile.TemporaryDirectory(prefix="jepakit-") as folder:
             if reads == "masks":
@@ -165,6 +171,17 @@ def live(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
     items, held = np.arange(len(dataset)), hold(dataset)
     facts = (labels(dataset), items, method.signal, reading, run.loop.workers or 0, device)
     return {name: Live(held, build, *facts) for name, build in builds.items()}
+
+
+def windows(subject: Subject, dataset: data.Dataset) -> dict[str, Windows]:
+    """All windows of a data set by the trained method, an untrained one, and as they are."""
+    run, method, device = subject.loaded.run, subject.method.to(subject.device), subject.device
+    found = {"value": read_windows(method, stream(subject, dataset), device)}
+    if subject.alone:
+        return found
+    fresh = methods.build(run.method, method.signal, run.seed).to(device).eval()
+    found["random_init"] = read_windows(fresh, stream(subject, dataset), device)
+    return found | {"raw": as_raw(found["value"])}
 
 
 def tokens(subject: Subject, limit: float, folder: Path, dataset: data.Dataset) -> dict[str, Tokens]:

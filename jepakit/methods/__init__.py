@@ -8,6 +8,9 @@ from ..names import discover, no_such
 if TYPE_CHECKING:
     from .base import Method
 
+# What methods are made of, and none themselves.
+BASES = ("base", "head")
+
 
 class Entry(NamedTuple):
     """A method's frozen dataclass of settings and its class."""
@@ -21,7 +24,7 @@ def table() -> dict[str, str]:
 
     Raises ValueError where an outside package claims a name that is taken.
     """
-    return discover(__name__, __path__, lambda module: module != f"{__name__}.base")
+    return discover(__name__, __path__, lambda module: module.rsplit(".", 1)[-1] not in BASES)
 
 
 def load(name: str) -> Entry:
@@ -56,8 +59,15 @@ def name_of(config: Any) -> str:
     return next(name for name, path in table().items() if path == module)
 
 
-def build(config: Any, signal: Any, seed: int = 0) -> "Method":
-    """The untrained method of a settings object, for a signal, on the CPU.
+def is_head(config: Any) -> bool:
+    """Whether the method of this settings object is trained over another run, its parent."""
+    from .head import Head
+
+    return issubclass(entry(type(config).__module__).Method, Head)
+
+
+def build(config: Any, signal: Any, seed: int = 0, parent: "Method | None" = None) -> "Method":
+    """The untrained method of a settings object, for a signal, on the CPU; a head over its trained `parent`.
 
     `seed` decides the initial weights; the caller's random state is left as it is.
     """
@@ -66,4 +76,5 @@ def build(config: Any, signal: Any, seed: int = 0) -> "Method":
     # Initial weights: the one place where torch draws by itself.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return entry(type(config).__module__).Method(config, signal)
+        made = entry(type(config).__module__).Method
+        return made(config, signal) if parent is None else made(config, signal, parent)  # type: ignore[call-arg]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import collapse, config
 from ..methods.base import Method, Weights
+from ..methods.head import Head
 from ..session import Session
 from ..types import Terms
 from . import measure, samples
@@ -56,6 +57,13 @@ class Monitor:
     def observe(self, terms: Terms | None = None, last: bool = False) -> None:
         """Measure the samples; at step 0, where there are no terms yet, keep what to compare with."""
         if self.samples is None:
+            return
+        if isinstance(self.session.method, Head):
+            # Its representations are its parent's, which stay what they are: there is the loss alone to judge.
+            row = {} if terms is None else self.loss(terms)
+            self.session.panel.setdefault("start", {})
+            self.rows.append(collapse.judged(row))
+            self.last = self.fresh = row
             return
         with measure.watching(self.session.method):
             tokens = {side: measure.tokens(self.session.method, self.samples.x, side) for side in self.encoders}

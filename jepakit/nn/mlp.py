@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..types import Grid, Masks, Signal, Size
 from .encoder import Encoder, chosen
+from .heads import BatchNorm
 from .patch import check_patch, grid_of, patches
 
 Norm = Literal["layer", "none"]
@@ -102,10 +103,20 @@ class PerceptronPredictor(nn.Module):
         return out[:, None]
 
 
-def perceptron(sides: Sequence[int], norm: Norm = "layer", activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Linears from each of `sides` to the next; after all but the last a LayerNorm (norm "layer") and `activation`."""
-    *hidden, last = [nn.Linear(before, after) for before, after in pairwise(sides)]
+def perceptron(
+    sides: Sequence[int], norm: Norm | Literal["batch"] = "layer", activation: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """Linears from each of `sides` to the next; all but the last are followed by the norm and by `activation`."""
     layers: list[nn.Module] = []
-    for linear in hidden:
-        layers += [linear, *[nn.LayerNorm(linear.out_features)] * (norm == "layer"), activation()]
-    return nn.Sequential(*layers, last)
+    *hidden, last = pairwise(sides)
+    for before, after in hidden:
+        # A bias before BatchNorm would be taken out again.
+        layers += [nn.Linear(before, after, bias=norm != "batch"), *normalisation(norm, after), activation()]
+    return nn.Sequential(*layers, nn.Linear(*last))
+
+
+def normalisation(norm: Norm | Literal["batch"], width: int) -> list[nn.Module]:
+    """What follows a hidden linear."""
+    if norm == "none":
+        return []
+    return [BatchNorm(width) if norm == "batch" else nn.LayerNorm(width)]

@@ -50,6 +50,16 @@ def patches(
     return cut[rows, *torch.unravel_index(keep, grid)]
 
 
+def joined(cut: Float[Tensor, "b n p"], grid: Grid, patch: Size) -> Float[Tensor, "b c ..."]:
+    """The signals whose patches these are, all and flattened: `joined(patches(x, patch).flatten(2), …)` is x."""
+    axes = len(patch)
+    parts = cut.reshape(len(cut), *grid, -1, *patch)
+    order = [0, 1 + axes, *(place for a in range(axes) for place in (1 + a, 2 + axes + a))]
+    sides = [cells * p for cells, p in zip(grid, patch, strict=True)]
+    channels = parts.shape[1 + axes]
+    return parts.permute(order).reshape(len(cut), channels, *sides)
+
+
 class PatchEmbed(nn.Module):
     """One linear per patch, `proj` (D, C·prod(patch)): a convolution with stride = kernel, its weight flattened."""
 

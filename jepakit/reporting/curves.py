@@ -73,6 +73,13 @@ CURVES = (
         marks=((FULL, "full collapse"),),
     ),
     Curve(
+        "Length of tokens",
+        (("target", ("metrics", "norm_target")), ("context", ("metrics", "norm_context"))),
+        "The mean length of a patch's representation. It may grow in health, and it stays where a LayerNorm or a "
+        "sphere holds it; growth that does not slow down asks for weight decay or a penalty on the norm.",
+        log=True,
+    ),
+    Curve(
         "Rank, measured otherwise",
         (
             ("means kept", ("metrics", "rank_raw_target")),

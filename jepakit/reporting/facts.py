@@ -72,7 +72,10 @@ def comparison(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any
 def _scores(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     # Of several results of one kind the latest step's counts: it comes last.
     ordered = [sorted(r.evals, key=lambda e: number(e.get("step")) or 0) for r in records]
-    found = [{probe_name(e): share(number(e.get("value"))) for e in evals} for evals in ordered]
+    found = [
+        {probe_name(e): (plain if e.get("lower_is_better") else share)(number(e.get("value"))) for e in evals}
+        for evals in ordered
+    ]
     return [(label, [f.get(label, UNKNOWN) for f in found]) for label in sorted({k for f in found for k in f})]
 
 
@@ -91,3 +94,8 @@ def share(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     return f"{value:.1%}" if 0 <= value <= 1 else short(value)
+
+
+def plain(value: float | None) -> str:
+    """An error: as it is."""
+    return UNKNOWN if value is None else short(value)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from .charts import short
 
-COLUMNS, SIDE, LEFT, TOP, GAP, FOOT = 3, 118.0, 44, 20, 30, 44
+COLUMNS, SIDE, LEFT, TOP, GAP, FOOT = 3, 118.0, 54, 20, 40, 44
 Point = tuple[float, float | None]
 
 
@@ -89,4 +89,4 @@ def _placed(points: Iterable[Point], across: Scale, up: Scale) -> Iterator[tuple
 
 
 def _round(value: float) -> str:
-    return f"{value:.2g}"
+    return f"{value:.2g}".replace("e-0", "e-")

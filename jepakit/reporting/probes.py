@@ -1,12 +1,12 @@
 """The rows of the probe table: every score beside the untrained encoder's and the raw pixels'."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from .charts import interval
-from .facts import UNKNOWN, number, probe_name, share
+from .facts import UNKNOWN, number, plain, probe_name, share
 from .records import dig
 
 BASELINES = ("random_init", "raw")
@@ -17,28 +17,50 @@ def row(entry: Mapping[str, Any], run: str) -> dict[str, Any]:
     """What the template shows of one evals/*.json; the encoder `wins` where its interval lies above both baselines."""
     value, low, high = (number(entry.get(k)) for k in ("value", "low", "high"))
     references = {k: number(entry.get(k)) for k in BASELINES}
-    best = max((r for r in references.values() if r is not None), default=None)
+    error = bool(entry.get("lower_is_better"))
+    known = [r for r in references.values() if r is not None]
+    best = (min if error else max)(known, default=None)
     recall = entry.get("per_class")
+    told = plain if error else share
     return {
         "run": run,
         "name": probe_name(entry),
-        "value": share(value),
-        "interval": _range(low, high),
-        "picture": _picture(value, low, high, references),
+        "value": told(value),
+        "interval": _range(low, high, told),
+        # Errors have no scale from 0 to 1.
+        "picture": Markup("an error: lower is better") if error else _picture(value, low, high, references),
         "baselines": [
-            (share(r), _range(*(number(dig(entry, ("baselines", k, end))) for end in ("low", "high"))))
+            (
+                told(r),
+                _range(number(dig(entry, ("baselines", k, "low"))), number(dig(entry, ("baselines", k, "high"))), told),
+            )
             for k, r in references.items()
         ],
-        "gain": UNKNOWN if value is None or best is None else f"{(value - best) * 100:+.1f}",
-        "wins": None not in (value, best) and (low or value or 0.0) > (best or 0.0),
+        "gain": _gain(value, best, error),
+        "wins": _wins(value, high if error else low, best, error),
         "facts": {k: entry[k] for k in FACTS if entry.get(k) is not None},
         "warning": dig(entry, ("notes", "warning")) or "",
         "recall": _recall(recall) if isinstance(recall, Mapping) else [],
     }
 
 
-def _range(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{share(low)} – {share(high)}"
+def _range(low: float | None, high: float | None, told: Callable[[float | None], str] = share) -> str:
+    return "" if low is None or high is None else f"{told(low)} – {told(high)}"
+
+
+def _gain(value: float | None, best: float | None, error: bool) -> str:
+    """Points over the better baseline; of an error, by how much of that one's it differs."""
+    if value is None or best is None or (error and not best):
+        return UNKNOWN
+    return f"{value / best - 1:+.0%}" if error else f"{(value - best) * 100:+.1f}"
+
+
+def _wins(value: float | None, end: float | None, best: float | None, error: bool) -> bool:
+    """Whether the whole interval, whose nearer end is `end`, lies on the right side of the better baseline."""
+    if value is None or best is None:
+        return False
+    nearer = end if end is not None else value
+    return nearer < best if error else nearer > best
 
 
 def _picture(

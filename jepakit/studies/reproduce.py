@@ -19,7 +19,7 @@ from .study import Arm, Own, Row, Scores, Study
 
 
 def reproduce(
-    name: str, data: Path, out: Path, watch: Watch, *, seeds: int = 3, steps: int | None = None
+    name: str, data: Path, out: Path, watch: Watch, *, seeds: int | None = None, steps: int | None = None
 ) -> tuple[list[Row], Path]:
     """Run the study called `name` into `out`; the rows of its table.json and its page.
 
@@ -27,15 +27,18 @@ def reproduce(
     study that was interrupted goes on where it was. Raises ValueError where data are missing, before the first step.
     """
     study = load(name)
+    seeds = study.seeds if seeds is None else seeds
     if seeds < 1:
-        raise ValueError(f"seeds is {seeds}; give 1 or more, 3 to know how far they scatter")
+        raise ValueError(f"seeds is {seeds}; give 1 or more, {study.seeds} to know how far they scatter")
+    data = study.prepare(data, out)
     for path in (path for arm in study.arms for path in (arm.run.data.path, arm.test)):
         if not (data / path).exists():
             raise ValueError(f"study {name} reads {path}, which {data} does not hold; give --data the folder that does")
     plan = {} if steps is not None else planned(study, data, out, watch)
     values = collect(study, data, out, watch, range(seeds), steps, plan)
-    own = study.own and [taken(study.own, out, watch, seed, steps) for seed in range(seeds)]
-    scores = Scores({**values, **(study.own.table(own) if study.own and own else {})}, study.arms)
+    own = taken(study.own, out, watch, range(seeds), steps) if study.own else []
+    further = study.own.table(own) if study.own else {}
+    scores = Scores({**values, **further}, study.arms, study.own.paper if study.own else {})
     rows, notes = scores.rows(), [] if steps is None else [rehearsal(steps)]
     found = {
         "study": name,
@@ -46,18 +49,21 @@ def reproduce(
         "rows": [r._asdict() for r in rows],
     }
     checkpoint.write_json(out / "table.json", found)
-    drawn = [*(study.own.figures(own) if study.own and own else ())]
+    drawn = [*(study.own.figures(own) if study.own else ())]
     drawn += study.draws({arm.label: folder(out, arm, 0) for arm in study.arms})
     return rows, write_study(found, {arm.label: arm.data for arm in study.arms}, out, drawn)
 
 
-def taken(own: Own, out: Path, watch: Watch, seed: int, steps: int | None) -> Any:
-    """The study's own numbers for one seed, as they are kept in its folder."""
-    path = out / "taken" / f"seed-{seed}{'' if steps is None else f'-{steps}-steps'}.json"
-    if not path.exists():
-        watch.note(f"taking the numbers of seed {seed}")
-        checkpoint.write_json(path, own.take(seed, steps))
-    return json.loads(path.read_text())
+def taken(own: Own, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None) -> list[Any]:
+    """The study's own numbers, seed by seed; those that its folder holds are not taken again."""
+    rest = "" if steps is None else f"-{steps}-steps"
+    paths = {seed: out / "taken" / f"seed-{seed}{rest}.json" for seed in seeds}
+    missing = [seed for seed, path in paths.items() if not path.exists()]
+    if missing:
+        watch.note(f"taking the numbers of {'seed' if len(missing) == 1 else 'seeds'} {', '.join(map(str, missing))}")
+        for seed, found in zip(missing, own.take(missing, steps), strict=True):
+            checkpoint.write_json(paths[seed], found)
+    return [json.loads(path.read_text()) for path in paths.values()]
 
 
 def rehearsal(steps: int) -> str:

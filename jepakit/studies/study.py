@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,18 +48,20 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Every arm's values by metric, one per seed and in the order of the seeds."""
+    """Every arm's values by metric, one per seed and in the order of the seeds.
+
+    `published` has the paper's figures for rows that are of no arm, as `Own.paper` does.
+    """
 
     values: Mapping[tuple[str, str], Sequence[float]]
     arms: Sequence[Arm]
+    published: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
         """The table, arm by arm."""
-        paper = {arm.label: arm.paper for arm in self.arms}
-        return [
-            row(label, metric, paper.get(label, {}).get(metric), found)
-            for (label, metric), found in self.values.items()
-        ]
+        arms = {(arm.label, metric): figure for arm in self.arms for metric, figure in arm.paper.items()}
+        paper = {**arms, **self.published}
+        return [row(*key, paper.get(key), found) for key, found in self.values.items()]
 
     def gain(self, first: Arm, second: Arm, metric: str) -> "Gain":
         """By how much `second` exceeds `first`, seed by seed."""
@@ -111,17 +113,24 @@ def no_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
     return ()
 
 
+def as_they_are(data: Path, out: Path) -> Path:
+    """The data sets themselves."""
+    return data
+
+
 @dataclass(frozen=True)
 class Own:
     """Numbers that a study takes by itself, where its trainings are no Runs.
 
-    `take` gives those of a seed, as JSON may hold them, with trainings of so many steps where it is told how many;
-    `table` turns those of all seeds into the values of its rows, by (name, metric), and `figures` draws them, by name.
+    `take` yields those of one seed after another, as JSON may hold them, with trainings of so many steps where it is
+    told how many; it may train the seeds together. `table` turns those of all seeds into the values of its rows, by
+    (name, metric), and `figures` draws them, by name. `paper` has the paper's figures for such rows.
     """
 
-    take: Callable[[int, int | None], Any]
+    take: Callable[[Sequence[int], int | None], Iterator[Any]]
     table: Callable[[Sequence[Any]], Mapping[tuple[str, str], Sequence[float]]]
     figures: Callable[[Sequence[Any]], Sequence[tuple[str, Figure]]]
+    paper: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,9 @@ class Study:
     `kinds` are the probes, `options` their settings, dotted, as {"knn.k": 5}; `says` turns the scores into sentences
     that tell where the claim holds at our scale and where it does not. `extra` reads further numbers, by metric, from
     the folder of a finished run. `draws` turns the folders of the first seed's runs, by the label of their arm, into
-    figures, by name. `own` are numbers that the study takes beside its arms, or in place of any.
+    figures, by name. `own` are numbers that the study takes beside its arms, or in place of any. `seeds` is how many
+    there are where nobody says. `prepare` turns the folder of all data sets into the one that the arms' paths are in,
+    within the study's own folder, where the sets cannot be read as they are.
     """
 
     title: str
@@ -144,6 +155,8 @@ class Study:
     options: Mapping[str, Any] = field(default_factory=dict)
     own: Own | None = None
     draws: Callable[[Mapping[str, Path]], Sequence[tuple[str, Figure]]] = no_figures
+    seeds: int = 3
+    prepare: Callable[[Path, Path], Path] = as_they_are
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]

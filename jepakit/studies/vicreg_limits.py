@@ -30,7 +30,7 @@ Source: the loss, VICReg, arXiv:2105.04906; that a step of it may lose its rank,
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -172,6 +172,11 @@ def taken(seed: int, steps: int | None = None) -> dict[str, list[list[float]]]:
     return found
 
 
+def each(seeds: Sequence[int], steps: int | None = None) -> Iterator[dict[str, list[list[float]]]]:
+    """`taken` for one seed after another."""
+    return (taken(seed, steps) for seed in seeds)
+
+
 def crossing(values: Sequence[float], level: float) -> float | None:
     """The weight of variance, of the rising VARIANCE, at which `values` first pass `level`; None where they do not."""
     for k, (low, high) in enumerate(pairwise(values)):
@@ -281,5 +286,5 @@ STUDY = Study(
     ),
     arms=(),
     says=says,
-    own=Own(taken, table, figures),
+    own=Own(each, table, figures),
 )

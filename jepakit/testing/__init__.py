@@ -7,7 +7,8 @@ runs every clause of `CLAUSES` on each. What a method offers decides which claus
 - always: `loss`, `encode`, `energy`, `after_step`;
 - a masked method: `cfg.masks`, `encoder.grid` and `context(x, masks) -> (B, Kc, D)` on raw x;
 - a target encoder that follows by EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
-- a method whose loss mixes samples says so: `batch_statistics = True`.
+- a method whose loss mixes samples says so: `batch_statistics = True`;
+- a head (`methods/head.py`) is put on an untrained parent, which it must leave as it is.
 
 That a change of frame t+1 leaves the states up to t alone is no clause yet: no method unfolds in time, so there is
 nothing that it could bind. It comes with the first that does.
@@ -53,7 +54,7 @@ def _run(clause: Callable[[Case], None], case: Case) -> None:
 
 def _refused(method: type[Method], signal: Signal) -> None:
     try:
-        method(method.Config.tiny(signal), signal)
+        Case(method, signal, example(signal)).build()
     except ValueError:
         return
     missing = " and ".join(sorted(method.needs - signal.has))

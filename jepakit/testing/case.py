@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import torch
 
+from .. import methods
 from ..methods.base import Method
+from ..methods.head import Head
 from ..types import Batch, Rng, Signal
 
 BATCH: Final = 8
@@ -31,11 +33,18 @@ class Case:
         """The method's own smallest configuration for the signal."""
         return self.method.Config.tiny(self.signal)
 
-    def build(self, seed: int = 0, cfg: Any = None, signal: Signal | None = None) -> Method:
-        """The method with weights drawn from `seed`; the global random state is given back as it was."""
+    def build(
+        self, seed: int = 0, cfg: Any = None, signal: Signal | None = None, parent: Method | None = None
+    ) -> Method:
+        """The method with weights drawn from `seed`; the global random state is given back as it was.
+
+        A head is built over `parent`, by default that of the signal.
+        """
+        cfg, signal = self.cfg if cfg is None else cfg, signal or self.signal
+        below = [parent or parent_for(signal)] if issubclass(self.method, Head) else []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.method(self.cfg if cfg is None else cfg, signal or self.signal)
+            return self.method(cfg, signal, *below)
 
     def steps(self, method: Method, count: int) -> Iterator[int]:
         """Train on the batch, one optimiser step per item; gradients can be read in between."""
@@ -51,6 +60,11 @@ class Case:
     def masked(self) -> bool:
         """Whether the method hides parts of its input by masks."""
         return bool(getattr(self.cfg, "masks", ()))
+
+
+def parent_for(signal: Signal) -> Method:
+    """What a head is put on: an untrained BiJEPA, the same each time it is asked for."""
+    return methods.build(methods.load("bijepa").Config.tiny(signal), signal)
 
 
 def variants() -> tuple[Signal, ...]:

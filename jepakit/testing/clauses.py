@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import safetensors.torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..collapse import effective_rank
 from ..methods.base import Method
+from ..methods.head import Head
 from ..types import Grid, Masks, Rng, Size
 from .case import BATCH, Case
 
@@ -142,18 +143,40 @@ def learns_one_batch(case: Case) -> None:
 
 
 def saves_everything(case: Case) -> None:
-    """State saved and loaded into other weights, built without the data's statistics, encodes equal to the bit."""
-    method = case.build()
+    """State saved and loaded into other weights, built without the data's statistics, encodes equal to the bit.
+
+    So do energies, which are all that a head adds to its parent; that one is saved as a run of its own.
+    """
+    method, x = case.build(), case.batch.x
     for _ in case.steps(method, 1):
         pass
     state = safetensors.torch.load(safetensors.torch.save(method.state_dict()))
-    copy = case.build(seed=1, signal=replace(case.signal, mean=(), std=()))
+    bare = replace(case.signal, mean=(), std=())
+    copy = case.build(seed=1, signal=bare, parent=getattr(method, "parent", None))
     copy.load_state_dict(state)
     for weights in ("target", "context"):
-        s, again = (m.eval().encode(case.batch.x, weights) for m in (method, copy))
+        s, again = (m.eval().encode(x, weights) for m in (method, copy))
         _require(
             torch.equal(s, again), "encode changes when saved and loaded; keep all state in parameters and buffers"
         )
+    one, other = (m.energy(x, x) for m in (method, copy))
+    _require(torch.equal(one, other), "energy changes when saved and loaded; keep all state in parameters and buffers")
+
+
+def leaves_its_parent_alone(case: Case) -> None:
+    """A head trains and saves what is its own; the parent moves with it, in evaluation mode."""
+    if not issubclass(case.method, Head):
+        return
+    head = cast(Head, case.build())
+    before = {name: value.clone() for name, value in head.parent.state_dict().items()}
+    for _ in case.steps(head.train(), 2):
+        pass
+    after = head.parent.state_dict()
+    changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    _require(not changed, f"training a head changes {', '.join(changed[:3])} of its parent; read it under no_grad")
+    _require(not head.parent.training, "the parent of a head is in training mode; it is given in evaluation mode")
+    _require(not any(name.startswith("parent") for name in head.state_dict()), "a head saves its parent; leave it out")
+    _require(head.double().parent.mean.dtype == torch.float64, "a head is moved without its parent; see Head._apply")
 
 
 def is_finite_in_bf16(case: Case) -> None:
@@ -198,6 +221,7 @@ CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
     hides_what_is_masked,
     moves_the_target_by_the_stated_fraction,
     saves_everything,
+    leaves_its_parent_alone,
     is_finite_in_bf16,
     accumulates,
     learns_one_batch,

@@ -19,6 +19,7 @@ from jepakit import data, methods, optim, recipes, testing
 from jepakit.data import loader
 from jepakit.masks import MultiBlock
 from jepakit.nn.predictor import Predictor
+from jepakit.testing.case import parent_for
 from jepakit.types import Batch, Rng, Signal
 
 FILE = Path(__file__).with_name("losses.json")
@@ -70,7 +71,8 @@ def trainings() -> dict[str, Callable[[], Training]]:
 
 def losses(training: Training, count: int = STEPS) -> list[float]:
     """The loss of each of the first `count` steps, as the training loop would see it."""
-    method = methods.build(training.method, training.signal)
+    parent = parent_for(training.signal) if methods.is_head(training.method) else None
+    method = methods.build(training.method, training.signal, parent=parent)
     optimizer = optim.build(training.optim, method)
     values = []
     for step, batch in zip(range(count), training.batches(), strict=False):

@@ -1,0 +1,113 @@
+"""What comes after the end of a user's series: values read from a run's representation of their last steps.
+
+A linear reader (evals/readers.py) is fitted to the windows that the run was trained on, to read the later half of a
+window from the method's prediction of it, or from the representation of the earlier half where that did better.
+Beyond one half, what was read is appended and takes the place of data. Intervals are residuals of the same roll-out
+over the last fifth of the run's data, with a reader that has not seen it.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from .. import checkpoint, prepare
+from ..data.series.dataset import Series
+from ..evals.windows import check_cut, steps_seen
+from ..progress import Silent, Watch
+from ..scoring import opened
+from ..scoring.sliding import whole
+from ..scoring.table import check_out, refuse_existing
+from .origins import origins, spans_of
+from .plot import draw
+from .roll import SHARES, best, half_widths
+from .table import ahead, write
+
+__all__ = ["Forecast", "forecast_run"]
+
+
+class Forecast(NamedTuple):
+    """What was written, how many series and steps, and what of a window is read.
+
+    `errors` are mean squares on held-out data at the model's normalisation: of the `forecast`, of the `last value` held
+    and of `linear autoregression`, over the steps that a half window holds, `horizon` at most.
+    """
+
+    out: Path
+    series: int
+    horizon: int
+    reader: str
+    errors: dict[str, float]
+
+
+def forecast_run(
+    run: Path,
+    data: str,
+    horizon: int,
+    out: Path,
+    *,
+    plot: Path | None = None,
+    overwrite: bool = False,
+    step: int | None = None,
+    watch: Watch | None = None,
+) -> Forecast:
+    """Write the `horizon` steps that follow every series in `data`, with intervals, to a .csv or .parquet file.
+
+    `plot` is a picture of the first series. Raises ValueError, before anything is written, where the run cannot predict
+    the future, or where the data are none that it can start from.
+    """
+    watch = watch or Silent()
+    if horizon < 1:
+        raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
+    check_out(out, overwrite)
+    if plot is not None:
+        if plot.suffix != ".png":
+            raise ValueError(f"{plot} is no .png; name the picture FILE.png")
+        refuse_existing(plot, overwrite)
+    loaded = checkpoint.load_run(run, step)
+    check_cut(loaded.method)
+    cut = steps_seen(loaded.method)
+    dataset = opened(loaded.run.data, data, loaded.method.signal.channels, 1)
+    last = lasts(dataset, cut)
+    device, _ = prepare.best_device()
+    watch.note("fitting the reader to what the run was trained on")
+    fitted, errors, residuals = best(
+        loaded.method.to(device), device, origins(trained_on(loaded), loaded.method), horizon
+    )
+    if errors["linear autoregression"] < errors["forecast"]:
+        watch.note(
+            "on held-out data a linear autoregression does better than this forecast; the table has the forecast"
+        )
+    mean = fitted.values(last, horizon)
+    width = half_widths(residuals, SHARES)
+    std = loaded.method.std.cpu().numpy().astype(np.float64)
+    bands = {share: (mean - std * w, mean + std * w) for share, w in width.items()}
+    write(out, dataset, mean, bands, ahead(dataset, horizon))
+    if plot is not None:
+        draw(plot, dataset, mean, {share: (low, high) for share, (low, high) in bands.items()}, cut)
+    return Forecast(out, len(last), horizon, fitted.reads, errors)
+
+
+def trained_on(loaded: checkpoint.Loaded) -> Series:
+    """The run's own data. Raises ValueError where they are no longer there."""
+    try:
+        found: Any = loaded.run.data.open()
+    except ValueError as error:
+        raise ValueError(f"{error}. The run was trained on that, and its readers are fitted to it") from None
+    assert isinstance(found, Series)
+    spans_of(found)
+    return found
+
+
+def lasts(dataset: Series, cut: int) -> Float64[np.ndarray, "n c {cut}"]:
+    """The last `cut` steps of every series. Raises ValueError, with its name, where one has fewer."""
+    found: list[Float[np.ndarray, "c t"]] = []
+    for span in whole(dataset):
+        if span.end - span.begin < cut:
+            raise ValueError(
+                f"{span.name} has {span.end - span.begin} steps, but a forecast starts from {cut}, the earlier half of "
+                "the run's window; give longer series, or train with a smaller data.window"
+            )
+        found.append(dataset.steps.values[:, span.end - cut : span.end])
+    return np.stack(found).astype(np.float64)

@@ -1,0 +1,107 @@
+"""From the past to as many steps of the future as wanted: a reader, what it reads, and how wrong it was."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+
+from ..evals.readers import Reader, chosen
+from ..evals.windows import represented, steps_seen
+from .origins import Origins
+
+SHARES = (80, 95)
+"""Per cent that an interval is to cover."""
+BATCH = 512
+READS = {"pred": "the method's prediction of the future", "s": "the representation of the past"}
+LINEAR = "the past itself"
+
+Values = Float64[np.ndarray, "n c h"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A reader of the later half of a window, by `reads`: a key of READS, or LINEAR."""
+
+    method: Any
+    device: str
+    reads: str
+    reader: Reader
+
+    def half(self, past: Float[np.ndarray, "n c p"]) -> Values:
+        """What follows the past half, in the data's own units."""
+        mean, std = (v.cpu().numpy().astype(np.float64) for v in (self.method.mean, self.method.std))
+        read = self.reader(_seen(self.method, self.device, past)[self.reads])
+        values: np.ndarray = read.reshape(len(past), past.shape[1], -1) * std + mean
+        return values
+
+    def values(self, past: Float[np.ndarray, "n c p"], horizon: int) -> Values:
+        """The next `horizon` steps; what was read is appended, and its end is the past of the next half."""
+        found, cut = past.astype(np.float64), past.shape[2]
+        while found.shape[2] < cut + horizon:
+            found = np.concatenate([found, self.half(found[..., -cut:])], 2)
+        ahead: np.ndarray = found[..., cut : cut + horizon]
+        return ahead
+
+
+def _seen(method: Any, device: str, past: Float[np.ndarray, "n c p"]) -> dict[str, Float[np.ndarray, "n _"]]:
+    """By what the future can be read: prediction, representation, and the normalised past."""
+    parts = []
+    for x in torch.split(torch.from_numpy(past.astype(np.float32)), BATCH):
+        window = torch.zeros(*x.shape[:2], method.signal.size[0])
+        window[..., : x.shape[2]] = x
+        window = window.to(device)
+        flat = method.normalize(window)[..., : x.shape[2]].flatten(1).cpu().numpy()
+        parts.append((*represented(method, window), flat))
+    s, pred, raw = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return {"pred": pred, "s": s, LINEAR: raw}
+
+
+def fit(method: Any, device: str, data: Origins, starts: np.ndarray, reads: Sequence[str]) -> list[Fitted]:
+    """A reader by each of `reads`, fitted to the windows at `starts`; its strength is chosen on their last fifth."""
+    size, cut = int(method.signal.size[0]), steps_seen(method)
+    x = data.cut(starts, size)
+    future = method.normalize(x.to(device)).cpu().numpy()[..., cut:]
+    held = np.arange(len(starts)) >= len(starts) - max(1, len(starts) // 5)
+    seen = _seen(method, device, x[..., :cut].numpy())
+    return [Fitted(method, device, name, chosen(seen[name], future, held)[0]) for name in reads]
+
+
+def best(method: Any, device: str, data: Origins, horizon: int) -> tuple[Fitted, dict[str, float], Values]:
+    """The reader that does better on held-out data, fitted to all of it; the errors; its residuals there.
+
+    Residuals (K, C, horizon) are at the model's normalisation, NaN where a series ended before.
+    """
+    cut, size = steps_seen(method), int(method.signal.size[0])
+    past = data.cut(data.tried, cut).numpy()
+    std = method.std.cpu().numpy().astype(np.float64)
+    came = data.future(cut, horizon)
+    tried = fit(method, device, data, data.fit, [*READS, LINEAR])
+    residuals = {one.reads: (one.values(past, horizon) - came) / std for one in tried}
+    near = min(horizon, size - cut)
+    errors = {name: float(np.nanmean(r[..., :near] ** 2)) for name, r in residuals.items()}
+    name = min(READS, key=errors.__getitem__)
+    still = float(np.nanmean(((past[..., -1:] - came)[..., :near] / std) ** 2))
+    (final,) = fit(method, device, data, data.every, [name])
+    told = {"forecast": errors[name], "last value": still, "linear autoregression": errors[LINEAR]}
+    return final, told, residuals[name]
+
+
+def half_widths(residuals: Values, shares: Sequence[int]) -> Mapping[int, Float64[np.ndarray, "c h"]]:
+    """Half the width of the interval of each share, per channel and step: a quantile of the residuals' sizes.
+
+    The quantile is that of n residuals and one more, so that the share is kept for few of them, too; the largest one
+    where there are not enough. Steps that no series of the run's data is long enough to try have the widest interval
+    of the steps before them. Source: split conformal prediction, Lei et al. 2018, JASA 113, 1094.
+    """
+    size, count = np.sort(np.abs(residuals), axis=0), np.isfinite(residuals).sum(0)
+    found = {}
+    for share in shares:
+        at = np.minimum(np.ceil((count + 1) * share / 100).astype(int), count) - 1
+        width = np.take_along_axis(size, np.maximum(at, 0)[None], 0)[0]
+        # Sorting puts NaN last, so a step without residuals has NaN here.
+        known = np.where(count > 0, width, -np.inf)
+        found[share] = np.where(count > 0, width, np.maximum.accumulate(known, axis=1))
+    return found

@@ -1,0 +1,142 @@
+"""A decoder: from the tokens of a frozen run to the raw values of the patches at their places.
+
+    pred_i = D(t_i, position of i)        L = mean_i d(pred_i, patch_i),        d = mean squared difference
+
+over the hidden patches i of every mask; patch_i are the values there, with the parent's mean and deviation taken out.
+t_i is what `reads` says:
+- prediction: what the parent predicts of patch i where it is hidden, so that a completion is what the model imagines
+- target: what its target encoder says of patch i, whose place a prediction takes where something is completed
+- context: the mean of what it says of the patches that are seen; of two halves it is the one, as in the BiJEPA paper
+
+D is one perceptron for all tokens: linears, BatchNorm, ReLU. Source: Huang 2026, arXiv:2603.00049, whose decoder ends
+in a sigmoid, reads the left half alone and is fitted to pictures brought to [0, 1] batch by batch.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .. import losses
+from ..halves import splits
+from ..masks import Masker, Random, draw
+from ..nn.mlp import perceptron
+from ..nn.patch import joined, patches
+from ..nn.position import sincos
+from ..types import Batch, Masks, Rng, Signal, Terms, take
+from ..ways import check_side, goes_back, known_sides, swapped
+from .base import Method
+from .head import Head
+
+PLACES = 32  # features of a position
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; `masks` empty are halves: every side that the parent can predict is hidden in turn."""
+
+    parent: str = ""
+    parent_hash: str = ""
+    reads: Literal["prediction", "target", "context"] = "prediction"
+    masks: tuple[Masker, ...] = ()
+    hidden: tuple[int, ...] = (256, 512)
+    norm: Literal["batch", "layer", "none"] = "batch"
+    distance: losses.Kind = "l2"
+
+    @classmethod
+    def tiny(cls, signal: Signal) -> "Config":
+        """A small one, for the contract."""
+        return cls(masks=(Random(),), hidden=(64,), norm="layer")
+
+
+class Decoder(Head):
+    """A perceptron from tokens and their places to raw values; see the module's equations."""
+
+    cfg: Config
+    batch_statistics = True
+    position: Tensor
+
+    def __init__(self, cfg: Config, signal: Signal, parent: Method | None = None) -> None:
+        super().__init__(cfg, signal, parent)
+        encoder: Any = self.encoder
+        self.grid, self.patch = tuple(encoder.grid), tuple(encoder.patch)
+        every = splits(self.grid)
+        self.sides = dict.fromkeys(every, False) if cfg.reads == "context" else known_sides(self.parent, self.grid)
+        self.masks = cfg.masks or tuple(every[name] for name in (self.sides if cfg.reads == "prediction" else every))
+        if not self.masks:
+            raise ValueError("the run below predicts no half of its samples; give a run that does, or reads target")
+        for masker in self.masks:
+            masker.check(self.grid)
+        self.register_buffer("position", sincos(self.grid, PLACES), persistent=False)
+        (masks,) = draw(self.masks[:1], self.grid, 1, Rng(0), self.mean.device)
+        dim = self.read(torch.zeros(1, signal.channels, *signal.size), masks, self.masks[0]).shape[-1]
+        self.layers = perceptron([dim + PLACES, *cfg.hidden, signal.channels * math.prod(self.patch)], cfg.norm)
+
+    def check(self, samples: int) -> None:
+        """Raises ValueError where BatchNorm would see a single sample."""
+        if self.cfg.norm == "batch" and samples < 2:
+            raise ValueError("BatchNorm needs 2 samples at a time, not 1; raise length.batch or set method.norm layer")
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        """The distance between what is decoded and the values that were hidden, over every mask."""
+        pred, target = self.compare(batch.x, batch.x, rng)
+        loss = losses.prediction(pred, target, self.distance)
+        return Terms({"values": loss}, pred=pred.detach().flatten(0, 1), target=target.flatten(0, 1))
+
+    def compare(self, x: Tensor, y: Tensor, rng: Rng) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "b k p"]]:
+        """What is decoded from x at the hidden patches of every mask, and what y has there."""
+        drawn = draw(self.masks, self.grid, len(x), rng, x.device)
+        # All masks at once: BatchNorm would take out what the tokens of one side have in common.
+        tokens = [self.read(x, m, masker).flatten(1, 2) for m, masker in zip(drawn, self.masks, strict=True)]
+        where = torch.cat([m.targets.flatten(1) for m in drawn], 1)
+        target = take(patches(self.normalize(y), self.patch).flatten(2), where)
+        return self.decode(torch.cat(tokens, 1), where), target
+
+    @torch.no_grad()
+    def read(self, x: Float[Tensor, "b c ..."], masks: Masks, masker: Masker) -> Float[Tensor, "b m kt d"]:
+        """The frozen tokens that stand for the hidden patches in training; `masker` has drawn the masks."""
+        if self.cfg.reads != "target":
+            return self.imagine(x, masks, masker)
+        parent: Any = self.parent
+        known = hasattr(parent, "expected")
+        found: Tensor = parent.expected(x, masks) if known else take(parent.encode(x), masks.targets)
+        return found
+
+    @torch.no_grad()
+    def imagine(self, x: Float[Tensor, "b c ..."], masks: Masks, masker: Masker) -> Float[Tensor, "b m kt d"]:
+        """The same where the hidden patches are not there; the way back where the way ahead has not learnt it."""
+        parent: Any = self.parent
+        if self.cfg.reads == "context":
+            s: Tensor = parent.context(x, masks).mean(1)
+            return s[:, None, None].expand(-1, *masks.targets.shape[1:], -1)
+        back = goes_back(masker, self.sides, self.grid)
+        found: Tensor = parent.predict(x, swapped(masks), back=True) if back else parent.predict(x, masks)
+        return found
+
+    def decode(self, tokens: Float[Tensor, "b k d"], where: Int[Tensor, "b k"]) -> Float[Tensor, "b k p"]:
+        """The values, normalised, of the patches at `where`."""
+        values: Tensor = self.layers(torch.cat([tokens, self.position[where].to(tokens.dtype)], -1))
+        return values
+
+    @torch.no_grad()
+    def complete(self, x: Float[Tensor, "b c ..."], side: str) -> Float[Tensor, "b c ..."]:
+        """x with what is decoded in place of one side, such as "right", of which nothing is read; raw units.
+
+        Raises ValueError where the parent cannot predict that side.
+        """
+        check_side(side, self.sides)
+        masker = splits(self.grid)[side]
+        (masks,) = draw((masker,), self.grid, len(x), Rng(0), x.device)
+        where, cut = masks.targets[:, 0], patches(x, self.patch)
+        values = self.decode(self.imagine(x, masks, masker)[:, 0], where).float()
+        values = values.reshape(*where.shape, *cut.shape[2:])
+        raw = (values * self.std + self.mean).flatten(2)
+        return joined(cut.flatten(2).scatter(1, where[..., None].expand_as(raw), raw), self.grid, self.patch)
+
+    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+        """The distance (B,) of what is decoded from x to what y has there, for fixed masks."""
+        pred, target = self.compare(x, y, Rng(0).fork("energy"))
+        return losses.elementwise(pred, target, self.distance).flatten(1).mean(1)

@@ -1,0 +1,122 @@
+"""The figures of `bijepa-sine` and `bijepa-lorenz`: losses and norms, forecasts, paths, and a map of growing norms."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import cos, log10, radians, sin
+from typing import Any, Final
+
+import numpy as np
+from markupsafe import Markup
+
+from ..reporting.charts import Line, chart
+from ..reporting.figures import Figure
+from ..reporting.maps import Map
+from ..reporting.maps import drawn as map_drawn
+from .series_forms import FORMS
+from .series_map import DECAYS, RATES
+
+Drawn = list[tuple[str, Figure]]
+SHOWN: Final = ("classic", "bijepa", "unconstrained", "sphere")
+COLORS: Final = {name: k for k, name in enumerate(FORMS)}
+POINTS: Final = 280  # of a path: more of them a chart would average
+TRUTH: Final = 7  # the colour of what really came
+
+
+def figures(seeds: Sequence[Mapping[str, Any]], phase: Callable[[Mapping[str, Any]], Drawn] | None = None) -> Drawn:
+    """All of them; forecasts, paths and the map are of the first seed."""
+    first = seeds[0]
+    found = [
+        _curves(seeds, "forward", "Forward loss", True),
+        _curves(seeds, "norm", "Length of representations", False),
+    ]
+    found += [_batch(first), _trajectory(first)]
+    found += phase(first) if phase else []
+    return found + (_maps(first["map"]) if first["map"] else [])
+
+
+def _curves(seeds: Sequence[Mapping[str, Any]], key: str, title: str, log: bool) -> tuple[str, Figure]:
+    lines = []
+    for name in FORMS:
+        every = np.array([one["curves"][name][key] for one in seeds], float)
+        lines.append(Line(name, np.array(seeds[0]["curves"][name]["step"]), every.mean(0), color=COLORS[name]))
+    caption = "The mean over the seeds of what the forward direction costs on the batch of the step, before its weight."
+    if key == "norm":
+        caption = (
+            "The mean length of the representations of both halves by the encoder that is trained, over the seeds."
+        )
+    return key, Figure(title, chart(lines, f"{title} over steps", log_y=log), caption)
+
+
+def _batch(first: Mapping[str, Any]) -> tuple[str, Figure]:
+    """Twenty test windows, the next value of the first channel in rising order."""
+    truth = np.array(first["shown"][SHOWN[0]]["future"])[:, 0, 0]
+    order, x = np.argsort(truth), np.arange(1, len(truth) + 1)
+    lines = [Line("what came", x, truth[order], color=TRUTH)]
+    for name in SHOWN[:3]:
+        read = np.array(first["shown"][name]["read"])[:, 0, 0]
+        lines.append(Line(name, x, read[order], color=COLORS[name], dashed=True))
+    caption = (
+        "The next value of 20 test windows, in rising order, and what a ridge reads of it from each prediction. First "
+        "channel, at the model's normalisation, first seed."
+    )
+    body = chart(lines, "Next values of 20 test windows and their forecasts", x_label="test window")
+    return "batch", Figure("Forecasts of 20 windows", body, caption)
+
+
+def _trajectory(first: Mapping[str, Any]) -> tuple[str, Figure]:
+    """One test window: past, future, and every form's forecast of it."""
+    one = first["shown"][SHOWN[0]]
+    past, future = np.array(one["past"])[0, 0], np.array(one["future"])[0, 0]
+    x = np.arange(1, len(past) + len(future) + 1)
+    lines = [Line("what came", x, np.concatenate([past, future]), color=TRUTH)]
+    for name in SHOWN:
+        read = np.array(first["shown"][name]["read"])[0, 0]
+        lines.append(Line(name, x[len(past) :], read, color=COLORS[name], dashed=True))
+    caption = (
+        f"The first {len(past)} steps are seen, the others are read by a ridge from each form's prediction. First "
+        "channel of one test window, first seed."
+    )
+    return "trajectory", Figure("One trajectory", chart(lines, "One test window and its forecasts"), caption)
+
+
+def phase(first: Mapping[str, Any]) -> Drawn:
+    """The true path and the unrolled ones from the same start, seen from one corner of the three axes."""
+    found = []
+    truth = np.array(first["shown"][SHOWN[0]]["truth"])
+    for name in SHOWN[:2]:
+        path = np.array(first["shown"][name]["unrolled"])
+        lines = [
+            Line("the system", *_seen(truth), color=TRUTH, fade=0.6),
+            Line(f"{name}, unrolled", *_seen(path), color=COLORS[name]),
+        ]
+        caption = (
+            f"The first {POINTS} steps from one start. The unrolled path sees no value after the first half window: "
+            "each prediction is the start of the next. Seen from one corner: to the right x and y, upwards mostly z, "
+            "at the model's normalisation. First seed."
+        )
+        body = chart(lines, f"Phase portrait of the Lorenz system and of {name}", x_label="x and y, seen from a corner")
+        found.append((f"phase-{name}", Figure(f"Phase portrait: {name}", body, caption)))
+    return found
+
+
+def _seen(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[np.ndarray, np.ndarray]:
+    """A path (3, T) projected on a plane, its first POINTS steps."""
+    x, y, z = path[:, :POINTS]
+    across = x * cos(radians(turn)) + y * sin(radians(turn))
+    depth = -x * sin(radians(turn)) + y * cos(radians(turn))
+    return across, z * cos(radians(tilt)) + depth * sin(radians(tilt))
+
+
+def _maps(found: Mapping[str, Sequence[Sequence[float]]]) -> Drawn:
+    """How far the norm grows without LayerNorms, and what the forward loss comes to."""
+    growth = [[min(1.0, max(0.0, log10(max(v, 1e-6)))) for v in row] for row in found["growth"]]
+    loss = [[min(1.0, max(0.0, (log10(max(v, 1e-6)) + 4) / 4)) for v in row] for row in found["forward"]]
+    maps = [Map("growth of the norm", growth, (), ()), Map("forward loss", loss, (), ())]
+    axes = ("learning rate", "weight decay")
+    svg: Markup = map_drawn(maps, DECAYS, RATES, "Growth of norms over weight decay and learning rate", axes)
+    told = [f"{v:.3g}" for row in found["growth"] for v in row]
+    caption = (
+        "Without LayerNorms, first seed. Growth: the norm at the end over that after a tenth of the training; no "
+        "colour is a factor of 1 or less, the strongest 10 or more. Forward loss at the end: no colour is 1e-4 "
+        f"or less, the strongest 1 or more. Factors from {min(told, key=float)} to {max(told, key=float)}."
+    )
+    return [("explosion", Figure("Where norms grow", svg, caption, wide=True))]

@@ -1,0 +1,167 @@
+"""The studies of sines and of Lorenz: trainings side by side are the loop's, and the table holds what it promises."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from jepakit import api, checkpoint, data, launch, studies
+from jepakit.halves import Halves
+from jepakit.progress import Silent
+from jepakit.request import Request
+from jepakit.studies import bijepa_lorenz, bijepa_sine, series_figures, series_map, together
+from jepakit.studies import series_forms as forms
+from jepakit.studies.series_says import says
+from jepakit.studies.study import Scores
+
+TASKS = {"sine": bijepa_sine.TASK, "lorenz": bijepa_lorenz.TASK}
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("sine", "bijepa"), ("sine", "classic, swapped pairs"), ("lorenz", "unconstrained")]
+)
+def test_trainings_side_by_side_are_what_the_loop_makes_of_each(tmp_path, name, form):
+    task = replace(TASKS[name], data=replace(TASKS[name].data, count=192), fresh=False)
+    pair = [forms.run(task, forms.FORMS[form], seed, 7) for seed in (0, 1)]
+    dataset = pair[0].data.open()
+    both = together.train(pair, dataset, data.fit(dataset, pair[0].data))
+    launch.carry_out(pair[1], Request(out=tmp_path / "run"), Silent())
+    alone = checkpoint.load_run(tmp_path / "run").method.state_dict()
+    for key, value in both.methods[1].state_dict().items():
+        torch.testing.assert_close(value, alone[key], atol=1e-5, rtol=1e-4)
+    other = both.methods[0].state_dict()
+    assert any(not torch.allclose(other[key], alone[key], atol=1e-3) for key in alone)
+
+
+def test_rates_and_decays_may_differ_between_trainings_side_by_side():
+    task = TASKS["sine"]
+    one = forms.run(task, forms.FORMS["bijepa"], 0, 5)
+    strong = replace(one, optim=replace(one.optim, weight_decay=5.0, final_weight_decay=5.0))
+    fast = forms.run(task, forms.FORMS["bijepa"], 0, 5, lr=1e-2)
+    dataset = one.data.open()
+    signal = forms.signal_of(task, dataset)
+    together_, alone = together.train([one, strong, fast], dataset, signal), together.train([one], dataset, signal)
+    (a, b, c), (d,) = together_.methods, alone.methods
+    torch.testing.assert_close(a.encoder.layers[0].weight, d.encoder.layers[0].weight, atol=1e-6, rtol=1e-5)
+    assert b.encoder.layers[0].weight.norm() < 0.99 * a.encoder.layers[0].weight.norm()
+    assert b.encoder.layers[1].weight.mean() > 0.985  # LayerNorms do not decay
+    assert (c.encoder.layers[0].bias - a.encoder.layers[0].bias).abs().max() > 0.02
+
+
+def test_the_hyperparameters_are_the_published_ones():
+    sine, lorenz = (forms.run(task, forms.FORMS["bijepa"], 0) for task in TASKS.values())
+    assert (sine.length.steps, lorenz.length.steps) == (2000, 3000)
+    assert {sine.length.batch, lorenz.length.batch} == {64}
+    assert (sine.optim.lr, lorenz.optim.lr) == (1e-3, 5e-4)
+    assert sine.optim.weight_decay == sine.optim.final_weight_decay == 1e-4
+    assert sine.method.ema == (0.995, 0.995)
+    assert sine.data.count == 64 * 2000  # every sample once
+    assert lorenz.data.count == 2000
+    assert [run.seed for run in (sine, forms.run(TASKS["sine"], forms.FORMS["bijepa"], 4))] == [10, 14]
+    assert studies.load("bijepa-sine").seeds == studies.load("bijepa-lorenz").seeds == 5
+    made = forms.untrained(TASKS["lorenz"], 0)
+    widths = [layer.weight.shape for layer in made.encoder.layers if isinstance(layer, torch.nn.Linear)]
+    assert [tuple(w) for w in widths] == [(128, 60), (128, 128), (32, 128)]
+
+
+def test_the_controls_differ_from_the_classic_in_one_thing_each():
+    task = TASKS["sine"]
+    names = ("classic", "classic, doubled steps", "classic, swapped pairs")
+    classic, doubled, swapped = (forms.run(task, forms.FORMS[name], 0) for name in names)
+    assert classic.method.alpha == doubled.method.alpha == swapped.method.alpha == 1
+    assert doubled.length.steps == 2 * classic.length.steps
+    assert swapped.method.masks == (Halves(context="either"),)
+    free = forms.run(task, forms.FORMS["unconstrained"], 0)
+    assert (free.method.encoder.norm, free.method.predictor.norm, free.optim.weight_decay) == ("none", "none", 0)
+
+
+def test_lorenz_is_normalised_by_one_mean_and_deviation_and_sines_are_not():
+    dataset = TASKS["lorenz"].data.open()
+    signal = forms.signal_of(TASKS["lorenz"], dataset)
+    assert len(set(signal.mean)) == len(set(signal.std)) == 1
+    assert signal.std[0] == pytest.approx(float(dataset.steps.values.std()), rel=1e-4)
+    assert forms.signal_of(TASKS["sine"], TASKS["sine"].data.open()).std == (1.0,)
+
+
+def test_probe_windows_are_drawn_anew_and_shifted_ones_are_of_another_kind():
+    task = TASKS["sine"]
+    first, second = forms.drawn(task, 1000), forms.drawn(task, 2000)
+    assert not np.array_equal(first.steps.values, second.steps.values)
+    assert len(first) == 1000
+    noisy = forms.drawn(task, 1000, **task.shifts["noise 0.1"])
+    assert (noisy.steps.values - first.steps.values).std() == pytest.approx(0.05, rel=0.05)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Fewer forms, windows and paths."""
+    kept = {k: v for k, v in forms.FORMS.items() if k in ("classic", "bijepa", "sphere", "unconstrained")}
+    for module in (forms, series_figures):
+        monkeypatch.setattr(module, "FORMS", kept)
+    monkeypatch.setattr(forms, "WINDOWS", 100)
+    # Of the map, its corners.
+    monkeypatch.setattr(series_map, "RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(series_map, "DECAYS", (1e-5, 1e-1))
+    monkeypatch.setattr(series_figures, "RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(series_figures, "DECAYS", (1e-5, 1e-1))
+    monkeypatch.setattr(bijepa_lorenz, "PATHS", 4)
+    monkeypatch.setattr(bijepa_lorenz, "BLOCKS", 15)
+    monkeypatch.setattr(bijepa_lorenz, "SAMPLE", 100)
+
+
+@pytest.mark.parametrize("name", ["sine", pytest.param("lorenz", marks=pytest.mark.slow)])
+def test_a_rehearsal_leaves_the_table_with_the_papers_figures_and_a_page(small, tmp_path, monkeypatch, name):
+    monkeypatch.delenv("JEPAKIT_DATA", raising=False)
+    rows, page = api.reproduce(f"bijepa-{name}", out=tmp_path, seeds=2, steps=5)
+    found = {(r["name"], r["metric"]): r for r in rows}
+    for form in ("classic", "bijepa", "sphere", "unconstrained"):
+        for metric in forms.METRICS:
+            assert found[form, metric]["seeds"] == 2
+            assert np.isfinite(found[form, metric]["mean"])
+    assert found["bijepa", "B_adam"]["paper"] == {"sine": 0.0132, "lorenz": 0.0249}[name]
+    assert found["classic", "A_adam"]["paper"] == {"sine": 0.0279, "lorenz": 0.0224}[name]
+    assert found["linear autoregression", "A_ridge"]["mean"] < found["last value", "A_ridge"]["mean"]
+    shifted = [metric for _, metric in found if metric.startswith("B_ridge, ")]
+    assert len(set(shifted)) == 4
+    if name == "lorenz":
+        assert found["the system itself", "Lyapunov exponent"]["mean"] == pytest.approx(1, abs=0.7)
+    html = page.read_text()
+    assert not re.search(r'(src|href)="(?!#|data:)', html)
+    drawn = {p.stem for p in (tmp_path / "figures").iterdir()}
+    assert drawn >= {"forward", "norm", "batch", "trajectory"}
+    assert ("explosion" in drawn) == (name == "sine")
+    assert ("phase-bijepa" in drawn) == (name == "lorenz")
+    (sentence,) = json.loads((tmp_path / "table.json").read_text())["says"]
+    assert sentence.startswith("A rehearsal of 5 steps")
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "taken").iterdir()}
+    assert len(written) == 2
+    again, _ = api.reproduce(f"bijepa-{name}", out=tmp_path, seeds=2, steps=5)
+    assert again == rows
+    assert {p: p.stat().st_mtime_ns for p in written} == written
+
+
+def scores():
+    values = {}
+    for name in (*forms.FORMS, forms.UNTRAINED):
+        for metric in (*forms.METRICS, "norm", "growth of norm"):
+            values[name, metric] = [0.02, 0.04]
+    for name in ("last value", "linear autoregression"):
+        values[name, "A_ridge"] = [0.5, 0.7]
+    return Scores(values, ())
+
+
+def test_what_is_said_names_factors_spread_and_the_seeds_in_which_they_hold():
+    told = says(Scores({**scores().values, ("bijepa", "B_ridge"): [0.01, 0.05]}, ()))
+    assert "0.03 ± 0.028 is 1.00 times that of classic, 0.03 ± 0.014; lower in 1 of 2 seeds" in told[1]
+    under = {("sphere", "B_adam"): [0.3, 0.3], ("sphere", "B_ridge"): [0.03, 0.03]}
+    told = says(Scores({**scores().values, **under}, ()))
+    assert "in 1 of 6 forms, 10.0 times for sphere" in told[3]
+    assert any("Sphere" in s and "scale of its representations" in s for s in told)
+    assert any("both probes agree" in s for s in says(scores()))
+
+
+def test_growth_is_from_a_tenth_of_the_training_to_its_end():
+    assert forms.grown([9.0] * 10 + [2.0] * 80 + [4.0] * 10) == pytest.approx(2.0)
