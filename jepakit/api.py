@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from . import checkpoint, config, distributed, prepare, session, training
+from . import checkpoint, config, distributed, prepare, ragged, session, training
 from .completion import Completed, complete_run
 from .data import reading
 from .data.series.dataset import refuse_padding
@@ -149,7 +149,8 @@ def embed(
     loaded = checkpoint.load_run(Path(run), step)
     channels = loaded.method.signal.channels
     dataset = reading(loaded.run.data, os.fspath(data), channels=channels, split="all", limit=0).open()
-    refuse_padding(dataset)
+    if tokens:
+        refuse_padding(dataset, loaded.method.signal.size, "one vector per patch")
     watch = watch or Silent()
     for note in dataset.notes:
         watch.note(note)
@@ -168,6 +169,7 @@ def embed(
         device=device,
         overwrite=overwrite,
         identity=identity,
+        patch=ragged.stride(loaded.method),
         progress=counting(watch, "embedding", "items"),
     )
 
@@ -276,18 +278,13 @@ def check_data(
 
     `image` and `label` name columns or arrays, where they are not called as usual.
     """
-    from .data.check import check
+    from .data.check import as_csv, check
 
     progress = counting(watch or Silent(), "reading", "items")
     found = check(os.fspath(path), image=image, label=label, progress=progress)
     if csv is not None:
-        rows = ["item,problem,detail", *(f"{_cell(p.name)},{p.problem},{_cell(p.detail)}" for p in found.problems)]
-        checkpoint.write_text(Path(csv), "\n".join(rows) + "\n")
+        checkpoint.write_text(Path(csv), as_csv(found.problems))
     return found.rows()
-
-
-def _cell(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
 
 
 def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:

@@ -210,7 +210,7 @@ def draw(
         m(grid, batch, own) if tokens is None or not isinstance(m, TokenMasker) else m.guided(grid, tokens, own)
         for m, own in ((masker, rng.fork("masks", i)) for i, masker in enumerate(maskers))
     ]
-    return [Masks(m.context.to(device), m.targets.to(device)) for m in drawn]
+    return [Masks(m.context.to(device), m.targets.to(device), grid) for m in drawn]
 
 
 MASKERS: Final = MappingProxyType[str, Masker](

@@ -15,7 +15,7 @@ from .config import Length, Loop, Run
 from .data import Dataset
 from .data.augment import Augment, Views
 from .data.series import augment as series
-from .data.series.dataset import Series, refuse_padding
+from .data.series.dataset import Series
 from .data.series.settings import Config as SeriesConfig
 from .masks import MultiBlock, Random
 from .methods.base import Method
@@ -75,11 +75,7 @@ def _series_views(run: Run, augment: series.SeriesAugment, channels: int) -> tup
 
 
 def fit_series(run: Run, dataset: Dataset) -> Run:
-    """The run with the window, the stride and the channels that were chosen, so that other data are read the same way.
-
-    Raises ValueError where series would be padded, which no method can leave out yet.
-    """
-    refuse_padding(dataset)
+    """The run with the window, the stride and the channels that were chosen, so that other data are read the same."""
     if not isinstance(dataset, Series) or not isinstance(run.data, SeriesConfig):
         return run
     columns = dataset.columns if dataset.named else run.data.columns

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from . import checkpoint, config, data, methods, optim, parse, prepare
+from . import checkpoint, config, data, lengths, methods, optim, parse, prepare
 from .config import Run
 from .data import Dataset
 from .distributed import Dist
@@ -64,7 +64,7 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
     dataset = run.data.open()
     run, views = prepare.fit_views(run, dataset.channels)
     run = prepare.fit_series(run, dataset)
-    signal = data.fit(dataset, run.data)
+    run, signal, patches = lengths.fit(run, data.fit(dataset, run.data), dataset)
     run, choices = prepare.resolve(run, signal, len(dataset), dist.world)
     run, parent = with_parent(run)
     method = methods.build(run.method, signal, run.seed if seed is None else seed, parent)
@@ -73,11 +73,12 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
             "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
         )
     method.check(run.length.batch // run.length.accumulate)
+    lengths.check(run, method, dataset)
     method.to(dist.device, getattr(torch, run.loop.dtype))
     for module in method.modules():
         if hasattr(module, "checkpoint_activations"):
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
-    notes = [*dataset.notes, *map(str, [*views, *choices, *prepare.micro_batches(run)])]
+    notes = [*dataset.notes, *map(str, [*views, *patches, *choices, *prepare.micro_batches(run)])]
     return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
 
 

@@ -6,7 +6,7 @@ or `(T,)`; tokens, states and actions are features-last. A grid is the number of
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 Size = tuple[int, ...]
+Device = torch.device | str
 Grid = tuple[int, ...]
 
 
@@ -91,6 +92,10 @@ class Batch:
         """The samples of `part`, as a batch."""
         return self._map(lambda t: t[part])
 
+    def rows(self, rows: Int[Tensor, " k"]) -> "Batch":
+        """The samples at `rows`, as a batch."""
+        return self._map(lambda t: t[rows])
+
     def _map(self, fn: Callable[[Tensor], Tensor]) -> "Batch":
         values: dict[str, object] = {}
         for f in fields(self):
@@ -103,10 +108,16 @@ class Batch:
 
 
 class Masks(NamedTuple):
-    """Token indices: one context and M equal target blocks per sample."""
+    """Token indices: one context and M equal target blocks per sample, on `grid` (None: the signal's own)."""
 
     context: Int[Tensor, "b k"]
     targets: Int[Tensor, "b m kt"]
+    grid: Grid | None = None
+
+    def repeated(self, batch: int, device: Device) -> "Masks":
+        """The masks of one sample for each of `batch`, on `device`."""
+        seen, hidden = (side.to(device).expand(batch, *side.shape[1:]) for side in (self.context, self.targets))
+        return Masks(seen, hidden, self.grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +143,8 @@ class Rng:
     """Where randomness comes from: a value, never global state.
 
     What is drawn depends on `seed`, `step` and the `path` of forks alone. It is drawn for the global batch of `total`
-    samples; this process (or micro-batch) sees samples `offset …`. So sample b meets the same draw however the batch
-    is split over ranks, workers or micro-batches. Draws happen on the CPU.
+    samples; this process (or micro-batch) sees samples `offset …`, or of those the `picked` ones. So sample b meets the
+    same draw however the batch is split over ranks, workers or micro-batches. Draws happen on the CPU.
     """
 
     seed: int
@@ -141,6 +152,7 @@ class Rng:
     offset: int = 0
     total: int = 0
     path: tuple[str | int, ...] = ()
+    picked: tuple[int, ...] = ()
 
     def fork(self, *names: str | int) -> "Rng":
         """An independent stream, named."""
@@ -152,8 +164,14 @@ class Rng:
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
         return torch.Generator().manual_seed(seed)
 
-    def global_batch(self, batch: int) -> tuple[int, slice]:
+    def of(self, rows: Sequence[int], batch: int) -> "Rng":
+        """The same stream for these rows of a local batch of `batch` samples."""
+        return replace(self, total=self.total or batch, picked=tuple(rows))
+
+    def global_batch(self, batch: int) -> tuple[int, slice | list[int]]:
         """The size to draw for, and the part of the draw that belongs to the local batch of `batch` samples."""
+        if self.picked:
+            return self.total, [self.offset + row for row in self.picked]
         return self.total or batch, slice(self.offset, self.offset + batch)
 
 

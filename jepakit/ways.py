@@ -31,7 +31,7 @@ class Way(NamedTuple):
 
 def swapped(masks: Masks) -> Masks:
     """The masks of the way back: the one target block is the context, the context the target block."""
-    return Masks(masks.targets[:, 0], masks.context[:, None])
+    return Masks(masks.targets[:, 0], masks.context[:, None], masks.grid)
 
 
 def known_sides(method: Any, grid: Grid) -> dict[str, bool]:
@@ -132,5 +132,5 @@ def watch(
 
 
 def _some(way: Way) -> Way:
-    masks = Masks(way.masks.context[:SOME], way.masks.targets[:SOME])
+    masks = Masks(way.masks.context[:SOME], way.masks.targets[:SOME], way.masks.grid)
     return Way(masks, *(part.detach()[:SOME] for part in way[1:]))

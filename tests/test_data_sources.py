@@ -13,7 +13,7 @@ from PIL import Image
 
 from jepakit import data
 from jepakit.data import arrays, images, parquet, tar
-from jepakit.data.base import Names, select
+from jepakit.data.base import Names, encode_labels, select
 
 
 @pytest.fixture(autouse=True)
@@ -318,3 +318,17 @@ def test_real_data_are_counted_and_labelled_as_documented(shared_data, kind, pat
     if label is not None:
         assert dataset.label(0) == label
     assert dataset.raw(count - 1).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "classes"),
+    [
+        ([-1, 0, 3, -1, 0], [-1, 0, 3, -1, 0], ("0", "1", "2", "3")),
+        ([-1, 1, 1, -1], [0, 1, 1, 0], ("-1", "1")),
+        ([-1, -1], [-1, -1], ()),
+        (["-1", "", "1", None], [0, -1, 1, -1], ("-1", "1")),
+    ],
+)
+def test_negative_integers_are_no_label_unless_they_leave_one_class(values, labels, classes):
+    found, names = encode_labels(values)
+    assert (found.tolist(), names) == (labels, classes)

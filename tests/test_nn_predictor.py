@@ -105,7 +105,7 @@ def test_recomputing_activations_gives_the_same_gradients(shared_context):
 
 def test_the_grid_of_another_input_size_moves_the_positions():
     predictor, context, masks = setup((4, 6))
-    other = predictor(context, masks, grid=(6, 4))
+    other = predictor(context, masks._replace(grid=(6, 4)))
     assert_close(other, slow(predictor, context, masks, (6, 4)), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(other, predictor(context, masks))
 

@@ -159,12 +159,6 @@ def test_unequal_series_come_to_one_length(unequal, how, length):
         assert torch.equal(batch.x[1, :, -1], series.raw(1)[:, -1])
 
 
-def test_padded_series_are_refused_before_training(unequal):
-    cfg = Config(unequal)
-    with pytest.raises(ValueError, match=r"5 to 12 steps and would be padded.*data\.unequal=stretch"):
-        fit_series(Run(ijepa.Config(), cfg), cfg.open())
-
-
 def test_series_of_another_length_than_the_models_are_refused_or_stretched(tmp_path):
     x, _ = two_kinds(6, length=30)
     np.save(tmp_path / "a.npy", x)

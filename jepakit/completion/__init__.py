@@ -95,7 +95,7 @@ def opened(loaded: checkpoint.Loaded, data: str) -> Dataset:
     """The data at a path, read as the run reads its own, and all of it."""
     channels = loaded.method.signal.channels
     dataset: Dataset = reading(loaded.run.data, data, channels=channels, split="all", limit=0).open()
-    refuse_padding(dataset)
+    refuse_padding(dataset, loaded.method.signal.size, "completing")
     return dataset
 
 

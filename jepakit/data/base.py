@@ -200,14 +200,20 @@ def encode_labels(values: Sequence[object]) -> tuple[Int64[np.ndarray, " n"], tu
     """Labels as indices, and the class names; None, NaN, empty texts and negative integers are no label, -1.
 
     Integers 0 … 9,999 stay what they are, so that two parts of one data set agree; anything else is sorted by name.
+    Where negative integers leave one class, as in -1 and 1, they are classes themselves.
     """
     texts = ["" if value is None or value != value else str(value).strip() for value in values]
-    texts = ["" if text[:1] == "-" and text[1:].isdecimal() else text for text in texts]
+    if len({text for text in texts if text and not _negative(text)}) != 1:
+        texts = ["" if _negative(text) else text for text in texts]
     numbers = {text: int(text) for text in set(texts) if text.isascii() and text.isdecimal()}
     if set(texts) - {""} != set(numbers) or max(numbers.values(), default=0) >= 10_000:
         return by_name(texts)
     labels = np.array([numbers.get(text, -1) for text in texts], dtype=np.int64)
     return labels, tuple(str(i) for i in range(labels.max(initial=-1) + 1))
+
+
+def _negative(text: str) -> bool:
+    return text[:1] == "-" and text[1:].isdecimal()
 
 
 def by_name(texts: Sequence[str]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:

@@ -1,11 +1,13 @@
 """Look at data before training: what is there, what cannot be read, what is there twice."""
 
+import csv
 import hashlib
+import io
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -94,6 +96,14 @@ class CheckReport:
     def dict(self) -> dict[str, object]:
         """Everything, as plain values for JSON."""
         return asdict(self)
+
+
+def as_csv(problems: Sequence[Any]) -> str:
+    """Problems, each with a `name`, a `problem` and a `detail`, as a table with a row each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("item", "problem", "detail"), *((p.name, p.problem, p.detail) for p in problems)])
+    return text.getvalue()
 
 
 class _Record(NamedTuple):

@@ -13,6 +13,7 @@ An item that cannot be read keeps its row, filled with NaN, and is named in the 
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from ..data.base import Dataset
 from ..data.loader import stream
+from ..ragged import groups
 from ..types import Batch, Signal
 from .part import Part, Progress, Rows, Shape
 from .table import Name, check_out, empty_rows
@@ -54,11 +56,13 @@ def embed(
     device: torch.device | str = "cpu",
     overwrite: bool = False,
     identity: str = "",
+    patch: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> Embedded:
     """Write `encode` of every item to `out`, pooled over tokens or, with `tokens`, one vector per token.
 
     `encode` is in evaluation mode, and `identity` says which it is: rows begun under another are not gone on with.
+    Samples of unequal lengths are encoded up to their last whole `patch`.
     `progress` is called with (rows done, rows in all). Raises ValueError where `out` has an unknown ending or exists
     already, where no item can be read, or where a representation is not finite.
     """
@@ -67,7 +71,7 @@ def embed(
     def blocks(start: int, shape: Shape | None = None) -> Blocks:
         batches = stream(dataset, signal, batch=batch, workers=workers, start=start)
         try:
-            found = _encoded(encode, batches, tokens, device)
+            found = _encoded(partial(_rows, encode, tokens, patch), batches, device)
             yield from _aligned(_finite(found, dataset.name), start, len(dataset), batch, shape)
         finally:
             batches.close()
@@ -88,14 +92,23 @@ def embed(
 
 
 def _encoded(
-    encode: Encode, batches: Iterator[Batch], tokens: bool, device: torch.device | str
+    rows: Callable[[Batch], Tensor], batches: Iterator[Batch], device: torch.device | str
 ) -> Iterator[tuple[np.ndarray, Rows]]:
     """Ids and features of each batch."""
     for batch in batches:
         with torch.inference_mode():
-            found = encode(batch.to(device).x).float()
-            rows = (found if tokens else found.mean(1)).cpu().numpy()
-        yield batch.id.numpy(), rows
+            found = rows(batch.to(device)).cpu().numpy()
+        yield batch.id.numpy(), found
+
+
+def _rows(encode: Encode, tokens: bool, patch: int, batch: Batch) -> Tensor:
+    """All tokens of each sample, or their mean."""
+    if batch.length is None:
+        found = encode(batch.x).float()
+        return found if tokens else found.mean(1)
+    means = [(rows, encode(part.x).float().mean(1)) for rows, part in groups(batch, patch)]
+    order = torch.cat([rows for rows, _ in means]).argsort()
+    return torch.cat([mean for _, mean in means])[order]
 
 
 def _finite(encoded: Iterator[tuple[np.ndarray, Rows]], name: Name) -> Iterator[tuple[np.ndarray, Rows]]:

@@ -49,6 +49,7 @@ def probe_run(
         raise ValueError(f"{run} is a head over {below}, whose representations it has; probe {below}")
     chosen = {kind: (load(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
     sets = open_sets(loaded, train, test)
+    check_lengths(loaded, sets, chosen)
     if any(judge.labels for judge, _ in chosen.values()):
         check_labels(sets)
     device, _ = prepare.best_device()
@@ -113,6 +114,12 @@ def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
     except ValueError as error:
         raise ValueError(str(error) if train else f"{error}. The run was trained on that; give --data PATH") from None
     sets = Sets(opened_train, None if second is None else second.open(), " → ".join(paths))
-    for dataset in (sets.train, sets.test):
-        refuse_padding(dataset)
     return sets
+
+
+def check_lengths(loaded: Loaded, sets: Sets, chosen: Chosen) -> None:
+    """Raises ValueError where samples are of unequal lengths and a kind reads more than the mean of their tokens."""
+    for kind, (judge, cfg) in chosen.items():
+        if judge.reads != "pooled" or cfg.pool != "mean":
+            for dataset in (sets.train, sets.test):
+                refuse_padding(dataset, loaded.method.signal.size, f"the probe {kind} with these settings")

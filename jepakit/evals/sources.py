@@ -1,7 +1,7 @@
 """From a run and its data to what a kind reads: pooled features, tokens, or the encoders themselves."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .. import data, methods
+from .. import data, methods, ragged
 from ..checkpoint import Loaded
 from ..data import loader
 from ..data.held import hold
 from ..data.truth import at_size, film, mask
 from ..methods.base import Method, Weights
 from ..nn.patch import grid_of, patches
-from ..types import Grid, Size
+from ..types import Batch, Grid, Size
 from . import cache
 from .baselines import random_init, raw
 from .features import Encode, Features, extract_all
@@ -71,8 +72,14 @@ def judged(subject: Subject) -> dict[str, Encode]:
         return value
     return value | {
         "random_init": random_init(run.method, method.signal, run.seed, subject.device),
-        "raw": lambda x: raw(method.normalize(x)),  # as the encoder sees it: a stronger bar than plain pixels
+        # As the encoder sees it: a stronger bar than plain pixels.
+        "raw": lambda x: raw(stretched(method.normalize(x), method.signal.size)),
     }
+
+
+def stretched(x: Float[Tensor, "b c ..."], size: Size) -> Float[Tensor, "b c ..."]:
+    """x as long as the longest sample, by linear interpolation: as many raw values of each."""
+    return x if x.ndim > 3 or x.shape[2] == size[0] else F.interpolate(x, size[0], mode="linear", align_corners=True)
 
 
 @contextmanager
@@ -131,9 +138,11 @@ def aligned(test: Parts, index: Int64[np.ndarray, " k"]) -> dict[str, Part]:
     return {key: replace(part, y=index[part.y]) for key, part in test.items()}  # type: ignore[type-var]
 
 
-def stream(subject: Subject, dataset: data.Dataset) -> Iterable[Any]:
-    """All samples of a data set, in order."""
-    return loader.stream(dataset, subject.method.signal, batch=BATCH, workers=subject.loaded.run.loop.workers or 0)
+def stream(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
+    """All samples of a data set, in order; of each padded batch those of one length at a time."""
+    signal, workers = subject.method.signal, subject.loaded.run.loop.workers or 0
+    for batch in loader.stream(dataset, signal, batch=BATCH, workers=workers):
+        yield from [batch] if batch.length is None else ragged.parts(batch, ragged.stride(subject.method))
 
 
 def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:

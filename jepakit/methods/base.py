@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .. import ragged
 from ..losses import Kind
 from ..types import Batch, Rng, Signal, Terms
 
@@ -66,8 +67,10 @@ class Method(nn.Module):
         return (x - self.mean) / self.std
 
     def forward(self, batch: Batch, rng: Rng) -> Terms:
-        """The loss: DDP and FSDP hook into forward."""
-        return self.loss(batch, rng)
+        """The loss, padded samples by their lengths: DDP and FSDP hook into forward."""
+        return (
+            self.loss(batch, rng) if batch.length is None else ragged.loss(self.loss, batch, rng, ragged.stride(self))
+        )
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The training loss of one batch; all randomness comes from `rng`."""

@@ -31,7 +31,7 @@ from ..nn.encoder import EncoderConfig, masked
 from ..nn.predictor import Predictor, PredictorConfig
 from ..nn.transformer import ViT, tiny
 from ..optim import linear
-from ..types import Batch, Masks, Rng, Signal, Terms
+from ..types import Batch, Device, Grid, Masks, Rng, Signal, Terms
 from ..ways import Way, ahead, cycle_error, errors, swapped, watch
 from .base import Method, Weights
 
@@ -98,19 +98,19 @@ class BiJEPA(Method):
             terms["cycle"] = cfg.cycle_weight * cycle_error(pairs, self.predictors[1], cfg.distance)
         return Terms(terms, watch(pairs, self.predictors, self.shares, cfg.distance), *ahead(pairs))
 
-    def draw(self, batch: int, rng: Rng, device: torch.device | str = "cpu") -> list[Masks]:
-        """One Masks per masker."""
-        return draw(self.cfg.masks, self.encoder.grid, batch, rng, device)
+    def draw(self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None) -> list[Masks]:
+        """One Masks per masker, on the signal's grid where none is given."""
+        return draw(self.cfg.masks, grid or self.encoder.grid, batch, rng, device)
 
     def pairs(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."], rng: Rng) -> list[list[Way]]:
         """For every mask the way from the context of x to the targets of y and, where α < 1, the way back."""
-        sides = [((x, y, masks), (y, x, swapped(masks))) for masks in self.draw(len(x), rng, x.device)]
+        drawn = self.draw(len(x), rng, x.device, self.encoder.grid_of(x))
+        sides = [((x, y, masks), (y, x, swapped(masks))) for masks in drawn]
         return [[self.way(p, *side) for p, side in zip(self.predictors, both, strict=False)] for both in sides]
 
     def way(self, predictor: nn.Module, x: Tensor, y: Tensor, masks: Masks) -> Way:
         """What `predictor` makes of the context of x, and the target encoder of the targets of y, seen alone."""
-        s = self.context(x, masks)
-        return Way(masks, s, predictor(s, masks), self.expected(y, masks))
+        return Way(masks, s := self.context(x, masks), predictor(s, masks), self.expected(y, masks))
 
     def seen(self, encoder: nn.Module, x: Tensor, keep: Tensor | None = None) -> Float[Tensor, "b k d"]:
         """What an encoder says of the patches at `keep`, on the unit sphere where asked for."""
@@ -125,7 +125,7 @@ class BiJEPA(Method):
         """P_fwd(f(context)) or, `back`, P_bwd(f(targets)), by default of the first mask; the rest is never seen."""
         if back and len(self.predictors) == 1:
             raise ValueError("alpha is 1, so nothing leads back; train with alpha below 1")
-        masks = masks or self.draw(len(x), Rng(0).fork("energy"), x.device)[0]
+        masks = masks or self.draw(len(x), Rng(0).fork("energy"), x.device, self.encoder.grid_of(x))[0]
         masks = swapped(masks) if back else masks
         return cast(Tensor, self.predictors[int(back)](self.context(x, masks), masks))
 

@@ -23,12 +23,11 @@ from .. import losses
 from ..masks import Masker, MultiBlock, Random, draw
 from ..nn import ema
 from ..nn.encoder import EncoderConfig, masked, union
-from ..nn.patch import grid_of
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
 from ..optim import linear
 from ..semantic import read_tokens
-from ..types import Batch, Masks, Rng, Signal, Terms, take
+from ..types import Batch, Device, Grid, Masks, Rng, Signal, Terms, take
 from .base import Method, Weights
 
 
@@ -87,15 +86,15 @@ class IJEPA(Method):
             target=torch.cat([t.flatten(0, 2) for t in target]),
         )
 
-    def draw(self, batch: int, rng: Rng, device: torch.device | str = "cpu") -> list[Masks]:
-        """One Masks per masker; those that read tokens have none here."""
-        return draw(self.cfg.masks, self.encoder.grid, batch, rng, device)
+    def draw(self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None) -> list[Masks]:
+        """One Masks per masker, on the signal's grid where none is given; those that read tokens have none here."""
+        return draw(self.cfg.masks, grid or self.encoder.grid, batch, rng, device)
 
     @torch.no_grad()
     def hide(self, x: Float[Tensor, "b c ..."], rng: Rng) -> tuple[list[Masks], list[Float[Tensor, "b _ _ d"]]]:
         """The masks of a step and the targets there, from one pass of the target encoder, which maskers may read."""
         tokens = self.whole(x) if read_tokens(self.cfg.masks) else None
-        drawn = draw(self.cfg.masks, self.encoder.grid, len(x), rng, x.device, tokens)
+        drawn = draw(self.cfg.masks, self.encoder.grid_of(x), len(x), rng, x.device, tokens)
         return drawn, self.targets(x, drawn) if tokens is None else [take(tokens, m.targets) for m in drawn]
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
@@ -115,8 +114,7 @@ class IJEPA(Method):
     def targets(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
         """Target representations (B, M, Kt, D) for each Masks, before normalisation, from one pass."""
         blocks = [masks.targets for masks in drawn]
-        grid = grid_of(tuple(x.shape[2:]), self.target_encoder.patch)
-        read, where = union(torch.cat([b.flatten(1) for b in blocks], 1), math.prod(grid))
+        read, where = union(torch.cat([b.flatten(1) for b in blocks], 1), math.prod(self.encoder.grid_of(x)))
         parts = torch.split(take(self.whole(x, read), where), [b[0].numel() for b in blocks], 1)
         return [part.reshape(*b.shape, -1) for part, b in zip(parts, blocks, strict=True)]
 
@@ -141,7 +139,7 @@ class IJEPA(Method):
 
     def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
         """Distance (B,) between what the context of x predicts for fixed target blocks and what y has there."""
-        drawn = self.draw(len(x), Rng(seed=0).fork("energy"), x.device)
+        drawn = self.draw(len(x), Rng(seed=0).fork("energy"), x.device, self.encoder.grid_of(x))
         pairs = zip(drawn, self.targets(y, drawn), strict=True)
         distances = [
             losses.elementwise(self.predict(x, masks), self.compared(t), self.cfg.distance) for masks, t in pairs

@@ -81,7 +81,7 @@ class MAE(Method):
         if read_tokens(self.cfg.masks):
             with torch.no_grad():
                 tokens = self.encode(x)
-        return draw(self.cfg.masks, self.encoder.grid, len(x), rng, x.device, tokens)
+        return draw(self.cfg.masks, self.encoder.grid_of(x), len(x), rng, x.device, tokens)
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the visible patches; the hidden ones are never seen."""
@@ -108,6 +108,6 @@ class MAE(Method):
 
     def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
         """The error (B,) of what x predicts for fixed hidden patches, beside what y has there."""
-        drawn = draw(self.cfg.masks, self.encoder.grid, len(x), Rng(seed=0).fork("energy"), x.device)
+        drawn = draw(self.cfg.masks, self.encoder.grid_of(x), len(x), Rng(seed=0).fork("energy"), x.device)
         errors = [(self.predict(x, m) - self.compared(self.pixels(y, m))).square().flatten(1).mean(1) for m in drawn]
         return torch.stack(errors).mean(0)

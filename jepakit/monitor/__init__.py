@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from .. import collapse, config
+from .. import collapse, config, ragged
 from ..methods.base import Method, Weights
 from ..methods.head import Head
 from ..session import Session
@@ -130,7 +130,8 @@ class Monitor:
 def _chosen(session: Session) -> samples.Samples:
     # Ranks of another number of samples could not be compared with the rows that there are.
     count = session.panel.setdefault("size", session.run.loop.panel_size or 2)
-    return samples.choose(session.run.data, session.dataset, session.method.signal, count)
+    method = session.method
+    return samples.choose(session.run.data, session.dataset, method.signal, count, ragged.stride(method))
 
 
 def _masked(method: Method) -> bool:

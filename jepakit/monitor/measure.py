@@ -68,10 +68,12 @@ def masked_views(method: Any, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n 
     """The mean context token (n, VIEWS, D) of each sample under several masks, the same ones every time."""
     masks, views = method.cfg.masks, []
     for k in range(VIEWS):
-        drawn: Masks = masks[k % len(masks)](method.encoder.grid, len(x), Rng(0).fork("panel", "views", k))
-        parts = zip(torch.split(x, CHUNK), *(torch.split(side, CHUNK) for side in drawn), strict=True)
+        grid = method.encoder.grid_of(x)
+        drawn: Masks = masks[k % len(masks)](grid, len(x), Rng(0).fork("panel", "views", k))
+        parts = zip(*(torch.split(t, CHUNK) for t in (x, drawn.context, drawn.targets)), strict=True)
+        here = method.mean.device
         means = [
-            method.context(_input(method, part), Masks(seen.to(method.mean.device), hidden.to(method.mean.device)))
+            method.context(_input(method, part), Masks(seen.to(here), hidden.to(here), grid))
             for part, seen, hidden in parts
         ]
         views.append(torch.cat([s.float().mean(1).cpu() for s in means]))

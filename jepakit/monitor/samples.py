@@ -14,7 +14,7 @@ from ..data.base import Unreadable, uniform
 from ..data.box import Ask
 from ..data.series.augment import SeriesAugment
 from ..data.series.batches import several
-from ..data.series.dataset import Series
+from ..data.series.dataset import Series, shorter
 from ..types import Rng, Signal, unit
 
 
@@ -27,20 +27,39 @@ class Samples:
     note: str
 
 
-def choose(data: Any, train: Dataset, signal: Signal, count: int) -> Samples:
+def choose(data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1) -> Samples:
     """`count` samples, the same every time: of the test part where training reads the train part, else trained on.
 
-    A test part with fewer samples than asked for, where training has more, is not used.
+    A test part with fewer samples than asked for, where training has more, is not used. See `equal` for `patch`.
     """
     held, why = test_part(data, signal)
     if held is not None:
         wanted = min(count, len(train))
-        x = sample(held, signal, count)
+        x = equal(held, signal, count, patch)
         if len(x) >= wanted:
-            return Samples(x, held, f"panel: {len(x)} samples of the test part, which training never sees")
+            return Samples(x, held, f"panel: {told(x, signal)} of the test part, which training never sees")
         why = f"the test part holds {len(x)} of the {wanted} that it takes"
-    x = sample(train, signal, count)
-    return Samples(x, train, f"panel: {len(x)} samples that are trained on, not augmented ({why})")
+    x = equal(train, signal, count, patch)
+    return Samples(x, train, f"panel: {told(x, signal)} that are trained on, not augmented ({why})")
+
+
+def told(x: Shaped[Tensor, "n c ..."], signal: Signal) -> str:
+    """How many samples, and of how many steps where that is not all."""
+    return f"{len(x)} samples" + (f" of {x.shape[2]} steps" if x.shape[2] != signal.size[0] else "")
+
+
+def equal(dataset: Dataset, signal: Signal, count: int, patch: int) -> Shaped[Tensor, "n c ..."]:
+    """Up to `count` samples of one length: where theirs are not, the first steps of those of the median and above.
+
+    These are whole patches, so that no number of the panel is of padding.
+    """
+    if not (isinstance(dataset, Series) and shorter(dataset, signal.size)):
+        return sample(dataset, signal, count)
+    length = dataset.cut.length
+    steps = max(patch, int(np.median(length)) // patch * patch)
+    order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "sample").generator()).numpy()
+    ids = order[length[order] >= steps][:count]
+    return dataset.part(ids, np.zeros_like(ids), np.full_like(ids, steps), steps)
 
 
 def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:

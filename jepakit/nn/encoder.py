@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from ..types import Grid, Signal, Size
+from .patch import grid_of
 
 
 class Encoder(nn.Module):
@@ -23,6 +24,10 @@ class Encoder(nn.Module):
     depth: int = 1
     checkpoint_activations: bool = False
     leaves_out: bool = True
+
+    def grid_of(self, x: Shaped[Tensor, "b c ..."]) -> Grid:
+        """The grid of patches of x. Raises ValueError where the patch does not divide its size."""
+        return grid_of(tuple(x.shape[2:]), self.patch)
 
     def forward(
         self,

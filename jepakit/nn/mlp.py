@@ -95,9 +95,7 @@ class PerceptronPredictor(nn.Module):
         super().__init__()
         self.layers = perceptron([dim, *[cfg.hidden] * cfg.depth, out], cfg.norm)
 
-    def forward(
-        self, context: Float[Tensor, "b 1 d"], masks: Masks, grid: Grid | None = None
-    ) -> Float[Tensor, "b 1 1 _"]:
+    def forward(self, context: Float[Tensor, "b 1 d"], masks: Masks) -> Float[Tensor, "b 1 1 _"]:
         """The prediction at the other token."""
         out: Tensor = self.layers(context)
         return out[:, None]

@@ -84,11 +84,11 @@ class TransformerPredictor(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         initialize(self, cfg.init)
 
-    def forward(
-        self, context: Float[Tensor, "b k d"], masks: Masks, grid: Grid | None = None
-    ) -> Float[Tensor, "b m kt _"]:
-        """Predictions at `masks.targets` from tokens at `masks.context`, on `grid` (the signal's own where None)."""
-        position = sincos(grid or self.grid, self.width, self.positions, context.device).to(self.norm.weight.dtype)
+    def forward(self, context: Float[Tensor, "b k d"], masks: Masks) -> Float[Tensor, "b m kt _"]:
+        """Predictions at `masks.targets` from tokens at `masks.context`."""
+        position = sincos(masks.grid or self.grid, self.width, self.positions, context.device).to(
+            self.norm.weight.dtype
+        )
         known = self.embed(context) + position[masks.context]
         asked = self.mask_token[0] + position  # (N, d): the mask token at every position
         predict = self._shared if self.shared_context else self._exact

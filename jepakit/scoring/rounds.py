@@ -42,7 +42,7 @@ class Round:
 
     def errors(self, method: Method, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b k"]:
         """The mean distance over features between prediction and target, as the loss compares them, of each token."""
-        masks = Masks(*(side.to(x.device).expand(len(x), *side.shape[1:]) for side in self.masks))
+        masks = self.masks.repeated(len(x), x.device)
         model = cast(Any, method)
         # The way back names its masks as those of the way there, and finds its own by itself.
         pred = model.predict(x, swapped(masks), back=True) if self.back else model.predict(x, masks)

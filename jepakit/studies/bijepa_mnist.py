@@ -143,7 +143,7 @@ def linear_accuracy(loaded: Loaded, train: Dataset, test: Dataset) -> float:
     method: Any = loaded.method
 
     def encode(x: Tensor) -> Tensor:
-        masks = Masks(*(side.expand(len(x), *side.shape[1:]) for side in left_half()))
+        masks = left_half().repeated(len(x), x.device)
         s: Tensor = method.context(x, masks)
         return s
 

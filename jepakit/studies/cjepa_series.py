@@ -64,7 +64,7 @@ def prepared(data: Path, out: Path) -> Path:
                 path = folder / f"{name}_{part}.npz"
                 if not path.exists():
                     x = stretched(archive[f"{name}_X_{part}"], length)
-                    # Numbered, since the class "-1" of ECG200 would be read as no label.
+                    # Numbered, so that a class means the same in both parts.
                     y = np.searchsorted(classes, archive[f"{name}_y_{part}"])
                     with checkpoint.replacing(path) as beside, beside.open("wb") as file:
                         np.savez(file, x=x, y=y)

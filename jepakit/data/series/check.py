@@ -164,5 +164,5 @@ def _samples(found: Found, cfg: Config) -> str:
     except ValueError as error:
         return f"nothing: {error}"
     kind = f"windows of {series.window} steps, {series.stride} apart" if series.window else "whole series"
-    padded = f", padded to {signal.size[0]} (set data.unequal=stretch or cut)" if series.padded else ""
+    padded = f", of {int(series.cut.length.min())} to {signal.size[0]} steps (data.unequal)" if series.padded else ""
     return f"{len(series)} samples: {kind}{padded}"

@@ -134,14 +134,14 @@ class Series:
     ) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
         """Samples (B, C, T), T = size[0], unchanged but for what makes their lengths equal; their lengths if padded.
 
-        Padding is 0. Raises ValueError where samples of one length meet a model of another.
+        Padding is 0. Raises ValueError where samples are longer than the model takes, or must not be padded.
         """
         length, start = self.cut.length[ids], np.zeros(len(ids), dtype=np.int64)
         if self.unequal == "stretch" or (length == size[0]).all():
             return self.part(ids, start, length, size[0]), None
         if self.unequal == "cut" and (length >= size[0]).all():
             return self.part(ids, start, np.full(len(ids), size[0], dtype=np.int64), size[0]), None
-        if not self.padded or (length > size[0]).any():
+        if self.unequal != "pad" or (length > size[0]).any():
             raise ValueError(
                 f"{self.name(int(ids[np.argmax(length != size[0])]))} has {int(length[length != size[0]][0])} steps "
                 f"but the model takes {size[0]}; set data.unequal=stretch, or data.window={size[0]}"
@@ -198,13 +198,18 @@ class Series:
         return digest.hexdigest()
 
 
-def refuse_padding(dataset: object) -> None:
-    """Raises ValueError where samples are padded: no method can leave padding out of its representations yet."""
-    if isinstance(dataset, Series) and dataset.padded:
-        low, high = int(dataset.cut.length.min()), int(dataset.cut.length.max())
+def shorter(dataset: object, size: Size) -> bool:
+    """Whether some samples are shorter than `size` and come with padding and their lengths."""
+    return isinstance(dataset, Series) and dataset.unequal == "pad" and bool((dataset.cut.length < size[0]).any())
+
+
+def refuse_padding(dataset: object, size: Size, what: str) -> None:
+    """Raises ValueError where samples are padded, which `what` cannot leave out."""
+    if isinstance(dataset, Series) and shorter(dataset, size):
+        low, high = int(dataset.cut.length.min()), max(int(dataset.cut.length.max()), size[0])
         raise ValueError(
-            f"the series have {low} to {high} steps and would be padded, which a model would read as values; "
-            "bring them to one length by data.unequal=stretch or data.unequal=cut, or give a data.window"
+            f"the series have {low} to {high} steps, but {what} needs equal lengths; bring them to one by "
+            "data.unequal=stretch or data.unequal=cut, or give a data.window"
         )
 
 
