@@ -194,7 +194,7 @@ def says(scores: Scores) -> list[str]:
             name = " · ".join(part for part in (other.name, other.setting) if part)
             found.append(f"{metric}, BiJEPA less {name}: {value}; {word}{tail}.")
     true, mean = (
-        fmean(v for (_, metric), values in scores.values.items() if metric == wanted for v in values)
+        fmean(v for arm in scores.arms for v in scores.values[arm.label, wanted])
         for wanted in ("accuracy on true digits", "accuracy with a mean half")
     )
     return [
