@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+import series_data
 import yaml
 from PIL import Image
 from pyarrow import parquet, table
@@ -38,7 +39,9 @@ def blocks(document: Path, *kinds: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with stripes and blobs, as JPEG in photos/cat and photos/dog, and in the files of the two known sets."""
+    """A folder with stripes and blobs, as JPEG in photos/cat and photos/dog and in the files of the two known sets, and
+    two tables of waves.
+    """
     folder = tmp_path_factory.mktemp("desk")
     generator = np.random.default_rng(0)
     for label, animal in enumerate(("cat", "dog")):
@@ -53,6 +56,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         grey = np.stack([pattern(generator, label, 28)[..., 0] for label in labels])
         idx(folder / f"{name}-images-idx3-ubyte.gz", grey)
         idx(folder / f"{name}-labels-idx1-ubyte.gz", np.array(labels, np.uint8))
+    series_data.table(folder / "plant.csv", 1200)
+    series_data.table(folder / "today.csv", 300)
     return folder
 
 
@@ -88,7 +93,11 @@ def shortened(line: str) -> str:
         return f"{line} --steps 3"
     if words[:2] == ["jepa", "train"] and "--print-config" not in words and "--resume" not in words:
         # A small recipe reads several blocks and is small as it is.
-        return f"{line} {SHORT}" if words[2] in ("cifar10-ijepa", "fashion-ijepa") else f"{line} {SHORT} {SHALLOW}"
+        return (
+            f"{line} {SHORT}"
+            if words[2] in ("cifar10-ijepa", "fashion-ijepa", "series-bijepa")
+            else f"{line} {SHORT} {SHALLOW}"
+        )
     return line
 
 
