@@ -114,7 +114,7 @@ def test_an_array_that_holds_no_series_is_refused_with_its_shape(tmp_path, x, se
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(csv):
     refused(csv, r"no entity column 'machine'; its columns are time, c0, c1: set data\.entity", entity="machine")
-    refused(csv, r"has no column 'c9', only time, c0, c1; data\.columns names those to read", columns=("c9",))
+    refused(csv, r"has no column 'c9', only time, c0, c1; data\.columns says what is read", columns=("c9",))
 
 
 def test_check_data_lists_what_training_would_refuse(csv):

@@ -136,7 +136,7 @@ def only(records: Sequence[Record], columns: Sequence[str]) -> list[Record]:
     have = records[0].channels
     if missing := [name for name in columns if name not in have]:
         raise ValueError(
-            f"{records[0].name} has no column {missing[0]!r}, only {', '.join(have)}; data.columns names those to read"
+            f"{records[0].name} has no column {missing[0]!r}, only {', '.join(have)}; data.columns says what is read"
         )
     index = [have.index(name) for name in columns]
     return [replace(r, values=r.values[index], channels=tuple(columns)) for r in records]

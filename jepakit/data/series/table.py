@@ -160,8 +160,8 @@ def _channels(table: Table, asked: Sequence[str], roles: set[str]) -> tuple[tupl
     """The columns of numbers, and those of text that are left out. Raises ValueError where there is no number."""
     if missing := [name for name in asked if name not in table.columns]:
         raise ValueError(
-            f"{str(table.path)!r} has no column {missing[0]!r}, only {', '.join(table.columns)}; data.columns names those "
-            "to read"
+            f"{str(table.path)!r} has no column {missing[0]!r}, only {', '.join(table.columns)}; data.columns says "
+            "what is read"
         )
     if asked:
         return tuple(asked), []
