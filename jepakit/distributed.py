@@ -52,6 +52,8 @@ def setup(device: str = "cpu") -> Iterator[Dist]:
     dist.init_process_group("nccl" if kind.type == "cuda" else "gloo")
     try:
         yield Dist(dist.get_rank(), dist.get_world_size(), kind)
+        # All leave together: one that goes while another still works would close connections under it.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

@@ -95,7 +95,7 @@ def shortened(line: str) -> str:
         # A small recipe reads several blocks and is small as it is.
         return (
             f"{line} {SHORT}"
-            if words[2] in ("cifar10-ijepa", "fashion-ijepa", "series-bijepa")
+            if words[2] in ("cifar10-ijepa", "cifar10-best", "fashion-ijepa", "series-bijepa")
             else f"{line} {SHORT} {SHALLOW}"
         )
     return line
