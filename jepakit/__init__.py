@@ -33,25 +33,9 @@ __all__ = [
     "train",
 ]
 
+# Where a public name lives, if not in api.
 _HOMES = {
     **dict.fromkeys(("Batch", "Masks", "Rng", "Signal", "Terms"), "types"),
-    **dict.fromkeys(
-        (
-            "Model",
-            "check_data",
-            "compare",
-            "complete",
-            "embed",
-            "forecast",
-            "load",
-            "probe",
-            "report",
-            "reproduce",
-            "score",
-            "train",
-        ),
-        "api",
-    ),
     "Method": "methods.base",
 }
 
@@ -60,9 +44,9 @@ def __getattr__(name: str) -> Any:
     """Public names are imported when first used (PEP 562), so that `import jepakit` stays fast."""
     if name == "testing":
         return import_module(f"{__name__}.testing")
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

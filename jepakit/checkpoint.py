@@ -29,14 +29,8 @@ SCHEMA = 1
 
 # What reading a damaged checkpoint raises: files cut short or gone, bytes that are no text, JSON of another shape.
 DAMAGED = (
-    OSError,
-    EOFError,
-    SafetensorError,
-    json.JSONDecodeError,
-    UnicodeDecodeError,
-    KeyError,
-    TypeError,
-    AttributeError,
+    *(OSError, EOFError, SafetensorError, json.JSONDecodeError),
+    *(UnicodeDecodeError, KeyError, TypeError, AttributeError),
 )
 
 
@@ -76,6 +70,16 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, overwrite: bool, endings: Collection[str] = ()) -> None:
+    """Raises ValueError where a file names none of the formats `endings`, or exists and may not be replaced."""
+    if endings and path.suffix not in endings:
+        raise ValueError(
+            f"{path} ends in {path.suffix or 'nothing'!r}, which names no format; use {', '.join(endings)}"
+        )
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already; give another name, or --overwrite to replace it")
 
 
 def write_text(path: Path, text: str) -> None:

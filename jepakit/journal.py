@@ -36,7 +36,8 @@ class Journal:
         """Append one row; it is in the operating system's hands when this returns."""
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
-        for name, value in (("loss", row["loss"]), ("lr", row["lr"]), *row["terms"].items(), *row["metrics"].items()):
+        single = {"loss": row["loss"], "lr": row["lr"]}
+        for name, value in (single | row["terms"] | row["watched"] | row["metrics"]).items():
             if isinstance(value, (int, float)):
                 self.events.add_scalar(name, value, row["step"])
 

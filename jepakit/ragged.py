@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from .types import Batch, Rng, Terms
+from .types import Batch, Rng, Terms, averaged
 
 Loss = Callable[[Batch, Rng], Terms]
 
@@ -29,32 +29,11 @@ def groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batc
     whole = batch.length // patch * patch
     for steps in torch.unique(whole).tolist():
         rows = (whole == steps).nonzero()[:, 0]
-        part = batch.rows(rows)
+        part = batch[rows]
         yield rows, replace(part, x=part.x[:, :, :steps], length=None)
-
-
-def parts(batch: Batch, patch: int) -> Iterator[Batch]:
-    """The batches of `groups`."""
-    return (part for _, part in groups(batch, patch))
 
 
 def loss(of: Loss, batch: Batch, rng: Rng, patch: int) -> Terms:
     """The terms of every group, averaged over samples; each sample meets the masks that it has in any other split."""
-    found = [
-        (len(rows) / len(batch), of(part, rng.of(rows.tolist(), len(batch)))) for rows, part in groups(batch, patch)
-    ]
-    weights = [weight for weight, _ in found]
-
-    def mean(entries: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {
-            key: torch.stack([w * e[key] for w, e in zip(weights, entries, strict=True)]).sum(0) for key in entries[0]
-        }
-
-    pred = [terms.pred for _, terms in found if terms.pred is not None]
-    target = [terms.target for _, terms in found if terms.target is not None]
-    return Terms(
-        mean([dict(terms.loss) for _, terms in found]),
-        mean([dict(terms.log) for _, terms in found]),
-        torch.cat(pred) if pred else None,
-        torch.cat(target) if target else None,
-    )
+    found = [(len(rows), of(part, rng.of(rows.tolist(), len(batch)))) for rows, part in groups(batch, patch)]
+    return averaged([terms for _, terms in found], [count / len(batch) for count, _ in found])

@@ -84,7 +84,8 @@ class Recorder:
         row = {
             "step": session.step,
             "loss": float(terms.total),
-            "terms": {k: float(v) for k, v in (*terms.loss.items(), *terms.log.items())},
+            "terms": {k: float(v) for k, v in terms.loss.items()},
+            "watched": {k: float(v) for k, v in terms.log.items()},
             "metrics": {
                 **metrics,
                 **self.monitor.take(),

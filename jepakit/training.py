@@ -2,8 +2,9 @@
 
 import json
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -19,7 +20,7 @@ from .monitor import Monitor
 from .progress import Interrupted, Silent, Watch
 from .recorder import Recorder
 from .session import Session
-from .types import Batch, Rng, Terms
+from .types import Batch, Rng, Terms, averaged
 
 
 def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
@@ -142,20 +143,12 @@ def gradients(session: Session, model: nn.Module, batch: Batch) -> tuple[Terms, 
 
 def average(terms: list[Terms]) -> Terms:
     """The mean of equal micro-batches over all of them and all ranks; `pred` and `target` are this rank's."""
-    world = distributed.world()
+    world, own = distributed.world(), averaged(terms, [1 / len(terms)] * len(terms))
 
-    def mean(entries: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        values = {k: torch.stack([e[k].detach() for e in entries]).mean() for k in entries[0]}
-        return {k: distributed.all_reduce_sum(v) / world for k, v in values.items()}
+    def mean(entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {k: distributed.all_reduce_sum(v.detach()) / world for k, v in entries.items()}
 
-    pred = [t.pred for t in terms if t.pred is not None]
-    target = [t.target for t in terms if t.target is not None]
-    return Terms(
-        mean([dict(t.loss) for t in terms]),
-        mean([dict(t.log) for t in terms]),
-        torch.cat(pred) if pred else None,
-        torch.cat(target) if target else None,
-    )
+    return replace(own, loss=mean(own.loss), log=mean(own.log))
 
 
 def refuse(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> None:

@@ -88,13 +88,9 @@ class Batch:
 
         return self._map(moved)
 
-    def __getitem__(self, part: slice) -> "Batch":
+    def __getitem__(self, part: slice | Int[Tensor, " k"]) -> "Batch":
         """The samples of `part`, as a batch."""
         return self._map(lambda t: t[part])
-
-    def rows(self, rows: Int[Tensor, " k"]) -> "Batch":
-        """The samples at `rows`, as a batch."""
-        return self._map(lambda t: t[rows])
 
     def _map(self, fn: Callable[[Tensor], Tensor]) -> "Batch":
         values: dict[str, object] = {}
@@ -136,6 +132,22 @@ class Terms:
     def total(self) -> Float[Tensor, ""]:
         """The sum of the weighted scalars."""
         return torch.stack(list(self.loss.values())).sum()
+
+
+def averaged(parts: Sequence[Terms], weights: Sequence[float]) -> Terms:
+    """The weighted sum of every scalar; `pred` and `target` of all parts, where they have them."""
+
+    def mean(entries: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {k: torch.stack([w * e[k] for w, e in zip(weights, entries, strict=True)]).sum(0) for k in entries[0]}
+
+    pred = [part.pred for part in parts if part.pred is not None]
+    target = [part.target for part in parts if part.target is not None]
+    return Terms(
+        mean([part.loss for part in parts]),
+        mean([part.log for part in parts]),
+        torch.cat(pred) if pred else None,
+        torch.cat(target) if target else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ def test_a_file_that_exists_is_replaced_only_where_asked(tmp_path: Path) -> None
     out = tmp_path / "f.csv"
     out.write_text("mine")
     encode = Encoder()
-    with pytest.raises(ValueError, match=r"f\.csv exists already; give another --out, or --overwrite to replace it"):
+    with pytest.raises(ValueError, match=r"f\.csv exists already; give another name, or --overwrite to replace it"):
         embed(encode, Memory(), SIGNAL, out)
     assert contents(tmp_path) == {"f.csv": b"mine"}
     assert not encode.seen

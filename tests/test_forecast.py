@@ -321,7 +321,7 @@ def mistakes(run, tmp_path):
         "has 5 steps, but a forecast starts from 8": {"data": short},
         "no column 'c1'": {"data": other},
         "names no format": {"out": tmp_path / "f.txt"},
-        "no .png": {"plot": tmp_path / "f.svg"},
+        "use .png": {"plot": tmp_path / "f.svg"},
     }
 
 

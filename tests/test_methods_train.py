@@ -30,6 +30,7 @@ TERMS = {
     "lejepa": (HEAD, {"invariance", "sigreg"}),
     "simclr": (HEAD, {"contrast"}),
     "mae": (DECODER, {"prediction"}),
+    "bijepa": (PREDICTOR, {"forward", "backward"}),
 }
 
 
@@ -48,8 +49,10 @@ def test_a_method_trains_by_its_name_and_logs_its_terms(name: str, array: Path, 
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert set(rows[-1]["terms"]) == terms
+    assert sum(rows[-1]["terms"].values()) == pytest.approx(rows[-1]["loss"], rel=1e-5)
+    assert bool(rows[-1]["watched"]) == (name == "bijepa")
     views = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["augment"]["views"]
-    assert len(views) == (name not in ("cjepa", "mae"))
+    assert len(views) == (name not in ("bijepa", "cjepa", "mae"))
 
 
 def test_a_run_of_views_is_repeated_from_its_own_settings_file(array: Path, tmp_path: Path) -> None:

@@ -308,3 +308,12 @@ def test_the_warning_of_a_probe_stands_under_its_row(files: Path) -> None:
 def test_a_folder_as_target_is_refused_before_anything_is_computed(files: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is a folder; give --out a file"):
         write([files], tmp_path)
+
+
+def test_what_a_method_watches_is_drawn_apart_from_the_terms_of_its_loss(tmp_path: Path) -> None:
+    rows = [row(k) | {"terms": {"forward": 1.0, "backward": 2.0}, "watched": {"norm": 9.0}} for k in range(3)]
+    (write_files(tmp_path / "run") / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = {f.title: f.body for f in figures.curves([read(tmp_path / "run")], ["run"])}
+    assert "forward" in found["Loss terms"]
+    assert "norm" not in found["Loss terms"]
+    assert "norm: 9" in found["Watched by the method"]

@@ -252,7 +252,7 @@ def mistakes(folder: Path) -> dict[str, dict[str, Any]]:
         r"the batch is 0": {"batch": 0},
         r"ends in '.npy', which names no format; use .csv, .parquet": {"out": folder / "s.npy"},
         r"a.csv exists already": {"out": folder / "a.csv"},
-        r"s.jpg is no .png": {"plot": folder / "s.jpg"},
+        r"s.jpg ends in '.jpg', which names no format; use .png": {"plot": folder / "s.jpg"},
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import replacing
+from ..checkpoint import check_writable, replacing
 from .part import Rows, part_of
 
 Name = Callable[[int], str]
@@ -18,13 +18,10 @@ CHUNK = 2**20
 
 def check_out(out: Path, overwrite: bool = False) -> Writer:
     """The writer for the ending of `out`. Raises ValueError where there is none, or where `out` may not be replaced."""
-    if out.suffix not in WRITERS:
-        raise ValueError(f"{out} ends in {out.suffix or 'nothing'!r}, which names no format; use {', '.join(WRITERS)}")
+    check_writable(out, overwrite, WRITERS)
     # An interruption between the two files of .npy leaves the ids and OUT.part.
-    alone = out.suffix == ".npy" and not part_of(out).exists()
-    for path in (out, *[ids_beside(out)] * alone):
-        if path.exists() and not overwrite:
-            raise ValueError(f"{path} exists already; give another --out, or --overwrite to replace it")
+    if out.suffix == ".npy" and not part_of(out).exists():
+        check_writable(ids_beside(out), overwrite)
     return WRITERS[out.suffix]
 
 

@@ -142,7 +142,8 @@ def stream(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     """All samples of a data set, in order; of each padded batch those of one length at a time."""
     signal, workers = subject.method.signal, subject.loaded.run.loop.workers or 0
     for batch in loader.stream(dataset, signal, batch=BATCH, workers=workers):
-        yield from [batch] if batch.length is None else ragged.parts(batch, ragged.stride(subject.method))
+        same = [(None, batch)] if batch.length is None else ragged.groups(batch, ragged.stride(subject.method))
+        yield from (part for _, part in same)
 
 
 def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:

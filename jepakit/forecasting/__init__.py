@@ -18,11 +18,10 @@ from ..evals.windows import check_cut, steps_seen
 from ..progress import Silent, Watch
 from ..scoring import opened
 from ..scoring.sliding import whole
-from ..scoring.table import check_out, refuse_existing
 from .origins import origins, spans_of
 from .plot import draw
 from .roll import SHARES, best, half_widths
-from .table import ahead, write
+from .table import ENDINGS, ahead, write
 
 __all__ = ["Forecast", "forecast_run"]
 
@@ -60,11 +59,9 @@ def forecast_run(
     watch = watch or Silent()
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
-    check_out(out, overwrite)
+    checkpoint.check_writable(out, overwrite, ENDINGS)
     if plot is not None:
-        if plot.suffix != ".png":
-            raise ValueError(f"{plot} is no .png; name the picture FILE.png")
-        refuse_existing(plot, overwrite)
+        checkpoint.check_writable(plot, overwrite, (".png",))
     loaded = checkpoint.load_run(run, step)
     check_cut(loaded.method)
     cut = steps_seen(loaded.method)

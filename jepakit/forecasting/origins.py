@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ..data.base import spread
 from ..data.series.dataset import Series
 from ..evals.windows import FEWEST, steps_seen
 from ..scoring.sliding import Span, covered
@@ -78,15 +79,10 @@ def origins(dataset: Series, method: Any) -> Origins:
             f"the run was trained on {len(every)} windows, too few to fit a reader and to hold some out for intervals; "
             f"train on data with {2 * FEWEST} windows or more"
         )
-    few = _spread(len(tried))
+    few = spread(len(tried), MOST)
     room = (ends[few] - tried[few] - cut).astype(np.int64)
-    return Origins(dataset.steps.values, fit[_spread(len(fit))], every[_spread(len(every))], tried[few], room)
+    return Origins(dataset.steps.values, fit[spread(len(fit), MOST)], every[spread(len(every), MOST)], tried[few], room)
 
 
 def _joined(parts: list[np.ndarray]) -> Int64[np.ndarray, " n"]:
     return np.concatenate(parts).astype(np.int64)
-
-
-def _spread(n: int) -> np.ndarray:
-    """At most MOST of n rows, evenly spread."""
-    return np.unique(np.linspace(0, n - 1, min(n, MOST)).astype(np.int64))

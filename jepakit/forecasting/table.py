@@ -10,6 +10,7 @@ from ..checkpoint import replacing
 from ..data.series.dataset import Series
 from ..scoring.sliding import whole
 
+ENDINGS = (".csv", ".parquet")
 REGULAR = 0.8
 """The share of steps that take the usual time where times can be continued."""
 

@@ -27,7 +27,7 @@ CURVES = (
         (("", ("metrics", "normalized_loss")),),
         "The prediction loss divided by that of the best constant prediction: 1 means the predictor knows nothing "
         "about "
-        "this image. It does not fall when targets merely shrink, but near 0 with a tiny std ratio it is collapse.",
+        "this sample. It does not fall when targets merely shrink, but near 0 with a tiny std ratio it is collapse.",
         marks=((1.0, "best constant prediction"),),
     ),
     Curve(
@@ -39,8 +39,9 @@ CURVES = (
     Curve(
         "Std ratio",
         (("target", ("metrics", "std_ratio_target")), ("context", ("metrics", "std_ratio_context"))),
-        f"Spread of the features per dimension, relative to step 0. Below {FULL:.0%} all images get nearly one vector: "
-        "full collapse. It cannot see features that keep their spread along a few directions only; the rank does.",
+        f"Spread of the features per dimension, relative to step 0. Below {FULL:.0%} all samples get nearly one "
+        "vector: full collapse. It cannot see features that keep their spread along a few directions only; the rank "
+        "does.",
         log=True,
         marks=((FULL, "full collapse"),),
     ),
@@ -54,20 +55,20 @@ CURVES = (
     Curve(
         "Effective rank of patches",
         (("target", ("metrics", "patch_rank_target")), ("context", ("metrics", "patch_rank_context"))),
-        "The same over single patches instead of whole images: it may hold up while the images' own rank falls, when "
+        "The same over single patches instead of whole samples: it may hold up while the samples' own rank falls, when "
         "patches differ by their position only.",
     ),
     Curve(
         "Position share",
         (("target", ("metrics", "position_share_target")), ("context", ("metrics", "position_share_context"))),
-        "How much of the patches' variance their place in the image explains. Near 1 the representation says where a "
+        "How much of the patches' variance their place in the sample explains. Near 1 the representation says where a "
         "patch is and nothing about what it shows.",
         marks=((1.0, "position only"),),
     ),
     Curve(
         "Spread of patches",
         (("target", ("metrics", "patch_std_ratio_target")), ("context", ("metrics", "patch_std_ratio_context"))),
-        "Spread of single patches over images, at each position by itself, relative to step 0. Where it falls and the "
+        "Spread of single patches over samples, at each position by itself, relative to step 0. Where it falls and the "
         "rank of patches does not, patches differ by their position only.",
         log=True,
         marks=((FULL, "full collapse"),),
@@ -105,14 +106,14 @@ CURVES = (
     Curve(
         "LiDAR",
         (("corrected", ("metrics", "lidar_corrected")), ("as published", ("metrics", "lidar"))),
-        "Directions in which images differ by more than the masks or crops of one image do. As published it is near "
+        "Directions in which samples differ by more than the masks or crops of one sample do. As published it is near "
         "its largest value for pure noise; corrected it counts only what noise does not reach, and noise reads 0.",
     ),
     Curve(
         "What views share",
         (("consistency", ("metrics", "consistency")), ("share of signal", ("metrics", "signal_share"))),
-        "How alike masks or crops of one image are compared with those of others, and how much of the variance is the "
-        "image's own. 0: a view says nothing of its image. High values may come from a single direction.",
+        "How alike masks or crops of one sample are compared with those of others, and how much of the variance is the "
+        "sample's own. 0: a view says nothing of its sample. High values may come from a single direction.",
     ),
     Curve(
         "Agreement of the encoders",
@@ -123,8 +124,8 @@ CURVES = (
     Curve(
         "Energy gap",
         (("", ("metrics", "energy_gap")),),
-        "Mean energy with another image's target less that with the right one, in units of the loss: above 0 the "
-        "prediction belongs to its image. It falls when the targets shrink.",
+        "Mean energy with another sample's target less that with the right one, in units of the loss: above 0 the "
+        "prediction belongs to its sample. It falls when the targets shrink.",
     ),
     Curve(
         "Retrieval",

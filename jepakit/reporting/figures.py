@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -24,11 +25,34 @@ class Figure:
     wide: bool = False
 
 
+class Parts(NamedTuple):
+    """What a row holds under `key` by names of the method's own, drawn together where there are `least` or more."""
+
+    key: str
+    title: str
+    caption: str
+    least: int = 1
+    log: bool = False
+
+
+PARTS = (
+    Parts(
+        "terms",
+        "Loss terms",
+        "The weighted terms whose sum is the loss. A term that dwarfs the others decides the training.",
+        least=2,
+    ),
+    Parts(
+        "watched", "Watched by the method", "What the method reports beside its loss; none of it is trained.", log=True
+    ),
+)
+
+
 def curves(records: Sequence[Record], names: Sequence[str]) -> list[Figure]:
     """One figure per curve that at least one run has logged; several runs share axes, one colour each."""
     figures = [f for curve in CURVES if (f := _curve(curve, records, names))]
-    if len(records) == 1 and (terms := _terms(records[0])):
-        figures.insert(1, terms)
+    if len(records) == 1:
+        figures[1:1] = [f for part in PARTS if (f := _parts(records[0], part))]
     return figures
 
 
@@ -47,14 +71,13 @@ def _curve(curve: Curve, records: Sequence[Record], names: Sequence[str]) -> Fig
     return Figure(curve.title, chart(lines, label, log_y=curve.log, marks=curve.marks), curve.caption)
 
 
-def _terms(record: Record) -> Figure | None:
-    names = sorted({name for row in record.rows for name in row.get("terms", {})})
-    if len(names) < 2:
+def _parts(record: Record, part: Parts) -> Figure | None:
+    names = sorted({name for row in record.rows for name in row.get(part.key, {})})
+    if len(names) < part.least:
         return None
-    lines = [Line(name, *record.column("terms", name), color=k) for k, name in enumerate(names)]
-    label = "Loss terms over steps. " + " ".join(tell(line) for line in lines)
-    caption = "The weighted terms whose sum is the loss. A term that dwarfs the others decides the training."
-    return Figure("Loss terms", chart(lines, label), caption)
+    lines = [Line(name, *record.column(part.key, name), color=k) for k, name in enumerate(names)]
+    label = f"{part.title} over steps. " + " ".join(tell(line) for line in lines)
+    return Figure(part.title, chart(lines, label, log_y=part.log), part.caption)
 
 
 def tell(line: Line) -> str:

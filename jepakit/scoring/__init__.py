@@ -24,7 +24,7 @@ from ..progress import Silent, Watch, counting
 from .plot import SERIES, Strip, draw, strip
 from .rounds import check, rounds
 from .sliding import Scores, Slider, covered, whole
-from .table import Rows, check_out, refuse_existing, writing
+from .table import WRITERS, Rows, writing
 
 __all__ = ["Reference", "Scored", "Settings", "rows_of", "score"]
 
@@ -110,11 +110,9 @@ def score(
     """
     settings, watch = Settings(causal, stride, quantile, batch), watch or Silent()
     out, picture = Path(out), None if plot is None else Path(plot)
-    check_out(out, overwrite)
+    checkpoint.check_writable(out, overwrite, WRITERS)
     if picture is not None:
-        if picture.suffix != ".png":
-            raise ValueError(f"{picture} is no .png; name the picture FILE.png")
-        refuse_existing(picture, overwrite)
+        checkpoint.check_writable(picture, overwrite, (".png",))
     loaded = checkpoint.load_run(Path(run), step)
     check(loaded.method)
     dataset = opened(loaded.run.data, os.fspath(data), loaded.method.signal.channels, int(loaded.method.signal.size[0]))

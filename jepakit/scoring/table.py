@@ -27,19 +27,6 @@ class Rows(NamedTuple):
 Write = Callable[[Rows], None]
 
 
-def check_out(out: Path, overwrite: bool) -> None:
-    """Raises ValueError where `out` names no format, or exists and may not be replaced."""
-    if out.suffix not in WRITERS:
-        raise ValueError(f"{out} ends in {out.suffix or 'nothing'!r}, which names no format; use {', '.join(WRITERS)}")
-    refuse_existing(out, overwrite)
-
-
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raises ValueError where `path` exists and may not be replaced."""
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; give another name, or --overwrite to replace it")
-
-
 @contextmanager
 def writing(out: Path, clock: np.dtype) -> Iterator[Write]:
     """A function that appends the rows of a series to `out`, which appears when the block ends well.
