@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import testing
+    from . import rfp, testing
     from .api import Model, check_data, compare, complete, embed, forecast, load, probe, report, reproduce, score, train
     from .methods.base import Method
     from .types import Batch, Masks, Rng, Signal, Terms
@@ -28,6 +28,7 @@ __all__ = [
     "probe",
     "report",
     "reproduce",
+    "rfp",
     "score",
     "testing",
     "train",
@@ -42,8 +43,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used (PEP 562), so that `import jepakit` stays fast."""
-    if name == "testing":
-        return import_module(f"{__name__}.testing")
+    if name in ("rfp", "testing"):
+        return import_module(f"{__name__}.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)

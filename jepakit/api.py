@@ -3,15 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 from . import checkpoint, config, distributed, prepare, ragged, session, training
 from .completion import Completed, complete_run
 from .data import reading
-from .data.series.dataset import refuse_padding
-from .embedding import Embedded, check_out
+from .data.uneven import refuse_padding
+from .embedding import Embedded, check_out, identity
 from .embedding import embed as write_rows
 from .evals.runs import probe_run
 from .forecasting import Forecast, forecast_run
@@ -88,6 +87,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
     wanted = settings(request)
     with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
         current = session.build(wanted, request.folder, dist)
+        session.read_weights(current)
         cost = prepare.estimate(current.run, current.method, *training.rehearsal(current))
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
@@ -97,7 +97,8 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
         (
             "time",
-            f"about {cost.seconds_per_step:.2f} s per step, {cost.seconds / 60:.1f} min for {current.steps} steps",
+            f"about {cost.seconds_per_step:.2g} s per step"
+            + (f", {cost.seconds / 60:.1f} min for {current.steps} steps" if current.steps else ""),
         ),
     ]
 
@@ -154,7 +155,6 @@ def embed(
     watch = watch or Silent()
     for note in dataset.notes:
         watch.note(note)
-    identity = _identity(loaded, weights)
     device, _ = prepare.best_device()
     encode = partial(loaded.method.to(device).encode, weights=weights)
     signal, workers = loaded.method.signal, (loaded.run.loop.workers or 0) if workers is None else workers
@@ -168,16 +168,10 @@ def embed(
         workers=workers,
         device=device,
         overwrite=overwrite,
-        identity=identity,
+        identity=identity(loaded, weights),
         patch=ragged.stride(loaded.method),
         progress=counting(watch, "embedding", "items"),
     )
-
-
-def _identity(loaded: checkpoint.Loaded, weights: Weights) -> str:
-    """A hash of what the representations depend on beside the data: step, settings of the method, weights."""
-    about = (loaded.step, weights, loaded.run.method, checkpoint.digest(loaded.method))
-    return blake2b(repr(about).encode(), digest_size=16).hexdigest()
 
 
 def complete(
@@ -272,16 +266,24 @@ def reproduce(
 
 
 def check_data(
-    path: PathLike, csv: PathLike | None = None, *, image: str = "", label: str = "", watch: Watch | None = None
+    path: PathLike,
+    csv: PathLike | None = None,
+    *,
+    image: str = "",
+    label: str = "",
+    fixations: str = "",
+    timing: Literal["auto", "duration", "onset"] = "auto",
+    watch: Watch | None = None,
 ) -> list[tuple[str, str]]:
     """Read every item of a data set; rows of what was found. With `csv`, also a file with a row per problem.
 
-    `image` and `label` name columns or arrays, where they are not called as usual.
+    `image` and `label` name columns or arrays, where they are not called as usual; `fixations` is a file of scanpaths
+    on the pictures, `timing` what its times are.
     """
     from .data.check import as_csv, check
 
     progress = counting(watch or Silent(), "reading", "items")
-    found = check(os.fspath(path), image=image, label=label, progress=progress)
+    found = check(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=progress)
     if csv is not None:
         checkpoint.write_text(Path(csv), as_csv(found.problems))
     return found.rows()

@@ -1,6 +1,7 @@
 """Atomic save and load: safetensors for tensors, JSON for the rest, nothing that could run code.
 
-A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors and state.json. It is written under
+A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors, state.json and, of a stream, where
+it stands, stream.safetensors. It is written under
 another name, synced, and renamed, so a folder of that name is whole; state.json also records the files' sizes, so that
 a copy cut short is recognised and the checkpoint before it used.
 """
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from . import methods, parse
 from .config import Run
 from .methods.base import Method
+from .nn.weights import copy_into
 from .types import Signal
 
 SCHEMA = 1
@@ -43,6 +45,7 @@ class Checkpoint:
     optim: dict[str, Tensor]
     state: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    stream: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def save(
     state: Mapping[str, Any],
     keep: int = 2,
     needed: Collection[int] = (),
+    stream: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep` and those `needed`."""
     final = folder(run, step)
@@ -116,6 +120,8 @@ def save(
     part.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in method.state_dict().items()}, part / "model.safetensors")
     save_file(optimizer_tensors(method, optimizer), part / "optim.safetensors")
+    if stream:
+        save_file(dict(stream), part / "stream.safetensors")
     sizes = {p.name: p.stat().st_size for p in part.iterdir()}
     signal = asdict(method.signal) if isinstance(method, Method) else {}
     write_json(part / "state.json", {"schema": SCHEMA, "step": step, "signal": signal, "files": sizes, **state})
@@ -175,9 +181,11 @@ def _read(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     for name, size in state["files"].items():
         if (at / name).stat().st_size != size:
             raise EOFError(f"{name} has {(at / name).stat().st_size} bytes of {size}")
-    return Checkpoint(
-        step, load_file(at / "model.safetensors"), load_file(at / "optim.safetensors"), state, list(warnings)
+    model, optim, stream = (
+        load_file(at / f"{name}.safetensors") if name != "stream" or "stream.safetensors" in state["files"] else {}
+        for name in ("model", "optim", "stream")
     )
+    return Checkpoint(step, model, optim, state, list(warnings), stream)
 
 
 def load_run(run: Path, step: int | None = None, parent: Method | None = None) -> Loaded:
@@ -234,22 +242,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, 
     """Copy `tensors` into `module`. Every key must match in name and shape, except those in `skip`; else ValueError."""
     own = {k: v for k, v in module.state_dict().items() if k not in skip}
     given = {k: v for k, v in tensors.items() if k not in skip}
-    problems = [f"missing {k}" for k in own.keys() - given.keys()] + [
-        f"unexpected {k}" for k in given.keys() - own.keys()
-    ]
-    problems += [
-        f"{k} is {tuple(given[k].shape)}, not {tuple(own[k].shape)}"
-        for k in own.keys() & given.keys()
-        if own[k].shape != given[k].shape
-    ]
-    if problems:
-        shown = ", ".join(sorted(problems)[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise ValueError(
-            f"the weights of {source} do not fit this model: {shown}; give both the same method and encoder settings"
-        )
-    with torch.no_grad():
-        for key, value in own.items():
-            value.copy_(given[key])
+    copy_into(own, given, source, "give both the same method and encoder settings")
 
 
 def signal_from(entries: Mapping[str, Any]) -> Signal:

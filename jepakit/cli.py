@@ -142,7 +142,8 @@ def check_data(a: argparse.Namespace) -> None:
     from . import api
 
     with watching() as watch:
-        rows = api.check_data(a.path, csv=a.csv, image=a.image, label=a.label, watch=watch)
+        asked = {name: getattr(a, name) for name in ("image", "label", "fixations", "timing")}
+        rows = api.check_data(a.path, csv=a.csv, **asked, watch=watch)
     _print_table(rows)
 
 

@@ -3,13 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, distributed, prepare, session, training
+import torch
+
+from . import checkpoint, distributed, methods, prepare, ragged, session, streaming, training
 from .config import Run
+from .data.stream import First
 from .evals.runs import probe_run
 from .methods.head import Head
+from .monitor import samples
 from .progress import Silent, Watch
 from .reporting import write
 from .request import Request, settings
+from .types import unit
 
 
 def run(request: Request, watch: Watch) -> dict[str, Any]:
@@ -24,7 +29,8 @@ def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
         current = begin(request, wanted, dist)
         for note in current.notes:
             watch.note(note)
-        summary = training.train(current, watch)
+        learn = streaming.train if isinstance(current.dataset, First) else training.train
+        summary = learn(current, watch)
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
     probes = after(current, watch) if current.dataset.classes else []
@@ -40,7 +46,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
     resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
     if resuming:
-        current = session.build(wanted, out, dist)
+        current = session.build(wanted, out, dist, dataset=streaming.begun_before(wanted.data, out))
         session.restore(current, request.allow_change)
         if dist.main:
             session.write_settings(current)
@@ -49,12 +55,27 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         session.check_free(out, replace=request.overwrite or request.resume == "auto")
     current = session.build(wanted, out, dist)
     if request.init is not None and not isinstance(current.method, Head):
-        session.start_from(current, Path(request.init))
+        whole = session.start_from(current, Path(request.init))
+    else:
+        session.read_weights(current)
+        whole = False
+    if not whole:
+        fit(current)
     if dist.main:
         session.clear(out)
         session.write_settings(current)
     distributed.barrier()
     return current
+
+
+def fit(current: session.Session) -> None:
+    """Show the method the samples that it fits its constants to, before the first step: the same on every rank."""
+    if not current.method.fits:
+        return
+    x = samples.equal(current.dataset, current.method.signal, current.method.fits, ragged.stride(current.method))
+    shown = unit(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
+    current.method.begin(shown)
+    current.notes.append(f"constants of {methods.name_of(current.run.method)} fitted to {len(shown)} samples")
 
 
 def after(current: session.Session, watch: Watch) -> list[Path]:

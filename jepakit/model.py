@@ -10,8 +10,9 @@ import torch
 from . import checkpoint
 from .data import read_image
 from .methods.base import Method, Weights
+from .methods.predictive import Predictive
 from .request import PathLike
-from .types import Signal
+from .types import Signal, State
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,25 @@ class Model:
         x = _samples(images, self.method.signal)
         with torch.inference_mode():
             return self.method.encode(x.to(self.method.mean), weights)
+
+    def start(self, frame: torch.Tensor) -> State:
+        """What a model that unfolds in time knows after a first frame: (B, C, H, W), or (B, C, p) of series.
+
+        Raises ValueError where the method does not unfold in time.
+        """
+        with torch.inference_mode():
+            return self._unfolding().start(frame.to(self.method.mean))
+
+    def observe(self, state: State, frame: torch.Tensor, action: torch.Tensor | None = None) -> State:
+        """The same after a further frame, to which `action` (B, A) led; `tokens` (B, P, D) are the representation."""
+        with torch.inference_mode():
+            return self._unfolding().observe(state, frame.to(self.method.mean), action)
+
+    def _unfolding(self) -> Predictive:
+        if not isinstance(self.method, Predictive):
+            name = type(self.method).__module__.rsplit(".", 1)[-1]
+            raise ValueError(f"{name} has no state that goes on from frame to frame; give a run of rjepa")
+        return self.method
 
 
 def _samples(images: object, signal: Signal) -> torch.Tensor:

@@ -70,6 +70,8 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     p.add_argument("--csv", metavar="FILE", help="also write a row per problem")
     p.add_argument("--image", default="", metavar="NAME", help="the column or array of images (data.image)")
     p.add_argument("--label", default="", metavar="NAME", help="the column or array of labels (data.label)")
+    p.add_argument("--fixations", default="", metavar="FILE", help="scanpaths on the pictures (data.fixations)")
+    p.add_argument("--timing", choices=("auto", "duration", "onset"), default="auto", help="what times are")
     command("list", "list methods, recipes, encoders, masks, data, probes and studies")
     p = command("doctor", "check this installation and machine, and how fast data can be read")
     p.add_argument("--data", help="measure reading this data against a training step")

@@ -14,6 +14,8 @@ from . import methods
 from .config import Length, Loop, Run
 from .data import Dataset
 from .data.augment import Augment, Views
+from .data.gaze.dataset import Scanpaths
+from .data.scanpaths import Config as GazeConfig
 from .data.series import augment as series
 from .data.series.dataset import Series
 from .data.series.settings import Config as SeriesConfig
@@ -75,7 +77,14 @@ def _series_views(run: Run, augment: series.SeriesAugment, channels: int) -> tup
 
 
 def fit_series(run: Run, dataset: Dataset) -> Run:
-    """The run with the window, the stride and the channels that were chosen, so that other data are read the same."""
+    """The run with the window, the stride and the channels that were chosen, so that other data are read the same.
+
+    Of scanpaths it is the size of a crop, and how many fixations.
+    """
+    if isinstance(dataset, Scanpaths) and isinstance(run.data, GazeConfig):
+        height, width = dataset.view.size
+        gaze = dataclasses.replace(run.data, size=(height, width), steps=dataset.steps)
+        return dataclasses.replace(run, data=gaze)
     if not isinstance(dataset, Series) or not isinstance(run.data, SeriesConfig):
         return run
     columns = dataset.columns if dataset.named else run.data.columns
@@ -115,9 +124,11 @@ def fit_patch(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
     encoder = getattr(method, "encoder", None)
     if encoder is None or not hasattr(encoder, "patch") or encoder.patch is not None:
         return method, []
-    patch = tuple(auto_patch(side) for side in signal.size)
+    frames = methods.unfolds(method) and len(signal.size) > 1
+    patch = (1, *signal.size[1:]) if frames else tuple(auto_patch(side) for side in signal.size)
     grid = tuple(side // p for side, p in zip(signal.size, patch, strict=True))
-    note = Note("method.encoder.patch", list(patch), f"the largest that leaves at least 7 patches a side: grid {grid}")
+    why = "a frame at a time" if frames else "the largest that leaves at least 7 patches a side"
+    note = Note("method.encoder.patch", list(patch), f"{why}: grid {grid}")
     return dataclasses.replace(method, encoder=dataclasses.replace(encoder, patch=patch)), [note]
 
 

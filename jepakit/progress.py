@@ -13,7 +13,7 @@ class Interrupted(RuntimeError):  # noqa: N818 - a request, not a fault
 
 @runtime_checkable
 class Watch(Protocol):
-    """Receives one-sentence notes and the logged rows of a run of `steps` steps."""
+    """Receives one-sentence notes and the logged rows of a run of `steps` steps, 0 where its end is not known."""
 
     def note(self, text: str) -> None:
         """A sentence worth reading now."""
@@ -60,7 +60,8 @@ class Lines:
         now = time.monotonic()
         if now - self.last >= self.every or row["step"] == steps:
             self.last = now
-            sys.stderr.write(f"step {row['step']}/{steps}  {describe(row)}  ETA {clock(row['metrics']['eta'])}\n")
+            of, left = (f"/{steps}", f"  ETA {clock(row['metrics']['eta'])}") if steps else ("", "")
+            sys.stderr.write(f"step {row['step']}{of}  {describe(row)}{left}\n")
             sys.stderr.flush()
 
 
@@ -84,8 +85,8 @@ class Live:
     def row(self, row: dict[str, Any], steps: int) -> None:
         """Move the bar."""
         if self.task is None:
-            self.task = self.progress.add_task("", total=steps)
-        self.progress.update(self.task, total=steps, completed=row["step"], description=describe(row))
+            self.task = self.progress.add_task("", total=steps or None)
+        self.progress.update(self.task, total=steps or None, completed=row["step"], description=describe(row))
 
 
 def counting(watch: Watch, doing: str, what: str) -> Callable[[int, int], None]:

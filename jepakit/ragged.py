@@ -20,7 +20,9 @@ Loss = Callable[[Batch, Rng], Terms]
 def stride(method: nn.Module) -> int:
     """Steps in a patch of the method's encoder, 1 where it has none."""
     patch: tuple[int, ...] = getattr(getattr(method, "encoder", None), "patch", (1,))
-    return patch[0]
+    # An encoder of single frames has no patch along time.
+    axes = len(getattr(getattr(method, "signal", None), "size", patch))
+    return patch[0] if len(patch) == axes else 1
 
 
 def groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batch]]:
@@ -30,7 +32,8 @@ def groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batc
     for steps in torch.unique(whole).tolist():
         rows = (whole == steps).nonzero()[:, 0]
         part = batch[rows]
-        yield rows, replace(part, x=part.x[:, :, :steps], length=None)
+        action = None if part.action is None else part.action[:, : steps - 1]
+        yield rows, replace(part, x=part.x[:, :, :steps], action=action, length=None)
 
 
 def loss(of: Loss, batch: Batch, rng: Rng, patch: int) -> Terms:

@@ -85,13 +85,13 @@ class Recorder:
             "step": session.step,
             "loss": float(terms.total),
             "terms": {k: float(v) for k, v in terms.loss.items()},
-            "watched": {k: float(v) for k, v in terms.log.items()},
+            "watched": {k: float(v) for k, v in {**terms.log, **session.method.watch()}.items()},
             "metrics": {
                 **metrics,
                 **self.monitor.take(),
                 **({"rollbacks": len(session.rollbacks)} if session.rollbacks else {}),
                 "throughput": pace * session.run.length.batch,
-                "eta": (session.steps - session.step) / pace,
+                "eta": (session.steps - session.step) / pace if session.steps else None,
             },
             "lr": lr,
             "time": now - self.begun,
@@ -120,10 +120,11 @@ class Recorder:
             "skipped": session.skipped,
             "healthy": session.healthy,
             "rollbacks": session.rollbacks,
+            "place": session.place,
         }
         needed = (*rollback.needed(session), *([] if self.best is None else [self.best]))
-        keep = session.run.loop.keep
-        checkpoint.save(session.out, session.step, session.method, session.optimizer, state, keep, needed)
+        keep, optimizer = session.run.loop.keep, session.optimizer
+        checkpoint.save(session.out, session.step, session.method, optimizer, state, keep, needed, session.stream)
 
     def summarise(self) -> dict[str, Any]:
         """The last row, the verdict with its numbers and the rollbacks, as summary.json holds them."""

@@ -5,12 +5,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from . import checkpoint, evals, methods, parse, recipes
 from .config import Evals, Length, Run
-from .data import KINDS, reading
+from .data import KINDS, reading, stream
 from .names import no_such
+from .nn import Frames
 from .optim import Optim
 
 PathLike = str | os.PathLike[str]
@@ -50,7 +51,9 @@ def settings(request: Request) -> Run:
     if request.config is not None:
         wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
     if request.data is not None:
-        wanted = dataclasses.replace(wanted, data=reading(wanted.data, str(request.data)))
+        path, old = str(request.data), wanted.data
+        new = dataclasses.replace(old, path=path) if isinstance(old, stream.Config) else reading(old, path)
+        wanted = dataclasses.replace(wanted, data=new)
     run: Run = parse.apply(wanted, parse.flags_to_changes(request.flags))
     for kind in run.evals.kinds:
         evals.load(kind)
@@ -95,8 +98,24 @@ def head(cfg: Any, parent: PathLike | None) -> Run:
 
 
 def over(wanted: Run, parent: PathLike | None) -> Run:
-    """The same, with the parent that a head is put on, where one is named; any other run as it is."""
-    if parent is None or not methods.is_head(wanted.method):
+    """The same, with the parent that a head is put on, or the encoder that is begun with, where one is named."""
+    if parent is None:
+        return wanted
+    if methods.unfolds(wanted.method):
+        return frame_by_frame(wanted, Path(parent))
+    if not methods.is_head(wanted.method):
         return wanted
     method: Any = wanted.method
     return dataclasses.replace(wanted, method=dataclasses.replace(method, parent=os.fspath(parent)))
+
+
+def frame_by_frame(wanted: Run, run: Path) -> Run:
+    """What sees frames by the encoder of another method's run, at the size of its pictures; else as it is."""
+    below = checkpoint.settings_of(run)
+    size = checkpoint.load(run).state["signal"]["size"]
+    if type(below.method) is type(wanted.method) or len(size) != 2:
+        return wanted
+    method, data = cast(Any, wanted.method), cast(Any, wanted.data)
+    seen = Frames(cast(Any, below.method).encoder)
+    sized = dataclasses.replace(data, size=tuple(size)) if hasattr(data, "size") else data
+    return dataclasses.replace(wanted, method=dataclasses.replace(method, encoder=seen), data=sized)

@@ -9,23 +9,25 @@ from typing import Any, cast
 
 import torch
 
-from . import checkpoint, config, data, lengths, methods, optim, parse, prepare
+from . import checkpoint, config, data, lengths, methods, openended, optim, parse, prepare
 from .config import Run
 from .data import Dataset
+from .data.stream import First
 from .distributed import Dist
 from .methods.base import Method
+from .nn import encoder, weights
 
 # Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
 FREE = (
     *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
-    *("loop.panel_", "loop.dear_every", "loop.on_collapse"),
+    *("loop.panel_", "loop.dear_every", "loop.on_collapse", "data.wait", "data.settle"),
 )
 
 
 # Every path that a run writes in its folder, and so does each run of a head below it.
 OWN = re.compile(
     r"heads(/[^/]+)?|(heads/[^/]+/)?("
-    r"config\.yaml|environment\.json|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
+    r"config\.yaml|environment\.json|frames\.safetensors|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
     r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|cache(/[^/]+\.safetensors)?"
     r"|checkpoints(/last|/step-\d+(/[^/]+\.(safetensors|json))?)?"
     r")|(.+/)?\.[^/]+\.part(/.*)?"
@@ -36,7 +38,8 @@ OWN = re.compile(
 class Session:
     """What the loop reads, and the few values that it moves on: `step`, `seconds` and the monitor's `panel`.
 
-    `healthy` is the step of the checkpoint that a collapse goes back to, `rollbacks` tells of those done.
+    `healthy` is the step of the checkpoint that a collapse goes back to, `rollbacks` tells of those done. Of a stream,
+    `stream` and `place` are where it stands.
     """
 
     run: Run
@@ -52,27 +55,35 @@ class Session:
     skipped: dict[str, str] = field(default_factory=dict)
     healthy: int = 0
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    stream: dict[str, torch.Tensor] = field(default_factory=dict)
+    place: dict[str, Any] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Optimiser steps of the whole run; 0 where its end is not known."""
         return self.run.length.steps or 0
 
 
-def build(run: Run, out: Path, dist: Dist, seed: int | None = None) -> Session:
-    """Open the data, resolve every auto, build the method. Writes nothing; ValueError where something does not fit."""
-    dataset = run.data.open()
+def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dataset | None = None) -> Session:
+    """Open the data, resolve every auto, build the method. Writes nothing; ValueError where something does not fit.
+
+    `dataset` is what the data are, where they are open.
+    """
+    dataset = dataset or run.data.open()
     run, views = prepare.fit_views(run, dataset.channels)
     run = prepare.fit_series(run, dataset)
     run, signal, patches = lengths.fit(run, data.fit(dataset, run.data), dataset)
-    run, choices = prepare.resolve(run, signal, len(dataset), dist.world)
+    resolve = openended.resolve if isinstance(dataset, First) else prepare.resolve
+    run, choices = resolve(run, signal, len(dataset), dist.world)
     run, parent = with_parent(run)
     method = methods.build(run.method, signal, run.seed if seed is None else seed, parent)
     if run.evals.online and len(dataset.classes) < 2:
         raise ValueError(
             "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
         )
-    method.check(run.length.batch // run.length.accumulate)
+    if isinstance(dataset, First):
+        openended.check_steps(method)
+    method.check(1 if isinstance(dataset, First) else run.length.batch // run.length.accumulate)
     lengths.check(run, method, dataset)
     method.to(dist.device, getattr(torch, run.loop.dtype))
     for module in method.modules():
@@ -97,21 +108,25 @@ def restore(session: Session, allow: Sequence[str]) -> None:
     ValueError, with the differences, where settings or data are not those of the run, unless `allow` names them.
     """
     stored = parse.from_yaml(session.out / "config.yaml")
-    refuse_changes(stored, session.run, allow)
+    session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
+    # A stream's rate stands still, so that it may end anywhere.
+    refuse_changes(stored, session.run, [*allow, "length.steps"] if isinstance(session.dataset, First) else allow)
     saved = checkpoint.load(session.out)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
         raise ValueError(
             f"the data of {session.out} have changed since it was saved (files added, removed or resized); "
             "restore them, or go on with --allow-change data"
         )
-    if saved.step > session.steps:
+    if saved.step > session.steps > 0:
         raise ValueError(f"{session.out} stands at step {saved.step} already; give --steps {saved.step} or more")
     checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
     session.step, session.seconds = saved.step, saved.state["seconds"]
     session.panel, session.skipped = saved.state["panel"], saved.state["skipped"]
+    session.stream, session.place = saved.stream, saved.state.get("place", {})
     session.healthy, session.rollbacks = saved.state.get("healthy", 0), saved.state.get("rollbacks", [])
-    session.notes += [*saved.warnings, f"resumed from step {saved.step} of {session.steps}"]
+    of = f" of {session.steps}" if session.steps else ""
+    session.notes += [*saved.warnings, f"resumed from step {saved.step}{of}"]
 
 
 def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
@@ -167,12 +182,56 @@ def clear(out: Path) -> None:
         raise ValueError(f"{out} cannot be written ({error.strerror}); give --out a folder that can") from None
 
 
-def start_from(session: Session, run: Path) -> None:
-    """Copy another run's weights. ValueError lists every key that is missing, unexpected or of another shape."""
+def start_from(session: Session, run: Path) -> bool:
+    """Copy another run's weights; whether they are all that the method has.
+
+    ValueError lists every key that is missing, unexpected or of another shape.
+    """
+    if named := named_weights(session.run):
+        raise ValueError(f"--init takes all weights from {run}, but encoder.weights names {named}; give one of them")
     # The statistics stay those of this run's data.
     saved = checkpoint.load(run)
+    inner = getattr(getattr(session.method, "encoder", None), "inner", None)
+    if inner is not None and not any(key.startswith("encoder.inner.") for key in saved.model):
+        begin_frames(session, inner, saved, run)
+        return False
     checkpoint.load_tensors(session.method, saved.model, f"{run} at step {saved.step}", skip=("mean", "std"))
     session.notes.append(f"weights from {run} at step {saved.step}")
+    return True
+
+
+def begin_frames(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:
+    """Copy another method's encoder, the target where it has one, and the statistics that it was trained with."""
+    name = "target_encoder." if any(key.startswith("target_encoder.") for key in saved.model) else "encoder."
+    given = {key.removeprefix(name): value for key, value in saved.model.items() if key.startswith(name)}
+    source = f"{run} at step {saved.step}"
+    weights.copy_into(inner.state_dict(), given, source, "give the data the size and channels of its pictures")
+    for own in ("mean", "std"):
+        getattr(session.method, own).copy_(saved.model[own].reshape(-1, *[1] * len(session.method.signal.size)))
+    session.notes.append(f"frames are seen by the encoder of {source}, with its statistics")
+
+
+def read_weights(session: Session) -> None:
+    """Copy the file of weights that the settings name into the encoder and its target, and note the file's hash.
+
+    It is for a run that begins: from then on its checkpoints hold them. Raises ValueError where the file does not fit.
+    """
+    if found := encoder.read_weights(session.method):
+        session.run = with_hash(session.run, found)
+        session.notes.append(f"weights of the encoder from {named_weights(session.run)}")
+
+
+def named_weights(run: Run) -> str:
+    """The file of weights that the settings of an encoder name, or nothing."""
+    return getattr(getattr(run.method, "encoder", None), "weights", "")
+
+
+def with_hash(run: Run, found: str) -> Run:
+    """The run with the hash of the weights that its encoder began with, unless it names one, or names no weights."""
+    method: Any = run.method
+    if not named_weights(run) or method.encoder.weights_hash:
+        return run
+    return replace(run, method=replace(method, encoder=replace(method.encoder, weights_hash=found)))
 
 
 def write_settings(session: Session) -> None:

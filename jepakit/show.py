@@ -56,7 +56,7 @@ def describe_probes(paths: Sequence[Path]) -> str:
         result = json.loads(path.read_text())
         error = result.get("lower_is_better", False)
         value, low, high, fresh, raw = (
-            f"{result[k]:.4g}" if error else f"{100 * result[k]:.1f} %"
+            f"{result[k]:.4g}" if error or result.get("plain") else f"{100 * result[k]:.1f} %"
             for k in ("value", "low", "high", "random_init", "raw")
         )
         rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])

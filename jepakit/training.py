@@ -16,6 +16,7 @@ from . import checkpoint, distributed, optim, rollback
 from .collapse import Verdict
 from .config import Loop
 from .data import loader
+from .data.stream import First
 from .monitor import Monitor
 from .progress import Interrupted, Silent, Watch
 from .recorder import Recorder
@@ -211,8 +212,11 @@ def batches(session: Session) -> Generator[Batch]:
 
 def rehearsal(session: Session) -> tuple[Batch, Callable[[Batch, Rng], None]]:
     """A few samples of the first batch, and forward and backward of a batch, for estimates."""
-    with closing(batches(session)) as stream:
-        few = next(stream)[: min(4, session.run.length.batch)]
+    if isinstance(session.dataset, First):
+        few = Batch(session.dataset.raw(0)[None, :, :2], id=torch.zeros(1, dtype=torch.int64)).to(session.dist.device)
+    else:
+        with closing(batches(session)) as stream:
+            few = next(stream)[: min(4, session.run.length.batch)]
 
     def step(batch: Batch, rng: Rng) -> None:
         with precision(session):

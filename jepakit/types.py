@@ -116,6 +116,13 @@ class Masks(NamedTuple):
         return Masks(seen, hidden, self.grid)
 
 
+class State(NamedTuple):
+    """What a method knows after the frames so far, batch first: the tokens it shows, and whatever it needs to go on."""
+
+    tokens: Float[Tensor, "b n d"]
+    hidden: tuple[Float[Tensor, "_ ..."], ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Terms:
     """What a loss returns: weighted scalars to sum, values to watch, and what the collapse panel reads.

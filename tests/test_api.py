@@ -195,11 +195,11 @@ def test_what_cannot_be_encoded_is_refused_with_the_way_out(run, monkeypatch, gi
 
 def test_unfinished_embeddings_of_other_weights_are_told_apart(run):
     last, before = checkpoint.load_run(run), checkpoint.load_run(run, 4)
-    one = api._identity(last, "target")
-    assert one == api._identity(checkpoint.load_run(run), "target")
-    assert one != api._identity(last, "context")
+    one = api.identity(last, "target")
+    assert one == api.identity(checkpoint.load_run(run), "target")
+    assert one != api.identity(last, "context")
     moved = replace(before, step=last.step)  # the weights alone differ
-    assert one != api._identity(moved, "target")
+    assert one != api.identity(moved, "target")
 
 
 def test_an_earlier_checkpoint_is_embedded_and_probed_where_asked(run, photos, tmp_path):

@@ -328,7 +328,8 @@ def test_a_signal_without_what_a_method_needs_is_refused(name: str) -> None:
             testing.Case(method, signal, testing.example(signal)).build()
         else:
             with pytest.raises(
-                ValueError, match=rf"^{name} needs views, which the data lack.*set data\.augment\.views"
+                ValueError,
+                match=rf"^{name} needs (views, which the data lack.*set data\.augment\.views|time, .*scanpaths)",
             ):
                 method(method.Config.tiny(signal), signal)
 

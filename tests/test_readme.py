@@ -155,15 +155,17 @@ def test_every_verdict_the_watch_can_give_is_explained() -> None:
     assert not [name for name in get_args(collapse.State) if f"| `{name}` |" not in explained]
 
 
-def sections(settings: Any) -> Iterator[Any]:
-    """A settings object and all that stand inside it, of every name that may stand there."""
+def sections(settings: Any, around: tuple[type, ...] = ()) -> Iterator[Any]:
+    """A settings object and all that stand inside it, of every name that may stand there, none inside its own kind."""
+    if type(settings) in around:
+        return
     yield settings
     for key, hint in get_type_hints(type(settings)).items():
         value = getattr(settings, key)
         group = config.family(hint) or config.family(next(iter(get_args(hint)), None))
         inner = [group.default(name) for name in group.names] if group else [value]
         for part in (part for part in inner if is_dataclass(part)):
-            yield from sections(part)
+            yield from sections(part, (*around, type(settings)))
 
 
 def test_every_setting_is_explained() -> None:

@@ -14,7 +14,8 @@ from jepakit.config import Length, Run
 from jepakit.data import synthetic
 from jepakit.data.augment import Augment, Views
 from jepakit.methods import cjepa, ijepa, lejepa, simclr, vicreg
-from jepakit.methods.base import JointEmbedding, Method
+from jepakit.methods.base import Method
+from jepakit.methods.joint import JointEmbedding
 from jepakit.nn.heads import Projector
 from jepakit.types import Batch, Rng, Signal
 

@@ -30,7 +30,13 @@ LESS_LR: Final = "lower --optim.lr"
 # Each state's remedies, the likeliest first; those whose option the method lacks are passed over.
 REMEDIES: Final[Mapping[State, tuple[str, ...]]] = {
     "exploding": (LESS_LR, "set --optim.clip 1"),
-    "full": ("raise --method.ema towards 1", "raise --method.std", "raise --method.weight", LESS_LR),
+    "full": (
+        "raise --method.ema towards 1",
+        "raise --method.std",
+        "raise --method.weight",
+        "begin with a trained encoder and set --method.below frozen",
+        LESS_LR,
+    ),
     "dimensional": (
         "raise --method.ema towards 1",
         "raise --method.cov",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import checkpoint, prepare
 from ..data import Dataset, loader, reading
-from ..data.series.dataset import refuse_padding
+from ..data.uneven import refuse_padding
 from ..evals.generation import Tally
 from ..halves import sides, splits
 from ..methods.decoder import Decoder

@@ -1,7 +1,8 @@
 """Data: sources of samples behind one protocol, the loader, and what is known of a data set."""
 
 from .base import Dataset, Unreadable
-from .reading import KINDS, divided, guess, read_image, reading, sample
+from .guess import guess
+from .reading import KINDS, divided, read_image, reading, sample
 from .statistics import choose_size, fit
 
 __all__ = [

@@ -118,6 +118,18 @@ def stack(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
     return stacked
 
 
+def refuse(error: Unreadable, corrupt: Corrupt) -> None:
+    """Raises ValueError where an item that cannot be read is to fail the run."""
+    if corrupt == "fail":
+        raise ValueError(f"cannot read {error}; remove or replace it, or set data.corrupt=skip") from None
+
+
+def first_of(skipped: dict[str, str]) -> str:
+    """One of the items that could not be read, as a part of a sentence."""
+    name, why = next(iter(skipped.items()))
+    return f"{name} ({why})"
+
+
 class Names(Sequence[str]):
     """Many strings in one block of bytes: small, and never copied by a forked worker's reference counts."""
 

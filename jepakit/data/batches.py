@@ -7,15 +7,15 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from ..types import Batch, Rng, Signal, Size, unit
 from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, photometric, place
-from .base import Batched, Corrupt, Dataset, Unreadable, stack, uniform
+from .base import Batched, Corrupt, Dataset, Unreadable, first_of, refuse, stack, uniform
 from .box import Ask, Box
-from .plain import first_of, read, refuse
+from .plain import read
 
 
 class Picture(NamedTuple):
@@ -34,6 +34,7 @@ class Packed(NamedTuple):
     id: Int64[Tensor, " b"]
     skipped: dict[str, str]
     length: Int64[Tensor, " b"] | None = None
+    action: Float[Tensor, "b t a"] | None = None
 
 
 @runtime_checkable
@@ -188,7 +189,8 @@ def unpacked(packed: Packed, dataset: Dataset, groups: Sequence[int] = (), whole
         views.append(torch.stack(rest[:count], dim=1))
         rest = rest[count:]
     label, length = packed.label if dataset.classes else None, packed.length if whole else None
-    return Batch(x=packed.pictures[0], views=tuple(views), label=label, id=packed.id, length=length)
+    action = packed.action if whole else None
+    return Batch(packed.pictures[0], tuple(views), action=action, label=label, id=packed.id, length=length)
 
 
 @lru_cache(maxsize=2)

@@ -16,9 +16,12 @@ from torch.utils.data import Dataset as TorchDataset
 
 from . import decode
 from .base import Dataset, Unreadable
+from .gaze import check as gaze
+from .gaze.record import Timing
+from .guess import guess
 from .images import Images
 from .loader import dataloader
-from .reading import KINDS, guess
+from .reading import KINDS
 from .series import check as series
 
 TINY = 16
@@ -122,15 +125,20 @@ def check(
     *,
     image: str = "",
     label: str = "",
+    fixations: str = "",
+    timing: Timing = "auto",
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> CheckReport | series.SeriesReport:
+) -> CheckReport | series.SeriesReport | gaze.GazeReport:
     """Decode every item of the data at `path` once. Memory grows by 33 bytes per item.
 
-    `image` and `label` are as in the data's config; `progress` is told (done, all). Raises ValueError where there is
-    nothing to read at all.
+    `image`, `label`, `fixations` and `timing` are as in the data's config; `progress` is told (done, all). Raises
+    ValueError where there is nothing to read at all.
     """
     kind, why = guess(path)
+    if fixations or kind == "scanpaths":
+        cfg = KINDS["scanpaths"](path=path, fixations=fixations, timing=timing)
+        return gaze.check(cfg, f"fixations in {fixations}" if fixations else why, progress)
     if kind in ("series", "dynamics"):
         return series.check(path, why, image, label)
     fields = {name: value for name, value in (("image", image), ("label", label)) if value}

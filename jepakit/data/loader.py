@@ -18,6 +18,8 @@ from ..types import Batch, Signal
 from .augment import Augment
 from .base import Corrupt, Dataset, Settings
 from .batches import OrderedBatches, Packed, Source, TrainBatches
+from .gaze.batches import GazeAugment, GazeBatches, OrderedGaze
+from .gaze.dataset import Scanpaths
 from .held import hold
 from .series.augment import SeriesAugment
 from .series.batches import OrderedSeries, SeriesBatches
@@ -99,6 +101,9 @@ def batches(
     source: Source
     if isinstance(dataset, Series) and isinstance(cfg.augment, SeriesAugment):
         source = SeriesBatches(dataset, cfg.augment, signal, seed, batch, offset, total, whole)
+    elif isinstance(dataset, Scanpaths):
+        assert isinstance(cfg.augment, GazeAugment)
+        source = GazeBatches(dataset, cfg.augment, cfg.corrupt, signal, seed, batch, offset, total)
     else:
         assert isinstance(cfg.augment, Augment)
         source = TrainBatches(hold(dataset), cfg.augment, cfg.corrupt, signal, seed, batch, offset, total, whole)
@@ -119,11 +124,13 @@ def stream(
             f"the data have {dataset.channels} channels but the model takes {signal.channels}; "
             f"give data with {signal.channels}"
         )
-    source: Source = (
-        OrderedSeries(dataset, signal, batch, start)
-        if isinstance(dataset, Series)
-        else OrderedBatches(dataset, corrupt, signal, batch, start)
-    )
+    source: Source
+    if isinstance(dataset, Series):
+        source = OrderedSeries(dataset, signal, batch, start)
+    elif isinstance(dataset, Scanpaths):
+        source = OrderedGaze(dataset, corrupt, signal, batch, start)
+    else:
+        source = OrderedBatches(dataset, corrupt, signal, batch, start)
     return Batches(source, 0, -(-(len(dataset) - start) // batch), workers)
 
 

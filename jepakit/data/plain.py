@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..types import Size
 from .augment import centre, centred
-from .base import Batched, Corrupt, Dataset, Unreadable, stack
+from .base import Batched, Corrupt, Dataset, Unreadable, refuse, stack
+from .gaze.dataset import Scanpaths
 from .series.dataset import Series
 
 
@@ -32,22 +33,14 @@ def read(dataset: Dataset, ids: Int64[np.ndarray, " b"], size: Size, corrupt: Co
     rows, kept, skipped = [], [], {}
     for i in ids.tolist():
         try:
-            rows += dataset.crops(i, [centred(size)])
+            rows += (
+                [dataset.clip(i, size, padded=True).x]
+                if isinstance(dataset, Scanpaths)
+                else dataset.crops(i, [centred(size)])
+            )
             kept.append(i)
         except Unreadable as error:
             refuse(error, corrupt)
             skipped[error.name] = error.why
     x = stack(rows) if rows else torch.empty(0, dataset.channels, *size)
     return Plain(x, np.array(kept, dtype=np.int64), skipped)
-
-
-def refuse(error: Unreadable, corrupt: Corrupt) -> None:
-    """Raises ValueError where an item that cannot be read is to fail the run."""
-    if corrupt == "fail":
-        raise ValueError(f"cannot read {error}; remove or replace it, or set data.corrupt=skip") from None
-
-
-def first_of(skipped: dict[str, str]) -> str:
-    """One of the items that could not be read, as a part of a sentence."""
-    name, why = next(iter(skipped.items()))
-    return f"{name} ({why})"

@@ -10,45 +10,23 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..types import Rng, Signal, unit
-from . import arrays, dynamics, images, plain, synthetic
+from . import arrays, dynamics, images, plain, scanpaths, stream, synthetic
 from .augment import centred
 from .base import Dataset, Unreadable, stack
 from .decode import crops
+from .guess import FIXATIONS, guess
 from .series import settings as series
-from .series.guess import ARRAYS, can_hold, ending, split_key, why_series
+from .series.guess import ARRAYS, can_hold, ending, split_key
 
 KINDS: Mapping[str, Any] = {
     "arrays": arrays.Config,
     "dynamics": dynamics.Config,
     "images": images.Config,
+    "scanpaths": scanpaths.Config,
     "series": series.Config,
+    "stream": stream.Config,
     "synthetic": synthetic.Config,
 }
-
-
-def guess(path: str) -> tuple[str, str]:
-    """Which of `KINDS` reads a path, and why. Raises ValueError where nothing is there or nothing reads it."""
-    if path in synthetic.TASKS:
-        return "synthetic", f"{path!r} names a generated set"
-    if path in dynamics.SYSTEMS:
-        return "dynamics", f"{path!r} names a generated system"
-    file, key = split_key(path)
-    files = images.expand(file)
-    if key:
-        return "series", f"array {key!r} of {files[0].name}"
-    if why := why_series(files[0]):
-        return "series", why
-    if files[0].is_dir():
-        return "images", "a folder"
-    name = files[0].name.lower()
-    if name.endswith((".npz", ".npy")) or "ubyte" in name or ".idx" in name or "-idx" in name:
-        return "arrays", f"{Path(name).suffix or name} holds arrays"
-    if name.endswith((".tar", ".parquet", ".pq", ".csv")):
-        return "images", f"{Path(name).suffix} holds or lists images"
-    raise ValueError(
-        f"cannot tell what {path!r} holds; give a folder of images or series, "
-        ".csv, .tar, .parquet, .npz, .npy, .ts or idx files"
-    )
 
 
 def reading(old: Any, path: str, *, channels: int | None = None, **changes: Any) -> Any:
@@ -62,7 +40,11 @@ def reading(old: Any, path: str, *, channels: int | None = None, **changes: Any)
         shared = {f.name for f in dataclasses.fields(new)} & {f.name for f in dataclasses.fields(old)}
         # A picture's size and changes say nothing of a series, and the other way round.
         shared -= set() if type(new.augment) is type(old.augment) else {"size", "augment"}
+        # What a label is, not which column holds it; and pictures are counted elsewhere than generated ones.
+        shared -= {"label", "count", "seed"} if isinstance(new, scanpaths.Config) else set()
         old = dataclasses.replace(new, **{name: getattr(old, name) for name in shared})
+    if isinstance(new, scanpaths.Config) and path.lower().endswith(FIXATIONS):
+        changes.setdefault("fixations", "")
     if channels and hasattr(old, "channels"):
         changes["channels"] = channels
     return dataclasses.replace(old, path=path, **changes)
@@ -72,14 +54,17 @@ def _kind(old: Any, path: str) -> str:
     """What `guess` says, unless the file may as well be what `old` reads: then that."""
     kind, _ = guess(path)
     file = Path(split_key(path)[0])
+    if isinstance(old, scanpaths.Config) and kind in scanpaths.PICTURES:
+        return "scanpaths"
     if isinstance(old, series.Config) and kind in ("arrays", "images") and can_hold(file):
         return "series"
     return "arrays" if isinstance(old, arrays.Config) and kind == "series" and ending(file) in ARRAYS else kind
 
 
 def divided(cfg: Any) -> Any:
-    """The same settings, of the training part alone where samples of all of it overlap: windows of series."""
-    overlap = isinstance(cfg, series.Config) and cfg.split == "all" and cfg.window != 0
+    """The same settings, of the training part alone where samples overlap: windows of series, viewers of a picture."""
+    windows = isinstance(cfg, series.Config) and cfg.window != 0
+    overlap = (windows or isinstance(cfg, scanpaths.Config)) and cfg.split == "all"
     return dataclasses.replace(cfg, split="train") if overlap else cfg
 
 

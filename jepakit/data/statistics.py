@@ -6,9 +6,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..types import Rng, Signal, Size
-from .base import Batched, Corrupt, Dataset, Settings
-from .plain import first_of, read
+from .base import Batched, Corrupt, Dataset, Settings, first_of
+from .gaze.dataset import Scanpaths
+from .plain import read
 from .series.dataset import Series
+from .stream.first import First
 
 SMALL = 96
 LARGE = (224, 224)
@@ -36,7 +38,7 @@ def fit(dataset: Dataset, cfg: Settings) -> Signal:
     Raises ValueError where none of the sample can be read, where one cannot and `cfg.corrupt` is "fail", and where
     values are not finite.
     """
-    if isinstance(dataset, Series):
+    if isinstance(dataset, Series | Scanpaths | First):
         return dataset.fit(cfg)
     size, _ = choose_size(dataset, cfg.size)
     count = min(len(dataset), max(256, min(MOST, PIXELS // (size[0] * size[1]))))

@@ -14,6 +14,7 @@ An item that cannot be read keeps its row, filled with NaN, and is named in the 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoint import Loaded, digest
 from ..data.base import Dataset
 from ..data.loader import stream
 from ..ragged import groups
@@ -28,7 +30,7 @@ from ..types import Batch, Signal
 from .part import Part, Progress, Rows, Shape
 from .table import Name, check_out, empty_rows
 
-__all__ = ["Embedded", "check_out", "embed"]
+__all__ = ["Embedded", "check_out", "embed", "identity"]
 
 Encode = Callable[[Tensor], Tensor]
 Blocks = Generator[Rows, None, None]
@@ -86,6 +88,12 @@ def embed(
     write(rows, dataset.name, out)
     part.remove()
     return Embedded(out, rows.shape, missing, resumed)
+
+
+def identity(loaded: Loaded, weights: str) -> str:
+    """A hash of what the representations depend on beside the data: step, settings of the method, weights."""
+    about = (loaded.step, weights, loaded.run.method, digest(loaded.method))
+    return blake2b(repr(about).encode(), digest_size=16).hexdigest()
 
 
 # --- rows, one block of `batch` at a time

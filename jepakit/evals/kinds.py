@@ -8,8 +8,10 @@ A kind is a module with a frozen dataclass `Config` and `evaluate(train, test, c
     "masks"      `Tokens` whose samples carry a picture of class ids instead of a label.
     "encoder"    `Live`: the samples themselves, and encoders to train on them.
     "windows"    `Windows` of series, cut into past and future; no labels are needed.
+    "recorded"   `Recorded`: pooled vectors and what was recorded to the same items. Nothing is fitted: the part to
+                 fit on is empty, the other holds all items. No labels are needed.
 
-A kind whose `value` is an error says `LOWER_IS_BETTER`.
+A kind whose `value` is an error says `LOWER_IS_BETTER`, one whose `value` is a number and no share of a whole `PLAIN`.
 
 A kind that measures several things begins each with `name`, which becomes a part of that result's file name. A kind
 that takes long yields `progress`, from 0 to 1, in between; it is shown and not kept.
@@ -23,21 +25,27 @@ from typing import Any, Literal, NamedTuple
 from ..names import discover, no_such
 from .result import Value
 
-Reads = Literal["pooled", "tokens", "masks", "encoder", "windows"]
+Reads = Literal["pooled", "tokens", "masks", "encoder", "windows", "recorded"]
 
 
 class Kind(NamedTuple):
-    """A kind's settings, its function of (train, test, settings), what both parts hold, and which way is better."""
+    """A kind's settings, its function of (train, test, settings), what both parts hold, and how its value is read."""
 
     Config: type[Any]
     evaluate: Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]
     reads: Reads = "pooled"
     lower: bool = False
+    plain: bool = False
 
     @property
     def labels(self) -> bool:
         """Whether every sample needs a label."""
-        return self.reads not in ("masks", "windows")
+        return self.reads not in ("masks", "windows", "recorded")
+
+    @property
+    def fits(self) -> bool:
+        """Whether something is fitted, to other samples than it is scored on."""
+        return self.reads != "recorded"
 
 
 def table() -> dict[str, str]:
@@ -51,8 +59,8 @@ def load(kind: str) -> Kind:
     if kind not in modules:
         raise ValueError(no_such("kind of evaluation", kind, modules))
     module = importlib.import_module(modules[kind])
-    lower = getattr(module, "LOWER_IS_BETTER", False)
-    return Kind(module.Config, module.evaluate, getattr(module, "READS", "pooled"), lower)
+    lower, plain = (getattr(module, name, False) for name in ("LOWER_IS_BETTER", "PLAIN"))
+    return Kind(module.Config, module.evaluate, getattr(module, "READS", "pooled"), lower, plain)
 
 
 def _is_kind(path: str) -> bool:

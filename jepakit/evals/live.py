@@ -13,6 +13,7 @@ from ..data import Dataset, loader
 from ..data.augment import Augment
 from ..data.base import Batched, Corrupt
 from ..data.box import Ask
+from ..data.gaze.dataset import Scanpaths
 from ..data.series.augment import SeriesAugment
 from ..data.series.dataset import Series
 from ..methods.base import Method, Weights
@@ -138,7 +139,7 @@ class ChosenBatched(Chosen):
 
 def chosen(whole: Dataset, rows: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " n"]) -> Dataset:
     """Items `rows` of a data set, with labels `y`."""
-    if isinstance(whole, Series):
+    if isinstance(whole, Series | Scanpaths):
         return whole.chosen(rows, y)
     return (ChosenBatched if isinstance(whole, Batched) else Chosen)(whole, rows, y)
 

@@ -55,6 +55,7 @@ def results(
         "step": step,
         "settings": asdict(cfg),
         **({"lower_is_better": True} if judge.lower else {}),
+        **({"plain": True} if judge.plain else {}),
     }
     return [
         {"kind": kind, **_result({key: found[i] for key, found in scores.items()}, facts, classes, same)}

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .. import data, parse, prepare
 from ..checkpoint import Loaded, load_run
-from ..data.series.dataset import refuse_padding
+from ..data.uneven import refuse_padding
 from ..methods.base import Weights
 from ..methods.head import Head
 from ..progress import Silent, Watch
@@ -48,17 +48,20 @@ def probe_run(
         below = getattr(loaded.run.method, "parent", "the run below")
         raise ValueError(f"{run} is a head over {below}, whose representations it has; probe {below}")
     chosen = {kind: (load(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
-    sets = open_sets(loaded, train, test)
-    check_lengths(loaded, sets, chosen)
+    given = {fits: _opener(fits)(loaded, train, test) for fits in {judge.fits for judge, _ in chosen.values()}}
+    for fits, sets in given.items():
+        check_lengths(loaded, sets, {kind: c for kind, c in chosen.items() if c[0].fits == fits})
     if any(judge.labels for judge, _ in chosen.values()):
-        check_labels(sets)
+        check_labels(given[True])
     device, _ = prepare.best_device()
-    subject = Subject(loaded, sets, device, weights, run if cache and baselines else None, alone=not baselines)
-    facts: dict[str, Any] = {"data": sets.label, "step": loaded.step, "weights": weights}
-    facts |= {"classes": sets.train.classes, "name": sets.train.name}
+    kept = run if cache and baselines else None
     written: list[Path] = []
     for group in alike(chosen):
         judge, cfg = next(iter(group.values()))
+        sets = given[judge.fits]
+        subject = Subject(loaded, sets, device, weights, kept, alone=not baselines)
+        facts: dict[str, Any] = {"data": sets.label, "step": loaded.step, "weights": weights}
+        facts |= {"classes": sets.train.classes, "name": sets.train.name}
         with telling(refused, ", ".join(group)), opened(subject, judge.reads, cfg) as (fit, held):
             for kind, (_, cfg) in group.items():
                 with telling(refused, kind):
@@ -117,9 +120,26 @@ def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
     return sets
 
 
+def open_whole(loaded: Loaded, path: str | None, test: str | None) -> Sets:
+    """All items of one data set, in its order, for what fits nothing. Raises ValueError where there is a test set."""
+    if test is not None:
+        raise ValueError(f"this probe fits nothing, so it has no use for --test {test}; give all items as --data")
+    own, channels = loaded.run.data, loaded.method.signal.channels
+    asked: dict[str, Any] = {"split": "all", "limit": 0, "channels": channels}
+    if path is not None:
+        items = data.reading(own, path, **asked)
+    else:
+        items = replace(cast(Any, own), **{key: value for key, value in asked.items() if hasattr(own, key)})
+    return Sets(items.open(), None, items.path)
+
+
+def _opener(fits: bool) -> Callable[[Loaded, str | None, str | None], Sets]:
+    return open_sets if fits else open_whole
+
+
 def check_lengths(loaded: Loaded, sets: Sets, chosen: Chosen) -> None:
     """Raises ValueError where samples are of unequal lengths and a kind reads more than the mean of their tokens."""
     for kind, (judge, cfg) in chosen.items():
-        if judge.reads != "pooled" or cfg.pool != "mean":
+        if judge.reads != "recorded" and (judge.reads != "pooled" or cfg.pool != "mean"):
             for dataset in (sets.train, sets.test):
                 refuse_padding(dataset, loaded.method.signal.size, f"the probe {kind} with these settings")

@@ -22,7 +22,7 @@ from ..data.truth import at_size, film, mask
 from ..methods.base import Method, Weights
 from ..nn.patch import grid_of, patches
 from ..types import Batch, Grid, Size
-from . import cache
+from . import cache, recorded
 from .baselines import random_init, raw
 from .features import Encode, Features, extract_all
 from .kinds import Reads
@@ -79,7 +79,11 @@ def judged(subject: Subject) -> dict[str, Encode]:
 
 def stretched(x: Float[Tensor, "b c ..."], size: Size) -> Float[Tensor, "b c ..."]:
     """x as long as the longest sample, by linear interpolation: as many raw values of each."""
-    return x if x.ndim > 3 or x.shape[2] == size[0] else F.interpolate(x, size[0], mode="linear", align_corners=True)
+    if x.ndim == 4 or x.shape[2] == size[0]:
+        return x
+    last = x.movedim(2, -1)
+    longer = F.interpolate(last.flatten(1, -2), size[0], mode="linear", align_corners=True)
+    return longer.reshape(*last.shape[:-1], size[0]).movedim(-1, 2)
 
 
 @contextmanager
@@ -89,6 +93,10 @@ def opened(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts, Pa
         yield _both(subject, partial(pooled_features, subject, cfg.pool))
     elif reads == "encoder":
         yield _both(subject, partial(live, subject))
+    elif reads == "recorded":
+        responses = recorded.read(cfg.responses, len(subject.sets.train))
+        whole = recorded.joined(pooled_features(subject, "mean", subject.sets.train), responses)
+        yield {key: part.where(np.zeros(len(part), bool)) for key, part in whole.items()}, whole
     elif reads == "windows":
         check_cut(subject.method)
         test = subject.sets.test

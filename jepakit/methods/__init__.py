@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .base import Method
 
 # What methods are made of, and none themselves.
-BASES = ("base", "head")
+BASES = ("base", "head", "joint", "predictive")
 
 
 class Entry(NamedTuple):
@@ -64,6 +64,13 @@ def is_head(config: Any) -> bool:
     from .head import Head
 
     return issubclass(entry(type(config).__module__).Method, Head)
+
+
+def unfolds(config: Any) -> bool:
+    """Whether the method of this settings object unfolds in time."""
+    from .predictive import Predictive
+
+    return issubclass(entry(type(config).__module__).Method, Predictive)
 
 
 def build(config: Any, signal: Any, seed: int = 0, parent: "Method | None" = None) -> "Method":

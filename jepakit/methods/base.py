@@ -13,6 +13,12 @@ from ..types import Batch, Rng, Signal, Terms
 
 Weights = Literal["target", "context"]
 
+# What brings a signal that is missing.
+ADVICE = {
+    "views": "set data.augment.views, e.g. [{count: 2}]",
+    "time": "give a series or a video, or --data.name scanpaths, which looks at pictures in one place after another",
+}
+
 
 class Method(nn.Module):
     """One joint-embedding method: parameters, a loss and an encoder, for one kind of signal.
@@ -40,7 +46,7 @@ class Method(nn.Module):
         super().__init__()
         missing = sorted(self.requires(cfg) - signal.has)
         if missing:
-            advice = "; set data.augment.views, e.g. [{count: 2}]" if "views" in missing else ""
+            advice = "; ".join(["", *[ADVICE[name] for name in missing if name in ADVICE]])
             raise ValueError(
                 f"{type(self).__module__.rsplit('.', 1)[-1]} needs {' and '.join(missing)}, which the data lack; "
                 f"they carry {', '.join(sorted(signal.has)) or 'samples only'}{advice}"
@@ -72,6 +78,14 @@ class Method(nn.Module):
             self.loss(batch, rng) if batch.length is None else ragged.loss(self.loss, batch, rng, ragged.stride(self))
         )
 
+    @property
+    def fits(self) -> int:
+        """How many samples `begin` wants to see."""
+        return 0
+
+    def begin(self, x: Float[Tensor, "b c ..."]) -> None:
+        """Fit what is a constant of the data, from raw samples, before the first step of a run."""
+
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The training loss of one batch; all randomness comes from `rng`."""
         raise NotImplementedError
@@ -101,48 +115,10 @@ class Method(nn.Module):
     def after_step(self, progress: float) -> None:
         """What follows an optimiser step, such as the EMA; `progress` runs from 0 to 1 over the training."""
 
+    def watch(self) -> dict[str, Tensor]:
+        """Scalars of the parameters alone that are worth a look, for every logged row."""
+        return {}
+
     def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
         """The method's own prediction distance per sample, low when y follows from x."""
         raise NotImplementedError
-
-
-def check_views(signal: Signal) -> None:
-    """Raises ValueError where there are no two views to compare."""
-    if signal.views < 2:
-        raise ValueError(
-            f"views are compared with one another but there is {signal.views}; set data.augment.views to 2 or more, "
-            "e.g. [{count: 2}]"
-        )
-
-
-class JointEmbedding(Method):
-    """What compares views of a sample without prediction: one encoder, the mean of its tokens, a projector.
-
-    `cfg` holds `encoder` and `projector`. A subclass is a loss on the embeddings of all views, which `embed` gives.
-    """
-
-    needs = frozenset({"views"})
-    batch_statistics = True
-    reads_x = False
-
-    def __init__(self, cfg: Any, signal: Signal) -> None:
-        super().__init__(cfg, signal)
-        check_views(signal)
-        self.encoder = cfg.encoder.build(signal)
-        self.projector = cfg.projector.build(self.encoder.dim)
-
-    def embed(self, batch: Batch) -> Float[Tensor, "v b d"]:
-        """The projected mean of every view. BatchNorm sees the views of all sizes together."""
-        z: Tensor = self.projector(self.pooled(batch.views))
-        return z
-
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
-        """Representations (B, N, D) of every patch; there is one encoder."""
-        s: Tensor = self.encoder(self.normalize(x))
-        return s
-
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
-        """The mean squared difference (B,) of the two projected means."""
-        z, other = (self.projector(self.encode(side).mean(1)) for side in (x, y))
-        distance: Tensor = (z - other).square().mean(1)
-        return distance

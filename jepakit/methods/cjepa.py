@@ -33,7 +33,7 @@ from ..nn.predictor import Predictor
 from ..nn.transformer import tiny
 from ..types import Batch, Rng, Signal, Terms
 from . import ijepa
-from .base import check_views
+from .joint import check_views
 
 Pairs = Literal["blocks", "context-target", "views"]
 

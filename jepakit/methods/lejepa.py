@@ -18,7 +18,7 @@ from ..nn.encoder import EncoderConfig
 from ..nn.heads import Projector
 from ..nn.transformer import ViT, tiny
 from ..types import Batch, Rng, Signal, Terms
-from .base import JointEmbedding
+from .joint import JointEmbedding
 
 
 @dataclass(frozen=True)

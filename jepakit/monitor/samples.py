@@ -12,9 +12,12 @@ from ..data import Dataset, sample
 from ..data.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, Views, photometric, place
 from ..data.base import Unreadable, uniform
 from ..data.box import Ask
+from ..data.gaze.batches import GazeAugment
+from ..data.plain import read
 from ..data.series.augment import SeriesAugment
 from ..data.series.batches import several
-from ..data.series.dataset import Series, shorter
+from ..data.series.dataset import Series
+from ..data.uneven import Uneven, shorter
 from ..types import Rng, Signal, unit
 
 
@@ -53,13 +56,15 @@ def equal(dataset: Dataset, signal: Signal, count: int, patch: int) -> Shaped[Te
 
     These are whole patches, so that no number of the panel is of padding.
     """
-    if not (isinstance(dataset, Series) and shorter(dataset, signal.size)):
+    if not (isinstance(dataset, Uneven) and shorter(dataset, signal.size)) or dataset.lengths is None:
         return sample(dataset, signal, count)
-    length = dataset.cut.length
+    length = dataset.lengths
     steps = max(patch, int(np.median(length)) // patch * patch)
     order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "sample").generator()).numpy()
     ids = order[length[order] >= steps][:count]
-    return dataset.part(ids, np.zeros_like(ids), np.full_like(ids, steps), steps)
+    if isinstance(dataset, Series):
+        return dataset.part(ids, np.zeros_like(ids), np.full_like(ids, steps), steps)
+    return read(dataset, ids, (steps, *signal.size[1:])).x
 
 
 def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:
@@ -80,6 +85,9 @@ def changes(augment: Augment | SeriesAugment) -> bool:
     """Whether two views of a sample differ: by their crop, their colours, or in mirror image."""
     if isinstance(augment, SeriesAugment):
         return augment.changes
+    if isinstance(augment, GazeAugment):
+        # Where a scanpath was looked at from is no view of it: what follows a saccade depends on its direction.
+        return False
     group = augment.views[0] if augment.views else augment
     return augment.photometric or augment.flip > 0 or group.crop != (1.0, 1.0) or augment.aspect != (1.0, 1.0)
 

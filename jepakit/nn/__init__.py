@@ -2,9 +2,12 @@
 
 from .conv import CNN
 from .encoder import Encoder, EncoderConfig, union
+from .frames import Frames
 from .mlp import MLP, Perceptron
+from .pixels import Pixels
 from .predictor import Predictor, PredictorConfig
 from .resnet import ResNet
+from .resnet50 import ResNet50
 from .transformer import SIZES, ViT, vit
 
 __all__ = [
@@ -14,10 +17,13 @@ __all__ = [
     "PREDICTORS",
     "Encoder",
     "EncoderConfig",
+    "Frames",
     "Perceptron",
+    "Pixels",
     "Predictor",
     "PredictorConfig",
     "ResNet",
+    "ResNet50",
     "ViT",
     "union",
     "vit",
@@ -29,6 +35,9 @@ ENCODERS: dict[str, EncoderConfig] = {
     "mlp": MLP(),
     "cnn": CNN(),
     "resnet": ResNet(),
+    "resnet50": ResNet50(),
+    "frames": Frames(),
+    "pixels": Pixels(),
     **{f"vit_{size}": config for size, config in SIZES.items()},
 }
 

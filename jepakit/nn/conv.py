@@ -6,12 +6,13 @@ from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..types import Signal, Size
 from .encoder import Encoder, chosen
 from .heads import BatchNorm
 from .mlp import perceptron
-from .patch import check_patch, grid_of, patches
+from .patch import check_patch, given_patch, grid_of, patches
 
 Norm = Literal["group", "batch", "none"]
 
@@ -27,7 +28,7 @@ class CNN:
     With norm none there is no LayerNorm either.
     """
 
-    patch: Size = (8, 8)
+    patch: Size | None = (8, 8)
     width: int = 128
     channels: tuple[int, ...] = (32, 64, 128)
     hidden: tuple[int, ...] = ()
@@ -35,6 +36,8 @@ class CNN:
     activation: Literal["gelu", "relu"] = "gelu"
 
     def __post_init__(self) -> None:
+        if self.patch is None:
+            return
         check_patch(self.patch)
         if len(self.patch) > 3:
             raise ValueError(f"patch {self.patch} has {len(self.patch)} axes; convolutions take 1, 2 or 3")
@@ -49,12 +52,14 @@ class CNNEncoder(Encoder):
 
     def __init__(self, cfg: CNN, signal: Signal) -> None:
         super().__init__()
-        self.dim, self.patch = cfg.width, tuple(cfg.patch)
+        self.dim, self.patch = cfg.width, given_patch(cfg.patch)
         self.grid = grid_of(signal.size, self.patch)
-        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(self.patch) - 1]
+        # Along an axis of one cell there is nothing to convolve.
+        sides = tuple(side for side in self.patch if side > 1) or (1,)
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(sides) - 1]
         activation = nn.GELU if cfg.activation == "gelu" else nn.ReLU
         layers: list[nn.Module] = []
-        before, sides = signal.channels, self.patch
+        self.sides, before = sides, signal.channels
         for after in cfg.channels:
             layers += [conv(before, after, 3, stride=2, padding=1), *normalisation(cfg.norm, after), activation()]
             before, sides = after, tuple(-(-s // 2) for s in sides)
@@ -70,7 +75,7 @@ class CNNEncoder(Encoder):
     ) -> Float[Tensor, "b _ d"]:
         """See Encoder.forward."""
         cut = patches(x, self.patch, chosen(keep, read))
-        out: Tensor = self.layers(cut.flatten(0, 1))
+        out: Tensor = self.layers(cut.reshape(-1, cut.shape[2], *self.sides))
         return out.reshape(*cut.shape[:2], self.dim)
 
 
@@ -87,9 +92,18 @@ class MapNorm(nn.Module):
         return out.movedim(-1, 1)
 
 
+class PatchNorm(nn.GroupNorm):
+    """One group of all channels and places, by the kernel of LayerNorm, whose backward can be vectorised."""
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+        """The maps, normalised."""
+        scale, shift = (p.reshape(-1, *[1] * (x.ndim - 2)) for p in (self.weight, self.bias))
+        return F.layer_norm(x, x.shape[1:], eps=self.eps) * scale + shift
+
+
 def normalisation(norm: Norm, channels: int) -> list[nn.Module]:
     """What follows a convolution, before its activation."""
     if norm == "none":
         return []
     # One group: the statistics of a patch are its own, so no token depends on another.
-    return [MapNorm(channels) if norm == "batch" else nn.GroupNorm(1, channels)]
+    return [MapNorm(channels) if norm == "batch" else PatchNorm(1, channels)]

@@ -13,7 +13,8 @@ from .patch import grid_of
 
 class Encoder(nn.Module):
     """Signals (B, C, *size) to tokens (B, N, D). Subclasses set `dim`, `patch` and `grid` (of the signal's own size),
-    and `depth` where they have blocks; `leaves_out` is False where they cannot leave patches out, as masks need it.
+    and `depth` where they have blocks; `leaves_out` is False where they cannot leave patches out, as masks need it,
+    `mixes` True where a token sees other times than its own.
 
     With `checkpoint_activations` set, blocks are recomputed in the backward pass: same numbers, less memory, more time.
     """
@@ -24,10 +25,19 @@ class Encoder(nn.Module):
     depth: int = 1
     checkpoint_activations: bool = False
     leaves_out: bool = True
+    mixes: bool = False
 
     def grid_of(self, x: Shaped[Tensor, "b c ..."]) -> Grid:
         """The grid of patches of x. Raises ValueError where the patch does not divide its size."""
         return grid_of(tuple(x.shape[2:]), self.patch)
+
+    def read_weights(self) -> str:
+        """Copy the weights of the file that the settings name, and return its hash; nothing where they name none.
+
+        Building an encoder does not do it, so that a trained one is loaded without the file that it began with.
+        Raises ValueError where the file cannot be read or does not fit.
+        """
+        return ""
 
     def forward(
         self,
@@ -59,6 +69,11 @@ class EncoderConfig(Protocol):
     def build(self, signal: Signal) -> Encoder:
         """The encoder, for that signal's channels and number of axes."""
         ...
+
+
+def read_weights(module: nn.Module) -> str:
+    """Copy the file of weights into every encoder inside, targets too; its hash, or nothing where none is named."""
+    return max((part.read_weights() for part in module.modules() if isinstance(part, Encoder)), default="")
 
 
 def masked(cfg: EncoderConfig, signal: Signal, checks: Iterable[Callable[[Grid], None]]) -> Encoder:

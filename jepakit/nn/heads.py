@@ -18,6 +18,7 @@ class BatchNorm(nn.Module):
     `valid` enter no statistic and come out as zero.
     """
 
+    held: bool = False  # in evaluation for good: the running moments stay as they are
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -30,6 +31,10 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_var", torch.ones(dim))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def train(self, mode: bool = True) -> "BatchNorm":
+        """As of any module, unless its statistics are held."""
+        return super().train(mode and not self.held)
 
     def forward(self, x: Float[Tensor, "*n d"], valid: Bool[Tensor, "*n"] | None = None) -> Float[Tensor, "*n d"]:
         """Normalised with the batch's moments in training, with the running ones in evaluation."""

@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from ..types import Grid, Size
 
 
+def given_patch(patch: Size | None) -> Size:
+    """The patch, which is to be known. Raises ValueError."""
+    if patch is None:
+        raise ValueError("the patch is auto, which only a training resolves; give one, e.g. patch=(16, 16)")
+    return tuple(patch)
+
+
 def check_patch(patch: object) -> None:
     """Raises ValueError where `patch` is not one positive length per axis."""
     if not isinstance(patch, tuple | list):

@@ -42,6 +42,7 @@ class ResNetEncoder(Encoder):
     """The network a `ResNet` describes; every token sees its surroundings."""
 
     leaves_out = False
+    mixes = True
 
     def __init__(self, cfg: ResNet, signal: Signal) -> None:
         super().__init__()
@@ -86,14 +87,18 @@ class Block(nn.Module):
         super().__init__()
         self.conv1, self.norm1 = conv(axes, before, after, 3, stride), MapNorm(after)
         self.conv2, self.norm2 = conv(axes, after, after, 3, 1), MapNorm(after)
-        changes = stride > 1 or before != after
-        side = [conv(axes, before, after, 1, stride), MapNorm(after)] if changes else []
-        self.shortcut = nn.Sequential(*side)
+        self.shortcut = shortcut(axes, before, after, stride)
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b d ..."]:
         """The next map."""
         h = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(h)) + self.shortcut(x))
+
+
+def shortcut(axes: int, before: int, after: int, stride: int) -> nn.Sequential:
+    """What passes a block by: the map as it is, or a normalised linear of it where its shape changes."""
+    changes = stride > 1 or before != after
+    return nn.Sequential(*[conv(axes, before, after, 1, stride), MapNorm(after)] if changes else [])
 
 
 def conv(axes: int, before: int, after: int, kernel: int, stride: int) -> nn.Module:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ..names import no_such
 from ..types import Grid, Signal, Size, take
 from .encoder import Encoder
-from .patch import PatchEmbed, check_patch, grid_of
+from .patch import PatchEmbed, check_patch, given_patch, grid_of
 from .position import Order, shares, sincos
 
 Read = Int[Tensor, "b r"] | slice | None
@@ -193,12 +193,12 @@ class ViT:
 class ViTEncoder(Encoder):
     """The transformer a `ViT` describes: embeds kept patches only, runs the last block for the read tokens only."""
 
+    mixes = True
+
     def __init__(self, cfg: ViT, signal: Signal) -> None:
         super().__init__()
-        if cfg.patch is None:
-            raise ValueError("the patch is auto, which only a training resolves; give one, e.g. patch=(16, 16)")
         self.dim, self.depth = cfg.width, cfg.depth
-        self.patch, self.positions = tuple(cfg.patch), cfg.positions
+        self.patch, self.positions = given_patch(cfg.patch), cfg.positions
         self.grid = grid_of(signal.size, self.patch)
         shares(len(self.grid), self.dim, self.positions)
         self.patch_embed = PatchEmbed(signal.channels, self.patch, self.dim)

@@ -1,6 +1,6 @@
 """A run in numbers and words: the facts of the headline, and the table that compares runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,10 +72,7 @@ def comparison(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any
 def _scores(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     # Of several results of one kind the latest step's counts: it comes last.
     ordered = [sorted(r.evals, key=lambda e: number(e.get("step")) or 0) for r in records]
-    found = [
-        {probe_name(e): (plain if e.get("lower_is_better") else share)(number(e.get("value"))) for e in evals}
-        for evals in ordered
-    ]
+    found = [{probe_name(e): told(e)(number(e.get("value"))) for e in evals} for evals in ordered]
     return [(label, [f.get(label, UNKNOWN) for f in found]) for label in sorted({k for f in found for k in f})]
 
 
@@ -89,6 +86,11 @@ def number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
+def told(entry: Mapping[str, Any]) -> Callable[[float | None], str]:
+    """How the scores of one evals/*.json are written."""
+    return plain if entry.get("lower_is_better") or entry.get("plain") else share
+
+
 def share(value: float | None) -> str:
     """A score: as a percentage where it lies in [0, 1]."""
     if value is None:
@@ -97,5 +99,5 @@ def share(value: float | None) -> str:
 
 
 def plain(value: float | None) -> str:
-    """An error: as it is."""
+    """An error or a correlation: as it is."""
     return UNKNOWN if value is None else short(value)

@@ -13,6 +13,7 @@ from .curves import CURVES, Curve
 from .records import Array, Record, dig
 
 SPECTRA = 6
+DIRECTIONS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,27 @@ def spectrum(record: Record, side: str) -> Figure | None:
     label = f"Eigenvalues of the {side} features at {len(chosen)} steps. " + _cliff(*chosen[-1])
     body = chart(lines, label, x_label="direction", log_x=True, log_y=True)
     return Figure(f"Eigenspectrum, {side} encoder", body, caption)
+
+
+def eigenvalues(record: Record, side: str) -> Figure | None:
+    """The same eigenvalues over training, those of a few directions; None for fewer than two rows."""
+    found = [(row.get("step", 0), dig(row, ("metrics", "spectrum", side))) for row in record.rows]
+    rows = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
+    if len(rows) < 2:
+        return None
+    steps, values = np.array([step for step, _ in rows], float), np.array([v for _, v in rows])
+    floor = np.nanmax(values) * 1e-12
+    directions = [k for k in DIRECTIONS if k <= values.shape[1]]
+    lines = [
+        Line(f"direction {k}", steps, np.where(values[:, k - 1] > floor, values[:, k - 1], np.nan), color=c)
+        for c, k in enumerate(directions)
+    ]
+    caption = (
+        "The same variances, followed through training. All falling together is full collapse, those below the first "
+        "falling away from it is dimensional collapse; a line ends where nothing is left."
+    )
+    label = f"Eigenvalues of the {side} features over steps. " + " ".join(tell(line) for line in lines)
+    return Figure(f"Eigenvalues over steps, {side} encoder", chart(lines, label, log_y=True), caption)
 
 
 def _cliff(step: int, values: Array) -> str:

@@ -5,7 +5,7 @@ from math import prod
 
 import numpy as np
 
-from . import atlas, figures, pictures
+from . import atlas, figures, paths, pictures
 from .figures import Figure
 from .look import Drawn, Look, Samples
 from .page import Gallery
@@ -18,6 +18,8 @@ def gallery(seen: Look, shown: int) -> Gallery:
     found: dict[str, tuple[Figure, ...]] = {}
     if seen.masks:
         found["masks"] = tuple(f for drawn in seen.masks for f in _masks(drawn, seen))
+    if seen.unfolded:
+        found["time"] = paths.figures(seen.unfolded)
     if seen.samples:
         found["neighbours"] = (_neighbours(seen.samples),)
         found["map"] = (_map(seen.samples),)

@@ -14,11 +14,13 @@ from .. import checkpoint, masks
 from ..data import Dataset, loader
 from ..data.base import spread
 from ..methods.base import Method
+from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
 from ..nn.transformer import ViTEncoder
 from ..types import Grid, Masks, Rng, Signal, unit
 from .pictures import rgb, shrink
 from .records import Array
+from .unfolding import Unfolded, unfold
 
 THUMB = 64
 SIDE = 224
@@ -64,6 +66,7 @@ class Look:
     grid: Grid = ()
     samples: Samples | None = None
     masks: tuple[Drawn, ...] = ()
+    unfolded: Unfolded | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -85,7 +88,23 @@ def look(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
     drawn = draw(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
     if not drawn:
         notes["masks"] = "This method draws no masks."
-    return Look(grid, samples, drawn, notes)
+    return Look(grid, samples, drawn, _unfolded(loaded.run.data, method, images, device, notes), notes)
+
+
+def _unfolded(
+    data: object, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
+) -> Unfolded | None:
+    """What a method that unfolds in time does on the way; None where it is none, or, said in `notes`, nothing is."""
+    if not isinstance(method, Predictive):
+        return None
+    try:
+        seen = unfold(method, data.open(), images, device)  # type: ignore[attr-defined]
+    except (ValueError, OSError) as error:
+        notes["time"] = f"The data could not be read: {error}."
+        return None
+    if seen is None:
+        notes["time"] = "Fewer than two samples could be read, so there is nothing to compare."
+    return seen
 
 
 def affordable(encoder: Encoder | None, images: int, device: torch.device | str) -> int:

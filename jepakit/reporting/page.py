@@ -25,6 +25,7 @@ TONES = {
 }
 UNFINISHED = "the run left no summary.json: it has not finished, or was stopped"
 NOTHING = Markup("")
+TIME = ("time", "Through time", "What the method knows after each step of a sample that it was trained on.")
 PICTURES = (
     ("masks", "Masks", "What the encoder sees and what the predictor must tell."),
     ("patches", "Patch maps", "What the encoder makes of each patch of a few images that it was trained on."),
@@ -61,7 +62,7 @@ def render(records: Sequence[Record], galleries: Sequence[Gallery], version: str
         _probes(records, names),
         _curves(records, names),
         _spectra(records, names),
-        *[_pictures(*entry, galleries, names) for entry in PICTURES],
+        *[_pictures(*entry, galleries, names) for entry in shown(galleries)],
         _settings(records, names),
         _environment(records, names),
         _skipped(records, names),
@@ -74,6 +75,12 @@ def render(records: Sequence[Record], galleries: Sequence[Gallery], version: str
         sections=sections,
         version=version,
     )
+
+
+def shown(galleries: Sequence[Gallery]) -> tuple[tuple[str, str, str], ...]:
+    """The sections with pictures: that on time for methods that unfold in time."""
+    unfolds = any("time" in gallery.figures or "time" in gallery.notes for gallery in galleries)
+    return (*([TIME] if unfolds else []), *PICTURES)
 
 
 def template(name: str, **values: Any) -> str:
@@ -132,7 +139,8 @@ def _spectra(records: Sequence[Record], names: Sequence[str]) -> Section:
         _named(f, name, len(names))
         for record, name in zip(records, names, strict=True)
         for side in ("target", "context")
-        if (f := figures.spectrum(record, side))
+        for f in (figures.spectrum(record, side), figures.eigenvalues(record, side))
+        if f
     ]
     if not found:
         return Section("spectrum", "Eigenspectrum", notes=("The run logged no eigenspectrum.",))

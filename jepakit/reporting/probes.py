@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from .charts import interval
-from .facts import UNKNOWN, number, plain, probe_name, share
+from .facts import UNKNOWN, number, plain, probe_name, share, told
 from .records import dig
 
 BASELINES = ("random_init", "raw")
@@ -21,22 +21,23 @@ def row(entry: Mapping[str, Any], run: str) -> dict[str, Any]:
     known = [r for r in references.values() if r is not None]
     best = (min if error else max)(known, default=None)
     recall = entry.get("per_class")
-    told = plain if error else share
+    written = told(entry)
     return {
         "run": run,
         "name": probe_name(entry),
-        "value": told(value),
-        "interval": _range(low, high, told),
-        # Errors have no scale from 0 to 1.
-        "picture": Markup("an error: lower is better") if error else _picture(value, low, high, references),
+        "value": written(value),
+        "interval": _range(low, high, written),
+        "picture": _beside(entry) or _picture(value, low, high, references),
         "baselines": [
             (
-                told(r),
-                _range(number(dig(entry, ("baselines", k, "low"))), number(dig(entry, ("baselines", k, "high"))), told),
+                written(r),
+                _range(
+                    number(dig(entry, ("baselines", k, "low"))), number(dig(entry, ("baselines", k, "high"))), written
+                ),
             )
             for k, r in references.items()
         ],
-        "gain": _gain(value, best, error),
+        "gain": _gain(value, best, error, written is plain),
         "wins": _wins(value, high if error else low, best, error),
         "facts": {k: entry[k] for k in FACTS if entry.get(k) is not None},
         "warning": dig(entry, ("notes", "warning")) or "",
@@ -48,11 +49,22 @@ def _range(low: float | None, high: float | None, told: Callable[[float | None],
     return "" if low is None or high is None else f"{told(low)} – {told(high)}"
 
 
-def _gain(value: float | None, best: float | None, error: bool) -> str:
-    """Points over the better baseline; of an error, by how much of that one's it differs."""
+def _beside(entry: Mapping[str, Any]) -> Markup:
+    """What stands in place of a picture where the score has no scale from 0 to 1; empty where it has one."""
+    if entry.get("lower_is_better"):
+        return Markup("an error: lower is better")
+    low, high = (number(dig(entry, ("notes", f"ceiling_{end}"))) for end in ("low", "high"))
+    ceiling = f"; noise ceiling {_range(low, high, plain)}" if low is not None and high is not None else ""
+    return Markup(f"a correlation{ceiling}") if entry.get("plain") else Markup("")
+
+
+def _gain(value: float | None, best: float | None, error: bool, bare: bool) -> str:
+    """Points over the better baseline; of a plain number the difference, of an error that as a share."""
     if value is None or best is None or (error and not best):
         return UNKNOWN
-    return f"{value / best - 1:+.0%}" if error else f"{(value - best) * 100:+.1f}"
+    if error:
+        return f"{value / best - 1:+.0%}"
+    return f"{value - best:+.3f}" if bare else f"{(value - best) * 100:+.1f}"
 
 
 def _wins(value: float | None, end: float | None, best: float | None, error: bool) -> bool:

@@ -103,7 +103,7 @@ def train(runs: Sequence[Run], dataset: Series, signal: Signal) -> Trained:
     masks, share = _sides(cfg, made[0].encoder.grid, batch, [run.seed for run in runs], steps)
     index = _order(len(dataset), [run.seed for run in runs], steps, batch)
     x, _ = dataset.whole(np.arange(len(dataset), dtype=np.int64), signal.size)
-    adam, curves = _Adam(online, runs), []
+    adam, curves = Adam(online, [run.optim for run in runs]), []
 
     def one(parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor], x: Tensor, share: Tensor) -> Any:
         return functional_call(module, ({**parameters, **fixed},), (x, share, masks))
@@ -124,13 +124,13 @@ def train(runs: Sequence[Run], dataset: Series, signal: Signal) -> Trained:
     return Trained([m.eval() for m in made], list(at), torch.stack(forward), torch.stack(norms))
 
 
-class _Adam:
-    """AdamW with the schedules of each run, on rows."""
+class Adam:
+    """AdamW with the schedules of each training, on rows."""
 
-    def __init__(self, online: Matrix, runs: Sequence[Run]) -> None:
-        self.values, self.runs = online.values, [run.optim for run in runs]
+    def __init__(self, online: Matrix, runs: Sequence[optim.Optim]) -> None:
+        self.values, self.runs = online.values, runs
         self.first, self.second = torch.zeros_like(online.values), torch.zeros_like(online.values)
-        self.decayed = online.where(lambda name, shape: len(shape) > 1)
+        self.decayed = online.where(lambda name, shape: len(shape) > 1 and not name.endswith("bias"))
 
     @torch.no_grad()
     def step(self, gradient: Tensor, k: int, steps: int) -> None:

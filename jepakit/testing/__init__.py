@@ -8,18 +8,19 @@ runs every clause of `CLAUSES` on each. What a method offers decides which claus
 - a masked method: `cfg.masks`, `encoder.grid` and `context(x, masks) -> (B, Kc, D)` on raw x;
 - a target encoder that follows by EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
 - a method whose loss mixes samples says so: `batch_statistics = True`;
-- a head (`methods/head.py`) is put on an untrained parent, which it must leave as it is.
-
-That a change of frame t+1 leaves the states up to t alone is no clause yet: no method unfolds in time, so there is
-nothing that it could bind. It comes with the first that does.
+- a head (`methods/head.py`) is put on an untrained parent, which it must leave as it is;
+- a method that unfolds in time (`methods/predictive.py`) has states that know no future, streamed or not.
 """
 
 from collections.abc import Callable, Sequence
 
 from ..methods.base import Method
 from ..types import Signal
+from . import clauses
 from .case import SIGNALS, Case, example, variants
-from .clauses import CLAUSES
+from .sequential import knows_no_future
+
+CLAUSES = (*clauses.CLAUSES, knows_no_future)
 
 __all__ = ["CLAUSES", "SIGNALS", "Case", "contract", "example", "variants"]
 

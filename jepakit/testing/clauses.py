@@ -28,18 +28,18 @@ def encodes_every_token(case: Case) -> None:
     method, x = case.build().eval(), case.batch.x
     tokens = {weights: method.encode(x, weights) for weights in ("target", "context")}
     for weights, s in tokens.items():
-        _require(s.ndim == 3 and len(s) == BATCH, f"encode(x, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)")
-        _require(
+        require(s.ndim == 3 and len(s) == BATCH, f"encode(x, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)")
+        require(
             s.shape[1] <= MAX_TOKENS, f"Config.tiny makes {s.shape[1]} tokens; at most {MAX_TOKENS} keep this quick"
         )
-        _require(bool(s.isfinite().all()), f"encode(x, {weights!r}) is not finite")
-    _require(
+        require(bool(s.isfinite().all()), f"encode(x, {weights!r}) is not finite")
+    require(
         tokens["target"].shape == tokens["context"].shape, "encode has another shape for target and context weights"
     )
     terms = method.loss(case.batch, Rng(0))
-    _require(bool(terms.loss), "loss returned Terms without a scalar; put each weighted term in Terms(loss={…})")
+    require(bool(terms.loss), "loss returned Terms without a scalar; put each weighted term in Terms(loss={…})")
     read = [t for t in (*terms.log.values(), terms.pred, terms.target) if t is not None]
-    _require(not any(t.requires_grad for t in read), "Terms.log, pred and target still carry gradients; detach them")
+    require(not any(t.requires_grad for t in read), "Terms.log, pred and target still carry gradients; detach them")
 
 
 def normalises_first(case: Case) -> None:
@@ -47,7 +47,7 @@ def normalises_first(case: Case) -> None:
     method, plain = case.build().eval(), case.build(signal=replace(case.signal, mean=(), std=())).eval()
     raw, standard = case.batch.x, method.normalize(case.batch.x)
     equal = torch.equal(method.encode(raw), plain.encode(standard))
-    _require(equal, "encode does not see x as normalize(x) once; call self.normalize(x) first thing, and nowhere else")
+    require(equal, "encode does not see x as normalize(x) once; call self.normalize(x) first thing, and nowhere else")
 
 
 def uses_every_parameter(case: Case) -> None:
@@ -55,11 +55,11 @@ def uses_every_parameter(case: Case) -> None:
     method, moved = case.build(), set[str]()
     for _ in case.steps(method, 2):
         for name, p in method.named_parameters():
-            _require(p.grad is None or bool(p.grad.isfinite().all()), f"the gradient of {name} is not finite")
+            require(p.grad is None or bool(p.grad.isfinite().all()), f"the gradient of {name} is not finite")
             if p.grad is not None and bool(p.grad.any()):
                 moved.add(name)
     idle = [name for name, p in method.named_parameters() if p.requires_grad and name not in moved]
-    _require(not idle, f"no gradient reaches {', '.join(idle)}; build only what the config uses, or freeze it")
+    require(not idle, f"no gradient reaches {', '.join(idle)}; build only what the config uses, or freeze it")
 
 
 def draws_from_rng_alone(case: Case) -> None:
@@ -71,8 +71,8 @@ def draws_from_rng_alone(case: Case) -> None:
             before = _global_state()
             losses.append(method(case.batch, Rng(5, step=3)).total)
             method.encode(case.batch.x)
-            _require(before == _global_state(), "loss or encode draws from the global random state; draw from rng")
-    _require(torch.equal(*losses), "the same rng gave two losses; draw everything from rng.generator()")
+            require(before == _global_state(), "loss or encode draws from the global random state; draw from rng")
+    require(torch.equal(*losses), "the same rng gave two losses; draw everything from rng.generator()")
 
 
 def follows_rng(case: Case) -> None:
@@ -81,7 +81,7 @@ def follows_rng(case: Case) -> None:
         return
     method = case.build()
     losses = {method(case.batch, Rng(0, step=step)).total.item() for step in range(4)}
-    _require(len(losses) > 1, "a random masker is configured, but four rngs gave one loss; pass rng on to it")
+    require(len(losses) > 1, "a random masker is configured, but four rngs gave one loss; pass rng on to it")
 
 
 def hides_what_is_masked(case: Case) -> None:
@@ -91,17 +91,17 @@ def hides_what_is_masked(case: Case) -> None:
     for masker in case.cfg.masks:
         seen: list[Masks] = []
         method: Any = case.build(cfg=replace(case.cfg, masks=(_Recorder(masker, seen),))).eval()
-        _require(hasattr(method, "context"), "a method with masks offers context(x, masks) -> (B, Kc, D) on raw x")
+        require(hasattr(method, "context"), "a method with masks offers context(x, masks) -> (B, Kc, D) on raw x")
         pred = method.loss(case.batch, Rng(0)).pred
         masks = seen.pop()
         visible = _pixels(masks.context, method.encoder.grid, case.signal.size)
         other = replace(case.batch, x=torch.where(visible, case.batch.x, 1 - case.batch.x))
         context = method.context(case.batch.x, masks)
-        _require(torch.equal(context, method.context(other.x, masks)), "hidden patches change context(x, masks)")
-        _require(not torch.equal(context, method.context(1 - case.batch.x, masks)), "context(x, masks) ignores x")
+        require(torch.equal(context, method.context(other.x, masks)), "hidden patches change context(x, masks)")
+        require(not torch.equal(context, method.context(1 - case.batch.x, masks)), "context(x, masks) ignores x")
         again = method.loss(other, Rng(0)).pred
         leak = pred is not None and again is not None and not torch.equal(pred, again)
-        _require(not leak, "hidden patches change the prediction; predict from the context alone")
+        require(not leak, "hidden patches change the prediction; predict from the context alone")
 
 
 def moves_the_target_by_the_stated_fraction(case: Case) -> None:
@@ -119,7 +119,7 @@ def moves_the_target_by_the_stated_fraction(case: Case) -> None:
         expected = {name: decay * p + (1 - decay) * encoder[name] for name, p in target.items()}
         method.after_step(progress)
         wrong = [name for name, p in target.items() if not torch.allclose(p, expected[name], rtol=1e-6, atol=1e-9)]
-        _require(not wrong, f"at progress {progress} the target does not move by 1 - {decay:g}: {', '.join(wrong[:3])}")
+        require(not wrong, f"at progress {progress} the target does not move by 1 - {decay:g}: {', '.join(wrong[:3])}")
 
 
 def learns_one_batch(case: Case) -> None:
@@ -130,16 +130,16 @@ def learns_one_batch(case: Case) -> None:
         pass
     method.eval()
     learnt = _loss(case, method)
-    _require(learnt < 0.9 * loss, f"{STEPS} steps on one batch took the loss from {loss:.4g} to {learnt:.4g} only")
-    _require(
+    require(learnt < 0.9 * loss, f"{STEPS} steps on one batch took the loss from {loss:.4g} to {learnt:.4g} only")
+    require(
         _rank(method, x) > 0.5 * rank, f"learning one batch took the rank from {rank:.1f} to {_rank(method, x):.1f}"
     )
-    _require(_std(method, x) > 0.02 * std, f"learning one batch took the std from {std:.3g} to {_std(method, x):.3g}")
+    require(_std(method, x) > 0.02 * std, f"learning one batch took the std from {std:.3g} to {_std(method, x):.3g}")
     with torch.no_grad():
         own, other = method.energy(x, x), method.energy(x, x.roll(1, 0))
-    _require(own.shape == (BATCH,), f"energy has shape {tuple(own.shape)}; give one number per sample")
+    require(own.shape == (BATCH,), f"energy has shape {tuple(own.shape)}; give one number per sample")
     below = bool(own.mean() < 0.99 * other.mean())
-    _require(below, f"energy(x, y) is {own.mean():.4g} and {other.mean():.4g} with y shuffled; it must be lower")
+    require(below, f"energy(x, y) is {own.mean():.4g} and {other.mean():.4g} with y shuffled; it must be lower")
 
 
 def saves_everything(case: Case) -> None:
@@ -156,11 +156,9 @@ def saves_everything(case: Case) -> None:
     copy.load_state_dict(state)
     for weights in ("target", "context"):
         s, again = (m.eval().encode(x, weights) for m in (method, copy))
-        _require(
-            torch.equal(s, again), "encode changes when saved and loaded; keep all state in parameters and buffers"
-        )
+        require(torch.equal(s, again), "encode changes when saved and loaded; keep all state in parameters and buffers")
     one, other = (m.energy(x, x) for m in (method, copy))
-    _require(torch.equal(one, other), "energy changes when saved and loaded; keep all state in parameters and buffers")
+    require(torch.equal(one, other), "energy changes when saved and loaded; keep all state in parameters and buffers")
 
 
 def leaves_its_parent_alone(case: Case) -> None:
@@ -173,10 +171,10 @@ def leaves_its_parent_alone(case: Case) -> None:
         pass
     after = head.parent.state_dict()
     changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
-    _require(not changed, f"training a head changes {', '.join(changed[:3])} of its parent; read it under no_grad")
-    _require(not head.parent.training, "the parent of a head is in training mode; it is given in evaluation mode")
-    _require(not any(name.startswith("parent") for name in head.state_dict()), "a head saves its parent; leave it out")
-    _require(head.double().parent.mean.dtype == torch.float64, "a head is moved without its parent; see Head._apply")
+    require(not changed, f"training a head changes {', '.join(changed[:3])} of its parent; read it under no_grad")
+    require(not head.parent.training, "the parent of a head is in training mode; it is given in evaluation mode")
+    require(not any(name.startswith("parent") for name in head.state_dict()), "a head saves its parent; leave it out")
+    require(head.double().parent.mean.dtype == torch.float64, "a head is moved without its parent; see Head._apply")
 
 
 def is_finite_in_bf16(case: Case) -> None:
@@ -187,7 +185,7 @@ def is_finite_in_bf16(case: Case) -> None:
     loss.backward()
     grads = [p.grad for p in method.parameters() if p.grad is not None]
     finite = bool(loss.isfinite()) and all(bool(g.isfinite().all()) for g in grads)
-    _require(finite, "loss or gradients are not finite in bfloat16; do the sensitive part in float32")
+    require(finite, "loss or gradients are not finite in bfloat16; do the sensitive part in float32")
 
 
 def accumulates(case: Case) -> None:
@@ -204,12 +202,12 @@ def accumulates(case: Case) -> None:
         part.backward()
         total += part.detach()
     advice = "draw for rng.global_batch(B), or say batch_statistics = True"
-    _require(
+    require(
         torch.allclose(loss.detach(), total, rtol=1e-9), f"two halves give loss {total:.6g}, not {loss:.6g}; {advice}"
     )
     for (name, p), q in zip(whole.named_parameters(), halves.parameters(), strict=True):
         close = p.grad is None or (q.grad is not None and torch.allclose(p.grad, q.grad, rtol=1e-7, atol=1e-9))
-        _require(close, f"two halves give another gradient for {name}; {advice}")
+        require(close, f"two halves give another gradient for {name}; {advice}")
 
 
 CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
@@ -241,7 +239,8 @@ class _Recorder:
         return self.seen[-1]
 
 
-def _require(holds: bool, sentence: str) -> None:
+def require(holds: bool, sentence: str) -> None:
+    """Raises AssertionError with the sentence where that does not hold."""
     if not holds:
         raise AssertionError(sentence)
 

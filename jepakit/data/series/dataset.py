@@ -13,10 +13,17 @@ from torch import Tensor
 from ...types import Signal, Size
 from ..base import encode_labels
 from ..box import Ask
+from ..uneven import Words
 from .record import Record, filled
 from .windows import Cut
 
 Unequal = Literal["pad", "stretch", "cut"]
+WORDS = Words(
+    "series",
+    "series",
+    "steps",
+    "set data.unequal=stretch or data.unequal=cut, or give a data.window",
+)
 
 
 class Steps(NamedTuple):
@@ -71,6 +78,16 @@ class Series:
     def padded(self) -> bool:
         """Whether some samples are padded."""
         return self.unequal == "pad" and bool((self.cut.length != self.cut.length[0]).any())
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " n"] | None:
+        """The steps of each sample; None where all are brought to one length."""
+        return self.cut.length if self.unequal == "pad" else None
+
+    @property
+    def words(self) -> Words:
+        """How to speak of them."""
+        return WORDS
 
     def __len__(self) -> int:
         return len(self.cut.start)
@@ -196,21 +213,6 @@ class Series:
         for column in (self.steps.values, *self.cut, self.labels):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
-
-
-def shorter(dataset: object, size: Size) -> bool:
-    """Whether some samples are shorter than `size` and come with padding and their lengths."""
-    return isinstance(dataset, Series) and dataset.unequal == "pad" and bool((dataset.cut.length < size[0]).any())
-
-
-def refuse_padding(dataset: object, size: Size, what: str) -> None:
-    """Raises ValueError where samples are padded, which `what` cannot leave out."""
-    if isinstance(dataset, Series) and shorter(dataset, size):
-        low, high = int(dataset.cut.length.min()), max(int(dataset.cut.length.max()), size[0])
-        raise ValueError(
-            f"the series have {low} to {high} steps, but {what} needs equal lengths; bring them to one by "
-            "data.unequal=stretch or data.unequal=cut, or give a data.window"
-        )
 
 
 def join(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:

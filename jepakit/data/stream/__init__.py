@@ -1,0 +1,8 @@
+"""Frames that arrive one after the other: in a folder that is watched, in a file, or on standard input."""
+
+from .first import First
+from .frames import Frame, Place
+from .settings import Config
+from .source import Source
+
+__all__ = ["Config", "First", "Frame", "Place", "Source"]

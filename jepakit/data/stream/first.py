@@ -1,0 +1,108 @@
+"""The first frames of a stream: its statistics, and the samples that the panel measures ever after."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ...types import Signal, Size
+from ..base import spread
+from ..box import Ask
+from .frames import Frame
+from .source import Source
+
+SAMPLES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class First:
+    """The first frames as a `Dataset` of up to 64 windows (C, T, *size) of `steps` frames, evenly spread.
+
+    `begun` are the frames as they came, for who goes on to read `source`; a run taken up again has read them.
+    """
+
+    frames: Float[Tensor, "f c ..."]
+    steps: int
+    begun: tuple[Frame, ...] = ()
+    source: Source | None = None
+
+    @classmethod
+    def of(cls, frames: Sequence[Frame], steps: int, source: Source) -> "First":
+        """Those that have come."""
+        return cls(torch.stack([frame.x for frame in frames]), steps, tuple(frames), source)
+
+    @classmethod
+    def load(cls, path: Path, steps: int) -> "First":
+        """Those that `kept` wrote. Raises ValueError where they are gone."""
+        if not path.is_file():
+            raise ValueError(f"{path} is gone, which holds the run's first frames; put it back, or begin a new run")
+        return cls(load_file(path)["frames"], steps)
+
+    def kept(self) -> bytes:
+        """What `load` reads."""
+        return save({"frames": self.frames.contiguous()})
+
+    def going_on(self, source: Source) -> "First":
+        """The same frames, with the source that is read next."""
+        return replace(self, begun=(), source=source)
+
+    @property
+    def channels(self) -> int:
+        """How many channels, or numbers in a vector."""
+        return self.frames.shape[1]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @property
+    def native(self) -> Size:
+        """(T,) or (T, H, W)."""
+        return (self.steps, *self.frames.shape[2:])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided."""
+        return (f"mean and deviation are those of the first {len(self.frames)} frames, and stay so",)
+
+    @property
+    def starts(self) -> list[int]:
+        """Where the windows begin."""
+        return spread(len(self.frames) - self.steps + 1, SAMPLES)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def name(self, i: int) -> str:
+        """Which frames a window holds."""
+        first = self.starts[i]
+        return f"frames {first} to {first + self.steps - 1}"
+
+    def label(self, i: int) -> int:
+        """None."""
+        return -1
+
+    def raw(self, i: int) -> Float[Tensor, "c t ..."]:
+        """Window i."""
+        first = self.starts[i]
+        return self.frames[first : first + self.steps].transpose(0, 1)
+
+    def crops(self, i: int, asks: Sequence[Ask]) -> list[Float[Tensor, "c t ..."]]:
+        """Window i as it is, once for every picture asked for."""
+        return [self.raw(i)] * len(asks)
+
+    def fingerprint(self) -> str:
+        """A hash of the frames."""
+        return blake2b(self.frames.numpy().tobytes(), digest_size=16).hexdigest()
+
+    def fit(self, cfg: object) -> Signal:
+        """The signal: of a constant channel the deviation is 1."""
+        values = self.frames.transpose(0, 1).flatten(1).double()
+        std = [float(v) if v > 1e-8 else 1.0 for v in values.std(1, correction=0)]
+        return Signal(self.channels, self.native, tuple(values.mean(1).tolist()), tuple(std))

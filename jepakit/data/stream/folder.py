@@ -1,0 +1,113 @@
+"""The files of a folder in the order of their names, those that are still to come among them."""
+
+import heapq
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from .frames import ENDINGS, Place
+
+Stop = Callable[[], bool]
+"""Asked about ten times a second while nothing comes: whether to stop waiting for more."""
+
+POLL = 0.1
+MOST = 1024
+UNFINISHED = (".part", ".tmp", ".crdownload")
+PATIENCE = 10.0
+
+
+class Name(NamedTuple):
+    """A file to read, and how many names up to it are in the folder."""
+
+    file: str
+    passed: int
+
+
+class Listing(NamedTuple):
+    """The next names, at most MOST; how many are not after `last`; what is none of a stream, for a note."""
+
+    names: list[str]
+    passed: int
+    foreign: list[str]
+
+
+def listing(folder: Path, last: str) -> Listing:
+    """What a folder holds beyond the name `last`."""
+    passed, foreign, after = 0, dict[str, str](), list[str]()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            ending = os.path.splitext(name)[1].lower()
+            if name.startswith(".") or ending in UNFINISHED:
+                continue
+            if ending not in ENDINGS or entry.is_dir():
+                foreign.setdefault("folder" if entry.is_dir() else ending, name)
+            elif name > last:
+                after.append(name)
+                # Kept short, so that a folder of any size takes the memory of a few names.
+                after = heapq.nsmallest(MOST, after) if len(after) > 8 * MOST else after
+            else:
+                passed += 1
+    return Listing(heapq.nsmallest(MOST, after), passed, list(foreign.values()))
+
+
+def files(folder: Path, place: Place, wait: float, settle: float, stop: Stop) -> Iterator[Name | str]:
+    """The files after `place`, and sentences worth a note; ends `wait` seconds after the last one, or when told to."""
+    last, known, told = place.file, place.passed, set[str]()
+    since = time.monotonic()
+    while True:
+        found = listing(folder, last)
+        if last and 0 <= known < found.passed:
+            yield late(folder, last, found.passed - known)
+        known = found.passed
+        if found.foreign and "foreign" not in told:
+            told.add("foreign")
+            yield f"{', '.join(found.foreign[:3])} in {folder} are no frames and left out, and whatever is like them"
+        for name in found.names:
+            written = yield from settled(folder / name, settle, stop)
+            if written is None:
+                return
+            last, known, since = name, known + 1, time.monotonic()
+            yield Name(name, known) if written else f"{folder / name} is gone before it was read"
+        if not found.names:
+            if time.monotonic() - since >= wait or stop():
+                return
+            if "waiting" not in told:
+                told.add("waiting")
+                yield f"waiting for files in {folder} after {last or 'the first'}; {wait:g} s without one end the run"
+            time.sleep(POLL)
+
+
+def late(folder: Path, last: str, count: int) -> str:
+    """The sentence on files that came too late for their names."""
+    before = [e for e in os.scandir(folder) if e.name <= last and e.name.lower().endswith(ENDINGS)]
+    newest = max(before, key=lambda e: e.stat().st_ctime).name if before else ""
+    return (
+        f"{count} files arrived too late and are left out, among them {newest}: their names sort before {last}, which "
+        "is read already; give new files names that sort after the old ones"
+    )
+
+
+def settled(path: Path, seconds: float, stop: Stop) -> Generator[str, None, bool | None]:
+    """Wait until a file stands still; returns True, False where it is gone, None when told to stop."""
+    begun = since = time.monotonic()
+    seen, told = None, False
+    while True:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        now = time.monotonic()
+        if seen != (seen := (found.st_size, found.st_mtime_ns)):
+            since = now
+        # Its own time of change, or, where another machine's clock wrote that, how long we have looked.
+        if time.time() - found.st_mtime >= seconds or now - since >= seconds:
+            return True
+        if stop():
+            return None
+        if now - begun > PATIENCE and not told:
+            told = True
+            yield f"waiting for {path}, which is still being written"
+        time.sleep(min(POLL, seconds))

@@ -1,0 +1,151 @@
+"""What a file of a stream holds: a picture one frame, an array several, a table one vector in every row.
+
+.npy, .npz    (C,) a vector, (T, C) vectors, (C, H, W) a frame, (T, C, H, W) frames; of .npz every array, by name
+.csv …        numbers between commas, semicolons, tabs or blanks; a first row of words is a header
+.png, .jpg …  a picture
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from ...types import unit
+from .. import decode
+from ..augment import centred
+from ..base import Unreadable
+
+ARRAYS = (".npy", ".npz")
+TABLES = (".csv", ".tsv", ".txt")
+ENDINGS = (*decode.EXTENSIONS, *ARRAYS, *TABLES)
+LARGE = 96
+
+
+class Place(NamedTuple):
+    """Where a stream stands: `done` frames of `file` are read; `passed` names up to that file's were there."""
+
+    file: str = ""
+    done: int = 0
+    passed: int = -1
+
+
+class Frame(NamedTuple):
+    """One frame (C,) or (C, H, W), what it is called, and where the stream stands after it."""
+
+    x: Float[Tensor, "c ..."]
+    name: str
+    place: Place
+
+
+Read = tuple[str, int, Shaped[Tensor, "c ..."]] | Unreadable
+"""A frame with its name and its number in the file, from 0; or why there is none."""
+
+
+def read(path: Path, start: int, channels: int, size: tuple[int, int] | None) -> Iterator[Read]:
+    """The frames of a file from number `start` on; of pictures, `channels` are wanted (0: their own)."""
+    ending = path.suffix.lower()
+    try:
+        if ending in ARRAYS:
+            yield from arrays(path, start, size)
+        elif ending in TABLES:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                yield from rows(file, path.name, start)
+        elif start == 0:
+            yield path.name, 0, picture(path, channels, size)
+    except Unreadable as error:
+        yield error
+    except (*decode.BROKEN, zipfile.BadZipFile) as error:
+        yield Unreadable(path.name, str(error) or type(error).__name__)
+
+
+def picture(path: Path, channels: int, size: tuple[int, int] | None) -> Float[Tensor, "c h w"]:
+    """A picture with so many channels, at `size`; without one as it is, unless that is large. Raises Unreadable."""
+    data = path.read_bytes()
+    height, width, own = decode.header(data, path.name)
+    wanted = channels or (3 if own in (3, 4) else own)
+    size = size or ((LARGE, LARGE) if max(height, width) > LARGE else None)
+    if size is None:
+        return unit(decode.raw(data, path.name, wanted))
+    return unit(decode.crops(data, path.name, wanted, [centred(size)])[0])
+
+
+def arrays(path: Path, start: int, size: tuple[int, int] | None) -> Iterator[Read]:
+    """The frames of an array file; an .npy is read as it is needed, however large."""
+    if path.suffix.lower() == ".npy":
+        whole = np.load(path, mmap_mode="r", allow_pickle=False)
+        yield from numbered(path.name, whole, 0, start, size)
+        return
+    before = 0
+    with np.load(path, allow_pickle=False) as members:
+        for key in sorted(members.files):
+            array = members[key]
+            yield from numbered(f"{path.name}:{key}", array, before, start, size)
+            before += count(array)
+
+
+def count(array: Shaped[np.ndarray, "..."]) -> int:
+    """How many frames an array holds."""
+    return len(array) if array.ndim in (2, 4) else 1
+
+
+def numbered(
+    name: str, array: Shaped[np.ndarray, "..."], before: int, start: int, size: tuple[int, int] | None = None
+) -> Iterator[Read]:
+    """The frames of an array from number `start` on, where the first of it has the number `before`."""
+    several = array.ndim in (2, 4)
+    check(name, array)
+    for i in range(max(0, start - before), count(array)):
+        frame = torch.from_numpy(decode.scaled(np.array(array[i] if several else array)))
+        if size is not None and frame.ndim == 3:
+            frame = decode.cut_all(frame, [centred(size)])[0]
+        yield (f"{name} frame {i}" if several else name), before + i, unit(frame)
+
+
+def check(name: str, array: Shaped[np.ndarray, "..."]) -> None:
+    """Raises Unreadable where an array holds no frames."""
+    shape = tuple(array.shape)
+    if array.ndim not in (1, 2, 3, 4) or array.dtype.kind not in "buif" or not array.size:
+        raise Unreadable(
+            name,
+            f"an array {shape} of {array.dtype} holds no frames; give numbers (T, C) or (T, C, H, W), or one of these",
+        )
+    if array.ndim > 2 and shape[-1] <= 4 < shape[-3]:
+        raise Unreadable(name, f"an array {shape} has its channels last; give (T, C, H, W), as x.transpose(0, 3, 1, 2)")
+
+
+def rows(lines: Iterator[str], name: str, start: int = 0) -> Iterator[Read]:
+    """The rows of a table as vectors, from number `start` on, in the precision of float32."""
+    index = 0
+    for number, line in enumerate(lines, 1):
+        parts = fields(line)
+        if not parts or (number == 1 and not any(map(is_number, parts))):
+            continue
+        if index >= start:
+            where = f"{name} line {number}"
+            try:
+                yield where, index, torch.tensor([float(part) for part in parts])
+            except ValueError:
+                word = next(part for part in parts if not is_number(part))
+                yield Unreadable(where, f"{word!r} is no number")
+        index += 1
+
+
+def fields(line: str) -> list[str]:
+    """What stands between the commas, semicolons, tabs or blanks of a line; nothing for an empty one."""
+    text = line.strip()
+    mark = next((mark for mark in (",", ";", "\t") if mark in text), None)
+    return [part.strip() for part in text.split(mark)] if text else []
+
+
+def is_number(text: str) -> bool:
+    """Whether a field is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,66 @@
+"""The settings of a stream, and its first frames."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..augment import Augment
+from ..base import Corrupt, existing
+from ..box import check_size
+from .first import First
+from .source import Source
+
+LEAST = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """Frames one after the other. `path` is a folder, a file, or "-" for standard input.
+
+    `size` (H, W) None: as they are, but pictures above 96 pixels a side at 96 x 96. The run ends `wait` seconds after
+    the last frame came (0: when all that is there is read); a file counts as written once it has stood still for
+    `settle` seconds. `reset` file: every file is a sequence of its own. The first `warm` frames give mean and deviation
+    and, as samples of `window` frames, what the panel measures. `corrupt`: a frame that cannot be read, or is of
+    another shape, is left out, or ends the run.
+    """
+
+    path: str = ""
+    size: tuple[int, int] | None = None
+    wait: float = 0.0
+    settle: float = 1.0
+    reset: Literal["never", "file"] = "never"
+    warm: int = 256
+    window: int = 16
+    corrupt: Corrupt = "skip"
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        for name in ("wait", "settle"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name):g}; give seconds, 0 or more")
+        if self.window < LEAST or self.warm <= self.window:
+            raise ValueError(
+                f"window is {self.window} and warm {self.warm}; give a window of {LEAST} frames or more, and a larger "
+                "warm"
+            )
+
+    @property
+    def augment(self) -> Augment:
+        """A stream is learnt as it is."""
+        return Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0))
+
+    def open(self) -> First:
+        """The first frames, which are waited for. Raises ValueError where the stream ends before."""
+        if self.path != "-":
+            existing(self.path)
+        source = Source(self)
+        frames = source.first(self.warm)
+        if len(frames) < self.warm:
+            lost = f" ({source.lost} could not be read: {source.reasons})" if source.lost else ""
+            where = "standard input" if self.path == "-" else str(Path(self.path))
+            raise ValueError(
+                f"{where} ended after {len(frames)} frames{lost}, fewer than the {self.warm} that statistics are taken "
+                f"from before step 1; give more, or a --data.warm of {max(LEAST + 1, len(frames))} or fewer with a "
+                "--data.window below that"
+            )
+        return First.of(frames, self.window, source)

@@ -1,0 +1,126 @@
+"""A stream as it is read: good frames one after the other, and word of all that was left out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...types import Size
+from ..base import Unreadable, refuse
+from . import folder, pipe
+from .frames import Frame, Place, Read, read
+
+if TYPE_CHECKING:
+    from .settings import Config
+
+MOST = 100
+BEGINNING = Place()
+
+
+def never() -> bool:
+    """Wait on."""
+    return False
+
+
+@dataclass
+class Source:
+    """The frames of a stream from `place` on. Its `shape` is that of the first frame, where none is given.
+
+    `stop` is asked while nothing comes. `notes` are sentences not told yet, `skipped` the first MOST frames that were
+    left out and why, `lost` how many there were.
+    """
+
+    cfg: "Config"
+    shape: Size = ()
+    place: Place = BEGINNING
+    stop: folder.Stop = never
+    notes: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    lost: int = 0
+    rest: Iterator[Frame] | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames; one iterator, however often it is asked for. Raises ValueError where one that is bad ends it."""
+        self.rest = self.rest or self._frames()
+        return self.rest
+
+    def first(self, count: int) -> list[Frame]:
+        """The next `count` frames, or what there is of them."""
+        return list(islice(iter(self), count))
+
+    @property
+    def reasons(self) -> str:
+        """What was left out and why, for a sentence."""
+        return "; ".join(f"{name} {why}" for name, why in [*self.skipped.items()][:3])
+
+    def _frames(self) -> Iterator[Frame]:
+        for place, found in self._found():
+            if isinstance(found, Unreadable):
+                self.leave_out(found)
+                continue
+            name, index, x = found
+            if why := self.wrong(x):
+                self.leave_out(Unreadable(name, why))
+                continue
+            self.shape = self.shape or tuple(x.shape)
+            yield Frame(x.float(), name, place._replace(done=index + 1))
+
+    def _found(self) -> Iterator[tuple[Place, Read]]:
+        """All frames, also bad ones, each with the file that it is of."""
+        size = self.cfg.size
+        if self.cfg.path == "-":
+            for part, found in pipe.frames(0, self.cfg.wait, lambda: self.stop(), size):
+                yield Place(part), found
+            return
+        for name in self._files():
+            start = self.place.done if name.file == self.place.file else 0
+            path = Path(self.cfg.path).expanduser()
+            at = Place(name.file, start, name.passed)
+            for found in read(path / name.file if path.is_dir() else path, start, self.channels, size):
+                yield at, found
+
+    def _files(self) -> Iterator[folder.Name]:
+        path, place = Path(self.cfg.path).expanduser(), self.place
+        if not path.is_dir():
+            yield folder.Name(path.name, 0)
+            return
+        if place.file and (path / place.file).is_file():
+            # It may have been left in the middle.
+            yield folder.Name(place.file, place.passed)
+        for found in folder.files(path, place, self.cfg.wait, self.cfg.settle, lambda: self.stop()):
+            if isinstance(found, str):
+                self.notes.append(found)
+            else:
+                yield found
+
+    @property
+    def channels(self) -> int:
+        """Those of all pictures; 0 before the first frame."""
+        return self.shape[0] if self.shape else 0
+
+    def wrong(self, x: Float[Tensor, "c ..."]) -> str:
+        """Why a frame does not belong to the stream; nothing where it does."""
+        shape: Any = tuple(x.shape)
+        if self.shape and shape != self.shape:
+            fix = "; --data.size brings pictures to one" if len(shape) == 3 else ""
+            return f"has the shape {shape} where the stream has {self.shape}{fix}"
+        return "" if bool(torch.isfinite(x).all()) else "holds values that are not finite"
+
+    def leave_out(self, error: Unreadable) -> None:
+        """Note a bad frame, or raise ValueError."""
+        refuse(error, self.cfg.corrupt)
+        self.lost += 1
+        if self.lost <= MOST:
+            self.skipped[error.name] = error.why
+            more = "; further ones are counted, not named" if self.lost == MOST else ""
+            self.notes.append(f"left out {error}{more}")
+
+    def told(self) -> list[str]:
+        """The notes not told yet."""
+        notes, self.notes = self.notes, []
+        return notes

@@ -1,0 +1,51 @@
+"""What the methods share that compare views of a sample without prediction."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..types import Batch, Signal
+from .base import Method, Weights
+
+
+def check_views(signal: Signal) -> None:
+    """Raises ValueError where there are no two views to compare."""
+    if signal.views < 2:
+        raise ValueError(
+            f"views are compared with one another but there is {signal.views}; set data.augment.views to 2 or more, "
+            "e.g. [{count: 2}]"
+        )
+
+
+class JointEmbedding(Method):
+    """What compares views of a sample without prediction: one encoder, the mean of its tokens, a projector.
+
+    `cfg` holds `encoder` and `projector`. A subclass is a loss on the embeddings of all views, which `embed` gives.
+    """
+
+    needs = frozenset({"views"})
+    batch_statistics = True
+    reads_x = False
+
+    def __init__(self, cfg: Any, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        check_views(signal)
+        self.encoder = cfg.encoder.build(signal)
+        self.projector = cfg.projector.build(self.encoder.dim)
+
+    def embed(self, batch: Batch) -> Float[Tensor, "v b d"]:
+        """The projected mean of every view. BatchNorm sees the views of all sizes together."""
+        z: Tensor = self.projector(self.pooled(batch.views))
+        return z
+
+    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        """Representations (B, N, D) of every patch; there is one encoder."""
+        s: Tensor = self.encoder(self.normalize(x))
+        return s
+
+    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+        """The mean squared difference (B,) of the two projected means."""
+        z, other = (self.projector(self.encode(side).mean(1)) for side in (x, y))
+        distance: Tensor = (z - other).square().mean(1)
+        return distance

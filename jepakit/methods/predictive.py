@@ -1,0 +1,27 @@
+"""Methods that unfold in time: what a planner, a stream or a loop in an environment may ask of them."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..types import State
+from .base import Method
+
+
+class Predictive(Method):
+    """A method with a state: `start` from a frame, `observe` the next real one, `step` to an imagined one.
+
+    A frame is (B, C, *size) of one time step, raw: (B, C, H, W) of a video, (B, C, p) of a series cut in patches of p.
+    What comes later never changes a state, which the contract checks.
+    """
+
+    def start(self, obs: Float[Tensor, "b c ..."]) -> State:
+        """The state after one frame."""
+        raise NotImplementedError
+
+    def observe(self, state: State, obs: Float[Tensor, "b c ..."], action: Float[Tensor, "b a"] | None = None) -> State:
+        """The state after a further frame, to which `action` led."""
+        raise NotImplementedError
+
+    def step(self, state: State, action: Float[Tensor, "b a"] | None = None, z: Tensor | None = None) -> State:
+        """The state that the method predicts after `action`, no frame seen."""
+        raise NotImplementedError

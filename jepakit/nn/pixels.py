@@ -1,0 +1,37 @@
+"""No encoder: every pixel is a token, for circuits that have convolutions of their own."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..types import Signal, take
+from .encoder import Encoder, chosen
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The signal as it is, one token of its channels per pixel. There is nothing in it to train."""
+
+    def build(self, signal: Signal) -> "PixelEncoder":
+        """The encoder."""
+        return PixelEncoder(signal)
+
+
+class PixelEncoder(Encoder):
+    """See `Pixels`."""
+
+    def __init__(self, signal: Signal) -> None:
+        super().__init__()
+        self.dim, self.patch, self.grid = signal.channels, (1,) * len(signal.size), tuple(signal.size)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c ..."],
+        keep: Int[Tensor, "b k"] | None = None,
+        read: Int[Tensor, "b r"] | None = None,
+    ) -> Float[Tensor, "b _ d"]:
+        """See Encoder.forward."""
+        tokens = x.flatten(2).transpose(1, 2)
+        at = chosen(keep, read)
+        return tokens if at is None else take(tokens, at)

@@ -1,0 +1,104 @@
+"""The figures of a method that unfolds in time: errors per step, paths of states, gates, scanpaths."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from .charts import Line, chart
+from .figures import Figure, tell
+from .pictures import img
+from .records import Array
+from .unfolding import PATHS, Unfolded
+
+SHOWN = 5  # steps whose gates are drawn
+FLAT = 1e-12
+
+
+def figures(seen: Unfolded) -> tuple[Figure, ...]:
+    """All of them."""
+    found = [errors(seen), *paths(seen.states[:PATHS], seen.names, seen.states)]
+    if seen.gate is not None:
+        found.append(gates(seen.gate))
+    if seen.pictures:
+        found.append(looks(seen.pictures, seen.names))
+    return tuple(found)
+
+
+def errors(seen: Unfolded) -> Figure:
+    """The prediction error of every step, beside those of the best constant and of the state before."""
+    x = np.arange(2, len(seen.error) + 2, dtype=float)
+    sides = (
+        ("prediction", seen.error, False),
+        ("best constant", seen.constant, True),
+        ("state before", seen.still, True),
+    )
+    lines = [Line(name, x, y, color=k, dashed=dashed) for k, (name, y, dashed) in enumerate(sides)]
+    caption = (
+        f"The mean squared error of what is predicted of each step, over {len(seen.states)} samples, from the steps "
+        "before. Below both dashed lines the predictor knows more than the mean state of that step (best constant) and "
+        "than that nothing changes (state before). All three fall when states shrink."
+    )
+    label = "Prediction error per step. " + " ".join(tell(line) for line in lines)
+    return Figure("Error per step", chart(lines, label, x_label="step that is predicted", log_y=True), caption)
+
+
+def paths(states: Array, names: Sequence[str], over: Array, title: str = "Paths of states") -> list[Figure]:
+    """States (k, T, D) as paths in the two directions in which those of `over` (n, T, D) differ most.
+
+    Empty where the states do not differ at all.
+    """
+    rows = over.reshape(-1, over.shape[-1])
+    rows = rows[np.isfinite(rows).all(1)].astype(float)
+    spread = rows.std(0).max() if len(rows) else 0.0
+    if len(rows) < 3 or rows.shape[1] < 2 or not spread > FLAT:
+        return []
+    axes, share = directions(rows)
+    flat = (states - rows.mean(0)) @ axes.T
+    lines = [Line(name, p[:, 0], p[:, 1], color=k) for k, (name, p) in enumerate(zip(names, flat, strict=False))]
+    gap = np.full((len(flat), 1), np.nan)
+    right, up = (np.concatenate([flat[:, :1, k], gap], 1).ravel() for k in (0, 1))
+    lines.append(Line("where each begins", right, up, color=len(lines)))
+    caption = (
+        f"The states of {len(flat)} samples over time, along the two directions in which all states differ most: to "
+        f"the right {share[0]:.0%} of the variance, upwards {share[1]:.0%}. Paths that end apart tell samples apart; "
+        "in a collapse all end in one place, or on one line. Other directions are not seen."
+    )
+    label = f"{title}: {len(flat)} paths in two principal directions with {share.sum():.0%} of the variance."
+    return [Figure(title, chart(lines, label, x_label="first direction, upwards the second"), caption)]
+
+
+def directions(rows: Array) -> tuple[Array, Array]:
+    """The first two principal directions (2, D) of rows, and their shares of the variance."""
+    centred = rows - rows.mean(0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    return vectors[:, ::-1][:, :2].T, values[::-1][:2] / max(float(values.sum()), 1e-30)
+
+
+def gates(gate: Array) -> Figure:
+    """How open each unit is (T, W), the units in the order of their mean, at a few steps."""
+    order = np.argsort(gate.mean(0))
+    chosen = sorted(set(np.linspace(0, len(gate) - 1, SHOWN).astype(int)))
+    x = np.arange(1, gate.shape[1] + 1, dtype=float)
+    lines = [
+        Line(f"step {t + 1}", x, gate[t][order], fade=0.25 + 0.75 * (k + 1) / len(chosen)) for k, t in enumerate(chosen)
+    ]
+    caption = (
+        "How open each unit is to its input, the mean over samples; units in the order of their mean over time, the "
+        "stronger the line, the later the step. 1 lets the input pass, 0 keeps the past: a unit at 0.1 remembers about "
+        "ten steps. It does not show what is kept."
+    )
+    label = f"Gates of {gate.shape[1]} units, mean {gate.mean():.2f}, from {gate.min():.2f} to {gate.max():.2f}."
+    return Figure("Gates", chart(lines, label, x_label="unit, in the order of its mean gate"), caption)
+
+
+def looks(pictures: Sequence[Array], names: Sequence[str]) -> Figure:
+    """Pictures with their scanpaths."""
+    cell = '<figure class="half">{}<figcaption>{}</figcaption></figure>'
+    cells = [
+        Markup(cell).format(img(p, f"{name} with the places that were looked at"), name)
+        for p, name in zip(pictures, names, strict=False)
+    ]
+    caption = "Where each sample looks, from yellow to red, numbered from 1. A dot that would hide another is moved."
+    body = Markup('<div class="halves">{}</div>').format(Markup("").join(cells))
+    return Figure("Scanpaths", body, caption, wide=True)

@@ -1,0 +1,292 @@
+"""Recurrent forward propagation (RFP): the exact gradient of a recurrent circuit, computed as the input comes.
+
+For a circuit whose blocks of b numbers have their own past alone (nn/gated.py), a weight that drives block i changes no
+other block's state, ever. So its whole effect so far is one trace of b numbers, not n, and all traces together take
+m b (q (d + 1) + r) floats per row, O(n²) for d = n, where the general rule (RTRL) takes O(n³):
+
+    E_W ← D E_W + A ⊗ [x, 1],    E_own ← D E_own + A · ∂drive/∂own,    D = ∂s'/∂s, A = ∂s'/∂drive, per block
+    dL/dW = Σ_t δ_t · E_W(t),    δ_t = ∂L_t/∂s_t through what lies above the circuit, which has no memory
+
+Nothing of the past is kept but the traces, whatever the length. `chunk` steps are taken together: inside a chunk the
+errors go back, λ_t = δ_t + D_{t+1}ᵀ λ_{t+1}, and dL/dW = λ_0 · E_W(0) + Σ λ_t A_t ⊗ [x_t, 1], so that the traces are
+read and written once a chunk, in two matrix products. The sums are the same; chunk 1 is the rule as written above.
+
+Exact where: each block's past enters it alone; x does not depend on traced weights through time; what lies above has no
+memory; weights stand still in the sequence. `why_inexact` says where a circuit is none of those that pay.
+
+Source: Velarde & Parra 2024, arXiv:2411.16695, for the name and the claim; its equations are our own derivation, with
+Irie et al. 2023, arXiv:2305.19044 (element-wise recurrence). Chunks: Schmidhuber 1992, Neural Computation 4(2).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from .nn.gated import Cell
+
+CHUNK = 32
+
+State = Float[Tensor, "n m b"]
+Grads = tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"], Float[Tensor, "m r"]]
+
+
+class Traces(NamedTuple):
+    """What every weight has done to the state: per row by (m, b) and by what it is multiplied with."""
+
+    drive: Float[Tensor, "n m b q e"]  # e = d + 1: the input, and 1 for the bias
+    own: Float[Tensor, "n m b r"]
+
+
+class Passed(NamedTuple):
+    """A chunk of K steps, gone through without a graph: states 0 … K, inputs and derivatives of steps 1 … K."""
+
+    states: Float[Tensor, "k1 n m b"]
+    inputs: Float[Tensor, "k n e"]  # and 1 for the bias
+    by_state: Float[Tensor, "k n m b b"]
+    by_drive: Float[Tensor, "k n m b q"]
+
+
+class Result(NamedTuple):
+    """A loss and its exact gradients, in the order of the parameters asked for; where the circuit ends."""
+
+    loss: Float[Tensor, ""]
+    gradients: dict[str, Tensor]
+    state: State
+    traces: Traces
+
+
+# (h, t) -> the loss of a window of a sequence, h (N, K, w) what the circuit shows after steps t … t + K - 1, counted
+# from 1. A window begins with the last step of the one before, so that neighbours can be compared; the sum is the loss.
+Loss = Callable[[Float[Tensor, "n k w"], int], Float[Tensor, ""]]
+
+
+def start(cell: Cell, rows: int) -> Traces:
+    """Traces before any input: zeros, in float32 or float64 as the weights are."""
+    m, q, d = cell.weight.shape
+    new = cell.weight.new_zeros
+    return Traces(new(rows, m, cell.block, q, d + 1), new(rows, m, cell.block, cell.own.shape[1]))
+
+
+def trace_floats(cell: Cell) -> int:
+    """Numbers in the traces of one row."""
+    m, q, d = cell.weight.shape
+    return m * cell.block * (q * (d + 1) + int(cell.own.shape[1]))
+
+
+def why_inexact(cell: Cell) -> str | None:
+    """Why RFP is not for this circuit, as the end of a sentence; None where it is exact and takes O(n d)."""
+    if cell.block > 1 and cell.blocks == 1:
+        return (
+            f"all {cell.width} units are coupled, so that a weight of one reaches every other a step later and exact "
+            "traces take O(n³)"
+        )
+    return None
+
+
+@torch.no_grad()
+def go(cell: Cell, state: State, inputs: Float[Tensor, "k n d"], diagonal: bool = False) -> Passed:
+    """Take K steps from `state`, keeping what the traces need. `diagonal` drops what couples units in a block."""
+    drives = cell.drive(inputs)
+    states = [state]
+    for drive in drives.unbind():
+        states.append(cell(states[-1], drive))
+    return passed(cell, torch.stack(states), inputs, drives, diagonal)
+
+
+@torch.no_grad()
+def passed(
+    cell: Cell,
+    states: Float[Tensor, "k1 n m b"],
+    inputs: Float[Tensor, "k n d"],
+    drives: Float[Tensor, "k n m q"],
+    diagonal: bool = False,
+) -> Passed:
+    """K steps whose states are known, with their derivatives, of all steps at once."""
+    by_state, by_drive = cell.local(states[:-1], drives)
+    if diagonal:
+        by_state = torch.diag_embed(by_state.diagonal(dim1=-2, dim2=-1))
+    return Passed(states, F.pad(inputs, (0, 1), value=1.0), by_state, by_drive)
+
+
+@torch.no_grad()
+def collect(cell: Cell, passed: Passed, traces: Traces, delta: Float[Tensor, "k1 n m b"]) -> Grads:
+    """Gradients by weight, bias and own of the chunk's loss, whose derivatives by the states 0 … K are `delta`."""
+    m, q, _ = cell.weight.shape
+    first, *errors = going_back(passed.by_state, delta)
+    drives = backward(stacked(errors), passed.by_drive)
+    fed = drives[..., :q].reshape(-1, m * q).T @ passed.inputs.flatten(0, 1)
+    whole = earlier(fed, first, traces.drive).view(m, q, -1)
+    own = cell.pull(drives[..., None, :], passed.states[:-1]).sum((0, 1, 3))
+    return whole[..., :-1].contiguous(), whole[..., -1].contiguous(), earlier(own, first, traces.own)
+
+
+@torch.no_grad()
+def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
+    """The traces at the end of the chunk, written into those at its beginning where they can be."""
+    q = cell.weight.shape[1]
+    whole, reach = reached(passed.by_state, passed.by_drive)
+    k, n, m, b, _ = reach.shape
+    fed = reach[..., :q].permute(1, 2, 3, 4, 0).reshape(n, m * b * q, k)
+    drive, own = (carry(whole, old) for old in traces)
+    drive.view(n, m * b * q, -1).baddbmm_(fed, passed.inputs.transpose(0, 1))
+    return Traces(drive, own.add_(cell.pull(reach, passed.states[:-1]).sum(0)))
+
+
+def earlier(
+    now: Float[Tensor, "*shape"], first: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]
+) -> Float[Tensor, "*shape"]:
+    """`now` and what a trace adds to it: the sum over rows and block of λ_0 · E."""
+    rows, m, b = first.shape
+    each = now.numel() // m
+    by, past = first.transpose(0, 1), trace.transpose(0, 1)
+    summed = now.view(m, 1, each).baddbmm_(by.reshape(m, 1, rows * b), past.reshape(m, rows * b, each))
+    return summed.view_as(now)
+
+
+def going_back(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n m b"]) -> list[Float[Tensor, "n m b"]]:
+    """The errors λ_0 … λ_K: of each state, through all states of the chunk that follow."""
+    single = by_state.shape[-1] == 1
+    factors = by_state[..., 0].unbind() if single else by_state.unbind()
+    each = delta.unbind()
+    errors = [each[-1]]
+    for by, own in zip(reversed(factors), each[-2::-1], strict=True):
+        errors.append(torch.addcmul(own, by, errors[-1]) if single else own + backward(errors[-1], by))
+    return errors[::-1]
+
+
+def reached(
+    by_state: Float[Tensor, "k n m b b"], by_drive: Float[Tensor, "k n m b q"]
+) -> tuple[Float[Tensor, "n m b b"], Float[Tensor, "k n m b q"]]:
+    """What the state before the chunk does to the last one, and what the drive of each of its steps does."""
+    last, *before = reversed(by_state.unbind())
+    if not before:
+        return last, by_drive
+    products = [last]
+    for by in before:
+        products.append(forward(products[-1], by))
+    whole, *after = products[::-1]
+    return whole, torch.cat([forward(stacked(after), by_drive[:-1]), by_drive[-1:]])
+
+
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Parts along a new first axis; a single one is not copied."""
+    return torch.stack(list(parts)) if len(parts) > 1 else parts[0][None]
+
+
+def forward(by_state: Float[Tensor, "*n b b"], v: Float[Tensor, "*n b q"]) -> Float[Tensor, "*n b q"]:
+    """D v, per block."""
+    return by_state * v if by_state.shape[-1] == 1 else by_state @ v
+
+
+def backward(error: Float[Tensor, "*n b"], by: Float[Tensor, "*n b q"]) -> Float[Tensor, "*n q"]:
+    """λᵀ J, per block."""
+    return error * by[..., 0, :] if by.shape[-2] == 1 else (error[..., None, :] @ by)[..., 0, :]
+
+
+def carry(by_state: Float[Tensor, "n m b b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "n m b ..."]:
+    """D E, in place where a block is one number."""
+    if by_state.shape[-1] == 1:
+        return trace.mul_(by_state.reshape(*by_state.shape[:3], *[1] * (trace.ndim - 3)))
+    return (by_state @ trace.flatten(3)).view_as(trace)
+
+
+def gradients(
+    cell: Cell,
+    inputs: Float[Tensor, "n t d"],
+    loss: Loss,
+    parameters: Sequence[nn.Parameter] = (),
+    *,
+    chunk: int = CHUNK,
+    state: State | None = None,
+    traces: Traces | None = None,
+    diagonal: bool = False,
+) -> Result:
+    """A loss over a sequence and its gradients: by the circuit's `weight`, `bias` and `own`, and by `parameters`.
+
+    `inputs` are constants. `loss` sees the circuit's outputs window by window (see `Loss`); `parameters` are those it
+    uses. `state` and `traces`, by default zeros, are what a stream goes on from; the result's are where it ends, and
+    `traces` is written over. `diagonal` is the approximation that drops coupling between units (Murray 2019's RFLO).
+    Raises ValueError where there is no step.
+    """
+    if inputs.shape[1] < 1:
+        raise ValueError(f"inputs have the shape {tuple(inputs.shape)}, no step among them; give 1 step or more")
+    state = cell.start(len(inputs)) if state is None else state
+    fresh = traces is None
+    traces = start(cell, len(inputs)) if traces is None else traces
+    steps, total = inputs.transpose(0, 1), inputs.new_zeros(())
+    # What a single window finds is the sum; of several, sums of our own, since autograd's tensors may be shared.
+    several = len(steps) > chunk
+    own, above = (
+        [torch.zeros_like(p, requires_grad=False) for p in each] if several else []
+        for each in ((cell.weight, cell.bias, cell.own), parameters)
+    )
+    for first in range(0, len(steps), chunk):
+        gone = go(cell, state, steps[first : first + chunk], diagonal)
+        part, delta, found = instant(cell, gone, loss, parameters, first, first == 0 and fresh)
+        total = total + part
+        # Let go as soon as it is summed: two windows' gradients would be most of the memory.
+        above = merged(above, found)
+        del found
+        own = merged(own, collect(cell, gone, traces, delta))
+        state, traces = gone.states[-1], advance(cell, gone, traces)
+        del gone, delta
+    names = ("weight", "bias", "own", *map(str, range(len(parameters))))
+    return Result(total, dict(zip(names, (*own, *above), strict=True)), state, traces)
+
+
+def instant(
+    cell: Cell, gone: Passed, loss: Loss, parameters: Sequence[nn.Parameter], first: int, begun: bool
+) -> tuple[Float[Tensor, ""], Float[Tensor, "k1 n m b"], list[Tensor]]:
+    """A window's loss, and its gradients by the states and the parameters above; no state precedes what has `begun`."""
+    with torch.enable_grad():
+        leaf = gone.states.detach().requires_grad_()
+        part = loss(cell.out(leaf[1:] if begun else leaf).transpose(0, 1), first + begun)
+        delta, *above = torch.autograd.grad(part, [leaf, *parameters], allow_unused=True, materialize_grads=True)
+    return part.detach(), delta, above
+
+
+def merged(sums: list[Tensor], found: Sequence[Tensor]) -> list[Tensor]:
+    """The sums with what was found, added in place; what was found itself where there are none."""
+    if not sums:
+        return list(found)
+    add(sums, found)
+    return sums
+
+
+def add(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+    """Add each part to its sum, in place."""
+    for total, part in zip(sums, parts, strict=True):
+        total.add_(part)
+
+
+Work = Callable[[], tuple[Float[Tensor, ""], Sequence[Tensor]]]
+
+
+def differentiable(work: Work, parameters: Sequence[nn.Parameter]) -> Float[Tensor, ""]:
+    """The loss that `work` computes together with its gradients by `parameters`, as a node of the graph.
+
+    Its backward returns those gradients times what comes from above, so that scaling, accumulation, weights of terms
+    and DDP hold; it can be differentiated once. `work` runs without autocast: traces are float32 or float64.
+    """
+    return cast(Tensor, _Given.apply(work, *parameters))  # type: ignore[no-untyped-call]
+
+
+class _Given(torch.autograd.Function):
+    """A loss whose gradients are known when it is."""
+
+    @staticmethod
+    def forward(ctx: Any, work: Work, *parameters: Tensor) -> Tensor:
+        with torch.autocast(parameters[0].device.type, enabled=False):
+            loss, gradients = work()
+        ctx.save_for_backward(*gradients)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(grad * g for g in ctx.saved_tensors)

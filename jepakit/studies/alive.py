@@ -1,0 +1,52 @@
+"""How many bytes of tensors are alive at once while something is computed: measured, storage by storage."""
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the storages that operations make, backward's among them, from when they appear to when they are freed.
+
+    Those of `without` were there before and do not count. What a kernel uses within one operation is not seen.
+    """
+
+    def __init__(self, without: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known = {t.untyped_storage()._cdata for t in without}
+        self.bytes, self.peak = 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The operation itself, and what it made noted."""
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.note(leaf)
+        return out
+
+    def note(self, tensor: Tensor) -> None:
+        """Count the tensor's storage from now on, until it is freed."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+        weakref.finalize(storage, self.freed, key, size).atexit = False
+
+    def freed(self, key: int, size: int) -> None:
+        """The storage is no more; its address may be another's soon."""
+        self.known.discard(key)
+        self.bytes -= size
+
+
+def peak(work: Callable[[], Any], without: Iterable[Tensor] = ()) -> int:
+    """The most bytes of tensors alive at once in `work`, its result included and those of `without` not."""
+    with Alive(without) as alive:
+        work()
+    return int(alive.peak)

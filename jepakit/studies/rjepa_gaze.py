@@ -1,0 +1,253 @@
+"""R-JEPA on fixations: do errors fall as fixations accumulate, does memory help, and is it the human order?
+
+Trained on scanpaths of OSIE (every viewer's, of the pictures that are not held out), read on pictures never seen:
+
+- `error`: the prediction error of the next state after k fixations, over that of the best constant (the mean of the
+  next states) and over that of persistence (the state that is there already)
+- `next feature`: how much of what the encoder will see next a ridge reads from h_k (R² on held-out pictures)
+- `gate`, `change`: how open the circuit is, and how far it moves, relative to its size
+- `picture`: which picture was looked at, by the nearest of other viewers' states after as many fixations
+
+That errors fall counts only where both ratios fall and the ridge gains. `memoryless` is the circuit without a past.
+Beside it digits, looked at in places that stand out: a linear probe of the class after k fixations.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from .. import checkpoint, sequences, unroll
+from ..config import Length, Run
+from ..data import scanpaths
+from ..data.gaze.dataset import Scanpaths
+from ..methods.rjepa import RJEPA
+from ..recipes.rjepa import gaze_rjepa
+from ..reporting.charts import Line, chart
+from ..reporting.figures import Figure
+from ..types import unit
+from .study import Arm, Scores, Study
+
+FIRST, LAST = 2, 7  # fixations between which errors have to fall: almost all scanpaths have so many
+STEPS, DIGIT_STEPS = 10, 10
+MOST = 1500
+LENGTH: Final = Length(steps=200, batch=64)
+ALPHAS: Final = tuple(10.0**k for k in range(1, 6))
+OSIE: Final = "gaze_osie/fixations.json.gz"
+DIGITS: Final = "mnist/train-images-idx3-ubyte.gz"
+ORDERS: Final = ("human", "shuffled", "repeated", "uniform", "raster")
+
+
+class Seen(NamedTuple):
+    """What a trained circuit makes of scanpaths: at most T steps, (T, N, …); `length` says which are real."""
+
+    h: Float[np.ndarray, "t n w"]
+    pred: Float[np.ndarray, "t1 n w"]
+    y: Float[np.ndarray, "t n d"]
+    gate: Float[np.ndarray, " t"]
+    length: Int64[np.ndarray, " n"]
+    label: Int64[np.ndarray, " n"]
+    subject: Int64[np.ndarray, " n"]
+
+
+@torch.no_grad()
+def seen(method: RJEPA, data: Scanpaths, most: int) -> Seen:
+    """All that is measured, of up to `most` scanpaths."""
+    ids = np.arange(len(data)) if len(data) <= most else np.linspace(0, len(data) - 1, most).astype(int)
+    clips = [data.clip(int(i), data.native, padded=True) for i in ids]
+    x = method.normalize(unit(torch.stack([clip.x for clip in clips])))
+    action = torch.stack([clip.action for clip in clips]).transpose(0, 1)
+    y = sequences.maps(method.encoder, x)
+    h, _ = unroll.through_time(method.circuits, y)
+    return Seen(
+        h.flatten(2).numpy(),
+        method.predict(h[:-1], action).flatten(2).numpy(),
+        y.flatten(2).numpy(),
+        gates(method, y).numpy(),
+        data.lengths[ids].clip(max=data.steps),
+        np.array([data.label(int(i)) for i in ids]),
+        data.rows.subject[ids],
+    )
+
+
+def gates(method: RJEPA, y: Float[Tensor, "t n d h w"]) -> Float[Tensor, " t"]:
+    """The mean gate of the top at every step."""
+    cell, states, found = method.circuits.top.cell, method.circuits.start(y.shape[1]), []
+    for rows in method.circuits.read(y).unbind():
+        before = states
+        states, read = method.circuits.step(states, rows)
+        found.append(cell.gate(before[-1], cell.drive(read[-1])).mean())
+    return torch.stack(found)
+
+
+def errors(found: Seen, k: int) -> dict[str, float]:
+    """After k fixations: the two ratios, the gate and the change. The best constant is that of the same step."""
+    real = found.length > k
+    h, target, pred = found.h[k - 1, real], found.h[k, real], found.pred[k - 1, real]
+    size = float(np.square(target - target.mean(0)).mean())
+    error = float(np.square(pred - target).mean())
+    moved = float(np.square(h - target).mean())
+    return {
+        f"error over constant, {k}": error / size,
+        f"error over persistence, {k}": error / max(moved, 1e-12),
+        f"gate, {k}": float(found.gate[k]),
+        f"change, {k}": (moved / float(np.square(target).mean())) ** 0.5,
+    }
+
+
+def next_feature(train: Seen, test: Seen, k: int) -> dict[str, float]:
+    """R² of a ridge from h_k, and from the present feature alone, to the next feature."""
+    rows, held = train.length > k, test.length > k
+    scaler = StandardScaler().fit(train.y[k, rows])
+    goal, truth = scaler.transform(train.y[k, rows]), scaler.transform(test.y[k, held])
+
+    def r2(name: str) -> float:
+        past, now = (getattr(part, name)[k - 1, which] for part, which in ((train, rows), (test, held)))
+        scale = StandardScaler().fit(past)
+        # Its strength is chosen on the training pictures, by leaving one out.
+        read = RidgeCV(alphas=ALPHAS).fit(scale.transform(past), goal).predict(scale.transform(now))
+        return 1 - float(np.square(truth - read).sum() / np.square(truth - goal.mean(0)).sum())
+
+    return {f"next feature R² from the state, {k}": r2("h"), f"next feature R² from the present, {k}": r2("y")}
+
+
+def picture(test: Seen, k: int) -> float:
+    """How often the nearest state of another viewer, after k fixations, is of the same picture.
+
+    A third of the viewers ask, the others are there to be found; states are compared by their cosine.
+    """
+    real = test.length >= k
+    h, label = test.h[k - 1, real], test.label[real]
+    asks = test.subject[real] % 3 == 0
+    unit_h = (h - h[~asks].mean(0)) / np.linalg.norm(h - h[~asks].mean(0), axis=1, keepdims=True)
+    nearest = (unit_h[asks] @ unit_h[~asks].T).argmax(1)
+    return float((label[~asks][nearest] == label[asks]).mean())
+
+
+def digits(train: Seen, test: Seen, k: int) -> float:
+    """Accuracy of a linear classifier on the state after k fixations."""
+    scale = StandardScaler().fit(train.h[k - 1])
+    model = LogisticRegression(max_iter=300, C=0.1).fit(scale.transform(train.h[k - 1]), train.label)
+    return float(model.score(scale.transform(test.h[k - 1]), test.label))
+
+
+def measures(folder: Path) -> Mapping[str, float]:
+    """What the rows hold, of one finished run; digits by their class, scanpaths of people by all else."""
+    found = curves(folder)
+    keep = {f"{name}, {k}" for name in found for k in (FIRST, LAST) if len(found[name]) > 2}
+    flat = {f"{name}, {k}": value for name, values in found.items() for k, value in values.items()}
+    return {key: value for key, value in flat.items() if key in keep or key.startswith("accuracy")}
+
+
+@cache
+def curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
+    """Every measure over the number of fixations."""
+    loaded = checkpoint.load_run(folder)
+    method, cfg = cast(RJEPA, loaded.method.eval()), cast(scanpaths.Config, loaded.run.data)
+    human = bool(cfg.fixations) or cfg.path.endswith(".json.gz")
+    label: Any = "image" if human else "class"
+    parts = [replace(cfg, split=split, label=label, limit=0 if human else MOST).open() for split in ("train", "test")]
+    train, test = (seen(method, part, MOST) for part in parts)
+    found: dict[str, dict[int, float]] = {}
+    for k in range(1, train.h.shape[0] + 1):
+        row = {} if human else {f"accuracy of the class, {k}": digits(train, test, k)}
+        if human and k < train.h.shape[0]:
+            row = errors(test, k) | next_feature(train, test, k) | {f"picture, {k}": picture(test, k)}
+        for key, value in row.items():
+            found.setdefault(key.rpartition(", ")[0], {})[k] = value
+    return found
+
+
+def says(scores: Scores) -> list[str]:
+    """Where the claim holds in its strict form, and what memory and the human order add."""
+    mean = {key: float(np.mean(values)) for key, values in scores.values.items()}
+
+    def both(arm: str, name: str) -> tuple[float, float]:
+        return mean[f"OSIE · {arm}", f"{name}, {FIRST}"], mean[f"OSIE · {arm}", f"{name}, {LAST}"]
+
+    lines = []
+    for arm in (*ORDERS, "memoryless"):
+        constant, lasting = both(arm, "error over constant"), both(arm, "error over persistence")
+        feature = both(arm, "next feature R² from the state")
+        holds = constant[1] < constant[0] and lasting[1] < lasting[0] and feature[1] > feature[0]
+        lines.append(
+            f"{arm}: from {FIRST} to {LAST} fixations the error goes {constant[0]:.2f} to {constant[1]:.2f} of the "
+            f"constant's and {lasting[0]:.2f} to {lasting[1]:.2f} of persistence's, the ridge's R² from "
+            f"{feature[0]:.3f} to {feature[1]:.3f}: strictly, the claim {'holds' if holds else 'does not hold'}."
+        )
+    for metric in (f"next feature R² from the state, {LAST}", f"picture, {LAST}"):
+        lines.append(f"{metric}: memory adds {scores.gain(arm_of('memoryless'), arm_of('human'), metric)}.")
+    one, many = (scores.values["digits · gated", f"accuracy of the class, {k}"] for k in (1, DIGIT_STEPS))
+    lines.append(
+        f"A digit's class: {100 * np.mean(one):.1f} % after one fixation, {100 * np.mean(many):.1f} % after ten."
+    )
+    return lines
+
+
+def draws(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
+    """Each measure over the number of fixations, for the first seed."""
+    every = {label: curves(folder) for label, folder in folders.items()}
+    shown = {
+        "error over constant": "1 is the mean of the next states, of the same step. Held-out pictures, first seed.",
+        "error over persistence": "1 is the state that is there already. Held-out pictures, first seed.",
+        "next feature R² from the state": "What a ridge reads of the next fixation's feature. Held-out pictures.",
+        "picture": "The nearest state of another viewer is of the same picture, which training never saw.",
+        "gate": "The mean update gate: 1 passes the input, 0 keeps the past.",
+        "change": "How far the state moves in a step, over its size.",
+        "accuracy of the class": "A linear classifier on the state, digits looked at in ten places. First seed.",
+    }
+    found = []
+    for name, caption in shown.items():
+        has = {label.partition(" · ")[2]: c[name] for label, c in every.items() if name in c}
+        lines = [
+            Line(arm, np.array(list(v)), np.array(list(v.values())), color=i) for i, (arm, v) in enumerate(has.items())
+        ]
+        found.append((name, Figure(f"{name[0].upper()}{name[1:]}", chart(lines, f"{name} over fixations"), caption)))
+    return found
+
+
+def arm_of(name: str) -> Arm:
+    """The arm on human pictures of that name."""
+    return next(arm for arm in STUDY.arms if arm.label == f"OSIE · {name}")
+
+
+def _run(order: str = "human", **circuit: Any) -> Run:
+    base = gaze_rjepa()
+    method: Any = base.method
+    data = scanpaths.Config(
+        OSIE, timing="duration", size=(32, 32), steps=STEPS, order=cast(Any, order), split="train", held_out=0.2
+    )
+    return replace(base, method=replace(method, circuit=replace(method.circuit, **circuit)), data=data, length=LENGTH)
+
+
+def _digits(**circuit: Any) -> Run:
+    data = scanpaths.Config(
+        DIGITS, size=(8, 8), crop=0.3, steps=DIGIT_STEPS, count=DIGIT_STEPS, split="train", limit=6000
+    )
+    return replace(_run(**circuit), data=data)
+
+
+STUDY = Study(
+    title="R-JEPA on human fixations",
+    source="Velarde & Parra 2024, arXiv:2411.16695, and the questions that it leaves open; no published figures",
+    claim="The prediction error falls as fixations accumulate, because the circuit remembers what was seen.",
+    arms=(
+        *(Arm("OSIE", order, _run(order), OSIE) for order in ORDERS),
+        Arm("OSIE", "memoryless", _run(recurrence="none"), OSIE),
+        Arm("digits", "gated", _digits(), DIGITS),
+        Arm("digits", "memoryless", _digits(recurrence="none"), DIGITS),
+    ),
+    says=says,
+    kinds=(),
+    extra=measures,
+    draws=draws,
+    seeds=3,
+)

@@ -1,0 +1,74 @@
+"""The measures of `rjepa-gaze`: on states whose answer is known, and on a real run from end to end."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jepakit.progress import Silent
+from jepakit.studies import reproduce, rjepa_gaze
+from jepakit.studies.rjepa_gaze import Seen
+
+T, N = 5, 60
+
+
+def known(noise: float = 0.0, seed: int = 0) -> Seen:
+    """States that hold the feature before and the next one, which the predictor is told, with noise."""
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=(T + 1, N, 3))
+    h = np.concatenate([y[:-1], y[1:]], 2)
+    pred = h[1:] + noise * rng.normal(size=h[1:].shape)
+    label = np.arange(N) % 20
+    return Seen(h, pred, y[:-1], np.linspace(0.1, 0.5, T), np.full(N, T), label, np.arange(N) // 20)
+
+
+def test_errors_are_ratios_to_the_best_constant_and_to_persistence() -> None:
+    found, k = known(noise=0.5), 2
+    row = rjepa_gaze.errors(found, k)
+    target, before = found.h[k], found.h[k - 1]
+    error = ((found.pred[k - 1] - target) ** 2).mean()
+    assert row[f"error over constant, {k}"] == pytest.approx(error / ((target - target.mean(0)) ** 2).mean())
+    assert row[f"error over persistence, {k}"] == pytest.approx(error / ((target - before) ** 2).mean())
+    assert row[f"gate, {k}"] == pytest.approx(0.3)
+    assert rjepa_gaze.errors(known(), k)[f"error over constant, {k}"] == 0
+
+
+def test_padding_has_no_part_in_an_error() -> None:
+    found = known(noise=0.5)
+    short = found._replace(length=np.where(np.arange(N) < 40, T, 2))
+    h = found.h.copy()
+    h[2:, 40:] = 1e6
+    assert rjepa_gaze.errors(short._replace(h=h), 2) == rjepa_gaze.errors(short, 2)
+
+
+def test_the_ridge_finds_a_next_feature_that_the_state_holds_and_the_present_does_not() -> None:
+    row = rjepa_gaze.next_feature(known(seed=1), known(seed=2), 2)
+    assert row["next feature R² from the state, 2"] > 0.9
+    assert row["next feature R² from the present, 2"] < 0.2
+
+
+def test_a_picture_is_found_by_the_states_of_other_viewers() -> None:
+    found = known()
+    own = np.random.default_rng(3).normal(size=(20, 6))
+    same = found._replace(h=np.broadcast_to(own[found.label], (T, N, 6)).copy())
+    assert rjepa_gaze.picture(same, 3) == 1
+    assert rjepa_gaze.picture(found, 3) < 0.4
+
+
+@pytest.mark.slow
+def test_the_study_goes_from_fixations_to_its_page(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = tuple(
+        replace(arm, run=replace(arm.run, length=replace(arm.run.length, batch=16)))
+        for arm in rjepa_gaze.STUDY.arms
+        if arm.label in ("OSIE · human", "digits · gated")
+    )
+    monkeypatch.setattr(rjepa_gaze, "MOST", 300)
+    monkeypatch.setattr(rjepa_gaze, "STUDY", replace(rjepa_gaze.STUDY, arms=arms))
+    rows, page = reproduce.reproduce("rjepa-gaze", shared_data, tmp_path, Silent(), seeds=1, steps=3)
+    names = {(row.name, row.metric) for row in rows}
+    assert ("OSIE · human", "error over persistence, 7") in names
+    assert ("digits · gated", "accuracy of the class, 10") in names
+    assert "Error over constant" in page.read_text()
