@@ -46,7 +46,7 @@ def test_every_rule_of_the_study_has_the_gradient_that_it_is_named_for() -> None
 
 def test_memory_is_flat_in_time_for_forward_propagation_and_grows_for_bptt() -> None:
     for name in ("rfp", "rfp, chunk 1"):
-        few, many = (rules.peak_bytes(rules.RULES[name], t, 3, 6) for t in (40, 80))
+        few, many = (rules.peak_bytes(rules.RULES[name], t, 3, 6) for t in (64, 128))
         assert many == few
     assert rules.peak_bytes(rules.bptt, 80, 3, 6) > 1.8 * rules.peak_bytes(rules.bptt, 40, 3, 6)
 
