@@ -178,7 +178,7 @@ def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[floa
 
 def says(scores: Scores) -> list[str]:
     """Which circuits break exactness, and by how much."""
-    v = {key: statistics.fmean(values) for key, values in scores.values.items()}
+    v = scores.each(statistics.fmean)
 
     def told(name: str, points: Sequence[int] | Sequence[float], metric: str = "cosine") -> str:
         return ", ".join(f"{short(v[f'{name} · {NAMES[name]} {x:g}', metric])} at {x:g}" for x in points)

@@ -190,6 +190,8 @@ def order(scores: Scores) -> list[str]:
 def balanced(scores: Scores) -> str:
     """Whether the two sides meet under AdamW."""
     ends = {n: mean(scores, n, what) for n, what in scores.values if what == "imbalance" and n.startswith("Lorenz")}
+    if not ends:
+        return "No training has a linear predictor, so that there is nothing to balance."
     low, high = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
     return (
         "The balance that theory has for gradient flow, fixed gates and a linear circuit is not reached by AdamW with "

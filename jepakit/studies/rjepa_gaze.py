@@ -12,6 +12,7 @@ That errors fall counts only where both ratios fall and the ridge gains. `memory
 Beside it digits, looked at in places that stand out: a linear probe of the class after k fixations.
 """
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -168,7 +169,7 @@ def curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
 
 def says(scores: Scores) -> list[str]:
     """Where the claim holds in its strict form, and what memory and the human order add."""
-    mean = {key: float(np.mean(values)) for key, values in scores.values.items()}
+    mean = scores.each(statistics.fmean)
 
     def both(arm: str, name: str) -> tuple[float, float]:
         return mean[f"OSIE · {arm}", f"{name}, {FIRST}"], mean[f"OSIE · {arm}", f"{name}, {LAST}"]

@@ -107,7 +107,7 @@ def metric_of(batch: int) -> str:
 
 def says(scores: Scores) -> list[str]:
     """What holds, in words."""
-    v = {key: statistics.median(values) for key, values in scores.values.items()}
+    v = scores.each(statistics.median)
     back, found = "bptt", []
     most = rules.ERROR_STEPS["float32"][-1]
     kinds = ("float64", f"float32_T{most}")
@@ -131,8 +131,8 @@ def says(scores: Scores) -> list[str]:
             f"Time per step at batch {batch}: rfp {each['rfp']:.2f} times bptt's, and {each['rfp, chunk 1']:.1f} times "
             "with a chunk of 1."
         )
-    crossings = [(d, v.get(("rfp", f"wins from T, d {d}"))) for d in INPUTS]
-    told = ", ".join(f"{at:.0f} steps (d = {d})" for d, at in crossings if at)
+    crossings = [(d, ("rfp", f"wins from T, d {d}")) for d in INPUTS]
+    told = ", ".join(f"{v[row]:.0f} steps (d = {d})" for d, row in crossings if row in scores.values)
     found.append(f"At n = {rules.N}, bptt takes more memory than rfp from {told} on.")
     slopes = [v[name, "slope of trace bytes, formula"] for name in ("rfp", "rtrl, dense")]
     found.append(

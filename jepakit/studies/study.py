@@ -63,10 +63,25 @@ class Scores:
         paper = {**arms, **self.published}
         return [row(*key, paper.get(key), found) for key, found in self.values.items()]
 
+    def each(self, of: Callable[[Sequence[float]], float]) -> "Each":
+        """A statistic of every row, such as the mean, by (name, metric)."""
+        return Each(self, of)
+
     def gain(self, first: Arm, second: Arm, metric: str) -> "Gain":
         """By how much `second` exceeds `first`, seed by seed."""
         pairs = zip(self.values[first.label, metric], self.values[second.label, metric], strict=True)
         return Gain(tuple(b - a for a, b in pairs))
+
+
+@dataclass(frozen=True)
+class Each:
+    """A statistic of every row, taken when it is asked for."""
+
+    scores: Scores
+    of: Callable[[Sequence[float]], float]
+
+    def __getitem__(self, row: tuple[str, str]) -> float:
+        return self.of(self.scores.values[row])
 
 
 @dataclass(frozen=True)
