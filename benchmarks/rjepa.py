@@ -43,11 +43,11 @@ def vectors() -> Step:
     optimizer = torch.optim.AdamW(parameters, fused=True)
     at = {"state": cell.start(1), "traces": rfp.start(cell, 1)}
 
-    def loss(h: Tensor, t: int) -> Tensor:
-        return F.mse_loss(predictor(h[0, :-1]), h[0, 1:].detach())
+    def loss(before: Tensor, now: Tensor) -> Tensor:
+        return F.mse_loss(predictor(before), now)
 
     def step() -> None:
-        found = rfp.gradients(cell, torch.randn(1, 1, D), loss, above, chunk=1, **at)
+        found = rfp.observe(cell, torch.randn(1, D), loss, above, **at)
         at.update(state=found.state, traces=found.traces)
         give(parameters, list(found.gradients.values()), optimizer)
 

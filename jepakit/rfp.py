@@ -63,6 +63,8 @@ class Result(NamedTuple):
 # (h, t) -> the loss of a window of a sequence, h (N, K, w) what the circuit shows after steps t … t + K - 1, counted
 # from 1. A window begins with the last step of the one before, so that neighbours can be compared; the sum is the loss.
 Loss = Callable[[Float[Tensor, "n k w"], int], Float[Tensor, ""]]
+# (h(t - 1), h(t)) -> the loss of what is foretold from the first of the second, a constant, (N, w) each.
+Foretold = Callable[[Float[Tensor, "n w"], Float[Tensor, "n w"]], Float[Tensor, ""]]
 
 
 def start(cell: Cell, rows: int) -> Traces:
@@ -93,24 +95,24 @@ def go(cell: Cell, state: State, inputs: Float[Tensor, "k n d"], diagonal: bool 
     """Take K steps from `state`, keeping what the traces need. `diagonal` drops what couples units in a block."""
     drives = cell.drive(inputs)
     states = [state]
-    for drive in drives.unbind():
+    for drive in drives[:-1].unbind():
         states.append(cell(states[-1], drive))
-    return passed(cell, torch.stack(states), inputs, drives, diagonal)
+    return passed(cell, stacked(states), inputs, drives, diagonal)
 
 
 @torch.no_grad()
 def passed(
     cell: Cell,
-    states: Float[Tensor, "k1 n m b"],
+    before: Float[Tensor, "k n m b"],
     inputs: Float[Tensor, "k n d"],
     drives: Float[Tensor, "k n m q"],
     diagonal: bool = False,
 ) -> Passed:
-    """K steps whose states are known, with their derivatives, of all steps at once."""
-    by_state, by_drive = cell.local(states[:-1], drives)
+    """K steps from known states, with their derivatives, of all steps at once."""
+    after, by_state, by_drive = cell.local(before, drives)
     if diagonal:
         by_state = torch.diag_embed(by_state.diagonal(dim1=-2, dim2=-1))
-    return Passed(states, F.pad(inputs, (0, 1), value=1.0), by_state, by_drive)
+    return Passed(torch.cat([before, after[-1:]]), F.pad(inputs, (0, 1), value=1.0), by_state, by_drive)
 
 
 @torch.no_grad()
@@ -120,9 +122,14 @@ def collect(cell: Cell, passed: Passed, traces: Traces, delta: Float[Tensor, "k1
     first, *errors = going_back(passed.by_state, delta)
     drives = backward(stacked(errors), passed.by_drive)
     fed = drives[..., :q].reshape(-1, m * q).T @ passed.inputs.flatten(0, 1)
-    whole = earlier(fed, first, traces.drive).view(m, q, -1)
-    own = cell.pull(drives[..., None, :], passed.states[:-1]).sum((0, 1, 3))
-    return whole[..., :-1].contiguous(), whole[..., -1].contiguous(), earlier(own, first, traces.own)
+    whole = weighed(first, traces.drive).add_(fed.view(m, q, -1))
+    own = weighed(first, traces.own).add_(cell.pull(drives[..., None, :], passed.states[:-1]).sum((0, 1, 3)))
+    return *split(whole), own
+
+
+def split(whole: Float[Tensor, "m q e"]) -> tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"]]:
+    """A gradient by [weight, bias] as that by each."""
+    return whole[..., :-1].contiguous(), whole[..., -1].contiguous()
 
 
 @torch.no_grad()
@@ -131,21 +138,22 @@ def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
     q = cell.weight.shape[1]
     whole, reach = reached(passed.by_state, passed.by_drive)
     k, n, m, b, _ = reach.shape
-    fed = reach[..., :q].permute(1, 2, 3, 4, 0).reshape(n, m * b * q, k)
     drive, own = (carry(whole, old) for old in traces)
-    drive.view(n, m * b * q, -1).baddbmm_(fed, passed.inputs.transpose(0, 1))
+    if k == 1:
+        drive.addcmul_(reach[0, ..., :q, None], passed.inputs[0, :, None, None, None])
+    else:
+        fed = reach[..., :q].permute(1, 2, 3, 4, 0).reshape(n, m * b * q, k)
+        drive.view(n, m * b * q, -1).baddbmm_(fed, passed.inputs.transpose(0, 1))
     return Traces(drive, own.add_(cell.pull(reach, passed.states[:-1]).sum(0)))
 
 
-def earlier(
-    now: Float[Tensor, "*shape"], first: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]
-) -> Float[Tensor, "*shape"]:
-    """`now` and what a trace adds to it: the sum over rows and block of λ_0 · E."""
-    rows, m, b = first.shape
-    each = now.numel() // m
-    by, past = first.transpose(0, 1), trace.transpose(0, 1)
-    summed = now.view(m, 1, each).baddbmm_(by.reshape(m, 1, rows * b), past.reshape(m, rows * b, each))
-    return summed.view_as(now)
+def weighed(error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "m ..."]:
+    """The sum over rows and block of λ · E."""
+    (rows, m, b), shape = error.shape, trace.shape[3:]
+    if rows * b == 1:
+        return error.view(m, *[1] * len(shape)) * trace[0, :, 0]
+    by, past = error.transpose(0, 1), trace.transpose(0, 1)
+    return torch.bmm(by.reshape(m, 1, rows * b), past.reshape(m, rows * b, -1)).view(m, *shape)
 
 
 def going_back(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n m b"]) -> list[Float[Tensor, "n m b"]]:
@@ -235,8 +243,37 @@ def gradients(
         own = merged(own, collect(cell, gone, traces, delta))
         state, traces = gone.states[-1], advance(cell, gone, traces)
         del gone, delta
-    names = ("weight", "bias", "own", *map(str, range(len(parameters))))
-    return Result(total, dict(zip(names, (*own, *above), strict=True)), state, traces)
+    return Result(total, named(own, above), state, traces)
+
+
+@torch.no_grad()
+def observe(
+    cell: Cell,
+    x: Float[Tensor, "n d"],
+    loss: Foretold,
+    parameters: Sequence[nn.Parameter],
+    state: State,
+    traces: Traces,
+    diagonal: bool = False,
+) -> Result:
+    """One observation more, for learning online: what was foretold of it, and its gradient by all that came before.
+
+        L(t) = loss(h(t − 1), sg h(t)),    dL/dW = δ · E_W(t − 1),    δ = ∂L/∂h(t − 1)
+
+    As `gradients` of such a loss with one step at a time, in fewer operations; `traces` is written over.
+    """
+    gone = go(cell, state, x[None], diagonal)
+    with torch.enable_grad():
+        leaf = state.detach().requires_grad_()
+        found = loss(cell.out(leaf), cell.out(gone.states[1]))
+        delta, *above = torch.autograd.grad(found, [leaf, *parameters], allow_unused=True, materialize_grads=True)
+    own = (*split(weighed(delta, traces.drive)), weighed(delta, traces.own))
+    return Result(found.detach(), named(own, above), gone.states[1], advance(cell, gone, traces))
+
+
+def named(own: Sequence[Tensor], above: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Gradients by name: those of the circuit, then those above it, counted."""
+    return dict(zip(("weight", "bias", "own", *map(str, range(len(above)))), (*own, *above), strict=True))
 
 
 def instant(

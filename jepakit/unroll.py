@@ -1,7 +1,7 @@
 """A sequence gone through by recurrent circuits, and the gradient of a loss on what they show: two learning rules.
 
 - back-propagation through time (`through_time`): the graph of all steps; `truncated` cuts it after every step
-- recurrent forward propagation (`propagate`): traces instead of a graph, chunk by chunk (rfp.py)
+- recurrent forward propagation (`Forward`): traces instead of a graph, chunk by chunk (rfp.py)
 
 For one level over constants both give the same gradient. Where several levels are stacked, where the level above feeds
 back, or where what makes the maps learns from the error of its own step alone ("instant"), forward propagation leaves
@@ -104,6 +104,8 @@ class Forward:
 
     def run(self, stream: Stream, last: int, chunk: int = rfp.CHUNK) -> tuple[Tensor, list[Tensor], Stream]:
         """The loss of the frames from where the stream stands up to `last`, its gradients, and where it stands then."""
+        if 0 < last - stream.step <= chunk:
+            return self.window(stream, last)
         sums = [torch.zeros_like(p) for p in self.parameters]
         total = stream.states[0].new_zeros(())
         while stream.step < last:
@@ -146,16 +148,16 @@ class Forward:
         cells = self.circuits.cells
         if len(cells) == 1:
             return [rfp.go(cells[0], stream.states[0], rows, self.diagonal)]
-        path, seen = [stream.states], []
+        states, path, seen = stream.states, [], []
         with torch.no_grad():
             for row in rows.unbind():
-                states, read = self.circuits.step(path[-1], row)
                 path.append(states)
+                states, read = self.circuits.step(states, row)
                 seen.append(read)
         found = []
         for i, cell in enumerate(cells):
-            gone, inputs = torch.stack([s[i] for s in path]), torch.stack([s[i] for s in seen])
-            found.append(rfp.passed(cell, gone, inputs, cell.drive(inputs), self.diagonal))
+            before, inputs = torch.stack([s[i] for s in path]), torch.stack([s[i] for s in seen])
+            found.append(rfp.passed(cell, before, inputs, cell.drive(inputs), self.diagonal))
         return found
 
     def shown(self, stream: Stream, passed: list[rfp.Passed], rows: Tensor, begun: bool) -> list[Tensor]:

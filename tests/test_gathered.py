@@ -21,6 +21,7 @@ from jepakit.types import Rng, Signal
 
 WORLD, VIEWS, BATCH, DIM = 2, 3, 8, 5
 SIGNAL = Signal(3, (16, 16), (0.4, 0.5, 0.6), (0.3, 0.25, 0.2), views=2)
+VIDEO = Signal(3, (6, 8, 8), (0.4, 0.5, 0.6), (0.3, 0.25, 0.2))
 
 
 def projected(z: Tensor) -> Tensor:
@@ -50,6 +51,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lejepa": ("lejepa", {}),
     "simclr": ("simclr", {}),
     "mae": ("mae", {}),
+    "rjepa-bptt": ("rjepa", {}),
+    "rjepa-rfp": ("rjepa", {"rule": "rfp", "chunk": 4, "below": "frozen"}),
 }
 
 
@@ -71,9 +74,10 @@ def method(name: str, dist: distributed.Dist) -> dict[str, Any]:
     """The terms of one step of a whole method, and its gradients."""
     key, changes = METHODS[name]
     entry = methods.load(key)
-    built = methods.build(replace(entry.Config.tiny(SIGNAL), **changes), SIGNAL).double()
+    signal = VIDEO if key == "rjepa" else SIGNAL
+    built = methods.build(replace(entry.Config.tiny(signal), **changes), signal).double()
     model = DistributedDataParallel(built) if dist.world > 1 else built
-    batch = testing.example(SIGNAL, BATCH).to("cpu", torch.float64)[part(dist)]
+    batch = testing.example(signal, BATCH).to("cpu", torch.float64)[part(dist)]
     terms = model(batch, Rng(2, offset=part(dist).start, total=BATCH))
     terms.total.backward()
     values = {k: distributed.all_reduce_sum(v.detach()) / dist.world for k, v in terms.loss.items()}
@@ -114,3 +118,13 @@ def test_a_step_on_two_ranks_is_that_of_one_process(name: str, ranks: list[dict[
     alone = method(name, distributed.Dist())
     for found in ranks:
         assert_close(found["method"][name], alone, atol=1e-9, rtol=0)
+
+
+def test_forward_propagation_on_two_ranks_is_bptt_in_one_process(ranks: list[dict[str, Any]]) -> None:
+    alone = method("rjepa-bptt", distributed.Dist())
+    for found in ranks:
+        mine = found["method"]["rjepa-rfp"]
+        assert_close(mine["loss"], alone["loss"], atol=1e-9, rtol=0)
+        assert mine["grad"]
+        for name, grad in mine["grad"].items():
+            assert_close(grad, alone["grad"][name], atol=1e-9, rtol=0)

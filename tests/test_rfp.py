@@ -120,6 +120,26 @@ def test_a_stream_goes_on_where_it_stands() -> None:
         assert_close(first.gradients[name] + second.gradients[name], g)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_online_steps_sum_to_the_gradient_of_the_whole_sequence(kind: str, rows: int) -> None:
+    torch.manual_seed(0)
+    cell = build(kind, 3, 5).double()
+    p, x = nn.Linear(cell.width, cell.width).double(), torch.randn(rows, 9, 3, dtype=torch.float64)
+    above = list(p.parameters())
+    whole = rfp.gradients(cell, x, lambda h, t: error(h, p), above)
+    found = rfp.gradients(cell, x[:, :1], lambda h, t: h.sum() * 0, above)
+    sums, total = found.gradients, found.loss
+    for now in x[:, 1:].unbind(1):
+        found = rfp.observe(
+            cell, now, lambda h, y: (p(h) - y).square().sum(), above, found.state, found.traces, diagonal=False
+        )
+        total = total + found.loss
+        sums = {name: g + found.gradients[name] for name, g in sums.items()}
+    assert_close(total, whole.loss)
+    assert_close(sums, whole.gradients, rtol=1e-12, atol=1e-12)
+
+
 def test_trace_floats_counts_what_is_there() -> None:
     for kind in KINDS:
         cell = build(kind, 4, 6)

@@ -28,8 +28,9 @@ Kind = Literal["gated", "mingru", "reciprocal", "dense", "memoryless"]
 
 
 class Local(NamedTuple):
-    """The derivatives of a step: by the state before (through the block's own drives too) and by the drive."""
+    """The next state and its derivatives: by the state before (through the block's own drives too), by the drive."""
 
+    state: Float[Tensor, "*n m b"]
     by_state: Float[Tensor, "*n m b b"]
     by_drive: Float[Tensor, "*n m b q"]
 
@@ -74,7 +75,7 @@ class Cell(nn.Module):
         raise NotImplementedError
 
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
-        """The derivatives of the next state."""
+        """The next state and its derivatives."""
         raise NotImplementedError
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
@@ -136,17 +137,17 @@ class Gated(Cell):
         """See Cell."""
         a, g = self._pre(state, drive)
         c, z = a if self.linear else torch.tanh(a), torch.sigmoid(g)
-        rest = 1 - z
+        new, rest = torch.lerp(state, c, z), 1 - z
         by_c = z if self.linear else torch.addcmul(z, z * c, c, value=-1)
         by_z = (c - state) * z * rest
         by_drive = torch.stack([by_c, by_z], -1)
         if self.block == 1:
             own = (by_drive[..., 0, :] * self.own).sum(-1, keepdim=True) if self.coupled else 0
-            return Local((rest + own)[..., None], by_drive)
+            return Local(new, (rest + own)[..., None], by_drive)
         # A drive enters its own unit alone: two diagonals side by side.
         by_drive = torch.cat([torch.diag_embed(by_c), torch.diag_embed(by_z)], -1)
         by_state = torch.diag_embed(rest)
-        return Local(by_state + by_drive @ self._u() if self.coupled else by_state, by_drive)
+        return Local(new, by_state + by_drive @ self._u() if self.coupled else by_state, by_drive)
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
         """See Cell."""
@@ -198,7 +199,7 @@ class Reciprocal(Cell):
         by_drive = slope[..., None] * torch.stack([of_h, of_c], -2)
         gates = by_drive[..., 1:] * self.own[:, None]
         by_state = torch.stack([gates[..., 1] + gates[..., 2], gates[..., 0] + gates[..., 3]], -1)
-        return Local(by_state + torch.diag_embed(slope * keep[..., [1, 3]]), by_drive)
+        return Local(new, by_state + torch.diag_embed(slope * keep[..., [1, 3]]), by_drive)
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
         """See Cell."""
@@ -230,7 +231,7 @@ class Memoryless(Cell):
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
         """See Cell."""
         new = torch.tanh(drive)
-        return Local(torch.zeros_like(new)[..., None], (1 - new * new)[..., None])
+        return Local(new, torch.zeros_like(new)[..., None], (1 - new * new)[..., None])
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
         """See Cell."""

@@ -33,9 +33,7 @@ def follow(method: sequences.Recurrent, stream: unroll.Stream, batch: Batch) -> 
     compared = sequences.Compared(method, batch, steps)
     rule = sequences.propagation(method, x, compared)
     at = stream._replace(step=begun)
-    # A single chunk is not summed.
-    one = steps - begun <= method.cfg.chunk
-    loss, found, end = rule.window(at, steps) if one else rule.run(at, steps, method.cfg.chunk)
+    loss, found, end = rule.run(at, steps, method.cfg.chunk)
     terms = Terms({"prediction": loss}, {"change": compared.change.sqrt()}, compared.pred, compared.target)
     pairs = [(p, g) for p, g in zip(rule.parameters, found, strict=True) if p.requires_grad]
     return Followed(terms, pairs, end._replace(step=stream.step + steps - begun))
@@ -47,36 +45,25 @@ def plain(method: sequences.Recurrent) -> bool:
 
 
 def single(method: sequences.Recurrent, stream: unroll.Stream, x: Float[Tensor, "n c one ..."]) -> Followed:
-    """One frame more, in as few operations as that takes: its state is a constant target, so that
-
-        dL/dW = δ · E(t − 1),    δ = ∂L/∂h_{t−1} through the predictor,
-
-    which is what `unroll` comes to where the errors of the frame itself are none.
-    """
+    """One frame more, whose state is a constant target, in as few operations as that takes (rfp.observe)."""
     circuits, (cell,), (traces,) = method.circuits, method.circuits.cells, stream.traces
-    rows = circuits.read(sequences.maps(method.encoder, method.normalize(x)))
-    passed = rfp.go(cell, stream.states[0], rows, rfp.why_inexact(cell) is not None)
-    before, now = circuits.shown(passed.states).unbind()
+    (rows,) = circuits.read(sequences.maps(method.encoder, method.normalize(x)))
     above = [p for p in method.predictor.parameters() if p.requires_grad]
-    with torch.enable_grad():
-        leaf = stream.states[0].detach().requires_grad_()
-        pred = method.predict(circuits.shown(leaf)[None])[0]
-        loss = losses.elementwise(pred, now, method.cfg.distance).mean()
-        delta, *found = torch.autograd.grad(loss, [leaf, *above], allow_unused=True, materialize_grads=True)
-    drive, own = (weighed(delta, trace) for trace in traces)
-    pairs = [(cell.weight, drive[..., :-1].contiguous()), (cell.bias, drive[..., -1].contiguous()), (cell.own, own)]
-    trained = [(p, g) for p, g in (*pairs, *zip(above, found, strict=True)) if p.requires_grad]
-    change = (now - before).square().mean().sqrt()
-    terms = Terms({"prediction": loss.detach()}, {"change": change}, pred.detach().flatten(0, 1), now.flatten(0, 1))
-    end = (rfp.advance(cell, passed, traces),)
-    states, last = passed.states[1], passed.states[0]
-    return Followed(terms, trained, unroll.Stream((states,), (last,), end, stream.below, stream.step + 1))
+    log: dict[str, Tensor] = {}
+    seen: list[Tensor] = []
 
+    def loss(before: Tensor, now: Tensor) -> Tensor:
+        pred = method.predict(before[None, None])[0, 0]
+        log["change"] = (now - before.detach()).square().mean().sqrt()
+        seen[:] = [pred.detach(), now]
+        return losses.elementwise(pred, now, method.cfg.distance).mean()
 
-def weighed(delta: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "m ..."]:
-    """The sum over rows and blocks of δ · E."""
-    each = delta.reshape(*delta.shape, *[1] * (trace.ndim - 3)) * trace
-    return each[0, :, 0] if each.shape[0] == each.shape[2] == 1 else each.sum((0, 2))
+    (old,) = stream.states
+    found = rfp.observe(cell, rows, loss, above, old, traces, rfp.why_inexact(cell) is not None)
+    trained = zip((cell.weight, cell.bias, cell.own, *above), found.gradients.values(), strict=True)
+    terms = Terms({"prediction": found.loss}, log, *seen)
+    end = unroll.Stream((found.state,), (old,), (found.traces,), stream.below, stream.step + 1)
+    return Followed(terms, [(p, g) for p, g in trained if p.requires_grad], end)
 
 
 def beginning(method: sequences.Recurrent) -> unroll.Stream:
