@@ -46,6 +46,10 @@ def probe(a: argparse.Namespace) -> None:
     """`jepa probe`."""
     from . import api
 
+    if a.responses:
+        if a.kind != "rsa":
+            raise ValueError(f"--kind {a.kind} has no use for --responses; give --kind rsa, or leave it out")
+        a.settings["rsa.responses"] = a.responses
     with watching() as watch:
         paths = api.probe_run(
             Path(a.run_folder),

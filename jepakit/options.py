@@ -107,6 +107,7 @@ def _probe_arguments(p: Parser) -> None:
     p.add_argument("--kind", required=True, help="knn, linear, attentive, lowshot, finetune, dense, … (jepa list)")
     p.add_argument("--data", metavar="PATH", help="labelled data to fit on (default: the run's own)")
     p.add_argument("--test", metavar="PATH", help="labelled data to score on (default: a fifth of the data, held out)")
+    p.add_argument("--responses", metavar="FILE", help="recorded responses, .npy, for --kind rsa")
     p.add_argument("--weights", choices=("target", "context"), default="target", help=WEIGHTS)
     p.add_argument("--step", type=int, metavar="N", help="judge the checkpoint of this step (default: the newest)")
     p.add_argument("--name", help="a name for the result file: evals/KIND-NAME.json")

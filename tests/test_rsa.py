@@ -249,7 +249,7 @@ def test_files_that_are_no_array_are_told(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(ValueError, match=sentence):
             recorded.read(str(tmp_path / name), 30)
-    with pytest.raises(ValueError, match=r"add --rsa\.responses FILE\.npy"):
+    with pytest.raises(ValueError, match=r"add --responses FILE\.npy"):
         recorded.read("", 30)
 
 
@@ -275,7 +275,7 @@ def test_the_command_holds_a_run_against_recordings_in_the_order_of_its_data(run
     y = np.stack([x + 0.1 * x.std() * items(40, x.shape[1], r) for r in range(3)])
     y[0, 7, 0] = np.nan
     np.save(tmp_path / "cells.npy", y)
-    done = runs.jepa("probe", run, "--kind", "rsa", "--rsa.responses", tmp_path / "cells.npy")
+    done = runs.jepa("probe", run, "--kind", "rsa", "--responses", tmp_path / "cells.npy")
     assert done.returncode == 0, done.stderr
     assert "%" not in done.stdout.splitlines()[1]
     result = json.loads((run / "evals" / "rsa.json").read_text())
@@ -298,7 +298,8 @@ def test_the_command_holds_a_run_against_recordings_in_the_order_of_its_data(run
     [
         ((), "no responses given"),
         (("--rsa.responses", "few.npy"), "responses to 30 items (its shape is (30, 12)), but the data hold 40"),
-        (("--rsa.responses", "few.npy", "--test", "shapes"), "no use for --test"),
+        (("--responses", "few.npy", "--test", "shapes"), "no use for --test"),
+        (("--kind", "knn", "--responses", "few.npy"), "--kind knn has no use for --responses"),
     ],
 )
 def test_mistakes_leave_nothing_behind(

@@ -500,6 +500,7 @@ def test_measurements_are_frequent_at_first() -> None:
     assert [step for step in range(1, 200) if due(step, 50)] == [50, 100, 150]
 
 
+@pytest.mark.slow
 def test_nothing_grows_with_the_steps(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join(",".join(f"{v:.4f}" for v in row) for row in waves(530)))
     held: dict[int, tuple[int, int]] = {}

@@ -63,7 +63,7 @@ def read(path: str, items: int) -> Float64[np.ndarray, "r n u"]:
     """
     if not path:
         raise ValueError(
-            "no responses given; add --rsa.responses FILE.npy, of shape (items, units) or (repeats, items, units)"
+            "no responses given; add --responses FILE.npy, of shape (items, units) or (repeats, items, units)"
         )
     found = _array(existing(path))
     if found.dtype.kind not in "biuf" or found.ndim not in (2, 3):
