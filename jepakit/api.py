@@ -256,9 +256,9 @@ def reproduce(
     from . import studies
     from .studies.reproduce import reproduce as carry_out
 
-    needed = studies.load(name).arms
+    study = studies.load(name)
     folder = data or os.environ.get("JEPAKIT_DATA")
-    if needed and not folder:
+    if study.arms and not study.alone and not folder:
         raise ValueError(f"study {name} needs data sets; give --data the folder that holds them, or set JEPAKIT_DATA")
     where = Path(out) if out is not None else Path("studies") / name
     rows, page = carry_out(name, Path(folder or ""), where, watch or Silent(), seeds=seeds, steps=steps)

@@ -36,7 +36,7 @@ def reproduce(
             raise ValueError(f"study {name} reads {path}, which {data} does not hold; give --data the folder that does")
     plan = {} if steps is not None else planned(study, data, out, watch)
     values = collect(study, data, out, watch, range(seeds), steps, plan)
-    own = taken(study.own, out, watch, range(seeds), steps) if study.own else []
+    own = taken(study.own, data, out, watch, range(seeds), steps) if study.own else []
     further = study.own.table(own) if study.own else {}
     scores = Scores({**values, **further}, study.arms, study.own.paper if study.own else {})
     rows, notes = scores.rows(), [] if steps is None else [rehearsal(steps)]
@@ -54,14 +54,14 @@ def reproduce(
     return rows, write_study(found, {arm.label: arm.data for arm in study.arms}, out, drawn)
 
 
-def taken(own: Own, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None) -> list[Any]:
+def taken(own: Own, data: Path, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None) -> list[Any]:
     """The study's own numbers, seed by seed; those that its folder holds are not taken again."""
     rest = "" if steps is None else f"-{steps}-steps"
     paths = {seed: out / "taken" / f"seed-{seed}{rest}.json" for seed in seeds}
     missing = [seed for seed, path in paths.items() if not path.exists()]
     if missing:
         watch.note(f"taking the numbers of {'seed' if len(missing) == 1 else 'seeds'} {', '.join(map(str, missing))}")
-        for seed, found in zip(missing, own.take(missing, steps), strict=True):
+        for seed, found in zip(missing, own.take(missing, steps, data), strict=True):
             checkpoint.write_json(paths[seed], found)
     return [json.loads(path.read_text()) for path in paths.values()]
 

@@ -11,6 +11,7 @@ Small R-JEPAs (24 gated units above a perceptron) on Lorenz paths and on made-up
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from .. import collapse
@@ -26,7 +27,7 @@ OPTIMISERS: Final = {"gradient descent": False, "AdamW": True}
 Taken = Mapping[str, Any]
 
 
-def take(seeds: Sequence[int], steps: int | None) -> Iterator[dict[str, Any]]:
+def take(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, Any]]:
     """All trainings of all seeds, those of one shape together; then each seed's rows, and its modes."""
     runs: list[dict[str, Any]] = [{} for _ in seeds]
     for data in DATA:

@@ -8,6 +8,7 @@ What is learnt is in `studies/rjepa_curves.py`.
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -29,13 +30,13 @@ CHUNKS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 TIMED: Final = {1: (256, 3), 64: (64, 2)}  # steps and rounds, by batch
 
 
-def take(seeds: Sequence[int], steps: int | None) -> Iterator[dict[str, Any]]:
+def take(seeds: Sequence[int], steps: int | None, data: Path) -> Iterator[dict[str, Any]]:
     """The numbers of one seed after another; what no seed changes is taken with seed 0."""
     for seed in seeds:
         found = {
             "errors": rules.errors(seed),
             "seconds": {str(batch): timed(seed, batch, length, rounds) for batch, (length, rounds) in TIMED.items()},
-            "curves": learning.curves(seed, steps),
+            "curves": learning.curves(data, seed, steps),
         }
         yield {**found, **(once() if seed == 0 else {})}
 

@@ -14,6 +14,7 @@ Weight decay leaves biases and LayerNorms alone, which the paper's does not.
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -177,7 +178,9 @@ def shown(method: BiJEPA, task: Task, seed: int) -> dict[str, Any]:
     return {key: np.round(value.astype(np.float64), 5).tolist() for key, value in parts.items()}
 
 
-def take(task: Task, mapped: Mapped | None, seeds: Sequence[int], steps: int | None) -> Iterator[dict[str, Any]]:
+def take(
+    task: Task, mapped: Mapped | None, seeds: Sequence[int], steps: int | None, _: Path
+) -> Iterator[dict[str, Any]]:
     """All numbers of one seed after another; the forms one by one, each with all seeds together, and a map."""
     every: list[dict[str, Any]] = [{"rows": {}, "curves": {}, "shown": {}} for _ in seeds]
     for name, form in FORMS.items():

@@ -138,11 +138,12 @@ class Own:
     """Numbers that a study takes by itself, where its trainings are no Runs.
 
     `take` yields those of one seed after another, as JSON may hold them, with trainings of so many steps where it is
-    told how many; it may train the seeds together. `table` turns those of all seeds into the values of its rows, by
-    (name, metric), and `figures` draws them, by name. `paper` has the paper's figures for such rows.
+    told how many; it may train the seeds together, and read the folder of all data sets. `table` turns those of all
+    seeds into the values of its rows, by (name, metric), and `figures` draws them, by name. `paper` has the paper's
+    figures for such rows.
     """
 
-    take: Callable[[Sequence[int], int | None], Iterator[Any]]
+    take: Callable[[Sequence[int], int | None, Path], Iterator[Any]]
     table: Callable[[Sequence[Any]], Mapping[tuple[str, str], Sequence[float]]]
     figures: Callable[[Sequence[Any]], Sequence[tuple[str, Figure]]]
     paper: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -157,7 +158,8 @@ class Study:
     the folder of a finished run. `draws` turns the folders of the first seed's runs, by the label of their arm, into
     figures, by name. `own` are numbers that the study takes beside its arms, or in place of any. `seeds` is how many
     there are where nobody says. `prepare` turns the folder of all data sets into the one that the arms' paths are in,
-    within the study's own folder, where the sets cannot be read as they are.
+    within the study's own folder, where the sets cannot be read as they are. With `alone` it finds others where the
+    folder of all data sets is not there.
     """
 
     title: str
@@ -172,6 +174,7 @@ class Study:
     draws: Callable[[Mapping[str, Path]], Sequence[tuple[str, Figure]]] = no_figures
     seeds: int = 3
     prepare: Callable[[Path, Path], Path] = as_they_are
+    alone: bool = False
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]

@@ -33,6 +33,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
@@ -172,7 +173,7 @@ def taken(seed: int, steps: int | None = None) -> dict[str, list[list[float]]]:
     return found
 
 
-def each(seeds: Sequence[int], steps: int | None = None) -> Iterator[dict[str, list[list[float]]]]:
+def each(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, list[list[float]]]]:
     """`taken` for one seed after another."""
     return (taken(seed, steps) for seed in seeds)
 
