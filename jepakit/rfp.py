@@ -19,12 +19,11 @@ Irie et al. 2023, arXiv:2305.19044 (element-wise recurrence). Chunks: Schmidhube
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .nn.gated import Cell
@@ -172,13 +171,11 @@ def reached(
 ) -> tuple[Float[Tensor, "n m b b"], Float[Tensor, "k n m b q"]]:
     """What the state before the chunk does to the last one, and what the drive of each of its steps does."""
     last, *before = reversed(by_state.unbind())
-    if not before:
-        return last, by_drive
     products = [last]
     for by in before:
         products.append(forward(products[-1], by))
     whole, *after = products[::-1]
-    return whole, torch.cat([forward(stacked(after), by_drive[:-1]), by_drive[-1:]])
+    return whole, torch.cat([forward(stacked(after), by_drive[:-1]), by_drive[-1:]]) if after else by_drive
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -299,31 +296,3 @@ def add(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
     """Add each part to its sum, in place."""
     for total, part in zip(sums, parts, strict=True):
         total.add_(part)
-
-
-Work = Callable[[], tuple[Float[Tensor, ""], Sequence[Tensor]]]
-
-
-def differentiable(work: Work, parameters: Sequence[nn.Parameter]) -> Float[Tensor, ""]:
-    """The loss that `work` computes together with its gradients by `parameters`, as a node of the graph.
-
-    Its backward returns those gradients times what comes from above, so that scaling, accumulation, weights of terms
-    and DDP hold; it can be differentiated once. `work` runs without autocast: traces are float32 or float64.
-    """
-    return cast(Tensor, _Given.apply(work, *parameters))  # type: ignore[no-untyped-call]
-
-
-class _Given(torch.autograd.Function):
-    """A loss whose gradients are known when it is."""
-
-    @staticmethod
-    def forward(ctx: Any, work: Work, *parameters: Tensor) -> Tensor:
-        with torch.autocast(parameters[0].device.type, enabled=False):
-            loss, gradients = work()
-        ctx.save_for_backward(*gradients)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(grad * g for g in ctx.saved_tensors)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from . import losses, rfp, unroll
+from . import losses, precomputed, rfp, unroll
 from .nn.circuit import Circuits, States
 from .nn.encoder import Encoder
 from .nn.heads import BatchNorm
@@ -201,7 +201,7 @@ def forward(method: Recurrent, x: Float[Tensor, "b c ..."], loss: unroll.Loss) -
         total, gradients, _ = rule.run(stream, method.encoder.grid_of(x)[0], method.cfg.chunk)
         return total, gradients
 
-    return rfp.differentiable(work, rule.parameters)
+    return precomputed.differentiable(work, rule.parameters)
 
 
 def propagation(method: Recurrent, x: Float[Tensor, "b c ..."], loss: unroll.Loss) -> unroll.Forward:

@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from earlier lines, never from its neighbours on the same line.
 LAYERS = (
-    {"types", "progress", "names", "rows"},
+    {"types", "progress", "names", "rows", "precomputed"},
     {"distributed", "options", "semantic", "halves"},
     {"masks", "losses", "optim", "nn"},
     {"rfp"},

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from jepakit import rfp, unroll
+from jepakit import precomputed, rfp, unroll
 from jepakit.nn.circuit import Circuit, Circuits
 from jepakit.nn.gated import Cell, Gated, Memoryless, Reciprocal
 
@@ -247,9 +247,9 @@ def test_the_loss_is_a_node_whose_gradients_scale_and_that_cannot_be_differentia
     def work() -> tuple[Tensor, list[Tensor]]:
         return p.detach().square().sum(), [2 * p.detach()]
 
-    loss = rfp.differentiable(work, [p])
+    loss = precomputed.differentiable(work, [p])
     (1024 * loss).backward()
     assert_close(p.grad, 1024 * 2 * p.detach())
-    (first,) = torch.autograd.grad(rfp.differentiable(work, [p]), p, create_graph=True)
+    (first,) = torch.autograd.grad(precomputed.differentiable(work, [p]), p, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         first.sum().backward()
