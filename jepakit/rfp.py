@@ -96,22 +96,25 @@ def go(cell: Cell, state: State, inputs: Float[Tensor, "k n d"], diagonal: bool 
     states = [state]
     for drive in drives[:-1].unbind():
         states.append(cell(states[-1], drive))
-    return passed(cell, stacked(states), inputs, drives, diagonal)
+    return passed(cell, states, inputs, drives, diagonal)
 
 
 @torch.no_grad()
 def passed(
     cell: Cell,
-    before: Float[Tensor, "k n m b"],
+    before: Sequence[State],
     inputs: Float[Tensor, "k n d"],
     drives: Float[Tensor, "k n m q"],
     diagonal: bool = False,
 ) -> Passed:
     """K steps from known states, with their derivatives, of all steps at once."""
-    after, by_state, by_drive = cell.local(before, drives)
+    states = before[0].new_empty(len(before) + 1, *before[0].shape)
+    torch.stack(list(before), out=states[:-1])
+    after, by_state, by_drive = cell.local(states[:-1], drives)
+    states[-1] = after[-1]
     if diagonal:
         by_state = torch.diag_embed(by_state.diagonal(dim1=-2, dim2=-1))
-    return Passed(torch.cat([before, after[-1:]]), F.pad(inputs, (0, 1), value=1.0), by_state, by_drive)
+    return Passed(states, F.pad(inputs, (0, 1), value=1.0), by_state, by_drive)
 
 
 @torch.no_grad()
@@ -170,12 +173,16 @@ def reached(
     by_state: Float[Tensor, "k n m b b"], by_drive: Float[Tensor, "k n m b q"]
 ) -> tuple[Float[Tensor, "n m b b"], Float[Tensor, "k n m b q"]]:
     """What the state before the chunk does to the last one, and what the drive of each of its steps does."""
-    last, *before = reversed(by_state.unbind())
-    products = [last]
-    for by in before:
-        products.append(forward(products[-1], by))
-    whole, *after = products[::-1]
-    return whole, torch.cat([forward(stacked(after), by_drive[:-1]), by_drive[-1:]]) if after else by_drive
+    if len(by_state) == 1:
+        return by_state[0], by_drive
+    if by_state.shape[-1] == 1:
+        after = by_state.flip(0).cumprod(0).flip(0)
+        return after[0], forward(F.pad(after[1:], (0, 0) * 4 + (0, 1), value=1.0), by_drive)
+    products = [torch.eye(by_state.shape[-1]).to(by_state).expand_as(by_state[0])]
+    for by in reversed(by_state.unbind()):
+        products.append(products[-1] @ by)
+    whole, *rest = products[::-1]
+    return whole, forward(stacked(rest), by_drive)
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -224,20 +231,18 @@ def gradients(
     fresh = traces is None
     traces = start(cell, len(inputs)) if traces is None else traces
     steps, total = inputs.transpose(0, 1), inputs.new_zeros(())
-    # What a single window finds is the sum; of several, sums of our own, since autograd's tensors may be shared.
-    several = len(steps) > chunk
     own, above = (
-        [torch.zeros_like(p, requires_grad=False) for p in each] if several else []
+        [torch.zeros_like(p, requires_grad=False) for p in each]
         for each in ((cell.weight, cell.bias, cell.own), parameters)
     )
     for first in range(0, len(steps), chunk):
         gone = go(cell, state, steps[first : first + chunk], diagonal)
         part, delta, found = instant(cell, gone, loss, parameters, first, first == 0 and fresh)
         total = total + part
+        add(above, found)
         # Let go as soon as it is summed: two windows' gradients would be most of the memory.
-        above = merged(above, found)
         del found
-        own = merged(own, collect(cell, gone, traces, delta))
+        add(own, collect(cell, gone, traces, delta))
         state, traces = gone.states[-1], advance(cell, gone, traces)
         del gone, delta
     return Result(total, named(own, above), state, traces)
@@ -282,14 +287,6 @@ def instant(
         part = loss(cell.out(leaf[1:] if begun else leaf).transpose(0, 1), first + begun)
         delta, *above = torch.autograd.grad(part, [leaf, *parameters], allow_unused=True, materialize_grads=True)
     return part.detach(), delta, above
-
-
-def merged(sums: list[Tensor], found: Sequence[Tensor]) -> list[Tensor]:
-    """The sums with what was found, added in place; what was found itself where there are none."""
-    if not sums:
-        return list(found)
-    add(sums, found)
-    return sums
 
 
 def add(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:

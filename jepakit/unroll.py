@@ -156,7 +156,7 @@ class Forward:
                 seen.append(read)
         found = []
         for i, cell in enumerate(cells):
-            before, inputs = torch.stack([s[i] for s in path]), torch.stack([s[i] for s in seen])
+            before, inputs = [s[i] for s in path], torch.stack([s[i] for s in seen])
             found.append(rfp.passed(cell, before, inputs, cell.drive(inputs), self.diagonal))
         return found
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jepakit import studies
 from jepakit.progress import Silent
-from jepakit.studies import reproduce, rjepa_gaze
-from jepakit.studies.rjepa_gaze import Seen
+from jepakit.studies import reproduce, rjepa_gaze, rjepa_probes
+from jepakit.studies.rjepa_probes import Seen
 
 T, N = 5, 60
 
@@ -25,13 +26,13 @@ def known(noise: float = 0.0, seed: int = 0) -> Seen:
 
 def test_errors_are_ratios_to_the_best_constant_and_to_persistence() -> None:
     found, k = known(noise=0.5), 2
-    row = rjepa_gaze.errors(found, k)
+    row = rjepa_probes.errors(found, k)
     target, before = found.h[k], found.h[k - 1]
     error = ((found.pred[k - 1] - target) ** 2).mean()
     assert row[f"error over constant, {k}"] == pytest.approx(error / ((target - target.mean(0)) ** 2).mean())
     assert row[f"error over persistence, {k}"] == pytest.approx(error / ((target - before) ** 2).mean())
     assert row[f"gate, {k}"] == pytest.approx(0.3)
-    assert rjepa_gaze.errors(known(), k)[f"error over constant, {k}"] == 0
+    assert rjepa_probes.errors(known(), k)[f"error over constant, {k}"] == 0
 
 
 def test_padding_has_no_part_in_an_error() -> None:
@@ -39,11 +40,11 @@ def test_padding_has_no_part_in_an_error() -> None:
     short = found._replace(length=np.where(np.arange(N) < 40, T, 2))
     h = found.h.copy()
     h[2:, 40:] = 1e6
-    assert rjepa_gaze.errors(short._replace(h=h), 2) == rjepa_gaze.errors(short, 2)
+    assert rjepa_probes.errors(short._replace(h=h), 2) == rjepa_probes.errors(short, 2)
 
 
 def test_the_ridge_finds_a_next_feature_that_the_state_holds_and_the_present_does_not() -> None:
-    row = rjepa_gaze.next_feature(known(seed=1), known(seed=2), 2)
+    row = rjepa_probes.next_feature(known(seed=1), known(seed=2), 2)
     assert row["next feature R² from the state, 2"] > 0.9
     assert row["next feature R² from the present, 2"] < 0.2
 
@@ -65,6 +66,7 @@ def test_the_study_goes_from_fixations_to_its_page(
         for arm in rjepa_gaze.STUDY.arms
         if arm.label in ("OSIE · human", "digits · gated")
     )
+    studies.table()  # others read these arms when they are imported
     monkeypatch.setattr(rjepa_gaze, "MOST", 300)
     monkeypatch.setattr(rjepa_gaze, "STUDY", replace(rjepa_gaze.STUDY, arms=arms))
     rows, page = reproduce.reproduce("rjepa-gaze", shared_data, tmp_path, Silent(), seeds=1, steps=3)

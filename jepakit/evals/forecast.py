@@ -6,8 +6,8 @@
 Both by the encoder that is trained, since the predictor reads it. The error is the mean square over windows and
 channels, `horizons` steps after the cut, of values at the model's normalisation (mean and deviation of its training
 data), of a ridge whose strength was chosen on the last fifth of the windows to fit on. The raw input is linear
-autoregression by the same solver; `notes` have the error of the last value held, and that of BiJEPA's own probe
-(arXiv:2603.00049), which is an error on the windows it was fitted to.
+autoregression by the same solver; `notes` have the mean error over all steps up to that one (`path`), the error of the
+last value held, and that of BiJEPA's own probe (arXiv:2603.00049), which is an error on the windows it was fitted to.
 """
 
 from collections.abc import Iterator
@@ -68,6 +68,7 @@ def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, 
             yield "high", high
             yield "per_class", []
             yield "l2", float(l2[h - 1])
+            yield "path", float(errors[:, :h].mean())
             yield "last_value", float(still[:, h - 1].mean())
             y = torch.from_numpy(train.future[..., h - 1])
             yield "adam_train_mse", adam_train_error(torch.from_numpy(x), y, Rng(0).fork("probe"), cfg.adam, cfg.lr)

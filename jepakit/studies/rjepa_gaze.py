@@ -17,16 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
-from .. import checkpoint, sequences, unroll
+from .. import checkpoint
 from ..config import Length, Run
 from ..data import scanpaths
 from ..data.gaze.dataset import Scanpaths
@@ -34,90 +29,33 @@ from ..methods.rjepa import RJEPA
 from ..recipes.rjepa import gaze_rjepa
 from ..reporting.charts import Line, chart
 from ..reporting.figures import Figure
-from ..types import unit
+from .rjepa_probes import Seen, accuracy, errors, next_feature
+from .rjepa_states import features, recorded
 from .study import Arm, Scores, Study
 
 FIRST, LAST = 2, 7  # fixations between which errors have to fall: almost all scanpaths have so many
 STEPS, DIGIT_STEPS = 10, 10
 MOST = 1500
 LENGTH: Final = Length(steps=200, batch=64)
-ALPHAS: Final = tuple(10.0**k for k in range(1, 6))
 OSIE: Final = "gaze_osie/fixations.json.gz"
 DIGITS: Final = "mnist/train-images-idx3-ubyte.gz"
 ORDERS: Final = ("human", "shuffled", "repeated", "uniform", "raster")
 
 
-class Seen(NamedTuple):
-    """What a trained circuit makes of scanpaths: at most T steps, (T, N, …); `length` says which are real."""
-
-    h: Float[np.ndarray, "t n w"]
-    pred: Float[np.ndarray, "t1 n w"]
-    y: Float[np.ndarray, "t n d"]
-    gate: Float[np.ndarray, " t"]
-    length: Int64[np.ndarray, " n"]
-    label: Int64[np.ndarray, " n"]
-    subject: Int64[np.ndarray, " n"]
-
-
-@torch.no_grad()
 def seen(method: RJEPA, data: Scanpaths, most: int) -> Seen:
     """All that is measured, of up to `most` scanpaths."""
     ids = np.arange(len(data)) if len(data) <= most else np.linspace(0, len(data) - 1, most).astype(int)
-    clips = [data.clip(int(i), data.native, padded=True) for i in ids]
-    x = method.normalize(unit(torch.stack([clip.x for clip in clips])))
-    action = torch.stack([clip.action for clip in clips]).transpose(0, 1)
-    y = sequences.maps(method.encoder, x)
-    h, _ = unroll.through_time(method.circuits, y)
+    y, action = features(method, data, ids)
+    found = recorded(method, y, action)
     return Seen(
-        h.flatten(2).numpy(),
-        method.predict(h[:-1], action).flatten(2).numpy(),
+        found.h,
+        found.pred,
         y.flatten(2).numpy(),
-        gates(method, y).numpy(),
+        found.gate.mean((1, 2)),
         data.lengths[ids].clip(max=data.steps),
         np.array([data.label(int(i)) for i in ids]),
         data.rows.subject[ids],
     )
-
-
-def gates(method: RJEPA, y: Float[Tensor, "t n d h w"]) -> Float[Tensor, " t"]:
-    """The mean gate of the top at every step."""
-    cell, states, found = method.circuits.top.cell, method.circuits.start(y.shape[1]), []
-    for rows in method.circuits.read(y).unbind():
-        before = states
-        states, read = method.circuits.step(states, rows)
-        found.append(cell.gate(before[-1], cell.drive(read[-1])).mean())
-    return torch.stack(found)
-
-
-def errors(found: Seen, k: int) -> dict[str, float]:
-    """After k fixations: the two ratios, the gate and the change. The best constant is that of the same step."""
-    real = found.length > k
-    h, target, pred = found.h[k - 1, real], found.h[k, real], found.pred[k - 1, real]
-    size = float(np.square(target - target.mean(0)).mean())
-    error = float(np.square(pred - target).mean())
-    moved = float(np.square(h - target).mean())
-    return {
-        f"error over constant, {k}": error / size,
-        f"error over persistence, {k}": error / max(moved, 1e-12),
-        f"gate, {k}": float(found.gate[k]),
-        f"change, {k}": (moved / float(np.square(target).mean())) ** 0.5,
-    }
-
-
-def next_feature(train: Seen, test: Seen, k: int) -> dict[str, float]:
-    """R² of a ridge from h_k, and from the present feature alone, to the next feature."""
-    rows, held = train.length > k, test.length > k
-    scaler = StandardScaler().fit(train.y[k, rows])
-    goal, truth = scaler.transform(train.y[k, rows]), scaler.transform(test.y[k, held])
-
-    def r2(name: str) -> float:
-        past, now = (getattr(part, name)[k - 1, which] for part, which in ((train, rows), (test, held)))
-        scale = StandardScaler().fit(past)
-        # Its strength is chosen on the training pictures, by leaving one out.
-        read = RidgeCV(alphas=ALPHAS).fit(scale.transform(past), goal).predict(scale.transform(now))
-        return 1 - float(np.square(truth - read).sum() / np.square(truth - goal.mean(0)).sum())
-
-    return {f"next feature R² from the state, {k}": r2("h"), f"next feature R² from the present, {k}": r2("y")}
 
 
 def picture(test: Seen, k: int) -> float:
@@ -131,13 +69,6 @@ def picture(test: Seen, k: int) -> float:
     unit_h = (h - h[~asks].mean(0)) / np.linalg.norm(h - h[~asks].mean(0), axis=1, keepdims=True)
     nearest = (unit_h[asks] @ unit_h[~asks].T).argmax(1)
     return float((label[~asks][nearest] == label[asks]).mean())
-
-
-def digits(train: Seen, test: Seen, k: int) -> float:
-    """Accuracy of a linear classifier on the state after k fixations."""
-    scale = StandardScaler().fit(train.h[k - 1])
-    model = LogisticRegression(max_iter=300, C=0.1).fit(scale.transform(train.h[k - 1]), train.label)
-    return float(model.score(scale.transform(test.h[k - 1]), test.label))
 
 
 def measures(folder: Path) -> Mapping[str, float]:
@@ -159,7 +90,7 @@ def curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
     train, test = (seen(method, part, MOST) for part in parts)
     found: dict[str, dict[int, float]] = {}
     for k in range(1, train.h.shape[0] + 1):
-        row = {} if human else {f"accuracy of the class, {k}": digits(train, test, k)}
+        row = {} if human else {f"accuracy of the class, {k}": accuracy(train, test, k)}
         if human and k < train.h.shape[0]:
             row = errors(test, k) | next_feature(train, test, k) | {f"picture, {k}": picture(test, k)}
         for key, value in row.items():

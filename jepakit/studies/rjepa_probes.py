@@ -1,0 +1,70 @@
+"""What the states of an R-JEPA are worth after k frames: its errors beside easy answers, and what is read from them."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int64
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+ALPHAS: Final = tuple(10.0**k for k in range(1, 6))
+
+
+class Seen(NamedTuple):
+    """What a trained circuit makes of sequences: at most T steps, (T, N, …); `length` says which are real."""
+
+    h: Float[np.ndarray, "t n w"]
+    pred: Float[np.ndarray, "t1 n w"]
+    y: Float[np.ndarray, "t n d"]
+    gate: Float[np.ndarray, " t"]
+    length: Int64[np.ndarray, " n"]
+    label: Int64[np.ndarray, " n"]
+    subject: Int64[np.ndarray, " n"]
+
+
+def errors(found: Seen, k: int) -> dict[str, float]:
+    """After k frames: the two ratios, the gate and the change. The best constant is that of the same step."""
+    real = found.length > k
+    h, target, pred = found.h[k - 1, real], found.h[k, real], found.pred[k - 1, real]
+    size = float(np.square(target - target.mean(0)).mean())
+    error = float(np.square(pred - target).mean())
+    moved = float(np.square(h - target).mean())
+    return {
+        f"error over constant, {k}": error / size,
+        f"error over persistence, {k}": error / max(moved, 1e-12),
+        f"gate, {k}": float(found.gate[k]),
+        f"change, {k}": (moved / float(np.square(target).mean())) ** 0.5,
+    }
+
+
+def next_feature(train: Seen, test: Seen, k: int) -> dict[str, float]:
+    """R² of a ridge from h_k, and from the present feature alone, to the next feature."""
+    rows, held = train.length > k, test.length > k
+    scaler = StandardScaler().fit(train.y[k, rows])
+    goal, truth = scaler.transform(train.y[k, rows]), scaler.transform(test.y[k, held])
+
+    def r2(name: str) -> float:
+        past, now = (getattr(part, name)[k - 1, which] for part, which in ((train, rows), (test, held)))
+        return ridge(past, goal, now, truth)
+
+    return {f"next feature R² from the state, {k}": r2("h"), f"next feature R² from the present, {k}": r2("y")}
+
+
+def ridge(
+    past: Float[np.ndarray, "n d"],
+    goal: Float[np.ndarray, "n q"],
+    now: Float[np.ndarray, "m d"],
+    truth: Float[np.ndarray, "m q"],
+) -> float:
+    """R² on (now, truth) of a ridge from `past` to `goal`, all outputs together; 0 is the mean of `goal`."""
+    scale = StandardScaler().fit(past)
+    # Its strength is chosen on the training part, by leaving one out.
+    read = RidgeCV(alphas=ALPHAS).fit(scale.transform(past), goal).predict(scale.transform(now))
+    return 1 - float(np.square(truth - read).sum() / np.square(truth - goal.mean(0)).sum())
+
+
+def accuracy(train: Seen, test: Seen, k: int) -> float:
+    """Accuracy of a linear classifier of the label on the state after k frames."""
+    scale = StandardScaler().fit(train.h[k - 1])
+    model = LogisticRegression(max_iter=300, C=0.1).fit(scale.transform(train.h[k - 1]), train.label)
+    return float(model.score(scale.transform(test.h[k - 1]), test.label))
