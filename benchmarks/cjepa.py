@@ -129,7 +129,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     found = result(args.rounds, args.threads, args.precisions)
-    save("cjepa", **found)
+    save("cjepa-step", **found)
     print("\n".join(f"{name:24}{ms:9,.0f} ms" for name, ms in found["milliseconds"].items()))
     print(
         "\n".join(f"{name + ', ' + p:24}{mib:9,.0f} MiB" for p, of in found["MiB"].items() for name, mib in of.items())

@@ -126,6 +126,13 @@ def test_the_kind_scores_both_protocols_at_every_horizon_beside_the_last_value()
     assert all(one["low"] <= one["value"] <= one["high"] for one in found.values())
 
 
+def test_the_path_is_the_mean_error_of_all_steps_up_to_the_horizon():
+    found = told(windows(), windows(seed=1), horizons=(1, 2, 3))
+    every = [found[f"B-{h}"]["value"] for h in (1, 2, 3)]
+    assert found["B-3"]["path"] == pytest.approx(np.mean(every))
+    assert found["B-1"]["path"] == found["B-1"]["value"] != found["B-2"]["path"]
+
+
 def test_an_interval_narrows_with_the_number_of_windows():
     wide, narrow = (told(windows(noise=0.3), windows(n, seed=1, noise=0.3), horizons=(1,))["A-1"] for n in (40, 4000))
     assert narrow["high"] - narrow["low"] < 0.3 * (wide["high"] - wide["low"])
