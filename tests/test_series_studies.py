@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from jepakit import studies
 from jepakit.data.series import settings as series
 from jepakit.progress import Silent
-from jepakit.studies import cjepa_series, series_anomaly
+from jepakit.studies import bijepa_ett, cjepa_series, series_anomaly
 from jepakit.studies.reproduce import reproduce
 from jepakit.studies.study import Scores
 
@@ -142,4 +143,57 @@ def test_an_archive_that_is_not_there_is_named_before_anything_is_written(tmp_pa
     study = studies.load(name)
     with pytest.raises(ValueError, match=f"study {name} reads timeseries/"):
         study.prepare(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def ett(data: Path, rows: int = 20 * bijepa_ett.MONTH) -> np.ndarray:
+    """A table of seven waves in the place of the set, and its values."""
+    hours = np.arange(rows)[:, None]
+    x = np.sin(2 * np.pi * hours / (20 + 3 * np.arange(7))) + 0.1 * np.random.default_rng(0).normal(size=(rows, 7))
+    lines = [f"2016-07-01 00:00:00,{','.join(f'{v:.6f}' for v in row)}" for row in x]
+    (data / "timeseries").mkdir(parents=True)
+    (data / bijepa_ett.FILE).write_text("\n".join(["date,a,b,c,d,e,f,OT", *lines, ""]))
+    return x
+
+
+def test_the_parts_of_ett_follow_one_another_and_what_is_scored_lies_in_its_own_months(tmp_path: Path) -> None:
+    x = ett(tmp_path)
+    folder = bijepa_ett.prepared(tmp_path, tmp_path / "out")
+    train, choose, test = (bijepa_ett.table(folder / f"{name}.csv") for name in ("train", "choose", "test"))
+    month, half = bijepa_ett.MONTH, bijepa_ett.HALF
+    np.testing.assert_allclose(train, x[: 12 * month], atol=1e-6)
+    np.testing.assert_allclose(bijepa_ett.cut(choose)[1][0, :, 0], x[12 * month], atol=1e-6)
+    past, future = bijepa_ett.cut(test)
+    np.testing.assert_allclose(future[0, :, 0], x[16 * month], atol=1e-6)
+    np.testing.assert_allclose(future[-1, :, -1], x[20 * month - 1], atol=1e-6)
+    np.testing.assert_allclose(past[0, :, -1], x[16 * month - 1], atol=1e-6)
+    assert len(future) == 4 * month - half + 1
+
+
+def test_the_linear_model_continues_waves_and_the_last_value_does_not(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(bijepa_ett, "HALF", 48)
+    monkeypatch.setattr(bijepa_ett, "HORIZONS", (24, 48))
+    x = ett(tmp_path, 1500)
+    found = dict(bijepa_ett.linear(x[:1000], x[1000:]))
+    names = ("linear, all channels", "linear, per channel", "last value")
+    assert set(found) == {f"{name}, MSE to {h}" for name in names for h in (24, 48)}
+    # Waves of a deviation of 0.7 with a noise of 0.1: 0.02 of their variance.
+    assert 0.02 < found["linear, per channel, MSE to 48"] < 0.1
+    # Many more weights for as many windows.
+    assert found["linear, per channel, MSE to 48"] < found["linear, all channels, MSE to 48"] < 1
+    assert found["last value, MSE to 48"] > 1
+
+
+def test_a_linear_model_per_channel_follows_a_level_that_was_never_seen(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(bijepa_ett, "HALF", 48)
+    monkeypatch.setattr(bijepa_ett, "HORIZONS", (48,))
+    x = ett(tmp_path, 1500)
+    still, moved = (dict(bijepa_ett.linear(x[:1000], x[1000:] + level)) for level in (0, 5))
+    name = "linear, per channel, MSE to 48"
+    assert moved[name] == pytest.approx(still[name], rel=1e-3)
+
+
+def test_a_missing_table_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"bijepa-ett reads timeseries/ETTh1\.csv, which"):
+        reproduce("bijepa-ett", tmp_path, tmp_path / "out", Silent())
     assert not (tmp_path / "out").exists()
