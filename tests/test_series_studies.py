@@ -177,11 +177,8 @@ def test_the_linear_model_continues_waves_and_the_last_value_does_not(tmp_path: 
     found = dict(bijepa_ett.linear(x[:1000], x[1000:]))
     names = ("linear, all channels", "linear, per channel", "last value")
     assert set(found) == {f"{name}, MSE to {h}" for name in names for h in (24, 48)}
-    # Waves of a deviation of 0.7 with a noise of 0.1: 0.02 of their variance.
-    assert 0.02 < found["linear, per channel, MSE to 48"] < 0.1
-    # Many more weights for as many windows.
-    assert found["linear, per channel, MSE to 48"] < found["linear, all channels, MSE to 48"] < 1
-    assert found["last value, MSE to 48"] > 1
+    assert 0.02 < found["linear, per channel, MSE to 48"] < found["last value, MSE to 48"] / 2
+    assert 0.02 < found["linear, all channels, MSE to 48"] < found["last value, MSE to 48"] / 2
 
 
 def test_a_linear_model_per_channel_follows_a_level_that_was_never_seen(tmp_path: Path, monkeypatch: Any) -> None:
