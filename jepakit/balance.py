@@ -25,7 +25,8 @@ def candidate(cell: Cell) -> Float[Tensor, "w d"]:
 def watch(cell: Cell, predictor: nn.Module, action: int = 0) -> dict[str, Float[Tensor, ""]]:
     """How far W Wᵀ and Pᵀ P are from one another, over the size of the first: all of it, and unit by unit.
 
-    And `off_diagonal`, the share of the squares of Pᵀ P that lies off its diagonal. Empty without a linear predictor.
+    And `cosine`, the angle between both as vectors, and `off_diagonal`, the share of the squares of Pᵀ P that lies off
+    its diagonal. Empty without a linear predictor.
     """
     layers = list(predictor.children())
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
@@ -40,5 +41,6 @@ def watch(cell: Cell, predictor: nn.Module, action: int = 0) -> dict[str, Float[
     return {
         "balance": (mine - other).norm() / size,
         "balance/units": (mine - other).diagonal().norm() / units,
+        "balance/cosine": (mine * other).sum() / (size * total.sqrt()),
         "balance/off_diagonal": 1 - other.diagonal().square().sum() / total,
     }

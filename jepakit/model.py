@@ -40,21 +40,42 @@ class Model:
     def start(self, frame: torch.Tensor) -> State:
         """What a model that unfolds in time knows after a first frame: (B, C, H, W), or (B, C, p) of series.
 
-        Raises ValueError where the method does not unfold in time.
+        Raises ValueError where the method does not unfold in time, or the frame is not one of its data.
         """
+        method = self._unfolding()
         with torch.inference_mode():
-            return self._unfolding().start(frame.to(self.method.mean))
+            return method.start(_frame(frame, method.signal).to(method.mean))
 
     def observe(self, state: State, frame: torch.Tensor, action: torch.Tensor | None = None) -> State:
         """The same after a further frame, to which `action` (B, A) led; `tokens` (B, P, D) are the representation."""
+        method = self._unfolding()
         with torch.inference_mode():
-            return self._unfolding().observe(state, frame.to(self.method.mean), action)
+            return method.observe(state, _frame(frame, method.signal).to(method.mean), action)
+
+    def step(self, state: State, action: torch.Tensor | None = None) -> State:
+        """What the model imagines to know after a further frame that it does not see, to which `action` (B, A) led."""
+        method = self._unfolding()
+        with torch.inference_mode():
+            return method.step(state, action)
 
     def _unfolding(self) -> Predictive:
         if not isinstance(self.method, Predictive):
             name = type(self.method).__module__.rsplit(".", 1)[-1]
             raise ValueError(f"{name} has no state that goes on from frame to frame; give a run of rjepa")
         return self.method
+
+
+def _frame(frame: torch.Tensor, signal: Signal) -> torch.Tensor:
+    """What `start` and `observe` were given, as raw values of one time step."""
+    axes, example = max(len(signal.size) - 1, 1), (1, signal.channels, *(signal.size[1:] or ("steps of a patch",)))
+    if frame.ndim != 2 + axes or frame.shape[1] != signal.channels:
+        raise ValueError(
+            f"the frame is {tuple(frame.shape)}, but the model takes (batch, {signal.channels}, …), e.g. "
+            f"({', '.join(map(str, example))}); frame[None] makes a batch of one"
+        )
+    if not frame.is_floating_point():
+        raise ValueError(f"the frame is {frame.dtype}; give floats, pixels in [0, 1], e.g. frame / 255")
+    return frame
 
 
 def _samples(images: object, signal: Signal) -> torch.Tensor:

@@ -124,9 +124,8 @@ def collect(cell: Cell, passed: Passed, traces: Traces, delta: Float[Tensor, "k1
     first, *errors = going_back(passed.by_state, delta)
     drives = backward(stacked(errors), passed.by_drive)
     fed = drives[..., :q].reshape(-1, m * q).T @ passed.inputs.flatten(0, 1)
-    whole = weighed(first, traces.drive).add_(fed.view(m, q, -1))
-    own = weighed(first, traces.own).add_(cell.pull(drives[..., None, :], passed.states[:-1]).sum((0, 1, 3)))
-    return *split(whole), own
+    own = cell.pull(drives[..., None, :], passed.states[:-1]).sum((0, 1, 3))
+    return *split(weigh(first, traces.drive, fed.view(m, q, -1))), weigh(first, traces.own, own)
 
 
 def split(whole: Float[Tensor, "m q e"]) -> tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"]]:
@@ -149,13 +148,16 @@ def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
     return Traces(drive, own.add_(cell.pull(reach, passed.states[:-1]).sum(0)))
 
 
-def weighed(error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "m ..."]:
-    """The sum over rows and block of λ · E."""
-    (rows, m, b), shape = error.shape, trace.shape[3:]
+def weigh(
+    error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."], to: Float[Tensor, "m ..."]
+) -> Float[Tensor, "m ..."]:
+    """Add the sum over rows and block of λ · E to a tensor, in place."""
+    rows, m, b = error.shape
     if rows * b == 1:
-        return error.view(m, *[1] * len(shape)) * trace[0, :, 0]
+        return to.addcmul_(error.view(m, *[1] * (to.ndim - 1)), trace[0, :, 0])
     by, past = error.transpose(0, 1), trace.transpose(0, 1)
-    return torch.bmm(by.reshape(m, 1, rows * b), past.reshape(m, rows * b, -1)).view(m, *shape)
+    to.view(m, 1, -1).baddbmm_(by.reshape(m, 1, rows * b), past.reshape(m, rows * b, -1))
+    return to
 
 
 def going_back(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n m b"]) -> list[Float[Tensor, "n m b"]]:
@@ -223,10 +225,11 @@ def gradients(
     `inputs` are constants. `loss` sees the circuit's outputs window by window (see `Loss`); `parameters` are those it
     uses. `state` and `traces`, by default zeros, are what a stream goes on from; the result's are where it ends, and
     `traces` is written over. `diagonal` is the approximation that drops coupling between units (Murray 2019's RFLO).
-    Raises ValueError where there is no step.
+    Raises ValueError where there is no step, or inputs are not what the circuit reads.
     """
-    if inputs.shape[1] < 1:
-        raise ValueError(f"inputs have the shape {tuple(inputs.shape)}, no step among them; give 1 step or more")
+    shape, d = tuple(inputs.shape), cell.weight.shape[2]
+    if len(shape) != 3 or shape[1] < 1 or shape[2] != d or chunk < 1:
+        raise ValueError(f"inputs are {shape} and chunk {chunk}; give (rows, 1 step or more, {d}), chunk 1 or more")
     state = cell.start(len(inputs)) if state is None else state
     fresh = traces is None
     traces = start(cell, len(inputs)) if traces is None else traces
@@ -269,8 +272,8 @@ def observe(
         leaf = state.detach().requires_grad_()
         found = loss(cell.out(leaf), cell.out(gone.states[1]))
         delta, *above = torch.autograd.grad(found, [leaf, *parameters], allow_unused=True, materialize_grads=True)
-    own = (*split(weighed(delta, traces.drive)), weighed(delta, traces.own))
-    return Result(found.detach(), named(own, above), gone.states[1], advance(cell, gone, traces))
+    drive, own = (weigh(delta, t, t.new_zeros(t.shape[1], *t.shape[3:])) for t in traces)
+    return Result(found.detach(), named((*split(drive), own), above), gone.states[1], advance(cell, gone, traces))
 
 
 def named(own: Sequence[Tensor], above: Sequence[Tensor]) -> dict[str, Tensor]:

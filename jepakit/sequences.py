@@ -1,6 +1,7 @@
 """What R-JEPA does with a sequence: frames to maps, the predictor, and the loss by each learning rule."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -114,9 +115,25 @@ def energy(method: Recurrent, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c
 
 def seen(method: Recurrent, states: States, obs: Float[Tensor, "b c ..."]) -> State:
     """The state after one more frame."""
-    frame = method.normalize(one(obs, method.signal))
-    shown, states = unroll.through_time(method.circuits, maps(method.encoder, frame), states=states)
+    frame = maps(method.encoder, method.normalize(one(obs, method.signal)))
+    fits(method.circuits, frame, states, obs)
+    shown, states = unroll.through_time(method.circuits, frame, states=states)
     return State(shown[0], tuple(s.reshape(len(obs), -1, *s.shape[1:]) for s in states))
+
+
+def fits(circuits: Circuits, frame: Float[Tensor, "t b d h w"], states: States, obs: Tensor) -> None:
+    """Raises ValueError where what the encoder made of `obs` is not one step of the maps that the circuit reads."""
+    steps, side, seen = len(frame), tuple(frame.shape[-2:]), tuple(circuits.levels[0].seen)
+    if steps != 1 or side != seen:
+        raise ValueError(
+            f"a frame of shape {tuple(obs.shape)} is {steps} steps of {side} positions to the encoder, where the "
+            f"circuit reads 1 step of {seen}; give one frame of the size that the run was trained on"
+        )
+    if len(states[-1]) != len(obs) * prod(circuits.grid):
+        raise ValueError(
+            f"the frame holds {len(obs)} samples, the state {len(states[-1]) // prod(circuits.grid)}; give as many, or "
+            "start anew"
+        )
 
 
 def one(obs: Float[Tensor, "b c ..."], signal: Signal) -> Float[Tensor, "b c ..."]:
@@ -217,7 +234,7 @@ def propagation(method: Recurrent, x: Float[Tensor, "b c ..."], loss: unroll.Los
     below = method.below
     trained = [p for p in encoder.parameters() if p.requires_grad]
     above = [p for p in method.predictor.parameters() if p.requires_grad]
-    # Coupled units get their own traces as if they were not: the approximation that costs no more.
+    # Coupled units get their own traces as if they were not. The traces are kept for whole blocks all the same.
     diagonal = any(rfp.why_inexact(cell) for cell in method.circuits.cells)
     return unroll.Forward(method.circuits, frames, loss, above, trained, below, jacobian, diagonal)
 

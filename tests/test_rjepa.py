@@ -267,8 +267,9 @@ def test_the_balance_is_nought_where_both_sides_are_equal_and_reads_a_linear_pre
     with torch.no_grad():
         layer.weight.copy_(balance.candidate(method.circuits.top.cell).T)
     assert float(method.watch()["balance"]) == pytest.approx(0, abs=1e-12)
+    assert float(method.watch()["balance/cosine"]) == pytest.approx(1, abs=1e-6)
     assert build(predictor="mlp").watch() == {}
-    assert set(build().watch()) == {"balance", "balance/units", "balance/off_diagonal"}
+    assert set(build().watch()) == {"balance", "balance/units", "balance/cosine", "balance/off_diagonal"}
 
 
 def test_weights_of_pairs_add_up_to_one() -> None:

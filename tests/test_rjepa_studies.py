@@ -147,5 +147,13 @@ def test_both_studies_are_found_by_name_and_take_five_seeds() -> None:
 
 def test_an_empty_sequence_is_refused() -> None:
     one = problem()
-    with pytest.raises(ValueError, match="no step among them"):
+    with pytest.raises(ValueError, match=r"1 step or more"):
         rfp.gradients(one.cell, one.x[:, :0], one.loss)
+
+
+def test_inputs_that_the_circuit_does_not_read_and_a_chunk_of_nought_are_refused() -> None:
+    one = problem()
+    with pytest.raises(ValueError, match=r"give \(rows, 1 step or more, \d+\)"):
+        rfp.gradients(one.cell, one.x[..., :-1], one.loss)
+    with pytest.raises(ValueError, match="chunk 0;"):
+        rfp.gradients(one.cell, one.x, one.loss, chunk=0)

@@ -469,6 +469,47 @@ def test_a_loaded_run_encodes_and_goes_on_from_frame_to_frame(tmp_path: Path) ->
     for t in range(1, 5):
         state = model.observe(state, x[:, :, t])
     assert_close(state.tokens[:, 0], states[:, 4])
+    imagined = model.step(state).tokens
+    with torch.inference_mode():
+        assert_close(imagined, model.method.predict(state.tokens[None])[0])
+    assert not torch.allclose(imagined, state.tokens)
+
+
+def test_a_frame_of_another_shape_is_one_sentence_with_what_the_model_takes(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", pictures(40))
+    learn(tmp_path / "a.npy", tmp_path / "run")
+    model = jk.load(tmp_path / "run")
+    x = torch.from_numpy(pictures(2)).float().div(255)
+    state = model.start(x)
+    for frame, words in (
+        (x[0], r"the frame is .*frame\[None\]"),
+        (x.repeat(1, 2, 1, 1), "the model takes"),
+        (torch.nn.functional.interpolate(x, scale_factor=2.0), "reads 1 step of"),
+        ((x * 255).byte(), "uint8; give floats"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.start(frame)
+        with pytest.raises(ValueError, match=words):
+            model.observe(state, frame)
+    with pytest.raises(ValueError, match="the frame holds 1 samples, the state 2"):
+        model.observe(state, x[:1])
+
+
+def test_several_steps_are_no_frame_of_a_series(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", waves(40))
+    settings = {k: v for k, v in QUICK.items() if not k.startswith("method.encoder")}
+    api.train(tmp_path / "a.npy", tmp_path / "run", recipe="rjepa-online", settings=settings)
+    model = jk.load(tmp_path / "run")
+    channels = waves(1).shape[1]
+    assert model.start(torch.zeros(2, channels, 1)).tokens.shape[:2] == (2, 1)
+    with pytest.raises(ValueError, match="is 3 steps of"):
+        model.start(torch.zeros(2, channels, 3))
+
+
+def test_a_stream_too_short_for_any_window_is_not_told_to_read_less_first(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", waves(2))
+    with pytest.raises(ValueError, match=r"ended after 2 frames, .*; give more$"):
+        api.train(tmp_path / "one.npy", tmp_path / "run", recipe="rjepa-online", settings=QUICK)
 
 
 def test_traces_and_states_survive_being_saved() -> None:

@@ -92,7 +92,7 @@ def curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
     for k in range(1, train.h.shape[0] + 1):
         row = {} if human else {f"accuracy of the class, {k}": accuracy(train, test, k)}
         if human and k < train.h.shape[0]:
-            row = errors(test, k) | next_feature(train, test, k) | {f"picture, {k}": picture(test, k)}
+            row = errors(test, k) | next_feature(train, test, k, train.label) | {f"picture, {k}": picture(test, k)}
         for key, value in row.items():
             found.setdefault(key.rpartition(", ")[0], {})[k] = value
     return found

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int64
 from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 ALPHAS: Final = tuple(10.0**k for k in range(1, 6))
@@ -37,15 +38,15 @@ def errors(found: Seen, k: int) -> dict[str, float]:
     }
 
 
-def next_feature(train: Seen, test: Seen, k: int) -> dict[str, float]:
-    """R² of a ridge from h_k, and from the present feature alone, to the next feature."""
+def next_feature(train: Seen, test: Seen, k: int, kin: Int64[np.ndarray, " n"] | None = None) -> dict[str, float]:
+    """R² of a ridge from h_k, and from the present feature alone, to the next feature; `kin` is as in `ridge`."""
     rows, held = train.length > k, test.length > k
     scaler = StandardScaler().fit(train.y[k, rows])
     goal, truth = scaler.transform(train.y[k, rows]), scaler.transform(test.y[k, held])
 
     def r2(name: str) -> float:
         past, now = (getattr(part, name)[k - 1, which] for part, which in ((train, rows), (test, held)))
-        return ridge(past, goal, now, truth)
+        return ridge(past, goal, now, truth, None if kin is None else kin[rows])
 
     return {f"next feature R² from the state, {k}": r2("h"), f"next feature R² from the present, {k}": r2("y")}
 
@@ -55,11 +56,17 @@ def ridge(
     goal: Float[np.ndarray, "n q"],
     now: Float[np.ndarray, "m d"],
     truth: Float[np.ndarray, "m q"],
+    kin: Int64[np.ndarray, " n"] | None = None,
 ) -> float:
-    """R² on (now, truth) of a ridge from `past` to `goal`, all outputs together; 0 is the mean of `goal`."""
+    """R² on (now, truth) of a ridge from `past` to `goal`, all outputs together; 0 is the mean of `goal`.
+
+    Its strength is chosen on the training part, by leaving one out; where rows are `kin`, such as those of one picture,
+    by leaving out a fifth of the kins.
+    """
     scale = StandardScaler().fit(past)
-    # Its strength is chosen on the training part, by leaving one out.
-    read = RidgeCV(alphas=ALPHAS).fit(scale.transform(past), goal).predict(scale.transform(now))
+    x = scale.transform(past)
+    folds = None if kin is None else list(GroupKFold(5).split(x, goal, kin))
+    read = RidgeCV(alphas=ALPHAS, cv=folds).fit(x, goal).predict(scale.transform(now))
     return 1 - float(np.square(truth - read).sum() / np.square(truth - goal.mean(0)).sum())
 
 

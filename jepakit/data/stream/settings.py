@@ -58,9 +58,10 @@ class Config:
         if len(frames) < self.warm:
             lost = f" ({source.lost} could not be read: {source.reasons})" if source.lost else ""
             where = "standard input" if self.path == "-" else str(Path(self.path))
+            enough = len(frames) > LEAST
+            less = f", or a --data.warm of {len(frames)} or fewer with a --data.window below that" if enough else ""
             raise ValueError(
                 f"{where} ended after {len(frames)} frames{lost}, fewer than the {self.warm} that statistics are taken "
-                f"from before step 1; give more, or a --data.warm of {max(LEAST + 1, len(frames))} or fewer with a "
-                "--data.window below that"
+                f"from before step 1; give more{less}"
             )
         return First.of(frames, self.window, source)
