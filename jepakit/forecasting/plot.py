@@ -47,7 +47,7 @@ def draw(out: Path, dataset: Series, mean: Float64[np.ndarray, "n c h"], bands: 
         ax.set_ylabel(dataset.columns[k])
         if not k:
             ax.set_title(span.name, fontsize=10, loc="left")
-            ax.legend(fontsize=8, loc="upper left", ncols=4)
+            figure.legend(*ax.get_legend_handles_labels(), fontsize=8, loc="outside upper right", ncols=4)
     ax.set_xlabel("time" if times is not None else "step")
     if clock is not None and times is not None and clock.dtype.kind == "M":
         figure.autofmt_xdate()
