@@ -4,6 +4,7 @@ Exit codes: 0 done, also where --on-collapse stopped it, 1 failed, 2 a user's mi
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -240,6 +241,10 @@ def told(error: Exception) -> tuple[str, int]:
     # A path that is wrong is the user's to mend; a disk that is full or fails is not named by its class.
     if isinstance(error, WRONG_PATH) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; give another path", 2
+    # PyTorch's errors differ by device; what they have in common is the size that was asked for.
+    if asked := re.search(r"tried to allocate ([\d.]+) (\w+)", str(error), re.IGNORECASE):
+        size = " ".join(asked.groups()) if asked[2] != "bytes" else f"{int(asked[1]) / 2**30:,.1f} GiB"
+        return f"memory ran out, as {size} more were asked for; give a smaller --length.batch or narrower networks", 1
     return f"{error} (--debug shows where)", 1
 
 

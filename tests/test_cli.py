@@ -101,3 +101,19 @@ def test_an_out_that_cannot_be_written_is_one_sentence_without_an_error_number(
     assert code == 2
     assert f"{out} cannot be written (" in error
     assert "Errno" not in error
+
+
+@pytest.mark.parametrize(
+    ("error", "size"),
+    [
+        (
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes. Error code 12",
+            "4.0 GiB",
+        ),
+        ("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 139 GiB", "20.00 MiB"),
+    ],
+)
+def test_too_little_memory_is_said_with_what_helps(error: str, size: str) -> None:
+    sentence, code = cli.told(RuntimeError(error))
+    assert sentence.startswith(f"memory ran out, as {size} more were asked for; give a smaller --length.batch")
+    assert code == 1
