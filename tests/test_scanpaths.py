@@ -120,6 +120,15 @@ def test_csv_and_json_give_the_same(small, tmp_path):
         np.testing.assert_array_equal(one.durations(i), two.durations(i))
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_columns_may_be_separated_by_semicolons_or_tabs(small, tmp_path, mark):
+    file = tmp_path / "other.csv"
+    file.write_text(Path(small.fixations).read_text().replace(",", mark))
+    one, two = small.open(), replace(small, fixations=str(file)).open()
+    assert [two.name(i) for i in range(len(two))] == [one.name(i) for i in range(len(one))]
+    np.testing.assert_array_equal(two.scanpath(1).xy, one.scanpath(1).xy)
+
+
 def test_a_json_file_alone_finds_its_pictures_beside_it(small, tmp_path):
     shutil.move(small.path, tmp_path / "images")
     file = as_json(tmp_path / "f.json.gz")

@@ -116,7 +116,9 @@ def _who(track: Mapping[str, Any], subject: str, n: int) -> str:
 def _csv(path: Path, asked: Asked) -> Found:
     try:
         with open(path, newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text, restkey="", restval="")
+            mark = max(",;\t", key=text.readline().count)
+            text.seek(0)
+            reader = csv.DictReader(text, restkey="", restval="", delimiter=mark)
             table = list(enumerate(reader, 2))
             header = list(reader.fieldnames or [])
     except (UnicodeDecodeError, csv.Error) as error:
