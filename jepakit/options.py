@@ -152,7 +152,7 @@ def _score_arguments(p: Parser) -> None:
 def _complete_arguments(p: Parser) -> None:
     p.add_argument("run_folder", metavar="RUN", help="the folder that training wrote")
     p.add_argument("--data", required=True, metavar="PATH", help="what to complete: as for train")
-    sides = "right, left, top or bottom of pictures; past or future of series"
+    sides = "right, left, top or bottom of pictures; past or future of series; any of them of clips"
     p.add_argument("--hide", required=True, metavar="SIDE", help=sides)
     p.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     p.add_argument("--limit", type=int, metavar="N", help="complete the first N items (default: all)")

@@ -38,9 +38,9 @@ def known_sides(method: Any, grid: Grid) -> dict[str, bool]:
     """The sides that a method has learnt to predict from the opposite ones, and whether by a predictor of the way back.
 
     Masks other than halves hide now this and now that, so that every side will do; halves alone are known alone. A
-    method without `predict` knows none.
+    method that predicts nothing, or no hidden part but the next step, knows none.
     """
-    if not hasattr(method, "predict"):
+    if not (hasattr(method, "predict") and hasattr(method.cfg, "masks")):
         return {}
     every, own, axes = splits(grid), method.cfg.masks, len(grid)
     if not all(isinstance(masker, Halves) for masker in own):
@@ -54,7 +54,8 @@ def known_sides(method: Any, grid: Grid) -> dict[str, bool]:
 def check_side(side: str, known: Mapping[str, bool]) -> None:
     """Raises ValueError, with those that are `known`, where a side is none of them."""
     if side not in known:
-        can = f"it can predict {' and '.join(known)}" if known else "nor any other, as its method predicts no part"
+        none = "nor any other, as its method predicts no hidden part"
+        can = f"it can predict {' and '.join(known)}" if known else none
         raise ValueError(f"the run cannot predict the {side} of its samples; {can}")
 
 

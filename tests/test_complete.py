@@ -188,7 +188,7 @@ def test_files_keep_their_folders_and_unreadable_ones_are_told(folders: Path, tm
 def test_no_item_overwrites_another_or_leaves_the_folder(names: list[str], files: list[str], tmp_path: Path) -> None:
     found = []
     for name in names:
-        path = pictures.free(tmp_path, name)
+        path = folder.free(tmp_path, name, ".png")
         pictures.save(np.zeros((2, 2, 3), np.uint8), path, grey=True)
         found.append(path.relative_to(tmp_path).as_posix())
     assert found == files

@@ -15,7 +15,7 @@ from jepakit import checkpoint, config, methods, parse, testing
 from jepakit.halves import Halves, sides, splits
 from jepakit.launch import carry_out
 from jepakit.masks import Random
-from jepakit.methods import bijepa, decoder, ijepa, lejepa
+from jepakit.methods import bijepa, decoder, ijepa, lejepa, rjepa
 from jepakit.methods.decoder import Decoder
 from jepakit.methods.head import Head
 from jepakit.nn import CNN, MLP, Perceptron, Predictor
@@ -82,6 +82,11 @@ def test_the_sides_that_are_known_are_those_that_were_predicted_in_training(cfg:
 
 def test_what_compares_views_knows_no_side() -> None:
     method: Any = methods.build(lejepa.Config(PATCHED), dataclasses.replace(PICTURE, views=2))
+    assert known_sides(method, method.encoder.grid) == {}
+
+
+def test_what_predicts_the_next_step_alone_knows_no_side() -> None:
+    method: Any = methods.build(rjepa.Config.tiny(SINE), SINE)
     assert known_sides(method, method.encoder.grid) == {}
 
 

@@ -92,6 +92,14 @@ def test_what_is_no_picture_in_zero_to_one_has_no_similarity() -> None:
     assert "ssim" not in tally(series, series, RIGHT[:, 5]).numbers()
 
 
+def test_the_similarity_of_a_clip_is_that_of_its_hidden_frames() -> None:
+    made, true = pictures(6).reshape(2, 3, 2, 12, 8).transpose(1, 2), pictures(6, seed=1).reshape(2, 3, 2, 12, 8)
+    true = true.transpose(1, 2)
+    hidden = (torch.arange(3) > 0)[:, None, None].expand(3, 12, 8)
+    frames = [float(ssim(made[:, :, t], true[:, :, t]).mean()) for t in (1, 2)]
+    assert tally(made, true, hidden).ssim == pytest.approx(sum(frames) / 2)
+
+
 def test_the_judge_tells_what_it_was_shown_and_draws_from_its_rng_alone() -> None:
     draw = np.random.default_rng(0)
     y = torch.arange(160) % 2

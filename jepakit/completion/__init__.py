@@ -1,14 +1,14 @@
-"""What a model imagines in place of a half that it does not see: pictures or series, beside the truth.
+"""What a model imagines in place of a half that it does not see: pictures, series or clips, beside the truth.
 
 A decoder, trained over the frozen run where there is none yet, turns predicted representations into values
 (methods/decoder.py). Of every sample the one half is kept as it is. Samples are read, completed and written a batch at
 a time, at the size that the run was trained on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -23,20 +23,26 @@ from ..methods.decoder import Decoder
 from ..methods.head import Head
 from ..progress import Silent, Watch, counting
 from ..types import Grid, Rng, Size
-from . import pictures, series
-from .chunk import Chunk
+from . import clips, pictures, series
+from .chunk import Chunk, Write
 from .decoders import decoder_of
 from .folder import check_out, new_folder
 
 __all__ = ["Completed", "complete_run"]
 
 BATCH: Final = 64
+KINDS: Final[Mapping[int, tuple[str, Write]]] = {
+    1: ("series", series.write),
+    2: ("pictures", pictures.write),
+    3: ("clips", clips.write),
+}
+"""What samples are called, and what writes them, by the number of their axes."""
 
 
 class Completed(NamedTuple):
     """What was written: the folder, how many items, and how far they are from the truth over what was hidden.
 
-    `ssim` is None but for pictures in [0, 1]; `skipped` are items that could not be read, with the reason.
+    `ssim` is None but for pictures and clips in [0, 1]; `skipped` are items that could not be read, with the reason.
     """
 
     out: Path
@@ -85,17 +91,15 @@ def check_name(hide: str, axes: int) -> None:
     """Raises ValueError where samples of so many axes have no side of that name."""
     names = sides(axes)
     if hide not in names:
-        kind = {1: "series", 2: "pictures", 3: "clips"}[axes]
-        raise ValueError(f"no side {hide!r} of {kind}; give --hide {', '.join(names)}")
-    if axes == 3:
-        raise ValueError("clips cannot be written yet; use method.complete of the decoder from Python")
+        raise ValueError(f"no side {hide!r} of {KINDS[axes][0]}; give --hide {', '.join(names)}")
 
 
 def opened(loaded: checkpoint.Loaded, data: str) -> Dataset:
     """The data at a path, read as the run reads its own, and all of it."""
-    channels = loaded.method.signal.channels
-    dataset: Dataset = reading(loaded.run.data, data, channels=channels, split="all", limit=0).open()
-    refuse_padding(dataset, loaded.method.signal.size, "completing")
+    signal = loaded.method.signal
+    dataset: Dataset = reading(loaded.run.data, data, channels=signal.channels, split="all", limit=0).open()
+    refuse_padding(dataset, signal.size, "completing")
+    loader.check_channels(dataset, signal)
     return dataset
 
 
@@ -114,10 +118,10 @@ def _write(
     decoder: Decoder, dataset: Dataset, part: Path, hide: str, count: int, watch: Watch
 ) -> tuple[Tally, dict[str, str]]:
     hidden = hidden_part(decoder.grid, decoder.signal.size, hide)
-    kind: Any = pictures if len(decoder.signal.size) == 2 else series
+    _, write = KINDS[len(decoder.signal.size)]
     skipped: dict[str, str] = {}
     chunks = _chunks(decoder, dataset, hide, count, watch, skipped)
-    total: Tally = kind.write(chunks, part, dataset, hidden, decoder.std.cpu())
+    total = write(chunks, part, dataset, hidden, decoder.std.cpu())
     if not total.items:
         raise ValueError("none of the items can be read, so there is nothing to complete; look at jepa check-data")
     return total, skipped

@@ -1,9 +1,14 @@
-"""Completed samples on their way to a file."""
+"""Completed samples on their way to a file, and what writes them."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from ..data import Dataset
+from ..evals.generation import Tally
 
 
 class Chunk(NamedTuple):
@@ -12,3 +17,7 @@ class Chunk(NamedTuple):
     id: list[int]
     made: Float[Tensor, "b c ..."]
     true: Float[Tensor, "b c ..."]
+
+
+Write = Callable[[Iterator[Chunk], Path, Dataset, Bool[Tensor, "..."], Tensor], Tally]
+"""Writes all chunks to a folder, knowing what of a sample (*size) is hidden, and the deviations of the channels."""

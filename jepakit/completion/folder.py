@@ -1,12 +1,16 @@
-"""A folder that is there as a whole or not at all."""
+"""A folder that is there as a whole or not at all, and what is called how in it."""
 
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
 
 MARK = "completions.json"
+GRID = "grid.png"
 
 
 @contextmanager
@@ -37,3 +41,19 @@ def check_out(out: Path, overwrite: bool) -> None:
         raise ValueError(f"{out} is not empty; give another --out, or --overwrite to replace it")
     if not (out / MARK).is_file():
         raise ValueError(f"{out} is not deleted, as it holds no completions (no {MARK}); give another --out")
+
+
+def free(folder: Path, name: str, ending: str) -> Path:
+    """A path in `folder` that is named like the item, folders of its own included, and that no other item has.
+
+    The folders are made; the ending takes the place of that of a picture.
+    """
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..")]
+    *above, last = parts or ["item"]
+    suffix = PurePosixPath(last).suffix
+    stem = last.removesuffix(suffix) if suffix.lower() in Image.registered_extensions() else last
+    names = chain((stem, last), (f"{last}-{k}" for k in count(2)))
+    paths = (folder.joinpath(*above, f"{found}{ending}") for found in names)
+    path = next(path for path in paths if not path.exists() and path != folder / GRID)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

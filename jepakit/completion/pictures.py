@@ -1,13 +1,12 @@
 """Completed pictures as PNG files, and the first of them in one grid beside input and truth."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -15,11 +14,14 @@ from ..data import Dataset
 from ..evals.generation import Tally, tally
 from ..reporting.pictures import rgb
 from .chunk import Chunk
+from .folder import GRID, free
 
 ROWS: Final = 8
 TILE: Final = 112
 GAP: Final = 8
 HEAD: Final = 22
+GROUP: Final = 12
+INK: Final = (60, 60, 60)
 GREY: Final = 0.5
 TITLES: Final = ("input", "completion", "truth")
 
@@ -33,17 +35,23 @@ def write(chunks: Iterator[Chunk], folder: Path, dataset: Dataset, hidden: Bool[
     """
     total, rows = Tally(), list[Pixels]()
     for chunk in chunks:
-        unit = bool((chunk.true >= 0).all() and (chunk.true <= 1).all())
-        made = chunk.made.clamp(0, 1) if unit else chunk.made
-        total = total.plus(tally(made, chunk.true, hidden))
-        seen = torch.where(hidden, GREY if unit else float(chunk.true.mean()), chunk.true)
-        shown = pixels(torch.stack([seen, made, chunk.true], 1), unit)
+        three, unit = compared(chunk, hidden)
+        total = total.plus(tally(three[:, 1], chunk.true, hidden))
+        shown = pixels(three, unit)
         for item, picture in zip(chunk.id, shown[:, 1], strict=True):
-            save(picture, free(folder, dataset.name(item)), grey=chunk.true.shape[1] == 1)
+            save(picture, free(folder, dataset.name(item), ".png"), grey=chunk.true.shape[1] == 1)
         rows += list(shown[: ROWS - len(rows)])
     if rows:
-        grid(rows).save(folder / "grid.png")
+        grid(rows).save(folder / GRID)
     return total
+
+
+def compared(chunk: Chunk, hidden: Bool[Tensor, "..."]) -> tuple[Float[Tensor, "b 3 c ..."], bool]:
+    """Input, completion and truth as TITLES, and whether they are pixels, which are cut off at 0 and 1."""
+    unit = bool((chunk.true >= 0).all() and (chunk.true <= 1).all())
+    made = chunk.made.clamp(0, 1) if unit else chunk.made
+    seen = torch.where(hidden, GREY if unit else float(chunk.true.mean()), chunk.true)
+    return torch.stack([seen, made, chunk.true], 1), unit
 
 
 def pixels(x: Tensor, unit: bool) -> UInt8[np.ndarray, "b k h w 3"]:
@@ -57,35 +65,32 @@ def pixels(x: Tensor, unit: bool) -> UInt8[np.ndarray, "b k h w 3"]:
 
 def save(picture: UInt8[np.ndarray, "h w 3"], path: Path, grey: bool) -> None:
     """One PNG file, of one channel where the data have one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(picture[..., 0] if grey else picture)
     image.save(path, "PNG")
 
 
-def free(folder: Path, name: str) -> Path:
-    """A path in `folder` that is named like the item, folders of its own included, and that no other item has."""
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..")]
-    *above, last = parts or ["item"]
-    suffix = PurePosixPath(last).suffix
-    stem = last.removesuffix(suffix) if suffix.lower() in Image.registered_extensions() else last
-    names = chain((stem, last), (f"{last}-{k}" for k in count(2)))
-    paths = (folder.joinpath(*above, f"{found}.png") for found in names)
-    return next(path for path in paths if not path.exists() and path != folder / "grid.png")
+def grid(
+    rows: Sequence[Pixels], titles: Sequence[str] = TITLES, labels: Sequence[str] = (), tile: int = TILE
+) -> Image.Image:
+    """Rows of pictures, a column under each title; small pictures are enlarged without smoothing, at most to `tile`.
 
-
-def grid(rows: Sequence[Pixels], titles: Sequence[str] = TITLES) -> Image.Image:
-    """Rows of pictures, a column under each title; small pictures are enlarged without smoothing."""
+    `labels` stand before the rows, again and again; then as many rows belong together.
+    """
     height, width = rows[0].shape[1:3]
-    scale = max(1, TILE // max(height, width))
+    scale = max(1, tile // max(height, width))
     h, w = height * scale, width * scale
     across, wide = len(titles), max(w, 7 * max(map(len, titles)))
-    sheet = Image.new("RGB", (GAP + across * (wide + GAP), HEAD + GAP + len(rows) * (h + GAP)), (255, 255, 255))
+    margin, group = GAP + 8 * max(map(len, labels), default=0), len(labels) or len(rows)
+    high = HEAD + GAP + len(rows) * (h + GAP) + (len(rows) - 1) // group * GROUP
+    sheet = Image.new("RGB", (margin + across * (wide + GAP), high), (255, 255, 255))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for k, title in enumerate(titles):
-        pen.text((GAP + k * (wide + GAP) + wide // 2, HEAD // 2 + 2), title, (60, 60, 60), font, anchor="mm")
+        pen.text((margin + k * (wide + GAP) + wide // 2, HEAD // 2 + 2), title, INK, font, anchor="mm")
     for i, row in enumerate(rows):
+        top = HEAD + GAP + i * (h + GAP) + i // group * GROUP
+        if labels:
+            pen.text((GAP, top + h // 2), labels[i % group], INK, font, anchor="lm")
         for k, picture in enumerate(row):
-            left = GAP + k * (wide + GAP) + (wide - w) // 2
-            tile = Image.fromarray(picture).resize((w, h), Image.Resampling.NEAREST)
-            sheet.paste(tile, (left, HEAD + GAP + i * (h + GAP)))
+            left = margin + k * (wide + GAP) + (wide - w) // 2
+            sheet.paste(Image.fromarray(picture).resize((w, h), Image.Resampling.NEAREST), (left, top))
     return sheet

@@ -119,11 +119,7 @@ def stream(
     raise ValueError where `corrupt` is "fail". Raises ValueError where the data have other channels than the signal.
     """
     _check_batch(batch)
-    if dataset.channels != signal.channels:
-        raise ValueError(
-            f"the data have {dataset.channels} channels but the model takes {signal.channels}; "
-            f"give data with {signal.channels}"
-        )
+    check_channels(dataset, signal)
     source: Source
     if isinstance(dataset, Series):
         source = OrderedSeries(dataset, signal, batch, start)
@@ -132,6 +128,15 @@ def stream(
     else:
         source = OrderedBatches(dataset, corrupt, signal, batch, start)
     return Batches(source, 0, -(-(len(dataset) - start) // batch), workers)
+
+
+def check_channels(dataset: Dataset, signal: Signal) -> None:
+    """Raises ValueError where the data have other channels than the signal."""
+    if dataset.channels != signal.channels:
+        raise ValueError(
+            f"the data have {dataset.channels} channels but the model takes {signal.channels}; "
+            f"give data with {signal.channels}"
+        )
 
 
 def _check_batch(batch: int) -> None:

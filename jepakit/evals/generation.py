@@ -61,12 +61,16 @@ class Tally(NamedTuple):
 
 
 def tally(made: Float[Tensor, "b c ..."], true: Float[Tensor, "b c ..."], hidden: Bool[Tensor, "..."]) -> Tally:
-    """Completions beside the truth where `hidden` (*size) is true; a similarity have pictures in [0, 1] alone."""
+    """Completions beside the truth where `hidden` (*size) is true.
+
+    A similarity have pictures in [0, 1] alone, and clips of them, frame by frame.
+    """
     made, true = made.double(), true.double()
     squared = (made - true).square() * hidden
     alike = float("nan")
-    if hidden.ndim == 2 and float(true.min()) >= 0 and float(true.max()) <= 1:
-        alike = float((ssim_map(made, true) * hidden).sum() / hidden.sum())
+    if hidden.ndim > 1 and float(true.min()) >= 0 and float(true.max()) <= 1:
+        each = ssim_map(*(x.movedim(1, -3).flatten(0, -4) for x in (made, true))).reshape(len(made), *hidden.shape)
+        alike = float((each * hidden).sum() / hidden.sum())
     energies = (float(gradient_energy(x, hidden).sum()) for x in (made, true))
     count = float(hidden.sum()) * made.shape[0] * made.shape[1]
     return Tally(len(made), count, float(squared.sum()), alike, *energies)
