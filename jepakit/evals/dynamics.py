@@ -74,7 +74,7 @@ def unrolled(method: Any, x: Float[Tensor, "b c t"], blocks: int) -> Float[Tenso
     x holds the past half; the method is a BiJEPA, whose predictions lie in the space that its predictor starts from.
     Raises ValueError where both halves are not of the same number of tokens.
     """
-    masks = past_and_future(method, len(x), x.device)
+    masks = past_and_future(method, len(x), x.device, x.shape[-1])
     if masks.context.shape[1] != masks.targets.shape[2]:
         raise ValueError(
             f"the past has {masks.context.shape[1]} tokens and the future {masks.targets.shape[2]}, so a prediction "

@@ -78,17 +78,21 @@ def check_cut(method: Method) -> None:
     Halves().check(tuple(encoder.grid))
 
 
-def past_and_future(method: Method, batch: int, device: torch.device | str = "cpu") -> Masks:
-    """The first half of the tokens as context, the rest as targets; of an odd number the middle one is past."""
+def past_and_future(method: Method, batch: int, device: torch.device | str = "cpu", steps: int | None = None) -> Masks:
+    """The first half of the tokens as context, the rest as targets; of an odd number the middle one is past.
+
+    They are those of a window of so many `steps`, by default of the method's signal.
+    """
     encoder: Any = method.encoder
-    masks = Halves()(tuple(encoder.grid), batch, Rng(0))
-    return Masks(masks.context.to(device), masks.targets.to(device))
+    grid = ((steps or method.signal.size[0]) // encoder.patch[0],)
+    masks = Halves()(grid, batch, Rng(0))
+    return Masks(masks.context.to(device), masks.targets.to(device), grid)
 
 
-def steps_seen(method: Method) -> int:
+def steps_seen(method: Method, steps: int | None = None) -> int:
     """How many steps of a window are past."""
     encoder: Any = method.encoder
-    return int(past_and_future(method, 1).context.shape[1] * encoder.patch[0])
+    return int(past_and_future(method, 1, steps=steps).context.shape[1] * encoder.patch[0])
 
 
 @torch.no_grad()
@@ -96,7 +100,7 @@ def represented(
     method: Any, x: Float[Tensor, "b c t"]
 ) -> tuple[Float32[np.ndarray, "b _"], Float32[np.ndarray, "b _"]]:
     """f(past) and what the method predicts from it, as rows; what x holds after the cut is never seen."""
-    masks = past_and_future(method, len(x), x.device)
+    masks = past_and_future(method, len(x), x.device, x.shape[-1])
     s, pred = method.context(x, masks), method.predict(x, masks)
     return s.flatten(1).float().cpu().numpy(), pred.flatten(1).float().cpu().numpy()
 

@@ -3,11 +3,12 @@
 A linear reader (evals/readers.py) is fitted to the windows that the run was trained on, to read the later half of a
 window from the method's prediction of it, or from the representation of the earlier half where that did better.
 Beyond one half, what was read is appended and takes the place of data. Intervals are residuals of the same roll-out
-over the last fifth of the run's data, with a reader that has not seen it.
+over the last fifth of the run's data, with a reader that has not seen it. Where the run was trained on whole series of
+unequal lengths, windows are as long as the shortest, so that every one of them has an end to forecast from.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -17,8 +18,9 @@ from ..data.series.dataset import Series
 from ..evals.windows import check_cut, steps_seen
 from ..progress import Silent, Watch
 from ..scoring import opened
+from ..scoring.known import Known, known, trained_on
 from ..scoring.sliding import whole
-from .origins import origins, spans_of
+from .origins import origins
 from .plot import draw
 from .roll import SHARES, best, half_widths
 from .table import ENDINGS, ahead, write
@@ -64,13 +66,15 @@ def forecast_run(
         checkpoint.check_writable(plot, overwrite, (".png",))
     loaded = checkpoint.load_run(run, step)
     check_cut(loaded.method)
-    cut = steps_seen(loaded.method)
-    dataset = opened(loaded.run.data, data, loaded.method.signal.channels, 1)
-    last = lasts(dataset, cut)
+    own = trained_on(loaded, "its readers are fitted to it")
+    windows = known(loaded.method, own)
+    cut = steps_seen(loaded.method, windows.least)
+    dataset = opened(loaded.run.data, data, loaded.method.signal.channels)
+    last = lasts(dataset, cut, windows)
     device, _ = prepare.best_device()
     watch.note("fitting the reader to what the run was trained on")
     fitted, errors, residuals = best(
-        loaded.method.to(device), device, origins(trained_on(loaded), loaded.method), horizon
+        loaded.method.to(device), device, origins(own, loaded.method, windows.least), horizon
     )
     if errors["linear autoregression"] < errors["forecast"]:
         watch.note(
@@ -86,25 +90,14 @@ def forecast_run(
     return Forecast(out, len(last), horizon, fitted.reads, errors)
 
 
-def trained_on(loaded: checkpoint.Loaded) -> Series:
-    """The run's own data. Raises ValueError where they are no longer there."""
-    try:
-        found: Any = loaded.run.data.open()
-    except ValueError as error:
-        raise ValueError(f"{error}. The run was trained on that, and its readers are fitted to it") from None
-    assert isinstance(found, Series)
-    spans_of(found)
-    return found
-
-
-def lasts(dataset: Series, cut: int) -> Float64[np.ndarray, "n c {cut}"]:
+def lasts(dataset: Series, cut: int, windows: Known) -> Float64[np.ndarray, "n c {cut}"]:
     """The last `cut` steps of every series. Raises ValueError, with its name, where one has fewer."""
     found: list[Float[np.ndarray, "c t"]] = []
     for span in whole(dataset):
         if span.end - span.begin < cut:
             raise ValueError(
-                f"{span.name} has {span.end - span.begin} steps, but a forecast starts from {cut}, the earlier half of "
-                "the run's window; give longer series, or train with a smaller data.window"
+                f"{span.name} has {span.end - span.begin} steps, but a forecast starts from {cut}, the earlier half: "
+                f"{windows.told}; {windows.fix}"
             )
         found.append(dataset.steps.values[:, span.end - cut : span.end])
     return np.stack(found).astype(np.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.base import spread
 from ..data.series.dataset import Series
 from ..evals.windows import FEWEST, steps_seen
-from ..scoring.sliding import Span, covered
+from ..scoring.sliding import covered
 
 MOST = 4000
 """Windows to fit to, and moments to try, at most: evenly spread."""
@@ -20,13 +20,16 @@ HELD = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Origins:
-    """All steps of the run's data, where windows of the run's length begin, and which of them the fit may see.
+    """All steps of the run's data, where windows of `size` steps begin, and which of them the fit may see.
 
-    `fit` lie before the part that is held out, `every` all over; from `tried`, past halves whose future is held out,
-    forecasts are compared with what came: `room` steps of it.
+    The first `past` steps of a window are known, the others to be foretold. `fit` lie before the part that is held
+    out, `every` all over; from `tried`, past halves whose future is held out, forecasts are compared with what came:
+    `room` steps of it.
     """
 
     values: Float[np.ndarray, "c t"]
+    size: int
+    past: int
     fit: Int64[np.ndarray, " f"]
     every: Int64[np.ndarray, " e"]
     tried: Int64[np.ndarray, " k"]
@@ -45,23 +48,13 @@ class Origins:
         return np.where((steps < self.room[:, None])[:, None], found, np.nan)
 
 
-def spans_of(dataset: Series) -> list[Span]:
-    """The stretches that the run was trained on. Raises ValueError where their lengths were changed."""
-    if dataset.unequal == "stretch" and (dataset.cut.length != dataset.native[0]).any():
-        raise ValueError(
-            "the run stretches its series to one length, so its steps have no length of their own; train with a "
-            "data.window, or with data.unequal=cut"
-        )
-    return covered(dataset)
+def origins(dataset: Series, method: Any, size: int) -> Origins:
+    """What to fit to and to try, by windows of `size` steps.
 
-
-def origins(dataset: Series, method: Any) -> Origins:
-    """What to fit to and to try: in long series the last fifth of each is held out, else the last fifth of the series.
-
-    Raises ValueError where too few windows are left.
+    In long series the last fifth of each is held out, else the last fifth of the series. Raises ValueError where too
+    few windows are left.
     """
-    size, cut = int(method.signal.size[0]), steps_seen(method)
-    spans = spans_of(dataset)
+    cut, spans = steps_seen(method, size), covered(dataset)
     # A fifth of a series has to hold something to foretell.
     long = all(HELD * (s.end - s.begin) >= 2 and (1 - HELD) * (s.end - s.begin) >= size + FEWEST for s in spans)
     edges = [s.end - int(HELD * (s.end - s.begin)) for s in spans]
@@ -81,7 +74,8 @@ def origins(dataset: Series, method: Any) -> Origins:
         )
     few = spread(len(tried), MOST)
     room = (ends[few] - tried[few] - cut).astype(np.int64)
-    return Origins(dataset.steps.values, fit[spread(len(fit), MOST)], every[spread(len(every), MOST)], tried[few], room)
+    starts = (fit[spread(len(fit), MOST)], every[spread(len(every), MOST)], tried[few])
+    return Origins(dataset.steps.values, size, cut, *starts, room)
 
 
 def _joined(parts: list[np.ndarray]) -> Int64[np.ndarray, " n"]:

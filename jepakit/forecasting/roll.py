@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 
 from ..evals.readers import Reader, chosen
-from ..evals.windows import represented, steps_seen
+from ..evals.windows import represented
 from .origins import Origins
 
 SHARES = (80, 95)
@@ -23,17 +23,18 @@ Values = Float64[np.ndarray, "n c h"]
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A reader of the later half of a window, by `reads`: a key of READS, or LINEAR."""
+    """A reader of the later half of a window of `size` steps, by `reads`: a key of READS, or LINEAR."""
 
     method: Any
     device: str
+    size: int
     reads: str
     reader: Reader
 
     def half(self, past: Float[np.ndarray, "n c p"]) -> Values:
         """What follows the past half, in the data's own units."""
         mean, std = (v.cpu().numpy().astype(np.float64) for v in (self.method.mean, self.method.std))
-        read = self.reader(_seen(self.method, self.device, past)[self.reads])
+        read = self.reader(_seen(self.method, self.device, self.size, past)[self.reads])
         values: np.ndarray = read.reshape(len(past), past.shape[1], -1) * std + mean
         return values
 
@@ -46,11 +47,11 @@ class Fitted:
         return ahead
 
 
-def _seen(method: Any, device: str, past: Float[np.ndarray, "n c p"]) -> dict[str, Float[np.ndarray, "n _"]]:
+def _seen(method: Any, device: str, size: int, past: Float[np.ndarray, "n c p"]) -> dict[str, Float[np.ndarray, "n _"]]:
     """By what the future can be read: prediction, representation, and the normalised past."""
     parts = []
     for x in torch.split(torch.from_numpy(past.astype(np.float32)), BATCH):
-        window = torch.zeros(*x.shape[:2], method.signal.size[0])
+        window = torch.zeros(*x.shape[:2], size)
         window[..., : x.shape[2]] = x
         window = window.to(device)
         flat = method.normalize(window)[..., : x.shape[2]].flatten(1).cpu().numpy()
@@ -61,12 +62,11 @@ def _seen(method: Any, device: str, past: Float[np.ndarray, "n c p"]) -> dict[st
 
 def fit(method: Any, device: str, data: Origins, starts: np.ndarray, reads: Sequence[str]) -> list[Fitted]:
     """A reader by each of `reads`, fitted to the windows at `starts`; its strength is chosen on their last fifth."""
-    size, cut = int(method.signal.size[0]), steps_seen(method)
-    x = data.cut(starts, size)
-    future = method.normalize(x.to(device)).cpu().numpy()[..., cut:]
+    x = data.cut(starts, data.size)
+    future = method.normalize(x.to(device)).cpu().numpy()[..., data.past :]
     held = np.arange(len(starts)) >= len(starts) - max(1, len(starts) // 5)
-    seen = _seen(method, device, x[..., :cut].numpy())
-    return [Fitted(method, device, name, chosen(seen[name], future, held)[0]) for name in reads]
+    seen = _seen(method, device, data.size, x[..., : data.past].numpy())
+    return [Fitted(method, device, data.size, name, chosen(seen[name], future, held)[0]) for name in reads]
 
 
 def best(method: Any, device: str, data: Origins, horizon: int) -> tuple[Fitted, dict[str, float], Values]:
@@ -74,13 +74,12 @@ def best(method: Any, device: str, data: Origins, horizon: int) -> tuple[Fitted,
 
     Residuals (K, C, horizon) are at the model's normalisation, NaN where a series ended before.
     """
-    cut, size = steps_seen(method), int(method.signal.size[0])
-    past = data.cut(data.tried, cut).numpy()
+    past = data.cut(data.tried, data.past).numpy()
     std = method.std.cpu().numpy().astype(np.float64)
-    came = data.future(cut, horizon)
+    came = data.future(data.past, horizon)
     tried = fit(method, device, data, data.fit, [*READS, LINEAR])
     residuals = {one.reads: (one.values(past, horizon) - came) / std for one in tried}
-    near = min(horizon, size - cut)
+    near = min(horizon, data.size - data.past)
     errors = {name: float(np.nanmean(r[..., :near] ** 2)) for name, r in residuals.items()}
     name = min(READS, key=errors.__getitem__)
     still = float(np.nanmean(((past[..., -1:] - came)[..., :near] / std) ** 2))

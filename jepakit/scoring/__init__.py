@@ -2,7 +2,8 @@
 
 Windows of the run's own length slide over each series; in each, tokens are hidden and predicted (rounds.py), and a
 token's error is the distance between prediction and target as the loss compares them. It is that of all steps of the
-token; a step's score is the mean over the windows that hide it, or if causal that of the first such window. Scores are
+token; a step's score is the mean over the windows that hide it, or if causal that of the first such window. Where the
+run was trained on whole series of unequal lengths, each series is a window itself (known.py, sliding.py). Scores are
 set against those of the part that the run was trained on: z is the distance to their median, over 1.4826 MAD (the
 standard deviation, were they normal), and a step is anomalous where its score exceeds a high quantile of theirs.
 """
@@ -21,6 +22,7 @@ from ..data import reading
 from ..data.series.dataset import Series
 from ..data.series.settings import Config
 from ..progress import Silent, Watch, counting
+from .known import Known, known, trained_on
 from .plot import SERIES, Strip, draw, strip
 from .rounds import check, rounds
 from .sliding import Scores, Slider, covered, whole
@@ -74,7 +76,7 @@ class Reference(NamedTuple):
 class Scored(NamedTuple):
     """What was written: the file, the series, steps, how many have a score and how many are anomalous, the reference.
 
-    `short` names the series that are shorter than the window and have no scores.
+    `short` names the series that are shorter than any window that the run knows and have no scores.
     """
 
     out: Path
@@ -115,24 +117,28 @@ def score(
         checkpoint.check_writable(picture, overwrite, (".png",))
     loaded = checkpoint.load_run(Path(run), step)
     check(loaded.method)
-    dataset = opened(loaded.run.data, os.fspath(data), loaded.method.signal.channels, int(loaded.method.signal.size[0]))
-    slider = sliding(loaded, settings)
-    reference = Reference.of(training_scores(slider, loaded.run.data, watch), settings.quantile)
+    own = trained_on(loaded, "scores are set against those of its data")
+    windows = known(loaded.method, own)
+    dataset = opened(loaded.run.data, os.fspath(data), loaded.method.signal.channels)
+    check_long(dataset, os.fspath(data), windows)
+    slider = sliding(loaded, settings, windows)
+    reference = Reference.of(training_scores(slider, own, watch), settings.quantile)
     return _write(slider, dataset, reference, out, picture, watch)
 
 
-def sliding(loaded: checkpoint.Loaded, settings: Settings) -> Slider:
+def sliding(loaded: checkpoint.Loaded, settings: Settings, windows: Known) -> Slider:
     """The run's method on the best device, and how its windows are scored."""
     device, _ = prepare.best_device()
-    chosen = rounds(loaded.method, settings.causal)
-    stride = settings.stride or int(loaded.method.encoder.patch[0])  # type: ignore[union-attr, index]
-    return Slider(loaded.method.to(device), chosen, stride, settings.causal, settings.batch, device)
+    sizes = range(windows.least, windows.most + 1, windows.patch)
+    chosen = {size: rounds(loaded.method, settings.causal, size // windows.patch) for size in sizes}
+    stride = settings.stride or windows.patch
+    return Slider(loaded.method.to(device), windows, chosen, stride, settings.causal, settings.batch, device)
 
 
-def opened(own: Any, path: str, channels: int, window: int) -> Series:
+def opened(own: Any, path: str, channels: int) -> Series:
     """The series at `path`, each as a whole, read by the run's columns.
 
-    Raises ValueError where they are no series, have other channels, or are all shorter than the window.
+    Raises ValueError where they are no series, or have other channels.
     """
     cfg = reading(own, path, channels=channels, split="all", limit=0)
     dataset = _whole(cfg).open()
@@ -143,17 +149,13 @@ def opened(own: Any, path: str, channels: int, window: int) -> Series:
             f"{path!r} has {dataset.channels} channels ({', '.join(dataset.columns)}) but the run was trained on "
             f"{channels}; give data of the same columns"
         )
-    if own.__class__ is cfg.__class__ and getattr(own, "unequal", "") == "stretch":
-        raise ValueError(
-            "the run stretches its series to one length, so its windows have no length of their own; train with a "
-            "data.window, or with data.unequal=cut"
-        )
-    if (longest := max(span.end - span.begin for span in whole(dataset))) < window:
-        raise ValueError(
-            f"the run's window has {window} steps, but the longest series in {path!r} has {longest}; give longer "
-            "series, or train with a smaller data.window"
-        )
     return dataset
+
+
+def check_long(dataset: Series, path: str, windows: Known) -> None:
+    """Raises ValueError where all series are shorter than the shortest window."""
+    if not windows.fits(longest := max(span.end - span.begin for span in whole(dataset))):
+        raise ValueError(f"{windows.told}, but the longest series in {path!r} has {longest}; {windows.fix}")
 
 
 def _whole(cfg: Any) -> Any:
@@ -161,14 +163,8 @@ def _whole(cfg: Any) -> Any:
     return replace(cfg, window=0, stride=None) if isinstance(cfg, Config) else cfg
 
 
-def training_scores(slider: Slider, data: Any, watch: Watch) -> Scores:
-    """The score of every step that the run was trained on. Raises ValueError where its data are no longer there."""
-    try:
-        dataset = data.open()
-    except ValueError as error:
-        raise ValueError(
-            f"{error}. The run was trained on that, and scores are set against those of its data"
-        ) from None
+def training_scores(slider: Slider, dataset: Series, watch: Watch) -> Scores:
+    """The score of every step that the run was trained on."""
     progress = counting(watch, "scoring what was trained on", "windows")
     return np.concatenate(list(slider.scores(dataset, covered(dataset), progress)))
 
@@ -197,5 +193,5 @@ def _write(slider: Slider, dataset: Series, reference: Reference, out: Path, plo
         draw(strips, dataset.columns, reference.threshold, plot)
         if len(spans) > SERIES:
             watch.note(f"{plot} shows the first {SERIES} of {len(spans)} series")
-    short = tuple(span.name for span in spans if span.end - span.begin < slider.window)
+    short = tuple(span.name for span in spans if not slider.known.fits(span.end - span.begin))
     return Scored(out, len(spans), steps, scored, anomalous, reference, short)

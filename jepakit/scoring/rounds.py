@@ -66,22 +66,24 @@ def check(method: Method) -> None:
         )
 
 
-def rounds(method: Method, causal: bool) -> list[Round]:
-    """The rounds by which windows are scored. Raises ValueError where causal ones are asked for and no way leads ahead.
+def rounds(method: Method, causal: bool, tokens: int | None = None) -> list[Round]:
+    """The rounds by which windows of so many `tokens`, by default those of the method's signal, are scored.
 
     Predictors are trained on the masks of the run, so its own are taken where there is one predictor for each way.
+    Raises ValueError where causal ones are asked for and no way leads ahead.
     """
-    model, grid = cast(Any, method), cast(Any, method).encoder.grid
+    model = cast(Any, method)
+    tokens = tokens or prod(model.encoder.grid)
     both = isinstance(method, BiJEPA)
-    own = model.draw(1, Rng(0).fork("score"))[0]
+    own = model.draw(1, Rng(0).fork("score"), grid=(tokens,))[0]
     if causal:
-        return [_ahead(own, prod(grid), len(model.predictors) if both else 0)]
+        return [_ahead(own, tokens, len(model.predictors) if both else 0)]
     if both:
         there = _whole(own, False)
         return [there, _whole(swapped(own), True)] if len(model.predictors) == 2 else [there]
     hidden = len(own.targets.unique())
-    blocks = torch.arange(prod(grid)).tensor_split(max(2, ceil(prod(grid) / hidden)))
-    return [_whole(_hiding(block, prod(grid)), False) for block in blocks]
+    blocks = torch.arange(tokens).tensor_split(max(2, ceil(tokens / hidden)))
+    return [_whole(_hiding(block, tokens), False) for block in blocks]
 
 
 def _ahead(own: Masks, tokens: int, predictors: int) -> Round:
@@ -102,7 +104,7 @@ def _hiding(block: Int[Tensor, " k"], tokens: int) -> Masks:
     """The masks that hide `block` and show the rest."""
     seen = torch.ones(tokens, dtype=torch.bool)
     seen[block] = False
-    return Masks(seen.nonzero().flatten()[None], block[None, None])
+    return Masks(seen.nonzero().flatten()[None], block[None, None], (tokens,))
 
 
 def _whole(masks: Masks, back: bool) -> Round:

@@ -1,8 +1,8 @@
 """Windows that slide over series, and the score of every step that they cover."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.series.dataset import Series
 from ..methods.base import Method
+from .known import Known
 from .rounds import Round
 
 Scores = Float64[np.ndarray, " t"]
@@ -23,14 +24,6 @@ class Span(NamedTuple):
     name: str
     begin: int
     end: int
-
-    def starts(self, window: int, stride: int) -> Int64[np.ndarray, " n"]:
-        """Where windows begin, `stride` steps apart, and one at the very end; none where the series is shorter."""
-        last = self.end - window
-        if last < self.begin:
-            return np.empty(0, dtype=np.int64)
-        starts = np.arange(self.begin, last + 1, stride, dtype=np.int64)
-        return starts if starts[-1] == last else np.append(starts, np.int64(last))
 
 
 def whole(dataset: Series) -> list[Span]:
@@ -51,19 +44,30 @@ def covered(dataset: Series) -> list[Span]:
 
 
 class Slider(NamedTuple):
-    """A method in evaluation mode, how its windows are scored, and how far apart they begin, in steps."""
+    """A method in evaluation mode, the windows that it knows, how those of so many steps are scored, and their stride.
+
+    Where they may differ in length, a series that is shorter than the longest is one window, as in training, and
+    causal ones grow with it.
+    """
 
     method: Method
-    rounds: Sequence[Round]
+    known: Known
+    rounds: Mapping[int, Sequence[Round]]
     stride: int
     causal: bool
     batch: int
     device: torch.device | str
 
-    @property
-    def window(self) -> int:
-        """Steps in a window."""
-        return int(self.method.signal.size[0])
+    def windows(self, span: Span) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Where windows begin, and how many steps they have: `stride` apart, and one at the very end."""
+        steps = span.end - span.begin
+        first = self.known.least if self.causal else self.known.fits(steps)
+        if not self.known.fits(steps):
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        ends = np.arange(first, steps + 1, self.stride, dtype=np.int64)
+        ends = ends if ends[-1] == steps else np.append(ends, np.int64(steps))
+        sizes = np.minimum(ends // self.known.patch * self.known.patch, self.known.most)
+        return span.begin + ends - sizes, sizes
 
     def scores(
         self, dataset: Series, spans: Sequence[Span], progress: Progress = lambda done, total: None
@@ -73,34 +77,38 @@ class Slider(NamedTuple):
         A step's score is the mean over the windows that hide it or, if causal, that of the first one: windows that end
         later know more. Raises ValueError where a score is not finite.
         """
-        starts = [span.starts(self.window, self.stride) for span in spans]
-        done, total = 0, sum(map(len, starts))
-        for span, mine in zip(spans, starts, strict=True):
+        windows = [self.windows(span) for span in spans]
+        done, total = 0, sum(len(begins) for begins, _ in windows)
+        for span, (begins, sizes) in zip(spans, windows, strict=True):
             gathered = (_First if self.causal else _Mean)(span.end - span.begin)
-            for k in range(0, len(mine), self.batch):
-                part = mine[k : k + self.batch]
-                for at, error in self._errors(dataset, part):
+            for part in _batches(sizes, self.batch):
+                for at, error in self._errors(dataset, begins[part], int(sizes[part.start])):
                     gathered.add(at - span.begin, error)
-                progress(done := done + len(part), total)
+                progress(done := done + part.stop - part.start, total)
             found = gathered.take()
             if np.isinf(found).any():
                 raise ValueError(f"scores of {span.name} are not finite; take an earlier checkpoint by --step")
             yield found
 
     def _errors(
-        self, dataset: Series, starts: Int64[np.ndarray, " b"]
+        self, dataset: Series, begins: Int64[np.ndarray, " b"], size: int
     ) -> Iterator[tuple[Int64[np.ndarray, " n"], Scores]]:
-        """The steps that each round hides in these windows, and their errors, window by window."""
-        x = torch.from_numpy(
-            dataset.steps.values[:, starts[:, None] + np.arange(self.window)].transpose(1, 0, 2).copy()
-        )
-        patch = int(cast(Any, self.method).encoder.patch[0])
-        for one in self.rounds:
+        """The steps that each round hides in windows of `size` steps, and their errors, window by window."""
+        x = torch.from_numpy(dataset.steps.values[:, begins[:, None] + np.arange(size)].transpose(1, 0, 2).copy())
+        patch = self.known.patch
+        for one in self.rounds[size]:
             with torch.inference_mode():
                 errors: Tensor = one.errors(self.method, x.to(self.device)).double().cpu()
             errors = errors.nan_to_num(nan=torch.inf)
             steps = one.tokens.numpy()[:, None] * patch + np.arange(patch)
-            yield (starts[:, None] + steps.ravel()).ravel(), errors.repeat_interleave(patch, 1).flatten().numpy()
+            yield (begins[:, None] + steps.ravel()).ravel(), errors.repeat_interleave(patch, 1).flatten().numpy()
+
+
+def _batches(sizes: Int64[np.ndarray, " n"], most: int) -> Iterator[slice]:
+    """Neighbours of one size, `most` at a time."""
+    for begin, end in pairwise([0, *(np.flatnonzero(np.diff(sizes)) + 1).tolist(), len(sizes)]):
+        for k in range(begin, end, most):
+            yield slice(k, min(k + most, end))
 
 
 class _Mean:

@@ -35,6 +35,7 @@ from ..nn import MLP
 from ..nn.mlp import Perceptron
 from ..optim import Optim
 from ..scoring import Settings, sliding
+from ..scoring.known import known, trained_on
 from ..scoring.sliding import whole
 from ..types import Rng
 from .study import Arm, Gain, Scores, Study
@@ -136,7 +137,8 @@ def both(name: str, folder: Path, scores: Mapping[str, Steps]) -> dict[str, list
 def scored(run: Path, folder: Path, causal: bool) -> dict[str, Steps]:
     """The scores of each series by a run."""
     loaded = checkpoint.load_run(run)
-    slider, dataset = sliding(loaded, Settings(causal, STRIDE)), _all(folder)
+    windows = known(loaded.method, trained_on(loaded, "they tell how long its windows are"))
+    slider, dataset = sliding(loaded, Settings(causal, STRIDE), windows), _all(folder)
     spans = whole(dataset)
     return dict(zip([span.name.partition("/")[2] for span in spans], slider.scores(dataset, spans), strict=True))
 
