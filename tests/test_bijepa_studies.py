@@ -132,7 +132,11 @@ def test_a_rehearsal_leaves_the_table_with_the_papers_figures_and_a_page(small, 
     assert not re.search(r'(src|href)="(?!#|data:)', html)
     drawn = {p.stem for p in (tmp_path / "figures").iterdir()}
     assert drawn >= {"forward", "norm", "batch", "trajectory"}
-    assert ("explosion" in drawn) == (name == "sine")
+    assert "explosion" in drawn
+    assert "5 steps each" in html
+    rates = {row for row, metric in found if metric == series_map.MOST}
+    assert rates == {"map, learning rate 0.001", "map, learning rate 0.01"}
+    assert {found[row, series_map.MOST]["seeds"] for row in rates} == {1}
     assert ("phase-bijepa" in drawn) == (name == "lorenz")
     (sentence,) = json.loads((tmp_path / "table.json").read_text())["says"]
     assert sentence.startswith("A rehearsal of 5 steps")
@@ -161,6 +165,42 @@ def test_what_is_said_names_factors_spread_and_the_seeds_in_which_they_hold():
     assert "in 1 of 6 forms, 10.0 times for sphere" in told[3]
     assert any("Sphere" in s and "scale of its representations" in s for s in told)
     assert any("both probes agree" in s for s in says(scores()))
+
+
+def test_the_map_tells_how_far_norms_rise_and_what_is_no_longer_finite(monkeypatch):
+    monkeypatch.setattr(series_map, "RATES", (1e-3, 1e9))
+    monkeypatch.setattr(series_map, "DECAYS", (1e-5, 1e-1))
+    task = replace(TASKS["sine"], data=replace(TASKS["sine"].data, count=192), fresh=False, map_steps=20)
+    found = series_map.mapped(task, None)
+    assert found["steps"] == 20
+    assert series_map.mapped(task, 4)["steps"] == 4
+    one = forms.run(task, forms.FORMS["unconstrained"], 0, 20, 1e-3)
+    one = replace(one, optim=replace(one.optim, weight_decay=1e-1, final_weight_decay=1e-1))
+    dataset = one.data.open()
+    norm = together.train([one], dataset, forms.signal_of(task, dataset)).norm[:, 0]
+    assert found["rise"][1][0] == pytest.approx(float(norm[-1] / norm[0]), rel=1e-4)
+    assert found["growth"][1][0] == pytest.approx(float(norm[-1] / norm[2]), rel=1e-4)
+    assert found["rise"][0][1] == found["forward"][1][1] == 1e6
+
+
+def with_map(*rises):
+    """Made-up scores with a map of so many learning rates, each with the rise at the least and at the largest decay."""
+    values = dict(scores().values)
+    for rate, (low, high) in zip(("1e-4", "0.001", "0.01"), rises, strict=False):
+        ends = {series_map.LEAST: low, series_map.MOST: high, series_map.GROWTH: 2.5, series_map.LOSS: 0.3}
+        values |= {(f"map, learning rate {rate}", metric): [value] for metric, value in ends.items()}
+    return Scores(values, ())
+
+
+def test_what_is_said_of_the_map_names_where_norms_explode():
+    (tame,) = says(with_map((2.0, 3.0), (5.0, 20.0), (7.0, 9.0)))[len(says(scores())) :]
+    assert "norms explode nowhere (beyond 100 times" in tame
+    assert "rise most at 0.001" in tame
+    assert "2 to 3 at 1e-4, 5 to 20 at 0.001, 7 to 9 at 0.01 times" in tame
+    assert "a difference of 4 times at most, at 0.001" in tame
+    wild = says(with_map((2.0, 3.0), (5.0, 101.0), (50.0, 1e6)))[-1]
+    assert "explode at the learning rate 0.001 and 0.01" in wild
+    assert "rise most at 0.01" in wild
 
 
 def test_growth_is_from_a_tenth_of_the_training_to_its_end():

@@ -9,7 +9,7 @@ from typing import Final
 from ..data import dynamics
 from . import series_forms as forms
 from .series_figures import figures
-from .series_map import mapped
+from .series_map import mapped, table
 from .series_says import says
 from .study import Own, Study
 
@@ -46,6 +46,6 @@ STUDY = Study(
     arms=(),
     says=says,
     kinds=(),
-    own=Own(partial(forms.take, TASK, mapped), forms.table, figures, forms.published(PAPER)),
+    own=Own(partial(forms.take, TASK, mapped), table, figures, forms.published(PAPER)),
     seeds=5,
 )

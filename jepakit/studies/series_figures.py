@@ -106,17 +106,29 @@ def _seen(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[np.
     return across, z * cos(radians(tilt)) + depth * sin(radians(tilt))
 
 
-def _maps(found: Mapping[str, Sequence[Sequence[float]]]) -> Drawn:
-    """How far the norm grows without LayerNorms, and what the forward loss comes to."""
-    growth = [[min(1.0, max(0.0, log10(max(v, 1e-6)))) for v in row] for row in found["growth"]]
-    loss = [[min(1.0, max(0.0, (log10(max(v, 1e-6)) + 4) / 4)) for v in row] for row in found["forward"]]
-    maps = [Map("growth of the norm", growth, (), ()), Map("forward loss", loss, (), ())]
+def _maps(found: Mapping[str, Any]) -> Drawn:
+    """How far the norm grows without LayerNorms, all in all and later, and what the forward loss comes to."""
+    maps = [
+        Map("rise of the norm", _shades(found["rise"], 0.0, 2.0), (), ()),
+        Map("growth of the norm", _shades(found["growth"], 0.0, 1.0), (), ()),
+        Map("forward loss", _shades(found["forward"], -4.0, 0.0), (), ()),
+    ]
     axes = ("learning rate", "weight decay")
     svg: Markup = map_drawn(maps, DECAYS, RATES, "Growth of norms over weight decay and learning rate", axes)
-    told = [f"{v:.3g}" for row in found["growth"] for v in row]
     caption = (
-        "Without LayerNorms, first seed. Growth: the norm at the end over that after a tenth of the training; no "
-        "colour is a factor of 1 or less, the strongest 10 or more. Forward loss at the end: no colour is 1e-4 "
-        f"or less, the strongest 1 or more. Factors from {min(told, key=float)} to {max(told, key=float)}."
+        f"Without LayerNorms, {found['steps']:,} steps each, first seed. Rise: the norm at the end over that of the "
+        f"first batch, here {_ends(found['rise'])}; no colour is 1 or less, the strongest 100 or more. Growth: over "
+        f"that after a tenth of the training, here {_ends(found['growth'])}; the strongest is 10 or more. Forward loss "
+        f"at the end, here {_ends(found['forward'])}: no colour is 1e-4 or less, the strongest 1 or more."
     )
     return [("explosion", Figure("Where norms grow", svg, caption, wide=True))]
+
+
+def _shades(values: Sequence[Sequence[float]], low: float, high: float) -> list[list[float]]:
+    """From 0 at 10^low, or less, to 1 at 10^high, or more."""
+    return [[min(1.0, max(0.0, (log10(max(v, 1e-6)) - low) / (high - low))) for v in row] for row in values]
+
+
+def _ends(values: Sequence[Sequence[float]]) -> str:
+    every = [v for row in values for v in row]
+    return f"{min(every):.3g} to {max(every):.3g}"

@@ -38,7 +38,7 @@ from . import together
 SEED: Final = 10
 WINDOWS: Final = 1000
 BATCH: Final = 64
-Mapped = Callable[["Task", int | None], dict[str, list[list[float]]]]
+Mapped = Callable[["Task", int | None], dict[str, Any]]
 PROTOCOLS: Final = {"A": "s", "B": "pred"}
 METRICS: Final = ("A_adam", "B_adam", "A_ridge", "B_ridge")
 UNTRAINED: Final = "untrained"
@@ -69,7 +69,7 @@ class Task:
 
     `fresh`: every training sample is seen once; else there are `count`. `pooled`: one mean and deviation for all
     channels; else values are taken as they are. Given a seed, `further` reads more of a method, `portrait` gives paths
-    to draw and `beside` further rows.
+    to draw and `beside` further rows. The trainings of the map have `map_steps`, where that is not 0.
     """
 
     data: dynamics.Config
@@ -85,6 +85,7 @@ class Task:
     further: Callable[[BiJEPA, int], Mapping[str, float]] = lambda method, seed: {}
     portrait: Callable[[BiJEPA, int], Mapping[str, Any]] = lambda method, seed: {}
     beside: Callable[[int], Mapping[str, Mapping[str, float]]] = lambda seed: {}
+    map_steps: int = 0
 
 
 def run(task: Task, form: Form, seed: int, steps: int | None = None, lr: float = 0.0, decay: float = 1e-4) -> Run:

@@ -2,8 +2,10 @@
 
 import statistics
 
+from ..collapse.judge import EXPLODING
 from ..reporting.charts import short
 from .series_forms import FORMS, UNTRAINED
+from .series_map import GROWTH, LEAST, LOSS, MOST, ROW
 from .study import Scores
 
 
@@ -53,7 +55,7 @@ def says(scores: Scores) -> list[str]:
         f"Without any encoder: linear autoregression {told(scores, line, 'A_ridge')}, the last value held "
         f"{told(scores, 'last value', 'A_ridge')}, the untrained encoder {told(scores, UNTRAINED, 'A_ridge')}."
     )
-    return found
+    return [*found, *explosion(scores)]
 
 
 def undertrained(scores: Scores) -> str:
@@ -79,3 +81,24 @@ def sphere(scores: Scores) -> str:
     )
     text = "; ".join(f"{m} {a} beside BiJEPA's {b}" for m, (a, b) in pairs.items())
     return f"Sphere: {text}. {adam:.1f} and {ridge:.1f} times as much: {verdict}."
+
+
+def explosion(scores: Scores) -> list[str]:
+    """Where, on the map of learning rates and weight decays, norms rise beyond what a verdict calls exploding."""
+    rates = [name.removeprefix(ROW) for name, metric in scores.values if metric == MOST]
+    if not rates:
+        return []
+    most, least, growth, loss = (
+        {rate: scores.values[f"{ROW}{rate}", metric][0] for rate in rates} for metric in (MOST, LEAST, GROWTH, LOSS)
+    )
+    top, apart = max(rates, key=most.__getitem__), max(rates, key=lambda rate: most[rate] / least[rate])
+    wild = [rate for rate in rates if most[rate] > EXPLODING]
+    each = ", ".join(f"{least[rate]:.3g} to {most[rate]:.3g} at {rate}" for rate in rates)
+    where = f"explode at the learning rate {' and '.join(wild)}" if wild else "explode nowhere"
+    return [
+        f"Map over learning rate and weight decay, without LayerNorms, first seed: norms {where} (beyond "
+        f"{EXPLODING:.0f} times those of the first batch). They rise most at {top}; by learning rate, over all weight "
+        f"decays: {each} times. After a tenth of the training they grow {max(growth.values()):.3g}-fold at most, the "
+        f"forward loss ends at {max(loss.values()):.2g} at most, and weight decay makes a difference of "
+        f"{most[apart] / least[apart]:.3g} times at most, at {apart}."
+    ]
