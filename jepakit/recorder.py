@@ -22,6 +22,8 @@ class Recorder:
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.told = ""
+        # Once: of a million pictures it takes seconds, and data that change under a run are not what it began with.
+        self.data = session.dataset.fingerprint() if session.dist.main else ""
         wanted = session.run.evals.online if session.dist.main else 0
         self.online = online.choose(session, wanted) if wanted else None
         self.journal = Journal(session.out, session.step) if session.dist.main else None
@@ -115,7 +117,7 @@ class Recorder:
             checkpoint.write_json(session.out / "summary.json", self.summary)
         state = {
             "seconds": session.seconds,
-            "data": session.dataset.fingerprint(),
+            "data": self.data,
             "panel": session.panel,
             "skipped": session.skipped,
             "healthy": session.healthy,

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from jepakit import methods
-from jepakit.nn import ResNet
+from jepakit.nn import ResNet, smallmap
 from jepakit.types import Signal
 
 SMALL = ResNet(width=4, blocks=(1, 1), stem=2)
@@ -72,3 +73,30 @@ def test_bad_settings_are_refused_with_their_values() -> None:
         ResNet(blocks=())
     with pytest.raises(ValueError, match="stem 0"):
         ResNet(stem=0)
+
+
+@pytest.mark.parametrize(("side", "kernel", "stride"), [(3, 3, 1), (4, 3, 1), (6, 3, 2), (6, 1, 2), (8, 4, 2)])
+def test_a_small_map_gets_the_gradients_of_an_ordinary_convolution(side: int, kernel: int, stride: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 4, side, side, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 4, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    padding = (kernel - stride + 1) // 2
+    y = F.conv2d(x, weight, stride=stride, padding=padding)
+    error = torch.randn_like(y)
+    expected = torch.autograd.grad(y, (x, weight), error)
+    y = smallmap._Product.apply(x, weight, stride, padding)
+    assert_close(torch.autograd.grad(y, (x, weight), error), expected, atol=1e-12, rtol=0)
+
+
+def test_in_bfloat16_the_small_maps_alone_take_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    ours = smallmap.of_weight
+    monkeypatch.setattr(smallmap, "of_weight", lambda x, *rest: taken.append(x.shape[2]) or ours(x, *rest))
+    encoder = ResNet(width=8, blocks=(1, 1, 1), stem=2).build(Signal(3, (24, 24)))
+    encoder(torch.randn(2, 3, 24, 24)).sum().backward()
+    assert not taken
+    plain = [p.grad for p in encoder.parameters()]
+    assert all(grad is not None for grad in plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(torch.randn(2, 3, 24, 24)).sum().backward()
+    assert sorted(taken) == [3, 6, 6]
