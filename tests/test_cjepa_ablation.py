@@ -74,10 +74,11 @@ def test_the_study_is_found_by_its_name_with_dashes() -> None:
     assert studies.load("cjepa-ablation") is STUDY
 
 
-def test_the_whole_has_the_published_weights_and_the_recipes_networks() -> None:
+def test_the_whole_has_the_published_weights_and_the_recipes_settings() -> None:
     recipe: Any = load("cifar10-ijepa")
     base = ARMS["I-JEPA", ""].run
-    assert base.method == recipe.method
+    smaller = dataclasses.replace(recipe.method.encoder, width=96, depth=3, heads=3)
+    assert base.method == dataclasses.replace(recipe.method, encoder=smaller, target_blocks=3)
     assert base.data.augment == recipe.data.augment
     assert base.optim == recipe.optim
     assert base.data.limit == 10_000
