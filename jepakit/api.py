@@ -187,10 +187,11 @@ def complete(
 ) -> Completed:
     """Write what a run imagines in place of one side of each sample, to the folder `out`.
 
-    `hide` is right, left, top or bottom of pictures, past or future of series; others, and what the run cannot predict,
-    are a ValueError. Pictures: NAME.png and grid.png; series: completions.csv and figure.png; both: completions.json,
-    with error and sharpness. Where the run has no decoder, one is trained on its data into RUN/heads/decoder, for
-    `steps` (2000) steps. `limit` completes the first items alone.
+    `hide` is right, left, top or bottom of pictures, past or future of series, any of them of clips; others, and what
+    the run cannot predict, are a ValueError. Pictures: NAME.png and grid.png; clips: NAME.npy (C, T, H, W) and
+    grid.png; series: completions.csv and figure.png; all: completions.json, with error and sharpness. Where the run has
+    no decoder, one is trained on its data into RUN/heads/decoder, for `steps` (2000) steps. `limit` completes the first
+    items alone.
     """
     folder, path = Path(run), os.fspath(data)
     return complete_run(folder, path, Path(out), hide, limit=limit, steps=steps, overwrite=overwrite, watch=watch)
