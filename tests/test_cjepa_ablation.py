@@ -77,10 +77,10 @@ def test_the_study_is_found_by_its_name_with_dashes() -> None:
 def test_the_whole_has_the_published_weights_and_the_recipes_settings() -> None:
     recipe: Any = load("cifar10-ijepa")
     base = ARMS["I-JEPA", ""].run
-    smaller = dataclasses.replace(recipe.method.encoder, width=96, depth=3, heads=3)
+    smaller = dataclasses.replace(recipe.method.encoder, patch=(8, 8), width=96, depth=3, heads=3)
     assert base.method == dataclasses.replace(recipe.method, encoder=smaller, target_blocks=3)
     assert base.data.augment == recipe.data.augment
-    assert base.optim == recipe.optim
+    assert base.optim == dataclasses.replace(recipe.optim, lr=2e-3)
     assert base.data.limit == 10_000
     kept = {f.name: getattr(WHOLE.method, f.name) for f in dataclasses.fields(type(base.method))}
     assert type(base.method)(**kept) == base.method
