@@ -1,14 +1,14 @@
 """I-JEPA against C-JEPA at equal numbers of steps and several lengths: is the early convergence faster?
 
-The paper's gain on ImageNet falls from 5.8 points of linear accuracy after 100 epochs to 0.8 after 600. Here the
-encoders of the small recipes see 20,000 pictures (`data.limit`), to which the probes are fitted, too.
+The paper's gain on ImageNet falls from 5.8 points of linear accuracy after 100 epochs to 0.8 after 600. Here the small
+recipes learn on a coarse grid (`coarse`) from 20,000 pictures (`data.limit`), to which the probes are fitted, too.
 """
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
-from ..config import Length
+from ..config import Length, Run
 from ..methods import cjepa, ijepa
 from ..recipes.small import cifar10_ijepa, fashion_ijepa
 from ..reporting.figures import Figure
@@ -24,15 +24,24 @@ RECIPES = {
         "fashion_mnist/t10k-images-idx3-ubyte.gz",
     ),
 }
-PICTURES, EPOCHS = 20_000, (3.0, 9.0)
-PAPER = {3.0: {"I-JEPA": 0.637, "C-JEPA": 0.695}, 9.0: {"I-JEPA": 0.729, "C-JEPA": 0.737}}
+PICTURES, EPOCHS = 20_000, (3.0, 12.0)
+RATE, SIDE = 2e-3, 4
+PAPER = {3.0: {"I-JEPA": 0.637, "C-JEPA": 0.695}, 12.0: {"I-JEPA": 0.729, "C-JEPA": 0.737}}
+
+
+def coarse(run: Run) -> Run:
+    """A small recipe on 4 × 4 patches, at a rate of 2e-3: what is learnt shows sooner, for a third of the time."""
+    height, width = run.data.size  # type: ignore[misc]
+    assert isinstance(run.method, ijepa.Config)
+    encoder = replace(run.method.encoder, patch=(height // SIDE, width // SIDE))  # type: ignore[type-var]
+    return replace(run, method=replace(run.method, encoder=encoder), optim=replace(run.optim, lr=RATE))
 
 
 def arms() -> tuple[Arm, ...]:
     """Both methods on every data set at every length; the paper's figures are those of its 100 and 600 epochs."""
     found = []
     for data, (recipe, train, test) in RECIPES.items():
-        run = recipe()
+        run = coarse(recipe())
         assert isinstance(run.method, ijepa.Config)
         kept = {f.name: getattr(run.method, f.name) for f in fields(run.method)}
         for epochs in EPOCHS:

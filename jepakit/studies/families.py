@@ -1,10 +1,10 @@
 """Six families with one encoder: I-JEPA, C-JEPA, LeJEPA, VICReg, SimCLR and MAE, at equal steps and at equal seconds.
 
 The encoder is the vision transformer of the recipes `cifar10-ijepa` and `fashion-ijepa` on a grid of 4 × 4 patches, and
-the optimiser, the batch of 64 and I-JEPA's settings are theirs. 10,000 training pictures (`data.limit`), 4 epochs of
-them, for all. The methods that predict see the recipe's augmentation, those that compare views see two crops that are
-mirrored and changed in colour. Equal seconds: the steps that fit into I-JEPA's time, by a pace measured on this
-machine, loading included.
+the optimiser, at a rate of 2e-3, the batch of 64 and I-JEPA's settings are theirs. 10,000 training pictures
+(`data.limit`), 4 epochs of them, for all. The methods that predict see the recipe's augmentation, those that compare
+views see two crops that are mirrored and changed in colour. Equal seconds: the steps that fit into I-JEPA's time, by a
+pace measured on this machine, loading included.
 
 Settings that are not the recipe's: the heads of LeJEPA, VICReg and SimCLR are 512 wide, four times the encoder, as
 VICReg's 8192 are four times a ResNet-50's features; LeJEPA's weight is that of its small example, 0.02 for 256 samples,
@@ -26,7 +26,7 @@ from ..data.augment import Augment, Views
 from ..masks import Random
 from ..methods import cjepa, ijepa, lejepa, mae, simclr, vicreg
 from ..nn.heads import Projector
-from .cjepa import RECIPES
+from .cjepa import RECIPES, coarse
 from .study import Arm, Scores, Study
 
 PICTURES, EPOCHS, HEAD = 10_000, 4.0, 512
@@ -53,14 +53,6 @@ def methods(base: ijepa.Config) -> dict[str, Any]:
     }
 
 
-def coarse(run: Run) -> ijepa.Config:
-    """The recipe's method with patches of a quarter of the picture's side: a third of the time that 64 tokens take."""
-    assert isinstance(run.method, ijepa.Config)
-    height, width = run.data.size  # type: ignore[misc]
-    encoder = replace(run.method.encoder, patch=(height // 4, width // 4))  # type: ignore[type-var]
-    return replace(run.method, encoder=encoder)
-
-
 def views(colour: bool) -> Augment:
     """Two crops of a picture, mirrored and changed in brightness, contrast and, where there is any, colour."""
     jitter = (0.4, 0.4, 0.2, 0.1) if colour else (0.4, 0.4, 0.0, 0.0)
@@ -71,10 +63,11 @@ def arms() -> tuple[Arm, ...]:
     """Every family on every data set: once with the same steps, once with those that fit into I-JEPA's time."""
     found: list[Arm] = []
     for data, (recipe, train, test) in RECIPES.items():
-        run = recipe()
+        run = coarse(recipe())
+        assert isinstance(run.method, ijepa.Config)
         here = [
             Arm(data, name, training(run, method, train, data == "CIFAR-10"), test, BUDGETS[0], figures(data, name))
-            for name, method in methods(coarse(run)).items()
+            for name, method in methods(run.method).items()
         ]
         found += here + [replace(arm, setting=BUDGETS[1], pace=here[0].label) for arm in here[1:]]
     return tuple(found)
