@@ -134,8 +134,11 @@ def test_what_is_said_follows_the_scores() -> None:
     better = STUDY.says(scores(**{label: [0.55, 0.561, 0.542]}))
     worse = STUDY.says(scores(**{label: [0.45, 0.461, 0.442]}))
     whole = "Table 3, the whole beats I-JEPA: "
-    assert f"{whole}holds here for knn accuracy, +5.1 ± 0.1 points over 3 seeds, beyond the seeds' scatter." in better
-    assert any(s.startswith(f"{whole}does not hold here for linear accuracy, -4.9") for s in worse)
+    assert f"{whole} by knn accuracy, +5.1 ± 0.1 points over 3 seeds: holds, beyond the seeds' scatter." in better
+    assert (
+        f"{whole} by linear accuracy, -4.9 ± 0.1 points over 3 seeds: does not hold, beyond the seeds' scatter."
+        in worse
+    )
     beside = [s for s in better if s.startswith("I-JEPA, masks semantic: ")]
     assert len(beside) == 1
     assert "knn accuracy -5.1 ± 0.1 points over 3 seeds beside C-JEPA, +0.0 ± 0.0 points over 3 seeds" in beside[0]

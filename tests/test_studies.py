@@ -21,7 +21,7 @@ from jepakit.progress import Silent
 from jepakit.reporting.study import table
 from jepakit.studies import cjepa, families, pace
 from jepakit.studies import reproduce as engine
-from jepakit.studies.study import Arm, Gain, Scores, Study, row
+from jepakit.studies.study import MEMORY, Arm, Gain, Scores, Study, row
 from jepakit.types import Signal
 
 
@@ -99,6 +99,35 @@ def test_a_study_leaves_a_table_figures_and_a_page_and_goes_on_where_it_was(
     assert again == rows
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors") if p in written} == written
     assert {p for p, t in evals.items() if p.stat().st_mtime_ns != t} == {last}
+
+
+def test_baselines_stand_beside_the_first_training_of_each_set(
+    tiny: Study, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    engine.reproduce("tiny", data, out, Silent(), seeds=2)
+    monkeypatch.setattr(engine, "load", lambda name: replace(tiny, baselines=True))
+    rows, page = engine.reproduce("tiny", data, out, Silent(), seeds=2)
+    found = {(r.name, r.metric): r.values for r in rows}
+    for seed in (0, 1):
+        for kind in ("knn", "linear"):
+            first = json.loads(
+                (out / "runs" / f"tiny-i-jepa-4-steps-seed-{seed}" / "evals" / f"{kind}.json").read_text()
+            )
+            for name, key in {"I-JEPA · 4 steps": "value", "untrained": "random_init", "raw input": "raw"}.items():
+                assert found[f"Tiny · {name}", f"{kind} accuracy"][seed] == first[key]
+    assert ("Tiny · untrained", "seconds") not in found
+    assert "raw input" in page.read_text()
+
+
+def test_a_claim_holds_only_beyond_the_scatter_of_seeds() -> None:
+    for values, word in {
+        (0.01, 0.02, 0.03): "holds",
+        (-0.01, 0.0, 0.02): "not",
+        (-0.02, -0.03): "does",
+        (1.0,): "not",
+    }.items():
+        assert Gain(values).verdict.startswith(word)
 
 
 def test_another_study_setting_is_not_mixed_with_what_was_trained(tiny: Study, data: Path, tmp_path: Path) -> None:
@@ -180,7 +209,7 @@ def test_a_training_at_equal_seconds_keeps_the_steps_that_were_measured_first(
     steps = [json.loads((out / "runs" / f"tiny-i-jepa-{name}-seed-0" / "summary.json").read_text())["steps"]
              for name in ("4-steps", "equal-seconds")]  # fmt: skip
     assert steps == [4, 7]
-    memory = {r.name: (r.mean, r.std, r.seeds) for r in rows if r.metric == "memory (MiB)"}
+    memory = {r.name: (r.mean, r.std, r.seeds) for r in rows if r.metric == MEMORY}
     assert memory[equal.arms[1].label] == (3.0, None, 1)
     assert json.loads((out / "paces.json").read_text()) == stored
 
@@ -197,7 +226,7 @@ def test_a_rehearsal_measures_no_pace_and_probes_have_the_settings_of_the_study(
         assert [result["step"] for result in chosen.values()] == [2, 2]
         (found / "knn.json").unlink()
     assert not (out / "paces.json").exists()
-    assert "memory (MiB)" not in {r.metric for r in rows}
+    assert MEMORY not in {r.metric for r in rows}
 
 
 @pytest.mark.parametrize("label", ["nobody", "Tiny · I-JEPA · equal seconds"])
@@ -266,7 +295,7 @@ def told(few: dict[str, float], seeds: int = 3) -> list[str]:
         for metric, means in (("knn accuracy", FAMILIES), ("linear accuracy", FAMILIES), (families.FEW, few)):
             values[arm.label, metric] = [means[arm.name] + s for s in scatter][:seeds]
         speed = 100.0 * len(arm.name)
-        values |= {(arm.label, m): [speed] for m in ("seconds", "images/s", "memory (MiB)")}
+        values |= {(arm.label, m): [speed] for m in ("seconds", "images/s", MEMORY)}
     return families.says(Scores(values, families.STUDY.arms))
 
 

@@ -122,9 +122,7 @@ def _claims(scores: Scores, rows: Mapping[tuple[str, str], Arm]) -> Iterator[str
     for claim in CLAIMS:
         for metric in METRICS:
             gain = scores.gain(rows[claim.worse], rows[claim.better], metric)
-            holds = "holds" if gain.mean > 0 else "does not hold"
-            scatter = {None: "one seed tells no scatter", True: "beyond the seeds' scatter", False: "within it"}
-            yield f"Table 3, {claim.sentence}: {holds} here for {metric}, {gain}, {scatter[gain.beyond_spread]}."
+            yield f"Table 3, {claim.sentence} by {metric}, {gain}: {gain.verdict}."
 
 
 def _beside(scores: Scores, rows: Mapping[tuple[str, str], Arm]) -> Iterator[str]:
@@ -147,4 +145,5 @@ STUDY = Study(
     ),
     arms=arms(),
     says=says,
+    baselines=True,
 )

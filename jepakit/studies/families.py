@@ -27,7 +27,7 @@ from ..masks import Random
 from ..methods import cjepa, ijepa, lejepa, mae, simclr, vicreg
 from ..nn.heads import Projector
 from .cjepa import RECIPES, coarse
-from .study import Arm, Scores, Study
+from .study import MEMORY, Arm, Scores, Study
 
 PICTURES, EPOCHS, HEAD = 10_000, 4.0, 512
 BUDGETS = ("equal steps", "equal seconds")
@@ -178,9 +178,9 @@ def spent(scores: Scores, arms: Sequence[Arm]) -> str:
 
 def costs(scores: Scores, arms: Sequence[Arm]) -> str:
     """Speed and memory of every family, the fastest first."""
-    value = {(arm.name, m): fmean(scores.values[arm.label, m]) for arm in arms for m in ("images/s", "memory (MiB)")}
+    value = {(arm.name, m): fmean(scores.values[arm.label, m]) for arm in arms for m in ("images/s", MEMORY)}
     return "pictures per second, and memory of a step, " + "; ".join(
-        f"{arm.name} {value[arm.name, 'images/s']:,.0f}, {value[arm.name, 'memory (MiB)']:,.0f} MiB"
+        f"{arm.name} {value[arm.name, 'images/s']:,.0f}, {value[arm.name, MEMORY]:,.0f} MiB"
         for arm in sorted_by(scores, arms, "images/s")
     )
 
@@ -202,4 +202,5 @@ STUDY = Study(
     kinds=("knn", "linear", "lowshot"),
     extra=speed,
     options={"lowshot.fractions": (0.01,)},
+    baselines=True,
 )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .. import checkpoint, launch
 from ..config import Evals, Run
@@ -15,7 +15,9 @@ from ..reporting import write_study
 from ..request import Request
 from . import load
 from .pace import Pace, paces
-from .study import Arm, Own, Row, Scores, Study
+from .study import MEMORY, Arm, Own, Row, Scores, Study
+
+BASELINES: Final = {"random_init": "untrained", "raw": "raw input"}
 
 
 def reproduce(
@@ -51,7 +53,7 @@ def reproduce(
     checkpoint.write_json(out / "table.json", found)
     drawn = [*(study.own.figures(own) if study.own else ())]
     drawn += study.draws({arm.label: folder(out, arm, 0) for arm in study.arms})
-    return rows, write_study(found, {arm.label: arm.data for arm in study.arms}, out, drawn)
+    return rows, write_study(found, groups(study), out, drawn)
 
 
 def taken(own: Own, data: Path, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None) -> list[Any]:
@@ -91,16 +93,19 @@ def collect(
 
     Memory was measured once, for all seeds, with the paces of `plan`.
     """
-    values = {(arm.label, "memory (MiB)"): [plan[arm.label].memory_bytes / 2**20] for arm in study.arms if plan}
+    values = {(arm.label, MEMORY): [plan[arm.label].memory_bytes / 2**20] for arm in study.arms if plan}
+    beside = {arm.label for arm in study.firsts.values() if study.baselines}
     todo = [(seed, arm) for seed in seeds for arm in study.arms]
     for k, (seed, arm) in enumerate(todo, 1):
         watch.note(f"{k} of {len(todo)}: {arm.label}, seed {seed}")
         here = folder(out, arm, seed)
         length = plan[arm.label].steps if plan and arm.pace else steps
         launch.carry_out(placed(arm, data, seed, length), Request(out=here, resume="auto"), watch)
-        for metric, value in measured(here, study, str(data / arm.test), watch):
+        for metric, value in measured(here, study, str(data / arm.test), watch, arm.label in beside):
             values.setdefault((arm.label, metric), []).append(value)
-    return {key: values[key] for key in sorted(values, key=lambda key: _order(study.arms, key))}
+        for name, metric, value in baselines(here, str(data / arm.test)) if arm.label in beside else ():
+            values.setdefault((f"{arm.data} · {name}", metric), []).append(value)
+    return {key: values[key] for key in sorted(values, key=lambda key: _order(groups(study), key))}
 
 
 def folder(out: Path, arm: Arm, seed: int) -> Path:
@@ -116,16 +121,36 @@ def placed(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
     return replace(run, data=here, seed=run.seed + seed, length=length, evals=Evals(kinds=(), report=False))
 
 
-def measured(run: Path, study: Study, test: str, watch: Watch) -> list[tuple[str, float]]:
-    """A finished run's scores by every kind of probe, its seconds and `study.extra`; probes made before are read."""
+def groups(study: Study) -> dict[str, str]:
+    """The data set of every row of a training, and of those that stand beside its first one."""
+    beside = {f"{data} · {name}": data for data in study.firsts for name in BASELINES.values() if study.baselines}
+    return {arm.label: arm.data for arm in study.arms} | beside
+
+
+def measured(run: Path, study: Study, test: str, watch: Watch, beside: bool) -> list[tuple[str, float]]:
+    """A finished run's scores by every kind of probe, its seconds and `study.extra`; probes made before are read.
+
+    With `beside` they are probes that have baselines, too.
+    """
     summary = json.loads((run / "summary.json").read_text())
     found = stored(run, summary["steps"], test)
-    if missing := [kind for kind in study.kinds if kind not in {result["kind"] for result in found}]:
+    known = {result["kind"] for result in found if not (beside and result["raw"] is None)}
+    if missing := [kind for kind in study.kinds if kind not in known]:
         options = {key: value for key, value in study.options.items() if key.partition(".")[0] in missing}
-        probe_run(run, missing, test=test, settings=options, watch=watch, cache=False, baselines=False)
+        probe_run(run, missing, test=test, settings=options, watch=watch, cache=False, baselines=beside)
         found = stored(run, summary["steps"], test)
     scores = [(f"{result['kind']} {result['metric']}", float(result["value"])) for result in found]
     return [*scores, ("seconds", float(summary["seconds"])), *study.extra(run).items()]
+
+
+def baselines(run: Path, test: str) -> list[tuple[str, str, float]]:
+    """What the probes of a finished run say of its untrained encoder and of the raw input: (name, metric, value)."""
+    step = json.loads((run / "summary.json").read_text())["steps"]
+    return [
+        (name, f"{result['kind']} {result['metric']}", float(result[key]))
+        for result in stored(run, step, test)
+        for key, name in BASELINES.items()
+    ]
 
 
 def stored(run: Path, step: int, test: str) -> list[dict[str, Any]]:
@@ -139,5 +164,5 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
-def _order(arms: Sequence[Arm], key: tuple[str, str]) -> tuple[str, int]:
-    return key[1], [arm.label for arm in arms].index(key[0])
+def _order(names: Mapping[str, str], key: tuple[str, str]) -> tuple[str, int]:
+    return key[1], [*names].index(key[0])

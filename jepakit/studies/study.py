@@ -5,10 +5,12 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..config import Run
 from ..reporting.figures import Figure
+
+MEMORY: Final = "memory of a step (MiB)"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,15 @@ class Gain:
             return None
         return abs(self.mean) > statistics.stdev(self.values)
 
+    @property
+    def verdict(self) -> str:
+        """What becomes of the claim that there is a gain."""
+        if self.beyond_spread is None:
+            return "not shown, as one seed tells no scatter"
+        if not self.beyond_spread:
+            return "not shown, within the seeds' scatter"
+        return f"{'holds' if self.mean > 0 else 'does not hold'}, beyond the seeds' scatter"
+
     def __str__(self) -> str:
         """In points of 100, such as "+1.2 ± 0.4 points over 3 seeds"."""
         if len(self.values) < 2:
@@ -159,7 +170,8 @@ class Study:
     figures, by name. `own` are numbers that the study takes beside its arms, or in place of any. `seeds` is how many
     there are where nobody says. `prepare` turns the folder of all data sets into the one that the arms' paths are in,
     within the study's own folder, where the sets cannot be read as they are. With `alone` it finds others where the
-    folder of all data sets is not there.
+    folder of all data sets is not there. With `baselines` the first arm of each data set is probed beside its untrained
+    encoder and the raw input, which get rows of their own.
     """
 
     title: str
@@ -175,6 +187,12 @@ class Study:
     seeds: int = 3
     prepare: Callable[[Path, Path], Path] = as_they_are
     alone: bool = False
+    baselines: bool = False
+
+    @property
+    def firsts(self) -> dict[str, Arm]:
+        """The first arm of each data set, by the set's name."""
+        return {arm.data: arm for arm in reversed(self.arms)}
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
