@@ -87,7 +87,7 @@ class Recorder:
             "step": session.step,
             "loss": float(terms.total),
             "terms": {k: float(v) for k, v in terms.loss.items()},
-            "watched": {k: float(v) for k, v in {**terms.log, **session.method.watch()}.items()},
+            "watched": {**{k: float(v) for k, v in terms.log.items()}, **self.monitor.said()},
             "metrics": {
                 **metrics,
                 **self.monitor.take(),

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from . import losses, precomputed, rfp, unroll
+from . import balance, losses, precomputed, rfp, unroll
 from .nn.circuit import Circuits, States
 from .nn.encoder import Encoder
 from .nn.heads import BatchNorm
@@ -196,29 +196,26 @@ def learn(method: Recurrent, batch: Batch) -> Terms:
     cfg = method.cfg
     x = method.normalize(visible(batch))
     compared = Compared(method, batch, method.encoder.grid_of(x)[0])
-    log = {}
     if cfg.rule == "rfp":
         loss = forward(method, x, compared)
-        if cfg.approximate:
-            log["rfp/cosine"] = cosine(method, batch[:1])
     else:
         h, _ = unroll.through_time(method.circuits, maps(method.encoder, x), cfg.rule == "truncated")
         loss = compared(h, 1)
-    log["change"] = compared.change.sqrt()
-    return Terms({"prediction": loss}, log, compared.pred, compared.target)
+    return Terms({"prediction": loss}, {"change": compared.change.sqrt()}, compared.pred, compared.target)
 
 
 def forward(method: Recurrent, x: Float[Tensor, "b c ..."], loss: unroll.Loss) -> Float[Tensor, ""]:
     """The loss by recurrent forward propagation."""
     rule = propagation(method, x, loss)
+    return precomputed.differentiable(lambda: carried(method, rule, x), rule.parameters)
+
+
+def carried(method: Recurrent, rule: unroll.Forward, x: Float[Tensor, "b c ..."]) -> tuple[Tensor, list[Tensor]]:
+    """The loss of whole sequences and its gradients, by traces from their first frame on."""
     traced = sum(p.numel() for p in rule.encoder) if rule.below == "full" else 0
-
-    def work() -> tuple[Tensor, list[Tensor]]:
-        stream = unroll.begin(method.circuits, len(x), traced)
-        total, gradients, _ = rule.run(stream, method.encoder.grid_of(x)[0], method.cfg.chunk)
-        return total, gradients
-
-    return precomputed.differentiable(work, rule.parameters)
+    stream = unroll.begin(method.circuits, len(x), traced)
+    total, gradients, _ = rule.run(stream, method.encoder.grid_of(x)[0], method.cfg.chunk)
+    return total, gradients
 
 
 def propagation(method: Recurrent, x: Float[Tensor, "b c ..."], loss: unroll.Loss) -> unroll.Forward:
@@ -254,6 +251,18 @@ def by_parameters(method: Recurrent, frame: Float[Tensor, "b c ..."]) -> Float[T
     return torch.cat([j.flatten(3) for j in each], -1).flatten(0, 1)
 
 
+def watch(method: Recurrent, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
+    """How circuit and predictor are balanced; of a gradient that is not exact, its cosine to bptt's on the first of x.
+
+    Where the predictor reads saccades, it is told of none.
+    """
+    linear = balance.linear(method.predictor)
+    found = balance.watch(method.circuits.top.cell, linear, unrolled(method, x).flatten(0, 2)) if linear else {}
+    if method.cfg.rule == "rfp" and unroll.inexact(method.circuits, method.below):
+        found["rfp/cosine"] = cosine(method, Batch(x[:1]))
+    return found
+
+
 def cosine(method: Recurrent, batch: Batch) -> Float[Tensor, ""]:
     """The cosine between the whole gradients by forward propagation and by back-propagation through time."""
     x = method.normalize(visible(batch))
@@ -263,7 +272,7 @@ def cosine(method: Recurrent, batch: Batch) -> Float[Tensor, ""]:
         h, _ = unroll.through_time(method.circuits, maps(method.encoder, x))
         trained = [p for p in rule.parameters if p.requires_grad]
         exact = torch.autograd.grad(Compared(method, batch, steps)(h, 1), trained, allow_unused=True)
-        _, found, _ = rule.run(unroll.begin(method.circuits, len(x)), steps, method.cfg.chunk)
+        _, found = carried(method, rule, x)
     pairs = [
         (g, e)
         for p, g, e in zip(

@@ -151,7 +151,7 @@ def test_clips_out_of_zero_to_one_are_not_cut_off(tmp_path: Path) -> None:
         ("grey.npy --hide top", "cannot predict the top of its samples; it can predict past and future\n"),
         ("grey.npy --hide up", "no side 'up' of clips; give --hide past, future, top, bottom, left, right\n"),
         ("coloured.npy --hide past", "the data have 3 channels but the model takes 1; give data with 1\n"),
-        ("short.json --hide past", "the scanpaths have 3 to 4 fixations, but completing needs equal lengths;"),
+        ("short.json --hide past", "the scanpaths have 3 fixations each, but completing needs 4 without padding;"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_nothing_is_trained_or_written(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from jepakit.nn import CNN, ENCODERS, MLP, Encoder, EncoderConfig, ViT, union, vit
+from jepakit.nn import CNN, ENCODERS, MLP, Encoder, EncoderConfig, ResNet, ViT, union, vit
 from jepakit.nn.patch import PatchEmbed, check_patch, patches
 from jepakit.types import Signal, take
 
@@ -205,3 +205,34 @@ def test_xavier_weights_have_the_variance_of_their_own_shape_and_normal_ones_of_
     for weight, width in ((blocks[0].attn.qkv.weight, 96 + 96), (blocks[0].mlp.fc1.weight, 96 + 384)):
         assert weight.std().item() == pytest.approx((2 / width) ** 0.5, rel=0.03)
     assert normal[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.03)
+
+
+def weight_gradients(encoder: Encoder, x: torch.Tensor, half: bool) -> list[torch.Tensor]:
+    # What is not written to holds what was there before.
+    for cells in (1_000, 10_000, 100_000):
+        torch.full((cells,), torch.nan)
+    encoder.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        s = encoder(x)
+    (s.float() * torch.linspace(-1, 1, s.numel()).reshape(s.shape)).sum().backward()
+    return [m.weight.grad.clone() for m in encoder.modules() if hasattr(m, "stride")]
+
+
+NARROW = {
+    "one cell": (CNN((1,), 8, (32, 64)), (4,)),
+    "two by one": (CNN((4, 2), 8, (8, 32, 64)), (8, 4)),
+    "a column": (CNN((6, 2), 8, (8, 32, 64)), (6, 4)),
+    "a volume": (CNN((4, 2, 2), 8, (8, 32, 64)), (4, 4, 4)),
+    "two cells deep": (ResNet(8, (1, 1, 1)), (8, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_in_bfloat16_the_weights_of_convolutions_get_their_gradient_on_any_side(name):
+    cfg, size = NARROW[name]
+    torch.manual_seed(0)
+    encoder = cfg.build(Signal(3, size))
+    x = torch.randn(12, 3, *size)
+    for _ in range(3):
+        for found, exact in zip(weight_gradients(encoder, x, True), weight_gradients(encoder, x, False), strict=True):
+            assert (found - exact).norm() < 0.2 * exact.norm()

@@ -87,15 +87,18 @@ def test_a_sample_counts_up_to_its_end_and_steps_of_fewer_than_two_are_left_out(
     tokens = torch.randn(5, 3, 2, 4, generator=gen)
     pred = torch.randn(4, 3, 2, 4, generator=gen)
     real = torch.arange(5)[:, None] < torch.tensor([5, 3, 4])
-    seen = told(tokens, pred, None, real, SINES.open(), [0, 1, 2])
+    gate = torch.rand(5, 3, 4, generator=gen)
+    seen = told(tokens, pred, gate, real, SINES.open(), [0, 1, 2])
+    assert seen.gate is not None
+    assert_close(torch.from_numpy(seen.gate[3]), gate[3, [0, 2]].mean(0))
     assert seen.states.shape == (3, 4, 4)
     assert np.isnan(seen.states[1, 3]).all()
     assert np.isfinite(seen.states[0]).all()
     pair = (tokens[3, [0, 2]] - pred[2, [0, 2]]).square().mean()
     assert seen.error[2] == pytest.approx(float(pair))
-    tokens[3, 1] = 1e9
-    again = told(tokens, pred, None, real, SINES.open(), [0, 1, 2])
-    for key in ("error", "still", "constant"):
+    tokens[3, 1], gate[3, 1] = 1e9, torch.nan
+    again = told(tokens, pred, gate, real, SINES.open(), [0, 1, 2])
+    for key in ("error", "still", "constant", "gate"):
         assert getattr(again, key).tolist() == getattr(seen, key).tolist()
 
 
@@ -111,6 +114,18 @@ def test_gates_are_those_of_the_circuit_unit_by_unit() -> None:
     assert seen.gate is not None
     assert seen.gate.shape == (5, 5)
     assert_close(torch.from_numpy(seen.gate), wanted.expand(5, 5))
+
+
+def test_gates_are_followed_over_time_by_their_mean_and_quartiles() -> None:
+    gate = np.linspace(0, 1, 5) * np.array([1.0, 0.5, 0.1])[:, None]
+    body = paths.gates(gate).body
+    for said in (
+        "mean of all units: 0.5 at step 1",
+        "upper quartile: 0.75 at step 1",
+        "lower quartile: 0.25 at step 1",
+    ):
+        assert said in body
+    assert "0.05 at step 3" in body
 
 
 def test_paths_are_drawn_in_the_directions_of_most_variance_and_not_where_there_is_none() -> None:

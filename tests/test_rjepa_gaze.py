@@ -1,5 +1,6 @@
 """The measures of `rjepa-gaze`: on states whose answer is known, and on a real run from end to end."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from jepakit import studies
 from jepakit.progress import Silent
 from jepakit.studies import reproduce, rjepa_gaze, rjepa_probes
 from jepakit.studies.rjepa_probes import Seen
+from jepakit.studies.study import Scores
 
 T, N = 5, 60
 
@@ -57,6 +59,53 @@ def test_a_picture_is_found_by_the_states_of_other_viewers() -> None:
     assert rjepa_gaze.picture(found, 3) < 0.4
 
 
+def test_padding_has_no_part_in_the_mean_gate() -> None:
+    gate, length = np.random.default_rng(0).uniform(size=(4, 3, 2)), np.array([4, 2, 3])
+    found = rjepa_gaze.opened(gate, length)
+    assert found[2] == pytest.approx(gate[2, [0, 2]].mean())
+    gate[2:, 1], gate[3, 2] = np.nan, 9.0
+    assert rjepa_gaze.opened(gate, length).tolist() == found.tolist()
+    assert np.isnan(rjepa_gaze.opened(gate, np.array([3, 2, 1]))[3])
+
+
+def scores(constant: list[float], persistence: list[float], feature: list[float]) -> Scores:
+    """What three seeds move by from FIRST to LAST fixations."""
+    names = ("error over constant", "error over persistence", "next feature R² from the state")
+    first = {("OSIE · human", f"{name}, {rjepa_gaze.FIRST}"): [0.5] * 3 for name in names}
+    moved = zip(names, (constant, persistence, feature), strict=True)
+    last = {("OSIE · human", f"{name}, {rjepa_gaze.LAST}"): [0.5 + by for by in each] for name, each in moved}
+    return Scores({**first, **last}, ())
+
+
+@pytest.mark.parametrize(
+    ("feature", "told"),
+    [
+        ([0.1, 0.11, 0.12], "the claim holds."),
+        ([-0.1, -0.11, -0.12], "the claim does not hold."),
+        ([0.1, -0.08, 0.02], "refuted beyond the spread of the seeds."),
+        ([-0.1, 0.08, -0.02], "refuted beyond the spread of the seeds."),
+    ],
+)
+def test_the_strict_claim_holds_or_not_beyond_the_spread_of_the_seeds_alone(feature: list[float], told: str) -> None:
+    falls = [-0.1, -0.11, -0.12]
+    assert rjepa_gaze.strictly(scores(falls, falls, feature), "human").endswith(told)
+
+
+def test_a_collapse_at_any_time_is_told_with_the_least_spread(tmp_path: Path) -> None:
+    rows = [
+        {"metrics": {"verdict": verdict, **({} if ratio is None else {"std_ratio_target": ratio})}}
+        for verdict, ratio in (("unknown", 1.1), ("full", 0.05), ("full", None), ("healthy", 0.6), ("healthy", 0.7))
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = rjepa_gaze.panel(tmp_path)
+    assert found == {rjepa_gaze.LEAST: 0.05, rjepa_gaze.SOUND: 0.75}
+    sound = {("a", rjepa_gaze.SOUND): [1.0, 1.0], ("a", rjepa_gaze.LEAST): [0.5, 0.4]}
+    assert "no collapse at any time" in rjepa_gaze.collapsed(Scores(sound, ()))
+    gone = {**sound, **{("b", metric): [1.0, value] for metric, value in found.items()}}
+    assert "collapse at some time in b; " in rjepa_gaze.collapsed(Scores(gone, ()))
+    assert rjepa_gaze.collapsed(Scores(gone, ())).endswith("a 0.40, b 0.05.")
+
+
 @pytest.mark.slow
 def test_the_study_goes_from_fixations_to_its_page(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,4 +122,5 @@ def test_the_study_goes_from_fixations_to_its_page(
     names = {(row.name, row.metric) for row in rows}
     assert ("OSIE · human", "error over persistence, 7") in names
     assert ("digits · gated", "accuracy of the class, 10") in names
+    assert ("OSIE · human", rjepa_gaze.LEAST) in names
     assert "Error over constant" in page.read_text()

@@ -149,7 +149,7 @@ def ran(gates: tuple[float, ...]) -> Ran:
 def _note(out: Ran, cell: Gated, predictor: nn.Sequential, w: Tensor, p: Tensor, loss: float) -> None:
     with torch.no_grad():
         cell.weight[:, 0], predictor[0].weight[:] = w, p
-    watched = balance.watch(cell, predictor)
+    watched = balance.watch(cell, predictor[0], torch.eye(7).double())  # type: ignore[arg-type]
     out.loss.append(loss)
     out.size.append(float(w.norm()))
     out.whole.append(float(watched["balance"]))

@@ -19,6 +19,7 @@ from jepakit.data import loader
 from jepakit.data.check import check
 from jepakit.data.gaze.batches import GazeAugment
 from jepakit.data.gaze.pictures import Pictures, View
+from jepakit.data.gaze.record import Asked, read_fixations
 from jepakit.data.scanpaths import Config
 from jepakit.evals.sources import stretched
 from jepakit.monitor import samples
@@ -127,6 +128,22 @@ def test_columns_may_be_separated_by_semicolons_or_tabs(small, tmp_path, mark):
     one, two = small.open(), replace(small, fixations=str(file)).open()
     assert [two.name(i) for i in range(len(two))] == [one.name(i) for i in range(len(one))]
     np.testing.assert_array_equal(two.scanpath(1).xy, one.scanpath(1).xy)
+
+
+def test_blanks_around_names_and_cells_are_no_part_of_them(small, tmp_path):
+    file = tmp_path / "other.csv"
+    file.write_text(Path(small.fixations).read_text().replace(",", " , "))
+    one, two = small.open(), replace(small, fixations=str(file)).open()
+    assert [two.name(i) for i in range(len(two))] == [one.name(i) for i in range(len(one))]
+    np.testing.assert_array_equal(two.scanpath(1).xy, one.scanpath(1).xy)
+
+
+def test_a_picture_may_be_called_0(tmp_path):
+    entries = [{"image": name, "x": [1, 2], "y": [1, 2]} for name in (0, 1, "", None)]
+    (tmp_path / "f.json").write_text(json.dumps(entries))
+    found = read_fixations(str(tmp_path / "f.json"), Asked())
+    assert [track.image for track in found.tracks] == ["0", "1"]
+    assert found.without == 2
 
 
 def test_a_json_file_alone_finds_its_pictures_beside_it(small, tmp_path):
@@ -417,6 +434,13 @@ def test_a_mistake_in_a_table_is_one_sentence_with_file_row_and_fix(small, tmp_p
     assert "\n" not in str(error.value)
 
 
+def test_the_row_of_a_mistake_is_the_line_of_the_file_where_some_are_blank(small, tmp_path):
+    lines = Path(table(tmp_path / "f.csv", changed(3, y="n/a"))).read_text().splitlines()
+    (tmp_path / "f.csv").write_text("\n".join([*lines[:2], "", "", *lines[2:]]))
+    with pytest.raises(ValueError, match=r"f\.csv, row 7: y is 'n/a'"):
+        small.open()
+
+
 def test_mistakes_in_json_name_entry_subject_and_fixation(small, tmp_path):
     path = tmp_path / "f.json"
 
@@ -433,6 +457,10 @@ def test_mistakes_in_json_name_entry_subject_and_fixation(small, tmp_path):
     track["t"] = [1, 2]
     wrong = told({"image": "a.png", "size": [80, 40], "scanpaths": [track]})
     assert wrong.startswith(f"{place}: the file says a.png has 80 x 40 px but it has 40 x 40; give")
+    wrong = told({"image": "a.png", "size": ["a", 40], "scanpaths": [track]})
+    assert (
+        wrong == "f.json, entry 1 (a.png): size is ['a', 40], not a width and a height; write two numbers, or remove it"
+    )
     assert told({"image": "a.png", "scanpaths": [{**track, "x": [1]}]}).startswith(f"{place}: x, y and times are not")
     assert "has no 'y', only subject, x" in told({"image": "a.png", "scanpaths": [{"subject": 4, "x": [1, 2]}]})
 

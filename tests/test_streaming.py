@@ -395,6 +395,13 @@ def test_the_run_folder_is_an_ordinary_one(tmp_path: Path) -> None:
     assert state["place"] == {"file": "a.npy", "done": 220, "passed": 0}
 
 
+def test_rows_of_a_gradient_that_is_not_exact_say_how_near_it_is(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", pictures(220))
+    watch = Heard()
+    learn(tmp_path / "a.npy", tmp_path / "run", watch=watch, **{"method.below": "instant", "method.approximate": True})
+    assert all(0 < row["watched"]["rfp/cosine"] < 1 for row, _ in watch.rows)
+
+
 def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(40))
     first = learn(tmp_path, tmp_path / "run")

@@ -42,8 +42,7 @@ def shorter(dataset: object, size: Size) -> bool:
 def refuse_padding(dataset: object, size: Size, what: str) -> None:
     """Raises ValueError where samples are padded, which `what` cannot leave out."""
     if isinstance(dataset, Uneven) and dataset.lengths is not None and shorter(dataset, size):
-        low, high = int(dataset.lengths.min()), max(int(dataset.lengths.max()), size[0])
-        words = dataset.words
-        raise ValueError(
-            f"the {words.many} have {low} to {high} {words.parts}, but {what} needs equal lengths; {words.fix}"
-        )
+        low, high, words = int(dataset.lengths.min()), int(dataset.lengths.max()), dataset.words
+        have = f"{low} to {high} {words.parts}" if low < high else f"{low} {words.parts} each"
+        need = "equal lengths" if low < high else f"{size[0]} without padding"
+        raise ValueError(f"the {words.many} have {have}, but {what} needs {need}; {words.fix}")

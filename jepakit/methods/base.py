@@ -16,7 +16,8 @@ Weights = Literal["target", "context"]
 # What brings a signal that is missing.
 ADVICE = {
     "views": "set data.augment.views, e.g. [{count: 2}]",
-    "time": "give a series or a video, or --data.name scanpaths, which looks at pictures in one place after another",
+    "time": "give a series, --data.name scanpaths, which looks at pictures in one place after another, or a stream of "
+    "frames to jepa train rjepa-online",
 }
 
 
@@ -115,8 +116,11 @@ class Method(nn.Module):
     def after_step(self, progress: float) -> None:
         """What follows an optimiser step, such as the EMA; `progress` runs from 0 to 1 over the training."""
 
-    def watch(self) -> dict[str, Tensor]:
-        """Scalars of the parameters alone that are worth a look, for every logged row."""
+    def watch(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
+        """Scalars worth a look, for every logged row: of the parameters, and of raw samples that are always the same.
+
+        It is asked in evaluation mode and without gradients, apart from the loss.
+        """
         return {}
 
     def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:

@@ -10,8 +10,8 @@ the same one. Each sample is the mean over its own steps.
 Learning rules (`rule`): bptt, back-propagation through time; rfp, recurrent forward propagation, the same gradient
 without a graph of the past (rfp.py); truncated, each step by itself. `below` says how the encoder learns: full (with
 rfp by traces of all its parameters), instant (rfp only: from the error of each step alone), or frozen. What rfp cannot
-do exactly is refused unless `approximate` is set; then the cosine between its gradient and that of bptt, on the first
-sample of each batch, is watched as `rfp/cosine`.
+do exactly is refused unless `approximate` is set; then the cosine between its gradient and that of bptt, on a sequence
+that stays the same, is watched as `rfp/cosine`.
 
 Source: Velarde & Parra 2024, arXiv:2411.16695. Its equations are not known to us: that the target is the next state,
 the circuits (nn/gated.py), and the form of the predictor are our reading of what it states.
@@ -23,7 +23,7 @@ from typing import Literal, cast
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import balance, losses, sequences, unroll
+from .. import losses, sequences, unroll
 from ..nn.circuit import Circuit
 from ..nn.conv import CNN
 from ..nn.encoder import EncoderConfig
@@ -120,9 +120,9 @@ class RJEPA(Predictive):
         """The prediction error, by the learning rule that is set."""
         return sequences.learn(self, batch)
 
-    def watch(self) -> dict[str, Tensor]:
-        """How circuit and predictor are balanced, where both are linear in what they read."""
-        return balance.watch(self.circuits.top.cell, self.predictor, self.cfg.saccade * self.signal.action)
+    def watch(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
+        """See Method: the balance of circuit and predictor, and how near a gradient is that is not exact."""
+        return sequences.watch(self, x)
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """The states (B, N, D) after every frame, those of one frame's positions together."""

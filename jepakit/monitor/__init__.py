@@ -121,6 +121,12 @@ class Monitor:
         target = method.compared(terms.target[::stride])
         return {"normalized_loss": collapse.normalized_loss(terms.pred[::stride], target, method.distance)}
 
+    def said(self) -> dict[str, float]:
+        """What the method itself has to say, of its parameters and of some of the samples."""
+        assert self.samples is not None
+        with measure.watching(self.session.method):
+            return measure.said(self.session.method, self.samples.x)
+
     def take(self) -> dict[str, Any]:
         """The verdict, and the measures that no row has reported yet."""
         fresh, self.fresh = self.fresh, {}

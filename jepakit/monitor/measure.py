@@ -20,6 +20,7 @@ VIEWS: Final = 8
 CLASSES: Final = 128  # samples, at most, whose views LiDAR compares
 QUERIES: Final = 8
 CANDIDATES: Final = 64
+SAID: Final = 16  # samples that a method's own scalars are of
 
 
 @contextmanager
@@ -113,6 +114,11 @@ def of_energies(method: Method, x: Shaped[Tensor, "n c ..."], y: Shaped[Tensor, 
     ]
     energy = torch.stack(columns, 1).float().cpu()
     return {"energy_gap": collapse.energy_gap(energy), "retrieval": collapse.retrieval(energy)}
+
+
+def said(method: Method, x: Shaped[Tensor, "n c ..."]) -> dict[str, float]:
+    """What the method itself has to say of its parameters and of the first SAID samples."""
+    return {key: float(value) for key, value in method.watch(_input(method, x[:SAID])).items()}
 
 
 def _input(method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:

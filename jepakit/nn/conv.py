@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ Norm = Literal["group", "batch", "none"]
 class CNN:
     """Convolutions of kernel 3 and stride 2 (then GroupNorm, GELU), one per entry of `channels`, then a linear.
 
-    `patch` is what a token sees at once; the convolutions halve it, and the linear reads all that is left. With
-    `hidden`, further linears, each with LayerNorm, come before the last.
+    `patch` is what a token sees at once; the convolutions halve its sides, down to one cell, and the linear reads all
+    that is left. With `hidden`, further linears, each with LayerNorm, come before the last.
 
     `norm` batch mixes the patches of a batch, as the BiJEPA paper does: gradient accumulation then changes the numbers.
     With norm none there is no LayerNorm either.
@@ -61,7 +61,9 @@ class CNNEncoder(Encoder):
         layers: list[nn.Module] = []
         self.sides, before = sides, signal.channels
         for after in cfg.channels:
-            layers += [conv(before, after, 3, stride=2, padding=1), *normalisation(cfg.norm, after), activation()]
+            # A single cell is not strided over: in bfloat16 oneDNN leaves that weight's gradient uninitialised.
+            stride: Any = tuple(min(side, 2) for side in sides)
+            layers += [conv(before, after, 3, stride, padding=1), *normalisation(cfg.norm, after), activation()]
             before, sides = after, tuple(-(-s // 2) for s in sides)
         widths = [before * math.prod(sides), *cfg.hidden, self.dim]
         head = perceptron(widths, "none" if cfg.norm == "none" else "layer", activation)

@@ -11,7 +11,7 @@ from ..types import Signal
 from .conv import MapNorm
 from .encoder import Encoder
 from .patch import grid_of
-from .smallmap import SmallMapConv
+from .smallmap import SmallMapConv, VolumeConv
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def shortcut(axes: int, before: int, after: int, stride: int) -> nn.Sequential:
 
 def conv(axes: int, before: int, after: int, kernel: int, stride: int) -> nn.Module:
     """A convolution without bias over `axes` axes that divides every side by `stride`."""
-    kind = (nn.Conv1d, SmallMapConv, nn.Conv3d)[axes - 1]
+    kind = (nn.Conv1d, SmallMapConv, VolumeConv)[axes - 1]
     layer = kind(before, after, kernel, stride=stride, padding=(kernel - stride + 1) // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer

@@ -11,7 +11,6 @@ from .pictures import img
 from .records import Array
 from .unfolding import PATHS, Unfolded
 
-SHOWN = 5  # steps whose gates are drawn
 FLAT = 1e-12
 
 
@@ -76,20 +75,20 @@ def directions(rows: Array) -> tuple[Array, Array]:
 
 
 def gates(gate: Array) -> Figure:
-    """How open each unit is (T, W), the units in the order of their mean, at a few steps."""
-    order = np.argsort(gate.mean(0))
-    chosen = sorted(set(np.linspace(0, len(gate) - 1, SHOWN).astype(int)))
-    x = np.arange(1, gate.shape[1] + 1, dtype=float)
+    """How open the units are (T, W) at every step: their mean and quartiles, between the ends of what a gate can be."""
+    x, gate = np.arange(1, len(gate) + 1, dtype=float), gate.astype(float)
+    low, high = np.quantile(gate, (0.25, 0.75), axis=1)
     lines = [
-        Line(f"step {t + 1}", x, gate[t][order], fade=0.25 + 0.75 * (k + 1) / len(chosen)) for k, t in enumerate(chosen)
+        Line("mean of all units", x, gate.mean(1)),
+        Line("upper quartile", x, high, color=1, dashed=True),
+        Line("lower quartile", x, low, color=2, dashed=True),
     ]
     caption = (
-        "How open each unit is to its input, the mean over samples; units in the order of their mean over time, the "
-        "stronger the line, the later the step. 1 lets the input pass, 0 keeps the past: a unit at 0.1 remembers about "
-        "ten steps. It does not show what is kept."
+        f"How open {gate.shape[1]} units are to their input, the mean over samples: half of the units lie between the "
+        "quartiles. A unit at 0.1 remembers about ten steps. It does not show what is kept."
     )
-    label = f"Gates of {gate.shape[1]} units, mean {gate.mean():.2f}, from {gate.min():.2f} to {gate.max():.2f}."
-    return Figure("Gates", chart(lines, label, x_label="unit, in the order of its mean gate"), caption)
+    label = f"Gates of {gate.shape[1]} units. " + " ".join(tell(line) for line in lines)
+    return Figure("Gates", chart(lines, label, marks=((1.0, "the input passes"), (0.0, "the past is kept"))), caption)
 
 
 def looks(pictures: Sequence[Array], names: Sequence[str]) -> Figure:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..data import Dataset, loader
@@ -31,8 +31,8 @@ class Unfolded:
 
     `states` (n, T, D) are means over positions. `error`, `still` and `constant` (T - 1,) are the mean squared
     difference between each next state and its prediction, the state before it, and the best constant of that step.
-    `gate` (T, W), where there is one, is how open each unit is to its input. `pictures` are those of the first LOOKS
-    with their scanpaths, where the data are some.
+    `gate` (T, W), where there is one, is how open each unit is to its input, the mean over the samples that reach a
+    step. `pictures` are those of the first LOOKS with their scanpaths, where the data are some.
     """
 
     states: Array
@@ -73,16 +73,24 @@ def read(dataset: Dataset, signal: Signal, wanted: list[int]) -> list[Batch]:
 
 def gone_through(
     method: Predictive, x: Float[Tensor, "n c ..."], action: Float[Tensor, "n a f"] | None
-) -> tuple[Float[Tensor, "t n p d"], Float[Tensor, "u n p d"], Array | None]:
-    """Tokens after every step, what was predicted of all but the first, and the gates of the topmost circuit."""
+) -> tuple[Float[Tensor, "t n p d"], Float[Tensor, "u n p d"], Float[Tensor, "t n w"] | None]:
+    """Tokens after every step, what was predicted of all but the first, and the gates of the topmost circuit.
+
+    Gates are means over positions.
+    """
     encoder = next(m for m in method.modules() if isinstance(m, Encoder))
     patch = encoder.patch[0]
     frames = [frame if patch > 1 or x.ndim == 3 else frame[:, :, 0] for frame in torch.split(x, patch, 2)]
     frames = frames[: x.shape[2] // patch]
     gates: list[Tensor] = []
+
+    def note(cell: nn.Module, args: tuple[Tensor, Tensor]) -> None:
+        assert isinstance(cell, Cell)
+        gates.append(cell.gate(*args).float().reshape(len(x), -1, cell.width).mean(1).cpu())
+
     cells = [m for m in method.modules() if isinstance(m, Cell)]
     # The last one made is the topmost; the state that it is given is the one before.
-    hook = cells[-1].register_forward_pre_hook(lambda cell, args: gates.append(_gate(cell, args))) if cells else None
+    hook = cells[-1].register_forward_pre_hook(note) if cells else None
     try:
         state = method.start(frames[0])
         tokens, pred = [state.tokens], []
@@ -94,26 +102,22 @@ def gone_through(
     finally:
         if hook is not None:
             hook.remove()
-    return torch.stack(tokens), torch.stack(pred), torch.stack(gates).numpy() if gates else None
-
-
-def _gate(cell: nn.Module, args: tuple[Tensor, Tensor]) -> Float[Tensor, " w"]:
-    assert isinstance(cell, Cell)
-    return cell.gate(*args).flatten(0, -2).float().mean(0).cpu()
+    return torch.stack(tokens), torch.stack(pred), torch.stack(gates) if gates else None
 
 
 def told(
     tokens: Float[Tensor, "t n p d"],
     pred: Float[Tensor, "u n p d"],
-    gate: Array | None,
-    real: Tensor,
+    gate: Float[Tensor, "t n w"] | None,
+    real: Bool[Tensor, "t n"],
     dataset: Dataset,
     ids: list[int],
 ) -> Unfolded:
-    """Errors and baselines of the steps that samples have; a step that fewer than two reach is left out."""
+    """Errors, baselines and gates of the steps that samples have; a step that fewer than two reach is left out."""
     steps = int((real.sum(1) > 1).sum())
     tokens, pred, real = tokens[:steps].double(), pred[: steps - 1].double(), real[:steps]
-    share = (real[1:] / real[1:].sum(1, keepdim=True))[..., None, None]
+    weight = real / real.sum(1, keepdim=True)
+    share = weight[1:, :, None, None]
     after, before = tokens[1:], tokens[:-1]
     mean = (after * share).sum(1, keepdim=True)
     error, still, constant = (
@@ -121,9 +125,9 @@ def told(
     )
     states = tokens.mean(2).where(real[..., None], torch.nan).transpose(0, 1).float().numpy()
     names = tuple(dataset.name(i) for i in ids)
-    gate = None if gate is None else gate[:steps]
+    opened = None if gate is None else (weight[..., None] * gate[:steps].where(real[..., None], 0)).sum(1).numpy()
     pictures = tuple(looked_at(dataset, i) for i in ids[:LOOKS]) if isinstance(dataset, Scanpaths) else ()
-    return Unfolded(states, error, still, constant, gate, names, pictures)
+    return Unfolded(states, error, still, constant, opened, names, pictures)
 
 
 def looked_at(dataset: Scanpaths, i: int) -> Array:

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from math import isfinite
 from typing import Final, cast
 
 import torch
 from torch import Tensor
 
-from .. import data, optim, rollback, sequences, unroll
+from .. import optim, rollback, sequences, unroll
 from ..data.stream import Config, First, Frame, Source
 from ..monitor import Monitor
 from ..progress import Interrupted, Watch
@@ -47,7 +46,7 @@ class Learner:
         self.source = self.first.source or Source(cfg, shape, self.standing.place)
         self.source.stop = self.idle
         self.trained = [p for p in session.method.parameters() if p.requires_grad]
-        self.recent, self.watched, self.norm = Recent(), dict[str, Tensor](), torch.tensor(0.0)
+        self.recent, self.norm = Recent(), torch.tensor(0.0)
         self.began, self.saved, self.at = session.step, session.step, time.monotonic()
         self.lr = optim.set_schedule(session.optimizer, session.run.optim, 0.0)
 
@@ -122,21 +121,17 @@ class Learner:
         return ended
 
     def observe(self, last: bool = False) -> None:
-        """Let the panel measure; of a gradient that is not exact, how close it is on the first of its samples."""
+        """Let the panel measure."""
         panel = self.session.panel
         self.recorder.observe(self.recent.terms() if self.recent.pairs else None, last)
         rows = panel.get("rows", [])
         if len(rows) > ROWS:
             # The first row is what the others are compared with, the last ones tell what happens now.
             rows[:] = [rows[0], *rows[1:-20:2], *rows[-20:]]
-        if unroll.inexact(self.method.circuits, self.method.below):
-            x = self.moved(data.sample(self.first, self.session.method.signal, 1))
-            self.watched = {"rfp/cosine": sequences.cosine(self.method, Batch(x))}
 
     def log(self) -> None:
         """A row, of the means since the last one."""
-        terms = self.recent.terms()
-        self.recorder.log(replace(terms, log={**terms.log, **self.watched}), self.lr, self.norm)
+        self.recorder.log(self.recent.terms(), self.lr, self.norm)
         self.recent.forget()
 
     def keep(self, ended: bool = False) -> None:

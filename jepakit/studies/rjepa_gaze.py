@@ -7,8 +7,10 @@ Trained on scanpaths of OSIE (every viewer's, of the pictures that are not held 
 - `next feature`: how much of what the encoder will see next a ridge reads from h_k (R² on held-out pictures)
 - `gate`, `change`: how open the circuit is, and how far it moves, relative to its size
 - `picture`: which picture was looked at, by the nearest of other viewers' states after as many fixations
+- `least std ratio`, `rows without collapse`: what the panel found while the run was trained
 
-That errors fall counts only where both ratios fall and the ridge gains. `memoryless` is the circuit without a past.
+That errors fall counts only where both ratios fall and the ridge gains, each beyond the spread of the seeds.
+`memoryless` is the circuit without a past.
 Beside it digits, looked at in places that stand out: a linear probe of the class after k fixations.
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
+from jaxtyping import Float, Int64
 
 from .. import checkpoint
 from ..config import Length, Run
@@ -29,9 +32,10 @@ from ..methods.rjepa import RJEPA
 from ..recipes.rjepa import gaze_rjepa
 from ..reporting.charts import Line, chart
 from ..reporting.figures import Figure
+from ..rows import read_rows
 from .rjepa_probes import Seen, accuracy, errors, next_feature
 from .rjepa_states import features, recorded
-from .study import Arm, Scores, Study
+from .study import Arm, Gain, Scores, Study
 
 FIRST, LAST = 2, 7  # fixations between which errors have to fall: almost all scanpaths have so many
 STEPS, DIGIT_STEPS = 10, 10
@@ -39,6 +43,8 @@ MOST = 1500
 LENGTH: Final = Length(steps=200, batch=64)
 OSIE: Final = "gaze_osie/fixations.json.gz"
 DIGITS: Final = "mnist/train-images-idx3-ubyte.gz"
+LEAST: Final = "least std ratio"
+SOUND: Final = "rows without collapse"
 ORDERS: Final = ("human", "shuffled", "repeated", "uniform", "raster")
 
 
@@ -46,22 +52,31 @@ def seen(method: RJEPA, data: Scanpaths, most: int) -> Seen:
     """All that is measured, of up to `most` scanpaths."""
     ids = np.arange(len(data)) if len(data) <= most else np.linspace(0, len(data) - 1, most).astype(int)
     y, action = features(method, data, ids)
-    found = recorded(method, y, action)
+    found, length = recorded(method, y, action), data.lengths[ids].clip(max=data.steps)
     return Seen(
         found.h,
         found.pred,
         y.flatten(2).numpy(),
-        found.gate.mean((1, 2)),
-        data.lengths[ids].clip(max=data.steps),
+        opened(found.gate, length),
+        length,
         np.array([data.label(int(i)) for i in ids]),
         data.rows.subject[ids],
     )
 
 
+def opened(gate: Float[np.ndarray, "t n v"], length: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
+    """The mean gate at every step over the scanpaths that reach it; NaN where none does."""
+    real = np.arange(len(gate))[:, None] < length
+    count = real.sum(1)
+    mean: Float[np.ndarray, " t"] = np.where(real, gate.mean(2), 0.0).sum(1) / np.where(count, count, np.nan)
+    return mean
+
+
 def picture(test: Seen, k: int) -> float:
     """How often the nearest state of another viewer, after k fixations, is of the same picture.
 
-    A third of the viewers ask, the others are there to be found; states are compared by their cosine.
+    A third of the viewers ask, the others are there to be found: who asks is held out of what is found, not of the
+    training, which saw them on other pictures. States are compared by their cosine.
     """
     real = test.length >= k
     h, label = test.h[k - 1, real], test.label[real]
@@ -76,7 +91,15 @@ def measures(folder: Path) -> Mapping[str, float]:
     found = curves(folder)
     keep = {f"{name}, {k}" for name in found for k in (FIRST, LAST) if len(found[name]) > 2}
     flat = {f"{name}, {k}": value for name, values in found.items() for k, value in values.items()}
-    return {key: value for key, value in flat.items() if key in keep or key.startswith("accuracy")}
+    read = {key: value for key, value in flat.items() if key in keep or key.startswith("accuracy")}
+    return {**read, **panel(folder)}
+
+
+def panel(folder: Path) -> dict[str, float]:
+    """While a run was trained: the least spread over that at step 0, and the share of measurements without collapse."""
+    rows = [row["metrics"] for row in read_rows(folder) if row and "std_ratio_target" in row["metrics"]]
+    sound = [row["verdict"] not in ("dimensional", "full") for row in rows]
+    return {LEAST: min(row["std_ratio_target"] for row in rows), SOUND: statistics.fmean(sound)}
 
 
 @cache
@@ -99,29 +122,45 @@ def curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
 
 
 def says(scores: Scores) -> list[str]:
-    """Where the claim holds in its strict form, and what memory and the human order add."""
-    mean = scores.each(statistics.fmean)
-
-    def both(arm: str, name: str) -> tuple[float, float]:
-        return mean[f"OSIE · {arm}", f"{name}, {FIRST}"], mean[f"OSIE · {arm}", f"{name}, {LAST}"]
-
-    lines = []
-    for arm in (*ORDERS, "memoryless"):
-        constant, lasting = both(arm, "error over constant"), both(arm, "error over persistence")
-        feature = both(arm, "next feature R² from the state")
-        holds = constant[1] < constant[0] and lasting[1] < lasting[0] and feature[1] > feature[0]
-        lines.append(
-            f"{arm}: from {FIRST} to {LAST} fixations the error goes {constant[0]:.2f} to {constant[1]:.2f} of the "
-            f"constant's and {lasting[0]:.2f} to {lasting[1]:.2f} of persistence's, the ridge's R² from "
-            f"{feature[0]:.3f} to {feature[1]:.3f}: strictly, the claim {'holds' if holds else 'does not hold'}."
-        )
+    """Where the claim holds in its strict form, what memory and the human order add, and whether a run collapsed."""
+    lines = [strictly(scores, arm) for arm in (*ORDERS, "memoryless")]
     for metric in (f"next feature R² from the state, {LAST}", f"picture, {LAST}"):
         lines.append(f"{metric}: memory adds {scores.gain(arm_of('memoryless'), arm_of('human'), metric)}.")
+    lines.append(collapsed(scores))
     one, many = (scores.values["digits · gated", f"accuracy of the class, {k}"] for k in (1, DIGIT_STEPS))
     lines.append(
         f"A digit's class: {100 * np.mean(one):.1f} % after one fixation, {100 * np.mean(many):.1f} % after ten."
     )
     return lines
+
+
+def strictly(scores: Scores, arm: str) -> str:
+    """What an arm's errors and its ridge do from FIRST to LAST fixations, and whether that is beyond the spread."""
+    names = {"error over constant": -1, "error over persistence": -1, "next feature R² from the state": 1}
+    first, last = ([scores.values[f"OSIE · {arm}", f"{name}, {k}"] for name in names] for k in (FIRST, LAST))
+    a, b = ([statistics.fmean(values) for values in side] for side in (first, last))
+    moved = [Gain(tuple(np.subtract(now, then))) for then, now in zip(first, last, strict=True)]
+    right = [sign * by.mean > 0 for sign, by in zip(names.values(), moved, strict=True)]
+    if any(by.beyond_spread and not so for by, so in zip(moved, right, strict=True)):
+        told = "does not hold"
+    elif all(by.beyond_spread and so for by, so in zip(moved, right, strict=True)):
+        told = "holds"
+    else:
+        told = "is neither borne out nor refuted beyond the spread of the seeds"
+    return (
+        f"{arm}: from {FIRST} to {LAST} fixations the error goes {a[0]:.2f} to {b[0]:.2f} of the constant's and "
+        f"{a[1]:.2f} to {b[1]:.2f} of persistence's, the ridge's R² from {a[2]:.3f} to {b[2]:.3f}: strictly, the claim "
+        f"{told}."
+    )
+
+
+def collapsed(scores: Scores) -> str:
+    """Which trainings the panel found collapsed at any time, and how much spread the others kept."""
+    gone = [arm for arm, metric in scores.values if metric == SOUND and min(scores.values[arm, metric]) < 1]
+    least = {arm: min(values) for (arm, metric), values in scores.values.items() if metric == LEAST}
+    told = f"collapse at some time in {', '.join(gone)}" if gone else "no collapse at any time in any training"
+    kept = ", ".join(f"{arm} {value:.2f}" for arm, value in least.items())
+    return f"By the panel there was {told}; the least spread of the states over that at step 0, of all seeds: {kept}."
 
 
 def draws(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:

@@ -77,16 +77,15 @@ def _json(path: Path, asked: Asked) -> Found:
         raise ValueError(f"cannot read {str(path)!r} as JSON: {error}; write it again") from None
     if not _listed(entries) or not all(_listed(entry.get("scanpaths", [])) for entry in entries):
         raise ValueError(f"{path.name} must hold a list of {{image, scanpaths: [{{subject, x, y, duration}}]}}")
-    left = [e for e in entries if not e.get("image") or e.get("has_image") is False]
+    kept = [(k, entry) for k, entry in enumerate(entries, 1) if _pictured(entry)]
     groups = [
         (f"{path.name}, entry {k} ({entry['image']})", entry, track)
-        for k, entry in enumerate(entries, 1)
-        if not (not entry.get("image") or entry.get("has_image") is False)
+        for k, entry in kept
         for track in entry.get("scanpaths", [entry])
     ]
     keys = list(groups[0][2]) if groups else ["x", "y"]
     columns = _columns(asked, keys, path.name)
-    found = Found([], [], len(left), _said(columns))
+    found = Found([], [], len(entries) - len(kept), _said(columns))
     for n, (place, entry, track) in enumerate(groups):
         who = f"{place}, {_who(track, columns.subject, n)}"
         missing = [key for key in ("x", "y", columns.time) if key and key not in track]
@@ -98,8 +97,11 @@ def _json(path: Path, asked: Asked) -> Found:
             found.troubles.append(Trouble(who, "no list", detail, "give a number per fixation in each of them"))
             continue
         rows = [f"{who}, fixation {t}" for t in range(1, len(cells[0]) + 1)]
-        size = entry.get("size")
-        stated = (float(size[0]), float(size[1])) if isinstance(size, list) and len(size) == 2 else None
+        stated = _size(entry.get("size"))
+        if stated and not np.isfinite(stated).all():
+            detail, fix = f"size is {entry['size']}, not a width and a height", "write two numbers, or remove it"
+            found.troubles.append(Trouble(place, "size", detail, fix))
+            continue
         subject = str(track.get(columns.subject, ""))
         _add(found, columns, str(entry["image"]), subject, cells, rows, stated)
     return found
@@ -107,6 +109,16 @@ def _json(path: Path, asked: Asked) -> Found:
 
 def _listed(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+def _pictured(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry names a picture; 0 is a name."""
+    return entry.get("image") not in (None, "") and entry.get("has_image") is not False
+
+
+def _size(size: Any) -> tuple[float, float] | None:
+    """Width and height as a file states them, NaN for what is no number; None where it does not."""
+    return (_number(size[0]), _number(size[1])) if isinstance(size, list) and len(size) == 2 else None
 
 
 def _who(track: Mapping[str, Any], subject: str, n: int) -> str:
@@ -118,9 +130,9 @@ def _csv(path: Path, asked: Asked) -> Found:
         with open(path, newline="", encoding="utf-8-sig") as text:
             mark = max(",;\t", key=text.readline().count)
             text.seek(0)
-            reader = csv.DictReader(text, restkey="", restval="", delimiter=mark)
-            table = list(enumerate(reader, 2))
-            header = list(reader.fieldnames or [])
+            reader = csv.reader(text, delimiter=mark)
+            header = [name.strip() for name in next(reader, [])]
+            table = [(reader.line_num, _row(header, cells)) for cells in reader if cells]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"cannot read {str(path)!r} as text: {error}; save it as a CSV in UTF-8") from None
     image = next((name for name in IMAGE_COLUMNS if name in header), "")
@@ -133,15 +145,20 @@ def _csv(path: Path, asked: Asked) -> Found:
         )
     columns = _columns(asked, header, path.name)
     found = Found([], [], sum(not row[image] for _, row in table), _said(columns))
-    groups: dict[tuple[str, str], list[tuple[int, dict[str, Any]]]] = {}
+    groups: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = {}
     for number, row in table:
         if row[image]:
-            groups.setdefault((row[image], str(row.get(columns.subject, ""))), []).append((number, row))
+            groups.setdefault((row[image], row.get(columns.subject, "")), []).append((number, row))
     names = ["x", "y", *([columns.time] if columns.time else [])]
     for (picture, subject), rows in groups.items():
         cells = [[row[name] for _, row in rows] for name in names]
         _add(found, columns, picture, subject, cells, [f"{path.name}, row {number}" for number, _ in rows], None)
     return found
+
+
+def _row(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    """Cells by column, without the blanks around them; empty where a row is short."""
+    return dict.fromkeys(header, "") | dict(zip(header, (cell.strip() for cell in cells), strict=False))
 
 
 class _Columns(NamedTuple):
