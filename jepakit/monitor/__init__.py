@@ -122,9 +122,9 @@ class Monitor:
         return {"normalized_loss": collapse.normalized_loss(terms.pred[::stride], target, method.distance)}
 
     def take(self) -> dict[str, Any]:
-        """The verdict, and the measures that no row has reported yet."""
+        """The measures that no row has reported yet."""
         fresh, self.fresh = self.fresh, {}
-        return {**fresh, "verdict": self.verdict.name}
+        return fresh
 
 
 def _chosen(session: Session) -> samples.Samples:
