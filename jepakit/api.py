@@ -14,7 +14,7 @@ from .embedding import Embedded, check_out, identity
 from .embedding import embed as write_rows
 from .evals.runs import probe_run
 from .forecasting import Forecast, forecast_run
-from .launch import run
+from .launch import check_probes, run
 from .methods.base import Weights
 from .model import Model, load
 from .progress import Silent, Watch, counting
@@ -87,6 +87,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
     wanted = settings(request)
     with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
         current = session.build(wanted, request.folder, dist)
+        check_probes(current, request)
         session.read_weights(current)
         cost = prepare.estimate(current.run, current.method, *training.rehearsal(current))
     return [

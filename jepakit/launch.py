@@ -8,12 +8,14 @@ import torch
 from . import checkpoint, distributed, methods, prepare, ragged, session, streaming, training
 from .config import Run
 from .data.stream import First
+from .evals.kinds import load
+from .evals.part import need_labels
 from .evals.runs import probe_run
 from .methods.head import Head
 from .monitor import samples
 from .progress import Silent, Watch
 from .reporting import write
-from .request import Request, settings
+from .request import Request, asks_for_probes, settings
 from .types import unit
 
 
@@ -33,7 +35,7 @@ def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
         summary = learn(current, watch)
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
-    probes = after(current, watch) if current.dataset.classes else []
+    probes = after(current, watch)
     page = write([request.folder]) if current.run.evals.report else None
     return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
 
@@ -47,6 +49,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
     resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
     if resuming:
         current = session.build(wanted, out, dist, dataset=streaming.begun_before(wanted.data, out))
+        check_probes(current, request)
         session.restore(current, request.allow_change)
         if dist.main:
             session.write_settings(current)
@@ -54,6 +57,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
     if dist.main:
         session.check_free(out, replace=request.overwrite or request.resume == "auto")
     current = session.build(wanted, out, dist)
+    check_probes(current, request)
     if request.init is not None and not isinstance(current.method, Head):
         whole = session.start_from(current, Path(request.init))
     else:
@@ -78,9 +82,32 @@ def fit(current: session.Session) -> None:
     current.notes.append(f"constants of {methods.name_of(current.run.method)} fitted to {len(shown)} samples")
 
 
+def check_probes(current: session.Session, request: Request) -> None:
+    """Note which kinds the data cannot be judged by, as they carry no labels of two classes.
+
+    Raises ValueError, before step 1, where the request itself asks for them and not its recipe.
+    """
+    if not (blind := unlabelled(current)):
+        return
+    try:
+        need_labels(current.dataset.classes)
+    except ValueError as error:
+        if asks_for_probes(request):
+            raise ValueError(f"evals.kinds asks for {', '.join(blind)}, but {error}, or --evals.kinds '[]'") from None
+        current.notes.append(f"no {', '.join(blind)} after the last step: {error}")
+
+
+def unlabelled(current: session.Session) -> list[str]:
+    """The kinds that need labels, where the data lack them."""
+    if len(current.dataset.classes) > 1:
+        return []
+    return [kind for kind in current.run.evals.kinds if load(kind).labels]
+
+
 def after(current: session.Session, watch: Watch) -> list[Path]:
     """The probes that follow the last step, in one pass over the data; a kind that cannot judge them becomes a note."""
-    kinds = current.run.evals.kinds
+    blind = unlabelled(current)
+    kinds = [kind for kind in current.run.evals.kinds if kind not in blind]
     if not kinds:
         return []
     watch.note(f"probing: {', '.join(kinds)}")

@@ -18,6 +18,9 @@ from .types import Rng
 
 Kind = Literal["smooth_l1", "l1", "l2"]
 
+SHORT = 0.8
+"""A `best_std` below which a run is told so."""
+
 
 def normalize_target(target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """The target with zero mean and unit variance over its features, each token by itself (eps 1e-5, no affine)."""
@@ -117,28 +120,64 @@ def check_weights(settings: Any, *names: str) -> None:
             raise ValueError(f"{name} is {getattr(settings, name):g}; give a finite weight of 0 or more")
 
 
+def check_samples(samples: int, whose: str) -> None:
+    """Raises ValueError for one sample at a time; the sentence begins with `whose`, such as "contrast needs"."""
+    if samples < 2:
+        raise ValueError(
+            f"{whose} 2 samples at a time (length.batch / length.accumulate), not {samples}; raise length.batch"
+        )
+
+
 def check_vicreg(samples: int, width: int, std: float, cov: float) -> None:
     """Raises ValueError where weights `std` and `cov` cannot hold `width` features apart with `samples` samples.
 
-    n samples span n − 1 directions, so that with every std at s the covariance is s⁴ (d / (n − 1) − 1) at least. Then
-    std · (1 − s) + 2 cov · s⁴ (d / (n − 1) − 1) has its minimum at an s below 1 where d is large; below 1/3, where the
-    loss asks for less than a third of what its variance term says, is refused. The published 8192 features are fine
-    with 2048 samples, and with 256.
+    Refused is where `best_std` is below 1/3, and the loss asks for less than a third of what its variance term says.
+    The published 8192 features are fine with 2048 samples, and pass with 256.
     """
-    if samples < 2:
-        raise ValueError(
-            f"variance and covariance need 2 samples at a time (length.batch / length.accumulate), not {samples}; "
-            "raise length.batch"
-        )
-    if not std or not cov:
-        return
-    most = 1 + 27 * std / (8 * cov)  # the share d / (n − 1) at which the minimum lies at 1/3
-    if width > most * (samples - 1):
+    check_samples(samples, "variance and covariance need")
+    if std and cov and width > _widest(1 / 3, std, cov) * (samples - 1):
+        room = _room(1 / 3, samples, width, std, cov)
         raise ValueError(
             f"{width} projected features are too many for the covariances of {samples} samples at a time "
-            f"(length.batch / length.accumulate), their std would stay far below 1; give {1 + ceil(width / most)} "
-            f"samples or more, or method.projector.out {int(most * (samples - 1))} or less"
+            f"(length.batch / length.accumulate), their std would stay far below 1; {room}"
         )
+
+
+def short_vicreg(samples: int, width: int, std: float, cov: float) -> str:
+    """A sentence where `best_std` is below SHORT, so that the variance term is never satisfied; else "".
+
+    With the weights 25 and 1, as published, that is more than about 7 features per sample.
+    """
+    best = best_std(samples, width, std, cov)
+    if best >= SHORT:
+        return ""
+    return (
+        f"the std of {width} projected features comes to {best:.2f} at best, not to 1, as covariances of {samples} "
+        f"samples at a time hold them down; {_room(SHORT, samples, width, std, cov)} for {SHORT:g}"
+    )
+
+
+def best_std(samples: int, width: int, std: float, cov: float) -> float:
+    """The s, 1 at most, at which weights `std` and `cov` hold the std of `width` features with `samples` samples.
+
+    n samples span n − 1 directions, so that with every std at s the covariance is s⁴ (d / (n − 1) − 1) at least. Then
+    std · (1 − s) + 2 cov · s⁴ (d / (n − 1) − 1) has its minimum at s³ = std / (8 cov (d / (n − 1) − 1)).
+    """
+    spare = width / (samples - 1) - 1
+    if not std or not cov or spare <= 0:
+        return 1.0
+    return min(1.0, float((std / (8 * cov * spare)) ** (1 / 3)))
+
+
+def _widest(s: float, std: float, cov: float) -> float:
+    """The share d / (n − 1) at which `best_std` is s."""
+    return 1 + std / (8 * cov * s**3)
+
+
+def _room(s: float, samples: int, width: int, std: float, cov: float) -> str:
+    """What to give for a `best_std` of s."""
+    most = _widest(s, std, cov)
+    return f"give {1 + ceil(width / most)} samples or more, or method.projector.out {int(most * (samples - 1))} or less"
 
 
 def unit_directions(dim: int, count: int, rng: Rng) -> Float[Tensor, "d k"]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from . import checkpoint, distributed, rollback
+from .collapse import Verdict
 from .journal import Journal
 from .monitor import Monitor, online
 from .progress import Watch
@@ -49,12 +50,17 @@ class Recorder:
     def observe(self, terms: Terms | None = None, last: bool = False) -> None:
         """Let the panel measure; say it once where the verdict turns bad and nothing else will be said of it."""
         self.monitor.observe(terms, last)
-        verdict = self.monitor.verdict
+        verdict = self.verdict
         rollback.keep_healthy(self.session, verdict)
         if verdict.name not in ("healthy", "unknown", self.told) and not rollback.acts(self.session, verdict):
             advice = f"; {verdict.advice}" if verdict.advice else ""
             self.watch.note(f"{verdict.name} at step {self.session.step}: {verdict.reason}{advice}")
         self.told = verdict.name
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the rows so far, and on what it took to come there."""
+        return rollback.cautious(self.session, self.monitor.verdict, self.monitor.settings)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -91,6 +97,7 @@ class Recorder:
             "metrics": {
                 **metrics,
                 **self.monitor.take(),
+                "verdict": self.verdict.name,
                 **({"rollbacks": len(session.rollbacks)} if session.rollbacks else {}),
                 "throughput": pace * session.run.length.batch,
                 "eta": (session.steps - session.step) / pace if session.steps else None,
@@ -130,7 +137,7 @@ class Recorder:
 
     def summarise(self) -> dict[str, Any]:
         """The last row, the verdict with its numbers and the rollbacks, as summary.json holds them."""
-        verdict = self.monitor.verdict
+        verdict = self.verdict
         best = {} if self.best is None else {"best": {"step": self.best, "knn": self.scores[str(self.best)]}}
         return {
             **best,

@@ -60,6 +60,14 @@ def settings(request: Request) -> Run:
     return run
 
 
+def asks_for_probes(request: Request) -> bool:
+    """Whether evals.kinds is named by the flags or the file of changes, and not left to what they change."""
+    changes = [parse.flags_to_changes(request.flags)]
+    if request.config is not None:
+        changes.append(parse.read_yaml(Path(request.config)))
+    return any("kinds" in (change.get("evals") or {}) for change in changes)
+
+
 def base(request: Request) -> Run:
     """The Run of the recipe, the method, the YAML file or, when resuming without any of them, the run folder."""
     name = request.recipe

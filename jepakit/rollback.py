@@ -8,6 +8,7 @@ done, and resumed, goes through the same losses: the checkpoints of the collapse
 is taken up again leads to the same rollback.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
@@ -40,11 +41,37 @@ def keep_healthy(session: Session, verdict: Verdict) -> None:
 
     A spread that is about to be lost is none to go back to, whatever the verdict.
     """
-    rows = session.panel.get("rows") or [{}]  # only the main process has any
-    spread = min((value for key, value in rows[-1].items() if key.startswith("std_ratio")), default=0.0)
-    if verdict.name == "healthy" and spread > CLEAR:
+    if verdict.name == "healthy" and spread(session)[1] > CLEAR:
         every = session.run.loop.save_every or 1
         session.healthy = session.step - session.step % every
+
+
+def spread(session: Session) -> tuple[str, float]:
+    """The encoder with the smaller spread in the last row, and that spread relative to step 0; 0 where not measured."""
+    rows = session.panel.get("rows") or [{}]  # only the main process has any
+    found = {key: value for key, value in rows[-1].items() if key.startswith("std_ratio_")}
+    lowest = min(found, key=found.__getitem__, default="")
+    return lowest.removeprefix("std_ratio_"), found.get(lowest, 0.0)
+
+
+def cautious(session: Session, verdict: Verdict, settings: Mapping[str, Any]) -> Verdict:
+    """The verdict; but after a rollback "healthy" becomes "drifting" where the spread is not clear of a collapse.
+
+    A run that has collapsed before, and stands just above the threshold, is on its way there again.
+    """
+    side, ratio = spread(session)
+    if not session.rollbacks or verdict.name != "healthy" or ratio > CLEAR:
+        return verdict
+    reason = f"{side} std is {ratio:.1%} of its value at step 0, and after a rollback {CLEAR:.0%} or more is healthy"
+    return Verdict("drifting", reason, collapse.advise("full", settings))
+
+
+def spent(rollbacks: Sequence[Mapping[str, Any]]) -> str:
+    """What rollbacks have cost a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
+    if not rollbacks:
+        return ""
+    many = "s" * (len(rollbacks) > 1)
+    return f"after {len(rollbacks)} rollback{many}, at {rollbacks[-1]['lr_factor']:g} of the learning rate"
 
 
 def needed(session: Session) -> tuple[int, ...]:

@@ -83,13 +83,15 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
         )
     if isinstance(dataset, First):
         openended.check_steps(method)
-    method.check(1 if isinstance(dataset, First) else run.length.batch // run.length.accumulate)
+    at_once = 1 if isinstance(dataset, First) else run.length.batch // run.length.accumulate
+    method.check(at_once)
     lengths.check(run, method, dataset)
     method.to(dist.device, getattr(torch, run.loop.dtype))
     for module in method.modules():
         if hasattr(module, "checkpoint_activations"):
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
     notes = [*dataset.notes, *map(str, [*views, *patches, *choices, *prepare.micro_batches(run)])]
+    notes += [short] if (short := method.short(at_once)) else []
     return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
 
 

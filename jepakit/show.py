@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import evals, methods, recipes, studies
+from . import evals, methods, recipes, rollback, studies
 from .data import KINDS
 from .masks import MASKERS
 from .nn import ENCODERS
+from .reporting.facts import BASELINES
 from .reporting.study import value
 
 
@@ -26,9 +27,6 @@ def names() -> list[tuple[str, str]]:
     return [(noun, ", ".join(table)) for noun, table in tables.items()]
 
 
-BASELINES = {"random_init": "the untrained encoder", "raw": "the raw input"}
-
-
 def describe(done: Mapping[str, Any]) -> str:
     """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
     summary = done["summary"]
@@ -36,7 +34,8 @@ def describe(done: Mapping[str, Any]) -> str:
         return ""
     lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
     advice = f"; {summary['advice']}" if summary["advice"] else ""
-    lines.append(f"verdict: {summary['verdict']} ({summary['reason']}){advice}")
+    spent = f", {rollback.spent(summary['rollbacks'])}" if summary["rollbacks"] else ""
+    lines.append(f"verdict: {summary['verdict']} ({summary['reason']}){spent}{advice}")
     if best := summary.get("best"):
         lines.append(f"best checkpoint by kNN while training: step {best['step']} ({best['knn']:.1%})")
     if summary["skipped"]:
@@ -63,7 +62,7 @@ def describe_probes(paths: Sequence[Path]) -> str:
         if "warning" in result["notes"]:
             warnings.append(f"{path.stem}: {result['notes']['warning']}")
         ahead = {key: result[key] > result["high"] if error else result[key] < result["low"] for key in BASELINES}
-        behind = [name for key, name in BASELINES.items() if not ahead[key]]
+        behind = [f"the {name}" for key, name in BASELINES.items() if not ahead[key]]
         if behind:
             warnings.append(
                 f"{path.stem}: not clearly better than {' and '.join(behind)}; train for more steps or on more data"

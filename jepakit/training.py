@@ -66,9 +66,9 @@ def stretch(session: Session, model: nn.Module, recorder: Recorder, asked: list[
         action: rollback.Action = "go on"
         if session.step % panel_every == 0 or last:
             recorder.observe(terms, last)
-            action = rollback.decide(session, recorder.monitor.verdict)
+            action = rollback.decide(session, recorder.verdict)
         if action == "roll back":
-            return recorder.monitor.verdict
+            return recorder.verdict
         ended = last or action == "stop"
         saving = session.step % save_every == 0 or ended or stopping
         if saving:
@@ -78,7 +78,7 @@ def stretch(session: Session, model: nn.Module, recorder: Recorder, asked: list[
         if saving:
             recorder.save(ended)
         if action == "stop" and not last:
-            recorder.watch.note(stopped(session, recorder.monitor.verdict))
+            recorder.watch.note(stopped(session, recorder.verdict))
             return None
         if stopping and not last:
             raise Interrupted(f"stopped at step {session.step} of {steps} and saved; go on with --resume")
@@ -101,7 +101,7 @@ def advance(
 
 def stopped(session: Session, verdict: Verdict) -> str:
     """The sentence on a run that its collapse has ended."""
-    spent = f" after {len(session.rollbacks)} rollbacks" if session.rollbacks else ""
+    spent = f" {rollback.spent(session.rollbacks)}," if session.rollbacks else ""
     return (
         f"stopped at step {session.step} of {session.steps}{spent} and saved: the verdict is {verdict.name}, "
         f"{verdict.reason}; {verdict.advice}. --resume --on-collapse warn goes on all the same"

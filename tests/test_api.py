@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import runs
 import torch
+import yaml
 from PIL import Image
 
 import jepakit as jk
@@ -131,7 +132,13 @@ def test_test_data_of_one_class_are_counted_in_the_classes_of_training(run, phot
     assert (result["value"], result["n_test"], result["per_class"]) == (1.0, 40, {"light": 1.0})
     assert "warning" not in result["notes"]
     (one / "light").rename(one / "bright")
-    with pytest.raises(ValueError, match=r"the class 'bright', which the training data lack; they hold dark, light"):
+    with pytest.raises(ValueError, match=r"no sample of 1 .*\('bright'\).* --test without those"):
+        jk.probe(run, "knn", data=photos, test=one)
+    for other in ("dim", "dull", "grey"):
+        shutil.copytree(one / "bright", one / other)
+    with pytest.raises(
+        ValueError, match=r"no sample of 4 of .*\('bright', 'dim', 'dull' …\), so nothing can be learnt"
+    ):
         jk.probe(run, "knn", data=photos, test=one)
 
 
@@ -222,7 +229,7 @@ def pictures(root, folders):
         (["a", "b"] * 8, ["knn", "linear"], ["knn", "linear"], []),
         (["a", "b", "b", *"cdefghij"], ["knn", "linear"], ["knn"], ["no linear: l2 cannot be chosen"]),
         (list("abcdefghijkl"), ["knn", "linear"], [], ["no knn: no class has two", "no linear: no class has two"]),
-        (None, ["knn"], [], ["no probes: the data carry only the class '0'"]),
+        (None, ["knn"], [], ["no knn after the last step: the data carry only the class '0'"]),
     ],
     ids=["few per class", "one class of two", "one per class", "one class"],
 )
@@ -247,6 +254,35 @@ def test_data_that_cannot_be_probed_cost_a_note_and_never_the_report(tmp_path, f
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.parametrize("labels", [None, "a"], ids=["no labels", "one class"])
+@pytest.mark.parametrize("command", ["train", "dry_run"])
+def test_a_probe_asked_for_that_the_data_cannot_serve_is_refused_before_step_1(tmp_path, labels, command):
+    pictures(tmp_path / "data", [labels or "."] * 16)
+    file, out = runs.write_settings(tmp_path, tmp_path / "data"), tmp_path / "run"
+    request = api.Request(str(file), out=out, flags={"evals.kinds": "[linear, knn]"})
+    ask = {"train": lambda: api.run(request, Silent()), "dry_run": lambda: api.dry_run(request)}[command]
+    found = "only the class 'a'" if labels else "no labels"
+    with pytest.raises(
+        ValueError, match=rf"^evals\.kinds asks for linear, knn, but the data carry {found}.*kinds '\[\]'$"
+    ):
+        ask()
+    assert not out.exists()
+
+
+def test_probes_that_nobody_asked_for_are_noted_before_step_1_where_there_are_no_labels(tmp_path):
+    pictures(tmp_path / "data", ["."] * 16)
+    watch = Notes()
+    watch.row = lambda row, steps: watch.notes.append(f"step {row['step']}")
+    settings = {k: v for k, v in runs.SETTINGS.items() if k != "evals"} | {"length": {"steps": 1, "batch": 8}}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(settings))
+    jk.train(tmp_path / "data", tmp_path / "run", recipe=str(tmp_path / "plain.yaml"), watch=watch)
+    (said,) = [note for note in watch.notes if "after the last step" in note]
+    assert said.startswith("no knn, linear after the last step: the data carry no labels")
+    assert watch.notes.index(said) < watch.notes.index("step 1")
+    assert not [note for note in watch.notes if note.startswith("probing")]
+    assert not (tmp_path / "run" / "evals").exists()
+
+
 def test_comparing_runs_shows_the_settings_that_differ_the_probes_and_one_page(run, photos, tmp_path):
     other, page = tmp_path / "other", tmp_path / "both.html"
     done = runs.jepa("train", run / "config.yaml", "--out", other, "--optim.lr", "0.25", "--evals.report", "false")
@@ -256,7 +292,9 @@ def test_comparing_runs_shows_the_settings_that_differ_the_probes_and_one_page(r
     lines = {line.split("  ")[0].strip(): line.split() for line in told.stdout.splitlines()}
     assert lines[""] == ["run", "other"]
     assert lines["optim.lr"][2] == "0.25"
-    assert [word for word in lines["knn accuracy"] if word.endswith("%")] == lines["knn accuracy"][2:]
+    shown = json.loads((run / "evals" / "knn.json").read_text())
+    score = f"{shown['value']:.1%} ({shown['low']:.1%} … {shown['high']:.1%})"
+    assert [line for line in told.stdout.splitlines() if line.startswith("knn accuracy") and score in line]
     assert "method.encoder.width" not in lines
     assert "other" in page.read_text()
     assert told.stdout.endswith(f"report: {page}\n")

@@ -110,6 +110,14 @@ def test_the_position_share_is_1_where_samples_leave_no_trace_and_small_where_po
     assert collapse.position_share(torch.ones(3, 2, 4)) == 1.0
 
 
+def test_the_position_share_does_not_see_a_shrunken_scale_a_single_direction_or_noise() -> None:
+    mixed = torch.randn(40, 6, 8, generator=torch.Generator().manual_seed(0))
+    assert collapse.position_share(1e-4 * mixed) == pytest.approx(collapse.position_share(mixed))
+    assert collapse.position_share(mixed) < 0.05, "each token is noise"
+    one_direction = mixed[:, :1, :1].expand(40, 6, 1) * torch.ones(8)
+    assert collapse.position_share(one_direction) == pytest.approx(0.0, abs=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["smooth_l1", "l1", "l2"])
 def test_no_constant_prediction_beats_the_best_constant(kind: Kind) -> None:
     target = noise(501, 3).exp() * torch.tensor([0.1, 1.0, 5.0])

@@ -162,6 +162,24 @@ def test_the_refused_width_is_where_the_best_std_falls_below_a_third() -> None:
         assert (best > 1 / 3) == above
 
 
+@pytest.mark.parametrize(("samples", "width"), [(8, 256), (8, 50), (32, 256), (64, 256), (256, 8192)])
+def test_the_best_std_is_where_variance_and_covariance_together_are_least(samples: int, width: int) -> None:
+    s = torch.linspace(0.01, 1, 10_000)
+    best = s[(25 * (1 - s) + 2 * (width / (samples - 1) - 1) * s**4).argmin()]
+    assert losses.best_std(samples, width, 25.0, 1.0) == pytest.approx(float(best), abs=1e-3)
+
+
+def test_a_width_at_which_the_std_stays_below_four_fifths_is_told_and_the_numbers_given_are_not() -> None:
+    said = losses.short_vicreg(8, 256, 25.0, 1.0)
+    assert said.startswith("the std of 256 projected features comes to 0.44 at best, not to 1")
+    assert said.endswith("give 38 samples or more, or method.projector.out 49 or less for 0.8")
+    for samples, width in ((38, 256), (8, 49), (64, 256), (8, 4)):
+        assert not losses.short_vicreg(samples, width, 25.0, 1.0)
+    assert losses.short_vicreg(37, 256, 25.0, 1.0)
+    assert losses.short_vicreg(8, 50, 25.0, 1.0)
+    assert not losses.short_vicreg(8, 256, 25.0, 0.0)
+
+
 def epps_pulley(x: torch.Tensor) -> torch.Tensor:
     """The integral over all t in closed form, from the pairwise differences."""
     pairs = torch.exp(-(x[:, None] - x).square() / 2).sum() / len(x)

@@ -1,6 +1,7 @@
 """A run that was stopped, killed or damaged goes on as if nothing had happened."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import runs
 from PIL import Image
+from torch.utils.data import Dataset
 
 from jepakit import api, checkpoint
+from jepakit.data import loader
 
 COUNT = 24
 
@@ -84,16 +87,75 @@ def test_a_run_killed_and_resumed_has_the_losses_of_an_uninterrupted_one(name, b
     assert runs.losses(out) == whole[name]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_asked_to_stop_saves_and_leaves_with_130(number, sources, tmp_path):
-    # Long enough that the signal always comes before the end.
-    long = {"length": {"steps": 600}, "loop": {"save_every": 10_000, "panel_every": 10_000}}
-    file = settings(tmp_path, "folder", sources["folder"], **long)
-    out = tmp_path / "run"
-    process = runs.start("train", file, "--out", out)
+def begun(file: Path, out: Path) -> subprocess.Popen[str]:
+    """A training that leads a group of processes and has logged three rows."""
+    pipe = subprocess.PIPE
+    words = runs.command("train", file, "--out", out)
+    process = subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     while not (out / "metrics.jsonl").exists() or len((out / "metrics.jsonl").read_text().splitlines()) < 3:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
+    return process
+
+
+def wait_until_gone(group: int) -> None:
+    """Return when no process of the group is left; fail after 30 s."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("a process outlived the training")
+
+
+# Long enough that a signal always comes before the end.
+LONG = {"length": {"steps": 600}, "loop": {"save_every": 10_000, "panel_every": 10_000, "workers": 1}}
+
+
+def test_a_stop_that_reaches_the_workers_too_saves_leaves_with_130_and_leaves_no_process(sources, tmp_path):
+    out = tmp_path / "run"
+    process = begun(settings(tmp_path, "folder", sources["folder"], **LONG), out)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "and saved; go on with --resume" in error
+    assert max(runs.losses(out)) == checkpoint.load(out).step < 600
+    wait_until_gone(process.pid)
+
+
+def test_a_worker_ends_with_a_training_that_is_killed(sources, tmp_path):
+    process = begun(settings(tmp_path, "folder", sources["folder"], **LONG), tmp_path / "run")
+    process.kill()
+    process.communicate(timeout=60)
+    wait_until_gone(process.pid)
+
+
+def test_a_worker_obeys_its_parent_alone() -> None:
+    # What outlives its loader is sent SIGTERM as the parent ends, which then waits: for ever, if it were ignored.
+    loading = iter(loader.dataloader(Numbers(), 0, 100, 1))
+    next(loading)
+    (worker,) = loading._workers
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    worker.join(timeout=1)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(timeout=30)
+    assert not worker.is_alive()
+    del loading
+
+
+class Numbers(Dataset):
+    def __getitem__(self, k: int) -> int:
+        return k
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_asked_to_stop_saves_and_leaves_with_130(number, sources, tmp_path):
+    out = tmp_path / "run"
+    process = begun(settings(tmp_path, "folder", sources["folder"], **LONG), out)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error

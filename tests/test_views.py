@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepakit import losses, methods, prepare, testing
+from jepakit import distributed, losses, methods, prepare, session, testing
 from jepakit.config import Length, Run
 from jepakit.data import synthetic
 from jepakit.data.augment import Augment, Views
@@ -97,7 +98,7 @@ def test_a_single_view_is_refused(name: str) -> None:
         methods.build(replace(cfg, pairs="views") if name == "cjepa" else cfg, one)
 
 
-@pytest.mark.parametrize("name", ["simclr", "vicreg"])
+@pytest.mark.parametrize("name", NAMES)
 def test_one_sample_at_a_time_is_refused(name: str) -> None:
     build(name).check(2)
     with pytest.raises(ValueError, match=r"2 samples at a time .* not 1; raise length\.batch"):
@@ -107,6 +108,15 @@ def test_one_sample_at_a_time_is_refused(name: str) -> None:
 def test_a_width_that_the_batch_cannot_hold_apart_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^9000 projected features .* method\.projector\.out 597 or less"):
         build("vicreg", projector=Projector(out=9000)).check(8)
+
+
+def test_a_width_that_the_batch_holds_down_is_noted_before_step_1(tmp_path: Path) -> None:
+    settings = methods.load("vicreg").Config.tiny(replace(SIGNAL, size=(32, 32)))
+    data = synthetic.Config(path="shapes", count=60, size=(32, 32))
+    for out, noted in ((256, 1), (16, 0)):
+        run = Run(replace(settings, projector=Projector(layers=2, out=out)), data, length=Length(steps=1, batch=8))
+        notes = session.build(run, tmp_path, distributed.Dist()).notes
+        assert len([note for note in notes if "comes to 0.44 at best" in note]) == noted
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,11 @@ def redundancy(features: Float[Tensor, "n d"]) -> float:
 
 
 def position_share(tokens: Float[Tensor, "b n d"]) -> float:
-    """The share of the variance of tokens that their position explains; 1 means that the sample leaves no trace."""
+    """The share of the variance of tokens that their position explains; 1 means that the sample leaves no trace.
+
+    Blind to the scale, and to what the rest of the variance is: where samples differ along one direction only, or each
+    token is noise, it is low as well.
+    """
     total = wide(tokens).var((0, 1), correction=0).mean()
     by_position = wide(tokens).mean(0).var(0, correction=0).mean()
     return (by_position / total).item() if total > 0 else 1.0

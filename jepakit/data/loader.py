@@ -4,8 +4,10 @@ One item of the torch DataLoader is one whole batch, so that workers need no ord
 pixels leave as uint8; `Batch.to` makes them floats, where they are needed.
 """
 
+import os
 import signal as signals
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -168,6 +170,18 @@ def _same(item: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    # Ctrl-C and SIGTERM are the main process's to handle: a worker ends when it is told to, or orphaned.
+    # Ctrl-C and SIGTERM are the main process's to handle, also where they reach all of its processes, as those of a
+    # batch system do: a worker ends when it is told to, or orphaned.
     signals.signal(signals.SIGINT, signals.SIG_IGN)
-    signals.signal(signals.SIGTERM, signals.SIG_DFL)
+    if not hasattr(signals, "sigwaitinfo"):
+        signals.signal(signals.SIGTERM, signals.SIG_DFL)
+        return
+    signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGTERM})
+    threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    """End this process on a SIGTERM, but only one of its parent, who sends it to workers that would outlive it."""
+    while signals.sigwaitinfo({signals.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)  # With another code PyTorch would report a failure in the parent.

@@ -84,10 +84,10 @@ def need_labels(classes: tuple[str, ...]) -> None:
         )
 
 
-def need_classes(train: Int64[np.ndarray, " n"], test: Int64[np.ndarray, " m"], classes: Sequence[str]) -> None:
-    """Raises ValueError where `test` holds a class of which `train` has no sample."""
-    if missing := sorted(set(test[test >= 0].tolist()) - set(train.tolist())):
-        shown = ", ".join(repr(classes[i]) for i in missing[:3]) + (" …" if len(missing) > 3 else "")
+def need_classes(missing: Sequence[str]) -> None:
+    """Raises ValueError, with what to give, where classes of the test data are `missing` in the training data."""
+    if missing:
+        shown = ", ".join(map(repr, missing[:3])) + (" …" if len(missing) > 3 else "")
         raise ValueError(
             f"the training data hold no sample of {len(missing)} of the classes of the test data ({shown}), so nothing "
             "can be learnt of them; give --data with samples of every class, or --test without those"

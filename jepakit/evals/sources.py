@@ -127,12 +127,10 @@ def check_labels(sets: Sets) -> Int64[np.ndarray, " k"]:
     if sets.test is None:
         return np.array([-1])
     known = {name: i for i, name in enumerate(sets.train.classes)}
-    if unknown := [name for name in sets.test.classes if name not in known]:
-        raise ValueError(
-            f"the test data hold the class {unknown[0]!r}, which the training data lack; they hold {', '.join(known)}"
-        )
+    need_classes([name for name in sets.test.classes if name not in known])
     index = np.array([known[name] for name in sets.test.classes] + [-1])
-    need_classes(labels(sets.train), index[labels(sets.test)], sets.train.classes)
+    tested = set(index[labels(sets.test)].tolist()) - {-1}
+    need_classes([sets.train.classes[i] for i in sorted(tested - set(labels(sets.train).tolist()))])
     return index
 
 

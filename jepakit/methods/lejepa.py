@@ -49,6 +49,10 @@ class LeJEPA(JointEmbedding):
 
     cfg: Config
 
+    def check(self, samples: int) -> None:
+        """Raises ValueError where one sample would be a distribution by itself."""
+        losses.check_samples(samples, "a distribution needs")
+
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """Agreement with the mean of the global views, and the distance from a normal distribution."""
         z = losses.wide(self.embed(batch))

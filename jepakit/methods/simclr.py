@@ -52,10 +52,7 @@ class SimCLR(JointEmbedding):
 
     def check(self, samples: int) -> None:
         """Raises ValueError where there is nothing to tell a sample from."""
-        if samples < 2:
-            raise ValueError(
-                "contrast needs 2 samples at a time (length.batch / length.accumulate), not 1; raise length.batch"
-            )
+        losses.check_samples(samples, "contrast needs")
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The mean over all pairs of views."""

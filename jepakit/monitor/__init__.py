@@ -128,9 +128,9 @@ class Monitor:
             return measure.said(self.session.method, self.samples.x)
 
     def take(self) -> dict[str, Any]:
-        """The verdict, and the measures that no row has reported yet."""
+        """The measures that no row has reported yet."""
         fresh, self.fresh = self.fresh, {}
-        return {**fresh, "verdict": self.verdict.name}
+        return fresh
 
 
 def _chosen(session: Session) -> samples.Samples:

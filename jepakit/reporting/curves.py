@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..collapse import FULL
+from ..monitor.measure import CANDIDATES, QUERIES
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ CURVES = (
         "Position share",
         (("target", ("metrics", "position_share_target")), ("context", ("metrics", "position_share_context"))),
         "How much of the patches' variance their place in the sample explains. Near 1 the representation says where a "
-        "patch is and nothing about what it shows.",
+        "patch is and nothing about what it shows. Low values prove nothing: noise and a single direction have them.",
         marks=((1.0, "position only"),),
     ),
     Curve(
@@ -130,8 +131,9 @@ CURVES = (
     Curve(
         "Retrieval",
         (("", ("metrics", "retrieval")),),
-        "How often the right target has the lowest energy of 64. Chance is 1.6 %, a full collapse 0. A few directions "
-        "are enough for a high rate.",
+        f"How often the right target has the lowest energy of {CANDIDATES}, asked of {QUERIES} samples: a step of "
+        f"{1 / QUERIES:.1%} is one of them, so only large changes tell. Chance is {1 / CANDIDATES:.1%}, a full "
+        "collapse 0. A few directions are enough for a high rate.",
     ),
     Curve(
         "Learning rate",

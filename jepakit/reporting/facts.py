@@ -18,6 +18,19 @@ NUMBERS = (
     ("Std ratio", ("metrics", "std_ratio_target")),
     ("Rank", ("metrics", "rank_target")),
 )
+PANEL = (
+    ("Stable rank", "stable_rank_target"),
+    ("Std ratio, context encoder", "std_ratio_context"),
+    ("Rank, context encoder", "rank_context"),
+    ("Stable rank, context encoder", "stable_rank_context"),
+    ("Cosine of the two encoders", "agreement"),
+    ("LiDAR, corrected", "lidar_corrected"),
+    ("Energy gap", "energy_gap"),
+    ("Retrieval", "retrieval"),
+)
+BASELINES = {"random_init": "untrained encoder", "raw": "raw input"}
+APART = ("data", "name", "weights", "settings")  # what tells scores of one kind and metric from one another
+Key = tuple[str, ...]  # kind and metric, APART as `_said`, and the step of an earlier one
 
 
 def facts(record: Record) -> dict[str, str]:
@@ -32,8 +45,13 @@ def facts(record: Record) -> dict[str, str]:
         "Time": duration(number(record.summary.get("seconds")) or record.last("time")),
         **{label: UNKNOWN if value is None else short(value) for label, value in last.items()},
         "Samples / s": pace(record),
-        "Rollbacks": str(len(record.summary.get("rollbacks") or ())),
+        "Rollbacks": str(len(undone(record))),
     }
+
+
+def undone(record: Record) -> list[Mapping[str, Any]]:
+    """The rollbacks of a run that has ended, oldest first."""
+    return list(record.summary.get("rollbacks") or ())
 
 
 def pace(record: Record) -> str:
@@ -65,15 +83,66 @@ def comparison(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any
     flat = [flatten(r.settings) for r in records]
     keys = sorted({k for f in flat for k in f if any(g.get(k) != f.get(k) for g in flat)})
     rows = [(label, [t[label] for t in told]) for label in told[0]]
-    rows = [("Verdict", [verdict(r).name for r in records]), *rows, *_scores(records)]
+    rows = [("Verdict", [verdict(r).name for r in records]), *rows, *_panel(records), *_scores(records)]
     return {"names": names, "rows": rows, "settings": [(k, [str(f.get(k, UNKNOWN)) for f in flat]) for k in keys]}
 
 
+def _panel(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+    """The rows of PANEL that any run has, each as it was last measured."""
+    rows = [(label, [_measured(r, key) for r in records]) for label, key in PANEL]
+    return [
+        (label, [UNKNOWN if v is None else short(v) for v in values])
+        for label, values in rows
+        if any(v is not None for v in values)
+    ]
+
+
+def _measured(record: Record, key: str) -> float | None:
+    last = number(dig(record.summary, ("panel", key)))
+    return record.last("metrics", key) if last is None else last
+
+
 def _scores(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
-    # Of several results of one kind the latest step's counts: it comes last.
-    ordered = [sorted(r.evals, key=lambda e: number(e.get("step")) or 0) for r in records]
-    found = [{probe_name(e): told(e)(number(e.get("value"))) for e in evals} for evals in ordered]
-    return [(label, [f.get(label, UNKNOWN) for f in found]) for label in sorted({k for f in found for k in f})]
+    """Every score of every run with its interval, and below it the baselines'; one row for what can be compared."""
+    found = [_keyed(r.evals) for r in records]
+    keys = sorted({key for scores in found for key in scores})
+    rows = []
+    for key, label in zip(keys, _labels(keys), strict=True):
+        entries = [scores.get(key, {}) for scores in found]
+        rows.append((label, [between(e) for e in entries]))
+        for name, baseline in BASELINES.items():
+            if any(number(e.get(name)) is not None for e in entries):
+                rows.append((f"{label}, {baseline}", [told(e)(number(e.get(name))) for e in entries]))
+    return rows
+
+
+def _keyed(evals: Sequence[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
+    """A run's scores by what they can be compared with; of several steps the latest has no step in its key."""
+    found: dict[Key, Mapping[str, Any]] = {}
+    for entry in sorted(evals, key=lambda e: number(e.get("step")) or 0, reverse=True):
+        key = (probe_name(entry), *(said for part in APART for said in _said(entry.get(part))))
+        found[(*key, f"step {entry.get('step')}") if key in found else key] = entry
+    return found
+
+
+def _said(part: Any) -> list[str]:
+    """A part of a key as a label says it; settings one by one, as k=5."""
+    if isinstance(part, Mapping):
+        return [f"{key}={value}" for key, value in part.items()]
+    return [str(part)] if part else []
+
+
+def _labels(keys: Sequence[Key]) -> list[str]:
+    """Names of rows: kind and metric, and of the rest what not all keys of that name share."""
+    shared = {key[0]: set.intersection(*(set(k) for k in keys if k[0] == key[0])) for key in keys}
+    return [" · ".join([key[0], *(said for said in key[1:] if said not in shared[key[0]])]) for key in keys]
+
+
+def between(entry: Mapping[str, Any]) -> str:
+    """A score with its interval, as 52.6% (51.0% … 54.2%); "–" where there is none."""
+    written = told(entry)
+    value, low, high = (number(entry.get(k)) for k in ("value", "low", "high"))
+    return written(value) if low is None or high is None else f"{written(value)} ({written(low)} … {written(high)})"
 
 
 def probe_name(entry: Mapping[str, Any]) -> str:

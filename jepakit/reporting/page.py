@@ -10,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..config import flatten
+from ..rollback import spent
 from . import figures, probes
-from .facts import UNKNOWN, comparison, facts, verdict
+from .facts import UNKNOWN, comparison, facts, undone, verdict
 from .figures import Figure
 from .records import Record, unique_names
 
@@ -62,6 +63,7 @@ def render(records: Sequence[Record], galleries: Sequence[Gallery], version: str
         _probes(records, names),
         _curves(records, names),
         _spectra(records, names),
+        *_rollbacks(records, names),
         *[_pictures(*entry, galleries, names) for entry in shown(galleries)],
         _settings(records, names),
         _environment(records, names),
@@ -95,7 +97,8 @@ def template(name: str, **values: Any) -> str:
 def _head(record: Record, name: str) -> dict[str, Any]:
     """The headline of one run: the verdict with its reason and advice, and the facts beside it."""
     found = verdict(record)
-    said = [found.reason, found.advice and f"To do: {found.advice}", "" if record.summary else UNFINISHED]
+    advice = found.advice and f"To do: {found.advice}"
+    said = [found.reason, spent(undone(record)), advice, "" if record.summary else UNFINISHED]
     sentences = [text[0].upper() + text[1:].rstrip(".") + "." for text in said if text]
     return {
         "name": name,
@@ -146,6 +149,16 @@ def _spectra(records: Sequence[Record], names: Sequence[str]) -> Section:
         return Section("spectrum", "Eigenspectrum", notes=("The run logged no eigenspectrum.",))
     intro = "How many directions the representation uses, over time."
     return Section("spectrum", "Eigenspectrum", intro, tuple(found))
+
+
+def _rollbacks(records: Sequence[Record], names: Sequence[str]) -> list[Section]:
+    """The section on what was undone, where something was."""
+    rows = [(name, event) for record, name in zip(records, names, strict=True) for event in undone(record)]
+    if not rows:
+        return []
+    table = Markup(template("rollbacks.html.j2", rows=rows, several=len(records) > 1))
+    intro = "Collapses that were undone: training went back to a checkpoint from before, at half the learning rate."
+    return [Section("rollbacks", "Rollbacks", intro, body=table)]
 
 
 def _named(figure: Figure, name: str, runs: int) -> Figure:

@@ -6,10 +6,9 @@ from typing import Any
 from markupsafe import Markup
 
 from .charts import interval
-from .facts import UNKNOWN, number, plain, probe_name, share, told
+from .facts import BASELINES, UNKNOWN, number, plain, probe_name, share, told
 from .records import dig
 
-BASELINES = ("random_init", "raw")
 FACTS = ("data", "weights", "step", "n_train", "n_test")
 
 

@@ -108,14 +108,14 @@ class Learner:
         measured = due(session.step, loop.panel_every or 1)
         if measured or last:
             self.observe(last)
-        lost = measured and rollback.decide(session, self.recorder.monitor.verdict) == "stop"
+        lost = measured and rollback.decide(session, self.recorder.verdict) == "stop"
         ended = last or lost
         if session.step % loop.log_every == 0 or measured or ended:
             self.log()
         if ended or due(session.step, loop.save_every or 1):
             self.keep(ended)
         if lost and not last:
-            self.watch.note(stopped(session, self.recorder.monitor.verdict))
+            self.watch.note(stopped(session, self.recorder.verdict))
         if self.asked and not ended:
             self.stop()
         return ended
