@@ -43,8 +43,7 @@ def vectors() -> Step:
     optimizer = torch.optim.AdamW(parameters, fused=True)
     at = {"state": cell.start(1), "traces": rfp.start(cell, 1)}
 
-    def loss(before: Tensor, now: Tensor) -> Tensor:
-        return F.mse_loss(predictor(before), now)
+    loss = rfp.SquaredError(predictor)
 
     def step() -> None:
         found = rfp.observe(cell, torch.randn(1, D), loss, above, **at)
@@ -77,7 +76,7 @@ def frames(learns: bool) -> Step:
     def step() -> None:
         seen[:] = [seen[-1], torch.randn(3, SIDE, SIDE)]
         stream = at["stream"]
-        _, found, at["stream"] = rule.window(stream, stream.step + 1)
+        _, found, at["stream"] = rule.run(stream, stream.step + 1)
         give(rule.parameters, found, optimizer)
 
     return step

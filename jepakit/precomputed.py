@@ -1,12 +1,15 @@
-"""A loss whose gradients are known when it is, such as those of forward propagation, as a node of the graph."""
+"""Gradients beside autograd's: of losses that know their own, and of linear layers, added up where they are found."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 Work = Callable[[], tuple[Float[Tensor, ""], Sequence[Tensor]]]
 
@@ -34,3 +37,99 @@ class _Given(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return None, *(grad * g for g in ctx.saved_tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class SquaredError:
+    """The mean squared error of what a linear layer foretells: for `observe`, with the layer's parameters in order.
+
+    Its gradients are written out, since those of autograd take three times as long.
+    """
+
+    layer: nn.Linear
+
+    def __call__(self, before: Float[Tensor, "n w"], now: Float[Tensor, "n w"]) -> Float[Tensor, ""]:
+        """As autograd has it."""
+        return F.mse_loss(self.layer(before), now)
+
+    def known(self, before: Float[Tensor, "n w"], now: Float[Tensor, "n w"]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The loss, and its gradients by `before` and by the layer's parameters."""
+        weight, bias = self.layer.weight, self.layer.bias
+        wrong = F.linear(before, weight, bias).sub_(now)
+        by = wrong * (2 / wrong.numel())
+        loss = torch.dot(wrong.flatten(), by.flatten()) / 2
+        return loss, by @ weight, [by.T @ before] if bias is None else [by.T @ before, by.sum(0)]
+
+
+class Added(TorchFunctionMode):
+    """Gradients that are added up loss after loss, in place: `sums`, as the parameters, which begin as zeros.
+
+    A loss that is computed within it is differentiated by `grad`. Where linear layers are applied to some of the
+    parameters, what they add goes straight into the sum: autograd would make a second tensor of the weight's size.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__()
+        self.parameters = list(parameters)
+        self.sums = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self.adding = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The operation itself, a linear layer's with a gradient of its own."""
+        # Autocast and torch.func have ways of their own.
+        if func is F.linear and not kwargs and not torch.is_autocast_enabled(args[0].device.type) and not mapped():
+            x, weight, bias = (*args, None)[:3]
+            to = [self.sum_of(p) for p in (weight, bias)]
+            if all((p is None) == (t is None) for p, t in zip((weight, bias), to, strict=True)):
+                return _Linear.apply(self, x, weight, bias, *to)  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+    def sum_of(self, p: Tensor | None) -> Tensor | None:
+        """Where a parameter's gradient is added; None for what is none of them."""
+        return next((s for q, s in zip(self.parameters, self.sums, strict=True) if q is p), None)
+
+    def grad(self, loss: Float[Tensor, ""], wanted: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients by `wanted`, zeros where there is none; those by the parameters are added to the sums."""
+        self.adding = True
+        try:
+            found = torch.autograd.grad(loss, [*wanted, *self.parameters], allow_unused=True)
+        finally:
+            self.adding = False
+        add(self.sums, found[len(wanted) :])
+        return tuple(torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=False))
+
+
+def mapped() -> bool:
+    """Whether a transform of torch.func is under way."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+class _Linear(torch.autograd.Function):
+    """x Wᵀ + b, whose gradients by W and b are added where they belong."""
+
+    @staticmethod
+    def forward(ctx: Any, added: Added, x: Tensor, weight: Tensor, bias: Tensor | None, *to: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.added, ctx.to = added, to
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        by, rows = (t.reshape(-1, t.shape[-1]) for t in (grad, x))
+        below = grad @ weight if ctx.needs_input_grad[1] else None
+        if not ctx.added.adding:
+            # A loss may take gradients of its own.
+            return None, below, by.T @ rows, by.sum(0) if ctx.needs_input_grad[3] else None, None, None
+        to_weight, to_bias = ctx.to
+        to_weight.addmm_(by.T, rows)
+        if to_bias is not None:
+            to_bias.add_(by.sum(0))
+        return None, below, None, None, None, None
+
+
+def add(sums: Sequence[Tensor], parts: Sequence[Tensor | None]) -> None:
+    """Add each part, where there is one, to its sum, in place."""
+    for total, part in zip(sums, parts, strict=True):
+        if part is not None:
+            total.add_(part)

@@ -18,7 +18,7 @@ Source: Velarde & Parra 2024, arXiv:2411.16695, for the name and the claim; its 
 Irie et al. 2023, arXiv:2305.19044 (element-wise recurrence). Chunks: Schmidhuber 1992, Neural Computation 4(2).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,11 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .nn.gated import Cell
+from .precomputed import Added
+from .precomputed import SquaredError as SquaredError
+from .precomputed import add as add
 
 CHUNK = 32
+PART = 16  # steps at a time where all of a chunk's would be most of the memory
 
 State = Float[Tensor, "n m b"]
-Grads = tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"], Float[Tensor, "m r"]]
 
 
 class Traces(NamedTuple):
@@ -42,12 +45,19 @@ class Traces(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """A chunk of K steps, gone through without a graph: states 0 … K, inputs and derivatives of steps 1 … K."""
+    """A chunk of K steps, gone through without a graph: states 0 … K, derivatives and inputs of steps 1 … K."""
 
     states: Float[Tensor, "k1 n m b"]
-    inputs: Float[Tensor, "k n e"]  # and 1 for the bias
     by_state: Float[Tensor, "k n m b b"]
     by_drive: Float[Tensor, "k n m b q"]
+    inputs: Float[Tensor, "k n e"]  # and 1 for the bias
+
+
+class Sums(NamedTuple):
+    """The circuit's gradient so far: by [weight, bias], as the traces have them, and by own."""
+
+    drive: Float[Tensor, "m q e"]
+    own: Float[Tensor, "m r"]
 
 
 class Result(NamedTuple):
@@ -92,83 +102,79 @@ def why_inexact(cell: Cell) -> str | None:
 @torch.no_grad()
 def go(cell: Cell, state: State, inputs: Float[Tensor, "k n d"], diagonal: bool = False) -> Passed:
     """Take K steps from `state`, keeping what the traces need. `diagonal` drops what couples units in a block."""
-    drives = cell.drive(inputs)
-    states = [state]
-    for drive in drives[:-1].unbind():
-        states.append(cell(states[-1], drive))
-    return passed(cell, states, inputs, drives, diagonal)
+    return passed(*cell.run(state, cell.drive(inputs)), inputs, diagonal)
 
 
-@torch.no_grad()
-def passed(
-    cell: Cell,
-    before: Sequence[State],
-    inputs: Float[Tensor, "k n d"],
-    drives: Float[Tensor, "k n m q"],
-    diagonal: bool = False,
-) -> Passed:
-    """K steps from known states, with their derivatives, of all steps at once."""
-    states = before[0].new_empty(len(before) + 1, *before[0].shape)
-    torch.stack(list(before), out=states[:-1])
-    after, by_state, by_drive = cell.local(states[:-1], drives)
-    states[-1] = after[-1]
+def passed(states: Tensor, by_state: Tensor, by_drive: Tensor, inputs: Tensor, diagonal: bool) -> Passed:
+    """Steps that were taken; see `go`."""
     if diagonal:
         by_state = torch.diag_embed(by_state.diagonal(dim1=-2, dim2=-1))
-    return Passed(states, F.pad(inputs, (0, 1), value=1.0), by_state, by_drive)
+    return Passed(states, by_state, by_drive, F.pad(inputs, (0, 1), value=1.0))
 
 
-@torch.no_grad()
-def collect(cell: Cell, passed: Passed, traces: Traces, delta: Float[Tensor, "k1 n m b"]) -> Grads:
-    """Gradients by weight, bias and own of the chunk's loss, whose derivatives by the states 0 … K are `delta`."""
-    m, q, _ = cell.weight.shape
-    first, *errors = going_back(passed.by_state, delta)
-    drives = backward(stacked(errors), passed.by_drive)
-    fed = drives[..., :q].reshape(-1, m * q).T @ passed.inputs.flatten(0, 1)
-    own = cell.pull(drives[..., None, :], passed.states[:-1]).sum((0, 1, 3))
-    return *split(weigh(first, traces.drive, fed.view(m, q, -1))), weigh(first, traces.own, own)
+def nothing(cell: Cell) -> Sums:
+    """The gradient of no step."""
+    m, q, d = cell.weight.shape
+    return Sums(cell.weight.new_zeros(m, q, d + 1), torch.zeros_like(cell.own, requires_grad=False))
 
 
-def split(whole: Float[Tensor, "m q e"]) -> tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"]]:
-    """A gradient by [weight, bias] as that by each."""
-    return whole[..., :-1].contiguous(), whole[..., -1].contiguous()
+def collect(cell: Cell, passed: Passed, traces: Traces, errors: Float[Tensor, "k1 n m b"], sums: Sums) -> None:
+    """Add the gradient of the chunk's loss, whose errors are those of `going_back`."""
+    add(sums, [weighed(errors[0], trace) for trace in traces])
+    drives = backward(errors[1:], passed.by_drive)
+    rows = passed.inputs.flatten(0, 1)
+    for by, to in zip(drives.movedim(-1, 0), sums.drive.unbind(1), strict=False):
+        to.addmm_(by.flatten(0, 1).T, rows)
+    for pulled in pull(cell, drives[..., None, :], passed.states):
+        sums.own.add_(pulled.sum((0, 2)))
 
 
-@torch.no_grad()
+def split(sums: Sums) -> tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"], Float[Tensor, "m r"]]:
+    """By weight, bias and own."""
+    return sums.drive[..., :-1].contiguous(), sums.drive[..., -1].contiguous(), sums.own
+
+
 def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
     """The traces at the end of the chunk, written into those at its beginning where they can be."""
     q = cell.weight.shape[1]
     whole, reach = reached(passed.by_state, passed.by_drive)
-    k, n, m, b, _ = reach.shape
     drive, own = (carry(whole, old) for old in traces)
+    k, n, m, b, _ = reach.shape
     if k == 1:
-        drive.addcmul_(reach[0, ..., :q, None], passed.inputs[0, :, None, None, None])
-    else:
-        fed = reach[..., :q].permute(1, 2, 3, 4, 0).reshape(n, m * b * q, k)
-        drive.view(n, m * b * q, -1).baddbmm_(fed, passed.inputs.transpose(0, 1))
-    return Traces(drive, own.add_(cell.pull(reach, passed.states[:-1]).sum(0)))
+        drive.addcmul_(reach[0, ..., :q, None].contiguous(), passed.inputs[0, :, None, None, None])
+        return Traces(drive, own.add_(cell.pull(reach[0], passed.states[0])))
+    for by, to in zip(reach.movedim(-1, 0), drive.unbind(3), strict=False):
+        # What belongs to one q lies apart in both, which a product takes as it is.
+        to.view(n, m * b, -1).baddbmm_(by.permute(1, 2, 3, 0).flatten(1, 2), passed.inputs.transpose(0, 1))
+    for pulled in pull(cell, reach, passed.states):
+        own.add_(pulled)
+    return Traces(drive, own)
 
 
-def weigh(
-    error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."], to: Float[Tensor, "m ..."]
-) -> Float[Tensor, "m ..."]:
-    """Add the sum over rows and block of λ · E to a tensor, in place."""
+def pull(cell: Cell, g: Float[Tensor, "k n m c q"], states: Float[Tensor, "k1 n m b"]) -> Iterator[Tensor]:
+    """What adds up to the sum (n, m, c, r) of `cell.pull`, a few steps each: all at once is much of the memory."""
+    for some, at in zip(torch.split(g, PART), torch.split(states[:-1], PART), strict=True):
+        # Summed with r before the steps, as it lies in memory.
+        yield cell.pull(some, at).movedim(-1, 0).sum(1).movedim(0, -1)
+
+
+def weighed(error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "m ..."]:
+    """The sum over rows and block of λ · E."""
     rows, m, b = error.shape
     if rows * b == 1:
-        return to.addcmul_(error.view(m, *[1] * (to.ndim - 1)), trace[0, :, 0])
+        return trace[0, :, 0] * error.view(m, *[1] * (trace.ndim - 3))
     by, past = error.transpose(0, 1), trace.transpose(0, 1)
-    to.view(m, 1, -1).baddbmm_(by.reshape(m, 1, rows * b), past.reshape(m, rows * b, -1))
-    return to
+    return (by.reshape(m, 1, rows * b) @ past.reshape(m, rows * b, -1)).view(m, *trace.shape[3:])
 
 
-def going_back(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n m b"]) -> list[Float[Tensor, "n m b"]]:
+def going_back(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n m b"]) -> Float[Tensor, "k1 n m b"]:
     """The errors λ_0 … λ_K: of each state, through all states of the chunk that follow."""
-    single = by_state.shape[-1] == 1
-    factors = by_state[..., 0].unbind() if single else by_state.unbind()
-    each = delta.unbind()
-    errors = [each[-1]]
-    for by, own in zip(reversed(factors), each[-2::-1], strict=True):
-        errors.append(torch.addcmul(own, by, errors[-1]) if single else own + backward(errors[-1], by))
-    return errors[::-1]
+    errors = delta.clone(memory_format=torch.contiguous_format)
+    each, single = errors.unbind(), by_state.shape[-1] == 1
+    factors = (by_state[..., 0] if single else by_state).unbind()
+    for by, before, after in zip(factors[::-1], each[-2::-1], each[:0:-1], strict=True):
+        before.addcmul_(by, after) if single else before.add_(backward(after, by))
+    return errors
 
 
 def reached(
@@ -178,18 +184,14 @@ def reached(
     if len(by_state) == 1:
         return by_state[0], by_drive
     if by_state.shape[-1] == 1:
-        after = by_state.flip(0).cumprod(0).flip(0)
-        return after[0], forward(F.pad(after[1:], (0, 0) * 4 + (0, 1), value=1.0), by_drive)
+        after = by_state.new_ones(len(by_state) + 1, *by_state.shape[1:])
+        torch.cumprod(by_state.flip(0), 0, out=after[1:])
+        return after[-1], forward(after[:-1].flip(0), by_drive)
     products = [torch.eye(by_state.shape[-1]).to(by_state).expand_as(by_state[0])]
     for by in reversed(by_state.unbind()):
         products.append(products[-1] @ by)
     whole, *rest = products[::-1]
-    return whole, forward(stacked(rest), by_drive)
-
-
-def stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Parts along a new first axis; a single one is not copied."""
-    return torch.stack(list(parts)) if len(parts) > 1 else parts[0][None]
+    return whole, forward(torch.stack(rest), by_drive)
 
 
 def forward(by_state: Float[Tensor, "*n b b"], v: Float[Tensor, "*n b q"]) -> Float[Tensor, "*n b q"]:
@@ -209,6 +211,7 @@ def carry(by_state: Float[Tensor, "n m b b"], trace: Float[Tensor, "n m b ..."])
     return (by_state @ trace.flatten(3)).view_as(trace)
 
 
+@torch.no_grad()
 def gradients(
     cell: Cell,
     inputs: Float[Tensor, "n t d"],
@@ -234,21 +237,20 @@ def gradients(
     fresh = traces is None
     traces = start(cell, len(inputs)) if traces is None else traces
     steps, total = inputs.transpose(0, 1), inputs.new_zeros(())
-    own, above = (
-        [torch.zeros_like(p, requires_grad=False) for p in each]
-        for each in ((cell.weight, cell.bias, cell.own), parameters)
-    )
+    own, above = nothing(cell), Added(parameters)
     for first in range(0, len(steps), chunk):
         gone = go(cell, state, steps[first : first + chunk], diagonal)
-        part, delta, found = instant(cell, gone, loss, parameters, first, first == 0 and fresh)
+        part, delta = instant(cell, gone, loss, above, first, first == 0 and fresh)
         total = total + part
-        add(above, found)
-        # Let go as soon as it is summed: two windows' gradients would be most of the memory.
-        del found
-        add(own, collect(cell, gone, traces, delta))
-        state, traces = gone.states[-1], advance(cell, gone, traces)
-        del gone, delta
-    return Result(total, named(own, above), state, traces)
+        errors = going_back(gone.by_state, delta)
+        del delta
+        collect(cell, gone, traces, errors, own)
+        del errors
+        traces = advance(cell, gone, traces)
+        # A copy, since a view would keep the whole chunk.
+        state = gone.states[-1].clone()
+        del gone
+    return Result(total, named(split(own), above.sums), state, traces)
 
 
 @torch.no_grad()
@@ -268,12 +270,17 @@ def observe(
     As `gradients` of such a loss with one step at a time, in fewer operations; `traces` is written over.
     """
     gone = go(cell, state, x[None], diagonal)
-    with torch.enable_grad():
-        leaf = state.detach().requires_grad_()
-        found = loss(cell.out(leaf), cell.out(gone.states[1]))
-        delta, *above = torch.autograd.grad(found, [leaf, *parameters], allow_unused=True, materialize_grads=True)
-    drive, own = (weigh(delta, t, t.new_zeros(t.shape[1], *t.shape[3:])) for t in traces)
-    return Result(found.detach(), named((*split(drive), own), above), gone.states[1], advance(cell, gone, traces))
+    now = cell.out(gone.states[1])
+    if isinstance(loss, SquaredError):
+        found, by_out, above = loss.known(cell.out(state), now)
+        delta = cell.under(by_out)
+    else:
+        with torch.enable_grad():
+            leaf = state.detach().requires_grad_()
+            found, wanted = loss(cell.out(leaf), now), [leaf, *parameters]
+            delta, *above = torch.autograd.grad(found, wanted, allow_unused=True, materialize_grads=True)
+    own = split(Sums(*(weighed(delta, trace) for trace in traces)))
+    return Result(found.detach(), named(own, above), gone.states[1], advance(cell, gone, traces))
 
 
 def named(own: Sequence[Tensor], above: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -282,17 +289,11 @@ def named(own: Sequence[Tensor], above: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def instant(
-    cell: Cell, gone: Passed, loss: Loss, parameters: Sequence[nn.Parameter], first: int, begun: bool
-) -> tuple[Float[Tensor, ""], Float[Tensor, "k1 n m b"], list[Tensor]]:
-    """A window's loss, and its gradients by the states and the parameters above; no state precedes what has `begun`."""
-    with torch.enable_grad():
+    cell: Cell, gone: Passed, loss: Loss, above: Added, first: int, begun: bool
+) -> tuple[Float[Tensor, ""], Float[Tensor, "k1 n m b"]]:
+    """A window's loss and its gradient by the states; no state precedes what has `begun`."""
+    with torch.enable_grad(), above:
         leaf = gone.states.detach().requires_grad_()
         part = loss(cell.out(leaf[1:] if begun else leaf).transpose(0, 1), first + begun)
-        delta, *above = torch.autograd.grad(part, [leaf, *parameters], allow_unused=True, materialize_grads=True)
-    return part.detach(), delta, above
-
-
-def add(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
-    """Add each part to its sum, in place."""
-    for total, part in zip(sums, parts, strict=True):
-        total.add_(part)
+    (delta,) = above.grad(part, [leaf])
+    return part.detach(), delta

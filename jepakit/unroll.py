@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from . import rfp
 from .distributed import world
 from .nn.circuit import Circuits, States
+from .precomputed import Added, add
 
 Rule = Literal["bptt", "rfp", "truncated"]
 Below = Literal["frozen", "instant", "full"]
@@ -102,20 +103,18 @@ class Forward:
         own = [p for cell in self.circuits.cells for p in (cell.weight, cell.bias, cell.own)]
         return [*own, *self.above, *self.encoder]
 
+    @torch.no_grad()
     def run(self, stream: Stream, last: int, chunk: int = rfp.CHUNK) -> tuple[Tensor, list[Tensor], Stream]:
         """The loss of the frames from where the stream stands up to `last`, its gradients, and where it stands then."""
-        if 0 < last - stream.step <= chunk:
-            return self.window(stream, last)
-        sums = [torch.zeros_like(p) for p in self.parameters]
+        sums = Gradient(self)
         total = stream.states[0].new_zeros(())
         while stream.step < last:
-            part, found, stream = self.window(stream, min(stream.step + chunk, last))
+            part, stream = self.window(stream, min(stream.step + chunk, last), sums)
             total += part
-            rfp.add(sums, found)
-        return total, sums, stream
+        return total, sums.parts(), stream
 
-    def window(self, stream: Stream, last: int) -> tuple[Tensor, list[Tensor], Stream]:
-        """The same for one chunk."""
+    def window(self, stream: Stream, last: int, sums: "Gradient") -> tuple[Tensor, Stream]:
+        """The loss of one chunk, whose gradients are added to `sums`, and where the stream stands then."""
         start = max(stream.step - 1, 0)
         with torch.set_grad_enabled(self.below != "frozen"):
             # With the last frame before the chunk, whose loss is known only now.
@@ -123,41 +122,39 @@ class Forward:
         passed = self.go(stream, rows.detach()[stream.step - start :])
         with torch.enable_grad():
             shown = self.shown(stream, passed, rows, stream.step == 0)
-            part = self.loss(self.circuits.shown(shown[-1]), start + 1)
-            wanted = [*shown, *self.above, *(self.encoder if self.below == "instant" else ())]
-            found = torch.autograd.grad(
-                part, wanted, allow_unused=True, materialize_grads=True, retain_graph=self.below == "full"
-            )
-        deltas, above = found[: len(shown)], found[len(shown) :]
-        own: list[Tensor] = []
-        for cell, p, trace, delta in zip(self.circuits.cells, passed, stream.traces, deltas, strict=True):
+            with sums.above:
+                part = self.loss(self.circuits.shown(shown[-1]), start + 1)
+        errors = []
+        for p, delta in zip(passed, sums.above.grad(part, shown), strict=True):
             full = torch.cat([torch.zeros_like(delta[:1]), delta]) if stream.step == 0 else delta
-            own += rfp.collect(cell, p, trace, full)
+            errors.append(rfp.going_back(p.by_state, full))
+        each = list(zip(self.circuits.cells, passed, stream.traces, strict=True))
+        for of, error, own in zip(each, errors, sums.own, strict=True):
+            rfp.collect(*of, error, own)
         below = stream.below
         if self.below == "full":
-            traced, below = self.trace(stream, passed[0], rows, deltas[0])
-            above = (*above, *traced)
-        elif self.below == "frozen":
-            above = (*above, *(torch.zeros_like(p) for p in self.encoder))
-        traces = tuple(rfp.advance(*each) for each in zip(self.circuits.cells, passed, stream.traces, strict=True))
-        after = Stream(tuple(p.states[-1] for p in passed), tuple(p.states[-2] for p in passed), traces, below, last)
-        return part.detach(), [*own, *above], after
+            traced, below = self.trace(stream, passed[0], rows, errors[0])
+            add(sums.below, traced)
+        traces = tuple(rfp.advance(*of) for of in each)
+        # Copies, since views would keep the whole chunk.
+        states, before = (tuple(p.states[k].clone() for p in passed) for k in (-1, -2))
+        return part.detach(), Stream(states, before, traces, below, last)
 
     def go(self, stream: Stream, rows: Float[Tensor, "k r d"]) -> list[rfp.Passed]:
         """Every level's steps, without a graph."""
         cells = self.circuits.cells
         if len(cells) == 1:
             return [rfp.go(cells[0], stream.states[0], rows, self.diagonal)]
-        states, path, seen = stream.states, [], []
-        with torch.no_grad():
-            for row in rows.unbind():
-                path.append(states)
-                states, read = self.circuits.step(states, row)
-                seen.append(read)
+        path, seen = [stream.states], []
+        for row in rows.unbind():
+            states, read = self.circuits.step(path[-1], row)
+            path.append(states)
+            seen.append(read)
         found = []
         for i, cell in enumerate(cells):
-            before, inputs = [s[i] for s in path], torch.stack([s[i] for s in seen])
-            found.append(rfp.passed(cell, before, inputs, cell.drive(inputs), self.diagonal))
+            chain, inputs = (torch.stack([s[i] for s in each]) for each in (path, seen))
+            local = cell.local(chain[:-1], cell.drive(inputs))
+            found.append(rfp.passed(chain, local.by_state, local.by_drive, inputs, self.diagonal))
         return found
 
     def shown(self, stream: Stream, passed: list[rfp.Passed], rows: Tensor, begun: bool) -> list[Tensor]:
@@ -181,19 +178,16 @@ class Forward:
             nodes.append(level.cell(before[i], level.cell.drive(read)))
         return nodes
 
-    @torch.no_grad()
-    def trace(self, stream: Stream, passed: rfp.Passed, rows: Tensor, delta: Tensor) -> tuple[list[Tensor], Tensor]:
+    def trace(self, stream: Stream, passed: rfp.Passed, rows: Tensor, errors: Tensor) -> tuple[list[Tensor], Tensor]:
         """The encoder's exact gradients in this chunk, and what its parameters have done to the circuit by its end."""
         assert self.jacobian is not None
         cell = self.circuits.cells[0]
         q, begun = cell.weight.shape[1], stream.step == 0
-        full = torch.cat([torch.zeros_like(delta[:1]), delta]) if begun else delta
-        first, *errors = rfp.going_back(passed.by_state, full)
-        by_drive = rfp.backward(torch.stack(errors), passed.by_drive)[..., :q]
+        by_drive = rfp.backward(errors[1:], passed.by_drive)[..., :q]
         by_rows = torch.einsum("knmq,mqd->knd", by_drive, cell.weight)
         by_rows = by_rows if begun else torch.cat([torch.zeros_like(by_rows[:1]), by_rows])
         found = torch.autograd.grad(rows, self.encoder, by_rows, allow_unused=True, materialize_grads=True)
-        earlier = torch.einsum("nmb,nmbf->f", first, stream.below)
+        earlier = torch.einsum("nmb,nmbf->f", errors[0], stream.below)
         split = torch.split(earlier, [p.numel() for p in self.encoder])
         whole, reach = rfp.reached(passed.by_state, passed.by_drive)
         reach = torch.einsum("knmbq,mqd->knmbd", reach[..., :q], cell.weight)
@@ -202,6 +196,20 @@ class Forward:
         for step, by in enumerate(reach, stream.step):
             below += torch.einsum("nmbd,ndf->nmbf", by, self.jacobian(step))
         return [g + e.view_as(g) for g, e in zip(found, split, strict=True)], below
+
+
+class Gradient:
+    """What a rule's gradients have added up to: the circuits' by level, and by what lies above and below."""
+
+    def __init__(self, rule: Forward) -> None:
+        self.own = [rfp.nothing(cell) for cell in rule.circuits.cells]
+        self.above = Added([*rule.above, *(rule.encoder if rule.below == "instant" else ())])
+        apart = () if rule.below == "instant" else rule.encoder
+        self.below = [torch.zeros_like(p, requires_grad=False) for p in apart]
+
+    def parts(self) -> list[Tensor]:
+        """In the order of the rule's parameters."""
+        return [*(g for own in self.own for g in rfp.split(own)), *self.above.sums, *self.below]
 
 
 def refuse(circuits: Circuits, below: Below, approximate: bool) -> None:

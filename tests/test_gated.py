@@ -40,7 +40,8 @@ def at_random(cell: Cell, rows: int = 3) -> tuple[Tensor, Tensor]:
 def test_the_derivatives_written_out_are_those_of_the_step(name: str) -> None:
     cell = cell_of(name)
     state, drive = at_random(cell)
-    local = cell.local(state, drive)
+    with torch.no_grad():
+        local = cell.local(state, drive)
     by_state, by_drive = torch.autograd.functional.jacobian(lambda s, g: cell(s, g).sum(0), (state, drive))
     m = range(cell.blocks)
     # jacobian: (m, b, rows, m', b'), of which only m' = m is not zero: a block's own past enters that block alone.
@@ -53,6 +54,21 @@ def test_the_derivatives_written_out_are_those_of_the_step(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
+@torch.no_grad()
+def test_steps_taken_together_are_those_taken_one_by_one(name: str) -> None:
+    cell = cell_of(name)
+    state, _ = at_random(cell)
+    drives = cell.drive(torch.randn(4, 3, D, dtype=torch.float64))
+    together = cell.run(state, drives.clone())
+    for k, drive in enumerate(drives):
+        local = cell.local(state, drive)
+        assert_close(together.by_state[k], local.by_state)
+        assert_close(together.by_drive[k], local.by_drive)
+        state = cell(state, drive)
+        assert_close(together.states[k + 1], state)
+
+
+@pytest.mark.parametrize("name", CELLS)
 def test_pull_is_the_derivative_by_the_weights_on_the_past(name: str) -> None:
     cell = cell_of(name)
     state, drive = at_random(cell)
@@ -61,7 +77,8 @@ def test_pull_is_the_derivative_by_the_weights_on_the_past(name: str) -> None:
         return
     weight = torch.randn(state.shape, dtype=torch.float64)
     (expected,) = torch.autograd.grad((cell(state, drive) * weight).sum(), cell.own)
-    by_drive = cell.local(state, drive).by_drive
+    with torch.no_grad():
+        by_drive = cell.local(state, drive).by_drive
     g = torch.einsum("nmb,nmbq->nmq", weight, by_drive)
     assert_close(cell.pull(g[..., None, :], state)[..., 0, :].sum(0), expected)
 

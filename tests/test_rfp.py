@@ -120,6 +120,60 @@ def test_a_stream_goes_on_where_it_stands() -> None:
         assert_close(first.gradients[name] + second.gradients[name], g)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_squared_error_whose_gradients_are_written_out_has_those_of_autograd(kind: str, bias: bool) -> None:
+    torch.manual_seed(0)
+    cell = build(kind, 3, 5).double()
+    p, x = nn.Linear(cell.width, cell.width, bias).double(), torch.randn(2, 6, 3, dtype=torch.float64)
+    found = rfp.gradients(cell, x, lambda h, t: h.sum() * 0)
+    loss, above = rfp.SquaredError(p), list(p.parameters())
+    each = [
+        rfp.observe(cell, x[:, 0], used, above, found.state, rfp.Traces(*(t.clone() for t in found.traces)))
+        for used in (loss, lambda before, now: loss(before, now))
+    ]
+    assert_close(*(one.loss for one in each))
+    assert_close(*(one.gradients for one in each))
+
+
+class Odd(nn.Module):
+    """A layer that is used twice, another without a bias, one through its weight alone, and one not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.unused = nn.Linear(5, 5), nn.Linear(5, 5, bias=False), nn.Linear(5, 2)
+
+    def forward(self, h: Tensor) -> Tensor:
+        one: Tensor = self.b(torch.tanh(self.a(self.a(h)))) * self.b.weight.diagonal()
+        return one + torch.func.vmap(self.a)(h)
+
+
+@pytest.mark.parametrize("chunk", [3, 20])
+def test_a_loss_may_use_its_layers_and_gradients_of_its_own_as_it_likes(chunk: int) -> None:
+    torch.manual_seed(0)
+    cell, p = Gated(3, 5).double(), Odd().double()
+    x = torch.randn(2, 9, 3, dtype=torch.float64)
+
+    def steep(h: Tensor, t: int) -> Tensor:
+        pred = p(h)
+        (slope,) = torch.autograd.grad(pred.sum(), h, create_graph=True)
+        return pred.square().sum() + slope.square().sum()
+
+    def loss(h: Tensor, t: int) -> Tensor:
+        # Windows overlap by one step, which counts once.
+        new = h[:, 1:] if t > 1 else h
+        return steep(new, t)
+
+    found = rfp.gradients(cell, x, loss, list(p.parameters()), chunk=chunk)
+    state, shown = cell.start(2), []
+    for drive in cell.drive(x.transpose(0, 1)).unbind():
+        state = cell(state, drive)
+        shown.append(cell.out(state))
+    wanted = [cell.weight, cell.bias, cell.own, *p.parameters()]
+    exact = torch.autograd.grad(steep(torch.stack(shown, 1), 1), wanted, allow_unused=True, materialize_grads=True)
+    assert_close(list(found.gradients.values()), list(exact), rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_online_steps_sum_to_the_gradient_of_the_whole_sequence(kind: str, rows: int) -> None:

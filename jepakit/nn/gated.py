@@ -17,6 +17,7 @@ recurrent forward propagation needs (rfp.py); `forward` is what back-propagation
 Which circuit the R-JEPA paper (arXiv:2411.16695) uses is not known to us: these have the properties that it names.
 """
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import ClassVar, Literal, NamedTuple
 
@@ -33,6 +34,14 @@ class Local(NamedTuple):
     state: Float[Tensor, "*n m b"]
     by_state: Float[Tensor, "*n m b b"]
     by_drive: Float[Tensor, "*n m b q"]
+
+
+class Run(NamedTuple):
+    """Steps 1 … K with their derivatives, see Local; states are those after steps 0 … K."""
+
+    states: Float[Tensor, "k1 n m b"]
+    by_state: Float[Tensor, "k n m b b"]
+    by_drive: Float[Tensor, "k n m b q"]
 
 
 class Cell(nn.Module):
@@ -66,17 +75,29 @@ class Cell(nn.Module):
 
     def drive(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n m q"]:
         """What the input gives to the drives."""
-        flat = torch.nn.functional.linear(x, self.weight.flatten(0, 1), self.bias.flatten())
+        weight, bias = self.weight, self.bias
+        flat = torch.nn.functional.linear(x, weight.flatten(0, 1), bias.flatten())
         # Autocast makes the product bfloat16; a state that is carried on stays in the precision of the weights.
-        return flat.reshape(*x.shape[:-1], *self.bias.shape).to(self.weight.dtype)
+        return flat.view(*x.shape[:-1], *bias.shape).to(weight.dtype)
 
     def forward(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n m b"]:
         """The next state."""
         raise NotImplementedError
 
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
-        """The next state and its derivatives."""
+        """The next state and its derivatives, to be called without a graph."""
         raise NotImplementedError
+
+    def run(self, state: Float[Tensor, "n m b"], drives: Float[Tensor, "k n m q"]) -> Run:
+        """K steps from `state`, to be called without a graph; `drives` may be written over."""
+        if len(drives) == 1:
+            new, by_state, by_drive = self.local(state, drives[0])
+            return Run(torch.stack([state, new]), by_state[None], by_drive[None])
+        states = [state]
+        for drive in drives.unbind():
+            states.append(self(states[-1], drive))
+        path = torch.stack(states)
+        return Run(path, *self.local(path[:-1], drives)[1:])
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
         """From derivatives by all Q drives to those by `own`, at the state before."""
@@ -85,6 +106,10 @@ class Cell(nn.Module):
     def out(self, state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n w"]:
         """What the circuit shows of its state."""
         return state.flatten(-2)
+
+    def under(self, by_out: Float[Tensor, "*n w"]) -> Float[Tensor, "*n m b"]:
+        """From a derivative by what the circuit shows to that by its state."""
+        return by_out.reshape(*by_out.shape[:-1], self.blocks, self.block)
 
     def gate(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n w"]:
         """How open each unit is to its input: 1 passes it, 0 keeps the past."""
@@ -118,10 +143,8 @@ class Gated(Cell):
 
     def _pre(self, state: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
         if self.coupled:
-            if self.block == 1:
-                drive = torch.addcmul(drive, self.own, state)
-            else:
-                drive = drive + (self._u() @ state[..., None])[..., 0]
+            one = self.block == 1
+            drive = torch.addcmul(drive, self.own, state) if one else drive + (self._u() @ state[..., None])[..., 0]
         a, g = drive.chunk(2, -1)
         return a, g
 
@@ -137,27 +160,57 @@ class Gated(Cell):
         """See Cell."""
         a, g = self._pre(state, drive)
         c, z = a if self.linear else torch.tanh(a), torch.sigmoid(g)
-        new, rest = torch.lerp(state, c, z), 1 - z
-        by_c = z if self.linear else torch.addcmul(z, z * c, c, value=-1)
-        by_z = (c - state) * z * rest
-        by_drive = torch.stack([by_c, by_z], -1)
+        own = self.own[..., None].unbind(1) if self.block == 1 else ()
+        return Local(torch.lerp(state, c, z), *self._by(state, c, z, own))
+
+    def run(self, state: Float[Tensor, "n m b"], drives: Float[Tensor, "k n m q"]) -> Run:
+        """See Cell; in place, and candidates and gates apart, so that neighbours in memory are alike."""
+        if self.block > 1 or len(drives) == 1:
+            return super().run(state, drives)
+        pre, own = apart(drives), apart(self.own[None]) if self.coupled else None
+        states = state.new_empty(len(drives) + 1, *state.shape)
+        states[0] = state
+        path, (c, z) = states.unbind(), pre.unbind(1)
+        for now, new, both, a, g in zip(path, path[1:], pre.unbind(), c.unbind(), z.unbind(), strict=False):
+            if own is not None:
+                both.addcmul_(own, now)
+            if not self.linear:
+                a.tanh_()
+            torch.lerp(now, a, g.sigmoid_(), out=new)
+        return Run(states, *self._by(states[:-1], c, z, () if own is None else own.unbind()))
+
+    def _by(self, state: Tensor, c: Tensor, z: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The derivatives by the state before and by the drive; `own` are single units' weights, one by one."""
+        each = z.new_empty(2, *z.shape)
+        by_c, by_z = each.unbind()
+        torch.addcmul(z, z * c, c, value=-1, out=by_c) if not self.linear else by_c.copy_(z)
+        rest = torch.rsub(z, 1)
+        torch.sub(c, state, out=by_z).mul_(z).mul_(rest)
         if self.block == 1:
-            own = (by_drive[..., 0, :] * self.own).sum(-1, keepdim=True) if self.coupled else 0
-            return Local(new, (rest + own)[..., None], by_drive)
+            for by, u in zip((by_c, by_z), own, strict=False):
+                rest.addcmul_(by, u)
+            return rest[..., None], each.movedim(0, -1)
         # A drive enters its own unit alone: two diagonals side by side.
         by_drive = torch.cat([torch.diag_embed(by_c), torch.diag_embed(by_z)], -1)
         by_state = torch.diag_embed(rest)
-        return Local(new, by_state + by_drive @ self._u() if self.coupled else by_state, by_drive)
+        return by_state + by_drive @ self._u() if self.coupled else by_state, by_drive
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
         """See Cell."""
         if not self.coupled:
             return g[..., :0]
+        if self.block == 1:
+            return g * state[..., None]
         return (g[..., None] * state[..., None, None, :]).flatten(-2)
 
     def gate(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n w"]:
         """The update gate z."""
         return torch.sigmoid(self._pre(state, drive)[1]).flatten(-2)
+
+
+def apart(pairs: Float[Tensor, "*k n m 2"]) -> Float[Tensor, "*k 2 n m 1"]:
+    """What belongs to candidates and what to gates, each together in memory."""
+    return pairs.movedim(-1, -3).contiguous()[..., None]
 
 
 class Reciprocal(Cell):
@@ -176,6 +229,10 @@ class Reciprocal(Cell):
     def out(self, state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n w"]:
         """See Cell."""
         return state[..., 0]
+
+    def under(self, by_out: Float[Tensor, "*n w"]) -> Float[Tensor, "*n m b"]:
+        """See Cell."""
+        return torch.nn.functional.pad(by_out[..., None], (0, 1))
 
     def _past(self, state: Tensor) -> Tensor:
         """What each of the four gates w_ch, w_hh, w_hc, w_cc reads: c, h, h, c."""

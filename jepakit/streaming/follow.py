@@ -49,21 +49,32 @@ def single(method: sequences.Recurrent, stream: unroll.Stream, x: Float[Tensor, 
     circuits, (cell,), (traces,) = method.circuits, method.circuits.cells, stream.traces
     (rows,) = circuits.read(sequences.maps(method.encoder, method.normalize(x)))
     above = [p for p in method.predictor.parameters() if p.requires_grad]
-    log: dict[str, Tensor] = {}
-    seen: list[Tensor] = []
 
     def loss(before: Tensor, now: Tensor) -> Tensor:
-        pred = method.predict(before[None, None])[0, 0]
-        log["change"] = (now - before.detach()).square().mean().sqrt()
-        seen[:] = [pred.detach(), now]
-        return losses.elementwise(pred, now, method.cfg.distance).mean()
+        return losses.elementwise(predicted(method, before), now, method.cfg.distance).mean()
 
     (old,) = stream.states
-    found = rfp.observe(cell, rows, loss, above, old, traces, rfp.why_inexact(cell) is not None)
+    diagonal = rfp.why_inexact(cell) is not None
+    found = rfp.observe(cell, rows, written_out(method) or loss, above, old, traces, diagonal)
     trained = zip((cell.weight, cell.bias, cell.own, *above), found.gradients.values(), strict=True)
-    terms = Terms({"prediction": found.loss}, log, *seen)
+    before, now = cell.out(old), cell.out(found.state)
+    log = {"change": (now - before).square().mean().sqrt()}
+    terms = Terms({"prediction": found.loss}, log, predicted(method, before), now)
     end = unroll.Stream((found.state,), (old,), (found.traces,), stream.below, stream.step + 1)
     return Followed(terms, [(p, g) for p, g in trained if p.requires_grad], end)
+
+
+def predicted(method: sequences.Recurrent, before: Float[Tensor, "p d"]) -> Float[Tensor, "p d"]:
+    """The next state of one sample."""
+    return method.predict(before[None, None])[0, 0]
+
+
+def written_out(method: sequences.Recurrent) -> rfp.SquaredError | None:
+    """The loss where it is the squared error of a linear layer, all of which learns; else None."""
+    match list(method.predictor.children()):
+        case [nn.Linear() as layer] if method.cfg.distance == "l2" and not method.cfg.saccade:
+            return rfp.SquaredError(layer) if all(p.requires_grad for p in layer.parameters()) else None
+    return None
 
 
 def beginning(method: sequences.Recurrent) -> unroll.Stream:
