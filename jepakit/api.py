@@ -6,15 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from . import checkpoint, config, distributed, prepare, ragged, session, training
+from . import checkpoint, config, parse, prepare, ragged
 from .completion import Completed, complete_run
-from .data import reading
 from .data.uneven import refuse_padding
 from .embedding import Embedded, check_out, identity
 from .embedding import embed as write_rows
 from .evals.runs import probe_run
 from .forecasting import Forecast, forecast_run
-from .launch import check_probes, run
+from .launch import dry_run, run
 from .methods.base import Weights
 from .model import Model, load
 from .progress import Silent, Watch, counting
@@ -82,28 +81,6 @@ def train(
     return summary
 
 
-def dry_run(request: Request) -> list[tuple[str, str]]:
-    """Parameters, FLOPs, memory and time of the run, as rows; writes nothing."""
-    wanted = settings(request)
-    with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
-        current = session.build(wanted, request.folder, dist)
-        check_probes(current, request)
-        session.read_weights(current)
-        cost = prepare.estimate(current.run, current.method, *training.rehearsal(current))
-    return [
-        *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
-        ("samples", f"{len(current.dataset):,}"),
-        ("parameters", f"{cost.parameters / 1e6:.2f} M, {cost.trainable / 1e6:.2f} M trained"),
-        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {current.run.length.batch} samples"),
-        ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
-        (
-            "time",
-            f"about {cost.seconds_per_step:.2g} s per step"
-            + (f", {cost.seconds / 60:.1f} min for {current.steps} steps" if current.steps else ""),
-        ),
-    ]
-
-
 def probe(
     run: PathLike,
     kind: str = "knn",
@@ -138,19 +115,19 @@ def embed(
     workers: int | None = None,
     overwrite: bool = False,
     step: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Embedded:
     """Write the representation of every item of `data`, in its order, to a .parquet, .npy or .csv file.
 
     Ids stand beside the rows. A run that was interrupted goes on where it was when called again. `step` is that of a
-    checkpoint, by default the newest.
+    checkpoint, by default the newest; `settings` are of how `data` are read, as {"data.fill": 30}.
     """
     if batch < 1:
         raise ValueError(f"the batch is {batch}; give 1 or more, e.g. --batch 64")
     check_out(Path(out), overwrite)
     loaded = checkpoint.load_run(Path(run), step)
-    channels = loaded.method.signal.channels
-    dataset = reading(loaded.run.data, os.fspath(data), channels=channels, split="all", limit=0).open()
+    dataset = parse.other_data(loaded.run, os.fspath(data), loaded.method.signal, settings or {}).open()
     if tokens:
         refuse_padding(dataset, loaded.method.signal.size, "one vector per patch")
     watch = watch or Silent()
@@ -184,6 +161,7 @@ def complete(
     limit: int | None = None,
     steps: int | None = None,
     overwrite: bool = False,
+    settings: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Completed:
     """Write what a run imagines in place of one side of each sample, to the folder `out`.
@@ -192,10 +170,10 @@ def complete(
     the run cannot predict, are a ValueError. Pictures: NAME.png and grid.png; clips: NAME.npy (C, T, H, W) and
     grid.png; series: completions.csv and figure.png; all: completions.json, with error and sharpness. Where the run has
     no decoder, one is trained on its data into RUN/heads/decoder, for `steps` (2000) steps. `limit` completes the first
-    items alone.
+    items alone. `settings` are of how `data` are read, as {"data.fill": 30}.
     """
-    folder, path = Path(run), os.fspath(data)
-    return complete_run(folder, path, Path(out), hide, limit=limit, steps=steps, overwrite=overwrite, watch=watch)
+    more: dict[str, Any] = {"limit": limit, "steps": steps, "overwrite": overwrite, "settings": settings}
+    return complete_run(Path(run), os.fspath(data), Path(out), hide, **more, watch=watch)
 
 
 def forecast(
@@ -207,16 +185,18 @@ def forecast(
     plot: PathLike | None = None,
     overwrite: bool = False,
     step: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Forecast:
     """Write, to a .csv or .parquet file, the `horizon` steps that follow every series in `data`, with intervals.
 
     Columns: entity, step, time where times are regular, and of every channel the value and the ends of the intervals
     that are to cover 80 and 95 %. `plot` is a picture of the first series. `step` is that of a checkpoint, by default
-    the newest.
+    the newest; `settings` are of how `data` are read, as {"data.fill": 30}.
     """
-    picture, path = None if plot is None else Path(plot), os.fspath(data)
-    return forecast_run(Path(run), path, horizon, Path(out), plot=picture, overwrite=overwrite, step=step, watch=watch)
+    more: dict[str, Any] = {"overwrite": overwrite, "step": step, "settings": settings, "watch": watch}
+    picture = None if plot is None else Path(plot)
+    return forecast_run(Path(run), os.fspath(data), horizon, Path(out), plot=picture, **more)
 
 
 def report(*runs: PathLike, out: PathLike | None = None) -> Path:

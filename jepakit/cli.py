@@ -78,6 +78,7 @@ def embed(a: argparse.Namespace) -> None:
         "batch": a.batch,
         "workers": a.workers,
         "overwrite": a.overwrite,
+        "settings": a.settings,
     }
     try:
         with watching() as watch:
@@ -93,20 +94,21 @@ def score(a: argparse.Namespace) -> None:
     """`jepa score`."""
     from . import api
 
-    names = ("causal", "stride", "quantile", "plot", "batch", "overwrite", "step")
+    names = ("causal", "stride", "quantile", "plot", "batch", "overwrite", "step", "settings")
     options = {name: getattr(a, name) for name in names}
     with watching() as watch:
         done = api.score(a.run_folder, data=a.data, out=a.out, watch=watch, **options)
     print(f"{done.out}: {done.anomalous} of {done.scored} scored steps above {done.reference.threshold:.4g}")
     if done.short:
-        print(f"{len(done.short)} series are shorter than the window and have no scores, among them {done.short[0]}")
+        few = "are shorter than anything that the run was trained on and have no scores"
+        print(f"{len(done.short)} series {few}, among them {done.short[0]}")
 
 
 def complete(a: argparse.Namespace) -> None:
     """`jepa complete`."""
     from . import api
 
-    options = {"hide": a.hide, "limit": a.limit, "steps": a.steps, "overwrite": a.overwrite}
+    options = {name: getattr(a, name) for name in ("hide", "limit", "steps", "overwrite", "settings")}
     with watching() as watch:
         done = api.complete(a.run_folder, data=a.data, out=a.out, watch=watch, **options)
     alike = "" if done.ssim is None else f", SSIM {done.ssim:.3f}"
@@ -119,7 +121,7 @@ def forecast(a: argparse.Namespace) -> None:
     """`jepa forecast`."""
     from . import api
 
-    options = {name: getattr(a, name) for name in ("plot", "overwrite", "step")}
+    options = {name: getattr(a, name) for name in ("plot", "overwrite", "step", "settings")}
     with watching() as watch:
         done = api.forecast(a.run_folder, a.data, a.horizon, a.out, watch=watch, **options)
     errors = ", ".join(f"{name} {error:.4g}" for name, error in done.errors.items())
@@ -206,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unexpected:
         fail(f"unexpected {unexpected[0]!r}; `jepa {a.command or ''} --help` shows what may stand there", 2)
     if settings and a.command not in TAKE_SETTINGS:
-        fail(f"--{next(iter(settings))} is a setting; only train and probe take settings", 2)
+        fail(f"--{next(iter(settings))} is a setting; only {', '.join(TAKE_SETTINGS)} take settings", 2)
     a.settings = settings
     if a.version:
         from . import __version__

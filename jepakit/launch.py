@@ -40,6 +40,28 @@ def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
     return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
 
 
+def dry_run(request: Request) -> list[tuple[str, str]]:
+    """Parameters, FLOPs, memory and time of the run, as rows; writes nothing."""
+    wanted = settings(request)
+    with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
+        current = session.build(wanted, request.folder, dist)
+        check_probes(current, request)
+        session.read_weights(current)
+        cost = prepare.estimate(current.run, current.method, *training.rehearsal(current))
+    return [
+        *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
+        ("samples", f"{len(current.dataset):,}"),
+        ("parameters", f"{cost.parameters / 1e6:.2f} M, {cost.trainable / 1e6:.2f} M trained"),
+        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {current.run.length.batch} samples"),
+        ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
+        (
+            "time",
+            f"about {cost.seconds_per_step:.2g} s per step"
+            + (f", {cost.seconds / 60:.1f} min for {current.steps} steps" if current.steps else ""),
+        ),
+    ]
+
+
 def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Session:
     """A session, new or resumed; the run folder exists from here on."""
     out = request.folder

@@ -7,9 +7,10 @@ from typing import NoReturn
 
 from .names import did_you_mean, no_such
 
-TAKE_SETTINGS = ("train", "probe")
+TAKE_SETTINGS = ("train", "probe", "embed", "score", "forecast", "complete")
 WEIGHTS = "the moving average (target, the default) or the encoder that is trained (context)"
 KIND = "Settings of the kind are given as --KIND.KEY VALUE, as in --linear.pool flat or --knn.k 5 (docs/probes.md)."
+READING = "PATH is read as the run reads its own data, but for settings --data.KEY VALUE, as in --data.fill 30."
 SETTINGS = "Any setting can be given as --SECTION.KEY VALUE, as in --optim.lr 1e-3; --print-config shows them all."
 
 
@@ -49,10 +50,12 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
 
     _train_arguments(command("train", "train a method on your data, probe it, and write its report", SETTINGS))
     _probe_arguments(command("probe", "measure a trained encoder beside a random one and the raw input", KIND))
-    _embed_arguments(command("embed", "write the representations of every item of a data set"))
-    _forecast_arguments(command("forecast", "write the steps that follow every series of a table, with intervals"))
-    _score_arguments(command("score", "write how unexpected every step of series is to a trained model"))
-    _complete_arguments(command("complete", "write what a model imagines in place of one side of every sample"))
+    _embed_arguments(command("embed", "write the representations of every item of a data set", READING))
+    ahead = "write the steps that follow every series of a table, with intervals"
+    _forecast_arguments(command("forecast", ahead, READING))
+    _score_arguments(command("score", "write how unexpected every step of series is to a trained model", READING))
+    imagined = "write what a model imagines in place of one side of every sample"
+    _complete_arguments(command("complete", imagined, READING))
     p = command("report", "write one page about one or several runs")
     p.add_argument("run_folders", metavar="RUN", nargs="+")
     p.add_argument("--out", metavar="FILE", help="default: RUN/report.html")

@@ -15,8 +15,10 @@ import yaml
 
 from . import methods
 from .config import Family, Run, family
-from .data import KINDS
+from .data import KINDS, reading
+from .data.reading import check_kind
 from .names import did_you_mean, no_such
+from .types import Signal
 
 
 def apply(value: Any, changes: Any, path: str = "") -> Any:
@@ -167,6 +169,18 @@ def flags_to_changes(flags: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"--{flag} is given both a value and settings below it; give one of them")
         node[key] = value
     return out
+
+
+def other_data(run: Run, path: str, signal: Signal, settings: Mapping[str, Any]) -> Any:
+    """How all data at `path` are read: as a run reads its own, but for dotted `settings` such as {"data.fill": 30}.
+
+    `signal` is the run's. Raises ValueError for a setting that is none of data, and for data of another kind.
+    """
+    if other := [name for name in settings if not name.startswith("data.")]:
+        raise ValueError(f"--{other[0]} is a setting of training; give those of how data are read, as --data.fill 30")
+    cfg = reading(run.data, path, channels=signal.channels, split="all", limit=0)
+    check_kind(cfg, len(signal.size))
+    return apply(cfg, flags_to_changes(settings).get("data", {}), "data")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

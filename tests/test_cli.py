@@ -28,7 +28,10 @@ def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str
         ("embed a --data b --out c --tokns", "No option --tokns for embed. Did you mean --tokens? "),
         ("train ijepa --dry_run", "No option --dry_run for train. Did you mean --dry-run? "),
         ("train ijepa --lr=3", "settings are written --section.key VALUE\n"),
-        ("report a --loop.device cpu", "--loop.device is a setting; only train and probe take settings"),
+        (
+            "report a --loop.device cpu",
+            "--loop.device is a setting; only train, probe, embed, score, forecast, complete take settings",
+        ),
         ("list more", "unexpected 'more'"),
     ],
 )

@@ -15,7 +15,7 @@ from PIL import Image
 
 import jepakit as jk
 from jepakit import checkpoint, cli, launch, testing
-from jepakit.completion import decoders, folder, pictures
+from jepakit.completion import decoders, folder, pictures, series
 from jepakit.evals.generation import tally
 from jepakit.progress import Interrupted, Silent
 from jepakit.types import Signal
@@ -195,7 +195,8 @@ def test_no_item_overwrites_another_or_leaves_the_folder(names: list[str], files
 
 
 def test_series_are_a_table_that_keeps_the_past_and_says_what_is_imagined(waves: Path, tmp_path: Path) -> None:
-    done = jk.complete(waves / "run", waves / "table.csv", tmp_path / "out", hide="future", steps=2)
+    data, overlap = waves / "table.csv", {"data.stride": 6}
+    done = jk.complete(waves / "run", data, tmp_path / "out", hide="future", steps=2, settings=overlap)
     with (tmp_path / "out" / "completions.csv").open() as file:
         rows = list(csv.DictReader(file))
     truth = np.round(series_data.waves(72, 2), 6)
@@ -203,7 +204,8 @@ def test_series_are_a_table_that_keeps_the_past_and_says_what_is_imagined(waves:
     assert len(rows) == 11 * 12
     assert [row["hidden"] for row in rows[:12]] == ["0"] * 6 + ["1"] * 6
     assert [int(row["step"]) for row in rows[12:15]] == [6, 7, 8]
-    assert rows[12]["time"].startswith("2024-01-01T06:00")
+    assert [row["item"] for row in rows[::12]] == [f"table.csv[{k}:{k + 12}]" for k in range(0, 61, 6)]
+    assert rows[12]["time"] == "2024-01-01 06:00:00"
     for row in rows:
         same = abs(float(row["c1"]) - truth[1, int(row["step"])]) < 1e-5
         assert same or row["hidden"] == "1"
@@ -348,3 +350,20 @@ def test_completing_from_the_command_line_shows_progress_and_leaves_a_decoder(fo
     assert "step 3/3" in done.stderr
     assert "completing" in done.stderr
     assert (run / "heads" / "decoder" / "summary.json").is_file()
+
+
+def test_windows_of_series_follow_one_another_and_those_drawn_are_spread_over_all(
+    waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, *lines = (waves / "table.csv").read_text().splitlines()
+    later = [f"2024-02-0{1 + k // 24}T{k % 24:02d}:00:00+02:00,{line.split(',', 1)[1]}" for k, line in enumerate(lines)]
+    (tmp_path / "b.csv").write_text("\n".join([head, *later, *(line.replace("-02-", "-03-") for line in later)]))
+    drawn: list[Any] = []
+    monkeypatch.setattr(series, "draw", lambda shown, *rest: drawn.extend(shown))
+    jk.complete(waves / "run", tmp_path / "b.csv", tmp_path / "out", hide="future", steps=2)
+    with (tmp_path / "out" / "completions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["item"] for row in rows[::12]] == [f"b.csv[{k}:{k + 12}]" for k in range(0, 144, 12)]
+    assert [int(row["step"]) for row in rows] == list(range(144))
+    assert (rows[0]["time"], rows[72]["time"]) == ("2024-02-01 00:00:00+02:00", "2024-03-01 00:00:00+02:00")
+    assert [name for name, *_ in drawn] == [f"b.csv[{k}:{k + 12}]" for k in (0, 24, 48, 72, 96, 132)]

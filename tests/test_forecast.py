@@ -19,6 +19,7 @@ from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.evals import forecast as kind
 from jepakit.evals.readers import adam_train_error, chosen, ridge
 from jepakit.evals.windows import Windows, as_raw, past_and_future, represented
+from jepakit.forecasting.plot import SHADES
 from jepakit.forecasting.roll import half_widths
 from jepakit.methods import bijepa, vicreg
 from jepakit.nn.mlp import MLP, Perceptron
@@ -363,3 +364,25 @@ def test_the_command_prints_what_it_wrote(run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 steps of 1 series" in done.stdout
     assert "linear autoregression" in done.stdout
+
+
+def test_a_forecast_goes_on_at_the_offset_of_the_table(run, tmp_path):
+    head, *lines = (tmp_path / "a.csv").read_text().splitlines()
+    cut = [line.split(",", 1) for line in lines]
+    (tmp_path / "b.csv").write_text("\n".join([head, *(f"{time}:00+05:30,{rest}" for time, rest in cut)]))
+    jk.forecast(run, tmp_path / "b.csv", 2, tmp_path / "f.csv")
+    assert [r["time"] for r in read_csv(tmp_path / "f.csv")] == [f"2024-01-17 1{k}:00:00+05:30" for k in (6, 7)]
+    jk.forecast(run, tmp_path / "b.csv", 2, tmp_path / "f.parquet")
+    times = pq.read_table(tmp_path / "f.parquet")["time"]
+    assert [str(t) for t in times.to_pylist()] == [f"2024-01-17 1{k}:00:00+05:30" for k in (6, 7)]
+
+
+def test_every_interval_has_a_color_of_its_own_that_the_legend_shows(run, tmp_path):
+    from PIL import Image, ImageColor
+
+    jk.forecast(run, tmp_path / "a.csv", 20, tmp_path / "f.csv", plot=tmp_path / "f.png")
+    with Image.open(tmp_path / "f.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    legend = {tuple(color) for color in pixels[:35].reshape(-1, 3).tolist()}
+    assert len(set(SHADES)) == 2
+    assert {ImageColor.getrgb(shade) for shade in SHADES} <= legend

@@ -332,3 +332,83 @@ def test_the_command_says_what_it_wrote_and_a_mistake_in_one_sentence(
         main(words)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("exists already; give another name, or --overwrite") == 1
+
+
+def with_offset(path: Path) -> list[str]:
+    """Write +02:00 behind the times of a table of minutes; they, as scores have them."""
+    head, *lines = path.read_text().splitlines()
+    cut = [line.split(",", 1) for line in lines]
+    path.write_text("\n".join([head, *(f"{time}:00+02:00,{rest}" for time, rest in cut)]))
+    return [f"{time.replace('T', ' ')}:00+02:00" for time, _ in cut]
+
+
+def test_times_with_an_offset_are_written_with_it_and_are_the_same_moments_in_parquet(folder: Path) -> None:
+    run = untrained(folder, IJEPA)
+    given = with_offset(folder / "a.csv")
+    jk.score(run, folder / "a.csv", folder / "s.csv")
+    assert columns(folder / "s.csv")["time"] == given
+    jk.score(run, folder / "a.csv", folder / "s.parquet")
+    times = pq.read_table(folder / "s.parquet")["time"]
+    assert str(times.type.tz) == "+02:00"
+    assert [str(time) for time in times.to_pylist()] == given
+
+
+def holes(path: Path, count: int) -> None:
+    """Empty so many cells of c1 in a row."""
+    lines = path.read_text().splitlines()
+    lines[20 : 20 + count] = [f"{line.rsplit(',', 1)[0]}," for line in lines[20 : 20 + count]]
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("command", ["score", "forecast", "embed"])
+def test_more_missing_values_than_usual_are_held_where_the_command_is_told_to(
+    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jepakit.cli import main
+
+    run = untrained(folder, IJEPA)
+    table(folder / "b.csv", 120)
+    holes(folder / "b.csv", 30)
+    words = [command, str(run), "--data", str(folder / "b.csv"), "--out", str(folder / "s.csv")]
+    words += ["--horizon", "3"] if command == "forecast" else []
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "30 in a row; fill them, leave the column out by data.columns, or hold" in capsys.readouterr().err
+    assert main([*words, "--data.fill", "30"]) == 0
+    assert (folder / "s.csv").is_file()
+
+
+def test_settings_of_how_data_are_read_are_taken_and_others_are_not(folder: Path) -> None:
+    run = untrained(folder, IJEPA)
+    (folder / "b.csv").write_text((folder / "a.csv").read_text().replace("time,c0,c1", "when,x,y"))
+    settings = {"data.columns": ["x", "y"], "data.time": "when"}
+    jk.score(run, folder / "b.csv", folder / "s.csv", settings=settings)
+    jk.score(run, folder / "a.csv", folder / "a_s.csv")
+    np.testing.assert_array_equal(scores(folder / "s.csv"), scores(folder / "a_s.csv"))
+    with pytest.raises(ValueError, match=r"^--optim\.lr is a setting of training; give those of how data are read, as"):
+        jk.score(run, folder / "a.csv", folder / "b_s.csv", settings={"optim.lr": 1})
+    with pytest.raises(ValueError, match=r"No setting data\.fil\. Did you mean data\.fill"):
+        jk.score(run, folder / "a.csv", folder / "b_s.csv", settings={"data.fil": 1})
+
+
+def test_pictures_are_refused_by_a_run_on_series_as_such(folder: Path) -> None:
+    from PIL import Image
+
+    run = untrained(folder, IJEPA)
+    (folder / "pictures").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "pictures" / "a.png")
+    for command in (jk.score, jk.embed):
+        with pytest.raises(
+            ValueError, match=r"pictures' holds pictures, but the run was trained on series; give data of"
+        ):
+            command(run, folder / "pictures", folder / "s.csv")
+
+
+def test_a_table_shorter_than_the_window_is_named_by_embed_with_what_helps(folder: Path) -> None:
+    run = untrained(folder, IJEPA)
+    table(folder / "b.csv", 10)
+    sentence = (
+        r"^b\.csv has 10 steps, fewer than the window of 24; give longer series, or train with data\.window=5 or less$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        jk.embed(run, folder / "b.csv", folder / "e.csv")

@@ -78,6 +78,10 @@ def test_a_constant_channel_is_refused_with_its_rows_before_training(csv):
         ("a.csv", "time,v\n1,2\n2\n", r"as a table: .*Row #3: Expected 2 columns, got 1"),
         ("a.csv", "v,v\n1,2\n", r"two columns 'v'"),
         ("a.csv", "time,town\n1,Rome\n", r"no column of numbers beside time"),
+        ("a.csv", "time;v\n1;0,5\n2;0,7\n", r"a\.csv: column 'v', row 2 holds '0,5', a number with a comma; .* point"),
+        ("a.csv", "time;n;v\n1;2;-1,5e3\n2;3;0,7\n", r"column 'v', row 2 holds '-1,5e3', a number with a comma"),
+        ("a.csv", "time,v\n1,2\n", r"^a\.csv has 1 row; give 2 or more, one per step$"),
+        ("a.csv", "entity,v\na,2\nb,3\n", r"^a\.csv/a has 1 row, and no other series has more; give 2 or more"),
         ("a.ts", "@problemName x\n1,2:a\n", r"no line @data"),
         (
             "a.ts",
@@ -155,3 +159,48 @@ def test_the_command_exits_with_two_and_one_sentence(tmp_path, capsys, csv, word
         "jepa: a.csv: column 'c1', row 8 holds 'broken', which is no number; correct it, leave the cell empty, "
         "or leave the column out by data.columns\n"
     )
+
+
+def test_a_channel_that_is_named_twice_is_refused(csv):
+    refused(csv, "columns names 'c0' twice; name every channel once", columns=("c0", "c1", "c0"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "window", "fix"),
+    [(2, None, "give longer series"), (60, 60, "give longer series, or train with data.window=30 or less")],
+)
+def test_a_single_sample_is_refused_before_training_and_no_smaller_batch_is_advised(
+    tmp_path, capsys, rows, window, fix
+):
+    table(tmp_path / "a.csv", rows)
+    more = ["--data.window", str(window)] if window else []
+    with pytest.raises(SystemExit):
+        cli.main(["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *more])
+    said = f"a.csv makes a single sample, of {rows} steps, which teaches nothing; {fix}\n"
+    assert capsys.readouterr().err == f"jepa: {said}"
+    assert (window is None) == check(str(tmp_path / "a.csv")).samples.startswith("nothing: a.csv makes a single")
+
+
+def test_a_window_that_is_too_long_is_refused_with_the_longest_series(tmp_path):
+    table(tmp_path / "a.csv", 60)
+    said = (
+        r"^a\.csv has 60 steps, fewer than the window of 90; give longer series, or train with data\.window=30 or less$"
+    )
+    refused(tmp_path / "a.csv", said, window=90)
+    table(tmp_path / "b.csv", 70)
+    refused(tmp_path, r"^b\.csv has 70 steps and no other series has more, fewer than the window of 90", window=90)
+
+
+@pytest.mark.parametrize("mistake", ["hole", "unsorted", "twice"])
+def test_check_data_says_that_training_would_read_nothing_as_training_does(csv, mistake):
+    lines = csv.read_text().splitlines()
+    if mistake == "hole":
+        lines[20:50] = [f"{line.rsplit(',', 1)[0]}," for line in lines[20:50]]
+    elif mistake == "unsorted":
+        lines[20], lines[21] = lines[21], lines[20]
+    else:
+        lines[20] = lines[19]
+    csv.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"row 21|row 22") as refusal:
+        Config(str(csv)).open()
+    assert check(str(csv)).samples == f"nothing: {refusal.value}"

@@ -9,6 +9,7 @@ import pytest
 from series_data import table, two_kinds, waves
 
 from jepakit import data
+from jepakit.data.series import clock
 from jepakit.data.series.settings import Config
 
 
@@ -209,3 +210,74 @@ def test_settings_of_pictures_are_not_taken_over_by_series(tmp_path):
     new = data.reading(pictures, str(tmp_path / "a.csv"))
     assert isinstance(new, Config)
     assert (new.split, new.held_out, new.augment) == ("train", 0.25, Config().augment)
+
+
+def offset_times(path, *times):
+    path.write_text("\n".join(["time,v", *(f"{t},{k}" for k, t in enumerate(times))]))
+    return opened(path).steps
+
+
+@pytest.mark.parametrize(
+    ("times", "offset", "first"),
+    [
+        (("2024-06-01T00:00:00+02:00", "2024-06-01T01:00:00+02:00"), "+02:00", "2024-06-01 00:00:00+02:00"),
+        (("2024-06-01 00:00-0330", "2024-06-01 01:00-0330"), "-03:30", "2024-06-01 00:00:00-03:30"),
+        (("2024-06-01T00:00:00Z", "2024-06-01T01:00:00Z"), "+00:00", "2024-06-01 00:00:00+00:00"),
+        (("2024-03-31T01:00:00+01:00", "2024-03-31T03:00:00+02:00"), "+00:00", "2024-03-31 00:00:00+00:00"),
+        (("2024-06-01T00:00:00", "2024-06-01T01:00:00"), "", "2024-06-01 00:00:00"),
+        (("2024-06-01", "2024-06-02"), "", "2024-06-01"),
+    ],
+)
+def test_times_keep_the_offset_that_all_have_and_are_of_utc_where_they_have_several(tmp_path, times, offset, first):
+    steps = offset_times(tmp_path / "a.csv", *times)
+    assert (steps.offset, clock.texts(steps.time, steps.offset)[0]) == (offset, first)
+    assert np.diff(steps.time) in (np.timedelta64(1, "h"), np.timedelta64(1, "D"))
+
+
+def test_times_in_text_keep_their_offset_as_those_that_arrow_reads(tmp_path):
+    texts = ["2024-06-01T00:00:00.5+02:00", "2024-06-01T01:00:00.5+02:00"]
+    pq.write_table(pa.table({"time": texts, "v": [1.0, 2.0]}), tmp_path / "a.parquet")
+    steps = opened(tmp_path / "a.parquet").steps
+    assert clock.texts(steps.time, steps.offset) == [f"2024-06-01 0{k}:00:00.500000+02:00" for k in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("zone", "said"), [("+02:00", "2024-06-01 02:00:00+02:00"), ("Europe/Berlin", "2024-06-01 00:00:00+00:00")]
+)
+def test_a_named_zone_is_written_in_utc_and_an_offset_as_it_is(tmp_path, zone, said):
+    time = pa.array(np.array(["2024-06-01T00", "2024-06-01T01"], "M8[ms]"), pa.timestamp("ms", zone))
+    pq.write_table(pa.table({"time": time, "v": [1.0, 2.0]}), tmp_path / "a.parquet")
+    steps = opened(tmp_path / "a.parquet").steps
+    assert clock.texts(steps.time, steps.offset)[0] == said
+    assert clock.arrow(steps.time, steps.offset).cast("int64").to_pylist() == time.cast("int64").to_pylist()
+
+
+def test_files_of_several_offsets_are_of_utc_and_those_without_are_not_mixed_with_others(tmp_path):
+    for name, end in (("a", "+02:00"), ("b", "+01:00")):
+        (tmp_path / f"{name}.csv").write_text(f"time,v\n2024-06-01T00:00:00{end},1\n2024-06-01T01:00:00{end},2\n")
+    steps = opened(tmp_path).steps
+    assert clock.texts(steps.time, steps.offset)[::2] == ["2024-05-31 22:00:00+00:00", "2024-05-31 23:00:00+00:00"]
+    (tmp_path / "b.csv").write_text("time,v\n2024-06-01T00:00:00,1\n2024-06-01T01:00:00,2\n")
+    with pytest.raises(
+        ValueError, match=r"^b\.csv has times without an offset from UTC and a\.csv has \+02:00; write all"
+    ):
+        opened(tmp_path)
+    with pytest.raises(ValueError, match="2024-06-01T01:00:00 has no offset from UTC, and others have"):
+        offset_times(tmp_path / "c.csv", "2024-06-01T00:00:00+02:00", "2024-06-01T01:00:00")
+
+
+def test_settings_of_scanpaths_are_not_taken_over_by_series_nor_the_other_way_round(tmp_path):
+    table(tmp_path / "a.csv", 100)
+    gaze = data.KINDS["scanpaths"](path="x", label="image", time="onset")
+    assert len(data.reading(gaze, str(tmp_path / "a.csv")).open())
+    old = Config("x", label="state", time="when")
+    (tmp_path / "f.json").write_text("[]")
+    new = data.reading(old, str(tmp_path / "f.json"))
+    assert (new.label, new.time) == ("class", "")
+
+
+def test_a_column_of_text_with_numbers_in_it_is_left_out_with_the_row_of_the_first_text(tmp_path):
+    cells = ["1.5", "oops", "x"] * 10
+    (tmp_path / "a.csv").write_text("\n".join(["v,w,town", *(f"{k},{c},Rome" for k, c in enumerate(cells))]))
+    notes = opened(tmp_path / "a.csv").notes
+    assert "columns of text are left out: w (row 3 holds 'oops'; 10 of 30 are numbers), town" in notes

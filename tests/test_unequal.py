@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import jepakit as jk
-from jepakit import checkpoint, config, methods, optim
+from jepakit import checkpoint, config, methods, optim, scoring
 from jepakit.cli import main
 from jepakit.config import Loop, Run
 from jepakit.data.series.settings import Config as SeriesConfig
@@ -191,3 +191,36 @@ def test_to_allow_stretching_is_no_mistake_where_windows_are_all_alike(tmp_path:
     run = untrained(tmp_path, size=12, unequal="stretch", window=12, stride=1)
     assert jk.score(run, tmp_path / "a.csv", tmp_path / "s.csv").scored == sum(STEPS)
     assert jk.forecast(run, tmp_path / "a.csv", 2, tmp_path / "f.csv").series == 20
+
+
+def test_rounds_are_made_for_the_lengths_that_some_series_has_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked = untrained(tmp_path), []
+
+    def noted(method: Method, causal: bool, tokens: int) -> Any:
+        asked.append(tokens)
+        return rounds(method, causal, tokens)
+
+    monkeypatch.setattr(scoring, "rounds", noted)
+    jk.score(run, tmp_path / "a.csv", tmp_path / "s.csv")
+    assert sorted(asked) == [3, 5]
+
+
+def test_the_command_says_of_series_without_scores_that_training_had_none_so_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = untrained(tmp_path)
+    new = table(tmp_path / "b.csv", {"long": waves(40, 3), "brief": waves(8, 0)})
+    assert main(["score", str(run), "--data", str(new), "--out", str(tmp_path / "s.csv")]) == 0
+    said = "1 series are shorter than anything that the run was trained on and have no scores, among them b.csv/brief"
+    assert said in capsys.readouterr().out
+
+
+def test_what_needs_equal_lengths_says_how_to_train_for_it(tmp_path: Path) -> None:
+    run = untrained(tmp_path, METHODS["bijepa"])
+    sentence = (
+        r"completing needs equal lengths; train with data\.unequal=stretch or data\.unequal=cut, or with a data\.win"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        jk.complete(run, tmp_path / "a.csv", tmp_path / "out", hide="future")

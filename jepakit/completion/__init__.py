@@ -7,15 +7,17 @@ a time, at the size that the run was trained on.
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from .. import checkpoint, prepare
-from ..data import Dataset, loader, reading
+from .. import checkpoint, parse, prepare
+from ..data import Dataset, loader
+from ..data.series.settings import Config
 from ..data.uneven import refuse_padding
 from ..evals.generation import Tally
 from ..halves import sides, splits
@@ -62,6 +64,7 @@ def complete_run(
     limit: int | None = None,
     steps: int | None = None,
     overwrite: bool = False,
+    settings: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Completed:
     """Write the samples of `data`, one side of each imagined, to the folder `out`; see `api.complete`.
@@ -76,14 +79,14 @@ def complete_run(
         raise ValueError(f"{run} is a head; give the run below it, {getattr(loaded.run.method, 'parent', '')}")
     check_name(hide, len(loaded.method.signal.size))
     check_out(out, overwrite)
-    dataset = opened(loaded, data)
+    dataset = opened(loaded, data, settings or {})
     decoder, about = decoder_of(run, loaded, hide, steps, watch)
     with new_folder(out, overwrite) as part:
         total, skipped = _write(decoder, dataset, part, hide, min(limit or len(dataset), len(dataset)), watch)
         found = total.numbers()
         size = list(decoder.signal.size)
-        settings = {"run": str(run), "step": loaded.step, "data": data, "hide": hide, "size": size, "decoder": about}
-        checkpoint.write_json(part / "completions.json", {**settings, **found, "skipped": skipped})
+        said = {"run": str(run), "step": loaded.step, "data": data, "hide": hide, "size": size, "decoder": about}
+        checkpoint.write_json(part / "completions.json", {**said, **found, "skipped": skipped})
     return Completed(out, total.items, total.mse, found.get("ssim"), total.sharpness, skipped)
 
 
@@ -94,10 +97,13 @@ def check_name(hide: str, axes: int) -> None:
         raise ValueError(f"no side {hide!r} of {KINDS[axes][0]}; give --hide {', '.join(names)}")
 
 
-def opened(loaded: checkpoint.Loaded, data: str) -> Dataset:
-    """The data at a path, read as the run reads its own, and all of it."""
+def opened(loaded: checkpoint.Loaded, data: str, settings: Mapping[str, Any]) -> Dataset:
+    """All data at a path, read as the run reads its own but for `settings`; windows of series one after another."""
     signal = loaded.method.signal
-    dataset: Dataset = reading(loaded.run.data, data, channels=signal.channels, split="all", limit=0).open()
+    cfg = parse.other_data(loaded.run, data, signal, settings)
+    if isinstance(cfg, Config) and cfg.window and "data.stride" not in settings:
+        cfg = replace(cfg, stride=cfg.window)
+    dataset: Dataset = cfg.open()
     refuse_padding(dataset, signal.size, "completing")
     loader.check_channels(dataset, signal)
     return dataset
@@ -121,7 +127,7 @@ def _write(
     _, write = KINDS[len(decoder.signal.size)]
     skipped: dict[str, str] = {}
     chunks = _chunks(decoder, dataset, hide, count, watch, skipped)
-    total = write(chunks, part, dataset, hidden, decoder.std.cpu())
+    total = write(chunks, part, dataset, hidden, decoder.std.cpu(), count)
     if not total.items:
         raise ValueError("none of the items can be read, so there is nothing to complete; look at jepa check-data")
     return total, skipped

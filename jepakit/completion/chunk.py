@@ -19,5 +19,6 @@ class Chunk(NamedTuple):
     true: Float[Tensor, "b c ..."]
 
 
-Write = Callable[[Iterator[Chunk], Path, Dataset, Bool[Tensor, "..."], Tensor], Tally]
-"""Writes all chunks to a folder, knowing what of a sample (*size) is hidden, and the deviations of the channels."""
+Write = Callable[[Iterator[Chunk], Path, Dataset, Bool[Tensor, "..."], Tensor, int], Tally]
+"""Writes all chunks to a folder, knowing what of a sample (*size) is hidden, the deviations of the channels, and how
+many items there are."""

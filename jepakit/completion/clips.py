@@ -20,7 +20,9 @@ FRAMES: Final = 16
 TILE: Final = 64
 
 
-def write(chunks: Iterator[Chunk], folder: Path, dataset: Dataset, hidden: Bool[Tensor, "t h w"], std: Tensor) -> Tally:
+def write(
+    chunks: Iterator[Chunk], folder: Path, dataset: Dataset, hidden: Bool[Tensor, "t h w"], std: Tensor, count: int
+) -> Tally:
     """FOLDER/NAME.npy for every item, FOLDER/grid.png, and the sums of how far all are from the truth.
 
     An array is (C, T, H, W) float32, in the units of the data: of pixels in [0, 1], which are cut off and measured so.

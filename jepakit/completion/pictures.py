@@ -28,7 +28,9 @@ TITLES: Final = ("input", "completion", "truth")
 Pixels = UInt8[np.ndarray, "n h w 3"]
 
 
-def write(chunks: Iterator[Chunk], folder: Path, dataset: Dataset, hidden: Bool[Tensor, "h w"], std: Tensor) -> Tally:
+def write(
+    chunks: Iterator[Chunk], folder: Path, dataset: Dataset, hidden: Bool[Tensor, "h w"], std: Tensor, count: int
+) -> Tally:
     """FOLDER/NAME.png for every item, FOLDER/grid.png, and the sums of how far all are from the truth.
 
     Pixels are cut off at 0 and 1, and measured so; pictures in other units are not.

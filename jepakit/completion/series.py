@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..data import Dataset
+from ..data.base import spread
+from ..data.series.clock import texts
 from ..data.series.dataset import Series
 from ..evals.generation import Tally, tally
 from .chunk import Chunk
@@ -20,26 +22,28 @@ CHANNELS: Final = 3
 Drawn = tuple[str, int, Float[np.ndarray, "c t"], Float[np.ndarray, "c t"]]
 
 
-def write(chunks: Iterator[Chunk], folder: Path, dataset: Dataset, hidden: Bool[Tensor, " t"], std: Tensor) -> Tally:
+def write(
+    chunks: Iterator[Chunk], folder: Path, dataset: Dataset, hidden: Bool[Tensor, " t"], std: Tensor, count: int
+) -> Tally:
     """FOLDER/completions.csv with a row per step, FOLDER/figure.png, and the sums of how far all are from the truth.
 
     Columns: item, step, time where the data have times, hidden (1 where the values are imagined), and the channels.
     Errors are in deviations of the channel, as series differ in their units.
     """
     names = list(getattr(dataset, "columns", ())) or [f"channel {c}" for c in range(dataset.channels)]
-    total, shown = Tally(), list[Drawn]()
+    total, shown, drawn = Tally(), list[Drawn](), spread(count, ROWS)
     with (folder / "completions.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["item", "step", *["time"] * timed(dataset), "hidden", *names])
         for chunk in chunks:
             total = total.plus(tally(chunk.made / std, chunk.true / std, hidden))
             for item, made, true in zip(chunk.id, chunk.made.numpy(), chunk.true.numpy(), strict=True):
-                name, begin, times = place(dataset, item, made.shape[1])
+                name, (begin, times) = dataset.name(item), place(dataset, item, made.shape[1])
                 for t, values in enumerate(made.T):
-                    when = [times[t]] if times is not None else [""] * timed(dataset)
+                    when = [times[t] if times else ""] * timed(dataset)
                     table.writerow([name, begin + t, *when, int(hidden[t]), *(f"{v:.9g}" for v in values)])
-                if len(shown) < ROWS:
-                    shown.append((dataset.name(item), begin, made, true))
+                if item in drawn:
+                    shown.append((name, begin, made, true))
     if shown:
         draw(shown, names, hidden.numpy(), folder / "figure.png")
     return total
@@ -50,12 +54,15 @@ def timed(dataset: Dataset) -> bool:
     return isinstance(dataset, Series) and dataset.steps.time is not None
 
 
-def place(dataset: Dataset, item: int, length: int) -> tuple[str, int, Shaped[np.ndarray, " t"] | None]:
-    """The series that an item is of, which step of it is the item's first, and the times; of stretched ones 0, None."""
+def place(dataset: Dataset, item: int, length: int) -> tuple[int, list[str]]:
+    """Which step of its series is an item's first, and the times, where there are; of stretched ones 0 and none."""
     if not isinstance(dataset, Series):
-        return dataset.name(item), 0, None
-    name, begin, end = dataset.span(item)
-    return (name, begin, dataset.times(item)) if end - begin == length else (name, 0, None)
+        return 0, []
+    _, begin, end = dataset.span(item)
+    times = dataset.times(item)
+    if end - begin != length:
+        return 0, []
+    return begin, [] if times is None else texts(times, dataset.steps.offset)
 
 
 def draw(shown: list[Drawn], names: list[str], hidden: Bool[np.ndarray, " t"], path: Path) -> None:

@@ -40,8 +40,8 @@ def reading(old: Any, path: str, *, channels: int | None = None, **changes: Any)
         shared = {f.name for f in dataclasses.fields(new)} & {f.name for f in dataclasses.fields(old)}
         # A picture's size and changes say nothing of a series, and the other way round.
         shared -= set() if type(new.augment) is type(old.augment) else {"size", "augment"}
-        # What a label is, not which column holds it; and pictures are counted elsewhere than generated ones.
-        shared -= {"label", "count", "seed"} if isinstance(new, scanpaths.Config) else set()
+        # There label says what a label is, not which column holds it, and time is of fixations, which are counted.
+        shared -= {"label", "time", "count", "seed"} if scanpaths.Config in (type(old), type(new)) else set()
         old = dataclasses.replace(new, **{name: getattr(old, name) for name in shared})
     if isinstance(new, scanpaths.Config) and path.lower().endswith(FIXATIONS):
         changes.setdefault("fixations", "")
@@ -59,6 +59,14 @@ def _kind(old: Any, path: str) -> str:
     if isinstance(old, series.Config) and kind in ("arrays", "images") and can_hold(file):
         return "series"
     return "arrays" if isinstance(old, arrays.Config) and kind == "series" and ending(file) in ARRAYS else kind
+
+
+def check_kind(cfg: Any, axes: int) -> None:
+    """Raises ValueError where pictures are read by a run on series (`axes` 1), or series by a run on pictures."""
+    if isinstance(cfg, stream.Config) or isinstance(cfg, series.Config | dynamics.Config) == (axes == 1):
+        return
+    holds, wants = ("pictures", "series") if axes == 1 else ("series", "pictures")
+    raise ValueError(f"{cfg.path!r} holds {holds}, but the run was trained on {wants}; give data of its kind")
 
 
 def divided(cfg: Any) -> Any:

@@ -7,8 +7,9 @@ over the last fifth of the run's data, with a reader that has not seen it. Where
 unequal lengths, windows are as long as the shortest, so that every one of them has an end to forecast from.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -51,12 +52,13 @@ def forecast_run(
     plot: Path | None = None,
     overwrite: bool = False,
     step: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Forecast:
     """Write the `horizon` steps that follow every series in `data`, with intervals, to a .csv or .parquet file.
 
-    `plot` is a picture of the first series. Raises ValueError, before anything is written, where the run cannot predict
-    the future, or where the data are none that it can start from.
+    `plot` is a picture of the first series, `settings` are of how `data` are read. Raises ValueError, before anything
+    is written, where the run cannot predict the future, or where the data are none that it can start from.
     """
     watch = watch or Silent()
     if horizon < 1:
@@ -69,7 +71,7 @@ def forecast_run(
     own = trained_on(loaded, "its readers are fitted to it")
     windows = known(loaded.method, own)
     cut = steps_seen(loaded.method, windows.least)
-    dataset = opened(loaded.run.data, data, loaded.method.signal.channels)
+    dataset = opened(loaded, data, settings or {})
     last = lasts(dataset, cut, windows)
     device, _ = prepare.best_device()
     watch.note("fitting the reader to what the run was trained on")

@@ -12,6 +12,8 @@ from ..scoring.sliding import whole
 from .table import Band, ahead
 
 CHANNELS = 6
+SHADES = ("#d7e3fc", "#9dbbf7")
+"""Of the intervals, the widest first; opaque, so that the legend has the colours of the picture."""
 
 
 def draw(out: Path, dataset: Series, mean: Float64[np.ndarray, "n c h"], bands: Mapping[int, Band], cut: int) -> None:
@@ -33,16 +35,9 @@ def draw(out: Path, dataset: Series, mean: Float64[np.ndarray, "n c h"], bands: 
         values = dataset.steps.values[k, span.end - shown : span.end]
         ax.plot(past, values, color="#444444", linewidth=1, label="data")
         x = np.concatenate([past[-1:], future])
-        for share, (low, high) in sorted(bands.items(), reverse=True):
-            ends = [np.concatenate([values[-1:], end[0, k]]) for end in (low, high)]
-            ax.fill_between(
-                x,
-                *ends,
-                color="#2563eb",
-                alpha=0.15,
-                linewidth=0,
-                label=f"{share} %" + (" (with the darker part)" if share == max(bands) else ""),
-            )
+        for (share, band), color in zip(sorted(bands.items(), reverse=True), SHADES, strict=True):
+            ends = [np.concatenate([values[-1:], end[0, k]]) for end in band]
+            ax.fill_between(x, *ends, color=color, linewidth=0, label=f"{share} %")
         ax.plot(x, np.concatenate([values[-1:], mean[0, k]]), color="#2563eb", linewidth=1.4, label="forecast")
         ax.set_ylabel(dataset.columns[k])
         if not k:

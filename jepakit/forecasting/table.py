@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from ..checkpoint import replacing
+from ..data.series import clock
 from ..data.series.dataset import Series
 from ..scoring.sliding import whole
 
@@ -22,12 +23,12 @@ def ahead(dataset: Series, horizon: int) -> Shaped[np.ndarray, "n {horizon}"] | 
 
     None where there are no times, or where fewer than 4 of 5 steps take the same time.
     """
-    clock = dataset.steps.time
-    if clock is None:
+    times = dataset.steps.time
+    if times is None:
         return None
     found = []
     for span in whole(dataset):
-        time = clock[span.begin : span.end]
+        time = times[span.begin : span.end]
         step = np.diff(time)
         usual = np.sort(step)[len(step) // 2]
         near = np.abs((step - usual).astype(np.float64)) <= 1e-3 * np.abs(usual.astype(np.float64))
@@ -57,7 +58,8 @@ def write(
         "step": np.tile(np.arange(1, h + 1), n),
     }
     if times is not None:
-        columns["time"] = _plain(times.reshape(-1))
+        as_written = clock.arrow if out.suffix == ".parquet" else clock.texts
+        columns["time"] = as_written(times.reshape(-1), dataset.steps.offset)
     for k in range(c):
         name = dataset.columns[k] + ("_value" if dataset.columns[k] in ("entity", "step", "time") else "")
         columns[name] = mean[:, k].astype(np.float32).reshape(-1)
@@ -77,11 +79,3 @@ def write(
 
 def _cell(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n') else text
-
-
-def _plain(times: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
-    """Times in whole seconds where they are such: written without a fraction."""
-    if times.dtype.kind != "M":
-        return times
-    seconds = times.astype("M8[s]")
-    return seconds if (seconds == times).all() else times

@@ -9,22 +9,22 @@ standard deviation, were they normal), and a step is anomalous where its score e
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
-from .. import checkpoint, prepare
-from ..data import reading
+from .. import checkpoint, parse, prepare
 from ..data.series.dataset import Series
 from ..data.series.settings import Config
 from ..progress import Silent, Watch, counting
 from .known import Known, known, trained_on
 from .plot import SERIES, Strip, draw, strip
-from .rounds import check, rounds
+from .rounds import Round, check, rounds
 from .sliding import Scores, Slider, covered, whole
 from .table import WRITERS, Rows, writing
 
@@ -100,6 +100,7 @@ def score(
     batch: int = 256,
     overwrite: bool = False,
     step: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Scored:
     """Write, to a .csv or .parquet file, how unexpected every step of the series in `data` is to a run's model.
@@ -107,10 +108,11 @@ def score(
     Columns: entity, time, score, z, anomalous. A score is the error of predicting the step's representation, averaged
     over windows that begin `stride` steps apart (default: one token); with `causal`, that of the first window that
     reaches it, from tokens before it alone. `anomalous` are scores above the `quantile` of those of the run's training
-    data, and `plot` is a .png. `step` is that of a checkpoint, by default the newest. Raises ValueError, before
-    anything is written, where the run or the data cannot be scored.
+    data, and `plot` is a .png. `step` is that of a checkpoint, by default the newest, and `settings` of how `data` are
+    read, as {"data.fill": 30}. Raises ValueError, before anything is written, where the run or the data cannot be
+    scored.
     """
-    settings, watch = Settings(causal, stride, quantile, batch), watch or Silent()
+    how, watch = Settings(causal, stride, quantile, batch), watch or Silent()
     out, picture = Path(out), None if plot is None else Path(plot)
     checkpoint.check_writable(out, overwrite, WRITERS)
     if picture is not None:
@@ -119,31 +121,33 @@ def score(
     check(loaded.method)
     own = trained_on(loaded, "scores are set against those of its data")
     windows = known(loaded.method, own)
-    dataset = opened(loaded.run.data, os.fspath(data), loaded.method.signal.channels)
+    dataset = opened(loaded, os.fspath(data), settings or {})
     check_long(dataset, os.fspath(data), windows)
-    slider = sliding(loaded, settings, windows)
-    reference = Reference.of(training_scores(slider, own, watch), settings.quantile)
+    slider = sliding(loaded, how, windows)
+    reference = Reference.of(training_scores(slider, own, watch), how.quantile)
     return _write(slider, dataset, reference, out, picture, watch)
 
 
 def sliding(loaded: checkpoint.Loaded, settings: Settings, windows: Known) -> Slider:
     """The run's method on the best device, and how its windows are scored."""
     device, _ = prepare.best_device()
-    sizes = range(windows.least, windows.most + 1, windows.patch)
-    chosen = {size: rounds(loaded.method, settings.causal, size // windows.patch) for size in sizes}
     stride = settings.stride or windows.patch
+
+    # Of many lengths only those are asked for that some series has.
+    @cache
+    def chosen(size: int) -> list[Round]:
+        return rounds(loaded.method, settings.causal, size // windows.patch)
+
     return Slider(loaded.method.to(device), windows, chosen, stride, settings.causal, settings.batch, device)
 
 
-def opened(own: Any, path: str, channels: int) -> Series:
-    """The series at `path`, each as a whole, read by the run's columns.
+def opened(loaded: checkpoint.Loaded, path: str, settings: Mapping[str, Any]) -> Series:
+    """The series at `path`, each as a whole, read by the run's columns and `settings`, as {"data.fill": 30}.
 
     Raises ValueError where they are no series, or have other channels.
     """
-    cfg = reading(own, path, channels=channels, split="all", limit=0)
-    dataset = _whole(cfg).open()
-    if not isinstance(dataset, Series):
-        raise ValueError(f"{path!r} holds pictures, but scores are those of series; give a table or array of series")
+    channels = loaded.method.signal.channels
+    dataset: Series = _whole(parse.other_data(loaded.run, path, loaded.method.signal, settings)).open()
     if dataset.channels != channels:
         raise ValueError(
             f"{path!r} has {dataset.channels} channels ({', '.join(dataset.columns)}) but the run was trained on "
@@ -180,9 +184,9 @@ def rows_of(slider: Slider, dataset: Series, reference: Reference, watch: Watch)
 
 def _write(slider: Slider, dataset: Series, reference: Reference, out: Path, plot: Path | None, watch: Watch) -> Scored:
     spans, strips = whole(dataset), list[Strip]()
-    clock = np.dtype(np.int64) if dataset.steps.time is None else dataset.steps.time.dtype
+    kind = np.dtype(np.int64) if dataset.steps.time is None else dataset.steps.time.dtype
     steps = scored = anomalous = 0
-    with writing(out, clock) as write:
+    with writing(out, kind, dataset.steps.offset) as write:
         for span, rows in zip(spans, rows_of(slider, dataset, reference, watch), strict=True):
             write(rows)
             steps, scored = steps + len(rows.score), scored + int((~np.isnan(rows.score)).sum())

@@ -1,6 +1,6 @@
 """Windows that slide over series, and the score of every step that they cover."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def covered(dataset: Series) -> list[Span]:
 
 
 class Slider(NamedTuple):
-    """A method in evaluation mode, the windows that it knows, how those of so many steps are scored, and their stride.
+    """A method in evaluation mode, the windows that it knows, the rounds of those of so many steps, and their stride.
 
     Where they may differ in length, a series that is shorter than the longest is one window, as in training, and
     causal ones grow with it.
@@ -52,7 +52,7 @@ class Slider(NamedTuple):
 
     method: Method
     known: Known
-    rounds: Mapping[int, Sequence[Round]]
+    rounds: Callable[[int], Sequence[Round]]
     stride: int
     causal: bool
     batch: int
@@ -96,7 +96,7 @@ class Slider(NamedTuple):
         """The steps that each round hides in windows of `size` steps, and their errors, window by window."""
         x = torch.from_numpy(dataset.steps.values[:, begins[:, None] + np.arange(size)].transpose(1, 0, 2).copy())
         patch = self.known.patch
-        for one in self.rounds[size]:
+        for one in self.rounds(size):
             with torch.inference_mode():
                 errors: Tensor = one.errors(self.method, x.to(self.device)).double().cpu()
             errors = errors.nan_to_num(nan=torch.inf)

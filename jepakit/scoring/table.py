@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from ..checkpoint import replacing
+from ..data.series import clock
 
 HEAD = ("entity", "time", "score", "z", "anomalous")
 
@@ -28,49 +29,43 @@ Write = Callable[[Rows], None]
 
 
 @contextmanager
-def writing(out: Path, clock: np.dtype) -> Iterator[Write]:
+def writing(out: Path, kind: np.dtype, offset: str = "") -> Iterator[Write]:
     """A function that appends the rows of a series to `out`, which appears when the block ends well.
 
-    `clock` is the type of times.
+    `kind` is the type of times, `offset` that of their clock.
     """
-    with replacing(out) as part, WRITERS[out.suffix](part, clock) as write:
+    with replacing(out) as part, WRITERS[out.suffix](part, kind, offset) as write:
         yield write
 
 
 @contextmanager
-def _csv(path: Path, clock: np.dtype) -> Iterator[Write]:
+def _csv(path: Path, kind: np.dtype, offset: str) -> Iterator[Write]:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(HEAD)
 
         def write(rows: Rows) -> None:
             numbers = ([f"{v:.9g}" for v in column] for column in (rows.score.tolist(), rows.z.tolist()))
-            cells = zip(_texts(rows.time), np.isnan(rows.score), *numbers, rows.anomalous.tolist(), strict=True)
-            for time, empty, score, z, anomalous in cells:
-                table.writerow([rows.entity, time, *(("", "", "") if empty else (score, z, int(anomalous)))])
+            times, empty = clock.texts(rows.time, offset), np.isnan(rows.score)
+            for time, none, score, z, anomalous in zip(times, empty, *numbers, rows.anomalous.tolist(), strict=True):
+                table.writerow([rows.entity, time, *(("", "", "") if none else (score, z, int(anomalous)))])
 
         yield write
 
 
-def _texts(time: Shaped[np.ndarray, " t"]) -> list[str]:
-    """Times as 2024-01-31 12:00:00, as pandas writes them; numbers as they are."""
-    if time.dtype.kind == "M":
-        return [text.replace("T", " ") for text in np.datetime_as_string(time).tolist()]
-    return [f"{value:.15g}" for value in time.tolist()]
-
-
 @contextmanager
-def _parquet(path: Path, clock: np.dtype) -> Iterator[Write]:
+def _parquet(path: Path, kind: np.dtype, offset: str) -> Iterator[Write]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds: tuple[Any, ...] = (pa.string(), pa.from_numpy_dtype(clock), pa.float64(), pa.float64(), pa.bool_())
+    times = clock.arrow(np.empty(0, kind), offset).type
+    kinds: tuple[Any, ...] = (pa.string(), times, pa.float64(), pa.float64(), pa.bool_())
     schema = pa.schema(list(zip(HEAD, kinds, strict=True)))
     with pq.ParquetWriter(path, schema) as file:
 
         def write(rows: Rows) -> None:
             empty = np.isnan(rows.score)
-            columns = [pa.array([rows.entity] * len(empty), pa.string()), pa.array(rows.time)]
+            columns = [pa.array([rows.entity] * len(empty), pa.string()), clock.arrow(rows.time, offset)]
             columns += [pa.array(values, mask=empty) for values in rows[2:]]
             file.write_table(pa.Table.from_arrays(columns, schema=schema))
 

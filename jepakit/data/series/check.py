@@ -9,7 +9,7 @@ from ..dynamics import COLUMNS, SYSTEMS, generate
 from ..dynamics import Config as DynamicsConfig
 from .dataset import join
 from .record import Record, Trouble, gaps, longest_run, problems
-from .settings import Config, Found, build, read
+from .settings import Config, Found, build, read, refuse
 
 LISTED = 1000
 SHOWN = 10
@@ -127,8 +127,8 @@ def _jumps(record: Record) -> Iterator[Trouble]:
     if len(found) and record.time is not None:
         t = int(found[0])
         detail = (
-            f"column {record.time_name!r} jumps in {len(found)} places, first from {record.time[t]} to "
-            f"{record.time[t + 1]} at {record.where(t + 1)}"
+            f"column {record.time_name!r} jumps in {len(found)} places, first from {record.when(t)} to "
+            f"{record.when(t + 1)} at {record.where(t + 1)}"
         )
         yield Trouble(record.name, "gap", detail, "steps are taken as equally spaced: fill the rows, or split there")
 
@@ -154,11 +154,13 @@ def _clock(records: list[Record]) -> str:
     begin, end = min(t.min() for t in times), max(t.max() for t in times)
     longest = max(times, key=len)
     step = f", a step of {np.sort(np.diff(longest))[len(longest) // 2 - 1]}" if len(longest) > 1 else ""
-    return f"{begin} to {end} (column {with_time[0].time_name!r}){step}"
+    offset = with_time[0].offset
+    return f"{begin}{offset} to {end}{offset} (column {with_time[0].time_name!r}){step}"
 
 
 def _samples(found: Found, cfg: Config) -> str:
     try:
+        refuse(found, cfg.fill)
         series = build(found, cfg)
         signal = series.fit(cfg)
     except ValueError as error:

@@ -15,14 +15,14 @@ from ..base import encode_labels
 from ..box import Ask
 from ..uneven import Words
 from .record import Record, filled
-from .windows import Cut
+from .windows import Cut, shorter
 
 Unequal = Literal["pad", "stretch", "cut"]
 WORDS = Words(
     "series",
     "series",
     "steps",
-    "set data.unequal=stretch or data.unequal=cut, or give a data.window",
+    "train with data.unequal=stretch or data.unequal=cut, or with a data.window",
 )
 
 
@@ -30,7 +30,7 @@ class Steps(NamedTuple):
     """Every step of all series, one series after the other: values, what was filled in, and where each step stands.
 
     `row` is the step's row in its file, `time` its time, where all series have one; `first` the first step of each
-    series, `name` what it is called, `place` what rows are called.
+    series, `name` what it is called, `place` what rows are called, `offset` what is written behind times (clock.py).
     """
 
     values: Float32[np.ndarray, "c t"]
@@ -41,6 +41,7 @@ class Steps(NamedTuple):
     first: Int64[np.ndarray, " k"]
     name: tuple[str, ...]
     place: str
+    offset: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +184,11 @@ class Series:
         """The signal: mean and deviation of every channel over the steps that the samples cover, each counted once.
 
         Values that were filled in, and padding, count nowhere. `cfg` gives the contrast and the views. Raises
-        ValueError where a channel is constant, or was never measured.
+        ValueError where a channel is constant, or was never measured, and where there is a single sample.
         """
+        if len(self) == 1:
+            name, steps = self.steps.name[int(self.cut.record[0])], int(self.cut.length[0])
+            raise ValueError(f"{name} makes a single sample, of {steps} steps, which teaches nothing; {shorter(steps)}")
         inside = self.covered()
         found = [self._moments(c, inside) for c in range(self.channels)]
         views = sum(group.count for group in cfg.augment.views)
@@ -230,6 +234,7 @@ def join(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps,
         first=np.cumsum([0, *lengths[:-1]]).astype(np.int64),
         name=tuple(record.name for record in records),
         place=records[0].place,
+        offset=records[0].offset,
     )
     return steps, names
 

@@ -29,7 +29,8 @@ class Record:
     """T steps of C channels, NaN where a value is missing.
 
     `place` and `rows` say where a step stands in its file, as "row" and 2, 3, …; empty rows: 0, 1, …. `time` is as the
-    file has it, `time_name` its column. `label` holds one entry per step, or one for all.
+    file has it, `offset` what it says of its distance from UTC, `time_name` its column. `label` holds one entry per
+    step, or one for all.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Record:
     label: Sequence[object] = ()
     time: Shaped[np.ndarray, " t"] | None = None
     time_name: str = ""
+    offset: str = ""
     place: str = "index"
     rows: Int64[np.ndarray, " _"] | None = None
 
@@ -52,6 +54,10 @@ class Record:
     def where(self, t: int) -> str:
         """What step t is called where it lies."""
         return f"{self.place} {int(self.row_numbers[t])}"
+
+    def when(self, t: int) -> str:
+        """The time of step t, where there are times."""
+        return "" if self.time is None else f"{self.time[t]}{self.offset}"
 
 
 def problems(record: Record, fill: int) -> Iterator[Trouble]:
@@ -87,13 +93,15 @@ def _times(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Trouble]:
     zero = np.zeros(1, step.dtype)[0]
     if (back := np.flatnonzero(step < zero)).size:
         t = int(back[0])
-        detail = f"{named}, {record.where(t + 1)} ({time[t + 1]}) lies before {record.where(t)} ({time[t]})"
+        detail = (
+            f"{named}, {record.where(t + 1)} ({record.when(t + 1)}) lies before {record.where(t)} ({record.when(t)})"
+        )
         fix = f"sort the rows by {record.time_name!r} or, {SEVERAL}"
         yield Trouble(record.name, "unsorted", detail, fix)
     order = np.argsort(time, kind="stable")
     if (same := np.flatnonzero(np.diff(time[order]) == zero)).size:
         first, again = (int(order[same[0] + k]) for k in (0, 1))
-        detail = f"{named}, {record.where(again)} repeats the time of {record.where(first)} ({time[first]})"
+        detail = f"{named}, {record.where(again)} repeats the time of {record.where(first)} ({record.when(first)})"
         fix = f"keep one row per time or, {SEVERAL}"
         yield Trouble(record.name, "duplicate time", detail, fix)
 

@@ -10,6 +10,7 @@ from ..base import Corrupt, Split, check_part
 from ..images import expand
 from .array import Layout, read_array
 from .augment import SeriesAugment
+from .clock import alike
 from .dataset import Series, Unequal, commonest, join
 from .guess import ARRAYS, TABLES, TEXT, ending, files_in, split_key
 from .record import Record, gaps, only, problems
@@ -57,6 +58,8 @@ class Config:
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ValueError(f"{key} is {value}; give a number of steps, {least} or more")
+        if twice := [name for i, name in enumerate(self.columns) if name in self.columns[:i]]:
+            raise ValueError(f"columns names {twice[0]!r} twice; name every channel once")
         if self.window == 1:
             raise ValueError("window is 1, a sample of a single step; give 2 steps or more, or 0 for whole series")
 
@@ -68,9 +71,7 @@ class Config:
     def open(self) -> Series:
         """Read the series into memory. Raises ValueError, with column and row, saying what to do."""
         found = read(self)
-        for record in found.records:
-            for trouble in problems(record, self.fill):
-                raise ValueError(str(trouble))
+        refuse(found, self.fill)
         return build(found, self)
 
 
@@ -100,6 +101,10 @@ def read(cfg: Config) -> Found:
                 f"{record.name} has the columns {', '.join(record.channels)} but {records[0].name} has "
                 f"{', '.join(records[0].channels)}; give files of the same columns, or choose some by data.columns"
             )
+    if max(map(len, records)) < 2:
+        longest = "" if len(records) == 1 else ", and no other series has more"
+        raise ValueError(f"{records[0].name} has 1 {records[0].place}{longest}; give 2 or more, one per step")
+    records = alike(records)
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     notes = [note for part in parts for note in part.notes]
     if len(notes) > 8:
@@ -119,6 +124,13 @@ def _file(path: Path, cfg: Config) -> Found:
         records, many, notes = read_array(path, cfg.array, cfg.label, cfg.layout)
         return Found(only(records, cfg.columns), (), many, notes=notes)
     raise ValueError(f"cannot read series from {str(path)!r}; give .csv, .tsv, .txt, .parquet, .ts, .npy or .npz files")
+
+
+def refuse(found: Found, fill: int) -> None:
+    """Raises ValueError where something keeps a series from being read; `fill` missing values in a row do not."""
+    for record in found.records:
+        for trouble in problems(record, fill):
+            raise ValueError(str(trouble))
 
 
 def build(found: Found, cfg: Config) -> Series:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from .columns import unpacked
 from .record import Record
-from .table import unpacked
 
 
 def read_ts(path: Path) -> tuple[list[Record], tuple[str, ...], tuple[str, ...]]:

@@ -39,7 +39,7 @@ def choose(
 
     Whole series where a file holds many, or where there are 16 series or more of at most 512 steps. Else 96 steps,
     fewer where the held-out part of the longest series would hold none, and beginnings a quarter of the window apart,
-    closer where that gives fewer than 256 windows. Raises ValueError where the window is longer than every series.
+    closer where that gives fewer than 256 windows.
     """
     longest, notes = max(lengths), []
     if window is None:
@@ -48,8 +48,6 @@ def choose(
         window = min(window, longest)
         why = "every series is a sample" if not window else f"at most {USUAL}, to fit the held-out part"
         notes.append(f"data.window = {window} ({why})")
-    if window > longest:
-        raise ValueError(f"the window of {window} steps is longer than the longest series, {longest}; {_less(longest)}")
     if window and stride is None:
         room = sum(max(0, n - window) for n in lengths)
         stride = max(1, min(window // 4, room // WINDOWS))
@@ -88,12 +86,7 @@ def slide(records: Sequence[Record], parts: Sequence[tuple[int, int]], windows: 
         found.append(Cut(start, length, np.full(len(start), k, dtype=np.int64)))
     cut = Cut(*(np.concatenate(column) for column in zip(*found, strict=True)))
     if not len(cut.start):
-        most = max(end - begin for begin, end in parts)
-        part = f"the {split} part of" if split != "all" else "each of"
-        raise ValueError(
-            f"{part} the {len(records)} series holds {most} steps at most, so no window of {windows.size} fits; "
-            f"{_less(most)}{' or another data.held_out' if split != 'all' else ''}"
-        )
+        raise ValueError(_too_long(records, max(end - begin for begin, end in parts), windows.size, split))
     return cut
 
 
@@ -105,8 +98,25 @@ def limited(cut: Cut, limit: int) -> Cut:
     return Cut(*(column[rows] for column in cut))
 
 
-def _less(steps: int) -> str:
-    return f"give data.window {steps} or less" if steps > 1 else "give longer series, or other columns as channels"
+def _too_long(records: Sequence[Record], most: int, window: int, split: Split) -> str:
+    """The sentence where no window fits into any series, or into what a part has of it: `most` steps."""
+    if split != "all":
+        return (
+            f"the {split} part of {records[0].name}{_others(records)} holds {most} steps at most, so no window of "
+            f"{window} fits; {shorter(most)}, or give another data.held_out"
+        )
+    longest = max(records, key=len)
+    more = " and no other series has more" if len(records) > 1 else ""
+    return f"{longest.name} has {most} steps{more}, fewer than the window of {window}; {shorter(most)}"
+
+
+def _others(records: Sequence[Record]) -> str:
+    return f" and {len(records) - 1} more series" if len(records) > 1 else ""
+
+
+def shorter(steps: int) -> str:
+    """What helps where series of so many steps hold no window, or a single one."""
+    return f"give longer series, or train with data.window={steps // 2} or less" if steps > 3 else "give longer series"
 
 
 def _held(records: Sequence[Record], held_out: float) -> set[int]:

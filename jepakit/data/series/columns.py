@@ -1,0 +1,108 @@
+"""The columns of a table file as Arrow reads them: CSV and its relatives (gzipped or not), and parquet."""
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from .clock import UTC, divided
+
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns by name as Arrow arrays, and the 1-based row of the file in which each stands.
+
+    `offsets` are those that the times of a column were written with, where Arrow has taken them to UTC.
+    """
+
+    path: Path
+    columns: dict[str, Any]
+    rows: Int64[np.ndarray, " n"]
+    offsets: dict[str, set[str]]
+
+
+def load(path: Path) -> Table:
+    """All columns of a table. Raises ValueError where it cannot be read, or holds no row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            found = pq.read_table(path)
+            rows = np.arange(1, found.num_rows + 1, dtype=np.int64)
+            offsets = {f.name: {_zone(f.type.tz)} for f in found.schema if _aware(f.type)}
+        else:
+            found, rows, offsets = _csv(unpacked(path))
+    except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {str(path)!r} as a table: {error}; mend the file") from None
+    names = found.column_names
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ValueError(f"{str(path)!r} has two columns {twice[0]!r}; give every column a name of its own")
+    if not found.num_rows:
+        raise ValueError(f"{str(path)!r} has no rows; give a table with one row per time and one column per channel")
+    return Table(path, {name: found[name] for name in names}, rows, offsets)
+
+
+def _aware(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_timestamp(kind) and kind.tz is not None)
+
+
+def _zone(name: str) -> str:
+    """The offset of a time zone: its name where that is one, else that of UTC, as zones change theirs."""
+    return name if re.fullmatch(r"[+-]\d\d:\d\d", name) else UTC
+
+
+def unpacked(path: Path) -> bytes:
+    """The content of a file, without its gzip. Raises OSError."""
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+def _csv(data: bytes) -> tuple[Any, Int64[np.ndarray, " n"], dict[str, set[str]]]:
+    """The table in a text, the line on which each row ends, and the offsets in its columns of times."""
+    from pyarrow import csv as arrow
+
+    head = data[:65536].decode("utf-8-sig", errors="replace").lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
+    mark = max(",;\t", key=head.count)
+    named = not all(is_number(cell) for cell in head.split(mark))
+    count = head.count(mark) + 1
+    # Only a single thread tells in which row it failed.
+    options = arrow.ReadOptions(use_threads=False, column_names=None if named else [str(i) for i in range(count)])
+
+    def read(**convert: Any) -> Any:
+        missing = arrow.ConvertOptions(null_values=MISSING, strings_can_be_null=True, **convert)
+        return arrow.read_csv(io.BytesIO(data), options, arrow.ParseOptions(delimiter=mark), missing)
+
+    found = read()
+    aware = list(dict.fromkeys(field.name for field in found.schema if _aware(field.type)))
+    # Arrow forgets the offset of a time, so that it is read once more, as text.
+    text = read(include_columns=aware, column_types=dict.fromkeys(aware, "string")) if aware else {}
+    offsets = {name: {divided(cell)[1] for cell in text[name].to_pylist() if cell} for name in aware}
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    rows = np.arange(1 + named, found.num_rows + 1 + named, dtype=np.int64)
+    return found, rows if lines == found.num_rows + named else _lines(data, mark)[int(named) :], offsets
+
+
+def _lines(data: bytes, mark: str) -> Int64[np.ndarray, " n"]:
+    """The line on which each row ends, where some are empty or rows go over several."""
+    reader = csv.reader(io.StringIO(data.decode("utf-8-sig")), delimiter=mark)
+    return np.array([reader.line_num for row in reader if row], dtype=np.int64)
+
+
+def is_number(text: object) -> bool:
+    """Whether a cell holds a number, or says that it is missing."""
+    try:
+        float(str(text))
+    except ValueError:
+        return str(text).strip() in MISSING
+    return True
