@@ -5,8 +5,8 @@ from the past half of a window each prediction is the start of the next, and a r
 path cannot follow the true one for long; what it can have is its distribution along each axis, and its largest Lyapunov
 exponent, here of paths of 8 units of time by 180 steps of their neighbours.
 
-The map of growing norms has trainings of a third of the length. Our own settings are the best of four on other seeds:
-no LayerNorms, and a learning rate that falls to a thousandth on a cosine.
+The map of growing norms has trainings of a third of the length. Our own settings were chosen among four on other
+seeds: no LayerNorms, and a learning rate that falls to a thousandth on a cosine.
 """
 
 from dataclasses import replace
