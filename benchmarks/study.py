@@ -18,7 +18,8 @@ def main(folder: Path) -> None:
         if not row["metric"].startswith("panel: "):
             runs.setdefault(row["name"], {})[row["metric"]] = [float(f"{value:.4g}") for value in row["values"]]
     print(*found["says"], sep="\n")
-    print(save(found["study"], claim=found["claim"], says=found["says"], runs=runs))
+    cost = {key: found[key] for key in ("processor_seconds",) if key in found}
+    print(save(found["study"], claim=found["claim"], says=found["says"], **cost, runs=runs))
 
 
 if __name__ == "__main__":

@@ -63,13 +63,20 @@ def test_a_rehearsal_measures_every_training_and_draws_its_completions(strokes: 
         *("linear_accuracy", "decoder_mse", "completion_accuracy"),
         *("accuracy on true digits", "accuracy with a mean half"),
         *("mse", "ssim", "sharpness", "seconds"),
+        *study.OF_DIGIT,
     }
     assert len({row["name"] for row in rows}) == 6
     by = {(row["name"], row["metric"]): row for row in rows}
     assert by["MNIST · bijepa", "linear_accuracy"]["paper"] == 0.9188
     assert "Completed digits" in page.read_text()
     kept = next((tmp_path / "study" / "runs").glob("*-bijepa-seed-0")) / "heads" / "measured.json"
-    assert json.loads(kept.read_text())["decoder_mse"] == by["MNIST · bijepa", "decoder_mse"]["mean"]
+    found = json.loads(kept.read_text())
+    assert found["decoder_mse"] == by["MNIST · bijepa", "decoder_mse"]["mean"]
+    # As many pictures of each digit.
+    assert np.mean([found[name] for name in study.OF_DIGIT]) == pytest.approx(found["completion_accuracy"])
+    older = {name: value for name, value in found.items() if name not in study.OF_DIGIT}
+    kept.write_text(json.dumps({**older, "decoder_mse": -1.0}))
+    assert study.measured(kept.parent.parent) == found
 
 
 def test_a_judge_of_true_digits_tells_them(strokes: Path) -> None:
@@ -78,6 +85,14 @@ def test_a_judge_of_true_digits_tells_them(strokes: Path) -> None:
     assert 0 <= float(x.min()) < float(x.max()) <= 1
     assert study.accuracy(lambda pictures: y[: len(pictures)], x, y) == 1.0
     assert study.accuracy(lambda pictures: (y[: len(pictures)] + 1) % 10, x, y) == 0.0
+
+
+def test_accuracy_by_digit_is_that_of_its_own_pictures() -> None:
+    label = torch.arange(20) % 10
+    taken = torch.where(torch.arange(20) == 13, 0, torch.where(label == 7, 1, label))
+    found = study.by_digit(lambda pictures: taken, torch.zeros(20, 1, 28, 28), label)
+    assert list(found.values()) == [1, 1, 1, 0.5, 1, 1, 1, 0, 1, 1]
+    assert list(found)[3] == "completion_accuracy of 3"
 
 
 def test_the_bar_is_the_left_half_beside_the_mean_of_right_halves(strokes: Path) -> None:
@@ -100,8 +115,10 @@ def test_the_sentences_set_bijepa_beside_every_other_training() -> None:
     bars = ("accuracy on true digits", "accuracy with a mean half")
     metrics = ("linear_accuracy", "completion_accuracy", "decoder_mse", *bars)
     values = {(arm.label, m): [0.5 + 0.1 * k, 0.52 + 0.1 * k] for k, arm in enumerate(arms) for m in metrics}
+    values |= {("MNIST · bijepa", name): [0.9 - 0.01 * digit] * 2 for digit, name in enumerate(study.OF_DIGIT)}
     said = study.says(Scores(values, arms))
-    assert len(said) == 3 * (len(arms) - 1) + 1
+    assert len(said) == 3 * (len(arms) - 1) + 2
+    assert "those of 0 are recognised most often, 90.0%, and those of 9 least, 81.0%." in said[-2]
     assert said[0] == (
         "linear_accuracy, BiJEPA less classic: +10.0 ± 0.0 points over 2 seeds; beyond the seeds' scatter."
     )

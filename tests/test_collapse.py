@@ -159,9 +159,11 @@ def test_a_panel_row_compares_each_encoder_with_its_own_start() -> None:
     assert all(isinstance(value, float) for value in row.values())
 
 
-def row(loss: float = 0.5, rank: float = 100.0, share: float = 0.5, std: float = 1.0) -> dict[str, float]:
-    sides = {f"{key}_{side}": v for side in ("target", "context") for key, v in (("rank", rank), ("rank_share", share))}
-    return {**sides, "normalized_loss": loss, "std_ratio_target": std, "std_ratio_context": std}
+def row(
+    loss: float = 0.5, rank: float = 100.0, share: float = 0.5, std: float = 1.0, norm: float = 1.0
+) -> dict[str, float]:
+    both = {"rank": rank, "rank_share": share, "std_ratio": std, "norm_ratio": norm}
+    return {f"{key}_{side}": v for side in ("target", "context") for key, v in both.items()} | {"normalized_loss": loss}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,9 @@ def row(loss: float = 0.5, rank: float = 100.0, share: float = 0.5, std: float =
         ([row(), row(std=0.009)], "full", "--method.ema"),
         ([row(), row(std=0.009, share=0.01, loss=float("nan"))], "exploding", "--optim.lr"),
         ([row(), row(std=101.0)], "exploding", "--optim.clip"),
+        ([row(), row(norm=101.0)], "exploding", "--optim.clip"),
+        ([row(), row(norm=99.0)], "healthy", ""),
+        ([row(), row(std=0.05, norm=101.0)], "exploding", "--optim.clip"),
         ([row(), row(share=0.2), row(share=0.07)], "dimensional", "--method.ema"),
         ([row(share=0.075), row(share=0.075), row(share=0.074)], "healthy", ""),
         ([row(1.0, 50.0), row(0.9, 100.0), row(0.8, 65.0), row(0.7, 64.0), row(0.6, 63.0)], "drifting", "--optim.lr"),
@@ -204,6 +209,16 @@ def test_each_state_is_named_with_its_numbers_and_the_option_to_change(
     assert option in verdict.advice
     assert bool(verdict.advice) == (state not in ("healthy", "unknown"))
     assert any(character.isdigit() for character in verdict.reason.replace("nan", "0"))
+
+
+def test_representations_that_run_off_together_explode_at_an_even_spread() -> None:
+    tokens = HEALTHY[:256].reshape(64, 4, D)
+    at_start = collapse.start(tokens, tokens)
+    far = tokens + 1000 * tokens[0, 0].norm()
+    rows = [collapse.judged(collapse.panel(x, x, at_start)) for x in (tokens, far)]
+    assert rows[1]["std_ratio_target"] == pytest.approx(1.0)
+    assert collapse.verdict(rows).name == "exploding"
+    assert "target norm is" in collapse.verdict(rows).reason
 
 
 def test_a_verdict_needs_no_loss_in_the_row_of_step_0() -> None:

@@ -21,7 +21,7 @@ from jepakit.progress import Silent
 from jepakit.reporting.study import table
 from jepakit.studies import cjepa, families, pace
 from jepakit.studies import reproduce as engine
-from jepakit.studies.study import MEMORY, Arm, Gain, Scores, Study, row
+from jepakit.studies.study import MEMORY, Arm, Gain, Own, Scores, Study, row
 from jepakit.types import Signal
 
 
@@ -177,6 +177,47 @@ def test_two_trainings_of_one_name_would_share_a_folder_and_are_refused(tmp_path
     first = study(tmp_path).arms[0]
     with pytest.raises(ValueError, match="two trainings of a study are called 'Tiny · I-JEPA · 4 steps'"):
         Study("t", "s", "c", (first, first), _says)
+
+
+def counting(version: int, key: str, asked: list[list[int]]) -> Own:
+    """Numbers of its own that a study finds under `key`, with a note of the seeds it was asked for."""
+
+    def take(seeds, steps, data):
+        asked.append(list(seeds))
+        yield from ({key: seed + version / 10} for seed in seeds)
+
+    return Own(take, lambda seeds: {("a", key): [one[key] for one in seeds]}, lambda seeds: (), version=version)
+
+
+def test_numbers_of_another_version_of_a_study_are_taken_again_and_those_of_its_own_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def reproduced(version: int, key: str, seeds: int) -> tuple[float, ...]:
+        found = Study("t", "s", "c", (), lambda scores: [], own=counting(version, key, asked))
+        monkeypatch.setattr(engine, "load", lambda name: found)
+        ((_, _, _, _, _, _, values),), _ = engine.reproduce("t", tmp_path, tmp_path / "out", Silent(), seeds=seeds)
+        return values
+
+    assert reproduced(1, "first", 2) == (0.1, 1.1)
+    assert reproduced(1, "first", 3) == (0.1, 1.1, 2.1)
+    assert reproduced(2, "second", 2) == (0.2, 1.2)
+    (tmp_path / "out" / "taken" / "seed-1.json").write_text('{"first": 5}')  # of before there were versions
+    assert reproduced(2, "second", 2) == (0.2, 1.2)
+    assert asked == [[0, 1], [2], [0, 1], [1]]
+
+
+def test_a_study_keeps_the_processor_time_of_its_own_numbers_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = count(step=10)
+    monkeypatch.setattr(engine, "process_time", lambda: float(next(ticks)))
+    found = Study("t", "s", "c", (), lambda scores: [], own=counting(1, "n", []))
+    monkeypatch.setattr(engine, "load", lambda name: found)
+    for seeds, seconds in ((1, 10.0), (3, 30.0), (3, 30.0)):
+        engine.reproduce("t", tmp_path, tmp_path / "out", Silent(), seeds=seeds)
+        assert json.loads((tmp_path / "out" / "table.json").read_text())["processor_seconds"] == seconds
 
 
 def paced(tmp_path: Path) -> Study:

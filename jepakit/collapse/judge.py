@@ -17,7 +17,7 @@ State = Literal["healthy", "drifting", "dimensional", "full", "exploding", "idle
 Row = Mapping[str, float]
 
 FULL: Final = 0.1  # std below this share of its value at step 0
-EXPLODING: Final = 100.0  # std above this multiple of its value at step 0
+EXPLODING: Final = 100.0  # std or norm above this multiple of its value at step 0
 DIMENSIONAL: Final = 0.08  # rank below this share of min(N, D) …
 FALLING: Final = 0.8  # … and below this share of its best value so far
 DRIFTING: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves …
@@ -87,7 +87,7 @@ def is_constant(first: Row) -> bool:
 
 def judged(row: Mapping[str, Any]) -> dict[str, float]:
     """The entries of a panel row that a verdict reads, and whatever number is not finite."""
-    read = ("std_ratio_", "rank_share_", "rank_target", "rank_context", "normalized_loss")
+    read = ("std_ratio_", "norm_ratio_", "rank_share_", "rank_target", "rank_context", "normalized_loss")
     numbers = {key: float(value) for key, value in row.items() if isinstance(value, (int, float))}
     return {key: value for key, value in numbers.items() if key.startswith(read) or not isfinite(value)}
 
@@ -112,10 +112,12 @@ def _exploding(history: Sequence[Row], side: str) -> Verdict | None:
     wild = next((k for k, v in last.items() if not isfinite(v)), "")
     if wild:
         return Verdict("exploding", f"{wild} is {last[wild]}")
-    ratio = last.get(f"std_ratio_{side}", 1.0)
-    if ratio > EXPLODING:
-        return Verdict("exploding", f"{side} std is {ratio:.3g} times its value at step 0")
-    return None
+    # Norms beside the spread: where all samples run off together, none leaves the others.
+    ratios = {what: last.get(f"{what}_ratio_{side}", 1.0) for what in ("std", "norm")}
+    what = max(ratios, key=ratios.__getitem__)
+    if ratios[what] <= EXPLODING:
+        return None
+    return Verdict("exploding", f"{side} {what} is {ratios[what]:.3g} times its value at step 0")
 
 
 def _constant(history: Sequence[Row], side: str) -> Verdict | None:

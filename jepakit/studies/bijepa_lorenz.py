@@ -5,7 +5,8 @@ from the past half of a window each prediction is the start of the next, and a r
 path cannot follow the true one for long; what it can have is its distribution along each axis, and its largest Lyapunov
 exponent, here of paths of 8 units of time by 180 steps of their neighbours.
 
-The map of growing norms has trainings of a third of the length.
+The map of growing norms has trainings of a third of the length. Our own settings were chosen among four on other
+seeds: no LayerNorms, and a learning rate that falls to a thousandth on a cosine.
 """
 
 from dataclasses import replace
@@ -108,6 +109,7 @@ TASK: Final = forms.Task(
     fresh=False,
     pooled=True,
     shifts={"rho 24": {"rho": 24.0}, "rho 32": {"rho": 32.0}, "noise 0.5": {"noise": 0.5}},
+    ours=forms.Form(norm=False, end=1e-3),
     further=further,
     beside=beside,
     portrait=portrait,
@@ -124,6 +126,6 @@ STUDY = Study(
     arms=(),
     says=says,
     kinds=(),
-    own=Own(partial(forms.take, TASK, mapped), table, partial(figures, phase=phase), forms.published(PAPER)),
+    own=Own(partial(forms.take, TASK, mapped), table, partial(figures, phase=phase), forms.published(PAPER), 2),
     seeds=5,
 )

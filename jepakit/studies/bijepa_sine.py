@@ -1,6 +1,8 @@
 """Sines whose past foretells their future: BiJEPA beside the JEPA of one direction, on the paper's first experiment.
 
 See `studies/series_forms.py` for what is trained and read. Every training sample is seen once, as in the paper.
+
+Our own settings were chosen among 23 on other seeds: no LayerNorms, 64 features for 16 and 128 hidden ones for 64.
 """
 
 from functools import partial
@@ -28,6 +30,7 @@ TASK: Final = forms.Task(
         "faster (1.2 to 1.4)": {"frequency": (1.2, 1.4)},
         "noise 0.1": {"noise": 0.1},
     },
+    ours=forms.Form(norm=False, width=64, hidden=128),
 )
 PAPER: Final = {
     "classic": (0.0143, 0.0279, 0.0517),
@@ -46,6 +49,6 @@ STUDY = Study(
     arms=(),
     says=says,
     kinds=(),
-    own=Own(partial(forms.take, TASK, mapped), table, figures, forms.published(PAPER)),
+    own=Own(partial(forms.take, TASK, mapped), table, figures, forms.published(PAPER), version=2),
     seeds=5,
 )

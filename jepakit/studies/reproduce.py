@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from time import process_time
+from typing import Any, Final, NamedTuple
 
 from .. import checkpoint, launch
 from ..config import Evals, Run
@@ -18,6 +19,14 @@ from .pace import Pace, paces
 from .study import MEMORY, Arm, Own, Row, Scores, Study
 
 BASELINES: Final = {"random_init": "untrained", "raw": "raw input"}
+
+
+class Taken(NamedTuple):
+    """A study's own numbers for one seed, the version of the study that took them, and what that cost."""
+
+    version: int
+    processor_seconds: float
+    found: Any
 
 
 def reproduce(
@@ -38,7 +47,8 @@ def reproduce(
             raise ValueError(f"study {name} reads {path}, which {data} does not hold; give --data the folder that does")
     plan = {} if steps is not None else planned(study, data, out, watch)
     values = collect(study, data, out, watch, range(seeds), steps, plan)
-    own = taken(study.own, data, out, watch, range(seeds), steps) if study.own else []
+    kept = taken(study.own, data, out, watch, range(seeds), steps) if study.own else []
+    own, seconds = [one.found for one in kept], sum(one.processor_seconds for one in kept)
     further = study.own.table(own) if study.own else {}
     scores = Scores({**values, **further}, study.arms, study.own.paper if study.own else {})
     rows, notes = scores.rows(), [] if steps is None else [rehearsal(steps)]
@@ -49,6 +59,7 @@ def reproduce(
         "claim": study.claim,
         "says": notes + (study.says(scores) if steps is None else []),
         "rows": [r._asdict() for r in rows],
+        **({"processor_seconds": round(seconds, 1)} if kept else {}),
     }
     checkpoint.write_json(out / "table.json", found)
     drawn = [*(study.own.figures(own) if study.own else ())]
@@ -56,16 +67,26 @@ def reproduce(
     return rows, write_study(found, groups(study), out, drawn)
 
 
-def taken(own: Own, data: Path, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None) -> list[Any]:
-    """The study's own numbers, seed by seed; those that its folder holds are not taken again."""
+def taken(own: Own, data: Path, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None) -> list[Taken]:
+    """The study's own numbers, seed by seed; those that its folder holds are not taken again, if of this version."""
     rest = "" if steps is None else f"-{steps}-steps"
     paths = {seed: out / "taken" / f"seed-{seed}{rest}.json" for seed in seeds}
-    missing = [seed for seed, path in paths.items() if not path.exists()]
+    missing = [seed for seed, path in paths.items() if not holds(path, own.version)]
     if missing:
         watch.note(f"taking the numbers of {'seed' if len(missing) == 1 else 'seeds'} {', '.join(map(str, missing))}")
+        begun = process_time()
         for seed, found in zip(missing, own.take(missing, steps, data), strict=True):
-            checkpoint.write_json(paths[seed], found)
-    return [json.loads(path.read_text()) for path in paths.values()]
+            now = process_time()
+            checkpoint.write_json(paths[seed], Taken(own.version, now - begun, found)._asdict())
+            begun = now
+    return [Taken(**json.loads(path.read_text())) for path in paths.values()]
+
+
+def holds(path: Path, version: int) -> bool:
+    """Whether a file is there and has a seed's numbers as this version of a study takes them."""
+    kept = json.loads(path.read_text()) if path.exists() else None
+    # Files of before there were versions are bare numbers.
+    return isinstance(kept, dict) and kept.get("version") == version
 
 
 def rehearsal(steps: int) -> str:

@@ -11,13 +11,21 @@ from ..reporting.charts import Line, chart
 from ..reporting.figures import Figure
 from ..reporting.maps import Map
 from ..reporting.maps import drawn as map_drawn
-from .series_forms import FORMS
+from .series_forms import FORMS, OURS
 from .series_map import DECAYS, RATES
 
 Drawn = list[tuple[str, Figure]]
 SHOWN: Final = ("classic", "bijepa", "unconstrained", "sphere")
-COLORS: Final = {name: k for k, name in enumerate(FORMS)}
+SAMPLES: Final = 3  # test windows drawn one by one, as in the paper
+COLORS: Final = {name: k for k, name in enumerate((*FORMS, OURS))}
 POINTS: Final = 280  # of a path: more of them a chart would average
+SQUARES: Final = {  # of the map: the title, and the powers of ten of no colour and of the strongest
+    "rise": ("rise of the norm", 0.0, 2.0),
+    "growth": ("growth of the norm", 0.0, 1.0),
+    "late": ("still rising", 0.0, 0.1),
+    "spread": ("spread", -2.0, 1.0),
+    "forward": ("forward loss", -4.0, 0.0),
+}
 TRUTH: Final = 7  # the colour of what really came
 
 
@@ -28,14 +36,14 @@ def figures(seeds: Sequence[Mapping[str, Any]], phase: Callable[[Mapping[str, An
         _curves(seeds, "forward", "Forward loss", True),
         _curves(seeds, "norm", "Length of representations", False),
     ]
-    found += [_batch(first), _trajectory(first)]
+    found += [_batch(first), *(_trajectory(first, k) for k in range(SAMPLES))]
     found += phase(first) if phase else []
     return found + (_maps(first["map"]) if first["map"] else [])
 
 
 def _curves(seeds: Sequence[Mapping[str, Any]], key: str, title: str, log: bool) -> tuple[str, Figure]:
     lines = []
-    for name in FORMS:
+    for name in (*FORMS, OURS):
         every = np.array([one["curves"][name][key] for one in seeds], float)
         lines.append(Line(name, np.array(seeds[0]["curves"][name]["step"]), every.mean(0), color=COLORS[name]))
     caption = "The mean over the seeds of what the forward direction costs on the batch of the step, before its weight."
@@ -51,7 +59,7 @@ def _batch(first: Mapping[str, Any]) -> tuple[str, Figure]:
     truth = np.array(first["shown"][SHOWN[0]]["future"])[:, 0, 0]
     order, x = np.argsort(truth), np.arange(1, len(truth) + 1)
     lines = [Line("what came", x, truth[order], color=TRUTH)]
-    for name in SHOWN[:3]:
+    for name in SHOWN:
         read = np.array(first["shown"][name]["read"])[:, 0, 0]
         lines.append(Line(name, x, read[order], color=COLORS[name], dashed=True))
     caption = (
@@ -62,20 +70,21 @@ def _batch(first: Mapping[str, Any]) -> tuple[str, Figure]:
     return "batch", Figure("Forecasts of 20 windows", body, caption)
 
 
-def _trajectory(first: Mapping[str, Any]) -> tuple[str, Figure]:
-    """One test window: past, future, and every form's forecast of it."""
+def _trajectory(first: Mapping[str, Any], k: int) -> tuple[str, Figure]:
+    """The k-th test window: past, future, and every form's forecast of it."""
     one = first["shown"][SHOWN[0]]
-    past, future = np.array(one["past"])[0, 0], np.array(one["future"])[0, 0]
+    past, future = np.array(one["past"])[k, 0], np.array(one["future"])[k, 0]
     x = np.arange(1, len(past) + len(future) + 1)
     lines = [Line("what came", x, np.concatenate([past, future]), color=TRUTH)]
     for name in SHOWN:
-        read = np.array(first["shown"][name]["read"])[0, 0]
+        read = np.array(first["shown"][name]["read"])[k, 0]
         lines.append(Line(name, x[len(past) :], read, color=COLORS[name], dashed=True))
     caption = (
         f"The first {len(past)} steps are seen, the others are read by a ridge from each form's prediction. First "
-        "channel of one test window, first seed."
+        f"channel of test window {k + 1}, first seed."
     )
-    return "trajectory", Figure("One trajectory", chart(lines, "One test window and its forecasts"), caption)
+    title = f"Trajectory {k + 1} of {SAMPLES}"
+    return f"trajectory-{k + 1}", Figure(title, chart(lines, f"Test window {k + 1} and its forecasts"), caption)
 
 
 def phase(first: Mapping[str, Any]) -> Drawn:
@@ -107,19 +116,19 @@ def _seen(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[np.
 
 
 def _maps(found: Mapping[str, Any]) -> Drawn:
-    """How far the norm grows without LayerNorms, all in all and later, and what the forward loss comes to."""
-    maps = [
-        Map("rise of the norm", _shades(found["rise"], 0.0, 2.0), (), ()),
-        Map("growth of the norm", _shades(found["growth"], 0.0, 1.0), (), ()),
-        Map("forward loss", _shades(found["forward"], -4.0, 0.0), (), ()),
-    ]
+    """Norms without LayerNorms, all in all and later, beside what a low forward loss may come from: no spread."""
+    maps = [Map(name, _shades(found[key], *ends), (), ()) for key, (name, *ends) in SQUARES.items()]
     axes = ("learning rate", "weight decay")
-    svg: Markup = map_drawn(maps, DECAYS, RATES, "Growth of norms over weight decay and learning rate", axes)
+    svg: Markup = map_drawn(maps, DECAYS, RATES, "Norms, spread and loss over weight decay and learning rate", axes)
+    ends = {key: _ends(found[key]) for key in SQUARES}
     caption = (
         f"Without LayerNorms, {found['steps']:,} steps each, first seed. Rise: the norm at the end over that of the "
-        f"first batch, here {_ends(found['rise'])}; no colour is 1 or less, the strongest 100 or more. Growth: over "
-        f"that after a tenth of the training, here {_ends(found['growth'])}; the strongest is 10 or more. Forward loss "
-        f"at the end, here {_ends(found['forward'])}: no colour is 1e-4 or less, the strongest 1 or more."
+        f"first batch, here {ends['rise']}; no colour is 1 or less, the strongest 100 or more. Growth: over that after "
+        f"a tenth of the training, here {ends['growth']}; the strongest is 10 or more. Still rising: the norm of the "
+        f"last tenth over that of the tenth before, here {ends['late']}; the strongest is 1.26 or more. Spread of "
+        f"f(past) over new windows, relative to before training, here {ends['spread']}: no colour is a hundredth, the "
+        f"strongest 10 or more; where it is gone, a low loss is collapse. Forward loss at the end, here "
+        f"{ends['forward']}: no colour is 1e-4 or less, the strongest 1 or more."
     )
     return [("explosion", Figure("Where norms grow", svg, caption, wide=True))]
 

@@ -1,7 +1,8 @@
 """What `bijepa-sine` and `bijepa-lorenz` share: the forms of BiJEPA that are trained, and what is read from each.
 
-Every training has the paper's networks, optimiser, batch and normalisation. Seeds are 10, 11, …; those of one form are
-trained together (`studies/together.py`). Read is the value one step after the cut:
+Every training has the paper's networks, optimiser, batch and normalisation, but for those of our own settings, which
+were chosen by B_ridge on the seeds 0 to 2 (docs/LOG.md) and keep its steps and batch. Seeds are 10, 11, …; those of one
+form are trained together (`studies/together.py`). Read is the value one step after the cut:
 
     A_adam, B_adam      the paper's probe: a linear layer after 100 (Lorenz: 200) full-batch Adam steps, and its error
                         on the 1,000 windows that it was fitted to
@@ -41,16 +42,23 @@ BATCH: Final = 64
 Mapped = Callable[["Task", int | None], dict[str, Any]]
 PROTOCOLS: Final = {"A": "s", "B": "pred"}
 METRICS: Final = ("A_adam", "B_adam", "A_ridge", "B_ridge")
-UNTRAINED: Final = "untrained"
+UNTRAINED, LINEAR = "untrained", "linear autoregression"
 
 
 @dataclass(frozen=True)
 class Form:
-    """One row: what differs from BiJEPA in its settings, in the optimiser's, and how many times as long it trains."""
+    """One row: what differs from the paper's BiJEPA.
+
+    Its settings; without `norm` neither LayerNorms nor weight decay; how many times as long it trains; features and
+    hidden ones, 0 for the task's; and what share of the learning rate a cosine leaves at the end.
+    """
 
     method: Mapping[str, Any] = field(default_factory=dict)
     norm: bool = True
     longer: int = 1
+    width: int = 0
+    hidden: int = 0
+    end: float = 1.0
 
 
 FORMS: Final[Mapping[str, Form]] = {
@@ -61,6 +69,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "classic, doubled steps": Form({"alpha": 1.0}, longer=2),
     "classic, swapped pairs": Form({"alpha": 1.0, "masks": (Halves(context="either"),)}),
 }
+OURS: Final = "bijepa, our settings"
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ class Task:
 
     `fresh`: every training sample is seen once; else there are `count`. `pooled`: one mean and deviation for all
     channels; else values are taken as they are. Given a seed, `further` reads more of a method, `portrait` gives paths
-    to draw and `beside` further rows. The trainings of the map have `map_steps`, where that is not 0.
+    to draw and `beside` further rows. The trainings of the map have `map_steps`, where that is not 0. `ours` is the
+    form chosen by ourselves.
     """
 
     data: dynamics.Config
@@ -82,6 +92,7 @@ class Task:
     fresh: bool
     pooled: bool
     shifts: Mapping[str, Mapping[str, Any]]
+    ours: Form
     further: Callable[[BiJEPA, int], Mapping[str, float]] = lambda method, seed: {}
     portrait: Callable[[BiJEPA, int], Mapping[str, Any]] = lambda method, seed: {}
     beside: Callable[[int], Mapping[str, Mapping[str, float]]] = lambda seed: {}
@@ -92,11 +103,10 @@ def run(task: Task, form: Form, seed: int, steps: int | None = None, lr: float =
     """The training of a form, of `steps` times its length; `lr` 0 is the task's."""
     norm: Norm = "layer" if form.norm else "none"
     length, lr = (steps or task.steps) * form.longer, lr or task.lr
-    method = bijepa.Config(
-        MLP((task.patch,), task.width, task.hidden, 2, norm), Perceptron(task.hidden, 1, norm), **form.method
-    )
+    width, hidden = form.width or task.width, form.hidden or task.hidden
+    method = bijepa.Config(MLP((task.patch,), width, hidden, 2, norm), Perceptron(hidden, 1, norm), **form.method)
     decay = decay if form.norm else 0.0
-    rule = Optim(lr=lr, start_lr=lr, final_lr=lr, warmup=0.0, weight_decay=decay, final_weight_decay=decay)
+    rule = Optim(lr=lr, start_lr=lr, final_lr=form.end * lr, warmup=0.0, weight_decay=decay, final_weight_decay=decay)
     count = BATCH * length if task.fresh else task.data.count
     where = Loop(device="cpu", amp=False, workers=0)
     return Run(
@@ -161,13 +171,13 @@ def naive(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, float]]:
     raw, test = (as_raw(windows(method, drawn(task, start + seed))) for start in (1000, 2000))
     reader, _ = chosen(raw.s, raw.future[..., :1], raw.held)
     every, _ = chosen(raw.s, raw.future, raw.held)
-    return {
-        "last value": {"A_ridge": float(last_value(test)[:, 0].mean())},
-        "linear autoregression": {
-            "A_ridge": error(reader, test.s, test.future[..., 0]),
-            "B_ridge, all steps": error(every, test.s, test.future.reshape(len(test), -1)),
-        },
-    }
+    held: dict[str, float] = {}
+    read = {"B_ridge, all steps": error(every, test.s, test.future.reshape(len(test), -1))}
+    others = {f", {k}": as_raw(windows(method, drawn(task, 3000 + seed, **v))) for k, v in task.shifts.items()}
+    for name, other in {"": test, **others}.items():
+        held[f"A_ridge{name}"] = float(last_value(other)[:, 0].mean())
+        read[f"A_ridge{name}"] = error(reader, other.s, other.future[..., 0])
+    return {"last value": held, LINEAR: read}
 
 
 def shown(method: BiJEPA, task: Task, seed: int) -> dict[str, Any]:
@@ -184,7 +194,7 @@ def take(
 ) -> Iterator[dict[str, Any]]:
     """All numbers of one seed after another; the forms one by one, each with all seeds together, and a map."""
     every: list[dict[str, Any]] = [{"rows": {}, "curves": {}, "shown": {}} for _ in seeds]
-    for name, form in FORMS.items():
+    for name, form in {**FORMS, OURS: task.ours}.items():
         found = trained(task, form, seeds, steps)
         for k, (seed, method) in enumerate(zip(seeds, found.methods, strict=True)):
             forward, norm = found.forward[:, k].tolist(), found.norm[:, k].tolist()
@@ -202,9 +212,9 @@ def take(
         yield {**one, "map": maps if seed == 0 else {}}
 
 
-def untrained(task: Task, seed: int) -> BiJEPA:
+def untrained(task: Task, seed: int, form: str = "bijepa") -> BiJEPA:
     """The method before the first step."""
-    start = run(task, FORMS["bijepa"], seed, 1)
+    start = run(task, FORMS[form], seed, 1)
     dataset = replace(task.data, count=WINDOWS).open()
     method = build(start.method, signal_of(task, dataset), start.seed)
     assert isinstance(method, BiJEPA)

@@ -151,13 +151,14 @@ class Own:
     `take` yields those of one seed after another, as JSON may hold them, with trainings of so many steps where it is
     told how many; it may train the seeds together, and read the folder of all data sets. `table` turns those of all
     seeds into the values of its rows, by (name, metric), and `figures` draws them, by name. `paper` has the paper's
-    figures for such rows.
+    figures for such rows. `version` rises with every change of what `take` yields: older numbers are taken again.
     """
 
     take: Callable[[Sequence[int], int | None, Path], Iterator[Any]]
     table: Callable[[Sequence[Any]], Mapping[tuple[str, str], Sequence[float]]]
     figures: Callable[[Sequence[Any]], Sequence[tuple[str, Figure]]]
     paper: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    version: int = 1
 
 
 @dataclass(frozen=True)
