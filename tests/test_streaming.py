@@ -81,7 +81,7 @@ def learn(data: Path | str, out: Path, *, watch: Heard | None = None, **settings
 
 
 def read(path: Path | str, **settings: Any) -> list[stream.Frame]:
-    return list(stream.Source(stream.Config(str(path), settle=0.0, **settings)))
+    return list(stream.Config(str(path), settle=0.0, **settings).source())
 
 
 def saved(run: Path) -> dict[str, torch.Tensor]:
@@ -135,7 +135,7 @@ def test_a_stream_goes_on_in_the_middle_of_a_file(tmp_path: Path) -> None:
     whole = read(tmp_path)
     for k, frame in enumerate(whole):
         cfg = stream.Config(str(tmp_path), settle=0.0)
-        rest = list(stream.Source(cfg, tuple(frame.x.shape), frame.place))
+        rest = list(cfg.source(tuple(frame.x.shape), frame.place))
         assert [f.name for f in rest] == [f.name for f in whole[k + 1 :]]
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_is_being_written_is_waited_for_and_an_unfinished_name_is_pa
         return False
 
     write()
-    source = stream.Source(stream.Config(str(tmp_path), settle=0.3, wait=0.3), stop=write)
+    source = stream.Config(str(tmp_path), settle=0.3, wait=0.3).source(stop=write)
     assert len(list(source)) == 42
     assert (rest, source.lost) == ([], 0)
 
@@ -169,7 +169,7 @@ def test_a_run_waits_for_further_files_as_long_as_it_is_told(tmp_path: Path) -> 
             np.save(tmp_path / "b.npy", waves(3))
         return False
 
-    source = stream.Source(stream.Config(str(tmp_path), settle=0.0, wait=0.5), stop=later)
+    source = stream.Config(str(tmp_path), settle=0.0, wait=0.5).source(stop=later)
     assert len(list(source)) == 5
     assert asked[-1] - asked[2] > 0.3
     (note,) = source.notes
@@ -178,7 +178,7 @@ def test_a_run_waits_for_further_files_as_long_as_it_is_told(tmp_path: Path) -> 
 
 def test_a_file_that_comes_too_late_for_its_name_is_left_out_and_named(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", waves(2))
-    source = stream.Source(stream.Config(str(tmp_path), settle=0.0, wait=0.3))
+    source = stream.Config(str(tmp_path), settle=0.0, wait=0.3).source()
     frames = iter(source)
     next(frames)
     np.save(tmp_path / "a.npy", waves(3))
@@ -214,7 +214,7 @@ def test_a_bad_frame_is_left_out_and_named_or_ends_the_run(tmp_path: Path, name:
     np.save(tmp_path / "a.npy", waves(3))
     np.save(tmp_path / "c.npy", waves(2))
     spoil(tmp_path)
-    source = stream.Source(stream.Config(str(tmp_path), settle=0.0))
+    source = stream.Config(str(tmp_path), settle=0.0).source()
     good = [frame for frame in source if frame.place.file != "b.csv"]
     assert len(good) == 5
     assert source.lost == 1
@@ -228,14 +228,14 @@ def test_what_is_no_frame_is_named_once(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("hello")
     (tmp_path / "inner").mkdir()
     np.save(tmp_path / "a.npy", waves(2))
-    source = stream.Source(stream.Config(str(tmp_path), settle=0.0))
+    source = stream.Config(str(tmp_path), settle=0.0).source()
     assert len(list(source)) == 2
     assert [("notes.md" in note, "inner" in note) for note in source.notes] == [(True, True)]
 
 
 def test_of_many_bad_frames_the_first_are_named_and_all_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1 2\n" + "x 1\n" * 300)
-    source = stream.Source(stream.Config(str(tmp_path), settle=0.0))
+    source = stream.Config(str(tmp_path), settle=0.0).source()
     assert len(list(source)) == 1
     assert source.lost == 300
     assert len(source.skipped) == len(source.notes) == 100
@@ -323,7 +323,7 @@ def test_followed_frames_have_the_gradient_of_the_whole_sequence(name: str, size
 
 def parted(frames: Any, **settings: Any) -> list[tuple[int, bool, str]]:
     cfg = stream.Config("x", **{k: v for k, v in settings.items() if k == "reset"})
-    found = windows(iter(frames), stream.Source(cfg), settings.get("standing", Standing()), settings["size"])
+    found = windows(iter(frames), cfg.source(), settings.get("standing", Standing()), settings["size"])
     return [(window.x.shape[2], window.fresh, window.place.file) for window in found]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import optim, rollback, sequences, unroll
-from ..data.stream import Config, First, Frame, Source
+from ..data.stream import Config, First, Frame
 from ..monitor import Monitor
 from ..progress import Interrupted, Watch
 from ..recorder import Recorder
@@ -43,7 +43,7 @@ class Learner:
         self.standing = Standing.unpacked(session.stream, session.place, session.method.mean)
         cfg = cast(Config, session.run.data)
         shape = tuple(self.first.frames.shape[1:])
-        self.source = self.first.source or Source(cfg, shape, self.standing.place)
+        self.source = self.first.source or cfg.source(shape, self.standing.place)
         self.source.stop = self.idle
         self.trained = [p for p in session.method.parameters() if p.requires_grad]
         self.recent, self.norm = Recent(), torch.tensor(0.0)

@@ -59,7 +59,7 @@ def windows(frames: Iterator[Frame], source: Source, standing: Standing, size: i
     kept = [] if standing.last is None else [standing.last]
     fresh, before = standing.last is None, Frame(torch.empty(0), standing.place.file, standing.place)
     for frame in frames:
-        if source.cfg.reset == "file" and before.place.file not in ("", frame.place.file):
+        if source.reset == "file" and before.place.file not in ("", frame.place.file):
             if len(kept) > 1:
                 yield Window(torch.stack(kept, 1)[None], fresh, before.name, before.place)
             elif fresh:

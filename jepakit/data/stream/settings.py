@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from ...types import Size
 from ..augment import Augment
 from ..base import Corrupt, existing
 from ..box import check_size
 from .first import First
-from .source import Source
+from .folder import Stop
+from .frames import Place
+from .source import BEGINNING, Reset, Source, never
 
 LEAST = 2
 
@@ -28,7 +30,7 @@ class Config:
     size: tuple[int, int] | None = None
     wait: float = 0.0
     settle: float = 1.0
-    reset: Literal["never", "file"] = "never"
+    reset: Reset = "never"
     warm: int = 256
     window: int = 16
     corrupt: Corrupt = "skip"
@@ -49,11 +51,15 @@ class Config:
         """A stream is learnt as it is."""
         return Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0))
 
+    def source(self, shape: Size = (), place: Place = BEGINNING, stop: Stop = never) -> Source:
+        """The frames from `place` on; see Source."""
+        return Source(self.path, self.size, self.wait, self.settle, self.reset, self.corrupt, shape, place, stop)
+
     def open(self) -> First:
         """The first frames, which are waited for. Raises ValueError where the stream ends before."""
         if self.path != "-":
             existing(self.path)
-        source = Source(self)
+        source = self.source()
         frames = source.first(self.warm)
         if len(frames) < self.warm:
             lost = f" ({source.lost} could not be read: {source.reasons})" if source.lost else ""

@@ -4,20 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ...types import Size
-from ..base import Unreadable, refuse
+from ..base import Corrupt, Unreadable, refuse
 from . import folder, pipe
 from .frames import Frame, Place, Read, read
 
-if TYPE_CHECKING:
-    from .settings import Config
-
+Reset = Literal["never", "file"]
 MOST = 100
 BEGINNING = Place()
 
@@ -31,11 +29,18 @@ def never() -> bool:
 class Source:
     """The frames of a stream from `place` on. Its `shape` is that of the first frame, where none is given.
 
+    The first fields are settings; see `Config`.
+
     `stop` is asked while nothing comes. `notes` are sentences not told yet, `skipped` the first MOST frames that were
     left out and why, `lost` how many there were.
     """
 
-    cfg: "Config"
+    path: str
+    size: tuple[int, int] | None
+    wait: float
+    settle: float
+    reset: Reset
+    corrupt: Corrupt
     shape: Size = ()
     place: Place = BEGINNING
     stop: folder.Stop = never
@@ -72,27 +77,26 @@ class Source:
 
     def _found(self) -> Iterator[tuple[Place, Read]]:
         """All frames, also bad ones, each with the file that it is of."""
-        size = self.cfg.size
-        if self.cfg.path == "-":
-            for part, found in pipe.frames(0, self.cfg.wait, lambda: self.stop(), size):
+        if self.path == "-":
+            for part, found in pipe.frames(0, self.wait, lambda: self.stop(), self.size):
                 yield Place(part), found
             return
         for name in self._files():
             start = self.place.done if name.file == self.place.file else 0
-            path = Path(self.cfg.path).expanduser()
+            path = Path(self.path).expanduser()
             at = Place(name.file, start, name.passed)
-            for found in read(path / name.file if path.is_dir() else path, start, self.channels, size):
+            for found in read(path / name.file if path.is_dir() else path, start, self.channels, self.size):
                 yield at, found
 
     def _files(self) -> Iterator[folder.Name]:
-        path, place = Path(self.cfg.path).expanduser(), self.place
+        path, place = Path(self.path).expanduser(), self.place
         if not path.is_dir():
             yield folder.Name(path.name, 0)
             return
         if place.file and (path / place.file).is_file():
             # It may have been left in the middle.
             yield folder.Name(place.file, place.passed)
-        for found in folder.files(path, place, self.cfg.wait, self.cfg.settle, lambda: self.stop()):
+        for found in folder.files(path, place, self.wait, self.settle, lambda: self.stop()):
             if isinstance(found, str):
                 self.notes.append(found)
             else:
@@ -113,7 +117,7 @@ class Source:
 
     def leave_out(self, error: Unreadable) -> None:
         """Note a bad frame, or raise ValueError."""
-        refuse(error, self.cfg.corrupt)
+        refuse(error, self.corrupt)
         self.lost += 1
         if self.lost <= MOST:
             self.skipped[error.name] = error.why
