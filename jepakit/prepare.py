@@ -11,9 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import methods
-from .config import Length, Loop, Run
+from .config import Length, Loop, Run, dump
 from .data import Dataset
-from .data.augment import Augment, Views
+from .data.augment import Views, strong
+from .data.gaze.augment import GazeAugment, GazeViews
 from .data.gaze.dataset import Scanpaths
 from .data.scanpaths import Config as GazeConfig
 from .data.series import augment as series
@@ -22,7 +23,7 @@ from .data.series.settings import Config as SeriesConfig
 from .masks import MultiBlock, Random
 from .methods.base import Method
 from .nn.patch import grid_of
-from .types import Batch, Rng, Signal
+from .types import Batch, Rng, Signal, Size
 
 CHEAP_SHARE = 0.02  # of the run's time, for the panel's numbers of one encoding …
 DEAR_SHARE = 0.008  # … and for those of several views and of pairs
@@ -43,37 +44,28 @@ class Note(NamedTuple):
 def fit_views(run: Run, channels: int) -> tuple[Run, list[Note]]:
     """The run with two views of each sample, where its method compares views and its data settings ask for none.
 
-    Where nothing else is said of the augmentation, it is made strong, as crops of one picture could be matched by their
-    colours alone. The values are BYOL's (arXiv:2006.07733), without its blur and its solarisation.
+    Where nothing else is said of the augmentation, it is made strong: see `augment.strong` and that of series.
     """
     method = methods.entry(type(run.method).__module__).Method
     augment, name = run.data.augment, methods.name_of(run.method)
     if "views" not in method.requires(run.method) or augment.views:
         return run, []
-    if isinstance(augment, series.SeriesAugment):
-        return _series_views(run, augment, channels)
-    colour = channels == 3
-    strong = dataclasses.replace(
-        augment,
-        flip=0.5,
-        jitter=(0.4, 0.4, 0.2, 0.1) if colour else (0.4, 0.4, 0.0, 0.0),
-        gray=0.2 if colour else 0.0,
-    )
-    chosen = dataclasses.replace(strong if augment == Augment() else augment, views=(Views(),))
+    chosen, keys, why = _strong(augment, channels // getattr(run.data, "fovea", 1))
     notes = [Note("data.augment.views", "[{count: 2}]", f"{name} compares views of one sample")]
-    if augment == Augment():
-        value = f"flip {chosen.flip}, jitter {list(chosen.jitter)}, gray {chosen.gray}"
-        notes.append(Note("data.augment", value, "crops alone could be matched by their colours"))
+    if augment == type(augment)():
+        value = ", ".join(f"{key} {dump(getattr(chosen, key))}" for key in keys)
+        notes.append(Note("data.augment", value, why))
     return dataclasses.replace(run, data=dataclasses.replace(cast(Any, run.data), augment=chosen)), notes
 
 
-def _series_views(run: Run, augment: series.SeriesAugment, channels: int) -> tuple[Run, list[Note]]:
-    chosen = series.strong(augment, channels)
-    notes = [Note("data.augment.views", "[{count: 2}]", f"{methods.name_of(run.method)} compares views of one sample")]
-    if augment == series.SeriesAugment():
-        value = f"scale {chosen.scale}, jitter {chosen.jitter}, drop {chosen.drop}"
-        notes.append(Note("data.augment", value, "parts of one series could be matched by their level alone"))
-    return dataclasses.replace(run, data=dataclasses.replace(cast(Any, run.data), augment=chosen)), notes
+def _strong(augment: Any, channels: int) -> tuple[Any, tuple[str, ...], str]:
+    """An augmentation with views, which of its settings make it strong, and why."""
+    if isinstance(augment, series.SeriesAugment):
+        why = "parts of one series could be matched by their level alone"
+        return series.strong(augment, channels), ("scale", "jitter", "drop"), why
+    views = GazeViews() if isinstance(augment, GazeAugment) else Views()
+    keys = ("flip", "jitter", "gray")
+    return strong(augment, channels, views), keys, "crops alone could be matched by their colours"
 
 
 def fit_series(run: Run, dataset: Dataset) -> Run:
@@ -92,23 +84,25 @@ def fit_series(run: Run, dataset: Dataset) -> Run:
     return dataclasses.replace(run, data=chosen)
 
 
-def check_views(run: Run) -> None:
-    """Raises ValueError where the encoder's patch does not divide the size of some views."""
+def check_views(run: Run, size: Size) -> None:
+    """Raises ValueError where the encoder's patch does not divide the size of some views; `size` is the signal's."""
     patch = getattr(getattr(run.method, "encoder", None), "patch", None)
     groups: tuple[Any, ...] = run.data.augment.views
     for i, group in enumerate(groups):
-        if patch and group.size:
+        own = group.of(size) if isinstance(group, GazeViews) else group.size
+        if patch and own and own != size:
             try:
-                grid_of(group.size, patch)
+                grid_of(own[-len(patch) :], patch)
             except ValueError as error:
-                raise ValueError(f"data.augment.views.{i}.size: {error}") from error
+                key = "size" if group.size else "steps"
+                raise ValueError(f"data.augment.views.{i}.{key}: {error}") from error
 
 
 def resolve(run: Run, signal: Signal, samples: int, world: int = 1) -> tuple[Run, list[Note]]:
     """The run with no auto left, and a note for each choice. ValueError where the length or the batch cannot work."""
     method, patch_notes = fit_patch(run.method, signal)
     method, mask_notes = fit_masks(method, signal)
-    check_views(dataclasses.replace(run, method=method))
+    check_views(dataclasses.replace(run, method=method), signal.size)
     length, length_notes = resolve_length(run.length, samples, world)
     loop, loop_notes = resolve_loop(run.loop, length.steps or 1, length.batch)
     return dataclasses.replace(run, method=method, length=length, loop=loop), [

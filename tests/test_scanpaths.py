@@ -17,7 +17,7 @@ import jepakit as jk
 from jepakit import data, methods, parse
 from jepakit.data import loader
 from jepakit.data.check import check
-from jepakit.data.gaze.batches import GazeAugment
+from jepakit.data.gaze.augment import GazeAugment
 from jepakit.data.gaze.pictures import Pictures, View
 from jepakit.data.scanpaths import Config
 from jepakit.evals.sources import stretched
@@ -468,9 +468,7 @@ def test_as_many_places_are_made_up_as_samples_must_have(tmp_path):
         replace(cfg, least=5).open()
 
 
-def test_views_and_crops_of_crops_are_refused():
-    with pytest.raises(ValueError, match="views are not cut from scanpaths"):
-        GazeAugment(views=(data.augment.Views(),))
+def test_crops_of_crops_are_refused():
     with pytest.raises(ValueError, match="a fixation is a crop already"):
         GazeAugment(crop=(0.3, 1.0))
 

@@ -7,7 +7,8 @@ functional interface, which draws nothing.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from .box import Ask, Box, check_size
 TRIES = 10
 BOX_DRAWS = 2 * TRIES + 3
 PHOTO_DRAWS = 9
+Kind = TypeVar("Kind", bound="Augment")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Views:
         if self.count < 1:
             raise ValueError(f"a group of views has count {self.count}; give at least one view or drop the group")
         check_size(self.size)
-        _check_crop(self.crop)
+        check_crop(self.crop)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Augment:
     views: tuple[Views, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_crop(self.crop)
+        check_crop(self.crop)
         if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
             raise ValueError(f"aspect is {self.aspect}; give a rising range of width / height, e.g. (0.75, 1.33)")
         for name in ("flip", "jitter_prob", "gray", "blur", "solarize"):
@@ -83,9 +85,21 @@ class Augment:
             )
 
 
-def _check_crop(crop: tuple[float, float]) -> None:
+def check_crop(crop: tuple[float, float], what: str = "the area") -> None:
+    """Raises ValueError where a range of what is kept is none."""
     if not 0 < crop[0] <= crop[1] <= 1:
-        raise ValueError(f"crop is {crop}; give a rising range of the area inside (0, 1], e.g. (0.3, 1.0)")
+        raise ValueError(f"crop is {crop}; give a rising range of {what} inside (0, 1], e.g. (0.3, 1.0)")
+
+
+def strong(augment: Kind, channels: int, views: Views) -> Kind:
+    """`views` of each sample and, where nothing else was said, a mirror and colours that do not give a picture away.
+
+    `channels` are those of a picture. The values are BYOL's (arXiv:2006.07733), without its blur and its solarisation.
+    """
+    if augment == type(augment)():
+        jitter = (0.4, 0.4, 0.2, 0.1) if channels == 3 else (0.4, 0.4, 0.0, 0.0)
+        augment = replace(augment, flip=0.5, jitter=jitter, gray=0.2 if channels == 3 else 0.0)
+    return replace(augment, views=(views,))
 
 
 def place(

@@ -18,7 +18,8 @@ from ..types import Batch, Signal
 from .augment import Augment
 from .base import Corrupt, Dataset, Settings
 from .batches import OrderedBatches, Packed, Source, TrainBatches
-from .gaze.batches import GazeAugment, GazeBatches, OrderedGaze
+from .gaze.augment import GazeAugment
+from .gaze.batches import GazeBatches, OrderedGaze
 from .gaze.dataset import Scanpaths
 from .held import hold
 from .series.augment import SeriesAugment
@@ -96,14 +97,14 @@ def batches(
         raise ValueError(
             f"samples {offset} … {offset + batch} do not lie in a global batch of {total}; give a part of it"
         )
-    cfg.augment.check(dataset.channels)
+    cfg.augment.check(dataset.source.channels if isinstance(dataset, Scanpaths) else dataset.channels)
     whole = whole or not cfg.augment.views
     source: Source
     if isinstance(dataset, Series) and isinstance(cfg.augment, SeriesAugment):
         source = SeriesBatches(dataset, cfg.augment, signal, seed, batch, offset, total, whole)
     elif isinstance(dataset, Scanpaths):
         assert isinstance(cfg.augment, GazeAugment)
-        source = GazeBatches(dataset, cfg.augment, cfg.corrupt, signal, seed, batch, offset, total)
+        source = GazeBatches(dataset, cfg.augment, cfg.corrupt, signal, seed, batch, offset, total, whole)
     else:
         assert isinstance(cfg.augment, Augment)
         source = TrainBatches(hold(dataset), cfg.augment, cfg.corrupt, signal, seed, batch, offset, total, whole)

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 
 from . import arrays, images, synthetic
 from .base import Corrupt, Dataset, Split, Unreadable, check_part, select
-from .gaze.batches import GazeAugment
+from .gaze.augment import GazeAugment
 from .gaze.dataset import Fixations, Label, Rows, Scanpaths
 from .gaze.paths import Order, Synthetic
 from .gaze.pictures import Pictures, View, size_of

@@ -12,7 +12,9 @@ from ..data import Dataset, sample
 from ..data.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, Views, photometric, place
 from ..data.base import Unreadable, uniform
 from ..data.box import Ask
-from ..data.gaze.batches import GazeAugment
+from ..data.gaze import batches as gaze
+from ..data.gaze.augment import GazeAugment
+from ..data.gaze.dataset import Scanpaths
 from ..data.plain import read
 from ..data.series.augment import SeriesAugment
 from ..data.series.batches import several
@@ -83,11 +85,8 @@ def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:
 
 def changes(augment: Augment | SeriesAugment) -> bool:
     """Whether two views of a sample differ: by their crop, their colours, or in mirror image."""
-    if isinstance(augment, SeriesAugment):
+    if isinstance(augment, SeriesAugment | GazeAugment):
         return augment.changes
-    if isinstance(augment, GazeAugment):
-        # Where a scanpath was looked at from is no view of it: what follows a saccade depends on its direction.
-        return False
     group = augment.views[0] if augment.views else augment
     return augment.photometric or augment.flip > 0 or group.crop != (1.0, 1.0) or augment.aspect != (1.0, 1.0)
 
@@ -108,13 +107,15 @@ def views(
         if len(found) == n:
             break
         try:
-            found.append(_pictures(dataset, augment, signal, i, q))
+            found.append(_versions(dataset, augment, signal, i, q))
         except Unreadable:
             continue
     return torch.stack(found)
 
 
-def _pictures(dataset: Dataset, augment: Augment, signal: Signal, i: int, q: int) -> Shaped[Tensor, "q c h w"]:
+def _versions(dataset: Dataset, augment: Augment, signal: Signal, i: int, q: int) -> Shaped[Tensor, "q c ..."]:
+    if isinstance(dataset, Scanpaths) and isinstance(augment, GazeAugment):
+        return gaze.several(dataset, augment, signal, i, q)
     group = augment.views[0] if augment.views else augment
     size = (group.size or signal.size) if isinstance(group, Views) else signal.size
 

@@ -1,39 +1,26 @@
 """What a loader's worker does with scanpaths: item k is batch k, whole, as a pure function of k."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from ...types import Batch, Rng, Signal, unit
-from ..augment import PHOTO_DRAWS, Augment, photometric
+from ...types import Batch, Rng, Signal
 from ..base import Corrupt, Unreadable, first_of, refuse, stack, uniform
 from ..batches import Packed, drawn, labels, unpacked
+from .augment import GazeAugment, Version, changed, mirrored, shown
 from .dataset import Clip, Scanpaths
 
 
-@dataclass(frozen=True)
-class GazeAugment(Augment):
-    """How a scanpath is changed each time it is seen: mirrored, with its saccades, and its colours.
+class Sample(NamedTuple):
+    """What is read of one scanpath: its clip, where that is asked for, and its views."""
 
-    A fixation is a crop already, so there is no `crop`, no `aspect`, and there are no `views`; the colours of all
-    fixations of a scanpath change alike.
-    """
-
-    crop: tuple[float, float] = (1.0, 1.0)
-    aspect: tuple[float, float] = (1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.views:
-            raise ValueError("views are not cut from scanpaths; choose a method that predicts, such as ijepa or bijepa")
-        if self.crop != (1.0, 1.0) or self.aspect != (1.0, 1.0):
-            raise ValueError(
-                f"crop is {self.crop} and aspect {self.aspect}, but a fixation is a crop already; give (1, 1) for both"
-            )
+    clip: Clip | None
+    views: list[Shaped[Tensor, "c _t _h _w"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,35 +35,75 @@ class GazeBatches(TorchDataset[Packed]):
     batch: int
     offset: int
     total: int
+    whole: bool = True
     # Remembered only to save a second attempt; what is read does not depend on it.
     broken: dict[int, str] = field(default_factory=dict)
 
     def __getitem__(self, k: int) -> Packed:
         ids, rng = drawn(k, len(self.dataset), self.seed, self.batch, self.offset, self.total)
+        rows = self._rows(ids, rng)
         samples, kept, skipped = [], [], dict[str, str]()
-        for i in ids.tolist():
-            sample, used = self._readable(i, skipped)
+        for b, i in enumerate(ids.tolist()):
+            sample, used = self._readable(i, [each[b] for each in rows], rng, skipped)
             samples.append(sample)
             kept.append(used)
-        packed = pack(self.dataset, samples, np.array(kept, dtype=np.int64), skipped, self.signal)
-        return changed(packed, self.augment, rng, self.dataset.view.levels)
+        clips = [sample.clip for sample in samples if sample.clip is not None]
+        views = [stack(column) for column in zip(*[sample.views for sample in samples], strict=True)]
+        packed = pack(self.dataset, clips, np.array(kept, dtype=np.int64), skipped, self.signal)
+        return self._changed(packed, views, rng)
 
     def unpack(self, packed: Packed) -> Batch:
         """The `Batch` it stands for."""
-        return unpacked(packed, self.dataset)
+        return unpacked(packed, self.dataset, [group.count for group in self.augment.views], self.whole)
 
-    def _readable(self, i: int, skipped: dict[str, str]) -> tuple[Clip, int]:
+    def _versions(self) -> list[Version]:
+        return [
+            Version(group.of(self.signal.size), group.crop, f"view {g} {v}")
+            for g, group in enumerate(self.augment.views)
+            for v in range(group.count)
+        ]
+
+    def _rows(self, ids: Int64[np.ndarray, " b"], rng: Rng) -> list[Int64[np.ndarray, "b _"]]:
+        """The fixations that each view shows of scanpaths `ids`."""
+        return [rows_of(self.dataset, self.signal, ids, rng, version) for version in self._versions()]
+
+    def _readable(
+        self, i: int, rows: list[Int64[np.ndarray, " _"]], rng: Rng, skipped: dict[str, str]
+    ) -> tuple[Sample, int]:
         """Scanpath i or the first one after it whose picture can be read, and which it is."""
         for step in range(len(self.dataset)):
             j = (i + step) % len(self.dataset)
+            if step:
+                rows = [each[0] for each in self._rows(np.array([j], dtype=np.int64), rng)]
             if j not in self.broken:
                 try:
-                    return self.dataset.clip(j, self.signal.size, padded=True), j
+                    return self._sample(j, rows), j
                 except Unreadable as error:
                     refuse(error, self.corrupt)
                     self.broken[j] = error.why
             skipped[self.dataset.name(j)] = self.broken[j]
         raise ValueError(f"none of {len(self.dataset)} scanpaths can be read, e.g. {first_of(skipped)}")
+
+    def _sample(self, i: int, rows: list[Int64[np.ndarray, " _"]]) -> Sample:
+        clip = self.dataset.clip(i, self.signal.size, padded=True) if self.whole else None
+        versions = zip(rows, self._versions(), strict=True)
+        return Sample(clip, [self.dataset.seen(i, each, version.size[1:]) for each, version in versions])
+
+    def _changed(self, packed: Packed, views: list[Shaped[Tensor, "b c _t _h _w"]], rng: Rng) -> Packed:
+        """The batch with its views, changed as drawn for each sample; the clip keeps its padding."""
+        ids, levels = packed.id.numpy(), self.dataset.view.levels
+        facts = (ids, self.augment, self.signal, levels, rng)
+        pictures = [changed(x, *facts, v.stream) for x, v in zip(views, self._versions(), strict=True)]
+        if not self.whole:
+            return packed._replace(pictures=pictures, action=None)
+        x, action = changed(packed.pictures[0], *facts), packed.action
+        if packed.length is not None:
+            x = torch.where(torch.arange(x.shape[2])[:, None, None] < packed.length[:, None, None, None, None], x, 0)
+        assert action is not None
+        if self.augment.flip:
+            turned = mirrored(ids, self.augment, rng)[:, None, None]
+            action = action * torch.where(turned, torch.tensor([-1.0, 1.0]), 1.0)
+        return packed._replace(pictures=[x, *pictures], action=action)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,29 +147,20 @@ def pack(
     return Packed([x], labels(dataset, ids), torch.from_numpy(ids), skipped, known, action)
 
 
-def changed(packed: Packed, augment: Augment, rng: Rng, levels: int) -> Packed:
-    """The batch mirrored and in other colours, as drawn for each sample.
-
-    Padding stays padding: what is black all over stays black under every change of colours.
-    """
-    x, action, ids = packed.pictures[0], packed.action, packed.id.numpy()
-    assert action is not None
-    if augment.flip:
-        mirrored = torch.from_numpy(uniform(rng.fork("flip"), ids, 1)[:, 0] < augment.flip)
-        x = torch.where(mirrored[:, None, None, None, None], x.flip(-1), x)
-        action = action * torch.where(mirrored[:, None, None], torch.tensor([-1.0, 1.0]), 1.0)
-    if augment.photometric:
-        u = uniform(rng.fork("photometric"), ids, PHOTO_DRAWS)
-        y = coloured(unit(x), u, augment, levels)
-        x = y.mul(255).round().to(torch.uint8) if x.dtype == torch.uint8 else y
-    return packed._replace(pictures=[x], action=action)
+def rows_of(
+    dataset: Scanpaths, signal: Signal, ids: Int64[np.ndarray, " b"], rng: Rng, version: Version
+) -> Int64[np.ndarray, "b _"]:
+    """The fixations that a version shows of scanpaths `ids`, of those that are read; padding is none."""
+    length = np.minimum(dataset.lengths[ids], signal.size[0])
+    return shown(length, uniform(rng.fork("box", version.stream), ids, 2), version.crop, version.size[0])
 
 
-def coloured(
-    x: Float[Tensor, "b c t h w"], u: Float[np.ndarray, "b draws"], augment: Augment, levels: int
-) -> Float[Tensor, "b c t h w"]:
-    """Colours of every fixation and level, changed by the draws of its sample."""
-    b, c, t, h, w = x.shape
-    each = x.reshape(b, levels, c // levels, t, h, w).permute(0, 3, 1, 2, 4, 5).flatten(0, 2)
-    y: Shaped[Tensor, "n k h w"] = photometric(each, np.repeat(u, t * levels, axis=0), augment)
-    return y.reshape(b, t, levels, c // levels, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, c, t, h, w)
+def several(dataset: Scanpaths, augment: GazeAugment, signal: Signal, i: int, q: int) -> Shaped[Tensor, "q c t h w"]:
+    """`q` versions of a sample, changed as training changes its first views; the same every time. Raises Unreadable."""
+    group, ids, levels, found = augment.views[0], np.array([i], dtype=np.int64), dataset.view.levels, []
+    version = Version(group.of(signal.size), group.crop, "view")
+    for k in range(q):
+        rng = Rng(0).fork("panel", k)
+        x = dataset.seen(i, rows_of(dataset, signal, ids, rng, version)[0], version.size[1:])
+        found.append(changed(x[None], ids, augment, signal, levels, rng, version.stream))
+    return torch.cat(found)

@@ -15,7 +15,7 @@ from ..base import Dataset, Unreadable, first_of, refuse, uniform
 from ..box import Ask
 from ..uneven import Words
 from .paths import DRAWS, Order, Scanpath, Synthetic, made_up, reordered, saccades
-from .pictures import Pictures, View, cut, size_of
+from .pictures import Pictures, Reduced, View, cut, size_of
 
 Label = Literal["class", "image", "subject"]
 WORDS = Words("scanpath", "scanpaths", "fixations", "give data.least and data.steps the same number")
@@ -168,12 +168,22 @@ class Scanpaths:
 
         Raises Unreadable.
         """
-        view = self.view._replace(size=tuple(size[1:]))
-        picture = self.pictures.reduced(int(self.rows.image[i]), view)
-        xy = self._path(i, picture.height, picture.width).xy[: size[0]]
+        picture, view, xy = self._looked(i, size[1:])
+        xy = xy[: size[0]]
         steps = size[0] if padded else len(xy)
         x = cut(picture, xy, view, steps)
         return Clip(x, saccades(xy, view.side(picture.height, picture.width), steps - 1))
+
+    def seen(self, i: int, rows: Int64[np.ndarray, " k"], size: Size) -> Shaped[Tensor, "c k h w"]:
+        """The crops at fixations `rows` of a sample, each (h, w) = `size`. Raises Unreadable."""
+        picture, view, xy = self._looked(i, size)
+        return cut(picture, xy[rows], view, len(rows))
+
+    def _looked(self, i: int, size: Size) -> tuple[Reduced, View, Float[np.ndarray, "t 2"]]:
+        """The picture of a sample for crops of `size` (h, w), and its places. Raises Unreadable."""
+        view = self.view._replace(size=tuple(size))
+        picture = self.pictures.reduced(int(self.rows.image[i]), view)
+        return picture, view, self._path(i, picture.height, picture.width).xy
 
     def raw(self, i: int) -> Float[Tensor, "c t h w"]:
         """The crops of a sample at its own length. Raises Unreadable."""
@@ -209,15 +219,16 @@ class Scanpaths:
             values += x.shape[1]
         if not values:
             raise ValueError(f"none of {count} scanpaths tried can be read, e.g. {first_of(skipped)}")
-        return self._signal(sums / values, squares / values, cfg.contrast)
+        return self._signal(sums / values, squares / values, cfg)
 
-    def _signal(self, mean: Tensor, square: Tensor, contrast: float) -> Signal:
+    def _signal(self, mean: Tensor, square: Tensor, cfg: Any) -> Signal:
         std = (square - mean**2).clamp(min=0).sqrt()
         if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all()):
             raise ValueError("the pictures hold values that are not finite (NaN or infinite); replace them")
         # A constant channel is centred and left alone.
-        scale = tuple(float(value) / contrast if value > 1e-8 else 1.0 for value in std)
-        return Signal(self.channels, self.native, tuple(mean.tolist()), scale, action=2, classes=len(self.classes))
+        scale = tuple(float(value) / cfg.contrast if value > 1e-8 else 1.0 for value in std)
+        views, classes = sum(group.count for group in cfg.augment.views), len(self.classes)
+        return Signal(self.channels, self.native, tuple(mean.tolist()), scale, views, 2, classes)
 
     def fingerprint(self) -> str:
         """A hash of the pictures, of all places, and of what is made of them."""
