@@ -153,7 +153,9 @@ def revalued(
     # Noise one sample at a time: its draws take several times the memory of the pixels.
     step = 1 if augment.noise else len(flat)
     rows = [
-        series.changed(part, uniform(rng, each, draws), augment.values, signal.mean, signal.std)
-        for part, each in zip(flat.split(step), np.split(ids, range(step, len(ids), step)), strict=True)
+        series.changed(
+            flat[b : b + step], uniform(rng, ids[b : b + step], draws), augment.values, signal.mean, signal.std
+        )
+        for b in range(0, len(flat), step)
     ]
     return torch.cat(rows).reshape(x.shape)
