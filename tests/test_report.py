@@ -13,9 +13,11 @@ import yaml
 from jepakit import checkpoint, config, data, methods, optim
 from jepakit.data import synthetic
 from jepakit.methods import ijepa
+from jepakit.monitor import measure
 from jepakit.nn import MLP, ViT
 from jepakit.nn.predictor import Predictor
 from jepakit.reporting import atlas, figures, write
+from jepakit.reporting.curves import CURVES
 from jepakit.reporting.gallery import gallery
 from jepakit.reporting.look import look
 from jepakit.reporting.page import Gallery, render
@@ -277,6 +279,14 @@ def test_several_runs_are_compared_on_one_page(tmp_path: Path) -> None:
         assert said in html
     assert html.count('data-name="a/run"') == html.count('data-name="b/run"') > 0
     assert write([one, two]) == tmp_path / "a" / "report.html"
+
+
+def test_retrieval_is_told_with_the_number_of_samples_that_it_asks() -> None:
+    (caption,) = [curve.caption for curve in CURVES if curve.title == "Retrieval"]
+    guide = (Path(__file__).parent.parent / "docs" / "reading-the-report.md").read_text()
+    assert f"asked of {measure.QUERIES} samples: a step of {1 / measure.QUERIES:.1%} is one of them" in caption
+    assert f"Retrieval asks {measure.QUERIES} samples" in guide
+    assert f"steps of {100 / measure.QUERIES:g} points" in guide
 
 
 def test_settings_that_agree_are_not_listed_as_different(tmp_path: Path) -> None:

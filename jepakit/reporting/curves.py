@@ -63,7 +63,7 @@ CURVES = (
         "Position share",
         (("target", ("metrics", "position_share_target")), ("context", ("metrics", "position_share_context"))),
         "How much of the patches' variance their place in the sample explains. Near 1 the representation says where a "
-        "patch is and nothing about what it shows. Low values prove nothing: noise and a single direction have them.",
+        "patch is and nothing about what it shows. Low proves nothing: noise and a single direction read low, too.",
         marks=((1.0, "position only"),),
     ),
     Curve(
