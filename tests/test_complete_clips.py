@@ -123,7 +123,8 @@ def test_of_a_long_clip_frames_from_the_first_to_the_last_are_shown_and_no_array
 ) -> None:
     x = (torch.arange(40) / 40)[:, None, None].expand(6, 2, 40, 4, 4)
     parts = [Chunk([0, 1, 2], x[:3], x[:3]), Chunk([3, 4, 5], x[3:], x[3:])]
-    total = clips.write(iter(parts), tmp_path, ALIKE, torch.ones(40, 4, 4, dtype=torch.bool), torch.ones(2, 1, 1, 1))
+    hidden = torch.ones(40, 4, 4, dtype=torch.bool)
+    total = clips.write(iter(parts), tmp_path, ALIKE, hidden, torch.ones(2, 1, 1, 1), 6)
     assert sorted(path.name for path in (tmp_path / "walk").iterdir()) == [
         *(f"clip.avi-{k}.npy" for k in (2, 3, 4, 5, 6)),
         "clip.avi.npy",
@@ -139,7 +140,7 @@ def test_clips_out_of_zero_to_one_are_not_cut_off(tmp_path: Path) -> None:
     true, made = torch.full((2, 1, 2, 4, 4), 40.0), torch.full((2, 1, 2, 4, 4), -3.0)
     true[:, :, :, 2:] = 50
     hidden = torch.ones(2, 4, 4, dtype=torch.bool)
-    total = clips.write(iter([Chunk([0, 1], made, true)]), tmp_path, ALIKE, hidden, torch.ones(1, 1, 1, 1))
+    total = clips.write(iter([Chunk([0, 1], made, true)]), tmp_path, ALIKE, hidden, torch.ones(1, 1, 1, 1), 2)
     assert (np.load(tmp_path / "walk" / "clip.avi.npy") == -3).all()
     assert total.mse == pytest.approx((43**2 + 53**2) / 2)
     assert "ssim" not in total.numbers()

@@ -106,8 +106,14 @@ def test_the_panel_is_of_the_test_part_and_probes_hold_windows_out_by_time(tmp_p
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"window": 300}, r"window of 300 steps is longer than the longest series, 200; give data\.window 200 or less"),
-        ({"window": 60, "split": "test"}, r"test part of the 1 series holds 20 steps.*no window of 60 fits"),
+        (
+            {"window": 300},
+            r"a\.csv has 200 steps, fewer than the window of 300; give longer .* data\.window=100 or less",
+        ),
+        (
+            {"window": 60, "split": "test"},
+            r"test part of a\.csv holds 20 steps.*no window of 60 fits; .* another data\.held_out",
+        ),
         ({"window": 10, "by": "entity", "split": "test"}, r"one series only \(a\.csv\).*data\.by=time"),
         ({"window": 0, "by": "time", "split": "test"}, r"whole series cannot be divided in time"),
         ({"window": 1}, r"window is 1, a sample of a single step"),
