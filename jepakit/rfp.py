@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .nn.circuit import check_inputs
 from .nn.gated import Cell
 from .precomputed import Added
 from .precomputed import SquaredError as SquaredError
@@ -228,11 +229,11 @@ def gradients(
     `inputs` are constants. `loss` sees the circuit's outputs window by window (see `Loss`); `parameters` are those it
     uses. `state` and `traces`, by default zeros, are what a stream goes on from; the result's are where it ends, and
     `traces` is written over. `diagonal` is the approximation that drops coupling between units (Murray 2019's RFLO).
-    Raises ValueError where there is no step, or inputs are not what the circuit reads.
+    Raises ValueError where there is no step, or inputs are not what the circuit reads; see `check_inputs`.
     """
-    shape, d = tuple(inputs.shape), cell.weight.shape[2]
-    if len(shape) != 3 or shape[1] < 1 or shape[2] != d or chunk < 1:
-        raise ValueError(f"inputs are {shape} and chunk {chunk}; give (rows, 1 step or more, {d}), chunk 1 or more")
+    check_inputs(cell, inputs)
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; give 1 step or more")
     state = cell.start(len(inputs)) if state is None else state
     fresh = traces is None
     traces = start(cell, len(inputs)) if traces is None else traces

@@ -84,9 +84,10 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
     if isinstance(dataset, First):
         openended.check_steps(method)
     at_once = 1 if isinstance(dataset, First) else run.length.batch // run.length.accumulate
+    # What takes memory is priced where it will lie, in the precision that it will have.
+    method.to(dist.device, getattr(torch, run.loop.dtype))
     method.check(at_once)
     lengths.check(run, method, dataset)
-    method.to(dist.device, getattr(torch, run.loop.dtype))
     for module in method.modules():
         if hasattr(module, "checkpoint_activations"):
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]

@@ -9,8 +9,9 @@ out the effects that pass through another level's or the encoder's past: `inexac
 """
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -240,22 +241,35 @@ def check_memory(circuits: Circuits, encoder: nn.Module | None, samples: int, li
     needed, free = trace_bytes(circuits, encoder, samples), free_bytes(like.device)
     if needed <= free:
         return
-    fits = int(free // trace_bytes(circuits, encoder, 1))
-    width = int(circuits.width * free / trace_bytes(circuits, encoder, 1))
+    fits = int(free // trace_bytes(circuits, encoder, 1)) * world()
     traced = ", the encoder's among them: below frozen or instant leaves those out" if encoder else ""
-    fix = f"a batch of at most {fits} fits" if fits else f"even one sample needs a width of about {width} at most"
+    fix = f"at most {fits} at a time (length.batch / length.accumulate) fit"
+    if not fits:
+        fix = f"even one sample needs a method.circuit.width of {widest(circuits, encoder, free)} at most"
     raise ValueError(
         f"the traces of rfp take {needed / 2**30:.1f} GiB for {samples} samples and {free / 2**30:.1f} GiB are free; "
         f"{fix}{traced}"
     )
 
 
+def widest(circuits: Circuits, encoder: nn.Module | None, free: int) -> int:
+    """The largest width, up to that of `circuits`, at which the traces of a sample take `free` bytes or less; or 0."""
+    cfg, step = circuits.cfg, circuits.cfg.block
+
+    def needed(blocks: int) -> int:
+        with torch.device("meta"):
+            like = Circuits(replace(cfg, width=blocks * step, rank=0), *circuits.reads).to(circuits.mean.dtype)
+        return trace_bytes(like, encoder, 1)
+
+    return step * bisect_right(range(1, cfg.width // step + 1), free, key=needed)
+
+
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device."""
+    """Memory that is free on a device, for one of the processes that share it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     info = Path("/proc/meminfo")
     if info.is_file():
         found = [line.split()[1] for line in info.read_text().splitlines() if line.startswith("MemAvailable")]
-        return int(found[0]) * 1024
+        return int(found[0]) * 1024 // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from jepakit import precomputed, rfp, unroll
-from jepakit.nn.circuit import Circuit, Circuits
+from jepakit.nn.circuit import Circuit, Circuits, check_inputs
 from jepakit.nn.gated import Cell, Gated, Memoryless, Reciprocal
 
 KINDS = ("gated", "mingru", "blocks", "reciprocal", "memoryless")
@@ -288,11 +288,29 @@ def test_traces_that_do_not_fit_are_refused_before_the_first_step_with_what_fits
     one = unroll.trace_bytes(net, None, 1)
     monkeypatch.setattr(unroll, "free_bytes", lambda device: 5 * one)
     unroll.check_memory(net, None, 5, like)
-    with pytest.raises(ValueError, match="a batch of at most 5 fits"):
+    with pytest.raises(ValueError, match="at most 5 at a time"):
         unroll.check_memory(net, None, 6, like)
     monkeypatch.setattr(unroll, "free_bytes", lambda device: one // 2)
-    with pytest.raises(ValueError, match="width of about 3 at most"):
+    with pytest.raises(ValueError, match=r"method\.circuit\.width of 3 at most"):
         unroll.check_memory(net, None, 1, like)
+
+
+@pytest.mark.parametrize("cell", ["gated", "dense"])
+def test_the_widest_circuit_that_fits_fits_and_the_next_does_not(cell: Any) -> None:
+    net = Circuits(Circuit(cell=cell, width=40), 5, (1,))
+    free = unroll.trace_bytes(net, None, 1) // 2
+    width = unroll.widest(net, None, free)
+    sizes = [unroll.trace_bytes(Circuits(Circuit(cell=cell, width=w), 5, (1,)), None, 1) for w in (width, width + 1)]
+    assert sizes[0] <= free < sizes[1]
+    assert unroll.widest(net, None, 10) == 0
+
+
+def test_inputs_that_want_a_gradient_and_what_is_no_circuit_are_refused() -> None:
+    cell, x = Gated(3, 4), torch.randn(2, 5, 3)
+    with pytest.raises(ValueError, match=r"inputs are constants here, .*give inputs\.detach\(\)"):
+        rfp.gradients(cell, x.requires_grad_(), lambda h, t: h.sum())
+    with pytest.raises(ValueError, match="GRUCell is no circuit with derivatives of its own"):
+        check_inputs(nn.GRUCell(3, 4), x.detach())
 
 
 def test_the_loss_is_a_node_whose_gradients_scale_and_that_cannot_be_differentiated_twice() -> None:

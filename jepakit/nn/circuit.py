@@ -120,6 +120,7 @@ class Circuits(nn.Module):
     def __init__(self, cfg: Circuit, inputs: int, grid: Grid) -> None:
         super().__init__()
         widths = [*cfg.levels, cfg.width]
+        self.cfg, self.reads = cfg, (inputs, grid)
         self.width, self.feedback = cfg.width, cfg.feedback
         levels: list[Level] = []
         channels = inputs
@@ -193,3 +194,20 @@ def low_rank(cell: Cell, rank: int) -> None:
     flat = cell.weight.flatten(0, 1)
     u, s, v = torch.linalg.svd(flat, full_matrices=False)
     flat.copy_((u[:, :rank] * s[:rank]) @ v[:rank])
+
+
+def check_inputs(cell: nn.Module, inputs: Float[Tensor, "n t d"]) -> None:
+    """Raises ValueError where forward propagation cannot go through a sequence with a circuit."""
+    if not isinstance(cell, Cell):
+        raise ValueError(
+            f"{type(cell).__name__} is no circuit with derivatives of its own; give one of jepakit.nn.gated, or a "
+            "subclass of its Cell"
+        )
+    shape, d = tuple(inputs.shape), cell.weight.shape[2]
+    if len(shape) != 3 or shape[1] < 1 or shape[2] != d:
+        raise ValueError(f"inputs are {shape}; give (rows, 1 step or more, {d})")
+    if inputs.requires_grad:
+        raise ValueError(
+            "inputs are constants here, so what they were computed from would get no gradient; give inputs.detach(), "
+            "or train it with R-JEPA, where method.below is full"
+        )
