@@ -23,7 +23,7 @@ SQUARES: Final = {  # of the map: the title, and the powers of ten of no colour 
     "rise": ("rise of the norm", 0.0, 2.0),
     "growth": ("growth of the norm", 0.0, 1.0),
     "late": ("still rising", 0.0, 0.1),
-    "spread": ("spread", -2.0, 1.0),
+    "spread": ("spread", -2.0, 2.0),
     "forward": ("forward loss", -4.0, 0.0),
 }
 TRUTH: Final = 7  # the colour of what really came
@@ -127,7 +127,7 @@ def _maps(found: Mapping[str, Any]) -> Drawn:
         f"a tenth of the training, here {ends['growth']}; the strongest is 10 or more. Still rising: the norm of the "
         f"last tenth over that of the tenth before, here {ends['late']}; the strongest is 1.26 or more. Spread of "
         f"f(past) over new windows, relative to before training, here {ends['spread']}: no colour is a hundredth, the "
-        f"strongest 10 or more; where it is gone, a low loss is collapse. Forward loss at the end, here "
+        f"strongest 100 or more; where it is gone, a low loss is collapse. Forward loss at the end, here "
         f"{ends['forward']}: no colour is 1e-4 or less, the strongest 1 or more."
     )
     return [("explosion", Figure("Where norms grow", svg, caption, wide=True))]

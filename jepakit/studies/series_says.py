@@ -55,7 +55,7 @@ def says(scores: Scores) -> list[str]:
         f"{told(scores, 'unconstrained', 'B_ridge')}."
     )
     found += [
-        f"Our own settings, {OURS} ({metric}): {told(scores, OURS, metric)} is {factor(scores, OURS, metric, other)}."
+        f"Our own settings ({metric}): {told(scores, OURS, metric)} is {factor(scores, OURS, metric, other)}."
         for metric, other in (("B_ridge", "bijepa"), ("B_ridge", "unconstrained"), ("B_adam", "bijepa"))
     ]
     found.append(
