@@ -133,7 +133,7 @@ def test_what_is_said_follows_the_scores() -> None:
     label = ARMS["C-JEPA", ""].label
     better = STUDY.says(scores(**{label: [0.55, 0.561, 0.542]}))
     worse = STUDY.says(scores(**{label: [0.45, 0.461, 0.442]}))
-    whole = "Table 3, the whole beats I-JEPA: "
+    whole = "Table 3, the whole beats I-JEPA"
     assert f"{whole} by knn accuracy, +5.1 ± 0.1 points over 3 seeds: holds, beyond the seeds' scatter." in better
     assert (
         f"{whole} by linear accuracy, -4.9 ± 0.1 points over 3 seeds: does not hold, beyond the seeds' scatter."
