@@ -181,6 +181,10 @@ def test_what_is_said_names_factors_spread_and_the_seeds_in_which_they_hold():
     under = {("sphere", "B_adam"): [0.3, 0.3], ("sphere", "B_ridge"): [0.03, 0.03]}
     told = says(Scores({**scores().values, **under}, ()))
     assert f"in 1 of {len(forms.FORMS)} forms, 10.0 times for sphere" in told[3]
+    told = says(Scores({**scores().values, (forms.OURS, "B_ridge"): [0.01, 0.02]}, ()))
+    ours = [s for s in told if s.startswith("Our own settings (B_ridge)")]
+    assert ["0.50 times that of bijepa, 0.03 ± 0.014; lower in 2 of 2 seeds" in s for s in ours] == [True, False]
+    assert "unconstrained" in ours[1]
 
 
 @pytest.mark.parametrize(
