@@ -146,6 +146,9 @@ def test_a_rehearsal_leaves_the_table_with_the_papers_figures_and_a_page(small, 
     drawn = {p.stem for p in (tmp_path / "figures").iterdir()}
     assert drawn >= {"forward", "norm", "batch", "trajectory-1", "trajectory-2", "trajectory-3"}
     assert "explosion" in drawn
+    for figure in ("batch", "trajectory-1", "trajectory-2", "trajectory-3"):
+        svg = (tmp_path / "figures" / f"{figure}.svg").read_text()
+        assert all(f'data-name="{form}"' in svg for form in ("classic", "bijepa", "unconstrained", "sphere"))
     assert "5 steps each" in html
     rates = {row for row, metric in found if metric == series_map.MOST}
     assert rates == {"map, learning rate 0.001", "map, learning rate 0.01"}
