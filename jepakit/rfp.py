@@ -30,7 +30,6 @@ from .nn.circuit import check_inputs
 from .nn.gated import Cell
 from .precomputed import Added
 from .precomputed import SquaredError as SquaredError
-from .precomputed import add as add
 
 CHUNK = 32
 PART = 16  # steps at a time where all of a chunk's would be most of the memory

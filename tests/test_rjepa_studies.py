@@ -154,5 +154,5 @@ def test_inputs_that_the_circuit_does_not_read_and_a_chunk_of_nought_are_refused
     one = problem()
     with pytest.raises(ValueError, match=r"give \(rows, 1 step or more, \d+\)"):
         rfp.gradients(one.cell, one.x[..., :-1], one.loss)
-    with pytest.raises(ValueError, match="chunk 0;"):
+    with pytest.raises(ValueError, match="chunk is 0;"):
         rfp.gradients(one.cell, one.x, one.loss, chunk=0)
