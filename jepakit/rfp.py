@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from .nn.circuit import check_inputs
 from .nn.gated import Cell
-from .precomputed import Added
+from .precomputed import Added, add
 from .precomputed import SquaredError as SquaredError
 
 CHUNK = 32

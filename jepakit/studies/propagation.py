@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import rfp
 from ..nn.gated import Cell, Gated
+from ..precomputed import add
 from ..types import Rng
 from .alive import peak
 
@@ -83,7 +84,7 @@ def truncated(problem: Problem, chunk: int = rfp.CHUNK) -> Gradient:
         with torch.enable_grad():
             shown = cell.out(cell(states[:-1], cell.drive(taken)))
             found = torch.autograd.grad(problem.loss(shown.transpose(0, 1)), problem.parameters)
-        rfp.add(sums, found)
+        add(sums, found)
         before = states[-2]
     return sums
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .. import rfp, unroll
 from ..nn.circuit import Circuit
+from ..precomputed import add
 from ..reporting.charts import Line, chart, short
 from ..reporting.figures import Figure
 from ..types import Rng
@@ -136,7 +137,7 @@ def online(seed: int, rate: float) -> Pair:
         state, traces, step = found.state, found.traces, list(found.gradients.values())
         # The state before the first step is no state of the sequence.
         if t:
-            rfp.add(sums, step)
+            add(sums, step)
             with torch.no_grad():
                 for p, g in zip(one.parameters, step, strict=True):
                     p.sub_(rate * (T - 1) * g)
