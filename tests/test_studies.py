@@ -379,7 +379,10 @@ def test_a_family_of_either_kind_goes_through_on_both_data_sets(
     monkeypatch.setattr(engine, "load", lambda name: replace(families.STUDY, arms=arms))
     rows, page = engine.reproduce("families", folder, tmp_path / "out", Silent(), seeds=1, steps=2)
     metrics = {"knn accuracy", "linear accuracy", families.FEW, "seconds", "images/s", "steps"}
-    assert {(r.name, r.metric) for r in rows} == {(arm.label, m) for arm in arms for m in metrics}
+    beside = {f"{arm.data} · {name}" for arm in arms for name in engine.BASELINES.values()}
+    assert {(r.name, r.metric) for r in rows} == {(arm.label, m) for arm in arms for m in metrics} | {
+        (name, m) for name in beside for m in metrics if "accuracy" in m
+    }
     assert {r.mean for r in rows if r.metric == "steps"} == {2.0}
     assert page.exists()
 
