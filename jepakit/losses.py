@@ -208,10 +208,13 @@ def sigreg(
     return count * (off * weight).sum(-1).mean()
 
 
-def info_nce(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, ""]:
+def info_nce(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], temperature: float, decoupled: bool = False
+) -> Float[Tensor, ""]:
     """Cross-entropy of finding a sample's other view among all views of all ranks but itself, by cosine / temperature.
 
     Each of the 2n views is asked once and has 2n − 2 negatives (NT-Xent). Source: SimCLR, arXiv:2002.05709.
+    `decoupled`: the other view is not among those it is found among (arXiv:2110.06848), so the loss may be negative.
     """
     a, b = (F.normalize(wide(x), dim=-1) for x in (a, b))
     keys = torch.cat([all_gather(a), all_gather(b)])
@@ -220,8 +223,11 @@ def info_nce(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], temperature: floa
     itself, other = torch.cat([own, own + half]), torch.cat([own + half, own])
     with exactly(a):
         logits = torch.cat([a, b]) @ keys.T / temperature
-    here = torch.arange(len(keys), device=a.device) == itself[:, None]
-    return F.cross_entropy(logits.masked_fill(here, -torch.inf), other)
+    found = logits.gather(1, other[:, None])[:, 0]
+    logits = logits.scatter(1, itself[:, None], -torch.inf)
+    if decoupled:
+        logits = logits.scatter(1, other[:, None], -torch.inf)
+    return (logits.logsumexp(1) - found).mean()
 
 
 def exactly(x: Tensor) -> AbstractContextManager[None]:

@@ -1,6 +1,7 @@
 """Tables of names: found by file name or by entry point, and the sentence for a name that is in none."""
 
 import pkgutil
+import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -33,3 +34,8 @@ def did_you_mean(name: str, names: Iterable[str], prefix: str = "", quote: bool 
         return ""
     found = f"{prefix}{near[0]}"
     return f" Did you mean {found!r}?" if quote else f" Did you mean {found}?"
+
+
+def slug(label: str) -> str:
+    """A label as part of a file's name: a to z, digits, and hyphens for all between them."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")

@@ -39,6 +39,7 @@ TERMS: dict[str, Callable[[Tensor], Tensor]] = {
     "vicreg": lambda z: torch.stack(list(losses.vicreg(0.6 * z).values())).sum(),
     "sigreg": lambda z: losses.sigreg(z, losses.unit_directions(DIM, 6, Rng(1))),
     "info_nce": lambda z: losses.info_nce(z[0], z[1], 0.3),
+    "info_nce-decoupled": lambda z: losses.info_nce(z[0], z[1], 0.3, decoupled=True),
     "projector": lambda z: projected(z).pow(3).mean(),
     "all_gather": lambda z: distributed.all_gather(z[0]).cumsum(0).pow(2).mean(),
 }
@@ -50,6 +51,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "vicreg": ("vicreg", {}),
     "lejepa": ("lejepa", {}),
     "simclr": ("simclr", {}),
+    "simclr-decoupled": ("simclr", {"decoupled": True}),
     "mae": ("mae", {}),
     "rjepa-bptt": ("rjepa", {}),
     "rjepa-rfp": ("rjepa", {"rule": "rfp", "chunk": 4, "below": "frozen"}),

@@ -247,6 +247,30 @@ def test_contrast_is_the_cross_entropy_of_each_views_other_among_all_but_itself(
     assert_close(losses.info_nce(torch.ones(6, 5), torch.ones(6, 5), 0.1), torch.tensor(11.0).log())
 
 
+def test_decoupled_contrast_leaves_the_pair_out_of_what_it_is_told_apart_from() -> None:
+    a, b = samples(6, 5), samples(6, 5, seed=1)
+    views = F.normalize(torch.cat([a, b]), dim=1)
+    found = []
+    for i in range(12):
+        pair = (i + 6) % 12
+        negatives = torch.stack([views[i] @ views[j] for j in range(12) if j not in (i, pair)]) / 0.2
+        found.append(negatives.exp().sum().log() - views[i] @ views[pair] / 0.2)
+    assert_close(losses.info_nce(a, b, 0.2, decoupled=True), torch.stack(found).mean())
+
+
+def test_decoupled_contrast_pulls_a_pair_that_agrees_as_strongly_as_one_that_does_not() -> None:
+    a = torch.eye(6)[:3].requires_grad_()
+    near = F.normalize(torch.eye(6)[:3] + 0.1 * torch.eye(6)[3:], dim=1)
+
+    def pull(decoupled: bool) -> float:
+        (gradient,) = torch.autograd.grad(losses.info_nce(a, near, 0.05, decoupled), a)
+        return float(gradient.norm())
+
+    # The contrast of the coupled one is won already, so nothing moves; the decoupled one goes on.
+    assert pull(decoupled=False) < 1e-6
+    assert pull(decoupled=True) > 0.1
+
+
 def test_autocast_changes_no_bit_of_the_terms_between_samples() -> None:
     z = 0.5 * samples(2, 16, 6).float()
     along = losses.unit_directions(6, 8, Rng(0))

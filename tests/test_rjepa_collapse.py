@@ -137,7 +137,7 @@ def test_it_is_reproduced_without_data_and_takes_no_seed_twice(tmp_path: Path, m
     monkeypatch.delenv("JEPAKIT_DATA", raising=False)
     rows, page = api.reproduce("rjepa-collapse", out=tmp_path / "out", seeds=1, steps=2)
     assert {r["seeds"] for r in json.loads((tmp_path / "out" / "table.json").read_text())["rows"]} == {1}
-    for name in ("eigenvalues-as-it-is", "paths-no-stop-gradient", "survival-AdamW"):
+    for name in ("eigenvalues-as-it-is", "paths-no-stop-gradient", "survival-adamw"):
         assert (tmp_path / "out" / "figures" / f"{name}.svg").is_file()
     assert "One mode and weight decay" in page.read_text()
     written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "taken").iterdir()}

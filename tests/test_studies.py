@@ -18,7 +18,7 @@ from PIL import Image
 
 from jepakit import methods, parse, studies
 from jepakit.progress import Silent
-from jepakit.reporting.study import table
+from jepakit.reporting.study import figures, table
 from jepakit.studies import cjepa, families, pace
 from jepakit.studies import reproduce as engine
 from jepakit.studies.study import MEMORY, Arm, Gain, Own, Scores, Study, row
@@ -275,6 +275,16 @@ def test_time_is_taken_from_a_training_that_has_a_length_of_its_own(tmp_path: Pa
     *others, last = paced(tmp_path).arms
     with pytest.raises(ValueError, match=f"takes the time of '{label}', which is no training of the study"):
         Study("t", "s", "c", (*others, replace(last, pace=label)), _says)
+
+
+def test_a_figure_of_any_metric_is_one_file_beside_the_others() -> None:
+    metrics = ("images/s", "lowshot accuracy with 1 % of the labels", "memory of a step (MiB)")
+    rows = [{"name": "Tiny · A", "metric": metric, "values": [0.1, 0.2]} for metric in metrics]
+    assert [name for name, _ in figures(rows, {"Tiny · A": "Tiny"})] == [
+        "tiny-images-s",
+        "tiny-lowshot-accuracy-with-1-of-the-labels",
+        "tiny-memory-of-a-step-mib",
+    ]
 
 
 def test_the_table_has_a_line_per_training_and_the_papers_figures_in_a_column_beside_ours() -> None:

@@ -75,9 +75,10 @@ def test_lejepa_compares_every_view_with_the_mean_of_the_global_ones(batch: Batc
     torch.testing.assert_close(found["sigreg"], 0.25 * torch.stack([losses.sigreg(v, along) for v in z]).mean())
 
 
-def test_simclr_is_the_mean_over_all_pairs_of_views(batch: Batch) -> None:
-    method = build("simclr", temperature=0.3)
-    pairs = [losses.info_nce(a, b, 0.3) for a, b in combinations(embeddings(method, batch), 2)]
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_simclr_is_the_mean_over_all_pairs_of_views(batch: Batch, decoupled: bool) -> None:
+    method = build("simclr", temperature=0.3, decoupled=decoupled)
+    pairs = [losses.info_nce(a, b, 0.3, decoupled) for a, b in combinations(embeddings(method, batch), 2)]
     torch.testing.assert_close(method.loss(batch, Rng(0)).total, torch.stack(pairs).mean())
 
 

@@ -4,11 +4,12 @@
     L = mean over views of −log( exp(cos(z, z⁺) / τ) / Σ_{z' ≠ z} exp(cos(z, z') / τ) )
 
 z⁺ is the other view of the same sample; z' runs over both views of the samples of all processes, so a batch of n has
-2n − 2 negatives. With more than two views, the mean over their pairs.
+2n − 2 negatives. With more than two views, the mean over their pairs. Decoupled, z⁺ is left out of the sum as well: a
+pair that already agrees no longer weakens the gradient of its negatives, which counts where there are few of them.
 
-Source: Chen et al. 2020, arXiv:2002.05709. Deliberate differences: the mean token of a vision transformer stands for a
-ResNet's pooled features; AdamW, not LARS, unless the settings say otherwise. Its strength is the number of negatives:
-the paper's batches have 4096 samples.
+Source: Chen et al. 2020, arXiv:2002.05709; decoupled: Yeh et al. 2022, arXiv:2110.06848. Deliberate differences: the
+mean token of a vision transformer stands for a ResNet's pooled features; AdamW, not LARS, unless the settings say
+otherwise. Its strength is the number of negatives: the paper's batches have 4096 samples.
 """
 
 from dataclasses import dataclass, field
@@ -29,11 +30,12 @@ from .joint import JointEmbedding
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; `temperature` is τ."""
+    """Settings; `temperature` is τ, `decoupled` leaves z⁺ out of the sum below the fraction."""
 
     encoder: EncoderConfig = field(default_factory=ViT)
     projector: Projector = field(default_factory=lambda: Projector(layers=2, hidden=2048, out=128))
     temperature: float = 0.1
+    decoupled: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
@@ -57,7 +59,7 @@ class SimCLR(JointEmbedding):
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The mean over all pairs of views."""
         z = self.embed(batch)
-        terms = [losses.info_nce(a, b, self.cfg.temperature) for a, b in combinations(z, 2)]
+        terms = [losses.info_nce(a, b, self.cfg.temperature, self.cfg.decoupled) for a, b in combinations(z, 2)]
         watched = F.normalize(z.detach(), dim=-1)
         return Terms({"contrast": torch.stack(terms).mean()}, pred=watched[0], target=watched[1])
 

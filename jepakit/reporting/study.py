@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..checkpoint import write_text
+from ..names import slug
 from .charts import fit, short
 from .facts import UNKNOWN
 from .figures import Figure
@@ -109,8 +110,7 @@ def figures(
             chosen = [row for row in rows if row["metric"] == metric and groups[row["name"]] == group]
             title = f"{group}: {metric}"
             svg = dots([(row["name"].removeprefix(f"{group} · "), row["values"]) for row in chosen], title)
-            name = "-".join(f"{group} {metric}".lower().split())
-            yield name, (Figure(title, svg, "Seeds differ in weights, order, augmentation and masks."), svg)
+            yield slug(title), (Figure(title, svg, "Seeds differ in weights, order, augmentation and masks."), svg)
 
 
 def dots(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from .. import collapse
+from ..names import slug
 from ..reporting.charts import short
 from ..reporting.figures import Figure
 from ..reporting.study import dots, value
@@ -166,9 +167,8 @@ def _figures(values: Values, data: str, rows: Sequence[str]) -> Iterator[tuple[s
         if not lines:
             continue
         title = f"{data}: {metric}"
-        name = "-".join(title.replace(":", "").replace("²", "2").lower().split())
         rest = f" Not shown, because collapsed in at least one seed: {', '.join(left_out)}." if left_out else ""
-        yield name, Figure(title[0].upper() + title[1:], dots(lines, title), f"{TOLD[metric]} {DOTS}{rest}")
+        yield slug(title), Figure(title[0].upper() + title[1:], dots(lines, title), f"{TOLD[metric]} {DOTS}{rest}")
 
 
 DOTS: Final = "One dot per seed, a bar at their mean."

@@ -1,7 +1,6 @@
 """Carry out a study: every arm with every seed, then its table, figures and page; what is done is not done again."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from .. import checkpoint, launch
 from ..config import Evals, Run
 from ..evals.runs import probe_run
+from ..names import slug
 from ..progress import Watch
 from ..reporting import write_study
 from ..request import Request
@@ -178,11 +178,6 @@ def stored(run: Path, step: int, test: str) -> list[dict[str, Any]]:
     """The results of a run's last step on the data at `test`."""
     results = [json.loads(path.read_text()) for path in sorted((run / "evals").glob("*.json"))]
     return [r for r in results if r["step"] == step and r["data"].endswith(test)]
-
-
-def slug(label: str) -> str:
-    """A label as part of a folder's name."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
 def _order(names: Mapping[str, str], key: tuple[str, str]) -> tuple[str, int]:

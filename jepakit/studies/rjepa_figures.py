@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..names import slug
 from ..reporting.charts import Line, chart
 from ..reporting.figures import Figure, tell
 from ..reporting.paths import paths
@@ -22,11 +23,11 @@ def figures(seeds: Sequence[Mapping[str, Any]]) -> Drawn:
     first = seeds[0]["runs"]
     found: Drawn = []
     for name in SHOWN:
-        found.append((f"eigenvalues-{_slug(name)}", eigenvalues(name, first[f"{DATA} · {name}"]["rows"])))
+        found.append((f"eigenvalues-{slug(name)}", eigenvalues(name, first[f"{DATA} · {name}"]["rows"])))
         if kept := first[f"{DATA} · {name}"].get("paths"):
-            found += [(f"paths-{_slug(name)}", figure) for figure in _paths(name, np.array(kept))]
+            found += [(f"paths-{slug(name)}", figure) for figure in _paths(name, np.array(kept))]
     found += [(f"order-{what}", order(seeds, what)) for what in ("rank", "spread")]
-    return found + [(f"survival-{_slug(name)}", survival(seeds, name)) for name in seeds[0]["modes"]]
+    return found + [(f"survival-{slug(name)}", survival(seeds, name)) for name in seeds[0]["modes"]]
 
 
 def eigenvalues(name: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -98,7 +99,3 @@ def survival(seeds: Sequence[Mapping[str, Any]], name: str) -> Figure:
     )
     body = chart(lines, f"What {name} leaves of single modes", x_label="weight decay", log_x=True)
     return Figure(f"One mode and weight decay: {name}", body, caption)
-
-
-def _slug(name: str) -> str:
-    return "-".join(name.split())

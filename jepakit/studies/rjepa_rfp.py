@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..names import slug
 from ..reporting.charts import Line, chart, short
 from ..reporting.figures import Figure
 from ..types import Rng
@@ -198,7 +199,7 @@ def _curves(seeds: Sequence[Mapping[str, Any]], data: str) -> tuple[str, Figure]
         mean = np.array([one["curves"][data][name] for one in seeds]).mean(0)
         lines.append(Line(name, np.arange(1.0, len(mean) + 1), mean, color=k, dashed=name == "bptt"))
     body = chart(lines, f"Loss on {data}", log_y=True)
-    return f"curves-{data.lower().replace(', ', '-').replace(' ', '-')}", Figure(f"Loss: {data}", body, LEARNT)
+    return f"curves-{slug(data)}", Figure(f"Loss: {data}", body, LEARNT)
 
 
 MEMORY: Final = (

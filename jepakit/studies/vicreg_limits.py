@@ -43,6 +43,7 @@ from torch.optim import Adam
 
 from .. import losses
 from ..collapse.features import entropy_rank
+from ..names import slug
 from ..reporting.figures import Figure
 from ..reporting.maps import Map, drawn
 from ..types import Rng
@@ -268,7 +269,7 @@ def figures(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> list[tu
         svg = drawn(
             maps, VARIANCE, INVARIANCE, f"{kind} over both weights", ("weight of invariance", "weight of variance")
         )
-        found.append((kind.lower().replace(" ", "-"), Figure(kind, svg, CAPTION, wide=True)))
+        found.append((slug(kind), Figure(kind, svg, CAPTION, wide=True)))
     return found
 
 
