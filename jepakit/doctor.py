@@ -46,8 +46,8 @@ def versions() -> Iterator[Row]:
 
 def machine() -> Iterator[Row]:
     """What there is to compute with."""
-    yield "processor", f"{_processor()}, {prepare.cores()} cores, torch uses {torch.get_num_threads()} threads"
-    if hint := crowded(torch.get_num_threads(), prepare.cores(), load_per_core()):
+    yield "processor", f"{_processor()}, {loader.cores()} cores, torch uses {torch.get_num_threads()} threads"
+    if hint := crowded(torch.get_num_threads(), loader.cores(), load_per_core()):
         yield "threads", hint
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
@@ -100,7 +100,7 @@ def reading(path: str) -> Iterator[Row]:
     yield "data", f"{len(dataset)} items, read as {kind} ({reason})"
     signal = data.fit(dataset, cfg)
     yield "signal", f"{signal.channels} channels, size {' × '.join(map(str, signal.size))}"
-    batch, workers = min(16, len(dataset)), min(8, prepare.cores())
+    batch, workers = min(16, len(dataset)), min(8, loader.cores())
     seconds, last = read_seconds(dataset, cfg, signal, batch, workers)
     yield "reading", f"{batch / seconds:.0f} items/s with {workers} workers"
     step = _training_step(signal, last)

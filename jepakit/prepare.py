@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -16,6 +15,7 @@ from .data import Dataset
 from .data.augment import Views, strong
 from .data.gaze.augment import GazeAugment, GazeViews
 from .data.gaze.dataset import Scanpaths
+from .data.loader import cores
 from .data.scanpaths import Config as GazeConfig
 from .data.series import augment as series
 from .data.series.dataset import Series
@@ -227,11 +227,6 @@ def device_for(asked: str | None) -> str:
         why = str(error).splitlines()[0]
         raise ValueError(f"loop.device {device!r} cannot be used here ({why}); give cpu, cuda or auto") from None
     return device
-
-
-def cores() -> int:
-    """The processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def amp_pays(device: str, dtype: str) -> tuple[bool, str]:

@@ -65,7 +65,8 @@ def test_threads_that_wait_for_a_core_are_a_warning_that_says_how_many_to_have(
 def test_a_process_that_is_held_to_one_core_is_told_that_two_threads_are_too_many() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import torch; torch.set_num_threads(2);"
-        "from jepakit import doctor, prepare; assert prepare.cores() == 1; print(dict(doctor.machine())['threads'])"
+        "from jepakit import doctor; from jepakit.data import loader; assert loader.cores() == 1;"
+        "print(dict(doctor.machine())['threads'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("torch uses 2 threads, more than the cores of this process (1)")

@@ -1,6 +1,7 @@
 """Every kind of probe on a run folder: files, baselines, what is kept for the next probe, and mistakes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,16 @@ class Counting:
 
 def read(path: Path) -> dict[str, object]:
     return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(("workers", "cores", "readers"), [(2, 1, 1), (2, 8, 2), (0, 8, 0)])
+def test_a_probe_reads_by_no_more_processes_than_there_are_processors(
+    run: Path, monkeypatch: pytest.MonkeyPatch, workers: int, cores: int, readers: int
+) -> None:
+    loaded = load_run(run)
+    loaded = replace(loaded, run=replace(loaded.run, loop=replace(loaded.run.loop, workers=workers)))
+    monkeypatch.setattr(sources.loader, "cores", lambda: cores)
+    assert sources.readers(loaded) == readers
 
 
 @pytest.mark.parametrize(

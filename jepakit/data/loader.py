@@ -147,6 +147,11 @@ def _check_batch(batch: int) -> None:
         raise ValueError(f"batch is {batch}; give at least one sample per batch")
 
 
+def cores() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:
     """Items `start` … `stop` - 1 of `source` in order, made by that many processes (0: this one) and not collated."""
     options: dict[str, Any] = {}

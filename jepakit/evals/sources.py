@@ -146,10 +146,15 @@ def aligned(test: Parts, index: Int64[np.ndarray, " k"]) -> dict[str, Part]:
 
 def stream(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     """All samples of a data set, in order; of each padded batch those of one length at a time."""
-    signal, workers = subject.method.signal, subject.loaded.run.loop.workers or 0
+    signal, workers = subject.method.signal, readers(subject.loaded)
     for batch in loader.stream(dataset, signal, batch=BATCH, workers=workers):
         same = [(None, batch)] if batch.length is None else ragged.groups(batch, ragged.stride(subject.method))
         yield from (part for _, part in same)
+
+
+def readers(loaded: Loaded) -> int:
+    """As many processes that read as the run had, but no more than there are processors here."""
+    return min(loaded.run.loop.workers or 0, loader.cores())
 
 
 def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:
@@ -185,7 +190,7 @@ def live(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
         builds["raw"] = partial(pixels, method, device)
     reading = Reading(run.data.size, replace(cast(Any, run.data.augment), views=()), run.data.corrupt)
     items, held = np.arange(len(dataset)), hold(dataset)
-    facts = (labels(dataset), items, method.signal, reading, run.loop.workers or 0, device)
+    facts = (labels(dataset), items, method.signal, reading, readers(subject.loaded), device)
     return {name: Live(held, build, *facts) for name, build in builds.items()}
 
 

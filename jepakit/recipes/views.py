@@ -15,9 +15,9 @@ VIEWS = (Views(count=1, size=(24, 24), crop=(0.25, 1.0)), Views(count=2, size=(1
 def cifar10_best() -> Run:
     """`jepa train cifar10-best --data cifar10/train.parquet`, then `jepa probe RUN --kind knn --test` the test file.
 
-    SimCLR, a contrastive method and no JEPA, with a small ResNet: the best that we know in an hour of two cores. kNN
-    70.0 % (69.1 to 70.9), linear 73.0 % on the 10,000 test pictures (seed 0; untrained 38.1 and 42.7 %, pixels 43.4 and
-    41.4 %), after 96 minutes of one core beside other work (docs/LOG.md).
+    SimCLR, a contrastive method and no JEPA, with a small ResNet: the best that we know in about an hour of two cores.
+    kNN 72.1 % (71.3 to 73.0), linear 74.2 % on the 10,000 test pictures (seed 0; untrained 38.1 and 42.7 %, pixels 43.4
+    and 41.4 %), after 65 minutes of two cores of an AMD EPYC (docs/LOG.md).
     """
     return Run(
         method=simclr.Config(
