@@ -9,7 +9,7 @@ from ..nn.resnet import ResNet
 from ..optim import Optim
 
 VIEWS = (Views(count=1, size=(24, 24), crop=(0.25, 1.0)), Views(count=2, size=(16, 16), crop=(0.25, 1.0)))
-"""Smaller than the pictures: a pair costs less than half, and each is seen twice as often in the same time."""
+"""Smaller than the pictures: these three take three fifths of the time of two views of 32 px."""
 
 
 def cifar10_best() -> Run:
