@@ -304,6 +304,19 @@ def test_the_table_has_a_line_per_training_and_the_papers_figures_in_a_column_be
     ]
 
 
+def test_columns_stand_as_the_rows_and_numbers_in_a_metrics_name_count_as_numbers(
+    tiny: Study, data: Path, tmp_path: Path
+) -> None:
+    probes = {"error after 10": 1.0, "error after 2": 1.0, "error after 1": 1.0}
+    study = replace(tiny, kinds=(), baselines=False, extra=lambda run: probes)
+    values = engine.collect(study, data, tmp_path, Silent(), range(1), 2, {})
+    metrics = list(dict.fromkeys(metric for _, metric in values))
+    assert metrics == ["error after 1", "error after 2", "error after 10", "seconds"]
+    html = table([row("one", metric, None, [1.0])._asdict() for metric in metrics], {})
+    heads = re.findall(r'<th scope="col">(.*?)</th>', html.replace("\N{NO-BREAK SPACE}", " "))
+    assert heads == ["Training", *metrics, "Seeds"]
+
+
 @pytest.mark.parametrize("name", studies.table())
 def test_every_study_says_something_of_any_scores(name: str) -> None:
     found, k = studies.load(name), count()

@@ -52,15 +52,16 @@ def write_study(
 def table(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> Markup:
     """A line per training, grouped by data set, and a column per metric: mean ± sample standard deviation over seeds.
 
-    A metric for which the paper has figures is followed by a column of them.
+    Metrics stand as in `rows`. One for which the paper has figures is followed by a column of them.
     """
-    columns = dict.fromkeys((row["metric"], False) for row in rows)
-    columns |= dict.fromkeys((row["metric"], True) for row in rows if row["paper"] is not None)
-    heads = [f"{metric}, paper" if paper else metric for metric, paper in sorted(columns)]
+    known = {row["metric"] for row in rows if row["paper"] is not None}
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    columns = [(metric, paper) for metric in metrics for paper in (False, True) if not paper or metric in known]
+    heads = [f"{metric}, paper" if paper else metric for metric, paper in columns]
     parts = [_cells("th", ["Training", *heads, "Seeds"], "thead")]
     for group in dict.fromkeys(groups.get(row["name"], "") for row in rows):
         here = {(row["name"], row["metric"]): row for row in rows if groups.get(row["name"], "") == group}
-        body = [_line(name, group, here, sorted(columns)) for name in dict.fromkeys(name for name, _ in here)]
+        body = [_line(name, group, here, columns) for name in dict.fromkeys(name for name, _ in here)]
         span = Markup('<tr><th scope="rowgroup" colspan="{}" class="group">{}</th></tr>').format(len(heads) + 2, group)
         parts.append(Markup("<tbody>") + (span if group else "") + Markup("").join(body) + Markup("</tbody>"))
     return Markup('<div class="scroll"><table class="probes">') + Markup("").join(parts) + Markup("</table></div>")

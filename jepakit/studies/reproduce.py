@@ -1,6 +1,7 @@
 """Carry out a study: every arm with every seed, then its table, figures and page; what is done is not done again."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -180,5 +181,7 @@ def stored(run: Path, step: int, test: str) -> list[dict[str, Any]]:
     return [r for r in results if r["step"] == step and r["data"].endswith(test)]
 
 
-def _order(names: Mapping[str, str], key: tuple[str, str]) -> tuple[str, int]:
-    return key[1], [*names].index(key[0])
+def _order(names: Mapping[str, str], key: tuple[str, str]) -> tuple[list[str | int], int]:
+    """By metric, whose numbers count as numbers ("after 2" before "after 10"), then as the study lists its arms."""
+    metric = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])]
+    return metric, [*names].index(key[0])
