@@ -92,7 +92,7 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
         if hasattr(module, "checkpoint_activations"):
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
     notes = [*dataset.notes, *map(str, [*views, *patches, *choices, *prepare.micro_batches(run)])]
-    notes += [short] if (short := method.short(at_once)) else []
+    notes += [caution] if (caution := method.caution(at_once)) else []
     return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
 
 

@@ -252,6 +252,16 @@ def check_memory(circuits: Circuits, encoder: nn.Module | None, samples: int, li
     )
 
 
+def dear(circuits: Circuits, encoder: nn.Module, samples: int) -> str:
+    """What an encoder's traces take where rfp carries them, too: all of it is read and written at every step."""
+    samples = -(-samples // world())
+    gib = trace_bytes(circuits, encoder, samples) / 2**30
+    return (
+        f"rule rfp carries traces of the encoder, too: {gib:.2g} GiB for {samples} samples, all of it gone through at "
+        "every step of a sequence; below frozen leaves them out, and rule bptt needs none"
+    )
+
+
 def widest(circuits: Circuits, encoder: nn.Module | None, free: int) -> int:
     """The largest width, up to that of `circuits`, at which the traces of a sample take `free` bytes or less; or 0."""
     cfg, step = circuits.cfg, circuits.cfg.block

@@ -220,12 +220,20 @@ def test_the_contract_finds_states_that_know_the_future_or_lose_the_past(broken:
         ({"encoder": CNN((5, 8, 8), width=6)}, "nothing follows"),
         ({"predictor": "none"}, "cannot read saccades"),
         ({"encoder": CNN((1, 8, 8)), "saccade": True, "hidden": 0}, "hidden is 0"),
-        ({"below": "instant"}, "which the rule bptt does not have"),
+        ({"below": "instant"}, "which rule bptt does not have"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_fix(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build(**changes)
+
+
+def test_what_traces_of_an_encoder_take_is_said_before_step_1() -> None:
+    said = build(rule="rfp").caution(64)
+    assert "traces of the encoder, too" in said
+    assert "for 64 samples" in said
+    for changes in ({"rule": "bptt"}, {"rule": "rfp", "below": "frozen"}):
+        assert build(**changes).caution(64) == ""
 
 
 def test_a_signal_without_time_is_told_what_has_one_and_can_be_given() -> None:

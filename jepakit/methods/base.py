@@ -69,8 +69,8 @@ class Method(nn.Module):
         It is asked before step 1, with the samples of all processes in one micro-batch.
         """
 
-    def short(self, samples: int) -> str:
-        """A sentence where `samples` at a time pass `check`, but hold the loss from what it asks for; else ""."""
+    def caution(self, samples: int) -> str:
+        """A sentence where `samples` at a time pass `check` at a price: a loss held from 0, or much memory; else ""."""
         return ""
 
     def normalize(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

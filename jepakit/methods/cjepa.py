@@ -88,7 +88,7 @@ class CJEPA(ijepa.IJEPA):
         if self.cfg.pairs == "blocks" and blocks < 2:
             raise ValueError("pairs is blocks but the masks have one target block; give num_targets 2 or more")
 
-    def short(self, samples: int) -> str:
+    def caution(self, samples: int) -> str:
         """A sentence where covariances of `samples` samples keep the std of so many features well below 1."""
         return losses.short_vicreg(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
 

@@ -10,8 +10,7 @@ the same one. Each sample is the mean over its own steps.
 Learning rules (`rule`): bptt, back-propagation through time; rfp, recurrent forward propagation, the same gradient
 without a graph of the past (rfp.py); truncated, each step by itself. `below` says how the encoder learns: full (with
 rfp by traces of all its parameters), instant (rfp only: from the error of each step alone), or frozen. What rfp cannot
-do exactly is refused unless `approximate` is set; then the cosine between its gradient and that of bptt, on a sequence
-that stays the same, is watched as `rfp/cosine`.
+do exactly is refused unless `approximate` is set; then its cosine to bptt, on one sequence, is watched: `rfp/cosine`.
 
 Source: Velarde & Parra 2024, arXiv:2411.16695. Its equations are not known to us: that the target is the next state,
 the circuits (nn/gated.py), and the form of the predictor are our reading of what it states.
@@ -55,18 +54,14 @@ class Config:
         if min(self.hidden, self.chunk) < 1:
             raise ValueError(f"hidden is {self.hidden} and chunk {self.chunk}; give 1 or more")
         if self.rule != "rfp" and self.below == "instant":
-            raise ValueError(
-                f"below is instant, which the rule {self.rule} does not have; give rule rfp, or below full"
-            )
+            raise ValueError(f"below is instant, which rule {self.rule} does not have; give rule rfp, or below full")
 
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
         """The smallest settings for a signal, for tests."""
         if len(signal.size) == 1:
-            encoder: EncoderConfig = MLP(patch=(signal.size[0] // 4,), width=16, hidden=16, depth=1)
-        else:
-            encoder = CNN(patch=(1, *signal.size[1:]), width=16, channels=(8,))
-        return cls(encoder, Circuit(width=16), hidden=16)
+            return cls(MLP(patch=(signal.size[0] // 4,), width=16, hidden=16, depth=1), Circuit(width=16), hidden=16)
+        return cls(CNN(patch=(1, *signal.size[1:]), width=16, channels=(8,)), Circuit(width=16), hidden=16)
 
 
 class RJEPA(Predictive):
@@ -111,6 +106,11 @@ class RJEPA(Predictive):
         """Raises ValueError where the traces of so many samples do not fit into memory."""
         if self.cfg.rule == "rfp":
             unroll.check_memory(self.circuits, self.encoder if self.below == "full" else None, samples, self.mean)
+
+    def caution(self, samples: int) -> str:
+        """See Method: what the traces of an encoder take."""
+        traced = self.cfg.rule == "rfp" and self.below == "full"
+        return unroll.dear(self.circuits, self.encoder, samples) if traced else ""
 
     def forward(self, batch: Batch, rng: Rng) -> Terms:
         """The loss; padding follows what it belongs to, so that it reaches no state that counts."""

@@ -49,7 +49,7 @@ class VICReg(JointEmbedding):
         """Raises ValueError where covariances of `samples` samples say too little about so many features."""
         losses.check_vicreg(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
 
-    def short(self, samples: int) -> str:
+    def caution(self, samples: int) -> str:
         """A sentence where covariances of `samples` samples keep the std of so many features well below 1."""
         return losses.short_vicreg(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
 
