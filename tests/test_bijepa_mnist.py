@@ -42,7 +42,7 @@ def test_the_trainings_are_the_papers_and_its_controls() -> None:
     arms = {" ".join((arm.name, arm.setting)).strip(): arm.run for arm in study.arms()}
     assert list(arms) == [
         *("classic", "bijepa", "sphere", "unconstrained"),
-        *("classic twice the steps", "classic swapped pairs"),
+        *("classic twice the steps", "classic swapped pairs", "classic our settings", "bijepa our settings"),
     ]
     assert {run.seed for run in arms.values()} == {10}
     assert load("bijepa-mnist").seeds == 5
@@ -65,7 +65,7 @@ def test_a_rehearsal_measures_every_training_and_draws_its_completions(strokes: 
         *("mse", "ssim", "sharpness", "seconds"),
         *study.OF_DIGIT,
     }
-    assert len({row["name"] for row in rows}) == 6
+    assert len({row["name"] for row in rows}) == 8
     by = {(row["name"], row["metric"]): row for row in rows}
     assert by["MNIST · bijepa", "linear_accuracy"]["paper"] == 0.9188
     assert "Completed digits" in page.read_text()
@@ -117,7 +117,8 @@ def test_the_sentences_set_bijepa_beside_every_other_training() -> None:
     values = {(arm.label, m): [0.5 + 0.1 * k, 0.52 + 0.1 * k] for k, arm in enumerate(arms) for m in metrics}
     values |= {("MNIST · bijepa", name): [0.9 - 0.01 * digit] * 2 for digit, name in enumerate(study.OF_DIGIT)}
     said = study.says(Scores(values, arms))
-    assert len(said) == 3 * (len(arms) - 1) + 2
+    assert len(said) == 3 * (len(arms) - 1) + 3 * 3 + 2
+    assert said[-5].startswith("linear_accuracy, BiJEPA, our settings less classic, our settings: +10.0 ± 0.0 points")
     assert "those of 0 are recognised most often, 90.0%, and those of 9 least, 81.0%." in said[-2]
     assert said[0] == (
         "linear_accuracy, BiJEPA less classic: +10.0 ± 0.0 points over 2 seeds; beyond the seeds' scatter."
