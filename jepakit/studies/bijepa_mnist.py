@@ -201,12 +201,14 @@ def says(scores: Scores) -> list[str]:
     pairs += [(other, ours) for other in scores.arms if other.name == "classic" and "swapped" not in other.setting]
     found = []
     for other, one in pairs:
+        told = []
         for metric in ("linear_accuracy", "completion_accuracy", "decoder_mse"):
             gain = scores.gain(other, one, metric)
-            word = {None: "one seed tells no spread", True: "beyond", False: "within"}[gain.beyond_spread]
-            tail = "" if gain.beyond_spread is None else " the seeds' scatter"
-            value = f"{gain.mean:+.4f}" if metric == "decoder_mse" else str(gain)
-            found.append(f"{metric}, {called(one)} less {called(other)}: {value}; {word}{tail}.")
+            word = {None: "of one seed", True: "beyond the seeds' scatter", False: "within the seeds' scatter"}[
+                gain.beyond_spread
+            ]
+            told.append(f"{metric} {f'{gain.mean:+.4f}' if metric == 'decoder_mse' else gain} ({word})")
+        found.append(f"{called(one)} less {called(other)}: {', '.join(told)}.")
     true, mean = (
         fmean(v for arm in scores.arms for v in scores.values[arm.label, wanted])
         for wanted in ("accuracy on true digits", "accuracy with a mean half")

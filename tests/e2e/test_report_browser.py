@@ -12,6 +12,7 @@ from PIL import Image
 from jepakit.reporting import atlas, figures
 from jepakit.reporting.charts import Line, chart
 from jepakit.reporting.page import Gallery, render
+from jepakit.reporting.pictures import img
 from jepakit.reporting.records import Record
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -34,9 +35,10 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = atlas.embedding_map(features, thumbs, [f"photo-{k}<b>.png" for k in range(60)], ["red", *["blue"] * 59])
     lines = [Line("long", np.arange(101.0), np.arange(101.0)), Line("short", np.arange(3.0), np.ones(3))]
     wide = figures.Figure("Wide", chart(lines, "wide"), "A caption.", wide=True)
+    sheet = figures.Figure("Sheet", img(np.zeros((500, 2000, 3), np.uint8), "a sheet"), "A caption.", wide=True)
     out = tmp_path_factory.mktemp("page") / "report.html"
     long_note = "word " * 50 + "x" * 200
-    out.write_text(render([record], [Gallery({"map": (drawn,), "masks": (wide,)}, {"patches": long_note})], "1"))
+    out.write_text(render([record], [Gallery({"map": (drawn,), "masks": (wide, sheet)}, {"patches": long_note})], "1"))
     return out
 
 
@@ -154,6 +156,13 @@ def test_nothing_sticks_out_and_text_stands_out(opened: tuple[Any, list[str]], w
     for selector in ("body", ".read", ".note", ".badge", ".intro"):
         front, back = tab.locator(selector).first.evaluate(COLORS)
         assert contrast(front, back) >= 4.5, selector
+
+
+def test_a_picture_wider_than_the_page_keeps_its_shape(opened: tuple[Any, list[str]]) -> None:
+    tab, _ = opened
+    width, height = tab.locator("img[alt='a sheet']").evaluate("picture => [picture.clientWidth, picture.clientHeight]")
+    assert width < 2000
+    assert height == pytest.approx(width / 4, abs=1)
 
 
 COLORS = """element => {
