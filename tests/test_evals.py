@@ -229,6 +229,41 @@ def test_knn_ignores_the_length_of_a_feature() -> None:
     np.testing.assert_array_equal(knn.predict(scaled, test.x, knn.Config()), knn.predict(train, test.x, knn.Config()))
 
 
+def test_whitened_neighbours_are_those_of_the_shrunk_covariance() -> None:
+    from sklearn.covariance import ShrunkCovariance
+    from sklearn.neighbors import KNeighborsClassifier
+
+    train, test = clusters(400, spread=1.5), clusters(300, spread=1.5, seed=1)
+    fitted = ShrunkCovariance(shrinkage=knn.SHRINKAGE).fit(train.x.astype(np.float64))
+    values, vectors = np.linalg.eigh(fitted.precision_)
+    ours = [(part.x - fitted.location_) @ (vectors * np.sqrt(values)) for part in (train, test)]
+    theirs = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(ours[0], train.y).predict(ours[1])
+    cfg = knn.Config(k=1, whiten=True)
+    np.testing.assert_array_equal(knn.predict(train, test.x, cfg), theirs)
+    assert (theirs != knn.predict(train, test.x, knn.Config(k=1))).any()
+
+
+def test_whitening_brings_back_classes_that_a_few_loud_directions_hid() -> None:
+    rng = np.random.default_rng(0)
+    train, test = (
+        Features(np.hstack([part.x, 12 * rng.normal(size=(len(part), 2))]).astype(np.float32), part.y, part.id)
+        for part in (clusters(400, spread=0.5), clusters(300, spread=0.5, seed=1))
+    )
+    plain, white = ((knn.predict(train, test.x, knn.Config(whiten=w)) == test.y).mean() for w in (False, True))
+    assert plain < 0.7
+    assert white > 0.9
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_whitening_survives_fewer_samples_than_features_and_features_that_do_not_vary(n: int) -> None:
+    train, test = clusters(n), clusters(30, seed=1)
+    for scale in (1.0, 0.0):
+        parts = [torch.from_numpy(part.x) * scale + 5 for part in (train, test)]
+        for part in knn.whitened(*parts):
+            assert part.isfinite().all()
+            assert scale or not part.any()
+
+
 def test_more_neighbours_than_samples_is_an_error_that_names_the_limit() -> None:
     with pytest.raises(ValueError, match="give k=5 or less"):
         knn.predict(clusters(5), clusters(5).x, knn.Config(k=20))
