@@ -15,6 +15,7 @@ from .methods.head import Head
 from .monitor import samples
 from .progress import Silent, Watch
 from .reporting import write
+from .reporting.facts import duration
 from .request import Request, asks_for_probes, settings
 from .types import unit
 
@@ -57,7 +58,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         (
             "time",
             f"about {cost.seconds_per_step:.2g} s per step"
-            + (f", {cost.seconds / 60:.1f} min for {current.steps} steps" if current.steps else ""),
+            + (f", {duration(cost.seconds)} for {current.steps} steps" if current.steps else ""),
         ),
     ]
 

@@ -18,6 +18,7 @@ from jepakit.nn import MLP, ViT
 from jepakit.nn.predictor import Predictor
 from jepakit.reporting import atlas, figures, write
 from jepakit.reporting.curves import CURVES
+from jepakit.reporting.facts import duration
 from jepakit.reporting.gallery import gallery
 from jepakit.reporting.look import look
 from jepakit.reporting.page import Gallery, render
@@ -113,6 +114,21 @@ def test_the_page_states_the_verdict_its_advice_and_the_facts_of_the_run(files: 
     ):
         assert said in html
     assert re.search(r'badge good">healthy', html)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (None, "–"),
+        (5.04, "5.04 s"),
+        (61.0, "1 min 01 s"),
+        (3720.0, "1 h 02 min"),
+        (172_799.0, "47 h 59 min"),
+        (5.6e8, "6,481 d 11 h"),
+    ],
+)
+def test_a_time_is_told_in_units_of_its_size(seconds: float | None, told: str) -> None:
+    assert duration(seconds) == told
 
 
 def test_a_collapsed_run_has_a_badge_of_alarm(tmp_path: Path) -> None:

@@ -69,11 +69,13 @@ def verdict(record: Record) -> Verdict:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in hours, minutes and seconds; "–" where unknown."""
+    """Seconds in days and hours, hours and minutes, or minutes and seconds; "–" where unknown."""
     if seconds is None:
         return UNKNOWN
     hours, rest = divmod(round(seconds), 3600)
     minutes, rest = divmod(rest, 60)
+    if hours >= 48:
+        return f"{hours // 24:,} d {hours % 24:02} h"
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{seconds:.3g} s"
 
 
