@@ -99,8 +99,8 @@ def whitened(
     covariance = (1 - SHRINKAGE) * (centred.T @ centred) / len(train)
     # Where nothing varies at all there is nothing to divide by either: 0 stays 0.
     covariance.diagonal().add_(SHRINKAGE * centred.square().mean() + torch.finfo(train.dtype).tiny)
-    root = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
-    return centred @ root, (x - mean) @ root
+    whitener = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+    return centred @ whitener, (x - mean) @ whitener
 
 
 def _vote(similarity: Tensor, label: Tensor, classes: int, k: int, cfg: Config) -> Tensor:
