@@ -12,7 +12,7 @@ from .evals.kinds import load
 from .evals.part import need_labels
 from .evals.runs import probe_run
 from .methods.head import Head
-from .monitor import samples
+from .monitor import online, samples
 from .progress import Silent, Watch
 from .reporting import write
 from .reporting.facts import duration
@@ -81,6 +81,8 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         session.check_free(out, replace=request.overwrite or request.resume == "auto")
     current = session.build(wanted, out, dist)
     check_probes(current, request)
+    if wanted.evals.online:
+        online.check(current, wanted.evals.online)
     if request.init is not None and not isinstance(current.method, Head):
         whole = session.start_from(current, Path(request.init))
     else:

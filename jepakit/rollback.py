@@ -8,6 +8,7 @@ done, and resumed, goes through the same losses: the checkpoints of the collapse
 is taken up again leads to the same rollback.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
@@ -47,11 +48,14 @@ def keep_healthy(session: Session, verdict: Verdict) -> None:
 
 
 def spread(session: Session) -> tuple[str, float]:
-    """The encoder with the smaller spread in the last row, and that spread relative to step 0; 0 where not measured."""
+    """The encoder with the smaller spread in the last row, and that spread relative to step 0; inf where not measured.
+
+    A head has no spread of its own: what it represents with is its parent's, and stays.
+    """
     rows = session.panel.get("rows") or [{}]  # only the main process has any
     found = {key: value for key, value in rows[-1].items() if key.startswith("std_ratio_")}
     lowest = min(found, key=found.__getitem__, default="")
-    return lowest.removeprefix("std_ratio_"), found.get(lowest, 0.0)
+    return lowest.removeprefix("std_ratio_"), found.get(lowest, math.inf)
 
 
 def cautious(session: Session, verdict: Verdict, settings: Mapping[str, Any]) -> Verdict:

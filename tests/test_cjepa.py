@@ -93,6 +93,18 @@ def test_a_batch_too_small_or_a_single_block_is_refused_before_a_step() -> None:
     build(masks=(Random(),), pairs="views").check(8)
     with pytest.raises(ValueError, match=r"9000 projected features are too many"):
         build(projector=Projector(out=9000)).check(8)
+    build(projector=Projector(out=9000), b_vic=0.0).check(8)
+
+
+def test_where_the_context_alone_is_held_twice_as_many_features_are() -> None:
+    both, one = (build(pairs=pairs, projector=Projector(out=96)) for pairs in ("blocks", "context-target"))
+    with pytest.raises(ValueError, match=r"96 projected features are too many"):
+        both.check(2)
+    one.check(2)
+    # The least of std (1 - s) + cov s^4 (d / (n - 1) - 1), found on a grid.
+    s = torch.linspace(0, 1, 100001, dtype=torch.float64)
+    best = s[(one.cfg.std * (1 - s) + one.cfg.cov * s**4 * (96 / 1 - 1)).argmin()]
+    assert f"comes to {best:.2f} at best" in one.caution(2)
 
 
 def test_views_are_needed_only_where_they_are_paired() -> None:

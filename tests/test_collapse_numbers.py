@@ -249,6 +249,25 @@ def test_the_panel_sees_features_that_follow_the_position_alone() -> None:
     assert row["patch_rank_target"] > 5
 
 
+@pytest.mark.parametrize("side", [7, 8, 16])
+def test_the_rank_of_patches_is_over_every_place_of_the_grid(side: int) -> None:
+    # Many samples: not every token is looked at.
+    by_position = noise(1, side**2, 32).expand(512, side**2, 32)
+    row = collapse.panel(by_position, None, collapse.start(by_position, None))
+    assert row["patch_rank_target"] == pytest.approx(collapse.effective_rank(by_position[0]), rel=0.02)
+
+
+@pytest.mark.parametrize(("n", "most", "period"), [(12288, 1024, 12), (32768, 1024, 32), (32768, 4096, 64)])
+def test_what_is_looked_at_falls_on_every_place_alike(n: int, most: int, period: int) -> None:
+    rows = collapse.drawn(n, most)
+    assert len(rows) == len(rows.unique()) == most
+    assert torch.equal(rows, collapse.drawn(n, most))
+    counts = torch.bincount(rows % period, minlength=period)
+    expected = most / period
+    assert (counts - expected).abs().max() < 5 * math.sqrt(expected)
+    assert torch.equal(collapse.drawn(most, most), torch.arange(most))
+
+
 SETTINGS = {"method": {"name": "vicreg", "std": 25.0, "cov": 1.0}, "optim": {"lr": 1e-3, "final_weight_decay": 0.4}}
 
 

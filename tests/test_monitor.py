@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from jepakit.config import Loop
 from jepakit.data import arrays, synthetic
 from jepakit.data.augment import Augment, Views
 from jepakit.methods.base import Method
-from jepakit.monitor import measure, samples
-from jepakit.types import Signal
+from jepakit.monitor import Monitor, measure, samples
+from jepakit.types import Signal, Terms
 
 SIGNAL = Signal(3, (32, 32), (0.5,) * 3, (0.25,) * 3, views=2)
 
@@ -69,6 +70,28 @@ def test_a_method_with_one_encoder_is_seen_to_have_one(name: str, expected: int)
     with measure.watching(method):
         assert len(measure.encoders(method, torch.rand(2, 3, 32, 32))) == expected
     assert not [hook for module in method.modules() for hook in module._forward_pre_hooks]
+
+
+def normalized_loss(method: Method, pred: torch.Tensor, target: torch.Tensor) -> float:
+    session = SimpleNamespace(method=method)
+    return Monitor.loss(SimpleNamespace(session=session), Terms({}, pred=pred, target=target))["normalized_loss"]  # type: ignore[arg-type]
+
+
+def test_the_normalised_loss_is_that_of_every_place_of_a_block() -> None:
+    target = torch.randn(256 * 4, 12, 8, generator=torch.Generator().manual_seed(0))
+    pred = torch.zeros_like(target)
+    pred[:, 0] = target[:, 0]
+    found = normalized_loss(build("ijepa"), pred.flatten(0, 1), target.flatten(0, 1))
+    assert found == pytest.approx(11 / 12, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["vicreg", "simclr", "lejepa"])
+@pytest.mark.parametrize("correlation", [0.0, 0.4, 0.9])
+def test_the_normalised_loss_of_views_is_one_less_their_correlation(name: str, correlation: float) -> None:
+    method, generator = build(name), torch.Generator().manual_seed(0)
+    mean, *noise = (torch.randn(1024, 64, generator=generator) for _ in range(3))
+    z = [method.compared(correlation**0.5 * mean + (1 - correlation) ** 0.5 * e) for e in noise]
+    assert normalized_loss(method, z[0], z[1]) == pytest.approx(1 - correlation, abs=0.02)
 
 
 def test_watching_leaves_every_module_in_its_mode_and_every_buffer_as_it_was() -> None:

@@ -103,6 +103,14 @@ def test_the_best_checkpoint_stays_when_scoring_ends(
     assert checkpoint.steps(tmp_path / "run") == [4, 16]
 
 
+def test_classes_of_one_sample_each_are_refused_as_none_can_be_scored(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((32, 16, 16), np.uint8), y=np.arange(32))
+    file = runs.write_settings(tmp_path, tmp_path / "x.npz", data={"name": "arrays", "size": [16, 16]})
+    with pytest.raises(ValueError, match=r"no class has two of the 16 labelled samples; raise evals\.online"):
+        api.train(out=tmp_path / "run", recipe=str(file), settings={"evals.online": 16})
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_without_labels_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((32, 16, 16), np.uint8))
     file = runs.write_settings(tmp_path, tmp_path / "x.npy", data={"name": "arrays", "size": [16, 16]})

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from jepakit.evals.live import Live
 from jepakit.evals.part import labelled
 from jepakit.evals.runs import open_sets, probe_run
 from jepakit.evals.sources import Subject, live
+from jepakit.nn.resnet import ResNet
+from jepakit.nn.resnet50 import ResNet50
 from jepakit.progress import Silent
 from jepakit.types import Signal
 
@@ -65,6 +68,19 @@ def test_the_weights_asked_for_are_the_ones_tuned(tmp_path: Path) -> None:
     assert all(name.startswith("method.encoder.") for name, p in module.named_parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "blocks"), [(ResNet(width=8, blocks=(1, 2, 1), stem=2), 4), (ResNet50(width=4, blocks=(1, 1, 2, 1)), 5)]
+)
+def test_the_stem_of_a_residual_network_learns_slowest(encoder: Any, blocks: int) -> None:
+    model = finetune.Tuned(encoder.build(Signal(3, (64, 64))), torch.zeros(1, 3, 64, 64), "mean", 5)
+    scale = {p: g["scale"] for g in finetune.groups(model, Config(layer_decay=0.5)) for p in g["params"]}
+    in_order = [scale[p] for p in model.encoder.parameters()]
+    assert in_order == sorted(in_order)
+    assert scale[model.encoder.stem.weight] == 0.5 ** (blocks + 1)
+    assert set(in_order) == {0.5**k for k in range(1, blocks + 2)}
+    assert scale[model.weight] == 1
+
+
 def test_each_layer_learns_at_its_own_rate(tmp_path: Path) -> None:
     train = parts(tmp_path)["value"]
     model = finetune.Tuned(train.build(), torch.zeros(1, 3, 16, 16), "mean", 5)
@@ -74,6 +90,7 @@ def test_each_layer_learns_at_its_own_rate(tmp_path: Path) -> None:
     want |= {encoder.blocks[1].mlp.fc1.weight: 1 / 2, model.weight: 1, model.bias: 1}
     assert all(scale[p] == value for p, value in want.items())
     assert len(scale) == sum(p.requires_grad for p in model.parameters())
+    assert finetune.depths(["one.weight", "two.bias"]) == [0, 0]
     decay = {p: g["weight_decay"] for g in finetune.groups(model, Config()) for p in g["params"]}
     assert decay[encoder.norm.weight] == decay[model.bias] == 0 < decay[model.weight]
 

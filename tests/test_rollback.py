@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ import runs
 import yaml
 
 from jepakit import api, checkpoint, collapse, rollback
+from jepakit.config import Loop
 from jepakit.optim import Optim, learning_rate, progress
 from jepakit.reporting import records
 from jepakit.reporting.page import Gallery, render
+from jepakit.session import Session
 
 HERE = Path(__file__).parent
 STEPS = 24
@@ -151,6 +154,16 @@ def test_after_a_rollback_a_spread_just_above_the_threshold_is_not_called_health
     assert summary["verdict"] == rows(rolled)[-1]["metrics"]["verdict"] == "drifting"
     assert summary["reason"].endswith("of its value at step 0, and after a rollback 20% or more is healthy")
     assert summary["advice"] == "lower --optim.lr"
+
+
+def test_a_head_which_has_no_spread_of_its_own_stays_healthy() -> None:
+    panel = {"rows": [{"normalized_loss": 0.5}]}
+    session = Session.__new__(Session)
+    vars(session).update(panel=panel, rollbacks=[{}], run=SimpleNamespace(loop=Loop(save_every=4)), step=9)
+    verdict = collapse.Verdict("healthy", "")
+    assert rollback.cautious(session, verdict, {}) is verdict
+    rollback.keep_healthy(session, verdict)
+    assert session.healthy == 8
 
 
 def test_the_closing_line_and_the_page_tell_the_rollbacks(rolled: Path) -> None:

@@ -24,7 +24,7 @@ from .features import (
     std_to_mean,
 )
 from .judge import DIMENSIONAL, FULL, State, Verdict, advise, is_constant, judged, verdict
-from .panel import Panel, panel, start
+from .panel import Panel, drawn, panel, start
 from .prediction import best_constant, energy_gap, normalized_loss, retrieval
 from .views import agreement, consistency, lidar, lidar_corrected, noise_edge, signal_share
 
@@ -40,6 +40,7 @@ __all__ = [
     "best_constant",
     "consistency",
     "direction_std",
+    "drawn",
     "effective_rank",
     "energy_gap",
     "entropy_rank",

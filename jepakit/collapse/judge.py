@@ -22,7 +22,7 @@ DIMENSIONAL: Final = 0.08  # rank below this share of min(N, D) …
 FALLING: Final = 0.8  # … and below this share of its best value so far
 DRIFTING: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves …
 RISEN: Final = 1.1  # … the best of those above this multiple of the lowest before: what training has built up
-IDLE: Final = 0.98  # prediction loss above this share of what the best constant has, and of what it was
+IDLE: Final = 0.98  # prediction loss above this share of what a blind prediction has, and of what it was
 STILL: Final = 0.002  # spread and rank this close to step 0 for PATIENCE rows
 PATIENCE: Final = 3
 
@@ -161,7 +161,7 @@ def _idle(history: Sequence[Row], side: str) -> Verdict | None:
     last, before = losses[-PATIENCE:], losses[-2 * PATIENCE : -PATIENCE]
     if not last or last[-1] < IDLE:
         return None
-    reason = f"the prediction loss is {last[-1]:.1%} of what a constant has"
+    reason = f"the prediction loss is {last[-1]:.1%} of what it is without knowing the sample"
     if len(before) < PATIENCE:
         return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {2 * PATIENCE} rows that tell")
     if min(*before, *last) < IDLE:
@@ -169,7 +169,9 @@ def _idle(history: Sequence[Row], side: str) -> Verdict | None:
     # Single losses are those of one batch each: only their means tell whether there is progress.
     if fmean(last) < IDLE * fmean(before):
         return Verdict("unknown", f"{reason}, but it falls: {fmean(before):.1%} before, {fmean(last):.1%} of late")
-    return Verdict("idle", f"the prediction loss is {min(last):.1%} of what a constant has, and does not fall")
+    return Verdict(
+        "idle", f"the prediction loss is {min(last):.1%} of what it is without knowing the sample, and does not fall"
+    )
 
 
 def _still(history: Sequence[Row], side: str) -> Verdict | None:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..types import Rng
 from . import features as f
 from .views import agreement
 
@@ -94,9 +96,18 @@ def _of(eigenvalues: Float[Tensor, " d"]) -> dict[str, float | None]:
 
 
 def some(rows: Float[Tensor, "n d"]) -> Float[Tensor, "_ d"]:
-    """At most 4,096 rows or 8 per feature, evenly spread: enough for a rank, whatever the grid."""
-    most = max(ROWS, 8 * rows.shape[1])
-    return rows[:: max(1, -(-len(rows) // most))]
+    """At most 4,096 rows or 8 per feature, drawn evenly: enough for a rank, whatever the grid."""
+    return rows[drawn(len(rows), max(ROWS, 8 * rows.shape[1])).to(rows.device)]
+
+
+def drawn(n: int, most: int) -> Int[Tensor, " k"]:
+    """Which of n rows are looked at, `most` of them, in their order and the same ones every time.
+
+    Drawn, as every k-th row of tokens may be the same place of every grid.
+    """
+    if n <= most:
+        return torch.arange(n)
+    return torch.randperm(n, generator=Rng(0).fork("panel", "rows").generator())[:most].sort().values
 
 
 def _above(spread: float, features: Float[Tensor, "*n d"]) -> float:

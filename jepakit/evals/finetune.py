@@ -10,7 +10,7 @@ checkpoint is only read: a copy is trained, and forgotten.
 """
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,20 +142,28 @@ def _loss(model: Tuned, samples: Batch, train: Live, cfg: Config) -> Float[Tenso
 
 def groups(model: Tuned, cfg: Config) -> list[dict[str, Any]]:
     """Parameter groups by layer, each with the `scale` of its learning rate; what has one axis is not decayed."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    blocks = 1 + max((block_of(name, 0) for name, _ in named), default=0)
+    inside = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
+    depth = [*depths(list(inside)), 0, 0]
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, p in named:
-        scale = cfg.layer_decay ** (blocks - block_of(name, blocks))
+    for p, k in zip([*inside.values(), model.weight, model.bias], depth, strict=True):
+        scale = cfg.layer_decay**k
         found.setdefault((scale, cfg.weight_decay if p.ndim > 1 else 0.0), []).append(p)
     return [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in found.items()]
 
 
-def block_of(name: str, last: int) -> int:
-    """The block a parameter belongs to: -1 before the first, `last` after them all or where there are none."""
-    if match := re.search(r"\bblocks\.(\d+)\.", name):
-        return int(match[1])
-    return -1 if "patch_embed" in name else last
+def depths(names: Sequence[str]) -> list[int]:
+    """How many blocks lie between each parameter of an encoder and its end, its own counted; `names` from its start.
+
+    0 after the last block and where there are none; one more than there are blocks before the first, as for a stem.
+    """
+    block = {name: match[0] for name in names if (match := re.match(r".*?\b(?:blocks|stages\.\d+)\.\d+\.", name))}
+    order = list(dict.fromkeys(block.values()))
+    first = next((i for i, name in enumerate(names) if name in block), len(names))
+    before = len(order) + 1 if order else 0
+    return [
+        len(order) - order.index(block[name]) if name in block else before if i < first else 0
+        for i, name in enumerate(names)
+    ]
 
 
 @torch.no_grad()

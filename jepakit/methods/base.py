@@ -27,13 +27,15 @@ class Method(nn.Module):
     A method is one file with a frozen dataclass `Config` and one subclass of this. `needs` names what a batch must
     carry beyond `x`, of "time", "action", "views", "label". Raises ValueError where the signal lacks one.
     `batch_statistics` says that the loss mixes samples, so that a batch in two parts is not the batch as a whole;
-    `reads_x` whether it reads `Batch.x`, and not only views, so that the loader can leave it out.
+    `reads_x` whether it reads `Batch.x`, and not only views, so that the loader can leave it out. `blind` is what
+    a prediction that knows nothing of its sample loses, over what the best constant does.
     """
 
     Config: ClassVar[type[Any]]  # the module's, unless the class has one of its own
     needs: ClassVar[frozenset[str]] = frozenset()
     batch_statistics: ClassVar[bool] = False
     reads_x: ClassVar[bool] = True
+    blind: ClassVar[float] = 1.0
     mean: Tensor
     std: Tensor
 

@@ -83,14 +83,27 @@ class CJEPA(ijepa.IJEPA):
 
     def check(self, samples: int) -> None:
         """Raises ValueError where covariances of `samples` say too little, or where there is one block only."""
-        losses.check_vicreg(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
+        losses.check_vicreg(samples, self.projector_width, *self.held)
         blocks = sum(masks.targets.shape[1] for masks in self.draw(2, Rng(0)))
         if self.cfg.pairs == "blocks" and blocks < 2:
             raise ValueError("pairs is blocks but the masks have one target block; give num_targets 2 or more")
 
     def caution(self, samples: int) -> str:
         """A sentence where covariances of `samples` samples keep the std of so many features well below 1."""
-        return losses.short_vicreg(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
+        return losses.short_vicreg(samples, self.projector_width, *self.held)
+
+    @property
+    def held(self) -> tuple[float, float]:
+        """The weights of variance and of covariance, as they stand to one another where a pair has two sides."""
+        cfg = self.cfg
+        # Of context and target only the context is held, so its covariance counts once and not twice.
+        cov = cfg.cov / 2 if cfg.pairs == "context-target" else cfg.cov
+        return (cfg.std, cov) if cfg.b_vic else (0.0, 0.0)
+
+    @property
+    def projector_width(self) -> int:
+        """How many features are held."""
+        return self.cfg.projector.width(self.encoder.dim)
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """I-JEPA's prediction loss and the weighted invariance, variance and covariance."""

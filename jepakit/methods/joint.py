@@ -27,6 +27,9 @@ class JointEmbedding(Method):
     needs = frozenset({"views"})
     batch_statistics = True
     reads_x = False
+    blind = (
+        2.0  # the embedding of another sample's view is as far from the mean as the target is, and independent of it
+    )
 
     def __init__(self, cfg: Any, signal: Signal) -> None:
         super().__init__(cfg, signal)

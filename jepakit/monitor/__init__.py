@@ -113,13 +113,14 @@ class Monitor:
         return self._pictures[:, 0], self._pictures[:, 1]
 
     def loss(self, terms: Terms) -> dict[str, float]:
-        """The normalised loss of a step, from up to 1,024 of its tokens, evenly spread."""
+        """The normalised loss of a step, from up to 1,024 of its tokens, and over what a `blind` prediction has."""
         if terms.pred is None or terms.target is None:
             return {}
         method = self.session.method
-        stride = max(1, -(-len(terms.pred) // TOKENS))
-        target = method.compared(terms.target[::stride])
-        return {"normalized_loss": collapse.normalized_loss(terms.pred[::stride], target, method.distance)}
+        rows = collapse.drawn(len(terms.pred), TOKENS).to(terms.pred.device)
+        target = method.compared(terms.target[rows])
+        over_constant = collapse.normalized_loss(terms.pred[rows], target, method.distance)
+        return {"normalized_loss": over_constant / method.blind}
 
     def said(self) -> dict[str, float]:
         """What the method itself has to say, of its parameters and of some of the samples."""

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from ..data import Dataset
-from ..data.plain import Plain, read
+from ..data.plain import read
 from ..evals import Features, held_out, knn
 from ..methods.base import Method
 from ..session import Session
@@ -42,13 +42,31 @@ class Online:
 
 
 def choose(session: Session, count: int) -> Online:
-    """Up to `count` labelled samples for a session.
+    """Up to `count` labelled samples for a session. Raises ValueError as `check` does."""
+    dataset, whose, known = labelled(session, count)
+    x, ids, _ = read(dataset, known, session.method.signal.size)
+    y, scored = split(dataset, ids)
+    note = f"kNN while training: {int(scored.sum())} of {len(y)} labelled samples {whose} are scored"
+    return Online(x, y, scored, note)
 
-    Raises ValueError where the data have no labels, or too few for a score.
-    """
+
+def check(session: Session, count: int) -> None:
+    """Raises ValueError where the data have no labels, or too few for a score; reads no sample."""
+    dataset, _, known = labelled(session, count)
+    split(dataset, known)
+
+
+def labelled(session: Session, count: int) -> tuple[Dataset, str, Int64[np.ndarray, " n"]]:
+    """The same up to `count` items with a label, spread over the data; also the data, and whose they are."""
     held, _ = samples.test_part(session.run.data, session.method.signal)
     dataset, whose = (session.dataset, "that are trained on") if held is None else (held, "of the test part")
-    x, ids, _ = labelled(dataset, session, count)
+    order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "online").generator()).numpy()
+    known = order[[dataset.label(int(i)) >= 0 for i in order]] if dataset.classes else order[:0]
+    return dataset, whose, known[:count]
+
+
+def split(dataset: Dataset, ids: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """The labels of items, and which of the items are scored. Raises ValueError where nothing can be told from them."""
     y = np.array([dataset.label(int(i)) for i in ids], dtype=np.int64)
     if len(y) < LEAST or len(np.unique(y)) < 2:
         raise ValueError(
@@ -56,12 +74,9 @@ def choose(session: Session, count: int) -> Online:
             f"one; give labelled data with {LEAST} samples and 2 classes or more, or set evals.online 0"
         )
     scored = held_out([dataset.name(int(i)) for i in ids], y)
-    note = f"kNN while training: {int(scored.sum())} of {len(y)} labelled samples {whose} are scored"
-    return Online(x, y, scored, note)
-
-
-def labelled(dataset: Dataset, session: Session, count: int) -> Plain:
-    """The same up to `count` items that have a label, spread over the data; what cannot be read is left out."""
-    order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "online").generator()).numpy()
-    known = order[[dataset.label(int(i)) >= 0 for i in order]] if dataset.classes else order[:0]
-    return read(dataset, known[:count], session.method.signal.size)
+    if not scored.any():
+        raise ValueError(
+            f"evals.online scores a fifth of each class, but no class has two of the {len(y)} labelled samples; raise "
+            "evals.online, or set it to 0"
+        )
+    return y, scored

@@ -26,10 +26,10 @@ CURVES = (
     Curve(
         "Normalised loss",
         (("", ("metrics", "normalized_loss")),),
-        "The prediction loss divided by that of the best constant prediction: 1 means the predictor knows nothing "
-        "about "
-        "this sample. It does not fall when targets merely shrink, but near 0 with a tiny std ratio it is collapse.",
-        marks=((1.0, "best constant prediction"),),
+        "The prediction loss divided by what it is without knowing the sample: that of the best constant or, where "
+        "views are compared, of a view of another sample. It does not fall when targets merely shrink, but near 0 with "
+        "a tiny std ratio it is collapse.",
+        marks=((1.0, "without knowing the sample"),),
     ),
     Curve(
         "kNN while training",

@@ -152,10 +152,10 @@ def best(found: Mapping[str, Found], where: str) -> str:
     wins = np.bincount(draws.argmax(0), minlength=len(names)) / draws.shape[1]
     first = names[0]
     rival = names[int(np.argsort(-wins)[0 if names[int(wins.argmax())] != first else 1])] if len(names) > 1 else ""
-    against = f"; next {rival}, in {100 * wins[names.index(rival)]:.0f} %" if rival else ""
+    against = f", {rival} in {100 * wins[names.index(rival)]:.0f} %" if rival else ""
     return (
         f"Best {where}, of the {len(names)} numbers that all {most} runs have: {first} {whole[first]}. "
-        f"It is the best in {100 * wins[0]:.0f} % of {draws.shape[1]} resamples{against}."
+        f"It is the largest in {100 * wins[0]:.0f} % of {draws.shape[1]} resamples{against}."
     )
 
 
