@@ -1,8 +1,9 @@
 """Fine-tuning: the encoder trained end to end with a linear classifier on its pooled tokens.
 
 Samples are augmented as in the run, the loss is cross-entropy with smoothed labels, the optimiser AdamW with a warm-up
-and a cosine to 0. With `layer_decay` d, block i of L learns at lr d^(L - i), the patch embedding at lr d^(L + 1), the
-classifier at lr. Source of the recipe: MAE, He et al. 2022, arXiv:2111.06377; the default is far shorter.
+and a cosine to 0. With `layer_decay` d, block i of L learns at lr d^(L - i), what stands before the first (patch
+embedding, stem) at lr d^(L + 1), the classifier at lr. Source of the recipe: MAE, He et al. 2022, arXiv:2111.06377; the
+default is far shorter.
 
 The untrained encoder is trained in the same way, which is training from scratch with labels; on the raw input a linear
 classifier is. With several values of `lr` one is chosen for each of them on a fifth of the training samples. The run's

@@ -27,9 +27,8 @@ class JointEmbedding(Method):
     needs = frozenset({"views"})
     batch_statistics = True
     reads_x = False
-    blind = (
-        2.0  # the embedding of another sample's view is as far from the mean as the target is, and independent of it
-    )
+    # Another sample's view is independent of the target and as far from the mean as it is.
+    blind = 2.0
 
     def __init__(self, cfg: Any, signal: Signal) -> None:
         super().__init__(cfg, signal)

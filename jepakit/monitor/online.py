@@ -5,6 +5,7 @@ test part where training reads the train part, as the panel's do.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -61,8 +62,8 @@ def labelled(session: Session, count: int) -> tuple[Dataset, str, Int64[np.ndarr
     held, _ = samples.test_part(session.run.data, session.method.signal)
     dataset, whose = (session.dataset, "that are trained on") if held is None else (held, "of the test part")
     order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "online").generator()).numpy()
-    known = order[[dataset.label(int(i)) >= 0 for i in order]] if dataset.classes else order[:0]
-    return dataset, whose, known[:count]
+    known = (i for i in order if dataset.label(int(i)) >= 0) if dataset.classes else ()
+    return dataset, whose, np.fromiter(islice(known, count), dtype=np.int64)
 
 
 def split(dataset: Dataset, ids: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
