@@ -21,9 +21,9 @@ import torch
 from record import save
 from torch import Tensor
 
-from jepakit import optim
 from jepakit.methods import cjepa, ijepa
 from jepakit.nn import Predictor, vit
+from jepakit.run import optim
 from jepakit.types import Batch, Rng, Signal
 
 SEED, SIZE, BATCH, FEW = 0, (224, 224), 64, 4

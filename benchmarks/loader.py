@@ -26,9 +26,10 @@ from record import save
 from sklearn.datasets import load_sample_images
 
 from jepakit import data
-from jepakit.data import images, loader
-from jepakit.data.augment import BOX_DRAWS, place
+from jepakit.data import loader
 from jepakit.data.base import uniform
+from jepakit.data.images import files
+from jepakit.data.images.augment import BOX_DRAWS, place
 from jepakit.types import Batch, Rng, Signal
 
 FILES, BATCH, EPOCHS, ROUNDS, LARGE = 512, 64, 12, 5, 100_000
@@ -78,7 +79,7 @@ def time_bare(paths: list[Path], workers: int) -> tuple[float, float]:
 
 def time_loader(root: Path, signal: Signal, workers: int) -> tuple[float, float]:
     """Images per second from the call to the last batch, and processor milliseconds per image."""
-    cfg = images.Config(str(root), size=SIZE)
+    cfg = files.Config(str(root), size=SIZE)
     dataset = cfg.open()
     stop = EPOCHS * FILES // BATCH
     begin, used = time.perf_counter(), processor_seconds()
@@ -129,7 +130,7 @@ def large_folder(root: Path) -> dict[str, float]:
     for k in range(LARGE - 4):
         os.link(stems[k % 4], root / f"{k:06d}.jpg")
     begin = time.perf_counter()
-    cfg = images.Config(str(root), size=SIZE)
+    cfg = files.Config(str(root), size=SIZE)
     dataset = cfg.open()
     opened = time.perf_counter() - begin
     signal = data.fit(dataset, cfg)

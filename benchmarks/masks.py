@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from record import save
 
-from jepakit.masks import MultiBlock
+from jepakit.masks.multiblock import MultiBlock
 from jepakit.types import Grid, Masks, Rng
 
 # The reference's 10 never ends on an 8 × 8 grid, where a target may have 9 tokens.

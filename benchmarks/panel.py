@@ -25,10 +25,12 @@ from typing import Any, NamedTuple
 import torch
 from record import save
 
-from jepakit import recipes, session, training
-from jepakit.config import Run
-from jepakit.distributed import Dist
-from jepakit.monitor import Monitor
+from jepakit import recipes
+from jepakit.core.distributed import Dist
+from jepakit.run.settings import Run
+from jepakit.training import loop as training
+from jepakit.training import session
+from jepakit.training.monitor import Monitor
 from jepakit.types import Batch, Terms
 
 DATA = {

@@ -18,11 +18,11 @@ from record import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepakit import rfp, unroll
 from jepakit.nn import CNN
-from jepakit.nn.circuit import Circuit
-from jepakit.nn.gated import Gated
-from jepakit.studies.alive import peak
+from jepakit.recurrent import rfp, unroll
+from jepakit.recurrent.cells import Gated
+from jepakit.recurrent.circuit import Circuit
+from jepakit.studies.rjepa.alive import peak
 from jepakit.types import Signal
 
 N, D, SIDE = 256, 32, 32

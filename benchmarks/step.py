@@ -22,10 +22,10 @@ from record import save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepakit import optim
 from jepakit.methods.ijepa import IJEPA, Config
 from jepakit.nn import Predictor, vit
 from jepakit.nn.position import sincos
+from jepakit.run import optim
 from jepakit.types import Batch, Rng, Signal
 
 SEED, SIZE, BATCH, GRID = 0, (224, 224), 16, (14, 14)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import rfp, testing
+    from . import testing
     from .api import Model, check_data, compare, complete, embed, forecast, load, probe, report, reproduce, score, train
     from .methods.base import Method
+    from .recurrent import rfp
     from .types import Batch, Masks, Rng, Signal, Terms
 
 __all__ = [
@@ -40,11 +41,14 @@ _HOMES = {
     "Method": "methods.base",
 }
 
+# Public modules, by the name that they have here.
+_ROOMS = {"rfp": "recurrent.rfp", "testing": "testing"}
+
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used (PEP 562), so that `import jepakit` stays fast."""
-    if name in ("rfp", "testing"):
-        return import_module(f"{__name__}.{name}")
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{_ROOMS[name]}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)

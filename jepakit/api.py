@@ -1,25 +1,30 @@
 """What a user calls, from Python or from the command line: train, load, embed, probe, report, check_data."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from . import checkpoint, config, parse, prepare, ragged
-from .completion import Completed, complete_run
-from .data.uneven import refuse_padding
-from .embedding import Embedded, check_out, identity
-from .embedding import embed as write_rows
+from . import evals, methods, recipes
+from .core import devices, files, padding
+from .core.progress import Silent, Watch, counting
+from .data import KINDS
+from .data.lengths import refuse_padding
 from .evals.runs import probe_run
-from .forecasting import Forecast, forecast_run
+from .inference.complete import Completed, complete_run
+from .inference.embed import Embedded, check_out, identity
+from .inference.embed import embed as write_rows
+from .inference.forecast import Forecast, forecast_run
+from .inference.score import score
 from .launch import dry_run, run
+from .masks import MASKERS
 from .methods.base import Weights
 from .model import Model, load
-from .progress import Silent, Watch, counting
-from .request import PathLike, Request, settings
-from .scoring import score
-from .show import describe, describe_comparison, describe_probes, describe_study, names
+from .nn import ENCODERS
+from .run import checkpoint, parse
+from .run.write import to_yaml
+from .training.request import PathLike, Request, settings
 
 __all__ = [
     "Model",
@@ -27,10 +32,6 @@ __all__ = [
     "check_data",
     "compare",
     "complete",
-    "describe",
-    "describe_comparison",
-    "describe_probes",
-    "describe_study",
     "doctor",
     "dry_run",
     "embed",
@@ -51,7 +52,7 @@ __all__ = [
 
 def settings_text(request: Request) -> str:
     """The settings as YAML, autos as null."""
-    return config.to_yaml(settings(request))
+    return to_yaml(settings(request))
 
 
 def train(
@@ -133,7 +134,7 @@ def embed(
     watch = watch or Silent()
     for note in dataset.notes:
         watch.note(note)
-    device, _ = prepare.best_device()
+    device, _ = devices.best_device()
     encode = partial(loaded.method.to(device).encode, weights=weights)
     signal, workers = loaded.method.signal, (loaded.run.loop.workers or 0) if workers is None else workers
     return write_rows(
@@ -147,7 +148,7 @@ def embed(
         device=device,
         overwrite=overwrite,
         identity=identity(loaded, weights),
-        patch=ragged.stride(loaded.method),
+        patch=padding.stride(loaded.method),
         progress=counting(watch, "embedding", "items"),
     )
 
@@ -267,8 +268,24 @@ def check_data(
     progress = counting(watch or Silent(), "reading", "items")
     found = check(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=progress)
     if csv is not None:
-        checkpoint.write_text(Path(csv), as_csv(found.problems))
+        files.write_text(Path(csv), as_csv(found.problems))
     return found.rows()
+
+
+def names() -> list[tuple[str, str]]:
+    """What a command may name, as rows."""
+    from . import studies
+
+    tables: dict[str, Iterable[str]] = {
+        "methods": methods.table(),
+        "recipes": recipes.table(),
+        "encoders": ENCODERS,
+        "masks": MASKERS,
+        "data": KINDS,
+        "probes": evals.table(),
+        "studies": studies.table(),
+    }
+    return [(noun, ", ".join(table)) for noun, table in tables.items()]
 
 
 def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:

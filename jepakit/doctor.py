@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 
-from . import data, methods, prepare
+from . import data, methods
+from .core import devices
 from .data import loader
+from .training import resolve
 from .types import Batch, Rng, Signal
 
 Row = tuple[str, str]
@@ -46,15 +48,15 @@ def versions() -> Iterator[Row]:
 
 def machine() -> Iterator[Row]:
     """What there is to compute with."""
-    yield "processor", f"{_processor()}, {loader.cores()} cores, torch uses {torch.get_num_threads()} threads"
-    if hint := crowded(torch.get_num_threads(), loader.cores(), load_per_core()):
+    yield "processor", f"{_processor()}, {devices.cores()} cores, torch uses {torch.get_num_threads()} threads"
+    if hint := crowded(torch.get_num_threads(), devices.cores(), load_per_core()):
         yield "threads", hint
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         yield f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    device, why = prepare.best_device()
+    device, why = devices.best_device()
     yield "device", f"{device} ({why})"
-    pays, why = prepare.amp_pays(device, "float32")
+    pays, why = devices.amp_pays(device, "float32")
     yield "bfloat16", f"{'on' if pays else 'off'} ({why})"
     yield "free disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB where you are"
 
@@ -100,7 +102,7 @@ def reading(path: str) -> Iterator[Row]:
     yield "data", f"{len(dataset)} items, read as {kind} ({reason})"
     signal = data.fit(dataset, cfg)
     yield "signal", f"{signal.channels} channels, size {' × '.join(map(str, signal.size))}"
-    batch, workers = min(16, len(dataset)), min(8, loader.cores())
+    batch, workers = min(16, len(dataset)), min(8, devices.cores())
     seconds, last = read_seconds(dataset, cfg, signal, batch, workers)
     yield "reading", f"{batch / seconds:.0f} items/s with {workers} workers"
     step = _training_step(signal, last)
@@ -144,9 +146,9 @@ def step_seconds(model: Any, batch: Batch, amp: bool, repeats: int = 3) -> float
 
 
 def _training_step(signal: Signal, batch: Batch) -> float:
-    cfg, _ = prepare.fit_masks(prepare.fit_patch(methods.load("ijepa").Config(), signal)[0], signal)
-    device, _ = prepare.best_device()
-    pays, _ = prepare.amp_pays(device, "float32")
+    cfg, _ = resolve.fit_masks(resolve.fit_patch(methods.load("ijepa").Config(), signal)[0], signal)
+    device, _ = devices.best_device()
+    pays, _ = devices.amp_pays(device, "float32")
     return step_seconds(methods.build(cfg, signal).to(device), batch.to(device), pays)
 
 

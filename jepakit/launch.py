@@ -5,18 +5,21 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, distributed, methods, prepare, ragged, session, streaming, training
-from .config import Run
+from . import methods
+from .core import devices, distributed, padding
+from .core.progress import Silent, Watch
 from .data.stream import First
-from .evals.kinds import load
-from .evals.part import need_labels
+from .evals.base import load
 from .evals.runs import probe_run
+from .evals.split import need_labels
 from .methods.head import Head
-from .monitor import online, samples
-from .progress import Silent, Watch
 from .reporting import write
 from .reporting.facts import duration
-from .request import Request, asks_for_probes, settings
+from .run import checkpoint
+from .run.settings import Run
+from .training import estimate, loop, session, stream
+from .training.monitor import online, samples
+from .training.request import Request, asks_for_probes, settings
 from .types import unit
 
 
@@ -27,12 +30,12 @@ def run(request: Request, watch: Watch) -> dict[str, Any]:
 
 def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
     """As `run`, with settings that are made already; of `request` the folder counts, and how to begin."""
-    with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
+    with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
         watch = watch if dist.main else Silent()
         current = begin(request, wanted, dist)
         for note in current.notes:
             watch.note(note)
-        learn = streaming.train if isinstance(current.dataset, First) else training.train
+        learn = stream.train if isinstance(current.dataset, First) else loop.train
         summary = learn(current, watch)
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
@@ -44,11 +47,11 @@ def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
 def dry_run(request: Request) -> list[tuple[str, str]]:
     """Parameters, FLOPs, memory and time of the run, as rows; writes nothing."""
     wanted = settings(request)
-    with distributed.setup(prepare.device_for(wanted.loop.device)) as dist:
+    with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
         current = session.build(wanted, request.folder, dist)
         check_probes(current, request)
         session.read_weights(current)
-        cost = prepare.estimate(current.run, current.method, *training.rehearsal(current))
+        cost = estimate.estimate(current.run, current.method, *loop.rehearsal(current))
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),
@@ -71,7 +74,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
     resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
     if resuming:
-        current = session.build(wanted, out, dist, dataset=streaming.begun_before(wanted.data, out))
+        current = session.build(wanted, out, dist, dataset=stream.begun_before(wanted.data, out))
         check_probes(current, request)
         session.restore(current, request.allow_change)
         if dist.main:
@@ -101,7 +104,7 @@ def fit(current: session.Session) -> None:
     """Show the method the samples that it fits its constants to, before the first step: the same on every rank."""
     if not current.method.fits:
         return
-    x = samples.equal(current.dataset, current.method.signal, current.method.fits, ragged.stride(current.method))
+    x = samples.equal(current.dataset, current.method.signal, current.method.fits, padding.stride(current.method))
     shown = unit(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
     current.method.begin(shown)
     current.notes.append(f"constants of {methods.name_of(current.run.method)} fitted to {len(shown)} samples")

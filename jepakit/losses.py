@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .distributed import all_gather, all_reduce_sum, moments, rank, world
+from .core.distributed import all_gather, all_reduce_sum, moments, rank, world
 from .types import Rng
 
 Kind = Literal["smooth_l1", "l1", "l2"]

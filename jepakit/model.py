@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint
 from .data import read_image
 from .methods.base import Method, Weights
 from .methods.predictive import Predictive
-from .request import PathLike
+from .run import checkpoint
+from .training.request import PathLike
 from .types import Signal, State
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import yaml
 
-from jepakit import checkpoint, config, methods, optim
-from jepakit.config import Loop, Run
-from jepakit.masks import Random
-from jepakit.methods import ijepa
+from jepakit import methods
+from jepakit.core import files
+from jepakit.masks.random import Random
+from jepakit.methods import bijepa, ijepa
+from jepakit.nn import MLP, Perceptron
 from jepakit.nn.predictor import Predictor
 from jepakit.nn.transformer import ViT
+from jepakit.run import checkpoint, optim, write
+from jepakit.run.settings import Loop, Run
 from jepakit.types import Signal
 
 SETTINGS = {
@@ -70,6 +73,17 @@ def untrained(out: Path, data: Any, signal: Signal, step: int = 0, seed: int = 0
     )
     method = methods.build(settings, signal, seed)
     run = Run(method=settings, data=data, loop=Loop(workers=0, device="cpu"))
-    checkpoint.write_text(out / "config.yaml", config.to_yaml(run))
+    files.write_text(out / "config.yaml", write.to_yaml(run))
     checkpoint.save(out, step, method, optim.build(run.optim, method), {})
+    return out
+
+
+def halves_run(out: Path, data: Any, patch=8, channels=2, mean=(0.0, 0.0), std=(0.7, 0.7), method=None) -> Path:
+    """A run folder of an untrained BiJEPA with two tokens a window."""
+    settings = method or bijepa.Config(MLP((patch,), 24, 48, 1), Perceptron(48))
+    signal = Signal(channels, (2 * patch,), mean, std)
+    made = methods.build(settings, signal, 0)
+    run = Run(method=settings, data=data, loop=Loop(workers=0, device="cpu"))
+    files.write_text(out / "config.yaml", write.to_yaml(run))
+    checkpoint.save(out, 0, made, optim.build(run.optim, made), {})
     return out

@@ -15,38 +15,14 @@ import pytest
 import jepakit
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import parts  # noqa: E402
+
 PACKAGE = ROOT / "jepakit"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# A module imports only from earlier lines, never from its neighbours on the same line.
-LAYERS = (
-    {"types", "progress", "names", "rows", "precomputed"},
-    {"distributed", "options", "semantic", "halves"},
-    {"masks", "losses", "optim", "nn"},
-    {"rfp"},
-    {"ways", "ragged", "unroll", "balance"},
-    {"sequences"},
-    {"methods", "data", "collapse"},
-    {"config"},
-    {"parse"},
-    {"checkpoint"},
-    {"journal", "prepare", "embedding"},
-    {"lengths", "openended"},
-    {"evals", "session", "scoring"},
-    {"monitor", "rollback", "forecasting"},
-    {"recorder"},
-    {"training"},
-    {"streaming"},
-    {"reporting", "recipes", "testing", "doctor"},
-    {"request"},
-    {"model", "launch"},
-    {"completion"},
-    {"studies"},
-    {"show"},
-    {"api"},
-    {"cli"},
-)
-LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+LEVEL = {name: level for level, layer in enumerate(parts.LAYERS) for name in layer}
 NEVER = {("plan", "methods")}
 
 
@@ -77,10 +53,10 @@ def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
     me = unit(path)
     if me == "__init__":
         return
-    assert me in LEVEL, f"jepakit/{me} has no place in the import order; give it one in LAYERS"
+    assert me in LEVEL, f"jepakit/{me} has no place in the import order; give it one in docs/parts.py"
     for other in imported_units(path) - {me}:
         assert (me, other) not in NEVER, f"{me} never imports {other}"
-        assert LEVEL.get(other, len(LAYERS)) < LEVEL[me], f"{me} imports {other}, which does not lie below it"
+        assert LEVEL.get(other, len(parts.LAYERS)) < LEVEL[me], f"{me} imports {other}, which does not lie below it"
 
 
 def test_the_import_test_sees_lazy_and_relative_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +70,7 @@ def test_the_import_test_sees_lazy_and_relative_imports(tmp_path: Path, monkeypa
 def third_party(folder: Path) -> set[str]:
     """The packages outside the standard library and the repository that the files of a folder import."""
     files = sorted(folder.rglob("*.py"))
-    own = {"jepakit", *(name for path in files for name in (path.stem, path.parent.name))}
+    own = {"jepakit", "parts", *(name for path in files for name in (path.stem, path.parent.name))}
     found: set[str] = set()
     for node in (node for path in files for node in ast.walk(ast.parse(path.read_text()))):
         if isinstance(node, ast.Import):
@@ -171,11 +147,8 @@ def test_it_starts_without_torch_in_less_than_half_a_second(code: str) -> None:
     assert min(cost) < 0.5
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
-    limit = 150 if path.parent.name == "methods" else 300
-    lines = path.read_text().count("\n")
-    assert lines < limit, f"{path.relative_to(ROOT)} has {lines} lines; split it, the limit is {limit}"
+def test_the_map_of_the_package_is_current() -> None:
+    assert parts.PAGE.read_text() == parts.page(), "docs/parts.md is stale; run python docs/parts.py"
 
 
 def test_no_file_names_a_path_of_somebodys_machine() -> None:

@@ -2,7 +2,7 @@
 
 from .base import Dataset, Unreadable
 from .guess import guess
-from .reading import KINDS, divided, read_image, reading, sample
+from .registry import KINDS, divided, read_image, reading, sample
 from .statistics import choose_size, fit
 
 __all__ = [

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ..types import Rng, Size, unit
-from .augment import Augment
-from .box import Ask, check_size
+from .images.augment import Augment
+from .images.box import Ask, check_size
 from .series.augment import SeriesAugment
 
 Split = Literal["all", "train", "test"]

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from ..types import Batch, Rng, Signal, Size, unit
-from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, photometric, place
 from .base import Batched, Corrupt, Dataset, Unreadable, first_of, refuse, stack, uniform
-from .box import Ask, Box
-from .plain import read
+from .images.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, photometric, place
+from .images.box import Ask, Box
+from .unaugmented import read
 
 
 class Picture(NamedTuple):

@@ -14,14 +14,14 @@ from jaxtyping import Int64
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from . import decode
 from .base import Dataset, Unreadable
-from .gaze import check as gaze
-from .gaze.record import Timing
 from .guess import guess
-from .images import Images
+from .images import decode
+from .images.files import Images
 from .loader import dataloader
-from .reading import KINDS
+from .registry import KINDS
+from .scanpaths import check as gaze
+from .scanpaths.record import Timing
 from .series import check as series
 
 TINY = 16

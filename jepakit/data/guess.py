@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from . import dynamics, images, synthetic
+from .images import files as images
+from .images import synthetic
+from .series import generated
 from .series.guess import split_key, why_series
 
 FIXATIONS = (".json", ".json.gz")
@@ -12,7 +14,7 @@ def guess(path: str) -> tuple[str, str]:
     """Which of `KINDS` reads a path, and why. Raises ValueError where nothing is there or nothing reads it."""
     if path in synthetic.TASKS:
         return "synthetic", f"{path!r} names a generated set"
-    if path in dynamics.SYSTEMS:
+    if path in generated.SYSTEMS:
         return "dynamics", f"{path!r} names a generated system"
     file, key = split_key(path)
     files = images.expand(file)

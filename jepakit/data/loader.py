@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ..types import Batch, Signal
-from .augment import Augment
 from .base import Corrupt, Dataset, Settings
 from .batches import OrderedBatches, Packed, Source, TrainBatches
-from .gaze.augment import GazeAugment
-from .gaze.batches import GazeBatches, OrderedGaze
-from .gaze.dataset import Scanpaths
-from .held import hold
+from .cache import hold
+from .images.augment import Augment
+from .scanpaths.augment import GazeAugment
+from .scanpaths.batches import GazeBatches, OrderedGaze
+from .scanpaths.dataset import Scanpaths
 from .series.augment import SeriesAugment
 from .series.batches import OrderedSeries, SeriesBatches
 from .series.dataset import Series
@@ -145,11 +145,6 @@ def check_channels(dataset: Dataset, signal: Signal) -> None:
 def _check_batch(batch: int) -> None:
     if batch < 1:
         raise ValueError(f"batch is {batch}; give at least one sample per batch")
-
-
-def cores() -> int:
-    """The processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:

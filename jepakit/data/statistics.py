@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ..types import Rng, Signal, Size
 from .base import Batched, Corrupt, Dataset, Settings, first_of
-from .gaze.dataset import Scanpaths
-from .plain import read
+from .scanpaths.dataset import Scanpaths
 from .series.dataset import Series
 from .stream.first import First
+from .unaugmented import read
 
 SMALL = 96
 LARGE = (224, 224)

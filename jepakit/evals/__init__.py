@@ -1,11 +1,11 @@
 """How good is a representation? Frozen features, judged beside a random encoder and the raw signal."""
 
+from .base import load, table
 from .baselines import random_init, raw
 from .features import Encode, Features, extract, extract_all
 from .heldout import held_out
-from .kinds import load, table
+from .metrics.result import wilson
 from .probing import results, save, split
-from .result import wilson
 
 __all__ = [
     "Encode",

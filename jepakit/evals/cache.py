@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .. import __version__
-from ..checkpoint import Loaded, replacing
+from ..core.files import replacing
+from ..run.checkpoint import Loaded
 from .features import Features
 
 LIMIT = 512 * 2**20

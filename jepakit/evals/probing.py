@@ -9,9 +9,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import write_json
-from .kinds import Kind, load
-from .part import Part, held_rows, labelled, need_held, need_labels
+from ..core.files import write_json
+from .base import Kind, load
+from .split import Part, held_rows, labelled, need_held, need_labels
 
 BASELINES = ("random_init", "raw")
 Tell = Callable[[str, float], None]

@@ -1,21 +1,39 @@
-"""Probe a run folder: its encoder, the untrained one and the raw input, over one pass of the data."""
+"""What a person sees while a probe takes long."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from .. import data, parse, prepare
-from ..checkpoint import Loaded, load_run
-from ..data.uneven import refuse_padding
+from .. import data
+from ..core import devices
+from ..core.progress import Silent, Watch
+from ..data.lengths import refuse_padding
 from ..methods.base import Weights
 from ..methods.head import Head
-from ..progress import Silent, Watch
-from .kinds import Kind, load
-from .probing import results, save
+from ..run import parse
+from ..run.checkpoint import Loaded, load_run
+from .base import Kind, load
+from .probing import Tell, results, save
 from .sources import Sets, Subject, check_labels, opened
-from .watching import rows
+
+ENCODERS = {"value": "trained encoder", "random_init": "untrained encoder", "raw": "raw input"}
+
+
+def rows(watch: Watch, kind: str, encoders: Sequence[str]) -> Tell:
+    """Turns (encoder, fraction done) into the rows that `watch` shows, in hundredths of the whole."""
+    begun = time.monotonic()
+
+    def tell(encoder: str, fraction: float) -> None:
+        done = (list(encoders).index(encoder) + fraction) / len(encoders)
+        left = (time.monotonic() - begun) * (1 - done) / max(done, 1e-9)
+        doing = f"{kind}: {ENCODERS.get(encoder, encoder)}"
+        watch.row({"step": int(100 * done), "metrics": {"doing": doing, "eta": left}}, 100)
+
+    return tell
+
 
 Refused = Callable[[str, ValueError], None]
 Chosen = Mapping[str, tuple[Kind, Any]]
@@ -53,7 +71,7 @@ def probe_run(
         check_lengths(loaded, sets, {kind: c for kind, c in chosen.items() if c[0].fits == fits})
     if any(judge.labels for judge, _ in chosen.values()):
         check_labels(given[True])
-    device, _ = prepare.best_device()
+    device, _ = devices.best_device()
     kept = run if cache and baselines else None
     written: list[Path] = []
     for group in alike(chosen):

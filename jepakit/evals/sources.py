@@ -14,21 +14,22 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import data, methods, ragged
-from ..checkpoint import Loaded
+from .. import data, methods
+from ..core import devices, padding
 from ..data import loader
-from ..data.held import hold
-from ..data.truth import at_size, film, mask
+from ..data.cache import hold
+from ..data.images.masks import at_size, film, mask
 from ..methods.base import Method, Weights
 from ..nn.patch import grid_of, patches
+from ..run.checkpoint import Loaded
 from ..types import Batch, Grid, Size
 from . import cache, recorded
+from .base import Reads
 from .baselines import random_init, raw
 from .features import Encode, Features, extract_all
-from .kinds import Reads
-from .live import Live, Reading, encoding, pixels
-from .part import Part, need_classes, need_labels
+from .split import Part, need_classes, need_labels
 from .tokens import UNKNOWN, Tokens, check_room, extract_tokens, shapes
+from .trainable import Live, Reading, encoding, pixels
 from .windows import Windows, as_raw, check_cut
 from .windows import read as read_windows
 
@@ -148,13 +149,13 @@ def stream(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     """All samples of a data set, in order; of each padded batch those of one length at a time."""
     signal, workers = subject.method.signal, readers(subject.loaded)
     for batch in loader.stream(dataset, signal, batch=BATCH, workers=workers):
-        same = [(None, batch)] if batch.length is None else ragged.groups(batch, ragged.stride(subject.method))
+        same = [(None, batch)] if batch.length is None else padding.groups(batch, padding.stride(subject.method))
         yield from (part for _, part in same)
 
 
 def readers(loaded: Loaded) -> int:
     """As many processes that read as the run had, but no more than there are processors here."""
-    return min(loaded.run.loop.workers or 0, loader.cores())
+    return min(loaded.run.loop.workers or 0, devices.cores())
 
 
 def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:

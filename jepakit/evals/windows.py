@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from ..halves import Halves
+from ..masks.halves import Halves
 from ..methods.base import Method
 from ..types import Batch, Masks, Rng
 

@@ -3,13 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..names import discover, no_such
+from ..core.registry import discover, no_such
 
 if TYPE_CHECKING:
     from .base import Method
 
 # What methods are made of, and none themselves.
-BASES = ("base", "head", "joint", "predictive")
+BASES = ("base", "bidirectional", "head", "joint", "predictive")
 
 
 class Entry(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import ragged
+from ..core import padding
 from ..losses import Kind
 from ..types import Batch, Rng, Signal, Terms
 
@@ -82,7 +82,7 @@ class Method(nn.Module):
     def forward(self, batch: Batch, rng: Rng) -> Terms:
         """The loss, padded samples by their lengths: DDP and FSDP hook into forward."""
         return (
-            self.loss(batch, rng) if batch.length is None else ragged.loss(self.loss, batch, rng, ragged.stride(self))
+            self.loss(batch, rng) if batch.length is None else padding.loss(self.loss, batch, rng, padding.stride(self))
         )
 
     @property

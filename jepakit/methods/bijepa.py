@@ -23,17 +23,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..halves import Halves
-from ..masks import Masker, draw
+from ..core.schedules import linear
+from ..masks import draw
+from ..masks.base import Masker
+from ..masks.halves import Halves
 from ..nn import ema
 from ..nn.ema import Buffers
 from ..nn.encoder import EncoderConfig, masked
 from ..nn.predictor import Predictor, PredictorConfig
 from ..nn.transformer import ViT, tiny
-from ..optim import linear
 from ..types import Batch, Device, Grid, Masks, Rng, Signal, Terms
-from ..ways import Way, ahead, cycle_error, errors, swapped, watch
 from .base import Method, Weights
+from .bidirectional import Way, ahead, cycle_error, errors, swapped, watch
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..masks import Random
+from ..masks.random import Random
 from ..nn.heads import Projector
 from ..nn.predictor import Predictor
 from ..nn.transformer import tiny

@@ -21,14 +21,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import losses
-from ..halves import splits
-from ..masks import Masker, Random, draw
+from ..masks import draw
+from ..masks.base import Masker
+from ..masks.halves import splits
+from ..masks.random import Random
 from ..nn.mlp import perceptron
 from ..nn.patch import joined, patches
 from ..nn.position import sincos
 from ..types import Batch, Masks, Rng, Signal, Terms, take
-from ..ways import check_side, goes_back, known_sides, swapped
 from .base import Method
+from .bidirectional import check_side, goes_back, known_sides, swapped
 from .head import Head
 
 PLACES = 32  # features of a position

@@ -20,13 +20,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import losses
-from ..masks import Masker, MultiBlock, Random, draw
+from ..core.schedules import linear
+from ..masks import draw
+from ..masks.base import Masker
+from ..masks.multiblock import MultiBlock
+from ..masks.random import Random
+from ..masks.semantic import read_tokens
 from ..nn import ema
 from ..nn.encoder import EncoderConfig, masked, union
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
-from ..optim import linear
-from ..semantic import read_tokens
 from ..types import Batch, Device, Grid, Masks, Rng, Signal, Terms, take
 from .base import Method, Weights
 

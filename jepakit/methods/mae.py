@@ -19,12 +19,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..masks import Masker, Random, draw
+from ..masks import draw
+from ..masks.base import Masker
+from ..masks.random import Random
+from ..masks.semantic import read_tokens
 from ..nn.encoder import EncoderConfig, masked
 from ..nn.patch import patches
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
-from ..semantic import read_tokens
 from ..types import Batch, Masks, Rng, Signal, Terms, take
 from .base import Method, Weights
 

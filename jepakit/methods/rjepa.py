@@ -22,11 +22,12 @@ from typing import Literal, cast
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import losses, sequences, unroll
-from ..nn.circuit import Circuit
+from .. import losses
 from ..nn.conv import CNN
 from ..nn.encoder import EncoderConfig
 from ..nn.mlp import MLP
+from ..recurrent import sequences, unroll
+from ..recurrent.circuit import Circuit
 from ..types import Batch, Rng, Signal, State, Terms
 from .base import Weights
 from .predictive import Predictive

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..distributed import moments, world
+from ..core.distributed import moments, world
 
 
 class BatchNorm(nn.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..names import no_such
+from ..core.registry import no_such
 from ..types import Grid, Signal, Size, take
 from .encoder import Encoder
 from .patch import PatchEmbed, check_patch, given_patch, grid_of

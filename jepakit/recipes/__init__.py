@@ -8,8 +8,8 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 
-from ..config import Run
-from ..names import no_such
+from ..core.registry import no_such
+from ..run.settings import Run
 
 
 def table() -> dict[str, Callable[[], Run]]:

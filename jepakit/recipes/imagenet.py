@@ -5,14 +5,14 @@ Sources: arXiv:2301.08243 and its released configurations; arXiv:2410.19560.
 
 from dataclasses import fields, replace
 
-from ..config import Length, Run
-from ..data import images
-from ..data.augment import Augment
-from ..masks import MultiBlock
+from ..data.images import files
+from ..data.images.augment import Augment
+from ..masks.multiblock import MultiBlock
 from ..methods import cjepa, ijepa
 from ..nn import EncoderConfig, vit
 from ..nn.predictor import Predictor
-from ..optim import Optim
+from ..run.optim import Optim
+from ..run.settings import Length, Run
 
 IMAGES = 1_281_167
 BATCH = 2048
@@ -54,7 +54,7 @@ def _published(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup
         method=ijepa.Config(
             encoder=encoder, predictor=predictor, masks=(MultiBlock(min_context=10),), ema=(0.996, 1.0)
         ),
-        data=images.Config(size=(224, 224), augment=Augment(crop=(0.3, 1.0))),
+        data=files.Config(size=(224, 224), augment=Augment(crop=(0.3, 1.0))),
         optim=Optim(1e-3, start, 1e-6, warmup / epochs, 0.04, 0.4),
         length=Length(steps=epochs * STEPS_PER_EPOCH, epochs=float(epochs), batch=BATCH),
     )

@@ -1,12 +1,12 @@
 """R-JEPA: a recurrent circuit that predicts what it sees next."""
 
-from ..config import Evals, Length, Loop, Run
-from ..data import scanpaths
+from ..data.scanpaths import settings
 from ..data.stream import Config
 from ..methods import rjepa
 from ..nn import CNN
-from ..nn.circuit import Circuit
-from ..optim import Optim
+from ..recurrent.circuit import Circuit
+from ..run.optim import Optim
+from ..run.settings import Evals, Length, Loop, Run
 
 
 def gaze_rjepa() -> Run:
@@ -25,7 +25,7 @@ def gaze_rjepa() -> Run:
             rule="rfp",
             below="frozen",
         ),
-        data=scanpaths.Config(steps=10),
+        data=settings.Config(steps=10),
         optim=Optim(lr=1e-3, start_lr=1e-5, final_lr=1e-5, warmup=0.08, weight_decay=1e-4, final_weight_decay=1e-4),
         length=Length(steps=600, batch=64),
         evals=Evals(kinds=()),

@@ -1,10 +1,10 @@
 """Encoders for tables of numbers and other series, in minutes on two processor cores."""
 
-from ..config import Length, Run
 from ..data.series.settings import Config
 from ..methods import bijepa
 from ..nn import ViT
 from ..nn.predictor import Predictor
+from ..run.settings import Length, Run
 from .small import OPTIM
 
 

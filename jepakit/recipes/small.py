@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from ..config import Evals, Length, Run
-from ..data import arrays, images, synthetic
-from ..data.augment import Augment
-from ..masks import MultiBlock
+from ..data.images import arrays, files, synthetic
+from ..data.images.augment import Augment
+from ..masks.multiblock import MultiBlock
 from ..methods import ijepa
 from ..nn import ViT
 from ..nn.predictor import Predictor
 from ..nn.transformer import Init
-from ..optim import Optim
+from ..run.optim import Optim
+from ..run.settings import Evals, Length, Run
 
 PLAIN = Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0))
 # The optimiser of all small recipes.
@@ -47,7 +47,7 @@ def cifar10_ijepa() -> Run:
     """
     return Run(
         method=_small(patch=4),
-        data=images.Config(size=(32, 32), augment=Augment(crop=(0.6, 1.0), flip=0.5)),
+        data=files.Config(size=(32, 32), augment=Augment(crop=(0.6, 1.0), flip=0.5)),
         optim=OPTIM,
         length=Length(epochs=30.0, batch=64),
     )

@@ -1,12 +1,12 @@
 """Encoders for small pictures that learn from pairs of views, on two processor cores."""
 
-from ..config import Evals, Length, Run
-from ..data import images
-from ..data.augment import Augment, Views
+from ..data.images import files
+from ..data.images.augment import Augment, Views
 from ..methods import simclr
 from ..nn.heads import Projector
 from ..nn.resnet import ResNet
-from ..optim import Optim
+from ..run.optim import Optim
+from ..run.settings import Evals, Length, Run
 
 VIEWS = (Views(count=1, size=(24, 24), crop=(0.25, 1.0)), Views(count=2, size=(16, 16), crop=(0.25, 1.0)))
 """Smaller than the pictures: these three take three fifths of the time of two views of 32 px."""
@@ -26,7 +26,7 @@ def cifar10_best() -> Run:
             temperature=0.07,
             decoupled=True,
         ),
-        data=images.Config(
+        data=files.Config(
             size=(32, 32),
             augment=Augment(flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), gray=0.2, views=VIEWS),
         ),

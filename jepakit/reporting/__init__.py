@@ -22,11 +22,11 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     """
     from importlib.metadata import version
 
-    from ..checkpoint import write_text
+    from ..core.files import write_text
     from .gallery import gallery
-    from .look import look
     from .page import render
     from .records import read
+    from .samples import look
 
     runs = [Path(run) for run in runs]
     if not runs:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..collapse import FULL
-from ..monitor.measure import CANDIDATES, QUERIES
+from ..training.monitor.measure import CANDIDATES, QUERIES
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..collapse import Verdict, judged
 from ..collapse import verdict as judge
-from ..config import flatten
+from ..run.write import flatten
 from .charts import short
 from .records import Record, dig
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from . import atlas, figures, paths, pictures
 from .figures import Figure
-from .look import Drawn, Look, Samples
 from .page import Gallery
+from .samples import Drawn, Look, Samples
 
 
 def gallery(seen: Look, shown: int) -> Gallery:

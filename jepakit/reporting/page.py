@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..config import flatten
-from ..rollback import spent
+from ..run.write import flatten
+from ..training.rollback import spent
 from . import figures, probes
 from .facts import UNKNOWN, comparison, facts, undone, verdict
 from .figures import Figure

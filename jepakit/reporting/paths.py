@@ -9,7 +9,7 @@ from .charts import Line, chart
 from .figures import Figure, tell
 from .pictures import img
 from .records import Array
-from .unfolding import PATHS, Unfolded
+from .time import PATHS, Unfolded
 
 FLAT = 1e-12
 

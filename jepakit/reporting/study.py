@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ..checkpoint import write_text
-from ..names import slug
+from ..core.files import slug, write_text
 from .charts import fit, short
 from .facts import UNKNOWN
 from .figures import Figure

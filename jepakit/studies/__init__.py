@@ -7,14 +7,17 @@ A study is a module with `STUDY`: trainings × seeds, and what its numbers say b
 import importlib
 from pathlib import Path
 
-from ..names import discover, no_such
+from ..core.registry import discover, no_such
 from .study import Study
 
 
 def table() -> dict[str, str]:
     """Every study's name and the module that holds it, sorted."""
-    found = discover(__name__, [str(Path(__file__).parent)], _is_study)
-    return {name.replace("_", "-"): module for name, module in found.items()}
+    papers = [folder for folder in Path(__file__).parent.iterdir() if (folder / "__init__.py").is_file()]
+    found: dict[str, str] = {}
+    for folder in papers:
+        found |= discover(f"{__name__}.{folder.name}", [str(folder)], _is_study)
+    return {name.replace("_", "-"): module for name, module in sorted(found.items())}
 
 
 def load(name: str) -> Study:

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import torch
 
-from .. import checkpoint, distributed, prepare, session, training
-from ..config import Length, Run
-from ..data.held import hold
-from ..progress import Watch
+from ..core import devices, distributed, files
+from ..core.progress import Watch
+from ..data.cache import hold
+from ..run.settings import Length, Run
+from ..training import estimate, loop, resolve, session
 
 ROUNDS, STEPS = 5, 6
 
@@ -44,7 +45,7 @@ def paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, watch: 
     if not path.exists():
         watch.note(f"measuring the pace of {len(runs)} trainings, in turns")
         found = fitted(measured(runs, path.parent), after)
-        checkpoint.write_json(path, {label: pace._asdict() for label, pace in found.items()})
+        files.write_json(path, {label: pace._asdict() for label, pace in found.items()})
     stored = {label: Pace(**entry) for label, entry in json.loads(path.read_text()).items()}
     if missing := [label for label in runs if label not in stored]:
         raise ValueError(f"{path} has no pace of {missing[0]!r}: the study has changed; begin anew in another --out")
@@ -84,13 +85,13 @@ class Cost(NamedTuple):
 
 def own(length: Length, cost: Cost) -> Pace:
     """The pace of a training of this length."""
-    resolved, _ = prepare.resolve_length(length, cost.samples, distributed.world())
+    resolved, _ = resolve.resolve_length(length, cost.samples, distributed.world())
     return Pace(resolved.steps or 0, cost.seconds, cost.memory)
 
 
 def in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
     """What each run costs: the median of rounds over all of them."""
-    with distributed.setup(prepare.device_for(runs[0].loop.device)) as dist:
+    with distributed.setup(devices.device_for(runs[0].loop.device)) as dist:
         turns = [session.build(run, out, dist) for run in runs]
         for turn in turns:
             # Decoded here, once, and not within each round.
@@ -104,12 +105,12 @@ def in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
 def seconds_per_step(turn: session.Session) -> float:
     """The mean of a few steps, loading included, once the loader has no batch in advance."""
     ahead = 1 + 2 * (turn.run.loop.workers or 0)
-    with closing(training.batches(turn)) as stream:
+    with closing(loop.batches(turn)) as stream:
         for _ in range(ahead):
-            training.advance(turn, turn.method, next(stream), turn.run.optim)
+            loop.advance(turn, turn.method, next(stream), turn.run.optim)
         begun = clock(turn.dist.device)
         for _ in range(STEPS):
-            training.advance(turn, turn.method, next(stream), turn.run.optim)
+            loop.advance(turn, turn.method, next(stream), turn.run.optim)
         return (clock(turn.dist.device) - begun) / STEPS
 
 
@@ -122,8 +123,8 @@ def clock(device: torch.device) -> float:
 
 def memory_bytes(turn: session.Session) -> int:
     """What a step of the whole batch holds in memory."""
-    _, step = training.rehearsal(turn)
-    with closing(training.batches(turn)) as stream:
-        cost = prepare.estimate(turn.run, turn.method, next(stream), step)
+    _, step = loop.rehearsal(turn)
+    with closing(loop.batches(turn)) as stream:
+        cost = estimate.estimate(turn.run, turn.method, next(stream), step)
     turn.optimizer.zero_grad(set_to_none=True)
     return cost.memory_bytes

@@ -8,13 +8,14 @@ from pathlib import Path
 from time import process_time
 from typing import Any, Final, NamedTuple
 
-from .. import checkpoint, launch
-from ..config import Evals, Run
+from .. import launch
+from ..core import files
+from ..core.files import slug
+from ..core.progress import Watch
 from ..evals.runs import probe_run
-from ..names import slug
-from ..progress import Watch
 from ..reporting import write_study
-from ..request import Request
+from ..run.settings import Evals, Run
+from ..training.request import Request
 from . import load
 from .pace import Pace, paces
 from .study import MEMORY, Arm, Own, Row, Scores, Study
@@ -62,7 +63,7 @@ def reproduce(
         "rows": [r._asdict() for r in rows],
         **({"processor_seconds": round(seconds, 1)} if kept else {}),
     }
-    checkpoint.write_json(out / "table.json", found)
+    files.write_json(out / "table.json", found)
     drawn = [*(study.own.figures(own) if study.own else ())]
     drawn += study.draws({arm.label: folder(out, arm, 0) for arm in study.arms})
     return rows, write_study(found, groups(study), out, drawn)
@@ -78,7 +79,7 @@ def taken(own: Own, data: Path, out: Path, watch: Watch, seeds: Sequence[int], s
         begun = process_time()
         for seed, found in zip(missing, own.take(missing, steps, data), strict=True):
             now = process_time()
-            checkpoint.write_json(paths[seed], Taken(own.version, now - begun, found)._asdict())
+            files.write_json(paths[seed], Taken(own.version, now - begun, found)._asdict())
             begun = now
     return [Taken(**json.loads(path.read_text())) for path in paths.values()]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ..config import Run
 from ..reporting.figures import Figure
+from ..run.settings import Run
 
 MEMORY: Final = "memory of a step (MiB)"
 

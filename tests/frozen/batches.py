@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from jepakit.data import KINDS, fit, loader
-from jepakit.parse import apply
+from jepakit.run.parse import apply
 from jepakit.types import Batch
 
 HERE = Path(__file__).resolve().parent

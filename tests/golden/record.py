@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 
-from jepakit import data, methods, optim, recipes, testing
+from jepakit import data, methods, recipes, testing
+from jepakit.core import schedules
 from jepakit.data import loader
-from jepakit.masks import MultiBlock
+from jepakit.masks.multiblock import MultiBlock
 from jepakit.nn.predictor import Predictor
+from jepakit.run import optim
 from jepakit.testing.case import parent_for
 from jepakit.types import Batch, Rng, Signal
 
@@ -76,7 +78,7 @@ def losses(training: Training, count: int = STEPS) -> list[float]:
     optimizer = optim.build(training.optim, method)
     values = []
     for step, batch in zip(range(count), training.batches(), strict=False):
-        progress = optim.progress(step, STEPS)
+        progress = schedules.progress(step, STEPS)
         optim.set_schedule(optimizer, training.optim, progress)
         total = method(batch.to("cpu"), Rng(0, step, total=len(batch))).total
         optimizer.zero_grad()

@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from ..arrays import LABEL_KEYS
-from ..decode import BROKEN
+from ..images.arrays import LABEL_KEYS
+from ..images.decode import BROKEN
 from .record import Record
 
 Layout = Literal["auto", "NT", "NCT", "NTC", "TC"]

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..dynamics import COLUMNS, SYSTEMS, generate
-from ..dynamics import Config as DynamicsConfig
 from .dataset import join
+from .generated import COLUMNS, SYSTEMS, generate
+from .generated import Config as DynamicsConfig
 from .record import Record, Trouble, gaps, longest_run, problems
 from .settings import Config, Found, build, read, refuse
 

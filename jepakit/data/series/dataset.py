@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...types import Signal, Size
 from ..base import encode_labels
-from ..box import Ask
-from ..uneven import Words
+from ..images.box import Ask
+from ..lengths import Words
 from .record import Record, filled
 from .windows import Cut, shorter
 

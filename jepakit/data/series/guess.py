@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..folder import IMAGE_COLUMNS
+from ..images.folder import IMAGE_COLUMNS
 from .array import KEYS
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..base import Corrupt, Split, check_part
-from ..images import expand
+from ..images.files import expand
 from .array import Layout, read_array
 from .augment import SeriesAugment
 from .clock import alike

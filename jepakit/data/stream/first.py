@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...types import Signal, Size
 from ..base import spread
-from ..box import Ask
+from ..images.box import Ask
 from .frames import Frame
 from .source import Source
 

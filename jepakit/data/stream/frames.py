@@ -16,9 +16,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ...types import unit
-from .. import decode
-from ..augment import centred
 from ..base import Unreadable
+from ..images import decode
+from ..images.augment import centred
 
 ARRAYS = (".npy", ".npz")
 TABLES = (".csv", ".tsv", ".txt")

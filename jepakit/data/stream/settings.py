@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...types import Size
-from ..augment import Augment
 from ..base import Corrupt, existing
-from ..box import check_size
+from ..images.augment import Augment
+from ..images.box import check_size
 from .first import First
 from .folder import Stop
 from .frames import Place

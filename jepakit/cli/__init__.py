@@ -1,0 +1,10 @@
+"""The command `jepa`."""
+
+from collections.abc import Sequence
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line `words` (default: the process's own) and return its exit code."""
+    from .__main__ import main as carry_out
+
+    return carry_out(words)

@@ -1,0 +1,75 @@
+"""Results and tables as text, for the command line."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..reporting.facts import BASELINES
+from ..reporting.study import value
+from ..training import rollback
+
+
+def describe(done: Mapping[str, Any]) -> str:
+    """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
+    summary = done["summary"]
+    if not summary:
+        return ""
+    lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
+    advice = f"; {summary['advice']}" if summary["advice"] else ""
+    spent = f", {rollback.spent(summary['rollbacks'])}" if summary["rollbacks"] else ""
+    lines.append(f"verdict: {summary['verdict']} ({summary['reason']}){spent}{advice}")
+    if best := summary.get("best"):
+        lines.append(f"best checkpoint by kNN while training: step {best['step']} ({best['knn']:.1%})")
+    if summary["skipped"]:
+        lines.append(f"skipped {len(summary['skipped'])} unreadable items, listed in summary.json")
+    if done["probes"]:
+        lines.append(describe_probes(done["probes"]))
+    if done["page"]:
+        lines.append(f"report: {done['page']}")
+    return "\n".join(lines)
+
+
+def describe_probes(paths: Sequence[Path]) -> str:
+    """Probe results as a table: this encoder with its interval, the untrained encoder, the raw input."""
+    rows = [["probe", "trained", "95 % interval", "untrained", "raw input", "test samples"]]
+    warnings = []
+    for path in paths:
+        result = json.loads(path.read_text())
+        error = result.get("lower_is_better", False)
+        value, low, high, fresh, raw = (
+            f"{result[k]:.4g}" if error or result.get("plain") else f"{100 * result[k]:.1f} %"
+            for k in ("value", "low", "high", "random_init", "raw")
+        )
+        rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
+        if "warning" in result["notes"]:
+            warnings.append(f"{path.stem}: {result['notes']['warning']}")
+        ahead = {key: result[key] > result["high"] if error else result[key] < result["low"] for key in BASELINES}
+        behind = [f"the {name}" for key, name in BASELINES.items() if not ahead[key]]
+        if behind:
+            warnings.append(
+                f"{path.stem}: not clearly better than {' and '.join(behind)}; train for more steps or on more data"
+            )
+    return "\n".join([*_aligned(rows), *warnings])
+
+
+def describe_comparison(found: Mapping[str, Any]) -> str:
+    """Runs as columns: numbers and probes first, then the settings that differ."""
+    settings = found["settings"] or [("no setting differs", [""] * len(found["names"]))]
+    rows = [["", *found["names"]], *([what, *values] for what, values in (*found["rows"], *settings))]
+    return "\n".join(_aligned(rows))
+
+
+def describe_study(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A study's table: mean and spread over the seeds, beside the paper's figure."""
+    table = [["training", "metric", "here", "paper", "seeds"]]
+    for row in rows:
+        paper = "–" if row["paper"] is None else value(row["metric"], row["paper"], None)
+        here = value(row["metric"], row["mean"], row["std"])
+        table.append([row["name"], row["metric"], here, paper, str(row["seeds"])])
+    return "\n".join(_aligned(table))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

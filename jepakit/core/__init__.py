@@ -1,0 +1,1 @@
+"""What every room stands on: the registry, progress, processes, devices, files, padding, schedules."""

@@ -1,0 +1,21 @@
+"""Schedules: functions of a run's progress, 0 at the first step and 1 at the last."""
+
+from math import cos, pi
+
+
+def progress(step: int, steps: int) -> float:
+    """How far `step` (from 0) lies in a run of `steps`: 0 at the first, 1 at the last and after; 1 in a run of one."""
+    return min(step / (steps - 1), 1.0) if steps > 1 else 1.0
+
+
+def linear(progress: float, start: float, end: float) -> float:
+    """From `start` at progress 0 to `end` at 1 and beyond, straight; the EMA decay's schedule."""
+    p = min(max(progress, 0.0), 1.0)
+    return start * (1 - p) + end * p
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    """From `start` at progress 0 to `end` at 1 and beyond, on half a cosine."""
+    # Weights that add up to 1, not end + (start − end)·w: this one is exact at both ends.
+    w = (1 + cos(pi * min(max(progress, 0.0), 1.0))) / 2
+    return start * w + end * (1 - w)

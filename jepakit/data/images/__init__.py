@@ -1,0 +1,1 @@
+"""Pictures: files, shards, parquet, arrays and generated ones."""

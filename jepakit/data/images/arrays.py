@@ -1,0 +1,250 @@
+"""Pictures in one array: .npz, .npy (memory-mapped) or idx (perhaps gzipped), with labels beside them."""
+
+import gzip
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from ...types import Size, unit
+from ..base import Corrupt, Split, check_part, encode_labels, existing, select, spread
+from .augment import Augment
+from .box import Ask, Box
+from .decode import BROKEN, cut, cut_all, scaled
+
+Layout = Literal["auto", "NHW", "NHWC", "NCHW"]
+IMAGE_KEYS = ("x", "X", "images", "image", "data", "x_train", "X_train", "train_images", "arr_0")
+LABEL_KEYS = ("y", "Y", "label", "labels", "target", "targets", "y_train", "train_labels", "arr_1")
+_IDX = {8: np.uint8, 9: np.int8, 11: np.int16, 12: np.int32, 13: np.float32, 14: np.float64}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Pictures in a .npz, .npy or idx file. uint8 and uint16 become [0, 1]; floats keep their units.
+
+    `layout` auto: the shortest axis holds the channels. `image` and `label` name the arrays in a .npz (empty: the usual
+    names); beside .npy and idx files, labels are looked for under the matching name. The rest is as in `images.Config`.
+    """
+
+    path: str = ""
+    size: tuple[int, int] | None = None
+    layout: Layout = "auto"
+    image: str = ""
+    label: str = ""
+    split: Split = "all"
+    held_out: float = 0.1
+    limit: int = 0
+    corrupt: Corrupt = "skip"
+    augment: Augment = field(default_factory=Augment)
+    contrast: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_part(self.size, self.held_out, self.limit, self.contrast)
+
+    def open(self) -> "Arrays":
+        """Read or map the array. Raises ValueError, saying what to do."""
+        path = existing(self.path)
+        x, y, notes = _read(path, self.image, self.label)
+        data, said = _channels_first(x, self.layout, self.path)
+        labels, classes = encode_labels([None] * len(data) if y is None else y.reshape(-1).tolist())
+        if len(labels) != len(data):
+            raise ValueError(f"{self.path!r} has {len(data)} pictures but {len(labels)} labels; name the right arrays")
+        return build(data, labels, classes, (*notes, *said), path.name, self.split, self.held_out, self.limit)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """The chosen rows of an array (N, C, H, W), as a `Dataset` that also cuts whole batches."""
+
+    data: Shaped[np.ndarray, "n c h w"]
+    rows: Int64[np.ndarray, " k"]
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    source: str
+
+    @property
+    def channels(self) -> int:
+        """How many channels each picture has."""
+        return int(self.data.shape[1])
+
+    @property
+    def native(self) -> Size:
+        """(H, W) of every picture."""
+        return (int(self.data.shape[2]), int(self.data.shape[3]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, i: int) -> str:
+        """The file and the row in it."""
+        return f"{self.source}[{int(self.rows[i])}]"
+
+    def label(self, i: int) -> int:
+        """The index into `classes`, -1 where there is none."""
+        return int(self.labels[self.rows[i]])
+
+    def raw(self, i: int) -> Float[Tensor, "c h w"]:
+        """The picture as float32."""
+        return unit(self._rows(self.rows[i : i + 1])[0])
+
+    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
+        """The pictures asked for."""
+        return cut_all(self._rows(self.rows[i : i + 1])[0], asks)
+
+    def crop_batch(
+        self, ids: Int64[np.ndarray, " b"], size: Size, boxes: Int64[np.ndarray, "b 5"]
+    ) -> Shaped[Tensor, "b c _ _"]:
+        """Box b of item ids[b], resized to `size`."""
+        x = self._rows(self.rows[ids])
+        height, width = self.native
+        whole = (boxes == (0, 0, width, height, 0)).all()
+        if whole and tuple(size) == self.native:
+            return x
+        if (boxes[:, 2] <= size[1]).all() and (boxes[:, 3] <= size[0]).all():
+            return _enlarge(x, size, boxes)
+        return torch.stack([cut(row, Box(*box), size) for row, box in zip(x, boxes.tolist(), strict=True)])
+
+    def fingerprint(self) -> str:
+        """A hash of the shape, the type, the chosen rows and the values of up to 1,024 of them."""
+        digest = hashlib.blake2b(repr((self.data.shape, str(self.data.dtype))).encode(), digest_size=8)
+        digest.update(self.rows.tobytes())
+        digest.update(np.ascontiguousarray(self.data[self.rows[spread(len(self), 1024)]]).tobytes())
+        return digest.hexdigest()
+
+    def _rows(self, rows: Int64[np.ndarray, " b"]) -> Shaped[Tensor, "b c h w"]:
+        return torch.from_numpy(scaled(np.ascontiguousarray(self.data[rows])))
+
+
+def build(
+    data: Shaped[np.ndarray, "n c h w"],
+    labels: Int64[np.ndarray, " n"],
+    classes: tuple[str, ...],
+    notes: tuple[str, ...],
+    source: str,
+    split: Split = "all",
+    held_out: float = 0.1,
+    limit: int = 0,
+) -> Arrays:
+    """A data set from an array (N, C, H, W) and labels; see `select` for the last three. Raises ValueError."""
+    rows = select([str(i) for i in range(len(data))], split, held_out, limit)
+    return Arrays(data, rows, labels, classes, notes, source)
+
+
+def _enlarge(x: Shaped[Tensor, "b c h w"], size: Size, boxes: Int64[np.ndarray, "b 5"]) -> Shaped[Tensor, "b c _ _"]:
+    """Boxes no larger than `size`, resized bilinearly in one go; values outside a box's edge never enter."""
+    height, width = x.shape[-2:]
+    box = torch.from_numpy(boxes).to(torch.float32)
+    across = _samples(box[:, 0], box[:, 2], size[1])
+    across = torch.where(box[:, 4:] > 0, across.flip(-1), across)
+    down = _samples(box[:, 1], box[:, 3], size[0])
+    grid = torch.stack(
+        [
+            (2 * across[:, None, :] + 1).div(width).sub(1).expand(-1, size[0], -1),
+            (2 * down[:, :, None] + 1).div(height).sub(1).expand(-1, -1, size[1]),
+        ],
+        dim=-1,
+    )
+    out = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return out.round_().clamp_(0, 255).to(torch.uint8) if x.dtype == torch.uint8 else out
+
+
+def _samples(start: Float[Tensor, " b"], length: Float[Tensor, " b"], count: int) -> Float[Tensor, "b {count}"]:
+    """Where `count` pixel centres of an output fall between `start` and `start + length`, in input pixels."""
+    centres = (torch.arange(count) + 0.5) / count
+    inside = start[:, None] + length[:, None] * centres - 0.5
+    return inside.clamp(start[:, None], (start + length - 1)[:, None])
+
+
+def _read(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """The pictures, their labels if any, and what to say."""
+    try:
+        if path.suffix == ".npz":
+            return _npz(path, image, label)
+        x = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else read_idx(path)
+        beside = _beside(path)
+        if beside is None:
+            return x, None, ()
+        y = np.load(beside, allow_pickle=False) if beside.suffix == ".npy" else read_idx(beside)
+    except BROKEN as error:
+        raise ValueError(f"cannot read arrays from {str(path)!r}: {error}") from None
+    return x, y, (f"labels from {beside.name}",)
+
+
+def _npz(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    # Opened here, because numpy would leave a broken file open.
+    with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        x = next((key for key in ((image,) if image else IMAGE_KEYS) if key in file), None)
+        if x is None:
+            raise ValueError(
+                f"no array {image or 'x'!r}; it holds {', '.join(file.files)}: set --data.image to one of them "
+                "(of check-data: --image)"
+            )
+        y = next((key for key in ((label,) if label else LABEL_KEYS) if key in file), None)
+        if label and y is None:
+            raise ValueError(f"no array {label!r}; it holds {', '.join(file.files)}: set --data.label to one")
+        said = f"pictures from array {x!r}" + (f", labels from {y!r}" if y else ", no labels")
+        return file[x], file[y] if y else None, (said,)
+
+
+def _beside(path: Path) -> Path | None:
+    """The file of labels that belongs to a file of pictures."""
+    swaps = (
+        ("images-idx3", "labels-idx1"),
+        ("images.idx3", "labels.idx1"),
+        ("images", "labels"),
+        ("x", "y"),
+        ("X", "y"),
+    )
+    for old, new in swaps:
+        other = path.with_name(path.name.replace(old, new)) if old in path.name else path
+        if old in ("x", "X") and path.name[:1] == old:
+            other = path.with_name(new + path.name[1:])
+        for candidate in (
+            other,
+            other.with_suffix("") if other.suffix == ".gz" else other.with_name(other.name + ".gz"),
+        ):
+            if candidate.name != path.name and other != path and candidate.exists():
+                return candidate
+    return None
+
+
+def read_idx(path: Path) -> Shaped[np.ndarray, "..."]:
+    """The array in an idx file, gzipped or not. Raises ValueError.
+
+    The format: two zero bytes, type, number of axes, big-endian lengths, big-endian values.
+    """
+    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        data = file.read()
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX:
+        raise ValueError("it is not an idx file; give a .npz, .npy, or idx(.gz) file")
+    shape = tuple(np.frombuffer(data, ">u4", count=data[3], offset=4).tolist())
+    kind = np.dtype(_IDX[data[2]]).newbyteorder(">")
+    offset = 4 + 4 * data[3]
+    if len(data) != offset + int(np.prod(shape)) * kind.itemsize:
+        raise ValueError(f"it is cut short: {len(data)} bytes for shape {shape}; copy it again")
+    values = np.frombuffer(data, kind, offset=offset).reshape(shape)
+    return values.astype(kind.newbyteorder("="))
+
+
+def _channels_first(x: np.ndarray, layout: Layout, path: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(N, C, H, W) as a view, and what was guessed. Raises ValueError."""
+    if x.ndim not in (3, 4) or x.dtype.kind not in "uifb" or not len(x):
+        raise ValueError(
+            f"{path!r} holds an array of shape {x.shape} and type {x.dtype}; "
+            "pictures are numbers of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        )
+    if layout == "auto":
+        layout = "NHW" if x.ndim == 3 else "NHWC" if x.shape[3] < x.shape[1] else "NCHW"
+    if (layout == "NHW") != (x.ndim == 3):
+        raise ValueError(f"layout {layout} does not fit an array of shape {x.shape}; use layout=auto")
+    first = x[:, None] if layout == "NHW" else x.transpose(0, 3, 1, 2) if layout == "NHWC" else x
+    n, c, h, w = first.shape
+    return first, (f"array {x.shape} {x.dtype} read as {layout}: {n} pictures, {c} channels, {h} x {w}",)

@@ -1,0 +1,189 @@
+"""Augmentation: boxes cut from each sample, and photometric changes of whole batches.
+
+All draws come from `uniform(rng, ids, …)`: they depend on (seed, epoch, sample id) alone, so the same sample meets the
+same augmentation however the batch is split and whichever worker makes it. kornia does the arithmetic through its
+functional interface, which draws nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...types import Size
+from .box import Ask, Box, check_size
+
+TRIES = 10
+BOX_DRAWS = 2 * TRIES + 3
+PHOTO_DRAWS = 9
+Kind = TypeVar("Kind", bound="Augment")
+
+
+@dataclass(frozen=True)
+class Views:
+    """`count` further pictures of each sample at one `size` (None: the signal's), each covering `crop` of its area."""
+
+    count: int = 2
+    size: tuple[int, int] | None = None
+    crop: tuple[float, float] = (0.2, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a group of views has count {self.count}; give at least one view or drop the group")
+        check_size(self.size)
+        check_crop(self.crop)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How a training sample is changed each time it is seen.
+
+    `crop` is the range of the area kept, `aspect` of the box's width / height relative to the output's; (1, 1) for both
+    is the centre crop. `flip` (left to right), `gray`, `blur`, `solarize` and `jitter_prob` are probabilities; `jitter`
+    holds the strengths of brightness, contrast, saturation and hue. `views` asks for further pictures (`Batch.views`).
+    """
+
+    crop: tuple[float, float] = (0.3, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_prob: float = 0.8
+    gray: float = 0.0
+    blur: float = 0.0
+    solarize: float = 0.0
+    views: tuple[Views, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_crop(self.crop)
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
+            raise ValueError(f"aspect is {self.aspect}; give a rising range of width / height, e.g. (0.75, 1.33)")
+        for name in ("flip", "jitter_prob", "gray", "blur", "solarize"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a probability, give a number in [0, 1]")
+        if not (all(0 <= strength < math.inf for strength in self.jitter) and self.jitter[3] <= 0.5):
+            raise ValueError(
+                f"jitter is {self.jitter}; give the strengths of brightness, contrast, saturation and hue: "
+                "none below 0, hue at most 0.5, e.g. (0.4, 0.4, 0.2, 0.1)"
+            )
+
+    @property
+    def photometric(self) -> bool:
+        """Whether anything but the box and the mirror changes a sample."""
+        return any(self.jitter) or self.gray > 0 or self.blur > 0 or self.solarize > 0
+
+    def check(self, channels: int) -> None:
+        """Raises ValueError where a colour change is asked of data without three colour channels."""
+        if channels != 3 and (self.jitter[2] or self.jitter[3] or self.gray):
+            raise ValueError(
+                f"saturation, hue and gray need 3 channels but the data have {channels}; "
+                "set jitter[2], jitter[3] and gray to 0"
+            )
+
+
+def check_crop(crop: tuple[float, float], what: str = "the area") -> None:
+    """Raises ValueError where a range of what is kept is none."""
+    if not 0 < crop[0] <= crop[1] <= 1:
+        raise ValueError(f"crop is {crop}; give a rising range of {what} inside (0, 1], e.g. (0.3, 1.0)")
+
+
+def strong(augment: Kind, channels: int, views: Views) -> Kind:
+    """`views` of each sample and, where nothing else was said, a mirror and colours that do not give a picture away.
+
+    `channels` are those of a picture. The values are BYOL's (arXiv:2006.07733), without its blur and its solarisation.
+    """
+    if augment == type(augment)():
+        jitter = (0.4, 0.4, 0.2, 0.1) if channels == 3 else (0.4, 0.4, 0.0, 0.0)
+        augment = replace(augment, flip=0.5, jitter=jitter, gray=0.2 if channels == 3 else 0.0)
+    return replace(augment, views=(views,))
+
+
+def place(
+    u: Sequence[float],
+    height: int,
+    width: int,
+    size: Size,
+    crop: tuple[float, float],
+    aspect: tuple[float, float],
+    flip: float,
+) -> Box:
+    """The random-resized-crop box for `BOX_DRAWS` uniform numbers: area and log aspect uniform in their ranges.
+
+    The first of ten candidates that fits the image is taken; where none does, the first is shrunk until it fits.
+    """
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    candidates = []
+    for k in range(TRIES):
+        area = height * width * (crop[0] + (crop[1] - crop[0]) * u[k])
+        ratio = size[1] / size[0] * math.exp(low + (high - low) * u[TRIES + k])
+        candidates.append((math.sqrt(area * ratio), math.sqrt(area / ratio)))
+        if candidates[-1][0] <= width and candidates[-1][1] <= height:
+            w, h = candidates[-1]
+            break
+    else:
+        w, h = candidates[0]
+    shrink = min(1.0, width / w, height / h)
+    w, h = max(1, round(w * shrink)), max(1, round(h * shrink))
+    left, top, mirror = u[2 * TRIES :]
+    return Box(int(left * (width - w + 1)), int(top * (height - h + 1)), w, h, int(mirror < flip))
+
+
+def centre(height: int, width: int, size: Size) -> Box:
+    """The largest centred box with the aspect of `size`."""
+    scale = min(height / size[0], width / size[1])
+    h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return Box((width - w) // 2, (height - h) // 2, w, h)
+
+
+def centred(size: Size) -> Ask:
+    """The picture that is not augmented: its centre, at `size`."""
+    return Ask(size, lambda height, width: centre(height, width, size))
+
+
+def photometric(x: Float[Tensor, "b c h w"], u: Float[np.ndarray, "b draws"], cfg: Augment) -> Float[Tensor, "b c h w"]:
+    """Jitter, gray, blur and solarize of pixels in [0, 1], with `PHOTO_DRAWS` uniform numbers per row."""
+    draws = torch.from_numpy(u).to(x.dtype)
+    x = _chosen(x, _jitter(x, draws, cfg), draws[:, 4] < cfg.jitter_prob) if any(cfg.jitter) else x
+    x = _chosen(x, _gray(x), draws[:, 5] < cfg.gray) if cfg.gray else x
+    x = _chosen(x, _blur(x, 0.1 + 1.9 * draws[:, 7]), draws[:, 6] < cfg.blur) if cfg.blur else x
+    return _chosen(x, torch.where(x >= 0.5, 1 - x, x), draws[:, 8] < cfg.solarize) if cfg.solarize else x
+
+
+def _chosen(x: Tensor, changed: Tensor, where: Tensor) -> Tensor:
+    return torch.where(where[:, None, None, None], changed, x)
+
+
+def _jitter(x: Float[Tensor, "b c h w"], draws: Float[Tensor, "b d"], cfg: Augment) -> Float[Tensor, "b c h w"]:
+    from kornia import enhance  # imported where it is used: it takes seconds
+
+    strength = torch.tensor(cfg.jitter, dtype=x.dtype)
+    factor = 1 + strength * (2 * draws[:, :4] - 1)
+    if cfg.jitter[0]:
+        x = enhance.adjust_brightness_accumulative(x, factor[:, 0].clamp(min=0))
+    if cfg.jitter[1]:
+        x = enhance.adjust_contrast_with_mean_subtraction(x, factor[:, 1].clamp(min=0))
+    if cfg.jitter[2]:
+        x = enhance.adjust_saturation_with_gray_subtraction(x, factor[:, 2].clamp(min=0))
+    if cfg.jitter[3]:
+        x = enhance.adjust_hue(x, 2 * torch.pi * (factor[:, 3] - 1))
+    return x.clamp(0, 1)
+
+
+def _gray(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    from kornia.color import rgb_to_grayscale
+
+    gray: Tensor = rgb_to_grayscale(x)
+    return gray.expand_as(x)
+
+
+def _blur(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+    from kornia.filters import gaussian_blur2d
+
+    # A tenth of the image, odd, as SimCLR has it; reflection needs less than the image.
+    kernel = max(3, min(x.shape[-2:]) // 10 | 1)
+    blurred: Tensor = gaussian_blur2d(x, (kernel, kernel), sigma[:, None].expand(-1, 2))
+    return blurred

@@ -1,0 +1,142 @@
+"""Images as files: a folder, with or without class sub-folders, or a CSV or parquet manifest that lists them."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..base import Names, by_name, encode_labels
+from .decode import EXTENSIONS
+from .store import NO_LABELS
+
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name")
+LABEL_COLUMNS = ("label", "class", "target", "y")
+MASK = ".mask.png"
+"""What replaces an image's suffix in the name of its mask, which is no image itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files below `root`, by relative name."""
+
+    root: str
+    names: Names
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def read(self, i: int) -> bytes:
+        """The bytes of file i. Raises OSError."""
+        with open(os.path.join(self.root, self.names[i]), "rb") as file:
+            return file.read()
+
+    def length(self, i: int) -> int:
+        """The size of file i, -1 where it is gone."""
+        try:
+            return os.stat(os.path.join(self.root, self.names[i])).st_size
+        except OSError:
+            return -1
+
+
+def open_folder(root: Path) -> Files:
+    """All images below a folder, sorted by name; nothing is decoded.
+
+    The class is the first sub-folder when every image lies in one; below folders named like parts (train, val, test)
+    it is the second. A single sub-folder is a class only where it holds all images itself, for further ones below it
+    may mean more. Raises ValueError where there are no images.
+    """
+    found = sorted(_walk(str(root)))
+    if not found:
+        raise ValueError(f"no images in {str(root)!r}; {_instead(root)}")
+    heads = [tuple(name.split(os.sep)[:-1]) for name in found]
+    first = {head[0] for head in heads if head}
+    if all(heads) and first <= SPLITS:
+        note = f"sub-folders {', '.join(sorted(first))} are read together; name one of them to read one part"
+        return _labelled(root, found, [head[1:] for head in heads], (note,))
+    return _labelled(root, found, heads, ())
+
+
+def _labelled(root: Path, names: list[str], heads: list[tuple[str, ...]], notes: tuple[str, ...]) -> Files:
+    shared = len({head[:1] for head in heads}) == 1 and max(map(len, heads)) > 1
+    if not all(heads) or shared:
+        return Files(str(root), Names(names), NO_LABELS, (), notes)
+    labels, classes = by_name([head[0] for head in heads])
+    note = f"classes: {len(classes)}, from the sub-folders' names"
+    return Files(str(root), Names(names), labels, classes, (*notes, note))
+
+
+def _walk(root: str) -> Iterator[str]:
+    """Relative names of the image files below root, without hidden ones and masks; linked folders are entered once."""
+    todo, seen = [""], {os.path.realpath(root)}
+    while todo:
+        inner = todo.pop()
+        with os.scandir(os.path.join(root, inner)) as entries:
+            for entry in entries:
+                name = os.path.join(inner, entry.name)
+                if entry.name.startswith((".", "__MACOSX")) or entry.name.endswith(MASK):
+                    continue
+                if entry.is_dir():
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    if real not in seen:
+                        seen.add(real)
+                        todo.append(name)
+                elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                    yield name
+
+
+def _instead(root: Path) -> str:
+    """What to do about a folder without images."""
+    files = sorted(entry.name for entry in root.iterdir() if entry.is_file())
+    packed = [name for name in files if name.endswith((".tar", ".parquet", ".csv", ".npz", ".gz", "ubyte"))]
+    if packed:
+        # A table may only say what the classes are called.
+        likely = next((name for name in packed if not name.endswith(".csv")), packed[0])
+        return f"it holds {', '.join(packed[:4])}: name one of these files or a glob, e.g. {str(root / likely)!r}"
+    return f"give a folder with {', '.join(EXTENSIONS[:6])} … files below it, a CSV, tar shards, parquet or arrays"
+
+
+def open_manifest(path: Path, rows: Sequence[dict[str, object]], image: str, label: str) -> Files:
+    """The images a table lists by path, relative to the table; labels from a column, where there is one.
+
+    `image` and `label` name the columns; empty means the first usual name. Raises ValueError where they are not there.
+    """
+    if not rows:
+        raise ValueError(f"{str(path)!r} lists no images; give it a header and one line per image, e.g. path,label")
+    column = column_named(image, IMAGE_COLUMNS, list(rows[0]), str(path), "image")
+    names = Names(str(row[column]) for row in rows)
+    target = column_named(label, LABEL_COLUMNS, list(rows[0]), str(path), "label", needed=bool(label))
+    if not target:
+        return Files(str(path.parent), names, NO_LABELS, ())
+    labels, classes = encode_labels([row[target] for row in rows])
+    note = f"classes: {len(classes)}, from column {target!r}"
+    return Files(str(path.parent), names, labels, classes, (note,))
+
+
+def read_csv(path: Path) -> list[dict[str, object]]:
+    """The rows of a comma-separated table with a header. Raises ValueError where it is no such text."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return [dict(row) for row in csv.DictReader(file, restkey="")]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"cannot read {str(path)!r} as text: {error}; save it as a CSV in UTF-8") from None
+
+
+def column_named(
+    asked: str, usual: Sequence[str], columns: Sequence[str], path: str, what: str, needed: bool = True
+) -> str:
+    """The column asked for, or the first usual one; "" where there is none and none is needed. Raises ValueError."""
+    for name in (asked,) if asked else usual:
+        if name in columns:
+            return name
+    if needed:
+        sought = repr(asked) if asked else " or ".join(repr(name) for name in usual)
+        raise ValueError(
+            f"{path!r} has no {what} column {sought}; its columns are {', '.join(columns)}: "
+            f"set --data.{what} to one of them (of check-data: --{what})"
+        )
+    return ""

@@ -1,0 +1,98 @@
+"""Dense truth: the class of every pixel, as a mask beside the image.
+
+The mask of `a.jpg` is `a.mask.png` in the same folder: one channel of 8 bits, grey or palette (the index counts), as
+large as the image. Its values are class ids 0 … 254; 255 means that nothing is known. In a folder of films every
+sub-folder is one film, and its files, sorted by name, are the frames.
+"""
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from ...types import Size
+from ..base import Dataset, Unreadable
+from .augment import centre
+from .decode import header
+from .files import Images
+from .folder import MASK, Files
+
+UNKNOWN = 255
+
+
+@runtime_checkable
+class Masked(Protocol):
+    """A data set that has its truth in memory."""
+
+    def mask(self, i: int) -> UInt8[np.ndarray, "h w"]:
+        """The class ids of item i."""
+        ...
+
+    def film(self, i: int) -> str:
+        """The film that item i is a frame of."""
+        ...
+
+
+def mask(dataset: Dataset, i: int) -> UInt8[np.ndarray, "h w"]:
+    """The class ids of item i at its own size; all unknown where the image cannot be read.
+
+    Raises ValueError, with the way out, where there is no such mask.
+    """
+    if isinstance(dataset, Masked):
+        return dataset.mask(i)
+    files = _files(dataset)
+    name = dataset.name(i)
+    try:
+        found = header(files.read(int(dataset.rows[i])), name)  # type: ignore[attr-defined]
+    except (OSError, Unreadable):
+        return np.full((1, 1), UNKNOWN, np.uint8)
+    return read_mask(Path(files.root) / Path(name).with_suffix(MASK), name, (found.height, found.width))
+
+
+def film(dataset: Dataset, i: int) -> str:
+    """The film that item i is a frame of: its folder."""
+    if isinstance(dataset, Masked):
+        return dataset.film(i)
+    _files(dataset)
+    return str(Path(dataset.name(i)).parent)
+
+
+def _files(dataset: Dataset) -> Files:
+    if isinstance(dataset, Images) and isinstance(dataset.store, Files):
+        return dataset.store
+    raise ValueError(
+        "masks lie beside image files, so these data cannot have any; give a folder of images with a.mask.png beside "
+        "each a.jpg, or the generated set scenes"
+    )
+
+
+def read_mask(path: Path, image: str, size: Size) -> UInt8[np.ndarray, "h w"]:
+    """The class ids in a mask. Raises ValueError where it is missing, no mask, or not of the `size` of its image."""
+    if not path.is_file():
+        raise ValueError(f"{image} has no mask; put {path.name} beside it, a PNG of 8-bit class ids of the same size")
+    try:
+        with Image.open(path) as opened:
+            mode, ids = opened.mode, np.array(opened)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise ValueError(f"the mask {path} cannot be read ({error}); write it again as a PNG of 8-bit ids") from None
+    if mode not in ("L", "P", "1"):
+        held = "16-bit values" if mode.startswith("I") else f"{mode} colours"
+        raise ValueError(
+            f"the mask {path} holds {held}, not class ids of 8 bits; save ids 0 … 254 (255: unknown) as a grey or "
+            "palette PNG"
+        )
+    if ids.shape != tuple(size):
+        shapes = f"{ids.shape[1]} x {ids.shape[0]}", f"{size[1]} x {size[0]}"
+        raise ValueError(f"the mask {path} is {shapes[0]}, but its image {shapes[1]}; make it as large as the image")
+    return ids.astype(np.uint8)
+
+
+def at_size(ids: UInt8[np.ndarray, "h w"], size: Size) -> UInt8[np.ndarray, "_ _"]:
+    """A mask cut and resized as its image is for the model: the centre, each pixel the nearest class id."""
+    left, top, width, height, _ = centre(ids.shape[0], ids.shape[1], size)
+    down = top + (np.arange(size[0]) + 0.5) * height / size[0]
+    across = left + (np.arange(size[1]) + 0.5) * width / size[1]
+    cut: np.ndarray = ids[down.astype(np.int64)[:, None], across.astype(np.int64)]
+    return cut

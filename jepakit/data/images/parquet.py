@@ -1,0 +1,195 @@
+"""Parquet with a column of encoded images, or with one of paths (a manifest).
+
+Images up to 2 GiB are held in memory. More is written once as an Arrow file in the user's cache folder and mapped: row
+groups are compressed, so reading rows of them in random order would decompress each group for every row.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..base import encode_labels
+from .folder import IMAGE_COLUMNS, LABEL_COLUMNS, Files, column_named, open_manifest
+from .store import NO_LABELS
+from .tar import cache_folder
+
+BYTE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
+MEMORY = 2 * 2**30
+
+
+class RowNames(Sequence[str]):
+    """`file.parquet[row]` for each row of several files."""
+
+    def __init__(self, files: Sequence[str], rows: Sequence[int]) -> None:
+        self._files = list(files)
+        self._ends = np.cumsum(rows, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, i: int) -> str:  # type: ignore[override]
+        file = int(np.searchsorted(self._ends, i, side="right"))
+        return f"{self._files[file]}[{i - (int(self._ends[file - 1]) if file else 0)}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Images in the cells of an Arrow column of binaries."""
+
+    column: Any
+    names: RowNames
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def read(self, i: int) -> bytes:
+        """The bytes in row i. Raises OSError where the cell is empty."""
+        value = self.column[i].as_py()
+        if value is None:
+            raise OSError("the cell is empty")
+        return bytes(value)
+
+    def length(self, i: int) -> int:
+        """How many bytes row i has."""
+        buffer = self.column[i].as_buffer()
+        return -1 if buffer is None else int(buffer.size)
+
+
+def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cells | Files:
+    """The images in the column `image` (bytes, or a struct of bytes and path as Hugging Face writes it) of all files.
+
+    Empty column names mean the usual ones. Raises ValueError where a file is no parquet, where there are no rows or no
+    such column, and where files differ in their columns.
+    """
+    schemas, counts = zip(*map(_facts, files), strict=True)
+    if not sum(counts):
+        raise ValueError(f"{str(files[0])!r} has no rows; give a file with one image per row")
+    first = schemas[0]
+    binary = _binary(first)
+    usual = [name for name in BYTE_COLUMNS if name in binary] + binary
+    if not usual or (image and image not in binary):
+        return _manifest(files, first.names, image, label)
+    name = image or usual[0]
+    target = column_named(label, LABEL_COLUMNS, first.names, str(files[0]), "label", needed=bool(label))
+    for file, schema in zip(files, schemas, strict=True):
+        if name not in _binary(schema) or (target and target not in schema.names):
+            raise ValueError(
+                f"{str(file)!r} has columns {', '.join(schema.names)}, unlike {files[0].name!r} with "
+                f"{', '.join(first.names)}; give files of the same columns"
+            )
+    column = _column(files, name, first.field(name).type)
+    names = RowNames([file.name for file in files], counts)
+    if not target:
+        return Cells(column, names, NO_LABELS, (), (f"images from column {name!r}",))
+    labels, classes = encode_labels([value for file in files for value in _values(file, target)])
+    return Cells(column, names, labels, classes, (f"images from column {name!r}, labels from {target!r}",))
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Whatever is wrong with a file is a ValueError that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"cannot read {str(file)!r} as parquet: {error}; write it again") from None
+
+
+def _facts(file: Path) -> tuple[Any, int]:
+    """The schema and the number of rows."""
+    import pyarrow.parquet as pq
+
+    with _named(file), pq.ParquetFile(file) as source:
+        return source.schema_arrow, source.metadata.num_rows
+
+
+def _values(file: Path, column: str) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    with _named(file), pq.ParquetFile(file) as source:
+        values: list[Any] = source.read([column])[column].to_pylist()
+        return values
+
+
+def _binary(schema: Any) -> list[str]:
+    """The columns of bytes."""
+    return [field.name for field in schema if _holds_bytes(field.type)]
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _manifest(files: Sequence[Path], columns: Sequence[str], image: str, label: str) -> Files:
+    """A table that lists image files."""
+    import pyarrow.parquet as pq
+
+    column_named(image, IMAGE_COLUMNS, columns, str(files[0]), "image")
+    if len(files) > 1:
+        raise ValueError(f"{len(files)} parquet files list image paths; give one such table")
+    with _named(files[0]), pq.ParquetFile(files[0]) as source:
+        rows = source.read().to_pylist()
+    return open_manifest(files[0], rows, image, label)
+
+
+def _column(files: Sequence[Path], name: str, kind: Any) -> Any:
+    """The chunked column of bytes: in memory where it fits, else mapped from the cache."""
+    import pyarrow as pa
+
+    if sum(file.stat().st_size for file in files) > MEMORY:
+        return _mapped(files, name, kind)
+    chunks = [chunk for file in files for chunk in _chunks(file, name)]
+    return pa.chunked_array(chunks, type=pa.large_binary())
+
+
+def _chunks(file: Path, name: str) -> Iterator[Any]:
+    """The column's record batches, as large binaries."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with _named(file), pq.ParquetFile(file) as source:
+        for batch in source.iter_batches(batch_size=4096, columns=[name]):
+            column = batch.column(name)
+            plain = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+            yield plain.cast(pa.large_binary())
+
+
+def _mapped(files: Sequence[Path], name: str, kind: Any) -> Any:
+    """The column from an Arrow file in the cache, written first if it is not there or the data have changed."""
+    import pyarrow as pa
+
+    stamp = repr([(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files] + [name, str(kind)])
+    target = cache_folder() / "parquet" / f"{hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest()}.arrow"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        need, free = sum(f.stat().st_size for f in files), shutil.disk_usage(target.parent).free
+        if need > 0.9 * free:
+            raise ValueError(
+                f"{target.parent} has {free / 2**30:.0f} GiB free where an index of {need / 2**30:.0f} GiB is written; "
+                "set XDG_CACHE_HOME to a folder on a larger disk, or use tar shards"
+            )
+        schema = pa.schema([(name, pa.large_binary())])
+        with (
+            tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file,
+            pa.ipc.new_file(file, schema) as writer,
+        ):
+            for source in files:
+                for chunk in _chunks(source, name):
+                    writer.write_batch(pa.record_batch([chunk], schema=schema))
+        os.replace(file.name, target)
+    return pa.ipc.open_file(pa.memory_map(str(target))).read_all()[name]

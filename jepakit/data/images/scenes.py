@@ -1,0 +1,88 @@
+"""Composed scenes with exact dense truth: shapes that move over a ground, and the class of every pixel.
+
+Frames come in films of 8. In a film three different shapes, each in a colour of its own that says nothing about its
+kind, move in straight lines, bounce off the edges, turn, and hide each other. The mask is computed from the same
+outlines as the picture: a pixel belongs to the front shape whose outline contains its centre.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+
+from ...types import Rng
+from ..base import uniform
+from .arrays import Arrays
+from .shapes import SHAPES, outside
+
+FRAMES = 8
+OBJECTS = 3
+_EACH = 10
+_DRAWS = len(SHAPES) + OBJECTS * _EACH + 7
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes(Arrays):
+    """Pictures (N, C, H, W), for each a mask of class ids (0 the ground, k shape k - 1), and the film it is of."""
+
+    masks: UInt8[np.ndarray, "n h w"]
+    films: Int64[np.ndarray, " n"]
+
+    def mask(self, i: int) -> UInt8[np.ndarray, "h w"]:
+        """The class ids of item i."""
+        found: np.ndarray = self.masks[self.rows[i]]
+        return found
+
+    def film(self, i: int) -> str:
+        """The film that item i is a frame of."""
+        return str(self.films[self.rows[i]])
+
+
+def films_of(ids: Int64[np.ndarray, " n"], cut: int) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """The film and the place in it of each frame; frames from `cut` on, which are for testing, begin a new film."""
+    test = ids >= cut
+    place = np.where(test, ids - cut, ids)
+    return place // FRAMES + np.where(test, -(-cut // FRAMES), 0), place % FRAMES
+
+
+def draw(
+    ids: Int64[np.ndarray, " n"], cut: int, size: tuple[int, int], seed: int
+) -> tuple[UInt8[np.ndarray, "n 3 h w"], UInt8[np.ndarray, "n h w"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Pictures, masks, the film of each, and its label: the kind of its front shape."""
+    films, time = films_of(ids, cut)
+    u = uniform(Rng(seed).fork("synthetic", "scenes"), films, _DRAWS)
+    kinds = np.argsort(u[:, : len(SHAPES)], axis=1, kind="stable")[:, :OBJECTS]
+    picture = _ground(u[:, -7:], size)
+    mask = np.zeros((len(ids), *size), np.uint8)
+    for k in range(OBJECTS):
+        first = len(SHAPES) + k * _EACH
+        own = u[:, first : first + _EACH]
+        distance = _placed(kinds[:, k], own, time, size)
+        alpha = np.clip(0.5 - distance, 0, 1)[:, None]
+        picture += alpha * (0.35 + 0.65 * own[:, 7:10, None, None] - picture)
+        mask = np.where(distance < 0, kinds[:, k, None, None] + 1, mask).astype(np.uint8)
+    return np.rint(255 * picture).astype(np.uint8), mask, films, kinds[:, -1].astype(np.int64)
+
+
+def _ground(u: Float[np.ndarray, "n 7"], size: tuple[int, int]) -> Float[np.ndarray, "n 3 h w"]:
+    """A dark colour with soft stripes."""
+    down, across = np.mgrid[: size[0], : size[1]] / min(size)
+    phase = 2 * np.pi * (u[:, 3, None, None] * 6 * down + u[:, 4, None, None] * 6 * across + u[:, 5, None, None])
+    stripes = (0.1 * u[:, 6, None, None] * np.sin(phase))[:, None]
+    ground: np.ndarray = np.clip(0.1 + 0.25 * u[:, :3, None, None] + stripes, 0, 1)
+    return ground
+
+
+def _placed(
+    kind: Int64[np.ndarray, " n"], u: Float[np.ndarray, "n 10"], time: Int64[np.ndarray, " n"], size: tuple[int, int]
+) -> Float[np.ndarray, "n h w"]:
+    """The distance of every pixel's centre to the outline of one shape, at its place in its film."""
+    radius = (0.16 + 0.08 * u[:, 0]) * min(size)
+    turn = 2 * np.pi * (u[:, 5] + (u[:, 6] - 0.5) * 0.1 * time)
+    # A triangle wave of the place is a bounce; a step is at most 6 % of the way.
+    at = [np.abs((2 * u[:, 1 + i] + (u[:, 3 + i] - 0.5) * 0.12 * time) % 2 - 1) for i in (0, 1)]
+    centre = [radius + place * (length - 2 * radius) for place, length in zip(at, (size[1], size[0]), strict=True)]
+    x = np.arange(size[1])[None, None, :] + 0.5 - centre[0][:, None, None]
+    y = np.arange(size[0])[None, :, None] + 0.5 - centre[1][:, None, None]
+    c, s = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
+    return outside(kind, x * c - y * s, x * s + y * c, radius[:, None, None])

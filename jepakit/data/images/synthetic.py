@@ -1,0 +1,193 @@
+"""Generated labelled pictures: no download, the same from the same seed.
+
+Digits are scikit-learn's 8 x 8 scans (`load_digits`, 1,797 of them), photographs its two sample images. The training
+and the test part never share a scan: every fifth is for testing.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, Shaped, UInt8
+from torch import Tensor
+
+from ...types import Rng
+from ..base import Corrupt, Split, check_part, uniform
+from .arrays import Arrays
+from .augment import Augment
+from .scenes import Scenes, draw
+from .shapes import SHAPES, outside
+
+Task = Literal["digits_on_photos", "digits", "shapes", "scenes"]
+TASKS: tuple[Task, ...] = ("digits_on_photos", "digits", "shapes", "scenes")
+DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class Config:
+    """`count` generated pictures of side `size`.
+
+    `path` names the task: "digits_on_photos" (a coloured digit, anywhere, over a crop of a photograph: pixels alone
+    say little), "digits" (a white digit anywhere on black), "shapes" (one of five, any size, place and colour) or
+    "scenes" (three shapes that move through films of 8 pictures, with the class of every pixel; the label is the front
+    one's). Part "train" and part "test" are disjoint; "all" is both. `limit` keeps the first that many of a part;
+    `contrast` is as in `images.Config`.
+    """
+
+    path: str = "digits_on_photos"
+    count: int = 8000
+    seed: int = 0
+    size: tuple[int, int] | None = (32, 32)
+    split: Split = "all"
+    held_out: float = 0.2
+    limit: int = 0
+    corrupt: Corrupt = "skip"
+    augment: Augment = field(default_factory=Augment)
+    contrast: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_part(self.size, self.held_out, self.limit, self.contrast)
+        if self.count < 1:
+            raise ValueError(f"count is {self.count}; give at least one picture")
+        if self.size and min(self.size) < 16:
+            raise ValueError(f"size is {self.size}; give at least 16 x 16, which a digit needs")
+
+    def open(self) -> Arrays:
+        """Draw the pictures. Raises ValueError for an unknown task or an empty part."""
+        if self.path not in TASKS:
+            raise ValueError(f"no generated set {self.path!r}; set data.path to one of {', '.join(TASKS)}")
+        if self.path == "scenes":
+            return self._scenes()
+        data, labels = generate(self)
+        classes = SHAPES if self.path == "shapes" else DIGITS
+        rows = np.arange(len(labels), dtype=np.int64)
+        note = f"{len(rows)} generated pictures, task {self.path!r}, seed {self.seed}"
+        return Arrays(data, rows, labels, classes, (note,), self.path)
+
+    def _scenes(self) -> Scenes:
+        ids, cut = part_of(self)
+        data, masks, films, labels = draw(ids, cut, self.size or (32, 32), self.seed)
+        note = f"{len(ids)} generated pictures of {len(np.unique(films))} films, seed {self.seed}"
+        return Scenes(data, np.arange(len(ids)), labels, SHAPES, (note,), self.path, masks, films)
+
+
+def part_of(cfg: Config) -> tuple[Int64[np.ndarray, " n"], int]:
+    """The pictures of the part asked for, and the first of all that is for testing. ValueError where it is empty."""
+    cut = cfg.count - round(cfg.count * cfg.held_out)
+    first, last = {"all": (0, cfg.count), "train": (0, cut), "test": (cut, cfg.count)}[cfg.split]
+    if first == last:
+        raise ValueError(f"the {cfg.split} part of {cfg.count} pictures is empty; raise count or use split=all")
+    last = min(last, first + cfg.limit) if cfg.limit else last
+    return np.arange(first, last, dtype=np.int64), cut
+
+
+def generate(cfg: Config) -> tuple[UInt8[np.ndarray, "n c h w"], Int64[np.ndarray, " n"]]:
+    """Pictures (N, C, H, W) and labels of the part asked for."""
+    ids, cut = part_of(cfg)
+    u = uniform(Rng(cfg.seed).fork("synthetic", cfg.path), ids, 16)
+    size = cfg.size or (32, 32)
+    if cfg.path == "shapes":
+        return _shapes(u, size)
+    glyphs, labels = _digits(u[:, 0], ids >= cut)
+    alpha = _placed(glyphs, u, size)
+    if cfg.path == "digits":
+        return (alpha * 255).round().to(torch.uint8)[:, None].numpy(), labels
+    back = _photos(u, size)
+    ink = torch.from_numpy(u[:, 8:11]).float()[:, :, None, None] * 255
+    mixed = back + alpha[:, None] * (ink - back)
+    return mixed.round().clamp(0, 255).to(torch.uint8).numpy(), labels
+
+
+def moving_digits(
+    count: int, frames: int = 16, size: tuple[int, int] = (32, 32), seed: int = 0, test: bool = False
+) -> tuple[UInt8[np.ndarray, "n 1 t h w"], Int64[np.ndarray, " n"]]:
+    """Clips (N, 1, T, H, W) of one white digit that moves in a straight line and bounces off the edges, and labels.
+
+    Digits are from the training scans, or from the `test` ones. Without bounces, none moves further than 15 % of the
+    free room in a step.
+    """
+    u = uniform(Rng(seed).fork("synthetic", "moving"), np.arange(count, dtype=np.int64), 16)
+    glyphs, labels = _digits(u[:, 0], np.full(count, test))
+    steps = np.arange(frames)[None]
+    # A triangle wave of the place is a bounce.
+    path = [np.abs((u[:, i : i + 1] * 2 + (u[:, i + 4 : i + 5] - 0.5) * 0.3 * steps) % 2 - 1) for i in (1, 2)]
+    clips = []
+    for t in range(frames):
+        still = u.copy()
+        still[:, 1], still[:, 2] = path[0][:, t], path[1][:, t]
+        clips.append(_placed(glyphs, still, size))
+    return (torch.stack(clips, dim=1) * 255).round().to(torch.uint8)[:, None].numpy(), labels
+
+
+def _digits(
+    u: Float[np.ndarray, " n"], test: Shaped[np.ndarray, " n"]
+) -> tuple[Float[Tensor, "n 8 8"], Int64[np.ndarray, " n"]]:
+    """One scan per sample in [0, 1], from the test scans where `test` says so, and its digit."""
+    from sklearn.datasets import load_digits
+
+    scans, digits = load_digits(return_X_y=True)
+    held = np.arange(len(scans)) % 5 == 0
+    picked = np.empty(len(u), dtype=np.int64)
+    for part in (True, False):
+        pool = np.flatnonzero(held == part)
+        picked[test == part] = pool[(u[test == part] * len(pool)).astype(np.int64)]
+    glyphs = torch.from_numpy(scans[picked].reshape(-1, 8, 8)).float() / 16
+    return glyphs, digits[picked].astype(np.int64)
+
+
+def _placed(
+    glyphs: Float[Tensor, "n 8 8"], u: Float[np.ndarray, "n 16"], size: tuple[int, int]
+) -> Float[Tensor, "n h w"]:
+    """Each glyph at u[:, 1:3] of the free room, between 0.45 and 0.65 of the short side high, antialiased."""
+    height, width = size
+    side = torch.from_numpy((0.45 + 0.2 * u[:, 3]) * min(size)).float()
+    corner = [torch.from_numpy(u[:, i]).float() * (room - side) for i, room in ((1, width), (2, height))]
+    across = (torch.arange(width) + 0.5 - corner[0][:, None]) / side[:, None] * 2 - 1
+    down = (torch.arange(height) + 0.5 - corner[1][:, None]) / side[:, None] * 2 - 1
+    grid = torch.stack([across[:, None, :].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)], dim=-1)
+    return F.grid_sample(glyphs[:, None], grid, align_corners=False)[:, 0].mul(1.3).clamp(0, 1)
+
+
+def _photos(u: Float[np.ndarray, "n 16"], size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
+    """A random box of one of the two photographs per sample, mirrored or not, in 0 … 255."""
+    from sklearn.datasets import load_sample_images
+
+    stack = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2).float()
+    # Halved, so that boxes of 1 to 2 times the size need no further antialiasing.
+    photos = F.interpolate(stack, scale_factor=0.5, mode="bilinear", antialias=True)
+    height, width = photos.shape[-2:]
+    which = (u[:, 4] * len(photos)).astype(np.int64)
+    scale = torch.from_numpy(1 + u[:, 5]).float()[:, None]
+    grids = []
+    for axis, (length, room) in enumerate(((size[1], width), (size[0], height))):
+        span = (length * scale).clamp(max=room)
+        start = torch.from_numpy(u[:, 6 + axis]).float()[:, None] * (room - span)
+        grids.append((start + (torch.arange(length) + 0.5) / length * span) / room * 2 - 1)
+    mirrored = torch.from_numpy(u[:, 11] < 0.5)[:, None]
+    across = torch.where(mirrored, grids[0].flip(1), grids[0])
+    grid = torch.stack([across[:, None].expand(-1, size[0], -1), grids[1][:, :, None].expand(-1, -1, size[1])], dim=-1)
+    out = torch.empty(len(u), 3, *size)
+    for photo in range(len(photos)):
+        mine = torch.from_numpy(np.flatnonzero(which == photo))
+        out[mine] = F.grid_sample(photos[photo].expand(len(mine), -1, -1, -1), grid[mine], align_corners=False)
+    return out
+
+
+def _shapes(
+    u: Float[np.ndarray, "n 16"], size: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "n 3 h w"], Int64[np.ndarray, " n"]]:
+    """One turned shape per picture, in a colour of its own on a plain ground, and which it is."""
+    height, width = size
+    labels = (u[:, 0] * len(SHAPES)).astype(np.int64)
+    radius = (0.18 + 0.12 * u[:, 3]) * min(size)
+    x = np.arange(width)[None, None, :] + 0.5 - (radius + u[:, 1] * (width - 2 * radius))[:, None, None]
+    y = np.arange(height)[None, :, None] + 0.5 - (radius + u[:, 2] * (height - 2 * radius))[:, None, None]
+    turn = 2 * np.pi * u[:, 4, None, None]
+    x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
+    r = radius[:, None, None]
+    inside = outside(labels, x, y, r)
+    alpha = np.clip(0.5 - inside, 0, 1)[:, None]
+    ground, ink = 0.6 * u[:, 5:8, None, None], 0.4 + 0.6 * u[:, 8:11, None, None]
+    return np.rint(255 * (ground + alpha * (ink - ground))).astype(np.uint8), labels

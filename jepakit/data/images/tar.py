@@ -1,0 +1,200 @@
+"""WebDataset tar shards, read at random: each shard is scanned once, and where its members lie is remembered.
+
+The index lies in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache, in jepakit/), never beside the data. It counts
+only while the shard has the length and the time of change it had; it is written to a temporary file and renamed.
+"""
+
+import hashlib
+import json
+import os
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from ..base import Names, encode_labels
+from .decode import EXTENSIONS
+
+FORMAT = 1
+JSON_KEYS = ("label", "cls", "class", "target", "fine")
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The regular members of one shard: names, and where their bytes lie. `why` says what ended the scan early."""
+
+    names: Names
+    spans: Int64[np.ndarray, "n 2"]
+    why: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Tars:
+    """Images in tar shards; row i of `spans` is (shard, offset, length)."""
+
+    shards: tuple[str, ...]
+    names: Names
+    spans: Int64[np.ndarray, "n 3"]
+    labels: Int64[np.ndarray, " k"]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def read(self, i: int) -> bytes:
+        """The bytes of image i. Raises OSError."""
+        shard, offset, length = self.spans[i].tolist()
+        return read_span(self.shards[shard], offset, length)
+
+    def length(self, i: int) -> int:
+        """How many bytes image i has."""
+        return int(self.spans[i, 2])
+
+
+def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
+    """All images in the shards, in the order of shards and members; KEY.jpg, KEY.cls and KEY.json belong together.
+
+    Labels come from KEY.cls, or from KEY.json under `label` (empty: the usual keys). Raises ValueError where a shard
+    is no plain tar file, where there is no image, or where none has the label asked for.
+    """
+    names: list[str] = []
+    spans: list[tuple[int, int, int]] = []
+    asides: list[tuple[int, int, int, str] | None] = []
+    notes: list[str] = []
+    for s, shard in enumerate(shards):
+        index = load_index(shard)
+        if index.why:
+            notes.append(f"shard {shard.name} ends early ({index.why}); its first {len(index.names)} members are used")
+        for image, aside in _pairs(index, label):
+            names.append(f"{shard.name}/{index.names[image]}")
+            spans.append((s, int(index.spans[image, 0]), int(index.spans[image, 1])))
+            kind = os.path.splitext(index.names[aside])[1] if aside >= 0 else ""
+            asides.append((s, int(index.spans[aside, 0]), int(index.spans[aside, 1]), kind) if aside >= 0 else None)
+    if not names:
+        raise ValueError(
+            f"no images in {str(shards[0])!r}; its members must be named like 000.jpg, with 000.cls beside it"
+        )
+    paths = tuple(str(shard) for shard in shards)
+    labels, classes = _labels(paths, asides, label)
+    if classes:
+        notes.append(f"classes: {len(classes)}, from the .cls or .json members")
+    return Tars(paths, Names(names), np.array(spans, dtype=np.int64), labels, classes, tuple(notes))
+
+
+def read_span(path: str, offset: int, length: int) -> bytes:
+    """`length` bytes of a file from `offset` on. Raises OSError where they are not there."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        data = os.pread(handle, length, offset)
+    finally:
+        os.close(handle)
+    if len(data) < length:
+        raise OSError(f"{path} ends {length - len(data)} bytes early")
+    return data
+
+
+def _pairs(index: Index, label: str) -> Iterator[tuple[int, int]]:
+    """Each image with the member that holds its label, -1 for none."""
+    asides: dict[str, dict[str, int]] = {}
+    images: list[tuple[str, int]] = []
+    for i, name in enumerate(index.names):
+        folder, base = os.path.split(name)
+        if base.startswith("."):
+            continue
+        key, _, extension = base.partition(".")
+        full = os.path.join(folder, key)
+        if extension in ("cls", "json"):
+            asides.setdefault(full, {})[extension] = i
+        elif os.path.splitext(base)[1].lower() in EXTENSIONS:
+            images.append((full, i))
+    for full, i in images:
+        found = asides.get(full, {})
+        yield i, found.get("json", -1) if label else found.get("cls", found.get("json", -1))
+
+
+def _labels(
+    shards: tuple[str, ...], asides: Sequence[tuple[int, int, int, str] | None], label: str
+) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+    values = [None if a is None else _value(read_span(shards[a[0]], a[1], a[2]), a[3], label) for a in asides]
+    if label and all(value is None for value in values):
+        raise ValueError(f"none of {len(values)} images has {label!r} in a .json member; check data.label")
+    return encode_labels(values)
+
+
+def _value(data: bytes, kind: str, label: str) -> str | int | None:
+    """The label in a .cls or .json member."""
+    text = data.decode("utf-8", errors="replace").strip()
+    if kind == ".cls":
+        return text
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    found = (record[key] for key in ((label,) if label else JSON_KEYS) if key in record)
+    value = next(found, None)
+    return value if isinstance(value, str | int) else None
+
+
+def load_index(shard: Path) -> Index:
+    """The index of a shard, from the cache while it is valid, else from a scan. Raises ValueError."""
+    stat = shard.stat()
+    stamp = np.array([FORMAT, stat.st_size, stat.st_mtime_ns], dtype=np.int64)
+    name = hashlib.blake2b(os.fsencode(shard.resolve()), digest_size=16).hexdigest()
+    cached = cache_folder() / "tar" / f"{name}.npz"
+    index = _cached(cached, stamp)
+    if index is None:
+        index = scan(shard)
+        _remember(cached, stamp, index)
+    return index
+
+
+def scan(shard: Path) -> Index:
+    """Read the headers of all members. Raises ValueError where it is no uncompressed tar file."""
+    names: list[str] = []
+    spans: list[tuple[int, int]] = []
+    why, end = "", shard.stat().st_size
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                if member.isreg() and member.offset_data + member.size <= end:
+                    names.append(member.name)
+                    spans.append((member.offset_data, member.size))
+    except (tarfile.TarError, OSError) as error:
+        why = str(error)
+    if why and not names:
+        raise ValueError(f"cannot read {str(shard)!r} as a tar file ({why}); give uncompressed .tar shards")
+    return Index(Names(names), np.array(spans, dtype=np.int64).reshape(-1, 2), why)
+
+
+def cache_folder() -> Path:
+    """Where indexes are kept between runs."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "jepakit"
+
+
+def _cached(path: Path, stamp: Shaped[np.ndarray, " 3"]) -> Index | None:
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            if not np.array_equal(file["stamp"], stamp):
+                return None
+            names = file["names"].tobytes().decode("utf-8", errors="surrogateescape")
+            return Index(Names(names.split("\0")[:-1]), file["spans"], str(file["why"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # none yet, or one that was cut short
+
+
+def _remember(path: Path, stamp: Shaped[np.ndarray, " 3"], index: Index) -> None:
+    names = "".join(f"{name}\0" for name in index.names).encode("utf-8", errors="surrogateescape")
+    blob, why = np.frombuffer(names, np.uint8), np.array(index.why)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            np.savez(file, names=blob, spans=index.spans, why=why, stamp=stamp)
+        os.replace(file.name, path)
+    except OSError:
+        return  # a full or read-only home costs a scan next time, no more

@@ -1,0 +1,161 @@
+"""How scanpaths are changed in training: mirrored, in other colours, with other values; views of some fixations.
+
+All draws come from `uniform(rng, ids, …)`, so they depend on (seed, epoch, sample id) alone.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from ...types import Rng, Signal, Size, unit
+from ..base import uniform
+from ..images.augment import PHOTO_DRAWS, Augment, Views, check_crop, photometric
+from ..series import augment as series
+
+
+class Version(NamedTuple):
+    """One version of a sample: its size (T, h, w), the share of the fixations it shows, the stream it draws from."""
+
+    size: Size
+    crop: tuple[float, float]
+    stream: str
+
+
+@dataclass(frozen=True)
+class GazeViews(Views):
+    """`count` further versions of each sample, each of consecutive fixations, `crop` of all that it has.
+
+    A version is `steps` fixations long (None: as the signal), each seen at `size` (None: the signal's).
+    """
+
+    crop: tuple[float, float] = (0.5, 1.0)
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        check_crop(self.crop, "the share of the fixations")
+        super().__post_init__()
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; give a version at least 1 fixation, e.g. 8")
+
+    def of(self, size: Size) -> Size:
+        """The size (T, h, w) of a version, where that of the signal is `size`."""
+        return (self.steps or size[0], *(self.size or size[1:]))
+
+
+@dataclass(frozen=True)
+class GazeAugment(Augment):
+    """How a scanpath is changed each time it is seen: mirrored, with its saccades; its colours; its values.
+
+    A fixation is a crop already, so there is no `crop` and no `aspect`; all fixations of a scanpath change alike.
+    Values move away from the channel's mean by a factor in 1 ± `scale`, drawn per channel; `noise` is the deviation of
+    normal noise, in the channel's own; `drop` the probability that a channel is its mean throughout, of which one
+    always stays. `views` asks for further versions (`Batch.views`).
+    """
+
+    crop: tuple[float, float] = (1.0, 1.0)
+    aspect: tuple[float, float] = (1.0, 1.0)
+    scale: float = 0.0
+    noise: float = 0.0
+    drop: float = 0.0
+    views: tuple[GazeViews, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop != (1.0, 1.0) or self.aspect != (1.0, 1.0):
+            raise ValueError(
+                f"crop is {self.crop} and aspect {self.aspect}, but a fixation is a crop already; give (1, 1) for both"
+            )
+        if not (0 <= self.scale <= 1 and 0 <= self.noise < math.inf and 0 <= self.drop < 1):
+            raise ValueError(
+                f"scale is {self.scale:g}, noise {self.noise:g} and drop {self.drop:g}; give a scale in [0, 1], "
+                "a noise of 0 or more in standard deviations of the channel, a drop in [0, 1)"
+            )
+
+    @property
+    def values(self) -> series.SeriesAugment:
+        """What changes values, in the words of series: jitter is a colour's in pictures, and noise in series."""
+        return series.SeriesAugment(scale=self.scale, jitter=self.noise, drop=self.drop)
+
+    @property
+    def changes(self) -> bool:
+        """Whether two views of a sample differ.
+
+        There are none unless they are asked for: what follows a saccade depends on where it came from.
+        """
+        other = self.photometric or self.flip > 0 or self.values.changes
+        return bool(self.views) and (other or self.views[0].crop != (1.0, 1.0))
+
+
+def shown(
+    length: Int64[np.ndarray, " b"], u: Float[np.ndarray, "b 2"], crop: tuple[float, float], steps: int
+) -> Int64[np.ndarray, "b {steps}"]:
+    """Which fixations a version shows of scanpaths of these lengths: some that follow one another, at least two.
+
+    Where they are fewer than `steps`, they stay for several, as equally long as can be; where they are more, some are
+    passed over. So every crop is one that was looked at, never a mixture of two.
+    """
+    share = crop[0] + (crop[1] - crop[0]) * u[:, 0]
+    count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
+    first = (u[:, 1] * (length - count + 1)).astype(np.int64)
+    # The middle of each step, so that none is nearer to one end than to the other.
+    rows: np.ndarray = first[:, None] + (2 * np.arange(steps) + 1) * count[:, None] // (2 * steps)
+    return rows
+
+
+def mirrored(ids: Int64[np.ndarray, " b"], augment: Augment, rng: Rng, *stream: str) -> Bool[Tensor, " b"]:
+    """Which samples are seen in mirror image."""
+    return torch.from_numpy(uniform(rng.fork("flip", *stream), ids, 1)[:, 0] < augment.flip)
+
+
+def changed(
+    x: Shaped[Tensor, "b c t h w"],
+    ids: Int64[np.ndarray, " b"],
+    augment: GazeAugment,
+    signal: Signal,
+    levels: int,
+    rng: Rng,
+    *stream: str,
+) -> Shaped[Tensor, "b c t h w"]:
+    """Clips mirrored, in other colours and with other values, as drawn for each sample; 8-bit ones stay 8-bit."""
+    if augment.flip:
+        x = torch.where(mirrored(ids, augment, rng, *stream)[:, None, None, None, None], x.flip(-1), x)
+    if not (augment.photometric or augment.values.changes):
+        return x
+    y = unit(x)
+    if augment.photometric:
+        y = coloured(y, uniform(rng.fork("photometric", *stream), ids, PHOTO_DRAWS), augment, levels)
+    if augment.values.changes:
+        y = revalued(y, ids, augment, signal, rng.fork("values", *stream))
+    return y.mul(255).round().clamp(0, 255).to(torch.uint8) if x.dtype == torch.uint8 else y
+
+
+def coloured(
+    x: Float[Tensor, "b c t h w"], u: Float[np.ndarray, "b draws"], augment: Augment, levels: int
+) -> Float[Tensor, "b c t h w"]:
+    """Colours of every fixation and level, changed by the draws of its sample."""
+    b, c, t, h, w = x.shape
+    each = x.reshape(b, levels, c // levels, t, h, w).permute(0, 3, 1, 2, 4, 5).flatten(0, 2)
+    y: Shaped[Tensor, "n k h w"] = photometric(each, np.repeat(u, t * levels, axis=0), augment)
+    return y.reshape(b, t, levels, c // levels, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, c, t, h, w)
+
+
+def revalued(
+    x: Float[Tensor, "b c t h w"], ids: Int64[np.ndarray, " b"], augment: GazeAugment, signal: Signal, rng: Rng
+) -> Float[Tensor, "b c t h w"]:
+    """Scale, noise and dropped channels, as of a series whose steps are all pixels of all fixations."""
+    flat = x.flatten(2)
+    draws = series.draws_for(flat.shape[1], flat.shape[2] if augment.noise else 0)
+    # Noise one sample at a time: its draws take several times the memory of the pixels.
+    step = 1 if augment.noise else len(flat)
+    rows = [
+        series.changed(
+            flat[b : b + step], uniform(rng, ids[b : b + step], draws), augment.values, signal.mean, signal.std
+        )
+        for b in range(0, len(flat), step)
+    ]
+    return torch.cat(rows).reshape(x.shape)

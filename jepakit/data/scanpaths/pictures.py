@@ -1,0 +1,154 @@
+"""Pictures made small once, so that every crop of them is a slice: one decoding for all fixations of a scanpath."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import floor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from ...types import Size, unit
+from ..base import Dataset, Unreadable
+from ..images import decode
+from ..images.box import Ask, Box
+from ..images.files import Images
+
+MEMORY = 2**27
+SMALL = 24
+
+
+class View(NamedTuple):
+    """What a fixation sees: `size` (h, w) px, `crop` the height of it as a share of the picture's shorter side.
+
+    Of `levels` above 1 each further one is twice as wide and high, at the same size.
+    """
+
+    size: Size
+    crop: float
+    levels: int
+
+    def side(self, height: int, width: int) -> tuple[float, float]:
+        """Height and width of the innermost crop, in pixels of a picture."""
+        tall = self.crop * min(height, width)
+        return tall, tall * self.size[1] / self.size[0]
+
+
+class Reduced(NamedTuple):
+    """A picture (height, width) at each level's scale, where a crop has `View.size`, and a small grey one.
+
+    Levels go on around the picture by the colours of its edge, so far as a crop may reach.
+    """
+
+    height: int
+    width: int
+    levels: list[Shaped[np.ndarray, "c _h _w"]]
+    grey: Float[np.ndarray, "_h _w"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The pictures of a data set, reduced. Those used last are remembered, up to 128 MiB in every process.
+
+    Nothing that is read depends on what is remembered.
+    """
+
+    source: Dataset
+    memory: int = MEMORY
+    seen: OrderedDict[tuple[int, View], Reduced] = field(default_factory=OrderedDict)
+
+    def reduced(self, i: int, view: View) -> Reduced:
+        """Picture i for a view. Raises Unreadable."""
+        key = (i, view)
+        if key in self.seen:
+            self.seen.move_to_end(key)
+            return self.seen[key]
+        found = reduce(self.source, i, view)
+        each = sum(x.nbytes for x in (*found.levels, found.grey))
+        self.seen[key] = found
+        while len(self.seen) > max(1, self.memory // max(each, 1)):
+            self.seen.popitem(last=False)
+        return found
+
+
+def size_of(source: Dataset, i: int) -> tuple[int, int]:
+    """(height, width) of a picture; of encoded ones only the header is read. Raises Unreadable."""
+    if isinstance(source, Images):
+        head = decode.header(source.bytes(i), source.name(i))
+        return head.height, head.width
+    if source.native is None or len(source.native) != 2:
+        raise Unreadable(source.name(i), "is no picture")
+    return source.native[0], source.native[1]
+
+
+def reduce(source: Dataset, i: int, view: View) -> Reduced:
+    """Picture i at every level's scale, from one decoding. Raises Unreadable."""
+    if not isinstance(source, Images):
+        height, width = size_of(source, i)
+        return _read(view, height, width, lambda asks: source.crops(i, asks))
+    data, name = source.bytes(i), source.name(i)
+    head = decode.header(data, name)
+    return _read(view, head.height, head.width, lambda asks: decode.crops(data, name, source.channels, asks))
+
+
+def _read(view: View, height: int, width: int, crops: Callable[[list[Ask]], list[Tensor]]) -> Reduced:
+    side = view.side(height, width)[0]
+    scales = [view.size[0] / side / 2**level for level in range(view.levels)]
+    sizes = [(_at_least(height * s), _at_least(width * s)) for s in scales]
+    scale = SMALL / min(height, width)
+    sizes.append((_at_least(height * scale), _at_least(width * scale)))
+    *levels, grey = crops([Ask(size, lambda h, w: Box(0, 0, w, h)) for size in sizes])
+    wide = [edged(level.numpy(), _margin(view.size[0]), _margin(view.size[1])) for level in levels]
+    return Reduced(height, width, wide, unit(grey).float().mean(0).numpy())
+
+
+def _at_least(length: float) -> int:
+    return max(1, floor(length + 0.5))
+
+
+def cut(picture: Reduced, xy: Float[np.ndarray, "t 2"], view: View, steps: int) -> Shaped[Tensor, "c {steps} h w"]:
+    """The crops around places (x, y) in pixels of the picture, and zeros after them up to `steps` crops.
+
+    Levels follow one another along the channels. A place is rounded to the pixels of what is seen; beyond the border
+    the picture's edge goes on.
+    """
+    height, width = view.size
+    c = len(picture.levels[0])
+    out = np.zeros((c * len(picture.levels), steps, height, width), dtype=picture.levels[0].dtype)
+    for k, level in enumerate(picture.levels):
+        wide = level.shape[2] - 2 * _margin(width), level.shape[1] - 2 * _margin(height)
+        scale = np.array(wide) / (picture.width, picture.height)
+        # A margin lies before the picture, so that no window begins below 0.
+        first = np.floor(xy * scale - np.array([width, height]) / 2 + 0.5).astype(np.int64)
+        first += (_margin(width), _margin(height))
+        for t, (left, top) in enumerate(first.tolist()):
+            out[k * c : (k + 1) * c, t] = level[:, top : top + height, left : left + width]
+    return torch.from_numpy(out)
+
+
+def edged(x: Shaped[np.ndarray, "*c _h _w"], tall: int, wide: int) -> Shaped[np.ndarray, "*c _ _"]:
+    """A picture that goes on by its outermost pixels, so many above and below, left and right."""
+    rows, columns = (np.arange(-m, n + m).clip(0, n - 1) for m, n in zip((tall, wide), x.shape[-2:], strict=True))
+    out: np.ndarray = x[..., rows[:, None], columns]
+    return out
+
+
+def _margin(length: int) -> int:
+    """Pixels of a picture's edge, repeated, that a window of this length may reach beyond it."""
+    return length // 2 + 1
+
+
+def contrast(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Where a small grey picture has edges: the energy of its differences, summed over 3 x 3 pixels; sums to 1."""
+    wide = edged(grey.astype(np.float64), 1, 1)
+    across, down = wide[1:-1, 2:] - wide[1:-1, :-2], wide[2:, 1:-1] - wide[:-2, 1:-1]
+    energy = edged(across**2 + down**2, 1, 1)
+    rows = energy[:-2] + energy[1:-1] + energy[2:]
+    near: np.ndarray = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    # Some chance everywhere, so that a flat picture has places to look at too.
+    near += 0.02 * near.mean() + 1e-12
+    near /= near.sum()
+    return near

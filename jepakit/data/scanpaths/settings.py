@@ -1,0 +1,285 @@
+"""The settings of scanpath data, and how fixations and pictures become samples: see `gaze`."""
+
+import dataclasses
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from ..base import Corrupt, Dataset, Split, Unreadable, check_part, select
+from ..guess import FIXATIONS, guess
+from ..images import arrays, files, synthetic
+from ..series.record import Trouble
+from .augment import GazeAugment
+from .dataset import Fixations, Label, Rows, Scanpaths
+from .paths import Order, Synthetic
+from .pictures import Pictures, View, size_of
+from .record import Asked, Found, Timing, Track, misplaced, read_fixations
+
+MOST = 16
+LARGEST = 8192
+PICTURES: Mapping[str, Any] = {"arrays": arrays.Config, "images": files.Config, "synthetic": synthetic.Config}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Pictures and where they were looked at. `path` names pictures of any kind, `fixations` a .json or .csv file.
+
+    Without `fixations`, `viewers` scanpaths of `count` places each are made up for every picture, as `synthetic` says,
+    from `seed`. `path` may be the .json file itself, with images.tar or images/ beside it.
+    A fixation sees `size` (h, w; None: its own pixels, at most 32), which is `crop` of the picture's shorter side high,
+    and at each of `fovea` levels above 1 twice as much. `steps` fixations are read (None: the most there are, at most
+    16); scanpaths of fewer than `least` are left out. `order` changes human ones, to compare with. `subject` and `time`
+    name columns, `timing` what times are. The `label` is the picture's class, the picture, or the subject. `split`
+    holds the fraction `held_out` of pictures or of subjects (`split_by`) out; `limit` keeps so many scanpaths (0: all).
+    """
+
+    path: str = ""
+    fixations: str = ""
+    size: tuple[int, int] | None = None
+    crop: float = 0.2
+    fovea: int = 1
+    steps: int | None = None
+    least: int = 2
+    order: Order = "human"
+    synthetic: Synthetic = "saliency"
+    count: int = 10
+    viewers: int = 1
+    seed: int = 0
+    subject: str = ""
+    time: str = ""
+    timing: Timing = "auto"
+    label: Label = "class"
+    split: Split = "all"
+    split_by: Literal["image", "subject"] = "image"
+    held_out: float = 0.1
+    limit: int = 0
+    corrupt: Corrupt = "skip"
+    augment: GazeAugment = field(default_factory=GazeAugment)
+    contrast: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_part(self.size, self.held_out, self.limit, self.contrast)
+        for key, least in (("fovea", 1), ("steps", 2), ("least", 2), ("count", 2), ("viewers", 1)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"{key} is {value}; give {least} or more")
+        if not 0 < self.crop <= 1 or max(self.size or (32,)) / self.crop > LARGEST:
+            raise ValueError(
+                f"crop is {self.crop:g} of the picture's shorter side, seen as {self.size or 'at most 32'} px; "
+                "give a share up to 1 that does not enlarge the picture beyond 8192 px, e.g. crop=0.2"
+            )
+        if self.fovea > 6:
+            raise ValueError(f"fovea is {self.fovea} levels, each twice as wide as the last; give 6 or fewer")
+        if self.steps is not None and self.steps < self.least:
+            raise ValueError(f"steps is {self.steps} but scanpaths have least={self.least} fixations; give steps more")
+
+    def open(self) -> Scanpaths:
+        """Read the fixations and find the pictures. Raises ValueError, with file and row, saying what to do."""
+        found = look(self)
+        if found.troubles:
+            raise ValueError(str(found.troubles[0]))
+        return build(self, found)
+
+
+class Looked(NamedTuple):
+    """The pictures; of a file with fixations what it holds, each track's picture, and every mistake in it."""
+
+    source: Dataset
+    found: Found | None
+    image: list[int]
+    troubles: list[Trouble]
+
+
+def look(cfg: Config) -> Looked:
+    """Pictures and fixations, with all that is wrong with them. Raises ValueError where there is nothing to read."""
+    path, file = places_of(cfg.path, cfg.fixations)
+    source = pictures(path)
+    if not file:
+        return Looked(source, None, [], [])
+    found = read_fixations(file, Asked(cfg.subject, cfg.time, cfg.timing))
+    known = by_name(source)
+    image = [known.get(track.image, known.get(os.path.basename(track.image), -1)) for track in found.tracks]
+    tracks = [t for t, i in zip(found.tracks, image, strict=True) if i >= 0]
+    troubles = [*found.troubles, *_unknown(found.tracks, image, path, known), *_misplaced(found.tracks, image, source)]
+    return Looked(source, dataclasses.replace(found, tracks=tracks), [i for i in image if i >= 0], troubles)
+
+
+def places_of(path: str, fixations: str) -> tuple[str, str]:
+    """Where the pictures are and where the fixations; those of a .json file alone lie beside it."""
+    if fixations or not path.lower().endswith(FIXATIONS):
+        return path, fixations
+    folder = Path(path).expanduser().parent
+    beside = next((folder / name for name in ("images.tar", "images") if (folder / name).exists()), folder)
+    return str(beside), path
+
+
+def pictures(path: str) -> Dataset:
+    """The data set of pictures at a path. Raises ValueError where it holds none."""
+    kind, why = guess(path)
+    if kind not in PICTURES:
+        raise ValueError(f"scanpaths need pictures, but {path!r} is read as {kind} ({why}); give a folder of images")
+    source: Dataset = PICTURES[kind](path=path).open()
+    return source
+
+
+def by_name(source: Dataset) -> dict[str, int]:
+    """Pictures by what a fixation file may call them: their name, its last part, or the row of an array or table.
+
+    What two pictures could be called, neither is; -2 stands for it.
+    """
+    names = [source.name(i) for i in range(len(source))]
+    last = [name.rpartition("[")[2].rstrip("]") if name.endswith("]") else os.path.basename(name) for name in names]
+    times = Counter(last)
+    short = {name: i if times[name] == 1 else -2 for i, name in enumerate(last)}
+    return {**short, **{name: i for i, name in enumerate(names)}}
+
+
+def _unknown(tracks: Sequence[Track], image: list[int], path: str, known: Mapping[str, int]) -> Iterator[Trouble]:
+    told: set[str] = set()
+    for track, i in zip(tracks, image, strict=True):
+        if i >= 0 or track.image in told:
+            continue
+        told.add(track.image)
+        where = track.rows[0] if track.rows else track.image
+        if i == -2:
+            detail = f"several images in {path!r} are called {track.image!r}"
+            yield Trouble(where, "image", detail, "write their folder before the name, as jepa check-data lists them")
+        else:
+            detail = f"image {track.image!r} is not among the pictures in {path!r}, e.g. {next(iter(known), 'none')}"
+            yield Trouble(where, "image", detail, "add it there, or remove its fixations")
+
+
+def _misplaced(tracks: Sequence[Track], image: list[int], source: Dataset) -> Iterator[Trouble]:
+    sizes: dict[int, tuple[int, int] | None] = {}
+    for track, i in zip(tracks, image, strict=True):
+        if i < 0:
+            continue
+        if i not in sizes:
+            try:
+                sizes[i] = size_of(source, i)
+            except Unreadable:
+                sizes[i] = None  # it is skipped, or an error, when it is its turn
+        if (size := sizes[i]) is not None:
+            yield from misplaced(track, *size, track.image)
+
+
+def build(cfg: Config, looked: Looked) -> Scanpaths:
+    """The samples of the part asked for. Raises ValueError where there are none."""
+    source = looked.source
+    if looked.found is None:
+        rows, recorded, subjects, notes = _made_up(cfg, source)
+    else:
+        rows, recorded, subjects, notes = _recorded(cfg, looked)
+    steps, said = _steps(cfg, rows.length)
+    rows = rows._replace(length=np.minimum(rows.length, steps))
+    view = View(_size(cfg, source, int(rows.image[0])), cfg.crop, cfg.fovea)
+    dataset = Scanpaths(
+        Pictures(source), rows, recorded, subjects, view, steps, cfg.order, cfg.synthetic, cfg.seed, cfg.label,
+        (*source.notes, *notes, *said),
+    )  # fmt: skip
+    kept = _part(cfg, dataset)
+    return dataclasses.replace(dataset, rows=Rows(*(column[kept] for column in rows)))
+
+
+def _made_up(cfg: Config, source: Dataset) -> tuple[Rows, None, tuple[str, ...], list[str]]:
+    if cfg.count < cfg.least:
+        raise ValueError(f"count is {cfg.count} made-up fixations but least is {cfg.least}; give count={cfg.least}")
+    n = len(source) * cfg.viewers
+    key = np.arange(n, dtype=np.int64)
+    rows = Rows(key, key // cfg.viewers, key % cfg.viewers, np.full(n, cfg.count, dtype=np.int64))
+    note = f"{n} scanpaths of {cfg.count} fixations are made up, {cfg.synthetic} (data.synthetic)"
+    return rows, None, tuple(map(str, range(cfg.viewers))), [note]
+
+
+def _recorded(cfg: Config, looked: Looked) -> tuple[Rows, Fixations, tuple[str, ...], list[str]]:
+    found = looked.found
+    assert found is not None
+    kept = [k for k, track in enumerate(found.tracks) if len(track.xy) >= cfg.least]
+    if not kept:
+        raise ValueError(
+            f"{places_of(cfg.path, cfg.fixations)[1]}: none of {len(found.tracks)} scanpaths on {len(looked.source)} "
+            f"pictures has {cfg.least} fixations or more; give x and y of at least two fixations for each"
+        )
+    tracks, image = [found.tracks[k] for k in kept], np.array([looked.image[k] for k in kept], dtype=np.int64)
+    subjects = tuple(sorted({track.subject for track in tracks}, key=lambda s: (not s.isdecimal(), len(s), s)))
+    index = {name: k for k, name in enumerate(subjects)}
+    length = np.array([len(track.xy) for track in tracks], dtype=np.int64)
+    first = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    recorded = Fixations(
+        np.concatenate([track.xy for track in tracks]), np.concatenate([track.duration for track in tracks]), first
+    )
+    subject = np.array([index[track.subject] for track in tracks], dtype=np.int64)
+    rows = Rows(np.arange(len(kept), dtype=np.int64), image, subject, length)
+    return rows, recorded, subjects, [*found.notes, *_counts(cfg, looked, len(kept), len(np.unique(image)))]
+
+
+def _counts(cfg: Config, looked: Looked, kept: int, used: int) -> Iterator[str]:
+    assert looked.found is not None
+    yield f"{kept} scanpaths on {used} pictures"
+    if short := len(looked.found.tracks) - kept:
+        yield f"{short} scanpaths have fewer than {cfg.least} fixations and are left out (data.least)"
+    if looked.found.without:
+        yield f"{looked.found.without} entries of the fixation file have no image and are left out"
+    if unseen := len(looked.source) - used:
+        yield f"{unseen} pictures have no fixations and are left out"
+
+
+def _steps(cfg: Config, length: Int64[np.ndarray, " n"]) -> tuple[int, list[str]]:
+    """How many fixations of each scanpath are read, and what to say of those that are not."""
+    most = int(length.max())
+    steps = cfg.steps or max(min(most, MOST), cfg.least)
+    cut = int((length > steps).sum())
+    what = (
+        "as set" if cfg.steps else f"the most of any, {most}" if most <= MOST else f"at most {MOST}; the longest {most}"
+    )
+    notes = [f"steps {steps} ({what})"]
+    if cut:
+        notes.append(f"of {cut} longer scanpaths the first {steps} fixations are read (data.steps)")
+    return steps, notes
+
+
+def _size(cfg: Config, source: Dataset, i: int) -> tuple[int, int]:
+    """Height and width that a fixation has: its own pixels in the first picture, from 8 to 32."""
+    if cfg.size:
+        return cfg.size
+    try:
+        side = round(cfg.crop * min(size_of(source, i)))
+    except Unreadable as error:
+        raise ValueError(f"cannot read {error}; remove it, or set data.size") from None
+    side = min(max(side // 8 * 8, 8), 32)
+    return side, side
+
+
+def _part(cfg: Config, dataset: Scanpaths) -> Int64[np.ndarray, " k"]:
+    """The samples of a part: whole pictures, or all that some subjects saw. Raises ValueError where it is empty."""
+    rows, source = dataset.rows, dataset.source
+    if cfg.split == "all":
+        kept = np.arange(len(rows.key))
+    elif cfg.split_by == "image":
+        used = np.unique(rows.image)
+        chosen = used[select([source.name(int(i)) for i in used], cfg.split, cfg.held_out, 0)]
+        kept = np.flatnonzero(np.isin(rows.image, chosen))
+    else:
+        kept = np.flatnonzero(
+            np.isin(rows.subject, held_subjects(dataset.subjects, cfg.held_out)) == (cfg.split == "test")
+        )
+    if 0 < cfg.limit < len(kept):
+        names = [f"{dataset.name(int(k))} {rows.key[k]}" for k in kept]
+        kept = kept[select(names, "all", cfg.held_out, cfg.limit)]
+    return kept
+
+
+def held_subjects(subjects: Sequence[str], held_out: float) -> list[int]:
+    """The fraction of subjects whose names hash lowest, at least one and not all. Raises ValueError for one subject."""
+    if len(subjects) < 2:
+        raise ValueError(f"there is one subject, {subjects[0]!r}, so none can be held out; set data.split_by=image")
+    keys = [hashlib.blake2b(name.encode(), digest_size=8, person=b"subject").digest() for name in subjects]
+    order = sorted(range(len(subjects)), key=lambda k: keys[k])
+    return order[: min(max(1, round(held_out * len(subjects))), len(subjects) - 1)]

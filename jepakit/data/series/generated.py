@@ -1,0 +1,144 @@
+"""Generated series: noisy sines and the Lorenz system. Each sample is a pure function of (seed, index).
+
+Source: BiJEPA, arXiv:2603.00049, whose published settings are the defaults. A sine's grid is linspace(0, 4 pi, T).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from ...types import Rng
+from ..base import Corrupt, Split, check_part, uniform
+from .augment import SeriesAugment, normal
+from .dataset import Series, Steps
+from .windows import Cut
+
+System = Literal["sines", "lorenz"]
+SYSTEMS: tuple[System, ...] = ("sines", "lorenz")
+LENGTH = {"sines": 20, "lorenz": 40}
+NOISE = {"sines": 0.05, "lorenz": 0.0}
+COLUMNS = {"sines": ("value",), "lorenz": ("x", "y", "z")}
+SIGMA, BETA = 10.0, 8 / 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """`count` generated series of `length` steps (None: 20 for sines, 40 for Lorenz).
+
+    `path` names the system. "sines": sin(w t + phase) + noise on t from 0 to 4 pi, w uniform in `frequency`, phase
+    uniform in [0, 2 pi). "lorenz": the state from a start uniform in [-15, 15)^3, sigma 10, beta 8/3 and `rho`, every
+    `dt`, by explicit Euler steps of `dt` or by SciPy's RK45. `noise` is the deviation of the normal noise on every
+    value (None: 0.05 for sines, none for Lorenz). Part "train" and part "test" are disjoint; `limit` keeps the first
+    that many of a part.
+    """
+
+    path: str = "sines"
+    count: int = 2000
+    seed: int = 0
+    length: int | None = None
+    noise: float | None = None
+    frequency: tuple[float, float] = (0.8, 1.2)
+    rho: float = 28.0
+    dt: float = 0.01
+    integrator: Literal["euler", "rk45"] = "euler"
+    split: Split = "all"
+    held_out: float = 0.2
+    limit: int = 0
+    corrupt: Corrupt = "skip"
+    augment: SeriesAugment = field(default_factory=SeriesAugment)
+    contrast: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_part(None, self.held_out, self.limit, self.contrast)
+        if self.count < 1 or (self.length is not None and self.length < 2):
+            raise ValueError(
+                f"count is {self.count} and length {self.length}; give 1 series or more, of 2 steps or more"
+            )
+        if not (self.noise is None or 0 <= self.noise < float("inf")):
+            raise ValueError(f"noise is {self.noise}; give a standard deviation of 0 or more")
+        if not 0 <= self.frequency[0] <= self.frequency[1] < float("inf"):
+            raise ValueError(f"frequency is {self.frequency}; give a rising range, e.g. (0.8, 1.2)")
+        if not 0 < self.dt <= 1:
+            raise ValueError(f"dt is {self.dt:g}; give a step above 0 and at most 1, e.g. 0.01")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """None: the length of samples is `length`."""
+        return None
+
+    def open(self) -> Series:
+        """Draw the series. Raises ValueError for an unknown system, an empty part, or a system that left all bounds."""
+        if self.path not in SYSTEMS:
+            raise ValueError(f"no generated system {self.path!r}; set data.path to one of {', '.join(SYSTEMS)}")
+        cut = self.count - round(self.count * self.held_out)
+        first, last = {"all": (0, self.count), "train": (0, cut), "test": (cut, self.count)}[self.split]
+        if first == last:
+            raise ValueError(f"the {self.split} part of {self.count} series is empty; raise count or use split=all")
+        last = min(last, first + self.limit) if self.limit else last
+        return _series(generate(self, np.arange(first, last, dtype=np.int64)), first, self)
+
+
+def generate(cfg: Config, ids: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n c t"]:
+    """The series of the system that `cfg.path` names, with the numbers `ids`. Raises ValueError where one diverges."""
+    length = cfg.length or LENGTH[cfg.path]
+    channels = len(COLUMNS[cfg.path])
+    noise = NOISE[cfg.path] if cfg.noise is None else cfg.noise
+    u = uniform(Rng(cfg.seed).fork("dynamics", cfg.path), ids, 3 + 2 * -(-channels * length // 2))
+    if cfg.path == "sines":
+        time = np.linspace(0, 4 * np.pi, length)
+        speed = cfg.frequency[0] + (cfg.frequency[1] - cfg.frequency[0]) * u[:, :1]
+        x = np.sin(speed * time + 2 * np.pi * u[:, 1:2])[:, None]
+    else:
+        x = lorenz(30 * u[:, :3] - 15, length, cfg.dt, cfg.rho, cfg.integrator)
+    if not np.isfinite(x).all():
+        raise ValueError(f"the system leaves all bounds with dt {cfg.dt:g} and rho {cfg.rho:g}; give a smaller dt")
+    return x + noise * normal(u[:, 3:]).numpy()[:, : channels * length].reshape(x.shape) if noise else x
+
+
+def lorenz(
+    start: Float64[np.ndarray, "n 3"], length: int, dt: float, rho: float, integrator: str
+) -> Float64[np.ndarray, "n 3 t"]:
+    """The states at times 0, dt, … from each start; "rk45" is SciPy's, at relative error 1e-8, one start at a time."""
+    if integrator == "euler":
+        states = [start]
+        # A step too long for the system overflows, which the caller finds.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(length - 1):
+                states.append(states[-1] + dt * derivative(states[-1], rho))
+        return np.stack(states, axis=2)
+    from scipy.integrate import solve_ivp
+
+    times = dt * np.arange(length)
+    # Together, the step that one start needs would change the numbers of another.
+    paths = [
+        solve_ivp(lambda _, s: derivative(s, rho), (0, times[-1]), s, "RK45", times, rtol=1e-8, atol=1e-8).y
+        for s in start
+    ]
+    return np.stack(paths)
+
+
+def derivative(state: Float64[np.ndarray, "*n 3"], rho: float) -> Float64[np.ndarray, "*n 3"]:
+    """(sigma (y - x), x (rho - z) - y, x y - beta z). Source: Lorenz, Deterministic nonperiodic flow, 1963."""
+    x, y, z = state[..., 0], state[..., 1], state[..., 2]
+    return np.stack([SIGMA * (y - x), x * (rho - z) - y, x * y - BETA * z], axis=-1)
+
+
+def _series(x: Float64[np.ndarray, "n c t"], first: int, cfg: Config) -> Series:
+    n, channels, length = x.shape
+    values = np.ascontiguousarray(x.transpose(1, 0, 2).reshape(channels, -1)).astype(np.float32)
+    steps = Steps(
+        values=values,
+        missing=np.zeros(values.shape, dtype=bool),
+        label=np.full(n * length, -1, dtype=np.int64),
+        row=np.tile(np.arange(length, dtype=np.int64), n),
+        time=None,
+        first=np.arange(n, dtype=np.int64) * length,
+        name=tuple(f"{cfg.path}[{first + i}]" for i in range(n)),
+        place="step",
+    )
+    whole = Cut(np.zeros(n, dtype=np.int64), np.full(n, length, dtype=np.int64), np.arange(n, dtype=np.int64))
+    note = f"{n} generated series, system {cfg.path!r}, seed {cfg.seed}"
+    unlabelled = np.full(n, -1, dtype=np.int64)
+    return Series(steps, whole, unlabelled, (), COLUMNS[cfg.path], 0, 1, "pad", (note,))

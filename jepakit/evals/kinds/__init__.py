@@ -1,0 +1,1 @@
+"""The kinds of probe: one file each, found by file name."""

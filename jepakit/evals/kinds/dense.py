@@ -1,0 +1,185 @@
+r"""Dense tasks on frozen tokens: what is where, by one linear layer per token, and where things go in a film.
+
+**miou** Every token is classified by a linear layer; its scores are interpolated to the pixels. Fitted by L-BFGS on
+
+    min_W,b  - mean_tokens sum_k share_k log softmax(x W + b)_k + l2 / 2 |W|^2
+
+where `share_k` is how much of the token's patch belongs to class k, on tokens standardised over the training part.
+`value` is the intersection over union over all pixels of the test part, meaned over the classes; `per_class` has each.
+`l2` is chosen on a fifth of the training pictures, fitting on the rest. This stands for the linear rows on ADE20K.
+
+**jf** With `films`, the mask of a film's first frame is carried on by nearest neighbours among tokens, with nothing
+trained: J (region) and F (contour), each meaned over frames and then objects, and `value` is their mean. An object is a
+class id of the first frame other than 0. This stands for the DAVIS rows: Pont-Tuset et al. 2017, arXiv:1704.00675.
+
+Masks lie beside the images, `a.mask.png` for `a.jpg`: 8-bit class ids, 255 for unknown. They are cut and resized as the
+images are, and scores are of that size. Intervals are from a bootstrap over the test pictures, or films. The baselines
+are an untrained encoder and the pixels of each patch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..metrics.films import Rule, Score, scores
+from ..metrics.result import Value, interval, resampled
+from ..metrics.segments import iou, mean_iou, overlap, shares
+from ..split import held_rows
+from ..tokens import Tokens, moments
+from .linear import descend
+
+READS = "masks"
+
+MOST = 2**18
+"""Tokens fitted on; of more, those of evenly spread pictures are taken."""
+VALUES = 2**27
+"""Features of all of them together (512 MiB)."""
+CHUNK = 2**25
+"""Scores held at a time while pixels are classified (128 MiB)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """`films`: sub-folders are films, and J and F are measured too; the last four belong to that.
+
+    `l2` are the candidates; one value is taken as it is. `disk_gib` bounds the temporary files of tokens.
+    """
+
+    films: bool = False
+    l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    iterations: int = 60
+    disk_gib: float = 16.0
+    k: int = 5
+    context: int = 7
+    radius: int = 12
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.l2 or min(self.l2) <= 0:
+            raise ValueError(f"l2={self.l2} needs one positive value or more, e.g. l2=(1e-4, 1e-2)")
+        if min(self.k, self.radius + 1, self.context + 1) < 1 or self.temperature <= 0:
+            raise ValueError(
+                f"k={self.k}, context={self.context}, radius={self.radius} and temperature={self.temperature} must be "
+                "positive; the usual values are 5, 7, 12 and 0.1"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """Scores of a token = ((x - mean) / std) weight + bias."""
+
+    mean: Float[Tensor, " d"]
+    std: Float[Tensor, " d"]
+    weight: Float[Tensor, "d k"]
+    bias: Float[Tensor, " k"]
+
+    def overlaps(self, part: Tokens) -> Int64[np.ndarray, "n 3 k"]:
+        """What `overlap` says of every picture."""
+        classes = len(self.bias)
+        rows = max(1, CHUNK // (classes * int(np.prod(part.truth(np.array([0])).shape))))
+        found = []
+        for index in np.array_split(np.arange(len(part)), -(-len(part) // rows)):
+            truth = part.truth(index)
+            maps = ((part.read(index) - self.mean) / self.std @ self.weight + self.bias).transpose(1, 2)
+            maps = maps.reshape(len(index), classes, *part.grid)
+            pixels = F.interpolate(maps, tuple(truth.shape[1:]), mode="bilinear", align_corners=False)
+            found.append(overlap(pixels.argmax(1), truth, classes))
+        return np.concatenate(found)
+
+
+def evaluate(train: Tokens, test: Tokens, cfg: Config) -> Iterator[tuple[str, Value]]:
+    """Mean IoU on `test`, with the chosen `l2` and the `tokens` fitted on; with `films`, J and F and their mean."""
+    if len(train.grid) != 2:
+        n = train.store.shape[1]
+        raise ValueError(f"dense needs tokens in a grid of patches, but this encoder gives {n} tokens without one")
+    trained, tested = train.classes(), test.classes()
+    if not trained or not tested:
+        raise ValueError("every pixel of the masks of a part is unknown (255); give masks with class ids 0 … 254")
+    yield from _segmentation(train, test, cfg, 1 + max(trained | tested))
+    if untrained := sorted(tested - trained):
+        yield "untrained", [float(c) for c in untrained]
+    if cfg.films:
+        rule = Rule(cfg.k, cfg.context, cfg.radius, cfg.temperature)
+        yield from _carried(list(scores(test, rule)))
+
+
+def _segmentation(train: Tokens, test: Tokens, cfg: Config, classes: int) -> Iterator[tuple[str, Value]]:
+    l2 = choose_l2(train, cfg, classes)
+    (model,) = fit(train, (l2,), cfg.iterations, classes)
+    counts = model.overlaps(test)
+    value = float(mean_iou(counts.sum(0)))
+    low, high = interval(value, mean_iou(_drawn(counts, test)))
+    yield "name", "miou"
+    yield "metric", "mean IoU"
+    yield "value", value
+    yield "low", low
+    yield "high", high
+    yield "per_class", [None if np.isnan(c) else float(c) for c in iou(counts.sum(0))]
+    yield "l2", l2
+    yield "tokens", float(len(fitted_on(train)) * train.store.shape[1])
+
+
+def _drawn(counts: Int64[np.ndarray, "n 3 k"], test: Tokens) -> Int64[np.ndarray, "r 3 k"]:
+    """The sums over resampled pictures, or over resampled films."""
+    if test.sequence is not None:
+        counts = np.stack([counts[test.sequence == film].sum(0) for film in np.unique(test.sequence)])
+    return np.tensordot(resampled(len(counts)), counts, axes=1)
+
+
+def choose_l2(train: Tokens, cfg: Config, classes: int) -> float:
+    """The candidate with the best mean IoU on a held-out fifth of `train`; of equals the strongest."""
+    if len(cfg.l2) == 1:
+        return cfg.l2[0]
+    held, candidates = held_rows(train, salt="dense"), sorted(cfg.l2, reverse=True)
+    if not held.any():
+        raise ValueError(f"l2 cannot be chosen on {len(train)} pictures; give one value, e.g. l2=({cfg.l2[0]},)")
+    models = fit(train.where(~held), tuple(candidates), cfg.iterations, classes)
+    judge = train.where(held)
+    return candidates[int(np.argmax([float(mean_iou(m.overlaps(judge).sum(0))) for m in models]))]
+
+
+def fitted_on(train: Tokens) -> Int64[np.ndarray, " n"]:
+    """The pictures whose tokens are fitted on: all, or as many as fit, evenly spread."""
+    n, dim = train.store.shape[1:]
+    most = max(1, min(MOST, VALUES // dim) // n)
+    return np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).astype(np.int64))
+
+
+def fit(train: Tokens, l2: tuple[float, ...], iterations: int, classes: int) -> list[Segmenter]:
+    """One segmenter per entry of `l2`, of which large values come first."""
+    mean, std = moments(train)
+    rows = fitted_on(train)
+    x = ((train.read(rows) - mean) / std).flatten(0, 1)
+    parts = np.array_split(rows, -(-len(rows) // 64))
+    y = torch.cat([shares(train.truth(part), classes, train.grid) for part in parts]).flatten(0, 1)
+    return [Segmenter(mean, std, weight, bias) for weight, bias in descend(x, y, classes, l2, iterations)]
+
+
+def _carried(found: list[Score]) -> Iterator[tuple[str, Value]]:
+    """The mean of J and F over the objects, and of each."""
+    if not found:
+        raise ValueError(
+            "no film of the test part has two frames and an object in the first; give films as sub-folders of frames, "
+            "with class ids above 0 in the first mask"
+        )
+    both = np.array([(s.j + s.f) / 2 for s in found])
+    _, film = np.unique([s.film for s in found], return_inverse=True)
+    weight = resampled(int(film.max()) + 1)[:, film]
+    objects = weight.sum(1)
+    value = float(both.mean())
+    # A resample of films without any object says nothing, and cannot occur: every film here has one.
+    low, high = interval(value, (weight @ both) / objects)
+    yield "name", "jf"
+    yield "metric", "J&F"
+    yield "value", value
+    yield "low", low
+    yield "high", high
+    yield "per_class", []
+    yield "J", float(np.mean([s.j for s in found]))
+    yield "F", float(np.mean([s.f for s in found]))
+    yield "objects", float(len(found))

@@ -1,0 +1,179 @@
+"""Fine-tuning: the encoder trained end to end with a linear classifier on its pooled tokens.
+
+Samples are augmented as in the run, the loss is cross-entropy with smoothed labels, the optimiser AdamW with a warm-up
+and a cosine to 0. With `layer_decay` d, block i of L learns at lr d^(L - i), what stands before the first (patch
+embedding, stem) at lr d^(L + 1), the classifier at lr. Source of the recipe: MAE, He et al. 2022, arXiv:2111.06377; the
+default is far shorter.
+
+The untrained encoder is trained in the same way, which is training from scratch with labels; on the raw input a linear
+classifier is. With several values of `lr` one is chosen for each of them on a fifth of the training samples. The run's
+checkpoint is only read: a copy is trained, and forgotten.
+"""
+
+import re
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core import schedules
+from ...run import optim
+from ...run.optim import Optim
+from ...types import Batch
+from ..features import Pool, count_classes, pooled
+from ..heldout import held_out
+from ..metrics.result import Value, accuracy
+from ..trainable import Live
+
+READS = "encoder"
+
+Pairs = Iterator[tuple[str, Value]]
+
+
+@dataclass(frozen=True)
+class Config:
+    """`lr` are the candidates; one value is taken as it is. `layer_decay` 1: every layer learns at the same rate."""
+
+    lr: tuple[float, ...] = (1e-3,)
+    layer_decay: float = 0.75
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    epochs: int = 10
+    batch: int = 64
+    smoothing: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+    pool: Pool = "mean"
+
+    def __post_init__(self) -> None:
+        if not self.lr or min(self.lr) <= 0 or min(self.epochs, self.batch) < 1:
+            raise ValueError(
+                f"lr={self.lr}, epochs={self.epochs} and batch={self.batch} must be positive, "
+                "with one lr or more, e.g. lr=(1e-3,), epochs=10, batch=64"
+            )
+        if not (0 < self.layer_decay <= 1 and 0 <= self.smoothing < 1):
+            raise ValueError(
+                f"layer_decay={self.layer_decay} must lie in (0, 1] and smoothing={self.smoothing} in [0, 1); "
+                "the usual values are 0.75 and 0.1"
+            )
+
+
+class Tuned(nn.Module):
+    """An encoder, its tokens pooled, and a linear classifier that starts at zero."""
+
+    def __init__(self, encoder: nn.Module, x: Float[Tensor, "1 c ..."], pool: Pool, classes: int) -> None:
+        super().__init__()
+        self.encoder, self.pool = encoder, pool
+        with torch.no_grad():
+            dim = pooled(encoder(x), pool).shape[1]
+        self.weight = nn.Parameter(torch.zeros(classes, dim, device=x.device))
+        self.bias = nn.Parameter(torch.zeros(classes, device=x.device))
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b k"]:
+        """Scores of the classes."""
+        return F.linear(pooled(self.encoder(x), self.pool), self.weight, self.bias)
+
+
+def evaluate(train: Live, test: Live, cfg: Config) -> Pairs:
+    """Accuracy on `test` after the training; also the `lr` that was taken, and the number of `steps`."""
+    classes = count_classes(train.y, test.y)
+    lr = yield from _choose(train, cfg, classes)
+    yield "lr", lr
+    yield "steps", float(length(train, cfg)[1])
+    model = yield from fit(train, lr, cfg, classes, (0.0 if len(cfg.lr) == 1 else 0.5, 1.0))
+    yield from accuracy(*predict(model, test), classes)
+
+
+def _choose(train: Live, cfg: Config, classes: int) -> Generator[tuple[str, Value], None, float]:
+    """The rate with the best accuracy on a held-out fifth of `train`; of equals the lowest."""
+    rates = sorted(cfg.lr)
+    if len(rates) == 1:
+        return rates[0]
+    held = held_out(train.id.tolist(), train.y, salt="finetune")
+    if not held.any():
+        raise ValueError(
+            f"lr cannot be chosen: no class has two training samples; give one value, e.g. lr=({rates[0]},)"
+        )
+    scores = []
+    for i, rate in enumerate(rates):
+        share = (0.5 * i / len(rates), 0.5 * (i + 1) / len(rates))
+        model = yield from fit(train.where(~held), rate, cfg, classes, share)
+        pred, y = predict(model, train.where(held))
+        scores.append(float((pred == y).mean()))
+    return rates[int(np.argmax(scores))]
+
+
+def length(train: Live, cfg: Config) -> tuple[int, int]:
+    """The size of a batch and the number of steps."""
+    batch = min(cfg.batch, len(train))
+    return batch, cfg.epochs * (len(train) // batch)
+
+
+def fit(
+    train: Live, lr: float, cfg: Config, classes: int, share: tuple[float, float] = (0.0, 1.0)
+) -> Generator[tuple[str, Value], None, Tuned]:
+    """A new copy of the encoder, trained; yields `progress` between the ends of `share`."""
+    signal = train.signal
+    x = torch.zeros(1, signal.channels, *signal.size, device=train.device)
+    model = Tuned(train.build(), x, cfg.pool, classes).train()
+    rule = Optim(lr=lr, start_lr=0.0, final_lr=0.0, warmup=cfg.warmup)
+    optimizer = torch.optim.AdamW(groups(model, cfg))
+    batch, steps = length(train, cfg)
+    for step, samples in enumerate(train.augmented(batch, steps, cfg.seed)):
+        rate = optim.learning_rate(rule, schedules.progress(step + 1, steps + 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        _loss(model, samples, train, cfg).backward()  # type: ignore[no-untyped-call]
+        optim.clip_gradients(model.parameters(), cfg.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield "progress", share[0] + (share[1] - share[0]) * (step + 1) / steps
+    return model.eval()
+
+
+def _loss(model: Tuned, samples: Batch, train: Live, cfg: Config) -> Float[Tensor, ""]:
+    samples = samples.to(train.device)
+    assert samples.label is not None
+    return F.cross_entropy(model(samples.x), samples.label, label_smoothing=cfg.smoothing)
+
+
+def groups(model: Tuned, cfg: Config) -> list[dict[str, Any]]:
+    """Parameter groups by layer, each with the `scale` of its learning rate; what has one axis is not decayed."""
+    inside = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
+    depth = [*depths(list(inside)), 0, 0]
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for p, k in zip([*inside.values(), model.weight, model.bias], depth, strict=True):
+        scale = cfg.layer_decay**k
+        found.setdefault((scale, cfg.weight_decay if p.ndim > 1 else 0.0), []).append(p)
+    return [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in found.items()]
+
+
+def depths(names: Sequence[str]) -> list[int]:
+    """How many blocks lie between each parameter of an encoder and its end, its own counted; `names` from its start.
+
+    0 after the last block and where there are none; one more than there are blocks before the first, as for a stem.
+    """
+    block = {name: match[0] for name in names if (match := re.match(r".*?\b(?:blocks|stages\.\d+)\.\d+\.", name))}
+    order = list(dict.fromkeys(block.values()))
+    first = next((i for i, name in enumerate(names) if name in block), len(names))
+    before = len(order) + 1 if order else 0
+    return [
+        len(order) - order.index(block[name]) if name in block else before if i < first else 0
+        for i, name in enumerate(names)
+    ]
+
+
+@torch.no_grad()
+def predict(model: Tuned, part: Live) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """The class of each readable sample with the highest score, and its label."""
+    preds, labels = [], []
+    for batch in part.plain(256):
+        assert batch.label is not None
+        preds.append(model(batch.to(part.device).x).argmax(1).cpu())
+        labels.append(batch.label)
+    return torch.cat(preds).numpy(), torch.cat(labels).numpy()

@@ -1,0 +1,95 @@
+"""Forecasts read from representations: a linear map from what is known of the past to a value in the future.
+
+    A    from f(past), the representation of the past half of a window
+    B    from the method's own prediction of the future half's representation, for BiJEPA P_fwd(f(past))
+
+Both by the encoder that is trained, since the predictor reads it. The error is the mean square over windows and
+channels, `horizons` steps after the cut, of values at the model's normalisation (mean and deviation of its training
+data), of a ridge whose strength was chosen on the last fifth of the windows to fit on. The raw input is linear
+autoregression by the same solver; `notes` have the mean error over all steps up to that one (`path`), the error of the
+last value held, and that of BiJEPA's own probe (arXiv:2603.00049), which is an error on the windows it was fitted to.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from ...types import Rng
+from ..metrics.readers import STRENGTHS, adam_train_error, chosen
+from ..metrics.result import Value, interval, resampled
+from ..windows import Windows
+
+READS = "windows"
+LOWER_IS_BETTER = True
+PROTOCOLS = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Config:
+    """`horizons` in steps after the cut (empty: the first, the middle and the last of the future half).
+
+    `l2` are the candidates for the ridge, `adam` the steps of the probe that is not converged and `lr` their size.
+    """
+
+    horizons: tuple[int, ...] = ()
+    l2: tuple[float, ...] = STRENGTHS
+    adam: int = 100
+    lr: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if not self.l2 or min(self.l2) <= 0:
+            raise ValueError(f"l2={self.l2} needs one positive value or more, e.g. l2=(1e-4, 1e-2)")
+        if self.horizons and min(self.horizons) < 1:
+            raise ValueError(f"horizons={self.horizons} has one below 1, the first step after the cut; give 1 or more")
+        if self.adam < 1 or self.lr <= 0:
+            raise ValueError(f"adam={self.adam} and lr={self.lr:g} must be positive; the paper's are 100 and 0.01")
+
+
+def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, Value]]:
+    """For each protocol and horizon the error on `test`, with an interval for the draw of its windows."""
+    train.check()
+    wanted = horizons(cfg, train.future.shape[2])
+    still = last_value(test)
+    for protocol in PROTOCOLS:
+        x, new = (part.s if protocol == "A" else part.pred for part in (train, test))
+        reader, l2 = chosen(x, train.future, train.held, cfg.l2)
+        errors = squared(reader(new), test)
+        for h in wanted:
+            each = errors[:, h - 1]
+            low, high = interval(float(each.mean()), resampled(len(each)) @ each / len(each))
+            yield "name", f"{protocol}-{h}"
+            yield "metric", f"{protocol} MSE, {h} {'step' if h == 1 else 'steps'} ahead"
+            yield "value", float(each.mean())
+            yield "low", low
+            yield "high", high
+            yield "per_class", []
+            yield "l2", float(l2[h - 1])
+            yield "path", float(errors[:, :h].mean())
+            yield "last_value", float(still[:, h - 1].mean())
+            y = torch.from_numpy(train.future[..., h - 1])
+            yield "adam_train_mse", adam_train_error(torch.from_numpy(x), y, Rng(0).fork("probe"), cfg.adam, cfg.lr)
+
+
+def horizons(cfg: Config, future: int) -> tuple[int, ...]:
+    """Those asked for. Raises ValueError where one lies beyond the window."""
+    if cfg.horizons and max(cfg.horizons) > future:
+        raise ValueError(
+            f"horizons={cfg.horizons} goes beyond the {future} steps after the cut; give at most {future}, "
+            "or train on longer windows"
+        )
+    return cfg.horizons or tuple(sorted({1, (future + 1) // 2, future}))
+
+
+def squared(read: Float64[np.ndarray, "n k"], windows: Windows) -> Float64[np.ndarray, "n h"]:
+    """The squared error of every window and step, the mean over its channels."""
+    error: np.ndarray = ((read.reshape(windows.future.shape) - windows.future) ** 2).mean(1)
+    return error
+
+
+def last_value(windows: Windows) -> Float64[np.ndarray, "n h"]:
+    """The same where the last value that was seen is held."""
+    still: np.ndarray = ((windows.past[..., -1:].astype(np.float64) - windows.future) ** 2).mean(1)
+    return still

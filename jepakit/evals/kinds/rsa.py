@@ -1,0 +1,195 @@
+"""Representations held against responses that were recorded to the same items: do they order the items alike?
+
+Nothing is fitted. d_ij = 1 − r(x_i, x_j), with Pearson's r over features, is the dissimilarity of items i and j; all of
+them are the dissimilarity matrix (RDM) of a representation. With responses (repeats or subjects R, items N, units U):
+
+    value      the mean over R of Spearman's correlation of the representation's RDM with that of the responses
+    ceiling    what the best model could reach, since repeats differ (Nili et al. 2014): every RDM's ranks correlated
+               with the mean ranks of the others (lower) and of all, itself included (upper: no RDM reaches more)
+    cka        linear centred kernel alignment (Kornblith et al. 2019, arXiv:1905.00414), the mean over R: `cka` with
+               the unbiased estimate of HSIC (Song et al. 2012), 0 on average for unrelated ones; `cka_plain` with the
+               plain one, ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) of centred columns, which is large where features outnumber items
+
+The interval is a bootstrap over items: N are drawn with replacement, ranks are taken anew, and the pairs of an item
+with its own copies, whose dissimilarity is 0 by construction, are left out. Subjects are not drawn again.
+
+Sources: Kriegeskorte, Mur and Bandettini, Frontiers in Systems Neuroscience 2:4 (2008); Nili et al., PLoS Computational
+Biology 10(4) e1003553 (2014).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+from ..metrics.result import RESAMPLES, Value, interval, resampled
+from ..recorded import Recorded
+
+READS = "recorded"
+PLAIN = True
+DIGITS = 10
+"""Dissimilarities that differ by less are equal: the rest is rounding."""
+BLOCK = 2**16
+"""Pairs, over all draws that are taken together, at most: 512 KiB an array."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """`responses` is a .npy file of shape (items, units) or (repeats, items, units), items in the data's order."""
+
+    responses: str = ""
+
+
+def evaluate(train: Recorded, test: Recorded, cfg: Config) -> Iterator[tuple[str, Value]]:
+    """How well the dissimilarities of the items of `test` agree with those of the responses; `train` is not read."""
+    test.check()
+    own = levels(rdm(test.x))
+    recorded = [levels(rdm(y)) for y in test.responses]
+    _need_order(recorded)
+    (value,) = agreement(own, recorded, np.ones((1, len(own))))
+    draws: list[float] = []
+    for weights in pairs_drawn(resampled(len(test))):
+        draws.extend(agreement(own, recorded, weights))
+        yield "progress", len(draws) / RESAMPLES
+    low, high = _interval(float(value), np.array(draws))
+    yield "metric", "RDM Spearman correlation"
+    yield "value", 0.0 if np.isnan(value) else float(value)
+    yield "low", low
+    yield "high", high
+    yield "per_class", []
+    yield "cka", float(np.mean([cka(test.x, y) for y in test.responses]))
+    yield "cka_plain", float(np.mean([cka_plain(test.x, y) for y in test.responses]))
+    if len(recorded) > 1:
+        yield from zip(("ceiling_low", "ceiling_high"), ceiling(recorded), strict=True)
+    yield "repeats", float(len(recorded))
+    for what in ("nan", "flat", "unread"):
+        yield f"left_out_{what}", float(getattr(test, what))
+
+
+def rdm(x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, " pairs"]:
+    """The upper triangle of the dissimilarities 1 − r of all items, row by row.
+
+    An item whose features are all equal has no correlation: 1 to all others.
+    """
+    centred = x.astype(np.float64) - x.mean(1, dtype=np.float64, keepdims=True)
+    size = np.linalg.norm(centred, axis=1, keepdims=True)
+    # What centring leaves of equal features is rounding.
+    unit = centred / np.where(size > 1e-12 * np.linalg.norm(x, axis=1, keepdims=True), size, np.inf)
+    pairs: np.ndarray = 1 - (unit @ unit.T)[np.triu_indices(len(x), 1)]
+    return pairs.round(DIGITS)
+
+
+def levels(values: Float64[np.ndarray, " p"]) -> Int64[np.ndarray, " p"]:
+    """The place of every value among the different ones, from 0: what Spearman's correlation reads of them."""
+    _, place = np.unique(values, return_inverse=True)
+    return place.astype(np.int64)
+
+
+def ranks(level: Int64[np.ndarray, " p"], weights: Float64[np.ndarray, "b p"]) -> Float64[np.ndarray, "b p"]:
+    """Ranks, up to a constant, where pair k stands weights[b, k] times; equal ones share their mean rank."""
+    count, rows = int(level.max()) + 1, np.arange(len(weights))[:, None]
+    total = np.bincount((rows * count + level).ravel(), weights.ravel(), len(weights) * count).reshape(-1, count)
+    shared: np.ndarray = (total.cumsum(1) - total / 2)[:, level]
+    return shared
+
+
+def correlation(
+    a: Float64[np.ndarray, "b p"], b: Float64[np.ndarray, "b p"], weights: Float64[np.ndarray, "b p"]
+) -> Float64[np.ndarray, " b"]:
+    """Pearson's r where pair k stands weights[b, k] times; NaN where either does not vary."""
+    total = np.maximum(weights.sum(1, keepdims=True), 1)
+    a, b = (v - _sums(weights, v)[:, None] / total for v in (a, b))
+    wa = weights * a
+    spread = np.sqrt(_sums(wa, a) * _sums(weights * b, b))
+    r: np.ndarray = np.divide(_sums(wa, b), spread, out=np.full(len(a), np.nan), where=spread > 0)
+    return r.clip(-1, 1)
+
+
+def agreement(
+    own: Int64[np.ndarray, " p"], recorded: list[Int64[np.ndarray, " p"]], weights: Float64[np.ndarray, "b p"]
+) -> Float64[np.ndarray, " b"]:
+    """The mean over repeats of Spearman's correlation with one RDM, for pairs that stand weights[b, k] times."""
+    mine = ranks(own, weights)
+    each = [correlation(mine, ranks(theirs, weights), weights) for theirs in recorded]
+    mean: np.ndarray = np.mean(each, axis=0)
+    return mean
+
+
+def pairs_drawn(counts: Int64[np.ndarray, "r n"]) -> Iterator[Float64[np.ndarray, "b pairs"]]:
+    """How often each pair of different items is there, for items drawn so often; an item's own copies make none.
+
+    So many draws at a time as take little memory.
+    """
+    first, second = np.triu_indices(counts.shape[1], 1)
+    step = max(1, BLOCK // len(first))
+    for start in range(0, len(counts), step):
+        drawn = counts[start : start + step].astype(np.float64)
+        yield drawn[:, first] * drawn[:, second]
+
+
+def ceiling(recorded: list[Int64[np.ndarray, " p"]]) -> tuple[float, float]:
+    """The lower and upper noise ceiling of several RDMs.
+
+    Mean ranks are not ranked again: of all vectors they are the one whose mean correlation is largest.
+    """
+    each = np.concatenate([ranks(level, np.ones((1, len(level)))) for level in recorded])
+    each -= each.mean(1, keepdims=True)
+    each /= np.linalg.norm(each, axis=1, keepdims=True)
+    whole, once = each.sum(0, keepdims=True).repeat(len(each), 0), np.ones_like(each)
+    return float(correlation(each, whole - each, once).mean()), float(correlation(each, whole, once).mean())
+
+
+def cka(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n u"]) -> float:
+    """Linear CKA with unbiased HSIC: 0 on average for unrelated ones, below 0 by chance, 1 after rotation and scale.
+
+    Gram matrices are centred so that every row sums to 0 without the diagonal (Székely and Rizzo 2014), which gives
+    the estimate of Song et al. 2012 as a plain sum of products. 0 where either does not vary.
+    """
+    return _cosine(_u_centred(x), _u_centred(y))
+
+
+def cka_plain(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n u"]) -> float:
+    """Linear CKA as it was published, in [0, 1]; 0 where either does not vary."""
+    return _cosine(_gram(x), _gram(y))
+
+
+def _need_order(recorded: list[Int64[np.ndarray, " p"]]) -> None:
+    """Raises ValueError where the items of a repeat are all equally dissimilar."""
+    for r, level in enumerate(recorded):
+        if not level.any():
+            raise ValueError(
+                f"all items are equally dissimilar by the responses of repeat {r} (counted from 0), so they give no "
+                "order; leave that repeat out, or give units that differ in more than the strength of the response"
+            )
+
+
+def _sums(a: Float64[np.ndarray, "b p"], b: Float64[np.ndarray, "b p"]) -> Float64[np.ndarray, " b"]:
+    products: np.ndarray = np.einsum("bp,bp->b", a, b)
+    return products
+
+
+def _gram(x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n n"]:
+    centred = x.astype(np.float64) - x.mean(0, dtype=np.float64)
+    products: np.ndarray = centred @ centred.T
+    return products
+
+
+def _u_centred(x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n n"]:
+    k, n = _gram(x), len(x)
+    np.fill_diagonal(k, 0)
+    row = k.sum(0) / (n - 2)
+    centred: np.ndarray = k - row - row[:, None] + row.sum() / (n - 1)
+    np.fill_diagonal(centred, 0)
+    return centred
+
+
+def _cosine(a: Float64[np.ndarray, "n n"], b: Float64[np.ndarray, "n n"]) -> float:
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float((a * b).sum() / size) if size > 0 else 0.0
+
+
+def _interval(value: float, draws: Float64[np.ndarray, " r"]) -> tuple[float, float]:
+    """Of the draws that have a correlation; 0 where an RDM does not vary, which agrees with nothing."""
+    known = draws[np.isfinite(draws)]
+    return (0.0, 0.0) if np.isnan(value) or not len(known) else interval(value, known)

@@ -1,0 +1,92 @@
+r"""Linear readers of a representation: what of a signal's values stands in it.
+
+    ridge    min_W,b  mean |x W + b − y|² + l2 |W|²       closed form; x at zero mean and unit variance
+    Adam     the same without l2 on x as it is, after so many full-batch steps from a random start: not converged
+
+Source of the second: BiJEPA, arXiv:2603.00049, which reports its error on the very samples that it was fitted to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from ...types import Rng
+
+STRENGTHS = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Candidates for l2, in units of the variance of a feature."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """y = ((x − mean) / std) weight + bias."""
+
+    mean: Float64[np.ndarray, " d"]
+    std: Float64[np.ndarray, " d"]
+    weight: Float64[np.ndarray, "d k"]
+    bias: Float64[np.ndarray, " k"]
+
+    def __call__(self, x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n k"]:
+        """What is read from each row."""
+        read: np.ndarray = (x - self.mean) / self.std @ self.weight + self.bias
+        return read
+
+
+def ridge(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], l2: Sequence[float]) -> list[Reader]:
+    """The closed form for each strength, all from one decomposition, in float64."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    mean, std, bias = x.mean(0), x.std(0), y.mean(0)
+    # A feature that does not vary tells nothing; dividing by its rounding would make it.
+    std = np.where(std > 1e-6 * np.abs(mean), std, 1.0)
+    z, n = (x - mean) / std, len(x)
+    wide = z.shape[1] > n
+    power, axes = np.linalg.eigh((z @ z.T if wide else z.T @ z) / n)
+    along = axes.T @ ((y - bias) if wide else z.T @ (y - bias)) / n
+    back = z.T @ axes if wide else axes
+    return [Reader(mean, std, back @ (along / (np.maximum(power, 0) + s)[:, None]), bias) for s in l2]
+
+
+def chosen(
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, "n c h"],
+    held: Bool[np.ndarray, " n"],
+    l2: Sequence[float] = STRENGTHS,
+) -> tuple[Reader, Float64[np.ndarray, " h"]]:
+    """A reader of all C · H values, and the strength for each of the H steps: the best one on the samples `held`.
+
+    Strengths are compared on fits to the others; then all samples are fitted. Of equals the strongest is taken.
+    """
+    strengths, (n, c, h) = sorted(l2, reverse=True), y.shape
+    flat = y.reshape(n, -1)
+    if len(strengths) == 1:
+        return ridge(x, flat, strengths)[0], np.full(h, float(strengths[0]))
+    trials = ridge(x[~held], flat[~held], strengths)
+    errors = [((t(x[held]) - flat[held]) ** 2).reshape(-1, c, h).mean((0, 1)) for t in trials]
+    best = np.argmin(errors, axis=0)
+    fits = ridge(x, flat, strengths)
+    weight = np.stack([reader.weight for reader in fits])[np.tile(best, c), :, np.arange(c * h)].T
+    return replace(fits[0], weight=weight), np.array(strengths)[best]
+
+
+def adam_train_error(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], rng: Rng, steps: int = 100, lr: float = 1e-2
+) -> float:
+    """The mean squared error on the samples that a linear layer was fitted to, after its last full-batch Adam step.
+
+    Weight and bias start uniform within 1 / √d of 0, as those of `nn.Linear` do. So few steps leave it short of the
+    optimum, and the more so the smaller x is.
+    """
+    d, k, bound = x.shape[1], y.shape[1], 1 / sqrt(x.shape[1])
+    drawn = (2 * torch.rand(d + 1, k, generator=rng.generator()) - 1) * bound
+    weight, bias = (part.clone().requires_grad_() for part in (drawn[:d], drawn[d]))
+    optimizer = torch.optim.Adam([weight, bias], lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (x @ weight + bias - y).square().mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    with torch.no_grad():
+        return float((x @ weight + bias - y).square().mean())

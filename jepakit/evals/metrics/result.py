@@ -1,0 +1,80 @@
+"""What every classification probe reports: accuracy, its confidence interval, recall per class."""
+
+from collections.abc import Iterator, Sequence
+from math import sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int64
+
+from ...types import Rng
+
+Value = str | float | list[float | None]
+Z95 = 1.959963984540054
+"""The normal quantile of a two-sided 95 % interval."""
+
+
+def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """The score interval of a proportion, `hits` of `n`: never outside [0, 1], sensible at 0 and 1 and for small n.
+
+    Covers the draw of the test samples only, neither seeds nor training. Source: Wilson, JASA 22 (1927) 209.
+    """
+    p, spread = hits / n, z * z / n
+    centre = (p + spread / 2) / (1 + spread)
+    half = z * sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
+    # Rounding may leave 1e-17 beyond the ends, which the formula reaches exactly at 0 and n hits.
+    return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
+
+
+def accuracy(pred: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"], classes: int) -> Iterator[tuple[str, Value]]:
+    """`metric`, `value`, `low`, `high` (95 %, Wilson) and `per_class`, the recall of each class.
+
+    All are fractions in [0, 1]; the recall of a class without a test sample is None.
+    """
+    hit = pred == y
+    low, high = wilson(int(hit.sum()), len(y))
+    total = np.bincount(y, minlength=classes)
+    found = np.bincount(y[hit], minlength=classes)
+    yield "metric", "accuracy"
+    yield "value", float(hit.mean())
+    yield "low", low
+    yield "high", high
+    yield "per_class", [float(f / t) if t else None for f, t in zip(found, total, strict=True)]
+
+
+def averaged(
+    preds: Sequence[Int[np.ndarray, " n"]], y: Int[np.ndarray, " n"], classes: int, metric: str = "accuracy"
+) -> Iterator[tuple[str, Value]]:
+    """As `accuracy`, of the mean over several classifiers; also `each` of their accuracies and, of several, the `std`.
+
+    The interval is that of one classifier with the mean accuracy: it covers the draw of the test samples, and `std`
+    (with n - 1) the rest.
+    """
+    every = [dict(accuracy(pred, y, classes)) for pred in preds]
+    each = [float((pred == y).mean()) for pred in preds]
+    low, high = wilson(round(float(np.mean(each)) * len(y)), len(y))
+    recall = np.array([[np.nan if r is None else r for r in one["per_class"]] for one in every]).mean(0)  # type: ignore[union-attr]
+    yield "metric", metric
+    yield "value", float(np.mean(each))
+    yield "low", low
+    yield "high", high
+    yield "per_class", [None if np.isnan(r) else float(r) for r in recall]
+    yield "each", [*each]
+    if len(each) > 1:
+        yield "std", float(np.std(each, ddof=1))
+
+
+RESAMPLES = 1000
+
+
+def resampled(n: int) -> Int64[np.ndarray, "r n"]:
+    """How often each of `n` units is drawn, in each of the resamples of a bootstrap."""
+    draws = torch.randint(n, (RESAMPLES, n), generator=Rng(0).fork("bootstrap").generator())
+    counts = torch.zeros(RESAMPLES, n, dtype=torch.int64).scatter_add_(1, draws, torch.ones_like(draws))
+    return counts.numpy()
+
+
+def interval(value: float, values: Float[np.ndarray, " r"]) -> tuple[float, float]:
+    """The middle 95 % of resampled `values`, widened to hold `value` itself where they are skewed."""
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return min(float(low), value), max(float(high), value)

@@ -1,0 +1,20 @@
+"""What every masker is: a function (grid, batch, rng) → Masks."""
+
+from typing import Final, Protocol, runtime_checkable
+
+from ..types import Grid, Masks, Rng
+
+Range = tuple[float, float]
+TRIES: Final = 20
+
+
+@runtime_checkable
+class Masker(Protocol):
+    """Anything that draws `Masks` for a grid; a method calls `check` once, when it is built."""
+
+    def check(self, grid: Grid) -> None:
+        """Raises ValueError, naming the fix, where masks could not be drawn on this grid."""
+
+    def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
+        """Context (B, K) and targets (B, M, Kt), int64 on the CPU, for the local part of the global batch."""
+        ...

@@ -1,0 +1,211 @@
+"""Multi-block masks: rectangles of tokens to predict, and a context block without them. Source: I-JEPA."""
+
+from dataclasses import dataclass
+from math import ceil, prod, sqrt
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Generator, Tensor
+
+from ..types import Grid, Masks, Rng
+from .base import TRIES, Range
+
+
+@dataclass(frozen=True)
+class MultiBlock:
+    """I-JEPA's masks: `num_targets` rectangles to predict, and one large rectangle minus them as context. 2-D grids.
+
+    Scales are fractions of the grid, `target_aspect` is height / width; both are drawn uniformly and independently of
+    each other, once per step. Targets (B, M, h·w) may overlap. The context (B, K) keeps, of every sample, K tokens
+    chosen at random, where K is the smallest context of the global batch.
+
+    No context ever has fewer than `min_context` tokens (default: a twentieth of the grid). Positions that leave fewer
+    are drawn again, at most 20 times; then all targets go where the first one is. That leaves at least the smallest
+    context block minus the largest target, over the whole range of scales, which is what `check` compares with
+    `min_context`: so every call ends, and ends well. With the default ranges this happens about never, and positions
+    stay uniform.
+
+    `compat="ijepa"` draws as the published code does: one random number sets both scale and aspect, sides stay below
+    the grid's, the last row and column are never drawn, contexts are cut to the common length in raster order (which
+    starves the bottom rows), and after 20 failures one target after the other may be overlapped. `min_context` is then
+    10 by default, to be exceeded by targets too.
+
+    Source: I-JEPA, arXiv:2301.08243.
+    """
+
+    num_targets: int = 4
+    target_scale: Range = (0.15, 0.2)
+    target_aspect: Range = (0.75, 1.5)
+    context_scale: Range = (0.85, 1.0)
+    min_context: int | None = None
+    compat: Literal["", "ijepa"] = ""
+
+    def check(self, grid: Grid) -> None:
+        """Raises ValueError, naming the fix, where a step could fail at some scale of the ranges."""
+        if len(grid) != 2:
+            raise ValueError(f"multiblock masks need a grid of 2 axes, not {grid}; use the random masker instead")
+        self._check_ranges()
+        if prod(grid) * self.target_scale[0] < 1:
+            raise ValueError(
+                f"grid {grid} is too small: a target of scale {self.target_scale[0]:g} covers less than one token; "
+                f"use a smaller patch, or target_scale of at least {1 / prod(grid):.2g}"
+            )
+        if self.compat == "ijepa":
+            self._check_compat(grid)
+        else:
+            self._check_context(grid)
+
+    def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
+        """Context (B, K) and targets (B, M, Kt), int64 on the CPU. Raises ValueError where `check` does."""
+        self.check(grid)
+        total, part = rng.global_batch(batch)
+        draw = self._draw_compat if self.compat == "ijepa" else self._draw
+        masks = draw(grid, total, rng.generator())
+        return Masks(masks.context[part], masks.targets[part])
+
+    def _draw(self, grid: Grid, total: int, gen: Generator) -> Masks:
+        scale, aspect, seen = torch.rand(3, generator=gen, dtype=torch.float64).tolist()
+        places = _places(
+            grid, target_shape(grid, _between(self.target_scale, scale), _between(self.target_aspect, aspect))
+        )
+        window = _places(grid, context_shape(grid, _between(self.context_scale, seen)))
+        inside = _pick(_mark(window, grid), (total,), gen)
+        targets = _pick(places, (total, self.num_targets), gen)
+        context = inside & ~_mark(targets, grid)
+        for attempt in range(TRIES + 1):
+            short = (context.sum(1) < self._need(grid))[:, None, None]
+            if not short.any():
+                break
+            again = _pick(places, (total, self.num_targets), gen) if attempt < TRIES else targets[:, :1]
+            targets = torch.where(short, again, targets)
+            context = inside & ~_mark(targets, grid)
+        return Masks(_thin(context, gen), targets)
+
+    def _draw_compat(self, grid: Grid, total: int, gen: Generator) -> Masks:
+        u, v = torch.rand(2, generator=gen, dtype=torch.float64).tolist()
+        shape = _capped(grid, _between(self.target_scale, u), _between(self.target_aspect, u))
+        window = _mark(_places(grid, _capped(grid, _between(self.context_scale, v), 1.0), margin=1), grid)
+        targets = _pick(_places(grid, shape, margin=1), (total, self.num_targets), gen)
+        context = torch.zeros(total, prod(grid), dtype=torch.bool)
+        for attempt in range(TRIES * (self.num_targets + 1)):
+            short = context.sum(1) <= self._need(grid)
+            if not short.any():
+                break
+            avoided = targets[:, : self.num_targets - attempt // TRIES]
+            again = _pick(window, (total,), gen) & ~_mark(avoided, grid)
+            context = torch.where(short[:, None], again, context)
+        return Masks(_first(context), targets)
+
+    def _need(self, grid: Grid) -> int:
+        if self.min_context is not None:
+            return self.min_context
+        return 10 if self.compat == "ijepa" else max(1, prod(grid) // 20)
+
+    def _check_ranges(self) -> None:
+        if self.num_targets < 1:
+            raise ValueError(f"num_targets is {self.num_targets}; give at least 1")
+        if self.min_context is not None and self.min_context < 1:
+            raise ValueError(f"min_context is {self.min_context}; give at least 1, an empty context teaches nothing")
+        limits = {"target_scale": 1.0, "target_aspect": float("inf"), "context_scale": 1.0}
+        for name, limit in limits.items():
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= limit:
+                raise ValueError(f"{name} is {(low, high)}; give two numbers with 0 < low <= high <= {limit:g}")
+
+    def _check_context(self, grid: Grid) -> None:
+        need, window = self._need(grid), prod(context_shape(grid, self.context_scale[0]))
+        left = window - _largest_target(grid, self.target_scale[1], self.target_aspect)
+        if left < need:
+            raise ValueError(
+                f"grid {grid} is too small for these scales: a context block of {window} tokens may keep only "
+                f"{left} beside a target, and min_context is {need}; use a smaller patch, target_scale below "
+                f"{self.target_scale[1]:g}, context_scale above {self.context_scale[0]:g} or a smaller min_context"
+            )
+
+    def _check_compat(self, grid: Grid) -> None:
+        # Both sides are monotone in the one random number, so the ends of its range bound the smallest block.
+        ends = [_capped(grid, s, a) for s, a in zip(self.target_scale, self.target_aspect, strict=True)]
+        target = min(h for h, _ in ends) * min(w for _, w in ends)
+        block = min(target, prod(_capped(grid, self.context_scale[0], 1.0)))
+        if block <= self._need(grid):
+            raise ValueError(
+                f"grid {grid} is too small for compat 'ijepa': a block may have only {block} tokens, which must exceed "
+                f"min_context {self._need(grid)}; use compat '', a smaller patch or a smaller min_context"
+            )
+
+
+def target_shape(grid: Grid, fraction: float, ratio: float) -> Grid:
+    """Sides (h, w), in tokens, of a block of about `fraction` of the grid and about `ratio` = h / w; it fits the grid.
+
+    The area has precedence over the ratio: w is what h leaves of it, rounded.
+    """
+    area = fraction * prod(grid)
+    height = max(round(sqrt(area * ratio)), ceil(area / grid[1] - 1e-6), 1)
+    height = min(height, grid[0])
+    return height, min(max(round(area / height), 1), grid[1])
+
+
+def context_shape(grid: Grid, fraction: float) -> Grid:
+    """Sides (h, w), in tokens, of a block with the grid's own aspect and no less than `fraction` of its area."""
+    side = sqrt(fraction)
+    return ceil(side * grid[0] - 1e-6), ceil(side * grid[1] - 1e-6)
+
+
+def _largest_target(grid: Grid, fraction: float, aspect: Range) -> int:
+    """The most tokens a target of at most `fraction` can have: for a given height its width grows with the area."""
+    heights = range(1, target_shape(grid, fraction, aspect[1])[0] + 1)
+    return max(h * min(max(round(fraction * prod(grid) / h), 1), grid[1]) for h in heights)
+
+
+def _capped(grid: Grid, fraction: float, ratio: float) -> Grid:
+    area = fraction * prod(grid)
+    return min(round(sqrt(area * ratio)), grid[0] - 1), min(round(sqrt(area / ratio)), grid[1] - 1)
+
+
+def _between(bounds: Range, u: float) -> float:
+    return bounds[0] + u * (bounds[1] - bounds[0])
+
+
+def _places(grid: Grid, shape: Grid, margin: int = 0) -> Int[Tensor, "p k"]:
+    """The tokens of a block at every place on the grid but the last `margin` along each axis."""
+    rows, columns = (torch.arange(g - s + 1 - margin) for g, s in zip(grid, shape, strict=True))
+    corners = rows[:, None] * grid[1] + columns
+    offsets = torch.arange(shape[0])[:, None] * grid[1] + torch.arange(shape[1])
+    return corners.reshape(-1, 1) + offsets.flatten()
+
+
+def _pick(places: Shaped[Tensor, "p k"], count: tuple[int, ...], gen: Generator) -> Shaped[Tensor, "*count k"]:
+    """Rows of `places`, each drawn uniformly."""
+    return places[torch.randint(len(places), count, generator=gen)]
+
+
+def _mark(tokens: Int[Tensor, "b *k"], grid: Grid) -> Bool[Tensor, "b n"]:
+    return torch.zeros(len(tokens), prod(grid), dtype=torch.bool).scatter_(1, tokens.flatten(1), True)
+
+
+def _thin(context: Bool[Tensor, "b n"], gen: Generator) -> Int[Tensor, "b k"]:
+    """As many tokens of every row as the shortest row has, chosen at random."""
+    # Random bits above and the token's own number below: no two keys of a row are equal, so exactly `keep` are taken.
+    # numpy's partition finds the last of them five times as fast as topk.
+    tokens, keep = context.shape[1], _shortest(context)
+    number = (1 << (tokens - 1).bit_length()) - 1
+    key = torch.empty(context.shape, dtype=torch.int32).random_(generator=gen)
+    key = (key & ~number | torch.arange(tokens, dtype=torch.int32)).masked_fill_(~context, 2**31 - 1)
+    last = torch.from_numpy(np.partition(key.numpy(), keep - 1, axis=1)[:, keep - 1 : keep])
+    return _listed(context & (key <= last))
+
+
+def _first(context: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
+    """As many tokens of every row as the shortest row has, the first ones."""
+    return _listed(context & (context.cumsum(1) <= _shortest(context)))
+
+
+def _shortest(rows: Bool[Tensor, "b n"]) -> int:
+    return int(rows.sum(1).min())
+
+
+def _listed(rows: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
+    """The tokens of each row in raster order; every row has equally many."""
+    return rows.nonzero()[:, 1].reshape(len(rows), -1)

@@ -1,0 +1,137 @@
+"""Prediction both ways under one mask: from the context to the target block, and from the target block to the context.
+
+What two predictors say of each other: whether they lead back to where they started, and which pulls harder.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses
+from ..losses import Kind
+from ..masks.halves import Halves, splits
+from ..types import Grid, Masks
+
+SOME: Final = 16
+Predict = Callable[[Float[Tensor, "b k d"], Masks], Float[Tensor, "b 1 kt d"]]
+
+
+class Way(NamedTuple):
+    """One direction: what is seen and hidden, the representation s of what is seen, what is predicted and is to be."""
+
+    masks: Masks
+    s: Float[Tensor, "b k d"]
+    pred: Float[Tensor, "b 1 kt d"]
+    target: Float[Tensor, "b 1 kt d"]
+
+
+def swapped(masks: Masks) -> Masks:
+    """The masks of the way back: the one target block is the context, the context the target block."""
+    return Masks(masks.targets[:, 0], masks.context[:, None], masks.grid)
+
+
+def known_sides(method: Any, grid: Grid) -> dict[str, bool]:
+    """The sides that a method has learnt to predict from the opposite ones, and whether by a predictor of the way back.
+
+    Masks other than halves hide now this and now that, so that every side will do; halves alone are known alone. A
+    method that predicts nothing, or no hidden part but the next step, knows none.
+    """
+    if not (hasattr(method, "predict") and hasattr(method.cfg, "masks")):
+        return {}
+    every, own, axes = splits(grid), method.cfg.masks, len(grid)
+    if not all(isinstance(masker, Halves) for masker in own):
+        return dict.fromkeys(every, False)
+    ahead = {name for name, half in every.items() if any(masker.hides(half, axes) for masker in own)}
+    two_ways = len(getattr(method, "predictors", ())) == 2
+    back = {name for name, half in every.items() if two_ways and any(m.hides(opposite(half), axes) for m in own)}
+    return {name: name not in ahead for name in every if name in ahead | back}
+
+
+def check_side(side: str, known: Mapping[str, bool]) -> None:
+    """Raises ValueError, with those that are `known`, where a side is none of them."""
+    if side not in known:
+        none = "nor any other, as its method predicts no hidden part"
+        can = f"it can predict {' and '.join(known)}" if known else none
+        raise ValueError(f"the run cannot predict the {side} of its samples; {can}")
+
+
+def goes_back(masker: object, known: Mapping[str, bool], grid: Grid) -> bool:
+    """Whether what a masker hides is predicted by the way back, by the sides that are `known`."""
+    every, axes = splits(grid), len(grid)
+    return isinstance(masker, Halves) and any(
+        back and masker.axis % axes == every[name].axis and masker.context == every[name].context
+        for name, back in known.items()
+    )
+
+
+def opposite(half: Halves) -> Halves:
+    """What hides the other side."""
+    return replace(half, context="last" if half.context == "first" else "first")
+
+
+def errors(same: Sequence[Way], kind: Kind) -> Float[Tensor, " b"]:
+    """The distance between prediction and target of each sample, averaged over ways of one direction."""
+    each = [losses.elementwise(losses.wide(way.pred), losses.wide(way.target), kind).flatten(1).mean(1) for way in same]
+    return torch.stack(each).mean(0)
+
+
+def ahead(pairs: Sequence[Sequence[Way]]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """Predictions and targets of the first of each pair, as rows, without gradients."""
+    pred, target = zip(*((pair[0].pred.detach(), pair[0].target) for pair in pairs), strict=True)
+    return torch.cat([t.flatten(0, 2) for t in pred]), torch.cat([t.flatten(0, 2) for t in target])
+
+
+def cycle_error(pairs: Sequence[Sequence[Way]], home: Predict, kind: Kind) -> Float[Tensor, ""]:
+    """d(P_bwd(P_fwd(s_x)), t_x), of pairs (x to y, y to x); `home` is P_bwd.
+
+    Its gradient reaches both predictors and the encoder of x. It is 0 where P_bwd undoes P_fwd and t_x is s_x.
+    """
+    found = [losses.prediction(home(there.pred[:, 0], back.masks), back.target, kind) for there, back in pairs]
+    return torch.stack(found).mean()
+
+
+def pull(predict: Predict, way: Way, kind: Kind) -> Float[Tensor, ""]:
+    """The length of the gradient of the way's distance by s, of all tokens together. No parameter gets a gradient."""
+    with torch.enable_grad():
+        # Cloned, as counters of FLOPs refuse a gradient that is asked for by a leaf.
+        s = way.s.detach().requires_grad_().clone()
+        (gradient,) = torch.autograd.grad(losses.prediction(predict(s, way.masks), way.target, kind), s)
+    return losses.norms(gradient.flatten())
+
+
+@torch.no_grad()
+def watch(
+    pairs: Sequence[Sequence[Way]], predictors: Iterable[Predict], shares: Mapping[str, float], kind: Kind
+) -> dict[str, Float[Tensor, ""]]:
+    """What is worth watching of a step; `shares` name the directions and weigh them in the loss.
+
+    `norm_online` and `norm_target` are mean lengths of tokens, `error_NAME` the distances without weight. Of two
+    directions also `error_cycle` and `balance` = a / (a + b), .5 where both pull alike: a and b are the lengths of the
+    gradients of the weighted distances by the representations that the directions start from. There they enter the
+    encoder; whether they agree or cancel at its weights would cost a second backward pass. These two are of the first
+    mask and 16 samples at most, for the price of a small batch.
+    """
+    every = [way for pair in pairs for way in pair]
+    found = {
+        "norm_online": losses.norms(torch.cat([way.s.flatten(0, 1) for way in every])).mean(),
+        "norm_target": losses.norms(torch.cat([way.target.flatten(0, 2) for way in every])).mean(),
+        **{
+            f"error_{name}": errors(same, kind).mean()
+            for name, same in zip(shares, zip(*pairs, strict=True), strict=True)
+        },
+    }
+    if len(shares) == 2:
+        few, ps = [_some(way) for way in pairs[0]], list(predictors)
+        a, b = (share * pull(p, way, kind) for share, p, way in zip(shares.values(), ps, few, strict=True))
+        found["error_cycle"] = cycle_error([few], ps[1], kind)
+        found["balance"] = a / (a + b).clamp(min=torch.finfo(a.dtype).tiny)
+    return found
+
+
+def _some(way: Way) -> Way:
+    masks = Masks(way.masks.context[:SOME], way.masks.targets[:SOME], way.masks.grid)
+    return Way(masks, *(part.detach()[:SOME] for part in way[1:]))

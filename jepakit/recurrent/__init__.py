@@ -1,0 +1,1 @@
+"""Recurrent gated circuits, and their two learning rules: forward propagation and back-propagation through time."""

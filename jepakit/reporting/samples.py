@@ -1,0 +1,254 @@
+"""What a trained run makes of its data: a few samples through its encoder, and masks drawn as in training."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .. import masks
+from ..data import Dataset, loader
+from ..data.base import spread
+from ..methods.base import Method
+from ..methods.predictive import Predictive
+from ..nn.encoder import Encoder
+from ..nn.transformer import ViTEncoder
+from ..run import checkpoint
+from ..types import Grid, Masks, Rng, Signal, unit
+from .pictures import rgb, shrink
+from .records import Array
+from .time import Unfolded, unfold
+
+THUMB = 64
+SIDE = 224
+SHOWN = 8
+BATCH = 16
+MASK_STEPS = 64
+# Multiplications that the pictures may cost on a CPU, a minute or two: 590 images for a ViT-B/16, 60 for a ViT-H/14.
+BUDGET = 1e13
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """n items and their mean-pooled representations (n, D); of the first k also pictures and tokens (k, N, D).
+
+    `kinds` are class names, empty where an item has no label. `attention` (k, N) is what each patch receives in the
+    last block, None where the encoder has none. `images` and `thumbs` are uint8 (H, W, 3).
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    features: Array
+    thumbs: tuple[Array, ...]
+    images: tuple[Array, ...]
+    tokens: Array
+    attention: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Masks of one masker: the shares of `count` masks in which a cell is context and target; examples (k, N)."""
+
+    name: str
+    context: Array
+    target: Array
+    count: int
+    examples: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What there is to show of one run; `notes` says per section why something is missing."""
+
+    grid: Grid = ()
+    samples: Samples | None = None
+    masks: tuple[Drawn, ...] = ()
+    unfolded: Unfolded | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def look(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
+    """Load a run and pass `images` of its samples, evenly spread over its data, through the target encoder."""
+    try:
+        loaded = checkpoint.load_run(run)
+    except (ValueError, OSError) as error:
+        return Look(
+            notes=dict.fromkeys(
+                ("masks", "patches", "attention", "neighbours", "map"), f"The model could not be loaded: {error}."
+            )
+        )
+    method = loaded.method.to(device)
+    encoder = next((m for m in method.modules() if isinstance(m, Encoder)), None)
+    grid = encoder.grid if encoder else ()
+    notes: dict[str, str] = {}
+    samples = _samples(loaded.run.data, method, affordable(encoder, images, device), device, notes)
+    drawn = draw(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
+    if not drawn:
+        notes["masks"] = "This method draws no masks."
+    return Look(grid, samples, drawn, _unfolded(loaded.run.data, method, images, device, notes), notes)
+
+
+def _unfolded(
+    data: object, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
+) -> Unfolded | None:
+    """What a method that unfolds in time does on the way; None where it is none, or, said in `notes`, nothing is."""
+    if not isinstance(method, Predictive):
+        return None
+    try:
+        seen = unfold(method, data.open(), images, device)  # type: ignore[attr-defined]
+    except (ValueError, OSError) as error:
+        notes["time"] = f"The data could not be read: {error}."
+        return None
+    if seen is None:
+        notes["time"] = "Fewer than two samples could be read, so there is nothing to compare."
+    return seen
+
+
+def affordable(encoder: Encoder | None, images: int, device: torch.device | str) -> int:
+    """How many of `images` are encoded: all, or on a CPU no more than BUDGET allows, but at least a screenful."""
+    if encoder is None or torch.device(device).type != "cpu":
+        return images
+    each = sum(p.numel() for p in encoder.parameters()) * prod(encoder.grid)
+    return min(images, max(3 * SHOWN, int(BUDGET / max(each, 1))))
+
+
+def _samples(
+    data: object, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
+) -> Samples | None:
+    pictures = ("patches", "attention", "neighbours", "map")
+    if len(method.signal.size) != 2:
+        size = " x ".join(map(str, method.signal.size))
+        notes.update(
+            dict.fromkeys(pictures, f"The samples are of size {size}, not images, so there is no picture to show.")
+        )
+        return None
+    try:
+        dataset: Dataset = data.open()  # type: ignore[attr-defined]
+        samples = encode(method, dataset, images, device)
+    except (ValueError, OSError) as error:
+        notes.update(dict.fromkeys(pictures, f"The data could not be read: {error}."))
+        return None
+    if samples is None:
+        notes.update(dict.fromkeys(pictures, "Fewer than two images could be read, so there is nothing to compare."))
+    return samples
+
+
+def draw(cfg: object, grid: Grid, seed: int, tokens: Array | None = None) -> tuple[Drawn, ...]:
+    """Masks of every masker that the method's settings name, drawn as a training with `seed` would.
+
+    Maskers that read tokens are shown `tokens` (k, N, D), where there is one for every cell: those of the pictures
+    under which their examples are drawn.
+    """
+    maskers = tuple(getattr(cfg, "masks", ())) if grid else ()
+    shown = torch.from_numpy(tokens) if tokens is not None and tokens.shape[1] == prod(grid) else None
+    steps = [masks.draw(maskers, grid, BATCH, Rng(seed, step), tokens=shown) for step in range(MASK_STEPS)]
+    out = []
+    for i, masker in enumerate(maskers):
+        cells = np.stack([mark(drawn[i], prod(grid)) for drawn in steps])
+        context, target = (flat(seen.mean((0, 1)), grid) for seen in (cells == 1, cells > 1))
+        name = type(masker).__name__ + (f" {i}" if len(maskers) > 1 else "")
+        # Every example of another step, so that all sizes are seen, and each over its own picture.
+        k = np.arange(min(SHOWN, cells.shape[1]))
+        out.append(Drawn(name, context, target, cells[..., 0].size, cells[k, k]))
+    return tuple(out)
+
+
+def flat(values: Array, grid: Grid) -> Array:
+    """Values (N,) on the grid as a picture (h, w): a series is one row, of a video the mean over time is shown."""
+    on_grid = values.reshape(grid)
+    return np.asarray(on_grid[None] if len(grid) == 1 else on_grid.mean(0) if len(grid) == 3 else on_grid)
+
+
+def mark(masks: Masks, tokens: int) -> Array:
+    """What each token is, (B, N): 0 hidden, 1 context, 2 + m target block m."""
+    cells = torch.zeros(len(masks.context), tokens, dtype=torch.int64).scatter_(1, masks.context, 1)
+    for m in range(masks.targets.shape[1]):
+        cells.scatter_(1, masks.targets[:, m], 2 + m)
+    return np.asarray(cells.numpy())
+
+
+def encode(method: Method, dataset: Dataset, most: int, device: torch.device | str) -> Samples | None:
+    """At most `most` samples with everything the figures need; None where fewer than two can be read.
+
+    They are spread evenly over the data, those shown large first. Representations are the target encoder's.
+    """
+    ids: list[int] = []
+    images: tuple[Array, ...] = ()
+    features, thumbs = [], []
+    tokens, attention = torch.empty(0), None
+    for found, x in chunks(dataset, method.signal, order(len(dataset), most)):
+        with torch.inference_mode():
+            s, weights = with_attention(method, x.to(device)) if not ids else (method.encode(x.to(device)), None)
+        pixels = rgb(x.numpy())
+        if not ids:
+            images, tokens, attention = tuple(shrink(p, SIDE) for p in pixels), s.float().cpu(), weights
+        ids += found
+        features.append(s.float().mean(1).cpu())
+        thumbs += [shrink(p, THUMB) for p in pixels]
+    if len(ids) < 2:
+        return None
+    return Samples(
+        names=tuple(dataset.name(i) for i in ids),
+        kinds=tuple(kind(dataset, i) for i in ids),
+        features=torch.cat(features).numpy(),
+        thumbs=tuple(thumbs),
+        images=images,
+        tokens=tokens.numpy(),
+        attention=None if attention is None else attention.float().cpu().numpy(),
+    )
+
+
+def kind(dataset: Dataset, i: int) -> str:
+    """The class of item i, empty where it has none."""
+    label = dataset.label(i)
+    return dataset.classes[label] if 0 <= label < len(dataset.classes) else ""
+
+
+def order(n: int, most: int) -> list[int]:
+    """At most `most` of n items, evenly spread; the first SHOWN of them are evenly spread, too."""
+    chosen = spread(n, most)
+    first = [chosen[k] for k in spread(len(chosen), SHOWN)]
+    return [*first, *(i for i in chosen if i not in set(first))]
+
+
+def chunks(
+    dataset: Dataset, signal: Signal, wanted: Sequence[int]
+) -> Iterator[tuple[list[int], Float[Tensor, "b c h w"]]]:
+    """Items and their pixels as `jepa embed` reads them, a few at a time; an unreadable one gives way to the next."""
+    seen: set[int] = set()
+    for part in (wanted[k : k + SHOWN] for k in range(0, len(wanted), SHOWN)):
+        found = {}
+        for i in part:
+            batch = next(loader.stream(dataset, signal, batch=1, start=i), None)
+            if batch is not None and (item := int(batch.id[0])) not in seen:
+                seen.add(item)
+                found[item] = unit(batch.x[0])
+        if found:
+            yield list(found), torch.stack(list(found.values()))
+
+
+def with_attention(method: Method, x: Tensor) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n"] | None]:
+    """Tokens (B, N, D) of `method.encode`, and the attention (B, N) each received in the last block it ran.
+
+    The mean over heads and over the tokens that read; None where the encoder has no attention.
+    """
+    seen: list[tuple[nn.Module, Tensor]] = []
+    lasts = [m.blocks[-1] for m in method.modules() if isinstance(m, ViTEncoder)]
+    hooks = [block.register_forward_pre_hook(lambda module, args: seen.append((module, args[0]))) for block in lasts]
+    try:
+        tokens = method.encode(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tokens, received(*seen[-1]) if seen else None
+
+
+def received(block: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
+    """The attention each token receives in a transformer block with input x; sums to one over the tokens."""
+    project: Callable[[Tensor], tuple[Tensor, ...]] = block.attn.project  # type: ignore[union-attr, assignment]
+    q, k, _ = project(block.norm1(x))  # type: ignore[operator]
+    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1).mean((1, 2))

@@ -1,0 +1,249 @@
+"""Atomic save and load: safetensors for tensors, JSON for the rest, nothing that could run code.
+
+A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors, state.json and, of a stream, where
+it stands, stream.safetensors. It is written under
+another name, synced, and renamed, so a folder of that name is whole; state.json also records the files' sizes, so that
+a copy cut short is recognised and the checkpoint before it used.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .. import methods
+from ..core.files import write_json
+from ..methods.base import Method
+from ..nn.weights import copy_into
+from ..types import Signal
+from . import parse
+from .settings import Run
+
+SCHEMA = 1
+# What reading a damaged checkpoint raises: files cut short or gone, bytes that are no text, JSON of another shape.
+DAMAGED = (
+    *(OSError, EOFError, SafetensorError, json.JSONDecodeError),
+    *(UnicodeDecodeError, KeyError, TypeError, AttributeError),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved step. `state` is whatever JSON the trainer keeps; `warnings` says which newer ones were unusable."""
+
+    step: int
+    model: dict[str, Tensor]
+    optim: dict[str, Tensor]
+    state: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    stream: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained run: its settings, its method in eval mode, the step and the state saved with it."""
+
+    run: Run
+    method: Method
+    step: int
+    state: dict[str, Any]
+
+
+def folder(run: Path, step: int) -> Path:
+    """Where a step's checkpoint lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save(
+    run: Path,
+    step: int,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    keep: int = 2,
+    needed: Collection[int] = (),
+    stream: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep` and those `needed`."""
+    final = folder(run, step)
+    part = final.with_name(f".{final.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({k: v.contiguous() for k, v in method.state_dict().items()}, part / "model.safetensors")
+    save_file(optimizer_tensors(method, optimizer), part / "optim.safetensors")
+    if stream:
+        save_file(dict(stream), part / "stream.safetensors")
+    sizes = {p.name: p.stat().st_size for p in part.iterdir()}
+    signal = asdict(method.signal) if isinstance(method, Method) else {}
+    write_json(part / "state.json", {"schema": SCHEMA, "step": step, "signal": signal, "files": sizes, **state})
+    for path in (*part.iterdir(), part):
+        _sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+    _point(final.parent / "last", final.name)
+    for old in steps(run)[:-keep]:
+        if old not in needed:
+            shutil.rmtree(folder(run, old))
+    return final
+
+
+def go_back(run: Path, step: int, changes: Mapping[str, Any]) -> None:
+    """Make the checkpoint of `step` the newest, its state with `changes`: later ones are deleted.
+
+    A process killed in between leaves checkpoints that are all whole.
+    """
+    path = folder(run, step) / "state.json"
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
+    _point(run / "checkpoints" / "last", folder(run, step).name)
+    for later in steps(run)[::-1]:
+        if later > step:
+            shutil.rmtree(folder(run, later))
+
+
+def steps(run: Path) -> list[int]:
+    """The steps with a checkpoint, ascending; whether they can be read is not asked."""
+    found = (run / "checkpoints").glob("step-*")
+    return sorted(int(p.name[5:]) for p in found if p.name[5:].isdigit())
+
+
+def load(run: Path, step: int | None = None) -> Checkpoint:
+    """The newest readable checkpoint, or that of `step`. ValueError where there is none, with what was tried."""
+    saved = steps(run)
+    if step is not None and step not in saved:
+        raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, saved)) or 'none'}")
+    warnings: list[str] = []
+    for at in reversed(saved if step is None else [step]):
+        try:
+            return _read(run, at, warnings)
+        except DAMAGED as error:
+            warnings.append(f"checkpoint of step {at} is unusable ({_reason(error)})")
+    raise ValueError(
+        f"{run} has no usable checkpoint: {'; '.join(warnings) or 'the folder checkpoints/ is empty or missing'}"
+    )
+
+
+def _read(run: Path, step: int, warnings: list[str]) -> Checkpoint:
+    at = folder(run, step)
+    state = json.loads((at / "state.json").read_text(encoding="utf-8"))
+    if state["schema"] != SCHEMA:
+        raise ValueError(
+            f"{at} has format {state['schema']}; this jepakit reads {SCHEMA}: use the version that wrote it"
+        )
+    for name, size in state["files"].items():
+        if (at / name).stat().st_size != size:
+            raise EOFError(f"{name} has {(at / name).stat().st_size} bytes of {size}")
+    model, optim, stream = (
+        load_file(at / f"{name}.safetensors") if name != "stream" or "stream.safetensors" in state["files"] else {}
+        for name in ("model", "optim", "stream")
+    )
+    return Checkpoint(step, model, optim, state, list(warnings), stream)
+
+
+def load_run(run: Path, step: int | None = None, parent: Method | None = None) -> Loaded:
+    """A run's method with its trained weights, on the CPU in eval mode; a head over `parent`, by default that it names.
+
+    Raises ValueError where there is no run, and where a head's parent has other weights than it was trained over.
+    """
+    settings = settings_of(run)
+    saved = load(run, step)
+    below = parent_of(settings.method, parent)
+    method = methods.build(settings.method, signal_from(saved.state["signal"]), parent=below)
+    load_tensors(method, saved.model, f"{run} at step {saved.step}")
+    return Loaded(settings, method.eval(), saved.step, saved.state)
+
+
+def settings_of(run: Path) -> Run:
+    """The settings of a run folder. ValueError where it is none."""
+    if not (run / "config.yaml").is_file():
+        raise ValueError(
+            f"{run} is no run folder: it has no config.yaml; give the folder that `jepa train --out` wrote"
+        )
+    return parse.from_yaml(run / "config.yaml")
+
+
+def parent_of(cfg: Any, parent: Method | None = None) -> Method | None:
+    """What the settings of a head are put on: `parent`, or the run that they name; None for any other method.
+
+    Raises ValueError where they name none, or where its weights are not those that a head was trained over.
+    """
+    if not methods.is_head(cfg):
+        return None
+    name = methods.name_of(cfg)
+    if parent is None and not cfg.parent:
+        raise ValueError(f"{name} is trained over a finished run and none is named; give --init RUN")
+    parent = parent or load_run(Path(cfg.parent)).method
+    if cfg.parent_hash and cfg.parent_hash != digest(parent):
+        raise ValueError(
+            f"{cfg.parent} has other weights than those that {name} was trained over; put its checkpoint back, or "
+            f"train again with jepa train {name} --init {cfg.parent}"
+        )
+    return parent
+
+
+def digest(module: nn.Module) -> str:
+    """A hash of all that a module saves."""
+    found = blake2b(digest_size=16)
+    for name, value in sorted(module.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()) -> None:
+    """Copy `tensors` into `module`. Every key must match in name and shape, except those in `skip`; else ValueError."""
+    own = {k: v for k, v in module.state_dict().items() if k not in skip}
+    given = {k: v for k, v in tensors.items() if k not in skip}
+    copy_into(own, given, source, "give both the same method and encoder settings")
+
+
+def signal_from(entries: Mapping[str, Any]) -> Signal:
+    """A Signal from its JSON form."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
+    return Signal(**values)
+
+
+def optimizer_tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state, keyed `PARAMETER/ENTRY`, so that it survives a change of group order."""
+    names: dict[Tensor, str] = {p: name for name, p in method.named_parameters()}
+    state = [(names[p], entries) for p, entries in optimizer.state.items()]
+    return {f"{name}/{key}": torch.as_tensor(v).contiguous() for name, entries in state for key, v in entries.items()}
+
+
+def load_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The reverse of `optimizer_tensors`."""
+    parameters = dict(method.named_parameters())
+    fused = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
+    for key, value in tensors.items():
+        name, entry = key.rsplit("/", 1)
+        p = parameters[name]
+        # A moment lives where its parameter does; AdamW's step counter does so only when fused, else on the CPU.
+        optimizer.state[p][entry] = value.clone().to(p.device if value.ndim or p in fused else "cpu")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _point(link: Path, target: str) -> None:
+    part = link.with_name(".last.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    part.replace(link)
+
+
+def _reason(error: Exception) -> str:
+    plain = isinstance(error, (OSError, EOFError, ValueError))
+    return str(error) if plain else f"{type(error).__name__}: {error}"

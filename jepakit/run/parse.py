@@ -1,0 +1,211 @@
+"""How YAML and dotted flags change a Run.
+
+Changes are applied to a Run that exists already: recipe, then the YAML file, then the flags. At a *family* (method,
+data, encoder, masks) the entry `name` is read first and looked up in our own tables; the entries beside it are then
+checked against that concrete dataclass, each value by jsonargparse against the field's type. So nothing that a file
+says is ever imported or called, and every mistake is one sentence that names the key.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+
+from .. import methods
+from ..core.registry import did_you_mean, no_such
+from ..data import KINDS, reading
+from ..data.registry import check_kind
+from ..types import Signal
+from .families import Family, family
+from .settings import Run
+
+
+def apply(value: Any, changes: Any, path: str = "") -> Any:
+    """`value`, a frozen dataclass, with the nested mapping `changes` applied; ValueError names the first bad key."""
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"{path or 'the config'} is a section with keys {_keys(value)}; {changes!r} is not")
+    hints = get_type_hints(type(value))
+    new = {}
+    for key, change in changes.items():
+        if key not in hints:
+            raise ValueError(_unknown(value, str(key), path))
+        new[key] = _changed(getattr(value, key), change, hints[key], f"{path}.{key}".lstrip("."))
+    try:
+        return dataclasses.replace(value, **new)
+    except ValueError as error:
+        raise ValueError(f"{path or 'config'}: {error}") from error
+
+
+def _changed(current: Any, change: Any, hint: Any, path: str) -> Any:
+    if group := family(hint):
+        return _member(group, current, change, path)
+    if (args := get_args(hint)) and (group := family(args[0])):
+        return _members(group, current, _written_out(change), path)
+    if args and dataclasses.is_dataclass(args[0]):
+        return _sections(args[0], current, _written_out(change), path)
+    if dataclasses.is_dataclass(current):
+        return apply(current, change, path)
+    return _leaf(hint, change, path)
+
+
+def _member(group: Family, current: Any, change: Any, path: str) -> Any:
+    """One member of a family: `name` first, then its own settings."""
+    change = _written_out(change)
+    if isinstance(change, str):
+        change = {"name": change}
+    if not isinstance(change, Mapping):
+        raise ValueError(f"{path} is a section; start it with name: one of {', '.join(group.names)}")
+    rest = {key: v for key, v in change.items() if key != "name"}
+    if "name" in change:
+        name = str(change["name"])
+        if name not in group.names:
+            raise ValueError(f"{path}: {no_such(group.noun, name, group.names)}")
+        # The name of what is there already keeps its settings, so that a file may repeat it.
+        if current is None or name != group.name_of(current):
+            current = _renamed(current, group.default(name))
+    if current is None:
+        raise ValueError(f"{path} has no name; give {path}.name: one of {', '.join(group.names)}")
+    return apply(current, rest, path)
+
+
+def _renamed(old: Any, new: Any) -> Any:
+    """`new` at its own defaults; only a data set keeps the path it was given."""
+    path = getattr(old, "path", "")
+    return dataclasses.replace(new, path=path) if path and hasattr(new, "path") else new
+
+
+def _members(group: Family, current: tuple[Any, ...], change: Any, path: str) -> tuple[Any, ...]:
+    """Several members: a list replaces them all, a section changes the only one or, under 0, 1 …, one of them."""
+    if isinstance(change, Sequence) and not isinstance(change, str):
+        old = (*current, *[None] * len(change))
+        return tuple(_member(group, old[i], c, f"{path}.{i}") for i, c in enumerate(change))
+    if isinstance(change, Mapping) and change and all(str(key).isdigit() for key in change):
+        out = list(current)
+        for key, c in change.items():
+            if int(key) >= len(out):
+                raise ValueError(f"{path}.{key}: {path} has {len(out)}, counted from 0")
+            out[int(key)] = _member(group, out[int(key)], c, f"{path}.{key}")
+        return tuple(out)
+    if len(current) != 1:
+        raise ValueError(f"{path} has {len(current)} entries; say which, as in {path}.0.KEY")
+    return (_member(group, current[0], change, path),)
+
+
+def _sections(kind: Any, current: tuple[Any, ...], change: Any, path: str) -> tuple[Any, ...]:
+    """Several sections of one kind: a list replaces them all."""
+    if not isinstance(change, Sequence) or isinstance(change, str):
+        raise ValueError(f"{path} takes a list of sections with keys {_keys(kind)}, not {change!r}")
+    return tuple(apply(kind(), entry, f"{path}.{i}") for i, entry in enumerate(change))
+
+
+def _written_out(change: Any) -> Any:
+    """A flag's text that is a YAML list or mapping, as what it means; anything else as it is."""
+    if isinstance(change, str) and change.lstrip().startswith(("[", "{")):
+        try:
+            return yaml.safe_load(change)
+        except yaml.YAMLError:
+            return change
+    return change
+
+
+def _leaf(hint: Any, value: Any, path: str) -> Any:
+    """A value of the field's type, from YAML or from a flag's text."""
+    import jsonargparse
+
+    if value == "auto" and type(None) in get_args(hint):
+        return None
+    if isinstance(value, Mapping):  # jsonargparse would look for a class to import in it
+        raise ValueError(f"{path} takes {_type_name(hint)}, not a section with {', '.join(map(str, value))}")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        return parser.parse_object({"value": value}).value
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(f"{path} takes {_type_name(hint)}, not {value!r}") from error
+
+
+def _type_name(hint: Any) -> str:
+    if type(None) in get_args(hint):
+        return " or ".join([_type_name(a) for a in get_args(hint) if a is not type(None)] + ["auto"])
+    if getattr(hint, "__origin__", None) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if getattr(hint, "__origin__", None) is tuple:
+        return "a list [" + ", ".join("…" if a is Ellipsis else _type_name(a) for a in get_args(hint)) + "]"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
+
+
+def _unknown(value: Any, key: str, path: str) -> str:
+    """The sentence for a key that the section does not have."""
+    where = f"{path}.{key}".lstrip(".")
+    if key in ("class_path", "init_args"):
+        return f"{where} is refused: a config names things from jepakit's own tables and runs no code; use name"
+    known = [f.name for f in dataclasses.fields(value)]
+    near = did_you_mean(key, known, prefix=f"{path}.".lstrip("."))
+    if not near and (owners := [name for name in methods.table() if path == "method" and _has(name, key)]):
+        return f"{where} is a setting of {', '.join(owners)}, not of {methods.name_of(value)}"
+    return f"No setting {where}.{near} Available: {', '.join(known)}"
+
+
+def _has(method: str, key: str) -> bool:
+    return key in {f.name for f in dataclasses.fields(methods.load(method).Config)}
+
+
+def _keys(value: Any) -> str:
+    return ", ".join(f.name for f in dataclasses.fields(value))
+
+
+def flags_to_changes(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted flags {"optim.lr": "1e-3"} as nested changes; ValueError where one is both a value and a section."""
+    out: dict[str, Any] = {}
+    for flag, value in flags.items():
+        *sections, key = flag.split(".")
+        node = out
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                break
+        if not isinstance(node, dict) or isinstance(node.get(key), dict):
+            raise ValueError(f"--{flag} is given both a value and settings below it; give one of them")
+        node[key] = value
+    return out
+
+
+def other_data(run: Run, path: str, signal: Signal, settings: Mapping[str, Any]) -> Any:
+    """How all data at `path` are read: as a run reads its own, but for dotted `settings` such as {"data.fill": 30}.
+
+    `signal` is the run's. Raises ValueError for a setting that is none of data, and for data of another kind.
+    """
+    if other := [name for name in settings if not name.startswith("data.")]:
+        raise ValueError(f"--{other[0]} is a setting of training; give those of how data are read, as --data.fill 30")
+    cfg = reading(run.data, path, channels=signal.channels, split="all", limit=0)
+    check_kind(cfg, len(signal.size))
+    return apply(cfg, flags_to_changes(settings).get("data", {}), "data")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. ValueError names the file where it is missing, malformed or no mapping."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no settings; write sections such as 'optim:' with keys below them")
+    return content
+
+
+def from_yaml(path: Path) -> Run:
+    """The Run in a complete YAML file: one that names at least its method and its data."""
+    return from_dict(read_yaml(path), str(path))
+
+
+def from_dict(content: Mapping[str, Any], source: str) -> Run:
+    """The Run of a complete mapping, as `dump` writes it."""
+    if "method" not in content:
+        raise ValueError(f"{source} names no method; add 'method: {{name: ijepa}}'")
+    blank = Run(method=None, data=KINDS["images"]())
+    run: Run = apply(blank, content)
+    return run

@@ -1,0 +1,83 @@
+"""How well scores of steps tell anomalies from the rest, beside simple baselines.
+
+The area under the ROC curve of a series is the chance that a step in a labelled window scores above one outside of all;
+.5 is chance. It is taken series by series and averaged: whether scores of different series can be compared is another
+question, as is how many alarms a threshold raises. A step without a score takes no part.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Shaped
+
+from ...types import Rng
+
+NORMAL: Final = 1.4826  # the standard deviation over the median absolute deviation of a normal distribution
+Scores = Float64[np.ndarray, " t"]
+
+
+def labelled(time: Shaped[np.ndarray, " t"], windows: Sequence[Sequence[object]]) -> Bool[np.ndarray, " t"]:
+    """Which times lie in one of the `windows`, each a first and a last time."""
+    inside = np.zeros(len(time), dtype=bool)
+    for first, last in windows:
+        begin, end = np.array([first, last]).astype(time.dtype)
+        inside |= (time >= begin) & (time <= end)
+    return inside
+
+
+def auc(scores: Scores, anomalous: Bool[np.ndarray, " t"]) -> float:
+    """The area under the ROC curve over the steps that have a score.
+
+    Raises ValueError where there are no such steps on one side.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    there = ~np.isnan(scores)
+    kinds = anomalous[there]
+    if kinds.all() or not kinds.any():
+        raise ValueError(
+            f"{int(kinds.sum())} of {len(kinds)} scored steps are labelled anomalous; give series with some of each"
+        )
+    return float(roc_auc_score(kinds, scores[there]))
+
+
+def interval(values: Sequence[float], rng: Rng, resamples: int = 1000) -> tuple[float, float, float]:
+    """The mean over series, and its 95 % interval: percentiles over bootstrap samples of the series."""
+    gen = np.random.default_rng(rng.generator().initial_seed())
+    means = np.array(values)[gen.integers(len(values), size=(resamples, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(np.mean(values)), float(low), float(high)
+
+
+def from_median(x: Float[np.ndarray, " t"], window: int) -> Scores:
+    """|x − median| / MAD over the last `window` steps, this one included; NaN for the first `window` − 1.
+
+    Where most of them are equal, the MAD counts as a thousandth of the whole series' deviation.
+    """
+    if not 2 <= window <= len(x):
+        raise ValueError(f"the window is {window} of {len(x)} steps; give 2 steps or more, and no more than there are")
+    least = max(float(x.std()) / 1000, np.finfo(np.float64).tiny)
+    last = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), window)
+    found = np.full(len(x), np.nan)
+    for k in range(0, len(last), 4096):
+        part = last[k : k + 4096]
+        middle = np.median(part, axis=1)
+        spread = NORMAL * np.median(np.abs(part - middle[:, None]), axis=1)
+        found[window - 1 + k : window - 1 + k + len(part)] = np.abs(part[:, -1] - middle) / np.maximum(spread, least)
+    return found
+
+
+def from_last(x: Float[np.ndarray, " t"]) -> Scores:
+    """The distance to the value before; NaN for the first."""
+    found: Scores = np.concatenate([[np.nan], np.abs(np.diff(x.astype(np.float64)))])
+    return found
+
+
+def averaged(scores: Scores, window: int) -> Scores:
+    """The mean over the `window` steps around each step that have a score; NaN where none has one."""
+    there, around = ~np.isnan(scores), np.ones(window)
+    count = np.convolve(there.astype(float), around, "same")[: len(scores)]
+    total = np.convolve(np.where(there, scores, 0.0), around, "same")[: len(scores)]
+    mean: Scores = np.divide(total, count, out=np.full(len(scores), np.nan), where=count > 0.5)
+    return mean

@@ -1,0 +1,238 @@
+"""What `bijepa-sine` and `bijepa-lorenz` share: the forms of BiJEPA that are trained, and what is read from each.
+
+Every training has the paper's networks, optimiser, batch and normalisation, but for those of our own settings, which
+were chosen by B_ridge on the seeds 0 to 2 (docs/LOG.md) and keep its steps and batch. Seeds are 10, 11, …; those of one
+form are trained together (`studies/together.py`). Read is the value one step after the cut:
+
+    A_adam, B_adam      the paper's probe: a linear layer after 100 (Lorenz: 200) full-batch Adam steps, and its error
+                        on the 1,000 windows that it was fitted to
+    A_ridge, B_ridge    a ridge on the same windows, its strength chosen on a fifth of them; error on 1,000 others
+
+A reads f(past), B what the method predicts from it. Windows are drawn anew for every seed, none of them trained on.
+Weight decay leaves biases and LayerNorms alone, which the paper's does not.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from ...data.series import generated
+from ...data.series.dataset import Series
+from ...evals.kinds.forecast import last_value
+from ...evals.metrics.readers import Reader, adam_train_error, chosen
+from ...evals.windows import Windows, as_raw, represented, steps_seen
+from ...masks.halves import Halves
+from ...methods import bijepa, build
+from ...methods.bijepa import BiJEPA
+from ...nn.mlp import MLP, Norm, Perceptron
+from ...run.optim import Optim
+from ...run.settings import Evals, Length, Loop, Run
+from ...types import Rng, Signal
+from . import together
+
+SEED: Final = 10
+WINDOWS: Final = 1000
+BATCH: Final = 64
+Mapped = Callable[["Task", int | None], dict[str, Any]]
+PROTOCOLS: Final = {"A": "s", "B": "pred"}
+METRICS: Final = ("A_adam", "B_adam", "A_ridge", "B_ridge")
+UNTRAINED, LINEAR = "untrained", "linear autoregression"
+
+
+@dataclass(frozen=True)
+class Form:
+    """One row: what differs from the paper's BiJEPA.
+
+    Its settings; without `norm` neither LayerNorms nor weight decay; how many times as long it trains; features and
+    hidden ones, 0 for the task's; and what share of the learning rate a cosine leaves at the end.
+    """
+
+    method: Mapping[str, Any] = field(default_factory=dict)
+    norm: bool = True
+    longer: int = 1
+    width: int = 0
+    hidden: int = 0
+    end: float = 1.0
+
+
+FORMS: Final[Mapping[str, Form]] = {
+    "classic": Form({"alpha": 1.0}),
+    "bijepa": Form(),
+    "sphere": Form({"sphere": True}),
+    "unconstrained": Form(norm=False),
+    "classic, doubled steps": Form({"alpha": 1.0}, longer=2),
+    "classic, swapped pairs": Form({"alpha": 1.0, "masks": (Halves(context="either"),)}),
+}
+OURS: Final = "bijepa, our settings"
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data and sizes of one of the paper's experiments; `shifts` are test windows of another kind, by name.
+
+    `fresh`: every training sample is seen once; else there are `count`. `pooled`: one mean and deviation for all
+    channels; else values are taken as they are. Given a seed, `further` reads more of a method, `portrait` gives paths
+    to draw and `beside` further rows. The trainings of the map have `map_steps`, where that is not 0. `ours` is the
+    form chosen by ourselves.
+    """
+
+    data: generated.Config
+    steps: int
+    patch: int
+    width: int
+    hidden: int
+    lr: float
+    probe_steps: int
+    fresh: bool
+    pooled: bool
+    shifts: Mapping[str, Mapping[str, Any]]
+    ours: Form
+    further: Callable[[BiJEPA, int], Mapping[str, float]] = lambda method, seed: {}
+    portrait: Callable[[BiJEPA, int], Mapping[str, Any]] = lambda method, seed: {}
+    beside: Callable[[int], Mapping[str, Mapping[str, float]]] = lambda seed: {}
+    map_steps: int = 0
+
+
+def run(task: Task, form: Form, seed: int, steps: int | None = None, lr: float = 0.0, decay: float = 1e-4) -> Run:
+    """The training of a form, of `steps` times its length; `lr` 0 is the task's."""
+    norm: Norm = "layer" if form.norm else "none"
+    length, lr = (steps or task.steps) * form.longer, lr or task.lr
+    width, hidden = form.width or task.width, form.hidden or task.hidden
+    method = bijepa.Config(MLP((task.patch,), width, hidden, 2, norm), Perceptron(hidden, 1, norm), **form.method)
+    decay = decay if form.norm else 0.0
+    rule = Optim(lr=lr, start_lr=lr, final_lr=form.end * lr, warmup=0.0, weight_decay=decay, final_weight_decay=decay)
+    count = BATCH * length if task.fresh else task.data.count
+    where = Loop(device="cpu", amp=False, workers=0)
+    return Run(
+        method, replace(task.data, count=count), rule, Length(length, batch=BATCH), where, Evals((), False), SEED + seed
+    )
+
+
+def signal_of(task: Task, dataset: Series) -> Signal:
+    """The statistics by which the paper normalises: none for sines, one pair of numbers for all of Lorenz's axes."""
+    values, channels = dataset.steps.values.astype(np.float64), dataset.channels
+    mean, std = (float(values.mean()), float(values.std())) if task.pooled else (0.0, 1.0)
+    return Signal(channels, dataset.native, (mean,) * channels, (std,) * channels)
+
+
+def trained(task: Task, form: Form, seeds: Sequence[int], steps: int | None) -> together.Trained:
+    """A form with every seed."""
+    runs = [run(task, form, seed, steps) for seed in seeds]
+    dataset = runs[0].data.open()
+    assert isinstance(dataset, Series)
+    return together.train(runs, dataset, signal_of(task, dataset))
+
+
+def drawn(task: Task, seed: int, **changes: Any) -> Series:
+    """Windows to probe with."""
+    return replace(task.data, count=WINDOWS, seed=seed, **changes).open()
+
+
+def windows(method: BiJEPA, dataset: Series) -> Windows:
+    """The windows of a data set as a method represents them."""
+    ids, cut = np.arange(len(dataset), dtype=np.int64), steps_seen(method)
+    x, _ = dataset.whole(ids, method.signal.size)
+    values = method.normalize(x).numpy()
+    return Windows(*represented(method, x), values[..., :cut], values[..., cut:], ids)
+
+
+def error(reader: Reader, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]) -> float:
+    """The mean squared error of a reader."""
+    return float(((reader(x) - y) ** 2).mean())
+
+
+def measured(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
+    """What both probes read from a method, also on windows of another kind."""
+    probe, test = (windows(method, drawn(task, start + seed)) for start in (1000, 2000))
+    others = {k: windows(method, drawn(task, 3000 + seed, **v)) for k, v in task.shifts.items()}
+    found: dict[str, float] = {}
+    for protocol, part in PROTOCOLS.items():
+        x, y = getattr(probe, part), probe.future[..., :1]
+        rng = Rng(SEED + seed).fork("probe", protocol)
+        rows = torch.from_numpy(x), torch.from_numpy(y[..., 0])
+        found[f"{protocol}_adam"] = adam_train_error(*rows, rng, task.probe_steps)
+        reader, _ = chosen(x, y, probe.held)
+        found[f"{protocol}_ridge"] = error(reader, getattr(test, part), test.future[..., 0])
+        for name, other in others.items():
+            found[f"{protocol}_ridge, {name}"] = error(reader, getattr(other, part), other.future[..., 0])
+    every, _ = chosen(probe.pred, probe.future, probe.held)
+    found["B_ridge, all steps"] = error(every, test.pred, test.future.reshape(len(test), -1))
+    return found
+
+
+def naive(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, float]]:
+    """The same windows without any encoder: the last value held, and a ridge on the past itself."""
+    raw, test = (as_raw(windows(method, drawn(task, start + seed))) for start in (1000, 2000))
+    reader, _ = chosen(raw.s, raw.future[..., :1], raw.held)
+    every, _ = chosen(raw.s, raw.future, raw.held)
+    held: dict[str, float] = {}
+    read = {"B_ridge, all steps": error(every, test.s, test.future.reshape(len(test), -1))}
+    others = {f", {k}": as_raw(windows(method, drawn(task, 3000 + seed, **v))) for k, v in task.shifts.items()}
+    for name, other in {"": test, **others}.items():
+        held[f"A_ridge{name}"] = float(last_value(other)[:, 0].mean())
+        read[f"A_ridge{name}"] = error(reader, other.s, other.future[..., 0])
+    return {"last value": held, LINEAR: read}
+
+
+def shown(method: BiJEPA, task: Task, seed: int) -> dict[str, Any]:
+    """Twenty test windows and what B_ridge makes of their future: for the figures."""
+    probe, test = (windows(method, drawn(task, start + seed)) for start in (1000, 2000))
+    reader, _ = chosen(probe.pred, probe.future, probe.held)
+    read = reader(test.pred[:20]).reshape(test.future[:20].shape)
+    parts = {"past": test.past[:20], "future": test.future[:20], "read": read}
+    return {key: np.round(value.astype(np.float64), 5).tolist() for key, value in parts.items()}
+
+
+def take(
+    task: Task, mapped: Mapped | None, seeds: Sequence[int], steps: int | None, _: Path
+) -> Iterator[dict[str, Any]]:
+    """All numbers of one seed after another; the forms one by one, each with all seeds together, and a map."""
+    every: list[dict[str, Any]] = [{"rows": {}, "curves": {}, "shown": {}} for _ in seeds]
+    for name, form in {**FORMS, OURS: task.ours}.items():
+        found = trained(task, form, seeds, steps)
+        for k, (seed, method) in enumerate(zip(seeds, found.methods, strict=True)):
+            forward, norm = found.forward[:, k].tolist(), found.norm[:, k].tolist()
+            here = {**measured(task, method, seed), "forward loss": statistics.fmean(forward[-5:])}
+            here["norm"], here["growth of norm"] = norm[-1], grown(norm)
+            here |= task.further(method, seed)
+            every[k]["rows"][name] = here
+            every[k]["curves"][name] = {"step": found.steps, "forward": forward, "norm": norm}
+            if seed == 0:
+                every[k]["shown"][name] = {**shown(method, task, seed), **task.portrait(method, seed)}
+    maps = mapped(task, steps) if mapped and 0 in seeds else {}
+    for seed, one in zip(seeds, every, strict=True):
+        fresh = untrained(task, seed)
+        one["rows"] |= {UNTRAINED: measured(task, fresh, seed), **naive(task, fresh, seed), **task.beside(seed)}
+        yield {**one, "map": maps if seed == 0 else {}}
+
+
+def untrained(task: Task, seed: int, form: str = "bijepa") -> BiJEPA:
+    """The method before the first step."""
+    start = run(task, FORMS[form], seed, 1)
+    dataset = replace(task.data, count=WINDOWS).open()
+    method = build(start.method, signal_of(task, dataset), start.seed)
+    assert isinstance(method, BiJEPA)
+    return method.eval()
+
+
+def grown(norm: Sequence[float]) -> float:
+    """The norm at the end over that after a tenth of the training."""
+    return norm[-1] / norm[len(norm) // 10]
+
+
+def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
+    """Every metric of every row, by seed."""
+    first = seeds[0]["rows"]
+    return {(name, metric): [one["rows"][name][metric] for one in seeds] for name in first for metric in first[name]}
+
+
+def published(paper: Mapping[str, tuple[float, float, float]]) -> dict[tuple[str, str], float]:
+    """The paper's figures: forward loss, A and B of every form."""
+    metrics = ("forward loss", "A_adam", "B_adam")
+    return {(name, metric): v for name, row in paper.items() for metric, v in zip(metrics, row, strict=True)}

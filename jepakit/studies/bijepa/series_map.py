@@ -1,0 +1,81 @@
+"""Without LayerNorms, where do norms grow and where is the spread lost? A map over weight decay and learning rate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from ... import collapse
+from ...data.series.dataset import Series
+from ...reporting.charts import short
+from . import together
+from .series_forms import FORMS, Task, drawn, run, signal_of, untrained, windows
+from .series_forms import table as of_forms
+
+RATES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+DECAYS: Final = (1e-4, 1e-3, 1e-2, 1e-1)
+FORM: Final = "unconstrained"
+ROW: Final = "map, learning rate "
+LEAST, MOST, GROWTH, LOSS = "least rise of norm", "largest rise of norm", "largest growth of norm", "largest loss"
+LATE, SPREAD = "largest late growth of norm", "least spread"
+
+
+def mapped(task: Task, steps: int | None) -> dict[str, Any]:
+    """What becomes of norms, spread and forward error without LayerNorms, for the first seed, by [decay][rate].
+
+    `rise` is the norm at the end over that of the first batch, `growth` over that after a tenth of the `steps`, and
+    `late` its mean over the last tenth over that of the tenth before. `spread` is the deviation of f(past) over new
+    windows, relative to before training; `forward` is the last forward error, which is low where the spread is gone,
+    too. Of trainings that are no longer finite, and beyond it, 1e6 stands.
+    """
+    form, steps = FORMS[FORM], steps or task.map_steps or task.steps
+    runs = []
+    for decay in DECAYS:
+        for rate in RATES:
+            one = run(task, form, 0, steps, rate)
+            runs.append(replace(one, optim=replace(one.optim, weight_decay=decay, final_weight_decay=decay)))
+    dataset = runs[0].data.open()
+    assert isinstance(dataset, Series)
+    found = together.train(runs, dataset, signal_of(task, dataset))
+
+    def square(values: Tensor) -> list[list[float]]:
+        kept = torch.nan_to_num(values.double(), nan=1e6, posinf=1e6).clamp(max=1e6)
+        return [[float(v) for v in row] for row in kept.reshape(len(DECAYS), len(RATES))]
+
+    norm, tenth = found.norm, max(1, len(found.steps) // 10)
+    squares = {
+        "rise": norm[-1] / norm[0],
+        "growth": norm[-1] / norm[len(found.steps) // 10],
+        "late": norm[-tenth:].mean(0) / norm[-2 * tenth : -tenth].mean(0),
+        "spread": spreads(task, found),
+        "forward": found.forward[-1],
+    }
+    return {"steps": steps, **{name: square(values) for name, values in squares.items()}}
+
+
+def spreads(task: Task, found: together.Trained) -> Tensor:
+    """The deviation of f(past) over windows that no training saw, relative to that of the untrained encoder, (M,)."""
+    new = drawn(task, 1000)
+    before, *after = (
+        collapse.std(torch.from_numpy(windows(method, new).s)) for method in (untrained(task, 0, FORM), *found.methods)
+    )
+    return torch.tensor(after) / before
+
+
+def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
+    """The rows of the forms and, for each learning rate, what the map of the first seed says over all weight decays."""
+    found, rows = seeds[0]["map"], of_forms(seeds)
+    for k, rate in enumerate(RATES if found else ()):
+        column = {name: [row[k] for row in found[name]] for name in ("rise", "growth", "late", "spread", "forward")}
+        ends = {
+            LEAST: min(column["rise"]),
+            MOST: max(column["rise"]),
+            GROWTH: max(column["growth"]),
+            LATE: max(column["late"]),
+            SPREAD: min(column["spread"]),
+            LOSS: max(column["forward"]),
+        }
+        rows |= {(f"{ROW}{short(rate)}", metric): [value] for metric, value in ends.items()}
+    return rows

@@ -1,0 +1,170 @@
+"""Which of the panel's numbers, taken without a label, goes with what a linear probe reads?
+
+Spearman's rank correlation, over many trainings, of every number of the panel's last row with the accuracy of a linear
+probe on held-out pictures. Data sets differ in both, so ranks are taken within each data set; within methods, within
+each data set and method. The trainings are those of the study `calibration` and others of another length and learning
+rate. About ten minutes of one quiet core.
+
+Sources of such comparisons: RankMe, arXiv:2210.02885; LiDAR, arXiv:2312.04000. They compare runs of one method.
+"""
+
+import json
+from collections.abc import Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ...run import checkpoint
+from ...types import Rng
+from ..study import Arm, Scores, Study
+from . import calibration, tiny
+from .truth import held, pooled, probe
+
+METHODS: Final = ("I-JEPA", "C-JEPA", "VICReg", "LeJEPA", "SimCLR", "MAE")
+LONGER: Final = 300
+LEAST: Final = 20  # trainings that a number must have been taken in
+RESAMPLES: Final = 400
+LABEL: Final = "linear accuracy"
+PANEL: Final = "panel: "
+
+
+class Runs(NamedTuple):
+    """One number of the panel over trainings: its values, the accuracies, and the group that each is ranked in."""
+
+    x: Float[np.ndarray, " n"]
+    y: Float[np.ndarray, " n"]
+    group: Int[np.ndarray, " n"]
+
+    def at(self, rows: Int[np.ndarray, " k"]) -> "Runs":
+        """Some of them, perhaps several times."""
+        return Runs(self.x[rows], self.y[rows], self.group[rows])
+
+
+class Found(NamedTuple):
+    """A correlation with its 95 % interval, over how many trainings, and its resamples."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    resampled: Float[np.ndarray, " r"]
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f}, {self.n} runs)"
+
+
+def arms() -> tuple[Arm, ...]:
+    """Every training of `calibration`, twice as long ones, and such of a tenth of the learning rate."""
+    both = (calibration.FITTED, calibration.SCORED)
+    known = [arm for half in both for arm in (*half.healthy, *half.forced)]
+    data = "Fashion-MNIST"
+    longer = [
+        Arm(data, name, tiny.training(tiny.method(name, data), data, LONGER, seed=200), tiny.SETS[data][1], "longer")
+        for name in METHODS
+    ]
+    slow = [calibration.arm(name, data, "learning rate x 0.1", 201, optim=calibration.rate(0.1)) for name in METHODS]
+    return (*known, *longer, *slow)
+
+
+def measured(run: Path) -> Mapping[str, float]:
+    """The last row of the panel, and the accuracy of a linear probe on held-out pictures."""
+    loaded = checkpoint.load_run(run)
+    x, y = held(loaded)
+    row = json.loads((run / "summary.json").read_text())["panel"]
+    numbers = {f"{PANEL}{key}": float(v) for key, v in row.items() if isinstance(v, (int, float)) and isfinite(v)}
+    return {LABEL: probe(pooled(run, loaded.step, loaded.method, x), y), **numbers}
+
+
+def ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The rank of each value, from 1; equal values share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last: np.ndarray = np.cumsum(counts)[which] - (counts[which] - 1) / 2
+    return last
+
+
+def spearman(runs: Runs) -> float:
+    """Pearson's correlation of the ranks within each group, every group's mean rank taken out; 0 where all are equal.
+
+    With one group it is Spearman's. A large group counts more, as its ranks spread further.
+    """
+    x, y = np.zeros(len(runs.x)), np.zeros(len(runs.x))
+    for group in np.unique(runs.group):
+        rows = runs.group == group
+        for centred, values in ((x, runs.x), (y, runs.y)):
+            own = ranks(values[rows])
+            centred[rows] = own - own.mean()
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / size if size else 0.0
+
+
+def bootstrap(runs: Runs, rng: Rng) -> Found:
+    """The correlation, with the 2.5 and 97.5 % points of RESAMPLES draws of as many trainings with replacement."""
+    n, generator = len(runs.x), np.random.default_rng(rng.generator().initial_seed())
+    draws = [spearman(runs.at(generator.integers(n, size=n))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Found(spearman(runs), float(low), float(high), n, np.array(draws))
+
+
+def gathered(scores: Scores, number: str, by_method: bool) -> Runs:
+    """A number of the panel and the accuracy, over every training that has both."""
+    rows = []
+    for one in scores.arms:
+        values, accuracies = (scores.values.get((one.label, key), ()) for key in (number, LABEL))
+        group = (one.data, one.name if by_method else "")
+        # A number that one seed lacks cannot be told from that of another: such a training is left out.
+        rows += [(x, y, group) for x, y in zip(values, accuracies, strict=False) if len(values) == len(accuracies)]
+    index = {group: k for k, group in enumerate(dict.fromkeys(group for _, _, group in rows))}
+    return Runs(
+        np.array([x for x, _, _ in rows], dtype=np.float64),
+        np.array([y for _, y, _ in rows], dtype=np.float64),
+        np.array([index[group] for _, _, group in rows], dtype=np.int64),
+    )
+
+
+def correlations(scores: Scores, by_method: bool) -> dict[str, Found]:
+    """For every number of the panel that enough trainings have, by falling size."""
+    numbers = dict.fromkeys(metric for _, metric in scores.values if metric.startswith(PANEL))
+    over = {number.removeprefix(PANEL): gathered(scores, number, by_method) for number in numbers}
+    found = {
+        name: bootstrap(runs, Rng(0).fork("study", "label-free")) for name, runs in over.items() if len(runs.x) >= LEAST
+    }
+    return dict(sorted(found.items(), key=lambda item: -abs(item[1].value)))
+
+
+def says(scores: Scores) -> list[str]:
+    """The best number, how sure that is, and every other one."""
+    overall, inside = correlations(scores, by_method=False), correlations(scores, by_method=True)
+    if not overall:
+        return [f"No number of the panel was taken in {LEAST} trainings."]
+    told = [best(overall, "over all methods"), best(inside, "within methods")]
+    return [*told, *(f"{name}: {found}; within methods {inside[name]}." for name, found in overall.items())]
+
+
+def best(found: Mapping[str, Found], where: str) -> str:
+    """The number with the largest correlation, and in which share of the resamples it is that."""
+    most = max(one.n for one in found.values())
+    # Resamples are comparable only between numbers of the same trainings.
+    whole = {name: one for name, one in found.items() if one.n == most}
+    names, draws = list(whole), np.abs([one.resampled for one in whole.values()])
+    wins = np.bincount(draws.argmax(0), minlength=len(names)) / draws.shape[1]
+    first = names[0]
+    rival = names[int(np.argsort(-wins)[0 if names[int(wins.argmax())] != first else 1])] if len(names) > 1 else ""
+    against = f", {rival} in {100 * wins[names.index(rival)]:.0f} %" if rival else ""
+    return (
+        f"Best {where}, of the {len(names)} numbers that all {most} runs have: {first} {whole[first]}. "
+        f"It is the largest in {100 * wins[0]:.0f} % of {draws.shape[1]} resamples{against}."
+    )
+
+
+STUDY = Study(
+    title="Label-free numbers beside the probe",
+    source="RankMe, arXiv:2210.02885, and LiDAR, arXiv:2312.04000, claim that a rank of features goes with the probe",
+    claim="Some number of the panel tells, without labels, which of two trainings a linear probe will prefer.",
+    arms=arms(),
+    says=says,
+    kinds=(),
+    extra=measured,
+)

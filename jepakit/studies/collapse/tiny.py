@@ -1,0 +1,56 @@
+"""Trainings of some ten seconds on one core, of every family: for studies that need many of them."""
+
+from dataclasses import replace
+from typing import Any
+
+from ...data.images import arrays, files
+from ...data.images.augment import Augment
+from ...masks.multiblock import MultiBlock
+from ...masks.random import Random
+from ...methods import cjepa, ijepa, lejepa, mae, simclr, vicreg
+from ...nn import ViT
+from ...nn.heads import Projector
+from ...nn.predictor import Predictor
+from ...recipes.small import OPTIM
+from ...run.settings import Length, Loop, Run
+
+ROWS = 25  # measurements by the panel in a run, beside that of step 0: one for every 4 % of it
+SAMPLES = 5000
+PLAIN = Augment(crop=(0.6, 1.0), flip=0.5)
+GREY = Augment(crop=(0.6, 1.0))
+SETS = {
+    "CIFAR-10": ("cifar10/train.parquet", "cifar10/test.parquet"),
+    "Fashion-MNIST": ("fashion_mnist/train-images-idx3-ubyte.gz", "fashion_mnist/t10k-images-idx3-ubyte.gz"),
+    "MNIST": ("mnist/train-images-idx3-ubyte.gz", "mnist/t10k-images-idx3-ubyte.gz"),
+}
+
+
+def method(name: str, data: str, **changes: Any) -> Any:
+    """The settings of a family's method for one of SETS, small: 16 tokens of 96 features, three blocks."""
+    side = 8 if data == "CIFAR-10" else 7
+    encoder = ViT(patch=(side, side), width=96, depth=3, heads=3, mlp_ratio=2.0, init="xavier")
+    head = Predictor(width=48, depth=2, heads=2, mlp_ratio=2.0, init="xavier")
+    masked: dict[str, Any] = {"predictor": head, "masks": (MultiBlock(),), "target_blocks": 3, "ema": (0.98, 0.9995)}
+    settings: dict[str, Any] = {
+        "I-JEPA": lambda: ijepa.Config(encoder, **masked),
+        "C-JEPA": lambda: cjepa.Config(encoder, **masked, b_vic=0.01),
+        "VICReg": lambda: vicreg.Config(encoder, Projector(layers=2, hidden=256, out=128)),
+        "LeJEPA": lambda: lejepa.Config(encoder, Projector(layers=2, hidden=256, out=32), weight=0.05),
+        "SimCLR": lambda: simclr.Config(encoder, Projector(layers=2, hidden=256, out=64), temperature=0.2),
+        "MAE": lambda: mae.Config(encoder, head, (Random(ratio=0.75),)),
+    }
+    return replace(settings[name](), **changes)
+
+
+def training(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 0, optim: Any = None) -> Run:
+    """A Run on SAMPLES pictures of one of SETS, held-out ones left for the panel; a row of it every 4 % of `steps`."""
+    colour, path = data == "CIFAR-10", SETS[data][0]
+    # Views are made by the trainer, where nothing is said of the augmentation.
+    augment = (PLAIN if colour else GREY) if hasattr(settings, "masks") else Augment()
+    kind = files.Config if colour else arrays.Config
+    source = kind(path, (32, 32) if colour else (28, 28), split="train", limit=SAMPLES, augment=augment)
+    every = max(1, steps // ROWS)
+    loop = Loop(
+        None, False, workers=0, log_every=every, save_every=every, keep=ROWS + 2, panel_every=every, panel_size=96
+    )
+    return Run(settings, source, optim or OPTIM, Length(steps, batch=batch), loop, seed=seed)

@@ -1,0 +1,108 @@
+"""What became of a representation, from a run's checkpoints and held-out labels; the panel and its verdict unasked."""
+
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from ...data.unaugmented import read
+from ...evals import Features
+from ...evals.kinds import linear
+from ...evals.metrics.result import wilson
+from ...methods.base import Method
+from ...run import checkpoint
+from ...training.monitor import measure, samples
+from ...types import Rng
+
+PICTURES: Final = 2000  # held out, at most: a linear probe is fitted to one half and scored on the other
+SPREAD: Final = 256  # of the last ones, those whose variance is followed over the run
+GONE: Final = 0.01  # of the variance at step 0: below, a tenth of the spread is left
+UNMOVED: Final = 0.01  # of the variance at step 0: a mean squared change below it is none
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A run's linear probe, before training and after, and the variance of its target features over the run.
+
+    The probes are accuracies over `scored` pictures. `variance` is relative to step 0, one number for each of `steps`;
+    `change` is the mean squared change of a feature from the first to the last step, in the same unit.
+    """
+
+    untrained: float
+    trained: float
+    scored: int
+    change: float
+    steps: tuple[int, ...]
+    variance: tuple[float, ...]
+
+    @property
+    def onset(self) -> float | None:
+        """From which part of the run on, in %, the variance is gone for good; None where it is not."""
+        return lasting(self.steps, self.variance, GONE)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the trained encoder's probe is below the untrained one's, 95 % intervals apart."""
+        return below(self.trained, self.untrained, self.scored)
+
+
+def lasting(steps: tuple[int, ...], values: tuple[float, ...], limit: float) -> float | None:
+    """The first step from which on every value is below `limit`, in % of the last step; None where the last is not."""
+    low = [value < limit for value in values]
+    if not low[-1]:
+        return None
+    first = max((k + 1 for k, is_low in enumerate(low) if not is_low), default=0)
+    return 100 * steps[first] / steps[-1]
+
+
+def below(share: float, other: float, n: int) -> bool:
+    """Whether a proportion of `n` lies below another, their 95 % intervals apart."""
+    return wilson(round(share * n), n)[1] < wilson(round(other * n), n)[0]
+
+
+def truth(run: Path) -> Truth:
+    """The truth about the run in a folder that keeps all its checkpoints, that of step 0 among them.
+
+    The pictures are of the part that `data.split` train leaves out; the panel's may be among them. Raises ValueError
+    where there is no such part.
+    """
+    loaded = checkpoint.load_run(run)
+    x, y = held(loaded)
+    steps, method = checkpoint.steps(run), loaded.method
+    features = {step: pooled(run, step, method, x if step in (steps[0], steps[-1]) else x[-SPREAD:]) for step in steps}
+    first, last = features[steps[0]], features[steps[-1]]
+    spread = {step: float(s[-SPREAD:].var(0, correction=0).mean()) for step, s in features.items()}
+    start = spread[steps[0]] or inf
+    change = float((last - first)[-SPREAD:].square().mean()) / start
+    variance = tuple(spread[step] / start for step in steps)
+    return Truth(probe(first, y), probe(last, y), len(y) - len(y) // 2, change, tuple(steps), variance)
+
+
+def held(loaded: checkpoint.Loaded) -> tuple[Shaped[Tensor, "n c ..."], Int64[np.ndarray, " n"]]:
+    """Up to PICTURES held-out pictures, the same for every run on these data, and their labels."""
+    dataset, why = samples.test_part(loaded.run.data, loaded.method.signal)
+    if dataset is None:
+        raise ValueError(f"the truth about a run needs pictures that it did not see: {why}")
+    order = torch.randperm(len(dataset), generator=Rng(0).fork("study", "truth").generator()).numpy()
+    found = read(dataset, order[:PICTURES], loaded.method.signal.size)
+    return found.x, np.array([dataset.label(int(i)) for i in found.id], dtype=np.int64)
+
+
+def pooled(run: Path, step: int, method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n d"]:
+    """The mean token of every picture, by the target encoder as it was at `step`."""
+    checkpoint.load_tensors(method, checkpoint.load(run, step).model, f"{run} at step {step}")
+    with measure.watching(method):
+        return measure.tokens(method, x, "target").mean(1)
+
+
+def probe(s: Float[Tensor, "n d"], y: Int64[np.ndarray, " n"]) -> float:
+    """The accuracy of a linear probe fitted to the first half of the features, on the second."""
+    ids = np.arange(len(y))
+    features, second = Features(s.numpy(), y, ids), ids >= len(y) // 2
+    fit, scored = features.where(~second), features.where(second)
+    return float(dict(linear.evaluate(fit, scored, linear.Config()))["value"])  # type: ignore[arg-type]

@@ -1,0 +1,91 @@
+"""The figures of `rjepa-cortex`, from the curves of each run."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from markupsafe import Markup
+
+from ...reporting.charts import Line, chart
+from ...reporting.figures import Figure, tell
+from . import cortex
+from .cortex_trials import AT, PARTS, REPEATS
+
+Curves = Mapping[str, np.ndarray]
+BINS = 24
+REPEATED: Final = {
+    "change": "How far the state moves, ‖h_t − h_{t−1}‖.",
+    "error": "The prediction error, over the variance of the states after as many fixations.",
+    "response": "|h − mean| over the deviation: 0.8 is what a state that is as usual has.",
+}
+SCANPATHS: Final = "Scanpaths on held-out pictures, first seed."
+
+
+def figures(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
+    """All of them, from the curves of each run by its name."""
+    fit = "Dashed: the mean of the exponentials that fit each unit. Held-out pictures, first seed."
+    kept = f"The autocorrelation of units, their mean, while fixations are drawn independently. {fit}"
+    left = f"What is left of |h − h'| where fixation {AT} was another picture's, the mean over units. {fit}"
+    found = [
+        ("autocorrelation", Figure("What units keep", decays(runs, "kept"), kept)),
+        ("swap", Figure("What a swap leaves", decays(runs, "left"), left)),
+    ]
+    found += [(f"surprise-{name}", surprise(name, curves)) for name, curves in runs.items()]
+    found += [(f"adaptation-{what}", repeats(runs, what)) for what in REPEATED]
+    return [*found, ("sparseness", sparseness(runs))]
+
+
+def decays(runs: Mapping[str, Curves], what: str) -> Markup:
+    """The mean over units of a curve that begins at 1, and of its fit."""
+    lines = []
+    for k, (name, curves) in enumerate(runs.items()):
+        curve = curves[what][:, np.isfinite(curves[what]).all(0)]
+        lags = np.arange(len(curve), dtype=float)
+        fit = cortex.decay(cortex.time_constant(curve), len(curve) - 1)
+        # Where no unit varies there is nothing to draw.
+        y, fitted = (each.mean(1) if curve.shape[1] else np.full(len(lags), np.nan) for each in (curve, fit))
+        lines += [Line(name, lags, y, color=k), Line(f"{name}, fit", lags, fitted, color=k, dashed=True)]
+    return chart(lines, f"{what} over fixations. {tell(lines[0])}", x_label="fixations later")
+
+
+def surprise(name: str, curves: Curves) -> Figure:
+    """The prediction error at every fixation, for each part."""
+    lines = []
+    for k, part in enumerate(PARTS):
+        y = curves[f"error, {part}"]
+        lines.append(Line(part, np.arange(2, len(y) + 2, dtype=float), y, color=k))
+    caption = (
+        f"The prediction error over the variance of the states, where fixation {AT} is its own, another one in the "
+        f"same picture, or another picture's; all others are as they were. {SCANPATHS}"
+    )
+    body = chart(lines, f"Surprise, {name}. {tell(lines[-1])}", x_label="fixation")
+    return Figure(f"Surprise: {name}", body, caption)
+
+
+def repeats(runs: Mapping[str, Curves], what: str) -> Figure:
+    """What each repeat evokes, and then the next fixation."""
+    lines = []
+    for k, (name, curves) in enumerate(runs.items()):
+        y = curves[f"repeats, {what}"]
+        lines.append(Line(name, np.arange(1, len(y) + 1, dtype=float), y, color=k))
+    caption = f"{REPEATED[what]} One fixation {REPEATS} times, then the next one of the scanpath. {SCANPATHS}"
+    body = chart(lines, f"{what} over repeats. {tell(lines[0])}", x_label="presentation")
+    return Figure(f"Adaptation of the {what}", body, caption)
+
+
+def sparseness(runs: Mapping[str, Curves]) -> Figure:
+    """How many units have which lifetime sparseness, and how many of the encoder's features."""
+    sets = {name: curves["lifetime"] for name, curves in runs.items()}
+    sets["features"] = next(iter(runs.values()))["lifetime of the features"]
+    edges = np.linspace(min(v.min() for v in sets.values()), max(v.max() for v in sets.values()) + 1e-6, BINS + 1)
+    lines = []
+    for k, (name, values) in enumerate(sets.items()):
+        share = np.histogram(values, edges)[0] / len(values)
+        # Two points per bin draw its top.
+        x, y = edges.repeat(2), np.concatenate([[0], share.repeat(2), [0]])
+        lines.append(Line(name, x, y, color=k))
+    caption = (
+        "The share of units by their lifetime sparseness (Treves and Rolls) over fixations, of |h − mean|; 0.36 is a "
+        f"normal distribution, 0 two levels, 1 an answer to one fixation only. {SCANPATHS}"
+    )
+    return Figure("Sparseness", chart(lines, "Lifetime sparseness of units", x_label="lifetime sparseness"), caption)

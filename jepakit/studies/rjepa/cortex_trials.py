@@ -1,0 +1,144 @@
+"""Trials with held-out scanpaths, made in features: fixations exchanged, repeated, or drawn from everywhere."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, Shaped
+from torch import Tensor
+
+from ...methods.rjepa import RJEPA
+from ...types import Rng
+from .rjepa_states import States, recorded
+
+AT, REPEATED, REPEATS = 5, 4, 6  # fixations, counted from 1
+WINDOW, SEQUENCES = 40, 256
+OWN, SAME, OTHER = PARTS = ("own", "same picture", "other picture")
+SEVERAL: Final = 2
+
+
+class Held(NamedTuple):
+    """Scanpaths: features, saccades, how many fixations each has (those after are padding), and whose picture it is."""
+
+    y: Float[Tensor, "t n d h w"]
+    action: Float[Tensor, "t1 n a"]
+    length: Int64[np.ndarray, " n"]
+    picture: Int64[np.ndarray, " n"]
+
+    def of(self, rows: Int64[np.ndarray, " k"]) -> "Held":
+        """Some of them."""
+        at = torch.from_numpy(rows)
+        return Held(self.y[:, at], self.action[:, at], self.length[rows], self.picture[rows])
+
+    @property
+    def real(self) -> Shaped[np.ndarray, "t n"]:
+        """Which fixations there are."""
+        there: np.ndarray = np.arange(len(self.y))[:, None] < self.length
+        return there
+
+
+class Swap(NamedTuple):
+    """The states where fixation AT is its own, of the same picture, or of another, by PARTS; `part` as they were."""
+
+    part: Held
+    states: Mapping[str, States]
+
+    def errors(self, name: str) -> Float64[np.ndarray, "t1 n"]:
+        """The prediction error at every fixation after the first, over the variance of the own states of that step."""
+        each: np.ndarray = error(self.states[name]) / variance(self.states[OWN].h[1:])[:, None]
+        return each
+
+
+def other_picture(picture: Int64[np.ndarray, " n"], rng: Rng) -> Int64[np.ndarray, " n"]:
+    """A partner of another picture for each, everybody being one once. Raises ValueError where there is none.
+
+    Scanpaths stand in order of their pictures, which is drawn; a partner is as far on as the most scanpaths that any
+    picture has.
+    """
+    names, place, counts = np.unique(picture, return_inverse=True, return_counts=True)
+    if 2 * counts.max() > len(picture):
+        raise ValueError(
+            f"one of {len(names)} held-out pictures has {counts.max()} of their {len(picture)} scanpaths, so fixations "
+            "cannot be exchanged with other pictures; give more pictures"
+        )
+    drawn = torch.randperm(len(names), generator=rng.generator()).numpy()
+    order = np.argsort(drawn[place], kind="stable")
+    found = np.empty_like(order)
+    found[order] = np.roll(order, -int(counts.max()))
+    return found
+
+
+def same_picture(picture: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """A partner of the same picture for each, everybody being one once; itself where a picture has one scanpath."""
+    found = np.arange(len(picture))
+    for name in np.unique(picture):
+        rows = np.flatnonzero(picture == name)
+        found[rows] = np.roll(rows, -1)
+    return found
+
+
+def swap(method: RJEPA, held: Held, rng: Rng) -> Swap:
+    """Fixation AT exchanged, one for one: all three parts hold the same patches, and only where they stand differs."""
+    long = held.of(np.flatnonzero(held.length >= AT))
+    names, counts = np.unique(long.picture, return_counts=True)
+    part = long.of(np.flatnonzero(np.isin(long.picture, names[counts >= SEVERAL])))
+    found = {OWN: recorded(method, part.y, part.action)}
+    for name, partner in ((SAME, same_picture(part.picture)), (OTHER, other_picture(part.picture, rng))):
+        y = part.y.clone()
+        y[AT - 1] = part.y[AT - 1, torch.from_numpy(partner)]
+        found[name] = recorded(method, y, part.action)
+    return Swap(part, found)
+
+
+def independent(method: RJEPA, held: Held, rng: Rng) -> States:
+    """The states of SEQUENCES of WINDOW fixations, each drawn from all: nothing but the circuit links them."""
+    step, sample = torch.from_numpy(np.argwhere(held.real)).T
+    drawn = torch.randint(len(step), (WINDOW, SEQUENCES), generator=rng.generator())
+    return recorded(method, held.y[step[drawn], sample[drawn]])
+
+
+def repeated(method: RJEPA, held: Held) -> Mapping[str, Float64[np.ndarray, " r"]]:
+    """What REPEATS of fixation REPEATED evoke, then the next one, and last that next one in its own scanpath.
+
+    `change` is ‖h_t − h_{t−1}‖, `error` that of the prediction, and `response` |h − mean| over the deviation, with
+    those of the states after REPEATED fixations: means over scanpaths and units. Saccades of repeats are zero.
+    """
+    part, k = held.of(np.flatnonzero(held.length > REPEATED)), REPEATED - 1
+    y, action = part.y, part.action
+    again = torch.cat([y[:k], y[k : k + 1].expand(REPEATS, *y.shape[1:]), y[k + 1 : k + 2]])
+    still = torch.zeros_like(action[:1]).expand(REPEATS - 1, *action.shape[1:])
+    found = recorded(method, again, torch.cat([action[:k], still, action[k : k + 1]]))
+    plain = recorded(method, y[: k + 2], action[: k + 1])
+    mean, std = plain.h[k].mean(0), np.maximum(plain.h[k].std(0), 1e-12)
+    spread = float(variance(plain.h[k : k + 1])[0])
+
+    def measured(each: States) -> dict[str, np.ndarray]:
+        response = np.abs((each.h[1:] - mean) / std)
+        return {
+            "change": change(each.h).mean(1),
+            "error": error(each).mean(1) / spread,
+            "response": response.mean((1, 2), dtype=np.float64),
+        }
+
+    # The first of each is of the second fixation.
+    there = measured(plain)
+    return {name: np.append(curve[k - 1 :], there[name][k]) for name, curve in measured(found).items()}
+
+
+def error(found: States) -> Float64[np.ndarray, "t1 n"]:
+    """The mean square between every state after the first and what was predicted."""
+    each: np.ndarray = np.square(found.pred - found.h[1:], dtype=np.float64).mean(2)
+    return each
+
+
+def variance(h: Float[np.ndarray, "t n w"]) -> Float64[np.ndarray, " t"]:
+    """The variance over samples at each step, the mean over units: how far the best constant errs."""
+    each: np.ndarray = np.maximum(h.var(1, dtype=np.float64).mean(1), 1e-12)
+    return each
+
+
+def change(h: Float[np.ndarray, "t n w"]) -> Float64[np.ndarray, "t1 n"]:
+    """‖h_t − h_{t−1}‖ at every step after the first."""
+    each: np.ndarray = np.linalg.norm(np.diff(h.astype(np.float64), axis=0), axis=2)
+    return each

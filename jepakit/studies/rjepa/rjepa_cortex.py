@@ -1,0 +1,181 @@
+"""R-JEPA as a circuit of cortex: how long it integrates, what surprises it, whether it adapts, how sparse it is.
+
+The circuit of `rjepa-gaze`, beside the same without a past, and beside itself before any training, whose row tells what
+was learned. It is trained on scanpaths of people (OSIE); where that set is not there, on made-up ones over digits. All
+is measured on pictures that are held out, by the measures of `cortex.py`, which say what they cannot see:
+
+- τ: of the autocorrelation of units while fixations are drawn independently, so that nothing but the circuit
+  remembers; and of what is left, in scanpaths as they are, of a fixation that was another
+- surprise: the prediction error at fixation AT where it is another picture's, over that where it is its own.
+  Fixations are exchanged one for one, so they are as typical as they were. `over same picture` is the same over that
+  of a fixation which another viewer made in the same picture, to tell the picture from a broken order
+- adaptation: fixation REPEATED again and again, then the next one, whose `release` is over what it evokes without
+- sparseness: of |h − mean| after BY fixations, beside the encoder's features
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+import numpy as np
+from jaxtyping import Float64
+
+from ...data.scanpaths import settings
+from ...data.scanpaths.dataset import Scanpaths
+from ...methods.rjepa import RJEPA
+from ...reporting.figures import Figure
+from ...run import checkpoint
+from ...run.optim import Optim
+from ...run.settings import Run
+from ...types import Rng
+from ..study import Arm, Study
+from . import cortex, cortex_figures, cortex_trials, standin
+from .cortex_says import INTERVALS, QUARTILES, says
+from .cortex_trials import AT, OTHER, OWN, PARTS, SAME, Held, Swap
+from .rjepa_gaze import OSIE, arm_of
+from .rjepa_states import features, recorded
+
+BY, LAGS, BURN = 7, 8, 10
+SEED: Final = Rng(0).fork("study", "rjepa-cortex")
+
+
+class Measured(NamedTuple):
+    """The rows of a run, and the curves of its figures."""
+
+    rows: Mapping[str, float]
+    curves: Mapping[str, Float64[np.ndarray, "_ ..."]]
+
+
+def held_out(method: RJEPA, data: Scanpaths) -> Held:
+    """All that the measures read, of scanpaths whose labels are pictures."""
+    ids = np.arange(len(data))
+    picture = np.array([data.label(int(i)) for i in ids])
+    return Held(*features(method, data, ids), data.lengths.clip(max=data.steps), picture)
+
+
+def quartiles(name: str, curves: Sequence[np.ndarray]) -> dict[str, float]:
+    """The quartiles over units of the time constants of each level; levels count from the bottom where several are."""
+    found: dict[str, float] = {}
+    for k, curve in enumerate(curves, 1):
+        tau = cortex.time_constant(curve)
+        known = tau[np.isfinite(tau)] if np.isfinite(tau).any() else np.zeros(1)
+        level = f", level {k}" if len(curves) > 1 else ""
+        values = np.quantile(known, (0.5, 0.25, 0.75))
+        found |= {f"{name}{level}{part}": float(v) for part, v in zip(QUARTILES, values, strict=True)}
+    return found
+
+
+def integration(method: RJEPA, held: Held, swapped: Swap) -> Measured:
+    """Time constants by autocorrelation and by a swap."""
+    free = [h[BURN:] for h in cortex_trials.independent(method, held, SEED.fork("drawn")).levels]
+    kept = [cortex.autocorrelation(h, LAGS) for h in free]
+    whole = np.flatnonzero(swapped.part.length >= len(swapped.part.y))
+    own, other = ([h[AT - 1 :, whole] for h in swapped.states[name].levels] for name in (OWN, OTHER))
+    left = [cortex.lasting(a, b) for a, b in zip(own, other, strict=True)]
+    together = cortex.lasting_norm(own[-1], other[-1])
+    rows = quartiles("time constant, independent", kept) | quartiles("time constant, swap", left)
+    rows["time constant, swap, all units"] = float(cortex.time_constant(together)[0])
+    return Measured(rows, {"kept": kept[-1], "left": left[-1]})
+
+
+def surprise(swapped: Swap) -> Measured:
+    """What another picture's fixation does to error, change and gate."""
+    errors = {name: swapped.errors(name) for name in PARTS}
+    now: dict[str, dict[str, np.ndarray]] = {"surprise": {name: each[AT - 2] for name, each in errors.items()}}
+    now["change"] = {name: cortex_trials.change(found.h)[AT - 2] for name, found in swapped.states.items()}
+    now["gate"] = {name: found.gate[AT - 1].mean(1) for name, found in swapped.states.items()}
+    rows = {f"error, {name}": float(each.mean()) for name, each in now["surprise"].items()}
+    for what, control, words in (
+        ("surprise", OWN, "surprise"),
+        ("surprise", SAME, "surprise over same picture"),
+        ("change", OWN, "change where surprised"),
+        ("gate", OWN, "gate where surprised"),
+    ):
+        each = now[what]
+        got = cortex.effect(each[OTHER], each[control], swapped.part.picture, SEED.fork("resampled"))
+        kept = got if what == "surprise" else got[:1]
+        rows |= {f"{words}{part}": value for part, value in zip(INTERVALS, kept, strict=False)}
+    real = swapped.part.real[1:]
+    curves = {f"error, {name}": (each * real).sum(1) / real.sum(1) for name, each in errors.items()}
+    return Measured(rows, curves)
+
+
+def adaptation(method: RJEPA, held: Held) -> Measured:
+    """What repeats leave of change, error and response, and what the next fixation then evokes."""
+    rows, curves = {}, cortex_trials.repeated(method, held)
+    for name, (*repeats, new, plain) in curves.items():
+        rows[f"adaptation of the {name}"] = cortex.adaptation(np.array(repeats))
+        rows[f"release of the {name}"] = float(new / max(plain, 1e-12))
+    return Measured(rows, {f"repeats, {name}": curve[:-1] for name, curve in curves.items()})
+
+
+def sparse(method: RJEPA, held: Held) -> Measured:
+    """Sparseness of the states after BY fixations, and of the features that the last of them has."""
+    part = held.of(np.flatnonzero(held.length >= BY))
+    h = recorded(method, part.y, part.action).h[BY - 1]
+    rows, curves = {}, {}
+    for words, values in (("", h), (" of the features", part.y[BY - 1].flatten(1).numpy())):
+        z = cortex.standardised(values)
+        curves[f"lifetime{words}"] = cortex.sparseness(np.abs(z).T)
+        rows[f"lifetime sparseness{words}"] = float(np.median(curves[f"lifetime{words}"]))
+        rows[f"population sparseness{words}"] = float(cortex.sparseness(np.abs(z)).mean())
+        rows[f"kurtosis{words}"] = float(np.median(cortex.kurtosis(z)))
+    return Measured(rows, curves)
+
+
+@cache
+def measured(folder: Path) -> Measured:
+    """Everything, of one finished run."""
+    loaded = checkpoint.load_run(folder)
+    method, cfg = cast(RJEPA, loaded.method.eval()), cast(settings.Config, loaded.run.data)
+    data = replace(cfg, split="test", label="image").open()
+    held = held_out(method, data)
+    swapped = cortex_trials.swap(method, held, SEED.fork("partner"))
+    parts = (
+        integration(method, held, swapped),
+        surprise(swapped),
+        adaptation(method, held),
+        sparse(method, held),
+    )
+    rows: dict[str, float] = {"fixations of people": float(not standin.is_made_up(data))}
+    curves: dict[str, Any] = {}
+    for part in parts:
+        rows |= part.rows
+        curves |= part.curves
+    return Measured(rows, curves)
+
+
+def measures(folder: Path) -> Mapping[str, float]:
+    """The rows of a finished run."""
+    return measured(folder).rows
+
+
+def draws(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
+    """The curves of the first seed's runs."""
+    return cortex_figures.figures({label.partition(" · ")[2]: measured(f).curves for label, f in folders.items()})
+
+
+def untrained(run: Run) -> Run:
+    """The same circuit with its first weights: one step at a learning rate of 0."""
+    still = Optim(lr=0.0, start_lr=0.0, final_lr=0.0, weight_decay=0.0, final_weight_decay=0.0)
+    return replace(run, optim=still, length=replace(run.length, steps=1))
+
+
+STUDY = Study(
+    title="R-JEPA beside properties of cortex",
+    source="Model: Velarde & Parra 2024, arXiv:2411.16695; measures: see studies/cortex.py; no published figures",
+    claim="What learned to predict its next state integrates, is surprised, adapts and is sparse; what did not, less.",
+    arms=(
+        Arm("fixations", "gated", arm_of("human").run, OSIE),
+        Arm("fixations", "memoryless", arm_of("memoryless").run, OSIE),
+        Arm("fixations", "untrained", untrained(arm_of("human").run), OSIE),
+    ),
+    says=says,
+    kinds=(),
+    extra=measures,
+    draws=draws,
+    prepare=standin.prepared,
+    alone=True,
+)

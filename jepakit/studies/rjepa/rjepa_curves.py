@@ -1,0 +1,111 @@
+"""R-JEPA trained from the same start by each learning rule: the loss over the steps, on data of several lengths.
+
+What people looked at ends after a few seconds, so that OSIE has one length. Sets that are not there are left out.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ... import methods
+from ...data import loader
+from ...data import statistics as measured
+from ...data.scanpaths import settings
+from ...data.series import generated
+from ...methods import rjepa
+from ...nn import CNN
+from ...nn.encoder import EncoderConfig
+from ...nn.pixels import Pixels
+from ...recurrent import unroll
+from ...recurrent.circuit import Circuit
+from ...run import optim
+from ...run.optim import Optim
+from ...types import Batch, Rng, Signal
+
+RULES: Final[tuple[unroll.Rule, ...]] = ("rfp", "bptt", "truncated")
+LAST, WIDTH, LR = 10, 32, 3e-3
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data to learn from, and what reads them.
+
+    `data` gives them for samples of so many steps, read in the folder of all data sets; `needs` is what that must hold.
+    `steps` has, by the length of samples, how many steps are trained.
+    """
+
+    data: Callable[[Path, int], Any]
+    steps: Mapping[int, int]
+    needs: str = ""
+    encoder: EncoderConfig = field(default_factory=Pixels)
+    circuit: Circuit = field(default_factory=lambda: Circuit(width=WIDTH, norm=False))
+    batch: int = 8
+
+
+def lorenz(_: Path, length: int) -> generated.Config:
+    """Trajectories of so many points."""
+    return generated.Config("lorenz", count=400, length=length)
+
+
+def saccades(data: Path, length: int) -> settings.Config:
+    """Pictures of CIFAR-10 looked at in so many places, salient ones more often."""
+    path = str(data / CIFAR)
+    return settings.Config(path, size=SEEN, crop=0.25, count=length, steps=length, limit=PICTURES)
+
+
+def gaze(data: Path, length: int) -> settings.Config:
+    """What people looked at in the pictures of OSIE, up to so many fixations, at least half as many."""
+    images, fixations = data / OSIE / "images.tar", data / OSIE / "fixations.json.gz"
+    return settings.Config(
+        str(images), str(fixations), SEEN, timing="duration", steps=length, least=length // 2, limit=PICTURES
+    )
+
+
+CIFAR, OSIE, SEEN, PICTURES = "cifar10/train.parquet", "gaze_osie", (8, 8), 512
+# A random encoder that is not trained: below it, forward propagation is exact.
+LOOKS: Final = CNN((1, *SEEN), WIDTH, (16,))
+TASKS: Final[Mapping[str, Task]] = {
+    "Lorenz": Task(lorenz, {8: 150, 64: 100, 512: 40}),
+    "saccades over CIFAR-10": Task(saccades, {8: 100, 128: 50, 1024: 20}, CIFAR, LOOKS, Circuit(width=WIDTH)),
+    "OSIE": Task(gaze, {8: 100}, OSIE, LOOKS, Circuit(width=WIDTH)),
+}
+
+
+def curve(task: Task, data: Path, length: int, seed: int, steps: int) -> dict[str, list[float]]:
+    """The loss at every step of a training by each rule, all of the same weights and batches."""
+    cfg = task.data(data, length)
+    dataset = cfg.open()
+    signal = measured.fit(dataset, cfg)
+    batches = list(loader.batches(dataset, cfg, signal, seed=seed, batch=task.batch, start=0, stop=steps))
+    return {rule: losses(task, signal, batches, rule, seed) for rule in RULES}
+
+
+def losses(task: Task, signal: Signal, batches: Sequence[Batch], rule: unroll.Rule, seed: int) -> list[float]:
+    """The loss at every step by one rule."""
+    method = methods.build(rjepa.Config(task.encoder, task.circuit, rule=rule, below="frozen"), signal, seed)
+    rates = Optim(lr=LR, start_lr=LR, final_lr=LR, warmup=0.0, weight_decay=1e-4, final_weight_decay=1e-4)
+    optimizer, found = optim.build(rates, method), []
+    for k, batch in enumerate(batches):
+        loss = method(batch.to("cpu"), Rng(seed, k)).total
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(float(loss.detach()))
+    return found
+
+
+def curves(data: Path, seed: int, steps: int | None = None) -> dict[str, dict[str, list[float]]]:
+    """All trainings of one seed whose data are there: the loss at every step, by data with their length and by rule."""
+    return {
+        f"{name}, {length} steps": curve(task, data, length, seed, steps or count)
+        for name, task in TASKS.items()
+        if not task.needs or (data / task.needs).exists()
+        for length, count in task.steps.items()
+    }
+
+
+def final(losses: Sequence[float]) -> float:
+    """The mean loss of the last LAST steps."""
+    return statistics.fmean(losses[-LAST:])

@@ -1,0 +1,101 @@
+"""The figures of `rjepa-collapse`: eigenvalues and structure over training, paths of states, single modes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from ...core.files import slug
+from ...reporting.charts import Line, chart
+from ...reporting.figures import Figure, tell
+from ...reporting.paths import paths
+from . import rjepa_modes as modes
+
+Drawn = list[tuple[str, Figure]]
+SHOWN: Final = ("as it is", "weight decay 10", "no stop-gradient")
+DATA: Final = "Lorenz"
+DIRECTIONS: Final = (1, 2, 3, 4, 6, 8)
+
+
+def figures(seeds: Sequence[Mapping[str, Any]]) -> Drawn:
+    """All of them; eigenvalues and paths are of the first seed."""
+    first = seeds[0]["runs"]
+    found: Drawn = []
+    for name in SHOWN:
+        found.append((f"eigenvalues-{slug(name)}", eigenvalues(name, first[f"{DATA} · {name}"]["rows"])))
+        if kept := first[f"{DATA} · {name}"].get("paths"):
+            found += [(f"paths-{slug(name)}", figure) for figure in _paths(name, np.array(kept))]
+    found += [(f"order-{what}", order(seeds, what)) for what in ("rank", "spread")]
+    return found + [(f"survival-{slug(name)}", survival(seeds, name)) for name in seeds[0]["modes"]]
+
+
+def eigenvalues(name: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """The largest eigenvalues of the covariance of the states, over training."""
+    steps = np.array([row["step"] for row in rows], float)
+    values = np.array([row["eigenvalues"] for row in rows], float)
+    top = values.max()
+    lines = [
+        Line(f"direction {k}", steps, np.where(values[:, k - 1] > 1e-14 * top, values[:, k - 1], np.nan), color=i)
+        for i, k in enumerate(DIRECTIONS)
+    ]
+    title = f"Variance of the states: {name}"
+    caption = (
+        f"Eigenvalues of the covariance of h(t) over held-out samples and times, {DATA}, first seed. All falling "
+        "together is a loss of spread; the lower ones falling away from the first is a loss of rank."
+    )
+    return Figure(title, chart(lines, f"{title}. {tell(lines[0])}", log_y=True), caption)
+
+
+def _paths(name: str, states: np.ndarray) -> list[Figure]:
+    title = f"Paths of states at the end: {name}"
+    drawn = paths(states, [f"path {k + 1}" for k in range(len(states))], states, title)
+    return [replace(f, caption=f"{DATA}, first seed. {f.caption} Mind the axes: they fit each run.") for f in drawn]
+
+
+def order(seeds: Sequence[Mapping[str, Any]], what: str) -> Figure:
+    """What is left of rank or spread, and of structure, over training, the mean over seeds."""
+    key, lines = {"rank": "rank_target", "spread": "std_ratio_target"}[what], []
+    for k, name in enumerate((*SHOWN, "correlated units 0.9")):
+        runs = [one["runs"][f"{DATA} · {name}"]["rows"] for one in seeds]
+        steps = np.array([row["step"] for row in runs[0]], float)
+        left = np.array([[row[key] / rows[0][key] for row in rows] for rows in runs]).mean(0)
+        kept = np.array([[1 - row["input/off_diagonal"] for row in rows] for rows in runs]).mean(0)
+        lines.append(Line(f"{name}: {what}", steps, left, color=k))
+        lines.append(Line(f"{name}: structure", steps, kept, color=k, dashed=True))
+    title = f"Structure and {what}"
+    caption = (
+        f"Solid: {what} of the states over that at step 0. Dashed: the share of the squares of W Wᵀ on its diagonal, "
+        f"about 0.5 for random weights. {DATA}, mean over the seeds."
+    )
+    return Figure(title, chart(lines, f"{title} over training", log_y=what == "spread"), caption)
+
+
+def survival(seeds: Sequence[Mapping[str, Any]], name: str) -> Figure:
+    """What is left of single modes over weight decay, measured and by theory."""
+    lines, decays = [], np.array(modes.DECAYS)
+    fine = np.geomspace(decays[0], decays[-1], 200)
+    for k, (r, v) in enumerate(modes.MODES):
+        told = f"r {r:g}, v {v:g}"
+        if name == "AdamW":
+            theory = [modes.normalised(r, float(d), modes.BATCH) for d in fine]
+        else:
+            theory = [modes.roots(r, v, float(d)).stable for d in fine]
+        left = np.array([one["modes"][name][k] for one in seeds]).mean(0)
+        lines.append(Line(f"{told}, theory", fine, np.array(theory), color=k))
+        # Single points between gaps are drawn as dots.
+        gap = np.full(len(decays), np.nan)
+        at, kept = (np.stack([column, gap], 1).ravel() for column in (decays, left))
+        lines.append(Line(f"{told}, trained", at, kept, color=k))
+    caption = (
+        "The weight at which one mode stays, from 0.6; r is the correlation of neighbouring inputs, v their variance. "
+        "Lines are theory, dots trainings, the mean over the seeds; no constant was fitted. "
+    )
+    caption += (
+        "Modes of one r lie on one another, whatever v. At decays above 1 a mode shrinks faster than AdamW forgets "
+        "earlier gradients, which theory leaves out."
+        if name == "AdamW"
+        else "Beyond r² v / 4 nothing is left."
+    )
+    body = chart(lines, f"What {name} leaves of single modes", x_label="weight decay", log_x=True)
+    return Figure(f"One mode and weight decay: {name}", body, caption)

@@ -1,0 +1,224 @@
+"""R-JEPA on fixations: do errors fall as fixations accumulate, does memory help, and is it the human order?
+
+Trained on scanpaths of OSIE (every viewer's, of the pictures that are not held out), read on pictures never seen:
+
+- `error`: the prediction error of the next state after k fixations, over that of the best constant (the mean of the
+  next states) and over that of persistence (the state that is there already)
+- `next feature`: how much of what the encoder will see next a ridge reads from h_k (R² on held-out pictures)
+- `gate`, `change`: how open the circuit is, and how far it moves, relative to its size
+- `picture`: which picture was looked at, by the nearest of other viewers' states after as many fixations
+- `least std ratio`, `rows without collapse`: what the panel found while the run was trained
+
+That errors fall counts only where both ratios fall and the ridge gains, each beyond the spread of the seeds.
+`memoryless` is the circuit without a past.
+Beside it digits, looked at in places that stand out: a linear probe of the class after k fixations.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from ...data.scanpaths import settings
+from ...data.scanpaths.dataset import Scanpaths
+from ...methods.rjepa import RJEPA
+from ...recipes.rjepa import gaze_rjepa
+from ...reporting.charts import Line, chart
+from ...reporting.figures import Figure
+from ...run import checkpoint
+from ...run.rows import read_rows
+from ...run.settings import Length, Run
+from ..study import Arm, Gain, Scores, Study
+from .rjepa_probes import Seen, accuracy, errors, next_feature
+from .rjepa_states import features, recorded
+
+FIRST, LAST = 2, 7  # fixations between which errors have to fall: almost all scanpaths have so many
+STEPS, DIGIT_STEPS = 10, 10
+MOST = 1500
+LENGTH: Final = Length(steps=200, batch=64)
+OSIE: Final = "gaze_osie/fixations.json.gz"
+DIGITS: Final = "mnist/train-images-idx3-ubyte.gz"
+LEAST: Final = "least std ratio"
+SOUND: Final = "rows without collapse"
+ORDERS: Final = ("human", "shuffled", "repeated", "uniform", "raster")
+
+
+def seen(method: RJEPA, data: Scanpaths, most: int) -> Seen:
+    """All that is measured, of up to `most` scanpaths."""
+    ids = np.arange(len(data)) if len(data) <= most else np.linspace(0, len(data) - 1, most).astype(int)
+    y, action = features(method, data, ids)
+    found, length = recorded(method, y, action), data.lengths[ids].clip(max=data.steps)
+    return Seen(
+        found.h,
+        found.pred,
+        y.flatten(2).numpy(),
+        opened(found.gate, length),
+        length,
+        np.array([data.label(int(i)) for i in ids]),
+        data.rows.subject[ids],
+    )
+
+
+def opened(gate: Float[np.ndarray, "t n v"], length: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
+    """The mean gate at every step over the scanpaths that reach it; NaN where none does."""
+    real = np.arange(len(gate))[:, None] < length
+    count = real.sum(1)
+    mean: Float[np.ndarray, " t"] = np.where(real, gate.mean(2), 0.0).sum(1) / np.where(count, count, np.nan)
+    return mean
+
+
+def picture(test: Seen, k: int) -> float:
+    """How often the nearest state of another viewer, after k fixations, is of the same picture.
+
+    A third of the viewers ask, the others are there to be found: who asks is held out of what is found, not of the
+    training, which saw them on other pictures. States are compared by their cosine.
+    """
+    real = test.length >= k
+    h, label = test.h[k - 1, real], test.label[real]
+    asks = test.subject[real] % 3 == 0
+    unit_h = (h - h[~asks].mean(0)) / np.linalg.norm(h - h[~asks].mean(0), axis=1, keepdims=True)
+    nearest = (unit_h[asks] @ unit_h[~asks].T).argmax(1)
+    return float((label[~asks][nearest] == label[asks]).mean())
+
+
+def measures(folder: Path) -> Mapping[str, float]:
+    """What the rows hold, of one finished run; digits by their class, scanpaths of people by all else."""
+    found = curves(folder)
+    keep = {f"{name}, {k}" for name in found for k in (FIRST, LAST) if len(found[name]) > 2}
+    flat = {f"{name}, {k}": value for name, values in found.items() for k, value in values.items()}
+    read = {key: value for key, value in flat.items() if key in keep or key.startswith("accuracy")}
+    return {**read, **panel(folder)}
+
+
+def panel(folder: Path) -> dict[str, float]:
+    """While a run was trained: the least spread over that at step 0, and the share of measurements without collapse."""
+    rows = [row["metrics"] for row in read_rows(folder) if row and "std_ratio_target" in row["metrics"]]
+    sound = [row["verdict"] not in ("dimensional", "full") for row in rows]
+    return {LEAST: min(row["std_ratio_target"] for row in rows), SOUND: statistics.fmean(sound)}
+
+
+@cache
+def curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
+    """Every measure over the number of fixations."""
+    loaded = checkpoint.load_run(folder)
+    method, cfg = cast(RJEPA, loaded.method.eval()), cast(settings.Config, loaded.run.data)
+    human = bool(cfg.fixations) or cfg.path.endswith(".json.gz")
+    label: Any = "image" if human else "class"
+    parts = [replace(cfg, split=split, label=label, limit=0 if human else MOST).open() for split in ("train", "test")]
+    train, test = (seen(method, part, MOST) for part in parts)
+    found: dict[str, dict[int, float]] = {}
+    for k in range(1, train.h.shape[0] + 1):
+        row = {} if human else {f"accuracy of the class, {k}": accuracy(train, test, k)}
+        if human and k < train.h.shape[0]:
+            row = errors(test, k) | next_feature(train, test, k, train.label) | {f"picture, {k}": picture(test, k)}
+        for key, value in row.items():
+            found.setdefault(key.rpartition(", ")[0], {})[k] = value
+    return found
+
+
+def says(scores: Scores) -> list[str]:
+    """Where the claim holds in its strict form, what memory and the human order add, and whether a run collapsed."""
+    lines = [strictly(scores, arm) for arm in (*ORDERS, "memoryless")]
+    for metric in (f"next feature R² from the state, {LAST}", f"picture, {LAST}"):
+        lines.append(f"{metric}: memory adds {scores.gain(arm_of('memoryless'), arm_of('human'), metric)}.")
+    lines.append(collapsed(scores))
+    one, many = (scores.values["digits · gated", f"accuracy of the class, {k}"] for k in (1, DIGIT_STEPS))
+    lines.append(
+        f"A digit's class: {100 * np.mean(one):.1f} % after one fixation, {100 * np.mean(many):.1f} % after ten."
+    )
+    return lines
+
+
+def strictly(scores: Scores, arm: str) -> str:
+    """What an arm's errors and its ridge do from FIRST to LAST fixations, and whether that is beyond the spread."""
+    names = {"error over constant": -1, "error over persistence": -1, "next feature R² from the state": 1}
+    first, last = ([scores.values[f"OSIE · {arm}", f"{name}, {k}"] for name in names] for k in (FIRST, LAST))
+    a, b = ([statistics.fmean(values) for values in side] for side in (first, last))
+    moved = [Gain(tuple(np.subtract(now, then))) for then, now in zip(first, last, strict=True)]
+    right = [sign * by.mean > 0 for sign, by in zip(names.values(), moved, strict=True)]
+    if any(by.beyond_spread and not so for by, so in zip(moved, right, strict=True)):
+        told = "does not hold"
+    elif all(by.beyond_spread and so for by, so in zip(moved, right, strict=True)):
+        told = "holds"
+    else:
+        told = "is neither borne out nor refuted beyond the spread of the seeds"
+    return (
+        f"{arm}: from {FIRST} to {LAST} fixations the error goes {a[0]:.2f} to {b[0]:.2f} of the constant's and "
+        f"{a[1]:.2f} to {b[1]:.2f} of persistence's, the ridge's R² from {a[2]:.3f} to {b[2]:.3f}: strictly, the claim "
+        f"{told}."
+    )
+
+
+def collapsed(scores: Scores) -> str:
+    """Which trainings the panel found collapsed at any time, and how much spread the others kept."""
+    gone = [arm for arm, metric in scores.values if metric == SOUND and min(scores.values[arm, metric]) < 1]
+    least = {arm: min(values) for (arm, metric), values in scores.values.items() if metric == LEAST}
+    told = f"collapse at some time in {', '.join(gone)}" if gone else "no collapse at any time in any training"
+    kept = ", ".join(f"{arm} {value:.2f}" for arm, value in least.items())
+    return f"By the panel there was {told}; the least spread of the states over that at step 0, of all seeds: {kept}."
+
+
+def draws(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
+    """Each measure over the number of fixations, for the first seed."""
+    every = {label: curves(folder) for label, folder in folders.items()}
+    shown = {
+        "error over constant": "1 is the mean of the next states, of the same step. Held-out pictures, first seed.",
+        "error over persistence": "1 is the state that is there already. Held-out pictures, first seed.",
+        "next feature R² from the state": "What a ridge reads of the next fixation's feature. Held-out pictures.",
+        "picture": "The nearest state of another viewer is of the same picture, which training never saw.",
+        "gate": "The mean update gate: 1 passes the input, 0 keeps the past.",
+        "change": "How far the state moves in a step, over its size.",
+        "accuracy of the class": "A linear classifier on the state, digits looked at in ten places. First seed.",
+    }
+    found = []
+    for name, caption in shown.items():
+        has = {label.partition(" · ")[2]: c[name] for label, c in every.items() if name in c}
+        lines = [
+            Line(arm, np.array(list(v)), np.array(list(v.values())), color=i) for i, (arm, v) in enumerate(has.items())
+        ]
+        found.append((name, Figure(f"{name[0].upper()}{name[1:]}", chart(lines, f"{name} over fixations"), caption)))
+    return found
+
+
+def arm_of(name: str) -> Arm:
+    """The arm on human pictures of that name."""
+    return next(arm for arm in STUDY.arms if arm.label == f"OSIE · {name}")
+
+
+def _run(order: str = "human", **circuit: Any) -> Run:
+    base = gaze_rjepa()
+    method: Any = base.method
+    data = settings.Config(
+        OSIE, timing="duration", size=(32, 32), steps=STEPS, order=cast(Any, order), split="train", held_out=0.2
+    )
+    return replace(base, method=replace(method, circuit=replace(method.circuit, **circuit)), data=data, length=LENGTH)
+
+
+def _digits(**circuit: Any) -> Run:
+    data = settings.Config(
+        DIGITS, size=(8, 8), crop=0.3, steps=DIGIT_STEPS, count=DIGIT_STEPS, split="train", limit=6000
+    )
+    return replace(_run(**circuit), data=data)
+
+
+STUDY = Study(
+    title="R-JEPA on human fixations",
+    source="Velarde & Parra 2024, arXiv:2411.16695, and the questions that it leaves open; no published figures",
+    claim="The prediction error falls as fixations accumulate, because the circuit remembers what was seen.",
+    arms=(
+        *(Arm("OSIE", order, _run(order), OSIE) for order in ORDERS),
+        Arm("OSIE", "memoryless", _run(recurrence="none"), OSIE),
+        Arm("digits", "gated", _digits(), DIGITS),
+        Arm("digits", "memoryless", _digits(recurrence="none"), DIGITS),
+    ),
+    says=says,
+    kinds=(),
+    extra=measures,
+    draws=draws,
+    seeds=3,
+)

@@ -1,0 +1,233 @@
+"""Where recurrence should sit in R-JEPA: nowhere, at the top, at all levels, or at all levels with feedback.
+
+Two convolutional circuits below a top of one vector read the frames themselves (nn/circuit.py), with no encoder, and
+learn by back-propagation through time, which is exact for every row, in equal steps from equal seeds. `none` is the
+memoryless control of the same width. Data are made up (data/synthetic.py); no scan of a digit is in both parts:
+
+- fixations: a digit somewhere in a picture, looked at in ten places that stand out; the predictor reads the saccade
+- moving digits: clips of ten frames. How a digit moves is in no single frame, so only a memory can know it
+
+Measured on held-out digits, at the last frame or, of what is predicted, the one before: the prediction error over the
+best constant's and over persistence's, what a ridge reads of the next frame and of the motion (R²; motion is how far
+the digit's centre of mass has gone in the last step), and a linear probe of the digit; before training, too. A step is
+timed in processor time, the rows in turns; its bytes are those of all tensors alive at once in forward and backward
+pass, besides weights and input (`studies/alive.py`).
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from ... import methods
+from ...collapse import features
+from ...core import schedules
+from ...data import statistics as fitted
+from ...data.batches import drawn
+from ...data.images import synthetic
+from ...data.scanpaths import settings
+from ...methods import rjepa
+from ...nn.pixels import Pixels
+from ...recurrent import sequences
+from ...recurrent.circuit import Circuit
+from ...run import optim
+from ...run.optim import Optim
+from ...types import Batch, Rng, Signal, unit
+from ..study import Own, Study
+from .alive import peak
+from .recurrence_says import DIGIT, MOTION, NEXT, PROBES, RANK, RATIO, UNTRAINED, figures, says
+from .rjepa_probes import Seen, accuracy, errors, next_feature, ridge
+from .rjepa_states import recorded
+
+STEPS, BATCH, FRAMES = 600, 32, 10
+TRAIN, HELD = 3000, 1000
+LEVELS, WIDTH, SIDE = (8, 16), 64, 20
+OPTIM: Final = Optim(lr=1e-3, start_lr=1e-5, final_lr=1e-5, warmup=0.08, weight_decay=1e-4, final_weight_decay=1e-4)
+ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "none": {"recurrence": "none"},
+    "top": {"recurrence": "top"},
+    "all levels": {"recurrence": "all"},
+    "all with feedback": {"recurrence": "all", "feedback": True},
+}
+SPREAD: Final = "std"
+GAZE: Final = settings.Config("digits", size=(12, 12), crop=0.6, count=FRAMES)
+Taken = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+class Part(NamedTuple):
+    """Sequences, the actions between their frames, which digit each shows, and how it moves at the end."""
+
+    x: UInt8[Tensor, "n 1 t h w"]
+    action: Float[Tensor, "n _ 2"] | None
+    label: Int64[np.ndarray, " n"]
+    motion: Float[np.ndarray, "n 2"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What is trained on and what is measured."""
+
+    signal: Signal
+    train: Part
+    held: Part
+
+
+@cache
+def fixations() -> Samples:
+    """Scanpaths over generated pictures of digits."""
+    paths = GAZE.open()
+    cut = synthetic.part_of(synthetic.Config(GAZE.path))[1]
+
+    def part(first: int, count: int) -> Part:
+        ids = np.arange(first, first + count)
+        clips = [paths.clip(int(i), paths.native) for i in ids]
+        x, action = (torch.stack(column) for column in zip(*clips, strict=True))
+        return Part(x, action, np.array([paths.label(int(i)) for i in ids]), None)
+
+    train = np.arange(min(TRAIN, cut))
+    signal = fitted.fit(paths.chosen(train, np.array([paths.label(int(i)) for i in train])), GAZE)
+    return Samples(signal, part(0, TRAIN), part(cut, HELD))
+
+
+@cache
+def moving() -> Samples:
+    """Clips of digits that move."""
+
+    def part(count: int, seed: int, test: bool) -> Part:
+        clips, label = synthetic.moving_digits(count, FRAMES, (SIDE, SIDE), seed, test)
+        x = torch.from_numpy(clips)
+        at = centres(x[:, 0, -2:])
+        return Part(x, None, label, at[:, 1] - at[:, 0])
+
+    train = part(TRAIN, 0, False)
+    pixels = unit(train.x)
+    signal = Signal(1, (FRAMES, SIDE, SIDE), (float(pixels.mean()),), (float(pixels.std()),), classes=10)
+    return Samples(signal, train, part(HELD, 1, True))
+
+
+def centres(x: UInt8[Tensor, "n t h w"]) -> Float[np.ndarray, "n t 2"]:
+    """The centre of mass (x, y) of every frame, in pixels."""
+    mass = x.double() / x.double().sum((2, 3), keepdim=True)
+    across, down = (mass.sum(axis) @ torch.arange(mass.shape[5 - axis]).double() for axis in (2, 3))
+    return torch.stack([across, down], -1).numpy()
+
+
+DATA: Final[Mapping[str, Callable[[], Samples]]] = {"fixations": fixations, "moving digits": moving}
+
+
+def built(row: str, signal: Signal, seed: int) -> rjepa.RJEPA:
+    """The untrained method of a row."""
+    circuit = Circuit(width=WIDTH, levels=LEVELS, **ROWS[row])
+    made = methods.build(rjepa.Config(Pixels(), circuit, saccade=signal.action > 0), signal, seed)
+    assert isinstance(made, rjepa.RJEPA)
+    return made
+
+
+def take(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, Any]]:
+    """The numbers of one seed after another, by data and row."""
+    for seed in seeds:
+        yield {name: taken(source(), seed, steps or STEPS) for name, source in DATA.items()}
+
+
+def taken(source: Samples, seed: int, steps: int) -> dict[str, dict[str, float]]:
+    """Every row trained, side by side, and measured before and after."""
+    made = {row: built(row, source.signal, seed) for row in ROWS}
+    cost = {row: {"MiB per step": bytes_of(method, source.train) / 2**20} for row, method in made.items()}
+    before = {row: measured(method, source) for row, method in made.items()}
+    for row, each in trained(made, source.train, seed, steps).items():
+        cost[row]["ms per step"] = 1e3 * statistics.median(each)
+        cost[row]["parameters"] = float(sum(p.numel() for p in made[row].parameters() if p.requires_grad))
+    return {row: compared(before[row], measured(method, source)) | cost[row] for row, method in made.items()}
+
+
+def compared(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """The numbers after training, what the probes were before, and how much of the spread is left."""
+    first = {f"{name}{UNTRAINED}": value for name, value in before.items() if name in (*PROBES, RANK)}
+    return {**after, **first, RATIO: after[SPREAD] / before[SPREAD]}
+
+
+def measured(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
+    """Errors, probes, and the spread and rank of the states, on held-out digits."""
+    train, held = (seen(method, part) for part in (source.train, source.held))
+    last = FRAMES - 1
+    found = {name.rpartition(",")[0]: value for name, value in errors(held, last).items() if name.startswith("error")}
+    read = next_feature(train, held, last)
+    found |= {NEXT: read[f"next feature R² from the state, {last}"]}
+    found |= {f"{NEXT} from the present frame": read[f"next feature R² from the present, {last}"]}
+    found[DIGIT] = accuracy(train, held, FRAMES)
+    if source.train.motion is not None and source.held.motion is not None:
+        found[MOTION] = ridge(train.h[last], source.train.motion, held.h[last], source.held.motion)
+    h = torch.from_numpy(held.h).transpose(0, 1)
+    return {**found, RANK: features.effective_rank(h.flatten(0, 1)), SPREAD: features.std_over_samples(h)}
+
+
+@torch.no_grad()
+def seen(method: rjepa.RJEPA, part: Part) -> Seen:
+    """What a method makes of a part."""
+    y = sequences.maps(method.encoder, method.normalize(unit(part.x)))
+    found = recorded(method, y, None if part.action is None else part.action.transpose(0, 1))
+    n = len(part.label)
+    return Seen(
+        found.h, found.pred, y.flatten(2).numpy(), found.gate.mean((1, 2)), np.full(n, FRAMES), part.label, np.arange(n)
+    )
+
+
+def trained(made: Mapping[str, rjepa.RJEPA], part: Part, seed: int, steps: int) -> dict[str, list[float]]:
+    """Train all methods on the same batches, a step of each in turn; the processor time of every step."""
+    optimizers = {row: optim.build(OPTIM, method) for row, method in made.items()}
+    spent: dict[str, list[float]] = {row: [] for row in made}
+    for k in range(steps):
+        batch = batch_of(part, drawn(k, len(part.x), seed, BATCH, 0, BATCH)[0])
+        for row in list(made)[:: 1 if k % 2 else -1]:
+            begun = time.process_time()
+            optim.set_schedule(optimizers[row], OPTIM, schedules.progress(k, steps))
+            made[row](batch, Rng(seed, k)).total.backward()
+            optimizers[row].step()
+            optimizers[row].zero_grad()
+            spent[row].append(time.process_time() - begun)
+    return spent
+
+
+def batch_of(part: Part, ids: Int64[np.ndarray, " b"]) -> Batch:
+    """Some of the sequences."""
+    rows = torch.from_numpy(ids)
+    return Batch(unit(part.x[rows]), action=None if part.action is None else part.action[rows])
+
+
+def bytes_of(method: rjepa.RJEPA, part: Part) -> int:
+    """The most bytes alive at once in the forward and backward pass of a batch, all gradients included."""
+    batch = batch_of(part, np.arange(BATCH))
+    weights = [p for p in method.parameters() if p.requires_grad]
+    known = [*method.parameters(), *method.buffers(), batch.x, *([] if batch.action is None else [batch.action])]
+    return peak(lambda: torch.autograd.grad(method(batch, Rng(0)).total, weights), known)
+
+
+def table(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
+    """Every number of every row by seed."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for one in seeds:
+        for data, rows in one.items():
+            for row, numbers in rows.items():
+                for metric, value in numbers.items():
+                    found.setdefault((f"{data} · {row}", metric), []).append(value)
+    return found
+
+
+STUDY = Study(
+    title="Where recurrence should sit in R-JEPA",
+    source="Velarde & Parra 2024, arXiv:2411.16695, which leaves the question open; no published figures",
+    claim="Recurrence belongs at every level of the encoder, with feedback, and not at its top alone.",
+    arms=(),
+    says=says,
+    kinds=(),
+    own=Own(take, table, lambda seeds: figures(table(seeds))),
+    seeds=3,
+)

@@ -1,0 +1,226 @@
+"""Recurrent forward propagation beside back-propagation through time: exactness, memory, time, and what is learnt.
+
+The circuit is the gated one with n = 256 units on d = 32 inputs under a linear predictor (`studies/propagation.py`).
+Peak bytes are those of all tensors alive at once, besides weights and input (`studies/alive.py`): states or traces,
+the predictor's graph and all gradients. Seconds are processor time, everything included, of rules that take turns.
+What is learnt is in `studies/rjepa_curves.py`.
+"""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ...core.files import slug
+from ...reporting.charts import Line, chart, short
+from ...reporting.figures import Figure
+from ...types import Rng
+from ..study import Own, Scores, Study
+from . import propagation as rules
+from . import rjepa_curves as learning
+
+LENGTHS: Final = (64, 256, 1024, 4096)
+LONG: Final = 1024  # the length at which memory is compared
+SHORT: Final = (8, 16, 32, 64, 128, 256, 512, 1024)
+INPUTS: Final = (32, 128, 256)
+WIDTHS: Final = (32, 64, 128, 256, 512)
+DENSE: Final = (32, 64, 128, 256)  # 512 would take 2 GiB
+CHUNKS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+TIMED: Final = {1: (256, 3), 64: (64, 2)}  # steps and rounds, by batch
+
+
+def take(seeds: Sequence[int], steps: int | None, data: Path) -> Iterator[dict[str, Any]]:
+    """The numbers of one seed after another; what no seed changes is taken with seed 0."""
+    for seed in seeds:
+        found = {
+            "errors": rules.errors(seed),
+            "seconds": {str(batch): timed(seed, batch, length, rounds) for batch, (length, rounds) in TIMED.items()},
+            "curves": learning.curves(data, seed, steps),
+        }
+        yield {**found, **(once() if seed == 0 else {})}
+
+
+def timed(seed: int, batch: int, steps: int, rounds: int) -> dict[str, float]:
+    """The median seconds per step of every rule."""
+    problem = rules.Problem(Rng(seed).fork("time"), steps, batch=batch)
+    return {k: statistics.median(v) for k, v in rules.seconds(rules.RULES, problem, rounds).items()}
+
+
+def once() -> dict[str, Any]:
+    """Memory, the time over the chunk, and dense RTRL."""
+    problem = rules.Problem(Rng(0), TIMED[1][0])
+    chunks = {str(c): (lambda p, c=c: rules.forward(p, c)) for c in CHUNKS}
+    dense = rules.Problem(Rng(0), 2, block=rules.N)
+    slow = rules.seconds({"rtrl": lambda p: rules.forward(p, 1)}, dense, 2)
+    return {
+        "peak": {name: [rules.peak_bytes(rule, t) for t in LENGTHS] for name, rule in rules.RULES.items()},
+        "chunk": {
+            "seconds": {
+                k: statistics.median(v) for k, v in rules.seconds({**chunks, "bptt": rules.bptt}, problem, 5).items()
+            },
+            "bytes": {k: rules.peak_bytes(rule, LONG) for k, rule in chunks.items()},
+        },
+        "inputs": {str(d): rules.crossing(d, SHORT) for d in INPUTS},
+        "traces": {
+            "rfp": {"measured": rules.trace_bytes(WIDTHS, False), "formula": rules.trace_formula(WIDTHS, False)},
+            "rtrl, dense": {"measured": rules.trace_bytes(DENSE, True), "formula": rules.trace_formula(WIDTHS, True)},
+        },
+        "rtrl": min(slow["rtrl"]),
+    }
+
+
+def slope(sizes: Sequence[int], values: Sequence[int]) -> float:
+    """Of log values over log sizes."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
+    """Every rule's metrics; those that no seed changes once."""
+    first, found = seeds[0], {}
+    for name in rules.RULES:
+        for metric in first["errors"][name]:
+            found[name, metric] = [one["errors"][name][metric] for one in seeds]
+        for t, value in zip(LENGTHS, first["peak"][name], strict=True):
+            found[name, f"peak_bytes_T{t}"] = [float(value)]
+        for batch in TIMED:
+            found[name, metric_of(batch)] = [one["seconds"][str(batch)][name] for one in seeds]
+    for data, each in first["curves"].items():
+        for name in each:
+            found[name, f"final_loss, {data}"] = [learning.final(one["curves"][data][name]) for one in seeds]
+    for d, one in first["inputs"].items():
+        found["rfp", f"peak_bytes, d {d}"] = [float(one["rfp"])]
+        found["rfp", f"trace_bytes by formula, d {d}"] = [float(one["formula"])]
+        if one["T"]:
+            found["rfp", f"wins from T, d {d}"] = [one["T"]]
+    for name, each in first["traces"].items():
+        sizes = WIDTHS[: len(each["measured"])]
+        found[name, "slope of trace bytes, measured"] = [slope(sizes, each["measured"])]
+        found[name, "slope of trace bytes, formula"] = [slope(WIDTHS, each["formula"])]
+    found["rtrl, dense", metric_of(1)] = [first["rtrl"]]
+    return found
+
+
+def metric_of(batch: int) -> str:
+    """The name of the seconds per step."""
+    return "seconds_per_step" + ("" if batch == 1 else f", batch {batch}")
+
+
+def says(scores: Scores) -> list[str]:
+    """What holds, in words."""
+    v = scores.each(statistics.median)
+    back, found = "bptt", []
+    most = rules.ERROR_STEPS["float32"][-1]
+    kinds = ("float64", f"float32_T{most}")
+    exact, rounded = (max(v[n, f"gradient_error_{k}"] for n in ("rfp", "rfp, chunk 1")) for k in kinds)
+    found.append(
+        f"Exact: in float64 no entry of any gradient is off by more than {short(exact)} of the largest; in "
+        f"float32, over {most} steps, {short(rounded)} (bptt itself: "
+        f"{short(v[back, f'gradient_error_float32_T{most}'])}). Truncated, at each step alone: "
+        f"{short(v['truncated', 'gradient_error_float64'])}."
+    )
+    for name in ("rfp, chunk 1", "rfp"):
+        few, many = v[name, f"peak_bytes_T{LENGTHS[0]}"], v[name, f"peak_bytes_T{LENGTHS[-1]}"]
+        less = v[back, f"peak_bytes_T{LONG}"] / v[name, f"peak_bytes_T{LONG}"]
+        found.append(
+            f"Memory of {name}: {short(few / 2**20)} MiB at T = {LENGTHS[0]}, {short(many / 2**20)} MiB at "
+            f"{LENGTHS[-1]}; {less:.1f} times less than bptt at {LONG}. All gradients count."
+        )
+    for batch in TIMED:
+        each = {n: _ratio(scores, n, batch) for n in ("rfp", "rfp, chunk 1")}
+        found.append(
+            f"Time per step at batch {batch}: rfp {each['rfp']:.2f} times bptt's, and {each['rfp, chunk 1']:.1f} times "
+            "with a chunk of 1."
+        )
+    crossings = [(d, ("rfp", f"wins from T, d {d}")) for d in INPUTS]
+    told = ", ".join(f"{v[row]:.0f} steps (d = {d})" for d, row in crossings if row in scores.values)
+    found.append(f"At n = {rules.N}, bptt takes more memory than rfp from {told} on.")
+    slopes = [v[name, "slope of trace bytes, formula"] for name in ("rfp", "rtrl, dense")]
+    found.append(
+        f"Traces grow with n to the power {slopes[0]:.2f} (rfp, d = n) and {slopes[1]:.2f} (dense RTRL), which takes "
+        f"{v['rtrl, dense', metric_of(1)] / v['rfp', metric_of(1)]:,.0f} times as long as rfp at n = {rules.N}."
+    )
+    return [*found, *learnt(scores)]
+
+
+def _ratio(scores: Scores, name: str, batch: int) -> float:
+    """The median over seeds of the time over bptt's."""
+    pair = (scores.values[n, metric_of(batch)] for n in (name, "bptt"))
+    return float(statistics.median(a / b for a, b in zip(*pair, strict=True)))
+
+
+def learnt(scores: Scores) -> list[str]:
+    """How far the final losses are from bptt's, seed by seed."""
+    found = []
+    for metric in [m for n, m in scores.values if n == "bptt" and m.startswith("final_loss")]:
+        off = {
+            n: [a / b - 1 for a, b in zip(scores.values[n, metric], scores.values["bptt", metric], strict=True)]
+            for n in ("rfp", "truncated")
+        }
+        most = short(100 * max(map(abs, off["rfp"])))
+        found.append(
+            f"Learning, {metric.partition(', ')[2]}: rfp's final loss is within {most} % of bptt's in every seed; "
+            f"truncated {statistics.fmean(off['truncated']):+.1%} on average."
+        )
+    return found
+
+
+def figures(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
+    """Memory over T, memory and time over the chunk, traces over n, and learning curves."""
+    first = seeds[0]
+    t = np.array(LENGTHS, float)
+    lines = [Line(n, t, np.array(v) / 2**20, color=k) for k, (n, v) in enumerate(first["peak"].items())]
+    body = chart(lines, "Peak memory over the length", x_label="steps T", log_x=True, log_y=True)
+    found = [("memory", Figure("Peak memory (MiB) over the length", body, MEMORY))]
+    c, each = np.array(CHUNKS, float), first["chunk"]
+    taken = np.array([each["seconds"][str(k)] for k in CHUNKS]) * 1e6
+    back = (each["seconds"]["bptt"] * 1e6, "bptt")
+    body = chart(
+        [Line("rfp", c, taken)], "Time over the chunk", x_label="steps per chunk", log_x=True, log_y=True, marks=[back]
+    )
+    found.append(("chunk-time", Figure("Microseconds per step over the chunk", body, TIME)))
+    most = np.array([each["bytes"][str(k)] for k in CHUNKS]) / 2**20
+    body = chart([Line("rfp", c, most)], "Memory over the chunk", x_label="steps per chunk", log_x=True)
+    found.append(("chunk-memory", Figure("Peak memory (MiB) over the chunk", body, f"At T = {LONG} and batch 1.")))
+    lines = []
+    for k, (name, one) in enumerate(first["traces"].items()):
+        n = np.array(WIDTHS, float)
+        lines.append(Line(f"{name}, formula", n, np.array(one["formula"]) / 2**20, color=k, dashed=True))
+        lines.append(Line(name, n[: len(one["measured"])], np.array(one["measured"]) / 2**20, color=k))
+    body = chart(lines, "Traces over the width", x_label="units n", log_x=True, log_y=True)
+    found.append(("traces", Figure("Traces of one row (MiB) over the width", body, "With as many inputs as units.")))
+    return found + [_curves(seeds, data) for data in first["curves"]]
+
+
+def _curves(seeds: Sequence[Mapping[str, Any]], data: str) -> tuple[str, Figure]:
+    lines = []
+    for k, name in enumerate(learning.RULES):
+        mean = np.array([one["curves"][data][name] for one in seeds]).mean(0)
+        lines.append(Line(name, np.arange(1.0, len(mean) + 1), mean, color=k, dashed=name == "bptt"))
+    body = chart(lines, f"Loss on {data}", log_y=True)
+    return f"curves-{slug(data)}", Figure(f"Loss: {data}", body, LEARNT)
+
+
+MEMORY: Final = (
+    "The most bytes of tensors alive at once, besides weights and input, both axes logarithmic: back-propagation keeps "
+    "every step, forward propagation its traces. rfp takes 32 steps at once; chunk 1 is the rule as published."
+)
+TIME: Final = (
+    "Processor time of one core, everything included, at batch 1 and T = 256, median of five rounds in which all take "
+    "turns. Traces are read and written once per chunk."
+)
+LEARNT: Final = "Mean over the seeds, which share weights and batches between rules: rfp lies on bptt (dashed)."
+STUDY = Study(
+    title="Recurrent forward propagation",
+    source="Velarde & Parra 2024, arXiv:2411.16695, which states the claim and gives no figures",
+    claim=(
+        "Recurrent forward propagation is exact gradient descent for recurrent circuits of its class, takes memory "
+        "that does not grow with time, and n² of it where real-time recurrent learning takes n³."
+    ),
+    arms=(),
+    says=says,
+    kinds=(),
+    own=Own(take, table, figures),
+    seeds=5,
+)

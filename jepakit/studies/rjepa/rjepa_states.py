@@ -1,0 +1,59 @@
+"""What a trained R-JEPA makes of scanpaths: features of every fixation, states, predictions and gates."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ...data.scanpaths.dataset import Scanpaths
+from ...methods.rjepa import RJEPA
+from ...recurrent import sequences
+from ...types import unit
+
+
+class States(NamedTuple):
+    """Of N sequences of T frames: the states of every level, bottom first; the top's next ones as predicted; its gates.
+
+    Positions and features of a map are one axis.
+    """
+
+    levels: tuple[Float[np.ndarray, "t n _"], ...]
+    pred: Float[np.ndarray, "t1 n w"]
+    gate: Float[np.ndarray, "t n v"]
+
+    @property
+    def h(self) -> Float[np.ndarray, "t n w"]:
+        """The states of the top."""
+        return self.levels[-1]
+
+
+@torch.no_grad()
+def features(
+    method: RJEPA, data: Scanpaths, ids: Int64[np.ndarray, " n"]
+) -> tuple[Float[Tensor, "t n d h w"], Float[Tensor, "t1 n a"]]:
+    """What the encoder makes of the fixations of some scanpaths, as maps, and the saccades between them."""
+    clips = [data.clip(int(i), data.native, padded=True) for i in ids]
+    x = method.normalize(unit(torch.stack([clip.x for clip in clips])))
+    return sequences.maps(method.encoder, x), torch.stack([clip.action for clip in clips]).transpose(0, 1)
+
+
+@torch.no_grad()
+def recorded(method: RJEPA, y: Float[Tensor, "t n d h w"], action: Float[Tensor, "t1 n a"] | None = None) -> States:
+    """The circuit's states while it sees such features; without actions, the predictor is told of no saccade."""
+    circuits = method.circuits
+    cell, states = circuits.top.cell, circuits.start(y.shape[1])
+    shown: list[list[Tensor]] = []
+    gates, top = [], []
+    for rows in circuits.read(y).unbind():
+        before = states
+        states, read = circuits.step(states, rows)
+        gates.append(cell.gate(before[-1], cell.drive(read[-1])).reshape(y.shape[1], -1))
+        lower = zip(circuits.levels[:-1], states[:-1], strict=True)
+        shown.append([level.maps(state).flatten(1) for level, state in lower])
+        top.append(circuits.shown(states[-1]))
+    h = torch.stack(top)
+    pred = method.predict(h[:-1], action).flatten(2).numpy()
+    levels = (*(torch.stack(each).numpy() for each in zip(*shown, strict=True)), h.flatten(2).numpy())
+    return States(levels, pred, torch.stack(gates).numpy())

@@ -1,0 +1,206 @@
+"""The trainings of `rjepa-collapse`: one R-JEPA after another shape, those of one shape side by side, and the panel.
+
+Every training has new order and weights by its seed. What the loop would do at each step is done for all trainings of
+one shape at once (`studies/together.py`); at ROWS moments, closer together in the beginning, the panel measures the
+states of held-out samples.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from ... import collapse, losses, methods
+from ...data import loader, statistics
+from ...data.batches import drawn
+from ...data.scanpaths import settings
+from ...data.series import generated
+from ...methods import rjepa
+from ...nn.mlp import MLP
+from ...recurrent import balance
+from ...recurrent.circuit import Circuit
+from ...run.optim import Optim
+from ...types import Signal
+from ..bijepa.together import Adam, Matrix
+
+STEPS, BATCH, HELD, ROWS = 800, 16, 128, 16
+WIDTH, HIDDEN, LR = 24, 32, 3e-3
+EIGENVALUES: Final = 8  # of the covariance of the states, kept at every row
+PATHS: Final = 7  # samples whose states are kept at the end
+KEPT: Final = ("std_ratio", "rank_target", "rank_share", "norm_target")  # of the panel
+DATA: Final[Mapping[str, Any]] = {
+    "Lorenz": generated.Config("lorenz", count=1500),
+    "fixations": settings.Config("shapes", size=(4, 4), crop=0.3, count=10, viewers=1, limit=1500),
+}
+PATCH: Final[Mapping[str, tuple[int, ...]]] = {"Lorenz": (4,), "fixations": (1, 4, 4)}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is changed in one training: the method's settings, the weight decay, and how its weights begin.
+
+    `correlated` is the correlation between the input weights of any two units.
+    """
+
+    method: Mapping[str, Any]
+    decay: float = 1e-4
+    scale: float = 1.0
+    rank: int = 0
+    correlated: float = 0.0
+
+
+ARMS: Final[Mapping[str, Arm]] = {
+    "as it is": Arm({}),
+    "no stop-gradient": Arm({"stop_gradient": False}),
+    "predictor mlp": Arm({"predictor": "mlp"}),
+    "predictor none": Arm({"predictor": "none"}),
+    **{f"weight decay {d:g}": Arm({}, decay=d) for d in (0.0, 0.01, 0.1, 1.0, 10.0)},
+    **{f"initial scale {s:g}": Arm({}, scale=s) for s in (0.01, 0.1, 10.0)},
+    **{f"initial rank {r}": Arm({}, rank=r) for r in (1, 4)},
+    "correlated units 0.9": Arm({}, correlated=0.9),
+    "correlated units 0.9, no stop-gradient": Arm({"stop_gradient": False}, correlated=0.9),
+}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is trained on (N, C, *size) and what the panel measures."""
+
+    signal: Signal
+    train: Float[Tensor, "n c ..."]
+    held: Float[Tensor, "m c ..."]
+
+
+@cache
+def samples(name: str) -> Samples:
+    """One of DATA, whole."""
+    cfg = DATA[name]
+    dataset = cfg.open()
+    signal = statistics.fit(dataset, cfg)
+    x = torch.cat([batch.to("cpu", torch.float32).x for batch in loader.stream(dataset, signal, batch=HELD)])
+    return Samples(signal, x[HELD:], x[:HELD])
+
+
+class Loss(nn.Module):
+    """The loss of samples of one length, as a module so that its parameters can be given from outside."""
+
+    def __init__(self, method: rjepa.RJEPA) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, ""]:
+        """The method's own loss: what it keeps for the panel depends on lengths, which vmap does not take."""
+        h = self.method.encode(x)
+        target = h[:, 1:].detach() if self.method.cfg.stop_gradient else h[:, 1:]
+        pred = self.method.predict(h[:, :-1, None])[:, :, 0]
+        return losses.elementwise(pred, target, self.method.cfg.distance).mean()
+
+
+def built(arm: Arm, data: str, seed: int) -> rjepa.RJEPA:
+    """The untrained method of an arm."""
+    circuit = Circuit(width=WIDTH, scale=arm.scale, rank=arm.rank)
+    cfg = rjepa.Config(MLP(PATCH[data], width=WIDTH, hidden=HIDDEN, depth=1), circuit, hidden=HIDDEN, **arm.method)
+    made = methods.build(cfg, samples(data).signal, seed)
+    assert isinstance(made, rjepa.RJEPA)
+    if arm.correlated:
+        correlate(made.circuits.top.cell.weight, arm.correlated)
+    return made
+
+
+@torch.no_grad()
+def correlate(weight: Float[Tensor, "m q d"], share: float) -> None:
+    """Mix the input weights of all units with those of the first, so that any two correlate by `share`."""
+    weight.mul_(math.sqrt(1 - share)).add_(weight[:1] * math.sqrt(share / (1 - share)))
+
+
+def optimiser(decay: float) -> Optim:
+    """AdamW with one weight decay throughout, at a rate that lets the decay work within so few steps."""
+    return replace(Optim(), lr=LR, weight_decay=decay, final_weight_decay=decay)
+
+
+def moments(steps: int) -> list[int]:
+    """The steps after which the panel measures."""
+    return sorted({round(steps * (k / ROWS) ** 2) for k in range(ROWS + 1)})
+
+
+def train(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
+    """Train arms of one shape with every seed; for each, arm by arm, its rows, eigenvalues and last states."""
+    source = samples(data)
+    made = [built(arm, data, seed) for arm in arms for seed in seeds]
+    modules = [Loss(m) for m in made]
+    online = Matrix(modules, True)
+    adam = Adam(online, [optimiser(arm.decay) for arm in arms for _ in seeds])
+    panels = [Watched(m, source.held) for m in made]
+    found = [[panel.row(0)] for panel in panels]
+    due = moments(steps)
+
+    def one(parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        loss: Tensor = functional_call(modules[0], (dict(parameters),), (x,))
+        return loss
+
+    for k in range(steps):
+        rows = drawn_rows(k, len(source.train), seeds, len(arms))
+        total = vmap(one)(online.named(), source.train[rows])
+        (gradient,) = torch.autograd.grad(total.sum(), online.values)
+        adam.step(gradient, k, steps)
+        if k + 1 in due:
+            online.give(modules)
+            for panel, had in zip(panels, found, strict=True):
+                had.append(panel.row(k + 1))
+    return [{"rows": had, "paths": panel.paths()} for panel, had in zip(panels, found, strict=True)]
+
+
+def drawn_rows(k: int, items: int, seeds: Sequence[int], arms: int) -> Tensor:
+    """Which samples are in batch k of every training, (A · S, B): the loop's own order, the same for all arms."""
+    each = torch.stack([torch.from_numpy(drawn(k, items, seed, BATCH, 0, BATCH)[0]) for seed in seeds])
+    return each.repeat(arms, 1)
+
+
+class Watched:
+    """A method and what the panel found before its first step."""
+
+    def __init__(self, method: rjepa.RJEPA, x: Float[Tensor, "m c ..."]) -> None:
+        self.method, self.x = method, x
+        self.start = collapse.start(self.states(), None)
+
+    @torch.no_grad()
+    def states(self) -> Float[Tensor, "m t d"]:
+        """h(t) of the held-out samples."""
+        return self.method.encode(self.x)
+
+    @torch.no_grad()
+    def row(self, step: int) -> dict[str, Any]:
+        """The panel's row, the error over the best constant's, the balance, and the largest eigenvalues of h."""
+        h = self.states()
+        pred = self.method.predict(h[:, :-1, None])[:, :, 0]
+        row = {key: v for key, v in collapse.panel(h, None, self.start).items() if key.startswith(KEPT)}
+        row["normalized_loss"] = collapse.normalized_loss(pred, h[:, 1:], "l2")
+        row |= {key: float(value) for key, value in self.method.watch(self.x).items()}
+        row["input/off_diagonal"] = float(off_diagonal(self.method))
+        values = collapse.spectrum(h.flatten(0, 1))[:EIGENVALUES]
+        return {"step": step, **row, "eigenvalues": values.tolist()}
+
+    def paths(self) -> list[Any]:
+        """h(t) (PATHS, T, D) of the first samples."""
+        found: list[Any] = self.states()[:PATHS].tolist()
+        return found
+
+
+def off_diagonal(method: rjepa.RJEPA) -> float:
+    """The share of the squares of W Wᵀ that lies off its diagonal, W the weights from the input to the units."""
+    w = balance.candidate(method.circuits.top.cell)
+    both = (w @ w.T).square()
+    return float(1 - both.diagonal().sum() / both.sum().clamp(min=1e-30))
+
+
+def shapes() -> Iterator[list[str]]:
+    """The names of ARMS, those together whose networks and losses are of one shape."""
+    kinds = dict.fromkeys(tuple(sorted(arm.method.items())) for arm in ARMS.values())
+    for kind in kinds:
+        yield [name for name, arm in ARMS.items() if tuple(sorted(arm.method.items())) == kind]

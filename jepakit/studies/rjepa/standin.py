@@ -1,0 +1,51 @@
+"""Made-up scanpaths over digits, in the place of those of people where these are not at hand."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from ...core import files
+from ...data.images import synthetic
+from ...data.scanpaths import settings
+from ...data.scanpaths.dataset import Scanpaths
+from .rjepa_gaze import OSIE, STEPS
+
+PICTURES, VIEWERS, SIDE = 400, 4, 64
+VIEWER: Final = "made up"
+
+
+def prepared(data: Path, out: Path) -> Path:
+    """The folder of all data sets where it holds OSIE, else one of the study's own with a stand-in of that name."""
+    if (data / OSIE).exists():
+        return data
+    if not (out / "stand-in" / OSIE).exists():
+        make(out / "stand-in" / OSIE)
+    return out / "stand-in"
+
+
+def make(file: Path) -> None:
+    """Pictures of digits on photographs beside `file`, and in it where VIEWERS look: at what stands out."""
+    pictures = synthetic.Config("digits_on_photos", count=PICTURES, size=(SIDE, SIDE)).open()
+    folder = file.parent / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(len(pictures)):
+        pixels = (pictures.raw(i) * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{i:04}.png")
+    looked = settings.Config(str(folder), count=STEPS, viewers=VIEWERS, steps=STEPS).open()
+    rows = []
+    for i in range(len(looked)):
+        path = looked.scanpath(i)
+        viewer = f"{VIEWER} {path.subject}"
+        x, y = path.xy.T.tolist()
+        rows.append({"image": Path(path.image).name, "subject": viewer, "x": x, "y": y})
+    # The file comes last, so that it stands only beside all of its pictures.
+    with files.replacing(file) as part, part.open("wb") as plain, gzip.open(plain, "wt") as packed:
+        json.dump(rows, packed)
+
+
+def is_made_up(data: Scanpaths) -> bool:
+    """Whether these are such scanpaths."""
+    return all(name.startswith(VIEWER) for name in data.subjects)

@@ -1,0 +1,292 @@
+"""Where VICReg loses the spread or the rank of its features, and where theory says that it does.
+
+Two views x_i = √(1 − ρ) u + √ρ e_i of normal samples, feature by feature: of variance 1, with the share ρ_j of it noise
+in direction j. A linear embedding z = x W of d features sees n new samples in every step. With the weights s of
+invariance, v of variance and c of covariance, and Σ the covariance of z over all samples, the expected loss follows:
+
+1. Invariance. The views differ by √ρ (e_1 − e_2), so its expectation is (2/d) Σ_j ρ_j μ_j, where μ_j = Σ_k W_jk² is
+   the variance that z has from direction j.
+2. Variance. A feature of standard deviation σ has σq in a batch, q² chi-squared by its n − 1 degrees of freedom. The
+   expectation H(σ) = E max(0, 1 − √(σ²q² + eps)) is positive at σ = 1 too: half of all batches fall short of it.
+3. Covariance. E C_kl² = Σ_kl² + (Σ_kl² + Σ_kk Σ_ll) / (n − 1) for normal samples. Over both views, all Σ_kk = σ²,
+   2 [n/(n−1) (Σ_j μ_j² / d − σ⁴) + (d−1)/(n−1) σ⁴]: also features that do not repeat one another pay (d−1)/(n−1) σ⁴.
+4. Σ_j μ_j = d σ², and no more than d of the μ_j are not 0. For a given σ the least of 1 and 3 is filled like water:
+   μ_j = max(0, θ − s ρ_j) (n−1) / (2 c n). Only the variance that the noisier directions are worth is left to them.
+5. What remains is one number, σ, found on a grid.
+
+Limits that can be read from it, v₁ for the weight of variance at which the std is 1 with many samples:
+
+- With c = 0 and one ρ: √(σ² + eps) = v / (4 s ρ), so v₁ = 4 s ρ. The hinge's slope is at most 1 / (2 √eps) in σ², so
+  below v = 4 s ρ √eps the std is 0: full collapse. That limit holds with any c, n and d, as 3 is of fourth order in σ.
+- With s = 0 and d up to the number of directions: v₁ = 8 c (d−1)/(n−1). So the std stays below 1 however well views
+  agree, where there are many features for few samples, as in the published setting, 8192 and 2048 with v = 25 c.
+- With c = 0 all features follow the cleanest direction: rank 1. As 3 is of fourth order and 1 of second, whatever
+  lowers σ lowers the rank as well. The rank over all samples is not bounded by the batch: new samples come each step.
+
+One assumption is not derived, equal Σ_kk; and an embedding that bends may do better than a linear one.
+
+Source: the loss, VICReg, arXiv:2105.04906; that a step of it may lose its rank, C-JEPA, arXiv:2410.19560.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Adam
+
+from ... import losses
+from ...collapse.features import entropy_rank
+from ...core.files import slug
+from ...reporting.figures import Figure
+from ...reporting.maps import Map, drawn
+from ...types import Rng
+from ..study import Own, Scores, Study
+
+NOISE: Final = tuple(0.05 + 0.03 * j for j in range(16))  # the shares ρ_j
+VARIANCE: Final = tuple(0.125 * 3.0**k for k in range(7))
+INVARIANCE: Final = tuple(0.25 * 4.0**k for k in range(5))
+BATCHES, WIDTHS = (8, 32, 128), (4, 16, 64)
+BENT: Final = (32, 64)  # the batch and width at which an embedding with a hidden layer is trained as well
+HIDDEN, STEPS, LR, SEEN, EPS, TINY = 64, 400, 0.03, 4096, 1e-4, 1e-9
+FAILED: Final = 0.5  # of the std that the hinge asks for, and of the rank that there could be
+METRICS: Final = ("variance weight at half the std", "variance weight at half the rank")
+CLOSE: Final = 0.15
+FINE: Final = tuple(INVARIANCE[0] * 2 ** (k / 4) for k in range(33))
+EMBEDDINGS: Final = {
+    **{f"linear · batch {n} · width {d}": (n, d, 0) for n in BATCHES for d in WIDTHS},
+    f"hidden layer · batch {BENT[0]} · width {BENT[1]}": (*BENT, HIDDEN),
+}
+
+
+class Found(NamedTuple):
+    """The standard deviation of the features, and their rank by variance (`collapse.features.entropy_rank`)."""
+
+    std: float
+    rank: float
+
+
+def predicted(
+    variance: float, invariance: float, batch: int, width: int, cov: float = 1.0, noise: Sequence[float] = NOISE
+) -> Found:
+    """What the expected loss is least at, by steps 1 to 5 of the module; `cov` is positive."""
+    rho = torch.tensor(sorted(noise)[:width], dtype=torch.float64)
+    sigma, short = shortfall(batch)
+    mu = filled(width * sigma**2, invariance * rho, 2 * cov * batch / (batch - 1))
+    least = variance * short + expected(mu, sigma, invariance * rho, batch, width, cov)
+    k = int(least.argmin())
+    return Found(float(sigma[k]), entropy_rank(mu[k]))
+
+
+def filled(total: Float[Tensor, " g"], price: Float[Tensor, " p"], slope: float) -> Float[Tensor, "g p"]:
+    """max(0, θ − price) / slope, with the level θ at which it sums to `total`; prices in rising order."""
+    level = (slope * total[:, None] + price.cumsum(0)) / torch.arange(1, len(price) + 1)
+    last = (level > price).sum(1, keepdim=True).clamp(min=1) - 1
+    return (level.gather(1, last) - price).clamp(min=0) / slope
+
+
+@cache
+def shortfall(batch: int) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
+    """A grid of σ from 0 to 2.5, and H(σ) of step 2 by the density of q."""
+    sigma, freedom = torch.cat([torch.zeros(1), torch.logspace(-4, 0.4, 3000)]).double(), batch - 1
+    q = torch.linspace(0, 1 + 6 / math.sqrt(freedom), 2001, dtype=torch.float64)[1:]
+    density = (freedom - 1) * q.log() - freedom * q**2 / 2
+    weight = (density - density.max()).exp()
+    return sigma, (1 - (sigma[:, None] ** 2 * q**2 + EPS).sqrt()).clamp(min=0) @ (weight / weight.sum())
+
+
+def expected(
+    mu: Float[Tensor, "g p"], sigma: Float[Tensor, " g"], price: Float[Tensor, " p"], batch: int, width: int, cov: float
+) -> Float[Tensor, " g"]:
+    """The weighted invariance and covariance of steps 1 and 3; `price` is s ρ."""
+    repeated = (mu.square().sum(1) / width - sigma**4) * batch / (batch - 1)
+    return 2 * (mu @ price) / width + 2 * cov * (repeated + (width - 1) / (batch - 1) * sigma**4)
+
+
+def views(batch: int, noise: Float[Tensor, " p"], gen: torch.Generator) -> Float[Tensor, "2 n p"]:
+    """Two views of `batch` new samples."""
+    u = torch.randn(batch, len(noise), generator=gen)
+    return (1 - noise).sqrt() * u + noise.sqrt() * torch.randn(2, batch, len(noise), generator=gen)
+
+
+def trained(
+    variance: Float[Tensor, " m"],
+    invariance: Float[Tensor, " m"],
+    batch: int,
+    width: int,
+    rng: Rng,
+    steps: int = STEPS,
+    hidden: int = 0,
+    noise: Sequence[float] = NOISE,
+) -> list[Found]:
+    """Embeddings trained from the same start on the same samples, one for each pair of weights; covariance weighs 1.
+
+    Linear, or with a `hidden` layer of rectified units. What is found is that of SEEN samples of one view.
+    """
+    gen, rho = rng.generator(), torch.tensor(noise)
+    sizes = [len(noise), *([hidden] if hidden else []), width]
+    layers = [torch.randn(a, b, generator=gen) / math.sqrt(a) for a, b in pairwise(sizes)]
+    weights = [w.expand(len(variance), -1, -1).clone().requires_grad_() for w in layers]
+    optimizer = Adam(weights, lr=LR, betas=(0.9, 0.99))
+    total = torch.func.vmap(_loss, in_dims=(0, 0, 0, None))
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * k / steps)) / 2
+        optimizer.zero_grad()
+        loss: Tensor = total(weights, variance, invariance, views(batch, rho, gen)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    x = views(SEEN, rho, gen)[0].double()
+    with torch.no_grad():
+        return [_found(embed([w[m].double() for w in weights], x)) for m in range(len(variance))]
+
+
+def embed(weights: Sequence[Float[Tensor, "_ _"]], x: Float[Tensor, "*v n p"]) -> Float[Tensor, "*v n d"]:
+    """The embedding, with rectified units between two matrices."""
+    for weight in weights[:-1]:
+        x = (x @ weight).relu()
+    return x @ weights[-1]
+
+
+def _loss(weights: Sequence[Tensor], variance: Tensor, invariance: Tensor, x: Tensor) -> Tensor:
+    terms = losses.vicreg(embed(weights, x))
+    return invariance * terms["invariance"] + variance * terms["variance"] + terms["covariance"]
+
+
+def _found(z: Float[Tensor, "n d"]) -> Found:
+    eigenvalues = torch.linalg.eigvalsh(z.T.cov()).flip(0).clamp(min=0)
+    return Found(float(z.std(0).mean()), entropy_rank(eigenvalues))
+
+
+def taken(seed: int, steps: int | None = None) -> dict[str, list[list[float]]]:
+    """All trainings of one seed: by embedding, the std and the rank at every pair of weights."""
+    pairs = torch.cartesian_prod(torch.tensor(VARIANCE), torch.tensor(INVARIANCE))
+    found = {}
+    for name, (batch, width, hidden) in EMBEDDINGS.items():
+        rng = Rng(seed).fork(name)
+        results = trained(pairs[:, 0], pairs[:, 1], batch, width, rng, steps or STEPS, hidden)
+        found[name] = [list(values) for values in zip(*results, strict=True)]
+    return found
+
+
+def each(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, list[list[float]]]]:
+    """`taken` for one seed after another."""
+    return (taken(seed, steps) for seed in seeds)
+
+
+def crossing(values: Sequence[float], level: float) -> float | None:
+    """The weight of variance, of the rising VARIANCE, at which `values` first pass `level`; None where they do not."""
+    for k, (low, high) in enumerate(pairwise(values)):
+        if low < level <= high:
+            # Between two weights, both are nearly powers of the weight.
+            share = math.log(level / max(low, TINY)) / math.log(high / max(low, TINY))
+            return VARIANCE[k] * math.pow(VARIANCE[k + 1] / VARIANCE[k], share)
+    return None
+
+
+def boundary(what: int, invariance: float, batch: int, width: int) -> float | None:
+    """The weight of variance at which the prediction fails, by bisection; `what` is an index of `Found`."""
+    limit, (low, high) = level(what, width), (math.log(VARIANCE[0]), math.log(VARIANCE[-1]))
+    ends = [predicted(math.exp(at), invariance, batch, width)[what] < limit for at in (low, high)]
+    if ends != [True, False]:
+        return None
+    for _ in range(12):
+        middle = (low + high) / 2
+        if predicted(math.exp(middle), invariance, batch, width)[what] < limit:
+            low = middle
+        else:
+            high = middle
+    return math.exp(high)
+
+
+def level(what: int, width: int) -> float:
+    """The std, or the rank, below which it has failed."""
+    return FAILED * (1 if what == 0 else min(width, len(NOISE)))
+
+
+def table(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[tuple[str, str], list[float]]:
+    """The boundary by seeds, and the predicted one, wherever both lie among the weights that were tried."""
+    rows: dict[tuple[str, str], list[float]] = {}
+    for name, (batch, width, _) in EMBEDDINGS.items():
+        for k, invariance in enumerate(INVARIANCE):
+            for what, metric in enumerate(METRICS):
+                here = [crossing(seed[name][what][k :: len(INVARIANCE)], level(what, width)) for seed in seeds]
+                # Read from the same weights as the measured one, or the gaps between them would count as errors.
+                theory = crossing([predicted(v, invariance, batch, width)[what] for v in VARIANCE], level(what, width))
+                if theory is not None and None not in here:
+                    label = f"{name} · invariance {invariance:g}"
+                    rows[label, metric] = [value for value in here if value is not None]
+                    rows[label, f"{metric}, predicted"] = [theory] * len(here)
+    return rows
+
+
+def says(scores: Scores) -> list[str]:
+    """By what factor the boundary lies off the predicted one, for each kind of embedding."""
+    found = [
+        "The boundary is the weight of variance below which the std is under half of what the hinge asks for, or the "
+        "rank under half of what width and directions allow. Where no weight that was tried lies on either side of it, "
+        "measured and predicted, there is no row."
+    ]
+    for kind, bent in (("linear", False), ("hidden layer", True)):
+        for metric in METRICS:
+            factors = {
+                label: statistics.fmean(values) / scores.values[label, f"{metric}, predicted"][0]
+                for (label, what), values in scores.values.items()
+                if what == metric and label.startswith("hidden") == bent
+            }
+            if factors:
+                found.append(f"{kind[0].upper()}{kind[1:]}, {metric}: {_told(factors)}")
+    return found
+
+
+def _told(factors: Mapping[str, float]) -> str:
+    off = {label: factor for label, factor in factors.items() if abs(factor - 1) > CLOSE}
+    start = (
+        f"{min(factors.values()):.2f} to {max(factors.values()):.2f} times the predicted weight, "
+        f"median {statistics.median(factors.values()):.2f}, over {len(factors)} points of the boundary; "
+    )
+    if not off:
+        return f"{start}the prediction holds within {CLOSE:.0%} everywhere."
+    return f"{start}off by more than {CLOSE:.0%} at " + "; ".join(f"{k} ({v:.2f})" for k, v in off.items()) + "."
+
+
+def figures(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> list[tuple[str, Figure]]:
+    """Maps over both weights, one for each batch and width: what was measured, and both boundaries."""
+    found = []
+    for what, kind in enumerate(("Standard deviation", "Rank")):
+        maps = []
+        for name, (batch, width, _) in EMBEDDINGS.items():
+            mean = torch.tensor([seed[name][what] for seed in seeds]).mean(0).reshape(len(VARIANCE), -1).tolist()
+            limit = level(what, width)
+            dots = [(s, crossing([row[k] for row in mean], limit)) for k, s in enumerate(INVARIANCE)]
+            line = [(s, boundary(what, s, batch, width)) for s in FINE]
+            maps.append(Map(name, [[v * FAILED / limit for v in row] for row in mean], line, dots))
+        svg = drawn(
+            maps, VARIANCE, INVARIANCE, f"{kind} over both weights", ("weight of invariance", "weight of variance")
+        )
+        found.append((slug(kind), Figure(kind, svg, CAPTION, wide=True)))
+    return found
+
+
+CAPTION: Final = (
+    "Each cell is a training, all seeds averaged: the stronger the colour, the nearer to what there could be. The line "
+    "is the boundary by the prediction for a linear embedding, the dots are the measured one: below them more than "
+    "half is lost. The prediction has no constant that was fitted. Where the std is 0, the rank is that of roundings."
+)
+STUDY = Study(
+    title="The limits of VICReg",
+    source="the loss of VICReg, arXiv:2105.04906; the prediction stands in this study's module",
+    claim=(
+        "Weights, batch and width alone tell where a linear embedding of normal samples loses its spread and its rank: "
+        "the std where invariance outweighs variance, or where so many features are compared by so few samples that "
+        "covariance does; the rank where what is left of the variance cannot pay for the noisier directions."
+    ),
+    arms=(),
+    says=says,
+    own=Own(each, table, figures),
+)

@@ -1,0 +1,54 @@
+"""What a run would cost: parameters, operations, memory and time, from two real micro-batches."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..methods.base import Method
+from ..run.settings import Run
+from ..types import Batch, Rng
+
+
+class Cost(NamedTuple):
+    """What a run would take; memory and time are extrapolated from two real micro-batches."""
+
+    parameters: int
+    trainable: int
+    gigaflops_per_step: float
+    memory_bytes: int
+    seconds_per_step: float
+    seconds: float
+
+
+def estimate(run: Run, method: Method, batch: Batch, step: Callable[[Batch, Rng], None]) -> Cost:
+    """Count the FLOPs, memory and time of a step, from a small batch; `step` does its forward and backward."""
+    size = len(batch)
+    saved: dict[int, int] = {}
+
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        step(batch, Rng(run.seed))
+    begun = time.perf_counter()
+    step(batch, Rng(run.seed, step=1))
+    seconds = (time.perf_counter() - begun) * run.length.batch / size
+    parameters = list(method.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    held = sum(p.numel() * p.element_size() for p in parameters)
+    weights = {p.untyped_storage().data_ptr() for p in parameters}
+    activations = (
+        sum(n for at, n in saved.items() if at not in weights) * run.length.batch // (size * run.length.accumulate)
+    )
+    return Cost(
+        parameters=sum(p.numel() for p in parameters),
+        trainable=trainable,
+        gigaflops_per_step=counter.get_total_flops() * run.length.batch / size / 1e9,
+        memory_bytes=held + 3 * trainable * parameters[0].element_size() + activations,  # gradients and two moments
+        seconds_per_step=seconds,
+        seconds=seconds * (run.length.steps or 1),
+    )

@@ -1,0 +1,147 @@
+"""Watches a run: measures the same samples from time to time, and keeps the verdict.
+
+The samples are drawn once, from data that training does not see where there are such, are never augmented, and their
+number is fixed, because ranks and spectra of different numbers of samples cannot be compared. The cheap numbers, those
+of one encoding, are taken at every observation; the dear ones, of several views and of pairs, at every `dear_every`-th
+step and at the last.
+"""
+
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from ... import collapse
+from ...core import padding
+from ...methods.base import Method, Weights
+from ...methods.head import Head
+from ...run import write
+from ...types import Terms
+from ..session import Session
+from . import measure, samples
+
+TOKENS = 1024
+
+
+class Monitor:
+    """Keeps its memory, the values at step 0 and the rows so far, in `session.panel`, so that a resumed run has it.
+
+    `last` is the newest row, whole. Only the main process measures.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.settings = write.dump(session.run)
+        self.fresh: dict[str, Any] = {}
+        self.last: dict[str, float] = {}
+        self.samples = _chosen(session) if session.dist.main else None
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """What the verdict is read from, oldest first."""
+        rows: list[dict[str, float]] = self.session.panel.setdefault("rows", [])
+        return rows
+
+    @property
+    def verdict(self) -> collapse.Verdict:
+        """The verdict on the rows so far."""
+        return collapse.verdict(self.rows, self.settings)
+
+    @cached_property
+    def encoders(self) -> tuple[Weights, ...]:
+        """The encoders that the method has."""
+        assert self.samples is not None
+        return measure.encoders(self.session.method, self.samples.x)
+
+    def observe(self, terms: Terms | None = None, last: bool = False) -> None:
+        """Measure the samples; at step 0, where there are no terms yet, keep what to compare with."""
+        if self.samples is None:
+            return
+        if isinstance(self.session.method, Head):
+            # Its representations are its parent's, which stay what they are: there is the loss alone to judge.
+            row = {} if terms is None else self.loss(terms)
+            self.session.panel.setdefault("start", {})
+            self.rows.append(collapse.judged(row))
+            self.last = self.fresh = row
+            return
+        with measure.watching(self.session.method):
+            tokens = {side: measure.tokens(self.session.method, self.samples.x, side) for side in self.encoders}
+            row = {**self._row(tokens), **({} if terms is None else self.loss(terms)), **self._dear(last)}
+        self.rows.append(collapse.judged(row))
+        self.last = row
+        self.fresh = {**row, "spectrum": {k: collapse.spectrum(v.mean(1)).tolist() for k, v in tokens.items()}}
+
+    def _row(self, tokens: dict[Weights, Tensor]) -> dict[str, float]:
+        panel, target, context = self.session.panel, tokens["target"], tokens.get("context")
+        start = collapse.Panel(**panel["start"]) if "start" in panel else collapse.start(target, context)
+        panel["start"] = asdict(start)
+        return collapse.panel(target, context, start)
+
+    def _dear(self, last: bool) -> dict[str, float]:
+        """Of views and of pairs, where it is time for them."""
+        loop, step = self.session.run.loop, self.session.step
+        every, since = loop.dear_every or 1, step - (loop.panel_every or 1)
+        if not last and (step == 0 or step // every == max(since, 0) // every):
+            return {}
+        method, (x, y) = self.session.method, self._pairs
+        views = measure.picture_views(method, self._pictures) if self._pictures is not None else None
+        if views is None and _masked(method):
+            views = measure.masked_views(method, x[: measure.CLASSES])
+        found = {} if views is None or len(views) < 2 else measure.of_views(views)
+        if type(method).energy is not Method.energy and len(x) > 1:
+            with torch.autocast(self.session.dist.device.type, torch.bfloat16, enabled=bool(loop.amp)):
+                found |= measure.of_energies(method, x, y)
+        return found
+
+    @cached_property
+    def _pictures(self) -> Shaped[Tensor, "n q c ..."] | None:
+        """Augmented pictures of samples, for a method that compares those; None for one that masks."""
+        assert self.samples is not None
+        run, method = self.session.run, self.session.method
+        if _masked(method) or not samples.changes(run.data.augment):
+            return None
+        n = min(measure.CLASSES, len(self.samples.x))
+        return samples.views(self.samples.dataset, run.data.augment, method.signal, n, measure.VIEWS)
+
+    @property
+    def _pairs(self) -> tuple[Shaped[Tensor, "n c ..."], Shaped[Tensor, "n c ..."]]:
+        """Samples x, and the y that belongs to each: another view, or the sample itself under a mask."""
+        assert self.samples is not None
+        if self._pictures is None:
+            return self.samples.x, self.samples.x
+        return self._pictures[:, 0], self._pictures[:, 1]
+
+    def loss(self, terms: Terms) -> dict[str, float]:
+        """The normalised loss of a step, from up to 1,024 of its tokens, and over what a `blind` prediction has."""
+        if terms.pred is None or terms.target is None:
+            return {}
+        method = self.session.method
+        rows = collapse.drawn(len(terms.pred), TOKENS).to(terms.pred.device)
+        target = method.compared(terms.target[rows])
+        over_constant = collapse.normalized_loss(terms.pred[rows], target, method.distance)
+        return {"normalized_loss": over_constant / method.blind}
+
+    def said(self) -> dict[str, float]:
+        """What the method itself has to say, of its parameters and of some of the samples."""
+        assert self.samples is not None
+        with measure.watching(self.session.method):
+            return measure.said(self.session.method, self.samples.x)
+
+    def take(self) -> dict[str, Any]:
+        """The measures that no row has reported yet."""
+        fresh, self.fresh = self.fresh, {}
+        return fresh
+
+
+def _chosen(session: Session) -> samples.Samples:
+    # Ranks of another number of samples could not be compared with the rows that there are.
+    count = session.panel.setdefault("size", session.run.loop.panel_size or 2)
+    method = session.method
+    return samples.choose(session.run.data, session.dataset, method.signal, count, padding.stride(method))
+
+
+def _masked(method: Method) -> bool:
+    return bool(getattr(method.cfg, "masks", ())) and hasattr(method, "context")

@@ -1,0 +1,125 @@
+"""What the panel asks of a method: the tokens of its encoders, views of the same samples, energies of pairs.
+
+Nothing here reaches the training: no gradient, no running statistic, no draw from a global generator.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from ... import collapse
+from ...methods.base import Method, Weights
+from ...types import Masks, Rng, unit
+
+CHUNK: Final = 32  # small enough for a processor's cache
+VIEWS: Final = 8
+CLASSES: Final = 128  # samples, at most, whose views LiDAR compares
+QUERIES: Final = 8
+CANDIDATES: Final = 64
+SAID: Final = 16  # samples that a method's own scalars are of
+
+
+@contextmanager
+def watching(method: nn.Module) -> Iterator[None]:
+    """The method in evaluation mode and without gradients; every module's own mode comes back."""
+    modes = [(module, module.training) for module in method.modules()]
+    method.eval()
+    try:
+        # Not inference_mode: a table that a module caches meanwhile would be of no use to training.
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def encoders(method: Method, x: Shaped[Tensor, "n c ..."]) -> tuple[Weights, ...]:
+    """Which encoders the method has: the target alone, where the context's is made of the same modules."""
+    used = [_used(method, x[:1], weights) for weights in ("target", "context")]
+    return ("target",) if used[0] == used[1] != set() else ("target", "context")
+
+
+def _used(method: Method, x: Shaped[Tensor, "n c ..."], weights: Weights) -> set[nn.Module]:
+    """The modules with parameters of their own that an encoding calls."""
+    seen: set[nn.Module] = set()
+
+    def note(module: nn.Module, args: object) -> None:
+        seen.add(module)
+
+    owners = [module for module in method.modules() if next(module.parameters(recurse=False), None) is not None]
+    hooks = [module.register_forward_pre_hook(note) for module in owners]
+    try:
+        method.encode(_input(method, x), weights)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def tokens(method: Method, x: Shaped[Tensor, "n c ..."], weights: Weights) -> Float[Tensor, "n t d"]:
+    """Tokens of the samples, in fp32 or wider whatever precision training has, on the CPU."""
+    return torch.cat([method.encode(_input(method, part), weights).float().cpu() for part in torch.split(x, CHUNK)])
+
+
+def masked_views(method: Any, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n q d"]:
+    """The mean context token (n, VIEWS, D) of each sample under several masks, the same ones every time."""
+    masks, views = method.cfg.masks, []
+    for k in range(VIEWS):
+        grid = method.encoder.grid_of(x)
+        drawn: Masks = masks[k % len(masks)](grid, len(x), Rng(0).fork("panel", "views", k))
+        parts = zip(*(torch.split(t, CHUNK) for t in (x, drawn.context, drawn.targets)), strict=True)
+        here = method.mean.device
+        means = [
+            method.context(_input(method, part), Masks(seen.to(here), hidden.to(here), grid))
+            for part, seen, hidden in parts
+        ]
+        views.append(torch.cat([s.float().mean(1).cpu() for s in means]))
+    return torch.stack(views, 1)
+
+
+def picture_views(method: Method, pictures: Shaped[Tensor, "n q c ..."]) -> Float[Tensor, "n q d"]:
+    """The mean token of each picture, by the encoder that is trained."""
+    n, q = pictures.shape[:2]
+    means = [
+        method.encode(_input(method, part), "context").float().mean(1).cpu()
+        for part in torch.split(pictures.flatten(0, 1), CHUNK)
+    ]
+    return torch.cat(means).reshape(n, q, -1)
+
+
+def of_views(views: Float[Tensor, "n q d"]) -> dict[str, float]:
+    """LiDAR as published and corrected, the share of signal and the consistency; what cannot be taken is left out."""
+    numbers = {
+        "lidar": collapse.lidar(views),
+        "lidar_corrected": collapse.lidar_corrected(views),
+        "signal_share": collapse.signal_share(views),
+        "consistency": collapse.consistency(views),
+    }
+    return {key: value for key, value in numbers.items() if value is not None}
+
+
+def of_energies(method: Method, x: Shaped[Tensor, "n c ..."], y: Shaped[Tensor, "n c ..."]) -> dict[str, float]:
+    """The energy gap and the rate at which the first QUERIES samples of x find their y among up to CANDIDATES.
+
+    The candidates are compared one by one with all queries, so that each query meets them all under the same masks.
+    """
+    queries = _input(method, x[:QUERIES])
+    columns = [
+        method.energy(queries, _input(method, other[None]).expand(len(queries), *other.shape))
+        for other in y[:CANDIDATES]
+    ]
+    energy = torch.stack(columns, 1).float().cpu()
+    return {"energy_gap": collapse.energy_gap(energy), "retrieval": collapse.retrieval(energy)}
+
+
+def said(method: Method, x: Shaped[Tensor, "n c ..."]) -> dict[str, float]:
+    """What the method itself has to say of its parameters and of the first SAID samples."""
+    return {key: float(value) for key, value in method.watch(_input(method, x[:SAID])).items()}
+
+
+def _input(method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:
+    return unit(x).to(method.mean)

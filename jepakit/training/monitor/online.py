@@ -1,0 +1,84 @@
+"""Judges the encoder by labels as it trains: kNN on labelled samples that are the same every time.
+
+Training never sees the labels. Of the samples a fifth of each class is scored and the rest votes; they come from the
+test part where training reads the train part, as the panel's do.
+"""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, Shaped
+from torch import Tensor
+
+from ...data import Dataset
+from ...data.unaugmented import read
+from ...evals import Features, held_out
+from ...evals.kinds import knn
+from ...methods.base import Method
+from ...types import Rng
+from ..session import Session
+from . import measure, samples
+
+LEAST = 10
+"""Samples below which a fifth is nothing to score."""
+
+
+@dataclass(frozen=True, eq=False)
+class Online:
+    """Labelled samples `x` with labels `y`; those `scored` are told by the others. `note` says which they are."""
+
+    x: Shaped[Tensor, "n c ..."]
+    y: Int64[np.ndarray, " n"]
+    scored: Bool[np.ndarray, " n"]
+    note: str
+
+    def judge(self, method: Method) -> float:
+        """The share of the scored samples whose label the target encoder's nearest neighbours tell."""
+        with measure.watching(method):
+            s = measure.tokens(method, self.x, "target").mean(1)
+        features = Features(s.numpy(), self.y, np.arange(len(self.y)))
+        told = knn.predict(features.where(~self.scored), features.x[self.scored], knn.Config())
+        return float((told == self.y[self.scored]).mean())
+
+
+def choose(session: Session, count: int) -> Online:
+    """Up to `count` labelled samples for a session. Raises ValueError as `check` does."""
+    dataset, whose, known = labelled(session, count)
+    x, ids, _ = read(dataset, known, session.method.signal.size)
+    y, scored = split(dataset, ids)
+    note = f"kNN while training: {int(scored.sum())} of {len(y)} labelled samples {whose} are scored"
+    return Online(x, y, scored, note)
+
+
+def check(session: Session, count: int) -> None:
+    """Raises ValueError where the data have no labels, or too few for a score; reads no sample."""
+    dataset, _, known = labelled(session, count)
+    split(dataset, known)
+
+
+def labelled(session: Session, count: int) -> tuple[Dataset, str, Int64[np.ndarray, " n"]]:
+    """The same up to `count` items with a label, spread over the data; also the data, and whose they are."""
+    held, _ = samples.test_part(session.run.data, session.method.signal)
+    dataset, whose = (session.dataset, "that are trained on") if held is None else (held, "of the test part")
+    order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "online").generator()).numpy()
+    known = (i for i in order if dataset.label(int(i)) >= 0) if dataset.classes else ()
+    return dataset, whose, np.fromiter(islice(known, count), dtype=np.int64)
+
+
+def split(dataset: Dataset, ids: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """The labels of items, and which of the items are scored. Raises ValueError where nothing can be told from them."""
+    y = np.array([dataset.label(int(i)) for i in ids], dtype=np.int64)
+    if len(y) < LEAST or len(np.unique(y)) < 2:
+        raise ValueError(
+            f"evals.online judges by labels, but of the data {len(y)} samples of {len(np.unique(y))} classes carry "
+            f"one; give labelled data with {LEAST} samples and 2 classes or more, or set evals.online 0"
+        )
+    scored = held_out([dataset.name(int(i)) for i in ids], y)
+    if not scored.any():
+        raise ValueError(
+            f"evals.online scores a fifth of each class, but no class has two of the {len(y)} labelled samples; raise "
+            "evals.online, or set it to 0"
+        )
+    return y, scored

@@ -1,0 +1,156 @@
+"""Writes down what the loop does: rows, checkpoints and the summary; only the main process writes."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from ..collapse import Verdict
+from ..core import distributed, files
+from ..core.progress import Watch
+from ..run import checkpoint
+from ..run.metrics import Journal
+from ..types import Terms
+from . import rollback
+from .monitor import Monitor, online
+from .session import Session
+
+
+class Recorder:
+    """One per training; `row` is the row last logged, `summary` what summary.json holds after the end."""
+
+    def __init__(self, session: Session, monitor: Monitor, watch: Watch) -> None:
+        self.session, self.monitor, self.watch = session, monitor, watch
+        self.row: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.told = ""
+        # Once: of a million pictures it takes seconds, and data that change under a run are not what it began with.
+        self.data = session.dataset.fingerprint() if session.dist.main else ""
+        wanted = session.run.evals.online if session.dist.main else 0
+        self.online = online.choose(session, wanted) if wanted else None
+        self.journal = Journal(session.out, session.step) if session.dist.main else None
+        self.begun = time.monotonic() - session.seconds
+        self.mark = (time.monotonic(), session.step)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.journal:
+            self.journal.close()
+
+    def back(self) -> None:
+        """After a rollback: the rows of what was undone go, and the clock of the throughput starts anew."""
+        self.mark, self.monitor.fresh = (time.monotonic(), self.session.step), {}
+        if self.journal:
+            self.journal.close()
+            self.journal = Journal(self.session.out, self.session.step)
+
+    def observe(self, terms: Terms | None = None, last: bool = False) -> None:
+        """Let the panel measure; say it once where the verdict turns bad and nothing else will be said of it."""
+        self.monitor.observe(terms, last)
+        verdict = self.verdict
+        rollback.keep_healthy(self.session, verdict)
+        if verdict.name not in ("healthy", "unknown", self.told) and not rollback.acts(self.session, verdict):
+            advice = f"; {verdict.advice}" if verdict.advice else ""
+            self.watch.note(f"{verdict.name} at step {self.session.step}: {verdict.reason}{advice}")
+        self.told = verdict.name
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the rows so far, and on what it took to come there."""
+        return rollback.cautious(self.session, self.monitor.verdict, self.monitor.settings)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The kNN score at every checkpoint so far, by step; part of the panel, so that a rollback takes it back."""
+        scores: dict[str, float] = self.session.panel.get("knn", {})
+        return scores
+
+    @property
+    def best(self) -> int | None:
+        """The step of the checkpoint with the highest score, of equal ones the latest; None where none was scored."""
+        return max(map(int, self.scores), key=lambda step: (self.scores[str(step)], step), default=None)
+
+    def judge(self) -> None:
+        """Score the encoder, before a checkpoint is written."""
+        if self.online:
+            score = self.online.judge(self.session.method)
+            self.session.panel["knn"] = {**self.scores, str(self.session.step): score}
+            self.monitor.fresh["knn"] = score
+
+    def log(self, terms: Terms, lr: float, norm: Tensor) -> None:
+        """Write the row of this step."""
+        session = self.session
+        metrics = {"grad_norm": float(norm), **self.monitor.loss(terms)}
+        if self.journal is None:
+            return
+        now, (then, step) = time.monotonic(), self.mark
+        self.mark = (now, session.step)
+        pace = (session.step - step) / max(now - then, 1e-9)
+        row = {
+            "step": session.step,
+            "loss": float(terms.total),
+            "terms": {k: float(v) for k, v in terms.loss.items()},
+            "watched": {**{k: float(v) for k, v in terms.log.items()}, **self.monitor.said()},
+            "metrics": {
+                **metrics,
+                **self.monitor.take(),
+                "verdict": self.verdict.name,
+                **({"rollbacks": len(session.rollbacks)} if session.rollbacks else {}),
+                "throughput": pace * session.run.length.batch,
+                "eta": (session.steps - session.step) / pace if session.steps else None,
+            },
+            "lr": lr,
+            "time": now - self.begun,
+        }
+        self.row = row
+        self.journal.write(row)
+        self.watch.row(row, session.steps)
+
+    def save(self, ended: bool = False) -> None:
+        """Write a checkpoint that a later process can go on from, to the bit; after the end, summary.json first.
+
+        In that order a run whose last checkpoint can be seen has its summary.
+        """
+        session = self.session
+        session.seconds = time.monotonic() - self.begun
+        session.skipped = distributed.merge(session.skipped)
+        if not session.dist.main:
+            return
+        if ended:
+            self.summary = self.summarise()
+            files.write_json(session.out / "summary.json", self.summary)
+        state = {
+            "seconds": session.seconds,
+            "data": self.data,
+            "panel": session.panel,
+            "skipped": session.skipped,
+            "healthy": session.healthy,
+            "rollbacks": session.rollbacks,
+            "place": session.place,
+        }
+        needed = (*rollback.needed(session), *([] if self.best is None else [self.best]))
+        keep, optimizer = session.run.loop.keep, session.optimizer
+        checkpoint.save(session.out, session.step, session.method, optimizer, state, keep, needed, session.stream)
+
+    def summarise(self) -> dict[str, Any]:
+        """The last row, the verdict with its numbers and the rollbacks, as summary.json holds them."""
+        verdict = self.verdict
+        best = {} if self.best is None else {"best": {"step": self.best, "knn": self.scores[str(self.best)]}}
+        return {
+            **best,
+            "steps": self.session.step,
+            "seconds": round(self.row["time"], 1),
+            "loss": self.row["loss"],
+            "verdict": verdict.name,
+            "reason": verdict.reason,
+            "advice": verdict.advice,
+            "panel": self.monitor.last,
+            "stopped": self.session.step < self.session.steps,
+            "rollbacks": self.session.rollbacks,
+            "skipped": self.session.skipped,
+        }

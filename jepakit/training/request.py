@@ -1,0 +1,130 @@
+"""A training as a person asks for it, and the Run it means."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from .. import evals, methods, recipes
+from ..core.registry import no_such
+from ..data import KINDS, reading, stream
+from ..nn import Frames
+from ..run import checkpoint, parse
+from ..run.optim import Optim
+from ..run.settings import Evals, Length, Run
+
+PathLike = str | os.PathLike[str]
+
+# A head is a small network on frozen features: no warm-up, and nothing to hold its weights back.
+HEAD_STEPS = 2000
+HEAD_OPTIM = Optim(start_lr=1e-3, final_lr=1e-5, warmup=0.0, weight_decay=0.0, final_weight_decay=0.0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training as it was asked for: a recipe (or method, or YAML file) and what changes it, strongest last."""
+
+    recipe: str | None = None
+    data: PathLike | None = None
+    out: PathLike | None = None
+    config: PathLike | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    resume: Literal[False, True, "auto"] = False
+    allow_change: Sequence[str] = ()
+    overwrite: bool = False
+    init: PathLike | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        if self.out is None and self.recipe is None:
+            raise ValueError(
+                "say what to train, as in `jepa train ijepa --data photos`; `jepa list` shows what there is"
+            )
+        return Path(self.out) if self.out is not None else Path("runs") / Path(self.recipe or "").stem
+
+
+def settings(request: Request) -> Run:
+    """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
+    wanted = over(base(request), request.init)
+    if request.config is not None:
+        wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
+    if request.data is not None:
+        path, old = str(request.data), wanted.data
+        new = dataclasses.replace(old, path=path) if isinstance(old, stream.Config) else reading(old, path)
+        wanted = dataclasses.replace(wanted, data=new)
+    run: Run = parse.apply(wanted, parse.flags_to_changes(request.flags))
+    for kind in run.evals.kinds:
+        evals.load(kind)
+    return run
+
+
+def asks_for_probes(request: Request) -> bool:
+    """Whether evals.kinds is named by the flags or the file of changes, and not left to what they change."""
+    changes = [parse.flags_to_changes(request.flags)]
+    if request.config is not None:
+        changes.append(parse.read_yaml(Path(request.config)))
+    return any("kinds" in (change.get("evals") or {}) for change in changes)
+
+
+def base(request: Request) -> Run:
+    """The Run of the recipe, the method, the YAML file or, when resuming without any of them, the run folder."""
+    name = request.recipe
+    if name is None:
+        stored = request.folder / "config.yaml"
+        if not request.resume:
+            raise ValueError("say what to train: a recipe, a method or a settings file (`jepa list` shows them)")
+        if not stored.is_file():
+            raise ValueError(
+                f"{request.folder} holds no run (no config.yaml) to go on with; name a recipe to begin one"
+            )
+        return parse.from_yaml(stored)
+    if name.endswith((".yaml", ".yml")):
+        return parse.from_yaml(Path(name))
+    if name in recipes.table():
+        return recipes.load(name)
+    if name in methods.table():
+        cfg = methods.load(name).Config()
+        return head(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=KINDS["images"]())
+    raise ValueError(no_such("recipe or method", name, [*recipes.table(), *methods.table()]))
+
+
+def head(cfg: Any, parent: PathLike | None) -> Run:
+    """The Run of a head over the run at `parent`: its data without views, its batch, and nothing to probe.
+
+    Raises ValueError where there is no such run.
+    """
+    if parent is None:
+        name = methods.name_of(cfg)
+        raise ValueError(f"{name} is trained over a finished run; name it, as in jepa train {name} --init RUN")
+    below = checkpoint.settings_of(Path(parent))
+    source: Any = below.data
+    data = dataclasses.replace(source, augment=dataclasses.replace(source.augment, views=()))
+    length = Length(steps=HEAD_STEPS, batch=below.length.batch)
+    return over(Run(cfg, data, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
+
+
+def over(wanted: Run, parent: PathLike | None) -> Run:
+    """The same, with the parent that a head is put on, or the encoder that is begun with, where one is named."""
+    if parent is None:
+        return wanted
+    if methods.unfolds(wanted.method):
+        return frame_by_frame(wanted, Path(parent))
+    if not methods.is_head(wanted.method):
+        return wanted
+    method: Any = wanted.method
+    return dataclasses.replace(wanted, method=dataclasses.replace(method, parent=os.fspath(parent)))
+
+
+def frame_by_frame(wanted: Run, run: Path) -> Run:
+    """What sees frames by the encoder of another method's run, at the size of its pictures; else as it is."""
+    below = checkpoint.settings_of(run)
+    size = checkpoint.load(run).state["signal"]["size"]
+    if type(below.method) is type(wanted.method) or len(size) != 2:
+        return wanted
+    method, data = cast(Any, wanted.method), cast(Any, wanted.data)
+    seen = Frames(cast(Any, below.method).encoder)
+    sized = dataclasses.replace(data, size=tuple(size)) if hasattr(data, "size") else data
+    return dataclasses.replace(wanted, method=dataclasses.replace(method, encoder=seen), data=sized)

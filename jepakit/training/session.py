@@ -1,0 +1,249 @@
+"""A run under way, begun or taken up again: everything the loop reads, put together before step 1."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from .. import data, methods
+from ..core import files
+from ..core.distributed import Dist
+from ..data import Dataset
+from ..data.stream import First
+from ..methods.base import Method
+from ..nn import encoder, weights
+from ..run import checkpoint, optim, parse, write
+from ..run.settings import Run
+from . import lengths, openended
+from . import resolve as prepare
+
+# Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
+FREE = (
+    *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
+    *("loop.panel_", "loop.dear_every", "loop.on_collapse", "data.wait", "data.settle"),
+)
+
+
+# Every path that a run writes in its folder, and so does each run of a head below it.
+OWN = re.compile(
+    r"heads(/[^/]+)?|(heads/[^/]+/)?("
+    r"config\.yaml|environment\.json|frames\.safetensors|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
+    r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|cache(/[^/]+\.safetensors)?"
+    r"|checkpoints(/last|/step-\d+(/[^/]+\.(safetensors|json))?)?"
+    r")|(.+/)?\.[^/]+\.part(/.*)?"
+)
+
+
+@dataclass
+class Session:
+    """What the loop reads, and the few values that it moves on: `step`, `seconds` and the monitor's `panel`.
+
+    `healthy` is the step of the checkpoint that a collapse goes back to, `rollbacks` tells of those done. Of a stream,
+    `stream` and `place` are where it stands.
+    """
+
+    run: Run
+    out: Path
+    dist: Dist
+    dataset: Dataset
+    method: Method
+    optimizer: torch.optim.Optimizer
+    notes: list[str]
+    step: int = 0
+    seconds: float = 0.0
+    panel: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    healthy: int = 0
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    stream: dict[str, torch.Tensor] = field(default_factory=dict)
+    place: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run; 0 where its end is not known."""
+        return self.run.length.steps or 0
+
+
+def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dataset | None = None) -> Session:
+    """Open the data, resolve every auto, build the method. Writes nothing; ValueError where something does not fit.
+
+    `dataset` is what the data are, where they are open.
+    """
+    dataset = dataset or run.data.open()
+    run, views = prepare.fit_views(run, dataset.channels)
+    run = prepare.fit_series(run, dataset)
+    run, signal, patches = lengths.fit(run, data.fit(dataset, run.data), dataset)
+    resolve = openended.resolve if isinstance(dataset, First) else prepare.resolve
+    run, choices = resolve(run, signal, len(dataset), dist.world)
+    run, parent = with_parent(run)
+    method = methods.build(run.method, signal, run.seed if seed is None else seed, parent)
+    if run.evals.online and len(dataset.classes) < 2:
+        raise ValueError(
+            "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
+        )
+    if isinstance(dataset, First):
+        openended.check_steps(method)
+    at_once = 1 if isinstance(dataset, First) else run.length.batch // run.length.accumulate
+    # What takes memory is priced where it will lie, in the precision that it will have.
+    method.to(dist.device, getattr(torch, run.loop.dtype))
+    method.check(at_once)
+    lengths.check(run, method, dataset)
+    for module in method.modules():
+        if hasattr(module, "checkpoint_activations"):
+            module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
+    notes = [*dataset.notes, *map(str, [*views, *patches, *choices, *prepare.micro_batches(run)])]
+    notes += [caution] if (caution := method.caution(at_once)) else []
+    return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
+
+
+def with_parent(run: Run) -> tuple[Run, Method | None]:
+    """What a head is trained over, and the run with the hash of its weights; any other run as it is, and None."""
+    parent = checkpoint.parent_of(run.method)
+    if parent is None:
+        return run, None
+    cfg = replace(cast(Any, run.method), parent_hash=checkpoint.digest(parent))
+    return replace(run, method=cfg), parent
+
+
+def restore(session: Session, allow: Sequence[str]) -> None:
+    """Take up the newest readable checkpoint of `session.out`.
+
+    ValueError, with the differences, where settings or data are not those of the run, unless `allow` names them.
+    """
+    stored = parse.from_yaml(session.out / "config.yaml")
+    session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
+    # A stream's rate stands still, so that it may end anywhere.
+    refuse_changes(stored, session.run, [*allow, "length.steps"] if isinstance(session.dataset, First) else allow)
+    saved = checkpoint.load(session.out)
+    if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
+        raise ValueError(
+            f"the data of {session.out} have changed since it was saved (files added, removed or resized); "
+            "restore them, or go on with --allow-change data"
+        )
+    if saved.step > session.steps > 0:
+        raise ValueError(f"{session.out} stands at step {saved.step} already; give --steps {saved.step} or more")
+    checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
+    checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
+    session.step, session.seconds = saved.step, saved.state["seconds"]
+    session.panel, session.skipped = saved.state["panel"], saved.state["skipped"]
+    session.stream, session.place = saved.stream, saved.state.get("place", {})
+    session.healthy, session.rollbacks = saved.state.get("healthy", 0), saved.state.get("rollbacks", [])
+    of = f" of {session.steps}" if session.steps else ""
+    session.notes += [*saved.warnings, f"resumed from step {saved.step}{of}"]
+
+
+def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
+    """ValueError with a diff where `new` differs from `old` in a setting that is neither free nor in `allow`."""
+    changed = {
+        key: values
+        for key, values in write.difference(old, new).items()
+        if not key.startswith(FREE) and not any(key == a or key.startswith(f"{a}.") for a in allow)
+    }
+    if not changed:
+        return
+    shown = "; ".join(f"{key}: {a!r} → {b!r}" for key, (a, b) in changed.items())
+    advice = " ".join(f"--allow-change {key}" for key in changed)
+    longer = "length.steps" in changed and len(changed) == 1
+    why = (
+        "the schedules were laid out for the old length, so from here on the learning rate jumps to the new one's"
+        if longer
+        else "the run would not be the one that was begun"
+    )
+    raise ValueError(f"the settings differ from the run's: {shown}; {why}. Give the old ones, or {advice}")
+
+
+def check_free(out: Path, replace: bool) -> None:
+    """ValueError where `out` cannot become a run folder: a file, a run (unless `replace`), or anything else in it."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir():
+        raise ValueError(f"{out} is a file; give --out a folder")
+    if not replace:
+        raise ValueError(
+            f"{out} is not empty; go on with it by --resume, replace it by --overwrite, or give another --out"
+        )
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+    foreign = [name for name in names if not OWN.fullmatch(name)]
+    if foreign or "config.yaml" not in names:
+        why = f"{foreign[0]} is no part of a run" if foreign else "it holds no run (no config.yaml)"
+        raise ValueError(f"{out} is not deleted, as {why}; give another --out")
+
+
+def clear(out: Path) -> None:
+    """Make `out` an empty folder; what it holds, which `check_free` has passed, is deleted.
+
+    Where `out` or an entry is a link, the link's folder stays. Raises ValueError where `out` cannot be written.
+    """
+    try:
+        out.resolve().mkdir(parents=True, exist_ok=True)
+        for entry in out.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error.strerror}); give --out a folder that can") from None
+
+
+def start_from(session: Session, run: Path) -> bool:
+    """Copy another run's weights; whether they are all that the method has.
+
+    ValueError lists every key that is missing, unexpected or of another shape.
+    """
+    if named := named_weights(session.run):
+        raise ValueError(f"--init takes all weights from {run}, but encoder.weights names {named}; give one of them")
+    # The statistics stay those of this run's data.
+    saved = checkpoint.load(run)
+    inner = getattr(getattr(session.method, "encoder", None), "inner", None)
+    if inner is not None and not any(key.startswith("encoder.inner.") for key in saved.model):
+        begin_frames(session, inner, saved, run)
+        return False
+    checkpoint.load_tensors(session.method, saved.model, f"{run} at step {saved.step}", skip=("mean", "std"))
+    session.notes.append(f"weights from {run} at step {saved.step}")
+    return True
+
+
+def begin_frames(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:
+    """Copy another method's encoder, the target where it has one, and the statistics that it was trained with."""
+    name = "target_encoder." if any(key.startswith("target_encoder.") for key in saved.model) else "encoder."
+    given = {key.removeprefix(name): value for key, value in saved.model.items() if key.startswith(name)}
+    source = f"{run} at step {saved.step}"
+    weights.copy_into(inner.state_dict(), given, source, "give the data the size and channels of its pictures")
+    for own in ("mean", "std"):
+        getattr(session.method, own).copy_(saved.model[own].reshape(-1, *[1] * len(session.method.signal.size)))
+    session.notes.append(f"frames are seen by the encoder of {source}, with its statistics")
+
+
+def read_weights(session: Session) -> None:
+    """Copy the file of weights that the settings name into the encoder and its target, and note the file's hash.
+
+    It is for a run that begins: from then on its checkpoints hold them. Raises ValueError where the file does not fit.
+    """
+    if found := encoder.read_weights(session.method):
+        session.run = with_hash(session.run, found)
+        session.notes.append(f"weights of the encoder from {named_weights(session.run)}")
+
+
+def named_weights(run: Run) -> str:
+    """The file of weights that the settings of an encoder name, or nothing."""
+    return getattr(getattr(run.method, "encoder", None), "weights", "")
+
+
+def with_hash(run: Run, found: str) -> Run:
+    """The run with the hash of the weights that its encoder began with, unless it names one, or names no weights."""
+    method: Any = run.method
+    if not named_weights(run) or method.encoder.weights_hash:
+        return run
+    return replace(run, method=replace(method, encoder=replace(method.encoder, weights_hash=found)))
+
+
+def write_settings(session: Session) -> None:
+    """config.yaml and environment.json of the run folder, on a resume those that now hold."""
+    from ..run.metrics import environment
+
+    files.write_text(session.out / "config.yaml", write.to_yaml(session.run))
+    files.write_json(session.out / "environment.json", environment())

@@ -1,0 +1,42 @@
+"""What a row tells of the steps since the last one."""
+
+from collections import deque
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from ...types import Terms
+
+RECENT: Final = 256  # steps whose predictions the normalised loss is taken over …
+TOKENS: Final = 16  # … and tokens of each
+
+
+class Recent:
+    """Running means since the last row, and the predictions of the last RECENT steps."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=RECENT)
+
+    def add(self, terms: Terms, loss: float) -> None:
+        """One step more."""
+        assert terms.pred is not None
+        assert terms.target is not None
+        self.count += 1
+        for name, value in (("loss", loss), *((k, float(v)) for k, v in terms.log.items())):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        stride = -(-len(terms.pred) // TOKENS)
+        self.pairs.append((terms.pred[::stride], terms.target[::stride]))
+
+    def terms(self) -> Terms:
+        """The means, and what was predicted of late."""
+        means = {name: torch.tensor(value / max(self.count, 1)) for name, value in self.sums.items()}
+        loss = means.pop("loss", torch.tensor(torch.nan))
+        pred, target = (torch.cat(side) for side in zip(*self.pairs, strict=True))
+        return Terms({"prediction": loss}, means, pred, target)
+
+    def forget(self) -> None:
+        """Begin the means anew."""
+        self.sums, self.count = {}, 0

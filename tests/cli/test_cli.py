@@ -1,0 +1,122 @@
+"""Every mistake on the command line is one sentence, and the exit code tells whose fault it was."""
+
+import argparse
+import errno
+from pathlib import Path
+
+import pytest
+
+from jepakit.cli import __main__ as cli
+from jepakit.core.progress import Interrupted
+
+
+def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit code and the sentence of `jepa WORDS`."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code, error
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("report runs/a --steps 3", "No option --steps for report. Options: --help, --debug, --out\n"),
+        ("probe --wieghts context", "No option --wieghts for probe. Did you mean --weights? "),
+        ("embed a --data b --out c --tokns", "No option --tokns for embed. Did you mean --tokens? "),
+        ("train ijepa --dry_run", "No option --dry_run for train. Did you mean --dry-run? "),
+        ("train ijepa --lr=3", "settings are written --section.key VALUE\n"),
+        (
+            "report a --loop.device cpu",
+            "--loop.device is a setting; only train, probe, embed, score, forecast, complete take settings",
+        ),
+        ("list more", "unexpected 'more'"),
+    ],
+)
+def test_an_unknown_word_is_compared_with_what_the_command_itself_takes(
+    line: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = told(line.split(), capsys)
+    assert code == 2
+    assert sentence in error
+
+
+@pytest.mark.parametrize("command", list(cli.parser()[1]))
+def test_every_option_that_help_shows_is_known(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = cli.parser()[1][command].options
+    assert "debug" in options
+    for option in options:
+        cli.check_names([command, f"--{option}"], cli.parser()[1])
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"--{option}" in shown for option in options)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (ValueError("give another patch"), 2, "give another patch"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "a/b: Not a directory; give another path"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "/x: Permission denied; give another path"),
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "No space left on device"),
+        (OSError(errno.EIO, "Input/output error"), 1, "Input/output error"),
+        (FileNotFoundError("the shared memory is gone"), 1, "the shared memory is gone"),
+        (ImportError("no module named triton"), 1, "no module named triton"),
+        (FloatingPointError("the loss is nan"), 1, "the loss is nan"),
+        (RuntimeError("out of memory"), 1, "out of memory"),
+        (Interrupted("stopped at step 3 and saved"), 130, "jepa: stopped at step 3 and saved\n"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_the_exit_code_is_2_only_for_what_the_user_can_mend(
+    error: BaseException, code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(a: argparse.Namespace) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.guarded(run, argparse.Namespace(debug=False))
+    assert stopped.value.code == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_traceback_is_there_when_it_is_asked_for() -> None:
+    def run(a: argparse.Namespace) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        cli.guarded(run, argparse.Namespace(debug=True))
+
+
+@pytest.mark.parametrize("out", ["file/run", "/proc/run"])
+def test_an_out_that_cannot_be_written_is_one_sentence_without_an_error_number(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("/proc").is_dir() and out.startswith("/proc"):
+        pytest.skip("no /proc here")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    line = f"train ijepa --out {out} --data.name synthetic --data.count 16 --length.batch 8 --steps 1"
+    code, error = told(line.split(), capsys)
+    assert code == 2
+    assert f"{out} cannot be written (" in error
+    assert "Errno" not in error
+
+
+@pytest.mark.parametrize(
+    ("error", "size"),
+    [
+        (
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes. Error code 12",
+            "4.0 GiB",
+        ),
+        ("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 139 GiB", "20.00 MiB"),
+    ],
+)
+def test_too_little_memory_is_said_with_what_helps(error: str, size: str) -> None:
+    sentence, code = cli.told(RuntimeError(error))
+    assert sentence.startswith(f"memory ran out, as {size} more were asked for; give a smaller --length.batch")
+    assert code == 1

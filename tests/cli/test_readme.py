@@ -1,0 +1,181 @@
+"""What the documents tell a reader to do works, and what they show exists."""
+
+import gzip
+import io
+import os
+import re
+import shlex
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+import series_data
+import yaml
+from PIL import Image
+from pyarrow import parquet, table
+
+from jepakit import collapse, methods
+from jepakit.data import KINDS
+from jepakit.run import families, write
+from jepakit.run.optim import Optim
+from jepakit.run.settings import Evals, Length, Loop, Run
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What makes a training short; the README's own settings stand before it.
+SHORT = "--steps 3 --length.batch 8 --evals.report false"
+SHALLOW = "--method.encoder.depth 1 --method.predictor.depth 1"
+
+
+def blocks(document: Path, *kinds: str) -> list[tuple[str, str]]:
+    return [(kind, text) for kind, text in BLOCK.findall(document.read_text()) if kind in kinds]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with stripes and blobs, as JPEG in photos/cat and photos/dog and in the files of the two known sets, and
+    two tables of waves.
+    """
+    folder = tmp_path_factory.mktemp("desk")
+    generator = np.random.default_rng(0)
+    for label, animal in enumerate(("cat", "dog")):
+        (folder / "photos" / animal).mkdir(parents=True)
+        for i in range(1, 41):
+            Image.fromarray(pattern(generator, label, 28)).save(folder / "photos" / animal / f"{i:02d}.jpg")
+    labels = [i % 2 for i in range(80)]
+    for name in ("train.parquet", "test.parquet"):
+        images = [{"bytes": jpeg(pattern(generator, label, 32))} for label in labels]
+        parquet.write_table(table({"image": images, "label": labels}), folder / name)
+    for name in ("train", "t10k"):
+        grey = np.stack([pattern(generator, label, 28)[..., 0] for label in labels])
+        idx(folder / f"{name}-images-idx3-ubyte.gz", grey)
+        idx(folder / f"{name}-labels-idx1-ubyte.gz", np.array(labels, np.uint8))
+    series_data.table(folder / "plant.csv", 1200)
+    series_data.table(folder / "today.csv", 300)
+    return folder
+
+
+def pattern(generator: np.random.Generator, label: int, size: int) -> np.ndarray:
+    """Stripes for label 1, a blob for label 0."""
+    rows, columns = np.mgrid[:size, :size] / size
+    a, b, c = generator.uniform(0.2, 0.8, 3)
+    shape = np.sin(20 * (a * rows + b * columns)) if label else -np.hypot(rows - a, columns - b)
+    pixels = np.stack([shape, c * shape, 1 - shape], -1) + 0.02 * generator.normal(size=(size, size, 3))
+    return (255 * (pixels - pixels.min()) / np.ptp(pixels)).astype(np.uint8)
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    Image.fromarray(pixels).save(file := io.BytesIO(), format="JPEG")
+    return file.getvalue()
+
+
+def idx(path: Path, values: np.ndarray) -> None:
+    """An array of bytes in the format of the MNIST files."""
+    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    path.write_bytes(gzip.compress(head + values.tobytes()))
+
+
+def shortened(line: str) -> str:
+    """A README command as the test runs it: few steps, and installing or making only rehearsed."""
+    words = shlex.split(line)
+    if words[0] == "make":
+        return f"make -C {shlex.quote(str(ROOT))} -n {' '.join(words[1:])}"
+    if words[:2] == ["pip", "install"]:
+        rehearse = ["install", "-q", "--dry-run", "--no-deps", "--no-index", "--no-build-isolation", "-e", str(ROOT)]
+        return f"python -m pip {shlex.join(rehearse)}"
+    if words[:2] == ["jepa", "complete"]:
+        return f"{line} --steps 3"
+    if words[:2] == ["jepa", "train"] and "--print-config" not in words and "--resume" not in words:
+        # A small recipe reads several blocks and is small as it is.
+        return (
+            f"{line} {SHORT}"
+            if words[2] in ("cifar10-ijepa", "cifar10-best", "fashion-ijepa", "series-bijepa")
+            else f"{line} {SHORT} {SHALLOW}"
+        )
+    return line
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_the_readme_works_from_the_first_block_to_the_last(desk: Path) -> None:
+    for kind, text in blocks(ROOT / "README.md", "sh", "python"):
+        if kind == "sh":
+            script = "\n".join(["set -euo pipefail", *(shortened(line) for line in text.splitlines() if line.strip())])
+            command = ["bash", "-c", script]
+        else:
+            short = 'steps=3, settings={"length.batch": 8, "method.encoder.depth": 1}, out='
+            command = [sys.executable, "-c", text.replace("out=", short)]
+        done = subprocess.run(command, cwd=desk, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    assert (desk / "features.parquet").is_file()
+    assert (desk / "runs" / "a" / "report.html").is_file()
+
+
+def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    from jepakit.cli.__main__ import main
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.findall(r"^ {4}([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
+    assert {"train", "probe", "embed", "report", "check-data", "list", "doctor"} <= set(listed)
+    text = (ROOT / "README.md").read_text()
+    assert not [name for name in listed if f"jepa {name}" not in text]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", document.read_text())
+    assert not [target for target in targets if not (document.parent / target).exists()]
+
+
+def test_the_method_shown_in_the_documents_is_the_one_that_is_tested() -> None:
+    (_, shown), *_ = blocks(ROOT / "docs" / "add-a-method.md", "python")
+    assert shown == (ROOT / "tests" / "plugin_package" / "denoise_jepa.py").read_text()
+
+
+def test_every_verdict_the_watch_can_give_is_explained() -> None:
+    explained = (ROOT / "docs" / "reading-the-report.md").read_text()
+    assert not [name for name in get_args(collapse.State) if f"| `{name}` |" not in explained]
+
+
+def sections(settings: Any, around: tuple[type, ...] = ()) -> Iterator[Any]:
+    """A settings object and all that stand inside it, of every name that may stand there, none inside its own kind."""
+    if type(settings) in around:
+        return
+    yield settings
+    for key, hint in get_type_hints(type(settings)).items():
+        value = getattr(settings, key)
+        group = families.family(hint) or families.family(next(iter(get_args(hint)), None))
+        inner = [group.default(name) for name in group.names] if group else [value]
+        for part in (part for part in inner if is_dataclass(part)):
+            yield from sections(part, (*around, type(settings)))
+
+
+def test_every_setting_is_explained() -> None:
+    run = Run(methods.load("ijepa").Config(), KINDS["images"]())
+    explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "settings.md").read_text()))
+    missing = {f"{type(part).__module__}: {f.name}" for part in sections(run) for f in fields(part)} - {
+        f"{type(part).__module__}: {name}" for part in sections(run) for name in explained
+    }
+    assert not missing - {f"jepakit.config: {name}" for name in ("method", "data", "optim", "length", "loop", "evals")}
+
+
+def test_the_defaults_in_the_documents_are_those_of_the_code() -> None:
+    row = re.compile(r"^\| (`[^|]*`) \| ([^|`]*) \| [^|]+ \|$", re.MULTILINE)
+    shown = {
+        tuple(re.findall(r"`(\w+)`", keys)): yaml.safe_load(f"[{default}]")
+        for keys, default in row.findall((ROOT / "docs" / "settings.md").read_text())
+    }
+    for part in (Optim(), Length(), Loop(), Evals()):
+        own = {keys: values for keys, values in shown.items() if all(hasattr(part, key) for key in keys)}
+        assert {key for keys in own for key in keys} == {f.name for f in fields(part)}
+        assert own == {keys: [write.dump(getattr(part, key)) for key in keys] for keys in own}

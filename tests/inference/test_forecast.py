@@ -1,0 +1,382 @@
+"""Readers, forecasts and their intervals: against closed forms, definitions and systems that are known."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import runs
+import torch
+from runs import halves_run
+from series_data import table
+from torch import nn
+
+import jepakit as jk
+from jepakit import methods
+from jepakit.cli.text import describe_probes
+from jepakit.core.files import write_text
+from jepakit.data.series import generated
+from jepakit.data.series.settings import Config as SeriesConfig
+from jepakit.evals.kinds import forecast as kind
+from jepakit.evals.metrics.readers import adam_train_error, chosen, ridge
+from jepakit.evals.windows import Windows, as_raw, past_and_future, represented
+from jepakit.inference.forecast_plot import SHADES
+from jepakit.inference.rollout import half_widths
+from jepakit.methods import vicreg
+from jepakit.nn.mlp import MLP
+from jepakit.reporting.probes import row
+from jepakit.run import checkpoint, optim, write
+from jepakit.run.settings import Run
+from jepakit.types import Rng, Signal
+
+
+def linear_system(n=60, d=5, k=3, seed=0):
+    draw = np.random.default_rng(seed)
+    x, weight, bias = draw.normal(size=(n, d)), draw.normal(size=(d, k)), draw.normal(size=k)
+    return x, x @ weight + bias
+
+
+@pytest.mark.parametrize("d", [5, 90])
+def test_a_ridge_without_noise_is_exact_whether_samples_or_features_are_more(d):
+    x, y = linear_system(d=d)
+    (reader,) = ridge(x, y, (1e-12,))
+    np.testing.assert_allclose(reader(x), y, atol=1e-8)
+
+
+def test_a_ridge_minimises_its_objective_from_either_side_of_the_decomposition():
+    x, y = linear_system(n=20)
+    y = y + np.random.default_rng(1).normal(size=y.shape)
+    (reader,) = ridge(x, y, (0.3,))
+    z = (x - x.mean(0)) / x.std(0)
+    expected = np.linalg.solve(z.T @ z / 20 + 0.3 * np.eye(5), z.T @ (y - y.mean(0)) / 20)
+    np.testing.assert_allclose(reader.weight, expected, atol=1e-10)
+    wide = np.concatenate([x, x @ np.random.default_rng(2).normal(size=(5, 30))], 1)
+    (reader,) = ridge(wide, y, (0.3,))
+    z = (wide - wide.mean(0)) / wide.std(0)
+    expected = np.linalg.solve(z.T @ z / 20 + 0.3 * np.eye(35), z.T @ (y - y.mean(0)) / 20)
+    np.testing.assert_allclose(reader.weight, expected, atol=1e-10)
+
+
+def test_a_feature_that_does_not_vary_tells_nothing():
+    x, y = linear_system()
+    (reader,) = ridge(np.concatenate([x, np.full((60, 1), 7.3)], 1), y, (1e-9,))
+    assert np.abs(reader.weight[-1]).max() < 1e-6
+
+
+def test_strength_is_chosen_for_every_step_by_itself_on_held_out_samples():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(80, 40))
+    clean = x[:, :2]
+    noise = draw.normal(size=(80, 2))
+    y = np.stack([clean, noise], -1)  # of both channels step 0 is there to be read, step 1 is not
+    held = np.arange(80) >= 60
+    reader, l2 = chosen(x, y, held, (1e-8, 100.0))
+    assert l2.tolist() == [1e-8, 100.0]
+    single, _ = chosen(x, y[..., :1], held, (1e-8, 100.0))
+    np.testing.assert_allclose(reader(x)[:, [0, 2]], single(x), atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 37])
+def test_the_short_probe_is_a_linear_layer_after_so_many_full_batch_adam_steps(steps):
+    x, y = (torch.from_numpy(v).float() for v in linear_system())
+    found = adam_train_error(x, y, Rng(3), steps, 1e-2)
+    layer = nn.Linear(5, 3)
+    drawn = (2 * torch.rand(6, 3, generator=Rng(3).generator()) - 1) / 5**0.5
+    with torch.no_grad():
+        layer.weight.copy_(drawn[:5].T)
+        layer.bias.copy_(drawn[5])
+    search = torch.optim.Adam(layer.parameters(), lr=1e-2)
+    for _ in range(steps):
+        search.zero_grad()
+        nn.functional.mse_loss(layer(x), y).backward()
+        search.step()
+    assert found == pytest.approx(float(nn.functional.mse_loss(layer(x), y).detach()), rel=1e-5)
+
+
+def test_the_short_probe_fails_on_small_representations_of_the_same_content():
+    x, y = (torch.from_numpy(v).float() for v in linear_system(n=200))
+    assert adam_train_error(0.05 * x, y, Rng(0)) > 2 * adam_train_error(x, y, Rng(0))
+    (small,) = ridge(0.05 * x.numpy(), y.numpy(), (1e-9,))
+    np.testing.assert_allclose(small(0.05 * x.numpy()), y.numpy(), atol=1e-4)
+
+
+def windows(n=200, cut=8, future=6, seed=0, noise=0.0):
+    """Sines of one speed: their future is linear in their past."""
+    draw = np.random.default_rng(seed)
+    x = np.sin(0.5 * np.arange(cut + future) + draw.uniform(0, 6, (n, 1)))[:, None]
+    x = (x + noise * draw.normal(size=x.shape)).astype(np.float32)
+    s = x[:, 0, :cut]
+    return Windows(s, s[:, :1], x[..., :cut], x[..., cut:], np.arange(n))
+
+
+def told(train, test, **settings):
+    found = [{}]
+    for key, value in kind.evaluate(train, test, kind.Config(**settings)):
+        if key == "name":
+            found.append({})
+        found[-1][key] = value
+    return {one["name"]: one for one in found[1:]}
+
+
+def test_the_kind_scores_both_protocols_at_every_horizon_beside_the_last_value():
+    found = told(windows(), windows(seed=1), horizons=(1, 3))
+    assert list(found) == ["A-1", "A-3", "B-1", "B-3"]
+    assert found["A-3"]["value"] < 1e-8  # the whole past tells all
+    assert found["B-3"]["value"] > 0.1  # its first value does not
+    test = windows(seed=1)
+    still = ((test.past[..., -1:] - test.future[..., 2:3]) ** 2).mean()
+    assert found["A-3"]["last_value"] == pytest.approx(float(still), rel=1e-5)
+    assert all(one["low"] <= one["value"] <= one["high"] for one in found.values())
+
+
+def test_the_path_is_the_mean_error_of_all_steps_up_to_the_horizon():
+    found = told(windows(), windows(seed=1), horizons=(1, 2, 3))
+    every = [found[f"B-{h}"]["value"] for h in (1, 2, 3)]
+    assert found["B-3"]["path"] == pytest.approx(np.mean(every))
+    assert found["B-1"]["path"] == found["B-1"]["value"] != found["B-2"]["path"]
+
+
+def test_an_interval_narrows_with_the_number_of_windows():
+    wide, narrow = (told(windows(noise=0.3), windows(n, seed=1, noise=0.3), horizons=(1,))["A-1"] for n in (40, 4000))
+    assert narrow["high"] - narrow["low"] < 0.3 * (wide["high"] - wide["low"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"horizons": (0,)}, "below 1"), ({"horizons": (7,)}, "beyond the 6 steps"), ({"l2": ()}, "one positive value")],
+)
+def test_settings_that_make_no_sense_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        told(windows(), windows(), **settings)
+
+
+def test_too_few_windows_are_refused():
+    with pytest.raises(ValueError, match="there are 9 windows"):
+        told(windows(9), windows())
+
+
+@pytest.fixture
+def run(tmp_path):
+    table(tmp_path / "a.csv", 400)
+    data = SeriesConfig(str(tmp_path / "a.csv"), window=16, stride=3, columns=("c0", "c1"))
+    return halves_run(tmp_path / "run", data)
+
+
+def test_what_follows_the_cut_never_reaches_a_forecast(run):
+    method = jk.load(run).method
+    x = torch.randn(4, 2, 16)
+    other = torch.cat([x[..., :8], torch.full((4, 2, 8), torch.nan)], 2)
+    for a, b in zip(represented(method, x), represented(method, other), strict=True):
+        assert np.array_equal(a, b)
+    assert past_and_future(method, 1).context.tolist() == [[0]]
+
+
+@pytest.mark.parametrize("name", ["ijepa", "cjepa", "mae", "bijepa"])
+def test_any_method_that_predicts_hidden_tokens_can_forecast(tmp_path, name):
+    table(tmp_path / "a.csv", 200)
+    data = SeriesConfig(str(tmp_path / "a.csv"), window=16, columns=("c0", "c1"))
+    settings = methods.load(name).Config.tiny(Signal(2, (16,)))
+    halves_run(tmp_path / "run", data, method=settings)
+    done = jk.forecast(tmp_path / "run", tmp_path / "a.csv", 3, tmp_path / "f.csv")
+    assert np.isfinite(done.errors["forecast"])
+
+
+def test_the_raw_baseline_reads_the_past_itself():
+    raw = as_raw(windows(cut=8))
+    assert raw.s.shape == (200, 8)
+    assert np.array_equal(raw.s, raw.pred)
+
+
+def test_probing_a_run_on_unlabelled_series_tells_errors_and_which_way_is_better(run):
+    path = jk.probe(run, "forecast", settings={"forecast.horizons": [1, 8]})
+    files = sorted(p.stem for p in (run / "evals").iterdir())
+    assert files == ["forecast-A-1", "forecast-A-8", "forecast-B-1", "forecast-B-8"]
+    found = json.loads(path.read_text())
+    assert found["lower_is_better"]
+    assert found["weights"] == "context"
+    assert found["raw"] < 1e-3  # waves of one speed are linear in their past
+    assert "test part" in found["data"]
+    shown = describe_probes([path])
+    assert "%" not in shown.splitlines()[1]
+    assert "not clearly better than" in shown
+    told = row({**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.8}, "r")
+    assert (told["wins"], told["gain"], told["picture"]) == (True, "-38%", "an error: lower is better")
+    assert not row({**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.55}, "r")["wins"]
+
+
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_forecast_goes_on_where_the_table_ends_with_its_times_and_beyond_a_window(run, tmp_path):
+    done = jk.forecast(run, tmp_path / "a.csv", 20, tmp_path / "f.csv", plot=tmp_path / "f.png")
+    rows = read_csv(tmp_path / "f.csv")
+    assert (done.series, done.horizon, len(rows)) == (1, 20, 20)
+    last = np.datetime64("2024-01-01T00:00") + 399 * np.timedelta64(60, "m")
+    times = [np.datetime64(r["time"]) for r in rows]
+    assert times == [last + k * np.timedelta64(60, "m") for k in range(1, 21)]
+    assert [r["step"] for r in rows] == [str(k) for k in range(1, 21)]
+    # The waves of the table go on; even an untrained encoder tells two of them.
+    truth = np.sin((400 + np.arange(20))[:, None] * (0.1 + 0.07 * np.arange(2)))
+    found = np.array([[float(r["c0"]), float(r["c1"])] for r in rows])
+    assert np.abs(found - truth)[:8].max() < 0.2
+    assert np.abs(found - truth).max() < 0.6  # beyond the half window of 8, too
+    for r in rows:
+        assert float(r["c0_low95"]) <= float(r["c0_low80"]) <= float(r["c0"]) <= float(r["c0_high80"])
+    assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"
+    assert done.errors["forecast"] < 0.3 * done.errors["last value"]
+
+
+def test_a_forecast_by_parquet_has_every_series_and_goes_on_without_times(run, tmp_path):
+    waves = np.sin(np.arange(120)[:, None] * 0.1).repeat(2, 1)
+    lines = ["entity,c0,c1", *(f"{name},{a},{b}" for name in "pq" for a, b in waves)]
+    (tmp_path / "b.csv").write_text("\n".join(lines))
+    jk.forecast(run, tmp_path / "b.csv", 3, tmp_path / "f.parquet")
+    found = pq.read_table(tmp_path / "f.parquet")
+    assert found["entity"].to_pylist() == ["b.csv/p"] * 3 + ["b.csv/q"] * 3
+    assert found["step"].to_pylist() == [1, 2, 3] * 2
+    assert "time" not in found.column_names
+
+
+def test_a_run_on_many_short_series_holds_whole_ones_out_and_forecasts_others(tmp_path):
+    run = halves_run(
+        tmp_path / "run", generated.Config("sines", count=300), patch=10, channels=1, mean=(0.0,), std=(0.7,)
+    )
+    time = np.linspace(0, 8 * np.pi, 39)[:30]
+    (tmp_path / "a.csv").write_text("\n".join(["value", *map(str, np.sin(time))]))
+    jk.forecast(run, tmp_path / "a.csv", 25, tmp_path / "f.csv")
+    rows = read_csv(tmp_path / "f.csv")
+    widths = np.array([float(r["value_high95"]) - float(r["value_low95"]) for r in rows])
+    # Series of 20 steps tell nothing of more than 10 after their middle.
+    np.testing.assert_allclose(widths[10:], widths[:10].max(), rtol=1e-4)
+    step = time[1]
+    truth = np.sin(time[-1] + step * np.arange(1, 11))
+    assert np.abs(np.array([float(r["value"]) for r in rows[:10]]) - truth).mean() < 0.4
+
+
+def test_too_few_windows_to_fit_and_to_hold_out_are_refused(tmp_path):
+    run = halves_run(
+        tmp_path / "run", generated.Config("sines", count=8), patch=10, channels=1, mean=(0.0,), std=(0.7,)
+    )
+    (tmp_path / "a.csv").write_text("\n".join(["value", *("0.5", "0.6") * 20]))
+    with pytest.raises(ValueError, match="trained on 8 windows, too few"):
+        jk.forecast(run, tmp_path / "a.csv", 2, tmp_path / "f.csv")
+
+
+def test_intervals_cover_about_their_share():
+    draw = np.random.default_rng(0)
+    residuals = draw.normal(size=(2000, 1, 4)) * np.arange(1, 5)
+    residuals[1000:, :, 3] = np.nan
+    new = draw.normal(size=(4000, 1, 4)) * np.arange(1, 5)
+    for share, width in half_widths(residuals, (80, 95)).items():
+        covered = (np.abs(new) <= width).mean(0)[0]
+        np.testing.assert_allclose(covered, share / 100, atol=0.03)
+
+
+def test_a_step_that_was_never_tried_has_the_widest_interval_before_it_and_few_residuals_their_largest():
+    residuals = np.array([[[1.0, 5.0, 2.0, np.nan]], [[-3.0, 1.0, 1.0, np.nan]]])
+    width = half_widths(residuals, (95,))[95]
+    assert width.tolist() == [[3.0, 5.0, 2.0, 5.0]]
+
+
+def test_intervals_hold_what_really_comes(tmp_path):
+    draw = np.random.default_rng(0)
+    x = np.zeros(1500)
+    for t in range(1, 1500):
+        x[t] = 0.9 * x[t - 1] + draw.normal()
+    for name, part in (("past", x[:1000]), ("whole", x)):
+        (tmp_path / f"{name}.csv").write_text("c0\n" + "\n".join(map(str, part)))
+    data = SeriesConfig(str(tmp_path / "past.csv"), window=16, stride=2, columns=("c0",))
+    run = halves_run(tmp_path / "run", data, channels=1, mean=(0.0,), std=(2.3,))
+    hits, count = np.zeros(2), 0
+    starts = range(1000, 1480, 20)
+    lines = ["entity,c0", *(f"{s},{v}" for s in starts for v in x[s - 30 : s])]
+    (tmp_path / "new.csv").write_text("\n".join(lines))
+    jk.forecast(run, tmp_path / "new.csv", 12, tmp_path / "f.csv")
+    for r in read_csv(tmp_path / "f.csv"):
+        came = x[int(r["entity"].rsplit("/")[-1]) + int(r["step"]) - 1]
+        hits += [
+            float(r["c0_low80"]) <= came <= float(r["c0_high80"]),
+            float(r["c0_low95"]) <= came <= float(r["c0_high95"]),
+        ]
+        count += 1
+    assert 0.68 < hits[0] / count < 0.92
+    assert 0.88 < hits[1] / count <= 1.0
+
+
+def test_irregular_times_are_not_continued(run, tmp_path):
+    draw = np.random.default_rng(0)
+    clock = np.datetime64("2024-01-01T00:00") + np.cumsum(draw.integers(1, 90, 60)) * np.timedelta64(1, "m")
+    (tmp_path / "b.csv").write_text("\n".join(["time,c0,c1", *(f"{t},{k},1.5" for k, t in enumerate(clock))]))
+    jk.forecast(run, tmp_path / "b.csv", 2, tmp_path / "f.csv")
+    assert "time" not in read_csv(tmp_path / "f.csv")[0]
+
+
+def mistakes(run, tmp_path):
+    short, other = tmp_path / "short.csv", tmp_path / "other.csv"
+    short.write_text("c0,c1\n" + "\n".join("0.1,0.2" for _ in range(5)))
+    other.write_text("c0,x\n" + "\n".join("0.1,0.2" for _ in range(50)))
+    return {
+        "the horizon is 0": {"horizon": 0},
+        "has 5 steps, but a forecast starts from 8": {"data": short},
+        "no column 'c1'": {"data": other},
+        "names no format": {"out": tmp_path / "f.txt"},
+        "use .png": {"plot": tmp_path / "f.svg"},
+    }
+
+
+def test_mistakes_are_told_in_one_sentence_before_anything_is_written(run, tmp_path):
+    for sentence, change in mistakes(run, tmp_path).items():
+        asked = {"data": tmp_path / "a.csv", "horizon": 2, "out": tmp_path / "f.csv"} | change
+        with pytest.raises(ValueError, match=sentence):
+            jk.forecast(run, **asked)
+    assert not (tmp_path / "f.csv").exists()
+    (tmp_path / "f.csv").write_text("mine")
+    with pytest.raises(ValueError, match="exists already"):
+        jk.forecast(run, tmp_path / "a.csv", 2, tmp_path / "f.csv")
+    jk.forecast(run, tmp_path / "a.csv", 2, tmp_path / "f.csv", overwrite=True)
+    assert read_csv(tmp_path / "f.csv")
+
+
+def test_a_run_that_cannot_predict_the_future_says_so(run, tmp_path):
+    settings = vicreg.Config(MLP((8,), 16, 16, 1))
+    signal = Signal(2, (16,), views=2)
+    made = methods.build(settings, signal, 0)
+    data = SeriesConfig(str(tmp_path / "a.csv"), window=16)
+    write_text(tmp_path / "v" / "config.yaml", write.to_yaml(Run(method=settings, data=data)))
+    checkpoint.save(tmp_path / "v", 0, made, optim.build(Run(settings, data).optim, made), {})
+    with pytest.raises(ValueError, match="vicreg predicts no future"):
+        jk.forecast(tmp_path / "v", tmp_path / "a.csv", 2, tmp_path / "f.csv")
+    with pytest.raises(ValueError, match="vicreg predicts no future"):
+        jk.probe(tmp_path / "v", "forecast")
+
+
+def test_the_command_prints_what_it_wrote(run, tmp_path):
+    done = runs.jepa("forecast", run, "--data", tmp_path / "a.csv", "--horizon", 3, "--out", tmp_path / "f.csv")
+    assert done.returncode == 0, done.stderr
+    assert "3 steps of 1 series" in done.stdout
+    assert "linear autoregression" in done.stdout
+
+
+def test_a_forecast_goes_on_at_the_offset_of_the_table(run, tmp_path):
+    head, *lines = (tmp_path / "a.csv").read_text().splitlines()
+    cut = [line.split(",", 1) for line in lines]
+    (tmp_path / "b.csv").write_text("\n".join([head, *(f"{time}:00+05:30,{rest}" for time, rest in cut)]))
+    jk.forecast(run, tmp_path / "b.csv", 2, tmp_path / "f.csv")
+    assert [r["time"] for r in read_csv(tmp_path / "f.csv")] == [f"2024-01-17 1{k}:00:00+05:30" for k in (6, 7)]
+    jk.forecast(run, tmp_path / "b.csv", 2, tmp_path / "f.parquet")
+    times = pq.read_table(tmp_path / "f.parquet")["time"]
+    assert [str(t) for t in times.to_pylist()] == [f"2024-01-17 1{k}:00:00+05:30" for k in (6, 7)]
+
+
+def test_every_interval_has_a_color_of_its_own_that_the_legend_shows(run, tmp_path):
+    from PIL import Image, ImageColor
+
+    jk.forecast(run, tmp_path / "a.csv", 20, tmp_path / "f.csv", plot=tmp_path / "f.png")
+    with Image.open(tmp_path / "f.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    legend = {tuple(color) for color in pixels[:35].reshape(-1, 3).tolist()}
+    assert len(set(SHADES)) == 2
+    assert {ImageColor.getrgb(shade) for shade in SHADES} <= legend

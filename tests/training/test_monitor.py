@@ -1,0 +1,208 @@
+"""The watch over a run: which samples it measures, what that costs, and that training never notices."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import runs
+import torch
+import yaml
+from torch import nn
+
+from jepakit import api, methods
+from jepakit.data.images import arrays, synthetic
+from jepakit.data.images.augment import Augment, Views
+from jepakit.methods.base import Method
+from jepakit.run.settings import Loop
+from jepakit.training import resolve
+from jepakit.training.monitor import Monitor, measure, samples
+from jepakit.types import Signal, Terms
+
+SIGNAL = Signal(3, (32, 32), (0.5,) * 3, (0.25,) * 3, views=2)
+
+
+@pytest.fixture(scope="module")
+def array(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "pictures.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8))
+    return path
+
+
+def build(name: str) -> methods.base.Method:
+    entry = methods.load(name)
+    return methods.build(entry.Config.tiny(SIGNAL), SIGNAL)
+
+
+def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_enough() -> None:
+    data = synthetic.Config(path="shapes", count=100, split="train")
+    chosen = samples.choose(data, data.open(), SIGNAL, 20)
+    assert chosen.note == "panel: 20 samples of the test part, which training never sees"
+    train = samples.sample(data.open(), SIGNAL, 80)
+    assert not [x for x in chosen.x if (train == x).flatten(1).all(1).any()]
+    again = samples.choose(data, data.open(), SIGNAL, 20)
+    assert torch.equal(chosen.x, again.x)
+
+
+@pytest.mark.parametrize(
+    ("split", "count", "why"),
+    [
+        ("all", 20, r"data.split=train would hold a test part out"),
+        ("train", 30, "the test part holds 20 of the 30 that it takes"),
+    ],
+)
+def test_else_they_are_trained_on_and_the_note_says_why(split: synthetic.Split, count: int, why: str) -> None:
+    data = synthetic.Config(path="shapes", count=100, split=split)
+    chosen = samples.choose(data, data.open(), SIGNAL, count)
+    assert len(chosen.x) == count
+    assert chosen.note == f"panel: {count} samples that are trained on, not augmented ({why})"
+
+
+def test_a_test_part_that_cannot_be_read_is_no_reason_to_stop(array: Path) -> None:
+    data = arrays.Config(path=str(array), split="train", held_out=1e-6)
+    assert "trained on" in samples.choose(data, data.open(), SIGNAL, 8).note
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ijepa", 2), ("cjepa", 2), ("vicreg", 1), ("mae", 1)])
+def test_a_method_with_one_encoder_is_seen_to_have_one(name: str, expected: int) -> None:
+    method = build(name)
+    with measure.watching(method):
+        assert len(measure.encoders(method, torch.rand(2, 3, 32, 32))) == expected
+    assert not [hook for module in method.modules() for hook in module._forward_pre_hooks]
+
+
+def normalized_loss(method: Method, pred: torch.Tensor, target: torch.Tensor) -> float:
+    session = SimpleNamespace(method=method)
+    return Monitor.loss(SimpleNamespace(session=session), Terms({}, pred=pred, target=target))["normalized_loss"]  # type: ignore[arg-type]
+
+
+def test_the_normalised_loss_is_that_of_every_place_of_a_block() -> None:
+    target = torch.randn(256 * 4, 12, 8, generator=torch.Generator().manual_seed(0))
+    pred = torch.zeros_like(target)
+    pred[:, 0] = target[:, 0]
+    found = normalized_loss(build("ijepa"), pred.flatten(0, 1), target.flatten(0, 1))
+    assert found == pytest.approx(11 / 12, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["vicreg", "simclr", "lejepa"])
+@pytest.mark.parametrize("correlation", [0.0, 0.4, 0.9])
+def test_the_normalised_loss_of_views_is_one_less_their_correlation(name: str, correlation: float) -> None:
+    method, generator = build(name), torch.Generator().manual_seed(0)
+    mean, *noise = (torch.randn(1024, 64, generator=generator) for _ in range(3))
+    z = [method.compared(correlation**0.5 * mean + (1 - correlation) ** 0.5 * e) for e in noise]
+    assert normalized_loss(method, z[0], z[1]) == pytest.approx(1 - correlation, abs=0.02)
+
+
+def test_watching_leaves_every_module_in_its_mode_and_every_buffer_as_it_was() -> None:
+    method = build("vicreg").train()
+    next(m for m in method.modules() if isinstance(m, nn.Linear)).eval()
+    modes = [m.training for m in method.modules()]
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    x = torch.rand(8, 3, 32, 32)
+    with measure.watching(method):
+        measure.tokens(method, x, "target")
+        measure.of_energies(method, x, x)
+    assert [m.training for m in method.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
+
+
+class Partners(Method):
+    """Energies that are lowest where x and y are made of one picture; higher in later rows, as hard masks make them."""
+
+    def energy(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        difficulty = torch.arange(len(x)) * 10.0
+        return (x - y).square().flatten(1).mean(1) + difficulty
+
+
+def test_every_candidate_meets_a_query_under_the_same_mask() -> None:
+    x = torch.rand(70, 3, 4, 4)
+    found = measure.of_energies(Partners(None, SIGNAL), x, x + 0.01)
+    assert found["retrieval"] == 1.0
+    assert found["energy_gap"] > 0
+
+
+def test_views_of_a_masking_method_are_masks_and_those_of_the_same_sample_belong_together() -> None:
+    method, x = build("ijepa"), synthetic.Config(path="shapes", count=40).open()
+    pictures = samples.sample(x, SIGNAL, 40)
+    with measure.watching(method):
+        views = measure.masked_views(method, pictures)
+        assert torch.equal(views, measure.masked_views(method, pictures))
+    assert views.shape[:2] == (40, measure.VIEWS)
+    assert views.std(1).mean() > 0
+    assert measure.of_views(views)["signal_share"] > 0.2
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+def test_views_of_other_methods_are_augmented_pictures_the_same_ones_every_time(jitter: float) -> None:
+    data = synthetic.Config(path="shapes", count=30).open()
+    augment = Augment(jitter=(jitter, jitter, 0.0, 0.0), views=(Views(count=2, size=(16, 16), crop=(0.2, 0.5)),))
+    x = samples.views(data, augment, SIGNAL, 5, 3)
+    assert x.shape == (5, 3, 3, 16, 16)
+    assert x.dtype == torch.uint8
+    assert torch.equal(x, samples.views(data, augment, SIGNAL, 5, 3))
+    assert not torch.equal(x[:, 0], x[:, 1])
+    assert samples.changes(augment)
+    assert not samples.changes(Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)))
+
+
+def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Losses and gradient norms of a short run, and its summary."""
+    folder.mkdir()
+    views = {"augment": {"views": [{"count": 2}]}} if name == "vicreg" else {}
+    sections = {"data": {"name": "arrays", **views}, "length": {"steps": 4}, "loop": {"save_every": 100, **loop}}
+    file = runs.write_settings(folder, array, **sections)
+    if name == "vicreg":
+        settings = yaml.safe_load(file.read_text())
+        encoder = settings["method"]["encoder"]
+        settings["method"] = {"name": name, "encoder": encoder, "projector": {"hidden": 16, "out": 8}}
+        file.write_text(yaml.safe_dump(settings))
+    summary = api.train(out=folder / "run", recipe=str(file))
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [(row["loss"], row["metrics"]["grad_norm"]) for row in rows], summary
+
+
+@pytest.mark.parametrize("name", ["ijepa", "vicreg"])
+def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str, array: Path, tmp_path: Path) -> None:
+    often, summary = train(tmp_path / "often", array, name, panel_every=1, dear_every=1)
+    seldom, _ = train(tmp_path / "seldom", array, name, panel_every=1000, dear_every=1000, panel_size=8)
+    assert often == seldom
+    panel = summary["panel"]
+    both = {"std_ratio_target", "rank_target", "lidar", "consistency", "energy_gap", "retrieval"}
+    assert both <= panel.keys()
+    assert ("std_ratio_context" in panel) == (name == "ijepa")
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("batch", [16, 64, 512])
+@pytest.mark.parametrize("steps", [400, 1700, 23_400, 1_000_000])
+def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(steps: int, batch: int, amp: bool) -> None:
+    loop, _ = resolve.resolve_loop(Loop(device="cpu", amp=amp), steps, batch)
+    price = batch * resolve.encodings_per_sample("cpu", amp)
+    size, every, dear = loop.panel_size, loop.panel_every, loop.dear_every
+    assert size
+    assert every
+    assert dear
+    assert 64 <= size <= 512
+    assert steps / 50 <= every
+    assert 2 * size / price / every <= 0.02
+    # The last row is always a dear one, whatever it costs.
+    assert (steps // dear) * resolve.DEAR / price <= max(0.008 * steps, resolve.DEAR / price) * 1.01
+    if steps * price > 100_000:
+        assert every < steps / 20
+
+
+def test_what_the_user_sets_of_the_panel_stays() -> None:
+    loop, notes = resolve.resolve_loop(Loop(panel_size=33, panel_every=7, dear_every=9), 100, 8)
+    assert (loop.panel_size, loop.panel_every, loop.dear_every) == (33, 7, 9)
+    assert not [note for note in notes if "panel" in note.key or "dear" in note.key]
+
+
+def test_a_resumed_run_keeps_the_size_that_its_panel_began_with(array: Path, tmp_path: Path) -> None:
+    train(tmp_path / "a", array, "ijepa", panel_size=16, save_every=2)
+    out = tmp_path / "a" / "run"
+    changed = {"settings": {"loop.panel_size": 32}, "allow_change": ["length.steps"]}
+    api.train(out=out, recipe=str(tmp_path / "a" / "settings.yaml"), steps=6, resume=True, **changed)
+    state = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
+    assert state["panel"]["size"] == 16

@@ -1,0 +1,178 @@
+"""The loop: the same numbers however the batch is split, and no run that only seems to work."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import runs
+import torch
+
+from jepakit import api, launch
+from jepakit.core import devices, distributed
+from jepakit.data import KINDS
+from jepakit.run import checkpoint
+from jepakit.training import loop, session
+
+
+@pytest.fixture
+def array(tmp_path):
+    path = tmp_path / "pictures.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
+    return path
+
+
+def settings(tmp_path, array, **sections):
+    return runs.write_settings(tmp_path, array, **{"data": {"name": "arrays"}, **sections})
+
+
+EXACT = {"loop": {"dtype": "float64"}, "length": {"steps": 5}}
+
+
+def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(tmp_path, array):
+    file = settings(tmp_path, array, **EXACT)
+    api.train(out=tmp_path / "one", recipe=str(file))
+    words = [
+        "--nproc_per_node",
+        "2",
+        "--master_addr",
+        "127.0.0.1",
+        "-m",
+        "jepakit.cli",
+        "train",
+        file,
+        "--out",
+        tmp_path / "two",
+    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *map(str, words)]
+    done = subprocess.run(
+        launcher, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = runs.losses(tmp_path / "one"), runs.losses(tmp_path / "two")
+    assert list(two) == [1, 2, 3, 4, 5]
+    assert max(abs(one[k] - two[k]) for k in one) < 1e-9
+
+
+def test_accumulated_micro_batches_have_the_losses_of_the_whole_batch(tmp_path, array):
+    api.train(out=tmp_path / "one", recipe=str(settings(tmp_path, array, **EXACT)))
+    parts = {**EXACT, "length": {"steps": 5, "accumulate": 2}}
+    api.train(out=tmp_path / "two", recipe=str(settings(tmp_path, array, **parts)))
+    one, two = runs.losses(tmp_path / "one"), runs.losses(tmp_path / "two")
+    assert max(abs(one[k] - two[k]) for k in one) < 1e-9
+
+
+def test_activation_checkpointing_changes_no_loss(tmp_path, array):
+    api.train(out=tmp_path / "a", recipe=str(settings(tmp_path, array)), settings={"loop.amp": False})
+    api.train(
+        out=tmp_path / "b",
+        recipe=str(settings(tmp_path, array)),
+        settings={"loop.amp": False, "loop.activation_checkpointing": True},
+    )
+    assert runs.losses(tmp_path / "a") == pytest.approx(runs.losses(tmp_path / "b"), rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_ids_of_the_batch(tmp_path):
+    path = tmp_path / "broken.npy"
+    pictures = np.random.default_rng(0).random((16, 1, 32, 32), dtype=np.float32)
+    np.save(path, pictures)
+    file = settings(tmp_path, path, length={"batch": 16, "steps": 3})
+    current = session.build(api.settings(api.Request(str(file))), tmp_path / "run", distributed.Dist())
+    with torch.no_grad():
+        next(iter(current.method.encoder.parameters())).fill_(float("inf"))
+    with pytest.raises(FloatingPointError, match=r"the batch's ids are in .*not-finite-step-00000000\.json"):
+        loop.train(current)
+    saved = json.loads((tmp_path / "run" / "not-finite-step-00000000.json").read_text())
+    assert len(set(saved["ids"])) == 16
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(tmp_path, array):
+    file = settings(tmp_path, array, length={"steps": 5, "batch": 8})
+    current = session.build(api.settings(api.Request(str(file))), tmp_path / "run", distributed.Dist())
+    current.method.predictor.proj.bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(FloatingPointError, match="the gradient's norm nan at step 0"):
+        loop.train(current)
+    assert all(p.isfinite().all() for p in current.method.parameters())
+
+
+def test_resuming_and_beginning_anew_exclude_each_other(tmp_path, array):
+    file = str(settings(tmp_path, array))
+    api.train(out=tmp_path / "run", recipe=file, steps=1)
+    with pytest.raises(ValueError, match="--resume goes on with what is there and --init begins anew"):
+        api.train(out=tmp_path / "run", recipe=file, steps=1, resume=True, init=tmp_path / "run")
+
+
+def test_another_run_gives_its_weights_and_a_misfit_names_every_key(tmp_path, array):
+    api.train(out=tmp_path / "first", recipe=str(settings(tmp_path, array)))
+    file = str(settings(tmp_path, array))
+    request = api.Request(file, out=tmp_path / "second", init=tmp_path / "first", flags={"seed": 5})
+    started = launch.begin(request, api.settings(request), distributed.Dist())
+    given = checkpoint.load(tmp_path / "first").model
+    assert all(torch.equal(v, given[k]) for k, v in started.method.state_dict().items())
+    with pytest.raises(ValueError, match=r"qkv\.weight is \(96, 32\), not \(144, 48\).* and \d+ more"):
+        api.train(
+            out=tmp_path / "third",
+            recipe=file,
+            init=tmp_path / "first",
+            settings={"method.encoder.width": 48, "method.encoder.heads": 2},
+        )
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, array):
+    rows = dict(api.dry_run(api.Request(str(settings(tmp_path, array)), out=tmp_path / "run")))
+    assert {"parameters", "compute", "memory", "time"} <= rows.keys()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_flops_of_a_dry_run_are_those_of_the_step(tmp_path, array):
+    def gigaflops(batch):
+        request = api.Request(str(settings(tmp_path, array, length={"batch": batch})))
+        return float(dict(api.dry_run(request))["compute"].split()[0])
+
+    assert gigaflops(32) == pytest.approx(4 * gigaflops(8), rel=0.2)
+
+
+def test_every_auto_is_said_with_its_reason_and_resolved_in_the_saved_settings(tmp_path, array):
+    notes = []
+
+    class Watch:
+        def note(self, text):
+            notes.append(text)
+
+        def row(self, row, steps):
+            pass
+
+    file = str(
+        settings(tmp_path, array, length={"steps": None, "epochs": 1}, loop={"device": None, "save_every": None})
+    )
+    api.train(out=tmp_path / "run", recipe=file, watch=Watch())
+    said = {note.partition(" = ")[0] for note in notes}
+    assert {"length.steps", "loop.device", "loop.amp", "loop.save_every"} <= said
+    saved = checkpoint.load_run(tmp_path / "run").run
+    assert (saved.length.steps, saved.loop.device) == (4, devices.best_device()[0])
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"length": {"batch": 64}}, "hold 32 samples, fewer than one batch of 64"),
+        ({"length": {"batch": 8, "accumulate": 3}}, "cannot be split over 1 processes × 3"),
+        ({"length": {"steps": 0}}, "length: steps is 0; give 1 or more"),
+        ({"method": {"encoder": {"name": "vit", "patch": [5, 5]}}}, "does not divide size"),
+        ({"method": {"target_blocks": 3}}, "target_blocks is 3"),
+        ({"loop": {"device": "abacus"}}, "loop.device 'abacus' cannot be used here"),
+        ({"data": {"name": "arrays", "path": "nowhere.npy"}}, "no file or folder 'nowhere.npy'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(sections, sentence, tmp_path, array):
+    file = settings(tmp_path, array, **sections)
+    with pytest.raises(ValueError, match=sentence):
+        api.train(sections.get("data", {}).get("path"), tmp_path / "run", recipe=str(file))
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_kind_of_data_has_a_name_that_a_config_may_use():
+    assert {"images", "arrays", "synthetic"} <= KINDS.keys()
