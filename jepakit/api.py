@@ -9,8 +9,8 @@ from typing import Any, Literal
 from . import evals, methods, recipes
 from .core import devices, files, padding
 from .core.progress import Silent, Watch, counting
-from .data import KINDS
-from .data.lengths import refuse_padding
+from .data import kinds as data_kinds
+from .data import refuse_padding
 from .evals.runs import probe_run
 from .inference.complete import Completed, complete_run
 from .inference.embed import Embedded, check_out, identity
@@ -269,7 +269,7 @@ def check_data(
     found = check(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=progress)
     if csv is not None:
         files.write_text(Path(csv), as_csv(found.problems))
-    return found.rows()
+    return found.rows
 
 
 def names() -> list[tuple[str, str]]:
@@ -281,7 +281,7 @@ def names() -> list[tuple[str, str]]:
         "recipes": recipes.table(),
         "encoders": ENCODERS,
         "masks": MASKERS,
-        "data": KINDS,
+        "data": data_kinds(),
         "probes": evals.table(),
         "studies": studies.table(),
     }

@@ -7,7 +7,6 @@ a time, at the size that the run was trained on.
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,9 +16,7 @@ from torch import Tensor
 
 from ..core import devices, files
 from ..core.progress import Silent, Watch, counting
-from ..data import Dataset, loader
-from ..data.lengths import refuse_padding
-from ..data.series.settings import Config
+from ..data import Dataset, loader, refuse_padding
 from ..evals.metrics.generation import Tally
 from ..masks.halves import sides, splits
 from ..methods.decoder import Decoder
@@ -101,8 +98,8 @@ def opened(loaded: checkpoint.Loaded, data: str, settings: Mapping[str, Any]) ->
     """All data at a path, read as the run reads its own but for `settings`; windows of series one after another."""
     signal = loaded.method.signal
     cfg = parse.other_data(loaded.run, data, signal, settings)
-    if isinstance(cfg, Config) and cfg.window and "data.stride" not in settings:
-        cfg = replace(cfg, stride=cfg.window)
+    if "data.stride" not in settings:
+        cfg = cfg.without_overlap()
     dataset: Dataset = cfg.open()
     refuse_padding(dataset, signal.size, "completing")
     loader.check_channels(dataset, signal)

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..data.base import spread
-from ..data.series.clock import texts
-from ..data.series.dataset import Series
 from ..evals.metrics.generation import Tally, tally
 from .complete_folder import Chunk
 
@@ -30,7 +28,7 @@ def write(
     Columns: item, step, time where the data have times, hidden (1 where the values are imagined), and the channels.
     Errors are in deviations of the channel, as series differ in their units.
     """
-    names = list(getattr(dataset, "columns", ())) or [f"channel {c}" for c in range(dataset.channels)]
+    names = list(dataset.column_names)
     total, shown, drawn = Tally(), list[Drawn](), spread(count, ROWS)
     with (folder / "completions.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -51,18 +49,15 @@ def write(
 
 def timed(dataset: Dataset) -> bool:
     """Whether the data say when each step was."""
-    return isinstance(dataset, Series) and dataset.steps.time is not None
+    return len(dataset) > 0 and dataset.step_times(0) is not None
 
 
 def place(dataset: Dataset, item: int, length: int) -> tuple[int, list[str]]:
     """Which step of its series is an item's first, and the times, where there are; of stretched ones 0 and none."""
-    if not isinstance(dataset, Series):
+    span = dataset.step_span(item)
+    if span is None or span[1] - span[0] != length:
         return 0, []
-    _, begin, end = dataset.span(item)
-    times = dataset.times(item)
-    if end - begin != length:
-        return 0, []
-    return begin, [] if times is None else texts(times, dataset.steps.offset)
+    return span[0], dataset.step_times(item) or []
 
 
 def draw(shown: list[Drawn], names: list[str], hidden: Bool[np.ndarray, " t"], path: Path) -> None:

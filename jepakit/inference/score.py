@@ -10,7 +10,7 @@ standard deviation, were they normal), and a step is anomalous where its score e
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,7 +21,6 @@ from jaxtyping import Float64
 from ..core import devices, files
 from ..core.progress import Silent, Watch, counting
 from ..data.series.dataset import Series
-from ..data.series.settings import Config
 from ..run import checkpoint, parse
 from .hiding import Round, check, rounds
 from .score_plot import SERIES, Strip, draw, strip
@@ -164,7 +163,7 @@ def check_long(dataset: Series, path: str, windows: Known) -> None:
 
 def _whole(cfg: Any) -> Any:
     """Settings that read series uncut."""
-    return replace(cfg, window=0, stride=None) if isinstance(cfg, Config) else cfg
+    return cfg.uncut()
 
 
 def training_scores(slider: Slider, dataset: Series, watch: Watch) -> Scores:

@@ -55,10 +55,9 @@ def known(method: Method, dataset: Series) -> Known:
 def trained_on(loaded: Loaded, use: str) -> Series:
     """A run's own data; `use` tells what for. Raises ValueError where they are gone, or where they were stretched."""
     try:
-        found: Any = loaded.run.data.open()
+        found: Series = loaded.run.data.open().as_series("scoring and forecasting")
     except ValueError as error:
         raise ValueError(f"{error}. The run was trained on that, and {use}") from None
-    assert isinstance(found, Series)
     if found.unequal == "stretch" and (found.cut.length != found.native[0]).any():
         low, high = int(found.cut.length.min()), int(found.cut.length.max())
         raise ValueError(

@@ -2,14 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from .. import methods
-from ..data import KINDS
+from .. import data, methods
+from ..data import SourceConfig
 from ..masks import MASKERS
 from ..masks.base import Masker
 from ..nn import ENCODERS, PREDICTORS
 from ..nn.encoder import EncoderConfig
 from ..nn.predictor import PredictorConfig
-from .settings import DataConfig, MethodConfig
+from .settings import MethodConfig
 
 
 class Family(NamedTuple):
@@ -28,8 +28,8 @@ def family(hint: Any) -> Family | None:
     """The table behind a field's type, or None where the type is concrete."""
     if hint is MethodConfig:
         return Family("method", tuple(methods.table()), lambda name: methods.load(name).Config())
-    if hint is DataConfig:
-        return Family("data", tuple(KINDS), lambda name: KINDS[name]())
+    if hint is SourceConfig:
+        return Family("data", tuple(data.kinds()), lambda name: data.load(name)())
     if hint is EncoderConfig:
         return Family("encoder", tuple(ENCODERS), ENCODERS.__getitem__)
     if hint is PredictorConfig:

@@ -139,7 +139,7 @@ def folder(out: Path, arm: Arm, seed: int) -> Path:
 def placed(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
     """The arm's Run with its data where they lie, for a seed counted from its own; probes are the study's to make."""
     run = arm.run
-    here = replace(run.data, path=str(data / run.data.path))  # type: ignore[type-var]
+    here = replace(run.data, path=str(data / run.data.path))
     length = run.length if steps is None else replace(run.length, steps=steps)
     return replace(run, data=here, seed=run.seed + seed, length=length, evals=Evals(kinds=(), report=False))
 

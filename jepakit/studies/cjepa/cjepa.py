@@ -7,6 +7,7 @@ recipes learn on a coarse grid (`coarse`) from 20,000 pictures (`data.limit`), t
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, cast
 
 from ...methods import cjepa, ijepa
 from ...recipes.small import cifar10_ijepa, fashion_ijepa
@@ -31,7 +32,7 @@ PAPER = {3.0: {"I-JEPA": 0.637, "C-JEPA": 0.695}, 12.0: {"I-JEPA": 0.729, "C-JEP
 
 def coarse(run: Run) -> Run:
     """A small recipe on 4 × 4 patches, at a rate of 2e-3: what is learnt shows sooner, for a third of the time."""
-    height, width = run.data.size  # type: ignore[misc]
+    height, width = cast(Any, run.data).size
     assert isinstance(run.method, ijepa.Config)
     encoder = replace(run.method.encoder, patch=(height // SIDE, width // SIDE))  # type: ignore[type-var]
     return replace(run, method=replace(run.method, encoder=encoder), optim=replace(run.optim, lr=RATE))
@@ -47,7 +48,7 @@ def arms() -> tuple[Arm, ...]:
         for epochs in EPOCHS:
             for name, method in (("I-JEPA", run.method), ("C-JEPA", cjepa.Config(**kept))):
                 length = Length(epochs=epochs, batch=run.length.batch)
-                pictures = replace(run.data, path=train, limit=PICTURES)  # type: ignore[type-var]
+                pictures = replace(cast(Any, run.data), path=train, limit=PICTURES)
                 here = replace(run, method=method, length=length, data=pictures)
                 paper = {"linear accuracy": PAPER[epochs][name]} if data == "CIFAR-10" else {}
                 found.append(Arm(data, name, here, test, f"{epochs:g} epochs", paper))
