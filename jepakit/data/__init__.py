@@ -3,9 +3,10 @@
 from .base import Dataset, Problem, Report, Unreadable, Words, refuse_padding
 from .config import DataConfig, SourceConfig
 from .loader import sample
-from .registry import check_kind, guess, kinds, load, name_of, reading
+from .registry import KINDS, check_kind, guess, load, reading
 
 __all__ = [
+    "KINDS",
     "DataConfig",
     "Dataset",
     "Problem",
@@ -15,9 +16,7 @@ __all__ = [
     "Words",
     "check_kind",
     "guess",
-    "kinds",
     "load",
-    "name_of",
     "reading",
     "refuse_padding",
     "sample",

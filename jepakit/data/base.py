@@ -128,13 +128,14 @@ class Dataset:
 
     def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
         """Items `ids` at `size` in that order, not augmented; those that cannot be read are left out and named."""
-        rows, skipped = list[Sample](), dict[str, str]()
+        rows, kept, skipped = list[Sample](), list[int](), dict[str, str]()
         for i in ids.tolist():
             try:
-                rows.append(self.sample(i, size)._replace(id=i))
+                rows.append(self.sample(i, size))
+                kept.append(i)
             except Unreadable as error:
                 skipped[error.name] = error.why
-        return self.collate(rows, skipped, size)
+        return self.collate(rows, kept, skipped, size)
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Items `ids` as training sees them, with their views; without `include_x` the views alone.
@@ -144,8 +145,8 @@ class Dataset:
         `cfg.corrupt` is "fail".
         """
         skipped = dict[str, str]()
-        rows = [self.readable(i, lambda j: self.sample(j, signal.size)._replace(id=j), skipped) for i in ids.tolist()]
-        return self.collate(rows, skipped, signal.size)
+        found = [self.readable(i, lambda j: (self.sample(j, signal.size), j), skipped) for i in ids.tolist()]
+        return self.collate([row for row, _ in found], [j for _, j in found], skipped, signal.size)
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "n q c ..."]:
         """`count` augmented versions of each item, made as training makes its first views; the same every time.
@@ -176,10 +177,10 @@ class Dataset:
         """Items that could not be read. Remembered only to save a second attempt: no sample depends on it."""
         return {}
 
-    def collate(self, rows: Sequence[Sample], skipped: Mapping[str, str], size: Size) -> Samples:
-        """Samples as one batch, with the labels of their items; fields that they do not have stay None."""
-        ids = np.array([row.id for row in rows], dtype=np.int64)
-        found = Samples(None, torch.from_numpy(ids), skipped, self.labels_of(ids))
+    def collate(self, rows: Sequence[Sample], ids: Sequence[int], skipped: Mapping[str, str], size: Size) -> Samples:
+        """The samples of items `ids` as one batch, with their labels; fields that they do not have stay None."""
+        kept = np.array(ids, dtype=np.int64)
+        found = Samples(None, torch.from_numpy(kept), skipped, self.labels_of(kept))
         if not rows:
             return found._replace(x=torch.empty(0, self.channels, *size))
         present = [name for name in FIELDS if getattr(rows[0], name) is not None]
@@ -308,9 +309,9 @@ class Dataset:
         """The film that item i is a frame of. Raises ValueError where the data are no films."""
         raise ValueError(NO_MASKS)
 
-    def as_series(self, use: str) -> Any:
-        """The data as series whose steps can be scored and forecast. Raises ValueError; `use` says what for."""
-        raise ValueError(f"{use} takes series, but the data hold {self.words.many}; give a run on series")
+    def as_series(self) -> Any:
+        """The data as series whose steps can be scored and forecast; None where they are none."""
+        return None
 
     def step_span(self, i: int) -> tuple[int, int] | None:
         """The first step of item i in the series that it is cut from, and the step after its last; None: no series."""

@@ -6,43 +6,34 @@ first, in the order of their names; then those that take whole families of files
 """
 
 import dataclasses
-import importlib
-from functools import cache
-from typing import Any
+from typing import Any, Final
 
-from ..core.registry import discover, no_such
+from ..core.registry import Registry, file_with
 from .config import SourceConfig
 from .paths import expand, split_key
 
 GENERAL = ("series", "scanpaths", "arrays", "images")
-HELPERS = frozenset({"base", "config", "check", "loader", "paths", "registry", "report", "rows", "subset"})
 
 
-@cache
-def kinds() -> dict[str, str]:
-    """Name → module of every kind of data, sorted by name."""
-    package = __name__.rpartition(".")[0]
-    return discover(
-        package, importlib.import_module(package).__path__, lambda module: module.rpartition(".")[2] not in HELPERS
-    )
+def _config(module: Any) -> type[SourceConfig]:
+    """The settings class of a kind's module. Raises ValueError where it has none."""
+    config = module.Config
+    if not (isinstance(config, type) and issubclass(config, SourceConfig)):
+        raise ValueError("its Config is no SourceConfig or DataConfig")
+    return config
+
+
+KINDS: Final = Registry("jepakit.data", "data", "a Config", file_with("Config"), _config)
 
 
 def load(name: str) -> type[SourceConfig]:
     """The settings class of a kind. Raises ValueError for an unknown name."""
-    if name not in kinds():
-        raise ValueError(no_such("data", name, kinds()))
-    config: type[SourceConfig] = importlib.import_module(kinds()[name]).Config
-    return config
-
-
-def name_of(cfg: Any) -> str:
-    """The kind whose settings these are."""
-    return next(name for name in kinds() if load(name) is type(cfg))
+    return KINDS.load(name)
 
 
 def guess(path: str) -> tuple[str, str]:
     """Which kind reads a path, and why. Raises ValueError where nothing is there or nothing reads it."""
-    for name in [*(name for name in kinds() if name not in GENERAL), *GENERAL]:
+    for name in [*(name for name in KINDS.names() if name not in GENERAL), *GENERAL]:
         if why := load(name).recognises(path):
             return name, why
     expand(split_key(path)[0])

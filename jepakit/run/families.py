@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from .. import data, methods
-from ..data import SourceConfig
+from ..data import KINDS, SourceConfig
 from ..masks import MASKERS
 from ..masks.base import Masker
 from ..nn import ENCODERS, PREDICTORS
@@ -29,7 +29,7 @@ def family(hint: Any) -> Family | None:
     if hint is MethodConfig:
         return Family("method", tuple(methods.table()), lambda name: methods.load(name).Config())
     if hint is SourceConfig:
-        return Family("data", tuple(data.kinds()), lambda name: data.load(name)())
+        return Family("data", KINDS.names(), lambda name: data.load(name)())
     if hint is EncoderConfig:
         return Family("encoder", tuple(ENCODERS), ENCODERS.__getitem__)
     if hint is PredictorConfig:

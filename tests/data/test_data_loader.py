@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from jepakit import data
 from jepakit.data import loader
 from jepakit.data.base import uniform
 from jepakit.data.images import arrays, synthetic
@@ -240,7 +239,7 @@ def test_small_images_keep_their_size_and_large_ones_come_to_224(tmp_path, side,
         Image.fromarray(np.full((side, side), 10 * k, np.uint8)).save(tmp_path / f"{k}.png")
     dataset = images.Config(str(tmp_path)).open()
     assert dataset.sample_size() == size
-    assert data.choose_size(dataset, (64, 32))[0] == (64, 32)
+    assert dataset.with_config(images.Config(size=(64, 32))).sample_size() == (64, 32)
 
 
 def test_the_signal_counts_views_and_classes():

@@ -25,7 +25,7 @@ def write(path, value=0, shape=(12, 10, 3)):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", [data.load(name) for name in data.kinds()])
+@pytest.mark.parametrize("kind", [data.load(name) for name in data.KINDS.names()])
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -174,4 +174,4 @@ def test_what_cannot_work_is_refused_before_anything_is_written(sections, senten
 
 
 def test_every_kind_of_data_has_a_name_that_a_config_may_use():
-    assert {"images", "arrays", "synthetic"} <= data.kinds().keys()
+    assert {"images", "arrays", "synthetic"} <= set(data.KINDS.names())

@@ -206,11 +206,11 @@ class Scanpaths(Dataset):
     def sample(self, i: int, size: Size) -> Sample:
         """Crops and saccades of sample i, padded to size[0] fixations. Raises Unreadable."""
         x, action = self.clip(i, size, padded=True)
-        return Sample(x, action=action, id=i)
+        return Sample(x, action=action)
 
-    def collate(self, rows: Sequence[Sample], skipped: Mapping[str, str], size: Size) -> Samples:
+    def collate(self, rows: Sequence[Sample], ids: Sequence[int], skipped: Mapping[str, str], size: Size) -> Samples:
         """As of any data, with the lengths of samples where some of the data are padded at that size."""
-        found = super().collate(rows, skipped, size)
+        found = super().collate(rows, ids, skipped, size)
         if not rows:
             found = found._replace(action=torch.empty(0, size[0] - 1, 2))
         return found._replace(length=self._lengths(found.id.numpy(), size) if self.is_padded(size) else None)
@@ -228,15 +228,16 @@ class Scanpaths(Dataset):
         rows = [self._rows(ids, rng, signal, version) for version in versions]
         known = {i: [each[b] for each in rows] for b, i in enumerate(ids.tolist())}
 
-        def made(i: int) -> Sample:
+        def made(i: int) -> tuple[Sample, int]:
             one = np.array([i], dtype=np.int64)
             shows = known[i] if i in known else [self._rows(one, rng, signal, version)[0] for version in versions]
-            clip = self.sample(i, signal.size) if include_x else Sample(id=i)
+            clip = self.sample(i, signal.size) if include_x else Sample()
             parts = zip(shows, versions, strict=True)
-            return clip._replace(views=tuple(self.seen(i, each, version.size[1:]) for each, version in parts))
+            return clip._replace(views=tuple(self.seen(i, each, version.size[1:]) for each, version in parts)), i
 
         skipped = dict[str, str]()
-        found = self.collate([self.readable(i, made, skipped) for i in ids.tolist()], skipped, signal.size)
+        rows_read, kept = zip(*[self.readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        found = self.collate(rows_read, kept, skipped, signal.size)
         each = [self._changed(x, found, rng, signal, v.stream) for x, v in zip(found.views, versions, strict=True)]
         views = list[Tensor]()
         for group in groups:

@@ -261,7 +261,7 @@ class Series(Dataset):
         report: Report = self.cfg.report(progress)
         return report
 
-    def as_series(self, use: str) -> "Series":
+    def as_series(self) -> "Series":
         """The data themselves."""
         return self
 

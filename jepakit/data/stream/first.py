@@ -91,7 +91,7 @@ class First(Dataset):
 
     def sample(self, i: int, size: Size) -> Sample:
         """Window i, whatever size is asked for: the frames of a stream are of one."""
-        return Sample(self.raw(i), id=i)
+        return Sample(self.raw(i))
 
     def with_config(self, cfg: Any) -> "First":
         """The same frames: no setting changes them."""
