@@ -121,7 +121,8 @@ class Sample(NamedTuple):
 class Samples(NamedTuple):
     """B samples as they leave a loader's worker, 8-bit pixels as uint8; fields as in `Sample`, with B in front.
 
-    `id` and `label` say which items they are and of which class, as in `Batch`. `skipped` maps the name of every item that could not be read to the reason.
+    `id` and `label` say which items they are and of which class, as in `Batch`. `skipped` maps the name of every item
+    that could not be read to the reason.
     """
 
     x: Shaped[Tensor, "b c ..."] | None
