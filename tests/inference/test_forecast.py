@@ -144,7 +144,7 @@ def test_an_interval_narrows_with_the_number_of_windows():
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"horizons": (0,)}, "below 1"), ({"horizons": (7,)}, "beyond the 6 steps"), ({"l2": ()}, "one positive value")],
+    [({"horizons": (0,)}, "below 1"), ({"horizons": (7,)}, "beyond the 6 steps"), ({"l2": ()}, "positive values")],
 )
 def test_settings_that_make_no_sense_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
