@@ -98,7 +98,7 @@ def split_names(names: Sequence[str]) -> tuple[str, list[str]]:
         first = 0  # "r 0.9, v 1" keeps its first word
     pieces = [" ".join(each[first:]).split(", ") for each in words]
     last = min(count_shared(zip(*map(reversed, pieces), strict=False)), min(map(len, pieces)) - 1)
-    shared += [" ".join(words[0][:first]).rstrip(","), ", ".join(pieces[0][len(pieces[0]) - last :])]
+    shared += [" ".join(words[0][:first]).rstrip(" ,·"), ", ".join(pieces[0][len(pieces[0]) - last :])]
     rest = [", ".join(each[: len(each) - last]) for each in pieces]
     return " · ".join(filter(None, shared)), rest
 

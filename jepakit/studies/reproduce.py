@@ -17,7 +17,7 @@ from ..reporting import write_study
 from ..run.settings import Evals, Run
 from ..training.request import Request
 from . import load
-from .pace import Pace, paces
+from .pace import Pace, load_paces
 from .study import MEMORY, Arm, Own, Row, Scores, Study, require_data
 
 BASELINES: Final = {"random_init": "untrained", "raw": "raw input"}
@@ -101,7 +101,7 @@ def plan_paces(study: Study, data: Path, out: Path, watch: Watch) -> dict[str, P
     """The pace of every training; empty where no training depends on the time of another."""
     after = {arm.label: arm.pace for arm in study.arms if arm.pace}
     runs = {arm.label: localize_run(arm, data, 0, None) for arm in study.arms}
-    return paces(runs, after, out / "paces.json", watch) if after else {}
+    return load_paces(runs, after, out / "paces.json", watch) if after else {}
 
 
 def collect_scores(

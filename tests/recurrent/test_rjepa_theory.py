@@ -214,7 +214,9 @@ def test_trained_modes_end_where_theory_says(adam: bool) -> None:
     pairs, decays = ((0.9, 1.0), (0.5, 0.25)), (0.003, 0.03, 0.3)
     found = modes.train_modes(pairs, decays, Rng(0), adam, steps=2500)
     for row, (r, v) in zip(found, pairs, strict=True):
-        theory = [modes.adam_fixed_point(r, d, modes.BATCH) if adam else modes.fixed_points(r, v, d).stable for d in decays]
+        theory = [
+            modes.adam_fixed_point(r, d, modes.BATCH) if adam else modes.fixed_points(r, v, d).stable for d in decays
+        ]
         assert row.tolist() == pytest.approx(theory, abs=0.02)
         # What kills a mode by gradient descent leaves it by AdamW.
         assert (row[-1] > 0.4) == adam

@@ -18,7 +18,7 @@ from PIL import Image
 
 from jepakit import methods, studies
 from jepakit.core.progress import Silent
-from jepakit.reporting.study import figures, table
+from jepakit.reporting.study import score_figures, score_table
 from jepakit.run import parse
 from jepakit.studies import pace
 from jepakit.studies import reproduce as engine
@@ -285,7 +285,7 @@ def test_time_is_taken_from_a_training_that_has_a_length_of_its_own(tmp_path: Pa
 def test_a_figure_of_any_metric_is_one_file_beside_the_others() -> None:
     metrics = ("images/s", "lowshot accuracy with 1 % of the labels", "memory of a step (MiB)")
     rows = [{"name": "Tiny · A", "metric": metric, "values": [0.1, 0.2]} for metric in metrics]
-    assert [name for name, _ in figures(rows, {"Tiny · A": "Tiny"})] == [
+    assert [name for name, _ in score_figures(rows, {"Tiny · A": "Tiny"})] == [
         "tiny-images-s",
         "tiny-lowshot-accuracy-with-1-of-the-labels",
         "tiny-memory-of-a-step-mib",
@@ -298,7 +298,7 @@ def test_the_table_has_a_line_per_training_and_the_papers_figures_in_a_column_be
         table_row("A · one", "linear accuracy", 0.637, [0.25])._asdict(),
         table_row("B · one", "knn accuracy", None, [0.125])._asdict(),
     ]
-    html = table(rows, {"A · one": "A", "B · one": "B"}).replace("\N{NO-BREAK SPACE}", " ")
+    html = score_table(rows, {"A · one": "A", "B · one": "B"}).replace("\N{NO-BREAK SPACE}", " ")
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in re.findall(r"<tr>(.*?)</tr>", html)]
     assert cells == [
         ["Training", "knn accuracy", "linear accuracy", "linear accuracy, paper", "Seeds"],
@@ -317,7 +317,7 @@ def test_columns_stand_as_the_rows_and_numbers_in_a_metrics_name_count_as_number
     values = engine.collect_scores(study, data, tmp_path, Silent(), range(1), 2, {})
     metrics = list(dict.fromkeys(metric for _, metric in values))
     assert metrics == ["error after 1", "error after 2", "error after 10", "seconds"]
-    html = table([table_row("one", metric, None, [1.0])._asdict() for metric in metrics], {})
+    html = score_table([table_row("one", metric, None, [1.0])._asdict() for metric in metrics], {})
     heads = re.findall(r'<th scope="col">(.*?)</th>', html.replace("\N{NO-BREAK SPACE}", " "))
     assert heads == ["Training", *metrics, "Seeds"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jepakit import api, losses
-from jepakit.reporting.maps import Map, Scale, drawn
+from jepakit.reporting.maps import Map, Scale, draw_map_grid
 from jepakit.studies.study import Scores
 from jepakit.studies.vicreg import vicreg_limits as limits
 from jepakit.types import Rng
@@ -191,7 +191,7 @@ def test_values_lie_in_the_middle_of_their_cells_and_what_lacks_a_y_is_left_out(
     scale = Scale((1.0, 10.0, 100.0), 30.0)
     assert [scale.place(v) for v in (1.0, 10.0, 100.0)] == pytest.approx([5, 15, 25])
     one = Map("<a>", [[0.0, 2.0], [0.5, 0.1]], [(1.0, 1.0), (10.0, None)], [(1.0, None), (10.0, 10.0)])
-    root = ET.fromstring(drawn([one] * 4, (1.0, 10.0), (1.0, 10.0), "four maps", ("x", "y")))
+    root = ET.fromstring(draw_map_grid([one] * 4, (1.0, 10.0), (1.0, 10.0), "four maps", ("x", "y")))
     assert len(list(root.iter("circle"))) == 4
     assert all(" " not in line.attrib["points"] for line in root.iter("polyline"))
     shades = [rect.attrib["fill-opacity"] for rect in root.iter("rect") if "fill-opacity" in rect.attrib]

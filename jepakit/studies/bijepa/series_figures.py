@@ -9,8 +9,7 @@ from markupsafe import Markup
 
 from ...reporting.charts import Line, chart
 from ...reporting.figures import Figure
-from ...reporting.maps import Map
-from ...reporting.maps import drawn as map_drawn
+from ...reporting.maps import Map, draw_map_grid
 from .series_forms import FORMS, OURS
 from .series_map import DECAYS, RATES
 
@@ -121,7 +120,7 @@ def _map_figures(found: Mapping[str, Any]) -> Drawn:
     """Norms without LayerNorms, all in all and later, beside what a low forward loss may come from: no spread."""
     maps = [Map(name, _shades(found[key], *ends), (), ()) for key, (name, *ends) in SQUARES.items()]
     axes = ("learning rate", "weight decay")
-    svg: Markup = map_drawn(maps, DECAYS, RATES, "Norms, spread and loss over weight decay and learning rate", axes)
+    svg: Markup = draw_map_grid(maps, DECAYS, RATES, "Norms, spread and loss over weight decay and learning rate", axes)
     ends = {key: _value_range(found[key]) for key in SQUARES}
     caption = (
         f"Without LayerNorms, {found['steps']:,} steps each, first seed. Rise: the norm at the end over that of the "

@@ -7,7 +7,7 @@ from typing import Final
 from ... import collapse
 from ...core.files import slug
 from ...reporting.figures import Figure
-from ...reporting.study import dots
+from ...reporting.study import dot_chart
 from ..claims import AtLeast, Changes, Numbers, Ranking, Statement, cells_of
 from ..study import Scores
 
@@ -113,7 +113,7 @@ def _metric_figures(values: Values, data: str, rows: Sequence[str]) -> Iterator[
         rest = f" Not shown, because collapsed in at least one seed: {', '.join(left_out)}." if left_out else ""
         yield (
             slug(title),
-            Figure(title[0].upper() + title[1:], dots(lines, title), f"{EXPLANATIONS[metric]} {DOTS}{rest}"),
+            Figure(title[0].upper() + title[1:], dot_chart(lines, title), f"{EXPLANATIONS[metric]} {DOTS}{rest}"),
         )
 
 

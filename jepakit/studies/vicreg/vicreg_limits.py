@@ -44,7 +44,7 @@ from ... import losses
 from ...collapse.features import entropy_rank
 from ...core.files import slug
 from ...reporting.figures import Figure
-from ...reporting.maps import Map, drawn
+from ...reporting.maps import Map, draw_map_grid
 from ...types import Rng
 from ..claims import Equal
 from ..study import Own, Scores, Study
@@ -259,7 +259,7 @@ def draw_maps(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> list[
             dots = [(s, crossing_weight([row[k] for row in mean], limit)) for k, s in enumerate(INVARIANCE)]
             line = [(s, predicted_boundary(what, s, batch, width)) for s in FINE]
             maps.append(Map(name, [[v * FAILED / limit for v in row] for row in mean], line, dots))
-        svg = drawn(
+        svg = draw_map_grid(
             maps, VARIANCE, INVARIANCE, f"{kind} over both weights", ("weight of invariance", "weight of variance")
         )
         found.append((slug(kind), Figure(kind, svg, CAPTION, wide=True)))
