@@ -20,7 +20,7 @@ from .run.settings import Run
 from .training import estimate, loop, session, stream
 from .training.monitor import online, samples
 from .training.request import Request, asks_for_probes, settings
-from .types import unit
+from .types import Batch
 
 
 def run(request: Request, watch: Watch) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def fit(current: session.Session) -> None:
     x = samples.equal(
         current.dataset, current.method.signal, current.method.calibration_samples, padding.stride(current.method)
     )
-    shown = unit(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
+    shown = Batch(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
     current.method.calibrate(shown)
     current.notes.append(f"constants of {methods.name_of(current.run.method)} fitted to {len(shown)} samples")
 

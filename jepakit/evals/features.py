@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..types import Batch
 
-Encode = Callable[[Tensor], Tensor]
-"""Raw samples (B, C, *size) to tokens (B, N, D); in evaluation mode, which is the caller's to set."""
+Encode = Callable[[Batch], Tensor]
+"""A batch of raw samples to tokens (B, N, D); in evaluation mode, which is the caller's to set."""
 
 Pool = Literal["mean", "flat"]
 """Tokens to one vector: their mean (D), or all of them side by side (N · D)."""
@@ -84,7 +84,7 @@ def extract_all(
             ids.add(batch.id.numpy())
             moved = batch.to(device)
             for name, encode in encoders.items():
-                x[name].add(pooled(encode(moved.x), pool, moved.valid).cpu().numpy())
+                x[name].add(pooled(encode(moved), pool, moved.valid).cpu().numpy())
     if not ids.used:
         raise ValueError("there is nothing to evaluate: the data hold no readable sample")
     labels, index = y.array().astype(np.int64), ids.array().astype(np.int64)

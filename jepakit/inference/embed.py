@@ -32,7 +32,7 @@ from .embed_table import Name, check_out, empty_rows
 
 __all__ = ["Embedded", "check_out", "embed", "identity"]
 
-Encode = Callable[[Tensor], Tensor]
+Encode = Callable[[Batch], Tensor]
 Blocks = Generator[Rows, None, None]
 
 
@@ -112,9 +112,9 @@ def _encoded(
 def _rows(encode: Encode, tokens: bool, patch: int, batch: Batch) -> Tensor:
     """All tokens of each sample, or their mean."""
     if batch.length is None:
-        found = encode(batch.x).float()
+        found = encode(batch).float()
         return found if tokens else found.mean(1)
-    means = [(rows, encode(part.x).float().mean(1)) for rows, part in groups(batch, patch)]
+    means = [(rows, encode(part).float().mean(1)) for rows, part in groups(batch, patch)]
     order = torch.cat([rows for rows, _ in means]).argsort()
     return torch.cat([mean for _, mean in means])[order]
 

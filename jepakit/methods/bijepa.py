@@ -135,16 +135,16 @@ class BiJEPA(Method):
         """What a prediction is compared with: the target encoder of the targets of x, seen alone."""
         return self.seen(self.target_encoder, x, masks.targets[:, 0])[:, None]
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch, the whole signal seen."""
-        return self.seen(self.target_encoder if weights == "target" else self.encoder, x)
+        return self.seen(self.target_encoder if weights == "target" else self.encoder, batch.x)
 
     def after_step(self, progress: float) -> None:
         """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""
         ema.update(self.target_encoder, self.encoder, linear(progress, *self.cfg.ema), self.cfg.buffers)
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The weighted distances (B,) from the context of x to the targets of y and back, for fixed masks."""
-        ways = zip(*self.pairs(x, y, Rng(0).fork("energy")), strict=True)
+        ways = zip(*self.pairs(batch.x, other.x, Rng(0).fork("energy")), strict=True)
         each = [w * errors(same, self.distance) for w, same in zip(self.shares.values(), ways, strict=True)]
         return torch.stack(each).sum(0)

@@ -104,7 +104,7 @@ class Decoder(Head):
             return self.imagine(x, masks, masker)
         parent: Any = self.parent
         known = hasattr(parent, "expected")
-        found: Tensor = parent.expected(x, masks) if known else take(parent.encode(x), masks.targets)
+        found: Tensor = parent.expected(x, masks) if known else take(parent.encode(Batch(x)), masks.targets)
         return found
 
     @torch.no_grad()
@@ -138,7 +138,7 @@ class Decoder(Head):
         raw = (values * self.std + self.mean).flatten(2)
         return joined(cut.flatten(2).scatter(1, where[..., None].expand_as(raw), raw), self.grid, self.patch)
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The distance (B,) of what is decoded from x to what y has there, for fixed masks."""
-        pred, target = self.compare(x, y, Rng(0).fork("energy"))
+        pred, target = self.compare(batch.x, other.x, Rng(0).fork("energy"))
         return losses.elementwise(pred, target, self.distance).flatten(1).mean(1)

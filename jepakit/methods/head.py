@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..types import Masks, Signal
+from ..types import Batch, Masks, Signal
 from .base import Method, Weights
 
 
@@ -57,6 +57,6 @@ class Head(Method):
         s: Tensor = self.parent.context(x, masks)  # type: ignore[operator]
         return s
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """The parent's representations (B, N, D)."""
-        return self.parent.encode(x, weights)
+        return self.parent.encode(batch, weights)

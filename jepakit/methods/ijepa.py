@@ -124,9 +124,9 @@ class IJEPA(Method):
         s: Tensor = g(self.normalize(x), read=read) if last == 1 else g.average(self.normalize(x), last, read)
         return s
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch; sizes other than the training size get their own grid."""
-        s: Tensor = (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
+        s: Tensor = (self.target_encoder if weights == "target" else self.encoder)(self.normalize(batch.x))
         return s
 
     def normalize_target(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
@@ -137,8 +137,9 @@ class IJEPA(Method):
         """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""
         ema.update(self.target_encoder, self.encoder, linear(progress, *self.cfg.ema))
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """Distance (B,) between what the context of x predicts for fixed target blocks and what y has there."""
+        x, y = batch.x, other.x
         drawn = self.draw(len(x), Rng(seed=0).fork("energy"), x.device, self.encoder.grid_of(x))
         pairs = zip(drawn, self.targets(y, drawn), strict=True)
         distances = [

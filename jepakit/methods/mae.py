@@ -78,7 +78,7 @@ class MAE(Method):
         tokens = None
         if read_tokens(self.cfg.masks):
             with torch.no_grad():
-                tokens = self.encode(x)
+                tokens = self.encode(Batch(x))
         return draw(self.cfg.masks, self.encoder.grid_of(x), len(x), rng, x.device, tokens)
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
@@ -99,13 +99,14 @@ class MAE(Method):
         """Every patch with zero mean and unit variance over its pixels, where the settings say so."""
         return losses.normalize_target(target) if self.cfg.normalize else target
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch, none hidden; there is one encoder."""
-        s: Tensor = self.encoder(self.normalize(x))
+        s: Tensor = self.encoder(self.normalize(batch.x))
         return s
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The error (B,) of what x predicts for fixed hidden patches, beside what y has there."""
+        x, y = batch.x, other.x
         drawn = draw(self.cfg.masks, self.encoder.grid_of(x), len(x), Rng(seed=0).fork("energy"), x.device)
         errors = [
             (self.predict(x, m) - self.normalize_target(self.pixels(y, m))).square().flatten(1).mean(1) for m in drawn

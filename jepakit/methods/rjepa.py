@@ -84,7 +84,7 @@ class RJEPA(Predictive):
         sequences.hold_statistics(self.encoder)
         grid = (*self.encoder.grid[1:], 1, 1)[:2]
         self.circuits = cfg.circuit.build(self.encoder.dim, grid)
-        self.predictor = sequences.predictor(cfg, signal.action * cfg.saccade)
+        self.predictor = sequences.predictor(cfg, signal.action_size * cfg.saccade)
         if cfg.rule == "rfp":
             unroll.refuse(self.circuits, self.below, cfg.approximate)
 
@@ -99,9 +99,9 @@ class RJEPA(Predictive):
         """How many samples the circuit's standardisation is fitted to."""
         return sequences.FITTED if self.cfg.circuit.standardize else 0
 
-    def calibrate(self, x: Float[Tensor, "b c ..."]) -> None:
+    def calibrate(self, batch: Batch) -> None:
         """Mean and deviation of the encoder's features, where the circuit takes them out."""
-        self.circuits.fit(sequences.maps(self.encoder, self.normalize(x)))
+        self.circuits.fit(sequences.maps(self.encoder, self.normalize(batch.x)))
 
     def check(self, samples: int) -> None:
         """Raises ValueError where the traces of so many samples do not fit into memory."""
@@ -121,21 +121,21 @@ class RJEPA(Predictive):
         """The prediction error, by the learning rule that is set."""
         return sequences.learn(self, batch)
 
-    def diagnostics(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
         """See Method: the balance of circuit and predictor, and how near a gradient is that is not exact."""
-        return sequences.watch(self, x)
+        return sequences.watch(self, batch.x)
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """The states (B, N, D) after every frame, those of one frame's positions together."""
-        return sequences.unrolled(self, x).transpose(0, 1).flatten(1, 2)
+        return sequences.unrolled(self, batch.x).transpose(0, 1).flatten(1, 2)
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The mean distance (B,) from what the states of x predict to the next states of y; actions count as none."""
-        return sequences.energy(self, x, y)
+        return sequences.energy(self, batch.x, other.x)
 
     def predict(self, h: Float[Tensor, "t b p d"], action: Float[Tensor, "t b a"] | None = None) -> Tensor:
         """The next state (T, B, P, W) as the predictor has it; where it reads actions, none is as good as zeros."""
-        return sequences.predict(self.predictor, h, action, self.signal.action * self.cfg.saccade)
+        return sequences.predict(self.predictor, h, action, self.signal.action_size * self.cfg.saccade)
 
     def start(self, obs: Float[Tensor, "b c ..."]) -> State:
         """See Predictive."""

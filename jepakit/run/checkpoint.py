@@ -24,7 +24,7 @@ from .. import methods
 from ..core.files import write_json
 from ..methods.base import Method
 from ..nn.weights import copy_into
-from ..types import Signal
+from ..types import ActionSpec, Signal
 from . import parse
 from .settings import Run
 
@@ -206,9 +206,16 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, 
 
 
 def signal_from(entries: Mapping[str, Any]) -> Signal:
-    """A Signal from its JSON form."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
-    return Signal(**values)
+    """A Signal from its JSON form. Earlier versions kept the size of an action alone, 0 where there was none."""
+    values = _tuples(entries)
+    action = values.pop("action", None)
+    if isinstance(action, int):
+        action = {"size": action} if action else None
+    return Signal(**values, action=None if action is None else ActionSpec(**_tuples(action)))
+
+
+def _tuples(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
 
 
 def optimizer_tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from .. import methods
 from ..methods.base import Method
 from ..methods.head import Head
-from ..types import Batch, Rng, Signal
+from ..types import ActionSpec, Batch, Rng, Signal
 
 BATCH: Final = 8
 RATE: Final = 3e-3
@@ -69,7 +69,7 @@ def parent_for(signal: Signal) -> Method:
 
 def variants() -> tuple[Signal, ...]:
     """Image, video and series, plain and with everything a batch of that kind may carry."""
-    full = tuple(replace(s, views=2, classes=2, action=2 if "time" in s.has else 0) for s in SIGNALS)
+    full = tuple(replace(s, views=2, classes=2, action=ActionSpec(2) if "time" in s.has else None) for s in SIGNALS)
     return (*SIGNALS, *full)
 
 
@@ -82,7 +82,8 @@ def example(signal: Signal, batch: int = BATCH) -> Batch:
     phase = 6 * torch.rand(batch, signal.channels, *[1] * rank, generator=generator)
     x = 0.5 + 0.5 * torch.sin(phase + (speed * torch.stack(axes)).sum(2))
     noise = 0.05 * torch.randn(batch, signal.views, *x.shape[1:], generator=generator)
-    action = torch.randn(batch, signal.size[0] - 1, signal.action, generator=generator) if signal.action else None
+    actions = (batch, signal.size[0] - 1, signal.action_size)
+    action = torch.randn(*actions, generator=generator) if signal.action else None
     return Batch(
         x=x,
         views=((x[:, None] + noise).clamp(0, 1),) if signal.views else (),

@@ -10,13 +10,13 @@ from typing import Any, Final, cast
 import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..collapse import effective_rank, normalized_loss
 from ..methods.base import Method
 from ..methods.head import Head
-from ..types import Grid, Masks, Rng, Size
+from ..types import Batch, Grid, Masks, Rng, Size
 from .case import BATCH, Case
 
 MAX_TOKENS: Final = 32
@@ -26,14 +26,16 @@ MAX_LOSS_AT_START: Final = 10  # of the best constant's; ours have up to 4.5
 
 def encodes_every_token(case: Case) -> None:
     """Encode gives finite (B, N, D) for both weights; the loss is a sum of scalars, and what is watched is detached."""
-    method, x = case.build().eval(), case.batch.x
-    tokens = {weights: method.encode(x, weights) for weights in ("target", "context")}
+    method = case.build().eval()
+    tokens = {weights: method.encode(case.batch, weights) for weights in ("target", "context")}
     for weights, s in tokens.items():
-        require(s.ndim == 3 and len(s) == BATCH, f"encode(x, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)")
+        require(
+            s.ndim == 3 and len(s) == BATCH, f"encode(batch, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)"
+        )
         require(
             s.shape[1] <= MAX_TOKENS, f"Config.tiny makes {s.shape[1]} tokens; at most {MAX_TOKENS} keep this quick"
         )
-        require(bool(s.isfinite().all()), f"encode(x, {weights!r}) is not finite")
+        require(bool(s.isfinite().all()), f"encode(batch, {weights!r}) is not finite")
     require(
         tokens["target"].shape == tokens["context"].shape, "encode has another shape for target and context weights"
     )
@@ -65,8 +67,8 @@ def starts_at_a_plausible_loss(case: Case) -> None:
 def normalises_first(case: Case) -> None:
     """The data's mean and std are applied by the model, once: raw units in, the same tokens as for standard units."""
     method, plain = case.build().eval(), case.build(signal=replace(case.signal, mean=(), std=())).eval()
-    raw, standard = case.batch.x, method.normalize(case.batch.x)
-    equal = torch.equal(method.encode(raw), plain.encode(standard))
+    standard = replace(case.batch, x=method.normalize(case.batch.x))
+    equal = torch.equal(method.encode(case.batch), plain.encode(standard))
     require(equal, "encode does not see x as normalize(x) once; call self.normalize(x) first thing, and nowhere else")
 
 
@@ -90,7 +92,7 @@ def draws_from_rng_alone(case: Case) -> None:
         with _global_seed(seed):
             before = _global_state()
             losses.append(method(case.batch, Rng(5, step=3)).total)
-            method.encode(case.batch.x)
+            method.encode(case.batch)
             require(before == _global_state(), "loss or encode draws from the global random state; draw from rng")
     require(torch.equal(*losses), "the same rng gave two losses; draw everything from rng.generator()")
 
@@ -144,19 +146,21 @@ def moves_the_target_by_the_stated_fraction(case: Case) -> None:
 
 def learns_one_batch(case: Case) -> None:
     """One batch can be learnt, without loss of rank, and then energy tells what belongs together from what does not."""
-    method, x = case.build(), case.batch.x
-    loss, rank, std = _loss(case, method), _rank(method, x), _std(method, x)
+    method, batch = case.build(), case.batch
+    loss, rank, std = _loss(case, method), _rank(method, batch), _std(method, batch)
     for _ in case.steps(method, STEPS):
         pass
     method.eval()
     learnt = _loss(case, method)
     require(learnt < 0.9 * loss, f"{STEPS} steps on one batch took the loss from {loss:.4g} to {learnt:.4g} only")
     require(
-        _rank(method, x) > 0.5 * rank, f"learning one batch took the rank from {rank:.1f} to {_rank(method, x):.1f}"
+        _rank(method, batch) > 0.5 * rank,
+        f"learning one batch took the rank from {rank:.1f} to {_rank(method, batch):.1f}",
     )
-    require(_std(method, x) > 0.02 * std, f"learning one batch took the std from {std:.3g} to {_std(method, x):.3g}")
+    spread = _std(method, batch)
+    require(spread > 0.02 * std, f"learning one batch took the std from {std:.3g} to {spread:.3g}")
     with torch.no_grad():
-        own, other = method.energy(x, x), method.energy(x, x.roll(1, 0))
+        own, other = method.energy(batch, batch), method.energy(batch, batch[torch.arange(BATCH).roll(1)])
     require(own.shape == (BATCH,), f"energy has shape {tuple(own.shape)}; give one number per sample")
     below = bool(own.mean() < 0.99 * other.mean())
     require(below, f"energy(x, y) is {own.mean():.4g} and {other.mean():.4g} with y shuffled; it must be lower")
@@ -167,7 +171,7 @@ def saves_everything(case: Case) -> None:
 
     So do energies, which are all that a head adds to its parent; that one is saved as a run of its own.
     """
-    method, x = case.build(), case.batch.x
+    method, batch = case.build(), case.batch
     for _ in case.steps(method, 1):
         pass
     state = safetensors.torch.load(safetensors.torch.save(method.state_dict()))
@@ -175,9 +179,9 @@ def saves_everything(case: Case) -> None:
     copy = case.build(seed=1, signal=bare, parent=getattr(method, "parent", None))
     copy.load_state_dict(state)
     for weights in ("target", "context"):
-        s, again = (m.eval().encode(x, weights) for m in (method, copy))
+        s, again = (m.eval().encode(batch, weights) for m in (method, copy))
         require(torch.equal(s, again), "encode changes when saved and loaded; keep all state in parameters and buffers")
-    one, other = (m.energy(x, x) for m in (method, copy))
+    one, other = (m.energy(batch, batch) for m in (method, copy))
     require(torch.equal(one, other), "energy changes when saved and loaded; keep all state in parameters and buffers")
 
 
@@ -309,11 +313,11 @@ def _loss(case: Case, method: Method) -> float:
 
 
 @torch.no_grad()
-def _rank(method: Method, x: Float[Tensor, "b c ..."]) -> float:
-    return effective_rank(method.encode(x).flatten(0, 1))
+def _rank(method: Method, batch: Batch) -> float:
+    return effective_rank(method.encode(batch).flatten(0, 1))
 
 
 @torch.no_grad()
-def _std(method: Method, x: Float[Tensor, "b c ..."]) -> float:
+def _std(method: Method, batch: Batch) -> float:
     """Spread over samples at each position: what a representation of positions only would lose."""
-    return float(method.encode(x).std(0).mean())
+    return float(method.encode(batch).std(0).mean())

@@ -17,9 +17,9 @@ from jepakit.recurrent import balance, sequences
 from jepakit.recurrent.circuit import Circuit
 from jepakit.run.rows import read_rows
 from jepakit.testing.sequential import knows_no_future
-from jepakit.types import Batch, Rng, Signal, State
+from jepakit.types import ActionSpec, Batch, Rng, Signal, State
 
-FILM = Signal(2, (5, 8, 8), mean=(0.4, 0.5), std=(0.3, 0.25), action=2)
+FILM = Signal(2, (5, 8, 8), mean=(0.4, 0.5), std=(0.3, 0.25), action=ActionSpec(2))
 SERIES = Signal(3, (12,))
 CFG = rjepa.Config(CNN((1, 8, 8), width=6, channels=(4,)), Circuit(width=7), hidden=9, saccade=True)
 
@@ -191,8 +191,8 @@ class _With(testing.Case):
 class LooksAhead(rjepa.RJEPA):
     Config = rjepa.Config
 
-    def encode(self, x: Tensor, weights: Any = "target") -> Tensor:
-        s = super().encode(x, weights)
+    def encode(self, batch: Batch, weights: Any = "target") -> Tensor:
+        s = super().encode(batch, weights)
         return s + s.mean(1, keepdim=True)
 
 

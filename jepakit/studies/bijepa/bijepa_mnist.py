@@ -51,7 +51,7 @@ from ...run.checkpoint import Loaded
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
 from ...training.request import Request, settings
-from ...types import Masks, Rng
+from ...types import Batch, Masks, Rng
 from ..study import Arm, Scores, Study
 
 TRAIN, TEST = "mnist/train-images-idx3-ubyte.gz", "mnist/t10k-images-idx3-ubyte.gz"
@@ -152,9 +152,9 @@ def linear_accuracy(loaded: Loaded, train: Dataset, test: Dataset) -> float:
     """The test accuracy of a linear classifier on the left half, seen alone by the encoder that is trained."""
     method: Any = loaded.method
 
-    def encode(x: Tensor) -> Tensor:
-        masks = left_half().repeated(len(x), x.device)
-        s: Tensor = method.context(x, masks)
+    def encode(batch: Batch) -> Tensor:
+        masks = left_half().repeated(len(batch), batch.x.device)
+        s: Tensor = method.context(batch.x, masks)
         return s
 
     fit, held = (extract(encode, loader.stream(d, method.signal, batch=512), n=len(d)) for d in (train, test))

@@ -126,7 +126,7 @@ DATA: Final[Mapping[str, Callable[[], Samples]]] = {"fixations": fixations, "mov
 def built(row: str, signal: Signal, seed: int) -> rjepa.RJEPA:
     """The untrained method of a row."""
     circuit = Circuit(width=WIDTH, levels=LEVELS, **ROWS[row])
-    made = methods.build(rjepa.Config(Pixels(), circuit, saccade=signal.action > 0), signal, seed)
+    made = methods.build(rjepa.Config(Pixels(), circuit, saccade=signal.action is not None), signal, seed)
     assert isinstance(made, rjepa.RJEPA)
     return made
 

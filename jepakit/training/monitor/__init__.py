@@ -19,7 +19,7 @@ from ...core import padding
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...run import write
-from ...types import Terms
+from ...types import Batch, Terms
 from ..session import Session
 from . import measure, samples
 
@@ -54,7 +54,7 @@ class Monitor:
     def encoders(self) -> tuple[Weights, ...]:
         """The encoders that the method has."""
         assert self.samples is not None
-        return measure.encoders(self.session.method, self.samples.x)
+        return measure.encoders(self.session.method, self.samples.batch)
 
     def observe(self, terms: Terms | None = None, last: bool = False) -> None:
         """Measure the samples; at step 0, where there are no terms yet, keep what to compare with."""
@@ -68,7 +68,7 @@ class Monitor:
             self.last = self.fresh = row
             return
         with measure.watching(self.session.method):
-            tokens = {side: measure.tokens(self.session.method, self.samples.x, side) for side in self.encoders}
+            tokens = {side: measure.tokens(self.session.method, self.samples.batch, side) for side in self.encoders}
             row = {**self._row(tokens), **({} if terms is None else self.loss(terms)), **self._dear(last)}
         self.rows.append(collapse.judged(row))
         self.last = row
@@ -89,7 +89,7 @@ class Monitor:
         method, (x, y) = self.session.method, self._pairs
         views = measure.picture_views(method, self._pictures) if self._pictures is not None else None
         if views is None and _masked(method):
-            views = measure.masked_views(method, x[: measure.CLASSES])
+            views = measure.masked_views(method, x.x[: measure.CLASSES])
         found = {} if views is None or len(views) < 2 else measure.of_views(views)
         if type(method).energy is not Method.energy and len(x) > 1:
             with torch.autocast(self.session.dist.device.type, torch.bfloat16, enabled=bool(loop.amp)):
@@ -107,12 +107,12 @@ class Monitor:
         return samples.views(self.samples.dataset, run.data.augment, method.signal, n, measure.VIEWS)
 
     @property
-    def _pairs(self) -> tuple[Shaped[Tensor, "n c ..."], Shaped[Tensor, "n c ..."]]:
+    def _pairs(self) -> tuple[Batch, Batch]:
         """Samples x, and the y that belongs to each: another view, or the sample itself under a mask."""
         assert self.samples is not None
         if self._pictures is None:
-            return self.samples.x, self.samples.x
-        return self._pictures[:, 0], self._pictures[:, 1]
+            return self.samples.batch, self.samples.batch
+        return Batch(self._pictures[:, 0]), Batch(self._pictures[:, 1])
 
     def loss(self, terms: Terms) -> dict[str, float]:
         """The normalised loss of a step, from up to 1,024 of its tokens, and over that of a chance prediction."""
@@ -127,7 +127,7 @@ class Monitor:
         """The method's own diagnostics, of its parameters and of some of the samples."""
         assert self.samples is not None
         with measure.watching(self.session.method):
-            return measure.said(self.session.method, self.samples.x)
+            return measure.said(self.session.method, self.samples.batch)
 
     def take(self) -> dict[str, Any]:
         """The measures that no row has reported yet."""
