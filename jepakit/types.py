@@ -114,6 +114,10 @@ class Batch:
     label: Int[Tensor, " b"] | None = None
     id: Int[Tensor, " b"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
+    def __post_init__(self) -> None:
+        if not len(self.id):  # Nobody said which samples of a data set these are.
+            object.__setattr__(self, "id", torch.full((len(self.x),), -1, device=self.x.device))
+
     def __len__(self) -> int:
         return len(self.x)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..masks.halves import Halves
 from ..methods.base import Method
+from ..methods.masked import Masked
 from ..types import Batch, Masks, Rng
 
 FEWEST = 10
@@ -69,7 +70,7 @@ def check_cut(method: Method) -> None:
         raise ValueError(
             f"the run is of samples of size {method.signal.size}, which have no future to forecast; train on series"
         )
-    if not (hasattr(method, "predict") and hasattr(method, "context")):
+    if not isinstance(method, Masked):
         raise ValueError(
             f"{name} predicts no future from a past; train bijepa or ijepa on the series, "
             "with --method.masks '[{name: halves}]'"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .base import Method
 
 # What methods are made of, and none themselves.
-BASES = ("base", "bidirectional", "head", "joint", "predictive")
+BASES = ("base", "bidirectional", "head", "joint", "masked", "predictive")
 
 
 class Entry(NamedTuple):

@@ -14,7 +14,7 @@ in a sigmoid, reads the left half alone and is fitted to pictures brought to [0,
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -30,8 +30,9 @@ from ..nn.patch import joined, patches
 from ..nn.position import sincos
 from ..types import Batch, Masks, Rng, Signal, Terms, take
 from .base import Method, token_rows
-from .bidirectional import check_side, goes_back, known_sides, swapped
+from .bidirectional import check_side, goes_back, known_sides
 from .head import Head
+from .masked import Masked
 
 PLACES = 32  # features of a position
 
@@ -102,21 +103,18 @@ class Decoder(Head):
         """The frozen tokens that stand for the hidden patches in training; `masker` has drawn the masks."""
         if self.cfg.reads != "target":
             return self.imagine(x, masks, masker)
-        parent: Any = self.parent
-        known = hasattr(parent, "expected")
-        found: Tensor = parent.expected(x, masks) if known else take(parent.encode(Batch(x)), masks.targets)
-        return found
+        if isinstance(self.parent, Masked) and self.parent.latent:
+            return self.parent.expected(x, masks)
+        return take(self.parent.encode(Batch(x)), masks.targets)
 
     @torch.no_grad()
     def imagine(self, x: Float[Tensor, "b c ..."], masks: Masks, masker: Masker) -> Float[Tensor, "b m kt d"]:
         """The same where the hidden patches are not there; the way back where the way ahead has not learnt it."""
-        parent: Any = self.parent
         if self.cfg.reads == "context":
-            s: Tensor = parent.context(x, masks).mean(1)
+            s = self.context(x, masks).mean(1)
             return s[:, None, None].expand(-1, *masks.targets.shape[1:], -1)
-        back = goes_back(masker, self.sides, self.grid)
-        found: Tensor = parent.predict(x, swapped(masks), back=True) if back else parent.predict(x, masks)
-        return found
+        parent = cast(Masked, self.parent)
+        return (parent.predict_back if goes_back(masker, self.sides, self.grid) else parent.predict)(x, masks)
 
     def decode(self, tokens: Float[Tensor, "b k d"], where: Int[Tensor, "b k"]) -> Float[Tensor, "b k p"]:
         """The values, normalised, of the patches at `where`."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..types import Batch, Masks, Signal
 from .base import Method, Weights
+from .masked import Masked
 
 
 class Head(Method):
@@ -53,9 +54,12 @@ class Head(Method):
         return found
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
-        """What the parent says of the patches that are seen; the other patches are never seen."""
-        s: Tensor = self.parent.context(x, masks)  # type: ignore[operator]
-        return s
+        """The parent's representations of the context patches, where the parent masks; the others are never read."""
+        if not isinstance(self.parent, Masked):
+            raise ValueError(
+                f"{type(self.parent).__name__}, the run below, masks nothing; give a run of ijepa or bijepa"
+            )
+        return self.parent.context(x, masks)
 
     def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """The parent's representations (B, N, D)."""

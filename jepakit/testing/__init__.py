@@ -5,7 +5,7 @@ tokens) for an image, a video and a series, each plain and with actions, views a
 runs every clause of `CLAUSES` on each. What a method offers decides which clauses bind it:
 
 - always: `loss`, `encode`, `energy`, `after_step`;
-- a masked method: `cfg.masks`, `encoder.grid` and `context(x, masks) -> (B, Kc, D)` on raw x;
+- a masked method (`methods/masked.py`): what `context` and `predict` give never depends on hidden patches;
 - a target encoder that follows by EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
 - a method whose loss mixes samples says so: `batch_statistics = True`;
 - a head (`methods/head.py`) is put on an untrained parent, which it must leave as it is;

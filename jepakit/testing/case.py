@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 
 from .. import methods
+from ..masks.base import Masker
 from ..methods.base import Method
 from ..methods.head import Head
 from ..types import ActionSpec, Batch, Rng, Signal
@@ -57,9 +58,9 @@ class Case:
             yield step
 
     @property
-    def masked(self) -> bool:
-        """Whether the method hides parts of its input by masks."""
-        return bool(getattr(self.cfg, "masks", ()))
+    def maskers(self) -> tuple[Masker, ...]:
+        """The maskers of the configuration: those of a masked method, and of a head that hides parts of its input."""
+        return tuple(vars(self.cfg).get("masks", ()))
 
 
 def parent_for(signal: Signal) -> Method:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..collapse import effective_rank, normalized_loss
 from ..methods.base import Method
 from ..methods.head import Head
+from ..methods.masked import Masked
 from ..types import Batch, Grid, Masks, Rng, Size
 from .case import BATCH, Case
 
@@ -99,7 +100,7 @@ def draws_from_rng_alone(case: Case) -> None:
 
 def follows_rng(case: Case) -> None:
     """Another rng gives another loss, where a random masker is configured."""
-    if not case.masked or not _random(case):
+    if not case.maskers or not _random(case):
         return
     method = case.build()
     losses = {method(case.batch, Rng(0, step=step)).total.item() for step in range(4)}
@@ -108,12 +109,13 @@ def follows_rng(case: Case) -> None:
 
 def hides_what_is_masked(case: Case) -> None:
     """Changing pixels of hidden patches leaves the context, and what is predicted from it, equal to the bit."""
-    if not case.masked:
-        return
-    for masker in case.cfg.masks:
+    for masker in case.maskers:
         seen: list[Masks] = []
         method: Any = case.build(cfg=replace(case.cfg, masks=(_Recorder(masker, seen),))).eval()
-        require(hasattr(method, "context"), "a method with masks offers context(x, masks) -> (B, Kc, D) on raw x")
+        require(
+            isinstance(method, Masked | Head),
+            "cfg has masks; make the method a Masked (methods/masked.py), with context(x, masks) on raw x",
+        )
         before = method.loss(case.batch, Rng(0)).compared
         masks = seen.pop()
         visible = _pixels(masks.context, method.encoder.grid, case.signal.size)
@@ -121,6 +123,9 @@ def hides_what_is_masked(case: Case) -> None:
         context = method.context(case.batch.x, masks)
         require(torch.equal(context, method.context(other.x, masks)), "hidden patches change context(x, masks)")
         require(not torch.equal(context, method.context(1 - case.batch.x, masks)), "context(x, masks) ignores x")
+        if isinstance(method, Masked):
+            shapes = [tuple(of(case.batch.x, masks).shape) for of in (method.predict, method.expected)]
+            require(shapes[0] == shapes[1], f"predict gives shape {shapes[0]}, but expected {shapes[1]}")
         after = method.loss(other, Rng(0)).compared
         leak = before is not None and after is not None and not torch.equal(before[0], after[0])
         require(not leak, "hidden patches change the prediction; predict from the context alone")
@@ -273,7 +278,7 @@ def require(holds: bool, sentence: str) -> None:
 def _random(case: Case) -> bool:
     method: Any = case.build()
     grid = method.encoder.grid
-    draws = [[masker(grid, BATCH, Rng(0, step=step)) for masker in case.cfg.masks] for step in range(4)]
+    draws = [[masker(grid, BATCH, Rng(0, step=step)) for masker in case.maskers] for step in range(4)]
     return any(not torch.equal(a.context, b.context) for d in draws[1:] for a, b in zip(draws[0], d, strict=True))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jepakit import methods, testing
 from jepakit.methods.base import ADVICE, Method, Weights
+from jepakit.methods.masked import Masked
 from jepakit.testing import clauses
 from jepakit.testing.case import SIGNALS
 from jepakit.types import Batch, Grid, Masks, Rng, Signal, Terms, take
@@ -69,7 +70,7 @@ class ToyConfig:
         return cls({1: (2,), 2: (4, 4), 3: (2, 4, 4)}[len(signal.size)])
 
 
-class Toy(Method):
+class Toy(Masked):
     """The smallest masked JEPA that keeps the contract: the mean of the context predicts each hidden token."""
 
     Config = ToyConfig
@@ -87,6 +88,9 @@ class Toy(Method):
     def predict(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m k d"]:
         seen = self.context(x, masks).mean(1)[:, None, None].expand(*masks.targets.shape, -1)
         return self.predictor(torch.cat([seen, self.encoder.position[masks.targets]], -1))
+
+    def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m k d"]:
+        return take(self.encode(x), masks.targets)
 
     def distances(self, x: Tensor, y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
         maskers = enumerate(self.cfg.masks)
@@ -122,6 +126,20 @@ class LeaksIntoContext(Toy):
 class LeaksIntoPrediction(Toy):
     def predict(self, x: Tensor, masks: Masks) -> Tensor:
         return super().predict(x, masks) + 1e-3 * self.encoder(self.normalize(x)).mean()
+
+
+class MasksWithoutSayingSo(Method):
+    Config = ToyConfig
+    encode = Toy.encode
+
+    def __init__(self, cfg: ToyConfig, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.encoder = self.target_encoder = Patches(cfg.patch, signal, cfg.dim)
+
+
+class ExpectsAnotherShape(Toy):
+    def expected(self, x: Tensor, masks: Masks) -> Tensor:
+        return super().expected(x, masks)[:, :, 1:]
 
 
 class ContextOfNothing(Toy):
@@ -271,6 +289,8 @@ def test_a_method_that_says_its_loss_mixes_samples_need_not_accumulate() -> None
         (IgnoresRng, clauses.follows_rng, "four rngs gave one loss"),
         (LeaksIntoContext, clauses.hides_what_is_masked, "hidden patches change context"),
         (LeaksIntoPrediction, clauses.hides_what_is_masked, "hidden patches change the prediction"),
+        (MasksWithoutSayingSo, clauses.hides_what_is_masked, "make the method a Masked"),
+        (ExpectsAnotherShape, clauses.hides_what_is_masked, "predict gives shape .* but expected"),
         (ContextOfNothing, clauses.hides_what_is_masked, "context.* ignores x"),
         (MovesTheTargetTooFast, clauses.moves_the_target_by_the_stated_fraction, "at progress 0.0 .* 1 - 0.99"),
         (IgnoresTheEndOfTheSchedule, clauses.moves_the_target_by_the_stated_fraction, "at progress 0.5 .* 1 - 0.995"),

@@ -18,6 +18,7 @@ from ... import collapse
 from ...core import padding
 from ...methods.base import Method, Weights
 from ...methods.head import Head
+from ...methods.masked import Masked
 from ...run import write
 from ...types import Batch, Terms
 from ..session import Session
@@ -88,7 +89,7 @@ class Monitor:
             return {}
         method, (x, y) = self.session.method, self._pairs
         views = measure.picture_views(method, self._pictures) if self._pictures is not None else None
-        if views is None and _masked(method):
+        if views is None and isinstance(method, Masked):
             views = measure.masked_views(method, x.x[: measure.CLASSES])
         found = {} if views is None or len(views) < 2 else measure.of_views(views)
         if type(method).energy is not Method.energy and len(x) > 1:
@@ -101,7 +102,7 @@ class Monitor:
         """Augmented pictures of samples, for a method that compares those; None for one that masks."""
         assert self.samples is not None
         run, method = self.session.run, self.session.method
-        if _masked(method) or not samples.changes(run.data.augment):
+        if isinstance(method, Masked) or not samples.changes(run.data.augment):
             return None
         n = min(measure.CLASSES, len(self.samples.x))
         return samples.views(self.samples.dataset, run.data.augment, method.signal, n, measure.VIEWS)
@@ -140,7 +141,3 @@ def _chosen(session: Session) -> samples.Samples:
     count = session.panel.setdefault("size", session.run.loop.panel_size or 2)
     method = session.method
     return samples.choose(session.run.data, session.dataset, method.signal, count, padding.stride(method))
-
-
-def _masked(method: Method) -> bool:
-    return bool(getattr(method.cfg, "masks", ())) and hasattr(method, "context")

@@ -5,7 +5,7 @@ Nothing here reaches the training: no gradient, no running statistic, no draw fr
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ... import collapse
 from ...methods.base import Method, Weights
+from ...methods.masked import Masked
 from ...types import Batch, Masks, Rng
 
 CHUNK: Final = 32  # small enough for a processor's cache
@@ -65,7 +66,7 @@ def tokens(method: Method, batch: Batch, weights: Weights) -> Float[Tensor, "n t
     return torch.cat([method.encode(_input(method, part), weights).float().cpu() for part in _chunks(batch)])
 
 
-def masked_views(method: Any, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n q d"]:
+def masked_views(method: Masked, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n q d"]:
     """The mean context token (n, VIEWS, D) of each sample under several masks, the same ones every time."""
     masks, views = method.cfg.masks, []
     for k in range(VIEWS):
