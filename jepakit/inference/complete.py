@@ -76,7 +76,7 @@ def complete_run(
         raise ValueError(f"limit is {limit}; give how many items to complete, 1 or more")
     loaded = checkpoint.load_run(run)
     if isinstance(loaded.method, Head):
-        raise ValueError(f"{run} is a head; give the run below it, {getattr(loaded.run.method, 'parent', '')}")
+        raise ValueError(f"{run} is a head; give the run below it, {loaded.method.cfg.parents[0]}")
     check_name(hide, len(loaded.method.signal.size))
     check_out(out, overwrite)
     dataset = opened(loaded, data, settings or {})

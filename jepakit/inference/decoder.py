@@ -31,11 +31,16 @@ def decoder_of(run: Path, below: Loaded, hide: str, steps: int | None, watch: Wa
         watch.note(f"training a decoder over {run} into {folder}: {steps or HEAD_STEPS} steps")
     if state != "finished":
         _train(run, folder, below, steps, watch, again=state == "unfinished")
-    loaded = checkpoint.load_run(folder, parent=below.method)
+    loaded = checkpoint.load_run(folder, parents=[below.method])
     decoder = cast(Decoder, loaded.method)
     check_side(hide, decoder.sides)
     cfg = decoder.cfg
-    return decoder, {"folder": str(folder), "steps": loaded.step, "reads": cfg.reads, "parent_hash": cfg.parent_hash}
+    return decoder, {
+        "folder": str(folder),
+        "steps": loaded.step,
+        "reads": cfg.reads,
+        "parent_hash": cfg.parent_hashes[0],
+    }
 
 
 def found(folder: Path, below: Loaded, steps: int | None) -> str:
@@ -49,7 +54,7 @@ def found(folder: Path, below: Loaded, steps: int | None) -> str:
     method: Any = stored.method
     if methods.name_of(method) != "decoder":
         raise ValueError(f"{folder} holds no decoder but a run of {methods.name_of(method)}; move it away")
-    if method.parent_hash != checkpoint.digest(below.method):
+    if method.parent_hashes != (checkpoint.digest(below.method),):
         return "none"
     if steps is not None and steps != stored.length.steps:
         raise ValueError(
@@ -61,9 +66,9 @@ def found(folder: Path, below: Loaded, steps: int | None) -> str:
 
 
 def _train(run: Path, folder: Path, below: Loaded, steps: int | None, watch: Watch, again: bool) -> None:
-    flags: dict[str, Any] = {"method.parent": str(run)}
+    flags: dict[str, Any] = {"method.parents": [str(run)]}
     if again:
-        request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parent",))
+        request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parents",))
     else:
         flags |= {"loop.workers": below.run.loop.workers, "evals.report": False}
         flags |= {} if steps is None else {"length.steps": steps}

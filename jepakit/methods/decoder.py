@@ -13,6 +13,7 @@ in a sigmoid, reads the left half alone and is fitted to pictures brought to [0,
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -41,8 +42,8 @@ PLACES = 32  # features of a position
 class Config:
     """Settings; `masks` empty are halves: every side that the parent can predict is hidden in turn."""
 
-    parent: str = ""
-    parent_hash: str = ""
+    parents: tuple[str, ...] = ()
+    parent_hashes: tuple[str, ...] = ()
     reads: Literal["prediction", "target", "context"] = "prediction"
     masks: tuple[Masker, ...] = ()
     hidden: tuple[int, ...] = (256, 512)
@@ -62,8 +63,10 @@ class Decoder(Head):
     batch_statistics = True
     position: Tensor
 
-    def __init__(self, cfg: Config, signal: Signal, parent: Method | None = None) -> None:
-        super().__init__(cfg, signal, parent)
+    def __init__(self, cfg: Config, signal: Signal, parents: Sequence[Method] = ()) -> None:
+        super().__init__(cfg, signal, parents)
+        if len(self.parents) > 1:
+            raise ValueError(f"a decoder reads one run, and {len(self.parents)} are given; give one")
         encoder: Any = self.encoder
         self.grid, self.patch = tuple(encoder.grid), tuple(encoder.patch)
         every = splits(self.grid)

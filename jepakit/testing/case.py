@@ -1,6 +1,6 @@
 """What a clause of the contract is run on: a method, a signal and a batch that can be learnt."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -35,14 +35,14 @@ class Case:
         return self.method.Config.tiny(self.signal)
 
     def build(
-        self, seed: int = 0, cfg: Any = None, signal: Signal | None = None, parent: Method | None = None
+        self, seed: int = 0, cfg: Any = None, signal: Signal | None = None, parents: Sequence[Method] = ()
     ) -> Method:
         """The method with weights drawn from `seed`; the global random state is given back as it was.
 
-        A head is built over `parent`, by default that of the signal.
+        A head is built over `parents`, by default over `parents_for` the signal.
         """
         cfg, signal = self.cfg if cfg is None else cfg, signal or self.signal
-        below = [parent or parent_for(signal)] if issubclass(self.method, Head) else []
+        below = [parents or parents_for(self.method, signal)] if issubclass(self.method, Head) else []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.method(cfg, signal, *below)
@@ -63,9 +63,32 @@ class Case:
         return tuple(vars(self.cfg).get("masks", ()))
 
 
-def parent_for(signal: Signal) -> Method:
-    """What a head is put on: an untrained BiJEPA, the same each time it is asked for."""
-    return methods.build(methods.load("bijepa").Config.tiny(signal), signal)
+def parents_for(head: type[Head], signal: Signal) -> tuple[Method, ...]:
+    """What a head is put on: for each of its `Parents` a small untrained method of that class, the same every time.
+
+    Raises ValueError where no method of that class takes the signal.
+    """
+    return tuple(_untrained(_of_kind(kind, signal), signal, seed) for seed, kind in enumerate(head.Parents))
+
+
+def _of_kind(kind: type[Method], signal: Signal) -> type[Method]:
+    """The class itself where it has settings of its own, else the first of our methods that is of it."""
+    if "Config" in vars(kind):
+        return kind
+    heads = issubclass(kind, Head)
+    ours = [methods.load(name).Method for name, module in methods.table().items() if module.startswith("jepakit.")]
+    for found in ours:
+        if issubclass(found, kind) and issubclass(found, Head) == heads and found.needs <= signal.has:
+            return found
+    raise ValueError(
+        f"no {kind.__name__} to stand on takes a signal of size {signal.size} with "
+        f"{', '.join(sorted(signal.has)) or 'x only'}; say in needs what the parents need"
+    )
+
+
+def _untrained(kind: type[Method], signal: Signal, seed: int) -> Method:
+    below = parents_for(kind, signal) if issubclass(kind, Head) else ()
+    return methods.build(kind.Config.tiny(signal), signal, seed, below)
 
 
 def variants() -> tuple[Signal, ...]:

@@ -174,14 +174,14 @@ def learns_one_batch(case: Case) -> None:
 def saves_everything(case: Case) -> None:
     """State saved and loaded into other weights, built without the data's statistics, encodes equal to the bit.
 
-    So do energies, which are all that a head adds to its parent; that one is saved as a run of its own.
+    So do energies, which are all that a head adds to its parents; these are saved as runs of their own.
     """
     method, batch = case.build(), case.batch
     for _ in case.steps(method, 1):
         pass
     state = safetensors.torch.load(safetensors.torch.save(method.state_dict()))
     bare = replace(case.signal, mean=(), std=())
-    copy = case.build(seed=1, signal=bare, parent=getattr(method, "parent", None))
+    copy = case.build(seed=1, signal=bare, parents=method.parents if isinstance(method, Head) else ())
     copy.load_state_dict(state)
     for weights in ("target", "context"):
         s, again = (m.eval().encode(batch, weights) for m in (method, copy))
@@ -190,20 +190,22 @@ def saves_everything(case: Case) -> None:
     require(torch.equal(one, other), "energy changes when saved and loaded; keep all state in parameters and buffers")
 
 
-def leaves_its_parent_alone(case: Case) -> None:
-    """A head trains and saves what is its own; the parent moves with it, in evaluation mode."""
+def leaves_its_parents_alone(case: Case) -> None:
+    """A head trains and saves what is its own; its parents move with it, in evaluation mode."""
     if not issubclass(case.method, Head):
         return
     head = cast(Head, case.build())
-    before = {name: value.clone() for name, value in head.parent.state_dict().items()}
+    before = [{name: value.clone() for name, value in parent.state_dict().items()} for parent in head.parents]
     for _ in case.steps(head.train(), 2):
         pass
-    after = head.parent.state_dict()
-    changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
-    require(not changed, f"training a head changes {', '.join(changed[:3])} of its parent; read it under no_grad")
-    require(not head.parent.training, "the parent of a head is in training mode; it is given in evaluation mode")
+    for state, parent in zip(before, head.parents, strict=True):
+        after = parent.state_dict()
+        changed = [name for name, value in state.items() if not torch.equal(value, after[name])]
+        require(not changed, f"training a head changes {', '.join(changed[:3])} of its parent; read it under no_grad")
+        require(not parent.training, "the parent of a head is in training mode; it is given in evaluation mode")
     require(not any(name.startswith("parent") for name in head.state_dict()), "a head saves its parent; leave it out")
-    require(head.double().parent.mean.dtype == torch.float64, "a head is moved without its parent; see Head._apply")
+    moved = all(parent.mean.dtype == torch.float64 for parent in head.double().parents)
+    require(moved, "a head is moved without its parent; see Head._apply")
 
 
 def is_finite_in_bf16(case: Case) -> None:
@@ -249,7 +251,7 @@ CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
     hides_what_is_masked,
     moves_the_target_by_the_stated_fraction,
     saves_everything,
-    leaves_its_parent_alone,
+    leaves_its_parents_alone,
     is_finite_in_bf16,
     accumulates,
     learns_one_batch,

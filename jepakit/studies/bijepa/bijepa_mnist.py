@@ -140,7 +140,7 @@ def _decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Decoder:
     }
     wanted = settings(Request("decoder", out=out, init=folder, flags=flags))
     launch.carry_out(wanted, Request(out=out, resume="auto"), Silent())
-    return cast(Decoder, checkpoint.load_run(out, parent=loaded.method).method)
+    return cast(Decoder, checkpoint.load_run(out, parents=[loaded.method]).method)
 
 
 def left_half() -> Masks:
