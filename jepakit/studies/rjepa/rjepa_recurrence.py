@@ -36,7 +36,6 @@ from ...data.images import synthetic
 from ...data.scanpaths import settings
 from ...methods import rjepa
 from ...nn.pixels import Pixels
-from ...recurrent import sequences
 from ...recurrent.circuit import Circuit
 from ...run import optim
 from ...run.optim import Optim
@@ -172,7 +171,7 @@ def measured(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
 @torch.no_grad()
 def seen(method: rjepa.RJEPA, part: Part) -> Seen:
     """What a method makes of a part."""
-    y = sequences.maps(method.encoder, method.normalize(unit(part.x)))
+    y = method.maps(method.normalize(unit(part.x)))
     found = recorded(method, y, None if part.action is None else part.action.transpose(0, 1))
     n = len(part.label)
     return Seen(
