@@ -157,7 +157,7 @@ def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
     x = torch.rand(3, 2, 16, 16)
     seen = (x - torch.tensor([0.2, 0.7])[:, None, None]) / torch.tensor([0.5, 0.1])[:, None, None]
     subject = Subject(loaded, Sets(loaded.run.data.open(), None, ""), "cpu", "target")
-    torch.testing.assert_close(judged(subject)["raw"](x), seen.flatten(1)[:, None])
+    torch.testing.assert_close(judged(subject)["raw"](Batch(x)), seen.flatten(1)[:, None])
 
 
 # --- accuracy, its interval, recall
