@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ..types import Rng, Sample, Samples, Signal, Size, unit
+from ..types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
 
 Split = Literal["all", "train", "test"]
 Corrupt = Literal["skip", "fail"]
@@ -218,12 +218,12 @@ class Dataset:
     def as_signal(self, size: Size, mean: tuple[float, ...], std: tuple[float, ...]) -> Signal:
         """The signal with these statistics, and with the views, actions and classes that batches carry."""
         views = sum(group.count for group in self.cfg.augment.views)
-        action = self.action_size()
-        return Signal(self.channels, size, mean, std, views=views, action=action, classes=len(self.classes))
+        spec = self.action_spec()
+        return Signal(self.channels, size, mean, std, views=views, action=spec, classes=len(self.classes))
 
-    def action_size(self) -> int:
-        """How many features the action between two frames has; 0 where there are no actions."""
-        return 0
+    def action_spec(self) -> ActionSpec | None:
+        """What the action between two frames is; None where there are no actions."""
+        return None
 
     def sample_size(self) -> Size:
         """The size that samples are brought to. Raises ValueError where they differ and nothing says to which."""

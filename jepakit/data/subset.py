@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from ..types import Rng, Samples, Signal, Size
+from ..types import ActionSpec, Rng, Samples, Signal, Size
 from .base import Dataset
 
 
@@ -56,9 +56,9 @@ class Subset(Dataset):
         """The same part of the whole under other settings."""
         return Subset(self.whole.with_config(cfg), self.rows, self.given)
 
-    def action_size(self) -> int:
+    def action_spec(self) -> ActionSpec | None:
         """As of the whole."""
-        return self.whole.action_size()
+        return self.whole.action_spec()
 
     def _known(self, ids: Int64[np.ndarray, " b"]) -> dict[int, int]:
         return {int(self.rows[i]): int(i) for i in ids}

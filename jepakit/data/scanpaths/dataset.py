@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Sample, Samples, Signal, Size, unit
+from ...types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
 from ..base import Dataset, Progress, Report, Unreadable, Words, refuse, uniform
 from ..config import DataConfig
 from ..images.dataset import PictureSet
@@ -20,6 +20,8 @@ from .pictures import Pictures, Reduced, View, cut
 
 Label = Literal["class", "image", "subject"]
 WORDS = Words("scanpath", "scanpaths", "fixations", "give data.least and data.steps the same number")
+# What an action is: a step from one fixation to the next, in crop sides.
+SACCADE = ActionSpec(2, names=("x", "y"))
 REMEMBERED = 2**18
 
 
@@ -314,9 +316,9 @@ class Scanpaths(Dataset):
         self.need_values(values, len(ids), skipped)
         return sums, squares, values
 
-    def action_size(self) -> int:
-        """Two: how far a saccade leads across and down, in sides of a crop."""
-        return 2
+    def action_spec(self) -> ActionSpec:
+        """How far a saccade leads across and down, in sides of a crop."""
+        return SACCADE
 
     def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str]:
         """One fixation at a time, with `cells` patches or more along each side of it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data import Dataset, sample
 from ...data.loader import spread_order
-from ...types import Signal
+from ...types import Batch, Signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,11 @@ class Samples:
     x: Shaped[Tensor, "n c ..."]
     dataset: Dataset
     note: str
+
+    @property
+    def batch(self) -> Batch:
+        """The samples as a batch."""
+        return Batch(self.x)
 
 
 def choose(data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1) -> Samples:
