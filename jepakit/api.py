@@ -1,15 +1,13 @@
 """What a user calls, from Python or from the command line: train, load, embed, probe, report, check_data."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from . import evals, methods, recipes
 from .core import devices, files, padding
 from .core.progress import Silent, Watch, counting
-from .data import KINDS
 from .data.lengths import refuse_padding
 from .evals.runs import probe_run
 from .inference.complete import Completed, complete_run
@@ -18,10 +16,8 @@ from .inference.embed import embed as write_rows
 from .inference.forecast import Forecast, forecast_run
 from .inference.score import score
 from .launch import dry_run, run
-from .masks import MASKERS
 from .methods.base import Weights
 from .model import Model, load
-from .nn import ENCODERS
 from .run import checkpoint, parse
 from .run.write import to_yaml
 from .training.request import PathLike, Request, settings
@@ -37,7 +33,6 @@ __all__ = [
     "embed",
     "forecast",
     "load",
-    "names",
     "probe",
     "probe_run",
     "report",
@@ -270,22 +265,6 @@ def check_data(
     if csv is not None:
         files.write_text(Path(csv), as_csv(found.problems))
     return found.rows()
-
-
-def names() -> list[tuple[str, str]]:
-    """What a command may name, as rows."""
-    from . import studies
-
-    tables: dict[str, Iterable[str]] = {
-        "methods": methods.table(),
-        "recipes": recipes.table(),
-        "encoders": ENCODERS,
-        "masks": MASKERS,
-        "data": KINDS,
-        "probes": evals.table(),
-        "studies": studies.table(),
-    }
-    return [(noun, ", ".join(table)) for noun, table in tables.items()]
 
 
 def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:

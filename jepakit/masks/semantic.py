@@ -4,10 +4,8 @@ Nothing of another sample matters, and every size is known before a token is rea
 batch as a whole.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, prod
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,20 +16,6 @@ from ..types import Grid, Masks, Rng
 
 TIES = 0.01  # how much touching, and chance, count beside likeness, which lies in [-1, 1]
 TAKEN = 10.0  # more than likeness, touching and chance together
-
-
-@runtime_checkable
-class TokenMasker(Protocol):
-    """A masker that also reads what it hides, from a method that can show it; without tokens it is called as any."""
-
-    def guided(self, grid: Grid, tokens: Float[Tensor, "b n d"], rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt) for these tokens; sizes and masks depend on no other sample."""
-        ...
-
-
-def read_tokens(maskers: Sequence[object]) -> bool:
-    """Whether any of them does."""
-    return any(isinstance(masker, TokenMasker) for masker in maskers)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,10 @@ class Predictor:
         return TransformerPredictor(self, width, heads, dim, grid, out or dim)
 
 
+# The name of the registry, where the file's is another one.
+PREDICTORS = {"transformer": Predictor()}
+
+
 def fitting_heads(width: int) -> int:
     """The most heads that divide `width` and have at least 32 features each; 1 where there are none."""
     return next(h for h in range(max(1, width // 32), 0, -1) if width % h == 0)

@@ -1,0 +1,28 @@
+"""Where the encoder takes its information from."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from .. import pictures
+from ..figures import Figure
+from ..section import Part, Section, View, per_run
+
+SECTION: Final = Section(80, "Attention", "Where the encoder takes its information from.")
+
+
+def show(views: Sequence[View]) -> Part:
+    """Images lit where the last block reads."""
+    return per_run(views, draw)
+
+
+def draw(view: View) -> tuple[list[Figure], str]:
+    """The figure of one run."""
+    samples, grid = view.look.samples, view.look.map_grid
+    if samples is None:
+        return [], view.look.notes.get("attention", "")
+    if grid is None:
+        return [], "The encoder gives no token per patch, so there is no map to draw."
+    if samples.attention is None:
+        return [], "The encoder has no attention, so there is no map of it."
+    names = samples.names[: len(samples.images)]
+    return [pictures.attention_maps(samples.images, samples.attention, grid, names)], ""
