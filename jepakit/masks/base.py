@@ -15,22 +15,22 @@ TRIES: Final = 20
 
 @runtime_checkable
 class Masker(Protocol):
-    """Anything that draws `Masks` for a grid; a method calls `check` once, when it is built."""
+    """Draws `Masks` for a grid; a method calls `check` once, when it is built."""
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError, naming the fix, where masks could not be drawn on this grid."""
+        """Raise ValueError, naming the fix, if masks cannot be drawn on this grid."""
 
     def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt), int64 on the CPU, for the local part of the global batch."""
+        """Draw context (B, K) and targets (B, M, Kt), int64 on the CPU, for the local part of the global batch."""
         ...
 
 
 @runtime_checkable
 class TokenMasker(Protocol):
-    """A masker that also reads the tokens of what it hides, where a method can show them; else it is called as any."""
+    """A masker that also reads tokens, if the method can provide them; without tokens it is called like any other."""
 
     def guided(self, grid: Grid, tokens: Float[Tensor, "b n d"], rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt) for these tokens; sizes and masks depend on no other sample."""
+        """Draw context (B, K) and targets (B, M, Kt) for these tokens; the masks of a sample depend on no other."""
         ...
 
 

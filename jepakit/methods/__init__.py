@@ -60,7 +60,7 @@ def is_head(config: Any) -> bool:
     return issubclass(entry(type(config).__module__).Method, Head)
 
 
-def unfolds(config: Any) -> bool:
+def is_predictive(config: Any) -> bool:
     """Whether the method of this settings object unfolds in time."""
     from .predictive import Predictive
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from .. import pictures
 from ..figures import Figure
+from ..samples import Look
 from ..section import Part, Section, View, per_run
 
 SECTION: Final = Section(80, "Attention", "Where the encoder takes its information from.")
@@ -12,14 +13,14 @@ SECTION: Final = Section(80, "Attention", "Where the encoder takes its informati
 
 def show(views: Sequence[View]) -> Part:
     """Images lit where the last block reads."""
-    return per_run(views, draw)
+    return per_run(views, lambda view: attention_figures(view.look))
 
 
-def draw(view: View) -> tuple[list[Figure], str]:
-    """The figure of one run."""
-    samples, grid = view.look.samples, view.look.map_grid
+def attention_figures(look: Look) -> tuple[list[Figure], str]:
+    """The figure of one run, or none and why."""
+    samples, grid = look.samples, look.map_grid
     if samples is None:
-        return [], view.look.notes.get("attention", "")
+        return [], look.notes.get("attention", "")
     if grid is None:
         return [], "The encoder gives no token per patch, so there is no map to draw."
     if samples.attention is None:

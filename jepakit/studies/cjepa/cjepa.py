@@ -11,8 +11,8 @@ from pathlib import Path
 from ...methods import cjepa, ijepa
 from ...recipes.small import cifar10_ijepa, fashion_ijepa
 from ...reporting.figures import Figure
-from ...reporting.gallery import gallery
 from ...reporting.samples import SHOWN, look
+from ...reporting.sections.attention import attention_figures
 from ...run.settings import Length, Run
 from ..study import Arm, Gain, Scores, Study
 
@@ -73,7 +73,7 @@ def attention(folders: Mapping[str, Path]) -> list[tuple[str, Figure]]:
     """The attention maps of every training over the same pictures, one below the other."""
     found = []
     for label, run in folders.items():
-        for figure in gallery(look(run, SHOWN), SHOWN).figures.get("attention", ()):
+        for figure in attention_figures(look(run, SHOWN))[0]:
             found.append((f"attention {label}", replace(figure, title=f"{label}: attention of the last block")))
     return found
 
