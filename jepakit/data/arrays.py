@@ -1,4 +1,4 @@
-"""The kind `arrays`: pictures in one array."""
+"""Pictures in one array: .npz, .npy or idx, with labels beside them."""
 
 from .images.arrays import Arrays, Config
 

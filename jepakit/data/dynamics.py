@@ -1,4 +1,4 @@
-"""The kind `dynamics`: generated series."""
+"""Generated series: noisy sines and the Lorenz system."""
 
 from .series.generated import Config
 

@@ -15,15 +15,24 @@ from .paths import expand, split_key
 GENERAL = ("series", "scanpaths", "arrays", "images")
 
 
-def _config(module: Any) -> type[SourceConfig]:
+class Kinds(Registry[type[SourceConfig]]):
+    """The kinds of data. Settings of our own may be defined in a module below the one that has the kind's name."""
+
+    def name_of(self, kind: type) -> str:
+        """The name of a class of settings."""
+        own = (name for name, place in self.places().items() if not place.owner)
+        return next((name for name in own if self.load(name) is kind), "") or super().name_of(kind)
+
+
+def _config(found: Any) -> type[SourceConfig]:
     """The settings class of a kind's module. Raises ValueError where it has none."""
-    config = module.Config
+    config = getattr(found, "Config", found)
     if not (isinstance(config, type) and issubclass(config, SourceConfig)):
         raise ValueError("its Config is no SourceConfig or DataConfig")
     return config
 
 
-KINDS: Final = Registry("jepakit.data", "data", "a Config", file_with("Config"), _config)
+KINDS: Final = Kinds("jepakit.data", "data", "a Config", file_with("Config"), _config)
 
 
 def load(name: str) -> type[SourceConfig]:

@@ -1,4 +1,4 @@
-"""The kind `synthetic`: generated pictures."""
+"""Generated labelled pictures: digits, shapes and scenes."""
 
 from .images.synthetic import Config
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from ...methods import cjepa, ijepa
 from ...reporting.figures import Figure
-from ...reporting.gallery import gallery
 from ...reporting.samples import SHOWN, look
+from ...reporting.sections.attention import attention_figures
 from ...run.settings import Length
 from ..claims import Better, verdict_words
 from ..coarse import RECIPES, coarsen
@@ -64,7 +64,7 @@ def attention_maps(folders: Mapping[str, Path]) -> list[tuple[str, Figure]]:
     """The attention maps of every training over the same pictures, one below the other."""
     found = []
     for label, run in folders.items():
-        for figure in gallery(look(run, SHOWN), SHOWN).figures.get("attention", ()):
+        for figure in attention_figures(look(run, SHOWN))[0]:
             found.append((f"attention {label}", replace(figure, title=f"{label}: attention of the last block")))
     return found
 
