@@ -168,11 +168,6 @@ def test_what_documents_import_or_call_by_its_full_name_exists(document: Path) -
             pkgutil.resolve_name(name)
 
 
-def test_the_method_shown_in_the_documents_is_the_one_that_is_tested() -> None:
-    (_, shown), *_ = blocks(ROOT / "docs" / "add-a-method.md", "python")
-    assert shown == (ROOT / "tests" / "plugin_package" / "denoise_jepa.py").read_text()
-
-
 def test_every_verdict_the_watch_can_give_is_explained() -> None:
     explained = (ROOT / "docs" / "reading-the-report.md").read_text()
     assert not [name for name in get_args(collapse.State) if f"| `{name}` |" not in explained]
