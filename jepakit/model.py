@@ -15,7 +15,7 @@ from .methods.base import Method, Weights
 from .methods.predictive import Predictive
 from .run import checkpoint, parse
 from .training.request import PathLike
-from .types import Signal, State
+from .types import Batch, Signal, State
 
 FILE_BATCH: Final = 64
 """Samples of a file that are encoded at a time."""
@@ -56,7 +56,7 @@ class Model:
 
     def _encode_tensor(self, x: torch.Tensor, weights: Weights) -> torch.Tensor:
         with torch.inference_mode():
-            return self.method.encode(x.to(self.method.mean), weights)
+            return self.method.encode(Batch(x.to(self.method.mean)), weights)
 
     def _encode_file(self, path: PathLike, weights: Weights) -> Iterator[torch.Tensor]:
         """All samples of a file, those of one length together; a file that no kind of data reads is an image."""
