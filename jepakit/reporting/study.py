@@ -12,14 +12,15 @@ from ..core.files import slug, write_text
 from .charts import fit, short
 from .facts import UNKNOWN
 from .figures import Figure
-from .page import Section, template
+from .section import Block
+from .templates import template
 
 WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
 DOTS = "One dot per seed, a bar at their mean."
 LEGEND = (
-    "A comparison holds where its mean difference exceeds the scatter of the seeds (one standard deviation); rows within "
-    "the scatter, or of a single seed, are not told apart. Between neighbours of a ranking, > and < are differences "
-    "beyond the scatter, and ≈ is one within it."
+    "A comparison holds where its mean difference exceeds the scatter of the seeds (one standard deviation); rows "
+    "within it, or of a single seed, are not told apart. Between neighbours of a ranking, > and < are differences beyond the "
+    "scatter, and ≈ is one within it."
 )
 
 
@@ -36,10 +37,10 @@ def write_study(
         if body.startswith("<svg"):
             write_text(out / "figures" / f"{name}.svg", _standalone(body, figure.title))
     sections = [
-        Section("claim", "Claim", found["source"], body=Markup("<p>{}</p>").format(found["claim"])),
-        Section("says", "What was found", LEGEND, body=_bullet_list(found["says"])),
-        Section("table", "Table", _table_intro(found["rows"], bool(groups)), body=score_table(found["rows"], groups)),
-        Section("figures", "Figures", DOTS if groups else "", tuple(f for f, _ in pictures.values())),
+        Block("claim", "Claim", found["source"], body=Markup("<p>{}</p>").format(found["claim"])),
+        Block("says", "What was found", LEGEND, body=_bullet_list(found["says"])),
+        Block("table", "Table", _table_intro(found["rows"], bool(groups)), body=score_table(found["rows"], groups)),
+        Block("figures", "Figures", DOTS if groups else "", tuple(f for f, _ in pictures.values())),
     ]
     html = template(
         "template.html.j2",

@@ -132,6 +132,6 @@ def test_a_completion_keeps_the_left_half_of_every_digit(strokes: Path) -> None:
 
     signal = Signal(1, (28, 28))
     parent = methods.build(study.arms()[1].run.method, signal)
-    made = methods.build(decoder.Config(hidden=(8,)), signal, parent=parent).eval()
+    made = methods.build(decoder.Config(hidden=(8,)), signal, parents=[parent]).eval()
     x = study.read_digits(str(strokes / study.TEST))[0]
     assert torch.equal(study.complete_digits(made, x)[..., :14], x[..., :14])  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from jepakit.studies.rjepa.cortex_claims import INTERVALS
 from jepakit.studies.rjepa.cortex_trials import AT, OTHER, OWN, SAME, Held
 from jepakit.studies.rjepa.rjepa_states import record_circuit
 from jepakit.studies.study import Scores
-from jepakit.types import Rng, Signal
+from jepakit.types import ActionSpec, Rng, Signal
 
 T, VIEWERS = 10, 3
 
@@ -120,7 +120,7 @@ def test_fixations_are_exchanged_one_for_one_with_other_pictures_or_within_one()
 
 def circuit(**changes: Any) -> RJEPA:
     settings = {"width": 12, "norm": False, **changes}
-    signal = Signal(1, (T, 16, 16), action=2)
+    signal = Signal(1, (T, 16, 16), action=ActionSpec(2))
     encoder = CNN(patch=(1, 16, 16), width=8, channels=(4,))
     made = methods.build(methods.rjepa.Config(encoder, Circuit(**settings), saccade=True), signal, 0)
     assert isinstance(made, RJEPA)

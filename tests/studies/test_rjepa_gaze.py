@@ -119,7 +119,8 @@ def test_the_study_goes_from_fixations_to_its_page(
         for arm in rjepa_gaze.STUDY.arms
         if arm.label in ("OSIE · human", "digits · gated")
     )
-    studies.table()  # others read these arms when they are imported
+    for name in studies.STUDIES.names():  # others read these arms when they are imported
+        studies.load(name)
     monkeypatch.setattr(rjepa_gaze, "MOST", 300)
     monkeypatch.setattr(rjepa_gaze, "STUDY", replace(rjepa_gaze.STUDY, arms=arms))
     rows, page = reproduce.reproduce("rjepa-gaze", shared_data, tmp_path, Silent(), seeds=1, steps=3)

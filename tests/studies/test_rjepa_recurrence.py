@@ -86,7 +86,7 @@ def reach(row: str) -> list[bool]:
     x = torch.randn(2, 1, 4, 16, 16, generator=Rng(0).generator())
     x[1, :, 3] = x[0, :, 3]
     states = method.circuits.start(2)
-    for rows in method.circuits.read(study.sequences.maps(method.encoder, x)).unbind():
+    for rows in method.circuits.read(method.maps(x)).unbind():
         states, _ = method.circuits.step(states, rows)
     first, second = zip(*(state.chunk(2) for state in states), strict=True)
     return [not torch.allclose(a, b) for a, b in zip(first, second, strict=True)]

@@ -322,7 +322,7 @@ def test_columns_stand_as_the_rows_and_numbers_in_a_metrics_name_count_as_number
     assert heads == ["Training", *metrics, "Seeds"]
 
 
-@pytest.mark.parametrize("name", studies.table())
+@pytest.mark.parametrize("name", studies.STUDIES.names())
 def test_every_study_says_something_of_any_scores(name: str) -> None:
     found, k = studies.load(name), count()
     values: dict = defaultdict(lambda: [0.5 + 0.01 * next(k), 0.5, 0.51])

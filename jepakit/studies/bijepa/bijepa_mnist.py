@@ -50,7 +50,7 @@ from ...run.checkpoint import Loaded
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
 from ...training.request import Request, settings
-from ...types import Masks, Rng
+from ...types import Batch, Masks, Rng
 from ..claims import Better, Numbers, Ranking, Statement
 from ..study import Arm, Study
 
@@ -140,7 +140,7 @@ def _train_decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Deco
     }
     wanted = settings(Request("decoder", out=out, init=folder, flags=flags))
     launch.carry_out(wanted, Request(out=out, resume="auto"), Silent())
-    return cast(Decoder, checkpoint.load_run(out, parent=loaded.method).method)
+    return cast(Decoder, checkpoint.load_run(out, parents=[loaded.method]).method)
 
 
 def left_half() -> Masks:
@@ -152,9 +152,9 @@ def linear_accuracy(loaded: Loaded, train: Dataset, test: Dataset) -> float:
     """The test accuracy of a linear classifier on the online encoder's representation of the left half."""
     method: Any = loaded.method
 
-    def encode(x: Tensor) -> Tensor:
-        masks = left_half().repeated(len(x), x.device)
-        s: Tensor = method.context(x, masks)
+    def encode(batch: Batch) -> Tensor:
+        masks = left_half().repeated(len(batch), batch.x.device)
+        s: Tensor = method.context(batch.x, masks)
         return s
 
     fit, held = (extract(encode, loader.stream(d, method.signal, batch=512), n=len(d)) for d in (train, test))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ...methods import cjepa, ijepa
 from ...reporting.figures import Figure
-from ...reporting.gallery import gallery
 from ...reporting.samples import SHOWN, look
+from ...reporting.sections.attention import attention_figures
 from ...run.settings import Length
 from ..claims import Better
 from ..coarse import RECIPES, coarsen
@@ -63,7 +63,7 @@ def attention_maps(folders: Mapping[str, Path]) -> list[tuple[str, Figure]]:
     """The attention maps of every training on the same pictures."""
     found = []
     for label, run in folders.items():
-        for figure in gallery(look(run, SHOWN), SHOWN).figures.get("attention", ()):
+        for figure in attention_figures(look(run, SHOWN))[0]:
             found.append((f"attention {label}", replace(figure, title=f"{label}: attention of the last block")))
     return found
 

@@ -17,7 +17,7 @@ from ...evals.metrics.result import wilson
 from ...methods.base import Method
 from ...run import checkpoint
 from ...training.monitor import measure, samples
-from ...types import Rng
+from ...types import Batch, Rng
 
 PICTURES: Final = 2000  # held out, at most: a linear probe is fitted to one half and scored on the other
 SPREAD: Final = 256  # of the last ones, those whose variance is followed over the run
@@ -101,7 +101,7 @@ def pooled_tokens(run: Path, step: int, method: Method, x: Shaped[Tensor, "n c .
     """The mean token of every picture, by the target encoder as it was at `step`."""
     checkpoint.load_tensors(method, checkpoint.load(run, step).model, f"{run} at step {step}")
     with measure.watching(method):
-        return measure.tokens(method, x, "target").mean(1)
+        return measure.tokens(method, Batch(x), "target").mean(1)
 
 
 def probe_accuracy(s: Float[Tensor, "n d"], y: Int64[np.ndarray, " n"]) -> float:

@@ -36,7 +36,6 @@ from ...data.images import synthetic
 from ...data.scanpaths import settings
 from ...methods import rjepa
 from ...nn.pixels import Pixels
-from ...recurrent import sequences
 from ...recurrent.circuit import Circuit
 from ...run import optim
 from ...run.optim import Optim
@@ -126,7 +125,7 @@ DATA: Final[Mapping[str, Callable[[], Samples]]] = {"fixations": fixation_sample
 def build_row(row: str, signal: Signal, seed: int) -> rjepa.RJEPA:
     """The untrained method of a row."""
     circuit = Circuit(width=WIDTH, levels=LEVELS, **ROWS[row])
-    made = methods.build(rjepa.Config(Pixels(), circuit, saccade=signal.action > 0), signal, seed)
+    made = methods.build(rjepa.Config(Pixels(), circuit, saccade=signal.action is not None), signal, seed)
     assert isinstance(made, rjepa.RJEPA)
     return made
 
@@ -178,7 +177,7 @@ def measure_method(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
 @torch.no_grad()
 def record_part(method: rjepa.RJEPA, part: Part) -> Seen:
     """A method's states and predictions on a part."""
-    y = sequences.maps(method.encoder, method.normalize(unit(part.x)))
+    y = method.maps(method.normalize(unit(part.x)))
     found = record_circuit(method, y, None if part.action is None else part.action.transpose(0, 1))
     n = len(part.label)
     return Seen(

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ...data.scanpaths.dataset import Scanpaths
 from ...methods.rjepa import RJEPA
-from ...recurrent import sequences
 from ...types import unit
 
 
@@ -36,7 +35,7 @@ def encode_fixations(
     """The encoder's feature maps of the fixations of some scanpaths, and the saccades between them."""
     clips = [data.clip(int(i), data.native, padded=True) for i in ids]
     x = method.normalize(unit(torch.stack([clip.x for clip in clips])))
-    return sequences.maps(method.encoder, x), torch.stack([clip.action for clip in clips]).transpose(0, 1)
+    return method.maps(x), torch.stack([clip.action for clip in clips]).transpose(0, 1)
 
 
 @torch.no_grad()

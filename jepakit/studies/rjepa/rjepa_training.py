@@ -26,7 +26,7 @@ from ...nn.mlp import MLP
 from ...recurrent import balance
 from ...recurrent.circuit import Circuit
 from ...run.optim import Optim
-from ...types import Signal
+from ...types import Batch, Signal
 from ..side_by_side import Adam, Matrix
 
 STEPS, BATCH, HELD, ROWS = 800, 16, 128, 16
@@ -96,7 +96,7 @@ class Loss(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, ""]:
         """The method's own loss: what it keeps for the panel depends on lengths, which vmap does not take."""
-        h = self.method.encode(x)
+        h = self.method.encode(Batch(x))
         target = h[:, 1:].detach() if self.method.cfg.stop_gradient else h[:, 1:]
         pred = self.method.predict(h[:, :-1, None])[:, :, 0]
         return losses.elementwise(pred, target, self.method.cfg.distance).mean()
@@ -172,7 +172,7 @@ class Watched:
     @torch.no_grad()
     def states(self) -> Float[Tensor, "m t d"]:
         """h(t) of the held-out samples."""
-        return self.method.encode(self.x)
+        return self.method.encode(Batch(self.x))
 
     @torch.no_grad()
     def row(self, step: int) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Watched:
         pred = self.method.predict(h[:, :-1, None])[:, :, 0]
         row = {key: v for key, v in collapse.panel(h, None, self.start).items() if key.startswith(KEPT)}
         row["normalized_loss"] = collapse.normalized_loss(pred, h[:, 1:], "l2")
-        row |= {key: float(value) for key, value in self.method.diagnostics(self.x).items()}
+        row |= {key: float(value) for key, value in self.method.diagnostics(Batch(self.x)).items()}
         row["input/off_diagonal"] = float(off_diagonal(self.method))
         values = collapse.spectrum(h.flatten(0, 1))[:EIGENVALUES]
         return {"step": step, **row, "eigenvalues": values.tolist()}
