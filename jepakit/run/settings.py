@@ -3,28 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ..data import Dataset
-from ..data.base import Settings
+from ..data import SourceConfig
 from .optim import Optim
 
 
 @runtime_checkable
 class MethodConfig(Protocol):
     """The frozen dataclass `Config` of a method."""
-
-
-@runtime_checkable
-class DataConfig(Settings, Protocol):
-    """The frozen dataclass `Config` of a kind of data."""
-
-    @property
-    def path(self) -> str:
-        """The folder, file or pattern, or the name of a generated set."""
-        ...
-
-    def open(self) -> Dataset:
-        """The data; raises ValueError, saying what to do, where they cannot be found or read."""
-        ...
 
 
 def at_least(least: int, settings: Any, *keys: str) -> None:
@@ -93,7 +78,7 @@ class Run:
     """One training, whole: the run folder's config.yaml is this."""
 
     method: MethodConfig
-    data: DataConfig
+    data: SourceConfig
     optim: Optim = field(default_factory=Optim)
     length: Length = field(default_factory=Length)
     loop: Loop = field(default_factory=Loop)

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any, cast
 
 from .. import methods
+from ..core.notes import Note
 from ..methods.base import Method
 from ..nn import Pixels
 from ..run.settings import Loop, Run
 from ..types import Signal
 from . import resolve as prepare
-from .resolve import Note
 
 SAVE, PANEL, DEAR = 5000, 5000, 50_000
 

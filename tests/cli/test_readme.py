@@ -22,8 +22,7 @@ import yaml
 from PIL import Image
 from pyarrow import parquet, table
 
-from jepakit import collapse, methods
-from jepakit.data import KINDS
+from jepakit import collapse, data, methods
 from jepakit.run import families, write
 from jepakit.run.optim import Optim
 from jepakit.run.settings import Evals, Length, Loop, Run
@@ -170,11 +169,6 @@ def test_what_documents_import_or_call_by_its_full_name_exists(document: Path) -
             pkgutil.resolve_name(name)
 
 
-def test_the_method_shown_in_the_documents_is_the_one_that_is_tested() -> None:
-    (_, shown), *_ = blocks(ROOT / "docs" / "add-a-method.md", "python")
-    assert shown == (ROOT / "tests" / "plugin_package" / "denoise_jepa.py").read_text()
-
-
 def test_every_verdict_the_watch_can_give_is_explained() -> None:
     explained = (ROOT / "docs" / "reading-the-report.md").read_text()
     assert not [name for name in get_args(collapse.State) if f"| `{name}` |" not in explained]
@@ -194,7 +188,7 @@ def sections(settings: Any, around: tuple[type, ...] = ()) -> Iterator[Any]:
 
 
 def test_every_setting_is_explained() -> None:
-    run = Run(methods.load("ijepa").Config(), KINDS["images"]())
+    run = Run(methods.load("ijepa").Config(), data.load("images")())
     explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "settings.md").read_text()))
     missing = {f"{type(part).__module__}: {f.name}" for part in sections(run) for f in fields(part)} - {
         f"{type(part).__module__}: {name}" for part in sections(run) for name in explained
