@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 import yaml
 from torch import nn
@@ -28,7 +28,7 @@ SIGNAL = Signal(3, (32, 32), (0.5,) * 3, (0.25,) * 3, views=2)
 @pytest.fixture(scope="module")
 def array(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "pictures.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8))
+    np.save(path, support.noise_pictures(48))
     return path
 
 
@@ -154,7 +154,7 @@ def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any],
     folder.mkdir()
     views = {"augment": {"views": [{"count": 2}]}} if name == "vicreg" else {}
     sections = {"data": {"name": "arrays", **views}, "length": {"steps": 4}, "loop": {"save_every": 100, **loop}}
-    file = runs.write_settings(folder, array, **sections)
+    file = support.write_settings(folder, array, **sections)
     if name == "vicreg":
         settings = yaml.safe_load(file.read_text())
         encoder = settings["method"]["encoder"]
