@@ -137,7 +137,7 @@ def reproduce(
 
     study = studies.load(name)
     folder = data or os.environ.get("JEPAKIT_DATA")
-    if study.arms and not study.alone and not folder:
+    if study.arms and not study.has_standin and not folder:
         raise ValueError(f"study {name} needs data sets; give --data the folder that holds them, or set JEPAKIT_DATA")
     where = Path(out) if out is not None else Path("studies") / name
     rows, page = carry_out(name, Path(folder or ""), where, watch or Silent(), seeds=seeds, steps=steps)

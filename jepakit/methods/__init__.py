@@ -1,6 +1,7 @@
 """The methods: one file each, found by file name, or by the entry-point group `jepakit.methods` of another package."""
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..core.registry import Registry, file_with
@@ -77,7 +78,7 @@ def name_of(config: Any) -> str:
 
 
 def is_head(config: Any) -> bool:
-    """Whether the method of this settings object is trained over another run, its parent."""
+    """Whether the method of this settings object is trained over other runs, its parents."""
     from .head import Head
 
     return issubclass(entry(type(config).__module__).Method, Head)
@@ -90,8 +91,8 @@ def is_predictive(config: Any) -> bool:
     return issubclass(entry(type(config).__module__).Method, Predictive)
 
 
-def build(config: Any, signal: Any, seed: int = 0, parent: "Method | None" = None) -> "Method":
-    """The untrained method of a settings object, for a signal, on the CPU; a head over its trained `parent`.
+def build(config: Any, signal: Any, seed: int = 0, parents: "Sequence[Method]" = ()) -> "Method":
+    """The untrained method of a settings object, for a signal, on the CPU; a head over its trained `parents`.
 
     `seed` decides the initial weights; the caller's random state is left as it is.
     """
@@ -101,4 +102,4 @@ def build(config: Any, signal: Any, seed: int = 0, parent: "Method | None" = Non
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = entry(type(config).__module__).Method
-        return made(config, signal) if parent is None else made(config, signal, parent)  # type: ignore[call-arg]
+        return made(config, signal, parents) if parents else made(config, signal)  # type: ignore[call-arg]

@@ -18,7 +18,7 @@ from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
 from ..nn.transformer import ViTEncoder
 from ..run import checkpoint
-from ..types import Grid, Masks, Rng, Signal, unit
+from ..types import Batch, Grid, Masks, Rng, Signal, unit
 from .pictures import rgb, shrink
 from .records import Array
 from .time import Unfolded, unfold
@@ -199,7 +199,7 @@ def encode(method: Method, dataset: Dataset, most: int, device: torch.device | s
     tokens, attention = torch.empty(0), None
     for found, x in chunks(dataset, method.signal, order(len(dataset), most)):
         with torch.inference_mode():
-            s, weights = with_attention(method, x.to(device)) if not ids else (method.encode(x.to(device)), None)
+            s, weights = with_attention(method, x.to(device)) if not ids else (method.encode(Batch(x.to(device))), None)
         pixels = rgb(x.numpy())
         if not ids:
             images, tokens, attention = tuple(shrink(p, SIDE) for p in pixels), s.float().cpu(), weights
@@ -257,7 +257,7 @@ def with_attention(method: Method, x: Tensor) -> tuple[Float[Tensor, "b n d"], F
     lasts = [m.blocks[-1] for m in method.modules() if isinstance(m, ViTEncoder)]
     hooks = [block.register_forward_pre_hook(lambda module, args: seen.append((module, args[0]))) for block in lasts]
     try:
-        tokens = method.encode(x)
+        tokens = method.encode(Batch(x))
     finally:
         for hook in hooks:
             hook.remove()
