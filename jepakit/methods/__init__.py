@@ -25,6 +25,7 @@ __all__ = [
     "lejepa",
     "load",
     "mae",
+    "masked",
     "name_of",
     "predictive",
     "rjepa",
