@@ -144,7 +144,7 @@ def panel_that_pays(loop: Loop, steps: int, price: float) -> dict[str, tuple[int
     return {
         "panel_size": (size, "64 to 512 samples, what 2 % of the run's time allows"),
         "panel_every": (every, "at most 50 times in the run, and 2 % of its time"),
-        "dear_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
+        "views_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
     }
 
 

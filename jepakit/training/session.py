@@ -24,7 +24,7 @@ from . import resolve as prepare
 # Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
 FREE = (
     *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
-    *("loop.panel_", "loop.dear_every", "loop.on_collapse", "data.wait", "data.settle"),
+    *("loop.panel_", "loop.views_every", "loop.on_collapse", "data.wait", "data.settle"),
 )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import losses
+from support import logged_losses, write_pictures
 
 import jepakit as jk
 from jepakit import data, methods
@@ -44,12 +44,8 @@ ROWS = [
 
 def pictures(folder: Path, count: int = 2, classes: int = 0) -> Path:
     """Noise of side 40, a.png, b.png …, in folders c0, c1 … where there are classes."""
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        inner = folder / f"c{i % classes}" if classes else folder
-        inner.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(inner / f"{chr(97 + i)}.png")
-    return folder
+    names = [f"{f'c{i % classes}/' if classes else ''}{chr(97 + i)}.png" for i in range(count)]
+    return write_pictures(folder, names, SIDE)
 
 
 def table(path: Path, rows=ROWS, header=("image", "subject", "x", "y", "duration")) -> str:
@@ -570,9 +566,9 @@ def test_a_run_on_scanpaths_goes_on_to_the_same_losses_and_embeds_other_pictures
     assert 3 < stored.data.steps <= 7
     assert stored.method.encoder.patch == (1, 2, 2)
     shutil.rmtree(run / "checkpoints" / "step-00000004")
-    before = losses(run)
+    before = logged_losses(run)
     jk.train(out=run, resume=True)
-    assert losses(run) == before
+    assert logged_losses(run) == before
     assert len(before) == 4
     done = jk.embed(run, folder, tmp_path / "e.npy")
     assert done.shape == (16, 16)

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from series_data import table, two_kinds
+from support import two_kinds, write_table
 
 from jepakit.data import loader
 from jepakit.data.series.augment import SeriesAugment, SeriesViews
@@ -22,7 +22,7 @@ ALL = SeriesAugment(crop=(0.5, 0.9), scale=0.2, jitter=0.1, drop=0.3, views=(Ser
 
 @pytest.fixture
 def csv(tmp_path):
-    table(tmp_path / "a.csv", 200, columns=3)
+    write_table(tmp_path / "a.csv", 200, columns=3)
     return str(tmp_path / "a.csv")
 
 

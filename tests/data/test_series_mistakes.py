@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from series_data import rewrite, table
+from support import rewrite_line, write_table
 
 from jepakit.cli import __main__ as cli
 from jepakit.data.check import check
@@ -17,12 +17,12 @@ def refused(path, said, **settings):
 @pytest.fixture
 def csv(tmp_path):
     path = tmp_path / "a.csv"
-    table(path, 60)
+    write_table(path, 60)
     return path
 
 
 def test_text_among_numbers_is_named_with_column_and_row(csv):
-    rewrite(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
+    rewrite_line(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
     refused(csv, r"^a\.csv: column 'c1', row 8 holds 'broken', which is no number; correct it")
 
 
@@ -59,7 +59,7 @@ def test_a_long_run_of_missing_values_is_named_and_a_short_one_filled(csv):
 
 
 def test_infinity_is_named(csv):
-    rewrite(csv, 9, csv.read_text().splitlines()[8].split(",")[1], "inf")
+    rewrite_line(csv, 9, csv.read_text().splitlines()[8].split(",")[1], "inf")
     refused(csv, r"column 'c0', row 9 is infinite")
 
 
@@ -156,7 +156,7 @@ def test_check_data_counts_lengths_classes_constants_and_twins(tmp_path):
 
 @pytest.mark.parametrize("words", [["check-data"], ["train", "ijepa", "--data"]])
 def test_the_command_exits_with_two_and_one_sentence(tmp_path, capsys, csv, words):
-    rewrite(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
+    rewrite_line(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
     with pytest.raises(SystemExit) as end:
         cli.main([*words, str(csv)])
     assert end.value.code == 2
@@ -177,7 +177,7 @@ def test_a_channel_that_is_named_twice_is_refused(csv):
 def test_a_single_sample_is_refused_before_training_and_no_smaller_batch_is_advised(
     tmp_path, capsys, rows, window, fix
 ):
-    table(tmp_path / "a.csv", rows)
+    write_table(tmp_path / "a.csv", rows)
     more = ["--data.window", str(window)] if window else []
     with pytest.raises(SystemExit):
         cli.main(["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *more])
@@ -187,12 +187,12 @@ def test_a_single_sample_is_refused_before_training_and_no_smaller_batch_is_advi
 
 
 def test_a_window_that_is_too_long_is_refused_with_the_longest_series(tmp_path):
-    table(tmp_path / "a.csv", 60)
+    write_table(tmp_path / "a.csv", 60)
     said = (
         r"^a\.csv has 60 steps, fewer than the window of 90; give longer series, or train with data\.window=30 or less$"
     )
     refused(tmp_path / "a.csv", said, window=90)
-    table(tmp_path / "b.csv", 70)
+    write_table(tmp_path / "b.csv", 70)
     refused(tmp_path, r"^b\.csv has 70 steps and no other series has more, fewer than the window of 90", window=90)
 
 

@@ -19,7 +19,7 @@ from jepakit.types import Rng, Sample, Samples, Signal, Size
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin_package"))
 
-import episodes
+from outside_parts import episodes
 
 KINDS = (
     *("images, views", "images, one broken", "tar, views", "parquet", "arrays, views", "arrays, floats"),
