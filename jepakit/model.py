@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +44,7 @@ class Model:
         """
         signal = self.method.signal
         if isinstance(samples, torch.Tensor):
-            return self._encode_tensor(_check_samples(samples, signal), weights)
+            return self._encode_batch(Batch(_check_samples(samples, signal)), weights)
         parts = [part for path in _check_paths(samples) for part in self._encode_file(path, weights)]
         counts = [part.shape[1] for part in parts]
         if min(counts) < max(counts):
@@ -54,22 +54,23 @@ class Model:
             )
         return torch.cat(parts)
 
-    def _encode_tensor(self, x: torch.Tensor, weights: Weights) -> torch.Tensor:
+    def _encode_batch(self, batch: Batch, weights: Weights) -> torch.Tensor:
+        mean = self.method.mean
         with torch.inference_mode():
-            return self.method.encode(Batch(x.to(self.method.mean)), weights)
+            return self.method.encode(replace(batch, x=batch.x.to(mean)), weights)
 
     def _encode_file(self, path: PathLike, weights: Weights) -> Iterator[torch.Tensor]:
         """All samples of a file, those of one length together; a file that no kind of data reads is an image."""
         signal = self.method.signal
         if len(signal.size) == 2 and not _is_dataset(path):
-            yield self._encode_tensor(read_image(Path(path), signal)[None], weights)
+            yield self._encode_batch(Batch(read_image(Path(path), signal)[None]), weights)
             return
         dataset = parse.other_data(self.loaded.run, os.fspath(path), signal, {}).open()
         with closing(loader.stream(dataset, signal, batch=FILE_BATCH, corrupt="fail")) as batches:
             for batch in batches:
                 batch = batch.to(self.method.mean.device)
                 equal = [batch] if batch.length is None else [part for _, part in groups(batch, stride(self.method))]
-                yield from (self._encode_tensor(part.x, weights) for part in equal)
+                yield from (self._encode_batch(part, weights) for part in equal)
 
     def start(self, frame: torch.Tensor) -> State:
         """The state of a predictive model after a first frame (B, C, H, W), or (B, C, p) for series.
