@@ -10,7 +10,8 @@ from typing import Final
 import torch
 
 from .core.padding import groups, stride
-from .data import guess, loader, read_image
+from .data import guess, loader
+from .data.images.files import read_image
 from .methods.base import Method, Weights
 from .methods.predictive import Predictive
 from .run import checkpoint, parse
