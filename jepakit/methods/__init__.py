@@ -44,14 +44,6 @@ METHODS: Final = Registry(
 )
 
 
-def table() -> dict[str, str]:
-    """Every method's name and the module that holds it, sorted. Imports none of them.
-
-    Raises ValueError where an outside package claims a name that is taken.
-    """
-    return {name: place.module for name, place in METHODS.places().items()}
-
-
 def load(name: str) -> Entry:
     """The method called `name`. Raises ValueError, with the nearest names, where there is none."""
     return METHODS.load(name)

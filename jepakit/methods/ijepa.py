@@ -21,10 +21,10 @@ from torch import Tensor
 
 from .. import losses
 from ..core.schedules import linear
+from ..masks import read_tokens
 from ..masks.base import Masker
 from ..masks.multiblock import MultiBlock
 from ..masks.random import Random
-from ..masks.semantic import read_tokens
 from ..nn import ema
 from ..nn.encoder import EncoderConfig, masked, union
 from ..nn.predictor import Predictor

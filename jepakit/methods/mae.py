@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
+from ..masks import read_tokens
 from ..masks.base import Masker
 from ..masks.random import Random
-from ..masks.semantic import read_tokens
 from ..nn.encoder import EncoderConfig, masked
 from ..nn.patch import patches
 from ..nn.predictor import Predictor

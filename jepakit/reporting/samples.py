@@ -1,7 +1,7 @@
 """What a trained run makes of its data: a few samples through its encoder, and masks drawn as in training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -48,6 +48,11 @@ class Samples:
     tokens: Array
     attention: Array | None
 
+    def first(self, count: int) -> "Samples":
+        """The same samples, of which only the first `count` have pictures and tokens."""
+        attention = None if self.attention is None else self.attention[:count]
+        return replace(self, images=self.images[:count], tokens=self.tokens[:count], attention=attention)
+
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
@@ -69,6 +74,18 @@ class Look:
     masks: tuple[Drawn, ...] = ()
     unfolded: Unfolded | None = None
     notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def map_grid(self) -> tuple[int, int] | None:
+        """The grid of a picture for whose every cell there is a token of its own; None where there is no such grid."""
+        tokens = self.samples.tokens.shape[1] if self.samples else 0
+        if len(self.grid) != 2 or tokens != prod(self.grid) or tokens == 1:
+            return None
+        return self.grid[0], self.grid[1]
+
+    def first(self, count: int) -> "Look":
+        """The same, with at most `count` images shown large."""
+        return replace(self, samples=self.samples and self.samples.first(count))
 
 
 def look(run: Path, images: int, device: torch.device | str = "cpu") -> Look:

@@ -194,13 +194,15 @@ def _unknown(value: Any, key: str, path: str) -> str:
         return f"{where} is refused: a config names things from jepakit's own tables and runs no code; use name"
     known = [f.name for f in dataclasses.fields(value)]
     near = did_you_mean(key, known, prefix=f"{path}.".lstrip("."))
-    if not near and (owners := [name for name in methods.table() if path == "method" and _has(name, key)]):
+    if not near and (owners := _owners(key) if path == "method" else []):
         return f"{where} is a setting of {', '.join(owners)}, not of {methods.name_of(value)}"
     return f"No setting {where}.{near} Available: {', '.join(known)}"
 
 
-def _has(method: str, key: str) -> bool:
-    return key in {f.name for f in dataclasses.fields(methods.load(method).Config)}
+def _owners(key: str) -> list[str]:
+    """The methods that have a setting of this name."""
+    usable = [name for name in methods.METHODS.names() if name not in methods.METHODS.unusable()]
+    return [name for name in usable if key in {f.name for f in dataclasses.fields(methods.load(name).Config)}]
 
 
 def _keys(value: Any) -> str:

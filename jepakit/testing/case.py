@@ -76,7 +76,7 @@ def _of_kind(kind: type[Method], signal: Signal) -> type[Method]:
     if "Config" in vars(kind):
         return kind
     heads = issubclass(kind, Head)
-    ours = [methods.load(name).Method for name, module in methods.table().items() if module.startswith("jepakit.")]
+    ours = [methods.load(name).Method for name, place in methods.METHODS.places().items() if not place.owner]
     for found in ours:
         if issubclass(found, kind) and issubclass(found, Head) == heads and found.needs <= signal.has:
             return found

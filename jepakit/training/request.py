@@ -93,12 +93,12 @@ def base(request: Request) -> Run:
         return parse.from_yaml(stored)
     if name.endswith((".yaml", ".yml")):
         return parse.from_yaml(Path(name))
-    if name in recipes.table():
+    if name in recipes.RECIPES.names():
         return recipes.load(name)
-    if name in methods.table():
+    if name in methods.METHODS.names():
         cfg = methods.load(name).Config()
         return head(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=KINDS["images"]())
-    raise ValueError(no_such("recipe or method", name, [*recipes.table(), *methods.table()]))
+    raise ValueError(no_such("recipe or method", name, [*recipes.RECIPES.names(), *methods.METHODS.names()]))
 
 
 def head(cfg: Any, parent: PathLike | None) -> Run:

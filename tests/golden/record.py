@@ -60,7 +60,7 @@ def demo(**changes: Any) -> Training:
 
 def trainings() -> dict[str, Callable[[], Training]]:
     """Name → how the training is put together: every method of the house, and what its tiny settings leave out."""
-    own = [name for name, module in methods.table().items() if module.startswith("jepakit.methods.")]
+    own = [name for name, place in methods.METHODS.places().items() if not place.owner]
     exact = Predictor(width=64, depth=2, heads=2, mlp_ratio=2.0)
     return {
         **{name: partial(contract, name) for name in own},

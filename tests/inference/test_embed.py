@@ -266,12 +266,15 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, suffix: str, monkeyp
     width = 512
 
     def peak(n: int) -> int:
-        # What earlier tests left in memory makes collections rare, and garbage would count as growth.
+        # Objects of earlier tests make collections rare; garbage of the batches would count as growth.
         gc.collect()
         gc.freeze()
         tracemalloc.start()
+        clean = {"progress": lambda done, total: gc.collect()}
         try:
-            write_embeddings(Encoder(width=width, stop=n), Memory(n=n), SIGNAL, tmp_path / f"{n}{suffix}", batch=8)
+            write_embeddings(
+                Encoder(width=width, stop=n), Memory(n=n), SIGNAL, tmp_path / f"{n}{suffix}", batch=8, **clean
+            )
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -18,11 +18,11 @@ from torch import Tensor
 from jepakit import methods, testing
 from jepakit.core.files import write_text
 from jepakit.data.images import files
-from jepakit.masks import MASKERS, draw
+from jepakit.masks import MASKERS, TokenMasker, draw, read_tokens
 from jepakit.masks.base import Masker
 from jepakit.masks.multiblock import MultiBlock
 from jepakit.masks.random import Random
-from jepakit.masks.semantic import Semantic, TokenMasker, likeness, read_tokens
+from jepakit.masks.semantic import Semantic, likeness
 from jepakit.methods import cjepa, ijepa, mae
 from jepakit.nn import ViT
 from jepakit.nn.predictor import Predictor
@@ -203,7 +203,7 @@ def test_only_maskers_that_read_tokens_are_shown_any() -> None:
     plain = draw((Random(), Semantic()), grid, 4, Rng(3))
     assert all(map(torch.equal, drawn[0][:2], plain[0][:2]))
     assert not torch.equal(drawn[1].targets, plain[1].targets)
-    assert isinstance(MASKERS["semantic"], Masker | TokenMasker)
+    assert isinstance(MASKERS.load("semantic"), Masker | TokenMasker)
     assert read_tokens([Random(), Semantic()])
     assert not read_tokens([Random(), MultiBlock()])
 

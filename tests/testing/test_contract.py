@@ -347,7 +347,7 @@ def test_hidden_pixels_are_exactly_those_of_the_patches_left_out() -> None:
 
 def _every_method() -> Iterator[Any]:
     """Each method on each signal it takes; beside I-JEPA, extras only where they are needed, and images quickly."""
-    for name in sorted(methods.table()):
+    for name in methods.METHODS.names():
         needs = methods.load(name).Method.needs
         for signal in testing.variants():
             if needs <= signal.has and (name == "ijepa" or needs or not signal.views):
@@ -360,7 +360,7 @@ def test_every_method_keeps_the_contract(name: str, signal: Signal) -> None:
     testing.contract(methods.load(name).Method, [signal])
 
 
-@pytest.mark.parametrize("name", sorted(methods.table()))
+@pytest.mark.parametrize("name", methods.METHODS.names())
 def test_a_signal_without_what_a_method_needs_is_refused(name: str) -> None:
     method = methods.load(name).Method
     advice = [ADVICE[need] for need in method.needs]

@@ -29,7 +29,7 @@ class States(NamedTuple):
 
 
 @torch.no_grad()
-def features(
+def encode_fixations(
     method: RJEPA, data: Scanpaths, ids: Int64[np.ndarray, " n"]
 ) -> tuple[Float[Tensor, "t n d h w"], Float[Tensor, "t1 n a"]]:
     """What the encoder makes of the fixations of some scanpaths, as maps, and the saccades between them."""
@@ -39,7 +39,9 @@ def features(
 
 
 @torch.no_grad()
-def recorded(method: RJEPA, y: Float[Tensor, "t n d h w"], action: Float[Tensor, "t1 n a"] | None = None) -> States:
+def record_circuit(
+    method: RJEPA, y: Float[Tensor, "t n d h w"], action: Float[Tensor, "t1 n a"] | None = None
+) -> States:
     """The circuit's states while it sees such features; without actions, the predictor is told of no saccade."""
     circuits = method.circuits
     cell, states = circuits.top.cell, circuits.start(y.shape[1])
