@@ -26,16 +26,21 @@ class Model:
         """The trained method, in eval mode."""
         return self.loaded.method
 
-    def encode(self, images: torch.Tensor | PathLike | Sequence[PathLike], weights: Weights = "target") -> torch.Tensor:
+    def encode(
+        self,
+        images: torch.Tensor | PathLike | Sequence[PathLike],
+        weights: Weights = "target",
+        action: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Representations (B, N, D), one per patch, on the CPU.
 
         `images` is a tensor (B, C, *size) of raw values (pixels in [0, 1]; any size the patch divides), or one or
-        several image files, which are resized and cut to the centre as in training's evaluation. Raises ValueError,
-        with the way out, for anything else.
+        several image files, which are resized and cut to the centre as in training's evaluation. Where representations depend
+        on actions, give them as `action` (B, T - 1, A). Raises ValueError, with the way out, for anything else.
         """
-        x = _samples(images, self.method.signal)
+        method, x = self.method, _samples(images, self.method.signal)
         with torch.inference_mode():
-            return self.method.encode(Batch(x.to(self.method.mean)), weights)
+            return method.encode(Batch(x, action=action).to(method.mean.device, method.mean.dtype), weights)
 
     def start(self, frame: torch.Tensor) -> State:
         """What a model that unfolds in time knows after a first frame: (B, C, H, W), or (B, C, p) of series.
