@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from runs import losses
+from support import logged_losses
 from torch import Tensor
 
 import jepakit as jk
@@ -148,9 +148,9 @@ def test_a_run_on_unequal_series_goes_on_to_the_same_losses(unequal: Path, tmp_p
     run = tmp_path / "run"
     jk.train(unequal, run, settings=SMALL | {"loop.save_every": 3, "evals.kinds": "[]"}, steps=6)
     shutil.rmtree(run / "checkpoints" / "step-00000006")
-    before = losses(run)
+    before = logged_losses(run)
     jk.train(out=run, resume=True)
-    assert losses(run) == before
+    assert logged_losses(run) == before
 
 
 def test_the_panel_measures_steps_that_all_its_samples_have(unequal: Path) -> None:

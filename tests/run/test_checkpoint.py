@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 from torch import nn
 
@@ -94,7 +94,7 @@ def test_a_folder_is_not_written_as_a_file(tmp_path: Path) -> None:
 
 def test_a_run_whose_last_checkpoint_can_be_seen_has_its_summary(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8))
-    file = runs.write_settings(tmp_path, tmp_path / "data.npy", data={"name": "arrays"}, length={"steps": 2})
+    file = support.write_settings(tmp_path, tmp_path / "data.npy", data={"name": "arrays"}, length={"steps": 2})
     done = api.train(out=tmp_path / "run", recipe=str(file))
     summary, last = tmp_path / "run" / "summary.json", checkpoint.folder(tmp_path / "run", 2)
     assert json.loads(summary.read_text()) == done

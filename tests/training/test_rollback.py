@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
+import support
 import yaml
 
 from jepakit import api, collapse
@@ -65,27 +65,18 @@ def write(folder: Path, lr: float, pictures: str = "noise.npy", **method: Any) -
         },
         "optim": flat,
         "length": {"steps": STEPS, "batch": 8},
-        "loop": {**runs.SETTINGS["loop"], "amp": False, "save_every": 4, "panel_every": 2, "keep": 1},
-        "evals": runs.SETTINGS["evals"],
+        "loop": {**support.SETTINGS["loop"], "amp": False, "save_every": 4, "panel_every": 2, "keep": 1},
+        "evals": support.SETTINGS["evals"],
     }
     path = folder / f"settings-{lr}-{len(method)}.yaml"
     path.write_text(yaml.safe_dump(settings))
     return str(path)
 
 
-class Notes:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.notes.append(line)
-
-    def row(self, row: dict[str, Any], steps: int) -> None:
-        pass
-
-
-def train(file: str, out: Path, action: str, watch: Notes | None = None, **more: Any) -> dict[str, Any]:
-    return api.train(out=out, recipe=file, settings={"loop.on_collapse": action}, watch=watch or Notes(), **more)
+def train(file: str, out: Path, action: str, watch: support.Recorder | None = None, **more: Any) -> dict[str, Any]:
+    return api.train(
+        out=out, recipe=file, settings={"loop.on_collapse": action}, watch=watch or support.Recorder(), **more
+    )
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -102,7 +93,7 @@ def rolled(file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run with rollbacks."""
     out = tmp_path_factory.mktemp("rolled") / "run"
 
-    class Watch(Notes):
+    class Watch(support.Recorder):
         def row(self, row: dict[str, Any], steps: int) -> None:
             KEPT.append(checkpoint.steps(out))
 
@@ -111,7 +102,7 @@ def rolled(file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_warning_says_it_once_and_trains_to_the_end(file: str, tmp_path: Path) -> None:
-    watch = Notes()
+    watch = support.Recorder()
     done = train(file, tmp_path / "run", "warn", watch)
     assert (done["verdict"], done["steps"], done["stopped"], done["rollbacks"]) == ("full", STEPS, False, [])
     said = [note for note in watch.notes if "full" in note]
@@ -122,7 +113,7 @@ def test_a_warning_says_it_once_and_trains_to_the_end(file: str, tmp_path: Path)
 
 def test_a_stop_ends_the_run_saved_with_its_own_summary_and_with_0(file: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = runs.jepa("train", file, "--out", out, "--on-collapse", "stop")
+    done = support.jepa("train", file, "--out", out, "--on-collapse", "stop")
     assert done.returncode == 0, done.stderr
     assert "and saved: the verdict is full, target std is" in done.stderr
     summary = json.loads((out / "summary.json").read_text())
@@ -255,7 +246,7 @@ def test_the_healthy_checkpoint_outlives_keep_where_a_rollback_may_need_it(rolle
 
 def test_a_fourth_collapse_ends_the_run(tmp_path: Path, file: str) -> None:
     shutil.copy(Path(file).parent / "noise.npy", tmp_path)
-    watch = Notes()
+    watch = support.Recorder()
     done = train(write(tmp_path, lr=20.0), tmp_path / "run", "rollback", watch)
     assert len(done["rollbacks"]) == rollback.MOST
     assert done["stopped"]
@@ -306,6 +297,6 @@ def test_two_processes_roll_back_together(file: str, rolled: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((out / "summary.json").read_text())["rollbacks"] for out in (rolled, tmp_path / "run"))
     assert [(e["step"], e["to"]) for e in two] == [(e["step"], e["to"]) for e in one]
-    losses = runs.losses(tmp_path / "run")
+    losses = support.logged_losses(tmp_path / "run")
     # ln of a mean over each rank's own samples: close to, not equal to, that over all of them.
-    assert losses == pytest.approx(runs.losses(rolled), abs=0.2)
+    assert losses == pytest.approx(support.logged_losses(rolled), abs=0.2)

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support import Recorder
 from torch.testing import assert_close
 
 import jepakit as jk
@@ -47,23 +48,6 @@ QUICK = {
 }
 
 
-class Heard:
-    """Keeps notes and rows."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.rows: list[tuple[dict[str, Any], int]] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def row(self, row: dict[str, Any], steps: int) -> None:
-        self.rows.append((row, steps))
-
-    def said(self, words: str) -> bool:
-        return any(words in note for note in self.notes)
-
-
 def waves(count: int, width: int = 5) -> np.ndarray:
     t = np.arange(count)[:, None] / 4
     return np.sin(t * np.linspace(0.3, 1.3, width) + np.arange(width)).astype(np.float32)
@@ -75,7 +59,7 @@ def pictures(count: int, side: int = 8) -> np.ndarray:
     return (127 * (1 + np.sin(t / 3 + x + 2 * y))).astype(np.uint8)
 
 
-def learn(data: Path | str, out: Path, *, watch: Heard | None = None, **settings: Any) -> dict[str, Any]:
+def learn(data: Path | str, out: Path, *, watch: Recorder | None = None, **settings: Any) -> dict[str, Any]:
     named = {key: settings.pop(key) for key in ("resume", "overwrite", "steps") if key in settings}
     changes = {**QUICK, **settings}
     return api.train(data, out, recipe="rjepa-online", settings=changes, watch=watch, **named)
@@ -372,7 +356,7 @@ def test_a_run_that_stops_and_goes_on_is_the_same_run_to_the_bit(
 
 def test_learning_changes_the_weights_and_lowers_the_error(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(400))
-    watch = Heard()
+    watch = Recorder()
     summary = learn(tmp_path / "a.npy", tmp_path / "run", watch=watch, **{"optim.lr": 3e-3, "loop.log_every": 50})
     assert watch.rows[-1][0]["loss"] < 0.5 * watch.rows[0][0]["loss"]
     assert watch.rows[0][1] == 0
@@ -382,7 +366,7 @@ def test_learning_changes_the_weights_and_lowers_the_error(tmp_path: Path) -> No
 
 def test_the_run_folder_is_an_ordinary_one(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(220))
-    watch = Heard()
+    watch = Recorder()
     learn(tmp_path / "a.npy", tmp_path / "run", watch=watch)
     run = parse.from_yaml(tmp_path / "run" / "config.yaml")
     assert (run.length.steps, run.length.batch, run.loop.workers) == (None, 1, 0)
@@ -398,7 +382,7 @@ def test_the_run_folder_is_an_ordinary_one(tmp_path: Path) -> None:
 
 def test_rows_of_a_gradient_that_is_not_exact_say_how_near_it_is(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", pictures(220))
-    watch = Heard()
+    watch = Recorder()
     learn(tmp_path / "a.npy", tmp_path / "run", watch=watch, **{"method.below": "instant", "method.approximate": True})
     assert all(0 < row["watched"]["rfp/cosine"] < 1 for row, _ in watch.rows)
 
@@ -407,7 +391,7 @@ def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(40))
     first = learn(tmp_path, tmp_path / "run")
     before = saved(tmp_path / "run")
-    watch = Heard()
+    watch = Recorder()
     assert learn(tmp_path, tmp_path / "run", resume=True, watch=watch) == first
     assert watch.said("nothing new after a.npy")
     assert all(torch.equal(value, before[key]) for key, value in saved(tmp_path / "run").items())
@@ -416,7 +400,7 @@ def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
 def test_a_run_that_waits_saves_when_it_is_told_to_stop(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(40))
 
-    class Stopping(Heard):
+    class Stopping(Recorder):
         def note(self, text: str) -> None:
             if text.startswith("waiting for files"):
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -554,7 +538,7 @@ def test_nothing_grows_with_the_steps(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join(",".join(f"{v:.4f}" for v in row) for row in waves(530)))
     held: dict[int, tuple[int, int]] = {}
 
-    class Measuring(Heard):
+    class Measuring(Recorder):
         def row(self, row: dict[str, Any], steps: int) -> None:
             gc.collect()
             objects = gc.get_objects()
@@ -571,7 +555,7 @@ def test_the_memory_is_flat_over_many_steps(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join(",".join(f"{v:.4f}" for v in row) for row in waves(20_002)))
     held: dict[int, int] = {}
 
-    class Measuring(Heard):
+    class Measuring(Recorder):
         def row(self, row: dict[str, Any], steps: int) -> None:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             held[row["step"]] = pages * os.sysconf("SC_PAGE_SIZE")
