@@ -49,7 +49,7 @@ class Model:
         """
         signal = self.method.signal
         if isinstance(samples, torch.Tensor):
-            return self._encode_tensor(_check_samples(samples, signal), weights, action)
+            return self._encode_batch(Batch(_check_samples(samples, signal), action=action), weights)
         parts = [part for path in _check_paths(samples) for part in self._encode_file(path, weights)]
         counts = [part.shape[1] for part in parts]
         if min(counts) < max(counts):
@@ -59,23 +59,23 @@ class Model:
             )
         return torch.cat(parts)
 
-    def _encode_tensor(self, x: torch.Tensor, weights: Weights, action: torch.Tensor | None = None) -> torch.Tensor:
+    def _encode_batch(self, batch: Batch, weights: Weights) -> torch.Tensor:
         mean = self.method.mean
         with torch.inference_mode():
-            return self.method.encode(Batch(x, action=action).to(mean.device, mean.dtype), weights)
+            return self.method.encode(batch.to(mean.device, mean.dtype), weights)
 
     def _encode_file(self, path: PathLike, weights: Weights) -> Iterator[torch.Tensor]:
         """All samples of a file, those of one length together; a file that no kind of data reads is an image."""
         signal = self.method.signal
         if len(signal.size) == 2 and not _is_dataset(path):
-            yield self._encode_tensor(read_image(Path(path), signal)[None], weights)
+            yield self._encode_batch(Batch(read_image(Path(path), signal)[None]), weights)
             return
         dataset = parse.other_data(self.loaded.run, os.fspath(path), signal, {}).open()
         with closing(loader.stream(dataset, signal, batch=FILE_BATCH, corrupt="fail")) as batches:
             for batch in batches:
                 batch = batch.to(self.method.mean.device)
                 equal = [batch] if batch.length is None else [part for _, part in groups(batch, stride(self.method))]
-                yield from (self._encode_tensor(part.x, weights) for part in equal)
+                yield from (self._encode_batch(part, weights) for part in equal)
 
     def start(self, frame: torch.Tensor) -> State:
         """The state of a predictive model after a first frame (B, C, H, W), or (B, C, p) for series.
