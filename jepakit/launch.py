@@ -19,8 +19,8 @@ from .run import checkpoint
 from .run.settings import Run
 from .training import estimate, loop, session, stream
 from .training.monitor import online, samples
-from .training.request import Request, asks_for_probes, settings
-from .types import unit
+from .training.request import Request, asks_for_probes, renaming_notes, settings
+from .types import Batch
 
 
 def run(request: Request, watch: Watch) -> dict[str, Any]:
@@ -32,8 +32,10 @@ def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
     """As `run`, with settings that are made already; of `request` the folder counts, and how to begin."""
     with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
         watch = watch if dist.main else Silent()
+        # The run folder is written anew when it is gone on with, with the names of today.
+        renamed = renaming_notes(request)
         current = begin(request, wanted, dist)
-        for note in current.notes:
+        for note in [*renamed, *current.notes]:
             watch.note(note)
         learn = stream.train if isinstance(current.dataset, First) else loop.train
         summary = learn(current, watch)
@@ -107,7 +109,7 @@ def fit(current: session.Session) -> None:
     x = samples.equal(
         current.dataset, current.method.signal, current.method.calibration_samples, padding.stride(current.method)
     )
-    shown = unit(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
+    shown = Batch(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
     current.method.calibrate(shown)
     current.notes.append(f"constants of {methods.name_of(current.run.method)} fitted to {len(shown)} samples")
 

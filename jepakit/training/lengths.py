@@ -15,7 +15,7 @@ from ..data.series.dataset import Series
 from ..methods.base import Method
 from ..nn.conv import CNN
 from ..run.settings import Run
-from ..types import Batch, Rng, Signal
+from ..types import Rng, Signal
 from .resolve import Note
 
 # Patches that half of the series have at least, and the shortest, where the patch is chosen for them.
@@ -67,9 +67,7 @@ def check(run: Run, method: Method, dataset: Dataset) -> None:
             raise ValueError(f"that is less than the patch of {patch}")
         if method.reads_x:
             with torch.no_grad():
-                action = torch.zeros(2, steps - 1, method.signal.action) if method.signal.action else None
-                x = torch.zeros(2, method.signal.channels, steps, *size[1:])
-                method.loss(Batch(x, action=action), Rng(0))
+                method.loss(method.signal.zeros(2, steps=steps), Rng(0))
     except ValueError as error:
         words = dataset.words
         raise ValueError(f"the shortest {words.one} has {shortest} {words.parts}: {error}; or {words.fix}") from None

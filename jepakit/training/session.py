@@ -79,8 +79,8 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
     run, signal, patches = lengths.fit(run, data.fit(dataset, run.data), dataset)
     resolve = openended.resolve if isinstance(dataset, First) else prepare.resolve
     run, choices = resolve(run, signal, len(dataset), dist.world)
-    run, parent = with_parent(run)
-    method = methods.build(run.method, signal, run.seed if seed is None else seed, parent)
+    run, parents = with_parents(run)
+    method = methods.build(run.method, signal, run.seed if seed is None else seed, parents)
     if run.evals.online and len(dataset.classes) < 2:
         raise ValueError(
             "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
@@ -100,13 +100,13 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
     return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
 
 
-def with_parent(run: Run) -> tuple[Run, Method | None]:
-    """What a head is trained over, and the run with the hash of its weights; any other run as it is, and None."""
-    parent = checkpoint.parent_of(run.method)
-    if parent is None:
-        return run, None
-    cfg = replace(cast(Any, run.method), parent_hash=checkpoint.digest(parent))
-    return replace(run, method=cfg), parent
+def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
+    """What a head is trained over, and the run with the hashes of these weights; nothing for any other run."""
+    parents = checkpoint.parents_of(run.method)
+    if not parents:
+        return run, ()
+    cfg = replace(cast(Any, run.method), parent_hashes=tuple(checkpoint.digest(parent) for parent in parents))
+    return replace(run, method=cfg), parents
 
 
 def restore(session: Session, allow: Sequence[str]) -> None:
@@ -138,10 +138,11 @@ def restore(session: Session, allow: Sequence[str]) -> None:
 
 def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
     """ValueError with a diff where `new` differs from `old` in a setting that is neither free nor in `allow`."""
+    allowed = [parse.current_path(path) for path in allow]
     changed = {
         key: values
         for key, values in write.difference(old, new).items()
-        if not key.startswith(FREE) and not any(key == a or key.startswith(f"{a}.") for a in allow)
+        if not key.startswith(FREE) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
     }
     if not changed:
         return

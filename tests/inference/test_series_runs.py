@@ -9,7 +9,7 @@ import pytest
 from support import logged_losses, two_kinds, write_table
 
 import jepakit as jk
-from jepakit.methods import table as methods_table
+from jepakit.methods import METHODS
 from jepakit.run import parse
 
 SMALL = {
@@ -59,7 +59,7 @@ def test_a_run_on_series_goes_on_to_the_same_losses(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [n for n in ("ijepa", "cjepa", "vicreg", "lejepa", "simclr", "mae") if n in methods_table()]
+    "name", [n for n in ("ijepa", "cjepa", "vicreg", "lejepa", "simclr", "mae") if n in METHODS.names()]
 )
 def test_every_method_trains_on_series(tmp_path, name):
     x, y = two_kinds(48)

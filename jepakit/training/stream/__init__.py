@@ -1,6 +1,6 @@
 """Learning from a stream: an optimiser step for every `length.batch` frames as they come, each frame seen once.
 
-States and traces go on from step to step (sequences.py), so that the memory does not grow with their number. A
+States and traces go on from step to step (recurrent/unroll.py), so that the memory does not grow with their number. A
 checkpoint holds both, the last frame, and the place in the stream: a run that was stopped and goes on is the same run.
 """
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...core.progress import Interrupted, Watch
 from ...data.stream import Config, First, Frame
-from ...recurrent import sequences, unroll
+from ...methods.rjepa import RJEPA
+from ...recurrent import unroll
 from ...run import optim
 from ...run.rows import read_rows
 from ...types import Batch
@@ -39,7 +40,7 @@ class Learner:
 
     def __init__(self, session: Session, watch: Watch, asked: list[int]) -> None:
         self.session, self.watch, self.asked = session, watch, asked
-        self.method = cast(sequences.Recurrent, session.method)
+        self.method = cast(RJEPA, session.method)
         self.recorder = Recorder(session, Monitor(session), watch)
         self.first = cast(First, session.dataset)
         self.standing = Standing.unpacked(session.stream, session.place, session.method.mean)
