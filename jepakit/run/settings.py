@@ -3,28 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ..data import Dataset
-from ..data.base import Settings
+from ..data import SourceConfig
 from .optim import Optim
 
 
 @runtime_checkable
 class MethodConfig(Protocol):
     """The frozen dataclass `Config` of a method."""
-
-
-@runtime_checkable
-class DataConfig(Settings, Protocol):
-    """The frozen dataclass `Config` of a kind of data."""
-
-    @property
-    def path(self) -> str:
-        """The folder, file or pattern, or the name of a generated set."""
-        ...
-
-    def open(self) -> Dataset:
-        """The data; raises ValueError, saying what to do, where they cannot be found or read."""
-        ...
 
 
 def at_least(least: int, settings: Any, *keys: str) -> None:
@@ -64,11 +49,11 @@ class Loop:
     keep: int = 2
     panel_every: int | None = None
     panel_size: int | None = None
-    dear_every: int | None = None  # the panel's numbers of several views and of pairs
+    views_every: int | None = None  # the panel's numbers of several views and of pairs
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
 
     def __post_init__(self) -> None:
-        at_least(1, self, "log_every", "save_every", "keep", "panel_every", "dear_every")
+        at_least(1, self, "log_every", "save_every", "keep", "panel_every", "views_every")
         at_least(2, self, "panel_size")
         at_least(0, self, "workers")
 
@@ -93,7 +78,7 @@ class Run:
     """One training, whole: the run folder's config.yaml is this."""
 
     method: MethodConfig
-    data: DataConfig
+    data: SourceConfig
     optim: Optim = field(default_factory=Optim)
     length: Length = field(default_factory=Length)
     loop: Loop = field(default_factory=Loop)

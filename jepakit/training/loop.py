@@ -196,7 +196,6 @@ def batches(session: Session) -> Generator[Batch]:
     local = run.length.batch // dist.world
     stream = loader.batches(
         session.dataset,
-        run.data,
         session.method.signal,
         seed=run.seed,
         batch=local,
@@ -205,7 +204,7 @@ def batches(session: Session) -> Generator[Batch]:
         workers=run.loop.workers or 0,
         offset=dist.rank * local,
         total=run.length.batch,
-        whole=session.method.reads_x,
+        include_x=session.method.reads_x,
     )
     with closing(stream):
         for batch in stream:

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any, cast
 
 from .. import methods
+from ..core.notes import Note
 from ..methods.base import Method
 from ..nn import Pixels
 from ..run.settings import Loop, Run
 from ..types import Signal
 from . import resolve as prepare
-from .resolve import Note
 
 SAVE, PANEL, DEAR = 5000, 5000, 50_000
 
@@ -70,7 +70,7 @@ def fit_loop(loop: Loop, samples: int) -> tuple[Loop, list[Note]]:
         "workers": (0, "a stream has one reader"),
         "save_every": (SAVE, "and 100, 200, 400 … before that"),
         "panel_every": (PANEL, "and 100, 200, 400 … before that"),
-        "dear_every": (DEAR, "ten times as rare"),
+        "views_every": (DEAR, "ten times as rare"),
         "panel_size": (samples, "windows of the first frames"),
     }
     wanted = {key: value for key, value in chosen.items() if getattr(loop, key) is None}

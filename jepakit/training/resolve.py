@@ -2,23 +2,16 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from .. import methods
 from ..core.devices import amp_pays, best_device, cores
+from ..core.notes import Note
 from ..data import Dataset
-from ..data.images.augment import Views, strong
-from ..data.scanpaths.augment import GazeAugment, GazeViews
-from ..data.scanpaths.dataset import Scanpaths
-from ..data.scanpaths.settings import Config as GazeConfig
-from ..data.series import augment as series
-from ..data.series.dataset import Series
-from ..data.series.settings import Config as SeriesConfig
 from ..masks.multiblock import MultiBlock
 from ..masks.random import Random
 from ..nn.patch import grid_of
 from ..run.settings import Length, Loop, Run
-from ..run.write import dump
 from ..types import Signal, Size
 
 CHEAP_SHARE = 0.02  # of the run's time, for the panel's numbers of one encoding …
@@ -26,67 +19,22 @@ DEAR_SHARE = 0.008  # … and for those of several views and of pairs
 DEAR = 1100  # encodings that a dear measurement costs
 
 
-class Note(NamedTuple):
-    """A setting that was left to us, what we chose, and why."""
+def resolve_data(run: Run, dataset: Dataset) -> tuple[Run, Dataset, list[Note]]:
+    """The run and its open data with every setting of data that was left open, and a note for each choice.
 
-    key: str
-    value: Any
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.key} = {self.value} ({self.reason})"
-
-
-def fit_views(run: Run, channels: int) -> tuple[Run, list[Note]]:
-    """The run with two views of each sample, where its method compares views and its data settings ask for none.
-
-    Where nothing else is said of the augmentation, it is made strong: see `augment.strong` and that of series.
+    Raises ValueError where the data cannot give what the method needs.
     """
-    method = methods.entry(type(run.method).__module__).Method
-    augment, name = run.data.augment, methods.name_of(run.method)
-    if "views" not in method.requires(run.method) or augment.views:
-        return run, []
-    chosen, keys, why = _strong(augment, channels // getattr(run.data, "fovea", 1))
-    notes = [Note("data.augment.views", "[{count: 2}]", f"{name} compares views of one sample")]
-    if augment == type(augment)():
-        value = ", ".join(f"{key} {dump(getattr(chosen, key))}" for key in keys)
-        notes.append(Note("data.augment", value, why))
-    return dataclasses.replace(run, data=dataclasses.replace(cast(Any, run.data), augment=chosen)), notes
-
-
-def _strong(augment: Any, channels: int) -> tuple[Any, tuple[str, ...], str]:
-    """An augmentation with views, which of its settings make it strong, and why."""
-    if isinstance(augment, series.SeriesAugment):
-        why = "parts of one series could be matched by their level alone"
-        return series.strong(augment, channels), ("scale", "jitter", "drop"), why
-    views = GazeViews() if isinstance(augment, GazeAugment) else Views()
-    keys = ("flip", "jitter", "gray")
-    return strong(augment, channels, views), keys, "crops alone could be matched by their colours"
-
-
-def fit_series(run: Run, dataset: Dataset) -> Run:
-    """The run with the window, the stride and the channels that were chosen, so that other data are read the same.
-
-    Of scanpaths it is the size of a crop, and how many fixations.
-    """
-    if isinstance(dataset, Scanpaths) and isinstance(run.data, GazeConfig):
-        height, width = dataset.view.size
-        gaze = dataclasses.replace(run.data, size=(height, width), steps=dataset.steps)
-        return dataclasses.replace(run, data=gaze)
-    if not isinstance(dataset, Series) or not isinstance(run.data, SeriesConfig):
-        return run
-    columns = dataset.columns if dataset.named else run.data.columns
-    chosen = dataclasses.replace(run.data, window=dataset.window, stride=dataset.stride, columns=columns)
-    return dataclasses.replace(run, data=chosen)
+    needs = methods.entry(type(run.method).__module__).Method.requires(run.method)
+    cfg, notes = run.data.resolved(dataset, needs, methods.name_of(run.method))
+    return dataclasses.replace(run, data=cfg), dataset.with_config(cfg), notes
 
 
 def check_views(run: Run, size: Size) -> None:
     """Raises ValueError where the encoder's patch does not divide the size of some views; `size` is the signal's."""
     patch = getattr(getattr(run.method, "encoder", None), "patch", None)
-    groups: tuple[Any, ...] = run.data.augment.views
-    for i, group in enumerate(groups):
-        own = group.of(size) if isinstance(group, GazeViews) else group.size
-        if patch and own and own != size:
+    for i, group in enumerate(run.data.augment.views):
+        own = group.size_for(size)
+        if patch and own != size:
             try:
                 grid_of(own[-len(patch) :], patch)
             except ValueError as error:
@@ -196,7 +144,7 @@ def panel_that_pays(loop: Loop, steps: int, price: float) -> dict[str, tuple[int
     return {
         "panel_size": (size, "64 to 512 samples, what 2 % of the run's time allows"),
         "panel_every": (every, "at most 50 times in the run, and 2 % of its time"),
-        "dear_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
+        "views_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
     }
 
 

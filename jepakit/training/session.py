@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from .. import data, methods
+from .. import methods
 from ..core import files
 from ..core.distributed import Dist
 from ..data import Dataset
@@ -24,7 +24,7 @@ from . import resolve as prepare
 # Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
 FREE = (
     *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
-    *("loop.panel_", "loop.dear_every", "loop.on_collapse", "data.wait", "data.settle"),
+    *("loop.panel_", "loop.views_every", "loop.on_collapse", "data.wait", "data.settle"),
 )
 
 
@@ -74,9 +74,8 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
     `dataset` is what the data are, where they are open.
     """
     dataset = dataset or run.data.open()
-    run, views = prepare.fit_views(run, dataset.channels)
-    run = prepare.fit_series(run, dataset)
-    run, signal, patches = lengths.fit(run, data.fit(dataset, run.data), dataset)
+    run, dataset, views = prepare.resolve_data(run, dataset)
+    run, signal, patches = lengths.fit(run, dataset.signal(), dataset)
     resolve = openended.resolve if isinstance(dataset, First) else prepare.resolve
     run, choices = resolve(run, signal, len(dataset), dist.world)
     run, parents = with_parents(run)

@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 from jepakit import api, losses, methods
+from jepakit.data.base import Split
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images.augment import Augment, Views
 from jepakit.methods.base import Method
@@ -53,7 +54,7 @@ def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_eno
         ("train", 30, "the test part holds 20 of the 30 that it takes"),
     ],
 )
-def test_else_they_are_trained_on_and_the_note_says_why(split: synthetic.Split, count: int, why: str) -> None:
+def test_else_they_are_trained_on_and_the_note_says_why(split: Split, count: int, why: str) -> None:
     data = synthetic.Config(path="shapes", count=100, split=split)
     chosen = samples.choose(data, data.open(), SIGNAL, count)
     assert len(chosen.x) == count
@@ -137,15 +138,15 @@ def test_views_of_a_masking_method_are_masks_and_those_of_the_same_sample_belong
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4])
 def test_views_of_other_methods_are_augmented_pictures_the_same_ones_every_time(jitter: float) -> None:
-    data = synthetic.Config(path="shapes", count=30).open()
     augment = Augment(jitter=(jitter, jitter, 0.0, 0.0), views=(Views(count=2, size=(16, 16), crop=(0.2, 0.5)),))
-    x = samples.views(data, augment, SIGNAL, 5, 3)
+    data = synthetic.Config(path="shapes", count=30, augment=augment).open()
+    x = samples.views(data, SIGNAL, 5, 3)
     assert x.shape == (5, 3, 3, 16, 16)
     assert x.dtype == torch.uint8
-    assert torch.equal(x, samples.views(data, augment, SIGNAL, 5, 3))
+    assert torch.equal(x, samples.views(data, SIGNAL, 5, 3))
     assert not torch.equal(x[:, 0], x[:, 1])
-    assert samples.changes(augment)
-    assert not samples.changes(Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)))
+    assert augment.changes
+    assert not Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)).changes
 
 
 def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -166,8 +167,8 @@ def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any],
 
 @pytest.mark.parametrize("name", ["ijepa", "vicreg"])
 def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str, array: Path, tmp_path: Path) -> None:
-    often, summary = train(tmp_path / "often", array, name, panel_every=1, dear_every=1)
-    seldom, _ = train(tmp_path / "seldom", array, name, panel_every=1000, dear_every=1000, panel_size=8)
+    often, summary = train(tmp_path / "often", array, name, panel_every=1, views_every=1)
+    seldom, _ = train(tmp_path / "seldom", array, name, panel_every=1000, views_every=1000, panel_size=8)
     assert often == seldom
     panel = summary["panel"]
     both = {"std_ratio_target", "rank_target", "lidar", "consistency", "energy_gap", "retrieval"}
@@ -181,7 +182,7 @@ def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str,
 def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(steps: int, batch: int, amp: bool) -> None:
     loop, _ = resolve.resolve_loop(Loop(device="cpu", amp=amp), steps, batch)
     price = batch * resolve.encodings_per_sample("cpu", amp)
-    size, every, dear = loop.panel_size, loop.panel_every, loop.dear_every
+    size, every, dear = loop.panel_size, loop.panel_every, loop.views_every
     assert size
     assert every
     assert dear
@@ -195,8 +196,8 @@ def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(ste
 
 
 def test_what_the_user_sets_of_the_panel_stays() -> None:
-    loop, notes = resolve.resolve_loop(Loop(panel_size=33, panel_every=7, dear_every=9), 100, 8)
-    assert (loop.panel_size, loop.panel_every, loop.dear_every) == (33, 7, 9)
+    loop, notes = resolve.resolve_loop(Loop(panel_size=33, panel_every=7, views_every=9), 100, 8)
+    assert (loop.panel_size, loop.panel_every, loop.views_every) == (33, 7, 9)
     assert not [note for note in notes if "panel" in note.key or "dear" in note.key]
 
 

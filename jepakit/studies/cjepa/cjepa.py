@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
+from typing import Any, cast
 
 from ...methods import cjepa, ijepa
 from ...reporting.figures import Figure
 from ...reporting.samples import SHOWN, look
 from ...reporting.sections.attention import attention_figures
 from ...run.settings import Length
-from ..claims import Better, verdict_words
+from ..claims import Better
 from ..coarse import RECIPES, coarsen
 from ..study import Arm, Gain, Scores, Study
 
@@ -33,7 +34,7 @@ def arms() -> tuple[Arm, ...]:
         for epochs in EPOCHS:
             for name, method in (("I-JEPA", run.method), ("C-JEPA", cjepa.Config(**kept))):
                 length = Length(epochs=epochs, batch=run.length.batch)
-                pictures = replace(run.data, path=train, limit=PICTURES)  # type: ignore[type-var]
+                pictures = replace(cast(Any, run.data), path=train, limit=PICTURES)
                 here = replace(run, method=method, length=length, data=pictures)
                 paper = {"linear accuracy": PAPER[epochs][name]} if data == "CIFAR-10" else {}
                 found.append(Arm(data, name, here, test, f"{epochs:g} epochs", paper))
@@ -55,12 +56,12 @@ def conclusions(scores: Scores) -> list[str]:
         early, late = (scores.gain(*pair, metric) for pair in zip(here[::2], here[1::2], strict=True))
         shrinks = Gain(tuple(a - b for a, b in zip(early.values, late.values, strict=True)))
         sentence = f"{data}: C-JEPA gains more {metric} after {here[0].setting} than after {here[-1].setting}"
-        found.append(f"{sentence}: {verdict_words(shrinks.verdict, len(shrinks.values))}, {shrinks}.")
+        found.append(f"{sentence}: {shrinks.verdict}, {shrinks}.")
     return found
 
 
 def attention_maps(folders: Mapping[str, Path]) -> list[tuple[str, Figure]]:
-    """The attention maps of every training over the same pictures, one below the other."""
+    """The attention maps of every training on the same pictures."""
     found = []
     for label, run in folders.items():
         for figure in attention_figures(look(run, SHOWN))[0]:

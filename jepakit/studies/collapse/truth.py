@@ -1,4 +1,4 @@
-"""What became of a representation, from a run's checkpoints and held-out labels; the panel and its verdict unasked."""
+"""The outcome of a training, from checkpoints and held-out labels, without the panel and its verdict."""
 
 from dataclasses import dataclass
 from math import inf
@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...data.unaugmented import read
 from ...evals import Features
 from ...evals.kinds import linear
 from ...evals.metrics.result import wilson
@@ -42,7 +41,7 @@ class Truth:
 
     @property
     def onset(self) -> float | None:
-        """From which part of the run on, in %, the variance is gone for good; None where it is not."""
+        """The moment, in % of the run, from which on the variance stays below GONE; None where it does not."""
         return lasting_onset(self.steps, self.variance, GONE)
 
     @property
@@ -93,8 +92,8 @@ def held_out(loaded: checkpoint.Loaded) -> tuple[Shaped[Tensor, "n c ..."], Int6
     if dataset is None:
         raise ValueError(f"the truth about a run needs pictures that it did not see: {why}")
     order = torch.randperm(len(dataset), generator=Rng(0).fork("study", "truth").generator()).numpy()
-    found = read(dataset, order[:PICTURES], loaded.method.signal.size)
-    return found.x, np.array([dataset.label(int(i)) for i in found.id], dtype=np.int64)
+    found = dataset.read(order[:PICTURES], loaded.method.signal.size)
+    return found.batch().x, np.array([dataset.label(int(i)) for i in found.id], dtype=np.int64)
 
 
 def pooled_tokens(run: Path, step: int, method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n d"]:

@@ -2,7 +2,7 @@
 
 The samples are drawn once, from data that training does not see where there are such, are never augmented, and their
 number is fixed, because ranks and spectra of different numbers of samples cannot be compared. The cheap numbers, those
-of one encoding, are taken at every observation; the dear ones, of several views and of pairs, at every `dear_every`-th
+of one encoding, are taken at every observation; the dear ones, of several views and of pairs, at every `views_every`-th
 step and at the last.
 """
 
@@ -84,7 +84,7 @@ class Monitor:
     def _dear(self, last: bool) -> dict[str, float]:
         """Of views and of pairs, where it is time for them."""
         loop, step = self.session.run.loop, self.session.step
-        every, since = loop.dear_every or 1, step - (loop.panel_every or 1)
+        every, since = loop.views_every or 1, step - (loop.panel_every or 1)
         if not last and (step == 0 or step // every == max(since, 0) // every):
             return {}
         method, (x, y) = self.session.method, self._pairs
@@ -102,10 +102,10 @@ class Monitor:
         """Augmented pictures of samples, for a method that compares those; None for one that masks."""
         assert self.samples is not None
         run, method = self.session.run, self.session.method
-        if isinstance(method, Masked) or not samples.changes(run.data.augment):
+        if isinstance(method, Masked) or not run.data.augment.changes:
             return None
         n = min(measure.CLASSES, len(self.samples.x))
-        return samples.views(self.samples.dataset, run.data.augment, method.signal, n, measure.VIEWS)
+        return samples.views(self.samples.dataset, method.signal, n, measure.VIEWS)
 
     @property
     def _pairs(self) -> tuple[Batch, Batch]:
