@@ -8,7 +8,6 @@ import torch
 from . import methods
 from .core import devices, distributed, padding
 from .core.progress import Silent, Watch
-from .data.stream import First
 from .evals.base import load
 from .evals.runs import probe_run
 from .evals.split import need_labels
@@ -35,8 +34,7 @@ def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
         current = begin(request, wanted, dist)
         for note in current.notes:
             watch.note(note)
-        learn = stream.train if isinstance(current.dataset, First) else loop.train
-        summary = learn(current, watch)
+        summary = loop.train(current, watch)
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
     probes = after(current, watch)
@@ -51,7 +49,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         current = session.build(wanted, request.folder, dist)
         check_probes(current, request)
         session.read_weights(current)
-        cost = estimate.estimate(current.run, current.method, *loop.rehearsal(current))
+        cost = estimate.estimate(current, loop.open_source(current).example())
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),
@@ -74,7 +72,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
     resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
     if resuming:
-        current = session.build(wanted, out, dist, dataset=stream.begun_before(wanted.data, out))
+        current = session.build(wanted, out, dist, dataset=stream.first_frames(wanted, out))
         check_probes(current, request)
         session.restore(current, request.allow_change)
         if dist.main:

@@ -1,9 +1,9 @@
 """Atomic save and load: safetensors for tensors, JSON for the rest, nothing that could run code.
 
-A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors, state.json and, of a stream, where
-it stands, stream.safetensors. It is written under
-another name, synced, and renamed, so a folder of that name is whole; state.json also records the files' sizes, so that
-a copy cut short is recognised and the checkpoint before it used.
+A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors, state.json and, where the source of
+batches has a state, stream.safetensors. It is written under another name, synced, and renamed, so a folder of that name
+is whole; state.json also records the files' sizes, so that a copy cut short is recognised and the checkpoint before it
+used.
 """
 
 import json
@@ -29,6 +29,7 @@ from . import parse
 from .settings import Run
 
 SCHEMA = 1
+SOURCE_FILE = "stream.safetensors"  # its name since streams were the only source with a state
 # What reading a damaged checkpoint raises: files cut short or gone, bytes that are no text, JSON of another shape.
 DAMAGED = (
     *(OSError, EOFError, SafetensorError, json.JSONDecodeError),
@@ -38,14 +39,17 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved step. `state` is whatever JSON the trainer keeps; `warnings` says which newer ones were unusable."""
+    """One saved step. `warnings` says which newer ones were unusable.
+
+    `state` is the trainer's JSON, `source` the tensors that its source of batches needs to go on.
+    """
 
     step: int
     model: dict[str, Tensor]
     optim: dict[str, Tensor]
     state: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
-    stream: dict[str, Tensor] = field(default_factory=dict)
+    source: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def save(
     state: Mapping[str, Any],
     keep: int = 2,
     needed: Collection[int] = (),
-    stream: Mapping[str, Tensor] | None = None,
+    source: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep` and those `needed`."""
     final = folder(run, step)
@@ -80,8 +84,8 @@ def save(
     part.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in method.state_dict().items()}, part / "model.safetensors")
     save_file(optimizer_tensors(method, optimizer), part / "optim.safetensors")
-    if stream:
-        save_file(dict(stream), part / "stream.safetensors")
+    if source:
+        save_file(dict(source), part / SOURCE_FILE)
     sizes = {p.name: p.stat().st_size for p in part.iterdir()}
     signal = asdict(method.signal) if isinstance(method, Method) else {}
     write_json(part / "state.json", {"schema": SCHEMA, "step": step, "signal": signal, "files": sizes, **state})
@@ -141,11 +145,9 @@ def _read(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     for name, size in state["files"].items():
         if (at / name).stat().st_size != size:
             raise EOFError(f"{name} has {(at / name).stat().st_size} bytes of {size}")
-    model, optim, stream = (
-        load_file(at / f"{name}.safetensors") if name != "stream" or "stream.safetensors" in state["files"] else {}
-        for name in ("model", "optim", "stream")
-    )
-    return Checkpoint(step, model, optim, state, list(warnings), stream)
+    model, optim = (load_file(at / f"{name}.safetensors") for name in ("model", "optim"))
+    source = load_file(at / SOURCE_FILE) if SOURCE_FILE in state["files"] else {}
+    return Checkpoint(step, model, optim, state, list(warnings), source)
 
 
 def load_run(run: Path, step: int | None = None, parent: Method | None = None) -> Loaded:

@@ -99,3 +99,8 @@ class Run:
     loop: Loop = field(default_factory=Loop)
     evals: Evals = field(default_factory=Evals)
     seed: int = 0
+
+    @property
+    def from_stream(self) -> bool:
+        """Whether the data arrive as a stream whose end is not known, and are not a set of samples."""
+        return getattr(self.data, "arrives", False)

@@ -105,12 +105,13 @@ def in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
 def seconds_per_step(turn: session.Session) -> float:
     """The mean of a few steps, loading included, once the loader has no batch in advance."""
     ahead = 1 + 2 * (turn.run.loop.workers or 0)
-    with closing(loop.batches(turn)) as stream:
+    source = loop.open_source(turn)
+    with closing(source.batches()) as batches:
         for _ in range(ahead):
-            loop.advance(turn, turn.method, next(stream), turn.run.optim)
+            loop.advance(turn, source, next(batches), turn.run.optim)
         begun = clock(turn.dist.device)
         for _ in range(STEPS):
-            loop.advance(turn, turn.method, next(stream), turn.run.optim)
+            loop.advance(turn, source, next(batches), turn.run.optim)
         return (clock(turn.dist.device) - begun) / STEPS
 
 
@@ -123,8 +124,7 @@ def clock(device: torch.device) -> float:
 
 def memory_bytes(turn: session.Session) -> int:
     """What a step of the whole batch holds in memory."""
-    _, step = loop.rehearsal(turn)
-    with closing(loop.batches(turn)) as stream:
-        cost = estimate.estimate(turn.run, turn.method, next(stream), step)
+    with closing(loop.open_source(turn).batches()) as batches:
+        cost = estimate.estimate(turn, next(batches))
     turn.optimizer.zero_grad(set_to_none=True)
     return cost.memory_bytes

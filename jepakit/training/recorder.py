@@ -32,6 +32,7 @@ class Recorder:
         self.journal = Journal(session.out, session.step) if session.dist.main else None
         self.begun = time.monotonic() - session.seconds
         self.mark = (time.monotonic(), session.step)
+        self.saved_at = time.monotonic()
 
     def __enter__(self) -> "Recorder":
         return self
@@ -42,8 +43,8 @@ class Recorder:
         if self.journal:
             self.journal.close()
 
-    def back(self) -> None:
-        """After a rollback: the rows of what was undone go, and the clock of the throughput starts anew."""
+    def go_back(self) -> None:
+        """After a rollback: drop the rows of what was undone, and start the clock of the throughput anew."""
         self.mark, self.monitor.fresh = (time.monotonic(), self.session.step), {}
         if self.journal:
             self.journal.close()
@@ -67,8 +68,7 @@ class Recorder:
     @property
     def scores(self) -> dict[str, float]:
         """The kNN score at every checkpoint so far, by step; part of the panel, so that a rollback takes it back."""
-        scores: dict[str, float] = self.session.panel.get("knn", {})
-        return scores
+        return self.session.panel.knn
 
     @property
     def best(self) -> int | None:
@@ -79,7 +79,7 @@ class Recorder:
         """Score the encoder, before a checkpoint is written."""
         if self.online:
             score = self.online.judge(self.session.method)
-            self.session.panel["knn"] = {**self.scores, str(self.session.step): score}
+            self.session.panel.knn = {**self.scores, str(self.session.step): score}
             self.monitor.fresh["knn"] = score
 
     def log(self, terms: Terms, lr: float, norm: Tensor) -> None:
@@ -127,15 +127,18 @@ class Recorder:
         state = {
             "seconds": session.seconds,
             "data": self.data,
-            "panel": session.panel,
+            "panel": session.panel.to_json(),
             "skipped": session.skipped,
             "healthy": session.healthy,
             "rollbacks": session.rollbacks,
-            "place": session.place,
+            "place": session.state.place,
         }
         needed = (*rollback.needed(session), *([] if self.best is None else [self.best]))
         keep, optimizer = session.run.loop.keep, session.optimizer
-        checkpoint.save(session.out, session.step, session.method, optimizer, state, keep, needed, session.stream)
+        checkpoint.save(
+            session.out, session.step, session.method, optimizer, state, keep, needed, session.state.tensors
+        )
+        session.saved, self.saved_at = session.step, time.monotonic()
 
     def summarise(self) -> dict[str, Any]:
         """The last row, the verdict with its numbers and the rollbacks, as summary.json holds them."""

@@ -20,7 +20,8 @@ from ..collapse import Verdict
 from ..core import distributed
 from ..run import checkpoint
 from ..run.optim import Optim
-from .session import Session
+from .panel import PanelMemory
+from .session import Session, SourceState
 
 MOST: Final = 3
 COLLAPSED: Final = ("full", "exploding")
@@ -54,7 +55,7 @@ def spread(session: Session) -> tuple[str, float]:
 
     A head has no spread of its own: what it represents with is its parent's, and stays.
     """
-    rows = session.panel.get("rows") or [{}]  # only the main process has any
+    rows = session.panel.rows or [{}]  # only the main process has any
     found = {key: value for key, value in rows[-1].items() if key.startswith("std_ratio_")}
     lowest = min(found, key=found.__getitem__, default="")
     return lowest.removeprefix("std_ratio_"), found.get(lowest, math.inf)
@@ -105,7 +106,7 @@ def allowed(session: Session) -> bool:
 
 def _can(session: Session) -> bool:
     """Whether a rollback could help: not where the first row shows that all samples are the same."""
-    rows = session.panel.get("rows", ())
+    rows = session.panel.rows
     hopeless = float(bool(rows) and collapse.is_constant(rows[0]))
     hopeless = float(distributed.all_reduce_sum(torch.tensor(hopeless, device=session.dist.device)))
     return allowed(session) and not hopeless
@@ -130,7 +131,9 @@ def undo(session: Session, verdict: Verdict) -> str:
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
     # The list that the run came with, not the checkpoint's: it may be of another attempt at this very rollback.
     session.rollbacks = [*session.rollbacks, event]
-    session.step, session.panel, session.healthy = saved.step, saved.state["panel"], saved.step
+    session.step, session.healthy = saved.step, saved.step
+    session.panel = PanelMemory.from_json(saved.state["panel"])
+    session.state = SourceState(saved.source, saved.state.get("place", {}))
     if session.dist.main:
         told = {"healthy": session.healthy, "rollbacks": session.rollbacks}
         checkpoint.go_back(session.out, saved.step, told)

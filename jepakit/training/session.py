@@ -4,22 +4,26 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .. import data, methods
 from ..core import files
 from ..core.distributed import Dist
 from ..data import Dataset
-from ..data.stream import First
 from ..methods.base import Method
 from ..nn import encoder, weights
 from ..run import checkpoint, optim, parse, write
+from ..run.metrics import environment
 from ..run.settings import Run
 from . import lengths, openended
 from . import resolve as prepare
+from .panel import PanelMemory
 
 # Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
 FREE = (
@@ -38,12 +42,20 @@ OWN = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class SourceState:
+    """What a source of batches needs to go on: tensors, and its place in the data as JSON."""
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    place: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Session:
-    """What the loop reads, and the few values that it moves on: `step`, `seconds` and the monitor's `panel`.
+    """What the loop reads, and what it moves on: `step`, `seconds`, the `panel` and the `state` of its source.
 
-    `healthy` is the step of the checkpoint that a collapse goes back to, `rollbacks` tells of those done. Of a stream,
-    `stream` and `place` are where it stands.
+    `saved` is the step of the newest checkpoint, `healthy` that of the one to which a collapse goes back, `rollbacks`
+    records those done, and `skipped` the samples left out, each with the reason.
     """
 
     run: Run
@@ -55,17 +67,22 @@ class Session:
     notes: list[str]
     step: int = 0
     seconds: float = 0.0
-    panel: dict[str, Any] = field(default_factory=dict)
+    panel: PanelMemory = field(default_factory=PanelMemory)
     skipped: dict[str, str] = field(default_factory=dict)
+    saved: int = 0
     healthy: int = 0
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    stream: dict[str, torch.Tensor] = field(default_factory=dict)
-    place: dict[str, Any] = field(default_factory=dict)
+    state: SourceState = field(default_factory=SourceState)
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run; 0 where its end is not known."""
         return self.run.length.steps or 0
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The method, under DDP where there are several processes."""
+        return self.method if self.dist.world == 1 else DistributedDataParallel(self.method)
 
 
 def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dataset | None = None) -> Session:
@@ -77,7 +94,7 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
     run, views = prepare.fit_views(run, dataset.channels)
     run = prepare.fit_series(run, dataset)
     run, signal, patches = lengths.fit(run, data.fit(dataset, run.data), dataset)
-    resolve = openended.resolve if isinstance(dataset, First) else prepare.resolve
+    resolve = openended.resolve if run.from_stream else prepare.resolve
     run, choices = resolve(run, signal, len(dataset), dist.world)
     run, parent = with_parent(run)
     method = methods.build(run.method, signal, run.seed if seed is None else seed, parent)
@@ -85,9 +102,9 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
         raise ValueError(
             "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
         )
-    if isinstance(dataset, First):
+    if run.from_stream:
         openended.check_steps(method)
-    at_once = 1 if isinstance(dataset, First) else run.length.batch // run.length.accumulate
+    at_once = 1 if run.from_stream else run.length.batch // run.length.accumulate
     # What takes memory is priced where it will lie, in the precision that it will have.
     method.to(dist.device, getattr(torch, run.loop.dtype))
     method.check(at_once)
@@ -117,7 +134,7 @@ def restore(session: Session, allow: Sequence[str]) -> None:
     stored = parse.from_yaml(session.out / "config.yaml")
     session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
     # A stream's rate stands still, so that it may end anywhere.
-    refuse_changes(stored, session.run, [*allow, "length.steps"] if isinstance(session.dataset, First) else allow)
+    refuse_changes(stored, session.run, [*allow, "length.steps"] if session.run.from_stream else allow)
     saved = checkpoint.load(session.out)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
         raise ValueError(
@@ -128,9 +145,9 @@ def restore(session: Session, allow: Sequence[str]) -> None:
         raise ValueError(f"{session.out} stands at step {saved.step} already; give --steps {saved.step} or more")
     checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
-    session.step, session.seconds = saved.step, saved.state["seconds"]
-    session.panel, session.skipped = saved.state["panel"], saved.state["skipped"]
-    session.stream, session.place = saved.stream, saved.state.get("place", {})
+    session.step, session.saved, session.seconds = saved.step, saved.step, saved.state["seconds"]
+    session.panel, session.skipped = PanelMemory.from_json(saved.state["panel"]), saved.state["skipped"]
+    session.state = SourceState(saved.source, saved.state.get("place", {}))
     session.healthy, session.rollbacks = saved.state.get("healthy", 0), saved.state.get("rollbacks", [])
     of = f" of {session.steps}" if session.steps else ""
     session.notes += [*saved.warnings, f"resumed from step {saved.step}{of}"]
@@ -243,7 +260,5 @@ def with_hash(run: Run, found: str) -> Run:
 
 def write_settings(session: Session) -> None:
     """config.yaml and environment.json of the run folder, on a resume those that now hold."""
-    from ..run.metrics import environment
-
     files.write_text(session.out / "config.yaml", write.to_yaml(session.run))
     files.write_json(session.out / "environment.json", environment())

@@ -24,6 +24,7 @@ from jepakit.run import checkpoint
 from jepakit.run.optim import Optim, learning_rate
 from jepakit.run.settings import Loop
 from jepakit.training import rollback
+from jepakit.training.panel import PanelMemory
 from jepakit.training.session import Session
 
 HERE = Path(__file__).parents[1]
@@ -161,7 +162,7 @@ def test_after_a_rollback_a_spread_just_above_the_threshold_is_not_called_health
 
 
 def test_a_head_which_has_no_spread_of_its_own_stays_healthy() -> None:
-    panel = {"rows": [{"normalized_loss": 0.5}]}
+    panel = PanelMemory(rows=[{"normalized_loss": 0.5}])
     session = Session.__new__(Session)
     vars(session).update(panel=panel, rollbacks=[{}], run=SimpleNamespace(loop=Loop(save_every=4)), step=9)
     verdict = collapse.Verdict("healthy", "")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ...types import Size
 from ..base import Corrupt, existing
@@ -25,6 +26,8 @@ class Config:
     and, as samples of `window` frames, what the panel measures. `corrupt`: a frame that cannot be read, or is of
     another shape, is left out, or ends the run.
     """
+
+    arrives: ClassVar[bool] = True  # as a stream whose end is not known, and not as a set of samples
 
     path: str = ""
     size: tuple[int, int] | None = None

@@ -42,8 +42,7 @@ class Monitor:
     @property
     def rows(self) -> list[dict[str, float]]:
         """What the verdict is read from, oldest first."""
-        rows: list[dict[str, float]] = self.session.panel.setdefault("rows", [])
-        return rows
+        return self.session.panel.rows
 
     @property
     def verdict(self) -> collapse.Verdict:
@@ -63,7 +62,7 @@ class Monitor:
         if isinstance(self.session.method, Head):
             # Its representations are its parent's, which stay what they are: there is the loss alone to judge.
             row = {} if terms is None else self.loss(terms)
-            self.session.panel.setdefault("start", {})
+            self.session.panel.start = self.session.panel.start or {}
             self.rows.append(collapse.judged(row))
             self.last = self.fresh = row
             return
@@ -76,8 +75,8 @@ class Monitor:
 
     def _row(self, tokens: dict[Weights, Tensor]) -> dict[str, float]:
         panel, target, context = self.session.panel, tokens["target"], tokens.get("context")
-        start = collapse.Panel(**panel["start"]) if "start" in panel else collapse.start(target, context)
-        panel["start"] = asdict(start)
+        start = collapse.Panel(**panel.start) if panel.start is not None else collapse.start(target, context)
+        panel.start = asdict(start)
         return collapse.panel(target, context, start)
 
     def _dear(self, last: bool) -> dict[str, float]:
@@ -138,9 +137,9 @@ class Monitor:
 
 def _chosen(session: Session) -> samples.Samples:
     # Ranks of another number of samples could not be compared with the rows that there are.
-    count = session.panel.setdefault("size", session.run.loop.panel_size or 2)
-    method = session.method
-    return samples.choose(session.run.data, session.dataset, method.signal, count, padding.stride(method))
+    session.panel.size = session.panel.size or session.run.loop.panel_size or 2
+    method, size = session.method, session.panel.size
+    return samples.choose(session.run.data, session.dataset, method.signal, size, padding.stride(method))
 
 
 def _masked(method: Method) -> bool:

@@ -1,4 +1,4 @@
-"""What a row tells of the steps since the last one."""
+"""The means of the steps since the last row, and the newest predictions."""
 
 from collections import deque
 from typing import Final
@@ -20,23 +20,23 @@ class Recent:
         self.count = 0
         self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=RECENT)
 
-    def add(self, terms: Terms, loss: float) -> None:
-        """One step more."""
+    def add(self, terms: Terms) -> None:
+        """Add a step."""
         assert terms.pred is not None
         assert terms.target is not None
         self.count += 1
-        for name, value in (("loss", loss), *((k, float(v)) for k, v in terms.log.items())):
+        for name, value in (("loss", float(terms.loss["prediction"])), *((k, float(v)) for k, v in terms.log.items())):
             self.sums[name] = self.sums.get(name, 0.0) + value
         stride = -(-len(terms.pred) // TOKENS)
         self.pairs.append((terms.pred[::stride], terms.target[::stride]))
 
     def terms(self) -> Terms:
-        """The means, and what was predicted of late."""
+        """The means, and the newest predictions with their targets."""
         means = {name: torch.tensor(value / max(self.count, 1)) for name, value in self.sums.items()}
         loss = means.pop("loss", torch.tensor(torch.nan))
         pred, target = (torch.cat(side) for side in zip(*self.pairs, strict=True))
         return Terms({"prediction": loss}, means, pred, target)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Begin the means anew."""
         self.sums, self.count = {}, 0
