@@ -1,14 +1,14 @@
-# The two commands of the README: make demo, make test. Everything runs in .venv, made on first use.
+# `make demo` and `make test` are the usual entry points. Everything runs in .venv, which is made on first use.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two workers on two cores: a second thread per worker would only fight for them.
+# Two workers on two cores: a second thread per worker would only compete for them.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 .PHONY: demo test check slow bench clean
 
-# Trains, probes beside an untrained encoder and raw pixels, and writes the report, whose path is printed last.
+# Train, probe beside an untrained encoder and raw pixels, and write the report. Its path is the last line printed.
 demo: $(READY)
 	$(BIN)/jepa train demo --out runs/demo --overwrite
 
@@ -30,8 +30,8 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-# Installed again only when pyproject.toml changes. pip, not uv: it finds local wheels of torch.
-$(READY): pyproject.toml
+# Installed again only when pyproject.toml or constraints.txt changes. pip, not uv: it finds local wheels of torch.
+$(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -e ".[dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@

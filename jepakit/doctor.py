@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import data, methods
+from . import __version__, data, methods
 from .core import devices
 from .data import loader
 from .training import resolve
@@ -23,7 +23,7 @@ from .types import Batch, Rng, Signal
 
 Row = tuple[str, str]
 BUSY = 0.75  # processes per core, from which on a second thread mostly waits
-PACKAGES = ("jepakit", "torch", "numpy", "pillow", "safetensors", "kornia", "pyarrow", "scikit-learn", "jsonargparse")
+PACKAGES = ("torch", "numpy", "pillow", "safetensors", "kornia", "pyarrow", "scikit-learn", "jsonargparse")
 
 
 def diagnose(path: str | None = None) -> list[Row]:
@@ -37,8 +37,9 @@ def diagnose(path: str | None = None) -> list[Row]:
 
 
 def versions() -> Iterator[Row]:
-    """What is installed."""
+    """Versions of Python, jepakit and the packages it relies on."""
     yield "python", f"{platform.python_version()} ({platform.platform()})"
+    yield "jepakit", __version__
     for name in PACKAGES:
         try:
             yield name, importlib.metadata.version(name)

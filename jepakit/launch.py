@@ -100,11 +100,13 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
 
 def fit(current: session.Session) -> None:
     """Show the method the samples that it fits its constants to, before the first step: the same on every rank."""
-    if not current.method.fits:
+    if not current.method.calibration_samples:
         return
-    x = samples.equal(current.dataset, current.method.signal, current.method.fits, padding.stride(current.method))
+    x = samples.equal(
+        current.dataset, current.method.signal, current.method.calibration_samples, padding.stride(current.method)
+    )
     shown = unit(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
-    current.method.begin(shown)
+    current.method.calibrate(shown)
     current.notes.append(f"constants of {methods.name_of(current.run.method)} fitted to {len(shown)} samples")
 
 

@@ -125,15 +125,15 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """What a loss returns: weighted scalars to sum, values to watch, and what the collapse panel reads.
+    """What a loss returns: weighted scalars to sum, values to log, and what the collapse panel reads.
 
-    `pred` and `target` (…, D) are detached, before the target's normalisation.
+    `compared` holds predictions and targets (…, D), detached and exactly as the loss compares them: where the loss
+    normalises either, so is it here. The panel's normalised loss is computed from them.
     """
 
     loss: Mapping[str, Float[Tensor, ""]]
     log: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
-    pred: Float[Tensor, "... d"] | None = None
-    target: Float[Tensor, "... d"] | None = None
+    compared: tuple[Float[Tensor, "... d"], Float[Tensor, "... d"]] | None = None
 
     @property
     def total(self) -> Float[Tensor, ""]:
@@ -142,18 +142,16 @@ class Terms:
 
 
 def averaged(parts: Sequence[Terms], weights: Sequence[float]) -> Terms:
-    """The weighted sum of every scalar; `pred` and `target` of all parts, where they have them."""
+    """The weighted sum of every scalar; `compared` of all parts, one after the other, where they have it."""
 
     def mean(entries: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {k: torch.stack([w * e[k] for w, e in zip(weights, entries, strict=True)]).sum(0) for k in entries[0]}
 
-    pred = [part.pred for part in parts if part.pred is not None]
-    target = [part.target for part in parts if part.target is not None]
+    pairs = [part.compared for part in parts if part.compared is not None]
     return Terms(
         mean([part.loss for part in parts]),
         mean([part.log for part in parts]),
-        torch.cat(pred) if pred else None,
-        torch.cat(target) if target else None,
+        (torch.cat([pred for pred, _ in pairs]), torch.cat([target for _, target in pairs])) if pairs else None,
     )
 
 

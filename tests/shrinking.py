@@ -41,7 +41,7 @@ class Shrinking(Method):
         loss = (pred - target).square().mean().log()
         if self.size.detach().exp() < self.cfg.wall:
             loss = loss * torch.nan
-        return Terms({"prediction": loss}, pred=pred.detach(), target=target.detach())
+        return Terms({"prediction": loss}, compared=(pred.detach(), target.detach()))
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         s: Tensor = self.embed(self.normalize(x)).flatten(2).transpose(1, 2)

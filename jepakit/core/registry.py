@@ -1,27 +1,282 @@
-"""Tables of names: found by file name or by entry point, and the sentence for a name that is in none."""
+"""The registry: members found by file name, or by the entry points of other packages, and imported when asked for.
 
-import pkgutil
-from collections.abc import Callable, Iterable
+A member is one file: nothing else lists it. What a file offers is read from its syntax tree, so that names and
+descriptions cost no import; `load` imports the one module that it is asked for. A package of somebody else's offers a
+member by an entry point whose group is the registry's, as in
+
+    [project.entry-points."jepakit.masks"]
+    tubes = "my_package.tubes"              # or "my_package.tubes:Tubes"
+
+A member of an outside package that cannot be used is an error of that name alone, and the sentence names the package.
+"""
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+# From a file's name, without .py, and its syntax tree: name → where the member is, as `Place.attribute` says it.
+Rule = Callable[[str, ast.Module], Mapping[str, str]]
+
+# What the import of a broken module raises.
+BROKEN = (
+    ImportError,
+    SyntaxError,
+    NameError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    OSError,
+    RuntimeError,
+)
 
 
-def discover(
-    package: str, path: Iterable[str], member: Callable[[str], bool] = lambda module: True, group: str = ""
-) -> dict[str, str]:
-    """Name → module: the package's own modules that are a `member`, and the entry points of `group`.
+class Place(NamedTuple):
+    """Where a member is.
 
-    `group` is by default the package's name.
-
-    Sorted by name. Raises ValueError where an outside package claims a name that is taken.
+    `attribute` is dotted, "" for the module itself; the keys of a mapping count as attributes. `owner` is the outside
+    package that offers the member, "" for ours.
     """
-    own = {m.name: f"{package}.{m.name}" for m in pkgutil.iter_modules(list(path))}
-    found = {name: module for name, module in own.items() if member(module)}
-    for point in sorted(entry_points(group=group or package), key=lambda p: p.name):
-        if found.setdefault(point.name, point.value) != point.value:
-            both = f"{found[point.name]} and {point.value}"
-            raise ValueError(f"two members of {package} are called {point.name!r}: {both}; uninstall one")
-    return dict(sorted(found.items()))
+
+    module: str
+    attribute: str = ""
+    owner: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.attribute}" if self.attribute else self.module
+
+
+class Registry(Generic[T]):
+    """The members of one kind, in a package and in the packages of others. Sorted by name; nothing here changes.
+
+    `noun` is what a member is called, `what` what its file has to define; `rule` reads names from a file's syntax tree
+    and `member` makes a member of what is found at a place, or raises ValueError. `files` are the patterns, relative
+    to the package's folder, of the files that may hold one.
+    """
+
+    def __init__(
+        self,
+        package: str,
+        noun: str,
+        what: str,
+        rule: Rule,
+        member: Callable[[Any], T],
+        group: str = "",
+        files: Iterable[str] = ("*.py", "*/__init__.py"),
+    ) -> None:
+        self.package, self.noun, self.what = package, noun, what
+        self._rule, self._member = rule, member
+        self.group, self._files = group or package, tuple(files)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, sorted. Imports nothing. Raises ValueError where two modules claim one name."""
+        return tuple(self.places())
+
+    def load(self, name: str) -> T:
+        """The member called `name`.
+
+        Raises ValueError, with the nearest name, where there is none, and naming the package where an outside one
+        offers something that cannot be used.
+        """
+        place = self._place(name)
+        try:
+            return self._member(_resolve(self._settled(name, place)))
+        except BROKEN as error:
+            if not place.owner:
+                raise
+            reason = f"{type(error).__name__}: {error}" if isinstance(error, ImportError | SyntaxError) else error
+            raise ValueError(
+                f"the package {place.owner} offers a {self.noun} {name!r} that cannot be used: {reason}; "
+                f"update {place.owner} or uninstall it"
+            ) from error
+
+    def describe(self, name: str) -> str:
+        """The first line of a member's docstring; "" where it has none. Imports nothing."""
+        place = self._place(name)
+        tree = _tree(place.module)
+        if tree is None:
+            return ""
+        attribute = (place.attribute or self._rule(name, tree).get(name, "")).partition(".")[0]
+        node = definitions(tree).get(attribute)
+        documented = node if isinstance(node, ast.ClassDef | ast.FunctionDef) else tree
+        return (ast.get_docstring(documented) or "").partition("\n")[0]
+
+    def name_of(self, kind: type) -> str:
+        """The first name whose member is, or is an instance of, the class `kind`."""
+        own = [name for name, place in self.places().items() if place.module == kind.__module__]
+        outside = [name for name, place in self.places().items() if place.owner and name not in own]
+        for name in own or outside:
+            if own or kind in (member := self.load(name), type(member)):
+                return name
+        raise ValueError(f"{kind.__module__}.{kind.__qualname__} is no {self.noun} that jepakit knows")
+
+    def places(self) -> dict[str, Place]:
+        """Every name and where its member is, sorted by name. Imports nothing."""
+        return dict(_places(self))
+
+    def unusable(self) -> dict[str, str]:
+        """Name → why, of what outside packages offer and cannot be used. Imports what they offer."""
+        found: dict[str, str] = {}
+        for name in (name for name, place in self.places().items() if place.owner):
+            try:
+                self.load(name)
+            except ValueError as error:
+                found[name] = str(error)
+        return found
+
+    def _place(self, name: str) -> Place:
+        places = self.places()
+        if name in places:
+            return places[name]
+        own = next((path for stem, path in self._own_files() if stem == name.replace("-", "_")), None)
+        if own is not None and not self._rule(name, ast.parse(own.read_text())):
+            raise ValueError(f"{own.name} of {self.package} is no {self.noun}: it does not define {self.what}")
+        raise ValueError(no_such(self.noun, name, places))
+
+    def _settled(self, name: str, place: Place) -> Place:
+        """The place with its attribute, which an entry point may leave to the rule."""
+        if not place.owner or place.attribute:
+            return place
+        tree = _tree(place.module)
+        if tree is None:
+            raise ValueError(f"there is no module {place.module}")
+        offers = self._rule(name, tree)
+        if name not in offers:
+            raise ValueError(f"{place.module} does not define {self.what}")
+        return _below(place.module, offers[name], place.owner)
+
+    def _own_files(self) -> Iterator[tuple[str, Path]]:
+        """The name and the path of every file that may hold a member."""
+        folder = _folder(self.package)
+        for path in sorted({path for pattern in self._files for path in folder.glob(pattern)}):
+            stem = path.parent.name if path.name == "__init__.py" else path.stem
+            if path.parent != folder or not stem.startswith("_"):
+                yield stem, path
+
+    def _own_places(self) -> Iterator[tuple[str, Place]]:
+        for stem, path in self._own_files():
+            parts = path.relative_to(_folder(self.package)).with_suffix("").parts
+            module = ".".join((self.package, *parts)).removesuffix(".__init__")
+            for name, attribute in self._rule(stem, ast.parse(path.read_text())).items():
+                yield name, _below(module, attribute)
+
+
+@lru_cache
+def _places(registry: Registry[Any]) -> tuple[tuple[str, Place], ...]:
+    """Name and place of every member, sorted; files and installed packages are looked at once per process."""
+    found: dict[str, Place] = {}
+    for name, place in (*registry._own_places(), *_outside(registry.group)):
+        if (other := found.setdefault(name, place))[:2] != place[:2]:
+            raise ValueError(
+                f"two members of {registry.package} are called {name!r}: {other} and {place}; "
+                f"{'uninstall' if place.owner else 'rename'} one"
+            )
+    return tuple(sorted(found.items()))
+
+
+def _outside(group: str) -> Iterator[tuple[str, Place]]:
+    """The members that other packages offer by entry points of `group`."""
+    from importlib.metadata import entry_points
+
+    for point in sorted(entry_points(group=group), key=lambda p: p.name):
+        owner = point.dist.name if point.dist is not None else point.module.partition(".")[0]
+        yield point.name, Place(point.module, point.attr or "", owner)
+
+
+def _below(module: str, attribute: str, owner: str = "") -> Place:
+    """A place from what a rule says: `Attribute` of the module itself, or `.submodule:Attribute` of one below it."""
+    if attribute.startswith("."):
+        submodule, _, attribute = attribute.partition(":")
+        module += submodule
+    return Place(module, attribute, owner)
+
+
+def _resolve(place: Place) -> Any:
+    """What is found at a place; imports its module."""
+    value: Any = importlib.import_module(place.module)
+    for part in place.attribute.split(".") if place.attribute else ():
+        value = value[part] if isinstance(value, Mapping) else getattr(value, part)
+    return value
+
+
+def _tree(module: str) -> ast.Module | None:
+    """The syntax tree of a module that is not imported for it; None where it has no source."""
+    path: list[str] | None = None
+    origin = None
+    parts = module.split(".")
+    for end in range(1, len(parts) + 1):
+        specs = (finder.find_spec(".".join(parts[:end]), path) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None:
+            return None
+        origin, path = spec.origin, list(spec.submodule_search_locations or ())
+    return ast.parse(Path(origin).read_text()) if origin and origin.endswith(".py") else None
+
+
+def _folder(package: str) -> Path:
+    """The folder of one of our own packages, which is not imported for it."""
+    return Path(__file__).parents[1].joinpath(*package.split(".")[1:])
+
+
+def file_with(*names: str, dashes: bool = False) -> Rule:
+    """The rule of a file that is a member as a whole: it defines all these `names`, and is named as the file is."""
+
+    def rule(stem: str, tree: ast.Module) -> dict[str, str]:
+        return {stem.replace("_", "-") if dashes else stem: ""} if set(names) <= set(definitions(tree)) else {}
+
+    return rule
+
+
+def one_class(fits: Callable[[ast.ClassDef], bool], listed: str = "") -> Rule:
+    """The rule of a file whose one class that `fits` is the member, named as the file is.
+
+    A file that has other names, or several, says so in a mapping `listed` from names to members, written out.
+    """
+
+    def rule(stem: str, tree: ast.Module) -> dict[str, str]:
+        assigned = definitions(tree).get(listed)
+        if isinstance(assigned, ast.Assign | ast.AnnAssign) and isinstance(assigned.value, ast.Dict):
+            keys = [key.value for key in assigned.value.keys if isinstance(key, ast.Constant)]
+            return {key: f"{listed}.{key}" for key in keys if isinstance(key, str)}
+        found = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and fits(node)]
+        return {stem: found[0]} if len(found) == 1 else {}
+
+    return rule
+
+
+def is_dataclass_with(method: str, *parameters: str) -> Callable[[ast.ClassDef], bool]:
+    """Whether a class is a dataclass with a `method` whose first parameters, after self, have these names."""
+
+    def fits(node: ast.ClassDef) -> bool:
+        if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+            return False
+        functions = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == method]
+        named = [tuple(arg.arg for arg in f.args.args[1 : 1 + len(parameters)]) for f in functions]
+        return parameters in named
+
+    return fits
+
+
+def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
+    """The names that a module binds at its top level, as classes, functions, constants or imports from elsewhere."""
+    found: dict[str, ast.stmt] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name: node for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            found |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            found[node.target.id] = node
+    return found
 
 
 def no_such(noun: str, name: str, names: Iterable[str]) -> str:

@@ -17,12 +17,10 @@ A kind that measures several things begins each with `name`, which becomes a par
 that takes long yields `progress`, from 0 to 1, in between; it is shown and not kept.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from ..core.registry import discover, no_such
+from ..core.registry import Registry, file_with
 from .metrics.result import Value
 
 Reads = Literal["pooled", "tokens", "masks", "encoder", "windows", "recorded"]
@@ -48,21 +46,27 @@ class Kind(NamedTuple):
         return self.reads != "recorded"
 
 
-def table() -> dict[str, str]:
-    """Every kind's name and the module that holds it, sorted. Raises ValueError where two modules claim one name."""
-    return discover("jepakit.evals.kinds", [str(Path(__file__).parent / "kinds")], _is_kind, group="jepakit.evals")
-
-
-def load(kind: str) -> Kind:
-    """The kind called `kind`. Raises ValueError, with the nearest name, where there is none."""
-    modules = table()
-    if kind not in modules:
-        raise ValueError(no_such("kind of evaluation", kind, modules))
-    module = importlib.import_module(modules[kind])
+def kind_of(module: Any) -> Kind:
+    """The kind that a module defines."""
     lower, plain = (getattr(module, name, False) for name in ("LOWER_IS_BETTER", "PLAIN"))
     return Kind(module.Config, module.evaluate, getattr(module, "READS", "pooled"), lower, plain)
 
 
-def _is_kind(path: str) -> bool:
-    module = importlib.import_module(path)
-    return hasattr(module, "Config") and hasattr(module, "evaluate")
+KINDS: Final = Registry(
+    "jepakit.evals.kinds",
+    "kind of evaluation",
+    "a frozen dataclass Config and a function evaluate",
+    file_with("Config", "evaluate"),
+    kind_of,
+    group="jepakit.evals",
+)
+
+
+def table() -> dict[str, str]:
+    """Every kind's name and the module that holds it, sorted. Raises ValueError where two modules claim one name."""
+    return {name: place.module for name, place in KINDS.places().items()}
+
+
+def load(kind: str) -> Kind:
+    """The kind called `kind`. Raises ValueError, with the nearest name, where there is none."""
+    return KINDS.load(kind)

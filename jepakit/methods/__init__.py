@@ -1,15 +1,12 @@
 """The methods: one file each, found by file name, or by the entry-point group `jepakit.methods` of another package."""
 
 import importlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..core.registry import discover, no_such
+from ..core.registry import Registry, file_with
 
 if TYPE_CHECKING:
     from .base import Method
-
-# What methods are made of, and none themselves.
-BASES = ("base", "bidirectional", "head", "joint", "predictive")
 
 
 class Entry(NamedTuple):
@@ -17,22 +14,6 @@ class Entry(NamedTuple):
 
     Config: type[Any]
     Method: "type[Method]"
-
-
-def table() -> dict[str, str]:
-    """Every method's name and the module that holds it; ours first, sorted. Imports none of them.
-
-    Raises ValueError where an outside package claims a name that is taken.
-    """
-    return discover(__name__, __path__, lambda module: module.rsplit(".", 1)[-1] not in BASES)
-
-
-def load(name: str) -> Entry:
-    """The method called `name`. Raises ValueError, with the nearest names, where there is none."""
-    modules = table()
-    if name not in modules:
-        raise ValueError(no_such("method", name, modules))
-    return entry(modules[name])
 
 
 def entry(module_path: str) -> Entry:
@@ -47,16 +28,37 @@ def entry(module_path: str) -> Entry:
     ]
     if len(classes) != 1 or not hasattr(module, "Config"):
         raise ValueError(
-            f"{module_path} defines {len(classes)} Method subclasses and {'a' if hasattr(module, 'Config') else 'no'} "
-            "Config; a method's module defines exactly one of each"
+            f"{module_path} defines {len(classes)} Method subclasses and "
+            f"{'a' if hasattr(module, 'Config') else 'no'} Config; a method's module defines exactly one of each"
         )
     return Entry(module.Config, classes[0])
 
 
+METHODS: Final = Registry(
+    __name__,
+    "method",
+    "a frozen dataclass Config and one Method subclass",
+    file_with("Config"),
+    lambda module: entry(module.__name__),
+)
+
+
+def table() -> dict[str, str]:
+    """Every method's name and the module that holds it, sorted. Imports none of them.
+
+    Raises ValueError where an outside package claims a name that is taken.
+    """
+    return {name: place.module for name, place in METHODS.places().items()}
+
+
+def load(name: str) -> Entry:
+    """The method called `name`. Raises ValueError, with the nearest names, where there is none."""
+    return METHODS.load(name)
+
+
 def name_of(config: Any) -> str:
     """The name under which the method of this settings object is listed."""
-    module = type(config).__module__
-    return next(name for name, path in table().items() if path == module)
+    return METHODS.name_of(type(config))
 
 
 def is_head(config: Any) -> bool:
@@ -66,7 +68,7 @@ def is_head(config: Any) -> bool:
     return issubclass(entry(type(config).__module__).Method, Head)
 
 
-def unfolds(config: Any) -> bool:
+def is_predictive(config: Any) -> bool:
     """Whether the method of this settings object unfolds in time."""
     from .predictive import Predictive
 

@@ -1,6 +1,7 @@
 """The contract of a method: what the trainer, the evaluators and the reports may ask of any JEPA."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,21 +22,26 @@ ADVICE = {
 }
 
 
+def token_rows(parts: Sequence[Float[Tensor, "... d"]]) -> Float[Tensor, "r d"]:
+    """All tokens of `parts` as rows, without gradients: what `Terms.compared` holds."""
+    return torch.cat([part.detach().flatten(0, -2) for part in parts])
+
+
 class Method(nn.Module):
     """One joint-embedding method: parameters, a loss and an encoder, for one kind of signal.
 
     A method is one file with a frozen dataclass `Config` and one subclass of this. `needs` names what a batch must
     carry beyond `x`, of "time", "action", "views", "label". Raises ValueError where the signal lacks one.
     `batch_statistics` says that the loss mixes samples, so that a batch in two parts is not the batch as a whole;
-    `reads_x` whether it reads `Batch.x`, and not only views, so that the loader can leave it out. `blind` is what
-    a prediction that knows nothing of its sample loses, over what the best constant does.
+    `reads_x` whether it reads `Batch.x`, and not only views, so that the loader can leave it out.
+    `chance_loss` is the loss of a prediction that knows nothing of its sample, over that of the best constant.
     """
 
     Config: ClassVar[type[Any]]  # the module's, unless the class has one of its own
     needs: ClassVar[frozenset[str]] = frozenset()
     batch_statistics: ClassVar[bool] = False
     reads_x: ClassVar[bool] = True
-    blind: ClassVar[float] = 1.0
+    chance_loss: ClassVar[float] = 1.0
     mean: Tensor
     std: Tensor
 
@@ -86,12 +92,12 @@ class Method(nn.Module):
         )
 
     @property
-    def fits(self) -> int:
-        """How many samples `begin` wants to see."""
+    def calibration_samples(self) -> int:
+        """How many samples `calibrate` needs; 0 where there is nothing to fit."""
         return 0
 
-    def begin(self, x: Float[Tensor, "b c ..."]) -> None:
-        """Fit what is a constant of the data, from raw samples, before the first step of a run."""
+    def calibrate(self, x: Float[Tensor, "b c ..."]) -> None:
+        """Fit constants of the data, from raw samples, before the first step of a run."""
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The training loss of one batch; all randomness comes from `rng`."""
@@ -101,11 +107,13 @@ class Method(nn.Module):
         """Representations of raw samples (B, C, *size), one per token, by the target or the context encoder."""
         raise NotImplementedError
 
-    def pooled(self, views: tuple[Float[Tensor, "b _ c ..."], ...]) -> Float[Tensor, "v b d"]:
-        """The mean over its tokens of every view, by the encoder that is trained; views may differ in size."""
+    def pooled(
+        self, views: tuple[Float[Tensor, "b _ c ..."], ...], weights: Weights = "context"
+    ) -> Float[Tensor, "v b d"]:
+        """The mean token of every view, by default of the encoder that is trained; views may differ in size."""
         means = []
         for group in views:
-            s = self.encode(group.flatten(0, 1), "context").mean(1)
+            s = self.encode(group.flatten(0, 1), weights).mean(1)
             means.append(s.reshape(*group.shape[:2], -1).transpose(0, 1))
         return torch.cat(means)
 
@@ -115,17 +123,13 @@ class Method(nn.Module):
         kind: Kind = getattr(self.cfg, "distance", "l2")
         return kind
 
-    def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """A target as the loss compares it: normalised, where the method does that."""
-        return target
-
     def after_step(self, progress: float) -> None:
         """What follows an optimiser step, such as the EMA; `progress` runs from 0 to 1 over the training."""
 
-    def watch(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
-        """Scalars worth a look, for every logged row: of the parameters, and of raw samples that are always the same.
+    def diagnostics(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
+        """Scalars for every logged row: of the parameters, and of raw samples that are always the same.
 
-        It is asked in evaluation mode and without gradients, apart from the loss.
+        It is called in evaluation mode and without gradients, apart from the loss.
         """
         return {}
 

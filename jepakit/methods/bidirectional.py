@@ -15,6 +15,7 @@ from .. import losses
 from ..losses import Kind
 from ..masks.halves import Halves, splits
 from ..types import Grid, Masks
+from .base import token_rows
 
 SOME: Final = 16
 Predict = Callable[[Float[Tensor, "b k d"], Masks], Float[Tensor, "b 1 kt d"]]
@@ -81,8 +82,7 @@ def errors(same: Sequence[Way], kind: Kind) -> Float[Tensor, " b"]:
 
 def ahead(pairs: Sequence[Sequence[Way]]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Predictions and targets of the first of each pair, as rows, without gradients."""
-    pred, target = zip(*((pair[0].pred.detach(), pair[0].target) for pair in pairs), strict=True)
-    return torch.cat([t.flatten(0, 2) for t in pred]), torch.cat([t.flatten(0, 2) for t in target])
+    return token_rows([pair[0].pred for pair in pairs]), token_rows([pair[0].target for pair in pairs])
 
 
 def cycle_error(pairs: Sequence[Sequence[Way]], home: Predict, kind: Kind) -> Float[Tensor, ""]:

@@ -97,7 +97,7 @@ class BiJEPA(Method):
             terms["norm"] = cfg.norm_weight * losses.norm_penalty(s, cfg.radius or sqrt(self.encoder.dim))
         if cfg.cycle_weight:
             terms["cycle"] = cfg.cycle_weight * cycle_error(pairs, self.predictors[1], cfg.distance)
-        return Terms(terms, watch(pairs, self.predictors, self.shares, cfg.distance), *ahead(pairs))
+        return Terms(terms, watch(pairs, self.predictors, self.shares, cfg.distance), ahead(pairs))
 
     def draw(self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None) -> list[Masks]:
         """One Masks per masker, on the signal's grid where none is given."""

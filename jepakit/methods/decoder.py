@@ -29,7 +29,7 @@ from ..nn.mlp import perceptron
 from ..nn.patch import joined, patches
 from ..nn.position import sincos
 from ..types import Batch, Masks, Rng, Signal, Terms, take
-from .base import Method
+from .base import Method, token_rows
 from .bidirectional import check_side, goes_back, known_sides, swapped
 from .head import Head
 
@@ -86,7 +86,7 @@ class Decoder(Head):
         """The distance between what is decoded and the values that were hidden, over every mask."""
         pred, target = self.compare(batch.x, batch.x, rng)
         loss = losses.prediction(pred, target, self.distance)
-        return Terms({"values": loss}, pred=pred.detach().flatten(0, 1), target=target.flatten(0, 1))
+        return Terms({"values": loss}, compared=(token_rows([pred]), token_rows([target])))
 
     def compare(self, x: Tensor, y: Tensor, rng: Rng) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "b k p"]]:
         """What is decoded from x at the hidden patches of every mask, and what y has there."""

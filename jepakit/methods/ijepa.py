@@ -31,7 +31,7 @@ from ..nn.encoder import EncoderConfig, masked, union
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
 from ..types import Batch, Device, Grid, Masks, Rng, Signal, Terms, take
-from .base import Method, Weights
+from .base import Method, Weights, token_rows
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,9 @@ class IJEPA(Method):
 
     def compare(self, pred: list[Float[Tensor, "b _ _ d"]], target: list[Float[Tensor, "b _ _ d"]]) -> Terms:
         """The loss of predictions, given the targets before their normalisation."""
-        terms = [losses.prediction(p, self.compared(t), self.cfg.distance) for p, t in zip(pred, target, strict=True)]
-        return Terms(
-            loss={"prediction": torch.stack(terms).mean()},
-            pred=torch.cat([p.detach().flatten(0, 2) for p in pred]),
-            target=torch.cat([t.flatten(0, 2) for t in target]),
-        )
+        target = [self.normalize_target(t) for t in target]
+        terms = [losses.prediction(p, t, self.cfg.distance) for p, t in zip(pred, target, strict=True)]
+        return Terms({"prediction": torch.stack(terms).mean()}, compared=(token_rows(pred), token_rows(target)))
 
     def draw(self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None) -> list[Masks]:
         """One Masks per masker, on the signal's grid where none is given; those that read tokens have none here."""
@@ -111,7 +108,7 @@ class IJEPA(Method):
 
     def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
         """What `predict` is compared with: the targets of x, normalised, without gradients."""
-        return self.compared(self.targets(x, [masks])[0])
+        return self.normalize_target(self.targets(x, [masks])[0])
 
     @torch.no_grad()
     def targets(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
@@ -132,7 +129,7 @@ class IJEPA(Method):
         s: Tensor = (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
         return s
 
-    def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    def normalize_target(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Every target token with zero mean and unit variance over its features."""
         return losses.normalize_target(target)
 
@@ -145,6 +142,7 @@ class IJEPA(Method):
         drawn = self.draw(len(x), Rng(seed=0).fork("energy"), x.device, self.encoder.grid_of(x))
         pairs = zip(drawn, self.targets(y, drawn), strict=True)
         distances = [
-            losses.elementwise(self.predict(x, masks), self.compared(t), self.cfg.distance) for masks, t in pairs
+            losses.elementwise(self.predict(x, masks), self.normalize_target(t), self.cfg.distance)
+            for masks, t in pairs
         ]
         return torch.stack([d.flatten(1).mean(1) for d in distances]).mean(0)

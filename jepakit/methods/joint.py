@@ -28,7 +28,7 @@ class JointEmbedding(Method):
     batch_statistics = True
     reads_x = False
     # Another sample's view is independent of the target and as far from the mean as it is.
-    blind = 2.0
+    chance_loss = 2.0
 
     def __init__(self, cfg: Any, signal: Signal) -> None:
         super().__init__(cfg, signal)

@@ -62,5 +62,5 @@ class LeJEPA(JointEmbedding):
             "invariance": (1 - self.cfg.weight) * (z - centre).square().mean(),
             "sigreg": self.cfg.weight * losses.sigreg(z, slices, self.cfg.knots),
         }
-        watched = z.detach()
-        return Terms(terms, pred=watched[0], target=watched[1])
+        one, other, *_ = z.detach()
+        return Terms(terms, compared=(one, other))

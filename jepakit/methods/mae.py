@@ -28,7 +28,7 @@ from ..nn.patch import patches
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
 from ..types import Batch, Masks, Rng, Signal, Terms, take
-from .base import Method, Weights
+from .base import Method, Weights, token_rows
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,9 @@ class MAE(Method):
         """The mean squared error over the hidden patches of every masker."""
         drawn = self.draw(batch.x, rng)
         pred = [self.predict(batch.x, masks) for masks in drawn]
-        target = [self.pixels(batch.x, masks) for masks in drawn]
-        terms = [losses.prediction(p, self.compared(t), "l2") for p, t in zip(pred, target, strict=True)]
-        return Terms(
-            loss={"prediction": torch.stack(terms).mean()},
-            pred=torch.cat([p.detach().flatten(0, 2) for p in pred]),
-            target=torch.cat([t.flatten(0, 2) for t in target]),
-        )
+        target = [self.normalize_target(self.pixels(batch.x, masks)) for masks in drawn]
+        terms = [losses.prediction(p, t, "l2") for p, t in zip(pred, target, strict=True)]
+        return Terms({"prediction": torch.stack(terms).mean()}, compared=(token_rows(pred), token_rows(target)))
 
     def draw(self, x: Float[Tensor, "b c ..."], rng: Rng) -> list[Masks]:
         """One Masks per masker; those that read tokens are shown the encoder's, of the whole input."""
@@ -99,7 +95,7 @@ class MAE(Method):
         """The hidden patches, channels first in each, before their own normalisation."""
         return take(patches(self.normalize(x), self.encoder.patch).flatten(2), masks.targets)
 
-    def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    def normalize_target(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Every patch with zero mean and unit variance over its pixels, where the settings say so."""
         return losses.normalize_target(target) if self.cfg.normalize else target
 
@@ -111,5 +107,7 @@ class MAE(Method):
     def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
         """The error (B,) of what x predicts for fixed hidden patches, beside what y has there."""
         drawn = draw(self.cfg.masks, self.encoder.grid_of(x), len(x), Rng(seed=0).fork("energy"), x.device)
-        errors = [(self.predict(x, m) - self.compared(self.pixels(y, m))).square().flatten(1).mean(1) for m in drawn]
+        errors = [
+            (self.predict(x, m) - self.normalize_target(self.pixels(y, m))).square().flatten(1).mean(1) for m in drawn
+        ]
         return torch.stack(errors).mean(0)

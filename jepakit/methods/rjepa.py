@@ -95,11 +95,11 @@ class RJEPA(Predictive):
         return cast(unroll.Below, self.cfg.below if learns else "frozen")
 
     @property
-    def fits(self) -> int:
-        """See Method."""
+    def calibration_samples(self) -> int:
+        """How many samples the circuit's standardisation is fitted to."""
         return sequences.FITTED if self.cfg.circuit.standardize else 0
 
-    def begin(self, x: Float[Tensor, "b c ..."]) -> None:
+    def calibrate(self, x: Float[Tensor, "b c ..."]) -> None:
         """Mean and deviation of the encoder's features, where the circuit takes them out."""
         self.circuits.fit(sequences.maps(self.encoder, self.normalize(x)))
 
@@ -121,7 +121,7 @@ class RJEPA(Predictive):
         """The prediction error, by the learning rule that is set."""
         return sequences.learn(self, batch)
 
-    def watch(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
+    def diagnostics(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
         """See Method: the balance of circuit and predictor, and how near a gradient is that is not exact."""
         return sequences.watch(self, x)
 

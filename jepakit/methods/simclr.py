@@ -60,12 +60,9 @@ class SimCLR(JointEmbedding):
         """The mean over all pairs of views."""
         z = self.embed(batch)
         terms = [losses.info_nce(a, b, self.cfg.temperature, self.cfg.decoupled) for a, b in combinations(z, 2)]
-        watched = F.normalize(z.detach(), dim=-1)
-        return Terms({"contrast": torch.stack(terms).mean()}, pred=watched[0], target=watched[1])
-
-    def compared(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """On the unit sphere."""
-        return F.normalize(losses.wide(target), dim=-1)
+        one, other, *_ = losses.on_sphere(z.detach())
+        # Normalised again, which changes the last bit: the panel's numbers of earlier runs have it so.
+        return Terms({"contrast": torch.stack(terms).mean()}, compared=(one, losses.on_sphere(other)))
 
     def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
         """1 − cosine (B,) of the two projected means."""

@@ -58,5 +58,5 @@ class VICReg(JointEmbedding):
         z = self.embed(batch)
         terms = losses.vicreg(z)
         weights = {"invariance": self.cfg.sim, "variance": self.cfg.std, "covariance": self.cfg.cov}
-        watched = z.detach()
-        return Terms({k: weights[k] * v for k, v in terms.items()}, pred=watched[0], target=watched[1])
+        one, other, *_ = z.detach()
+        return Terms({k: weights[k] * v for k, v in terms.items()}, compared=(one, other))

@@ -203,7 +203,7 @@ def learn(method: Recurrent, batch: Batch) -> Terms:
     else:
         h, _ = unroll.through_time(method.circuits, maps(method.encoder, x), cfg.rule == "truncated")
         loss = compared(h, 1)
-    return Terms({"prediction": loss}, {"change": compared.change.sqrt()}, compared.pred, compared.target)
+    return Terms({"prediction": loss}, {"change": compared.change.sqrt()}, (compared.pred, compared.target))
 
 
 def forward(method: Recurrent, x: Float[Tensor, "b c ..."], loss: unroll.Loss) -> Float[Tensor, ""]:

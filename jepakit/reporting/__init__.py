@@ -20,8 +20,7 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     over all runs) of each run's data go through its encoder on `device`. What is missing from a run, the page says.
     Raises ValueError where there is no run, or a folder is none.
     """
-    from importlib.metadata import version
-
+    from .. import __version__
     from ..core.files import write_text
     from .gallery import gallery
     from .page import render
@@ -39,7 +38,7 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     # So that the page of many runs stays about as large as that of four.
     shown = max(2, min(8, 32 // len(runs)))
     galleries = [gallery(look(run, each, device), shown) for run in runs]
-    html = render(records, galleries, version("jepakit"))
+    html = render(records, galleries, __version__)
     # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.
     write_text(target, html.encode("utf-8", "replace").decode())
     return target

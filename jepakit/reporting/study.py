@@ -1,13 +1,13 @@
 """The page of a study: its claim, what its numbers say, the table beside the paper's figures, and one dot per seed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from .. import __version__
 from ..core.files import slug, write_text
 from .charts import fit, short
 from .facts import UNKNOWN
@@ -42,7 +42,7 @@ def write_study(
         heads=[],
         comparison=None,
         sections=sections,
-        version=version("jepakit"),
+        version=__version__,
     )
     write_text(out / "report.html", html)
     return out / "report.html"

@@ -4,30 +4,29 @@ A study is a module with `STUDY`: trainings × seeds, and what its numbers say b
 `jepa reproduce cjepa-ablation` runs `studies/cjepa_ablation.py`.
 """
 
-import importlib
-from pathlib import Path
+from typing import Any, Final
 
-from ..core.registry import discover, no_such
+from ..core.registry import Registry, file_with
 from .study import Study
+
+
+def study_of(module: Any) -> Study:
+    """The study that a module defines."""
+    if not isinstance(module.STUDY, Study):
+        raise ValueError(f"STUDY of {module.__name__} is a {type(module.STUDY).__name__}; make it a Study")
+    return module.STUDY
+
+
+STUDIES: Final = Registry(
+    __name__, "study", "a constant STUDY", file_with("STUDY", dashes=True), study_of, files=("*.py", "*/*.py")
+)
 
 
 def table() -> dict[str, str]:
     """Every study's name and the module that holds it, sorted."""
-    papers = [folder for folder in Path(__file__).parent.iterdir() if (folder / "__init__.py").is_file()]
-    found: dict[str, str] = {}
-    for folder in papers:
-        found |= discover(f"{__name__}.{folder.name}", [str(folder)], _is_study)
-    return {name.replace("_", "-"): module for name, module in sorted(found.items())}
+    return {name: place.module for name, place in STUDIES.places().items()}
 
 
 def load(name: str) -> Study:
     """The study called `name`. Raises ValueError, with the nearest name, where there is none."""
-    modules = table()
-    if name not in modules:
-        raise ValueError(no_such("study", name, modules))
-    study: Study = importlib.import_module(modules[name]).STUDY
-    return study
-
-
-def _is_study(path: str) -> bool:
-    return hasattr(importlib.import_module(path), "STUDY")
+    return STUDIES.load(name)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..collapse import effective_rank
+from ..collapse import effective_rank, normalized_loss
 from ..methods.base import Method
 from ..methods.head import Head
 from ..types import Grid, Masks, Rng, Size
@@ -21,6 +21,7 @@ from .case import BATCH, Case
 
 MAX_TOKENS: Final = 32
 STEPS: Final = 80
+MAX_LOSS_AT_START: Final = 10  # of the best constant's; ours have up to 4.5
 
 
 def encodes_every_token(case: Case) -> None:
@@ -38,8 +39,27 @@ def encodes_every_token(case: Case) -> None:
     )
     terms = method.loss(case.batch, Rng(0))
     require(bool(terms.loss), "loss returned Terms without a scalar; put each weighted term in Terms(loss={…})")
-    read = [t for t in (*terms.log.values(), terms.pred, terms.target) if t is not None]
-    require(not any(t.requires_grad for t in read), "Terms.log, pred and target still carry gradients; detach them")
+    read = [*terms.log.values(), *(terms.compared or ())]
+    require(not any(t.requires_grad for t in read), "Terms.log and compared still carry gradients; detach them")
+
+
+def starts_at_a_plausible_loss(case: Case) -> None:
+    """Before training the normalised loss is above 0 and below 10: `compared` holds what the loss compares.
+
+    A fresh predictor loses up to 5 times what the best constant does, as fresh targets differ little from one another.
+    """
+    method = case.build()
+    compared = method(case.batch, Rng(0)).compared
+    if compared is None:
+        return
+    pred, target = compared
+    require(pred.shape == target.shape, f"Terms.compared has shapes {tuple(pred.shape)} and {tuple(target.shape)}")
+    found = normalized_loss(pred, target, method.distance) / method.chance_loss
+    require(
+        0 < found < MAX_LOSS_AT_START,
+        f"before training the normalised loss is {found:.3g}, where 1 is chance; give Terms.compared both as the loss "
+        "compares them, each normalised where the loss does that",
+    )
 
 
 def normalises_first(case: Case) -> None:
@@ -92,15 +112,15 @@ def hides_what_is_masked(case: Case) -> None:
         seen: list[Masks] = []
         method: Any = case.build(cfg=replace(case.cfg, masks=(_Recorder(masker, seen),))).eval()
         require(hasattr(method, "context"), "a method with masks offers context(x, masks) -> (B, Kc, D) on raw x")
-        pred = method.loss(case.batch, Rng(0)).pred
+        before = method.loss(case.batch, Rng(0)).compared
         masks = seen.pop()
         visible = _pixels(masks.context, method.encoder.grid, case.signal.size)
         other = replace(case.batch, x=torch.where(visible, case.batch.x, 1 - case.batch.x))
         context = method.context(case.batch.x, masks)
         require(torch.equal(context, method.context(other.x, masks)), "hidden patches change context(x, masks)")
         require(not torch.equal(context, method.context(1 - case.batch.x, masks)), "context(x, masks) ignores x")
-        again = method.loss(other, Rng(0)).pred
-        leak = pred is not None and again is not None and not torch.equal(pred, again)
+        after = method.loss(other, Rng(0)).compared
+        leak = before is not None and after is not None and not torch.equal(before[0], after[0])
         require(not leak, "hidden patches change the prediction; predict from the context alone")
 
 
@@ -212,6 +232,7 @@ def accumulates(case: Case) -> None:
 
 CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
     encodes_every_token,
+    starts_at_a_plausible_loss,
     normalises_first,
     uses_every_parameter,
     draws_from_rng_alone,

@@ -32,7 +32,7 @@ def resolve(run: Run, signal: Signal, samples: int, world: int) -> tuple[Run, li
 def check(run: Run, world: int) -> None:
     """Raises ValueError where settings do not go with a stream."""
     method: Any = run.method
-    if not methods.unfolds(method) or getattr(method, "rule", "") != "rfp":
+    if not methods.is_predictive(method) or getattr(method, "rule", "") != "rfp":
         raise ValueError(
             f"{methods.name_of(method)} as it is set cannot learn from a stream, which takes the method rjepa with "
             "rule rfp; use the recipe rjepa-online, or --method.rule rfp"

@@ -110,7 +110,7 @@ def over(wanted: Run, parent: PathLike | None) -> Run:
     """The same, with the parent that a head is put on, or the encoder that is begun with, where one is named."""
     if parent is None:
         return wanted
-    if methods.unfolds(wanted.method):
+    if methods.is_predictive(wanted.method):
         return frame_by_frame(wanted, Path(parent))
     if not methods.is_head(wanted.method):
         return wanted

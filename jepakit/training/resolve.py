@@ -114,7 +114,7 @@ def fit_patch(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
     encoder = getattr(method, "encoder", None)
     if encoder is None or not hasattr(encoder, "patch") or encoder.patch is not None:
         return method, []
-    frames = methods.unfolds(method) and len(signal.size) > 1
+    frames = methods.is_predictive(method) and len(signal.size) > 1
     patch = (1, *signal.size[1:]) if frames else tuple(auto_patch(side) for side in signal.size)
     grid = tuple(side // p for side, p in zip(signal.size, patch, strict=True))
     why = "a frame at a time" if frames else "the largest that leaves at least 7 patches a side"

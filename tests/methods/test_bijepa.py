@@ -74,10 +74,8 @@ def test_the_loss_is_the_weighted_sum_of_both_mean_squared_errors() -> None:
     assert_close(terms.total, 0.3 * forward + 0.7 * backward, rtol=1e-12, atol=0)
     assert_close(terms.log["error_forward"], forward.detach(), rtol=1e-12, atol=0)
     assert_close(terms.log["error_backward"], backward.detach(), rtol=1e-12, atol=0)
-    assert terms.pred is not None
-    assert terms.target is not None
-    assert_close(terms.pred, there(s_x).detach(), rtol=1e-12, atol=0)
-    assert_close(terms.target, t_y, rtol=1e-12, atol=0)
+    assert terms.compared is not None
+    assert_close(terms.compared, (there(s_x).detach(), t_y), rtol=1e-12, atol=0)
 
 
 def test_at_alpha_a_half_it_is_half_of_what_the_papers_code_sums_and_one_in_2_d_of_its_equation() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jepakit import losses, methods
+from jepakit import methods
 from jepakit.methods import ijepa
 from jepakit.types import Batch, Rng, Signal, take
 
@@ -29,14 +29,16 @@ def batch():
 def test_the_loss_is_the_mean_over_blocks_of_the_distance_to_the_normalised_target_tokens(method, batch):
     drawn = method.draw(4, Rng(3))
     whole = method.encode(batch.x)
-    expected = []
+    expected, targets = [], []
     for masks in drawn:
         pred = method.predictor(method.context(batch.x, masks), masks)
         target = F.layer_norm(take(whole, masks.targets), (48,))
+        targets.append(target.flatten(0, 2))
         expected.append(F.smooth_l1_loss(pred, target))
     terms = method.loss(batch, Rng(3))
     torch.testing.assert_close(terms.total, torch.stack(expected).mean())
-    assert losses.normalize_target(terms.target).shape == terms.pred.shape
+    assert terms.compared[0].shape == terms.compared[1].shape
+    torch.testing.assert_close(terms.compared[1], torch.cat(targets))
 
 
 def test_no_gradient_reaches_the_target_encoder(method, batch):

@@ -256,7 +256,7 @@ def test_an_encoder_that_sees_all_times_is_refused() -> None:
 def test_an_approximate_rule_says_how_close_it_is(cell: Any, below: str) -> None:
     x, circuit = films().x, Circuit(cell, 7)
     method = build(rule="rfp", approximate=True, circuit=circuit, below=below)
-    found = float(method.watch(x)["rfp/cosine"])
+    found = float(method.diagnostics(x)["rfp/cosine"])
     whole = build(rule="bptt", circuit=circuit, below=below.replace("instant", "full"))
     mine, exact = (gradients(each, Batch(x[:1])) for each in (method, whole))
     one, other = (torch.cat([g[k].flatten() for k in exact]) for g in (mine, exact))
@@ -267,7 +267,7 @@ def test_an_approximate_rule_says_how_close_it_is(cell: Any, below: str) -> None
 def test_a_rule_that_is_exact_has_no_cosine_to_watch_though_approximations_are_allowed() -> None:
     method = build(rule="rfp", approximate=True)
     assert method(films(), Rng(0)).log.keys() == {"change"}
-    assert "rfp/cosine" not in method.watch(films().x)
+    assert "rfp/cosine" not in method.diagnostics(films().x)
 
 
 def test_the_cosine_is_taken_for_rows_alone_and_on_one_sequence(
@@ -309,10 +309,10 @@ def test_the_balance_is_nought_where_both_sides_are_equal_and_reads_a_linear_pre
     layer = method.predictor[0]  # type: ignore[index]
     with torch.no_grad():
         layer.weight.copy_(balance.candidate(method.circuits.top.cell).T)
-        watched = method.watch(films().x)
+        watched = method.diagnostics(films().x)
     assert float(watched["balance"]) == pytest.approx(0, abs=1e-12)
     assert float(watched["balance/cosine"]) == pytest.approx(1, abs=1e-6)
-    assert build(predictor="mlp").watch(films().x) == {}
+    assert build(predictor="mlp").diagnostics(films().x) == {}
     names = {"balance", "balance/units", "balance/cosine", "balance/states", "balance/off_diagonal"}
     assert watched.keys() == names
 
@@ -325,9 +325,9 @@ def test_the_predictor_is_held_against_the_second_moment_of_the_states() -> None
     weight = method.predictor[0].weight  # type: ignore[index]
     p = weight[:, :7].T @ weight[:, :7]
     expected = (p * moment).sum() / (p.norm() * moment.norm())
-    assert_close(method.watch(x)["balance/states"], expected)
+    assert_close(method.diagnostics(x)["balance/states"], expected)
     weight[:, :7] = torch.linalg.cholesky(moment + 1e-12 * torch.eye(7)).T
-    assert float(method.watch(x)["balance/states"]) == pytest.approx(1, abs=1e-6)
+    assert float(method.diagnostics(x)["balance/states"]) == pytest.approx(1, abs=1e-6)
 
 
 def test_weights_of_pairs_add_up_to_one() -> None:

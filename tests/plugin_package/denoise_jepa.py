@@ -49,9 +49,9 @@ class Denoise(Method):
         total, part = rng.global_batch(len(batch))
         noise = torch.randn(total, *batch.x.shape[1:], generator=rng.generator())[part].to(batch.x)
         pred = self.predictor(self.encoder(self.normalize(batch.x) + self.cfg.noise * noise))
-        target = self.encode(batch.x).detach()
-        loss = losses.prediction(pred, losses.normalize_target(target))
-        return Terms(loss={"prediction": loss}, pred=pred.detach(), target=target)
+        target = losses.normalize_target(self.encode(batch.x)).detach()
+        loss = losses.prediction(pred, target)
+        return Terms(loss={"prediction": loss}, compared=(pred.detach(), target))
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch."""

@@ -98,7 +98,7 @@ class Toy(Method):
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         distance, pred, target = self.distances(batch.x, batch.x, rng)
-        return Terms(loss={"prediction": distance.mean()}, pred=pred.detach(), target=target)
+        return Terms(loss={"prediction": distance.mean()}, compared=(pred.detach(), target))
 
     def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
         return (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
@@ -230,7 +230,15 @@ class EnergyIgnoresX(Toy):
 class CarriesGradientsInTerms(Toy):
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         distance, pred, target = self.distances(batch.x, batch.x, rng)
-        return Terms(loss={"prediction": distance.mean()}, pred=pred, target=target)
+        return Terms(loss={"prediction": distance.mean()}, compared=(pred, target))
+
+
+class ComparesWhatTheLossDoesNot(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        terms = super().loss(batch, rng)
+        assert terms.compared is not None
+        pred, target = terms.compared
+        return replace(terms, compared=(pred, 0.01 * target))
 
 
 class NeedsTimeButDoesNotSay(Toy):
@@ -253,6 +261,7 @@ def test_a_method_that_says_its_loss_mixes_samples_need_not_accumulate() -> None
     ("broken", "clause", "sentence"),
     [
         (CarriesGradientsInTerms, clauses.encodes_every_token, "detach them"),
+        (ComparesWhatTheLossDoesNot, clauses.starts_at_a_plausible_loss, "the normalised loss is .* as the loss"),
         (NormalisesTwice, clauses.normalises_first, "normalize"),
         (BuildsWhatItNeverUses, clauses.uses_every_parameter, "no gradient reaches spare.weight, spare.bias"),
         (DrawsGlobally, clauses.draws_from_rng_alone, "draws from the global random state"),

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from jepakit import api, methods
+from jepakit import api, losses, methods
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images.augment import Augment, Views
 from jepakit.methods.base import Method
@@ -75,7 +75,7 @@ def test_a_method_with_one_encoder_is_seen_to_have_one(name: str, expected: int)
 
 def normalized_loss(method: Method, pred: torch.Tensor, target: torch.Tensor) -> float:
     session = SimpleNamespace(method=method)
-    return Monitor.loss(SimpleNamespace(session=session), Terms({}, pred=pred, target=target))["normalized_loss"]  # type: ignore[arg-type]
+    return Monitor.loss(SimpleNamespace(session=session), Terms({}, compared=(pred, target)))["normalized_loss"]  # type: ignore[arg-type]
 
 
 def test_the_normalised_loss_is_that_of_every_place_of_a_block() -> None:
@@ -91,7 +91,8 @@ def test_the_normalised_loss_is_that_of_every_place_of_a_block() -> None:
 def test_the_normalised_loss_of_views_is_one_less_their_correlation(name: str, correlation: float) -> None:
     method, generator = build(name), torch.Generator().manual_seed(0)
     mean, *noise = (torch.randn(1024, 64, generator=generator) for _ in range(3))
-    z = [method.compared(correlation**0.5 * mean + (1 - correlation) ** 0.5 * e) for e in noise]
+    z = [correlation**0.5 * mean + (1 - correlation) ** 0.5 * e for e in noise]
+    z = [losses.on_sphere(side) for side in z] if name == "simclr" else z
     assert normalized_loss(method, z[0], z[1]) == pytest.approx(1 - correlation, abs=0.02)
 
 

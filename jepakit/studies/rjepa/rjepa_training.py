@@ -181,7 +181,7 @@ class Watched:
         pred = self.method.predict(h[:, :-1, None])[:, :, 0]
         row = {key: v for key, v in collapse.panel(h, None, self.start).items() if key.startswith(KEPT)}
         row["normalized_loss"] = collapse.normalized_loss(pred, h[:, 1:], "l2")
-        row |= {key: float(value) for key, value in self.method.watch(self.x).items()}
+        row |= {key: float(value) for key, value in self.method.diagnostics(self.x).items()}
         row["input/off_diagonal"] = float(off_diagonal(self.method))
         values = collapse.spectrum(h.flatten(0, 1))[:EIGENVALUES]
         return {"step": step, **row, "eigenvalues": values.tolist()}

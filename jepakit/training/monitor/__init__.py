@@ -114,17 +114,16 @@ class Monitor:
         return self._pictures[:, 0], self._pictures[:, 1]
 
     def loss(self, terms: Terms) -> dict[str, float]:
-        """The normalised loss of a step, from up to 1,024 of its tokens, and over what a `blind` prediction has."""
-        if terms.pred is None or terms.target is None:
+        """The normalised loss of a step, from up to 1,024 of its tokens, and over that of a chance prediction."""
+        if terms.compared is None:
             return {}
-        method = self.session.method
-        rows = collapse.drawn(len(terms.pred), TOKENS).to(terms.pred.device)
-        target = method.compared(terms.target[rows])
-        over_constant = collapse.normalized_loss(terms.pred[rows], target, method.distance)
-        return {"normalized_loss": over_constant / method.blind}
+        pred, target = terms.compared
+        rows = collapse.drawn(len(pred), TOKENS).to(pred.device)
+        over_constant = collapse.normalized_loss(pred[rows], target[rows], self.session.method.distance)
+        return {"normalized_loss": over_constant / self.session.method.chance_loss}
 
     def said(self) -> dict[str, float]:
-        """What the method itself has to say, of its parameters and of some of the samples."""
+        """The method's own diagnostics, of its parameters and of some of the samples."""
         assert self.samples is not None
         with measure.watching(self.session.method):
             return measure.said(self.session.method, self.samples.x)

@@ -117,8 +117,8 @@ def of_energies(method: Method, x: Shaped[Tensor, "n c ..."], y: Shaped[Tensor, 
 
 
 def said(method: Method, x: Shaped[Tensor, "n c ..."]) -> dict[str, float]:
-    """What the method itself has to say of its parameters and of the first SAID samples."""
-    return {key: float(value) for key, value in method.watch(_input(method, x[:SAID])).items()}
+    """The method's own diagnostics, of its parameters and of the first SAID samples."""
+    return {key: float(value) for key, value in method.diagnostics(_input(method, x[:SAID])).items()}
 
 
 def _input(method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:

@@ -35,7 +35,7 @@ def follow(method: sequences.Recurrent, stream: unroll.Stream, batch: Batch) -> 
     rule = sequences.propagation(method, x, compared)
     at = stream._replace(step=begun)
     loss, found, end = rule.run(at, steps, method.cfg.chunk)
-    terms = Terms({"prediction": loss}, {"change": compared.change.sqrt()}, compared.pred, compared.target)
+    terms = Terms({"prediction": loss}, {"change": compared.change.sqrt()}, (compared.pred, compared.target))
     pairs = [(p, g) for p, g in zip(rule.parameters, found, strict=True) if p.requires_grad]
     return Followed(terms, pairs, end._replace(step=stream.step + steps - begun))
 
@@ -60,7 +60,7 @@ def single(method: sequences.Recurrent, stream: unroll.Stream, x: Float[Tensor, 
     trained = zip((cell.weight, cell.bias, cell.own, *above), found.gradients.values(), strict=True)
     before, now = cell.out(old), cell.out(found.state)
     log = {"change": (now - before).square().mean().sqrt()}
-    terms = Terms({"prediction": found.loss}, log, predicted(method, before), now)
+    terms = Terms({"prediction": found.loss}, log, (predicted(method, before), now))
     end = unroll.Stream((found.state,), (old,), (found.traces,), stream.below, stream.step + 1)
     return Followed(terms, [(p, g) for p, g in trained if p.requires_grad], end)
 

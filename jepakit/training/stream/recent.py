@@ -22,20 +22,20 @@ class Recent:
 
     def add(self, terms: Terms) -> None:
         """Add a step."""
-        assert terms.pred is not None
-        assert terms.target is not None
+        assert terms.compared is not None
         self.count += 1
         for name, value in (("loss", float(terms.loss["prediction"])), *((k, float(v)) for k, v in terms.log.items())):
             self.sums[name] = self.sums.get(name, 0.0) + value
-        stride = -(-len(terms.pred) // TOKENS)
-        self.pairs.append((terms.pred[::stride], terms.target[::stride]))
+        pred, target = terms.compared
+        stride = -(-len(pred) // TOKENS)
+        self.pairs.append((pred[::stride], target[::stride]))
 
     def terms(self) -> Terms:
         """The means, and the newest predictions with their targets."""
         means = {name: torch.tensor(value / max(self.count, 1)) for name, value in self.sums.items()}
         loss = means.pop("loss", torch.tensor(torch.nan))
         pred, target = (torch.cat(side) for side in zip(*self.pairs, strict=True))
-        return Terms({"prediction": loss}, means, pred, target)
+        return Terms({"prediction": loss}, means, (pred, target))
 
     def clear(self) -> None:
         """Begin the means anew."""
