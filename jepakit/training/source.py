@@ -143,7 +143,7 @@ class EpochSource(BatchSource):
 
 
 def average(terms: list[Terms]) -> Terms:
-    """The mean of equal micro-batches over all of them and all ranks; `pred` and `target` are this rank's."""
+    """The mean of equal micro-batches over all of them and all ranks; `compared` is this rank's."""
     world, own = distributed.world(), averaged(terms, [1 / len(terms)] * len(terms))
 
     def mean(entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
