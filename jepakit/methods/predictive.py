@@ -1,9 +1,12 @@
 """Methods that unfold in time: what a planner, a stream or a loop in an environment may ask of them."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
-from ..types import State
+from ..core.notes import Note
+from ..types import Signal, Size, State
 from .base import Method
 
 
@@ -13,6 +16,13 @@ class Predictive(Method):
     A frame is (B, C, *size) of one time step, raw: (B, C, H, W) of a video, (B, C, p) of a series cut in patches of p.
     What comes later never changes a state, which the contract checks.
     """
+
+    @classmethod
+    def fitted(
+        cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = True
+    ) -> tuple[Any, list[Note]]:
+        """As `Method.fitted`; a patch of video that was left open is a whole frame."""
+        return super().fitted(cfg, signal, proposal, frames)
 
     def start(self, obs: Float[Tensor, "b c ..."]) -> State:
         """The state after one frame."""

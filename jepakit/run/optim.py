@@ -5,7 +5,7 @@ step uses the start values and the last one the end values, both exactly. Past t
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..core.notes import Note
 from ..core.schedules import cosine, linear
 
 
@@ -41,6 +42,15 @@ class Optim:
         for name in ("lr", "start_lr", "final_lr", "weight_decay", "final_weight_decay", "clip"):
             if not 0 <= getattr(self, name) < inf:
                 raise ValueError(f"{name} is {getattr(self, name):g}; give a finite number of 0 or more")
+
+    def constant(self) -> tuple["Optim", list[Note]]:
+        """The same without any schedule, for a run whose end is not known, and a note where that changes it."""
+        decay = self.weight_decay
+        steady = replace(self, start_lr=self.lr, final_lr=self.lr, warmup=0.0, final_weight_decay=decay)
+        if steady == self:
+            return self, []
+        why = "of a stream nobody knows the end, so lr and weight_decay stay what they are"
+        return steady, [Note("optim.warmup", 0.0, why)]
 
 
 def learning_rate(cfg: Optim, progress: float) -> float:

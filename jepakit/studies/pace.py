@@ -19,7 +19,7 @@ from ..core import devices, distributed, files
 from ..core.progress import Watch
 from ..data.cache import hold
 from ..run.settings import Length, Run
-from ..training import estimate, loop, resolve, session
+from ..training import estimate, loop, session
 
 ROUNDS, STEPS = 5, 6
 
@@ -85,7 +85,7 @@ class Cost(NamedTuple):
 
 def own(length: Length, cost: Cost) -> Pace:
     """The pace of a training of this length."""
-    resolved, _ = resolve.resolve_length(length, cost.samples, distributed.world())
+    resolved, _ = length.resolved(cost.samples, distributed.world())
     return Pace(resolved.steps or 0, cost.seconds, cost.memory)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .. import data, methods
+from .. import methods
 from ..core import files
 from ..core.distributed import Dist
 from ..data import Dataset
@@ -21,8 +21,7 @@ from ..nn import encoder, weights
 from ..run import checkpoint, optim, parse, write
 from ..run.metrics import environment
 from ..run.settings import Run
-from . import lengths, openended
-from . import resolve as prepare
+from . import resolve
 from .panel import PanelMemory
 
 # Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
@@ -86,35 +85,20 @@ class Session:
 
 
 def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dataset | None = None) -> Session:
-    """Open the data, resolve every auto, build the method. Writes nothing; ValueError where something does not fit.
+    """Open the data, resolve every auto, build the method. Writes nothing. Raises ValueError where a part misfits.
 
-    `dataset` is what the data are, where they are open.
+    `dataset` is given where the data are open already.
     """
-    dataset = dataset or run.data.open()
-    run, views = prepare.fit_views(run, dataset.channels)
-    run = prepare.fit_series(run, dataset)
-    run, signal, patches = lengths.fit(run, data.fit(dataset, run.data), dataset)
-    resolve = openended.resolve if run.from_stream else prepare.resolve
-    run, choices = resolve(run, signal, len(dataset), dist.world)
+    run, dataset, signal, notes = resolve.resolve(run, dataset or run.data.open(), dist.world)
     run, parent = with_parent(run)
     method = methods.build(run.method, signal, run.seed if seed is None else seed, parent)
-    if run.evals.online and len(dataset.classes) < 2:
-        raise ValueError(
-            "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
-        )
-    if run.from_stream:
-        openended.check_steps(method)
-    at_once = 1 if run.from_stream else run.length.batch // run.length.accumulate
     # What takes memory is priced where it will lie, in the precision that it will have.
     method.to(dist.device, getattr(torch, run.loop.dtype))
-    method.check(at_once)
-    lengths.check(run, method, dataset)
+    cautions = resolve.check(run, method, dataset)
     for module in method.modules():
         if hasattr(module, "checkpoint_activations"):
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
-    notes = [*dataset.notes, *map(str, [*views, *patches, *choices, *prepare.micro_batches(run)])]
-    notes += [caution] if (caution := method.caution(at_once)) else []
-    return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
+    return Session(run, out, dist, dataset, method, optim.build(run.optim, method), [*notes, *cautions])
 
 
 def with_parent(run: Run) -> tuple[Run, Method | None]:
