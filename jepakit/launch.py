@@ -37,7 +37,7 @@ def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
         summary = loop.train(current, watch)
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
-    probes = after(current, watch)
+    probes = run_probes(current, watch)
     page = write([request.folder]) if current.run.evals.report else None
     return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
 
@@ -49,7 +49,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         current = session.build(wanted, request.folder, dist)
         check_probes(current, request)
         session.read_weights(current)
-        cost = estimate.estimate(current, loop.open_source(current).example())
+        cost = estimate.estimate(current, loop.open_source(current).example_batch())
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),
@@ -74,7 +74,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
     if resuming:
         current = session.build(wanted, out, dist, dataset=stream.first_frames(wanted, out))
         check_probes(current, request)
-        session.restore(current, request.allow_change)
+        session.restore_checkpoint(current, request.allow_change)
         if dist.main:
             session.write_settings(current)
         return current
@@ -90,15 +90,15 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         session.read_weights(current)
         whole = False
     if not whole:
-        fit(current)
+        calibrate_method(current)
     if dist.main:
-        session.clear(out)
+        session.clear_folder(out)
         session.write_settings(current)
     distributed.barrier()
     return current
 
 
-def fit(current: session.Session) -> None:
+def calibrate_method(current: session.Session) -> None:
     """Show the method the samples that it fits its constants to, before the first step: the same on every rank."""
     if not current.method.calibration_samples:
         return
@@ -115,7 +115,7 @@ def check_probes(current: session.Session, request: Request) -> None:
 
     Raises ValueError, before step 1, where the request itself asks for them and not its recipe.
     """
-    if not (blind := unlabelled(current)):
+    if not (blind := kinds_without_labels(current)):
         return
     try:
         need_labels(current.dataset.classes)
@@ -125,26 +125,26 @@ def check_probes(current: session.Session, request: Request) -> None:
         current.notes.append(f"no {', '.join(blind)} after the last step: {error}")
 
 
-def unlabelled(current: session.Session) -> list[str]:
+def kinds_without_labels(current: session.Session) -> list[str]:
     """The kinds that need labels, where the data lack them."""
     if len(current.dataset.classes) > 1:
         return []
     return [kind for kind in current.run.evals.kinds if load(kind).labels]
 
 
-def after(current: session.Session, watch: Watch) -> list[Path]:
+def run_probes(current: session.Session, watch: Watch) -> list[Path]:
     """The probes that follow the last step, in one pass over the data; a kind that cannot judge them becomes a note."""
-    blind = unlabelled(current)
+    blind = kinds_without_labels(current)
     kinds = [kind for kind in current.run.evals.kinds if kind not in blind]
     if not kinds:
         return []
     watch.note(f"probing: {', '.join(kinds)}")
 
-    def refused(kind: str, error: ValueError) -> None:
+    def note_refusal(kind: str, error: ValueError) -> None:
         watch.note(f"no {kind}: {error}")
 
     try:
-        return probe_run(current.out, kinds, refused=refused, watch=watch)
+        return probe_run(current.out, kinds, refused=note_refusal, watch=watch)
     except ValueError as error:
-        refused("probes", error)
+        note_refusal("probes", error)
         return []

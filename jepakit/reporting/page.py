@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..run.write import flatten
-from ..training.rollback import spent
+from ..training.rollback import rollback_summary
 from . import figures, probes
 from .facts import UNKNOWN, comparison, facts, undone, verdict
 from .figures import Figure
@@ -98,7 +98,7 @@ def _head(record: Record, name: str) -> dict[str, Any]:
     """The headline of one run: the verdict with its reason and advice, and the facts beside it."""
     found = verdict(record)
     advice = found.advice and f"To do: {found.advice}"
-    said = [found.reason, spent(undone(record)), advice, "" if record.summary else UNFINISHED]
+    said = [found.reason, rollback_summary(undone(record)), advice, "" if record.summary else UNFINISHED]
     sentences = [text[0].upper() + text[1:].rstrip(".") + "." for text in said if text]
     return {
         "name": name,

@@ -28,10 +28,10 @@ from ..types import Signal
 from . import parse
 from .settings import Run
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
 SOURCE_FILE = "stream.safetensors"  # its name since streams were the only source with a state
 # What reading a damaged checkpoint raises: files cut short or gone, bytes that are no text, JSON of another shape.
-DAMAGED = (
+DAMAGE_ERRORS = (
     *(OSError, EOFError, SafetensorError, json.JSONDecodeError),
     *(UnicodeDecodeError, KeyError, TypeError, AttributeError),
 )
@@ -88,12 +88,12 @@ def save(
         save_file(dict(source), part / SOURCE_FILE)
     sizes = {p.name: p.stat().st_size for p in part.iterdir()}
     signal = asdict(method.signal) if isinstance(method, Method) else {}
-    write_json(part / "state.json", {"schema": SCHEMA, "step": step, "signal": signal, "files": sizes, **state})
+    write_json(part / "state.json", {"schema": SCHEMA_VERSION, "step": step, "signal": signal, "files": sizes, **state})
     for path in (*part.iterdir(), part):
-        _sync(path)
+        _sync_path(path)
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
-    _point(final.parent / "last", final.name)
+    _point_last(final.parent / "last", final.name)
     for old in steps(run)[:-keep]:
         if old not in needed:
             shutil.rmtree(folder(run, old))
@@ -107,7 +107,7 @@ def go_back(run: Path, step: int, changes: Mapping[str, Any]) -> None:
     """
     path = folder(run, step) / "state.json"
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
-    _point(run / "checkpoints" / "last", folder(run, step).name)
+    _point_last(run / "checkpoints" / "last", folder(run, step).name)
     for later in steps(run)[::-1]:
         if later > step:
             shutil.rmtree(folder(run, later))
@@ -127,20 +127,20 @@ def load(run: Path, step: int | None = None) -> Checkpoint:
     warnings: list[str] = []
     for at in reversed(saved if step is None else [step]):
         try:
-            return _read(run, at, warnings)
-        except DAMAGED as error:
-            warnings.append(f"checkpoint of step {at} is unusable ({_reason(error)})")
+            return _read_step(run, at, warnings)
+        except DAMAGE_ERRORS as error:
+            warnings.append(f"checkpoint of step {at} is unusable ({_error_text(error)})")
     raise ValueError(
         f"{run} has no usable checkpoint: {'; '.join(warnings) or 'the folder checkpoints/ is empty or missing'}"
     )
 
 
-def _read(run: Path, step: int, warnings: list[str]) -> Checkpoint:
+def _read_step(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     at = folder(run, step)
     state = json.loads((at / "state.json").read_text(encoding="utf-8"))
-    if state["schema"] != SCHEMA:
+    if state["schema"] != SCHEMA_VERSION:
         raise ValueError(
-            f"{at} has format {state['schema']}; this jepakit reads {SCHEMA}: use the version that wrote it"
+            f"{at} has format {state['schema']}; this jepakit reads {SCHEMA_VERSION}: use the version that wrote it"
         )
     for name, size in state["files"].items():
         if (at / name).stat().st_size != size:
@@ -231,7 +231,7 @@ def load_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer, tensors:
         optimizer.state[p][entry] = value.clone().to(p.device if value.ndim or p in fused else "cpu")
 
 
-def _sync(path: Path) -> None:
+def _sync_path(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -239,13 +239,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _point(link: Path, target: str) -> None:
+def _point_last(link: Path, target: str) -> None:
     part = link.with_name(".last.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(link)
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     plain = isinstance(error, (OSError, EOFError, ValueError))
     return str(error) if plain else f"{type(error).__name__}: {error}"

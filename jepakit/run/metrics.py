@@ -66,7 +66,7 @@ class Journal:
         self.events.close()
 
 
-def environment() -> Mapping[str, Any]:
+def describe_environment() -> Mapping[str, Any]:
     """Versions, machine and command of this process, as environment.json holds them."""
     import numpy
     import torch

@@ -65,7 +65,7 @@ def weight_decay(cfg: Optim, progress: float) -> float:
     return cosine(progress, cfg.weight_decay, cfg.final_weight_decay)
 
 
-def groups(module: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Trained parameters in two groups: decayed, and not (biases and whatever has one axis or none).
 
     Mask tokens (1, 1, D) have three axes and are decayed, as in the reference.
@@ -80,11 +80,11 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def build(cfg: Optim, module: nn.Module) -> torch.optim.AdamW:
-    """AdamW over `groups(module)` at the values of progress 0, fused where the device has it.
+    """AdamW over `parameter_groups(module)` at the values of progress 0, fused where the device has it.
 
     Raises ValueError where no parameter is trained.
     """
-    split = groups(module)
+    split = parameter_groups(module)
     if not split:
         raise ValueError(f"{type(module).__name__} has no parameter to train; unfreeze one")
     devices = {p.device.type for group in split for p in group["params"]}

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..types import Batch, Rng
 from .session import Session
-from .source import precision
+from .source import autocast_context
 
 
 class Cost(NamedTuple):
@@ -27,11 +27,14 @@ def estimate(session: Session, batch: Batch) -> Cost:
     run, method, size = session.run, session.method, len(batch)
     saved: dict[int, int] = {}
 
-    def keep(t: torch.Tensor) -> torch.Tensor:
+    def record_storage(t: torch.Tensor) -> torch.Tensor:
         saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(record_storage, lambda t: t),
+    ):
         forward_backward(session, batch, Rng(run.seed))
     begun = time.perf_counter()
     forward_backward(session, batch, Rng(run.seed, step=1))
@@ -57,6 +60,6 @@ def estimate(session: Session, batch: Batch) -> Cost:
 
 def forward_backward(session: Session, batch: Batch, rng: Rng) -> None:
     """A step without the update."""
-    with precision(session):
+    with autocast_context(session):
         total = session.method(batch, rng).total
     total.backward()

@@ -59,9 +59,9 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
     with stop_requests() as asked, recorder:
         training = Training(session, source, recorder, asked)
         if session.step == 0 and session.panel.start is None:
-            training.begin()
-        while (lost := training.run()) is not None:
-            watch.note(rollback.undo(session, lost))
+            training.record_start()
+        while (lost := training.run_steps()) is not None:
+            watch.note(rollback.roll_back(session, lost))
             recorder.go_back()
             training = Training(session, open_source(session), recorder, asked)
     return recorder.summary or read_summary(session)
@@ -82,22 +82,22 @@ class Training:
     asked: list[int]
     newest: Step | None = None
 
-    def begin(self) -> None:
+    def record_start(self) -> None:
         """Measure and save step 0."""
-        self.observe()
-        self.recorder.judge()
-        self.save()
+        self.measure_panel()
+        self.recorder.score_encoder()
+        self.save_checkpoint()
 
-    def run(self) -> Verdict | None:
+    def run_steps(self) -> Verdict | None:
         """Train to the end of the run; or to a collapse that is to be undone, whose verdict it returns."""
         session, source, began = self.session, self.source, self.session.step
-        rates = rollback.slowed(session.run.optim, len(session.rollbacks))
+        rates = rollback.reduced_rates(session.run.optim, len(session.rollbacks))
         try:
-            for batch in source.batches(self.idle):
+            for batch in source.batches(self.while_idle):
                 try:
                     self.newest = advance(session, source, batch, rates)
                 except FloatingPointError as error:
-                    if not rollback.allowed(session):
+                    if not rollback.has_rollbacks_left(session):
                         raise
                     return Verdict("exploding", str(error).partition("; ")[0])
                 action = self.follow_up()
@@ -106,94 +106,94 @@ class Training:
         except ValueError as error:
             if not source.open_ended or session.step == began:
                 raise
-            self.leave()
+            self.save_everything()
             raise ValueError(f"{error}. Saved at step {session.step}; --resume goes on from there") from None
-        self.conclude(began)
+        self.conclude_run(began)
         return None
 
     def follow_up(self) -> rollback.Action:
         """Observe, decide, log and save what is due after a step; what is to follow. Raises Interrupted."""
         session, source, loop = self.session, self.source, self.session.run.loop
-        last, stopping = session.step == session.steps, agreed(self.asked, session)
+        last, stopping = session.step == session.steps, is_stop_asked(self.asked, session)
         action: rollback.Action = "go on"
-        measuring = last or self.due(loop.panel_every)
+        measuring = last or self.is_due(loop.panel_every)
         if measuring:
-            self.observe(last)
+            self.measure_panel(last)
             action = rollback.decide(session, self.recorder.verdict)
         if action == "roll back":
             return action
         ended = last or action == "stop"
-        saving = ended or stopping or self.due(loop.save_every)
+        saving = ended or stopping or self.is_due(loop.save_every)
         if saving:
-            self.recorder.judge()
-        if ended or session.step % loop.log_every == 0 or (source.pending and (measuring or stopping)):
-            self.log()
+            self.recorder.score_encoder()
+        if ended or session.step % loop.log_every == 0 or (source.has_pending_row and (measuring or stopping)):
+            self.write_row()
         if saving:
-            self.save(ended)
+            self.save_checkpoint(ended)
         if action == "stop" and not last:
             self.recorder.watch.note(self.stop_note())
         elif stopping and not ended:
             raise self.interruption()
-        self.say()
+        self.pass_messages()
         return "stop" if ended else "go on"
 
-    def due(self, every: int | None) -> bool:
+    def is_due(self, every: int | None) -> bool:
         """Whether something is due at this step that is done every `every` steps."""
         step, every = self.session.step, every or 1
         return is_early_check(step, every) if self.source.open_ended else step % every == 0
 
-    def observe(self, last: bool = False) -> None:
+    def measure_panel(self, last: bool = False) -> None:
         """Let the panel measure."""
-        self.recorder.observe(self.source.terms(), last)
+        self.recorder.measure_panel(self.source.row_terms(), last)
         if self.source.open_ended:
             self.session.panel.thin_out(MAX_PANEL_ROWS)
 
-    def log(self) -> None:
+    def write_row(self) -> None:
         """Write a row of what the source tells of the steps since the last one."""
-        if self.newest and (terms := self.source.terms()):
-            self.recorder.log(terms, self.newest.lr, self.newest.norm)
+        if self.newest and (terms := self.source.row_terms()):
+            self.recorder.write_row(terms, self.newest.lr, self.newest.norm)
             self.source.clear_terms()
 
-    def save(self, ended: bool = False) -> None:
+    def save_checkpoint(self, ended: bool = False) -> None:
         """Write a checkpoint."""
-        self.source.store()
-        self.recorder.save(ended)
+        self.source.store_state()
+        self.recorder.save_checkpoint(ended)
 
-    def leave(self, ended: bool = False) -> None:
+    def save_everything(self, ended: bool = False) -> None:
         """Write a row of the steps that have none yet, and a checkpoint."""
-        if self.source.pending:
-            self.log()
-        self.save(ended)
+        if self.source.has_pending_row:
+            self.write_row()
+        self.save_checkpoint(ended)
 
-    def say(self) -> None:
+    def pass_messages(self) -> None:
         """Pass on what the source has to say."""
         for text in self.source.take_messages():
             self.recorder.watch.note(text)
 
-    def idle(self) -> bool:
+    def while_idle(self) -> bool:
         """While no batch comes: save what there is from time to time. Returns whether to stop waiting."""
-        self.say()
+        self.pass_messages()
         if self.session.step > self.session.saved and time.monotonic() - self.recorder.saved_at > IDLE_SECONDS:
-            self.save()
+            self.save_checkpoint()
         return bool(self.asked)
 
-    def conclude(self, began: int) -> None:
+    def conclude_run(self, began: int) -> None:
         """After the last batch of a source that is open-ended: measure, log and save once more."""
         session, source = self.session, self.source
-        self.say()
+        self.pass_messages()
         if self.asked:
-            self.leave()
+            self.save_everything()
             raise self.interruption()
         if session.step > began:
-            self.observe(last=True)
-            self.leave(ended=True)
+            self.measure_panel(last=True)
+            self.save_everything(ended=True)
             return
         if not session.step:
             raise ValueError(source.empty)
         self.recorder.watch.note(f"nothing new{source.where}: {session.out} stands at step {session.step}")
         if not (session.out / "summary.json").is_file():
             self.recorder.row = [row for row in read_rows(session.out) if row][-1]
-            self.save(ended=True)
+            self.save_checkpoint(ended=True)
 
     def interruption(self) -> Interrupted:
         """The error of a run that was asked to stop, and is saved."""
@@ -203,7 +203,7 @@ class Training:
     def stop_note(self) -> str:
         """The sentence on a run that its collapse has ended."""
         session, verdict = self.session, self.recorder.verdict
-        spent = f" {rollback.spent(session.rollbacks)}," if session.rollbacks else ""
+        spent = f" {rollback.rollback_summary(session.rollbacks)}," if session.rollbacks else ""
         return (
             f"stopped at step {session.step}{self.source.where}{spent} and saved: the verdict is {verdict.name}, "
             f"{verdict.reason}; {verdict.advice}. --resume --on-collapse warn goes on all the same"
@@ -247,7 +247,7 @@ def stop_requests() -> Iterator[list[int]]:
     """A list that fills with the signals SIGTERM and SIGINT; a second Ctrl-C interrupts at once."""
     asked: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note_signal(number: int, frame: FrameType | None) -> None:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
@@ -255,7 +255,7 @@ def stop_requests() -> Iterator[list[int]]:
     old = {}
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            old[number] = signal.signal(number, note)
+            old[number] = signal.signal(number, note_signal)
     except ValueError:
         pass  # Not the main thread: signals are the host program's.
     try:
@@ -265,7 +265,7 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def agreed(asked: list[int], session: Session) -> bool:
+def is_stop_asked(asked: list[int], session: Session) -> bool:
     """Whether any rank was asked to stop; the same answer on every rank."""
     if session.dist.world == 1:
         return bool(asked)

@@ -48,7 +48,7 @@ class Request:
 
 def settings(request: Request) -> Run:
     """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
-    wanted = over(base(request), request.init)
+    wanted = on_parent(starting_run(request), request.init)
     if request.config is not None:
         wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
     if request.data is not None:
@@ -69,7 +69,7 @@ def asks_for_probes(request: Request) -> bool:
     return any("kinds" in (change.get("evals") or {}) for change in changes)
 
 
-def base(request: Request) -> Run:
+def starting_run(request: Request) -> Run:
     """The Run of the recipe, the method, the YAML file or, when resuming without any of them, the run folder."""
     name = request.recipe
     if name is None:
@@ -87,11 +87,11 @@ def base(request: Request) -> Run:
         return recipes.load(name)
     if name in methods.table():
         cfg = methods.load(name).Config()
-        return head(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=KINDS["images"]())
+        return head_run(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=KINDS["images"]())
     raise ValueError(no_such("recipe or method", name, [*recipes.table(), *methods.table()]))
 
 
-def head(cfg: Any, parent: PathLike | None) -> Run:
+def head_run(cfg: Any, parent: PathLike | None) -> Run:
     """The Run of a head over the run at `parent`: its data without views, its batch, and nothing to probe.
 
     Raises ValueError where there is no such run.
@@ -103,10 +103,10 @@ def head(cfg: Any, parent: PathLike | None) -> Run:
     source: Any = below.data
     data = dataclasses.replace(source, augment=dataclasses.replace(source.augment, views=()))
     length = Length(steps=HEAD_STEPS, batch=below.length.batch)
-    return over(Run(cfg, data, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
+    return on_parent(Run(cfg, data, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
 
 
-def over(wanted: Run, parent: PathLike | None) -> Run:
+def on_parent(wanted: Run, parent: PathLike | None) -> Run:
     """The same, with the parent that a head is put on, or the encoder that is begun with, where one is named."""
     if parent is None:
         return wanted

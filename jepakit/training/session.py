@@ -19,20 +19,20 @@ from ..data import Dataset
 from ..methods.base import Method
 from ..nn import encoder, weights
 from ..run import checkpoint, optim, parse, write
-from ..run.metrics import environment
+from ..run.metrics import describe_environment
 from ..run.settings import Run
 from . import resolve
 from .panel import PanelMemory
 
 # Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
-FREE = (
+RESUMABLE_KEYS = (
     *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
     *("loop.panel_", "loop.dear_every", "loop.on_collapse", "data.wait", "data.settle"),
 )
 
 
 # Every path that a run writes in its folder, and so does each run of a head below it.
-OWN = re.compile(
+RUN_FILES = re.compile(
     r"heads(/[^/]+)?|(heads/[^/]+/)?("
     r"config\.yaml|environment\.json|frames\.safetensors|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
     r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|cache(/[^/]+\.safetensors)?"
@@ -110,7 +110,7 @@ def with_parent(run: Run) -> tuple[Run, Method | None]:
     return replace(run, method=cfg), parent
 
 
-def restore(session: Session, allow: Sequence[str]) -> None:
+def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
     """Take up the newest readable checkpoint of `session.out`.
 
     ValueError, with the differences, where settings or data are not those of the run, unless `allow` names them.
@@ -142,7 +142,7 @@ def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
     changed = {
         key: values
         for key, values in write.difference(old, new).items()
-        if not key.startswith(FREE) and not any(key == a or key.startswith(f"{a}.") for a in allow)
+        if not key.startswith(RESUMABLE_KEYS) and not any(key == a or key.startswith(f"{a}.") for a in allow)
     }
     if not changed:
         return
@@ -168,13 +168,13 @@ def check_free(out: Path, replace: bool) -> None:
             f"{out} is not empty; go on with it by --resume, replace it by --overwrite, or give another --out"
         )
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
-    foreign = [name for name in names if not OWN.fullmatch(name)]
+    foreign = [name for name in names if not RUN_FILES.fullmatch(name)]
     if foreign or "config.yaml" not in names:
         why = f"{foreign[0]} is no part of a run" if foreign else "it holds no run (no config.yaml)"
         raise ValueError(f"{out} is not deleted, as {why}; give another --out")
 
 
-def clear(out: Path) -> None:
+def clear_folder(out: Path) -> None:
     """Make `out` an empty folder; what it holds, which `check_free` has passed, is deleted.
 
     Where `out` or an entry is a link, the link's folder stays. Raises ValueError where `out` cannot be written.
@@ -201,14 +201,14 @@ def start_from(session: Session, run: Path) -> bool:
     saved = checkpoint.load(run)
     inner = getattr(getattr(session.method, "encoder", None), "inner", None)
     if inner is not None and not any(key.startswith("encoder.inner.") for key in saved.model):
-        begin_frames(session, inner, saved, run)
+        start_from_frames(session, inner, saved, run)
         return False
     checkpoint.load_tensors(session.method, saved.model, f"{run} at step {saved.step}", skip=("mean", "std"))
     session.notes.append(f"weights from {run} at step {saved.step}")
     return True
 
 
-def begin_frames(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:
+def start_from_frames(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:
     """Copy another method's encoder, the target where it has one, and the statistics that it was trained with."""
     name = "target_encoder." if any(key.startswith("target_encoder.") for key in saved.model) else "encoder."
     given = {key.removeprefix(name): value for key, value in saved.model.items() if key.startswith(name)}
@@ -245,4 +245,4 @@ def with_hash(run: Run, found: str) -> Run:
 def write_settings(session: Session) -> None:
     """config.yaml and environment.json of the run folder, on a resume those that now hold."""
     files.write_text(session.out / "config.yaml", write.to_yaml(session.run))
-    files.write_json(session.out / "environment.json", environment())
+    files.write_json(session.out / "environment.json", describe_environment())

@@ -50,10 +50,10 @@ class BatchSource(ABC):
         """This rank's share of every batch, on its device, to the end of the run or of the data."""
 
     @abstractmethod
-    def example(self) -> Batch:
+    def example_batch(self) -> Batch:
         """A small batch, to estimate the cost of a step; nothing is taken from `batches`."""
 
-    def store(self) -> None:
+    def store_state(self) -> None:
         """Before a checkpoint: put into `session.state` what `batches` needs to go on from here."""
         self.session.state = SourceState()
 
@@ -72,11 +72,11 @@ class BatchSource(ABC):
         return f" of {self.session.steps}"
 
     @property
-    def pending(self) -> bool:
+    def has_pending_row(self) -> bool:
         """Whether there are steps that a row would tell of and none has."""
         return False
 
-    def terms(self) -> Terms | None:
+    def row_terms(self) -> Terms | None:
         """What a row tells of: the terms of the last step; None before the first."""
         return self.last
 
@@ -100,13 +100,13 @@ class BatchSource(ABC):
         for i in range(parts):
             offset = session.dist.rank * len(batch) + i * size
             rng = Rng(session.run.seed, session.step, offset=offset, total=session.run.length.batch)
-            with no_sync(session.model, last=i == parts - 1), precision(session):
+            with no_sync(session.model, last=i == parts - 1), autocast_context(session):
                 part = session.model(batch[i * size : (i + 1) * size], rng)
             (part.total / parts).backward()
             terms.append(part)
-        whole, norm = average(terms), optim.clip_gradients(session.method.parameters(), session.run.optim.clip)
+        whole, norm = average_terms(terms), optim.clip_gradients(session.method.parameters(), session.run.optim.clip)
         if not torch.isfinite(whole.total + norm):
-            refuse(session, batch, whole, norm)
+            refuse_batch(session, batch, whole, norm)
         return whole, norm
 
 
@@ -136,23 +136,23 @@ class EpochSource(BatchSource):
                 session.skipped.update(loaded.skipped)
                 yield batch.to(dist.device, getattr(torch, run.loop.dtype))
 
-    def example(self) -> Batch:
+    def example_batch(self) -> Batch:
         """Up to four samples of the first batch."""
         with closing(self.batches()) as batches:
             return next(batches)[: min(4, self.session.run.length.batch)]
 
 
-def average(terms: list[Terms]) -> Terms:
+def average_terms(terms: list[Terms]) -> Terms:
     """The mean of equal micro-batches over all of them and all ranks; `compared` is this rank's."""
     world, own = distributed.world(), averaged(terms, [1 / len(terms)] * len(terms))
 
-    def mean(entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def mean_over_ranks(entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {k: distributed.all_reduce_sum(v.detach()) / world for k, v in entries.items()}
 
-    return replace(own, loss=mean(own.loss), log=mean(own.log))
+    return replace(own, loss=mean_over_ranks(own.loss), log=mean_over_ranks(own.log))
 
 
-def refuse(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> None:
+def refuse_batch(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> None:
     """Save the ids of a global batch whose loss or gradient is not finite, and raise FloatingPointError."""
     names = distributed.merge({session.dataset.name(int(i)): "" for i in batch.id})
     path = session.out / f"not-finite-step-{session.step:08d}.json"
@@ -166,7 +166,7 @@ def refuse(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> 
     )
 
 
-def precision(session: Session) -> AbstractContextManager[Any]:
+def autocast_context(session: Session) -> AbstractContextManager[Any]:
     """bfloat16 autocast where the run asks for it."""
     if not session.run.loop.amp:
         return nullcontext()

@@ -36,7 +36,7 @@ class Replay(BatchSource):
             rows = torch.randint(len(ids) + 1, (BATCH,), generator=Rng(0, self.session.step).generator())
             yield self._read(self.memory["ids"][rows])
 
-    def example(self) -> Batch:
+    def example_batch(self) -> Batch:
         return self._read(torch.arange(2))
 
     def _read(self, ids: torch.Tensor) -> Batch:
@@ -53,7 +53,7 @@ class Replay(BatchSource):
         super().feedback(terms)
         self.memory["losses"] = torch.cat([self.memory["losses"], terms.total.detach().double()[None]])
 
-    def store(self) -> None:
+    def store_state(self) -> None:
         self.session.state = SourceState(dict(self.memory), {"items": len(self.memory["ids"])})
 
 
@@ -90,7 +90,7 @@ def test_a_rollback_takes_a_source_back_to_the_memory_it_had(
     def verdict(session: Session, found: collapse.Verdict, settings: object) -> collapse.Verdict:
         return collapse.Verdict("full" if session.step == 5 and not session.rollbacks else "healthy", "for the test")
 
-    monkeypatch.setattr(rollback, "cautious", verdict)
+    monkeypatch.setattr(rollback, "confirm_after_rollback", verdict)
     changes = {"loop.save_every": 3, "loop.panel_every": 1, "loop.on_collapse": "rollback"}
     done = api.train(out=tmp_path / "run", recipe=file, settings=changes)
     assert [(event["step"], event["to"]) for event in done["rollbacks"]] == [(5, 3)]

@@ -33,7 +33,7 @@ from jepakit.recurrent.circuit import Circuit
 from jepakit.run import parse
 from jepakit.training.loop import is_early_check
 from jepakit.training.session import SourceState
-from jepakit.training.stream.follow import beginning, follow
+from jepakit.training.stream.follow import follow_frames, initial_stream
 from jepakit.training.stream.windows import StreamPosition, windows
 from jepakit.types import Batch, Rng, Signal
 
@@ -309,11 +309,11 @@ def test_followed_frames_have_the_gradient_of_the_whole_sequence(name: str, size
     total = method(Batch(x), Rng(0)).total
     total.backward()
     whole = {p: p.grad.clone() for p in method.parameters() if p.grad is not None}
-    at, sums, loss = beginning(method), {p: torch.zeros_like(p) for p in whole}, torch.tensor(0.0)
+    at, sums, loss = initial_stream(method), {p: torch.zeros_like(p) for p in whole}, torch.tensor(0.0)
     for first in range(0, 5, size):
         batch = Batch(x[:, :, first : min(first + size, 5) + 1])
         share = (batch.x.shape[2] - 1) / 5
-        done = follow(method, at, batch)
+        done = follow_frames(method, at, batch)
         at, loss = done.stream, loss + done.terms.loss["prediction"] * share
         for p, gradient in done.gradients:
             sums[p] += gradient * share
@@ -524,7 +524,7 @@ def test_a_stream_too_short_for_any_window_is_not_told_to_read_less_first(tmp_pa
 def test_traces_and_states_survive_being_saved() -> None:
     cfg = rjepa.Config(CNN((1, 8, 8), width=4, channels=(3,)), Circuit("reciprocal", 5), rule="rfp")
     method = methods.build(cfg, Signal(1, (6, 8, 8)))
-    done = follow(method, beginning(method), Batch(torch.rand(1, 1, 3, 8, 8)))
+    done = follow_frames(method, initial_stream(method), Batch(torch.rand(1, 1, 3, 8, 8)))
     position = StreamPosition(done.stream, torch.rand(1, 8, 8), stream.Place("a", 3, 1))
     again = StreamPosition.from_state(SourceState(position.tensors(), position.place._asdict()), method.mean)
     assert again.place == position.place

@@ -8,29 +8,29 @@ from torch import Tensor
 
 from ...types import Terms
 
-RECENT: Final = 256  # steps whose predictions the normalised loss is taken over …
-TOKENS: Final = 16  # … and tokens of each
+MAX_STEPS: Final = 256  # steps whose predictions the normalised loss is taken over …
+MAX_TOKENS: Final = 16  # … and tokens of each
 
 
 class Recent:
-    """Running means since the last row, and the predictions of the last RECENT steps."""
+    """Running means since the last row, and the predictions of the last MAX_STEPS steps."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.count = 0
-        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=RECENT)
+        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=MAX_STEPS)
 
-    def add(self, terms: Terms) -> None:
+    def add_step(self, terms: Terms) -> None:
         """Add a step."""
         assert terms.compared is not None
         self.count += 1
         for name, value in (("loss", float(terms.loss["prediction"])), *((k, float(v)) for k, v in terms.log.items())):
             self.sums[name] = self.sums.get(name, 0.0) + value
         pred, target = terms.compared
-        stride = -(-len(pred) // TOKENS)
+        stride = -(-len(pred) // MAX_TOKENS)
         self.pairs.append((pred[::stride], target[::stride]))
 
-    def terms(self) -> Terms:
+    def mean_terms(self) -> Terms:
         """The means, and the newest predictions with their targets."""
         means = {name: torch.tensor(value / max(self.count, 1)) for name, value in self.sums.items()}
         loss = means.pop("loss", torch.tensor(torch.nan))

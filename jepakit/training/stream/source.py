@@ -16,11 +16,11 @@ from ...run.settings import Run
 from ...types import Batch, Terms
 from ..session import Session, SourceState
 from ..source import BatchSource, Idle, keep_waiting
-from .follow import beginning, follow
+from .follow import follow_frames, initial_stream
 from .recent import Recent
 from .windows import StreamPosition, Window, windows
 
-FRAMES: Final = "frames.safetensors"
+FRAMES_FILE: Final = "frames.safetensors"
 
 
 def first_frames(run: Run, out: Path) -> First | None:
@@ -33,7 +33,7 @@ def first_frames(run: Run, out: Path) -> First | None:
     cfg = cast(Config, run.data)
     if cfg.path != "-":
         existing(cfg.path)
-    return First.load(out / FRAMES, cfg.window)
+    return First.load(out / FRAMES_FILE, cfg.window)
 
 
 class StreamSource(BatchSource):
@@ -62,16 +62,16 @@ class StreamSource(BatchSource):
         Raises ValueError for a frame that cannot be read where `data.corrupt` is fail.
         """
         self.frames.stop = idle
-        for window in windows(self._arriving(), self.frames, self.position, self.session.run.length.batch):
+        for window in windows(self._arriving_frames(), self.frames, self.position, self.session.run.length.batch):
             self.window = window
             yield Batch(window.x.to(self.session.method.mean))
 
-    def _arriving(self) -> Iterator[Frame]:
+    def _arriving_frames(self) -> Iterator[Frame]:
         """The frames that were read before step 1, and then those that come."""
         yield from self.first.begun
         yield from self.frames
 
-    def example(self) -> Batch:
+    def example_batch(self) -> Batch:
         """The first two frames."""
         x = self.first.raw(0)[None, :, :2]
         return Batch(x, id=torch.zeros(1, dtype=torch.int64)).to(self.session.dist.device)
@@ -83,8 +83,8 @@ class StreamSource(BatchSource):
         """
         session, window = self.session, self.window
         fresh = window.fresh or self.position.stream is None
-        stream = beginning(self.method) if fresh else cast(unroll.Stream, self.position.stream)
-        done = follow(self.method, stream, batch)
+        stream = initial_stream(self.method) if fresh else cast(unroll.Stream, self.position.stream)
+        done = follow_frames(self.method, stream, batch)
         for p, gradient in done.gradients:
             p.grad = gradient
         clip = session.run.optim.clip
@@ -101,7 +101,7 @@ class StreamSource(BatchSource):
 
     def feedback(self, terms: Terms) -> None:
         """Add the step to the means of the next row."""
-        self.recent.add(terms)
+        self.recent.add_step(terms)
 
     @property
     def progress(self) -> float:
@@ -115,13 +115,13 @@ class StreamSource(BatchSource):
         return f" after frame {place.done} of {place.file}" if place.file else ""
 
     @property
-    def pending(self) -> bool:
+    def has_pending_row(self) -> bool:
         """Whether there was a step since the last row."""
         return self.recent.count > 0
 
-    def terms(self) -> Terms | None:
+    def row_terms(self) -> Terms | None:
         """The means since the last row, and the newest predictions."""
-        return self.recent.terms() if self.recent.pairs else None
+        return self.recent.mean_terms() if self.recent.pairs else None
 
     def clear_terms(self) -> None:
         """Begin the means anew."""
@@ -131,14 +131,14 @@ class StreamSource(BatchSource):
         """What the stream has to say, such as which frames are left out."""
         return self.frames.told()
 
-    def store(self) -> None:
+    def store_state(self) -> None:
         """States, traces, the last frame and the position; also which frames were left out.
 
         The first frames have a file of their own: a stream that has passed cannot be read again.
         """
         session, frames = self.session, self.frames
-        if not (session.out / FRAMES).is_file():
-            with files.replacing(session.out / FRAMES) as part:
+        if not (session.out / FRAMES_FILE).is_file():
+            with files.replacing(session.out / FRAMES_FILE) as part:
                 part.write_bytes(self.first.kept())
         session.state = SourceState(self.position.tensors(), self.position.place._asdict())
         session.skipped |= frames.skipped
