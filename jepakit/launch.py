@@ -1,4 +1,4 @@
-"""From a request to a finished run: begin it or take it up, train, probe, report."""
+"""From a request to a finished run: start or resume it, train, probe, report."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def run(request: Request, watch: Watch) -> dict[str, Any]:
 
 
 def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
-    """As `run`, with settings that are made already; of `request` the folder counts, and how to begin."""
+    """As `run`, for given settings; `request` says in which folder, and whether to resume."""
     with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
         watch = watch if dist.main else Silent()
         current = begin(request, wanted, dist)
@@ -65,7 +65,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
 
 
 def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Session:
-    """A session, new or resumed; the run folder exists from here on."""
+    """A session, new or resumed, with its run folder. Raises ValueError before anything is written."""
     out = request.folder
     if request.resume and (request.init is not None or request.overwrite):
         other = "--init" if request.init is not None else "--overwrite"
@@ -99,7 +99,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
 
 
 def calibrate_method(current: session.Session) -> None:
-    """Show the method the samples that it fits its constants to, before the first step: the same on every rank."""
+    """Fit the method's constants to samples before the first step; every rank takes the same ones."""
     if not current.method.calibration_samples:
         return
     x = samples.equal(
@@ -111,9 +111,9 @@ def calibrate_method(current: session.Session) -> None:
 
 
 def check_probes(current: session.Session, request: Request) -> None:
-    """Note which kinds the data cannot be judged by, as they carry no labels of two classes.
+    """Note the probes that are left out, as the data have no labels of two classes.
 
-    Raises ValueError, before step 1, where the request itself asks for them and not its recipe.
+    Raises ValueError, before step 1, where the request itself asks for them rather than its recipe.
     """
     if not (blind := kinds_without_labels(current)):
         return
@@ -126,14 +126,14 @@ def check_probes(current: session.Session, request: Request) -> None:
 
 
 def kinds_without_labels(current: session.Session) -> list[str]:
-    """The kinds that need labels, where the data lack them."""
+    """The kinds of probe that need labels, where the data have none."""
     if len(current.dataset.classes) > 1:
         return []
     return [kind for kind in current.run.evals.kinds if load(kind).labels]
 
 
 def run_probes(current: session.Session, watch: Watch) -> list[Path]:
-    """The probes that follow the last step, in one pass over the data; a kind that cannot judge them becomes a note."""
+    """Run the probes after the last step, in one pass over the data; those that the data do not allow become notes."""
     blind = kinds_without_labels(current)
     kinds = [kind for kind in current.run.evals.kinds if kind not in blind]
     if not kinds:

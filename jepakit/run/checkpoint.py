@@ -63,7 +63,7 @@ class Loaded:
 
 
 def folder(run: Path, step: int) -> Path:
-    """Where a step's checkpoint lies."""
+    """The folder of a step's checkpoint."""
     return run / "checkpoints" / f"step-{step:08d}"
 
 

@@ -1,4 +1,4 @@
-"""Writes down what the loop does: rows, checkpoints and the summary; only the main process writes."""
+"""Writes rows, checkpoints and the summary of a run; only the main process writes."""
 
 import time
 from types import TracebackType
@@ -18,14 +18,14 @@ from .session import Session
 
 
 class Recorder:
-    """One per training; `row` is the row last logged, `summary` what summary.json holds after the end."""
+    """The records of one training; `row` is the newest row, `summary` the content of summary.json after the end."""
 
     def __init__(self, session: Session, monitor: Monitor, watch: Watch) -> None:
         self.session, self.monitor, self.watch = session, monitor, watch
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.last_verdict = ""
-        # Once: of a million pictures it takes seconds, and data that change under a run are not what it began with.
+        # Taken once: it costs seconds for a million pictures, and data that change meanwhile are no longer the run's.
         self.data = session.dataset.fingerprint() if session.dist.main else ""
         wanted = session.run.evals.online if session.dist.main else 0
         self.online = online.choose(session, wanted) if wanted else None
@@ -51,7 +51,7 @@ class Recorder:
             self.journal = Journal(self.session.out, self.session.step)
 
     def measure_panel(self, terms: Terms | None = None, last: bool = False) -> None:
-        """Let the panel measure; say it once where the verdict turns bad and nothing else will be said of it."""
+        """Measure the panel; note a bad verdict once, unless the loop acts on it and says so."""
         self.monitor.observe(terms, last)
         verdict = self.verdict
         rollback.mark_healthy(self.session, verdict)
@@ -64,17 +64,17 @@ class Recorder:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict on the rows so far, and on what it took to come there."""
+        """The verdict on the rows so far, stricter after a rollback."""
         return rollback.confirm_after_rollback(self.session, self.monitor.verdict, self.monitor.settings)
 
     @property
     def knn_scores(self) -> dict[str, float]:
-        """The kNN score at every checkpoint so far, by step; part of the panel, so that a rollback takes it back."""
+        """The kNN score of every checkpoint so far, by step; a rollback drops those that it undoes."""
         return self.session.panel.knn
 
     @property
     def best_step(self) -> int | None:
-        """The step of the checkpoint with the highest score, of equal ones the latest; None where none was scored."""
+        """The step of the checkpoint with the highest score, the latest of equal ones; None where there is no score."""
         return max(map(int, self.knn_scores), key=lambda step: (self.knn_scores[str(step)], step), default=None)
 
     def score_encoder(self) -> None:
@@ -114,9 +114,9 @@ class Recorder:
         self.watch.row(row, session.steps)
 
     def save_checkpoint(self, ended: bool = False) -> None:
-        """Write a checkpoint that a later process can go on from, to the bit; after the end, summary.json first.
+        """Write a checkpoint from which a later process continues to the bit; after the end, summary.json first.
 
-        In that order a run whose last checkpoint can be seen has its summary.
+        In that order, a run whose last checkpoint exists has its summary.
         """
         session = self.session
         session.seconds = time.monotonic() - self.begun

@@ -1,4 +1,4 @@
-"""A training as a person asks for it, and the Run it means."""
+"""A training as the user asks for it, and the Run that this describes."""
 
 import dataclasses
 import os
@@ -17,14 +17,14 @@ from ..run.settings import Evals, Length, Run
 
 PathLike = str | os.PathLike[str]
 
-# A head is a small network on frozen features: no warm-up, and nothing to hold its weights back.
+# A head is a small network on frozen features: it needs no warm-up and no weight decay.
 HEAD_STEPS = 2000
 HEAD_OPTIM = Optim(start_lr=1e-3, final_lr=1e-5, warmup=0.0, weight_decay=0.0, final_weight_decay=0.0)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A training as it was asked for: a recipe (or method, or YAML file) and what changes it, strongest last."""
+    """What the user asks for: a recipe, method or YAML file, and the changes to it, of which the last one wins."""
 
     recipe: str | None = None
     data: PathLike | None = None
@@ -47,7 +47,7 @@ class Request:
 
 
 def settings(request: Request) -> Run:
-    """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
+    """The Run of a request with its autos still open: the recipe, changed by the YAML file, then by the flags."""
     wanted = on_parent(starting_run(request), request.init)
     if request.config is not None:
         wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
@@ -62,7 +62,7 @@ def settings(request: Request) -> Run:
 
 
 def asks_for_probes(request: Request) -> bool:
-    """Whether evals.kinds is named by the flags or the file of changes, and not left to what they change."""
+    """Whether the flags or the file of changes set evals.kinds themselves."""
     changes = [parse.flags_to_changes(request.flags)]
     if request.config is not None:
         changes.append(parse.read_yaml(Path(request.config)))
@@ -107,7 +107,7 @@ def head_run(cfg: Any, parent: PathLike | None) -> Run:
 
 
 def on_parent(wanted: Run, parent: PathLike | None) -> Run:
-    """The same, with the parent that a head is put on, or the encoder that is begun with, where one is named."""
+    """The run of a head with its parent, or of a predictive method with the encoder of the run that `--init` names."""
     if parent is None:
         return wanted
     if methods.is_predictive(wanted.method):
@@ -119,7 +119,10 @@ def on_parent(wanted: Run, parent: PathLike | None) -> Run:
 
 
 def frame_by_frame(wanted: Run, run: Path) -> Run:
-    """What sees frames by the encoder of another method's run, at the size of its pictures; else as it is."""
+    """The run with the picture encoder of another method's run for its frames, at the size of that run's pictures.
+
+    The same run where the other is of the same method or not of pictures.
+    """
     below = checkpoint.settings_of(run)
     size = checkpoint.load(run).state["signal"]["size"]
     if type(below.method) is type(wanted.method) or len(size) != 2:

@@ -3,9 +3,9 @@
 Only `full` and `exploding` count. `dimensional` does not: a rank may recover, and its threshold depends on the panel's
 size. A loss that is not finite ends a run that does not roll back, whatever the setting.
 
-A rollback is a pure function of the run so far, like a step. A process that is killed before, while or after it is
-done, and resumed, goes through the same losses: the checkpoints of the collapse are deleted last, and one of them that
-is taken up again leads to the same rollback.
+A rollback is a pure function of the run so far, like a step. A process that is killed before, during or after one and
+resumed goes through the same losses: the checkpoints of the collapse are deleted last, and resuming from one of them
+leads to the same rollback.
 """
 
 import math
@@ -30,7 +30,7 @@ Action = Literal["go on", "stop", "roll back"]
 
 
 def reduced_rates(optim: Optim, rollbacks: int) -> Optim:
-    """The schedules after so many rollbacks: every learning rate halved each time."""
+    """The schedules after that many rollbacks: each one halves every learning rate."""
     factor = 0.5**rollbacks
     return replace(optim, lr=optim.lr * factor, start_lr=optim.start_lr * factor, final_lr=optim.final_lr * factor)
 
@@ -41,9 +41,9 @@ def triggers_action(session: Session, verdict: Verdict) -> bool:
 
 
 def mark_healthy(session: Session, verdict: Verdict) -> None:
-    """After a panel row: the newest checkpoint of the run's own interval is healthy if what follows it is.
+    """After a healthy panel row: mark the newest regular checkpoint as the one to go back to.
 
-    A spread that is about to be lost is none to go back to, whatever the verdict.
+    Skip checkpoints whose spread is already near the collapse threshold, whatever the verdict.
     """
     if verdict.name == "healthy" and smallest_spread(session)[1] > CLEAR_SPREAD:
         every = session.run.loop.save_every or 1
@@ -51,9 +51,9 @@ def mark_healthy(session: Session, verdict: Verdict) -> None:
 
 
 def smallest_spread(session: Session) -> tuple[str, float]:
-    """The encoder with the smaller spread in the last row, and that spread relative to step 0; inf where not measured.
+    """The encoder with the smaller spread in the last row, and that spread relative to step 0; inf where it is unknown.
 
-    A head has no spread of its own: what it represents with is its parent's, and stays.
+    A head has no spread of its own: its representations are its parent's, and do not change.
     """
     rows = session.panel.rows or [{}]  # only the main process has any
     found = {key: value for key, value in rows[-1].items() if key.startswith("std_ratio_")}
@@ -76,7 +76,7 @@ def confirm_after_rollback(session: Session, verdict: Verdict, settings: Mapping
 
 
 def rollback_summary(rollbacks: Sequence[Mapping[str, Any]]) -> str:
-    """What rollbacks have cost a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
+    """What the rollbacks cost a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
     if not rollbacks:
         return ""
     many = "s" * (len(rollbacks) > 1)
@@ -84,14 +84,14 @@ def rollback_summary(rollbacks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def steps_to_keep(session: Session) -> tuple[int, ...]:
-    """The steps whose checkpoints a rollback may go back to: the healthy one, and the one that may become it."""
+    """The steps whose checkpoints a rollback may need: the healthy one, and the next candidate."""
     if session.run.loop.on_collapse != "rollback":
         return ()
     return session.healthy, session.step - session.step % (session.run.loop.save_every or 1)
 
 
 def decide(session: Session, verdict: Verdict) -> Action:
-    """What follows from a verdict; the same answer on every rank, though only the main one has a verdict."""
+    """What follows from a verdict; every rank gets the main process's answer, as only that one has a verdict."""
     wanted = session.run.loop.on_collapse
     if wanted == "warn":
         return "go on"
@@ -107,7 +107,7 @@ def has_rollbacks_left(session: Session) -> bool:
 
 
 def _may_help(session: Session) -> bool:
-    """Whether a rollback could help: not where the first row shows that all samples are the same."""
+    """Whether a rollback can help; it cannot where the first row shows that all samples are the same."""
     rows = session.panel.rows
     hopeless = float(bool(rows) and collapse.is_constant(rows[0]))
     hopeless = float(distributed.all_reduce_sum(torch.tensor(hopeless, device=session.dist.device)))
@@ -115,7 +115,7 @@ def _may_help(session: Session) -> bool:
 
 
 def roll_back(session: Session, verdict: Verdict) -> str:
-    """Go back to the healthy checkpoint, or to step 0 where none was healthy yet; says so in one sentence.
+    """Go back to the healthy checkpoint, or to step 0 where there is none; returns a sentence about it.
 
     Raises ValueError where that checkpoint cannot be read.
     """
@@ -148,7 +148,7 @@ def roll_back(session: Session, verdict: Verdict) -> str:
 
 def _step_to_restore(session: Session) -> int:
     """The healthy checkpoint; where a changed interval or `keep` has removed it, the newest one before it."""
-    # The main process's, as the others measure nothing.
+    # Only the main process measures, so it decides for all.
     known = float(session.healthy) if session.dist.main else 0.0
     one = torch.tensor(known, dtype=torch.float64, device=session.dist.device)
     healthy = int(distributed.all_reduce_sum(one))

@@ -1,4 +1,4 @@
-"""A run under way, begun or taken up again: everything the loop reads, put together before step 1."""
+"""A run under way, new or resumed: builds everything the loop reads before step 1, and checks its run folder."""
 
 import re
 import shutil
@@ -24,14 +24,14 @@ from ..run.settings import Run
 from . import resolve
 from .panel import PanelMemory
 
-# Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
+# Settings that a resumed run may change, as they alter no number. The panel keeps its first size all the same.
 RESUMABLE_KEYS = (
     *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
     *("loop.panel_", "loop.dear_every", "loop.on_collapse", "data.wait", "data.settle"),
 )
 
 
-# Every path that a run writes in its folder, and so does each run of a head below it.
+# Every path that a run writes in its folder; the runs of heads below it write the same.
 RUN_FILES = re.compile(
     r"heads(/[^/]+)?|(heads/[^/]+/)?("
     r"config\.yaml|environment\.json|frames\.safetensors|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
@@ -43,7 +43,7 @@ RUN_FILES = re.compile(
 
 @dataclass(frozen=True)
 class SourceState:
-    """What a source of batches needs to go on: tensors, and its place in the data as JSON."""
+    """What a source of batches needs to continue: tensors, and its place in the data as JSON."""
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     place: dict[str, Any] = field(default_factory=dict)
@@ -102,7 +102,7 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
 
 
 def with_parent(run: Run) -> tuple[Run, Method | None]:
-    """What a head is trained over, and the run with the hash of its weights; any other run as it is, and None."""
+    """The run with the hash of its parent's weights, and the parent; the same run and None where it has none."""
     parent = checkpoint.parent_of(run.method)
     if parent is None:
         return run, None
@@ -111,9 +111,9 @@ def with_parent(run: Run) -> tuple[Run, Method | None]:
 
 
 def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
-    """Take up the newest readable checkpoint of `session.out`.
+    """Load the newest readable checkpoint of `session.out` into the session.
 
-    ValueError, with the differences, where settings or data are not those of the run, unless `allow` names them.
+    Raises ValueError, listing the differences, where settings or data differ from the run's and `allow` names none.
     """
     stored = parse.from_yaml(session.out / "config.yaml")
     session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
@@ -138,7 +138,7 @@ def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
 
 
 def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
-    """ValueError with a diff where `new` differs from `old` in a setting that is neither free nor in `allow`."""
+    """Raises ValueError with a diff where settings differ that are neither in RESUMABLE_KEYS nor in `allow`."""
     changed = {
         key: values
         for key, values in write.difference(old, new).items()
@@ -158,7 +158,10 @@ def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
 
 
 def check_free(out: Path, replace: bool) -> None:
-    """ValueError where `out` cannot become a run folder: a file, a run (unless `replace`), or anything else in it."""
+    """Raises ValueError where `out` cannot become a run folder: it is a file, or holds a run or other files.
+
+    A run may be there where `replace` is true.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
@@ -175,9 +178,9 @@ def check_free(out: Path, replace: bool) -> None:
 
 
 def clear_folder(out: Path) -> None:
-    """Make `out` an empty folder; what it holds, which `check_free` has passed, is deleted.
+    """Make `out` an empty folder, and delete what it holds; call `check_free` first.
 
-    Where `out` or an entry is a link, the link's folder stays. Raises ValueError where `out` cannot be written.
+    Folders behind links stay: `out` itself is followed, links in it are removed. Raises ValueError where `out` cannot be written.
     """
     try:
         out.resolve().mkdir(parents=True, exist_ok=True)
@@ -191,9 +194,9 @@ def clear_folder(out: Path) -> None:
 
 
 def start_from(session: Session, run: Path) -> bool:
-    """Copy another run's weights; whether they are all that the method has.
+    """Copy another run's weights. Returns whether they are all weights of the method.
 
-    ValueError lists every key that is missing, unexpected or of another shape.
+    Raises ValueError with every key that is missing, unexpected or of another shape.
     """
     if named := named_weights(session.run):
         raise ValueError(f"--init takes all weights from {run}, but encoder.weights names {named}; give one of them")
@@ -209,7 +212,7 @@ def start_from(session: Session, run: Path) -> bool:
 
 
 def start_from_frames(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:
-    """Copy another method's encoder, the target where it has one, and the statistics that it was trained with."""
+    """Copy another method's encoder (the target encoder where it has one), and its mean and deviation."""
     name = "target_encoder." if any(key.startswith("target_encoder.") for key in saved.model) else "encoder."
     given = {key.removeprefix(name): value for key, value in saved.model.items() if key.startswith(name)}
     source = f"{run} at step {saved.step}"
@@ -222,7 +225,7 @@ def start_from_frames(session: Session, inner: torch.nn.Module, saved: checkpoin
 def read_weights(session: Session) -> None:
     """Copy the file of weights that the settings name into the encoder and its target, and note the file's hash.
 
-    It is for a run that begins: from then on its checkpoints hold them. Raises ValueError where the file does not fit.
+    Only a new run reads it; its checkpoints hold the weights afterwards. Raises ValueError where the file does not fit.
     """
     if found := encoder.read_weights(session.method):
         session.run = with_hash(session.run, found)
@@ -230,12 +233,12 @@ def read_weights(session: Session) -> None:
 
 
 def named_weights(run: Run) -> str:
-    """The file of weights that the settings of an encoder name, or nothing."""
+    """The file of weights that the encoder's settings name; "" where they name none."""
     return getattr(getattr(run.method, "encoder", None), "weights", "")
 
 
 def with_hash(run: Run, found: str) -> Run:
-    """The run with the hash of the weights that its encoder began with, unless it names one, or names no weights."""
+    """The run with the hash of its encoder's file of weights, unless it has one or names no file."""
     method: Any = run.method
     if not named_weights(run) or method.encoder.weights_hash:
         return run
@@ -243,6 +246,6 @@ def with_hash(run: Run, found: str) -> Run:
 
 
 def write_settings(session: Session) -> None:
-    """config.yaml and environment.json of the run folder, on a resume those that now hold."""
+    """Write config.yaml and environment.json; a resumed run replaces them by its own."""
     files.write_text(session.out / "config.yaml", write.to_yaml(session.run))
     files.write_json(session.out / "environment.json", describe_environment())
