@@ -180,7 +180,7 @@ def check_free(out: Path, replace: bool) -> None:
 def clear_folder(out: Path) -> None:
     """Make `out` an empty folder, and delete what it holds; call `check_free` first.
 
-    Folders behind links stay: `out` itself is followed, links in it are removed. Raises ValueError where `out` cannot be written.
+    Folders behind links stay: `out` itself is followed, links in it are removed. Raises ValueError where that fails.
     """
     try:
         out.resolve().mkdir(parents=True, exist_ok=True)
