@@ -147,7 +147,7 @@ def step_seconds(model: Any, batch: Batch, amp: bool, repeats: int = 3) -> float
 
 def _training_step(signal: Signal, batch: Batch) -> float:
     ijepa = methods.load("ijepa")
-    cfg, _ = ijepa.Method.fitted(ijepa.Config(), signal)
+    cfg, _ = ijepa.Method.fit_config(ijepa.Config(), signal)
     device, _ = devices.best_device()
     pays, _ = devices.amp_pays(device, "float32")
     return step_seconds(methods.build(cfg, signal).to(device), batch.to(device), pays)

@@ -123,7 +123,7 @@ class Method(nn.Module):
         return torch.cat(means)
 
     @classmethod
-    def fitted(
+    def fit_config(
         cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = False
     ) -> tuple[Any, list[Note]]:
         """The settings with what they leave open chosen for a signal, and a note for each choice.

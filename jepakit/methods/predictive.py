@@ -18,11 +18,11 @@ class Predictive(Method):
     """
 
     @classmethod
-    def fitted(
+    def fit_config(
         cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = True
     ) -> tuple[Any, list[Note]]:
-        """As `Method.fitted`; a patch of video that was left open is a whole frame."""
-        return super().fitted(cfg, signal, proposal, frames)
+        """As `Method.fit_config`; a patch of video that was left open is a whole frame."""
+        return super().fit_config(cfg, signal, proposal, frames)
 
     def start(self, obs: Float[Tensor, "b c ..."]) -> State:
         """The state after one frame."""

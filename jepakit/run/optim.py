@@ -43,7 +43,7 @@ class Optim:
             if not 0 <= getattr(self, name) < inf:
                 raise ValueError(f"{name} is {getattr(self, name):g}; give a finite number of 0 or more")
 
-    def constant(self) -> tuple["Optim", list[Note]]:
+    def without_schedule(self) -> tuple["Optim", list[Note]]:
         """The same without any schedule, for a run whose end is not known, and a note where that changes it."""
         decay = self.weight_decay
         steady = replace(self, start_lr=self.lr, final_lr=self.lr, warmup=0.0, final_weight_decay=decay)

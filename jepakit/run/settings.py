@@ -53,7 +53,7 @@ class Length:
         if not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs is {self.epochs:g}; give a number above 0")
 
-    def resolved(self, samples: int, world: int = 1) -> tuple["Length", list[Note]]:
+    def resolve(self, samples: int, world: int = 1) -> tuple["Length", list[Note]]:
         """Steps from epochs. Raises ValueError where the batch fits not the data, the processes or the accumulation."""
         batch, accumulate = self.batch, self.accumulate
         if batch % (world * accumulate):
@@ -103,13 +103,13 @@ class Loop:
         at_least(2, self, "panel_size")
         at_least(0, self, "workers")
 
-    def resolved(self, steps: int, batch: int) -> tuple["Loop", list[Note]]:
+    def resolve(self, steps: int, batch: int) -> tuple["Loop", list[Note]]:
         """Device, precision, workers and intervals for this machine and a run of that length."""
         device, why = best_device() if self.device is None else (self.device, "")
         amp, why_amp = amp_pays(device, self.dtype)
         n = cores()
         price = batch * intervals.encodings_per_sample(device, amp if self.amp is None else self.amp)
-        return self._filled(
+        return self._fill_open(
             {
                 "device": (device, why),
                 "amp": (amp, why_amp),
@@ -127,7 +127,7 @@ class Loop:
             raise ValueError(
                 "a stream cannot be gone back to, so on_collapse rollback is none for it; give warn or stop"
             )
-        return self._filled(
+        return self._fill_open(
             {
                 "amp": (False, "a frame at a time is too little for it"),
                 "workers": (0, "a stream has one reader"),
@@ -136,7 +136,7 @@ class Loop:
             }
         )
 
-    def _filled(self, values: dict[str, tuple[Any, str]]) -> tuple["Loop", list[Note]]:
+    def _fill_open(self, values: dict[str, tuple[Any, str]]) -> tuple["Loop", list[Note]]:
         """What was left open replaced by `values`, and a note of each with its reason."""
         filled = {key: value for key, value in values.items() if getattr(self, key) is None}
         notes = [Note(f"loop.{key}", *value) for key, value in filled.items()]

@@ -85,7 +85,7 @@ class Cost(NamedTuple):
 
 def own(length: Length, cost: Cost) -> Pace:
     """The pace of a training of this length."""
-    resolved, _ = length.resolved(cost.samples, distributed.world())
+    resolved, _ = length.resolve(cost.samples, distributed.world())
     return Pace(resolved.steps or 0, cost.seconds, cost.memory)
 
 

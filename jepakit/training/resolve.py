@@ -41,10 +41,10 @@ def resolve(run: Run, dataset: Dataset, world: int = 1) -> Resolved:
     """Ask the owners in turn, as each rule needs what the ones before it chose. Raises ValueError where one cannot.
 
     1. data: windows, channels and views (`DataConfig.resolved`), and with them the signal
-    2. method: the patch of its encoder (`nn.auto.fit_patch`), its masks (`Method.fitted`); padding to whole patches
-    3. length: steps from epochs (`Length.resolved`)
-    4. optimiser: constant rates on a stream (`Optim.constant`)
-    5. loop: device, precision, workers and intervals (`Loop.resolved`)
+    2. method: the patch of its encoder (`nn.auto.fit_patch`), its masks (`Method.fit_config`); padding to whole patches
+    3. length: steps from epochs (`Length.resolve`)
+    4. optimiser: constant rates on a stream (`Optim.without_schedule`)
+    5. loop: device, precision, workers and intervals (`Loop.resolve`)
     """
     entry, streaming = methods.entry(type(run.method).__module__).Method, run.from_stream
     if streaming:
@@ -53,15 +53,15 @@ def resolve(run: Run, dataset: Dataset, world: int = 1) -> Resolved:
     run = fit_series(run, dataset)
     cfg, signal = run.data, data.fit(dataset, run.data)
     method, frame_notes = limits.fit_encoder(run.method, signal) if streaming else (run.method, [])
-    method, method_notes = entry.fitted(
+    method, method_notes = entry.fit_config(
         method, signal, auto_patch(dataset, cells_per_side(getattr(method, "encoder", None)))
     )
     signal = whole_patches(signal, dataset, method)
     check_views(cfg, method, signal.size)
-    length, length_notes = run.length.for_stream(world) if streaming else run.length.resolved(len(dataset), world)
-    optim, optim_notes = run.optim.constant() if streaming else (run.optim, [])
+    length, length_notes = run.length.for_stream(world) if streaming else run.length.resolve(len(dataset), world)
+    optim, optim_notes = run.optim.without_schedule() if streaming else (run.optim, [])
     loop, loop_notes = (
-        run.loop.for_stream(len(dataset)) if streaming else run.loop.resolved(length.steps or 1, length.batch)
+        run.loop.for_stream(len(dataset)) if streaming else run.loop.resolve(length.steps or 1, length.batch)
     )
     run = replace(run, data=cfg, method=method, length=length, optim=optim, loop=loop)
     choices = [*data_notes, *frame_notes, *method_notes, *length_notes, *optim_notes, *loop_notes]

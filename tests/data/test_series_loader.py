@@ -181,8 +181,8 @@ def test_a_run_on_series_keeps_what_was_chosen_from_its_data(csv):
 def test_masks_that_were_chosen_stay(csv):
     signal = Signal(channels=3, size=(96,))
     own = cjepa.Config.tiny(signal)
-    assert cjepa.CJEPA.fitted(own, signal) == (own, [])
-    assert ijepa.IJEPA.fitted(ijepa.Config(), Signal(3, (32, 32)))[0].masks == ijepa.Config().masks
+    assert cjepa.CJEPA.fit_config(own, signal) == (own, [])
+    assert ijepa.IJEPA.fit_config(ijepa.Config(), Signal(3, (32, 32)))[0].masks == ijepa.Config().masks
 
 
 @pytest.mark.parametrize("name", ["vicreg", "lejepa", "simclr"])

@@ -179,7 +179,7 @@ def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str,
 @pytest.mark.parametrize("batch", [16, 64, 512])
 @pytest.mark.parametrize("steps", [400, 1700, 23_400, 1_000_000])
 def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(steps: int, batch: int, amp: bool) -> None:
-    loop, _ = Loop(device="cpu", amp=amp).resolved(steps, batch)
+    loop, _ = Loop(device="cpu", amp=amp).resolve(steps, batch)
     price = batch * intervals.encodings_per_sample("cpu", amp)
     size, every, dear = loop.panel_size, loop.panel_every, loop.dear_every
     assert size
@@ -195,7 +195,7 @@ def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(ste
 
 
 def test_what_the_user_sets_of_the_panel_stays() -> None:
-    loop, notes = Loop(panel_size=33, panel_every=7, dear_every=9).resolved(100, 8)
+    loop, notes = Loop(panel_size=33, panel_every=7, dear_every=9).resolve(100, 8)
     assert (loop.panel_size, loop.panel_every, loop.dear_every) == (33, 7, 9)
     assert not [note for note in notes if "panel" in note.key or "dear" in note.key]
 
