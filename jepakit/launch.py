@@ -16,9 +16,10 @@ from .reporting import write
 from .reporting.facts import duration
 from .run import checkpoint
 from .run.settings import Run
-from .training import estimate, loop, session, stream
+from .training import estimate, loop, session
 from .training.monitor import online, samples
 from .training.request import Request, asks_for_probes, settings
+from .training.stream.source import first_frames
 from .types import unit
 
 
@@ -72,7 +73,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
     resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
     if resuming:
-        current = session.build(wanted, out, dist, dataset=stream.first_frames(wanted, out))
+        current = session.build(wanted, out, dist, dataset=first_frames(wanted, out))
         check_probes(current, request)
         session.restore_checkpoint(current, request.allow_change)
         if dist.main:

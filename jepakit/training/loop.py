@@ -23,7 +23,7 @@ from .monitor import Monitor
 from .recorder import Recorder
 from .session import Session
 from .source import BatchSource, EpochSource
-from .stream import StreamSource
+from .stream.source import StreamSource
 
 FIRST_CHECK: Final = 100  # steps before the first measurement and checkpoint of a run whose end is not known
 MAX_PANEL_ROWS: Final = 400  # of such a run
