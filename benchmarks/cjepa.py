@@ -1,9 +1,9 @@
-"""What do C-JEPA's terms cost? Its training step and its peak memory over I-JEPA's.
+"""What do C-JEPA's terms cost? The time of its training step and its peak memory, relative to I-JEPA's.
 
 vit_tiny/16 at 224 px, batch 64, a predictor of 6 x 384, in fp32 and bfloat16. Both methods have the same weights and
-see the same images and masks; C-JEPA's projector and its terms come on top. The steps run interleaved, round by round;
-the table shows medians, and ratios are medians of the ratios within a round, of CPU time and of wall time. Memory is
-the highest resident size of a process that takes a step, less its size before the method is built.
+see the same images and masks; C-JEPA adds its projector and its terms. The steps run interleaved, round by round. The
+table shows medians; ratios are medians of the ratios within a round, of CPU time and of wall time. Memory is the peak
+resident size of a process that takes a step, less its size before the method is built.
 
     python benchmarks/cjepa.py [--rounds 3] [--threads 1] [--precisions fp32 bf16]
 """
@@ -42,7 +42,7 @@ def method(name: str) -> ijepa.IJEPA:
 
 
 def step(name: str, precision: str) -> Step:
-    """A training step as the loop takes it: forward, backward, AdamW and moving average."""
+    """A training step like the loop's: forward, backward, AdamW and moving average."""
     model = method(name)
     optimizer = optim.build(optim.Optim(), model)
 
@@ -69,7 +69,7 @@ def measure(rounds: int, precisions: list[str]) -> dict[tuple[str, str, str], li
     seconds: dict[tuple[str, str, str], list[float]] = {}
     for k in range(rounds + 1):
         x, rng = pictures(k, BATCH if k else FEW)
-        # Each is first in half of the rounds.
+        # Each method goes first in half of the rounds.
         for key in list(steps)[:: 1 if k % 2 else -1]:
             begun = {clock: read() for clock, read in CLOCKS.items()}
             steps[key](x, rng)
@@ -80,7 +80,7 @@ def measure(rounds: int, precisions: list[str]) -> dict[tuple[str, str, str], li
 
 
 def peak(name: str, precision: str, threads: int) -> float:
-    """MiB that a step needs, for a process of its own; a first one, with few images, makes the optimiser's moments."""
+    """The MiB that a step needs, in its own process; a first step, with few images, makes the moments."""
     torch.set_num_threads(threads)
     few, many = pictures(0, FEW), pictures(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -96,7 +96,7 @@ def memory(threads: int, precisions: list[str]) -> dict[str, dict[str, float]]:
 
 
 def result(rounds: int, threads: int, precisions: list[str]) -> dict[str, Any]:
-    # Memory first: a new process inherits the highest size of the one that starts it.
+    # Memory first: a new process inherits the peak size of the process that starts it.
     peaks, seconds = memory(threads, precisions), measure(rounds, precisions)
     time_ratios = {
         f"{precision}, {clock} time": round(

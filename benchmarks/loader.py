@@ -1,11 +1,11 @@
-"""How close does the loader come to bare decoding, and how soon does a large folder start?
+"""How close does the loader come to bare decoding, and how fast does a large folder start?
 
-Bare decoding is Pillow alone in as many processes: read the file, open, reduce, cut the same random boxes, resize to
-224 px, as an array; nothing is gathered, batched or sent. Both run interleaved over the same JPEG files (500 x 375,
-quality 90, cut from scikit-learn's photographs), 12 epochs at a time, so that starting processes counts as little as
-in a training; ratios are medians over rounds. What the loader gives is batches of uint8, as bare decoding does; to
-make them floats on the processor (`Batch.to`) is part of the training step, and its time is told beside. The large
-folder holds 100,000 small JPEG files (links to a few); its start is open + fit + the first batch of 64.
+Bare decoding is Pillow alone in as many processes: read the file, open, reduce, cut the same random boxes and resize to
+224 px, as an array; nothing is collected, batched or sent. Both run interleaved over the same JPEG files (500 x 375,
+quality 90, cut from scikit-learn's photographs), 12 epochs at a time, so that starting processes costs as little as in
+training; ratios are medians over rounds. Both yield uint8. Converting batches to floats on the CPU (`Batch.to`) is part
+of the training step, so its time is reported separately. The large folder holds 100,000 small JPEG files (links to a
+few); its start is open + fit + the first batch of 64.
 
     python benchmarks/loader.py
 """
@@ -45,7 +45,7 @@ def write_photographs(root: Path) -> None:
 
 
 def bare(paths: list[Path], draws: list[list[float]]) -> None:
-    """What the decoder alone costs."""
+    """Decode, crop and resize each file, and nothing else."""
     for path, u in zip(paths, draws, strict=True):
         with open(path, "rb") as file, Image.open(io.BytesIO(file.read())) as image:
             width, height = image.size
@@ -58,13 +58,13 @@ def bare(paths: list[Path], draws: list[list[float]]) -> None:
 
 
 def processor_seconds() -> float:
-    """Used so far by this process and its ended children: unlike wall time, hardly changed by a busy machine."""
+    """CPU time of this process and its ended children so far; unlike wall time, a busy machine hardly changes it."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def time_bare(paths: list[Path], workers: int) -> tuple[float, float]:
-    """Images per second of `workers` processes, and processor milliseconds per image."""
+    """Images per second with `workers` processes, and CPU milliseconds per image."""
     draws = uniform(Rng(0), np.arange(len(paths), dtype=np.int64), BOX_DRAWS).tolist()
     context = multiprocessing.get_context("fork")
     begin, used = time.perf_counter(), processor_seconds()
@@ -78,7 +78,7 @@ def time_bare(paths: list[Path], workers: int) -> tuple[float, float]:
 
 
 def time_loader(root: Path, signal: Signal, workers: int) -> tuple[float, float]:
-    """Images per second from the call to the last batch, and processor milliseconds per image."""
+    """Images per second from the call to the last batch, and CPU milliseconds per image."""
     cfg = files.Config(str(root), size=SIZE)
     dataset = cfg.open()
     stop = EPOCHS * FILES // BATCH
@@ -111,7 +111,7 @@ def throughput(root: Path) -> dict[str, dict[str, float]]:
 
 
 def to_floats(signal: Signal) -> float:
-    """Processor milliseconds per image to make a batch floats."""
+    """CPU milliseconds per image to convert a batch to floats."""
     batch = Batch(torch.zeros(BATCH, 3, *signal.size, dtype=torch.uint8))
     times = []
     for _ in range(20):
@@ -122,7 +122,7 @@ def to_floats(signal: Signal) -> float:
 
 
 def large_folder(root: Path) -> dict[str, float]:
-    """Seconds until each stage of a start, on warm file caches."""
+    """Seconds until each stage of the start, with warm file caches."""
     stems = []
     for k in range(4):
         stems.append(root / f"stem{k}.jpg")

@@ -1,7 +1,7 @@
-"""How much faster is drawing a batch of masks at once than the reference's way, one sample after the other?
+"""How much faster is it to draw a batch of masks at once than one sample after another, like the reference?
 
-The loop below follows the published sampler's structure (per sample: place a block, paint it, collect its indices; the
-context retries until it is large enough; then everything is stacked), written from its description. One thread.
+The loop below follows the structure of the published sampler (per sample: place a block, paint it, collect its indices;
+the context retries until it is large enough; then everything is stacked), written from its description. One thread.
 
     python benchmarks/masks.py
 """
@@ -17,14 +17,14 @@ from record import save
 from jepakit.masks.multiblock import MultiBlock
 from jepakit.types import Grid, Masks, Rng
 
-# The reference's 10 never ends on an 8 × 8 grid, where a target may have 9 tokens.
+# With the reference's 10, the loop never ends on an 8 × 8 grid, where a target may have 9 tokens.
 ROUNDS, BATCH, MIN_TOKENS = 9, 256, 4
 
 
 def place(
     grid: Grid, shape: Grid, allowed: list[torch.Tensor], gen: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One block of the reference's loop: its tokens outside what is not allowed, and the mask of its complement."""
+    """One block of the reference's loop: its tokens within the allowed regions, and the mask of its complement."""
     tries = 20 * (len(allowed) + 1)
     while True:
         top = int(torch.randint(0, grid[0] - shape[0], (1,), generator=gen))
@@ -43,7 +43,7 @@ def place(
 
 
 def loop(grid: Grid, batch: int, seed: int) -> Masks:
-    """The reference's way: Python over samples and blocks."""
+    """Masks drawn like the reference: a Python loop over samples and blocks."""
     gen = torch.Generator().manual_seed(seed)
     u, v = torch.rand(2, generator=gen).tolist()
     area, ratio = math.prod(grid) * (0.15 + 0.05 * u), 0.75 + 0.75 * u
@@ -60,14 +60,14 @@ def loop(grid: Grid, batch: int, seed: int) -> Masks:
 
 
 def milliseconds(draw: Callable[..., Masks], *args: object) -> float:
-    # The time of the process: on a busy machine the clock on the wall would count what others do during the long loop.
+    # CPU time: on a busy machine, wall time would include what other processes do during the long loop.
     begin = time.process_time()
     draw(*args)
     return (time.process_time() - begin) * 1e3
 
 
 def measure(grid: Grid) -> dict[str, object]:
-    """Medians over rounds in which the two ways alternate, so that whatever slows the machine slows both."""
+    """Medians over rounds in which both ways alternate, so that a slow machine slows both."""
     sampler, rows = MultiBlock(), []
     for k in range(ROUNDS + 1):
         slow = milliseconds(loop, grid, BATCH, k)

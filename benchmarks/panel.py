@@ -1,9 +1,9 @@
-"""What share of a training do the collapse panel and its verdict take, at the intervals that a run chooses for itself?
+"""What share of training time do the collapse panel and its verdict take, at the intervals that a run chooses itself?
 
-For each recipe the session is built as for a training, and the panel measures whenever that training would have it
-measure, from step 0 to the last, with some training steps after every measurement, all on one thread. The share is
-the time of all measurements, of the verdicts read after each and of what every logged row takes from the panel, over
-that of all the run's steps. A step is forward, backward and update: the time to read data would make the share smaller.
+For each recipe, the session is built as for training, and the panel measures whenever it would in training, from step 0
+to the last, with some training steps after every measurement, all on one thread. The share is the time of all
+measurements, of the verdicts after them, and of the panel's part of every logged row, over the time of all training
+steps. A step is forward, backward and update; the time to read data would make the share smaller.
 
     python benchmarks/panel.py [--data FOLDER] [--steps 2] [--recipes demo …]
 
@@ -55,7 +55,7 @@ def timed(action: Callable[[], Any]) -> tuple[Any, Seconds]:
 
 
 def runs(names: list[str], data: str | None) -> Iterator[tuple[str, Run]]:
-    """The recipes with their data in place, read without further processes."""
+    """The recipes whose data are available, set to read in the main process."""
     for name in names:
         run = recipes.load(name)
         path = Path(data or "") / DATA[name]
@@ -67,7 +67,7 @@ def runs(names: list[str], data: str | None) -> Iterator[tuple[str, Run]]:
 
 
 def measure(run: Run, each: int) -> dict[str, Any]:
-    """The panel's whole work of a run, and `each` training steps after every measurement."""
+    """Time all of the panel's work in a run, with `each` training steps after every measurement."""
     found: dict[str, list[Seconds]] = {"step": [], "cheap": [], "dear": [], "row": []}
     with tempfile.TemporaryDirectory() as out:
         current = session.build(run, Path(out), Dist())
@@ -85,7 +85,7 @@ def measure(run: Run, each: int) -> dict[str, Any]:
 
 
 def watch(monitor: Monitor, terms: Terms | None, found: dict[str, list[Seconds]], last: bool) -> None:
-    """One measurement, and the verdict as often as the loop asks for it."""
+    """Time one measurement, and the verdict as often as the loop asks for it."""
     _, spent = timed(lambda: (monitor.observe(terms, last), [monitor.verdict for _ in range(2)]))
     found["dear" if {"lidar", "energy_gap"} & monitor.last.keys() else "cheap"].append(spent)
 
@@ -98,7 +98,7 @@ def train(
     found: dict[str, list[Seconds]],
     count: int,
 ) -> Terms | None:
-    """Training steps; after each what a logged row would take from the panel. The last step's terms."""
+    """Time training steps, and after each the panel's part of a logged row; the terms of the last step."""
     terms: Terms | None = None
     for _ in range(count):
         batch = next(batches)
@@ -110,7 +110,7 @@ def train(
 
 
 def row(monitor: Monitor, terms: Terms) -> None:
-    """What a logged row takes from the panel."""
+    """The panel's part of a logged row."""
     monitor.loss(terms)
     monitor.take()
 

@@ -1,4 +1,4 @@
-"""Where a benchmark writes what it found: results/NAME.json, with the commit, the machine and its load."""
+"""Writes the results of a benchmark to results/NAME.json, with the commit, the machine and its load."""
 
 import json
 import os
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def save(name: str, **found: Any) -> Path:
-    """Write `found` with what it was measured on; where it was written."""
+    """Write `found` with the commit, machine and load, and return the path."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
     )
@@ -30,7 +30,7 @@ def save(name: str, **found: Any) -> Path:
 
 
 def processor() -> str:
-    """The processor's name and which bfloat16 instructions it has."""
+    """The processor's name and its bfloat16 instructions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     facts = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)

@@ -1,9 +1,10 @@
-"""How many observations per second does R-JEPA learn from online, by an optimiser step each?
+"""How many observations per second can R-JEPA learn from online, with one optimiser step each?
 
-One observation, one step of recurrent forward propagation (chunk 1, batch 1) and one fused AdamW step: a gated circuit
-of n = 256 units under a linear predictor, on vectors of d = 32, or on frames of 3 x 32 x 32 through a small CNN to 32
-features that is frozen, or learns from the error of each step alone. Peak memory is that of all tensors alive at once
-in one step, weights not counted, traces too. All take turns, round by round; medians, in processor time of one core.
+Each observation takes one step of recurrent forward propagation (chunk 1, batch 1) and one fused AdamW step. The model
+is a gated circuit of n = 256 units under a linear predictor. It reads vectors of d = 32, or frames of 3 x 32 x 32
+through a small CNN to 32 features, which is frozen or learns from the error of each step alone. Peak memory is that of
+all tensors alive at once in one step, including traces but not weights. All variants take turns, round by round;
+numbers are medians, in CPU time of one core.
 
     python benchmarks/rjepa.py [--rounds 9] [--steps 100]
 """

@@ -1,4 +1,4 @@
-"""How long until the first word: `import jepakit` and `jepa --help`, as whole processes, beside a bare interpreter.
+"""How long do `import jepakit` and `jepa --help` take as whole processes, compared with a bare interpreter?
 
 python benchmarks/startup.py
 """
@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def seconds(words: list[str]) -> float:
-    """Wall time of one process."""
+    """The wall time of one process."""
     begun = time.perf_counter()
     subprocess.run([sys.executable, *words], check=True, capture_output=True)
     return time.perf_counter() - begun
@@ -27,7 +27,7 @@ def seconds(words: list[str]) -> float:
 
 def main() -> None:
     taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(ROUNDS):  # interleaved, so that a slow moment hits all alike
+    for _ in range(ROUNDS):  # interleaved, so that a slow moment affects all commands alike
         for name, words in COMMANDS.items():
             taken[name].append(seconds(words))
     medians = {name: round(statistics.median(values), 3) for name, values in taken.items()}

@@ -1,10 +1,10 @@
 """How much faster is our I-JEPA training step than a plain one of the same semantics?
 
-The plain step is shaped like the published implementation and written here with standard PyTorch operations: a
-convolution embeds all patches, then those of the context are gathered; four target blocks are separate sequences in one
-batched call, each with the context repeated; every block runs for every token. Both steps start from the same weights
-and see the same images and masks, so their losses agree. Five variants run interleaved, round by round; the table shows
-medians, and ratios are medians of the ratios within a round. vit_tiny/16 at 224 px, batch 16, a predictor of 6 x 384.
+The plain step follows the published implementation, written here with standard PyTorch operations: a convolution embeds
+all patches, then those of the context are gathered; four target blocks are separate sequences in one batched call, each
+with the context repeated; every layer runs for every token. Both steps start from the same weights and see the same
+images and masks, so their losses agree. Five variants run interleaved, round by round; the table shows medians, and
+ratios are medians of the ratios within a round. vit_tiny/16 at 224 px, batch 16, a predictor of 6 x 384.
 
     python benchmarks/step.py [--rounds 7] [--threads 2]
 """
@@ -140,7 +140,7 @@ def plain_step(method: IJEPA, half: bool, fused: bool) -> Step:
 
 
 def our_step(method: IJEPA, half: bool) -> Step:
-    """The step as jepakit takes it; it draws the masks itself, the same ones."""
+    """jepakit's training step, which draws the same masks itself."""
     method = copy.deepcopy(method)
     optimizer = optim.build(OPTIM, method)
 
@@ -165,7 +165,7 @@ def batches(count: int) -> Iterator[tuple[Tensor, Rng]]:
 def measure(
     steps: dict[str, Step], rounds: int, clock: Callable[[], float]
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds and losses of every step in every round, after one round to warm up."""
+    """The seconds and losses of every step in every round, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, list[float]] = {name: [] for name in steps}
     for i, (x, rng) in enumerate(batches(rounds + 1)):
@@ -178,7 +178,7 @@ def measure(
 
 
 def flops(step: Step) -> float:
-    """Operations of one step, counted (matrix products and convolutions, 2 per multiply-add), over the first masks."""
+    """The operations of one step on the first masks, in matrix products and convolutions, 2 per multiply-add."""
     x, rng = next(batches(1))
     with FlopCounterMode(display=False) as counter:
         step(x, rng)

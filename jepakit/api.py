@@ -2,27 +2,23 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from . import evals, methods, recipes
-from .core import devices, files, padding
+from .core import files
 from .core.progress import Silent, Watch, counting
 from .data import KINDS
-from .data.lengths import refuse_padding
 from .evals.runs import probe_run
-from .inference.complete import Completed, complete_run
-from .inference.embed import Embedded, check_out, identity
-from .inference.embed import embed as write_rows
-from .inference.forecast import Forecast, forecast_run
+from .inference.complete import complete
+from .inference.embed import embed
+from .inference.forecast import forecast
 from .inference.score import score
 from .launch import dry_run, run
 from .masks import MASKERS
 from .methods.base import Weights
 from .model import Model, load
 from .nn import ENCODERS
-from .run import checkpoint, parse
 from .run.write import to_yaml
 from .training.request import PathLike, Request, settings
 
@@ -103,101 +99,6 @@ def probe(
     """
     train, held = (None if path is None else os.fspath(path) for path in (data, test))
     return probe_run(Path(run), (kind,), train, held, weights, name, settings, step, cache=cache, watch=watch)[0]
-
-
-def embed(
-    run: PathLike,
-    data: PathLike,
-    out: PathLike,
-    *,
-    tokens: bool = False,
-    weights: Weights = "target",
-    batch: int = 64,
-    workers: int | None = None,
-    overwrite: bool = False,
-    step: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
-) -> Embedded:
-    """Write the representation of every item of `data`, in its order, to a .parquet, .npy or .csv file.
-
-    Ids stand beside the rows. A run that was interrupted goes on where it was when called again. `step` is that of a
-    checkpoint, by default the newest; `settings` are of how `data` are read, as {"data.fill": 30}.
-    """
-    if batch < 1:
-        raise ValueError(f"the batch is {batch}; give 1 or more, e.g. --batch 64")
-    check_out(Path(out), overwrite)
-    loaded = checkpoint.load_run(Path(run), step)
-    dataset = parse.other_data(loaded.run, os.fspath(data), loaded.method.signal, settings or {}).open()
-    if tokens:
-        refuse_padding(dataset, loaded.method.signal.size, "one vector per patch")
-    watch = watch or Silent()
-    for note in dataset.notes:
-        watch.note(note)
-    device, _ = devices.best_device()
-    encode = partial(loaded.method.to(device).encode, weights=weights)
-    signal, workers = loaded.method.signal, (loaded.run.loop.workers or 0) if workers is None else workers
-    return write_rows(
-        encode,
-        dataset,
-        signal,
-        Path(out),
-        tokens=tokens,
-        batch=batch,
-        workers=workers,
-        device=device,
-        overwrite=overwrite,
-        identity=identity(loaded, weights),
-        patch=padding.stride(loaded.method),
-        progress=counting(watch, "embedding", "items"),
-    )
-
-
-def complete(
-    run: PathLike,
-    data: PathLike,
-    out: PathLike,
-    *,
-    hide: str = "right",
-    limit: int | None = None,
-    steps: int | None = None,
-    overwrite: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
-) -> Completed:
-    """Write what a run imagines in place of one side of each sample, to the folder `out`.
-
-    `hide` is right, left, top or bottom of pictures, past or future of series, any of them of clips; others, and what
-    the run cannot predict, are a ValueError. Pictures: NAME.png and grid.png; clips: NAME.npy (C, T, H, W) and
-    grid.png; series: completions.csv and figure.png; all: completions.json, with error and sharpness. Where the run has
-    no decoder, one is trained on its data into RUN/heads/decoder, for `steps` (2000) steps. `limit` completes the first
-    items alone. `settings` are of how `data` are read, as {"data.fill": 30}.
-    """
-    more: dict[str, Any] = {"limit": limit, "steps": steps, "overwrite": overwrite, "settings": settings}
-    return complete_run(Path(run), os.fspath(data), Path(out), hide, **more, watch=watch)
-
-
-def forecast(
-    run: PathLike,
-    data: PathLike,
-    horizon: int,
-    out: PathLike,
-    *,
-    plot: PathLike | None = None,
-    overwrite: bool = False,
-    step: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
-) -> Forecast:
-    """Write, to a .csv or .parquet file, the `horizon` steps that follow every series in `data`, with intervals.
-
-    Columns: entity, step, time where times are regular, and of every channel the value and the ends of the intervals
-    that are to cover 80 and 95 %. `plot` is a picture of the first series. `step` is that of a checkpoint, by default
-    the newest; `settings` are of how `data` are read, as {"data.fill": 30}.
-    """
-    more: dict[str, Any] = {"overwrite": overwrite, "step": step, "settings": settings, "watch": watch}
-    picture = None if plot is None else Path(plot)
-    return forecast_run(Path(run), os.fspath(data), horizon, Path(out), plot=picture, **more)
 
 
 def report(*runs: PathLike, out: PathLike | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Is this installation sound, and is this machine limited by reading or by computing? Rows to paste into a report."""
+"""Checks of the installation and of the machine's speed at reading and computing, as rows for a bug report."""
 
 import importlib.metadata
 import math
@@ -21,15 +21,15 @@ from .data import loader
 from .types import Batch, Rng, Signal
 
 Row = tuple[str, str]
-BUSY = 0.75  # processes per core, from which on a second thread mostly waits
+BUSY = 0.75  # processes per core above which a second thread mostly waits
 PACKAGES = ("torch", "numpy", "pillow", "safetensors", "kornia", "pyarrow", "scikit-learn", "jsonargparse")
 
 
 def diagnose(path: str | None = None) -> list[Row]:
-    """(name, value) rows: versions, devices, threads, bfloat16, a small training step, free disk.
+    """(name, value) rows: versions, devices, threads, bfloat16, a small training step and free disk space.
 
-    With `path`, also how fast its items are read beside a training step of I-JEPA on them. Raises ValueError where the
-    path cannot be opened.
+    With `path`, also how fast its items are read, compared with an I-JEPA training step on them. Raises ValueError if
+    the path cannot be opened.
     """
     rows = [*versions(), *machine(), small_step()]
     return [*rows, *reading(path)] if path else rows
@@ -47,7 +47,7 @@ def versions() -> Iterator[Row]:
 
 
 def machine() -> Iterator[Row]:
-    """What there is to compute with."""
+    """Rows about the processor, the devices, bfloat16 and the free disk space."""
     yield "processor", f"{_processor()}, {devices.cores()} cores, torch uses {torch.get_num_threads()} threads"
     if hint := crowded(torch.get_num_threads(), devices.cores(), load_per_core()):
         yield "threads", hint
@@ -62,28 +62,28 @@ def machine() -> Iterator[Row]:
 
 
 def load_per_core() -> float:
-    """The processes that wanted to compute in the last minute, per core of the machine; 0 where that is not known."""
+    """How many processes wanted to compute in the last minute, per core of the machine; 0 if that is unknown."""
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def crowded(threads: int, cores: int, load: float) -> str | None:
-    """A warning where threads of torch have to wait for a core; `cores` are this process's, `load` is per core.
+    """A warning if torch's threads have to wait for a core; `cores` are this process's, and `load` is per core.
 
-    Threads wait for one another several times per operation, so that one without a core holds up all of them.
+    Threads wait for one another several times per operation, so a thread without a core delays all the others.
     """
     if threads > cores:
-        why = f"torch uses {threads} threads, more than the cores of this process ({cores})"
+        why = f"torch uses {threads} threads, more than this process has cores ({cores})"
     elif threads > 1 and load >= BUSY:
-        why = f"{load:.1f} processes per core were at work in the last minute, and torch uses {threads} threads"
+        why = f"{load:.1f} processes per core were busy in the last minute, and torch uses {threads} threads"
     else:
         return None
     best = 1 if load >= BUSY else cores
-    measured = "60 to 110 samples/s were measured instead of 400"
+    measured = "we measured 60 to 110 samples/s instead of 400"
     return f"{why}: a step can take several times as long ({measured}); set OMP_NUM_THREADS={best}"
 
 
 def small_step() -> Row:
-    """One forward and backward pass of I-JEPA on random pictures, in both precisions."""
+    """The time of a forward and backward pass of I-JEPA on random pictures, in both precisions."""
     signal = Signal(channels=3, size=(32, 32))
     model = methods.build(methods.load("ijepa").Config.tiny(signal), signal)
     batch = Batch(torch.rand(16, 3, 32, 32, generator=Rng(0).generator()))
@@ -95,7 +95,7 @@ def small_step() -> Row:
 
 
 def reading(path: str) -> Iterator[Row]:
-    """How fast the data are read, how fast they are learnt from, and which of the two limits a training."""
+    """Rows with the speed of reading the data, the speed of training on them, and which of the two is the limit."""
     kind, reason = data.guess(path)
     cfg: Any = replace(data.KINDS[kind](), path=path)
     dataset = cfg.open()
@@ -111,16 +111,16 @@ def reading(path: str) -> Iterator[Row]:
 
 
 def limit(reading: float, computing: float) -> str:
-    """Which of the two, in seconds per batch, a training waits for, and what to do about it."""
+    """A sentence on which of the two, both in seconds per batch, limits training, and what to do about it."""
     if reading < computing:
         return f"computing: reading is {computing / reading:.1f} × as fast"
     return f"reading: computing is {reading / computing:.1f} × as fast; use smaller files or more workers"
 
 
 def read_seconds(dataset: Any, cfg: Any, signal: Signal, batch: int, workers: int) -> tuple[float, Batch]:
-    """Median seconds per batch once the workers are warm, and the last batch."""
+    """The mean seconds per batch once the workers are warm, and the last batch."""
     warm, count = 2 + 2 * workers, 12
-    # Asked for more than is read: workers that have nothing left to do would make the last batches look free.
+    # The stream is longer than what is read: workers with nothing left to do would make the last batches look free.
     stop = 2 * warm + count
     stream = loader.batches(dataset, cfg, signal, seed=0, batch=batch, start=0, stop=stop, workers=workers)
     marks = []
@@ -132,7 +132,7 @@ def read_seconds(dataset: Any, cfg: Any, signal: Signal, batch: int, workers: in
 
 
 def step_seconds(model: Any, batch: Batch, amp: bool, repeats: int = 3) -> float:
-    """Median seconds of forward and backward, after one that warms up. Raises FloatingPointError on a bad loss."""
+    """Median seconds of a forward and backward pass, after one to warm up. Raises FloatingPointError on a bad loss."""
 
     def step() -> None:
         model.zero_grad()

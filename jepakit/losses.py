@@ -1,7 +1,7 @@
-"""Prediction distances, and the terms that hold representations apart, over the global batch.
+"""Prediction distances, and regularisers that keep representations apart, over the global batch.
 
-Sums run in fp32 at least, whatever the precision of the representations and of autocast. In the terms that compare
-samples, n counts the samples of all ranks: two ranks have the loss and the gradient of one process (distributed.py).
+Sums use at least fp32, whatever the precision of the representations and of autocast. In terms that compare samples, n
+counts the samples of all ranks, so two ranks have the loss and the gradient of one process (core/distributed.py).
 """
 
 from contextlib import AbstractContextManager
@@ -19,11 +19,11 @@ from .types import Rng
 Kind = Literal["smooth_l1", "l1", "l2"]
 
 SHORT = 0.8
-"""A `best_std` below which a run is told so."""
+"""A run whose `best_std` is below this gets a note."""
 
 
 def normalize_target(target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-    """The target with zero mean and unit variance over its features, each token by itself (eps 1e-5, no affine)."""
+    """Each target token at zero mean and unit variance over its features (eps 1e-5, no affine)."""
     return F.layer_norm(wide(target), target.shape[-1:], eps=1e-5)
 
 
@@ -35,20 +35,20 @@ def prediction(
 ) -> Float[Tensor, ""]:
     """The mean distance over tokens and features; "smooth_l1" is quadratic below a difference of 1.
 
-    Tokens that are not `valid` have no part in it, whatever they hold; the mean is then over the valid tokens of all
-    ranks, so that ranks with more padding do not weigh more. No gradient reaches the target.
+    Tokens that are not `valid` are ignored, whatever they hold; the mean then runs over the valid tokens of all ranks,
+    so that ranks with more padding do not weigh more. No gradient reaches the target.
     """
     pred, target = wide(pred), wide(target.detach())
     if valid is None:
         return elementwise(pred, target, kind).mean()
-    # Zeroed before the distance: a NaN in the padding would survive the multiplication by a zero gradient.
+    # Zeroed before the distance is taken: a NaN in the padding would survive multiplication by a zero gradient.
     pred, target = (t.where(valid[..., None], 0) for t in (pred, target))
     count = all_reduce_sum(valid.sum().to(pred.dtype)) / world()
     return elementwise(pred, target, kind).sum() / (count * pred.shape[-1]).clamp(min=1)
 
 
 def elementwise(pred: Float[Tensor, "*n"], target: Float[Tensor, "*#n"], kind: Kind) -> Float[Tensor, "*n"]:
-    """The distance of every entry, before any mean. The target may broadcast."""
+    """The distance of every entry, without a mean. The target may broadcast."""
     if kind == "l2":
         return (pred - target).square()
     if kind == "l1":
@@ -57,7 +57,7 @@ def elementwise(pred: Float[Tensor, "*n"], target: Float[Tensor, "*#n"], kind: K
 
 
 def on_sphere(s: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-    """Every token divided by its length."""
+    """Every token scaled to unit length."""
     return F.normalize(wide(s), dim=-1)
 
 
@@ -68,23 +68,23 @@ def norms(s: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
 
 
 def norm_penalty(s: Float[Tensor, "*n d"], radius: float) -> Float[Tensor, ""]:
-    """The mean over tokens of (|s| − radius)²: 0 on the sphere of that radius, with a gradient along s alone."""
+    """The mean over tokens of (|s| − radius)²: 0 on the sphere of that radius; its gradient points along s."""
     return (norms(s) - radius).square().mean()
 
 
 def invariance(views: Float[Tensor, "*k v n d"]) -> Float[Tensor, ""]:
-    """The mean squared difference of two views of a sample, over all pairs of views; v is at least 2.
+    """The mean squared difference between two views of a sample, over all pairs of views; v is at least 2.
 
-    Of two views it is their mean squared error. Source: VICReg, arXiv:2105.04906.
+    For two views it is their mean squared error. Source: VICReg, arXiv:2105.04906.
     """
-    # Over all pairs, differences have twice the variance: no need to form the pairs.
+    # The mean over all pairs is twice the variance, so the pairs need not be formed.
     return 2 * wide(views).var(-3, correction=1).mean()
 
 
 def variance(z: Float[Tensor, "*v n d"], eps: float = 1e-4) -> Float[Tensor, ""]:
-    """(1/d) Σ_k max(0, 1 − √(Var(z_k) + eps)): how far each feature's std over samples falls short of 1; view by view.
+    """(1/d) Σ_k max(0, 1 − √(Var(z_k) + eps)): how far each feature's std over samples is below 1, averaged over views.
 
-    Var divides by n − 1. Where all samples are equal it is 1 − √eps, and its gradient cannot tell them apart.
+    Var divides by n − 1. If all samples are equal, the value is 1 − √eps and the gradient cannot separate them.
     Source: VICReg, arXiv:2105.04906.
     """
     _, var, count = moments(wide(z).movedim(-2, 0).flatten(1))
@@ -92,9 +92,9 @@ def variance(z: Float[Tensor, "*v n d"], eps: float = 1e-4) -> Float[Tensor, ""]
 
 
 def covariance(z: Float[Tensor, "*v n d"]) -> Float[Tensor, ""]:
-    """(1/d) Σ_{k≠l} Cov(z_k, z_l)², with 1 / (n − 1): how far features repeat one another; view by view.
+    """(1/d) Σ_{k≠l} Cov(z_k, z_l)², with 1 / (n − 1): how much features repeat one another, averaged over views.
 
-    With unit variances it cannot fall below d / (n − 1) − 1. Source: VICReg, arXiv:2105.04906.
+    With unit variances it is at least d / (n − 1) − 1. Source: VICReg, arXiv:2105.04906.
     """
     z = wide(z)
     count = all_reduce_sum(z.new_tensor(float(z.shape[-2])))
@@ -106,22 +106,22 @@ def covariance(z: Float[Tensor, "*v n d"]) -> Float[Tensor, ""]:
 
 
 def vicreg(views: Float[Tensor, "v n d"]) -> dict[str, Float[Tensor, ""]]:
-    """`invariance`, `variance` and `covariance` averaged over all pairs of views, unweighted.
+    """`invariance`, `variance` and `covariance`, averaged over all pairs of views and not weighted.
 
-    As published, a pair's variance is the mean of its two views', its covariance their sum.
+    As published, a pair's variance is the mean over its two views, and its covariance their sum.
     """
     return {"invariance": invariance(views), "variance": variance(views), "covariance": 2 * covariance(views)}
 
 
 def check_weights(settings: Any, *names: str) -> None:
-    """Raises ValueError for the first of the weights `names` that is not a finite number of 0 or more."""
+    """Raise ValueError for the first of the weights `names` that is negative or not finite."""
     for name in names:
         if not 0 <= getattr(settings, name) < inf:
             raise ValueError(f"{name} is {getattr(settings, name):g}; give a finite weight of 0 or more")
 
 
 def check_samples(samples: int, whose: str) -> None:
-    """Raises ValueError for one sample at a time; the sentence begins with `whose`, such as "contrast needs"."""
+    """Raise ValueError for fewer than 2 samples at a time; the sentence begins with `whose`, e.g. "contrast needs"."""
     if samples < 2:
         raise ValueError(
             f"{whose} 2 samples at a time (length.batch / length.accumulate), not {samples}; raise length.batch"
@@ -129,39 +129,39 @@ def check_samples(samples: int, whose: str) -> None:
 
 
 def check_vicreg(samples: int, width: int, std: float, cov: float) -> None:
-    """Raises ValueError where weights `std` and `cov` cannot hold `width` features apart with `samples` samples.
+    """Raise ValueError if weights `std` and `cov` cannot keep `width` features apart with `samples` samples.
 
-    Refused is where `best_std` is below 1/3, and the loss asks for less than a third of what its variance term says.
-    The published 8192 features are fine with 2048 samples, and pass with 256.
+    The limit is a `best_std` of 1/3: below it, the loss as a whole asks for less than a third of the std that its
+    variance term names. The published 8192 features are fine with 2048 samples, and still pass with 256.
     """
     check_samples(samples, "variance and covariance need")
     if std and cov and width > _widest(1 / 3, std, cov) * (samples - 1):
         room = _room(1 / 3, samples, width, std, cov)
         raise ValueError(
             f"{width} projected features are too many for the covariances of {samples} samples at a time "
-            f"(length.batch / length.accumulate), their std would stay far below 1; {room}"
+            f"(length.batch / length.accumulate): their std would stay far below 1; {room}"
         )
 
 
 def short_vicreg(samples: int, width: int, std: float, cov: float) -> str:
-    """A sentence where `best_std` is below SHORT, so that the variance term is never satisfied; else "".
+    """A sentence if `best_std` is below SHORT, so that the variance term can never be satisfied; else "".
 
-    With the weights 25 and 1, as published, that is more than about 7 features per sample.
+    With the published weights 25 and 1 this happens above about 7 features per sample.
     """
     best = best_std(samples, width, std, cov)
     if best >= SHORT:
         return ""
     return (
-        f"the std of {width} projected features comes to {best:.2f} at best, not to 1, as covariances of {samples} "
-        f"samples at a time hold them down; {_room(SHORT, samples, width, std, cov)} for {SHORT:g}"
+        f"the std of {width} projected features comes to {best:.2f} at best, not to 1, because the covariances of "
+        f"{samples} samples at a time hold it down; {_room(SHORT, samples, width, std, cov)} for {SHORT:g}"
     )
 
 
 def best_std(samples: int, width: int, std: float, cov: float) -> float:
-    """The s, 1 at most, at which weights `std` and `cov` hold the std of `width` features with `samples` samples.
+    """The std s ≤ 1 at which weights `std` and `cov` balance, for `width` features and `samples` samples.
 
-    n samples span n − 1 directions, so that with every std at s the covariance is s⁴ (d / (n − 1) − 1) at least. Then
-    std · (1 − s) + 2 cov · s⁴ (d / (n − 1) − 1) has its minimum at s³ = std / (8 cov (d / (n − 1) − 1)).
+    n samples span n − 1 directions, so with every std at s the covariance term is at least s⁴ (d / (n − 1) − 1). Then
+    std · (1 − s) + 2 cov · s⁴ (d / (n − 1) − 1) is smallest at s³ = std / (8 cov (d / (n − 1) − 1)).
     """
     spare = width / (samples - 1) - 1
     if not std or not cov or spare <= 0:
@@ -170,12 +170,12 @@ def best_std(samples: int, width: int, std: float, cov: float) -> float:
 
 
 def _widest(s: float, std: float, cov: float) -> float:
-    """The share d / (n − 1) at which `best_std` is s."""
+    """The ratio d / (n − 1) at which `best_std` is s."""
     return 1 + std / (8 * cov * s**3)
 
 
 def _room(s: float, samples: int, width: int, std: float, cov: float) -> str:
-    """What to give for a `best_std` of s."""
+    """The number of samples, or of features, that gives a `best_std` of s, as the end of a sentence."""
     most = _widest(s, std, cov)
     return f"give {1 + ceil(width / most)} samples or more, or method.projector.out {int(most * (samples - 1))} or less"
 
@@ -188,12 +188,12 @@ def unit_directions(dim: int, count: int, rng: Rng) -> Float[Tensor, "d k"]:
 def sigreg(
     z: Float[Tensor, "*v n d"], directions: Float[Tensor, "d k"], knots: int = 17, end: float = 3.0
 ) -> Float[Tensor, ""]:
-    """How far samples are from a standard normal, seen along unit `directions`: mean over them and over views.
+    """How far samples are from a standard normal along unit `directions`, averaged over directions and views.
 
-    Along each direction n ∫ |φ(t) − exp(−t²/2)|² exp(−t²/2) dt, the statistic of Epps & Pulley, where φ is the samples'
-    characteristic function (1/n) Σ exp(itx). The integral is the trapezoidal rule with `knots` on [0, end], doubled, as
-    its integrand is even. About 1 for normal samples whatever n, and .4 n for a single point at 0. Where all samples
-    are equal, its gradient cannot tell them apart. Source: LeJEPA, arXiv:2511.08544.
+    Along each direction: n ∫ |φ(t) − exp(−t²/2)|² exp(−t²/2) dt, the statistic of Epps & Pulley, where φ is the
+    samples' characteristic function (1/n) Σ exp(itx). The integral is taken by the trapezoidal rule with `knots` on
+    [0, end] and doubled, since the integrand is even. It is about 1 for normal samples, whatever n, and .4 n for a
+    single point at 0. If all samples are equal, the gradient cannot separate them. Source: LeJEPA, arXiv:2511.08544.
     """
     z = wide(z)
     t = torch.linspace(0, end, knots, dtype=z.dtype, device=z.device)
@@ -211,10 +211,10 @@ def sigreg(
 def info_nce(
     a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], temperature: float, decoupled: bool = False
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of finding a sample's other view among all views of all ranks but itself, by cosine / temperature.
+    """The cross-entropy of finding a sample's other view among all other views of all ranks, by cosine / temperature.
 
-    Each of the 2n views is asked once and has 2n − 2 negatives (NT-Xent). Source: SimCLR, arXiv:2002.05709.
-    `decoupled`: the other view is not among those it is found among (arXiv:2110.06848), so the loss may be negative.
+    Each of the 2n views is a query once and has 2n − 2 negatives (NT-Xent). Source: SimCLR, arXiv:2002.05709.
+    `decoupled` leaves the positive out of the denominator (arXiv:2110.06848), so the loss may be negative.
     """
     a, b = (F.normalize(wide(x), dim=-1) for x in (a, b))
     keys = torch.cat([all_gather(a), all_gather(b)])
@@ -231,10 +231,10 @@ def info_nce(
 
 
 def exactly(x: Tensor) -> AbstractContextManager[None]:
-    """Products in the precision of their factors, whatever autocast is in force."""
+    """A context in which products keep the precision of their factors, even under autocast."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 def wide(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """In fp32, or in float64 where it is so already."""
+    """x as float32, or unchanged if it is float64."""
     return x if x.dtype == torch.float64 else x.float()

@@ -1,8 +1,8 @@
-"""Label-free quality of representations, and a verdict with the option to change: pure functions of features.
+"""Label-free quality of representations, and a verdict that names the setting to change: pure functions of features.
 
-No single number tells collapse: the centred rank is blind to a representation that shrinks to a point, the raw rank is
-fooled by a large mean, and the loss falls when its target shrinks. So the panel reads several, and compares the spread
-with its own value at step 0. A rank depends on the number of samples: keep the panel's samples fixed over a run.
+No single number shows collapse: the centred rank is blind to a representation that shrinks to a point, a large mean
+misleads the raw rank, and the loss falls when its target shrinks. So the panel reads several numbers and compares the
+spread with its value at step 0. A rank depends on the number of samples: keep the panel's samples fixed during a run.
 """
 
 from .features import (

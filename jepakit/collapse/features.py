@@ -1,8 +1,8 @@
-"""What a matrix of features says of itself: spread, rank, spectrum, redundancy.
+"""Measures of a matrix of features: spread, rank, spectrum and redundancy.
 
-Rows are samples, (N, D). The eigenvalues λ are those of the covariance, largest first, and σ = √λ. Ranks depend on N:
-compare only values of equal N, and give N ≥ 10 D where possible. All but the spreads ignore the scale of the features,
-so each of those is blind to a representation that shrinks to a point.
+Rows are samples, (N, D). λ are the eigenvalues of the covariance, largest first, and σ = √λ. Ranks depend on N:
+compare only values at equal N, and give N ≥ 10 D if possible. All measures but the spreads ignore the scale of the
+features, so they are blind to a representation that shrinks to a point.
 
 Sources: RankMe, Garrido et al. 2022, arXiv:2210.02885; effective rank, Roy & Vetterli 2007; stable rank, Tsitsulin et
 al. 2023, arXiv:2305.16562; α-ReQ, Agrawal et al. 2022 (NeurIPS 35); spread of directions, arXiv:2011.10566.
@@ -18,36 +18,36 @@ from torch import Tensor
 from ..losses import norms, wide
 
 SMALLEST: Final = 1e-9  # eigenvalues below this share of the largest are rounding
-MIDDLE: Final = (0.03, 0.5)  # the part of the spectrum that a power law is fitted to
-POINTS: Final = 10  # … and how many eigenvalues that takes
+MIDDLE: Final = (0.03, 0.5)  # the part of the spectrum to which a power law is fitted
+POINTS: Final = 10  # the fewest eigenvalues for that fit
 
 
 def std(features: Float[Tensor, "n d"]) -> float:
     """The standard deviation over samples, averaged over features; 0 for a single point.
 
-    Relative to step 0 it is the number that shows full collapse. It cannot see that few directions are left.
+    Relative to step 0, it is the number that shows full collapse. It does not show that few directions are left.
     """
     return features.double().std(0, correction=0).mean().item()
 
 
 def std_over_samples(tokens: Float[Tensor, "b n d"]) -> float:
-    """`std` at each position, averaged over positions: what a representation of positions only has lost."""
+    """`std` at each position, averaged over positions; near 0 if tokens represent nothing but their position."""
     return wide(tokens).std(0, correction=0).mean().item()
 
 
 def norm(tokens: Float[Tensor, "*n d"]) -> float:
-    """The mean length of tokens: what grows where two directions of prediction drive each other up.
+    """The mean length of tokens, which grows if two directions of prediction drive each other up.
 
-    It cannot see whether samples differ.
+    It does not show whether samples differ.
     """
     return norms(tokens).mean().item()
 
 
 def std_to_mean(features: Float[Tensor, "n d"]) -> float | None:
-    """The spread (root mean square distance to the mean) over the length of the mean; None where that is 0.
+    """The spread (root mean square distance to the mean) over the length of the mean; None if that length is 0.
 
-    Small is no collapse: a healthy representation may have a large mean. It says how far the raw rank, the cosine and
-    the spread of directions are to be trusted, which a large mean fools.
+    A small value is not a collapse: a healthy representation may have a large mean. It tells how far to trust the raw
+    rank, the mean cosine and the spread of directions, all of which a large mean misleads.
     """
     rows = features.double()
     length = rows.mean(0).norm().item()
@@ -55,54 +55,54 @@ def std_to_mean(features: Float[Tensor, "n d"]) -> float | None:
 
 
 def direction_std(features: Float[Tensor, "n d"]) -> float:
-    """√D · mean std of the features brought to length 1: 1 for all directions alike, 0 for one; blind to the scale.
+    """√D · mean std of features scaled to length 1: 1 if they spread over all directions alike, 0 for one direction.
 
-    A large mean looks like collapse to it.
+    It ignores the scale, and a large mean looks like a collapse.
     """
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     return sqrt(features.shape[1]) * float(unit.std(0, correction=0).mean())
 
 
 def mean_cosine(features: Float[Tensor, "n d"]) -> float:
-    """The mean cosine between two different samples: 0 for all directions alike, 1 for one.
+    """The mean cosine between two different samples: 0 if they spread over all directions alike, 1 for one direction.
 
-    A large mean looks like collapse to it.
+    A large mean looks like a collapse.
     """
     n, unit = len(features), torch.nn.functional.normalize(features.double(), dim=1)
     return ((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1))).item()
 
 
 def spectrum(features: Float[Tensor, "n d"], centred: bool = True) -> Float[Tensor, " d"]:
-    """The eigenvalues of the covariance, largest first, float64 on the CPU; NaN where a feature is not finite.
+    """The eigenvalues of the covariance, largest first, float64 on the CPU; all NaN if a feature is not finite.
 
-    Not `centred`: of the second moment, in which the mean counts as a direction.
+    Without `centred`, those of the second moment, where the mean counts as a direction.
     """
     rows = features.double().cpu()
     if not rows.isfinite().all():
         return torch.full_like(rows[0], torch.nan)
     rows = rows - rows.mean(0) if centred else rows
     n, d = rows.shape
-    # With fewer samples than features the Gram matrix has the same eigenvalues, and the others are zero.
+    # With fewer samples than features, the Gram matrix has the same eigenvalues; the others are zero.
     square = rows @ rows.T if n < d else rows.T @ rows
     values = torch.linalg.eigvalsh(square / n).flip(0).clamp(min=0)
     return torch.cat([values, values.new_zeros(d - len(values))])
 
 
 def effective_rank(features: Float[Tensor, "n d"]) -> float:
-    """RankMe of the centred features: exp(−Σ p ln p), p = σ / Σσ + 1e-7; 1 … min(N, D), 0 for one point.
+    """RankMe of the centred features: exp(−Σ p ln p), p = σ / Σσ + 1e-7; 1 … min(N, D), and 0 for one point.
 
-    Blind to full collapse: what is left of the features after shrinking is noise of full rank.
+    Blind to full collapse: features that have shrunk to a point are noise of full rank.
     """
     return rank_of(spectrum(features))
 
 
 def raw_rank(features: Float[Tensor, "n d"]) -> float:
-    """RankMe as published, means not removed. A large mean looks like one direction, however many vary around it."""
+    """RankMe as published, without removing the mean. A large mean looks like a single direction."""
     return rank_of(spectrum(features, centred=False))
 
 
 def rank_of(eigenvalues: Float[Tensor, " d"]) -> float:
-    """The rank that belongs to a `spectrum`: the entropy is that of σ = √λ."""
+    """RankMe of the eigenvalues of a `spectrum`, from the entropy of σ = √λ."""
     sigma = eigenvalues.sqrt()
     if sigma.sum() == 0:
         return 0.0
@@ -111,9 +111,9 @@ def rank_of(eigenvalues: Float[Tensor, " d"]) -> float:
 
 
 def entropy_rank(eigenvalues: Float[Tensor, " d"]) -> float:
-    """exp(−Σ p ln p), p = λ / Σλ: the rank by variance, in which weak directions count less than in RankMe's.
+    """exp(−Σ p ln p), p = λ / Σλ: a rank by variance, where weak directions count less than in RankMe.
 
-    0 for one point; blind to full collapse.
+    It is 0 for one point, and blind to full collapse.
     """
     if eigenvalues.sum() == 0:
         return 0.0
@@ -122,25 +122,25 @@ def entropy_rank(eigenvalues: Float[Tensor, " d"]) -> float:
 
 
 def stable_rank(eigenvalues: Float[Tensor, " d"]) -> float:
-    """Σλ / λ₁: how many directions as strong as the first there would be; 0 for one point.
+    """Σλ / λ₁: how many directions as strong as the first would have this variance; 0 for one point.
 
-    Robust to noise. One strong direction hides all the others; blind to full collapse.
+    Robust to noise and blind to full collapse; one strong direction hides all others.
     """
     return (eigenvalues.sum() / eigenvalues[0]).item() if eigenvalues[0] != 0 else 0.0
 
 
 def participation_ratio(eigenvalues: Float[Tensor, " d"]) -> float:
-    """(Σλ)² / Σλ²: a smooth count of the directions in use; 0 for one point. Blind to full collapse."""
+    """(Σλ)² / Σλ²: a smooth count of the directions in use; 0 for one point; blind to full collapse."""
     squares = eigenvalues.square().sum()
     return (eigenvalues.sum().square() / squares).item() if squares != 0 else 0.0
 
 
 def alpha_req(eigenvalues: Float[Tensor, " d"]) -> float | None:
-    """α-ReQ: λ_j ~ j^−α, a least-squares line through the middle (3 … 50 %) of the spectrum on logarithmic axes.
+    """α-ReQ: α of λ_j ~ j^−α, by a least-squares line through the middle (3 … 50 %) of the spectrum on log axes.
 
-    About 1 is said to be good, far above 1 few directions matter, near 0 it is white noise. None where the middle
-    holds fewer than 10 eigenvalues, as after a collapse of rank, where a fit means nothing; NaN where they are.
-    Blind to full collapse, and biased downwards where N is not far above D.
+    About 1 is said to be good; far above 1, few directions matter; near 0, features are white noise. None if the middle
+    holds fewer than 10 eigenvalues, as after a collapse of rank, when a fit means nothing; NaN if an eigenvalue is NaN.
+    Blind to full collapse, and biased downwards unless N is far above D.
     """
     if not eigenvalues.isfinite().all():
         return float("nan")
@@ -155,10 +155,10 @@ def alpha_req(eigenvalues: Float[Tensor, " d"]) -> float | None:
 
 
 def redundancy(features: Float[Tensor, "n d"]) -> float:
-    """The mean absolute correlation between two different features: 0 none repeats another, 1 all say the same.
+    """The mean absolute correlation between two different features: 0 if none repeats another, 1 if all are the same.
 
-    Independent features still read about √(2 / (π N)). It depends on the basis: a turned representation has another
-    redundancy and the same rank. Features without spread do not count; with fewer than two others it is 1.
+    Independent features still give about √(2 / (π N)). It depends on the basis: a rotated representation has another
+    redundancy and the same rank. Features without spread are ignored; with fewer than two others it is 1.
     """
     centred = features.double() - features.double().mean(0)
     length = centred.norm(dim=0)
@@ -170,10 +170,10 @@ def redundancy(features: Float[Tensor, "n d"]) -> float:
 
 
 def position_share(tokens: Float[Tensor, "b n d"]) -> float:
-    """The share of the variance of tokens that their position explains; 1 means that the sample leaves no trace.
+    """The share of the tokens' variance that their position explains; 1 means that samples leave no trace.
 
-    Blind to the scale, and to what the rest of the variance is: where samples differ along one direction only, or each
-    token is noise, it is low as well.
+    It ignores the scale, and what the rest of the variance is: it is also low if samples differ along one direction
+    only, or if every token is noise.
     """
     total = wide(tokens).var((0, 1), correction=0).mean()
     by_position = wide(tokens).mean(0).var(0, correction=0).mean()

@@ -1,8 +1,8 @@
-"""The verdict on a run from its panel rows: a state, the numbers that say so, and the option to change.
+"""The verdict on a run from its panel rows: a state, the numbers behind it, and the setting to change.
 
-FULL and DIMENSIONAL were chosen on forced collapses and healthy runs, and scored on others (the study `calibration`,
-docs/collapse-calibration.md); the other thresholds are proposals. None reads a label, so a verdict can be wrong; a
-probe is the judge.
+FULL and DIMENSIONAL were chosen on some forced collapses and healthy runs, and tested on others (the study
+`calibration`, docs/collapse-calibration.md); the other thresholds are proposals. No verdict uses labels, so it can be
+wrong: only a probe can tell.
 """
 
 import re
@@ -21,13 +21,13 @@ EXPLODING: Final = 100.0  # std or norm above this multiple of its value at step
 DIMENSIONAL: Final = 0.08  # rank below this share of min(N, D) …
 FALLING: Final = 0.8  # … and below this share of its best value so far
 DRIFTING: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves …
-RISEN: Final = 1.1  # … the best of those above this multiple of the lowest before: what training has built up
-IDLE: Final = 0.98  # prediction loss above this share of what a blind prediction has, and of what it was
-STILL: Final = 0.002  # spread and rank this close to step 0 for PATIENCE rows
+RISEN: Final = 1.1  # … where best is the best rank above this multiple of the lowest before it: built by training
+IDLE: Final = 0.98  # prediction loss above this share of a blind prediction's, and of its earlier value
+STILL: Final = 0.002  # spread and rank within this share of step 0 for PATIENCE rows
 PATIENCE: Final = 3
 
 LESS_LR: Final = "lower --optim.lr"
-# Each state's remedies, the likeliest first; those whose option the method lacks are passed over.
+# The remedies of each state, the most promising first; those whose option the method lacks are skipped.
 REMEDIES: Final[Mapping[State, tuple[str, ...]]] = {
     "exploding": (LESS_LR, "set --optim.clip 1"),
     "full": (
@@ -51,7 +51,7 @@ REMEDIES: Final[Mapping[State, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state of a run, the numbers that say so, and what to change (empty where nothing is to be)."""
+    """The state of a run, the numbers behind it, and what to change (empty if nothing should be changed)."""
 
     name: State
     reason: str
@@ -59,15 +59,15 @@ class Verdict:
 
 
 def verdict(history: Sequence[Row], settings: Mapping[str, Any] | None = None) -> Verdict:
-    """The state of a run from its panel rows, oldest first, each with `normalized_loss` where it is known.
+    """The state of a run from its panel rows, oldest first, each with `normalized_loss` if it is known.
 
-    `history[0]` is the row of step 0. "unknown" until there are two rows, and as long as the loss is no better than a
-    constant's and either falls or is known from fewer than twice PATIENCE rows. The gravest state that holds is named:
-    exploding, full, dimensional, drifting, idle, else healthy. `settings` is the nested config of the run: no advice
-    names an option that it lacks.
+    `history[0]` is the row of step 0. The verdict is "unknown" until there are two rows, and while the loss is no
+    better than a constant prediction's but either still falls or is known for fewer than twice PATIENCE rows. The
+    gravest state that applies is returned: exploding, full, dimensional, drifting, idle, else healthy. `settings` is
+    the run's nested config: advice names only options that it has.
     """
     if len(history) < 2:
-        return Verdict("unknown", f"{len(history)} of the 2 panel rows that a verdict needs")
+        return Verdict("unknown", f"there are {len(history)} of the 2 panel rows that a verdict needs")
     checks = (_exploding, _constant, _full, _dimensional, _drifting, _idle, _still)
     found = (check(history, side) for check in checks for side in ("target", "context"))
     verdict = next((v for v in found if v is not None), _healthy(history[-1]))
@@ -75,18 +75,18 @@ def verdict(history: Sequence[Row], settings: Mapping[str, Any] | None = None) -
 
 
 def advise(state: State, settings: Mapping[str, Any] | None = None) -> str:
-    """The two likeliest remedies of a state among those whose options `settings` hold (None: all); "" for none."""
+    """The two most promising remedies for a state whose options are in `settings` (None: any option); "" if none."""
     fitting = [text for text in REMEDIES.get(state, ()) if all(_has(settings, key) for key in _options(text))]
     return ", or ".join(fitting[:2])
 
 
 def is_constant(first: Row) -> bool:
-    """Whether some encoder gave all samples the same vector at step 0 already, which no training setting causes."""
+    """Whether an encoder gave all samples the same vector at step 0, before any training setting could cause it."""
     return any(first.get(f"std_ratio_{side}", 1.0) <= 0 for side in ("target", "context"))
 
 
 def judged(row: Mapping[str, Any]) -> dict[str, float]:
-    """The entries of a panel row that a verdict reads, and whatever number is not finite."""
+    """The entries of a panel row that a verdict reads, and any number that is not finite."""
     read = ("std_ratio_", "norm_ratio_", "rank_share_", "rank_target", "rank_context", "normalized_loss")
     numbers = {key: float(value) for key, value in row.items() if isinstance(value, (int, float))}
     return {key: value for key, value in numbers.items() if key.startswith(read) or not isfinite(value)}
@@ -112,7 +112,7 @@ def _exploding(history: Sequence[Row], side: str) -> Verdict | None:
     wild = next((k for k, v in last.items() if not isfinite(v)), "")
     if wild:
         return Verdict("exploding", f"{wild} is {last[wild]}")
-    # Norms beside the spread: where all samples run off together, none leaves the others.
+    # Norms as well as spread: if all samples move away together, the spread stays small.
     ratios = {what: last.get(f"{what}_ratio_{side}", 1.0) for what in ("std", "norm")}
     what = max(ratios, key=ratios.__getitem__)
     if ratios[what] <= EXPLODING:
@@ -124,7 +124,7 @@ def _constant(history: Sequence[Row], side: str) -> Verdict | None:
     if history[0].get(f"std_ratio_{side}", 1.0) > 0:
         return None
     advice = "look at the data with `jepa check-data`: to the untrained encoder all samples are the same"
-    return Verdict("full", f"{side} std is 0 at step 0 already, before any training", advice)
+    return Verdict("full", f"{side} std is already 0 at step 0, before any training", advice)
 
 
 def _full(history: Sequence[Row], side: str) -> Verdict | None:
@@ -137,7 +137,7 @@ def _dimensional(history: Sequence[Row], side: str) -> Verdict | None:
     best = max(_values(history, f"rank_share_{side}"), default=share)
     if share >= DIMENSIONAL or share >= FALLING * best:
         return None
-    return Verdict("dimensional", f"{side} rank is {share:.1%} of what is possible, down from {best:.1%}")
+    return Verdict("dimensional", f"{side} rank is {share:.1%} of the possible rank, down from {best:.1%}")
 
 
 def _drifting(history: Sequence[Row], side: str) -> Verdict | None:
@@ -151,7 +151,7 @@ def _drifting(history: Sequence[Row], side: str) -> Verdict | None:
 
 
 def _built(ranks: Sequence[float]) -> list[float]:
-    """The ranks that training has come to from below: an untrained encoder's is high and falls in healthy runs too."""
+    """The ranks that training has built up: an untrained encoder's rank is high and falls in healthy runs too."""
     lowest = accumulate(ranks, min)
     return [rank for rank, low in zip(ranks, lowest, strict=True) if rank > RISEN * low]
 
@@ -161,21 +161,20 @@ def _idle(history: Sequence[Row], side: str) -> Verdict | None:
     last, before = losses[-PATIENCE:], losses[-2 * PATIENCE : -PATIENCE]
     if not last or last[-1] < IDLE:
         return None
-    reason = f"the prediction loss is {last[-1]:.1%} of what it is without knowing the sample"
+    blind = "of the loss of a prediction that does not know the sample"
+    reason = f"the prediction loss is {last[-1]:.1%} {blind}"
     if len(before) < PATIENCE:
-        return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {2 * PATIENCE} rows that tell")
+        return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {2 * PATIENCE} rows needed to tell")
     if min(*before, *last) < IDLE:
         return None
-    # Single losses are those of one batch each: only their means tell whether there is progress.
+    # Each loss is that of a single batch: only means show whether there is progress.
     if fmean(last) < IDLE * fmean(before):
-        return Verdict("unknown", f"{reason}, but it falls: {fmean(before):.1%} before, {fmean(last):.1%} of late")
-    return Verdict(
-        "idle", f"the prediction loss is {min(last):.1%} of what it is without knowing the sample, and does not fall"
-    )
+        return Verdict("unknown", f"{reason}, but it is falling: {fmean(before):.1%} before, {fmean(last):.1%} now")
+    return Verdict("idle", f"the prediction loss is {min(last):.1%} {blind}, and does not fall")
 
 
 def _still(history: Sequence[Row], side: str) -> Verdict | None:
-    """Flat from the start: on fixed samples an encoder that learns changes its numbers, however little."""
+    """Idle if nothing moves: on fixed samples, the numbers of an encoder that learns change, however little."""
     trained = "context" if "std_ratio_context" in history[0] else "target"
     if side != trained or len(history) <= PATIENCE:
         return None

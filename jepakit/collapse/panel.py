@@ -1,4 +1,4 @@
-"""One row of the panel: all the numbers on the tokens of a few fixed samples, from one or two encoders."""
+"""The collapse panel: one row of numbers on the tokens of a few fixed samples, from one or two encoders."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,16 @@ from ..types import Rng
 from . import features as f
 from .views import agreement
 
-NO_SPREAD = 1e-5  # std at step 0 below this share of the features' size is rounding
-ROWS = 4096  # tokens that a rank of tokens is taken over, or 8 per feature
+NO_SPREAD = 1e-5  # a std at step 0 below this share of the features' size is rounding
+ROWS = 4096  # a rank of tokens is taken over at most so many, or 8 per feature
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Spread and length of target and context features at step 0; saved with the run, as later rows are relative to it.
+    """Spread and length of target and context features at step 0; saved with the run, because later rows refer to it.
 
-    `std_*` is that of the means over tokens, `patch_std_*` that of tokens over samples. It is 0 where it is no more
-    than rounding, and for an encoder that the method does not have. `norm_*` is the mean length of tokens, 0 where it
-    is not known.
+    `std_*` is the spread of the means over tokens, `patch_std_*` that of tokens over samples. Each is 0 if it is no
+    more than rounding, or if the method lacks that encoder. `norm_*` is the mean length of tokens, 0 if unknown.
     """
 
     std_target: float
@@ -32,7 +31,7 @@ class Panel:
 
 
 def start(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"] | None) -> Panel:
-    """What later rows are compared with, from the tokens of the panel's samples at step 0."""
+    """The reference for later rows, from the tokens of the panel's samples at step 0."""
     sides = {"target": target} if context is None else {"target": target, "context": context}
     pooled = {f"std_{name}": _above(f.std(tokens.mean(1)), tokens.mean(1)) for name, tokens in sides.items()}
     patch = {f"patch_std_{name}": _above(f.std_over_samples(tokens), tokens) for name, tokens in sides.items()}
@@ -43,13 +42,13 @@ def start(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"] | None
 def panel(target: Float[Tensor, "b n d"], context: Float[Tensor, "b n d"] | None, at_start: Panel) -> dict[str, float]:
     """One row of numbers on the tokens of the panel's samples, from the target and the context encoder.
 
-    Keys end in `_target` and `_context`. On means over tokens: `std_ratio` (relative to step 0; 0 where there was no
-    spread then), `std_to_mean`, `rank` (RankMe centred), `rank_share` (of min(N, D)), `rank_raw`, `entropy_rank`,
-    `stable_rank`, `participation`, `alpha`, `redundancy`. On tokens: the ranks and `alpha` with `patch_` before them,
+    Keys end in `_target` and `_context`. On means over tokens: `std_ratio` (relative to step 0; 0 if there was no
+    spread then), `std_to_mean`, `rank` (centred RankMe), `rank_share` (of min(N, D)), `rank_raw`, `entropy_rank`,
+    `stable_rank`, `participation`, `alpha`, `redundancy`. On tokens: the ranks and `alpha` with the prefix `patch_`,
     `patch_std_ratio` over samples at each position, `position_share`, `norm` (mean length) and `norm_ratio` (relative
-    to step 0). `agreement` compares the two encoders. A number that cannot be taken is left out.
+    to step 0). `agreement` compares the two encoders. A number that cannot be computed is left out.
 
-    A method with one encoder gives no `context`, and its row no such keys.
+    For a method with one encoder, `context` is None and the row has no `_context` keys.
     """
     row = _side("target", target, at_start)
     if context is not None:
@@ -96,14 +95,14 @@ def _of(eigenvalues: Float[Tensor, " d"]) -> dict[str, float | None]:
 
 
 def some(rows: Float[Tensor, "n d"]) -> Float[Tensor, "_ d"]:
-    """At most 4,096 rows or 8 per feature, drawn evenly: enough for a rank, whatever the grid."""
+    """A random sample of at most 4,096 rows, or 8 per feature: enough for a rank, whatever the grid."""
     return rows[drawn(len(rows), max(ROWS, 8 * rows.shape[1])).to(rows.device)]
 
 
 def drawn(n: int, most: int) -> Int[Tensor, " k"]:
-    """Which of n rows are looked at, `most` of them, in their order and the same ones every time.
+    """At most `most` of n row numbers, ascending, and the same ones every time.
 
-    Drawn, as every k-th row of tokens may be the same place of every grid.
+    They are drawn at random, because every k-th row of tokens may be the same position of every grid.
     """
     if n <= most:
         return torch.arange(n)
@@ -111,5 +110,5 @@ def drawn(n: int, most: int) -> Int[Tensor, " k"]:
 
 
 def _above(spread: float, features: Float[Tensor, "*n d"]) -> float:
-    """`spread`, but 0 where it is no more than rounding."""
+    """`spread`, or 0 if it is no more than rounding."""
     return spread if spread > NO_SPREAD * features.double().square().mean().sqrt().item() else 0.0

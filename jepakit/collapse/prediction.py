@@ -1,4 +1,4 @@
-"""What predictions say of a representation: the normalised loss, and whether energy tells what belongs together."""
+"""Measures of predictions: the normalised loss, and whether the energy shows which samples belong together."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,8 +10,8 @@ from ..losses import Kind, elementwise, wide
 def normalized_loss(pred: Float[Tensor, "*n d"], target: Float[Tensor, "*n d"], kind: Kind = "smooth_l1") -> float:
     """The prediction loss over that of the best constant prediction: 1 is no better than the mean, 0 is perfect.
 
-    Unlike the loss it does not fall when the targets shrink. Both arguments as the loss compares them. A constant
-    target, which any predictor can match, gives 1. It cannot see that the targets have become easy.
+    Give both arguments as the loss compares them. Unlike the loss, the value does not fall when targets shrink. A
+    constant target, which any predictor can match, gives 1. It does not show that the targets have become easy.
     """
     pred, target = wide(pred).flatten(0, -2), wide(target).flatten(0, -2)
     constant = elementwise(target, best_constant(target, kind), kind).mean().item()
@@ -20,7 +20,7 @@ def normalized_loss(pred: Float[Tensor, "*n d"], target: Float[Tensor, "*n d"], 
 
 
 def best_constant(target: Float[Tensor, "n d"], kind: Kind) -> Float[Tensor, "1 d"]:
-    """The one vector that predicts all tokens with the lowest loss: the mean (l2), the median (l1), Huber's between."""
+    """The single vector that predicts all tokens with the lowest loss: the mean (l2), the median (l1), or Huber's."""
     if kind == "l1":
         return target.median(0, keepdim=True).values
     centre = target.mean(0, keepdim=True)
@@ -35,17 +35,18 @@ def best_constant(target: Float[Tensor, "n d"], kind: Kind) -> Float[Tensor, "1 
 def energy_gap(energy: Float[Tensor, "q c"]) -> float:
     """Mean E(x, shuffled y) − mean E(x, y), from the energies of q samples with c candidates; 0 in a full collapse.
 
-    `energy[i, i]` belongs to the true y. It has the units of the loss, and falls when the targets shrink. It cannot
-    see what both x and y leave out.
+    `energy[i, i]` belongs to the true y. The gap has the units of the loss, and falls when the targets shrink. It does
+    not show what both x and y leave out.
     """
     true = _true(energy)
     return (energy[~true].mean() - energy[true].mean()).item()
 
 
 def retrieval(energy: Float[Tensor, "q c"]) -> float:
-    """The share of samples whose true y has strictly less energy than each other candidate; chance is 1 / c.
+    """The share of samples whose true y has strictly less energy than every other candidate; chance is 1 / c.
 
-    Ties do not count, so a point retrieves nothing. It needs few features: rank may have collapsed behind a good rate.
+    Ties do not count, so a point retrieves nothing. A few features are enough: the rank may have collapsed all the
+    same.
     """
     true = _true(energy)
     others = energy.masked_fill(true, torch.inf).min(1).values

@@ -1,8 +1,8 @@
-"""What survives a change of view: LiDAR, the share of signal, consistency; and how close two encoders are.
+"""Measures of what survives a change of view (LiDAR, signal share, consistency), and how close two encoders are.
 
-Views are (n, q, D): q masks or crops of each of n samples. Within a sample they scatter by S_w, the samples' means by
-S_b = signal + S_w / q. That second part is why LiDAR as published has a floor: features of pure noise, whitened, have
-S_b = I / q, which is full rank. The corrected value subtracts it and keeps only eigenvalues above what noise reaches.
+Views are (n, q, D): q masks or crops of each of n samples. They scatter by S_w within a sample, and the samples' means
+scatter by S_b = signal + S_w / q. Because of the second term, LiDAR as published has a floor: whitened features of pure
+noise have S_b = I / q, which is full rank. The corrected value subtracts it and keeps only eigenvalues above the noise.
 
 Sources: LiDAR, Thilak et al. 2023, arXiv:2312.04000. Largest eigenvalue of noise: Johnstone 2008, Annals of Statistics
 36(6), 2638–2716 (doi:10.1214/08-AOS605), Theorem 1.
@@ -15,20 +15,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-DELTA: Final = 1e-4  # of the published LiDAR, in the features' own units
-JITTER: Final = 1e-7  # of the corrected one, as a share of the mean variance within
-ONE_IN_A_HUNDRED: Final = 2.02  # the Tracy-Widom law's (β = 1) value at 99 %
+DELTA: Final = 1e-4  # added to S_w in the published LiDAR, in the features' own units
+JITTER: Final = 1e-7  # added to S_w in the corrected LiDAR, as a share of its mean diagonal
+ONE_IN_A_HUNDRED: Final = 2.02  # the 99 % quantile of the Tracy-Widom law (β = 1)
 
 
 class Scatter(NamedTuple):
-    """Unbiased covariances (D, D), float64 on the CPU: of the samples' means, and of views around their mean."""
+    """Unbiased covariances (D, D), float64 on the CPU: of samples' means, and of views around their sample's mean."""
 
     between: Float[Tensor, "d d"]
     within: Float[Tensor, "d d"]
 
 
 def scatter(views: Float[Tensor, "n q d"]) -> Scatter:
-    """How the means of the samples scatter, and the views within them; n and q are 2 or more."""
+    """The scatter of the samples' means, and of the views within a sample; n and q are 2 or more."""
     rows = views.double().cpu()
     n, q, _ = rows.shape
     means = rows.mean(1)
@@ -39,8 +39,8 @@ def scatter(views: Float[Tensor, "n q d"]) -> Scatter:
 def lidar(views: Float[Tensor, "n q d"]) -> float:
     """LiDAR as published: exp(−Σ p ln p), p = λ / Σλ + 1e-8, λ of S_w^−½ S_b S_w^−½ with S_w = cov + 1e-4 I.
 
-    It reads near full rank for pure noise and for views that are grouped wrongly, and its constant has the features'
-    units; see `lidar_corrected`. The covariances are the means over samples and views, as published.
+    It is near full rank for pure noise and for views that are grouped wrongly, and its constant has the features'
+    units; `lidar_corrected` has neither flaw. Covariances are means over samples and views, as published.
     """
     n, q, _ = views.shape
     s = scatter(views)
@@ -51,11 +51,11 @@ def lidar(views: Float[Tensor, "n q d"]) -> float:
 
 
 def lidar_corrected(views: Float[Tensor, "n q d"]) -> float | None:
-    """LiDAR without its floor: of the whitened eigenvalues above `noise_edge`, less 1 / q; 0 where none is.
+    """LiDAR without its floor, from the whitened eigenvalues above `noise_edge`, less 1 / q; 0 if there is none.
 
-    Pure noise and wrongly grouped views read 0 in 99 of 100 cases. It does not see signal that is weaker than the
-    edge: give more views or samples. None where n (q − 1) ≤ D, so that S_w cannot be whitened, or where views do not
-    differ. The edge is that of normal features; heavy tails lie above it a little more often.
+    Pure noise and wrongly grouped views give 0 in 99 of 100 cases. It misses signal that is weaker than the edge: give
+    more views or samples. None if n (q − 1) ≤ D, so that S_w cannot be whitened, or if views do not differ. The edge
+    assumes normal features; heavy tails exceed it a little more often.
     """
     n, q, d = views.shape
     s = scatter(views)
@@ -69,10 +69,10 @@ def lidar_corrected(views: Float[Tensor, "n q d"]) -> float | None:
 
 
 def noise_edge(n: int, q: int, d: int) -> float:
-    """What the largest whitened eigenvalue of n means of q views of noise in d dimensions exceeds once in a hundred.
+    """The 99 % quantile of the largest whitened eigenvalue for n means of q views of pure noise in d dimensions.
 
-    q S_b and S_w are then independent Wishart matrices with n − 1 and n (q − 1) degrees of freedom, and the logarithm
-    of the largest root follows Tracy and Widom's law around a mean and a width that depend on these three numbers.
+    For noise, q S_b and S_w are independent Wishart matrices with n − 1 and n (q − 1) degrees of freedom, and the
+    logarithm of the largest root follows the Tracy-Widom law with a mean and a width that depend on n, q and d.
     """
     between, inside = n - 1, n * (q - 1)
     total = between + inside - 1
@@ -85,7 +85,7 @@ def noise_edge(n: int, q: int, d: int) -> float:
 def signal_share(views: Float[Tensor, "n q d"]) -> float | None:
     """tr(S_b − S_w / q) / tr(S_b + S_w): the share of variance that belongs to the sample; 0 for noise.
 
-    A few strong directions decide it. None where there is no variance.
+    A few strong directions determine it. None if there is no variance.
     """
     s = scatter(views)
     between, within = s.between.trace().item(), s.within.trace().item()
@@ -93,10 +93,10 @@ def signal_share(views: Float[Tensor, "n q d"]) -> float | None:
 
 
 def consistency(views: Float[Tensor, "n q d"]) -> float:
-    """The mean cosine of two views of one sample, less that of views of two samples, after removing the mean.
+    """The mean cosine between views of the same sample, less that between views of two samples, with the mean removed.
 
-    1: a sample looks the same in every view; 0: views of a sample are no closer than others, as in a full collapse
-    to noise. It cannot see that all samples use one direction: there it is high.
+    At 1 a sample looks the same in every view; at 0 views of a sample are no closer than others, as in a full collapse
+    to noise. It is also high if all samples use one direction, and does not show that.
     """
     n, q, _ = views.shape
     rows = views.double().cpu()
@@ -108,9 +108,9 @@ def consistency(views: Float[Tensor, "n q d"]) -> float:
 
 
 def agreement(target: Float[Tensor, "n d"], context: Float[Tensor, "n d"]) -> float:
-    """The mean cosine between what two encoders make of the same samples, each less its mean: 1 for the same.
+    """The mean cosine between two encoders' features of the same samples, each with its mean removed; 1 if equal.
 
-    It says how far an average lags behind what it averages, not which of them is better.
+    It tells how far a moving average lags behind the online encoder, not which of them is better.
     """
     a, b = (x.double() - x.double().mean(0) for x in (target, context))
     return torch.nn.functional.cosine_similarity(a, b, dim=1).mean().item()

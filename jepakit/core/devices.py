@@ -13,7 +13,7 @@ def best_device() -> tuple[str, str]:
 
 
 def device_for(asked: str | None) -> str:
-    """The device asked for, or the best. ValueError where torch does not know it or cannot reach it here."""
+    """The device asked for, or the best one here. Raises ValueError if torch does not know it or cannot use it here."""
     device = best_device()[0] if asked is None else asked
     try:
         torch.empty(0, device=device)
@@ -35,5 +35,5 @@ def amp_pays(device: str, dtype: str) -> tuple[bool, str]:
 
 
 def cores() -> int:
-    """The processors this process may use."""
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,8 @@
-"""One process, or several started by torchrun, behind the same few functions; all are the identity in one process.
+"""The same few functions for one process and for several started by torchrun; in one process each is the identity.
 
 Gradients follow one rule: the training loss is the mean over ranks of the local losses, and DDP averages gradients
-over ranks. The backward of a sum over ranks is therefore again a sum over ranks, whoever computes the loss of it;
-then two ranks have the loss and the gradient of one process with the same global batch.
+over ranks. So the backward pass of a sum over ranks is again a sum over ranks, on whichever rank the loss is computed,
+and two ranks get the loss and the gradient that one process gets for the same global batch.
 """
 
 import json
@@ -20,7 +20,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Dist:
-    """This process among all: `rank` of `world`, and the device it computes on."""
+    """This process: its number `rank` among `world` processes, and the device it computes on."""
 
     rank: int = 0
     world: int = 1
@@ -28,16 +28,16 @@ class Dist:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this process writes the files and reports progress."""
         return self.rank == 0
 
 
 @contextmanager
 def setup(device: str = "cpu") -> Iterator[Dist]:
-    """Joins the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), and leaves them at the end.
+    """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), and leave them at the end.
 
-    `device` is "cpu" (gloo), "cuda" (nccl, one device per local rank) or any other single device. Without WORLD_SIZE,
-    or with 1, nothing is set up. Raises ValueError where the environment is incomplete or too few devices are there.
+    `device` is "cpu" (gloo), "cuda" (nccl, one device per local rank) or any other single device. If WORLD_SIZE is
+    missing or 1, nothing is set up. Raises ValueError if the environment is incomplete or there are too few devices.
     """
     kind = torch.device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -52,14 +52,14 @@ def setup(device: str = "cpu") -> Iterator[Dist]:
     dist.init_process_group("nccl" if kind.type == "cuda" else "gloo")
     try:
         yield Dist(dist.get_rank(), dist.get_world_size(), kind)
-        # All leave together: one that goes while another still works would close connections under it.
+        # All leave together: a process that left early would close the connections of those still working.
         dist.barrier()
     finally:
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """The number of this process, 0 in one process."""
+    """The number of this process; 0 if it is the only one."""
     return dist.get_rank() if _many() else 0
 
 
@@ -69,39 +69,39 @@ def world() -> int:
 
 
 def barrier() -> None:
-    """Returns when all processes have come here."""
+    """Wait until every process has reached this call."""
     if _many():
         dist.barrier()
 
 
 def merge(values: dict[str, str]) -> dict[str, str]:
-    """The entries of all ranks, in order of rank, on every rank."""
+    """The entries of all ranks on every rank, in order of rank."""
     if not _many():
         return values
-    # As JSON, since what is pickled could run code where it is read.
+    # JSON, because unpickling could run code.
     text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
     return {key: value for part in _gather(text) for key, value in json.loads(bytes(part.tolist())).items()}
 
 
 def all_reduce_sum(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The sum over ranks, on every rank; differentiable."""
+    """The sum over all ranks, on every rank; differentiable."""
     return _Sum.apply(x) if _many() else x  # type: ignore[no-untyped-call]
 
 
 def all_gather(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "_ *shape"]:
-    """The rows of all ranks, in order of rank, on every rank; differentiable. Every rank has equally many."""
+    """The rows of all ranks on every rank, in order of rank; differentiable. Every rank must have equally many."""
     if not _many():
         return x
-    # A sum of parts that are zero elsewhere: one differentiable collective, with one gradient rule, serves for all.
+    # A sum of parts that are zero elsewhere, so that a single differentiable collective is enough for everything.
     return all_reduce_sum(torch.cat([x if r == rank() else torch.zeros_like(x) for r in range(world())]))
 
 
 def moments(
     x: Float[Tensor, "n d"], valid: Bool[Tensor, " n"] | None = None
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"], Float[Tensor, ""]]:
-    """Mean, biased variance and number of the rows of all ranks; rows that are not `valid` do not count.
+    """Mean, biased variance and number of rows over all ranks; rows that are not `valid` are ignored.
 
-    The variance is taken around the global mean (a second pass), as cancellation would cost half the digits.
+    A second pass takes the variance around the global mean, because cancellation would cost half the digits.
     """
     keep = torch.ones(len(x), dtype=torch.bool, device=x.device) if valid is None else valid
     x = x.where(keep[:, None], 0)
@@ -116,7 +116,7 @@ def _many() -> bool:
 
 
 def _gather(data: UInt8[Tensor, " n"]) -> list[UInt8[Tensor, " _"]]:
-    """The bytes of every rank, in order of rank; their number may differ."""
+    """The bytes of every rank, in order of rank; ranks may hold different numbers of them."""
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world())]
     dist.all_gather(lengths, torch.tensor([len(data)], device=device))
@@ -129,7 +129,7 @@ def _gather(data: UInt8[Tensor, " n"]) -> list[UInt8[Tensor, " _"]]:
 def _local_device(local: int) -> torch.device:
     if local >= torch.cuda.device_count():
         raise ValueError(
-            f"local rank {local} has no GPU, {torch.cuda.device_count()} are visible; start as many processes as GPUs"
+            f"local rank {local} has no GPU ({torch.cuda.device_count()} visible); start as many processes as GPUs"
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
@@ -144,5 +144,5 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        # Applied, not called, so that a second derivative is right as well.
+        # Applied, not called, so that second derivatives are right too.
         return _Sum.apply(grad_outputs[0])  # type: ignore[no-any-return, no-untyped-call]

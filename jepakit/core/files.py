@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Atomic file writing: a file is written under a temporary name and then renamed, so it is complete or absent."""
 
 import json
 import os
@@ -10,18 +10,18 @@ from typing import Any
 
 
 def slug(label: str) -> str:
-    """A label as part of a file's name: a to z, digits, and hyphens for all between them."""
+    """A label as part of a file name: lower-case letters and digits, joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when the block ends well and is gone when it does not.
+    """Yield a temporary file beside `path`; it replaces `path` if the block succeeds and is deleted if it fails.
 
-    Raises ValueError where `path` is a folder.
+    Raises ValueError if `path` is a folder.
     """
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file in it to write, as in {path / 'NAME'}")
+        raise ValueError(f"{path} is a folder; name a file to write, such as {path / 'NAME'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path, overwrite: bool, endings: Collection[str] = ()) -> None:
-    """Raises ValueError where a file names none of the formats `endings`, or exists and may not be replaced."""
+    """Raise ValueError if the suffix of `path` is none of `endings`, or if the file exists and `overwrite` is false."""
     if endings and path.suffix not in endings:
         raise ValueError(
             f"{path} ends in {path.suffix or 'nothing'!r}, which names no format; use {', '.join(endings)}"
@@ -42,7 +42,7 @@ def check_writable(path: Path, overwrite: bool, endings: Collection[str] = ()) -
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it."""
+    """Write a file so that a reader sees either the old content or the new, never a part of it."""
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -50,5 +50,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_text` of JSON, indented."""
+    """Write `content` as indented JSON, in the same way as `write_text`."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

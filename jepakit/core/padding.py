@@ -1,8 +1,8 @@
-"""Samples of unequal lengths: those of one length at a time, so that padding is never computed with.
+"""Samples of unequal lengths, one length at a time, so that nothing is ever computed from padding.
 
-A padded batch holds `length`, the steps of each sample along the first axis of its size. Every sample is cut at its
-last whole patch, and those that come to one length make a batch of their own, on a grid of their own. So padded values
-change no bit of any result, and every sample has the weight that it has in a batch of equal ones.
+In a padded batch, `length` counts the steps of each sample along the first axis of its size. Every sample is cut after
+its last whole patch, and the samples of one resulting length form a batch of their own, with its own grid. So padded
+values do not change a bit of any result, and every sample weighs as much as in a batch of equal lengths.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ Loss = Callable[[Batch, Rng], Terms]
 
 
 def stride(method: nn.Module) -> int:
-    """Steps in a patch of the method's encoder, 1 where it has none."""
+    """How many steps a patch of the method's encoder covers; 1 if it has no patches along time."""
     patch: tuple[int, ...] = getattr(getattr(method, "encoder", None), "patch", (1,))
     # An encoder of single frames has no patch along time.
     axes = len(getattr(getattr(method, "signal", None), "size", patch))
@@ -26,7 +26,7 @@ def stride(method: nn.Module) -> int:
 
 
 def groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batch]]:
-    """The rows that hold equally many whole patches, and the batch that they make; short ones first."""
+    """The rows (K,) of each length in whole patches, and their batch without padding; shortest first."""
     assert batch.length is not None
     whole = batch.length // patch * patch
     for steps in torch.unique(whole).tolist():
@@ -37,6 +37,6 @@ def groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batc
 
 
 def loss(of: Loss, batch: Batch, rng: Rng, patch: int) -> Terms:
-    """The terms of every group, averaged over samples; each sample meets the masks that it has in any other split."""
+    """The terms of all groups, averaged over samples; each sample gets the masks that it gets in any other split."""
     found = [(len(rows), of(part, rng.of(rows.tolist(), len(batch)))) for rows, part in groups(batch, patch)]
     return averaged([terms for _, terms in found], [count / len(batch) for count, _ in found])

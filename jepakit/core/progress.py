@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live line in a terminal, plain lines in a file."""
+"""Progress shown while a run trains: a live bar in a terminal, plain lines in a log."""
 
 import sys
 import time
@@ -8,32 +8,32 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class Interrupted(RuntimeError):  # noqa: N818 - a request, not a fault
-    """The run was asked to stop, and has been saved."""
+    """The run was asked to stop and has been saved."""
 
 
 @runtime_checkable
 class Watch(Protocol):
-    """Receives one-sentence notes and the logged rows of a run of `steps` steps, 0 where its end is not known."""
+    """Receives notes of one sentence, and the logged rows of a run of `steps` steps (0: the end is not known)."""
 
     def note(self, text: str) -> None:
-        """A sentence worth reading now."""
+        """Show a sentence that is worth reading now."""
 
     def row(self, row: dict[str, Any], steps: int) -> None:
-        """A row of metrics.jsonl, just written."""
+        """Show a row that was just written to metrics.jsonl."""
 
 
 class Silent:
     """Shows nothing: the library's default."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Ignore the note."""
 
     def row(self, row: dict[str, Any], steps: int) -> None:
-        """Nothing."""
+        """Ignore the row."""
 
 
 def describe(row: dict[str, Any]) -> str:
-    """Loss, normalised loss, throughput and verdict of a logged row, in one line; or what else is being done."""
+    """One line with the loss, normalised loss, throughput and verdict of a logged row, or with the other work done."""
     metrics = row["metrics"]
     if "doing" in metrics:
         return str(metrics["doing"])
@@ -46,7 +46,7 @@ def describe(row: dict[str, Any]) -> str:
 
 
 class Lines:
-    """A line every few seconds, for logs and pipes."""
+    """Prints a line every few seconds, for logs and pipes."""
 
     def __init__(self, every: float = 10.0) -> None:
         self.every, self.last = every, 0.0
@@ -56,7 +56,7 @@ class Lines:
         sys.stderr.write(text + "\n")
 
     def row(self, row: dict[str, Any], steps: int) -> None:
-        """Print the row if it is time, or the last."""
+        """Print the row if enough time has passed, or if it is the last one."""
         now = time.monotonic()
         if now - self.last >= self.every or row["step"] == steps:
             self.last = now
@@ -73,7 +73,7 @@ def clock(seconds: float) -> str:
 
 
 class Live:
-    """A progress bar with the newest row, in a terminal."""
+    """A progress bar in a terminal, with the newest row beside it."""
 
     def __init__(self, progress: Any) -> None:
         self.progress, self.task = progress, None
@@ -83,14 +83,14 @@ class Live:
         self.progress.console.print(text, highlight=False, markup=False)
 
     def row(self, row: dict[str, Any], steps: int) -> None:
-        """Move the bar."""
+        """Move the bar to this row's step."""
         if self.task is None:
             self.task = self.progress.add_task("", total=steps or None)
         self.progress.update(self.task, total=steps or None, completed=row["step"], description=describe(row))
 
 
 def counting(watch: Watch, doing: str, what: str) -> Callable[[int, int], None]:
-    """Turns (done, all) into the rows that `watch` shows: what is being done to `what`, such as images."""
+    """A function of (done, total) that shows progress on `watch`; `what` names the items, such as "images"."""
     begun = time.monotonic()
 
     def tell(done: int, total: int) -> None:
@@ -104,13 +104,18 @@ def counting(watch: Watch, doing: str, what: str) -> Callable[[int, int], None]:
 
 @contextmanager
 def watching() -> Iterator[Watch]:
-    """A live bar where stderr is a terminal, lines where it is not."""
+    """A live bar if stderr is a terminal, plain lines if it is not."""
     if not sys.stderr.isatty():
         yield Lines()
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (MofNCompleteColumn(), BarColumn(None), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield Live(progress)
+    columns = (
+        bars.MofNCompleteColumn(),
+        bars.BarColumn(None),
+        bars.TextColumn("{task.description}"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+        yield Live(bar)

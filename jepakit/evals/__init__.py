@@ -1,4 +1,4 @@
-"""How good is a representation? Frozen features, judged beside a random encoder and the raw signal."""
+"""Evaluation of representations: probes of frozen features, compared with an untrained encoder and the raw signal."""
 
 from .base import load, table
 from .baselines import random_init, raw

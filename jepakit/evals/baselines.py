@@ -1,4 +1,4 @@
-"""What a representation has to beat: the pixels themselves, and the same encoder before any training."""
+"""The baselines that a representation has to beat: the raw signal, and the same encoder before any training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,14 @@ from ..types import Signal
 from .features import Encode
 
 RAW_VALUES = 3072
-"""Values per sample that `raw` gives at most: a colour image of 32 x 32."""
+"""The most values per sample that `raw` returns: a colour image of 32 x 32."""
 
 
 def raw(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b 1 _"]:
-    """The sample itself as one token, at a bounded resolution.
+    """The sample itself as one token (B, 1, values), at a bounded resolution.
 
-    A side longer than (3072 / C)^(1 / axes) — 32 for colour images, 55 for grey ones, 10 for colour video, 3072 for
-    one-channel series — is averaged down to that; shorter ones stay, so small signals are untouched.
+    A side longer than (3072 / C)^(1 / axes) (32 for colour images, 55 for grey ones, 10 for colour video, 3072 for
+    one-channel series) is averaged down to that length; shorter sides, and so small signals, stay as they are.
     """
     axes = x.ndim - 2
     limit = max(1, int((RAW_VALUES / x.shape[1]) ** (1 / axes) + 1e-9))
@@ -29,5 +29,5 @@ def raw(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b 1 _"]:
 
 
 def random_init(config: Any, signal: Signal, seed: int = 0, device: torch.device | str = "cpu") -> Encode:
-    """The encoder of an untrained method with these settings, in evaluation mode; the global random state stays."""
+    """The `encode` of an untrained method with these settings, in evaluation mode; it keeps the global random state."""
     return methods.build(config, signal, seed).to(device).eval().encode

@@ -1,8 +1,8 @@
-"""Pooled features kept in the run folder, so that another kind of probe encodes nothing twice.
+"""A cache of pooled features in the run folder, so that several kinds of probe encode the data only once.
 
-One file per data set, checkpoint, weights and pool: RUN/cache/KEY.safetensors, with the features of the trained and of
-the untrained encoder and a hash of the raw input they belong to. The raw input is a baseline, so every probe reads the
-data anyway: what was kept is used only where that hash, of pixels and ids, is the same again. Labels are never kept.
+There is one file per data set, checkpoint, weights and pool: RUN/cache/KEY.safetensors, with the features of the
+trained and of the untrained encoder and a hash of their raw input. The raw input is a baseline, so every probe reads
+the data anyway: cached features are used only if that hash, of pixels and ids, is unchanged. Labels are never cached.
 """
 
 import os
@@ -22,11 +22,11 @@ from ..run.checkpoint import Loaded
 from .features import Features
 
 LIMIT = 512 * 2**20
-"""Bytes of all kept files together; the ones unused for longest go first, and what is larger is not kept."""
+"""The most bytes of all cached files together; the least recently used go first, and larger features are not cached."""
 
 
 def place(run: Path, loaded: Loaded, fingerprint: str, pool: str, weights: str, device: str) -> Path:
-    """Where the features of these data by this checkpoint lie, whether they are there or not."""
+    """The cache file for the features of these data by this checkpoint, whether it exists or not."""
     facts = (__version__, fingerprint, loaded.step, weights, pool, device, loaded.run.method, loaded.run.seed)
     digest = blake2b(repr((*facts, loaded.method.signal)).encode(), digest_size=16)
     for name, value in sorted(loaded.method.state_dict().items()):
@@ -36,7 +36,7 @@ def place(run: Path, loaded: Loaded, fingerprint: str, pool: str, weights: str, 
 
 
 def find(path: Path, raw: Features) -> dict[str, Features] | None:
-    """The kept features of the samples in `raw`, with their labels; None where there are none, or of other samples."""
+    """The cached features of the samples in `raw`, with their labels; None if there are none for these samples."""
     if not path.is_file():
         return None
     try:
@@ -51,7 +51,7 @@ def find(path: Path, raw: Features) -> dict[str, Features] | None:
 
 
 def keep(path: Path, features: Mapping[str, Features], limit: int = LIMIT) -> None:
-    """Keep the features of the encoders, whole or not at all, then drop what is beyond `limit` bytes."""
+    """Cache the encoders' features in one atomic write, then delete old files beyond `limit` bytes."""
     raw = features["raw"]
     arrays = {name: np.ascontiguousarray(f.x) for name, f in features.items() if name != "raw"}
     if sum(x.nbytes for x in arrays.values()) > limit:
@@ -62,7 +62,7 @@ def keep(path: Path, features: Mapping[str, Features], limit: int = LIMIT) -> No
 
 
 def trim(folder: Path, limit: int) -> None:
-    """Delete the files unused for longest until the others take at most `limit` bytes."""
+    """Delete the least recently used files until the rest takes at most `limit` bytes."""
     files = sorted(folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     total = 0
     for path in files:
@@ -72,7 +72,7 @@ def trim(folder: Path, limit: int) -> None:
 
 
 def content(raw: Features) -> str:
-    """A hash of the samples: their ids and pixels, in their order."""
+    """A hash of the samples' ids and pixels, in order."""
     digest = blake2b(repr(raw.x.shape).encode(), digest_size=16)
     for array in (raw.id, raw.x):
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)

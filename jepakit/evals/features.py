@@ -1,4 +1,4 @@
-"""Frozen features: one vector per sample, read in one pass, in memory that does not grow with the size of an image."""
+"""Frozen features: one vector per sample, computed in a single pass over the data."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from torch import Tensor
 from ..types import Batch
 
 Encode = Callable[[Tensor], Tensor]
-"""Raw samples (B, C, *size) to tokens (B, N, D); in evaluation mode, which is the caller's to set."""
+"""Maps raw samples (B, C, *size) to tokens (B, N, D); the caller puts the module in evaluation mode."""
 
 Pool = Literal["mean", "flat"]
-"""Tokens to one vector: their mean (D), or all of them side by side (N · D)."""
+"""How tokens become one vector: their mean (D), or all of them side by side (N · D)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Row i of `x` represents sample `id[i]`, whose label is `y[i]` (-1: none)."""
+    """Row i of `x` is the feature vector of sample `id[i]`, whose label is `y[i]` (-1: none)."""
 
     x: Float32[np.ndarray, "n d"]
     y: Int64[np.ndarray, " n"]
@@ -34,11 +34,11 @@ class Features:
         return Features(self.x[rows], self.y[rows], self.id[rows])
 
     def same(self, other: "Features") -> bool:
-        """Whether both hold the same vectors."""
+        """Whether both hold equal vectors."""
         return np.array_equal(self.x, other.x)
 
     def check(self) -> None:
-        """Raises ValueError where a feature is not finite."""
+        """Raise ValueError if a feature is not finite."""
         if not np.isfinite(self.x).all():
             bad = int((~np.isfinite(self.x)).any(1).sum())
             raise ValueError(
@@ -49,7 +49,7 @@ class Features:
 def pooled(
     tokens: Float[Tensor, "b n d"], pool: Pool = "mean", valid: Bool[Tensor, "b n"] | None = None
 ) -> Float[Tensor, "b _"]:
-    """One float32 vector per sample; tokens that are not `valid` reach no mean and stand as zeros where flat."""
+    """One float32 vector per sample; tokens that are not `valid` are left out of the mean, and are zeros if "flat"."""
     tokens = tokens.float()
     if valid is not None:
         tokens = torch.where(valid[..., None], tokens, 0.0)
@@ -61,7 +61,7 @@ def pooled(
 def extract(
     encode: Encode, batches: Iterable[Batch], pool: Pool = "mean", device: torch.device | str = "cpu", n: int = 0
 ) -> Features:
-    """Features of every sample in `batches`, in their order. `n`, where it is known, spares copies while growing."""
+    """The features of every sample in `batches`, in order. `n`, the number of samples if known, saves copying."""
     return extract_all({"value": encode}, batches, pool, device, n)["value"]
 
 
@@ -72,9 +72,9 @@ def extract_all(
     device: torch.device | str = "cpu",
     n: int = 0,
 ) -> dict[str, Features]:
-    """Features by each of `encoders`, from a single pass: every image is read and decoded once.
+    """The features from each of `encoders`, in a single pass: every image is read and decoded once.
 
-    Held in memory are one batch and (n, D) float32 per encoder. Raises ValueError where `batches` is empty.
+    Memory holds one batch, and (n, D) float32 per encoder. Raises ValueError if `batches` is empty.
     """
     x = {name: _Rows(n) for name in encoders}
     y, ids = _Rows(n), _Rows(n)
@@ -86,13 +86,13 @@ def extract_all(
             for name, encode in encoders.items():
                 x[name].add(pooled(encode(moved.x), pool, moved.valid).cpu().numpy())
     if not ids.used:
-        raise ValueError("there is nothing to evaluate: the data hold no readable sample")
+        raise ValueError("there is nothing to evaluate: the data have no readable sample")
     labels, index = y.array().astype(np.int64), ids.array().astype(np.int64)
     return {name: Features(rows.array(), labels, index) for name, rows in x.items()}
 
 
 class _Rows:
-    """An array that grows at its end: allocated once for `n` rows, doubled beyond them."""
+    """An array that grows at its end: it is allocated for `n` rows, and doubled when it is full."""
 
     def __init__(self, n: int) -> None:
         self.n, self.used = n, 0
@@ -115,5 +115,5 @@ class _Rows:
 
 
 def count_classes(*labels: Int[np.ndarray, " _"]) -> int:
-    """One more than the largest label."""
+    """The number of classes: one more than the largest label."""
     return 1 + max(int(y.max()) for y in labels)

@@ -1,4 +1,4 @@
-"""A held-out part that depends on the samples alone: no seed of a run, no order, no number of workers."""
+"""A held-out part that depends only on the samples, not on seeds, order or the number of workers."""
 
 from collections.abc import Hashable, Sequence
 from hashlib import blake2b
@@ -10,10 +10,10 @@ from jaxtyping import Bool, Int
 def held_out(
     keys: Sequence[Hashable], y: Int[np.ndarray, " n"], fraction: float = 0.2, salt: str = "test"
 ) -> Bool[np.ndarray, " n"]:
-    """True for the samples held out: in each class, the `fraction` whose hashed key is lowest.
+    """A mask of the samples to hold out: in each class, the `fraction` whose hashed keys are lowest.
 
-    `keys` name the samples (ids, or names: then the split survives a new order). A class of two samples or more keeps
-    at least one on either side; a class of one is never held out. `salt` makes independent splits of the same samples.
+    `keys` identify the samples (by id, or by name so that the split survives a new order). A class of two samples or
+    more keeps at least one on each side; a class of one is never held out. `salt` makes independent splits.
     """
     hashed = np.array([_hash(f"{salt}:{key}") for key in keys], dtype=np.uint64)
     mask = np.zeros(len(y), dtype=bool)

@@ -1,4 +1,4 @@
-"""One result, as it stands in a run folder: the score of a representation beside both baselines."""
+"""Probe results as saved in a run folder: the score of a representation beside its baselines."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from .split import Part, held_rows, labelled, need_held, need_labels
 
 BASELINES = ("random_init", "raw")
 Tell = Callable[[str, float], None]
-SAME = "the test data are the training data, so the score says nothing about new data; give another --test"
+SAME = "the test data are the training data, so the score says nothing about new data; give a different --test"
 
 
 def results(
@@ -31,12 +31,12 @@ def results(
     name: Callable[[int], object] = int,
     tell: Tell = lambda encoder, fraction: None,
 ) -> list[dict[str, Any]]:
-    """The content of the kind's evals/*.json, from what it reads by "value" and by the baselines.
+    """The content of the kind's evals/*.json files, from parts by "value" (the run's encoder) and by the baselines.
 
-    Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (`split`). The
-    baselines see the same samples, settings and solver. `data` says what was read, such as a path or two. A class
-    without a test sample has no entry in `per_class`. `notes` carry a `warning` where both parts are the same samples.
-    `tell` hears the encoder and how much of its work is done.
+    Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (see `split`). The
+    baselines get the same samples, settings and solver. `data` describes the data, such as one or two paths. A class
+    without a test sample has no entry in `per_class`. `notes` contain a `warning` if both parts are the same samples.
+    `tell` receives the encoder's name and the fraction of its work that is done.
     """
     judge = load(kind)
     if judge.reads == "masks":
@@ -66,7 +66,7 @@ def results(
 def _result(
     scores: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], classes: tuple[str, ...], same: bool
 ) -> dict[str, Any]:
-    """One result: the trained encoder's score, the baselines', and what both rest on."""
+    """One result: the scores of the trained encoder and of the baselines, with the facts behind them."""
     own = scores["value"]
     fixed = ("metric", "value", "low", "high")
     notes = {key: value for key, value in own.items() if key not in (*fixed, "per_class", "name")}
@@ -82,9 +82,9 @@ def _result(
 
 
 def split(features: Mapping[str, Part], name: Callable[[int], object] = int) -> tuple[dict[str, Part], dict[str, Part]]:
-    """Train and test parts of one data set, the same for every encoder: see `held_rows`.
+    """The training and test parts of one data set, the same for every encoder; see `held_rows`.
 
-    Raises ValueError where nothing can be held out.
+    Raises ValueError if nothing can be held out.
     """
     any_of = next(iter(features.values()))
     mask = held_rows(any_of, name)
@@ -93,11 +93,11 @@ def split(features: Mapping[str, Part], name: Callable[[int], object] = int) -> 
 
 
 def save(run: Path, kind: str, result: Mapping[str, Any], name: str | None = None) -> Path:
-    """Write `result` to evals/KIND[-NAME].json of a run folder, whole or not at all; where it was written.
+    """Write `result` atomically to evals/KIND[-NAME].json in a run folder, and return the path.
 
-    Of a kind with several results, KIND is followed by the result's own name. Only a result of the same step, data,
-    weights and settings is replaced. Any other stays, and the new one goes to KIND[-NAME]-step-00001000.json or, where
-    that too is taken, to a name that ends in a hash of what differs.
+    If a kind has several results, the result's own name follows KIND. Only a result of the same step, data, weights and
+    settings is replaced. Otherwise the new result goes to KIND[-NAME]-step-00001000.json or, if that is taken too, to
+    a name that ends in a hash of the differences.
     """
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"name {name!r} becomes part of a file name; use letters, digits, '.', '_' and '-' only")
@@ -116,7 +116,7 @@ def save(run: Path, kind: str, result: Mapping[str, Any], name: str | None = Non
 def _scores(
     judge: Kind, cfg: Any, train: Any, test: Any, tell: Callable[[float], None] = lambda fraction: None
 ) -> list[dict[str, Any]]:
-    """What a kind says of one encoder: one mapping per result."""
+    """The results of a kind for one encoder, one mapping per result."""
     if judge.labels:
         train, test = labelled(train), labelled(test)
     found: list[dict[str, Any]] = [{}]

@@ -1,4 +1,4 @@
-"""Responses to the items of a data set that somebody recorded, beside the representations of the same items."""
+"""Recorded responses to the items of a data set (of neurons, say), beside the representations of the same items."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ from ..data.base import existing
 from .features import Features
 
 FEWEST, FEWEST_UNITS = 5, 3
-"""Items with a response, and units of each: fewer tell nothing about a correlation."""
+"""The fewest items with a response, and units per response, for which a correlation means something."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """Row i of `x` represents item `id[i]`, to which `responses[r, i]` came in repeat (or subject) r.
+    """Row i of `x` represents item `id[i]`; `responses[r, i]` is the response to it in repeat (or subject) r.
 
-    `nan`, `flat` and `unread` count the items that are left out: a response is missing, does not vary over the units,
-    or the item cannot be read.
+    `nan`, `flat` and `unread` count the items left out because a response is missing, because it does not vary over the
+    units, or because the item cannot be read.
     """
 
     x: Float32[np.ndarray, "n d"]
@@ -31,7 +31,7 @@ class Recorded:
 
     @property
     def y(self) -> Int64[np.ndarray, " n"]:
-        """No item needs a label."""
+        """-1 for every item: none needs a label."""
         return np.full(len(self), -1, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -42,24 +42,24 @@ class Recorded:
         return replace(self, x=self.x[rows], responses=self.responses[:, rows], id=self.id[rows])
 
     def same(self, other: "Recorded") -> bool:
-        """Whether both hold the same vectors."""
+        """Whether both hold equal vectors."""
         return np.array_equal(self.x, other.x)
 
     def check(self) -> None:
-        """Raises ValueError where a feature is not finite, or where too few items are left."""
+        """Raise ValueError if a feature is not finite, or if too few items are left."""
         Features(self.x, self.y, self.id).check()
         if len(self) < FEWEST:
             raise ValueError(
                 f"{len(self)} items have a representation and a response ({self.nan} left out for NaN, {self.flat} for "
-                f"the same response by all units, {self.unread} cannot be read); {FEWEST} are needed: give more "
+                f"the same response of all units, {self.unread} cannot be read); {FEWEST} are needed: give more "
                 "items, or leave out the units or repeats that are missing"
             )
 
 
 def read(path: str, items: int) -> Float64[np.ndarray, "r n u"]:
-    """The responses of a .npy file to all items, of shape (items, units) or (repeats, items, units).
+    """The responses (repeats, items, units) in a .npy file of shape (items, units) or (repeats, items, units).
 
-    Raises ValueError where they are not numbers, not of so many items, infinite, or the same for every item.
+    Raises ValueError if they are not numbers, infinite, for another number of items, or the same for every item.
     """
     if not path:
         raise ValueError(
@@ -82,7 +82,7 @@ def read(path: str, items: int) -> Float64[np.ndarray, "r n u"]:
 
 
 def joined(features: Mapping[str, Features], responses: Float64[np.ndarray, "r n u"]) -> dict[str, Recorded]:
-    """Representations, which any encoder gives, and responses of the items that have both."""
+    """Per encoder, the representations and responses of the items that have both."""
     nan = np.isnan(responses).any((0, 2))
     flat = ~nan & (responses == responses[..., :1]).all(2).any(0)
     counts = {"nan": int(nan.sum()), "flat": int(flat.sum())}
@@ -111,7 +111,7 @@ def _need_variety(responses: Float64[np.ndarray, "r n u"], path: str) -> None:
     if not count or items < FEWEST or units < FEWEST_UNITS:
         raise ValueError(
             f"{path} holds {count} x {items} items x {units} units; give {FEWEST} items and {FEWEST_UNITS} units or "
-            "more, since a correlation over fewer says nothing"
+            "more, because a correlation over fewer means nothing"
         )
     if np.isinf(responses).any():
         raise ValueError(f"{path} holds infinite responses; write NaN where none was recorded")
@@ -119,6 +119,6 @@ def _need_variety(responses: Float64[np.ndarray, "r n u"], path: str) -> None:
         known = responses[r][~np.isnan(responses[r]).any(1)]
         if len(known) and (known == known[0]).all():
             raise ValueError(
-                f"{path} holds constant responses, the same to each of {len(known)} items (repeat {r}, counted from "
+                f"{path} holds constant responses, the same for each of {len(known)} items (repeat {r}, counted from "
                 "0), so nothing tells the items apart; give responses that vary"
             )

@@ -1,4 +1,4 @@
-"""What a person sees while a probe takes long."""
+"""Probing a run: open its data, evaluate every kind, save the results, and show progress on the way."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ ENCODERS = {"value": "trained encoder", "random_init": "untrained encoder", "raw
 
 
 def rows(watch: Watch, kind: str, encoders: Sequence[str]) -> Tell:
-    """Turns (encoder, fraction done) into the rows that `watch` shows, in hundredths of the whole."""
+    """A function of (encoder, fraction done) that shows progress on `watch`, in hundredths of the whole."""
     begun = time.monotonic()
 
     def tell(encoder: str, fraction: float) -> None:
@@ -53,18 +53,18 @@ def probe_run(
     watch: Watch | None = None,
     baselines: bool = True,
 ) -> list[Path]:
-    """Judge a run's encoder by each of `kinds`; the evals/*.json written. See `results` for what is compared.
+    """Evaluate a run's encoder with each of `kinds`, and return the paths of the evals/*.json files (see `results`).
 
-    `train` and `test` are paths; without them the run's own data are used, and its own test part or a fixed fifth.
-    `settings` are dotted by kind, as {"knn.k": 5}. Raises ValueError where a kind cannot judge these data; with
-    `refused`, which is told the kind and the error, the other kinds go on. With `cache`, pooled features are kept in
-    the run folder for the next kind. Without `baselines`, only the trained encoder is scored, and nothing is
-    kept.
+    `train` and `test` are paths; by default the run's own data are used, with its test part or a fixed fifth.
+    `settings` are dotted by kind, such as {"knn.k": 5}. Raises ValueError if a kind cannot evaluate these data; if
+    `refused` is given, it receives the kind and the error instead, and the other kinds go on. With `cache`, pooled
+    features stay in the run folder for the next kind. Without `baselines`, only the trained encoder is scored, and
+    nothing is cached.
     """
     loaded = load_run(run, step)
     if isinstance(loaded.method, Head):
         below = getattr(loaded.run.method, "parent", "the run below")
-        raise ValueError(f"{run} is a head over {below}, whose representations it has; probe {below}")
+        raise ValueError(f"{run} is a head over {below} and has the same representations; probe {below} instead")
     chosen = {kind: (load(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
     given = {fits: _opener(fits)(loaded, train, test) for fits in {judge.fits for judge, _ in chosen.values()}}
     for fits, sets in given.items():
@@ -84,14 +84,14 @@ def probe_run(
             for kind, (_, cfg) in group.items():
                 with telling(refused, kind):
                     tell = rows(watch or Silent(), kind, list(fit))
-                    # A prediction starts at the encoder that is trained, whichever was asked for.
+                    # A prediction starts from the context encoder, whichever weights were asked for.
                     here = facts | ({"weights": "context"} if judge.reads == "windows" else {})
                     written += [save(run, kind, r, name) for r in results(kind, cfg, fit, held, tell=tell, **here)]
     return written
 
 
 def alike(chosen: Chosen) -> list[dict[str, tuple[Kind, Any]]]:
-    """The kinds in groups that read the same, so that the data are gone through once for each group."""
+    """The kinds grouped by what they read, so that the data are read once per group."""
     groups: dict[tuple[Any, ...], dict[str, tuple[Kind, Any]]] = {}
     for kind, (judge, cfg) in chosen.items():
         key = (judge.reads, cfg.pool) if judge.reads == "pooled" else (judge.reads, kind)
@@ -101,7 +101,7 @@ def alike(chosen: Chosen) -> list[dict[str, tuple[Kind, Any]]]:
 
 @contextmanager
 def telling(refused: Refused | None, kind: str) -> Iterator[None]:
-    """A ValueError inside goes to `refused`, where there is one."""
+    """Pass a ValueError raised inside to `refused`, if it is given."""
     try:
         yield
     except ValueError as error:
@@ -111,15 +111,15 @@ def telling(refused: Refused | None, kind: str) -> Iterator[None]:
 
 
 def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Each kind's settings object, with the dotted `settings` applied. ValueError names an unknown key."""
+    """Each kind's settings object, with the dotted `settings` applied. Raises ValueError for an unknown key."""
     changes = parse.flags_to_changes(settings)
     if unknown := [section for section in changes if section not in kinds]:
-        raise ValueError(f"{unknown[0]} is no kind that was asked for; write settings as --{kinds[0]}.KEY VALUE")
+        raise ValueError(f"{unknown[0]} is not a kind you asked for; write settings as --{kinds[0]}.KEY VALUE")
     return {kind: parse.apply(load(kind).Config(), changes.get(kind, {}), kind) for kind in kinds}
 
 
 def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
-    """The data sets to fit and to score on."""
+    """The data sets to fit on and to score on."""
     own, channels = loaded.run.data, loaded.method.signal.channels
     if hasattr(own, "channels"):
         own = replace(own, channels=channels)  # type: ignore[type-var]
@@ -133,15 +133,15 @@ def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
     try:
         opened_train = first.open()
     except ValueError as error:
-        raise ValueError(str(error) if train else f"{error}. The run was trained on that; give --data PATH") from None
+        raise ValueError(str(error) if train else f"{error}. The run was trained on it; give --data PATH") from None
     sets = Sets(opened_train, None if second is None else second.open(), " → ".join(paths))
     return sets
 
 
 def open_whole(loaded: Loaded, path: str | None, test: str | None) -> Sets:
-    """All items of one data set, in its order, for what fits nothing. Raises ValueError where there is a test set."""
+    """All items of one data set in order, for kinds that fit nothing. Raises ValueError if a test set is given."""
     if test is not None:
-        raise ValueError(f"this probe fits nothing, so it has no use for --test {test}; give all items as --data")
+        raise ValueError(f"this probe fits nothing and cannot use --test {test}; give all items as --data")
     own, channels = loaded.run.data, loaded.method.signal.channels
     asked: dict[str, Any] = {"split": "all", "limit": 0, "channels": channels}
     if path is not None:
@@ -156,7 +156,7 @@ def _opener(fits: bool) -> Callable[[Loaded, str | None, str | None], Sets]:
 
 
 def check_lengths(loaded: Loaded, sets: Sets, chosen: Chosen) -> None:
-    """Raises ValueError where samples are of unequal lengths and a kind reads more than the mean of their tokens."""
+    """Raise ValueError if samples differ in length and a kind reads more than the mean of their tokens."""
     for kind, (judge, cfg) in chosen.items():
         if judge.reads != "recorded" and (judge.reads != "pooled" or cfg.pool != "mean"):
             for dataset in (sets.train, sets.test):

@@ -1,4 +1,4 @@
-"""A part of the data as a kind reads it, whatever that is, and what must hold of its labels."""
+"""The parts of the data that kinds read, how one is held out, and checks of the labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -20,7 +20,7 @@ class Part(Protocol):
 
     @property
     def id(self) -> Int64[np.ndarray, " n"]:
-        """What each sample is called in its data set."""
+        """The id of each sample in its data set."""
         ...
 
     def __len__(self) -> int: ...
@@ -34,7 +34,7 @@ class Part(Protocol):
         ...
 
     def check(self) -> None:
-        """Raises ValueError where a feature is not finite."""
+        """Raise ValueError if a feature is not finite."""
         ...
 
 
@@ -42,7 +42,7 @@ P = TypeVar("P", bound=Part)
 
 
 def held_rows(part: Part, name: Callable[[int], object] = int, salt: str = "test") -> Bool[np.ndarray, " n"]:
-    """The fifth of a part that is held out: of each class, by the hash of `name(id)`; of films, whole ones."""
+    """The fifth of a part to hold out: in each class, by the hash of `name(id)`; for films, whole films."""
     films = getattr(part, "sequence", None)
     if films is None:
         return held_out([str(name(int(i))) for i in part.id], part.y, salt=salt)
@@ -53,17 +53,17 @@ def held_rows(part: Part, name: Callable[[int], object] = int, salt: str = "test
 
 
 def need_held(part: Part, held: Bool[np.ndarray, " n"]) -> None:
-    """Raises ValueError, with what to give, where nothing of a part is held out."""
+    """Raise ValueError, naming the fix, if nothing of a part is held out."""
     known = part.y >= 0
     if held.any() and (held[known].any() or not known.any()):
         return
     if getattr(part, "sequence", None) is not None:
-        raise ValueError("there is one film only, so none can be held out; give --test, or a folder of several films")
+        raise ValueError("there is only one film, so none can be held out; give --test, or a folder of several films")
     raise ValueError("no class has two labelled samples, so nothing can be held out; give --test")
 
 
 def labelled(part: P) -> P:
-    """The samples that have a label. Raises ValueError where there is none, or where a feature is not finite."""
+    """The samples that have a label. Raises ValueError if there are none, or if a feature is not finite."""
     kept: P = part.where(part.y >= 0)
     if not len(kept):
         raise ValueError(
@@ -75,7 +75,7 @@ def labelled(part: P) -> P:
 
 
 def need_labels(classes: tuple[str, ...]) -> None:
-    """Raises ValueError, with what to give, where there are fewer than two classes."""
+    """Raise ValueError, naming the fix, if there are fewer than two classes."""
     if len(classes) < 2:
         found = f"only the class {classes[0]!r}" if classes else "no labels"
         raise ValueError(
@@ -85,10 +85,10 @@ def need_labels(classes: tuple[str, ...]) -> None:
 
 
 def need_classes(missing: Sequence[str]) -> None:
-    """Raises ValueError, with what to give, where classes of the test data are `missing` in the training data."""
+    """Raise ValueError, naming the fix, if classes of the test data are `missing` from the training data."""
     if missing:
         shown = ", ".join(map(repr, missing[:3])) + (" …" if len(missing) > 3 else "")
         raise ValueError(
             f"the training data hold no sample of {len(missing)} of the classes of the test data ({shown}), so nothing "
-            "can be learnt of them; give --data with samples of every class, or --test without those"
+            "can be learnt about them; give --data with samples of every class, or --test without those"
         )

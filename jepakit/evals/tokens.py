@@ -1,4 +1,4 @@
-"""Frozen tokens: all of them, of every sample, as float16 on the disk, so that memory stays that of a batch."""
+"""Frozen tokens: all tokens of every sample, as float16 on disk, so that memory holds only a batch."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -15,20 +15,20 @@ from .features import Encode
 
 GIB = 2**30
 ROWS = 512
-"""Samples compared, or gone through for their moments, at a time."""
+"""How many samples are compared, or read for their moments, at a time."""
 UNKNOWN = 255
-"""What a mask holds where nothing is known."""
+"""The value of a mask's pixel whose class is unknown."""
 
 Shape = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Row i stands for sample `id[i]` with label `y[i]` (-1: none); its tokens, row-major over `grid`, are on the disk.
+    """Row i is sample `id[i]` with label `y[i]` (-1: none); its tokens, row-major over `grid`, are on disk.
 
-    `store` is memory-mapped and holds all samples that were read, of which `rows` belong to this part; so are `masks`,
-    of class ids (255: unknown), which hold every item of the data set. Samples of one `sequence` are frames of one
-    film, in order. `device` is where tokens go.
+    `store` is memory-mapped and holds all samples that were read; `rows` are those of this part. `masks` of class ids
+    (255: unknown) are memory-mapped too, and hold every item of the data set. Samples of one `sequence` are the frames
+    of one film, in order. Tokens are read to `device`.
     """
 
     store: Float16[np.ndarray, "m n d"]
@@ -81,12 +81,12 @@ def shapes(encoders: Mapping[str, Encode], x: Float[Tensor, "1 c ..."]) -> dict[
 
 
 def check_room(sizes: Mapping[str, Shape], n: int, limit: float, folder: Path) -> None:
-    """Raises ValueError where the tokens of `n` samples are more than `limit` GiB, or than `folder` has room for."""
+    """Raise ValueError if the tokens of `n` samples take more than `limit` GiB, or more than `folder` has free."""
     need = sum(2 * n * tokens * dim for tokens, dim in sizes.values()) / GIB
     free = shutil.disk_usage(folder).free / GIB
     if need > limit:
         raise ValueError(
-            f"the tokens of {n:,} samples take {need:.2g} GiB on the disk, more than the {limit:g} allowed; "
+            f"the tokens of {n:,} samples take {need:.2g} GiB on disk, more than the {limit:g} allowed; "
             f"raise the kind's disk_gib to {int(need) + 1}, or give fewer samples"
         )
     if need > free:
@@ -104,9 +104,9 @@ def extract_tokens(
     sizes: Mapping[str, Shape],
     device: str = "cpu",
 ) -> dict[str, Tokens]:
-    """Tokens by each of `encoders`, from a single pass over at most `n` samples, in files of `folder`.
+    """The tokens from each of `encoders`, in a single pass over at most `n` samples, stored in files in `folder`.
 
-    Raises ValueError where `batches` is empty, or where a token is not finite as float16.
+    Raises ValueError if `batches` is empty, or if a token is not finite as float16.
     """
     stores = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, (n, *sizes[name]))
@@ -125,7 +125,7 @@ def extract_tokens(
             for name, encode in encoders.items():
                 stores[name][rows] = _half(encode(x))
     if not used:
-        raise ValueError("there is nothing to evaluate: the data hold no readable sample")
+        raise ValueError("there is nothing to evaluate: the data have no readable sample")
     every = np.arange(used)
     return {name: Tokens(store, every, y[:used], ids[:used], device=device) for name, store in stores.items()}
 
@@ -141,7 +141,7 @@ def _half(tokens: Float[Tensor, "b n d"]) -> Float16[np.ndarray, "b n d"]:
 
 
 def moments(part: Tokens) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Mean and standard deviation per feature over all tokens, with 1 for the deviation of a constant one."""
+    """The mean and standard deviation (D,) over all tokens; the deviation of a constant feature is set to 1."""
     groups = np.array_split(np.arange(len(part)), -(-len(part) // ROWS))
     count = len(part) * part.store.shape[1]
     mean = torch.stack([part.read(i).double().sum((0, 1)) for i in groups]).sum(0) / count

@@ -1,4 +1,4 @@
-"""Windows of series cut into past and future: what is seen, what the method makes of it, and what came after."""
+"""Windows of series cut into past and future: the values, the method's representations, and its predictions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from ..methods.base import Method
 from ..types import Batch, Masks, Rng
 
 FEWEST = 10
-"""Windows to fit on, at least: a fifth of them is held out."""
+"""The fewest windows to fit on; a fifth of them is held out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Row i is window `id[i]`: `s` is the representation of its past, `pred` that which the method predicts from it.
+    """Row i is window `id[i]`: `s` represents its past, and `pred` is the method's prediction of its future from that.
 
-    Both hold all tokens side by side; `past` and `future` are the values, at the model's normalisation.
+    Both hold all tokens side by side; `past` and `future` are the values, as the model normalises them.
     """
 
     s: Float32[np.ndarray, "n _"]
@@ -32,7 +32,7 @@ class Windows:
 
     @property
     def y(self) -> Int64[np.ndarray, " n"]:
-        """No window has a label."""
+        """-1 for every window: none has a label."""
         return np.full(len(self), -1, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -43,35 +43,33 @@ class Windows:
         return Windows(*(getattr(self, key)[rows] for key in ("s", "pred", "past", "future", "id")))
 
     def same(self, other: "Windows") -> bool:
-        """Whether both hold the same values."""
+        """Whether both hold equal values."""
         return np.array_equal(self.past, other.past) and np.array_equal(self.future, other.future)
 
     def check(self) -> None:
-        """Raises ValueError where there are too few windows, or where a representation is not finite."""
+        """Raise ValueError if there are too few windows, or if a representation is not finite."""
         if len(self) < FEWEST:
             raise ValueError(
                 f"there are {len(self)} windows to fit on; give {FEWEST} or more, or a smaller data.stride"
             )
         if not (np.isfinite(self.s).all() and np.isfinite(self.pred).all()):
-            raise ValueError("a representation is not finite; take an earlier checkpoint")
+            raise ValueError("a representation is not finite; use an earlier checkpoint")
 
     @property
     def held(self) -> Bool[np.ndarray, " n"]:
-        """The last fifth in order: windows that overlap would tell a random fifth what they know."""
+        """The last fifth in order; a random fifth would overlap the windows that are fitted on."""
         rows: np.ndarray = np.arange(len(self)) >= len(self) - max(1, len(self) // 5)
         return rows
 
 
 def check_cut(method: Method) -> None:
-    """Raises ValueError, naming the fix, where the method cannot predict the later half of a series."""
+    """Raise ValueError, naming the fix, if the method cannot predict the later half of a series."""
     name = type(method).__module__.rsplit(".", 1)[-1]
     if len(method.signal.size) != 1:
-        raise ValueError(
-            f"the run is of samples of size {method.signal.size}, which have no future to forecast; train on series"
-        )
+        raise ValueError(f"the run's samples have size {method.signal.size} and no future to forecast; train on series")
     if not (hasattr(method, "predict") and hasattr(method, "context")):
         raise ValueError(
-            f"{name} predicts no future from a past; train bijepa or ijepa on the series, "
+            f"{name} does not predict a future from a past; train bijepa or ijepa on the series, "
             "with --method.masks '[{name: halves}]'"
         )
     encoder: Any = method.encoder
@@ -79,9 +77,9 @@ def check_cut(method: Method) -> None:
 
 
 def past_and_future(method: Method, batch: int, device: torch.device | str = "cpu", steps: int | None = None) -> Masks:
-    """The first half of the tokens as context, the rest as targets; of an odd number the middle one is past.
+    """Masks with the first half of the tokens as context and the rest as targets; a middle token belongs to the past.
 
-    They are those of a window of so many `steps`, by default of the method's signal.
+    They are for a window of `steps` steps, by default that of the method's signal.
     """
     encoder: Any = method.encoder
     grid = ((steps or method.signal.size[0]) // encoder.patch[0],)
@@ -90,7 +88,7 @@ def past_and_future(method: Method, batch: int, device: torch.device | str = "cp
 
 
 def steps_seen(method: Method, steps: int | None = None) -> int:
-    """How many steps of a window are past."""
+    """How many steps of a window belong to the past."""
     encoder: Any = method.encoder
     return int(past_and_future(method, 1, steps=steps).context.shape[1] * encoder.patch[0])
 
@@ -99,25 +97,25 @@ def steps_seen(method: Method, steps: int | None = None) -> int:
 def represented(
     method: Any, x: Float[Tensor, "b c t"]
 ) -> tuple[Float32[np.ndarray, "b _"], Float32[np.ndarray, "b _"]]:
-    """f(past) and what the method predicts from it, as rows; what x holds after the cut is never seen."""
+    """f(past) and the method's prediction from it, as rows (B, …); values after the cut are never seen."""
     masks = past_and_future(method, len(x), x.device, x.shape[-1])
     s, pred = method.context(x, masks), method.predict(x, masks)
     return s.flatten(1).float().cpu().numpy(), pred.flatten(1).float().cpu().numpy()
 
 
 def read(method: Method, batches: Iterable[Batch], device: str = "cpu") -> Windows:
-    """All windows of `batches`."""
+    """All windows in `batches`. Raises ValueError if there are none."""
     cut, parts = steps_seen(method), []
     for batch in batches:
         x = batch.to(device).x
         values = method.normalize(x).float().cpu().numpy()
         parts.append((*represented(method, x), values[..., :cut], values[..., cut:], batch.id.numpy()))
     if not parts:
-        raise ValueError("there is nothing to evaluate: the data hold no window")
+        raise ValueError("there is nothing to evaluate: the data contain no window")
     return Windows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def as_raw(windows: Windows) -> Windows:
-    """The same windows with the past values themselves as what is read: linear autoregression."""
+    """The same windows with the past values in place of representations: the input of linear autoregression."""
     flat = windows.past.reshape(len(windows), -1)
     return replace(windows, s=flat, pred=flat)

@@ -1,1 +1,1 @@
-"""What one does with a trained run: embed, score, forecast, complete."""
+"""Uses of a trained run: embed data, score and forecast series, complete half-hidden samples."""

@@ -1,7 +1,7 @@
-"""The decoder of a run: trained once, kept in RUN/heads/decoder, and used as long as the run's weights are the same."""
+"""Finds the decoder of a run in RUN/heads/decoder, and trains it once if there is none for the run's weights."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from .. import launch, methods
 from ..core.progress import Interrupted, Watch
@@ -12,36 +12,38 @@ from ..run.checkpoint import Loaded
 from ..training.request import HEAD_STEPS, Request, settings
 
 
-def place(run: Path) -> Path:
-    """Where a run keeps its decoder."""
+def decoder_folder(run: Path) -> Path:
+    """The run folder of a run's decoder."""
     return run / "heads" / "decoder"
 
 
-def decoder_of(run: Path, below: Loaded, hide: str, steps: int | None, watch: Watch) -> tuple[Decoder, dict[str, Any]]:
-    """The decoder of a run that is loaded, in eval mode, and what there is to say of it.
+def load_or_train_decoder(
+    run: Path, parent: Loaded, hide: str, steps: int | None, watch: Watch
+) -> tuple[Decoder, dict[str, Any]]:
+    """The decoder of a loaded run, in eval mode, and its entry for completions.json.
 
-    It is trained where there is none of these weights, for `steps` steps, and gone on with where it was interrupted.
-    Raises ValueError where the side `hide` cannot be predicted, or where it was trained for another number of steps.
+    It is trained for `steps` steps if there is none for these weights, and resumed if its training was interrupted.
+    Raises ValueError if the side `hide` cannot be predicted, or if the decoder was trained for another number of steps.
     """
-    folder = place(run)
-    state = found(folder, below, steps)
+    folder = decoder_folder(run)
+    state = decoder_state(folder, parent, steps)
     if state == "none":
-        grid = getattr(getattr(below.method, "encoder", None), "grid", ())
-        check_side(hide, known_sides(below.method, tuple(grid)))
+        grid = getattr(getattr(parent.method, "encoder", None), "grid", ())
+        check_side(hide, known_sides(parent.method, tuple(grid)))
         watch.note(f"training a decoder over {run} into {folder}: {steps or HEAD_STEPS} steps")
     if state != "finished":
-        _train(run, folder, below, steps, watch, again=state == "unfinished")
-    loaded = checkpoint.load_run(folder, parent=below.method)
+        _train_decoder(run, folder, parent, steps, watch, resume=state == "unfinished")
+    loaded = checkpoint.load_run(folder, parent=parent.method)
     decoder = cast(Decoder, loaded.method)
     check_side(hide, decoder.sides)
     cfg = decoder.cfg
     return decoder, {"folder": str(folder), "steps": loaded.step, "reads": cfg.reads, "parent_hash": cfg.parent_hash}
 
 
-def found(folder: Path, below: Loaded, steps: int | None) -> str:
-    """ "finished", "unfinished", or "none" where there is no decoder of these weights.
+def decoder_state(folder: Path, parent: Loaded, steps: int | None) -> Literal["none", "unfinished", "finished"]:
+    """Whether a decoder of the parent's weights is in `folder`.
 
-    Raises ValueError where another head lies there, or one that was trained for other than `steps` steps.
+    Raises ValueError if another kind of run is there, or a decoder trained for other than `steps` steps.
     """
     if not (folder / "config.yaml").is_file():
         return "none"
@@ -49,7 +51,7 @@ def found(folder: Path, below: Loaded, steps: int | None) -> str:
     method: Any = stored.method
     if methods.name_of(method) != "decoder":
         raise ValueError(f"{folder} holds no decoder but a run of {methods.name_of(method)}; move it away")
-    if method.parent_hash != checkpoint.digest(below.method):
+    if method.parent_hash != checkpoint.digest(parent.method):
         return "none"
     if steps is not None and steps != stored.length.steps:
         raise ValueError(
@@ -60,12 +62,12 @@ def found(folder: Path, below: Loaded, steps: int | None) -> str:
     return "finished" if done and done[-1] == stored.length.steps else "unfinished"
 
 
-def _train(run: Path, folder: Path, below: Loaded, steps: int | None, watch: Watch, again: bool) -> None:
+def _train_decoder(run: Path, folder: Path, parent: Loaded, steps: int | None, watch: Watch, resume: bool) -> None:
     flags: dict[str, Any] = {"method.parent": str(run)}
-    if again:
+    if resume:
         request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parent",))
     else:
-        flags |= {"loop.workers": below.run.loop.workers, "evals.report": False}
+        flags |= {"loop.workers": parent.run.loop.workers, "evals.report": False}
         flags |= {} if steps is None else {"length.steps": steps}
         request = Request("decoder", out=folder, flags=flags, overwrite=folder.exists(), init=run)
     try:

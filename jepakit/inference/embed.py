@@ -1,36 +1,44 @@
-"""Representations of a whole data set in one file: in the data's order, in constant memory, resumable.
+"""Writes the representations of a whole data set to one file: in the data's order, in constant memory, resumable.
 
-While it runs, rows go to OUT.part (a .npy file that grows) beside OUT.part.json (what they are rows of). Run again
-after an interruption it goes on from the last whole batch, and the result is the same to the byte; where the data, the
-weights or the settings have changed it starts over. OUT appears by one rename at the end.
+While it runs, rows go to OUT.part (a growing .npy file) beside OUT.part.json (what they are rows of). After an
+interruption, the same command resumes at the last whole batch and gives the same file to the byte; if the data, the
+weights or the settings have changed, it starts over. OUT appears by one rename at the end.
 
-    .parquet    `id`, `embedding`: a fixed-size list of float32, of lists where there are tokens
-    .npy        (n, D) or, with tokens, (n, N, D) float32; the ids stand beside it, FILE.npy with FILE.ids.csv
-    .csv        `id`, `f0`, `f1`, …, 9 digits, which give float32 back exactly; with tokens one numbered row per token
+    .parquet    `id`, `embedding`: a fixed-size list of float32, or of lists if there are tokens
+    .npy        (n, D) or, with tokens, (n, N, D) float32; the ids are beside it: FILE.ids.csv for FILE.npy
+    .csv        `id`, `f0`, `f1`, …, with 9 digits, which give float32 back exactly; with tokens one row per token
 
 An item that cannot be read keeps its row, filled with NaN, and is named in the result.
 """
 
-from collections.abc import Callable, Generator, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.padding import groups
+from ..core import devices, padding
+from ..core.progress import Silent, Watch, counting
 from ..data.base import Dataset
+from ..data.lengths import refuse_padding
 from ..data.loader import stream
-from ..run.checkpoint import Loaded, digest
+from ..methods.base import Weights
+from ..run import checkpoint
+from ..run.checkpoint import Loaded
+from ..training.request import PathLike
 from ..types import Batch, Signal
-from .embed_resume import Part, Progress, Rows, Shape
-from .embed_table import Name, check_out, empty_rows
+from .embed_resume import Progress, Rows, Shape, UnfinishedRows
+from .inputs import open_data
+from .tables import Name, check_embedding_file, empty_rows
 
-__all__ = ["Embedded", "check_out", "embed", "identity"]
+__all__ = ["Embedded", "embed", "encoder_identity", "write_embeddings"]
 
 Encode = Callable[[Tensor], Tensor]
 Blocks = Generator[Rows, None, None]
@@ -38,7 +46,7 @@ Blocks = Generator[Rows, None, None]
 
 @dataclass(frozen=True)
 class Embedded:
-    """What was written: the file, the shape of its rows together, the items whose row is NaN, the rows found done."""
+    """What was written: the file, the shape of its rows, the items whose row is NaN, how many rows were resumed."""
 
     out: Path
     shape: Shape
@@ -47,6 +55,58 @@ class Embedded:
 
 
 def embed(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    tokens: bool = False,
+    weights: Weights = "target",
+    batch: int = 64,
+    workers: int | None = None,
+    overwrite: bool = False,
+    step: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> Embedded:
+    """Write the representation of every item of `data`, in its order, to a .parquet, .npy or .csv file.
+
+    Ids stand beside the rows. After an interruption, the same call resumes where it was. `step` is that of a
+    checkpoint, by default the newest; `settings` override how `data` are read, as {"data.fill": 30}.
+    """
+    if batch < 1:
+        raise ValueError(f"the batch is {batch}; give 1 or more, e.g. --batch 64")
+    check_embedding_file(Path(out), overwrite)
+    loaded = checkpoint.load_run(Path(run), step)
+    dataset, signal = open_data(loaded, os.fspath(data), settings), loaded.method.signal
+    if tokens:
+        refuse_padding(dataset, signal.size, "one vector per patch")
+    watch = watch or Silent()
+    for note in dataset.notes:
+        watch.note(note)
+    device, _ = devices.best_device()
+    return write_embeddings(
+        partial(loaded.method.to(device).encode, weights=weights),
+        dataset,
+        signal,
+        Path(out),
+        tokens=tokens,
+        batch=batch,
+        workers=(loaded.run.loop.workers or 0) if workers is None else workers,
+        device=device,
+        overwrite=overwrite,
+        identity=encoder_identity(loaded, weights),
+        patch=padding.stride(loaded.method),
+        progress=counting(watch, "embedding", "items"),
+    )
+
+
+def encoder_identity(loaded: Loaded, weights: str) -> str:
+    """A hash of all that the representations depend on beside the data: step, settings of the method, weights."""
+    about = (loaded.step, weights, loaded.run.method, checkpoint.digest(loaded.method))
+    return blake2b(repr(about).encode(), digest_size=16).hexdigest()
+
+
+def write_embeddings(
     encode: Encode,
     dataset: Dataset,
     signal: Signal,
@@ -63,26 +123,26 @@ def embed(
 ) -> Embedded:
     """Write `encode` of every item to `out`, pooled over tokens or, with `tokens`, one vector per token.
 
-    `encode` is in evaluation mode, and `identity` says which it is: rows begun under another are not gone on with.
-    Samples of unequal lengths are encoded up to their last whole `patch`.
-    `progress` is called with (rows done, rows in all). Raises ValueError where `out` has an unknown ending or exists
-    already, where no item can be read, or where a representation is not finite.
+    `encode` is in evaluation mode and `identity` names it: rows begun under another identity are not resumed. Samples
+    of unequal lengths are encoded up to their last whole `patch`. `progress` is called with (rows done, all rows).
+    Raises ValueError if `out` has an unknown ending or exists, if no item can be read, or if a representation is not
+    finite.
     """
-    write = check_out(out, overwrite)
+    write = check_embedding_file(out, overwrite)
 
     def blocks(start: int, shape: Shape | None = None) -> Blocks:
         batches = stream(dataset, signal, batch=batch, workers=workers, start=start)
         try:
-            found = _encoded(partial(_rows, encode, tokens, patch), batches, device)
-            yield from _aligned(_finite(found, dataset.name), start, len(dataset), batch, shape)
+            encoded = _encode_batches(partial(_batch_rows, encode, tokens, patch), batches, device)
+            yield from _complete_blocks(_check_finite(encoded, dataset.name), start, len(dataset), batch, shape)
         finally:
             batches.close()
 
     size = list(signal.size)
     about = {"data": dataset.fingerprint(), "size": size, "tokens": tokens, "batch": batch, "total": len(dataset)}
     about["identity"] = identity
-    part = Part(out, about)
-    resumed = _fill(part, blocks, progress)
+    part = UnfinishedRows(out, about)
+    resumed = _finish_rows(part, blocks, progress)
     rows = np.load(part.path, mmap_mode="r")
     missing = tuple(dataset.name(i) for i in empty_rows(rows))
     write(rows, dataset.name, out)
@@ -90,37 +150,31 @@ def embed(
     return Embedded(out, rows.shape, missing, resumed)
 
 
-def identity(loaded: Loaded, weights: str) -> str:
-    """A hash of what the representations depend on beside the data: step, settings of the method, weights."""
-    about = (loaded.step, weights, loaded.run.method, digest(loaded.method))
-    return blake2b(repr(about).encode(), digest_size=16).hexdigest()
-
-
 # --- rows, one block of `batch` at a time
 
 
-def _encoded(
+def _encode_batches(
     rows: Callable[[Batch], Tensor], batches: Iterator[Batch], device: torch.device | str
 ) -> Iterator[tuple[np.ndarray, Rows]]:
-    """Ids and features of each batch."""
+    """The ids and features of each batch."""
     for batch in batches:
         with torch.inference_mode():
             found = rows(batch.to(device)).cpu().numpy()
         yield batch.id.numpy(), found
 
 
-def _rows(encode: Encode, tokens: bool, patch: int, batch: Batch) -> Tensor:
-    """All tokens of each sample, or their mean."""
+def _batch_rows(encode: Encode, tokens: bool, patch: int, batch: Batch) -> Tensor:
+    """All tokens of each sample (B, N, D), or their mean (B, D)."""
     if batch.length is None:
         found = encode(batch.x).float()
         return found if tokens else found.mean(1)
-    means = [(rows, encode(part.x).float().mean(1)) for rows, part in groups(batch, patch)]
+    means = [(rows, encode(part.x).float().mean(1)) for rows, part in padding.groups(batch, patch)]
     order = torch.cat([rows for rows, _ in means]).argsort()
     return torch.cat([mean for _, mean in means])[order]
 
 
-def _finite(encoded: Iterator[tuple[np.ndarray, Rows]], name: Name) -> Iterator[tuple[np.ndarray, Rows]]:
-    """The same, so that NaN in the file always means an item that cannot be read. ValueError where some is computed."""
+def _check_finite(encoded: Iterator[tuple[np.ndarray, Rows]], name: Name) -> Iterator[tuple[np.ndarray, Rows]]:
+    """Pass batches through. Raises ValueError if a value is not finite: NaN in the file marks unreadable items only."""
     for ids, rows in encoded:
         bad = ids[~np.isfinite(rows).reshape(len(rows), -1).all(1)]
         if len(bad):
@@ -131,43 +185,43 @@ def _finite(encoded: Iterator[tuple[np.ndarray, Rows]], name: Name) -> Iterator[
         yield ids, rows
 
 
-def _aligned(
+def _complete_blocks(
     encoded: Iterator[tuple[np.ndarray, Rows]], start: int, total: int, size: int, shape: Shape | None
 ) -> Iterator[Rows]:
-    """Blocks of `size` rows from `start` (a multiple of it) to `total`, with NaN for ids that did not come.
+    """Blocks of `size` rows from `start` (a multiple of `size`) to `total`, with NaN for ids that are not in `encoded`.
 
-    `shape` is that of one row, where it is known before the first batch.
+    `shape` is that of one row, if it is known before the first batch.
     """
     at = start
 
-    def block() -> Rows:
+    def empty_block() -> Rows:
         assert shape is not None
         return np.full((min(size, total - at), *shape), np.nan, np.float32)
 
     for ids, features in encoded:
         shape = features.shape[1:]
         while at + size <= ids[0]:
-            yield block()
+            yield empty_block()
             at += size
-        rows = block()
+        rows = empty_block()
         rows[ids - at] = features
         yield rows
         at += size
     if shape is None:
         raise ValueError("none of the items can be read, so there is nothing to embed; look at jepa check-data")
     while at < total:
-        yield block()
+        yield empty_block()
         at += size
 
 
-def _fill(part: Part, blocks: Callable[..., Blocks], progress: Progress) -> int:
-    """Bring `part` to all its rows; how many of them it held already."""
-    done, shape = part.found()
+def _finish_rows(part: UnfinishedRows, blocks: Callable[..., Blocks], progress: Progress) -> int:
+    """Compute the rows that `part` lacks; returns how many it had already."""
+    done, shape = part.resume_point()
     if done:
-        # The last block is computed again: if it comes out otherwise, something that `about` does not tell has changed.
+        # The last block is computed again: if it differs, something that `about` does not record has changed.
         first = (done - 1) // part.batch * part.batch
         rest = blocks(first, shape)
-        if np.array_equal(next(rest), part.rows(first, done, shape), equal_nan=True):
+        if np.array_equal(next(rest), part.read_rows(first, done, shape), equal_nan=True):
             part.append(rest, done, shape, progress)
             return done
         rest.close()

@@ -1,4 +1,4 @@
-"""The rows of an unfinished embedding on disk: what they are rows of, and where to go on."""
+"""Keeps the rows of an unfinished embedding on disk, with what they are rows of, so that embedding can resume."""
 
 import io
 import json
@@ -18,14 +18,14 @@ Rows = Float32[np.ndarray, "n *shape"]
 Progress = Callable[[int, int], None]
 
 
-def part_of(out: Path) -> Path:
-    """Where the rows of `out` grow."""
+def part_path(out: Path) -> Path:
+    """The file in which the rows of `out` grow."""
     return out.with_name(f"{out.name}.part")
 
 
 @dataclass(frozen=True)
-class Part:
-    """The rows so far: a .npy file whose header states all of them, and `about`, what they are rows of.
+class UnfinishedRows:
+    """The rows so far: a .npy file whose header states the final shape, and `about`, what they are rows of.
 
     `about` holds at least `batch` and `total`, in rows.
     """
@@ -35,12 +35,12 @@ class Part:
 
     @property
     def path(self) -> Path:
-        """Where the rows grow."""
-        return part_of(self.out)
+        """The file in which the rows grow."""
+        return part_path(self.out)
 
     @property
-    def side(self) -> Path:
-        """Where `about` and the shape of a row stand."""
+    def about_path(self) -> Path:
+        """The file that holds `about` and the shape of a row."""
         return self.path.with_name(f"{self.path.name}.json")
 
     @property
@@ -50,45 +50,45 @@ class Part:
 
     @property
     def total(self) -> int:
-        """Rows in the end."""
+        """Rows of the finished file."""
         return int(self.about["total"])
 
     def header(self, shape: Shape) -> bytes:
-        """The first bytes of the file."""
+        """The header of the .npy file, for rows of that shape."""
         head = io.BytesIO()
         np.lib.format.write_array_header_1_0(
             head, {"descr": "<f4", "fortran_order": False, "shape": (self.total, *shape)}
         )
         return head.getvalue()
 
-    def found(self) -> tuple[int, Shape]:
-        """How many rows of these data and settings are there, in whole batches, and the shape of each; 0 where none."""
-        if not (self.path.exists() and self.side.exists()):
+    def resume_point(self) -> tuple[int, Shape]:
+        """How many rows are on disk, in whole batches, and the shape of a row; 0 if they are of something else."""
+        if not (self.path.exists() and self.about_path.exists()):
             return 0, ()
-        said = json.loads(self.side.read_text())
-        shape = tuple(said.pop("shape"))
-        if said != self.about:
+        stored = json.loads(self.about_path.read_text())
+        shape = tuple(stored.pop("shape"))
+        if stored != self.about:
             return 0, ()
-        rows = (self.path.stat().st_size - len(self.header(shape))) // _row_bytes(shape)
+        rows = (self.path.stat().st_size - len(self.header(shape))) // _bytes_per_row(shape)
         return rows if rows == self.total else max(0, rows // self.batch * self.batch), shape
 
-    def rows(self, start: int, stop: int, shape: Shape) -> Rows:
-        """A copy of some of the rows."""
-        at = len(self.header(shape)) + start * _row_bytes(shape)
-        flat = np.fromfile(self.path, "<f4", (stop - start) * _row_bytes(shape) // 4, offset=at)
+    def read_rows(self, start: int, stop: int, shape: Shape) -> Rows:
+        """A copy of rows `start` … `stop` - 1."""
+        begin = len(self.header(shape)) + start * _bytes_per_row(shape)
+        flat = np.fromfile(self.path, "<f4", (stop - start) * _bytes_per_row(shape) // 4, offset=begin)
         return flat.reshape(stop - start, *shape)
 
     def create(self, shape: Shape) -> None:
-        """An empty file. The old rows go first, so that what `side` says is always true of `path`."""
+        """Start an empty file. The old rows are deleted first, so that `about_path` never describes other rows."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)
-        write_json(self.side, {**self.about, "shape": shape})
+        write_json(self.about_path, {**self.about, "shape": shape})
         self.path.write_bytes(self.header(shape))
 
     def append(self, blocks: Iterable[Rows], done: int, shape: Shape, progress: Progress) -> None:
-        """Write `blocks` after the first `done` rows; what stood there, such as half a batch, is cut off."""
+        """Write `blocks` after the first `done` rows; whatever stands there, such as half a batch, is cut off."""
         with self.path.open("r+b") as file:
-            file.truncate(len(self.header(shape)) + done * _row_bytes(shape))
+            file.truncate(len(self.header(shape)) + done * _bytes_per_row(shape))
             file.seek(0, os.SEEK_END)
             for block in blocks:
                 file.write(block.tobytes())
@@ -100,8 +100,8 @@ class Part:
     def remove(self) -> None:
         """Delete both files."""
         self.path.unlink(missing_ok=True)
-        self.side.unlink(missing_ok=True)
+        self.about_path.unlink(missing_ok=True)
 
 
-def _row_bytes(shape: Shape) -> int:
+def _bytes_per_row(shape: Shape) -> int:
     return 4 * int(np.prod(shape))

@@ -1,38 +1,43 @@
-"""What comes after the end of a user's series: values read from a run's representation of their last steps.
+"""Forecasts a user's series beyond their end, with values read from a run's representation of the last steps.
 
-A linear reader (evals/readers.py) is fitted to the windows that the run was trained on, to read the later half of a
-window from the method's prediction of it, or from the representation of the earlier half where that did better.
-Beyond one half, what was read is appended and takes the place of data. Intervals are residuals of the same roll-out
-over the last fifth of the run's data, with a reader that has not seen it. Where the run was trained on whole series of
-unequal lengths, windows are as long as the shortest, so that every one of them has an end to forecast from.
+A linear reader (rollout.py) is fitted to the windows that the run was trained on. It reads the later half of a window
+from the method's prediction of it or, if that does better, from the representation of the earlier half. Beyond one
+half, what was read is appended and takes the place of data. Intervals are residuals of the same roll-out over the last
+fifth of the run's data, with a reader that has not seen it. If the run was trained on whole series of unequal lengths,
+windows are as long as the shortest one, so that every series has an end to forecast from.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64, Shaped
 
 from ..core import devices, files
 from ..core.progress import Silent, Watch
 from ..data.series.dataset import Series
 from ..evals.windows import check_cut, steps_seen
 from ..run import checkpoint
-from .forecast_plot import draw
-from .forecast_table import ENDINGS, ahead, write
-from .rollout import SHARES, best, half_widths, origins
-from .score import opened
-from .windows import Known, known, trained_on, whole
+from ..training.request import PathLike
+from .inputs import open_series, open_training_series
+from .plots import draw_forecast
+from .rollout import SHARES, best_reader, forecast_origins, half_widths
+from .tables import STEP_TABLE_ENDINGS, Forecasts, write_forecasts
+from .windows import WindowLengths, whole_spans, window_lengths
 
-__all__ = ["Forecast", "forecast_run"]
+__all__ = ["Forecast", "forecast"]
+
+REGULAR_SHARE: Final = 0.8
+"""The share of steps that must take the usual time for the times to be continued."""
 
 
 class Forecast(NamedTuple):
-    """What was written, how many series and steps, and what of a window is read.
+    """What was written: the file, how many series and steps, and what the reader reads.
 
-    `errors` are mean squares on held-out data at the model's normalisation: of the `forecast`, of the `last value` held
-    and of `linear autoregression`, over the steps that a half window holds, `horizon` at most.
+    `errors` are mean squared errors on held-out data at the model's normalisation: of the `forecast`, of the
+    `last value` repeated and of `linear autoregression`, over the first half window, or `horizon` steps if fewer.
     """
 
     out: Path
@@ -42,13 +47,13 @@ class Forecast(NamedTuple):
     errors: dict[str, float]
 
 
-def forecast_run(
-    run: Path,
-    data: str,
+def forecast(
+    run: PathLike,
+    data: PathLike,
     horizon: int,
-    out: Path,
+    out: PathLike,
     *,
-    plot: Path | None = None,
+    plot: PathLike | None = None,
     overwrite: bool = False,
     step: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -56,49 +61,74 @@ def forecast_run(
 ) -> Forecast:
     """Write the `horizon` steps that follow every series in `data`, with intervals, to a .csv or .parquet file.
 
-    `plot` is a picture of the first series, `settings` are of how `data` are read. Raises ValueError, before anything
-    is written, where the run cannot predict the future, or where the data are none that it can start from.
+    Columns: entity, step, time if times are regular, and for every channel the value and the ends of the intervals
+    that are to cover 80 and 95 %. `plot` is a .png file to draw the first series in. `step` is that of a checkpoint, by
+    default the newest; `settings` override how `data` are read, as {"data.fill": 30}. Raises ValueError, before
+    anything is written, if the run cannot predict the future or a series is too short to start from.
     """
-    watch = watch or Silent()
+    watch, out, picture = watch or Silent(), Path(out), None if plot is None else Path(plot)
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
-    files.check_writable(out, overwrite, ENDINGS)
-    if plot is not None:
-        files.check_writable(plot, overwrite, (".png",))
-    loaded = checkpoint.load_run(run, step)
+    files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
+    if picture is not None:
+        files.check_writable(picture, overwrite, (".png",))
+    loaded = checkpoint.load_run(Path(run), step)
     check_cut(loaded.method)
-    own = trained_on(loaded, "its readers are fitted to it")
-    windows = known(loaded.method, own)
-    cut = steps_seen(loaded.method, windows.least)
-    dataset = opened(loaded, data, settings or {})
-    last = lasts(dataset, cut, windows)
+    own = open_training_series(loaded, "its readers are fitted to it")
+    lengths = window_lengths(loaded.method, own)
+    cut = steps_seen(loaded.method, lengths.shortest)
+    dataset = open_series(loaded, os.fspath(data), settings)
+    past = last_steps(dataset, cut, lengths)
     device, _ = devices.best_device()
     watch.note("fitting the reader to what the run was trained on")
-    fitted, errors, residuals = best(
-        loaded.method.to(device), device, origins(own, loaded.method, windows.least), horizon
-    )
+    origins = forecast_origins(own, loaded.method, lengths.shortest)
+    reader, errors, residuals = best_reader(loaded.method.to(device), device, origins, horizon)
     if errors["linear autoregression"] < errors["forecast"]:
         watch.note(
             "on held-out data a linear autoregression does better than this forecast; the table has the forecast"
         )
-    mean = fitted.values(last, horizon)
-    width = half_widths(residuals, SHARES)
+    mean = reader.rollout(past, horizon)
     std = loaded.method.std.cpu().numpy().astype(np.float64)
-    bands = {share: (mean - std * w, mean + std * w) for share, w in width.items()}
-    write(out, dataset, mean, bands, ahead(dataset, horizon))
-    if plot is not None:
-        draw(plot, dataset, mean, {share: (low, high) for share, (low, high) in bands.items()}, cut)
-    return Forecast(out, len(last), horizon, fitted.reads, errors)
+    bands = {share: (mean - std * w, mean + std * w) for share, w in half_widths(residuals, SHARES).items()}
+    spans, times = whole_spans(dataset), next_times(dataset, horizon)
+    names = [span.name for span in spans]
+    forecasts = Forecasts(names, dataset.columns, mean, bands, times, dataset.steps.offset)
+    write_forecasts(out, forecasts)
+    if picture is not None:
+        values, time = dataset.steps.values[:, : spans[0].end], dataset.steps.time
+        shown = min(spans[0].end, max(2 * horizon, cut))
+        draw_forecast(picture, forecasts, values, None if time is None else time[: spans[0].end], shown)
+    return Forecast(out, len(past), horizon, reader.reads, errors)
 
 
-def lasts(dataset: Series, cut: int, windows: Known) -> Float64[np.ndarray, "n c {cut}"]:
-    """The last `cut` steps of every series. Raises ValueError, with its name, where one has fewer."""
-    found: list[Float[np.ndarray, "c t"]] = []
-    for span in whole(dataset):
-        if span.end - span.begin < cut:
+def last_steps(dataset: Series, cut: int, lengths: WindowLengths) -> Float64[np.ndarray, "n c {cut}"]:
+    """The last `cut` steps of every series. Raises ValueError, naming the series, if one has fewer."""
+    found = []
+    for span in whole_spans(dataset):
+        if span.steps < cut:
             raise ValueError(
-                f"{span.name} has {span.end - span.begin} steps, but a forecast starts from {cut}, the earlier half: "
-                f"{windows.told}; {windows.fix}"
+                f"{span.name} has {span.steps} steps, but a forecast starts from {cut}, the earlier half: "
+                f"{lengths.requirement}; {lengths.advice}"
             )
         found.append(dataset.steps.values[:, span.end - cut : span.end])
     return np.stack(found).astype(np.float64)
+
+
+def next_times(dataset: Series, horizon: int) -> Shaped[np.ndarray, "n {horizon}"] | None:
+    """The times of the next steps of every series, each the usual step after the one before.
+
+    None if the data have no times, or if in some series fewer than REGULAR_SHARE of the steps take the usual time.
+    """
+    times = dataset.steps.time
+    if times is None:
+        return None
+    found = []
+    for span in whole_spans(dataset):
+        time = times[span.begin : span.end]
+        step = np.diff(time)
+        usual = np.sort(step)[len(step) // 2]
+        near = np.abs((step - usual).astype(np.float64)) <= 1e-3 * np.abs(usual.astype(np.float64))
+        if near.mean() < REGULAR_SHARE:
+            return None
+        found.append(time[-1] + usual * np.arange(1, horizon + 1))
+    return np.stack(found)

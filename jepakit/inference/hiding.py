@@ -1,12 +1,12 @@
-"""What is hidden from a model to score a window: every token once where that can be, or the last one alone.
+"""Chooses which tokens of a window to hide when scoring it: every token once if possible, or only the last.
 
-A round hides some tokens of a window and predicts them from others. Of a method with one predictor, the tokens are
-hidden in blocks of neighbours, as many at a time as its own masks hide, so that every token is predicted once, from
-what lies before and after it. Of a method with predictors both ways, the rounds are its own mask and the way back,
-which again is every token once.
+A round hides some tokens of a window and predicts them from others. If the method has one predictor, the tokens are
+hidden in blocks of neighbours, as many at a time as the method's own masks hide; so every token is predicted once, from
+what lies before and after it. If it has predictors in both directions, the rounds are its own mask and the reversed
+mask, which again hide every token once.
 
-Causal is a single round, in which the last token is predicted from tokens before it: by the way of the run's own mask
-that leads ahead, of which the last token alone counts, or else from all others.
+A causal score has a single round, in which the last token is predicted from tokens before it: by the run's own mask in
+the direction that leads ahead, counting the last token only, or else from all other tokens.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ from ..types import Masks, Rng
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """One prediction: what of a window is seen and hidden (masks of one sample), which way, and the tokens that count.
+    """One prediction: the masks of one sample, whether by the backward predictor, and the tokens that are scored.
 
-    `counts` indexes the hidden tokens, `tokens` are those cells of the grid.
+    `counts` indexes the hidden tokens.
     """
 
     masks: Masks
@@ -37,22 +37,22 @@ class Round:
 
     @property
     def tokens(self) -> Int[Tensor, " k"]:
-        """The cells of the grid that get an error, in the order of `errors`."""
+        """The cells of the grid that get an error, in the order of `token_errors`."""
         return self.masks.targets.flatten()[self.counts]
 
-    def errors(self, method: Method, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b k"]:
-        """The mean distance over features between prediction and target, as the loss compares them, of each token."""
+    def token_errors(self, method: Method, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b k"]:
+        """The distance of each token's prediction to its target, as the loss compares them, averaged over features."""
         masks = self.masks.repeated(len(x), x.device)
         model = cast(Any, method)
-        # The way back names its masks as those of the way there, and finds its own by itself.
+        # `predict` takes the forward masks and swaps them itself for the way back.
         pred = model.predict(x, swapped(masks), back=True) if self.back else model.predict(x, masks)
         target = model.expected(x, masks)
         each = losses.elementwise(losses.wide(pred), losses.wide(target), method.distance).mean(-1)
         return each.flatten(1)[:, self.counts.to(x.device)]
 
 
-def check(method: Method) -> None:
-    """Raises ValueError where the method predicts nothing that could be wrong, or does not read series."""
+def check_scorable(method: Method) -> None:
+    """Raises ValueError if the method predicts no representation, or was not trained on series."""
     name = type(method).__module__.rsplit(".", 1)[-1]
     if not (hasattr(method, "predict") and hasattr(method, "expected")):
         raise ValueError(
@@ -66,28 +66,28 @@ def check(method: Method) -> None:
         )
 
 
-def rounds(method: Method, causal: bool, tokens: int | None = None) -> list[Round]:
-    """The rounds by which windows of so many `tokens`, by default those of the method's signal, are scored.
+def scoring_rounds(method: Method, causal: bool, tokens: int | None = None) -> list[Round]:
+    """The rounds that score a window of `tokens` tokens, by default those of the method's signal.
 
-    Predictors are trained on the masks of the run, so its own are taken where there is one predictor for each way.
-    Raises ValueError where causal ones are asked for and no way leads ahead.
+    Predictors know the masks they were trained on, so a method with a predictor per direction keeps its own masks.
+    Raises ValueError if `causal` and no predictor leads ahead.
     """
     model = cast(Any, method)
     tokens = tokens or prod(model.encoder.grid)
     both = isinstance(method, BiJEPA)
     own = model.draw(1, Rng(0).fork("score"), grid=(tokens,))[0]
     if causal:
-        return [_ahead(own, tokens, len(model.predictors) if both else 0)]
+        return [_causal_round(own, tokens, len(model.predictors) if both else 0)]
     if both:
-        there = _whole(own, False)
-        return [there, _whole(swapped(own), True)] if len(model.predictors) == 2 else [there]
+        there = _full_round(own, False)
+        return [there, _full_round(swapped(own), True)] if len(model.predictors) == 2 else [there]
     hidden = len(own.targets.unique())
     blocks = torch.arange(tokens).tensor_split(max(2, ceil(tokens / hidden)))
-    return [_whole(_hiding(block, tokens), False) for block in blocks]
+    return [_full_round(_masks_hiding(block, tokens), False) for block in blocks]
 
 
-def _ahead(own: Masks, tokens: int, predictors: int) -> Round:
-    """The last token from tokens before it."""
+def _causal_round(own: Masks, tokens: int, predictors: int) -> Round:
+    """The round that predicts the last token from tokens before it."""
     ways = [(own, False), (swapped(own), True)][:predictors]
     for masks, back in ways:
         hidden = masks.targets.flatten()
@@ -97,16 +97,16 @@ def _ahead(own: Masks, tokens: int, predictors: int) -> Round:
         raise ValueError(
             "the run predicts the past from the future alone; train with masks whose context is the first half"
         )
-    return _whole(_hiding(torch.tensor([tokens - 1]), tokens), False)
+    return _full_round(_masks_hiding(torch.tensor([tokens - 1]), tokens), False)
 
 
-def _hiding(block: Int[Tensor, " k"], tokens: int) -> Masks:
-    """The masks that hide `block` and show the rest."""
+def _masks_hiding(block: Int[Tensor, " k"], tokens: int) -> Masks:
+    """Masks that hide the tokens `block` and show all others."""
     seen = torch.ones(tokens, dtype=torch.bool)
     seen[block] = False
     return Masks(seen.nonzero().flatten()[None], block[None, None], (tokens,))
 
 
-def _whole(masks: Masks, back: bool) -> Round:
-    """A round in which all hidden tokens count."""
+def _full_round(masks: Masks, back: bool) -> Round:
+    """A round in which all hidden tokens are scored."""
     return Round(masks, back, torch.arange(masks.targets.numel()))

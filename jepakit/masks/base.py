@@ -10,11 +10,11 @@ TRIES: Final = 20
 
 @runtime_checkable
 class Masker(Protocol):
-    """Anything that draws `Masks` for a grid; a method calls `check` once, when it is built."""
+    """Draws `Masks` for a grid; a method calls `check` once, when it is built."""
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError, naming the fix, where masks could not be drawn on this grid."""
+        """Raise ValueError, naming the fix, if masks cannot be drawn on this grid."""
 
     def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt), int64 on the CPU, for the local part of the global batch."""
+        """Draw context (B, K) and targets (B, M, Kt), int64 on the CPU, for the local part of the global batch."""
         ...

@@ -1,4 +1,4 @@
-"""One half of a signal is seen, the other is predicted: past and future, left and right, top and bottom."""
+"""Masks that show one half of a signal and hide the other: past and future, left and right, top and bottom."""
 
 from dataclasses import dataclass
 from math import prod
@@ -13,14 +13,15 @@ Side = Literal["first", "last", "either"]
 
 @dataclass(frozen=True)
 class Halves:
-    """The grid cut in two across one of its axes: the context, and the rest as one target block. 1 axis or more.
+    """Cut the grid in two along one of its axes: one half is the context, the other the single target block.
 
-    `axis` counts the axes of the grid. A series has the one. Of a picture, 0 is top and bottom, 1 left and right; of a
-    video, 0 is time, then come those of a picture. -1 is the last axis. `context` is the `first` half (the past, the
-    left, the top), the `last`, or `either`: one or the other for the whole batch of a step, drawn with equal chance.
+    `axis` counts the axes of the grid, and -1 is the last. A series has one axis. In a picture, axis 0 cuts top from
+    bottom and axis 1 left from right; in a video, axis 0 is time and the picture's axes follow. `context` is the
+    `first` half (past, left, top), the `last`, or `either`: each step draws one of them for the whole batch, with equal
+    chance.
 
-    Context (B, K) and targets (B, 1, Kt) are in raster order and the same for every sample. Of an odd number of cells
-    along the axis, the one in the middle belongs to the context; so K is Kt, or more.
+    Context (B, K) and targets (B, 1, Kt) are in raster order and the same for every sample. If the axis has an odd
+    number of cells, the middle one belongs to the context, so K ≥ Kt.
     Source: BiJEPA, arXiv:2603.00049.
     """
 
@@ -28,19 +29,19 @@ class Halves:
     context: Side = "first"
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError, naming the fix, where the grid lacks the axis or has one cell along it."""
+        """Raise ValueError, naming the fix, if the grid lacks the axis or has a single cell along it."""
         axes = len(grid)
         if not -axes <= self.axis < axes:
-            raise ValueError(f"axis is {self.axis} but the grid {grid} has {axes} of them; give {-axes} to {axes - 1}")
+            raise ValueError(f"axis is {self.axis} but the grid {grid} has {axes} axes; give {-axes} to {axes - 1}")
         if grid[self.axis] < 2:
             longer = [str(axis) for axis, cells in enumerate(grid) if cells > 1]
             raise ValueError(
-                f"grid {grid} has one cell along axis {self.axis}, which makes no two halves; give a patch of at most "
+                f"grid {grid} has one cell along axis {self.axis}, so it has no halves there; give a patch of at most "
                 f"half the signal's length there{', or axis ' + ' or '.join(longer) if longer else ''}"
             )
 
     def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, 1, Kt), int64 on the CPU. Raises ValueError where `check` does."""
+        """Draw context (B, K) and targets (B, 1, Kt), int64 on the CPU. Raises ValueError when `check` does."""
         self.check(grid)
         leads, cells = self._leads(rng), grid[self.axis]
         cut = (cells + 1) // 2 if leads else cells // 2
@@ -49,18 +50,18 @@ class Halves:
         return Masks(seen.flatten().repeat(batch, 1), hidden.flatten().repeat(batch, 1, 1))
 
     def hides(self, other: "Halves", axes: int) -> bool:
-        """Whether it hides what `other` hides, at least sometimes, on a grid of so many axes."""
+        """Whether these halves hide what `other` hides, at least sometimes, on a grid with that many axes."""
         return self.axis % axes == other.axis % axes and self.context in (other.context, "either")
 
     def _leads(self, rng: Rng) -> bool:
-        """Whether the context is the first half."""
+        """Whether the first half is the context."""
         if self.context != "either":
             return self.context == "first"
         return bool(torch.randint(2, (), generator=rng.generator()) == 0)
 
 
 def sides(axes: int) -> dict[str, Halves]:
-    """The halves by name, as what hides them: past and future where there is time, top … right where there is space."""
+    """The masker that hides each half, by name: past and future in time; top, bottom, left and right in space."""
     names = [("past", "future")] * (axes != 2) + [("top", "bottom"), ("left", "right")] * (axes > 1)
     found: dict[str, Halves] = {}
     for axis, (first, last) in enumerate(names):
@@ -69,5 +70,5 @@ def sides(axes: int) -> dict[str, Halves]:
 
 
 def splits(grid: Grid) -> dict[str, Halves]:
-    """Those of `sides` that the grid has: along axes of two cells or more."""
+    """The `sides` that this grid has: those along axes of two cells or more."""
     return {name: half for name, half in sides(len(grid)).items() if grid[half.axis] > 1}

@@ -1,4 +1,4 @@
-"""Multi-block masks: rectangles of tokens to predict, and a context block without them. Source: I-JEPA."""
+"""Multi-block masks: rectangles of tokens to predict, and a large context block without them. Source: I-JEPA."""
 
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
@@ -15,22 +15,21 @@ from .base import TRIES, Range
 
 @dataclass(frozen=True)
 class MultiBlock:
-    """I-JEPA's masks: `num_targets` rectangles to predict, and one large rectangle minus them as context. 2-D grids.
+    """I-JEPA's masks on 2-D grids: `num_targets` rectangles to predict, and one large rectangle minus them as context.
 
-    Scales are fractions of the grid, `target_aspect` is height / width; both are drawn uniformly and independently of
-    each other, once per step. Targets (B, M, h·w) may overlap. The context (B, K) keeps, of every sample, K tokens
-    chosen at random, where K is the smallest context of the global batch.
+    Scales are fractions of the grid, and `target_aspect` is height / width; each is drawn once per step, uniformly and
+    independently. Targets (B, M, h·w) may overlap. The context (B, K) keeps K random tokens of every sample, where K is
+    the smallest context in the global batch.
 
     No context ever has fewer than `min_context` tokens (default: a twentieth of the grid). Positions that leave fewer
-    are drawn again, at most 20 times; then all targets go where the first one is. That leaves at least the smallest
-    context block minus the largest target, over the whole range of scales, which is what `check` compares with
-    `min_context`: so every call ends, and ends well. With the default ranges this happens about never, and positions
-    stay uniform.
+    are drawn again, at most 20 times; after that, all targets take the position of the first one. This leaves at least
+    the smallest context block minus the largest target, and `check` compares that number with `min_context`: so every
+    call ends with a valid mask. With the default ranges this almost never happens, and positions stay uniform.
 
     `compat="ijepa"` draws as the published code does: one random number sets both scale and aspect, sides stay below
     the grid's, the last row and column are never drawn, contexts are cut to the common length in raster order (which
-    starves the bottom rows), and after 20 failures one target after the other may be overlapped. `min_context` is then
-    10 by default, to be exceeded by targets too.
+    starves the bottom rows), and after every 20 failures the context may overlap one more target. `min_context` is then
+    10 by default, and targets must exceed it too.
 
     Source: I-JEPA, arXiv:2301.08243.
     """
@@ -43,7 +42,7 @@ class MultiBlock:
     compat: Literal["", "ijepa"] = ""
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError, naming the fix, where a step could fail at some scale of the ranges."""
+        """Raise ValueError, naming the fix, if drawing could fail at some scale in the ranges."""
         if len(grid) != 2:
             raise ValueError(f"multiblock masks need a grid of 2 axes, not {grid}; use the random masker instead")
         self._check_ranges()
@@ -58,7 +57,7 @@ class MultiBlock:
             self._check_context(grid)
 
     def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt), int64 on the CPU. Raises ValueError where `check` does."""
+        """Draw context (B, K) and targets (B, M, Kt), int64 on the CPU. Raises ValueError when `check` does."""
         self.check(grid)
         total, part = rng.global_batch(batch)
         draw = self._draw_compat if self.compat == "ijepa" else self._draw
@@ -125,7 +124,7 @@ class MultiBlock:
             )
 
     def _check_compat(self, grid: Grid) -> None:
-        # Both sides are monotone in the one random number, so the ends of its range bound the smallest block.
+        # Both sides are monotone in the single random number, so the ends of its range bound the smallest block.
         ends = [_capped(grid, s, a) for s, a in zip(self.target_scale, self.target_aspect, strict=True)]
         target = min(h for h, _ in ends) * min(w for _, w in ends)
         block = min(target, prod(_capped(grid, self.context_scale[0], 1.0)))
@@ -137,9 +136,9 @@ class MultiBlock:
 
 
 def target_shape(grid: Grid, fraction: float, ratio: float) -> Grid:
-    """Sides (h, w), in tokens, of a block of about `fraction` of the grid and about `ratio` = h / w; it fits the grid.
+    """Sides (h, w), in tokens, of a block that covers about `fraction` of the grid with h / w of about `ratio`.
 
-    The area has precedence over the ratio: w is what h leaves of it, rounded.
+    The block fits the grid. The area takes precedence over the ratio: w is area / h, rounded.
     """
     area = fraction * prod(grid)
     height = max(round(sqrt(area * ratio)), ceil(area / grid[1] - 1e-6), 1)
@@ -148,13 +147,13 @@ def target_shape(grid: Grid, fraction: float, ratio: float) -> Grid:
 
 
 def context_shape(grid: Grid, fraction: float) -> Grid:
-    """Sides (h, w), in tokens, of a block with the grid's own aspect and no less than `fraction` of its area."""
+    """Sides (h, w), in tokens, of a block with the grid's aspect that covers at least `fraction` of the grid."""
     side = sqrt(fraction)
     return ceil(side * grid[0] - 1e-6), ceil(side * grid[1] - 1e-6)
 
 
 def _largest_target(grid: Grid, fraction: float, aspect: Range) -> int:
-    """The most tokens a target of at most `fraction` can have: for a given height its width grows with the area."""
+    """The most tokens that a target of at most `fraction` can have, over all heights that `aspect` allows."""
     heights = range(1, target_shape(grid, fraction, aspect[1])[0] + 1)
     return max(h * min(max(round(fraction * prod(grid) / h), 1), grid[1]) for h in heights)
 
@@ -169,7 +168,7 @@ def _between(bounds: Range, u: float) -> float:
 
 
 def _places(grid: Grid, shape: Grid, margin: int = 0) -> Int[Tensor, "p k"]:
-    """The tokens of a block at every place on the grid but the last `margin` along each axis."""
+    """The tokens of a block (P, h·w) at each of its P positions; the last `margin` cells of each axis stay free."""
     rows, columns = (torch.arange(g - s + 1 - margin) for g, s in zip(grid, shape, strict=True))
     corners = rows[:, None] * grid[1] + columns
     offsets = torch.arange(shape[0])[:, None] * grid[1] + torch.arange(shape[1])
@@ -177,7 +176,7 @@ def _places(grid: Grid, shape: Grid, margin: int = 0) -> Int[Tensor, "p k"]:
 
 
 def _pick(places: Shaped[Tensor, "p k"], count: tuple[int, ...], gen: Generator) -> Shaped[Tensor, "*count k"]:
-    """Rows of `places`, each drawn uniformly."""
+    """Rows of `places`, each drawn uniformly and independently."""
     return places[torch.randint(len(places), count, generator=gen)]
 
 
@@ -198,7 +197,7 @@ def _thin(context: Bool[Tensor, "b n"], gen: Generator) -> Int[Tensor, "b k"]:
 
 
 def _first(context: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
-    """As many tokens of every row as the shortest row has, the first ones."""
+    """The first tokens of every row, as many as the shortest row has."""
     return _listed(context & (context.cumsum(1) <= _shortest(context)))
 
 
@@ -207,5 +206,5 @@ def _shortest(rows: Bool[Tensor, "b n"]) -> int:
 
 
 def _listed(rows: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
-    """The tokens of each row in raster order; every row has equally many."""
+    """The marked tokens of each row in raster order; every row must have equally many."""
     return rows.nonzero()[:, 1].reshape(len(rows), -1)

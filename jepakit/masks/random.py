@@ -1,4 +1,4 @@
-"""Random masks: any tokens to predict, the others as context."""
+"""Random masks: tokens drawn at random to predict, and the others as context."""
 
 from dataclasses import dataclass
 from math import prod
@@ -10,17 +10,17 @@ from ..types import Grid, Masks, Rng
 
 @dataclass(frozen=True)
 class Random:
-    """Tokens at random, on a grid of any number of axes: a share `ratio` is predicted, the rest is the context.
+    """Hide a random share `ratio` of the tokens, on a grid with any number of axes; the rest is the context.
 
-    The hidden tokens are split into `num_targets` disjoint sets (B, M, Kt) of equal size; what does not divide stays
-    in the context (B, K), which has one token at least. Every token is one or the other.
+    The hidden tokens are split into `num_targets` disjoint sets (B, M, Kt) of equal size; a remainder stays in the
+    context (B, K), which has at least one token. Every token is in the context or in exactly one target.
     """
 
     ratio: float = 0.6
     num_targets: int = 1
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError, naming the fix, where there are too few tokens or the settings make no sense."""
+        """Raise ValueError, naming the fix, if there are too few tokens or a setting is out of range."""
         if not 0 < self.ratio < 1 or self.num_targets < 1:
             raise ValueError(
                 f"ratio is {self.ratio:g} and num_targets {self.num_targets}; give 0 < ratio < 1 and at least 1 target"
@@ -32,7 +32,7 @@ class Random:
             )
 
     def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt), int64 on the CPU. Raises ValueError where `check` does."""
+        """Draw context (B, K) and targets (B, M, Kt), int64 on the CPU. Raises ValueError when `check` does."""
         self.check(grid)
         total, part = rng.global_batch(batch)
         order = torch.rand(total, prod(grid), generator=rng.generator()).argsort(1)[part]

@@ -1,7 +1,7 @@
-"""Masks that follow what is in a picture: clusters of tokens that touch and are alike, by a representation of them.
+"""Masks that follow the content of a picture: connected clusters of tokens whose representations are similar.
 
-Nothing of another sample matters, and every size is known before a token is read: a batch in parts has the masks of the
-batch as a whole.
+The masks of a sample depend on no other sample, and every size is drawn before a token is read: so a batch in parts
+gets the masks of the whole batch.
 """
 
 from collections.abc import Sequence
@@ -16,46 +16,46 @@ from torch import Tensor
 
 from ..types import Grid, Masks, Rng
 
-TIES = 0.01  # how much touching, and chance, count beside likeness, which lies in [-1, 1]
-TAKEN = 10.0  # more than likeness, touching and chance together
+TIES = 0.01  # the weight of touching, and of chance, beside similarity, which lies in [-1, 1]
+TAKEN = 10.0  # outweighs similarity, touching and chance together
 
 
 @runtime_checkable
 class TokenMasker(Protocol):
-    """A masker that also reads what it hides, from a method that can show it; without tokens it is called as any."""
+    """A masker that also reads tokens, if the method can provide them; without tokens it is called like any other."""
 
     def guided(self, grid: Grid, tokens: Float[Tensor, "b n d"], rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt) for these tokens; sizes and masks depend on no other sample."""
+        """Draw context (B, K) and targets (B, M, Kt) for these tokens; the masks of a sample depend on no other."""
         ...
 
 
 def read_tokens(maskers: Sequence[object]) -> bool:
-    """Whether any of them does."""
+    """Whether any of the maskers reads tokens."""
     return any(isinstance(masker, TokenMasker) for masker in maskers)
 
 
 @dataclass(frozen=True)
 class Semantic:
-    """Connected clusters of tokens that are alike, to predict; the rest is the context. Grids of any number of axes.
+    """Hide connected clusters of similar tokens, on a grid with any number of axes; the rest is the context.
 
-    Each target grows from a token drawn at random, by the neighbour most like the cluster so far: the cosine, averaged
-    over its members, of representations from which the sample's mean token is taken. Where several are about equally
-    alike, the one that touches more of the cluster comes first, then chance.
+    Each target grows from a random token, each time by the neighbour most similar to the cluster so far. Similarity is
+    the cosine between representations, less the sample's mean token, averaged over the cluster. Among about equally
+    similar neighbours, the one that touches more of the cluster is taken, then chance decides.
 
     All targets (B, M, Kt) of a step cover the same share of the grid, drawn uniformly from `target_scale`. A target
-    takes a token of another one only where it has no other neighbour left, so overlaps are few. The context (B, K) has
-    N − M · Kt tokens, drawn at random where overlaps leave more.
+    takes a token of another target only if it has no other neighbour left, so there is little overlap. The context
+    (B, K) has N − M · Kt tokens; if overlaps leave more, they are drawn at random.
 
-    Where there is nothing to read (energies, the panel's views), all tokens are alike: the targets are round blobs.
+    If there are no tokens to read (energies, the panel's views), all tokens are equally similar and targets are round.
 
-    I-JEPA and C-JEPA read the target encoder, MAE its encoder, as they stand at that step, all tokens seen.
+    I-JEPA and C-JEPA read the target encoder, and MAE its encoder, at its current weights on the whole sample.
     """
 
     num_targets: int = 4
     target_scale: tuple[float, float] = (0.15, 0.2)
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError, naming the fix, where the settings make no sense or could leave no context."""
+        """Raise ValueError, naming the fix, if a setting is out of range or could leave no context."""
         low, high = self.target_scale
         if self.num_targets < 1:
             raise ValueError(f"num_targets is {self.num_targets}; give at least 1")
@@ -69,11 +69,11 @@ class Semantic:
             )
 
     def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt), int64 on the CPU, of blobs. Raises ValueError where `check` does."""
+        """Draw round targets: context (B, K) and targets (B, M, Kt), int64 on the CPU. Raises ValueError as `check`."""
         return self.guided(grid, torch.zeros(batch, prod(grid), 1), rng)
 
     def guided(self, grid: Grid, tokens: Float[Tensor, "b n d"], rng: Rng) -> Masks:
-        """Context (B, K) and targets (B, M, Kt), int64 where the tokens are. Raises ValueError where `check` does."""
+        """Draw context (B, K) and targets (B, M, Kt), int64 on the tokens' device. Raises ValueError as `check`."""
         self.check(grid)
         total, part = rng.global_batch(len(tokens))
         gen = rng.generator()
@@ -91,7 +91,7 @@ class Semantic:
 
 
 def likeness(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n n"]:
-    """The cosine between the tokens of each sample, its mean token taken from all; 0 for a token that is the mean."""
+    """The cosine between the tokens of each sample, less the sample's mean token; 0 for a token equal to the mean."""
     with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
         centred = tokens.detach().to(torch.promote_types(tokens.dtype, torch.float32))
         centred = F.normalize(centred - centred.mean(1, keepdim=True), dim=-1, eps=1e-6)
@@ -107,7 +107,7 @@ def _grown(
 ) -> Int[Tensor, "b k"]:
     """One connected cluster of `size` tokens per sample, in raster order.
 
-    It ends whatever is taken: as long as a part of a connected grid is missing, some missing token touches the cluster.
+    The loop always finds a token: while the cluster is smaller than the grid, some token outside it touches it.
     """
     rows = torch.arange(len(taken), device=taken.device)
     inside, touched = torch.zeros_like(taken), torch.zeros_like(luck)
@@ -124,12 +124,12 @@ def _grown(
 
 
 def _touching(grid: Grid) -> Float[Tensor, "n n"]:
-    """1 for two cells that are neighbours along one axis, 0 for any other two."""
+    """The adjacency matrix of the grid: 1 for two cells that are neighbours along one axis, else 0."""
     axes = torch.meshgrid(*[torch.arange(side) for side in grid], indexing="ij")
     cells = torch.stack([axis.flatten() for axis in axes], 1)
     return ((cells[:, None] - cells).abs().sum(2) == 1).float()
 
 
 def _size(grid: Grid, share: float) -> int:
-    # A product that is a whole number may come out a little below it.
+    # Rounding may put a product that should be a whole number slightly below it.
     return max(1, floor(share * prod(grid) + 1e-6))

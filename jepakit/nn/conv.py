@@ -19,13 +19,13 @@ Norm = Literal["group", "batch", "none"]
 
 @dataclass(frozen=True)
 class CNN:
-    """Convolutions of kernel 3 and stride 2 (then GroupNorm, GELU), one per entry of `channels`, then a linear.
+    """Convolutions of kernel 3 and stride 2 (then GroupNorm, GELU), one per entry of `channels`, and a final linear.
 
-    `patch` is what a token sees at once; the convolutions halve its sides, down to one cell, and the linear reads all
-    that is left. With `hidden`, further linears, each with LayerNorm, come before the last.
+    `patch` is the part of the signal that a token sees; each convolution halves its sides, down to one cell, and the
+    linear reads the remaining map. `hidden` inserts further linears, each with LayerNorm, before the last.
 
-    `norm` batch mixes the patches of a batch, as the BiJEPA paper does: gradient accumulation then changes the numbers.
-    With norm none there is no LayerNorm either.
+    `norm` "batch" mixes the patches of a batch, as in the BiJEPA paper: gradient accumulation then changes the numbers.
+    `norm` "none" also drops the LayerNorms.
     """
 
     patch: Size | None = (8, 8)
@@ -43,25 +43,25 @@ class CNN:
             raise ValueError(f"patch {self.patch} has {len(self.patch)} axes; convolutions take 1, 2 or 3")
 
     def build(self, signal: Signal) -> "CNNEncoder":
-        """The encoder; raises ValueError where the patch does not tile the signal."""
+        """The encoder. Raises ValueError if the patch does not tile the signal."""
         return CNNEncoder(self, signal)
 
 
 class CNNEncoder(Encoder):
-    """The network a `CNN` describes; no token sees another."""
+    """The network that `CNN` describes; no token sees another."""
 
     def __init__(self, cfg: CNN, signal: Signal) -> None:
         super().__init__()
         self.dim, self.patch = cfg.width, given_patch(cfg.patch)
         self.grid = grid_of(signal.size, self.patch)
-        # Along an axis of one cell there is nothing to convolve.
+        # There is nothing to convolve along an axis of one cell.
         sides = tuple(side for side in self.patch if side > 1) or (1,)
         conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(sides) - 1]
         activation = nn.GELU if cfg.activation == "gelu" else nn.ReLU
         layers: list[nn.Module] = []
         self.sides, before = sides, signal.channels
         for after in cfg.channels:
-            # A single cell is not strided over: in bfloat16 oneDNN leaves that weight's gradient uninitialised.
+            # No stride over a single cell: in bfloat16, oneDNN leaves that weight's gradient uninitialised.
             stride: Any = tuple(min(side, 2) for side in sides)
             layers += [conv(before, after, 3, stride, padding=1), *normalisation(cfg.norm, after), activation()]
             before, sides = after, tuple(-(-s // 2) for s in sides)
@@ -75,14 +75,14 @@ class CNNEncoder(Encoder):
         keep: Int[Tensor, "b k"] | None = None,
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
-        """See Encoder.forward."""
+        """Tokens (B, K, D) of the patches at `keep`, or (B, R, D) at `read`; see `Encoder.forward`."""
         cut = patches(x, self.patch, chosen(keep, read))
         out: Tensor = self.layers(cut.reshape(-1, cut.shape[2], *self.sides))
         return out.reshape(*cut.shape[:2], self.dim)
 
 
 class MapNorm(nn.Module):
-    """Batch normalisation of maps (B, C, *sides): over samples and places, of all ranks."""
+    """Batch normalisation of maps (B, C, *sides), over samples and positions of all ranks."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class MapNorm(nn.Module):
 
 
 class PatchNorm(nn.GroupNorm):
-    """One group of all channels and places, by the kernel of LayerNorm, whose backward can be vectorised."""
+    """GroupNorm with one group of all channels and positions, by LayerNorm's kernel, whose backward is vectorised."""
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
         """The maps, normalised."""
@@ -104,8 +104,8 @@ class PatchNorm(nn.GroupNorm):
 
 
 def normalisation(norm: Norm, channels: int) -> list[nn.Module]:
-    """What follows a convolution, before its activation."""
+    """The layers between a convolution and its activation."""
     if norm == "none":
         return []
-    # One group: the statistics of a patch are its own, so no token depends on another.
+    # With one group, every patch has its own statistics, so no token depends on another.
     return [MapNorm(channels) if norm == "batch" else PatchNorm(1, channels)]

@@ -1,4 +1,4 @@
-"""The target: a copy of the online module that follows it as an exponential moving average."""
+"""The target network: a copy of the online module that follows it as an exponential moving average (EMA)."""
 
 from copy import deepcopy
 from typing import Literal, TypeVar
@@ -11,7 +11,7 @@ Buffers = Literal["copy", "batch"]
 
 
 def check(decays: tuple[float, float]) -> None:
-    """Raises ValueError where the first or the last decay is none."""
+    """Raise ValueError if the first or the last decay lies outside [0, 1]."""
     if not all(0 <= decay <= 1 for decay in decays):
         raise ValueError(f"ema is {decays}; give two decays from 0 to 1, e.g. (0.996, 1.0)")
 
@@ -25,10 +25,10 @@ def target(online: M) -> M:
 def update(target: nn.Module, online: nn.Module, decay: float, buffers: Buffers = "copy") -> None:
     """target ← decay · target + (1 − decay) · online, in place, parameter by parameter.
 
-    Buffers are copied from `online`, or left to follow the target's own batches where `buffers` is "batch".
+    Buffers are copied from `online`; with `buffers="batch"` they follow the target's own batches instead.
     """
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1.0 - decay)
     if buffers == "copy":
-        # Copied, not averaged: running counts have no meaningful mean.
+        # Buffers are copied, not averaged: running counts have no meaningful mean.
         for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
             mine.copy_(theirs)

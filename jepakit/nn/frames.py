@@ -1,4 +1,4 @@
-"""An encoder of pictures, frame by frame on what has a time."""
+"""An encoder of pictures, applied to every frame of a video or scanpath."""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,23 +12,23 @@ from .transformer import ViT
 
 @dataclass(frozen=True)
 class Frames:
-    """Any encoder of pictures, on every frame by itself: one token a frame, the mean of its tokens.
+    """Any encoder of pictures, applied to every frame by itself: one token per frame, the mean of its tokens.
 
-    Without `pool` they stay, on the encoder's own grid.
+    Without `pool`, each frame keeps all its tokens, on the encoder's own grid.
     """
 
     encoder: EncoderConfig = field(default_factory=ViT)
     pool: bool = True
 
     def build(self, signal: Signal) -> "FramesEncoder":
-        """The encoder; raises ValueError where samples are no sequences of pictures."""
+        """The encoder. Raises ValueError if samples are not sequences of pictures."""
         if len(signal.size) != 3:
-            raise ValueError(f"frames are of videos and scanpaths, but samples have size {signal.size}")
+            raise ValueError(f"only videos and scanpaths have frames, but samples have size {signal.size}")
         return FramesEncoder(self, signal)
 
 
 class FramesEncoder(Encoder):
-    """See `Frames`; `inner` is the encoder of one picture."""
+    """The network that `Frames` describes; `inner` encodes one picture."""
 
     def __init__(self, cfg: Frames, signal: Signal) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class FramesEncoder(Encoder):
         self.dim = self.inner.dim
         self.patch = (1, *(signal.size[1:] if cfg.pool else self.inner.patch))
         self.grid = (steps, *((1, 1) if cfg.pool else self.inner.grid))
-        # A cell of a frame cannot be left out by itself.
+        # A single cell of a frame cannot be left out.
         self.leaves_out = cfg.pool
 
     def forward(
@@ -46,7 +46,7 @@ class FramesEncoder(Encoder):
         keep: Int[Tensor, "b k"] | None = None,
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
-        """See Encoder.forward."""
+        """One token per frame, or all tokens of all frames; see `Encoder.forward`."""
         tokens: Tensor = self.inner(x.transpose(1, 2).flatten(0, 1))
         tokens = tokens.mean(1, keepdim=True) if self.pool else tokens
         tokens = tokens.reshape(len(x), -1, self.dim)

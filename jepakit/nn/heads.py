@@ -1,4 +1,4 @@
-"""What sits on top of representations."""
+"""Layers on top of representations: projectors, and BatchNorm over all ranks."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from ..core.distributed import moments, world
 class BatchNorm(nn.Module):
     """Batch normalisation of features-last tensors (…, D) with the moments of all ranks, on CPU and GPU.
 
-    Two ranks give the loss and gradients of one process with the same global batch; in one process it equals
-    `torch.nn.BatchNorm1d`, and its state has the same names. Statistics are fp32 at least. Entries that are not
-    `valid` enter no statistic and come out as zero.
+    Two ranks give the loss and gradients that one process gives for the same global batch; in one process it equals
+    `torch.nn.BatchNorm1d`, and its state has the same names. Statistics are at least fp32. Entries that are not `valid`
+    enter no statistic and come out as zero.
     """
 
-    held: bool = False  # in evaluation for good: the running moments stay as they are
+    held: bool = False  # stays in evaluation mode, so that the running moments do not change
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -33,11 +33,11 @@ class BatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def train(self, mode: bool = True) -> "BatchNorm":
-        """As of any module, unless its statistics are held."""
+        """Switch to training or evaluation mode; always to evaluation if the statistics are held."""
         return super().train(mode and not self.held)
 
     def forward(self, x: Float[Tensor, "*n d"], valid: Bool[Tensor, "*n"] | None = None) -> Float[Tensor, "*n d"]:
-        """Normalised with the batch's moments in training, with the running ones in evaluation."""
+        """x, normalised with the batch's moments in training and with the running ones in evaluation."""
         if valid is None and world() == 1:
             return self._alone(x.flatten(0, -2)).reshape(x.shape)
         rows = x.flatten(0, -2).to(torch.promote_types(x.dtype, self.weight.dtype))
@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
         return out if valid is None else out.where(valid[..., None], 0)
 
     def _alone(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        # The fused kernel: the same numbers, several times as fast on the maps of a convolution.
+        # The fused kernel gives the same numbers and is several times as fast on the maps of a convolution.
         if self.training:
             self.num_batches_tracked += 1
         return F.batch_norm(
@@ -70,9 +70,9 @@ class BatchNorm(nn.Module):
 
 @dataclass(frozen=True)
 class Projector:
-    """`layers` linears to `out` features, each but the last to `hidden` ones and followed by BatchNorm and ReLU.
+    """`layers` linears to `out` features; each but the last has `hidden` features, BatchNorm and ReLU.
 
-    None for a width: as many as come in. 0 layers are the identity, whatever the widths.
+    A width of None equals the input width. With 0 layers it is the identity, whatever the widths.
     """
 
     layers: int = 2
@@ -87,7 +87,7 @@ class Projector:
             )
 
     def width(self, dim: int) -> int:
-        """How many features come out where `dim` come in."""
+        """The number of output features for `dim` input features."""
         return self.out or dim if self.layers else dim
 
     def build(self, dim: int) -> nn.Sequential:
@@ -95,7 +95,7 @@ class Projector:
         layers: list[nn.Module] = []
         before = dim
         for _ in range(self.layers - 1):
-            # No biases: the normalisation, and after the last layer the loss, take any constant out again.
+            # No biases: the normalisation, and after the last layer the loss, would remove any constant.
             after = self.hidden or dim
             layers += [nn.Linear(before, after, bias=False), BatchNorm(after), nn.ReLU()]
             before = after

@@ -1,4 +1,4 @@
-"""Perceptrons: the same one on every patch as an encoder, or from one token to another as a predictor."""
+"""Perceptrons: as an encoder, the same one on every patch; as a predictor, from one token to another."""
 
 import math
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ Norm = Literal["layer", "none"]
 class MLP:
     """`depth` hidden layers (linear, LayerNorm, ReLU) of `hidden` features, then a linear to `width`.
 
-    `patch` is what a token sees at once: half a window of 20 samples is patch (10,), on a grid of 2. `norm` none leaves
-    the LayerNorms out.
+    `patch` is the part of the signal that a token sees: half a window of 20 samples is patch (10,), on a grid of 2.
+    `norm` "none" drops the LayerNorms.
     """
 
     patch: Size = (10,)
@@ -35,12 +35,12 @@ class MLP:
         check_patch(self.patch)
 
     def build(self, signal: Signal) -> "MLPEncoder":
-        """The encoder; raises ValueError where the patch does not tile the signal."""
+        """The encoder. Raises ValueError if the patch does not tile the signal."""
         return MLPEncoder(self, signal)
 
 
 class MLPEncoder(Encoder):
-    """The perceptron an `MLP` describes; no token sees another."""
+    """The perceptron that `MLP` describes; no token sees another."""
 
     def __init__(self, cfg: MLP, signal: Signal) -> None:
         super().__init__()
@@ -55,16 +55,16 @@ class MLPEncoder(Encoder):
         keep: Int[Tensor, "b k"] | None = None,
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
-        """See Encoder.forward."""
+        """Tokens (B, K, D) of the patches at `keep`, or (B, R, D) at `read`; see `Encoder.forward`."""
         out: Tensor = self.layers(patches(x, self.patch, chosen(keep, read)).flatten(2))
         return out
 
 
 @dataclass(frozen=True)
 class Perceptron:
-    """From the one token that is seen to the one that is hidden: `depth` hidden layers as in `MLP`, then a linear.
+    """A predictor from the visible token to the hidden one: `depth` hidden layers as in `MLP`, then a linear.
 
-    For grids of two tokens, where no position has to be told. Source: BiJEPA, arXiv:2603.00049.
+    For grids of two tokens, which need no positions. Source: BiJEPA, arXiv:2603.00049.
     """
 
     hidden: int = 128
@@ -76,20 +76,20 @@ class Perceptron:
             raise ValueError(f"hidden is {self.hidden} and depth {self.depth}; give 1 feature and 0 layers or more")
 
     def build(self, dim: int, grid: Grid, out: int | None = None) -> "PerceptronPredictor":
-        """The predictor from tokens of `dim` features to such of `out` (None: `dim`).
+        """The predictor from tokens of `dim` features to tokens of `out` (None: `dim`).
 
-        Raises ValueError where the grid has more than two tokens.
+        Raises ValueError unless the grid has two tokens.
         """
         if math.prod(grid) != 2:
             raise ValueError(
-                f"the mlp predictor takes one token to one other, but the grid {grid} has {math.prod(grid)}; give an "
+                f"the mlp predictor maps one token to the other, but the grid {grid} has {math.prod(grid)}; give an "
                 "encoder.patch of half the signal, or predictor.name transformer"
             )
         return PerceptronPredictor(self, dim, out or dim)
 
 
 class PerceptronPredictor(nn.Module):
-    """The network a `Perceptron` describes."""
+    """The network that `Perceptron` describes."""
 
     def __init__(self, cfg: Perceptron, dim: int, out: int) -> None:
         super().__init__()
@@ -108,13 +108,13 @@ def perceptron(
     layers: list[nn.Module] = []
     *hidden, last = pairwise(sides)
     for before, after in hidden:
-        # A bias before BatchNorm would be taken out again.
+        # BatchNorm would remove a bias.
         layers += [nn.Linear(before, after, bias=norm != "batch"), *normalisation(norm, after), activation()]
     return nn.Sequential(*layers, nn.Linear(*last))
 
 
 def normalisation(norm: Norm | Literal["batch"], width: int) -> list[nn.Module]:
-    """What follows a hidden linear."""
+    """The normalisation layers after a hidden linear."""
     if norm == "none":
         return []
     return [BatchNorm(width) if norm == "batch" else nn.LayerNorm(width)]

@@ -1,4 +1,4 @@
-"""Signals cut into patches, and the linear that embeds them."""
+"""Patches: cutting signals into them, joining them again, and the linear layer that embeds them."""
 
 import math
 
@@ -10,14 +10,14 @@ from ..types import Grid, Size
 
 
 def given_patch(patch: Size | None) -> Size:
-    """The patch, which is to be known. Raises ValueError."""
+    """The patch as a tuple. Raises ValueError if it is None (auto)."""
     if patch is None:
-        raise ValueError("the patch is auto, which only a training resolves; give one, e.g. patch=(16, 16)")
+        raise ValueError("the patch is auto, which is resolved only in training; give one, e.g. patch=(16, 16)")
     return tuple(patch)
 
 
 def check_patch(patch: object) -> None:
-    """Raises ValueError where `patch` is not one positive length per axis."""
+    """Raise ValueError unless `patch` is a sequence of positive lengths, one per axis."""
     if not isinstance(patch, tuple | list):
         raise ValueError(
             f"patch {patch!r} is one length; give one per axis of the signal, e.g. patch=({patch}, {patch})"
@@ -27,7 +27,7 @@ def check_patch(patch: object) -> None:
 
 
 def grid_of(size: Size, patch: Size) -> Grid:
-    """The number of patches along each axis of `size`; raises ValueError where they do not tile it."""
+    """The number of patches along each axis of `size`. Raises ValueError if the patch does not tile it."""
     if len(patch) != len(size):
         fitting = tuple(math.gcd(patch[0], s) for s in size)
         raise ValueError(
@@ -46,7 +46,7 @@ def grid_of(size: Size, patch: Size) -> Grid:
 def patches(
     x: Float[Tensor, "b c ..."], patch: Size, keep: Int[Tensor, "b k"] | None = None
 ) -> Float[Tensor, "b _ c ..."]:
-    """The patches of x at `keep` (all where None), each (C, *patch); only those are read from memory."""
+    """The patches of x at `keep` (None: all), each (C, *patch); only these are read from memory."""
     axes = len(patch)
     grid = grid_of(tuple(x.shape[2:]), patch)
     sides = [n for pair in zip(grid, patch, strict=True) for n in pair]
@@ -58,7 +58,7 @@ def patches(
 
 
 def joined(cut: Float[Tensor, "b n p"], grid: Grid, patch: Size) -> Float[Tensor, "b c ..."]:
-    """The signals whose patches these are, all and flattened: `joined(patches(x, patch).flatten(2), …)` is x."""
+    """The signals with these flattened patches: `joined(patches(x, patch).flatten(2), grid, patch)` is x."""
     axes = len(patch)
     parts = cut.reshape(len(cut), *grid, -1, *patch)
     order = [0, 1 + axes, *(place for a in range(axes) for place in (1 + a, 2 + axes + a))]
@@ -68,7 +68,7 @@ def joined(cut: Float[Tensor, "b n p"], grid: Grid, patch: Size) -> Float[Tensor
 
 
 class PatchEmbed(nn.Module):
-    """One linear per patch, `proj` (D, C·prod(patch)): a convolution with stride = kernel, its weight flattened."""
+    """One linear on every patch, `proj` (D, C·prod(patch)): a convolution with stride = kernel and a flat weight."""
 
     def __init__(self, channels: int, patch: Size, dim: int) -> None:
         super().__init__()
@@ -76,6 +76,6 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(channels * math.prod(patch), dim)
 
     def forward(self, x: Float[Tensor, "b c ..."], keep: Int[Tensor, "b k"] | None = None) -> Float[Tensor, "b _ d"]:
-        """Embeddings of the patches at `keep`, or of all."""
+        """The embeddings of the patches at `keep` (None: all)."""
         embedded: Tensor = self.proj(patches(x, self.patch, keep).flatten(2))
         return embedded

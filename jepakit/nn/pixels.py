@@ -1,4 +1,4 @@
-"""No encoder: every pixel is a token, for circuits that have convolutions of their own."""
+"""An encoder without weights, where every pixel is a token: for circuits that have their own convolutions."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from .encoder import Encoder, chosen
 
 @dataclass(frozen=True)
 class Pixels:
-    """The signal as it is, one token of its channels per pixel. There is nothing in it to train."""
+    """The signal unchanged: one token per pixel, made of its channels, and nothing to train."""
 
     def build(self, signal: Signal) -> "PixelEncoder":
         """The encoder."""
@@ -19,7 +19,7 @@ class Pixels:
 
 
 class PixelEncoder(Encoder):
-    """See `Pixels`."""
+    """The encoder that `Pixels` describes."""
 
     def __init__(self, signal: Signal) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class PixelEncoder(Encoder):
         keep: Int[Tensor, "b k"] | None = None,
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
-        """See Encoder.forward."""
+        """The pixels at `keep` and `read` as tokens (B, _, C); see `Encoder.forward`."""
         tokens = x.flatten(2).transpose(1, 2)
         at = chosen(keep, read)
         return tokens if at is None else take(tokens, at)

@@ -1,4 +1,4 @@
-"""Fixed sin-cos positions, computed from the input's own grid."""
+"""Fixed sin-cos position embeddings, computed from the grid of the input."""
 
 from functools import lru_cache
 from typing import Literal
@@ -15,18 +15,19 @@ Order = Literal["column-row", "row-column", "uniform"]
 def sincos(
     grid: Grid, dim: int, order: Order = "column-row", device: torch.device | str = "cpu"
 ) -> Float[Tensor, "n d"]:
-    """One vector per cell of `grid`, row-major, in float32; the returned table is shared, so it must not be changed.
+    """One vector (D,) per cell of `grid`, row-major, in float32; the table is cached, so do not change it in place.
 
-    `order` says which coordinates fill the features, first to last. Two axes: "column-row" is I-JEPA's, "row-column"
-    V-JEPA's, half of the features each. Three axes are always depth, row, column: a half and two quarters, or three
-    equal shares (cut at `dim`) where "uniform". One axis has all features.
-    Raises ValueError where `dim` cannot be shared out. Source: I-JEPA 2301.08243, V-JEPA 2404.08471 (released code).
+    `order` says which coordinate fills which features, from the first to the last. With two axes, each has half of the
+    features: "column-row" as in I-JEPA, "row-column" as in V-JEPA. With three axes, the order is always depth, row,
+    column: a half and two quarters, or three equal shares (cut at `dim`) if "uniform". A single axis has all features.
+    Raises ValueError if the axes cannot share `dim` features. Source: the released code of I-JEPA (2301.08243) and
+    V-JEPA (2404.08471).
     """
     return _table(tuple(grid), dim, order, str(device))
 
 
 def shares(axes: int, dim: int, order: Order) -> tuple[int, ...]:
-    """How many of `dim` features each axis has, in the order of the grid's axes; raises ValueError where it cannot."""
+    """How many of `dim` features each axis gets, in the grid's order. Raises ValueError if `dim` cannot be shared."""
     if axes not in (1, 2, 3):
         raise ValueError(f"a grid with {axes} axes has no sin-cos positions; give the signal 1, 2 or 3 axes")
     if axes == 3 and order == "uniform":
@@ -44,7 +45,7 @@ def shares(axes: int, dim: int, order: Order) -> tuple[int, ...]:
 
 @lru_cache(maxsize=64)
 def _table(grid: Grid, dim: int, order: Order, device: str) -> Tensor:
-    # A table first built under inference_mode must still serve training, so it is made outside of it.
+    # The table is made outside inference_mode, because a table first built in there must still serve training.
     with torch.inference_mode(False), torch.no_grad():
         parts = shares(len(grid), dim, order)
         axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in grid], indexing="ij")
@@ -55,7 +56,7 @@ def _table(grid: Grid, dim: int, order: Order, device: str) -> Tensor:
 
 
 def _waves(position: Float[Tensor, " n"], dim: int) -> Float[Tensor, "n d"]:
-    """Sines, then cosines, of `position` at dim / 2 frequencies falling geometrically from 1 towards 1 / 10000."""
+    """Sines, then cosines, of `position` at dim / 2 frequencies that fall geometrically from 1 towards 1 / 10000."""
     frequency = 10000.0 ** -(torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
     angle = position[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], 1)

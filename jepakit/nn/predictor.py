@@ -1,11 +1,11 @@
-"""The predictor: representations of target blocks from the representation of the context.
+"""The predictor: from the representation of the context to representations of the target blocks.
 
-Exact mode is I-JEPA's: every target block is a sequence of its own, the context followed by its mask tokens. What all
-blocks of a sample have in common is computed once: in the first block the LayerNorm, queries, keys and values of the
-context, and those of the mask token at each position of the grid; the last block runs for the mask tokens alone.
+Exact mode is I-JEPA's: every target block is its own sequence, the context followed by the block's mask tokens. What
+all target blocks of a sample share is computed once: the first layer's LayerNorm, queries, keys and values, for the
+context and for the mask token at each position of the grid. The last layer runs for the mask tokens alone.
 
-`shared_context=True` is another model, not a faster route to the same one: context tokens attend to one another only,
-so that all blocks of a sample read one context. It costs about half; scores have to be compared before it is chosen.
+`shared_context=True` is a different model, not a faster way to the same one: context tokens attend only to one another,
+so that all target blocks of a sample read the same context. It costs about half; compare scores before choosing it.
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ class PredictorConfig(Protocol):
     """A frozen dataclass that builds a network (context (B, K, D), masks) → predictions (B, M, Kt, out)."""
 
     def build(self, dim: int, grid: Grid, out: int | None = None) -> nn.Module:
-        """The predictor; raises ValueError where it does not fit the grid."""
+        """The predictor. Raises ValueError if it does not fit the grid."""
         ...
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A narrow transformer from context tokens and mask tokens to predictions; `heads` divides `width`.
+    """A narrow transformer from context tokens and mask tokens to predictions; `heads` must divide `width`.
 
-    `width` None is half the encoder's, `heads` None one for about 32 features: 384 and 12 for a ViT-B, as published.
+    `width` None is half the encoder's; `heads` None is one per 32 features or so: 384 and 12 for a ViT-B, as published.
     """
 
     width: int | None = None
@@ -51,11 +51,11 @@ class Predictor:
             check_heads(self.width, self.heads)
 
     def build(self, dim: int, grid: Grid, out: int | None = None) -> "TransformerPredictor":
-        """The predictor from tokens of `dim` features to such of `out` (None: `dim`).
+        """The predictor from tokens of `dim` features to tokens of `out` (None: `dim`).
 
-        Raises ValueError where positions do not fit the width.
+        Raises ValueError if positions do not fit the width.
         """
-        # Widths that positions of up to 3 axes can share.
+        # A width that positions of up to 3 axes can share.
         width = max(16, dim // 16 * 8) if self.width is None else self.width
         heads = fitting_heads(width) if self.heads is None else self.heads
         check_heads(width, heads)
@@ -63,12 +63,12 @@ class Predictor:
 
 
 def fitting_heads(width: int) -> int:
-    """The most heads that divide `width` and have at least 32 features each; 1 where there are none."""
+    """The largest number of heads that divides `width` with at least 32 features per head; 1 if there is none."""
     return next(h for h in range(max(1, width // 32), 0, -1) if width % h == 0)
 
 
 class TransformerPredictor(nn.Module):
-    """The network a `Predictor` describes, for grids of any number of axes."""
+    """The network that `Predictor` describes, for grids with any number of axes."""
 
     checkpoint_activations: bool = False
 
@@ -85,7 +85,7 @@ class TransformerPredictor(nn.Module):
         initialize(self, cfg.init)
 
     def forward(self, context: Float[Tensor, "b k d"], masks: Masks) -> Float[Tensor, "b m kt _"]:
-        """Predictions at `masks.targets` from tokens at `masks.context`."""
+        """Predictions (B, M, Kt, out) at `masks.targets` from the tokens at `masks.context`."""
         position = sincos(masks.grid or self.grid, self.width, self.positions, context.device).to(
             self.norm.weight.dtype
         )
@@ -98,7 +98,7 @@ class TransformerPredictor(nn.Module):
     def _exact(
         self, known: Float[Tensor, "b k d"], asked: Float[Tensor, "n d"], targets: Int[Tensor, "b m kt"]
     ) -> Float[Tensor, "bm kt d"]:
-        """The mask tokens after all blocks, each target block a sequence of its own."""
+        """The mask tokens after all layers, with each target block as its own sequence."""
         first, last = cast(Block, self.blocks[0]), slice(known.shape[1], None)
         x = sequences(known, asked, targets)
         qkv = sequences(first.attn.qkv(first.norm1(known)), first.attn.qkv(first.norm1(asked)), targets)
@@ -111,7 +111,7 @@ class TransformerPredictor(nn.Module):
     def _shared(
         self, known: Float[Tensor, "b k d"], asked: Float[Tensor, "n d"], targets: Int[Tensor, "b m kt"]
     ) -> Float[Tensor, "bm kt d"]:
-        """The mask tokens after all blocks, all target blocks of a sample reading one context."""
+        """The mask tokens after all layers, with one context for all target blocks of a sample."""
         x = F.embedding(targets, asked).flatten(0, 1)
         for i, block in enumerate(self.blocks, 1):
             last = i == len(self.blocks)
@@ -130,7 +130,7 @@ def sequences(
 def shared_block(
     block: Block, known: Float[Tensor, "b k d"], x: Float[Tensor, "bm kt d"], last: bool
 ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "bm kt d"]]:
-    """One block where context tokens see the context, and mask tokens see the context and their own target block."""
+    """One layer in which context tokens see the context, and mask tokens see the context and their own target block."""
     q, k, v = block.attn.project(block.norm1(known))
     own_q, own_k, own_v = block.attn.project(block.norm1(x))
     times = len(x) // len(known)

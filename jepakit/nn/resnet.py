@@ -1,4 +1,4 @@
-"""A residual network that sees the whole picture at once: for methods that compare views."""
+"""A residual network (ResNet) that sees the whole picture at once, for methods that compare views."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ from .smallmap import SmallMapConv, VolumeConv
 
 @dataclass(frozen=True)
 class ResNet:
-    """Basic residual blocks: `blocks` of them per stage, each stage but the first halves the map and doubles `width`.
+    """Basic residual blocks, `blocks` per stage; each stage but the first halves the map and doubles the width.
 
     `stem` is the stride of the first convolution: 1 or 2 for pictures of 32 px, 4 for larger ones. A token is one cell
-    of the last map. (2, 2, 2, 2) with width 64 and stem 1 is the ResNet-18 that is usual for CIFAR-10.
-    Source: He et al. 2016, arXiv:1512.03385. It cannot leave patches out, so it serves no method with masks.
+    of the last map. (2, 2, 2, 2) with width 64 and stem 1 is the usual ResNet-18 for CIFAR-10. It cannot leave patches
+    out, so methods with masks cannot use it. Source: He et al. 2016, arXiv:1512.03385.
     """
 
     width: int = 64
@@ -35,12 +35,12 @@ class ResNet:
             )
 
     def build(self, signal: Signal) -> "ResNetEncoder":
-        """The encoder; raises ValueError where its stride does not divide the signal's size."""
+        """The encoder. Raises ValueError if its stride does not divide the signal's size."""
         return ResNetEncoder(self, signal)
 
 
 class ResNetEncoder(Encoder):
-    """The network a `ResNet` describes; every token sees its surroundings."""
+    """The network that `ResNet` describes; every token sees its surroundings."""
 
     leaves_out = False
     mixes = True
@@ -68,11 +68,11 @@ class ResNetEncoder(Encoder):
         keep: Int[Tensor, "b k"] | None = None,
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
-        """See Encoder.forward. Raises ValueError where patches are to be left out."""
+        """The cells of the last map as tokens (B, N, D), or those at `read`. Raises ValueError if `keep` is given."""
         if keep is not None:
             raise ValueError("a residual network sees the whole picture; only encoders with patches can leave some out")
         grid_of(tuple(x.shape[2:]), self.patch)
-        # Features last in memory, which the normalisations read: a tenth of the time of a step.
+        # Features last in memory, the order in which normalisations read: it saves a tenth of a step's time.
         x = x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
         h = F.relu(self.norm(self.stem(x)))
         for block in self.blocks:
@@ -82,7 +82,7 @@ class ResNetEncoder(Encoder):
 
 
 class Block(nn.Module):
-    """x + two convolutions of kernel 3, each normalised; the shortcut is a linear where the shape changes."""
+    """x + two convolutions of kernel 3, each normalised; where the shape changes, the shortcut is a linear."""
 
     def __init__(self, axes: int, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Block(nn.Module):
 
 
 def shortcut(axes: int, before: int, after: int, stride: int) -> nn.Sequential:
-    """What passes a block by: the map as it is, or a normalised linear of it where its shape changes."""
+    """The shortcut past a block: the identity, or a normalised linear if the shape changes."""
     changes = stride > 1 or before != after
     return nn.Sequential(*[conv(axes, before, after, 1, stride), MapNorm(after)] if changes else [])
 

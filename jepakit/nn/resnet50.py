@@ -1,7 +1,7 @@
-"""A residual network of bottlenecks on every frame by itself, with weights of one's own or from a file.
+"""ResNet-50 and other bottleneck ResNets, applied to every frame by itself, with optional pretrained weights.
 
-Source: He et al. 2016, arXiv:1512.03385, with the stride in the convolution of kernel 3, as torchvision, timm and
-Hugging Face have it ("v1.5"). Normalisation is as there: eps 1e-5, momentum 0.1.
+Source: He et al. 2016, arXiv:1512.03385, with the stride in the convolution of kernel 3, as in torchvision, timm and
+Hugging Face ("v1.5"). Normalisation is the same as there: eps 1e-5, momentum 0.1.
 """
 
 import re
@@ -21,26 +21,26 @@ from .encoder import Encoder, chosen
 from .patch import grid_of, patches
 from .resnet import conv, shortcut
 
-# What the weights of torchvision, timm and Hugging Face expect of pixels in [0, 1].
+# The mean and std of pixels in [0, 1] that the weights of torchvision, timm and Hugging Face expect.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# What a file may hold beside the network: classifiers, and how many batches its statistics saw.
+# What a file may hold beside the network: a classifier, and the number of batches behind its statistics.
 IGNORED = re.compile(r"^(fc|classifier)\.|\.num_batches_tracked$")
 
 
 @dataclass(frozen=True)
 class ResNet50:
-    """ResNet-50, or another depth and width of it, for pictures (H, W) and for videos (T, H, W), frame by frame.
+    """ResNet-50, or another depth and width of it, for pictures (H, W) and, frame by frame, for videos (T, H, W).
 
     A token is a frame: the mean over its last map, 4 · `width` · 2^(stages − 1) features. No frame sees another, so
-    masks choose frames. Without `pool` a token is a cell of the last map, 32 px wide, and masks have no place.
+    masks choose frames. Without `pool`, a token is a cell of the last map, 32 px wide, and masks cannot be used.
 
-    `weights` is a file: a state dict of torchvision or timm (.pth), or of Hugging Face's ResNetModel or
-    ResNetForImageClassification (.safetensors, .bin). It is read once, when a run begins, by `Encoder.read_weights`;
-    from then on the checkpoints hold them. `weights_hash` is then the file's; where it is given, the file must have it.
-    The frames are brought from the normalisation of the data to ImageNet's. Files of Hugging Face with
-    `downsample_in_bottleneck` have the stride elsewhere, which their tensors do not tell: they are not for this.
+    `weights` names a file: a state dict of torchvision or timm (.pth), or of Hugging Face's ResNetModel or
+    ResNetForImageClassification (.safetensors, .bin). `Encoder.read_weights` reads it once, when a run begins; from
+    then on the checkpoints hold the weights. `weights_hash` is the file's hash; if it is given, the file must match.
+    Frames are brought from the normalisation of the data to ImageNet's. Hugging Face files with
+    `downsample_in_bottleneck` have the stride elsewhere, which their tensors do not show: do not use them.
 
-    `frozen` leaves weights and the statistics of the normalisation as they are.
+    `frozen` keeps the weights and the statistics of the normalisation fixed.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
@@ -58,15 +58,15 @@ class ResNet50:
             )
 
     def build(self, signal: Signal) -> "ResNet50Encoder":
-        """The encoder, without the weights of its file.
+        """The encoder, before its weights file is read.
 
-        Raises ValueError where the signal has no pictures, or where its cells do not tile them.
+        Raises ValueError if the signal has no pictures, or if cells do not tile them.
         """
         return ResNet50Encoder(self, signal)
 
 
 class ResNet50Encoder(Encoder):
-    """The network a `ResNet50` describes."""
+    """The network that `ResNet50` describes."""
 
     scale: Tensor
     shift: Tensor
@@ -83,7 +83,7 @@ class ResNet50Encoder(Encoder):
         side = (2 ** (len(cfg.blocks) + 1),) * 2
         self.patch = (*[1] * (len(signal.size) - 2), *(signal.size[-2:] if cfg.pool else side))
         self.grid = grid_of(signal.size, self.patch)
-        # Nothing, unless weights are read: buffers, so that they are saved with them.
+        # The identity unless weights are read; buffers, so that they are saved with the weights.
         self.register_buffer("scale", torch.ones(signal.channels, 1, 1))
         self.register_buffer("shift", torch.zeros(signal.channels, 1, 1))
         self.stem, self.norm = conv(2, signal.channels, cfg.width, 7, 2), MapNorm(cfg.width)
@@ -97,12 +97,12 @@ class ResNet50Encoder(Encoder):
         self.requires_grad_(not cfg.frozen).train()
 
     def train(self, mode: bool = True) -> "ResNet50Encoder":
-        """As of any module; where frozen, statistics stay those that were read."""
+        """Switch to training or evaluation mode; always to evaluation if frozen, so that statistics do not change."""
         super().train(mode and not self.cfg.frozen)
         return self
 
     def grid_of(self, x: Shaped[Tensor, "b c ..."]) -> Grid:
-        """One cell per frame of whatever size, or the cells of its last map."""
+        """One cell per frame of any size, or the cells of its last map."""
         return (*x.shape[2:-2], 1, 1) if self.cfg.pool else super().grid_of(x)
 
     def forward(
@@ -111,9 +111,12 @@ class ResNet50Encoder(Encoder):
         keep: Int[Tensor, "b k"] | None = None,
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
-        """See Encoder.forward. Raises ValueError where cells are to be left out."""
+        """One token per frame, or per cell of its last map; see `Encoder.forward`.
+
+        Raises ValueError if `keep` is given without `pool`.
+        """
         if keep is not None and not self.cfg.pool:
-            raise ValueError("the cells of a map see one another, so none can be left out; set encoder.pool true")
+            raise ValueError("the cells of a map see one another, so none can be left out; set encoder.pool to true")
         self.grid_of(x)  # raises where cells do not tile the frames
         frame = (*[1] * (x.ndim - 4), *x.shape[-2:])
         frames = patches(x, frame, chosen(keep, read) if self.cfg.pool else None)
@@ -125,13 +128,16 @@ class ResNet50Encoder(Encoder):
 
     def maps(self, frames: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d _ _"]:
         """The last map of every frame."""
-        # Before the padding of the first convolution, which so is a mean pixel, as in training.
+        # Before the first convolution pads with zeros, so that padding is a mean pixel, as in pretraining.
         x = (frames * self.scale + self.shift).to(memory_format=torch.channels_last)
         h = F.max_pool2d(F.relu(self.norm(self.stem(x))), 3, 2, 1)
         return self.stages(h)  # type: ignore[no-any-return]
 
     def read_weights(self) -> str:
-        """See Encoder.read_weights; ValueError, too, where the file is not that of `weights_hash`, and as `load`."""
+        """Load the weights file, and return its hash, or "" if none is named; see `Encoder.read_weights`.
+
+        Raises ValueError if the file's hash is not `weights_hash`, or when `load` does.
+        """
         if not self.cfg.weights:
             return ""
         path = Path(self.cfg.weights)
@@ -139,16 +145,16 @@ class ResNet50Encoder(Encoder):
         if self.cfg.weights_hash not in ("", found):
             raise ValueError(
                 f"{path} is not the file that the settings were written for (its hash is {found}, not "
-                f"{self.cfg.weights_hash}); give that file, or leave out weights_hash"
+                f"{self.cfg.weights_hash}); give that file, or omit weights_hash"
             )
         self.load(tensors, str(path))
         return found
 
     def load(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Copy a state dict of torchvision, timm or Hugging Face; every tensor but those of a classifier must fit.
+        """Copy a state dict of torchvision, timm or Hugging Face; every tensor except a classifier's must fit.
 
-        Raises ValueError, naming `source`, for whatever is missing, unexpected or of another shape, and where the data
-        are no pixels in [0, 1].
+        Raises ValueError, naming `source`, for any tensor that is missing, unexpected or of another shape, and if the
+        data are not pixels in [0, 1].
         """
         given = {k.removeprefix("resnet."): v for k, v in tensors.items() if not IGNORED.search(k)}
         state, column = self.state_dict(), 2 if any(k.startswith("embedder.") for k in given) else 1
@@ -172,7 +178,7 @@ class ResNet50Encoder(Encoder):
 class Bottleneck(nn.Module):
     """x + convolutions of kernel 1, 3 and 1, each normalised; the middle one has a quarter of the width and the stride.
 
-    The shortcut is a linear where the shape changes.
+    Where the shape changes, the shortcut is a linear.
     """
 
     def __init__(self, before: int, width: int, stride: int) -> None:
@@ -190,7 +196,7 @@ class Bottleneck(nn.Module):
 
 
 def places(blocks: tuple[int, ...]) -> Iterator[tuple[str, str, str]]:
-    """Every convolution and normalisation by name: here, in torchvision and timm, and in Hugging Face's ResNetModel."""
+    """The name of every convolution and normalisation here, in torchvision and timm, and in Hugging Face."""
     yield "stem", "conv1", "embedder.embedder.convolution"
     yield "norm.norm", "bn1", "embedder.embedder.normalization"
     for stage, count in enumerate(blocks):

@@ -1,8 +1,8 @@
-"""Convolutions for maps of a few cells, where the processor's own way to the weight's gradient is slow, or wrong.
+"""Convolutions for maps of a few cells, for which the CPU library computes the weight's gradient slowly or wrongly.
 
-In bfloat16, oneDNN takes 3 to 5 times as long for it as one product of matrices does: errors (places, out), transposed,
-times what the kernel saw (places, in · kernel²). On larger maps what the kernel saw is too much to write out. And where
-a volume is two cells deep, it pads in such a way that parts of the gradient are uninitialised memory.
+In bfloat16, oneDNN takes 3 to 5 times as long for this gradient as a single matrix product does: errors
+(positions, out), transposed, times the kernel's inputs (positions, in · kernel²). On larger maps these inputs are too
+large to write out. And for a volume two cells deep, oneDNN's padding leaves parts of the gradient uninitialised.
 """
 
 from typing import Any, Final
@@ -17,7 +17,7 @@ CELLS: Final = 16
 
 
 class SmallMapConv(nn.Conv2d):
-    """nn.Conv2d of a square kernel without bias; where a processor computes 16 cells or fewer in bfloat16, faster."""
+    """nn.Conv2d with a square kernel and no bias; faster for 16 cells or fewer in bfloat16 on a CPU."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d _ _"]:
         """The next map."""
@@ -31,7 +31,7 @@ class SmallMapConv(nn.Conv2d):
 
 
 class VolumeConv(nn.Conv3d):
-    """nn.Conv3d without bias, also of volumes that are two cells deep."""
+    """nn.Conv3d without bias, correct for volumes that are two cells deep as well."""
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d _ _ _"]:
         """The next volume."""
@@ -68,10 +68,10 @@ def of_weight(
     stride: int,
     pad: int,
 ) -> Float[Tensor, "d c k k"]:
-    """The gradient by the weight: what the kernel saw at each place, weighted by the error there."""
+    """The gradient by the weight: the kernel's inputs at each position, weighted by the error there."""
     out, channels, kernel, _ = weight.shape
     last = F.pad(x, (pad,) * 4).movedim(1, -1)
-    # Channels last, the order of the map in memory: the other orders take three times as long to write.
+    # Channels last, the order of the map in memory: other orders take three times as long to write.
     seen = last.unfold(1, kernel, stride).unfold(2, kernel, stride).permute(0, 1, 2, 4, 5, 3)
     product = error.movedim(1, -1).reshape(-1, out).t() @ seen.reshape(-1, kernel * kernel * channels)
     return product.reshape(out, kernel, kernel, channels).permute(0, 3, 1, 2)

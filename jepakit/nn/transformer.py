@@ -1,7 +1,7 @@
 """Vision transformers over grids of any dimension: images (H, W), videos (T, H, W), series (T,).
 
 The numerics are those of I-JEPA and V-JEPA: pre-norm blocks, LayerNorm eps 1e-6, erf GELU, q-k-v order, fixed sin-cos
-positions, weights from a normal of .02. Parameter names are those of the released files, which store the weight of
+positions, weights from a normal of std .02. Parameter names are those of the released files, which store the weight of
 `patch_embed.proj` as a convolution's and the positions as a parameter.
 """
 
@@ -21,18 +21,18 @@ from .patch import PatchEmbed, check_patch, given_patch, grid_of
 from .position import Order, shares, sincos
 
 Read = Int[Tensor, "b r"] | slice | None
-# Beyond this many tokens the scores of plain attention cost more than the fused kernel's slow backward saves.
+# Beyond this many tokens, plain attention costs more than it saves by avoiding the fused kernel's slow backward.
 PLAIN_UP_TO = 512
 
 
 def check_stack(width: int, depth: int, mlp_ratio: float) -> None:
-    """Raises ValueError where blocks of these sizes cannot be built."""
+    """Raise ValueError if blocks of these sizes cannot be built."""
     if width < 1 or depth < 1 or int(width * mlp_ratio) < 1:
         raise ValueError(f"width {width}, depth {depth} and mlp_ratio {mlp_ratio:g} must be positive")
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Raises ValueError where `heads` does not divide `width`."""
+    """Raise ValueError if `heads` does not divide `width`."""
     if heads < 1 or width % heads:
         fitting = [h for h in range(1, min(width, 64) + 1) if width % h == 0]
         near = sorted(sorted(fitting, key=lambda h: abs(h - heads))[:2])
@@ -42,9 +42,9 @@ def check_heads(width: int, heads: int) -> None:
 def attention(
     q: Float[Tensor, "b h q e"], k: Float[Tensor, "b h n e"], v: Float[Tensor, "b h n e"]
 ) -> Float[Tensor, "b h q e"]:
-    """softmax(q kᵀ / √e) v, by the kernel that is fastest for the device, the precision and the length.
+    """softmax(q kᵀ / √e) v, by the fastest kernel for the device, the precision and the length.
 
-    The fused kernel, except for the backward pass in half precision on a CPU, where it is 2 to 4 times slower.
+    This is the fused kernel, except in half precision on a CPU, where its backward pass is 2 to 4 times slower.
     """
     half = q.dtype in (torch.bfloat16, torch.float16)
     if q.device.type == "cpu" and half and q.requires_grad and k.shape[2] <= PLAIN_UP_TO:
@@ -67,7 +67,7 @@ class Attention(nn.Module):
         return x.reshape(b, n, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def project(self, x: Float[Tensor, "b n d"], read: Read = None) -> tuple[Tensor, ...]:
-        """Queries of the tokens at `read` (all where None), keys and values of all tokens."""
+        """The queries of the tokens at `read` (None: all), and the keys and values of all tokens."""
         if read is None:
             return self.split(self.qkv(x), 3)
         d = x.shape[2]
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         return q, *self.split(F.linear(x, weight[d:], bias[d:]), 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "b q d"]:
-        """Attention of projected queries, keys and values (B, heads, ·, D / heads), with the output projection."""
+        """Attention of projected queries, keys and values (B, heads, ·, D / heads), then the output projection."""
         mixed: Tensor = self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
         return mixed
 
@@ -90,7 +90,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """The same function of every token."""
+        """Apply the same function to every token."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
 
@@ -106,39 +106,39 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, int(width * mlp_ratio))
 
     def forward(self, x: Float[Tensor, "b n d"], read: Read = None) -> Float[Tensor, "b _ d"]:
-        """The tokens at `read` after the block (all where None); every token serves as key and value."""
+        """The tokens at `read` (None: all) after the block; every token serves as key and value."""
         return self.mix(at(x, read), *self.attn.project(self.norm1(x), read))
 
     def mix(self, x: Float[Tensor, "b q d"], q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "b q d"]:
-        """What follows the projections: tokens x attend from q to k and v, then pass the feed-forward part."""
+        """The rest of the block after the projections: tokens x attend from q to k and v, then pass the MLP."""
         x = x + self.attn(q, k, v)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
 
 def at(x: Float[Tensor, "b n d"], read: Read) -> Float[Tensor, "b _ d"]:
-    """The tokens at `read`: an index per sample, a slice for all samples, or all where None."""
+    """The tokens at `read`: an index per sample, one slice for all samples, or None for all tokens."""
     if isinstance(read, Tensor):
         return take(x, read)
     return x if read is None else x[:, read].contiguous()
 
 
 def stack(width: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
-    """`depth` blocks."""
+    """A list of `depth` transformer blocks."""
     return nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
 
 
 def run(blocks: nn.ModuleList, x: Float[Tensor, "b n d"], read: Read, recompute: bool) -> Float[Tensor, "b _ d"]:
-    """x through all blocks, the last of them for the tokens at `read` only."""
+    """Pass x through all blocks, the last one only for the tokens at `read`."""
     for i, block in enumerate(blocks, 1):
         x = call(block, x, read if i == len(blocks) else None, recompute=recompute)
     return x
 
 
 def call(fn: Any, *args: Any, recompute: bool) -> Any:
-    """fn(*args), keeping no activations for the backward pass where `recompute`."""
+    """fn(*args); with `recompute`, no activations are kept for the backward pass."""
     if recompute and torch.is_grad_enabled():
-        # No block draws random numbers, so there is no state to restore.
+        # Blocks draw no random numbers, so there is no state to restore.
         return checkpoint(fn, *args, use_reentrant=False, preserve_rng_state=False)
     return fn(*args)
 
@@ -147,10 +147,10 @@ Init = Literal["normal", "xavier"]
 
 
 def initialize(module: nn.Module, init: Init = "normal") -> None:
-    """Every linear's weight from a normal of .02, its bias zero: what I-JEPA's and V-JEPA's runs start from.
+    """Draw every linear's weight from a normal of std .02 and set its bias to zero, as in I-JEPA and V-JEPA.
 
-    "xavier" draws each weight uniformly within √(6 / (in + out)), whatever the width, each of q, k and v by itself.
-    In a narrow network a normal of .02 leaves an untrained target that says little about its input.
+    "xavier" draws each weight uniformly within √(6 / (in + out)), treating q, k and v as separate matrices. In a
+    narrow network, a normal of std .02 gives an untrained target that carries little information about its input.
     """
     for name, part in module.named_modules():
         if not isinstance(part, nn.Linear):
@@ -164,11 +164,10 @@ def initialize(module: nn.Module, init: Init = "normal") -> None:
 
 @dataclass(frozen=True)
 class ViT:
-    """A transformer encoder: `patch` has one length per axis of the signal; `heads` divides `width`.
+    """A transformer encoder: `patch` has one length per axis of the signal, and `heads` must divide `width`.
 
-    A training replaces `patch` None (auto) by one that suits the size of its data.
-    `positions` orders the features of the sin-cos table: "column-row" as in I-JEPA, "row-column" as in V-JEPA; `init`
-    is that of `initialize`.
+    Training replaces `patch` None (auto) by a patch that suits the size of the data. `positions` orders the features of
+    the sin-cos table: "column-row" as in I-JEPA, "row-column" as in V-JEPA. `init` is the argument of `initialize`.
     """
 
     patch: Size | None = None
@@ -186,12 +185,12 @@ class ViT:
         check_heads(self.width, self.heads)
 
     def build(self, signal: Signal) -> "ViTEncoder":
-        """The encoder; raises ValueError where the patch does not tile the signal or positions do not fit the width."""
+        """The encoder. Raises ValueError if the patch does not tile the signal or positions do not fit the width."""
         return ViTEncoder(self, signal)
 
 
 class ViTEncoder(Encoder):
-    """The transformer a `ViT` describes: embeds kept patches only, runs the last block for the read tokens only."""
+    """The transformer that `ViT` describes; it embeds only kept patches, and its last block runs only for read ones."""
 
     mixes = True
 
@@ -212,14 +211,14 @@ class ViTEncoder(Encoder):
         keep: Int[Tensor, "b k"] | None = None,
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
-        """See Encoder.forward; x may have any size that the patch divides."""
+        """Normalised tokens at `keep` and `read`, see `Encoder.forward`; x may have any size that the patch divides."""
         out: Tensor = self.norm(run(self.blocks, self.embed(x, keep), read, self.checkpoint_activations))
         return out
 
     def average(
         self, x: Float[Tensor, "b c ..."], last: int, read: Int[Tensor, "b r"] | None = None
     ) -> Float[Tensor, "b _ d"]:
-        """See Encoder.average."""
+        """The mean of the outputs of the last `last` blocks, each token normalised; see `Encoder.average`."""
         s, levels = self.embed(x), []
         for i, block in enumerate(self.blocks, 1):
             top = i == self.depth
@@ -229,13 +228,13 @@ class ViTEncoder(Encoder):
         return torch.stack(levels).mean(0)
 
     def embed(self, x: Float[Tensor, "b c ..."], keep: Int[Tensor, "b k"] | None = None) -> Float[Tensor, "b _ d"]:
-        """Patches at `keep` (all where None) with their positions, before the first block."""
+        """The patches at `keep` (None: all), embedded and with positions, before the first block."""
         position = self.position(grid_of(tuple(x.shape[2:]), self.patch), x.device)
         out: Tensor = self.patch_embed(x, keep) + (position if keep is None else position[keep])
         return out
 
     def position(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
-        """The table for `grid`, in the precision of the weights, which is that of the residual stream."""
+        """The table of positions for `grid`, in the precision of the weights, which is that of the residual stream."""
         return sincos(grid, self.dim, self.positions, device).to(self.norm.weight.dtype)
 
 
@@ -249,13 +248,13 @@ SIZES = {
 
 
 def vit(size: str, **changes: Any) -> ViT:
-    """The published size (tiny, small, base, large, huge), with `changes` to its fields; the patch is for images."""
+    """The ViT of a published size (tiny, small, base, large, huge) for images, with `changes` to its fields."""
     if size not in SIZES:
         raise ValueError(no_such("ViT size", size, SIZES))
     return replace(SIZES[size], **cast(Any, changes))
 
 
 def tiny(signal: Signal) -> ViT:
-    """The smallest encoder that tells the contract something: 16 tokens or fewer of any signal."""
+    """The smallest ViT that is useful to the contract: it cuts any signal into 16 tokens or fewer."""
     side = (16, 4, 2)[len(signal.size) - 1]
     return ViT(patch=tuple(max(1, n // side) for n in signal.size), width=48, depth=2, heads=2)

@@ -22,7 +22,7 @@ STEPS_PER_EPOCH = IMAGES // BATCH
 def imagenet_ijepa_vith14() -> Run:
     """`jepa train imagenet-ijepa-vith14 --data IMAGENET/train`: 300 epochs; published linear accuracy 79.3 %.
 
-    The paper used 16 A100 for about 72 hours. Nothing has been trained with this recipe here.
+    The paper used 16 A100 GPUs for about 72 hours. We have not trained with this recipe.
     """
     return _published(vit("huge"), Predictor(width=384, depth=12, heads=16), epochs=300, warmup=40)
 
@@ -30,7 +30,7 @@ def imagenet_ijepa_vith14() -> Run:
 def imagenet_ijepa_vitb16() -> Run:
     """`jepa train imagenet-ijepa-vitb16 --data IMAGENET/train`: 600 epochs; published linear accuracy 72.9 %.
 
-    Nothing has been trained with this recipe here.
+    We have not trained with this recipe.
     """
     return _published(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
 
@@ -38,9 +38,9 @@ def imagenet_ijepa_vitb16() -> Run:
 def imagenet_cjepa_vitb16() -> Run:
     """`jepa train imagenet-cjepa-vitb16 --data IMAGENET/train`: 600 epochs; published linear accuracy 73.7 %.
 
-    The same as `imagenet-ijepa-vitb16`, for which the paper says 72.9 %, and the terms of its algorithm 1 with a weight
-    of .001. The paper is silent on the projector, for which ours is a guess, and raises the weight decay in a straight
-    line, ours on a cosine. Nothing has been trained with this recipe here.
+    This is `imagenet-ijepa-vitb16`, for which the paper reports 72.9 %, plus the terms of its algorithm 1 with a weight
+    of .001. The paper does not describe the projector, so ours is a guess; it raises the weight decay linearly, ours
+    follows a cosine. We have not trained with this recipe.
     """
     run = _published(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
     settings = {f.name: getattr(run.method, f.name) for f in fields(ijepa.Config)}
@@ -48,7 +48,7 @@ def imagenet_cjepa_vitb16() -> Run:
 
 
 def _published(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup: int) -> Run:
-    """224 px, random resized crops alone; learning rate 1e-3 → 1e-6, weight decay .04 → .4, EMA .996 → 1."""
+    """The published run: 224 px, random resized crops, learning rate 1e-3 → 1e-6, decay .04 → .4, EMA .996 → 1."""
     start = 2e-4 if warmup == 40 else 1e-4
     return Run(
         method=ijepa.Config(

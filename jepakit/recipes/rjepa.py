@@ -1,4 +1,4 @@
-"""R-JEPA: a recurrent circuit that predicts what it sees next."""
+"""R-JEPA: a recurrent circuit that predicts its next input."""
 
 from ..data.scanpaths import settings
 from ..data.stream import Config
@@ -10,11 +10,11 @@ from ..run.settings import Evals, Length, Loop, Run
 
 
 def gaze_rjepa() -> Run:
-    """`jepa train gaze-rjepa --data photos/`: looks at pictures in one place after another; about 2 minutes.
+    """`jepa train gaze-rjepa --data photos/`: looks at one place of a picture after another; about 2 minutes.
 
-    With `--data.fixations FILE` it looks where people did. The encoder stays as it begins, so that nothing collapses,
-    and the circuit learns by forward propagation, exactly; `--init RUN` lends a trained encoder. On human fixations the
-    prediction error is a quarter of the best constant's: `jepa reproduce rjepa-gaze`.
+    With `--data.fixations FILE` it looks where people looked. The encoder keeps its initial weights, so that nothing
+    collapses, and the circuit learns by exact forward propagation; `--init RUN` provides a trained encoder. On human
+    fixations the prediction error is a quarter of the best constant's: `jepa reproduce rjepa-gaze`.
     """
     return Run(
         method=rjepa.Config(
@@ -33,10 +33,11 @@ def gaze_rjepa() -> Run:
 
 
 def rjepa_online() -> Run:
-    """`jepa train rjepa-online --data FOLDER`: learns from frames as they come, one step for each, seeing them once.
+    """`jepa train rjepa-online --data FOLDER`: learns from frames as they arrive, one step per frame, each seen once.
 
-    Frames are pictures, arrays or rows of a table; see docs/streaming.md. The encoder of pictures stays as it begins:
-    one that learned from single steps collapsed, and so did the circuit at thrice the rate. No score is expected of it.
+    Frames are pictures, arrays or rows of a table; see docs/streaming.md. The picture encoder keeps its initial
+    weights: an encoder that learned from single steps collapsed, and so did the circuit at three times the learning
+    rate. We state no expected score.
     """
     return Run(
         method=rjepa.Config(

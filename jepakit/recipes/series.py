@@ -1,4 +1,4 @@
-"""Encoders for tables of numbers and other series, in minutes on two processor cores."""
+"""Encoders for tables of numbers and other series, trained in minutes on two CPU cores."""
 
 from ..data.series.settings import Config
 from ..methods import bijepa
@@ -9,10 +9,10 @@ from .small import OPTIM
 
 
 def series_bijepa() -> Run:
-    """`jepa train series-bijepa --data table.csv`: to forecast, score and complete series by; about 2 minutes.
+    """`jepa train series-bijepa --data table.csv`: for forecasts, scores and completions of series; about 2 minutes.
 
-    Past and future predict each other. No score is expected of it: `jepa forecast` says what its forecasts are worth
-    beside the last value and linear autoregression, on a part of the table that it did not fit.
+    Past and future predict each other. We state no expected score: `jepa forecast` compares its forecasts with the last
+    value and with linear autoregression, on a part of the table that was not used for fitting.
     """
     return Run(
         method=bijepa.Config(

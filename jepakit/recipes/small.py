@@ -1,4 +1,4 @@
-"""I-JEPA for small pictures, on two processor cores: the demonstration, CIFAR-10 and Fashion-MNIST."""
+"""I-JEPA for small pictures, on two CPU cores: the demo, CIFAR-10 and Fashion-MNIST."""
 
 from dataclasses import replace
 
@@ -26,10 +26,10 @@ OPTIM = Optim(
 
 
 def demo() -> Run:
-    """`jepa train demo`: drawn shapes of any colour, size, place and turn; about 3 minutes on 2 cores.
+    """`jepa train demo`: generated shapes of any colour, size, position and rotation; about 3 minutes on 2 cores.
 
-    The linear probe of the trained encoder beats the untrained one and raw pixels: 52 % against 32 % and 40 % (1 seed,
-    1,600 test pictures). Its kNN does not beat the pixels': the token mean keeps the colours (docs/LOG.md).
+    A linear probe reaches 52 % on the trained encoder, 32 % on the untrained one and 40 % on raw pixels (1 seed, 1,600
+    test pictures). With kNN the encoder does not beat the pixels, because the token mean keeps colours (docs/LOG.md).
     """
     return Run(
         method=_small(patch=4, init="normal"),
@@ -43,7 +43,7 @@ def demo() -> Run:
 def cifar10_ijepa() -> Run:
     """`jepa train cifar10-ijepa --data cifar10/train.parquet`, then `jepa probe RUN --kind knn --test` the test file.
 
-    About 45 minutes of one quiet core. kNN 52.6 ± 1.3 % over seeds 0 to 2, untrained 34.6 %, normalised pixels 43.4 %.
+    About 45 minutes on one idle core. kNN 52.6 ± 1.3 % over seeds 0 to 2; untrained 34.6 %, normalised pixels 43.4 %.
     """
     return Run(
         method=_small(patch=4),
@@ -54,10 +54,10 @@ def cifar10_ijepa() -> Run:
 
 
 def fashion_ijepa() -> Run:
-    """`jepa train fashion-ijepa --data train-images-idx3-ubyte.gz`: 23 minutes of one core.
+    """`jepa train fashion-ijepa --data train-images-idx3-ubyte.gz`: 23 minutes on one core.
 
-    kNN of all tokens (`--knn.pool flat`), seeds 0 to 2: 86.5 ± 0.3 %, untrained 82.7 %, normalised pixels 85.3 %.
-    Linear, token mean: 85.6 ± 0.4 %, 78.5 %, 84.3 %.
+    kNN on all tokens (`--knn.pool flat`), seeds 0 to 2: 86.5 ± 0.3 %; untrained 82.7 %, normalised pixels 85.3 %.
+    Linear probe on the token mean: 85.6 ± 0.4 %; untrained 78.5 %, normalised pixels 84.3 %.
     """
     return Run(
         method=_small(patch=4),
@@ -68,7 +68,7 @@ def fashion_ijepa() -> Run:
 
 
 def _small(patch: int, init: Init = "xavier") -> ijepa.Config:
-    """A narrow encoder with targets over all its blocks; what each choice was seen to do stands in docs/LOG.md."""
+    """A narrow encoder whose targets average all its blocks; docs/LOG.md has the measured effect of each choice."""
     return ijepa.Config(
         encoder=ViT(patch=(patch, patch), width=128, depth=4, heads=2, mlp_ratio=2.0, init=init),
         predictor=Predictor(width=64, depth=2, heads=2, mlp_ratio=2.0, shared_context=True, init=init),

@@ -1,4 +1,4 @@
-"""Encoders for small pictures that learn from pairs of views, on two processor cores."""
+"""Encoders for small pictures that learn from several views of each, on two CPU cores."""
 
 from ..data.images import files
 from ..data.images.augment import Augment, Views
@@ -9,15 +9,16 @@ from ..run.optim import Optim
 from ..run.settings import Evals, Length, Run
 
 VIEWS = (Views(count=1, size=(24, 24), crop=(0.25, 1.0)), Views(count=2, size=(16, 16), crop=(0.25, 1.0)))
-"""Smaller than the pictures: these three take three fifths of the time of two views of 32 px."""
+"""Views smaller than the pictures: these three take three fifths of the time of two views of 32 px."""
 
 
 def cifar10_best() -> Run:
     """`jepa train cifar10-best --data cifar10/train.parquet`, then `jepa probe RUN --kind knn --test` the test file.
 
-    SimCLR, a contrastive method and no JEPA, with a small ResNet: the best that we know in about an hour of two cores.
-    kNN 72.3 % (71.4 to 73.1), of whitened features 78.0 % (77.2 to 78.8), linear 73.7 % on the 10,000 test pictures
-    (seed 0; untrained 38.1, 45.4 and 42.7 %, pixels 43.4, 52.5 and 41.4 %), in 58 minutes of two cores of an AMD EPYC.
+    SimCLR, a contrastive method rather than a JEPA, with a small ResNet: the best result that we know of in about an
+    hour on two cores. On the 10,000 test pictures (seed 0): kNN 72.3 % (71.4 to 73.1), kNN on whitened features 78.0 %
+    (77.2 to 78.8), linear 73.7 %; untrained 38.1, 45.4 and 42.7 %, pixels 43.4, 52.5 and 41.4 %. It took 58 minutes on
+    two cores of an AMD EPYC.
     """
     return Run(
         method=simclr.Config(

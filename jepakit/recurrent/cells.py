@@ -1,7 +1,7 @@
-"""Recurrent gated circuits: units whose own past enters only themselves, or only the block that they belong to.
+"""Recurrent gated circuits, in which the past of a unit reaches only the unit itself, or only its own block.
 
-Every circuit has m blocks of b numbers, its state (…, m, b). What drives a block are Q numbers, linear in the input x
-of d features and in the block's own past:
+Every circuit has m blocks of b numbers, its state (…, m, b). Q numbers drive a block, linear in the input x of d
+features and in the block's own past:
 
     drive = W x + bias (the first of the Q) and own · past            state' = F(state, drive), the same F in each block
 
@@ -12,9 +12,9 @@ reciprocal  h' = f((1 − σ(w_ch c)) x' + (1 − σ(w_hh h)) h), c' = f((1 − 
             bias, f = tanh: after Nayebi et al. 2018, arXiv:1807.00053, with gates one to one
 memoryless  h' = tanh(W x + bias): what the gated unit is for z = 1
 
-z = 1 lets the input pass in the same step, z = 0 keeps the past. `Local` holds the derivatives, written out, that
-recurrent forward propagation needs (rfp.py); `forward` is what back-propagation through time differentiates.
-Which circuit the R-JEPA paper (arXiv:2411.16695) uses is not known to us: these have the properties that it names.
+z = 1 lets the input pass in the same step, z = 0 keeps the past. `Local` holds the explicit derivatives that recurrent
+forward propagation needs (rfp.py); back-propagation through time differentiates `forward`. We do not know which circuit
+the R-JEPA paper (arXiv:2411.16695) uses: these have the properties that it names.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ Kind = Literal["gated", "mingru", "reciprocal", "dense", "memoryless"]
 
 
 class Local(NamedTuple):
-    """The next state and its derivatives: by the state before (through the block's own drives too), by the drive."""
+    """The next state, and its derivatives by the previous state (through the block's drives too) and by the drive."""
 
     state: Float[Tensor, "*n m b"]
     by_state: Float[Tensor, "*n m b b"]
@@ -37,7 +37,7 @@ class Local(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Steps 1 … K with their derivatives, see Local; states are those after steps 0 … K."""
+    """The states after steps 0 … K, and the derivatives of steps 1 … K, as in `Local`."""
 
     states: Float[Tensor, "k1 n m b"]
     by_state: Float[Tensor, "k n m b b"]
@@ -45,9 +45,9 @@ class Run(NamedTuple):
 
 
 class Cell(nn.Module):
-    """A circuit with weight (m, q, d) and bias (m, q) on its input, own (m, r) on its past, of `width` outputs.
+    """A circuit with `width` outputs: weight (m, q, d) and bias (m, q) act on its input, own (m, r) on its past.
 
-    `blocks` and `block` are m and b; the first q of the Q drives receive the input. Leading axes are rows: samples, and
+    `blocks` and `block` are m and b; the first q of the Q drives receive the input. Leading axes are rows: samples and
     positions of a map.
     """
 
@@ -61,23 +61,23 @@ class Cell(nn.Module):
         bound = scale / sqrt(inputs)
         self.weight = nn.Parameter(torch.empty(blocks, q, inputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(blocks, q))
-        # Kept as a parameter where it is empty too, so that every circuit has the same three.
+        # A parameter even if it is empty, so that every circuit has the same three.
         self.own = nn.Parameter(torch.empty(blocks, r).uniform_(-recurrent, recurrent), requires_grad=r > 0)
 
     @property
     def width(self) -> int:
-        """How many outputs."""
+        """The number of outputs."""
         raise NotImplementedError
 
     def start(self, rows: int) -> Float[Tensor, "rows m b"]:
-        """The state before any input: zeros."""
+        """The state before any input, zeros (rows, m, b)."""
         return self.weight.new_zeros(rows, self.blocks, self.block)
 
     def drive(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n m q"]:
-        """What the input gives to the drives."""
+        """The input's part of the drives."""
         weight, bias = self.weight, self.bias
         flat = torch.nn.functional.linear(x, weight.flatten(0, 1), bias.flatten())
-        # Autocast makes the product bfloat16; a state that is carried on stays in the precision of the weights.
+        # Autocast makes the product bfloat16; a state that is carried along keeps the precision of the weights.
         return flat.view(*x.shape[:-1], *bias.shape).to(weight.dtype)
 
     def forward(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n m b"]:
@@ -85,11 +85,11 @@ class Cell(nn.Module):
         raise NotImplementedError
 
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
-        """The next state and its derivatives, to be called without a graph."""
+        """The next state and its derivatives; call it without a graph."""
         raise NotImplementedError
 
     def run(self, state: Float[Tensor, "n m b"], drives: Float[Tensor, "k n m q"]) -> Run:
-        """K steps from `state`, to be called without a graph; `drives` may be written over."""
+        """K steps from `state`; call it without a graph. `drives` may be overwritten."""
         if len(drives) == 1:
             new, by_state, by_drive = self.local(state, drives[0])
             return Run(torch.stack([state, new]), by_state[None], by_drive[None])
@@ -100,24 +100,24 @@ class Cell(nn.Module):
         return Run(path, *self.local(path[:-1], drives)[1:])
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
-        """From derivatives by all Q drives to those by `own`, at the state before."""
+        """The derivatives by `own`, from those by all Q drives, at the previous state."""
         raise NotImplementedError
 
     def out(self, state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n w"]:
-        """What the circuit shows of its state."""
+        """The visible output of a state."""
         return state.flatten(-2)
 
     def under(self, by_out: Float[Tensor, "*n w"]) -> Float[Tensor, "*n m b"]:
-        """From a derivative by what the circuit shows to that by its state."""
+        """The derivative by the state, from the derivative by the output."""
         return by_out.reshape(*by_out.shape[:-1], self.blocks, self.block)
 
     def gate(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n w"]:
-        """How open each unit is to its input: 1 passes it, 0 keeps the past."""
+        """How open each unit is to its input: 1 passes the input, 0 keeps the past."""
         raise NotImplementedError
 
 
 class Gated(Cell):
-    """h' = (1 − z) h + z φ(a): see the module. Raises ValueError where blocks do not tile the width."""
+    """h' = (1 − z) h + z φ(a), as in the module's docstring. Raises ValueError if blocks do not tile the width."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Gated(Cell):
 
     @property
     def width(self) -> int:
-        """See Cell."""
+        """The number of outputs."""
         return self.blocks * self.block
 
     def _pre(self, state: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,19 +152,19 @@ class Gated(Cell):
         return self.own.reshape(self.blocks, 2 * self.block, self.block)
 
     def forward(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n m b"]:
-        """See Cell."""
+        """The next state."""
         a, g = self._pre(state, drive)
         return torch.lerp(state, a if self.linear else torch.tanh(a), torch.sigmoid(g))
 
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
-        """See Cell."""
+        """The next state and its derivatives; call it without a graph."""
         a, g = self._pre(state, drive)
         c, z = a if self.linear else torch.tanh(a), torch.sigmoid(g)
         own = self.own[..., None].unbind(1) if self.block == 1 else ()
         return Local(torch.lerp(state, c, z), *self._by(state, c, z, own))
 
     def run(self, state: Float[Tensor, "n m b"], drives: Float[Tensor, "k n m q"]) -> Run:
-        """See Cell; in place, and candidates and gates apart, so that neighbours in memory are alike."""
+        """K steps in place, see `Cell.run`; candidates and gates are stored apart, so that memory is contiguous."""
         if self.block > 1 or len(drives) == 1:
             return super().run(state, drives)
         pre, own = apart(drives), apart(self.own[None]) if self.coupled else None
@@ -180,7 +180,7 @@ class Gated(Cell):
         return Run(states, *self._by(states[:-1], c, z, () if own is None else own.unbind()))
 
     def _by(self, state: Tensor, c: Tensor, z: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The derivatives by the state before and by the drive; `own` are single units' weights, one by one."""
+        """The derivatives by the previous state and by the drive; `own` are the weights of single units, if any."""
         each = z.new_empty(2, *z.shape)
         by_c, by_z = each.unbind()
         torch.addcmul(z, z * c, c, value=-1, out=by_c) if not self.linear else by_c.copy_(z)
@@ -190,13 +190,13 @@ class Gated(Cell):
             for by, u in zip((by_c, by_z), own, strict=False):
                 rest.addcmul_(by, u)
             return rest[..., None], each.movedim(0, -1)
-        # A drive enters its own unit alone: two diagonals side by side.
+        # A drive enters only its own unit: two diagonals side by side.
         by_drive = torch.cat([torch.diag_embed(by_c), torch.diag_embed(by_z)], -1)
         by_state = torch.diag_embed(rest)
         return by_state + by_drive @ self._u() if self.coupled else by_state, by_drive
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
-        """See Cell."""
+        """The derivatives by `own`, from those by all Q drives, at the previous state."""
         if not self.coupled:
             return g[..., :0]
         if self.block == 1:
@@ -209,12 +209,12 @@ class Gated(Cell):
 
 
 def apart(pairs: Float[Tensor, "*k n m 2"]) -> Float[Tensor, "*k 2 n m 1"]:
-    """What belongs to candidates and what to gates, each together in memory."""
+    """The entries for candidates and those for gates, each contiguous in memory."""
     return pairs.movedim(-1, -3).contiguous()[..., None]
 
 
 class Reciprocal(Cell):
-    """Two numbers per unit, h which is shown and c which is not, each of which gates the other: see the module."""
+    """Two numbers per unit, a visible h and a hidden c, each of which gates the other; see the module's docstring."""
 
     block = 2
 
@@ -223,32 +223,32 @@ class Reciprocal(Cell):
 
     @property
     def width(self) -> int:
-        """See Cell."""
+        """The number of outputs."""
         return self.blocks
 
     def out(self, state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n w"]:
-        """See Cell."""
+        """The visible output of a state."""
         return state[..., 0]
 
     def under(self, by_out: Float[Tensor, "*n w"]) -> Float[Tensor, "*n m b"]:
-        """See Cell."""
+        """The derivative by the state, from the derivative by the output."""
         return torch.nn.functional.pad(by_out[..., None], (0, 1))
 
     def _past(self, state: Tensor) -> Tensor:
-        """What each of the four gates w_ch, w_hh, w_hc, w_cc reads: c, h, h, c."""
+        """The inputs of the four gates w_ch, w_hh, w_hc, w_cc: c, h, h, c."""
         return state[..., [1, 0, 0, 1]]
 
     def forward(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n m b"]:
-        """See Cell."""
+        """The next state."""
         keep = torch.sigmoid(-self.own * self._past(state))
         return torch.tanh(keep[..., [0, 2]] * drive + keep[..., [1, 3]] * state)
 
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
-        """See Cell."""
+        """The next state and its derivatives; call it without a graph."""
         keep = torch.sigmoid(-self.own * self._past(state))
         new = torch.tanh(keep[..., [0, 2]] * drive + keep[..., [1, 3]] * state)
         slope = 1 - new * new
-        # A gate's drive w · past lowers what it scales: x' for the first and third, h or c for the others.
+        # A gate's drive w · past lowers the quantity it scales: x' for the first and third, h or c for the others.
         bent = -keep * (1 - keep) * torch.stack([drive[..., 0], state[..., 0], drive[..., 0], state[..., 1]], -1)
         zero = torch.zeros_like(drive[..., 0])
         of_h = torch.stack([keep[..., 0], bent[..., 0], bent[..., 1], zero, zero], -1)
@@ -259,7 +259,7 @@ class Reciprocal(Cell):
         return Local(new, by_state + torch.diag_embed(slope * keep[..., [1, 3]]), by_drive)
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
-        """See Cell."""
+        """The derivatives by `own`, from those by all Q drives, at the previous state."""
         return g[..., 1:] * self._past(state)[..., None, :]
 
     def gate(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n w"]:
@@ -278,20 +278,20 @@ class Memoryless(Cell):
 
     @property
     def width(self) -> int:
-        """See Cell."""
+        """The number of outputs."""
         return self.blocks
 
     def forward(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n m b"]:
-        """See Cell."""
+        """The next state."""
         return torch.tanh(drive)
 
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
-        """See Cell."""
+        """The next state and its derivatives; call it without a graph."""
         new = torch.tanh(drive)
         return Local(new, torch.zeros_like(new)[..., None], (1 - new * new)[..., None])
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
-        """See Cell."""
+        """The derivatives by `own`, from those by all Q drives, at the previous state."""
         return g[..., :0]
 
     def gate(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n w"]:

@@ -22,14 +22,14 @@ States = tuple[Float[Tensor, "_ _ _"], ...]  # one (rows, m, b) per level
 
 @dataclass(frozen=True)
 class Circuit:
-    """A recurrent circuit of `width` units, above an encoder, or above `levels` of convolutional circuits of its own.
+    """A recurrent circuit of `width` units, on top of an encoder or of `levels` of its own convolutional circuits.
 
-    `levels` are the channels of circuits with kernel 3 and stride 2, which read the frames themselves: then no encoder
-    is built. `recurrence` says which levels have a past. `block` couples units of a gated circuit, `kernel` is the side
-    of the top's convolution where there are positions. Initial weights are uniform within `scale` / √inputs, those on
-    the past within `recurrent` / √block; with `rank` above 0, the top's have that rank. With `norm`, what
-    a level reads of the maps below is normalised over channels and positions; with `standardize`, every channel that
-    the lowest level reads has zero mean and unit variance over samples of the data.
+    `levels` are the channels of circuits with kernel 3 and stride 2, which read the frames directly: then no encoder is
+    built. `recurrence` says which levels have a past. `block` couples units of a gated circuit; `kernel` is the side of
+    the top level's convolution over positions. Initial weights are uniform within `scale` / √inputs, those on the past
+    within `recurrent` / √block; a `rank` above 0 limits the rank of the top level's. `norm` normalises the maps that a
+    level reads, over channels and positions; `standardize` gives every channel that the lowest level reads zero mean
+    and unit variance over samples of the data.
     """
 
     cell: Kind = "gated"
@@ -52,7 +52,7 @@ class Circuit:
                 "blocks and channels of 1 or more, and a rank of 0 or more"
             )
         if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ValueError(f"kernel is {self.kernel}; give an odd side, e.g. 1 or 3")
+            raise ValueError(f"kernel is {self.kernel}; give an odd number, e.g. 1 or 3")
         if self.block > 1 and self.cell != "gated":
             raise ValueError(f"block is {self.block}, which couples gated units; give cell gated, or block 1")
         if self.feedback and not self.levels:
@@ -63,7 +63,7 @@ class Circuit:
         return Circuits(self, inputs, grid)
 
     def cell_of(self, inputs: int, width: int, top: bool) -> Cell:
-        """One level's circuit."""
+        """The circuit of one level."""
         kind = self.cell if self.recurrence == "all" or (top and self.recurrence == "top") else "memoryless"
         if kind == "memoryless":
             return Memoryless(inputs, width, self.scale)
@@ -75,11 +75,11 @@ class Circuit:
 
 
 class Level(nn.Module):
-    """A circuit on maps of `channels` on `grid`, with `fed` channels of feedback; it shows maps on `self.grid`."""
+    """A circuit from maps of `channels` on `grid`, with `fed` channels of feedback, to maps on `self.grid`."""
 
     def __init__(self, cfg: Circuit, channels: int, grid: Grid, width: int, fed: int, top: bool) -> None:
         super().__init__()
-        # On levels of its own the top takes all that is left below as one vector; else it stays on the grid.
+        # With `levels`, the top reads the whole map below as one vector; otherwise it stays on the grid.
         self.flat = top and bool(cfg.levels)
         self.kernel, self.stride = (cfg.kernel, 1) if top else (3, 2)
         self.grid: Grid = (1, 1) if self.flat else tuple(-(-side // self.stride) for side in grid)
@@ -89,7 +89,7 @@ class Level(nn.Module):
         self.cell = cfg.cell_of((channels + fed) * area, width, top)
 
     def rows(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "np d"]:
-        """What the circuit reads of maps at every position, as rows."""
+        """The circuit's input at every position of the maps, as rows."""
         if self.flat:
             return maps.flatten(1)
         windows = (
@@ -98,20 +98,20 @@ class Level(nn.Module):
         return windows.flatten(2).transpose(1, 2).flatten(0, 1)
 
     def read(self, below: Float[Tensor, "n c h w"]) -> Float[Tensor, "np d"]:
-        """The rows of the maps below, normalised."""
+        """The rows of the maps below, normalised if `norm` is set."""
         return self.rows(F.layer_norm(below, below.shape[1:]) if self.normed else below)
 
     def beside(self, rows: Float[Tensor, "np d"], above: Float[Tensor, "n f _ _"]) -> Float[Tensor, "np e"]:
-        """The rows of the maps below, and beside them those of the level above, enlarged."""
+        """The rows of the maps below, joined with those of the level above, enlarged to this grid."""
         return torch.cat([rows, self.rows(F.interpolate(above, size=self.seen))], 1)
 
     def maps(self, state: Float[Tensor, "np m b"]) -> Float[Tensor, "n w h v"]:
-        """What the circuit shows, as maps."""
+        """The circuit's output as maps."""
         return self.cell.out(state).reshape(-1, *self.grid, self.cell.width).movedim(-1, 1)
 
 
 class Circuits(nn.Module):
-    """All levels of a `Circuit`, bottom first. They show `width` features at every position of `grid`."""
+    """All levels of a `Circuit`, bottom first; their output has `width` features at every position of `grid`."""
 
     levels: list[Level]
     mean: Tensor
@@ -130,7 +130,7 @@ class Circuits(nn.Module):
             channels, grid = width, levels[-1].grid
         self.levels = cast(list[Level], nn.ModuleList(levels))
         self.grid = grid
-        # What `standardize` takes out, fitted before the first step; a constant from then on.
+        # Used by `standardize`: fitted before the first step and constant from then on.
         self.register_buffer("mean", torch.zeros(inputs, 1, 1), persistent=cfg.standardize)
         self.register_buffer("std", torch.ones(inputs, 1, 1), persistent=cfg.standardize)
         self.standardizes = cfg.standardize
@@ -152,28 +152,28 @@ class Circuits(nn.Module):
         return tuple(level.cell.start(samples * prod(level.grid)) for level in self.levels)
 
     def read(self, frames: Float[Tensor, "t n c h w"]) -> Float[Tensor, "t np d"]:
-        """What the lowest level reads of frames, given as maps, at all times at once."""
+        """The lowest level's input rows for all frames at once, given as maps."""
         maps = (frames - self.mean) / self.std if self.standardizes else frames
         rows = self.levels[0].read(maps.flatten(0, 1))
         return rows.reshape(len(frames), -1, rows.shape[-1])
 
     @torch.no_grad()
     def fit(self, frames: Float[Tensor, "t n c h w"]) -> None:
-        """Take mean and deviation of every channel from these frames."""
+        """Set mean and standard deviation of every channel from these frames."""
         each = frames.movedim(2, 0).flatten(1)
         self.mean.copy_(each.mean(1).reshape(-1, 1, 1))
-        # A channel that is constant stays as it is.
+        # A constant channel is not scaled.
         std = each.std(1)
         self.std.copy_(torch.where(std > 1e-6, std, 1.0).reshape(-1, 1, 1))
 
     def inputs(self, i: int, rows: Float[Tensor, "np d"], states: States) -> Float[Tensor, "np e"]:
-        """The rows of what lies below level i now and, with feedback, of what the level above it showed before."""
+        """The input rows of level i: the maps below it and, with feedback, the previous output of the level above."""
         if not self.feedback or i + 1 == len(self.levels):
             return rows
         return self.levels[i].beside(rows, self.levels[i + 1].maps(states[i + 1]))
 
     def step(self, states: States, rows: Float[Tensor, "np d"]) -> tuple[States, tuple[Float[Tensor, "_ _"], ...]]:
-        """The states after one more frame, of which the lowest level reads `rows`; and what each level has read."""
+        """The states after one more frame, whose input rows are `rows`, and the input of each level."""
         new, seen = [], []
         for i, level in enumerate(self.levels):
             seen.append(self.inputs(i, rows, states))
@@ -183,24 +183,24 @@ class Circuits(nn.Module):
         return tuple(new), tuple(seen)
 
     def shown(self, top: Float[Tensor, "*k np m b"]) -> Float[Tensor, "*k n p w"]:
-        """The representation: what the top shows in its state, one token per position."""
+        """The representation: the top level's output, one token per position."""
         h = self.top.cell.out(top)
         return h.reshape(*h.shape[:-2], -1, prod(self.grid), self.width)
 
 
 @torch.no_grad()
 def low_rank(cell: Cell, rank: int) -> None:
-    """Keep the `rank` largest singular values of the input's initial weights."""
+    """Keep only the `rank` largest singular values of the input weights, in place."""
     flat = cell.weight.flatten(0, 1)
     u, s, v = torch.linalg.svd(flat, full_matrices=False)
     flat.copy_((u[:, :rank] * s[:rank]) @ v[:rank])
 
 
 def check_inputs(cell: nn.Module, inputs: Float[Tensor, "n t d"]) -> None:
-    """Raises ValueError where forward propagation cannot go through a sequence with a circuit."""
+    """Raise ValueError if forward propagation cannot run this circuit over these inputs."""
     if not isinstance(cell, Cell):
         raise ValueError(
-            f"{type(cell).__name__} is no circuit with derivatives of its own; give one of jepakit.nn.gated, or a "
+            f"{type(cell).__name__} is no circuit with its own derivatives; give one of jepakit.recurrent.cells, or a "
             "subclass of its Cell"
         )
     shape, d = tuple(inputs.shape), cell.weight.shape[2]
@@ -208,6 +208,6 @@ def check_inputs(cell: nn.Module, inputs: Float[Tensor, "n t d"]) -> None:
         raise ValueError(f"inputs are {shape}; give (rows, 1 step or more, {d})")
     if inputs.requires_grad:
         raise ValueError(
-            "inputs are constants here, so what they were computed from would get no gradient; give inputs.detach(), "
-            "or train it with R-JEPA, where method.below is full"
+            "inputs are constants here, so whatever computed them would get no gradient; give inputs.detach(), or "
+            "train that part with R-JEPA and method.below full"
         )

@@ -1,4 +1,4 @@
-"""Gradients beside autograd's: of losses that know their own, and of linear layers, added up where they are found."""
+"""Gradients computed beside autograd: losses that know their own gradients, and sums over many losses in place."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ Work = Callable[[], tuple[Float[Tensor, ""], Sequence[Tensor]]]
 
 
 def differentiable(work: Work, parameters: Sequence[nn.Parameter]) -> Float[Tensor, ""]:
-    """The loss that `work` computes together with its gradients by `parameters`, as a node of the graph.
+    """A graph node for the loss that `work` computes together with its gradients by `parameters`.
 
-    Its backward returns those gradients times what comes from above, so that scaling, accumulation, weights of terms
-    and DDP hold; it can be differentiated once. `work` runs without autocast: traces are float32 or float64.
+    Its backward returns those gradients times the incoming gradient, so loss scaling, accumulation, term weights and
+    DDP all work; it can be differentiated once. `work` runs without autocast: traces are float32 or float64.
     """
     return cast(Tensor, _Given.apply(work, *parameters))  # type: ignore[no-untyped-call]
 
 
 class _Given(torch.autograd.Function):
-    """A loss whose gradients are known when it is."""
+    """A loss whose gradients are computed together with it."""
 
     @staticmethod
     def forward(ctx: Any, work: Work, *parameters: Tensor) -> Tensor:
@@ -41,15 +41,15 @@ class _Given(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class SquaredError:
-    """The mean squared error of what a linear layer foretells: for `observe`, with the layer's parameters in order.
+    """The mean squared error of a linear layer's prediction: a loss for `observe` with the layer's parameters.
 
-    Its gradients are written out, since those of autograd take three times as long.
+    Its gradients are written out, because autograd takes three times as long.
     """
 
     layer: nn.Linear
 
     def __call__(self, before: Float[Tensor, "n w"], now: Float[Tensor, "n w"]) -> Float[Tensor, ""]:
-        """As autograd has it."""
+        """The loss as an ordinary function, for autograd."""
         return F.mse_loss(self.layer(before), now)
 
     def known(self, before: Float[Tensor, "n w"], now: Float[Tensor, "n w"]) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -62,10 +62,10 @@ class SquaredError:
 
 
 class Added(TorchFunctionMode):
-    """Gradients that are added up loss after loss, in place: `sums`, as the parameters, which begin as zeros.
+    """Adds up the gradients of one loss after another in place: `sums` has the parameters' shapes and starts at zero.
 
-    A loss that is computed within it is differentiated by `grad`. Where linear layers are applied to some of the
-    parameters, what they add goes straight into the sum: autograd would make a second tensor of the weight's size.
+    Compute a loss inside the context, then differentiate it with `grad`. If a linear layer applies some of the
+    parameters, its gradient goes straight into the sum: autograd would make a second tensor of the weight's size.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -75,8 +75,8 @@ class Added(TorchFunctionMode):
         self.adding = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The operation itself, a linear layer's with a gradient of its own."""
-        # Autocast and torch.func have ways of their own.
+        """Run the operation; a linear layer runs with its own gradient."""
+        # Autocast and torch.func handle linear layers in their own way.
         if func is F.linear and not kwargs and not torch.is_autocast_enabled(args[0].device.type) and not mapped():
             x, weight, bias = (*args, None)[:3]
             to = [self.sum_of(p) for p in (weight, bias)]
@@ -85,11 +85,11 @@ class Added(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def sum_of(self, p: Tensor | None) -> Tensor | None:
-        """Where a parameter's gradient is added; None for what is none of them."""
+        """The sum for a parameter's gradient; None if p is not one of the parameters."""
         return next((s for q, s in zip(self.parameters, self.sums, strict=True) if q is p), None)
 
     def grad(self, loss: Float[Tensor, ""], wanted: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Gradients by `wanted`, zeros where there is none; those by the parameters are added to the sums."""
+        """The gradients by `wanted`, zeros if there is none; gradients by the parameters are added to the sums."""
         self.adding = True
         try:
             found = torch.autograd.grad(loss, [*wanted, *self.parameters], allow_unused=True)
@@ -100,12 +100,12 @@ class Added(TorchFunctionMode):
 
 
 def mapped() -> bool:
-    """Whether a transform of torch.func is under way."""
+    """Whether a torch.func transform is active."""
     return bool(torch._C._are_functorch_transforms_active())
 
 
 class _Linear(torch.autograd.Function):
-    """x Wᵀ + b, whose gradients by W and b are added where they belong."""
+    """x Wᵀ + b, whose gradients by W and b are added to their sums."""
 
     @staticmethod
     def forward(ctx: Any, added: Added, x: Tensor, weight: Tensor, bias: Tensor | None, *to: Tensor | None) -> Tensor:
@@ -119,7 +119,7 @@ class _Linear(torch.autograd.Function):
         by, rows = (t.reshape(-1, t.shape[-1]) for t in (grad, x))
         below = grad @ weight if ctx.needs_input_grad[1] else None
         if not ctx.added.adding:
-            # A loss may take gradients of its own.
+            # A loss may compute its own gradients on the way.
             return None, below, by.T @ rows, by.sum(0) if ctx.needs_input_grad[3] else None, None, None
         to_weight, to_bias = ctx.to
         to_weight.addmm_(by.T, rows)
@@ -129,7 +129,7 @@ class _Linear(torch.autograd.Function):
 
 
 def add(sums: Sequence[Tensor], parts: Sequence[Tensor | None]) -> None:
-    """Add each part, where there is one, to its sum, in place."""
+    """Add each part that is not None to its sum, in place."""
     for total, part in zip(sums, parts, strict=True):
         if part is not None:
             total.add_(part)

@@ -1,18 +1,19 @@
-"""Recurrent forward propagation (RFP): the exact gradient of a recurrent circuit, computed as the input comes.
+"""Recurrent forward propagation (RFP): the exact gradient of a recurrent circuit, computed while the input arrives.
 
-For a circuit whose blocks of b numbers have their own past alone (nn/gated.py), a weight that drives block i changes no
-other block's state, ever. So its whole effect so far is one trace of b numbers, not n, and all traces together take
-m b (q (d + 1) + r) floats per row, O(n²) for d = n, where the general rule (RTRL) takes O(n³):
+In a circuit whose blocks of b numbers depend only on their own past (cells.py), a weight that drives block i never
+changes the state of another block. So its whole effect so far is one trace of b numbers, not n, and all traces together
+take m b (q (d + 1) + r) floats per row: O(n²) for d = n, where the general rule (RTRL) takes O(n³).
 
     E_W ← D E_W + A ⊗ [x, 1],    E_own ← D E_own + A · ∂drive/∂own,    D = ∂s'/∂s, A = ∂s'/∂drive, per block
     dL/dW = Σ_t δ_t · E_W(t),    δ_t = ∂L_t/∂s_t through what lies above the circuit, which has no memory
 
-Nothing of the past is kept but the traces, whatever the length. `chunk` steps are taken together: inside a chunk the
-errors go back, λ_t = δ_t + D_{t+1}ᵀ λ_{t+1}, and dL/dW = λ_0 · E_W(0) + Σ λ_t A_t ⊗ [x_t, 1], so that the traces are
-read and written once a chunk, in two matrix products. The sums are the same; chunk 1 is the rule as written above.
+Nothing of the past is kept but the traces, whatever the length. `chunk` steps are taken together: inside a chunk,
+errors propagate backwards, λ_t = δ_t + D_{t+1}ᵀ λ_{t+1}, and dL/dW = λ_0 · E_W(0) + Σ λ_t A_t ⊗ [x_t, 1], so that the
+traces are read and written once per chunk, in two matrix products. The sums are the same; chunk 1 is the rule above.
 
-Exact where: each block's past enters it alone; x does not depend on traced weights through time; what lies above has no
-memory; weights stand still in the sequence. `why_inexact` says where a circuit is none of those that pay.
+The gradient is exact if each block's past enters only that block, x does not depend on traced weights through time, the
+layers above have no memory, and the weights do not change within the sequence. `why_inexact` tells when a circuit does
+not qualify.
 
 Source: Velarde & Parra 2024, arXiv:2411.16695, for the name and the claim; its equations are our own derivation, with
 Irie et al. 2023, arXiv:2305.19044 (element-wise recurrence). Chunks: Schmidhuber 1992, Neural Computation 4(2).
@@ -32,36 +33,36 @@ from .gradients import Added, add
 from .gradients import SquaredError as SquaredError
 
 CHUNK = 32
-PART = 16  # steps at a time where all of a chunk's would be most of the memory
+PART = 16  # steps at a time, where all steps of a chunk would take most of the memory
 
 State = Float[Tensor, "n m b"]
 
 
 class Traces(NamedTuple):
-    """What every weight has done to the state: per row by (m, b) and by what it is multiplied with."""
+    """The effect of every weight on the state so far: for each row, block and number, by the weight's input."""
 
     drive: Float[Tensor, "n m b q e"]  # e = d + 1: the input, and 1 for the bias
     own: Float[Tensor, "n m b r"]
 
 
 class Passed(NamedTuple):
-    """A chunk of K steps, gone through without a graph: states 0 … K, derivatives and inputs of steps 1 … K."""
+    """A chunk of K steps, computed without a graph: states 0 … K, and derivatives and inputs of steps 1 … K."""
 
     states: Float[Tensor, "k1 n m b"]
     by_state: Float[Tensor, "k n m b b"]
     by_drive: Float[Tensor, "k n m b q"]
-    inputs: Float[Tensor, "k n e"]  # and 1 for the bias
+    inputs: Float[Tensor, "k n e"]  # with a 1 for the bias
 
 
 class Sums(NamedTuple):
-    """The circuit's gradient so far: by [weight, bias], as the traces have them, and by own."""
+    """The circuit's gradient so far: by [weight, bias], laid out as in the traces, and by own."""
 
     drive: Float[Tensor, "m q e"]
     own: Float[Tensor, "m r"]
 
 
 class Result(NamedTuple):
-    """A loss and its exact gradients, in the order of the parameters asked for; where the circuit ends."""
+    """A loss, its gradients by parameter name, and the circuit's final state and traces."""
 
     loss: Float[Tensor, ""]
     gradients: dict[str, Tensor]
@@ -69,57 +70,57 @@ class Result(NamedTuple):
     traces: Traces
 
 
-# (h, t) -> the loss of a window of a sequence, h (N, K, w) what the circuit shows after steps t … t + K - 1, counted
-# from 1. A window begins with the last step of the one before, so that neighbours can be compared; the sum is the loss.
+# (h, t) -> the loss of a window of a sequence; h (N, K, w) is the circuit's output after steps t … t + K - 1, counted
+# from 1. A window begins with the last step of the previous one, so that neighbours can be compared; losses are summed.
 Loss = Callable[[Float[Tensor, "n k w"], int], Float[Tensor, ""]]
-# (h(t - 1), h(t)) -> the loss of what is foretold from the first of the second, a constant, (N, w) each.
+# (h(t - 1), h(t)) -> the loss of predicting the second, a constant, from the first; (N, w) each.
 Foretold = Callable[[Float[Tensor, "n w"], Float[Tensor, "n w"]], Float[Tensor, ""]]
 
 
 def start(cell: Cell, rows: int) -> Traces:
-    """Traces before any input: zeros, in float32 or float64 as the weights are."""
+    """The traces before any input: zeros, in the weights' float32 or float64."""
     m, q, d = cell.weight.shape
     new = cell.weight.new_zeros
     return Traces(new(rows, m, cell.block, q, d + 1), new(rows, m, cell.block, cell.own.shape[1]))
 
 
 def trace_floats(cell: Cell) -> int:
-    """Numbers in the traces of one row."""
+    """How many numbers the traces of one row hold."""
     m, q, d = cell.weight.shape
     return m * cell.block * (q * (d + 1) + int(cell.own.shape[1]))
 
 
 def why_inexact(cell: Cell) -> str | None:
-    """Why RFP is not for this circuit, as the end of a sentence; None where it is exact and takes O(n d)."""
+    """Why RFP does not suit this circuit, as the end of a sentence; None if RFP is exact and takes O(n d)."""
     if cell.block > 1 and cell.blocks == 1:
         return (
-            f"all {cell.width} units are coupled, so that a weight of one reaches every other a step later and exact "
-            "traces take O(n³)"
+            f"all {cell.width} units are coupled, so a weight of one unit reaches every other unit a step later, and "
+            "exact traces take O(n³)"
         )
     return None
 
 
 @torch.no_grad()
 def go(cell: Cell, state: State, inputs: Float[Tensor, "k n d"], diagonal: bool = False) -> Passed:
-    """Take K steps from `state`, keeping what the traces need. `diagonal` drops what couples units in a block."""
+    """Take K steps from `state` and keep what the traces need. `diagonal` drops the coupling of units in a block."""
     return passed(*cell.run(state, cell.drive(inputs)), inputs, diagonal)
 
 
 def passed(states: Tensor, by_state: Tensor, by_drive: Tensor, inputs: Tensor, diagonal: bool) -> Passed:
-    """Steps that were taken; see `go`."""
+    """A chunk from steps that were already computed; see `go`."""
     if diagonal:
         by_state = torch.diag_embed(by_state.diagonal(dim1=-2, dim2=-1))
     return Passed(states, by_state, by_drive, F.pad(inputs, (0, 1), value=1.0))
 
 
 def nothing(cell: Cell) -> Sums:
-    """The gradient of no step."""
+    """The gradient after no step: zeros."""
     m, q, d = cell.weight.shape
     return Sums(cell.weight.new_zeros(m, q, d + 1), torch.zeros_like(cell.own, requires_grad=False))
 
 
 def collect(cell: Cell, passed: Passed, traces: Traces, errors: Float[Tensor, "k1 n m b"], sums: Sums) -> None:
-    """Add the gradient of the chunk's loss, whose errors are those of `going_back`."""
+    """Add the gradient of the chunk's loss to `sums`; `errors` come from `going_back`."""
     add(sums, [weighed(errors[0], trace) for trace in traces])
     drives = backward(errors[1:], passed.by_drive)
     rows = passed.inputs.flatten(0, 1)
@@ -130,12 +131,12 @@ def collect(cell: Cell, passed: Passed, traces: Traces, errors: Float[Tensor, "k
 
 
 def split(sums: Sums) -> tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"], Float[Tensor, "m r"]]:
-    """By weight, bias and own."""
+    """The gradient by weight, bias and own."""
     return sums.drive[..., :-1].contiguous(), sums.drive[..., -1].contiguous(), sums.own
 
 
 def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
-    """The traces at the end of the chunk, written into those at its beginning where they can be."""
+    """The traces at the end of the chunk; they overwrite those at its beginning if possible."""
     q = cell.weight.shape[1]
     whole, reach = reached(passed.by_state, passed.by_drive)
     drive, own = (carry(whole, old) for old in traces)
@@ -144,7 +145,7 @@ def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
         drive.addcmul_(reach[0, ..., :q, None].contiguous(), passed.inputs[0, :, None, None, None])
         return Traces(drive, own.add_(cell.pull(reach[0], passed.states[0])))
     for by, to in zip(reach.movedim(-1, 0), drive.unbind(3), strict=False):
-        # What belongs to one q lies apart in both, which a product takes as it is.
+        # The entries of one q are not contiguous in either tensor, which a matrix product accepts.
         to.view(n, m * b, -1).baddbmm_(by.permute(1, 2, 3, 0).flatten(1, 2), passed.inputs.transpose(0, 1))
     for pulled in pull(cell, reach, passed.states):
         own.add_(pulled)
@@ -152,14 +153,14 @@ def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
 
 
 def pull(cell: Cell, g: Float[Tensor, "k n m c q"], states: Float[Tensor, "k1 n m b"]) -> Iterator[Tensor]:
-    """What adds up to the sum (n, m, c, r) of `cell.pull`, a few steps each: all at once is much of the memory."""
+    """Parts of the sum over steps (n, m, c, r) of `cell.pull`, a few steps at a time to save memory."""
     for some, at in zip(torch.split(g, PART), torch.split(states[:-1], PART), strict=True):
-        # Summed with r before the steps, as it lies in memory.
+        # r moves to the front before steps are summed, the order in memory.
         yield cell.pull(some, at).movedim(-1, 0).sum(1).movedim(0, -1)
 
 
 def weighed(error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "m ..."]:
-    """The sum over rows and block of λ · E."""
+    """The sum of λ · E over rows and the numbers of a block."""
     rows, m, b = error.shape
     if rows * b == 1:
         return trace[0, :, 0] * error.view(m, *[1] * (trace.ndim - 3))
@@ -168,7 +169,7 @@ def weighed(error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) ->
 
 
 def going_back(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n m b"]) -> Float[Tensor, "k1 n m b"]:
-    """The errors λ_0 … λ_K: of each state, through all states of the chunk that follow."""
+    """The errors λ_0 … λ_K: the derivative by each state, through all later states of the chunk."""
     errors = delta.clone(memory_format=torch.contiguous_format)
     each, single = errors.unbind(), by_state.shape[-1] == 1
     factors = (by_state[..., 0] if single else by_state).unbind()
@@ -180,7 +181,7 @@ def going_back(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n 
 def reached(
     by_state: Float[Tensor, "k n m b b"], by_drive: Float[Tensor, "k n m b q"]
 ) -> tuple[Float[Tensor, "n m b b"], Float[Tensor, "k n m b q"]]:
-    """What the state before the chunk does to the last one, and what the drive of each of its steps does."""
+    """The derivatives of the chunk's last state by the state before the chunk, and by the drive of each step."""
     if len(by_state) == 1:
         return by_state[0], by_drive
     if by_state.shape[-1] == 1:
@@ -205,7 +206,7 @@ def backward(error: Float[Tensor, "*n b"], by: Float[Tensor, "*n b q"]) -> Float
 
 
 def carry(by_state: Float[Tensor, "n m b b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "n m b ..."]:
-    """D E, in place where a block is one number."""
+    """D E, in place if a block is a single number."""
     if by_state.shape[-1] == 1:
         return trace.mul_(by_state.reshape(*by_state.shape[:3], *[1] * (trace.ndim - 3)))
     return (by_state @ trace.flatten(3)).view_as(trace)
@@ -223,12 +224,12 @@ def gradients(
     traces: Traces | None = None,
     diagonal: bool = False,
 ) -> Result:
-    """A loss over a sequence and its gradients: by the circuit's `weight`, `bias` and `own`, and by `parameters`.
+    """A loss over a sequence and its gradients by the circuit's `weight`, `bias` and `own`, and by `parameters`.
 
-    `inputs` are constants. `loss` sees the circuit's outputs window by window (see `Loss`); `parameters` are those it
-    uses. `state` and `traces`, by default zeros, are what a stream goes on from; the result's are where it ends, and
-    `traces` is written over. `diagonal` is the approximation that drops coupling between units (Murray 2019's RFLO).
-    Raises ValueError where there is no step, or inputs are not what the circuit reads; see `check_inputs`.
+    `inputs` (N, T, d) are constants. `loss` sees the circuit's outputs window by window (see `Loss`) and uses
+    `parameters`. A stream continues from `state` and `traces` (default: zeros); the result holds the final ones, and
+    `traces` is overwritten. `diagonal` is the approximation that drops the coupling between units (Murray 2019's RFLO).
+    Raises ValueError if there is no step, or if inputs do not fit the circuit; see `check_inputs`.
     """
     check_inputs(cell, inputs)
     if chunk < 1:
@@ -247,7 +248,7 @@ def gradients(
         collect(cell, gone, traces, errors, own)
         del errors
         traces = advance(cell, gone, traces)
-        # A copy, since a view would keep the whole chunk.
+        # A copy, because a view would keep the whole chunk in memory.
         state = gone.states[-1].clone()
         del gone
     return Result(total, named(split(own), above.sums), state, traces)
@@ -263,11 +264,11 @@ def observe(
     traces: Traces,
     diagonal: bool = False,
 ) -> Result:
-    """One observation more, for learning online: what was foretold of it, and its gradient by all that came before.
+    """Learn online from one more observation: the loss of its prediction, and the gradient through the whole past.
 
         L(t) = loss(h(t − 1), sg h(t)),    dL/dW = δ · E_W(t − 1),    δ = ∂L/∂h(t − 1)
 
-    As `gradients` of such a loss with one step at a time, in fewer operations; `traces` is written over.
+    This equals `gradients` of such a loss, one step at a time, in fewer operations; `traces` is overwritten.
     """
     gone = go(cell, state, x[None], diagonal)
     now = cell.out(gone.states[1])
@@ -284,14 +285,14 @@ def observe(
 
 
 def named(own: Sequence[Tensor], above: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Gradients by name: those of the circuit, then those above it, counted."""
+    """Gradients by name: the circuit's, then those of the parameters above it, numbered from 0."""
     return dict(zip(("weight", "bias", "own", *map(str, range(len(above)))), (*own, *above), strict=True))
 
 
 def instant(
     cell: Cell, gone: Passed, loss: Loss, above: Added, first: int, begun: bool
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "k1 n m b"]]:
-    """A window's loss and its gradient by the states; no state precedes what has `begun`."""
+    """A window's loss and its gradient by the states; with `begun`, no state precedes the window."""
     with torch.enable_grad(), above:
         leaf = gone.states.detach().requires_grad_()
         part = loss(cell.out(leaf[1:] if begun else leaf).transpose(0, 1), first + begun)

@@ -1,11 +1,11 @@
-"""A sequence gone through by recurrent circuits, and the gradient of a loss on what they show: two learning rules.
+"""Unrolling recurrent circuits over a sequence, with two learning rules for the gradient of a loss on their outputs.
 
 - back-propagation through time (`through_time`): the graph of all steps; `truncated` cuts it after every step
 - recurrent forward propagation (`Forward`): traces instead of a graph, chunk by chunk (rfp.py)
 
-For one level over constants both give the same gradient. Where several levels are stacked, where the level above feeds
-back, or where what makes the maps learns from the error of its own step alone ("instant"), forward propagation leaves
-out the effects that pass through another level's or the encoder's past: `inexact` says so, in words.
+For one level over constant inputs, both give the same gradient. If several levels are stacked, if the level above feeds
+back, or if the encoder learns from the error of each step alone ("instant"), forward propagation omits the effects that
+pass through the past of another level or of the encoder; `inexact` then says why.
 """
 
 import os
@@ -28,18 +28,18 @@ from .gradients import Added, add
 Rule = Literal["bptt", "rfp", "truncated"]
 Below = Literal["frozen", "instant", "full"]
 
-# (h, t) -> the loss of a window, h (K, N, P, w) what is shown after steps t … t + K - 1, counted from 1: see rfp.Loss.
+# (h, t) -> the loss of a window; h (K, N, P, w) is the output after steps t … t + K - 1, counted from 1: see rfp.Loss.
 Loss = Callable[[Float[Tensor, "k n p d"], int], Float[Tensor, ""]]
-# (first, last) -> what the frames first … last - 1 are to the lowest level.
+# (first, last) -> frames first … last - 1 as maps for the lowest level.
 Frames = Callable[[int, int], Float[Tensor, "k n c h w"]]
 
 
 def inexact(circuits: Circuits, below: Below) -> str | None:
-    """Why forward propagation is not exact here, as the end of a sentence; None where it is."""
+    """Why forward propagation is not exact here, as the end of a sentence; None if it is exact."""
     above = any(cell.remembers for cell in circuits.cells[1:])
     reasons = {
-        "the circuit above has a past, through which what lies below it acts on later steps too": above,
-        "feedback carries what one unit does on to others": circuits.feedback,
+        "the circuit above has a past, through which lower levels also act on later steps": above,
+        "feedback carries the effect of one unit to others": circuits.feedback,
         "the encoder learns from the error of each step alone (below instant)": below == "instant"
         and any(cell.remembers for cell in circuits.cells),
     }
@@ -51,7 +51,7 @@ def inexact(circuits: Circuits, below: Below) -> str | None:
 def through_time(
     circuits: Circuits, frames: Float[Tensor, "t n c h w"], truncated: bool = False, states: States | None = None
 ) -> tuple[Float[Tensor, "t n p d"], States]:
-    """What the circuits show after every frame, and where they end; `truncated` lets no gradient into earlier steps."""
+    """The output after every frame, and the final states; with `truncated`, no gradient reaches earlier steps."""
     states = circuits.start(frames.shape[1]) if states is None else states
     shown = []
     for rows in circuits.read(frames).unbind():
@@ -62,9 +62,9 @@ def through_time(
 
 
 class Stream(NamedTuple):
-    """Where a sequence stands: the states, those one step before, what each weight has done, and the steps so far.
+    """The position in a sequence: the states, those one step before, the traces, and the number of steps so far.
 
-    `below` holds what each parameter of the encoder has done to the lowest circuit, where that is traced.
+    `below` traces the effect of each of the encoder's parameters on the lowest circuit, if that is wanted.
     """
 
     states: States
@@ -75,7 +75,7 @@ class Stream(NamedTuple):
 
 
 def begin(circuits: Circuits, samples: int, below: int = 0) -> Stream:
-    """A sequence of `samples` before its first frame, with traces for `below` parameters of the encoder."""
+    """The position before the first frame, for `samples` samples, with traces for `below` parameters of the encoder."""
     states = circuits.start(samples)
     traces = tuple(rfp.start(cell, len(s)) for cell, s in zip(circuits.cells, states, strict=True))
     return Stream(states, states, traces, states[0].new_zeros(*states[0].shape, below), 0)
@@ -83,10 +83,10 @@ def begin(circuits: Circuits, samples: int, below: int = 0) -> Stream:
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """Forward propagation of a loss whose own parameters are `above`; `encoder` are those that make the frames.
+    """Forward propagation of a loss with its own parameters `above`, on frames made with the parameters `encoder`.
 
-    `jacobian(t)` gives (N P, d, F), what the encoder's parameters do to what the lowest level reads of frame t;
-    it is asked for where `below` is "full".
+    `jacobian(t)` (N P, d, F) is the derivative of the lowest level's input at frame t by the encoder's parameters; it
+    is needed only if `below` is "full".
     """
 
     circuits: Circuits
@@ -100,13 +100,13 @@ class Forward:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained, in the order of the gradients: circuits, above, encoder."""
+        """All trained parameters, in the order of the gradients: circuits, above, encoder."""
         own = [p for cell in self.circuits.cells for p in (cell.weight, cell.bias, cell.own)]
         return [*own, *self.above, *self.encoder]
 
     @torch.no_grad()
     def run(self, stream: Stream, last: int, chunk: int = rfp.CHUNK) -> tuple[Tensor, list[Tensor], Stream]:
-        """The loss of the frames from where the stream stands up to `last`, its gradients, and where it stands then."""
+        """The loss of the frames from the stream's position up to `last`, its gradients, and the new position."""
         sums = Gradient(self)
         total = stream.states[0].new_zeros(())
         while stream.step < last:
@@ -115,10 +115,10 @@ class Forward:
         return total, sums.parts(), stream
 
     def window(self, stream: Stream, last: int, sums: "Gradient") -> tuple[Tensor, Stream]:
-        """The loss of one chunk, whose gradients are added to `sums`, and where the stream stands then."""
+        """The loss of one chunk, and the stream's new position; the gradients are added to `sums`."""
         start = max(stream.step - 1, 0)
         with torch.set_grad_enabled(self.below != "frozen"):
-            # With the last frame before the chunk, whose loss is known only now.
+            # With the last frame before the chunk, because its loss is known only now.
             rows = self.circuits.read(self.frames(start, last))
         passed = self.go(stream, rows.detach()[stream.step - start :])
         with torch.enable_grad():
@@ -137,12 +137,12 @@ class Forward:
             traced, below = self.trace(stream, passed[0], rows, errors[0])
             add(sums.below, traced)
         traces = tuple(rfp.advance(*of) for of in each)
-        # Copies, since views would keep the whole chunk.
+        # Copies, because views would keep the whole chunk in memory.
         states, before = (tuple(p.states[k].clone() for p in passed) for k in (-1, -2))
         return part.detach(), Stream(states, before, traces, below, last)
 
     def go(self, stream: Stream, rows: Float[Tensor, "k r d"]) -> list[rfp.Passed]:
-        """Every level's steps, without a graph."""
+        """The steps of every level, without a graph."""
         cells = self.circuits.cells
         if len(cells) == 1:
             return [rfp.go(cells[0], stream.states[0], rows, self.diagonal)]
@@ -159,7 +159,7 @@ class Forward:
         return found
 
     def shown(self, stream: Stream, passed: list[rfp.Passed], rows: Tensor, begun: bool) -> list[Tensor]:
-        """Every level's states after each frame, as nodes that hang together by what happens in one step alone."""
+        """The states of every level after each frame, as graph nodes connected only within each step."""
         skip = 1 if begun else 0
         before = [
             p.states[:-1] if begun else torch.cat([b[None], p.states[:-1]])
@@ -180,7 +180,7 @@ class Forward:
         return nodes
 
     def trace(self, stream: Stream, passed: rfp.Passed, rows: Tensor, errors: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The encoder's exact gradients in this chunk, and what its parameters have done to the circuit by its end."""
+        """The encoder's exact gradients in this chunk, and the traces of its parameters at the chunk's end."""
         assert self.jacobian is not None
         cell = self.circuits.cells[0]
         q, begun = cell.weight.shape[1], stream.step == 0
@@ -193,14 +193,14 @@ class Forward:
         whole, reach = rfp.reached(passed.by_state, passed.by_drive)
         reach = torch.einsum("knmbq,mqd->knmbd", reach[..., :q], cell.weight)
         below = rfp.carry(whole, stream.below)
-        # One step after another: a Jacobian is as large as the trace.
+        # Step by step, because a Jacobian is as large as the trace.
         for step, by in enumerate(reach, stream.step):
             below += torch.einsum("nmbd,ndf->nmbf", by, self.jacobian(step))
         return [g + e.view_as(g) for g, e in zip(found, split, strict=True)], below
 
 
 class Gradient:
-    """What a rule's gradients have added up to: the circuits' by level, and by what lies above and below."""
+    """The sums of a rule's gradients: of the circuits by level, of the parameters above, and of the encoder below."""
 
     def __init__(self, rule: Forward) -> None:
         self.own = [rfp.nothing(cell) for cell in rule.circuits.cells]
@@ -209,43 +209,43 @@ class Gradient:
         self.below = [torch.zeros_like(p, requires_grad=False) for p in apart]
 
     def parts(self) -> list[Tensor]:
-        """In the order of the rule's parameters."""
+        """The sums in the order of the rule's parameters."""
         return [*(g for own in self.own for g in rfp.split(own)), *self.above.sums, *self.below]
 
 
 def refuse(circuits: Circuits, below: Below, approximate: bool) -> None:
-    """Raises ValueError where forward propagation would not be exact and that was not asked for."""
+    """Raise ValueError if forward propagation would not be exact here and `approximate` is false."""
     why = inexact(circuits, below)
     if below == "full" and len(circuits.levels) > 1:
-        raise ValueError("the encoder's traces end at the first circuit; with levels, give below instant or frozen")
+        raise ValueError("the encoder's traces end at the first circuit; with levels, set below to instant or frozen")
     if why and not approximate:
         raise ValueError(
-            f"rule rfp is not exact here: {why}; give rule bptt, or --method.approximate true to train by it all the "
-            "same, with its cosine to bptt watched"
+            f"rule rfp is not exact here: {why}; give rule bptt, or --method.approximate true to use it all the same "
+            "and log its cosine to bptt"
         )
 
 
 def trace_bytes(circuits: Circuits, encoder: nn.Module | None, samples: int) -> int:
-    """Bytes that the traces for so many samples take; `encoder` is one whose parameters are traced too."""
+    """The bytes that the traces of `samples` samples take, with those of the parameters of `encoder` if it is given."""
     first = circuits.levels[0]
     own = sum(prod(level.grid) * rfp.trace_floats(level.cell) for level in circuits.levels)
     traced = sum(p.numel() for p in encoder.parameters() if p.requires_grad) if encoder else 0
-    # The Jacobian of one step beside the traces, and a copy of it while it is made.
+    # Beside the traces, the Jacobian of one step, and a copy of it while it is made.
     own += prod(first.grid) * (first.cell.blocks * first.cell.block + 2 * first.cell.weight.shape[2]) * traced
     return samples * own * circuits.levels[0].cell.weight.element_size()
 
 
 def check_memory(circuits: Circuits, encoder: nn.Module | None, samples: int, like: Tensor) -> None:
-    """Raises ValueError, with what would fit, where the traces of `samples` are more than the memory that is free."""
+    """Raise ValueError, naming what would fit, if the traces of `samples` samples exceed the free memory."""
     samples = -(-samples // world())
     needed, free = trace_bytes(circuits, encoder, samples), free_bytes(like.device)
     if needed <= free:
         return
     fits = int(free // trace_bytes(circuits, encoder, 1)) * world()
-    traced = ", the encoder's among them: below frozen or instant leaves those out" if encoder else ""
+    traced = ", including the encoder's, which below frozen or instant avoids" if encoder else ""
     fix = f"at most {fits} at a time (length.batch / length.accumulate) fit"
     if not fits:
-        fix = f"even one sample needs a method.circuit.width of {widest(circuits, encoder, free)} at most"
+        fix = f"even one sample needs a method.circuit.width of at most {widest(circuits, encoder, free)}"
     raise ValueError(
         f"the traces of rfp take {needed / 2**30:.1f} GiB for {samples} samples and {free / 2**30:.1f} GiB are free; "
         f"{fix}{traced}"
@@ -253,17 +253,17 @@ def check_memory(circuits: Circuits, encoder: nn.Module | None, samples: int, li
 
 
 def dear(circuits: Circuits, encoder: nn.Module, samples: int) -> str:
-    """What an encoder's traces take where rfp carries them, too: all of it is read and written at every step."""
+    """A sentence about the cost of tracing the encoder too, all of which is read and written at every step."""
     samples = -(-samples // world())
     gib = trace_bytes(circuits, encoder, samples) / 2**30
     return (
-        f"rule rfp carries traces of the encoder, too: {gib:.2g} GiB for {samples} samples, all of it gone through at "
-        "every step of a sequence; below frozen leaves them out, and rule bptt needs none"
+        f"rule rfp also carries traces of the encoder: {gib:.2g} GiB for {samples} samples, all of it read and written "
+        "at every step of a sequence; below frozen avoids them, and rule bptt needs none"
     )
 
 
 def widest(circuits: Circuits, encoder: nn.Module | None, free: int) -> int:
-    """The largest width, up to that of `circuits`, at which the traces of a sample take `free` bytes or less; or 0."""
+    """The largest width, up to that of `circuits`, at which one sample's traces fit in `free` bytes; 0 if none does."""
     cfg, step = circuits.cfg, circuits.cfg.block
 
     def needed(blocks: int) -> int:
@@ -275,7 +275,7 @@ def widest(circuits: Circuits, encoder: nn.Module | None, free: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, for one of the processes that share it."""
+    """The free memory of a device in bytes, for one of the processes that share it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     info = Path("/proc/meminfo")

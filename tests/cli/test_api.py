@@ -19,6 +19,7 @@ import jepakit as jk
 from jepakit import api
 from jepakit.cli import text
 from jepakit.core.progress import Silent
+from jepakit.inference.embed import encoder_identity
 from jepakit.run import checkpoint
 
 ENCODE = """
@@ -204,11 +205,11 @@ def test_what_cannot_be_encoded_is_refused_with_the_way_out(run, monkeypatch, gi
 
 def test_unfinished_embeddings_of_other_weights_are_told_apart(run):
     last, before = checkpoint.load_run(run), checkpoint.load_run(run, 4)
-    one = api.identity(last, "target")
-    assert one == api.identity(checkpoint.load_run(run), "target")
-    assert one != api.identity(last, "context")
+    one = encoder_identity(last, "target")
+    assert one == encoder_identity(checkpoint.load_run(run), "target")
+    assert one != encoder_identity(last, "context")
     moved = replace(before, step=last.step)  # the weights alone differ
-    assert one != api.identity(moved, "target")
+    assert one != encoder_identity(moved, "target")
 
 
 def test_an_earlier_checkpoint_is_embedded_and_probed_where_asked(run, photos, tmp_path):

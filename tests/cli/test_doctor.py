@@ -69,7 +69,7 @@ def test_a_process_that_is_held_to_one_core_is_told_that_two_threads_are_too_man
         "print(dict(doctor.machine())['threads'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("torch uses 2 threads, more than the cores of this process (1)")
+    assert done.stdout.startswith("torch uses 2 threads, more than this process has cores (1)")
 
 
 def test_a_path_that_is_not_there_is_one_sentence() -> None:

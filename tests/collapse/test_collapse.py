@@ -236,7 +236,7 @@ def test_samples_that_are_all_the_same_are_said_to_be_so_and_no_setting_is_blame
     rows = [collapse.panel(constant, constant, at_start), collapse.panel(later, later, at_start)]
     verdict = collapse.verdict(rows)
     assert verdict.name == "full"
-    assert "at step 0 already" in verdict.reason
+    assert "already 0 at step 0" in verdict.reason
     assert "check-data" in verdict.advice
     assert "--" not in verdict.advice
     assert collapse.start(5 + 1e-3 * varied, varied).std_target > 0

@@ -14,8 +14,8 @@ from jepakit.cli.__main__ import main
 from jepakit.core import files
 from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.inference import score
-from jepakit.inference.hiding import rounds
-from jepakit.inference.windows import Known
+from jepakit.inference.hiding import scoring_rounds
+from jepakit.inference.windows import WindowLengths
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa
 from jepakit.methods.base import Method
@@ -67,8 +67,8 @@ def errors(method: Method, x: np.ndarray, causal: bool = False) -> np.ndarray:
     """The error of each token of one window, NaN where it has none; x holds whole patches."""
     found = np.full(len(x) // 4, np.nan)
     with torch.no_grad():
-        for one in rounds(method, causal, len(x) // 4):
-            found[one.tokens] = one.errors(method, torch.from_numpy(x).float()[None, None])[0]
+        for one in scoring_rounds(method, causal, len(x) // 4):
+            found[one.tokens] = one.token_errors(method, torch.from_numpy(x).float()[None, None])[0]
     return found
 
 
@@ -134,9 +134,9 @@ def test_windows_go_in_batches_of_one_length(tmp_path: Path) -> None:
 
 
 def test_a_window_is_as_long_as_the_series_allows_within_what_was_trained_on() -> None:
-    known = Known(12, 20, 4)
-    assert [known.fits(steps) for steps in (11, 12, 15, 16, 20, 23, 99)] == [0, 12, 12, 16, 20, 20, 20]
-    assert [Known(24, 24, 4).fits(steps) for steps in (23, 24, 27, 99)] == [0, 24, 24, 24]
+    lengths = WindowLengths(12, 20, 4)
+    assert [lengths.longest_fit(steps) for steps in (11, 12, 15, 16, 20, 23, 99)] == [0, 12, 12, 16, 20, 20, 20]
+    assert [WindowLengths(24, 24, 4).longest_fit(steps) for steps in (23, 24, 27, 99)] == [0, 24, 24, 24]
 
 
 @pytest.mark.parametrize("how", ["pad", "cut"])
@@ -203,9 +203,9 @@ def test_rounds_are_made_for_the_lengths_that_some_series_has_alone(
 
     def noted(method: Method, causal: bool, tokens: int) -> Any:
         asked.append(tokens)
-        return rounds(method, causal, tokens)
+        return scoring_rounds(method, causal, tokens)
 
-    monkeypatch.setattr(score, "rounds", noted)
+    monkeypatch.setattr(score, "scoring_rounds", noted)
     jk.score(run, tmp_path / "a.csv", tmp_path / "s.csv")
     assert sorted(asked) == [3, 5]
 

@@ -346,7 +346,7 @@ def test_whole_films_are_held_out() -> None:
     held = held_rows(part)
     assert held.sum() == 8
     assert {bool(h) for h in held.reshape(10, 4).std(1)} == {False}
-    with pytest.raises(ValueError, match="there is one film only"):
+    with pytest.raises(ValueError, match="there is only one film"):
         probing.split({"value": replace(part, sequence=np.zeros(40, int))})
     with pytest.raises(ValueError, match="l2 cannot be chosen on 40 pictures; give one value"):
         dense.choose_l2(replace(part, sequence=np.zeros(40, int)), dense.Config(), 3)

@@ -222,7 +222,7 @@ def wrong() -> dict[str, object]:
         "shape \\(10,\\)": np.arange(10.0),
         "10 items x 2 units": items(10)[:, :2],
         "infinite": gap,
-        "constant responses, the same to each of 10 items \\(repeat 1": np.stack([items(10), items(1).repeat(10, 0)]),
+        "constant responses, the same for each of 10 items \\(repeat 1": np.stack([items(10), items(1).repeat(10, 0)]),
     }
 
 
@@ -301,7 +301,7 @@ def test_the_command_holds_a_run_against_recordings_in_the_order_of_its_data(run
     [
         ((), "no responses given"),
         (("--rsa.responses", "few.npy"), "responses to 30 items (its shape is (30, 12)), but the data hold 40"),
-        (("--responses", "few.npy", "--test", "shapes"), "no use for --test"),
+        (("--responses", "few.npy", "--test", "shapes"), "cannot use --test"),
         (("--kind", "knn", "--responses", "few.npy"), "--kind knn has no use for --responses"),
     ],
 )

@@ -108,10 +108,12 @@ def test_the_numbers_are_those_of_what_was_written(folders: Path) -> None:
 
 
 def test_the_grid_shows_input_completion_and_truth_of_the_first_eight(folders: Path) -> None:
-    sheet, scale = read(folders / "first" / "grid.png"), complete_images.TILE // 12
+    sheet, scale = read(folders / "first" / "grid.png"), complete_images.PICTURE_TILE // 12
     wide = max(8 * scale, 70)
-    assert sheet.shape[0] == complete_images.HEAD + complete_images.GAP + 8 * (12 * scale + complete_images.GAP)
-    top, truth = complete_images.HEAD + complete_images.GAP, smooth()[0]
+    assert sheet.shape[0] == complete_images.HEADER_HEIGHT + complete_images.GAP + 8 * (
+        12 * scale + complete_images.GAP
+    )
+    top, truth = complete_images.HEADER_HEIGHT + complete_images.GAP, smooth()[0]
     left = [complete_images.GAP + k * (wide + complete_images.GAP) + (wide - 8 * scale) // 2 for k in range(3)]
     tiles = [sheet[top : top + 12 * scale : scale, x : x + 8 * scale : scale, 0] for x in left]
     assert (tiles[0][:, 4:] == 128).all()
@@ -194,8 +196,8 @@ def test_files_keep_their_folders_and_unreadable_ones_are_told(folders: Path, tm
 def test_no_item_overwrites_another_or_leaves_the_folder(names: list[str], files: list[str], tmp_path: Path) -> None:
     found = []
     for name in names:
-        path = complete_folder.free(tmp_path, name, ".png")
-        complete_images.save(np.zeros((2, 2, 3), np.uint8), path, grey=True)
+        path = complete_folder.free_path(tmp_path, name, ".png")
+        complete_images.save_png(np.zeros((2, 2, 3), np.uint8), path, grey=True)
         found.append(path.relative_to(tmp_path).as_posix())
     assert found == files
 
@@ -309,7 +311,7 @@ def test_a_folder_of_completions_is_replaced_as_a_whole_and_only_where_all_went_
     def fails(*arguments: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(complete_images, "grid", fails)
+    monkeypatch.setattr(complete_images, "picture_grid", fails)
     with pytest.raises(OSError, match="the disk is full"):
         jk.complete(*arguments, hide="left", limit=2, overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -340,7 +342,7 @@ def test_a_decoder_can_be_trained_with_other_settings_and_is_then_used(folders: 
     run = tmp_path / "run"
     shutil.copytree(folders / "run", run, symlinks=True, ignore=shutil.ignore_patterns("heads"))
     quick = {"loop.workers": 0, "loop.device": "cpu", "evals.report": False, "method.reads": "context"}
-    jk.train(out=decoders.place(run), recipe="decoder", init=run, steps=2, settings=quick)
+    jk.train(out=decoders.decoder_folder(run), recipe="decoder", init=run, steps=2, settings=quick)
     jk.complete(run, folders / "pictures.npy", tmp_path / "out", hide="left", limit=2)
     assert json.loads((tmp_path / "out" / "completions.json").read_text())["decoder"]["reads"] == "context"
 
@@ -365,7 +367,7 @@ def test_windows_of_series_follow_one_another_and_those_drawn_are_spread_over_al
     later = [f"2024-02-0{1 + k // 24}T{k % 24:02d}:00:00+02:00,{line.split(',', 1)[1]}" for k, line in enumerate(lines)]
     (tmp_path / "b.csv").write_text("\n".join([head, *later, *(line.replace("-02-", "-03-") for line in later)]))
     drawn: list[Any] = []
-    monkeypatch.setattr(complete_series, "draw", lambda shown, *rest: drawn.extend(shown))
+    monkeypatch.setattr(complete_series, "draw_completions", lambda shown, *rest: drawn.extend(shown))
     jk.complete(waves / "run", tmp_path / "b.csv", tmp_path / "out", hide="future", steps=2)
     with (tmp_path / "out" / "completions.csv").open() as file:
         rows = list(csv.DictReader(file))

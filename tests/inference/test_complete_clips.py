@@ -17,7 +17,7 @@ from jepakit.cli import __main__ as cli
 from jepakit.data.images.arrays import Arrays
 from jepakit.data.scanpaths import settings
 from jepakit.evals.metrics.generation import tally
-from jepakit.inference import complete_clips, complete_images
+from jepakit.inference import complete_images
 from jepakit.inference.complete_folder import Chunk
 from jepakit.run import checkpoint
 from jepakit.types import Signal
@@ -75,11 +75,11 @@ def frames(sheet: Path, high: int, columns: int) -> np.ndarray:
     """The tiles (rows, columns, height, width, 3) of a grid of clips whose frames are `high` pixels high and wide."""
     with Image.open(sheet) as image:
         found = np.asarray(image)
-    side = complete_clips.TILE // high * high
-    margin, top = complete_images.GAP + 8 * len("completion"), complete_images.HEAD + complete_images.GAP
+    side = complete_images.CLIP_TILE // high * high
+    margin, top = complete_images.GAP + 8 * len("completion"), complete_images.HEADER_HEIGHT + complete_images.GAP
     wide = (found.shape[1] - margin) // columns
-    rows = 3 * round((found.shape[0] - top) / (3 * (side + complete_images.GAP) + complete_images.GROUP))
-    tops = [top + i * (side + complete_images.GAP) + i // 3 * complete_images.GROUP for i in range(rows)]
+    rows = 3 * round((found.shape[0] - top) / (3 * (side + complete_images.GAP) + complete_images.GROUP_GAP))
+    tops = [top + i * (side + complete_images.GAP) + i // 3 * complete_images.GROUP_GAP for i in range(rows)]
     lefts = [margin + k * wide + (wide - complete_images.GAP - side) // 2 for k in range(columns)]
     step = side // high
     return np.array([[found[y : y + side : step, x : x + side : step] for x in lefts] for y in tops])
@@ -126,7 +126,7 @@ def test_of_a_long_clip_frames_from_the_first_to_the_last_are_shown_and_no_array
     x = (torch.arange(40) / 40)[:, None, None].expand(6, 2, 40, 4, 4)
     parts = [Chunk([0, 1, 2], x[:3], x[:3]), Chunk([3, 4, 5], x[3:], x[3:])]
     hidden = torch.ones(40, 4, 4, dtype=torch.bool)
-    total = complete_clips.write(iter(parts), tmp_path, ALIKE, hidden, torch.ones(2, 1, 1, 1), 6)
+    total = complete_images.write_clips(iter(parts), tmp_path, ALIKE, hidden, torch.ones(2, 1, 1, 1), 6)
     assert sorted(path.name for path in (tmp_path / "walk").iterdir()) == [
         *(f"clip.avi-{k}.npy" for k in (2, 3, 4, 5, 6)),
         "clip.avi.npy",
@@ -142,7 +142,9 @@ def test_clips_out_of_zero_to_one_are_not_cut_off(tmp_path: Path) -> None:
     true, made = torch.full((2, 1, 2, 4, 4), 40.0), torch.full((2, 1, 2, 4, 4), -3.0)
     true[:, :, :, 2:] = 50
     hidden = torch.ones(2, 4, 4, dtype=torch.bool)
-    total = complete_clips.write(iter([Chunk([0, 1], made, true)]), tmp_path, ALIKE, hidden, torch.ones(1, 1, 1, 1), 2)
+    total = complete_images.write_clips(
+        iter([Chunk([0, 1], made, true)]), tmp_path, ALIKE, hidden, torch.ones(1, 1, 1, 1), 2
+    )
     assert (np.load(tmp_path / "walk" / "clip.avi.npy") == -3).all()
     assert total.mse == pytest.approx((43**2 + 53**2) / 2)
     assert "ssim" not in total.numbers()

@@ -1,4 +1,5 @@
 import csv
+import gc
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from jepakit.data.base import Ask, Unreadable
-from jepakit.inference import embed_table
-from jepakit.inference.embed import embed
+from jepakit.inference import tables
+from jepakit.inference.embed import write_embeddings
 from jepakit.types import Signal
 
 SUFFIXES = (".parquet", ".npy", ".csv")
@@ -105,7 +106,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_item_has_its_row_in_the_data_s_order(tmp_path: Path, suffix: str, tokens: bool) -> None:
     data, out = Memory(), tmp_path / f"new/features{suffix}"
-    done = embed(Encoder(), data, SIGNAL, out, tokens=tokens, batch=4)
+    done = write_embeddings(Encoder(), data, SIGNAL, out, tokens=tokens, batch=4)
     names, rows = read(out)
     assert names == ids(data)
     np.testing.assert_allclose(rows, expected(data, tokens), atol=1e-6)
@@ -122,17 +123,17 @@ def test_interrupted_and_run_again_it_is_the_same_to_the_byte(
     tmp_path: Path, suffix: str, stop: int, computed: int
 ) -> None:
     data, whole, out = Memory(broken=frozenset({2, 8, 9, 10, 11, 22})), tmp_path / "a", tmp_path / "b"
-    embed(Encoder(), data, SIGNAL, whole / f"f{suffix}", batch=4)
+    write_embeddings(Encoder(), data, SIGNAL, whole / f"f{suffix}", batch=4)
 
     def interrupt(done: int, total: int) -> None:
         if done == stop:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed(Encoder(), data, SIGNAL, out / f"f{suffix}", batch=4, progress=interrupt)
+        write_embeddings(Encoder(), data, SIGNAL, out / f"f{suffix}", batch=4, progress=interrupt)
     assert not (out / f"f{suffix}").exists()
     again = Encoder()
-    assert embed(again, data, SIGNAL, out / f"f{suffix}", batch=4).resumed == stop
+    assert write_embeddings(again, data, SIGNAL, out / f"f{suffix}", batch=4).resumed == stop
     assert contents(out) == contents(whole)
     assert sum(again.seen) == computed
 
@@ -140,12 +141,12 @@ def test_interrupted_and_run_again_it_is_the_same_to_the_byte(
 def test_half_a_batch_on_disk_is_cut_off(tmp_path: Path) -> None:
     data, out = Memory(), tmp_path / "f.npy"
     with pytest.raises(KeyboardInterrupt):
-        embed(Encoder(stop=12), data, SIGNAL, out, batch=4)
+        write_embeddings(Encoder(stop=12), data, SIGNAL, out, batch=4)
     part = tmp_path / "f.npy.part"
     with part.open("ab") as file:
         file.write(b"\x01" * 27)
     again = Encoder()
-    assert embed(again, data, SIGNAL, out, batch=4).resumed == 12
+    assert write_embeddings(again, data, SIGNAL, out, batch=4).resumed == 12
     assert again.seen == [4, 4, 4, 3]
     np.testing.assert_allclose(read(out)[1], expected(data), atol=1e-6)
 
@@ -154,10 +155,10 @@ def test_half_a_batch_on_disk_is_cut_off(tmp_path: Path) -> None:
 def test_what_was_begun_with_other_weights_data_or_settings_is_begun_anew(tmp_path: Path, change: str) -> None:
     out, data = tmp_path / "f.npy", Memory()
     with pytest.raises(KeyboardInterrupt):
-        embed(Encoder(scale=0.5 if change == "weights" else 1.0, stop=12), data, SIGNAL, out, batch=4)
+        write_embeddings(Encoder(scale=0.5 if change == "weights" else 1.0, stop=12), data, SIGNAL, out, batch=4)
     data = Memory(print="b") if change == "data" else data
     options = {"tokens": change == "tokens", "batch": 5 if change == "batch" else 4}
-    assert embed(Encoder(), data, SIGNAL, out, **options).resumed == 0  # type: ignore[arg-type]
+    assert write_embeddings(Encoder(), data, SIGNAL, out, **options).resumed == 0  # type: ignore[arg-type]
     np.testing.assert_allclose(read(out)[1], expected(data, change == "tokens"), atol=1e-6)
 
 
@@ -167,15 +168,15 @@ def test_an_interruption_between_the_rows_and_the_file_costs_one_batch(
     out, data = tmp_path / "f.npy", Memory()
 
     def stopped(rows: object, name: object, out: Path) -> None:
-        embed_table.ids_beside(out).write_text("id\n")
+        tables.ids_path(out).write_text("id\n")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(embed_table.WRITERS, ".npy", stopped)
+        patch.setitem(tables.EMBEDDING_WRITERS, ".npy", stopped)
         with pytest.raises(KeyboardInterrupt):
-            embed(Encoder(), data, SIGNAL, out, batch=4)
+            write_embeddings(Encoder(), data, SIGNAL, out, batch=4)
     again = Encoder()
-    assert embed(again, data, SIGNAL, out, batch=4).resumed == 23
+    assert write_embeddings(again, data, SIGNAL, out, batch=4).resumed == 23
     assert again.seen == [3]
     assert read(out)[0] == ids(data)
 
@@ -184,7 +185,7 @@ def test_an_interruption_between_the_rows_and_the_file_costs_one_batch(
 def test_an_unreadable_item_keeps_its_row_and_is_named(tmp_path: Path, suffix: str) -> None:
     # One inside a batch, a whole batch, the first and the last.
     data, out = Memory(broken=frozenset({0, 6, 8, 9, 10, 11, 22})), tmp_path / f"f{suffix}"
-    done = embed(Encoder(), data, SIGNAL, out, batch=4)
+    done = write_embeddings(Encoder(), data, SIGNAL, out, batch=4)
     names, rows = read(out)
     assert names == ids(data)
     assert set(np.flatnonzero(np.isnan(rows).any(1))) == data.broken
@@ -195,7 +196,7 @@ def test_an_unreadable_item_keeps_its_row_and_is_named(tmp_path: Path, suffix: s
 
 @pytest.mark.parametrize("broken", [range(4), range(20, 23), range(4, 23)])
 def test_whole_batches_of_unreadable_items_keep_their_rows(tmp_path: Path, broken: range) -> None:
-    done = embed(Encoder(), Memory(broken=frozenset(broken)), SIGNAL, tmp_path / "f.npy", batch=4)
+    done = write_embeddings(Encoder(), Memory(broken=frozenset(broken)), SIGNAL, tmp_path / "f.npy", batch=4)
     assert done.shape == (23, 5)
     assert set(np.flatnonzero(np.isnan(np.load(done.out)).all(1))) == set(broken)
 
@@ -212,8 +213,8 @@ def test_an_encoder_of_another_identity_begins_anew_where_the_last_block_cannot_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed(Encoder(scale=0.5), data, SIGNAL, out, batch=4, identity="a", progress=interrupt)
-    assert embed(Encoder(), data, SIGNAL, out, batch=4, identity=identity).resumed == resumed
+        write_embeddings(Encoder(scale=0.5), data, SIGNAL, out, batch=4, identity="a", progress=interrupt)
+    assert write_embeddings(Encoder(), data, SIGNAL, out, batch=4, identity=identity).resumed == resumed
 
 
 @pytest.mark.parametrize("tokens", [False, True])
@@ -224,12 +225,12 @@ def test_a_representation_that_is_not_finite_is_an_error_and_no_unreadable_item(
         return s
 
     with pytest.raises(ValueError, match=r"1 of 4 items are not finite, the first of them img, 1.*earlier checkpoint"):
-        embed(encode, Memory(), SIGNAL, tmp_path / "f.npy", tokens=tokens, batch=4)
+        write_embeddings(encode, Memory(), SIGNAL, tmp_path / "f.npy", tokens=tokens, batch=4)
 
 
 def test_data_of_which_nothing_can_be_read_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none of the items can be read"):
-        embed(Encoder(), Memory(n=3, broken=frozenset(range(3))), SIGNAL, tmp_path / "f.npy")
+        write_embeddings(Encoder(), Memory(n=3, broken=frozenset(range(3))), SIGNAL, tmp_path / "f.npy")
     assert not contents(tmp_path)
 
 
@@ -238,38 +239,42 @@ def test_a_file_that_exists_is_replaced_only_where_asked(tmp_path: Path) -> None
     out.write_text("mine")
     encode = Encoder()
     with pytest.raises(ValueError, match=r"f\.csv exists already; give another name, or --overwrite to replace it"):
-        embed(encode, Memory(), SIGNAL, out)
+        write_embeddings(encode, Memory(), SIGNAL, out)
     assert contents(tmp_path) == {"f.csv": b"mine"}
     assert not encode.seen
-    embed(encode, Memory(), SIGNAL, out, overwrite=True)
+    write_embeddings(encode, Memory(), SIGNAL, out, overwrite=True)
     assert read(out)[0] == ids(Memory())
 
 
 def test_the_ids_of_an_npy_file_replace_no_file_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "f.ids.csv").write_text("mine")
     with pytest.raises(ValueError, match=r"f\.ids\.csv exists already"):
-        embed(Encoder(), Memory(), SIGNAL, tmp_path / "f.npy")
+        write_embeddings(Encoder(), Memory(), SIGNAL, tmp_path / "f.npy")
 
 
 def test_an_ending_that_names_no_format_is_an_error_that_lists_them(tmp_path: Path) -> None:
     for name in ("f.txt", "f"):
         with pytest.raises(ValueError, match=r"use \.parquet, \.npy, \.csv"):
-            embed(Encoder(), Memory(), SIGNAL, tmp_path / name)
+            write_embeddings(Encoder(), Memory(), SIGNAL, tmp_path / name)
     assert not contents(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed_table, "CHUNK", 2**12)
+    monkeypatch.setattr(tables, "VALUES_PER_CHUNK", 2**12)
     width = 512
 
     def peak(n: int) -> int:
+        # What earlier tests left in memory makes collections rare, and garbage would count as growth.
+        gc.collect()
+        gc.freeze()
         tracemalloc.start()
         try:
-            embed(Encoder(width=width, stop=n), Memory(n=n), SIGNAL, tmp_path / f"{n}{suffix}", batch=8)
+            write_embeddings(Encoder(width=width, stop=n), Memory(n=n), SIGNAL, tmp_path / f"{n}{suffix}", batch=8)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
+            gc.unfreeze()
 
     peak(8)  # imports
     held = pa.default_memory_pool().max_memory()
@@ -282,7 +287,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, suffix: str, monkeyp
 def test_workers_change_nothing(tmp_path: Path) -> None:
     data = Memory(broken=frozenset({3}))
     for workers in (0, 2):
-        embed(Encoder(), data, SIGNAL, tmp_path / f"{workers}.npy", batch=4, workers=workers)
+        write_embeddings(Encoder(), data, SIGNAL, tmp_path / f"{workers}.npy", batch=4, workers=workers)
     assert (tmp_path / "0.npy").read_bytes() == (tmp_path / "2.npy").read_bytes()
 
 
@@ -292,5 +297,5 @@ def test_progress_counts_rows_and_the_caller_keeps_its_gradients(tmp_path: Path)
     def progress(done: int, total: int) -> None:
         told.append((done, total, torch.is_inference_mode_enabled()))
 
-    embed(Encoder(), Memory(n=10), SIGNAL, tmp_path / "f.npy", batch=4, progress=progress)
+    write_embeddings(Encoder(), Memory(n=10), SIGNAL, tmp_path / "f.npy", batch=4, progress=progress)
     assert told == [(4, 10, False), (8, 10, False), (10, 10, False)]

@@ -21,7 +21,7 @@ from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.evals.kinds import forecast as kind
 from jepakit.evals.metrics.readers import adam_train_error, chosen, ridge
 from jepakit.evals.windows import Windows, as_raw, past_and_future, represented
-from jepakit.inference.forecast_plot import SHADES
+from jepakit.inference.plots import BAND_COLORS
 from jepakit.inference.rollout import half_widths
 from jepakit.methods import vicreg
 from jepakit.nn.mlp import MLP
@@ -144,7 +144,7 @@ def test_an_interval_narrows_with_the_number_of_windows():
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"horizons": (0,)}, "below 1"), ({"horizons": (7,)}, "beyond the 6 steps"), ({"l2": ()}, "one positive value")],
+    [({"horizons": (0,)}, "below 1"), ({"horizons": (7,)}, "beyond the 6 steps"), ({"l2": ()}, "positive values")],
 )
 def test_settings_that_make_no_sense_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -378,5 +378,5 @@ def test_every_interval_has_a_color_of_its_own_that_the_legend_shows(run, tmp_pa
     with Image.open(tmp_path / "f.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     legend = {tuple(color) for color in pixels[:35].reshape(-1, 3).tolist()}
-    assert len(set(SHADES)) == 2
-    assert {ImageColor.getrgb(shade) for shade in SHADES} <= legend
+    assert len(set(BAND_COLORS)) == 2
+    assert {ImageColor.getrgb(shade) for shade in BAND_COLORS} <= legend

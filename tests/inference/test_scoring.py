@@ -16,7 +16,7 @@ from jepakit import methods
 from jepakit.core import files
 from jepakit.data.series import settings as series
 from jepakit.inference import score as scoring
-from jepakit.inference.hiding import rounds
+from jepakit.inference.hiding import scoring_rounds
 from jepakit.masks.halves import Halves
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa, mae, vicreg
@@ -154,8 +154,8 @@ def test_a_causal_score_does_not_change_with_what_comes_later(folder: Path, meth
 def test_every_token_is_hidden_once_and_causally_the_last_alone(method: Any) -> None:
     built = methods.build(method, SIGNAL).eval()
     tokens = int(np.prod(built.encoder.grid))
-    assert sorted(torch.cat([one.tokens for one in rounds(built, False)]).tolist()) == list(range(tokens))
-    (one,) = rounds(built, True)
+    assert sorted(torch.cat([one.tokens for one in scoring_rounds(built, False)]).tolist()) == list(range(tokens))
+    (one,) = scoring_rounds(built, True)
     assert one.tokens.tolist() == [tokens - 1]
     assert int(one.masks.context.max()) < tokens - 1
 
@@ -164,20 +164,20 @@ def test_every_token_is_hidden_once_and_causally_the_last_alone(method: Any) -> 
 def test_errors_are_those_of_the_loss(method: Any) -> None:
     built = methods.build(method, SIGNAL).eval()
     x = torch.from_numpy(waves(48, 2)).float().reshape(2, 2, 24).transpose(0, 1).contiguous()
-    errors = torch.cat([one.errors(built, x) for one in rounds(built, False)], 1)
+    errors = torch.cat([one.token_errors(built, x) for one in scoring_rounds(built, False)], 1)
     torch.testing.assert_close(errors.mean(1), built.energy(x, x))
 
 
 def test_where_both_ways_lead_the_same_token_is_asked_of_the_right_predictor(folder: Path) -> None:
     built = methods.build(TWO, SIGNAL).eval()
-    there, back = rounds(built, False)
+    there, back = scoring_rounds(built, False)
     x = torch.randn(3, 2, 24)
     with torch.no_grad():
         for p in built.predictors[1].parameters():
             p.zero_()
     target = built.encode(x)
-    torch.testing.assert_close(back.errors(built, x)[:, 0], target[:, 0].square().mean(1))
-    assert not torch.allclose(there.errors(built, x)[:, 0], target[:, 1].square().mean(1))
+    torch.testing.assert_close(back.token_errors(built, x)[:, 0], target[:, 0].square().mean(1))
+    assert not torch.allclose(there.token_errors(built, x)[:, 0], target[:, 1].square().mean(1))
 
 
 def test_forward_alone_leaves_the_first_steps_without_a_score(folder: Path) -> None:
@@ -229,15 +229,15 @@ def test_series_without_times_are_counted_and_drawn(folder: Path) -> None:
 
 
 def test_a_long_series_is_drawn_with_its_highest_score() -> None:
-    from jepakit.inference.score_plot import POINTS, strip
-    from jepakit.inference.score_table import Rows
+    from jepakit.inference.plots import MAX_POINTS, score_strip
+    from jepakit.inference.tables import SeriesScores
 
-    score = np.zeros(7 * POINTS + 3)
+    score = np.zeros(7 * MAX_POINTS + 3)
     score[4321] = 9.0
     values = np.zeros((1, len(score)))
     values[0, 4321] = -5.0
-    drawn = strip(values, Rows("a", np.arange(len(score)), score, score, score > 1))
-    assert len(drawn.score) <= POINTS
+    drawn = score_strip(values, SeriesScores("a", np.arange(len(score)), score, score, score > 1))
+    assert len(drawn.score) <= MAX_POINTS
     assert drawn.score.max() == 9.0
     assert drawn.values.min() == -5.0
 
@@ -317,7 +317,7 @@ def test_scores_are_written_whole_or_not_at_all(folder: Path, monkeypatch: pytes
     def interrupted(*args: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scoring, "rows_of", interrupted)
+    monkeypatch.setattr(scoring, "series_scores", interrupted)
     with pytest.raises(KeyboardInterrupt):
         jk.score(run, folder / "a.csv", folder / "s.csv")
     assert not list(folder.glob("*s.csv*"))

@@ -76,8 +76,8 @@ def test_a_config_can_name_it() -> None:
 @pytest.mark.parametrize(
     ("masker", "grid", "sentence"),
     [
-        (Halves(axis=1), (4,), r"axis is 1 but the grid \(4,\) has 1 of them; give -1 to 0"),
-        (Halves(axis=-3), (4, 4), r"axis is -3 but the grid \(4, 4\) has 2 of them; give -2 to 1"),
+        (Halves(axis=1), (4,), r"axis is 1 but the grid \(4,\) has 1 axes; give -1 to 0"),
+        (Halves(axis=-3), (4, 4), r"axis is -3 but the grid \(4, 4\) has 2 axes; give -2 to 1"),
         (Halves(), (1,), r"grid \(1,\) has one cell along axis -1.*patch of at most half the signal's length there$"),
         (Halves(axis=0), (1, 8), r"grid \(1, 8\) has one cell along axis 0.*there, or axis 1$"),
     ],

@@ -231,7 +231,7 @@ def test_what_cannot_work_is_refused_with_the_fix(changes: dict[str, Any], words
 
 def test_what_traces_of_an_encoder_take_is_said_before_step_1() -> None:
     said = build(rule="rfp").caution(64)
-    assert "traces of the encoder, too" in said
+    assert "also carries traces of the encoder" in said
     assert "for 64 samples" in said
     for changes in ({"rule": "bptt"}, {"rule": "rfp", "below": "frozen"}):
         assert build(**changes).caution(64) == ""

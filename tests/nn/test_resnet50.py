@@ -197,9 +197,9 @@ WRONG = {
     "missing embedder.embedder.convolution.weight": {
         k: v for k, v in faces(weights()).items() if k != "embedder.embedder.convolution.weight"
     },
-    "holds no plain state dict, but state_dict, epoch": {"state_dict": weights(), "epoch": 3},
+    "holds state_dict, epoch, not a plain state dict": {"state_dict": weights(), "epoch": 3},
     "holds more than tensors": {"conv1.weight": Path("x")},
-    "holds no plain state dict, but list": [torch.zeros(3)],
+    "holds list, not a plain state dict": [torch.zeros(3)],
 }
 
 
@@ -216,7 +216,7 @@ def test_a_file_cut_short_is_one_sentence(ending: str, keep: float, tmp_path: Pa
     path = Path(saved(weights(), tmp_path / f"weights.{ending}"))
     content = path.read_bytes()
     path.write_bytes(content[: int(keep if keep > 1 else keep * len(content))])
-    with pytest.raises(ValueError, match=r"weights\.\w+ is no .*save one by torch.save"):
+    with pytest.raises(ValueError, match=r"weights\.\w+ is not .*save one with torch.save"):
         read(str(path))
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ValueError, match=r"weights\.\w+ is no "):
@@ -228,7 +228,7 @@ def test_data_that_the_weights_were_not_trained_on_are_refused(file: str, tmp_pa
         read(file, Signal(1, (16, 16)))
     with pytest.raises(ValueError, match=r"pixels in \[0, 1\].*128"):
         read(file, Signal(3, (16, 16), (120.0, 128.0, 110.0), (50.0, 50.0, 50.0)))
-    with pytest.raises(ValueError, match=r"no file of weights at .*none\.pth"):
+    with pytest.raises(ValueError, match=r"no weights file at .*none\.pth"):
         read(str(tmp_path / "none.pth"))
 
 
@@ -268,7 +268,7 @@ def test_without_pool_a_token_is_a_cell_of_the_last_map(file: str) -> None:
     assert_close(cells[0, 6:].T.reshape(32, 2, 3), plain(weights(), frame[None])[0], atol=1e-4, rtol=1e-4)
     read_ = torch.tensor([[7, 0]] * 3)
     assert_close(encoder(x, read=read_), cells[:, [7, 0]])
-    with pytest.raises(ValueError, match=r"set encoder\.pool true"):
+    with pytest.raises(ValueError, match=r"set encoder\.pool to true"):
         encoder(x, keep=read_)
     with pytest.raises(ValueError, match="does not divide size"):
         encoder(x[..., :20])

@@ -89,5 +89,5 @@ def test_frames_are_seen_one_by_one(pool: bool) -> None:
 def test_pictures_have_no_frames() -> None:
     from dataclasses import replace
 
-    with pytest.raises(ValueError, match="frames are of videos"):
+    with pytest.raises(ValueError, match="only videos and scanpaths have frames"):
         Frames(replace(vit("tiny"), patch=(8, 8))).build(Signal(3, (16, 16)))

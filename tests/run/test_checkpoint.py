@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
 
 def test_a_folder_is_not_written_as_a_file(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    with pytest.raises(ValueError, match="runs is a folder; name a file in it to write"):
+    with pytest.raises(ValueError, match="runs is a folder; name a file to write"):
         files.write_text(tmp_path / "runs", "text")
     assert [p.name for p in tmp_path.rglob("*")] == ["runs"]
 

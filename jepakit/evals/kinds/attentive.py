@@ -1,20 +1,20 @@
-r"""An attentive probe on frozen tokens: a learnable query gathers what it needs, a small network reads it.
+r"""An attentive probe on frozen tokens: a learnable query gathers information, and a small network reads it.
 
     x'_n = (x_n - mean) / std                                  over the tokens of the training part
     y    = concat_h sum_n softmax_n(q_h . K_h x'_n / sqrt e) V_h x'_n,      (q_h) = W_q query
     s    = query + y,      s <- s + MLP(LayerNorm(s)),      scores = W s + b
 
 trained by cross-entropy with AdamW; the learning rate follows a cosine from `lr` to 0. Source: V-JEPA, Bardes et al.
-2024, arXiv:2404.08471. Deliberate differences: tokens are standardised per feature where the reference normalises each
-token, which would take brightness and contrast from raw patches; weights start within sqrt(6 / (in + out)), for narrow
-tokens learn slowly from a normal of .02; and there is no augmentation, for the tokens are frozen.
+2024, arXiv:2404.08471. Deliberate differences: tokens are standardised per feature, whereas the reference normalises
+each token, which would remove brightness and contrast from raw patches; weights start within sqrt(6 / (in + out)),
+because narrow tokens learn slowly from a normal of std .02; and there is no augmentation, because tokens are frozen.
 
-With one query neither keys nor values are computed per token: q_h K_h is one vector, and V_h is applied to the mixture.
-So several probes share a pass over the tokens at the price of little more than one.
+With one query, neither keys nor values are computed per token: q_h K_h is one vector, and V_h is applied to the
+mixture. So several probes share a pass over the tokens at little more than the cost of one.
 
 `lr` and `weight_decay` are chosen on a fifth of the training samples (by the hash of their id, stratified), fitting on
-the rest; then one probe per seed is fitted on all of them. The test samples take no part. Seeds differ in the initial
-weights; `value` is the mean over them.
+the rest; then one probe per seed is fitted on all of them. Test samples are never used for this. Seeds differ in the
+initial weights; `value` is the mean over them.
 """
 
 import math
@@ -46,11 +46,11 @@ Pairs = Iterator[tuple[str, Value]]
 
 @dataclass(frozen=True)
 class Config:
-    """`lr` and `weight_decay` are the candidates; one value each is taken as it is.
+    """`lr` and `weight_decay` list the candidates; a single value is used without a search.
 
-    `heads` None: one per 64 features. Where a number does not divide the features of a token, which baselines have
-    others of, the next smaller one that does is taken. `disk_gib` bounds the temporary files of tokens, float16, of the
-    trained encoder and both baselines together.
+    `heads` None is one head per 64 features. If a number does not divide the token's features (baselines may have
+    another number of them), the next smaller divisor is used. `disk_gib` limits the temporary float16 files of tokens,
+    for the trained encoder and both baselines together.
     """
 
     lr: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
@@ -65,7 +65,7 @@ class Config:
     def __post_init__(self) -> None:
         if not self.lr or min(self.lr) <= 0 or not self.weight_decay or min(self.weight_decay) < 0 or not self.seeds:
             raise ValueError(
-                f"lr={self.lr}, weight_decay={self.weight_decay} and seeds={self.seeds} need one value or more each, "
+                f"lr={self.lr}, weight_decay={self.weight_decay} and seeds={self.seeds} need at least one value each, "
                 "e.g. lr=(1e-3,), weight_decay=(0.01,), seeds=(0,)"
             )
         if min(self.epochs, self.batch, 1 if self.heads is None else self.heads) < 1 or self.mlp_ratio <= 0:
@@ -84,7 +84,7 @@ class Job(NamedTuple):
 
 
 class Attentive(nn.Module):
-    """The probe of the module's equations, for tokens of `dim` features that are standardised by `mean` and `std`."""
+    """The probe of the module's equations, for tokens that are standardised by `mean` and `std` (D,)."""
 
     mean: Tensor
     std: Tensor
@@ -103,15 +103,15 @@ class Attentive(nn.Module):
         nn.init.trunc_normal_(self.query, std=0.02)
 
     def looks_for(self) -> Float[Tensor, "h d"]:
-        """What each head compares a token with, before it is standardised."""
+        """The vector (D,) with which each head compares raw tokens."""
         dim = len(self.query)
         q = self.q(self.query).reshape(self.heads, -1)
         k = self.kv.weight[:dim].reshape(self.heads, -1, dim)
-        # The mean shifts all scores of a head alike, and so does the keys' bias: the softmax takes both out.
+        # The mean and the keys' bias shift all scores of a head alike, so the softmax removes both.
         return torch.einsum("he,hed->hd", q, k) / math.sqrt(dim // self.heads) / self.std
 
     def read(self, mixed: Float[Tensor, "b h d"]) -> Float[Tensor, "b k"]:
-        """Scores from the mixture of tokens that each head gathered."""
+        """Class scores from the mixture of tokens that each head gathered."""
         dim = len(self.query)
         v = self.kv.weight[dim:].reshape(self.heads, -1, dim)
         y = torch.einsum("bhd,hed->bhe", (mixed - self.mean) / self.std, v).flatten(1) + self.kv.bias[dim:]
@@ -121,7 +121,7 @@ class Attentive(nn.Module):
 
 
 def together(probes: list[Attentive], x: Float[Tensor, "b n d"]) -> list[Float[Tensor, "b k"]]:
-    """The scores of several probes of the same tokens."""
+    """The class scores of several probes on the same tokens."""
     wanted = [probe.looks_for() for probe in probes]
     weights = torch.softmax(x @ torch.cat(wanted).T, dim=1)
     mixed = torch.split(weights.transpose(1, 2) @ x, [len(w) for w in wanted], dim=1)
@@ -129,7 +129,7 @@ def together(probes: list[Attentive], x: Float[Tensor, "b n d"]) -> list[Float[T
 
 
 def evaluate(train: Tokens, test: Tokens, cfg: Config) -> Pairs:
-    """Mean accuracy on `test` over the seeds; also the `lr` and `weight_decay` that were chosen, and the `heads`."""
+    """Yield the mean accuracy on `test` over the seeds, the chosen `lr` and `weight_decay`, and the `heads`."""
     classes, dim = count_classes(train.y, test.y), train.store.shape[2]
     heads = choose_heads(cfg.heads, dim)
     lr, weight_decay = yield from _choose(train, cfg, heads, classes)
@@ -154,9 +154,9 @@ def _candidates(cfg: Config) -> int:
 def _choose(
     train: Tokens, cfg: Config, heads: int, classes: int
 ) -> Generator[tuple[str, Value], None, tuple[float, float]]:
-    """The pair with the best accuracy on a held-out fifth of `train`; of equals the lowest rate and strongest decay.
+    """The pair with the best accuracy on a held-out fifth of `train`; for ties, the lowest rate and strongest decay.
 
-    Raises ValueError where no class has two samples, so that nothing can be held out.
+    Raises ValueError if no class has two samples, so that nothing can be held out.
     """
     pairs = sorted(product(cfg.lr, cfg.weight_decay), key=lambda pair: (pair[0], -pair[1]))
     if len(pairs) == 1:
@@ -176,7 +176,7 @@ def _choose(
 def fit(
     train: Tokens, jobs: list[Job], cfg: Config, heads: int, classes: int, share: tuple[float, float] = (0.0, 1.0)
 ) -> Generator[tuple[str, Value], None, list[Attentive]]:
-    """One probe per job, all in the same passes over the tokens; yields `progress` between the ends of `share`."""
+    """Fit one probe per job, all in the same passes over the tokens; yields `progress` between the ends of `share`."""
     mean, std = moments(train)
     probes = [build(job.seed, mean, std, heads, cfg.mlp_ratio, classes).to(train.device) for job in jobs]
     rules = [Optim(j.lr, j.lr, 0.0, 0.0, j.weight_decay, j.weight_decay) for j in jobs]
@@ -198,23 +198,23 @@ def fit(
 def build(
     seed: int, mean: Float[Tensor, " d"], std: Float[Tensor, " d"], heads: int, ratio: float, classes: int
 ) -> Attentive:
-    """An untrained probe; the caller's random state is left as it is."""
+    """An untrained probe; the caller's random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Attentive(mean, std, heads, ratio, classes)
 
 
 def order(n: int, batch: int, epochs: int) -> Iterator[Int64[np.ndarray, " b"]]:
-    """The rows of each step: every row once an epoch, in batches that differ in size by one at most."""
+    """The rows of each step: every row once per epoch, in batches that differ in size by at most one."""
     for epoch in range(epochs):
         rows = torch.randperm(n, generator=Rng(0, epoch).fork("probe", "order").generator()).numpy()
-        # Sorted within a batch, which changes no sum but reads the file forwards.
+        # Sorting within a batch changes no sum and reads the file forwards.
         yield from (np.sort(part) for part in np.array_split(rows, -(-n // batch)))
 
 
 @torch.no_grad()
 def predict(probes: list[Attentive], part: Tokens) -> list[Int64[np.ndarray, " n"]]:
-    """The class each probe gives each sample."""
+    """The class (N,) that each probe predicts for each sample."""
     groups = np.array_split(np.arange(len(part)), -(-len(part) // 256))
     found = [[scores.argmax(1).cpu() for scores in together(probes, part.read(i))] for i in groups]
     return [torch.cat(list(column)).numpy() for column in zip(*found, strict=True)]

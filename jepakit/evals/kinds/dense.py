@@ -1,20 +1,20 @@
-r"""Dense tasks on frozen tokens: what is where, by one linear layer per token, and where things go in a film.
+r"""Dense tasks on frozen tokens: segmentation by a linear layer on every token, and objects tracked through films.
 
 **miou** Every token is classified by a linear layer; its scores are interpolated to the pixels. Fitted by L-BFGS on
 
     min_W,b  - mean_tokens sum_k share_k log softmax(x W + b)_k + l2 / 2 |W|^2
 
-where `share_k` is how much of the token's patch belongs to class k, on tokens standardised over the training part.
-`value` is the intersection over union over all pixels of the test part, meaned over the classes; `per_class` has each.
-`l2` is chosen on a fifth of the training pictures, fitting on the rest. This stands for the linear rows on ADE20K.
+where `share_k` is how much of the token's patch belongs to class k, and tokens are standardised over the training part.
+`value` is the intersection over union over all pixels of the test part, averaged over classes; `per_class` has each.
+`l2` is chosen on a fifth of the training pictures, fitting on the rest. It corresponds to the linear rows on ADE20K.
 
-**jf** With `films`, the mask of a film's first frame is carried on by nearest neighbours among tokens, with nothing
-trained: J (region) and F (contour), each meaned over frames and then objects, and `value` is their mean. An object is a
-class id of the first frame other than 0. This stands for the DAVIS rows: Pont-Tuset et al. 2017, arXiv:1704.00675.
+**jf** With `films`, nearest neighbours among tokens carry the mask of a film's first frame to later frames; nothing is
+trained. J (region) and F (contour) are averaged over frames and then objects, and `value` is their mean. An object is a
+class id of the first frame other than 0. It corresponds to the rows on DAVIS: Pont-Tuset et al. 2017, arXiv:1704.00675.
 
-Masks lie beside the images, `a.mask.png` for `a.jpg`: 8-bit class ids, 255 for unknown. They are cut and resized as the
-images are, and scores are of that size. Intervals are from a bootstrap over the test pictures, or films. The baselines
-are an untrained encoder and the pixels of each patch.
+Masks lie beside the images, `a.mask.png` for `a.jpg`: 8-bit class ids, 255 for unknown. They are cropped and resized
+like the images, and scores are computed at that size. Intervals come from a bootstrap over the test pictures, or films.
+The baselines are an untrained encoder and the pixels of each patch.
 """
 
 from collections.abc import Iterator
@@ -36,18 +36,18 @@ from .linear import descend
 READS = "masks"
 
 MOST = 2**18
-"""Tokens fitted on; of more, those of evenly spread pictures are taken."""
+"""The most tokens to fit on; if there are more, the pictures are spread evenly."""
 VALUES = 2**27
-"""Features of all of them together (512 MiB)."""
+"""The most feature values of all these tokens together (512 MiB)."""
 CHUNK = 2**25
-"""Scores held at a time while pixels are classified (128 MiB)."""
+"""The most scores held at a time while pixels are classified (128 MiB)."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """`films`: sub-folders are films, and J and F are measured too; the last four belong to that.
+    """With `films`, sub-folders are films, and J and F are measured too, by the last four settings.
 
-    `l2` are the candidates; one value is taken as it is. `disk_gib` bounds the temporary files of tokens.
+    `l2` lists the candidates; a single value is used without a search. `disk_gib` limits the temporary files of tokens.
     """
 
     films: bool = False
@@ -61,7 +61,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.l2 or min(self.l2) <= 0:
-            raise ValueError(f"l2={self.l2} needs one positive value or more, e.g. l2=(1e-4, 1e-2)")
+            raise ValueError(f"l2={self.l2} must hold positive values, e.g. l2=(1e-4, 1e-2)")
         if min(self.k, self.radius + 1, self.context + 1) < 1 or self.temperature <= 0:
             raise ValueError(
                 f"k={self.k}, context={self.context}, radius={self.radius} and temperature={self.temperature} must be "
@@ -79,7 +79,7 @@ class Segmenter:
     bias: Float[Tensor, " k"]
 
     def overlaps(self, part: Tokens) -> Int64[np.ndarray, "n 3 k"]:
-        """What `overlap` says of every picture."""
+        """The pixel counts of `overlap` for every picture."""
         classes = len(self.bias)
         rows = max(1, CHUNK // (classes * int(np.prod(part.truth(np.array([0])).shape))))
         found = []
@@ -93,7 +93,7 @@ class Segmenter:
 
 
 def evaluate(train: Tokens, test: Tokens, cfg: Config) -> Iterator[tuple[str, Value]]:
-    """Mean IoU on `test`, with the chosen `l2` and the `tokens` fitted on; with `films`, J and F and their mean."""
+    """Yield the mean IoU on `test`, the chosen `l2` and the number of `tokens` fitted; with `films`, also J and F."""
     if len(train.grid) != 2:
         n = train.store.shape[1]
         raise ValueError(f"dense needs tokens in a grid of patches, but this encoder gives {n} tokens without one")
@@ -125,14 +125,14 @@ def _segmentation(train: Tokens, test: Tokens, cfg: Config, classes: int) -> Ite
 
 
 def _drawn(counts: Int64[np.ndarray, "n 3 k"], test: Tokens) -> Int64[np.ndarray, "r 3 k"]:
-    """The sums over resampled pictures, or over resampled films."""
+    """The counts summed over resampled pictures, or over resampled films."""
     if test.sequence is not None:
         counts = np.stack([counts[test.sequence == film].sum(0) for film in np.unique(test.sequence)])
     return np.tensordot(resampled(len(counts)), counts, axes=1)
 
 
 def choose_l2(train: Tokens, cfg: Config, classes: int) -> float:
-    """The candidate with the best mean IoU on a held-out fifth of `train`; of equals the strongest."""
+    """The candidate with the best mean IoU on a held-out fifth of `train`; for ties, the strongest."""
     if len(cfg.l2) == 1:
         return cfg.l2[0]
     held, candidates = held_rows(train, salt="dense"), sorted(cfg.l2, reverse=True)
@@ -144,14 +144,14 @@ def choose_l2(train: Tokens, cfg: Config, classes: int) -> float:
 
 
 def fitted_on(train: Tokens) -> Int64[np.ndarray, " n"]:
-    """The pictures whose tokens are fitted on: all, or as many as fit, evenly spread."""
+    """The pictures to fit on: all, or as many as the limits allow, evenly spread."""
     n, dim = train.store.shape[1:]
     most = max(1, min(MOST, VALUES // dim) // n)
     return np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).astype(np.int64))
 
 
 def fit(train: Tokens, l2: tuple[float, ...], iterations: int, classes: int) -> list[Segmenter]:
-    """One segmenter per entry of `l2`, of which large values come first."""
+    """One segmenter per entry of `l2`, whose large values come first."""
     mean, std = moments(train)
     rows = fitted_on(train)
     x = ((train.read(rows) - mean) / std).flatten(0, 1)
@@ -161,7 +161,7 @@ def fit(train: Tokens, l2: tuple[float, ...], iterations: int, classes: int) -> 
 
 
 def _carried(found: list[Score]) -> Iterator[tuple[str, Value]]:
-    """The mean of J and F over the objects, and of each."""
+    """Yield the mean of J and F over the objects, and each of them."""
     if not found:
         raise ValueError(
             "no film of the test part has two frames and an object in the first; give films as sub-folders of frames, "
@@ -172,7 +172,7 @@ def _carried(found: list[Score]) -> Iterator[tuple[str, Value]]:
     weight = resampled(int(film.max()) + 1)[:, film]
     objects = weight.sum(1)
     value = float(both.mean())
-    # A resample of films without any object says nothing, and cannot occur: every film here has one.
+    # A resample of films without any object cannot occur: every film here has one.
     low, high = interval(value, (weight @ both) / objects)
     yield "name", "jf"
     yield "metric", "J&F"

@@ -1,13 +1,13 @@
-"""Fine-tuning: the encoder trained end to end with a linear classifier on its pooled tokens.
+"""Fine-tuning: the encoder is trained end to end with a linear classifier on its pooled tokens.
 
-Samples are augmented as in the run, the loss is cross-entropy with smoothed labels, the optimiser AdamW with a warm-up
-and a cosine to 0. With `layer_decay` d, block i of L learns at lr d^(L - i), what stands before the first (patch
-embedding, stem) at lr d^(L + 1), the classifier at lr. Source of the recipe: MAE, He et al. 2022, arXiv:2111.06377; the
-default is far shorter.
+Samples are augmented as in the run; the loss is cross-entropy with smoothed labels, and the optimiser AdamW with a
+warm-up and a cosine to 0. With `layer_decay` d, block i of L learns at lr d^(L - i), the layers before the first block
+(patch embedding, stem) at lr d^(L + 1), and the classifier at lr. Source of the recipe: MAE, He et al. 2022,
+arXiv:2111.06377; the default here is far shorter.
 
-The untrained encoder is trained in the same way, which is training from scratch with labels; on the raw input a linear
-classifier is. With several values of `lr` one is chosen for each of them on a fifth of the training samples. The run's
-checkpoint is only read: a copy is trained, and forgotten.
+The untrained encoder is trained in the same way, which is supervised training from scratch; the raw input gets a linear
+classifier. If `lr` has several values, one is chosen for each encoder on a fifth of the training samples. The run's
+checkpoint is only read: a copy is trained and then discarded.
 """
 
 import re
@@ -37,7 +37,7 @@ Pairs = Iterator[tuple[str, Value]]
 
 @dataclass(frozen=True)
 class Config:
-    """`lr` are the candidates; one value is taken as it is. `layer_decay` 1: every layer learns at the same rate."""
+    """`lr` lists the candidates; a single value needs no search. With `layer_decay` 1, all layers learn at one rate."""
 
     lr: tuple[float, ...] = (1e-3,)
     layer_decay: float = 0.75
@@ -54,7 +54,7 @@ class Config:
         if not self.lr or min(self.lr) <= 0 or min(self.epochs, self.batch) < 1:
             raise ValueError(
                 f"lr={self.lr}, epochs={self.epochs} and batch={self.batch} must be positive, "
-                "with one lr or more, e.g. lr=(1e-3,), epochs=10, batch=64"
+                "with at least one lr, e.g. lr=(1e-3,), epochs=10, batch=64"
             )
         if not (0 < self.layer_decay <= 1 and 0 <= self.smoothing < 1):
             raise ValueError(
@@ -75,12 +75,12 @@ class Tuned(nn.Module):
         self.bias = nn.Parameter(torch.zeros(classes, device=x.device))
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b k"]:
-        """Scores of the classes."""
+        """The scores of the classes."""
         return F.linear(pooled(self.encoder(x), self.pool), self.weight, self.bias)
 
 
 def evaluate(train: Live, test: Live, cfg: Config) -> Pairs:
-    """Accuracy on `test` after the training; also the `lr` that was taken, and the number of `steps`."""
+    """Yield the accuracy on `test` after training, the chosen `lr`, and the number of `steps`."""
     classes = count_classes(train.y, test.y)
     lr = yield from _choose(train, cfg, classes)
     yield "lr", lr
@@ -90,7 +90,7 @@ def evaluate(train: Live, test: Live, cfg: Config) -> Pairs:
 
 
 def _choose(train: Live, cfg: Config, classes: int) -> Generator[tuple[str, Value], None, float]:
-    """The rate with the best accuracy on a held-out fifth of `train`; of equals the lowest."""
+    """The rate with the best accuracy on a held-out fifth of `train`; for ties, the lowest."""
     rates = sorted(cfg.lr)
     if len(rates) == 1:
         return rates[0]
@@ -109,7 +109,7 @@ def _choose(train: Live, cfg: Config, classes: int) -> Generator[tuple[str, Valu
 
 
 def length(train: Live, cfg: Config) -> tuple[int, int]:
-    """The size of a batch and the number of steps."""
+    """The batch size and the number of steps."""
     batch = min(cfg.batch, len(train))
     return batch, cfg.epochs * (len(train) // batch)
 
@@ -117,7 +117,7 @@ def length(train: Live, cfg: Config) -> tuple[int, int]:
 def fit(
     train: Live, lr: float, cfg: Config, classes: int, share: tuple[float, float] = (0.0, 1.0)
 ) -> Generator[tuple[str, Value], None, Tuned]:
-    """A new copy of the encoder, trained; yields `progress` between the ends of `share`."""
+    """Train a new copy of the encoder; yields `progress` between the ends of `share`."""
     signal = train.signal
     x = torch.zeros(1, signal.channels, *signal.size, device=train.device)
     model = Tuned(train.build(), x, cfg.pool, classes).train()
@@ -143,7 +143,7 @@ def _loss(model: Tuned, samples: Batch, train: Live, cfg: Config) -> Float[Tenso
 
 
 def groups(model: Tuned, cfg: Config) -> list[dict[str, Any]]:
-    """Parameter groups by layer, each with the `scale` of its learning rate; what has one axis is not decayed."""
+    """Parameter groups by layer, each with the `scale` of its learning rate; vectors get no weight decay."""
     inside = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
     depth = [*depths(list(inside)), 0, 0]
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -154,9 +154,10 @@ def groups(model: Tuned, cfg: Config) -> list[dict[str, Any]]:
 
 
 def depths(names: Sequence[str]) -> list[int]:
-    """How many blocks lie between each parameter of an encoder and its end, its own counted; `names` from its start.
+    """For each parameter, in the encoder's order, the number of blocks from its own to the end of the encoder.
 
-    0 after the last block and where there are none; one more than there are blocks before the first, as for a stem.
+    It is 0 after the last block, or if there are no blocks. Before the first block, as for a stem, it is one more than
+    the number of blocks.
     """
     block = {name: match[0] for name in names if (match := re.match(r".*?\b(?:blocks|stages\.\d+)\.\d+\.", name))}
     order = list(dict.fromkeys(block.values()))
@@ -170,7 +171,7 @@ def depths(names: Sequence[str]) -> list[int]:
 
 @torch.no_grad()
 def predict(model: Tuned, part: Live) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """The class of each readable sample with the highest score, and its label."""
+    """The class with the highest score, and the label, of each readable sample."""
     preds, labels = [], []
     for batch in part.plain(256):
         assert batch.label is not None

@@ -1,13 +1,13 @@
-"""Forecasts read from representations: a linear map from what is known of the past to a value in the future.
+"""Forecasts from representations: a linear map from a representation of the past to a value in the future.
 
     A    from f(past), the representation of the past half of a window
-    B    from the method's own prediction of the future half's representation, for BiJEPA P_fwd(f(past))
+    B    from the method's own prediction of the future half's representation; for BiJEPA, P_fwd(f(past))
 
-Both by the encoder that is trained, since the predictor reads it. The error is the mean square over windows and
-channels, `horizons` steps after the cut, of values at the model's normalisation (mean and deviation of its training
-data), of a ridge whose strength was chosen on the last fifth of the windows to fit on. The raw input is linear
-autoregression by the same solver; `notes` have the mean error over all steps up to that one (`path`), the error of the
-last value held, and that of BiJEPA's own probe (arXiv:2603.00049), which is an error on the windows it was fitted to.
+Both use the context encoder, because the predictor reads it. The error is the mean square over windows and channels,
+`horizons` steps after the cut, of values as the model normalises them (by mean and deviation of its training data). The
+map is a ridge regression whose strength is chosen on the last fifth of the windows to fit on. On the raw input, the
+same solver is linear autoregression. `notes` have the mean error over all steps up to the horizon (`path`), the error
+of repeating the last value, and that of BiJEPA's own probe (arXiv:2603.00049), on the windows it was fitted to.
 """
 
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ PROTOCOLS = ("A", "B")
 
 @dataclass(frozen=True)
 class Config:
-    """`horizons` in steps after the cut (empty: the first, the middle and the last of the future half).
+    """`horizons` are steps after the cut (empty: the first, the middle and the last step of the future half).
 
-    `l2` are the candidates for the ridge, `adam` the steps of the probe that is not converged and `lr` their size.
+    `l2` lists the candidates for the ridge; BiJEPA's own probe takes `adam` steps with learning rate `lr`.
     """
 
     horizons: tuple[int, ...] = ()
@@ -41,15 +41,15 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.l2 or min(self.l2) <= 0:
-            raise ValueError(f"l2={self.l2} needs one positive value or more, e.g. l2=(1e-4, 1e-2)")
+            raise ValueError(f"l2={self.l2} must hold positive values, e.g. l2=(1e-4, 1e-2)")
         if self.horizons and min(self.horizons) < 1:
-            raise ValueError(f"horizons={self.horizons} has one below 1, the first step after the cut; give 1 or more")
+            raise ValueError(f"horizons={self.horizons} holds a value below 1, the first step after the cut")
         if self.adam < 1 or self.lr <= 0:
             raise ValueError(f"adam={self.adam} and lr={self.lr:g} must be positive; the paper's are 100 and 0.01")
 
 
 def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, Value]]:
-    """For each protocol and horizon the error on `test`, with an interval for the draw of its windows."""
+    """Yield, for each protocol and horizon, the error on `test`, with a bootstrap interval over its windows."""
     train.check()
     wanted = horizons(cfg, train.future.shape[2])
     still = last_value(test)
@@ -74,7 +74,7 @@ def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, 
 
 
 def horizons(cfg: Config, future: int) -> tuple[int, ...]:
-    """Those asked for. Raises ValueError where one lies beyond the window."""
+    """The horizons to evaluate. Raises ValueError if one lies beyond the window."""
     if cfg.horizons and max(cfg.horizons) > future:
         raise ValueError(
             f"horizons={cfg.horizons} goes beyond the {future} steps after the cut; give at most {future}, "
@@ -84,12 +84,12 @@ def horizons(cfg: Config, future: int) -> tuple[int, ...]:
 
 
 def squared(read: Float64[np.ndarray, "n k"], windows: Windows) -> Float64[np.ndarray, "n h"]:
-    """The squared error of every window and step, the mean over its channels."""
+    """The squared error of every window and step, averaged over channels."""
     error: np.ndarray = ((read.reshape(windows.future.shape) - windows.future) ** 2).mean(1)
     return error
 
 
 def last_value(windows: Windows) -> Float64[np.ndarray, "n h"]:
-    """The same where the last value that was seen is held."""
+    """The squared error of every window and step if the last seen value is repeated."""
     still: np.ndarray = ((windows.past[..., -1:].astype(np.float64) - windows.future) ** 2).mean(1)
     return still

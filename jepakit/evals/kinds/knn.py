@@ -1,18 +1,18 @@
-"""k nearest neighbours by cosine similarity: no training, no knob that matters, exact.
+"""k nearest neighbours by cosine similarity: exact, without training, and with no sensitive setting.
 
-Features are scaled to unit length, not centred. With uniform weights each of the k neighbours has one vote, and equal
-votes go to the class whose neighbours are more similar in sum. With softmax weights a neighbour of similarity c votes
-exp(c / temperature); k = 20 and 0.07 are customary, and k is all training samples where they are fewer.
+Features are scaled to unit length but not centred. With uniform weights each of the k neighbours has one vote, and ties
+go to the class whose neighbours have the larger sum of similarities. With softmax weights a neighbour of similarity c
+votes exp(c / temperature); k = 20 and 0.07 are customary. If there are fewer than 20 training samples, k is all.
 
-Few directions carry most of the variance of many encoders, and decide who is near. Whitened, all count alike:
+In many encoders a few directions carry most of the variance and determine the neighbours. Whitening weighs all alike:
 
     u = L⁻¹ (x − m),   L Lᵀ = (1 − α) Σ + α tr(Σ) / D I
 
-m and Σ are the mean and covariance of the training features, no labels among them; α = 0.1 keeps directions that hardly
-vary from being all noise.
+m and Σ are the mean and covariance of the training features, without labels; α = 0.1 keeps noise in directions that
+hardly vary from being amplified.
 
-Source: Wu et al. 2018, arXiv:1805.01978; Caron et al. 2021, arXiv:2104.14294; whitening of features that are compared
-by cosine: Jégou & Chum 2012, "Negative evidences and co-occurences in image retrieval".
+Source: Wu et al. 2018, arXiv:1805.01978; Caron et al. 2021, arXiv:2104.14294; whitening of features compared by cosine:
+Jégou & Chum 2012, "Negative evidences and co-occurences in image retrieval".
 """
 
 from collections.abc import Iterator
@@ -29,10 +29,10 @@ from ..features import Features, Pool, count_classes
 from ..metrics.result import Value, accuracy
 
 CHUNK = 2**24
-"""Similarities held at a time (64 MiB)."""
+"""The most similarities held at a time (64 MiB)."""
 
 USUAL = 20
-"""Neighbours that vote where nothing else is asked for."""
+"""The number of neighbours that vote by default."""
 
 SHRINKAGE = 0.1
 """α, the usual value of scikit-learn's ShrunkCovariance."""
@@ -40,9 +40,9 @@ SHRINKAGE = 0.1
 
 @dataclass(frozen=True)
 class Config:
-    """`k` neighbours vote, each once ("uniform") or by exp(similarity / temperature) ("softmax").
+    """`k` neighbours vote, each once ("uniform") or with exp(similarity / temperature) ("softmax").
 
-    `k` None: 20, or all training samples where they are fewer; a number is taken as it is. `whiten` the features first.
+    `k` None is 20, or all training samples if there are fewer. `whiten` whitens the features first.
     """
 
     k: int | None = None
@@ -59,14 +59,14 @@ class Config:
 
 
 def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str, Value]]:
-    """Accuracy on `test` by the labels of the nearest training samples; also the `k`, with the reason."""
+    """Yield the accuracy on `test` by the labels of the nearest training samples, and `k` with its reason."""
     k, reason = choose_k(cfg.k, len(train))
     yield "k", f"{k}: {reason}"
     yield from accuracy(predict(train, test.x, cfg), test.y, count_classes(train.y, test.y))
 
 
 def choose_k(k: int | None, n: int) -> tuple[int, str]:
-    """How many of `n` training samples vote, and why. Raises ValueError where more are asked for than there are."""
+    """How many of `n` training samples vote, and why. Raises ValueError if `k` exceeds `n`."""
     if k is None:
         return (USUAL, "the usual number") if n >= USUAL else (n, f"all training samples, fewer than the usual {USUAL}")
     if k > n:
@@ -75,7 +75,7 @@ def choose_k(k: int | None, n: int) -> tuple[int, str]:
 
 
 def predict(train: Features, x: Float32[np.ndarray, "m d"], cfg: Config) -> Int64[np.ndarray, " m"]:
-    """The label of each row of `x`. Raises ValueError where there are fewer than k training samples."""
+    """The predicted label of each row of `x`. Raises ValueError if there are fewer than k training samples."""
     k, _ = choose_k(cfg.k, len(train))
     bank, queries = torch.from_numpy(train.x), torch.from_numpy(x)
     if cfg.whiten:
@@ -93,18 +93,18 @@ def predict(train: Features, x: Float32[np.ndarray, "m d"], cfg: Config) -> Int6
 def whitened(
     train: Float32[Tensor, "n d"], x: Float32[Tensor, "m d"]
 ) -> tuple[Float32[Tensor, "n d"], Float32[Tensor, "m d"]]:
-    """Both by the module's equation, fitted on `train`."""
+    """Both whitened by the module's equation, fitted on `train`."""
     mean = train.mean(0)
     centred = train - mean
     covariance = (1 - SHRINKAGE) * (centred.T @ centred) / len(train)
-    # Where nothing varies at all there is nothing to divide by either: 0 stays 0.
+    # If nothing varies at all, the tiny term avoids a division by zero, and 0 stays 0.
     covariance.diagonal().add_(SHRINKAGE * centred.square().mean() + torch.finfo(train.dtype).tiny)
     whitener = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
     return centred @ whitener, (x - mean) @ whitener
 
 
 def _vote(similarity: Tensor, label: Tensor, classes: int, k: int, cfg: Config) -> Tensor:
-    # Similarities of k neighbours sum to [-k, k], so one more vote outweighs any of them: they only break ties.
+    # Similarities of k neighbours sum to [-k, k], so a vote outweighs all of them, and they only break ties.
     uniform, softmax = similarity + 2 * k + 1, ((similarity - 1) / cfg.temperature).exp()
     weight = uniform if cfg.weights == "uniform" else softmax
     return similarity.new_zeros(len(label), classes).scatter_add_(1, label, weight).argmax(1)

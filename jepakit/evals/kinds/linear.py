@@ -1,4 +1,4 @@
-r"""A linear classifier on frozen features: how much of the label a hyperplane can read.
+r"""A linear classifier on frozen features: how much of the labels is linearly readable.
 
 Features are standardised with the mean and standard deviation of the training part. Two solvers:
 
@@ -6,7 +6,8 @@ Features are standardised with the mean and standard deviation of the training p
     ridge    min_W    mean |x W + b - onehot(y)|^2   + l2 |W|^2               closed form, for large problems
 
 `l2` is chosen on a fifth of the training samples (by the hash of their id, stratified), fitting on the rest; then the
-classifier is fitted again on all of them. The test samples take no part in it. Equal accuracies go to the larger l2.
+classifier is fitted again on all of them. Test samples are never used for this. For equal accuracies, the larger l2
+wins.
 """
 
 from collections.abc import Iterator
@@ -27,15 +28,15 @@ Chosen = Literal["lbfgs", "ridge"]
 Solver = Literal["auto", "lbfgs", "ridge"]
 
 LBFGS_LIMIT = 1_000_000
-"""Training samples x classes up to which L-BFGS is chosen; not features, so that a probe and its baselines agree."""
+"""The most training samples x classes for L-BFGS; features do not count, so that a probe and its baselines agree."""
 
 ROWS = 8192
-"""Samples converted to float64, or scored, at a time."""
+"""How many samples are converted to float64, or scored, at a time."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """`l2` are the candidates; one value is taken as it is. `iterations` bounds L-BFGS; 60 come near the optimum."""
+    """`l2` lists the candidates; a single value needs no search. `iterations` limits L-BFGS; 60 are nearly optimal."""
 
     solver: Solver = "auto"
     l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -44,7 +45,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.l2 or min(self.l2) <= 0:
-            raise ValueError(f"l2={self.l2} needs one positive value or more, e.g. l2=(1e-4, 1e-2)")
+            raise ValueError(f"l2={self.l2} must hold positive values, e.g. l2=(1e-4, 1e-2)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +58,17 @@ class Linear:
     bias: Float[Tensor, " k"]
 
     def predict(self, x: Float32[np.ndarray, "n d"]) -> Int64[np.ndarray, " n"]:
-        """The class of each row with the highest score."""
+        """The class with the highest score, for each row."""
         parts = torch.split(torch.from_numpy(x), ROWS)
         return torch.cat([(self.standard(p) @ self.weight + self.bias).argmax(1) for p in parts]).numpy()
 
     def standard(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Features at zero mean and unit variance over the training part."""
+        """The features, standardised to zero mean and unit variance over the training part."""
         return (x - self.mean) / self.std
 
 
 def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str, Value]]:
-    """Accuracy on `test` of a classifier fitted on `train`; also the `solver`, with the reason, and the chosen `l2`."""
+    """Yield the accuracy on `test` of a classifier fitted on `train`, the `solver` with its reason, and the `l2`."""
     classes = count_classes(train.y, test.y)
     solver, reason = choose_solver(cfg.solver, len(train), classes)
     l2 = choose_l2(train, solver, cfg, classes)
@@ -78,7 +79,7 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
 
 
 def choose_solver(solver: Solver, n: int, classes: int) -> tuple[Chosen, str]:
-    """The solver, and why."""
+    """The solver for `n` samples, and why."""
     if solver != "auto":
         return solver, "as configured"
     size = f"{n} samples x {classes} classes"
@@ -88,9 +89,9 @@ def choose_solver(solver: Solver, n: int, classes: int) -> tuple[Chosen, str]:
 
 
 def choose_l2(train: Features, solver: Chosen, cfg: Config, classes: int) -> float:
-    """The candidate with the best accuracy on a held-out fifth of `train`.
+    """The candidate with the best accuracy on a held-out fifth of `train`; for ties, the largest.
 
-    Raises ValueError where no class has two samples, so that nothing can be held out.
+    Raises ValueError if no class has two samples, so that nothing can be held out.
     """
     if len(cfg.l2) == 1:
         return cfg.l2[0]
@@ -106,18 +107,18 @@ def choose_l2(train: Features, solver: Chosen, cfg: Config, classes: int) -> flo
 
 
 def fit(train: Features, solver: Chosen, l2: tuple[float, ...], iterations: int, classes: int) -> list[Linear]:
-    """One classifier per entry of `l2`; L-BFGS starts each at the one before, so large values come first."""
+    """One classifier per entry of `l2`; L-BFGS starts each from the previous one, so large values come first."""
     mean, std = _moments(torch.from_numpy(train.x))
     start = Linear(mean.float(), std.float(), torch.zeros(len(mean), classes), torch.zeros(classes))
     return _ridge(train, start, l2) if solver == "ridge" else _lbfgs(train, start, l2, iterations)
 
 
 def _moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, " d"]]:
-    """Mean and standard deviation per feature, with 1 for the deviation of a constant one."""
+    """The mean and standard deviation per feature; the deviation of a constant feature is set to 1."""
     mean = torch.stack([part.double().sum(0) for part in torch.split(x, ROWS)]).sum(0) / len(x)
     variance = torch.stack([(part.double() - mean).square().sum(0) for part in torch.split(x, ROWS)]).sum(0) / len(x)
     std = variance.sqrt()
-    # What varies by less than float32 resolves is constant: dividing by it would only amplify rounding.
+    # A feature that varies less than float32 resolves is constant: dividing by that would only amplify rounding.
     return mean, torch.where(std > 1e-6 * mean.abs(), std, 1.0)
 
 
@@ -134,9 +135,10 @@ def descend(
     l2: tuple[float, ...],
     iterations: int,
 ) -> list[tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]]:
-    """Weight and bias at the optimum for each entry of `l2`; `y` are labels, or the share of each class in a row.
+    """The optimal weight (D, K) and bias (K,) for each entry of `l2`; `y` are labels, or class shares per row.
 
-    Searches along the principal axes, each scaled so that the curvature is about 1: tens of steps, not hundreds.
+    The search runs along the principal axes, each scaled to a curvature of about 1, which takes tens of steps, not
+    hundreds.
     """
     axes, power = _axes(x)
     weight, bias = x.new_zeros(x.shape[1], classes), x.new_zeros(classes).requires_grad_()

@@ -1,11 +1,11 @@
-"""Linear classification with few labels: what the representation gives when hardly anything is annotated.
+"""Linear classification with few labels: how good a representation is when hardly anything is annotated.
 
-Of every class a fraction of the training samples keeps its label, at least one; the rest is not used. A draw is fixed
-by the hash of the samples' ids, and a smaller fraction is a part of a larger one. Each draw is judged on the same test
-samples; `value` is the mean over the draws and `std` their spread. One result per fraction, such as lowshot-1pct.
+In every class, a fraction of the training samples, at least one, keeps its label; the rest is not used. The hash of the
+samples' ids fixes each draw, and a smaller fraction is a subset of a larger one. All draws are scored on the same test
+samples; `value` is the mean over the draws and `std` their spread. There is one result per fraction, e.g. lowshot-1pct.
 
-The classifier is that of `linear`. Its `l2` is chosen within the draw, on a fifth of it, for nobody has more labels; a
-draw in which no class has two samples takes the strongest. Source: 1 % of ImageNet as in I-JEPA, arXiv:2301.08243.
+The classifier is that of `linear`. Its `l2` is chosen on a fifth of the draw, since there are no other labels; a draw
+in which no class has two samples uses the strongest. Source: 1 % of ImageNet as in I-JEPA, arXiv:2301.08243.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from .linear import Solver
 
 @dataclass(frozen=True)
 class Config:
-    """`draws` times each of `fractions` of the labels; the rest is as in `linear`."""
+    """`draws` random draws for each of `fractions` of the labels; the other settings are those of `linear`."""
 
     fractions: tuple[float, ...] = (0.01, 0.1)
     draws: int = 5
@@ -41,7 +41,7 @@ class Config:
 
 
 def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str, Value]]:
-    """For each fraction the mean accuracy on `test`; also the `labels` used and, of `each` draw, accuracy and `l2`."""
+    """Yield, per fraction, the mean accuracy on `test`, the number of `labels`, and `each` draw's accuracy and `l2`."""
     classes = count_classes(train.y, test.y)
     for fraction in cfg.fractions:
         preds, strengths, labels = [], [], 0
@@ -60,7 +60,7 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
 
 
 def drawn(train: Features, fraction: float, draw: int) -> Features:
-    """The samples that keep their label: in each class the `fraction` whose hashed id is lowest, at least one."""
+    """The samples that keep their label: in each class the `fraction` whose hashed ids are lowest, at least one."""
     kept = held_out(train.id.tolist(), train.y, fraction, salt=f"low-shot {draw}")
     lone = np.bincount(train.y)[train.y] == 1
     return train.where(kept | lone)

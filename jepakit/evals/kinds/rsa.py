@@ -1,17 +1,17 @@
-"""Representations held against responses that were recorded to the same items: do they order the items alike?
+"""Representational similarity analysis: do representations and recorded responses order the same items alike?
 
-Nothing is fitted. d_ij = 1 − r(x_i, x_j), with Pearson's r over features, is the dissimilarity of items i and j; all of
-them are the dissimilarity matrix (RDM) of a representation. With responses (repeats or subjects R, items N, units U):
+Nothing is fitted. d_ij = 1 − r(x_i, x_j), with Pearson's r over features, is the dissimilarity of items i and j; all
+pairs form the dissimilarity matrix (RDM) of a representation. With responses (repeats or subjects R, items N, units U):
 
-    value      the mean over R of Spearman's correlation of the representation's RDM with that of the responses
-    ceiling    what the best model could reach, since repeats differ (Nili et al. 2014): every RDM's ranks correlated
-               with the mean ranks of the others (lower) and of all, itself included (upper: no RDM reaches more)
+    value      the mean over R of Spearman's correlation between the representation's RDM and that of the responses
+    ceiling    the best that a model could reach, since repeats differ (Nili et al. 2014): each RDM's ranks correlated
+               with the mean ranks of the others (lower), and of all including itself (upper: no RDM reaches more)
     cka        linear centred kernel alignment (Kornblith et al. 2019, arXiv:1905.00414), the mean over R: `cka` with
                the unbiased estimate of HSIC (Song et al. 2012), 0 on average for unrelated ones; `cka_plain` with the
                plain one, ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) of centred columns, which is large where features outnumber items
 
-The interval is a bootstrap over items: N are drawn with replacement, ranks are taken anew, and the pairs of an item
-with its own copies, whose dissimilarity is 0 by construction, are left out. Subjects are not drawn again.
+The interval is a bootstrap over items: N items are drawn with replacement and ranked again, and the pairs of an item
+with its own copies, whose dissimilarity is 0 by construction, are left out. Subjects are not resampled.
 
 Sources: Kriegeskorte, Mur and Bandettini, Frontiers in Systems Neuroscience 2:4 (2008); Nili et al., PLoS Computational
 Biology 10(4) e1003553 (2014).
@@ -29,9 +29,9 @@ from ..recorded import Recorded
 READS = "recorded"
 PLAIN = True
 DIGITS = 10
-"""Dissimilarities that differ by less are equal: the rest is rounding."""
+"""Dissimilarities are rounded to so many digits, because smaller differences are rounding errors."""
 BLOCK = 2**16
-"""Pairs, over all draws that are taken together, at most: 512 KiB an array."""
+"""The most pairs, over all draws processed together: 512 KiB per array."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Config:
 
 
 def evaluate(train: Recorded, test: Recorded, cfg: Config) -> Iterator[tuple[str, Value]]:
-    """How well the dissimilarities of the items of `test` agree with those of the responses; `train` is not read."""
+    """Yield how well the items' dissimilarities in `test` agree with those of the responses; `train` is not read."""
     test.check()
     own = levels(rdm(test.x))
     recorded = [levels(rdm(y)) for y in test.responses]
@@ -68,26 +68,26 @@ def evaluate(train: Recorded, test: Recorded, cfg: Config) -> Iterator[tuple[str
 
 
 def rdm(x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, " pairs"]:
-    """The upper triangle of the dissimilarities 1 − r of all items, row by row.
+    """The upper triangle of the dissimilarities 1 − r between all items, row by row.
 
-    An item whose features are all equal has no correlation: 1 to all others.
+    An item whose features are all equal has no correlation, so its dissimilarity to all others is 1.
     """
     centred = x.astype(np.float64) - x.mean(1, dtype=np.float64, keepdims=True)
     size = np.linalg.norm(centred, axis=1, keepdims=True)
-    # What centring leaves of equal features is rounding.
+    # Equal features leave only rounding errors after centring.
     unit = centred / np.where(size > 1e-12 * np.linalg.norm(x, axis=1, keepdims=True), size, np.inf)
     pairs: np.ndarray = 1 - (unit @ unit.T)[np.triu_indices(len(x), 1)]
     return pairs.round(DIGITS)
 
 
 def levels(values: Float64[np.ndarray, " p"]) -> Int64[np.ndarray, " p"]:
-    """The place of every value among the different ones, from 0: what Spearman's correlation reads of them."""
+    """The position of every value among the distinct values, from 0: all that Spearman's correlation needs."""
     _, place = np.unique(values, return_inverse=True)
     return place.astype(np.int64)
 
 
 def ranks(level: Int64[np.ndarray, " p"], weights: Float64[np.ndarray, "b p"]) -> Float64[np.ndarray, "b p"]:
-    """Ranks, up to a constant, where pair k stands weights[b, k] times; equal ones share their mean rank."""
+    """Ranks, up to a constant, if pair k occurs weights[b, k] times; equal values share their mean rank."""
     count, rows = int(level.max()) + 1, np.arange(len(weights))[:, None]
     total = np.bincount((rows * count + level).ravel(), weights.ravel(), len(weights) * count).reshape(-1, count)
     shared: np.ndarray = (total.cumsum(1) - total / 2)[:, level]
@@ -97,7 +97,7 @@ def ranks(level: Int64[np.ndarray, " p"], weights: Float64[np.ndarray, "b p"]) -
 def correlation(
     a: Float64[np.ndarray, "b p"], b: Float64[np.ndarray, "b p"], weights: Float64[np.ndarray, "b p"]
 ) -> Float64[np.ndarray, " b"]:
-    """Pearson's r where pair k stands weights[b, k] times; NaN where either does not vary."""
+    """Pearson's r if pair k occurs weights[b, k] times; NaN if either argument does not vary."""
     total = np.maximum(weights.sum(1, keepdims=True), 1)
     a, b = (v - _sums(weights, v)[:, None] / total for v in (a, b))
     wa = weights * a
@@ -109,7 +109,7 @@ def correlation(
 def agreement(
     own: Int64[np.ndarray, " p"], recorded: list[Int64[np.ndarray, " p"]], weights: Float64[np.ndarray, "b p"]
 ) -> Float64[np.ndarray, " b"]:
-    """The mean over repeats of Spearman's correlation with one RDM, for pairs that stand weights[b, k] times."""
+    """Spearman's correlation with one RDM, averaged over repeats, if pair k occurs weights[b, k] times."""
     mine = ranks(own, weights)
     each = [correlation(mine, ranks(theirs, weights), weights) for theirs in recorded]
     mean: np.ndarray = np.mean(each, axis=0)
@@ -117,9 +117,9 @@ def agreement(
 
 
 def pairs_drawn(counts: Int64[np.ndarray, "r n"]) -> Iterator[Float64[np.ndarray, "b pairs"]]:
-    """How often each pair of different items is there, for items drawn so often; an item's own copies make none.
+    """How often each pair of different items occurs, given how often each item was drawn, a few draws at a time.
 
-    So many draws at a time as take little memory.
+    Copies of one item do not form pairs. The number of draws at a time is limited by BLOCK.
     """
     first, second = np.triu_indices(counts.shape[1], 1)
     step = max(1, BLOCK // len(first))
@@ -131,7 +131,7 @@ def pairs_drawn(counts: Int64[np.ndarray, "r n"]) -> Iterator[Float64[np.ndarray
 def ceiling(recorded: list[Int64[np.ndarray, " p"]]) -> tuple[float, float]:
     """The lower and upper noise ceiling of several RDMs.
 
-    Mean ranks are not ranked again: of all vectors they are the one whose mean correlation is largest.
+    Mean ranks are not ranked again: they are the vector with the largest mean correlation.
     """
     each = np.concatenate([ranks(level, np.ones((1, len(level)))) for level in recorded])
     each -= each.mean(1, keepdims=True)
@@ -141,25 +141,25 @@ def ceiling(recorded: list[Int64[np.ndarray, " p"]]) -> tuple[float, float]:
 
 
 def cka(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n u"]) -> float:
-    """Linear CKA with unbiased HSIC: 0 on average for unrelated ones, below 0 by chance, 1 after rotation and scale.
+    """Linear CKA with unbiased HSIC: 0 on average for unrelated arrays, 1 for arrays equal up to rotation and scale.
 
-    Gram matrices are centred so that every row sums to 0 without the diagonal (Székely and Rizzo 2014), which gives
-    the estimate of Song et al. 2012 as a plain sum of products. 0 where either does not vary.
+    It can be negative by chance. Gram matrices are centred so that every row sums to 0 without the diagonal (Székely
+    and Rizzo 2014), which gives the estimate of Song et al. 2012 as a plain sum of products. 0 if either does not vary.
     """
     return _cosine(_u_centred(x), _u_centred(y))
 
 
 def cka_plain(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n u"]) -> float:
-    """Linear CKA as it was published, in [0, 1]; 0 where either does not vary."""
+    """Linear CKA as published, in [0, 1]; 0 if either argument does not vary."""
     return _cosine(_gram(x), _gram(y))
 
 
 def _need_order(recorded: list[Int64[np.ndarray, " p"]]) -> None:
-    """Raises ValueError where the items of a repeat are all equally dissimilar."""
+    """Raise ValueError if all items of a repeat are equally dissimilar."""
     for r, level in enumerate(recorded):
         if not level.any():
             raise ValueError(
-                f"all items are equally dissimilar by the responses of repeat {r} (counted from 0), so they give no "
+                f"all items are equally dissimilar by the responses of repeat {r} (counted from 0), which gives no "
                 "order; leave that repeat out, or give units that differ in more than the strength of the response"
             )
 
@@ -190,6 +190,6 @@ def _cosine(a: Float64[np.ndarray, "n n"], b: Float64[np.ndarray, "n n"]) -> flo
 
 
 def _interval(value: float, draws: Float64[np.ndarray, " r"]) -> tuple[float, float]:
-    """Of the draws that have a correlation; 0 where an RDM does not vary, which agrees with nothing."""
+    """The interval over draws with a defined correlation; (0, 0) if an RDM does not vary."""
     known = draws[np.isfinite(draws)]
     return (0.0, 0.0) if np.isnan(value) or not len(known) else interval(value, known)

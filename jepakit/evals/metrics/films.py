@@ -1,4 +1,4 @@
-"""Labels carried through a film by nearest neighbours among frozen tokens, from the mask of its first frame."""
+"""Label propagation through a film by nearest neighbours among frozen tokens, from the mask of its first frame."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from .segments import contour, jaccard, shares
 
 
 class Rule(NamedTuple):
-    """Where a token takes its labels from: the `k` most similar ones at most `radius` away along both axes.
+    """Each token takes its label from the `k` most similar tokens at most `radius` away along both axes.
 
-    They are sought in the first frame and in the last `context` ones; similarity c counts exp(c / temperature).
+    They come from the first frame and from the last `context` frames; similarity c has weight exp(c / temperature).
     Source: DINO, Caron et al. 2021, arXiv:2104.14294.
     """
 
@@ -28,7 +28,7 @@ class Rule(NamedTuple):
 
 
 class Score(NamedTuple):
-    """J and F of one object: the means over the frames after the first."""
+    """J and F of one object, averaged over the frames after the first."""
 
     film: int
     j: float
@@ -36,7 +36,7 @@ class Score(NamedTuple):
 
 
 def scores(part: Tokens, rule: Rule) -> Iterator[Score]:
-    """Of each object that the first frame of each film shows. Films of one frame have nothing to carry to."""
+    """The scores of each object in the first frame of each film; films of a single frame are skipped."""
     assert part.sequence is not None
     for film in np.unique(part.sequence):
         frames = np.flatnonzero(part.sequence == film)
@@ -45,7 +45,7 @@ def scores(part: Tokens, rule: Rule) -> Iterator[Score]:
 
 
 def film_scores(part: Tokens, frames: Int64[np.ndarray, " t"], film: int, rule: Rule) -> Iterator[Score]:
-    """The objects of one film."""
+    """The scores of the objects of one film."""
     truth = part.truth(frames)
     objects = [int(o) for o in np.unique(truth[0].cpu().numpy()) if o not in (0, UNKNOWN)]
     if not objects:
@@ -59,7 +59,7 @@ def film_scores(part: Tokens, frames: Int64[np.ndarray, " t"], film: int, rule: 
 
 
 def _begin(truth: Int64[Tensor, "h w"], objects: list[int], grid: Grid) -> Float[Tensor, "n k"]:
-    """The share of the ground and of each object in every token of a first frame."""
+    """The share of the background and of each object in every token of a first frame."""
     place = torch.zeros(UNKNOWN + 1, dtype=torch.int64, device=truth.device)
     place[objects] = torch.arange(1, len(objects) + 1, device=truth.device)
     return shares(place[truth][None], len(objects) + 1, grid)[0]
@@ -68,7 +68,7 @@ def _begin(truth: Int64[Tensor, "h w"], objects: list[int], grid: Grid) -> Float
 def carried(
     tokens: Float[Tensor, "t n d"], first: Float[Tensor, "n k"], grid: Grid, rule: Rule, size: tuple[int, ...]
 ) -> Int64[Tensor, "s h w"]:
-    """The label of every pixel of the frames after the first; `first` holds the labels of the first one's tokens."""
+    """The label of every pixel in the frames after the first; `first` (N, K) are label shares of the first's tokens."""
     s, near = F.normalize(tokens, dim=-1), close(grid, rule.radius, tokens.device)
     labels, found = [first], []
     for i in range(1, len(s)):
@@ -85,6 +85,6 @@ def carried(
 
 
 def close(grid: Grid, radius: int, device: torch.device) -> Bool[Tensor, "n n"]:
-    """Which tokens lie at most `radius` from one another along both axes."""
+    """Whether each pair of tokens is at most `radius` apart along both axes."""
     at = torch.stack(torch.meshgrid(*(torch.arange(n, device=device) for n in grid), indexing="ij")).flatten(1)
     return (at[:, :, None] - at[:, None, :]).abs().amax(0) <= radius

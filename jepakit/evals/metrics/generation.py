@@ -1,7 +1,7 @@
-"""How good completed samples are, beside the truth: error, structure, sharpness, and what they are taken for.
+"""Quality of completed samples compared with the truth: error, structural similarity, sharpness, and classification.
 
-Everything is measured over what was hidden. An error alone rewards a blur, which is what the mean of all that might be
-there looks like: so the structural similarity, how sharp it is, and the label that an independent classifier sees.
+Everything is measured over the hidden part. An error alone rewards a blur, the mean of all possible completions: so we
+also measure structural similarity, sharpness, and the label that an independent classifier assigns.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ K1, K2 = 0.01, 0.03
 
 
 class Tally(NamedTuple):
-    """Sums over samples, so that any number of them is measured in constant memory: `a + b` is of both."""
+    """Sums over samples, so that any number of samples is measured in constant memory; `plus` adds two tallies."""
 
     items: int = 0
     values: float = 0.0
@@ -31,21 +31,21 @@ class Tally(NamedTuple):
     true: float = 0.0
 
     def plus(self, other: "Tally") -> "Tally":
-        """The sums of both."""
+        """The tally of both sets of samples."""
         return Tally._make(a + b for a, b in zip(self, other, strict=True))
 
     @property
     def mse(self) -> float:
-        """The mean squared error of hidden values."""
+        """The mean squared error over hidden values."""
         return self.squared / max(self.values, 1.0)
 
     @property
     def ssim(self) -> float:
-        """The mean structural similarity of pictures, over what was hidden; 1 for the truth itself."""
+        """The mean structural similarity of pictures, over the hidden part; 1 for the truth itself."""
         return self.similar / max(self.items, 1)
 
     def numbers(self) -> dict[str, int | float]:
-        """All of them by name; of what is no picture in [0, 1] there is no similarity."""
+        """All numbers by name; `ssim` is missing unless samples are pictures in [0, 1]."""
         found: dict[str, int | float] = {
             "items": self.items,
             "mse": self.mse,
@@ -56,14 +56,14 @@ class Tally(NamedTuple):
 
     @property
     def sharpness(self) -> float:
-        """The gradient energy of all completions over the truth's: below 1 a blur; NaN where the truth is flat."""
+        """The gradient energy of all completions over the truth's: a blur is below 1; NaN if the truth is flat."""
         return self.made / self.true if self.true else float("nan")
 
 
 def tally(made: Float[Tensor, "b c ..."], true: Float[Tensor, "b c ..."], hidden: Bool[Tensor, "..."]) -> Tally:
-    """Completions beside the truth where `hidden` (*size) is true.
+    """Compare completions with the truth where `hidden` (*size) is true.
 
-    A similarity have pictures in [0, 1] alone, and clips of them, frame by frame.
+    Structural similarity is measured only for pictures in [0, 1], and frame by frame for clips of them.
     """
     made, true = made.double(), true.double()
     squared = (made - true).square() * hidden
@@ -77,7 +77,7 @@ def tally(made: Float[Tensor, "b c ..."], true: Float[Tensor, "b c ..."], hidden
 
 
 def gradient_energy(x: Float[Tensor, "b c ..."], hidden: Bool[Tensor, "..."]) -> Float[Tensor, " b"]:
-    """The sum (B,) of squared differences of neighbours along every axis, both of them hidden."""
+    """The sum (B,) of squared differences between neighbours along every axis, where both are hidden."""
     total = x.new_zeros(len(x))
     for axis in range(hidden.ndim):
         both = hidden.narrow(axis, 1, hidden.shape[axis] - 1) & hidden.narrow(axis, 0, hidden.shape[axis] - 1)
@@ -86,16 +86,16 @@ def gradient_energy(x: Float[Tensor, "b c ..."], hidden: Bool[Tensor, "..."]) ->
 
 
 def ssim(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """The structural similarity (B,) of pictures with values in [0, 1]: 1 where they are the same."""
+    """The structural similarity (B,) of pictures with values in [0, 1]: 1 if they are equal."""
     return ssim_map(x, y).flatten(1).mean(1)
 
 
 def ssim_map(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
     """(2 m_x m_y + c1)(2 s_xy + c2) / ((m_x² + m_y² + c1)(s_x² + s_y² + c2)) at every pixel, channels averaged.
 
-    Means m, variances s² and the covariance s_xy are under a Gaussian window of 11 × 11 and deviation 1.5, of which at
-    the border only what lies inside counts; c1 = 0.01², c2 = 0.03². Source: Wang et al., Image quality assessment:
-    from error visibility to structural similarity, 2004, which leaves the borders out.
+    Means m, variances s² and the covariance s_xy use a Gaussian window of 11 × 11 with deviation 1.5; at the border,
+    only the part inside the picture counts. c1 = 0.01², c2 = 0.03². Source: Wang et al., Image quality assessment: from
+    error visibility to structural similarity, 2004, which leaves the borders out.
     """
     m_x, m_y = blurred(x), blurred(y)
     v_x, v_y, v_xy = blurred(x * x) - m_x * m_x, blurred(y * y) - m_y * m_y, blurred(x * y) - m_x * m_y
@@ -105,7 +105,7 @@ def ssim_map(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"]) -> Float[
 
 
 def blurred(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """The mean under the window around every pixel."""
+    """The Gaussian-weighted mean of the window around every pixel."""
     at = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     line = (-at.square() / (2 * SIGMA**2)).exp()
     one = torch.ones(1, 1, *x.shape[2:], dtype=x.dtype, device=x.device)
@@ -125,9 +125,9 @@ Classify = Callable[[Float[Tensor, "b c h w"]], Int64[Tensor, " b"]]
 def classifier(
     x: Float[Tensor, "n c h w"], y: Int64[Tensor, " n"], rng: Rng, *, epochs: float = 2.0, batch: int = 128
 ) -> Classify:
-    """A small convolutional network trained on labelled pictures, as a judge of completed ones; it sees no completion.
+    """Train a small convolutional network on labelled pictures, to classify completed ones; it never sees a completion.
 
-    On the 60,000 pictures of MNIST it takes a minute on one core. The caller's random state is left as it is.
+    It takes a minute on one core for the 60,000 pictures of MNIST. The caller's random state does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fork("init").generator().initial_seed())
@@ -150,7 +150,7 @@ def classifier(
 
 
 def network(channels: int, classes: int) -> nn.Sequential:
-    """Three convolutions that halve the picture, the mean over what is left of a fourth of it, and a linear."""
+    """Three convolutions that each halve the picture, average pooling to 2 × 2, and a linear layer."""
     layers: list[nn.Module] = []
     for before, after in ((channels, 32), (32, 64), (64, 128)):
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
@@ -158,7 +158,7 @@ def network(channels: int, classes: int) -> nn.Sequential:
 
 
 def drawn(n: int, batch: int, steps: int, rng: Rng) -> Iterator[Int64[Tensor, " b"]]:
-    """The rows of each step: all of them in a new order again and again."""
+    """The rows of each step: epoch after epoch, all rows in a new order."""
     batch = min(batch, n)
     for step in range(steps):
         epoch, k = divmod(step, n // batch)

@@ -1,9 +1,9 @@
-r"""Linear readers of a representation: what of a signal's values stands in it.
+r"""Linear readers of a representation: how well a signal's values can be read from it.
 
     ridge    min_W,b  mean |x W + b − y|² + l2 |W|²       closed form; x at zero mean and unit variance
-    Adam     the same without l2 on x as it is, after so many full-batch steps from a random start: not converged
+    Adam     the same without l2 on unscaled x, after a few full-batch steps from a random start: not converged
 
-Source of the second: BiJEPA, arXiv:2603.00049, which reports its error on the very samples that it was fitted to.
+Source of the second: BiJEPA, arXiv:2603.00049, which reports its error on the samples that it was fitted to.
 """
 
 from collections.abc import Sequence
@@ -31,16 +31,16 @@ class Reader:
     bias: Float64[np.ndarray, " k"]
 
     def __call__(self, x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n k"]:
-        """What is read from each row."""
+        """The values read from each row of x."""
         read: np.ndarray = (x - self.mean) / self.std @ self.weight + self.bias
         return read
 
 
 def ridge(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], l2: Sequence[float]) -> list[Reader]:
-    """The closed form for each strength, all from one decomposition, in float64."""
+    """One ridge reader per strength, in closed form from a single decomposition, in float64."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     mean, std, bias = x.mean(0), x.std(0), y.mean(0)
-    # A feature that does not vary tells nothing; dividing by its rounding would make it.
+    # A feature that does not vary carries no information; dividing by its rounding error would amplify noise.
     std = np.where(std > 1e-6 * np.abs(mean), std, 1.0)
     z, n = (x - mean) / std, len(x)
     wide = z.shape[1] > n
@@ -56,9 +56,9 @@ def chosen(
     held: Bool[np.ndarray, " n"],
     l2: Sequence[float] = STRENGTHS,
 ) -> tuple[Reader, Float64[np.ndarray, " h"]]:
-    """A reader of all C · H values, and the strength for each of the H steps: the best one on the samples `held`.
+    """A reader of all C · H values, and for each of the H steps the strength that is best on the samples `held`.
 
-    Strengths are compared on fits to the others; then all samples are fitted. Of equals the strongest is taken.
+    Strengths are compared after fitting the other samples; then all samples are fitted. For ties, the strongest wins.
     """
     strengths, (n, c, h) = sorted(l2, reverse=True), y.shape
     flat = y.reshape(n, -1)
@@ -75,10 +75,10 @@ def chosen(
 def adam_train_error(
     x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], rng: Rng, steps: int = 100, lr: float = 1e-2
 ) -> float:
-    """The mean squared error on the samples that a linear layer was fitted to, after its last full-batch Adam step.
+    """The mean squared error of a linear layer on the samples it was fitted to, after its last full-batch Adam step.
 
-    Weight and bias start uniform within 1 / √d of 0, as those of `nn.Linear` do. So few steps leave it short of the
-    optimum, and the more so the smaller x is.
+    Weight and bias start uniform within 1 / √d of 0, like those of `nn.Linear`. With so few steps the layer stays short
+    of the optimum, and the more so the smaller x is.
     """
     d, k, bound = x.shape[1], y.shape[1], 1 / sqrt(x.shape[1])
     drawn = (2 * torch.rand(d + 1, k, generator=rng.generator()) - 1) * bound

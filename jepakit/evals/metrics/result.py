@@ -1,4 +1,4 @@
-"""What every classification probe reports: accuracy, its confidence interval, recall per class."""
+"""The numbers that every classification probe reports: accuracy, its confidence interval, and recall per class."""
 
 from collections.abc import Iterator, Sequence
 from math import sqrt
@@ -15,21 +15,21 @@ Z95 = 1.959963984540054
 
 
 def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """The score interval of a proportion, `hits` of `n`: never outside [0, 1], sensible at 0 and 1 and for small n.
+    """The Wilson score interval of a proportion, `hits` of `n`: within [0, 1], and sensible at 0, at 1 and for small n.
 
-    Covers the draw of the test samples only, neither seeds nor training. Source: Wilson, JASA 22 (1927) 209.
+    It covers only the draw of test samples, neither seeds nor training. Source: Wilson, JASA 22 (1927) 209.
     """
     p, spread = hits / n, z * z / n
     centre = (p + spread / 2) / (1 + spread)
     half = z * sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    # Rounding may leave 1e-17 beyond the ends, which the formula reaches exactly at 0 and n hits.
+    # At 0 and n hits the formula gives exactly 0 and 1, but rounding may be off by 1e-17.
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
 
 
 def accuracy(pred: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"], classes: int) -> Iterator[tuple[str, Value]]:
-    """`metric`, `value`, `low`, `high` (95 %, Wilson) and `per_class`, the recall of each class.
+    """Yield `metric`, `value`, `low`, `high` (95 %, Wilson) and `per_class`, the recall of each class.
 
-    All are fractions in [0, 1]; the recall of a class without a test sample is None.
+    All numbers are fractions in [0, 1]; the recall of a class without a test sample is None.
     """
     hit = pred == y
     low, high = wilson(int(hit.sum()), len(y))
@@ -45,10 +45,10 @@ def accuracy(pred: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"], classes: int
 def averaged(
     preds: Sequence[Int[np.ndarray, " n"]], y: Int[np.ndarray, " n"], classes: int, metric: str = "accuracy"
 ) -> Iterator[tuple[str, Value]]:
-    """As `accuracy`, of the mean over several classifiers; also `each` of their accuracies and, of several, the `std`.
+    """Like `accuracy`, averaged over several classifiers; also `each` accuracy and, if there are several, their `std`.
 
-    The interval is that of one classifier with the mean accuracy: it covers the draw of the test samples, and `std`
-    (with n - 1) the rest.
+    The interval is that of one classifier with the mean accuracy: it covers the draw of test samples, while `std` (with
+    n - 1) covers the rest.
     """
     every = [dict(accuracy(pred, y, classes)) for pred in preds]
     each = [float((pred == y).mean()) for pred in preds]
@@ -68,13 +68,13 @@ RESAMPLES = 1000
 
 
 def resampled(n: int) -> Int64[np.ndarray, "r n"]:
-    """How often each of `n` units is drawn, in each of the resamples of a bootstrap."""
+    """How often each of `n` units is drawn in each resample of a bootstrap; (RESAMPLES, n)."""
     draws = torch.randint(n, (RESAMPLES, n), generator=Rng(0).fork("bootstrap").generator())
     counts = torch.zeros(RESAMPLES, n, dtype=torch.int64).scatter_add_(1, draws, torch.ones_like(draws))
     return counts.numpy()
 
 
 def interval(value: float, values: Float[np.ndarray, " r"]) -> tuple[float, float]:
-    """The middle 95 % of resampled `values`, widened to hold `value` itself where they are skewed."""
+    """The middle 95 % of resampled `values`, widened if necessary to contain `value` itself."""
     low, high = np.nanquantile(values, [0.025, 0.975])
     return min(float(low), value), max(float(high), value)

@@ -1,4 +1,4 @@
-"""How well a segmentation agrees with the truth: intersection over union, and how closely outlines follow."""
+"""Measures of segmentation: intersection over union, and the accuracy of outlines."""
 
 import math
 
@@ -13,7 +13,7 @@ from ..tokens import UNKNOWN
 
 
 def shares(truth: Int64[Tensor, "b h w"], classes: int, grid: Grid) -> Float[Tensor, "b n k"]:
-    """How much of each cell of the grid belongs to each class; what is unknown belongs to none."""
+    """The share of each grid cell that belongs to each class; unknown pixels belong to none."""
     b, height, width = truth.shape
     down = torch.arange(height, device=truth.device) * grid[0] // height
     across = torch.arange(width, device=truth.device) * grid[1] // width
@@ -26,7 +26,7 @@ def shares(truth: Int64[Tensor, "b h w"], classes: int, grid: Grid) -> Float[Ten
 
 
 def overlap(pred: Int64[Tensor, "b h w"], truth: Int64[Tensor, "b h w"], classes: int) -> Int64[np.ndarray, "b 3 k"]:
-    """Per picture and class: pixels of both, of the prediction, and of the truth, where the truth is known."""
+    """Per picture and class, the pixels in both, in the prediction, and in the truth, where the truth is known."""
     known = truth != UNKNOWN
     out = np.zeros((len(pred), 3, classes), np.int64)
     for i in range(len(pred)):
@@ -37,7 +37,7 @@ def overlap(pred: Int64[Tensor, "b h w"], truth: Int64[Tensor, "b h w"], classes
 
 
 def iou(counts: Int64[np.ndarray, "*n 3 k"]) -> Float[np.ndarray, "*n k"]:
-    """Intersection over union of each class; NaN for a class that is neither predicted nor there."""
+    """The intersection over union of each class; NaN for a class that is neither predicted nor present."""
     both, pred, truth = np.moveaxis(counts, -2, 0).astype(np.float64)
     union = pred + truth - both
     found: np.ndarray = np.divide(both, union, out=np.full_like(both, np.nan), where=union > 0)
@@ -45,7 +45,7 @@ def iou(counts: Int64[np.ndarray, "*n 3 k"]) -> Float[np.ndarray, "*n k"]:
 
 
 def mean_iou(counts: Int64[np.ndarray, "*n 3 k"]) -> Float[np.ndarray, "*n"]:
-    """The mean over the classes that are predicted or there; NaN where none is."""
+    """The mean IoU over the classes that are predicted or present; NaN if there are none."""
     each = iou(counts)
     total, number = np.nansum(each, axis=-1), (~np.isnan(each)).sum(-1)
     mean: np.ndarray = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
@@ -53,13 +53,13 @@ def mean_iou(counts: Int64[np.ndarray, "*n 3 k"]) -> Float[np.ndarray, "*n"]:
 
 
 def jaccard(pred: Bool[Tensor, "h w"], truth: Bool[Tensor, "h w"]) -> float:
-    """J, region similarity: intersection over union; 1 where both are empty."""
+    """J, region similarity: the intersection over union; 1 if both are empty."""
     union = int((pred | truth).sum())
     return int((pred & truth).sum()) / union if union else 1.0
 
 
 def outline(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """The pixels that differ from their right, lower or lower right neighbour."""
+    """The outline: pixels that differ from their right, lower or lower right neighbour."""
     padded = F.pad(region[None, None].float(), (0, 1, 0, 1), mode="replicate")[0, 0] > 0
     right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     return (region != right) | (region != below) | (region != diagonal)
@@ -68,9 +68,9 @@ def outline(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
 def contour(pred: Bool[Tensor, "h w"], truth: Bool[Tensor, "h w"], tolerance: float = 0.008) -> float:
     """F, contour accuracy: the harmonic mean of the precision and recall of outline pixels.
 
-    A pixel counts as found within `tolerance` of the diagonal, at least one pixel. 1 where neither has an outline, 0
-    where one has none. Source: Perazzi et al., A benchmark dataset and evaluation methodology for video object
-    segmentation, CVPR 2016.
+    A pixel counts as found if it lies within `tolerance` times the diagonal, at least one pixel. F is 1 if neither has
+    an outline, and 0 if only one has. Source: Perazzi et al., A benchmark dataset and evaluation methodology for video
+    object segmentation, CVPR 2016.
     """
     ours, theirs = outline(pred), outline(truth)
     if not ours.any() or not theirs.any():
@@ -82,7 +82,7 @@ def contour(pred: Bool[Tensor, "h w"], truth: Bool[Tensor, "h w"], tolerance: fl
 
 
 def grown(region: Bool[Tensor, "h w"], radius: int) -> Bool[Tensor, "h w"]:
-    """All pixels within `radius` of one in the region."""
+    """The region dilated by `radius` pixels."""
     at = torch.arange(-radius, radius + 1, device=region.device)
     disc = (at[:, None] ** 2 + at[None] ** 2 <= radius**2).float()
     return F.conv2d(region[None, None].float(), disc[None, None], padding=radius)[0, 0] > 0

@@ -39,7 +39,7 @@ from ...data.images.augment import Augment
 from ...evals.features import extract
 from ...evals.kinds import linear
 from ...evals.metrics.generation import Classify, classifier, tally
-from ...inference.complete_images import grid, pixels
+from ...inference.complete_images import picture_grid, to_pixels
 from ...masks.halves import Halves
 from ...methods import bijepa
 from ...methods.decoder import Decoder
@@ -241,7 +241,7 @@ def figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
     seen[..., 14:] = 0.5
     columns = [seen, *(completed(cast(Decoder, run.method), x) for run in found.values()), x]
     names = [label.removeprefix("MNIST · ") for label in found]
-    sheet = grid(list(pixels(torch.stack(columns, 1), unit=True)), ["input", *names, "truth"])
+    sheet = picture_grid(list(to_pixels(torch.stack(columns, 1), unit=True)), ["input", *names, "truth"])
     picture = img(np.asarray(sheet), "digits with the right half completed", lossless=True)
     caption = (
         "The left half is given; the right half is decoded from the representation that is predicted for it. A blur is "

@@ -26,8 +26,9 @@ from jaxtyping import Bool, Float
 
 from ...core import files
 from ...data.series import settings as series
-from ...inference.score import Settings, sliding
-from ...inference.windows import known, trained_on, whole
+from ...inference.inputs import open_training_series
+from ...inference.score import Settings, sliding_scorer
+from ...inference.windows import whole_spans, window_lengths
 from ...masks.halves import Halves
 from ...methods import bijepa
 from ...nn import MLP
@@ -137,17 +138,19 @@ def both(name: str, folder: Path, scores: Mapping[str, Steps]) -> dict[str, list
 def scored(run: Path, folder: Path, causal: bool) -> dict[str, Steps]:
     """The scores of each series by a run."""
     loaded = checkpoint.load_run(run)
-    windows = known(loaded.method, trained_on(loaded, "they tell how long its windows are"))
-    slider, dataset = sliding(loaded, Settings(causal, STRIDE), windows), _all(folder)
-    spans = whole(dataset)
-    return dict(zip([span.name.partition("/")[2] for span in spans], slider.scores(dataset, spans), strict=True))
+    lengths = window_lengths(loaded.method, open_training_series(loaded, "they tell how long its windows are"))
+    scorer, dataset = sliding_scorer(loaded, Settings(causal, STRIDE), lengths), _all(folder)
+    spans = whole_spans(dataset)
+    return dict(zip([span.name.partition("/")[2] for span in spans], scorer.step_scores(dataset, spans), strict=True))
 
 
 @cache
 def baselines(folder: Path) -> dict[str, list[float]]:
     """The areas of the distances to the first part's mean, squared, to the rolling median and to the last value."""
     dataset, ways = _all(folder), dict(zip(BASELINES, (_squared, _median, from_last), strict=True))
-    parts = {span.name.partition("/")[2]: dataset.steps.values[0, span.begin : span.end] for span in whole(dataset)}
+    parts = {
+        span.name.partition("/")[2]: dataset.steps.values[0, span.begin : span.end] for span in whole_spans(dataset)
+    }
     scores = {name: {k: way(x) for k, x in parts.items()} for name, way in ways.items()}
     return {key: area for name, found in scores.items() for key, area in both(name, folder, found).items()}
 

@@ -1,0 +1,71 @@
+"""Opens the data that a command is given, and a run's own training series, the way the run reads its data.
+
+This is the one place of the room that asks for the settings and the class of series: scoring and forecasting need every
+step of a series with its place in the file, which the data interface does not offer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from ..data import Dataset
+from ..data.series.dataset import Series
+from ..data.series.settings import Config
+from ..run import parse
+from ..run.checkpoint import Loaded
+
+Windows = Literal["as trained", "adjacent", "none"]
+
+
+def open_data(
+    loaded: Loaded, path: str, settings: Mapping[str, Any] | None = None, windows: Windows = "as trained"
+) -> Dataset:
+    """All data at `path`, read as the run reads its own; `settings`, as {"data.fill": 30}, override how.
+
+    `windows` says how series are cut: "as trained", "adjacent" (one window begins where the previous ends, unless
+    `settings` give a stride), or "none" (each series whole). Raises ValueError if the data are of another kind.
+    """
+    settings = settings or {}
+    cfg = parse.other_data(loaded.run, path, loaded.method.signal, settings)
+    if isinstance(cfg, Config) and windows == "none":
+        cfg = replace(cfg, window=0, stride=None)
+    if isinstance(cfg, Config) and windows == "adjacent" and cfg.window and "data.stride" not in settings:
+        cfg = replace(cfg, stride=cfg.window)
+    dataset: Dataset = cfg.open()
+    return dataset
+
+
+def open_series(loaded: Loaded, path: str, settings: Mapping[str, Any] | None = None) -> Series:
+    """The series at `path`, each uncut, read by the run's columns and `settings`.
+
+    Raises ValueError if the data are no series, or have another number of channels than the run.
+    """
+    dataset, channels = open_data(loaded, path, settings, "none"), loaded.method.signal.channels
+    if not isinstance(dataset, Series):
+        raise ValueError(f"{path!r} holds no series, but the run was trained on series; give data of its kind")
+    if dataset.channels != channels:
+        raise ValueError(
+            f"{path!r} has {dataset.channels} channels ({', '.join(dataset.columns)}) but the run was trained on "
+            f"{channels}; give data of the same columns"
+        )
+    return dataset
+
+
+def open_training_series(loaded: Loaded, use: str) -> Series:
+    """The series that the run was trained on; `use` completes the error message with what they are needed for.
+
+    Raises ValueError if they are gone, are no series, or were stretched to one length.
+    """
+    try:
+        found: Any = loaded.run.data.open()
+    except ValueError as error:
+        raise ValueError(f"{error}. The run was trained on that, and {use}") from None
+    if not isinstance(found, Series):
+        raise ValueError(f"the run was not trained on series, and {use}; train on a table or array of series")
+    if found.unequal == "stretch" and (found.cut.length != found.native[0]).any():
+        low, high = int(found.cut.length.min()), int(found.cut.length.max())
+        raise ValueError(
+            f"the run stretches series of {low} to {high} steps to one length, so its steps have no length of their "
+            "own; train with data.unequal=pad or data.unequal=cut, or with a data.window"
+        )
+    return found
