@@ -112,30 +112,35 @@ class Training:
         return None
 
     def follow_up(self) -> rollback.Action:
-        """Observe, decide, log and save what is due after a step; what is to follow. Raises Interrupted."""
-        session, source, loop = self.session, self.source, self.session.run.loop
+        """Measure, decide, log and save what is due after a step. Returns what is to follow; raises Interrupted."""
+        session = self.session
         last, stopping = session.step == session.steps, is_stop_asked(self.asked, session)
         action: rollback.Action = "go on"
-        measuring = last or self.is_due(loop.panel_every)
+        measuring = last or self.is_due(session.run.loop.panel_every)
         if measuring:
             self.measure_panel(last)
             action = rollback.decide(session, self.recorder.verdict)
         if action == "roll back":
             return action
         ended = last or action == "stop"
-        saving = ended or stopping or self.is_due(loop.save_every)
-        if saving:
-            self.recorder.score_encoder()
-        if ended or session.step % loop.log_every == 0 or (source.has_pending_row and (measuring or stopping)):
-            self.write_row()
-        if saving:
-            self.save_checkpoint(ended)
+        self.write_records(ended, measuring, stopping)
         if action == "stop" and not last:
             self.recorder.watch.note(self.stop_note())
         elif stopping and not ended:
             raise self.interruption()
         self.pass_messages()
         return "stop" if ended else "go on"
+
+    def write_records(self, ended: bool, measuring: bool, stopping: bool) -> None:
+        """Write the row and the checkpoint that are due after a step."""
+        loop, step = self.session.run.loop, self.session.step
+        saving = ended or stopping or self.is_due(loop.save_every)
+        if saving:
+            self.recorder.score_encoder()
+        if ended or step % loop.log_every == 0 or (self.source.has_pending_row and (measuring or stopping)):
+            self.write_row()
+        if saving:
+            self.save_checkpoint(ended)
 
     def is_due(self, every: int | None) -> bool:
         """Whether something is due at this step that is done every `every` steps."""
