@@ -172,10 +172,11 @@ def test_a_method_without_views_gets_none(method: Any) -> None:
 
 def test_views_that_the_patch_does_not_divide_are_refused() -> None:
     asked = run(vicreg.Config(), Augment(views=(Views(), Views(count=4, size=(14, 14)))))
+    method, _ = vicreg.VICReg.fit_config(asked.method, Signal(3, (32, 32)))
     with pytest.raises(
         ValueError, match=r"^data\.augment\.views\.1\.size: patch \(4, 4\) does not divide size \(14, 14\)"
     ):
-        resolve.check_views(asked.data, asked.method, (32, 32))
+        resolve.check_views(asked.data, method, (32, 32))
 
 
 def test_accumulation_of_statistics_is_said() -> None:
