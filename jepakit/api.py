@@ -1,24 +1,20 @@
 """What a user calls, from Python or from the command line: train, load, embed, probe, report, check_data."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from . import evals, methods, recipes
 from .core import files
 from .core.progress import Silent, Watch, counting
-from .data import KINDS
 from .evals.runs import probe_run
 from .inference.complete import complete
 from .inference.embed import embed
 from .inference.forecast import forecast
 from .inference.score import score
 from .launch import dry_run, run
-from .masks import MASKERS
 from .methods.base import Weights
 from .model import Model, load
-from .nn import ENCODERS
 from .run.write import to_yaml
 from .training.request import PathLike, Request, settings
 
@@ -33,7 +29,6 @@ __all__ = [
     "embed",
     "forecast",
     "load",
-    "names",
     "probe",
     "probe_run",
     "report",
@@ -142,7 +137,7 @@ def reproduce(
 
     study = studies.load(name)
     folder = data or os.environ.get("JEPAKIT_DATA")
-    if study.arms and not study.alone and not folder:
+    if study.arms and not study.has_standin and not folder:
         raise ValueError(f"study {name} needs data sets; give --data the folder that holds them, or set JEPAKIT_DATA")
     where = Path(out) if out is not None else Path("studies") / name
     rows, page = carry_out(name, Path(folder or ""), where, watch or Silent(), seeds=seeds, steps=steps)
@@ -171,22 +166,6 @@ def check_data(
     if csv is not None:
         files.write_text(Path(csv), as_csv(found.problems))
     return found.rows()
-
-
-def names() -> list[tuple[str, str]]:
-    """What a command may name, as rows."""
-    from . import studies
-
-    tables: dict[str, Iterable[str]] = {
-        "methods": methods.table(),
-        "recipes": recipes.table(),
-        "encoders": ENCODERS,
-        "masks": MASKERS,
-        "data": KINDS,
-        "probes": evals.table(),
-        "studies": studies.table(),
-    }
-    return [(noun, ", ".join(table)) for noun, table in tables.items()]
 
 
 def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:

@@ -18,9 +18,9 @@ from .run import checkpoint
 from .run.settings import Run
 from .training import estimate, loop, session
 from .training.monitor import online, samples
-from .training.request import Request, asks_for_probes, settings
+from .training.request import Request, asks_for_probes, renaming_notes, settings
 from .training.stream.source import first_frames
-from .types import unit
+from .types import Batch
 
 
 def run(request: Request, watch: Watch) -> dict[str, Any]:
@@ -32,8 +32,10 @@ def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
     """As `run`, for given settings; `request` says in which folder, and whether to resume."""
     with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
         watch = watch if dist.main else Silent()
+        # The run folder is written anew when it is gone on with, with the names of today.
+        renamed = renaming_notes(request)
         current = begin(request, wanted, dist)
-        for note in current.notes:
+        for note in [*renamed, *current.notes]:
             watch.note(note)
         summary = loop.train(current, watch)
         if not dist.main:
@@ -106,7 +108,7 @@ def calibrate_method(current: session.Session) -> None:
     x = samples.equal(
         current.dataset, current.method.signal, current.method.calibration_samples, padding.stride(current.method)
     )
-    shown = unit(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
+    shown = Batch(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
     current.method.calibrate(shown)
     current.notes.append(f"constants of {methods.name_of(current.run.method)} fitted to {len(shown)} samples")
 

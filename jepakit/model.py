@@ -12,7 +12,7 @@ from .methods.base import Method, Weights
 from .methods.predictive import Predictive
 from .run import checkpoint
 from .training.request import PathLike
-from .types import Signal, State
+from .types import Batch, Signal, State
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Model:
         """
         x = _samples(images, self.method.signal)
         with torch.inference_mode():
-            return self.method.encode(x.to(self.method.mean), weights)
+            return self.method.encode(Batch(x.to(self.method.mean)), weights)
 
     def start(self, frame: torch.Tensor) -> State:
         """What a model that unfolds in time knows after a first frame: (B, C, H, W), or (B, C, p) of series.

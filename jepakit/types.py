@@ -21,11 +21,38 @@ Grid = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class ActionSpec:
+    """What an action is: `size` numbers, between `low` and `high` where these are given, one entry per number.
+
+    A `discrete` action is one of `size` choices, written as a one-hot vector. `names` are those of the numbers or of
+    the choices. Raises ValueError where the entries are not `size`, or a bound is not below the other.
+    """
+
+    size: int
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    discrete: bool = False
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"an action of size {self.size} holds nothing; give 1 or more, or no action")
+        for name, entries in (("low", self.low), ("high", self.high), ("names", self.names)):
+            if len(entries) not in (0, self.size):
+                raise ValueError(
+                    f"{name} has {len(entries)} entries for an action of size {self.size}; give {self.size} or none"
+                )
+        if any(low >= high for low, high in zip(self.low, self.high, strict=False)):
+            raise ValueError(f"low is {self.low} and high {self.high}; every low must be below its high")
+
+
+@dataclass(frozen=True)
 class Signal:
     """What one sample looks like, and the statistics that bring it to zero mean and unit variance per channel.
 
     `mean` and `std` (length `channels`, in the units of the data) are fitted on the training part only; empty means
-    0 and 1. `views` counts the augmented views a batch carries, `action` its action features, `classes` its labels.
+    0 and 1. `views` counts the augmented views a batch carries, `action` says what its
+    actions are, None where there are none, and `classes` counts its labels.
     """
 
     channels: int
@@ -33,7 +60,7 @@ class Signal:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     views: int = 0
-    action: int = 0
+    action: ActionSpec | None = None
     classes: int = 0
 
     def __post_init__(self) -> None:
@@ -48,11 +75,22 @@ class Signal:
         """Which of "time", "action", "views", "label" a batch of this signal carries."""
         present = {
             "time": len(self.size) != 2,
-            "action": self.action > 0,
+            "action": self.action is not None,
             "views": self.views > 0,
             "label": self.classes > 0,
         }
         return frozenset(name for name, here in present.items() if here)
+
+    @property
+    def action_size(self) -> int:
+        """How many numbers an action has; 0 where there are no actions."""
+        return 0 if self.action is None else self.action.size
+
+    def zeros(self, batch: int = 1, device: Device = "cpu", steps: int | None = None) -> "Batch":
+        """A batch of zeros of this signal's shape, with actions where it has them; `steps` replaces the first side."""
+        size = self.size if steps is None else (steps, *self.size[1:])
+        action = torch.zeros(batch, size[0] - 1, self.action.size, device=device) if self.action else None
+        return Batch(torch.zeros(batch, self.channels, *size, device=device), action=action)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +113,10 @@ class Batch:
     valid: Bool[Tensor, "b n"] | None = None
     label: Int[Tensor, " b"] | None = None
     id: Int[Tensor, " b"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.id):  # Nobody said which samples of a data set these are.
+            object.__setattr__(self, "id", torch.full((len(self.x),), -1, device=self.x.device))
 
     def __len__(self) -> int:
         return len(self.x)

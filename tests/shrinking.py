@@ -36,16 +36,16 @@ class Shrinking(Method):
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         total, part = rng.global_batch(len(batch))
         noise = torch.randn(total, *batch.x.shape[1:], generator=rng.generator(), dtype=torch.float64)[part]
-        target = self.encode(batch.x)
-        pred = self.encode(batch.x + self.cfg.noise * noise.to(batch.x))
+        target = self.encode(batch)
+        pred = self.encode(Batch(batch.x + self.cfg.noise * noise.to(batch.x)))
         loss = (pred - target).square().mean().log()
         if self.size.detach().exp() < self.cfg.wall:
             loss = loss * torch.nan
         return Terms({"prediction": loss}, compared=(pred.detach(), target.detach()))
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
-        s: Tensor = self.embed(self.normalize(x)).flatten(2).transpose(1, 2)
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        s: Tensor = self.embed(self.normalize(batch.x)).flatten(2).transpose(1, 2)
         return self.size.exp() * s
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
-        return (self.encode(x) - self.encode(y)).square().flatten(1).mean(1)
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
+        return (self.encode(batch) - self.encode(other)).square().flatten(1).mean(1)

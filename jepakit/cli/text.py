@@ -5,13 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..reporting.facts import BASELINES
-from ..reporting.study import value
-from ..training import rollback
+
+def print_table(rows: Sequence[tuple[str, Any]]) -> None:
+    """Print names in one column and what is said of them in another."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}".rstrip())
 
 
 def describe(done: Mapping[str, Any]) -> str:
     """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
+    from ..training import rollback
+
     summary = done["summary"]
     if not summary:
         return ""
@@ -32,6 +37,8 @@ def describe(done: Mapping[str, Any]) -> str:
 
 def describe_probes(paths: Sequence[Path]) -> str:
     """Probe results as a table: this encoder with its interval, the untrained encoder, the raw input."""
+    from ..reporting.facts import BASELINES
+
     rows = [["probe", "trained", "95 % interval", "untrained", "raw input", "test samples"]]
     warnings = []
     for path in paths:
@@ -62,6 +69,8 @@ def describe_comparison(found: Mapping[str, Any]) -> str:
 
 def describe_study(rows: Sequence[Mapping[str, Any]]) -> str:
     """A study's table: mean and spread over the seeds, beside the paper's figure."""
+    from ..reporting.study import value
+
     table = [["training", "metric", "here", "paper", "seeds"]]
     for row in rows:
         paper = "–" if row["paper"] is None else value(row["metric"], row["paper"], None)

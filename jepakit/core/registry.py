@@ -119,7 +119,7 @@ class Registry(Generic[T]):
 
     def places(self) -> dict[str, Place]:
         """Every name and where its member is, sorted by name. Imports nothing."""
-        return dict(_places(self))
+        return dict(_places(self, tuple(sys.path)))
 
     def unusable(self) -> dict[str, str]:
         """Name → why, of what outside packages offer and cannot be used. Imports what they offer."""
@@ -169,8 +169,8 @@ class Registry(Generic[T]):
 
 
 @lru_cache
-def _places(registry: Registry[Any]) -> tuple[tuple[str, Place], ...]:
-    """Name and place of every member, sorted; files and installed packages are looked at once per process."""
+def _places(registry: Registry[Any], path: tuple[str, ...]) -> tuple[tuple[str, Place], ...]:
+    """Name and place of every member, sorted; files and installed packages are looked at once for a `sys.path`."""
     found: dict[str, Place] = {}
     for name, place in (*registry._own_places(), *_outside(registry.group)):
         if (other := found.setdefault(name, place))[:2] != place[:2]:
@@ -262,6 +262,16 @@ def is_dataclass_with(method: str, *parameters: str) -> Callable[[ast.ClassDef],
         return parameters in named
 
     return fits
+
+
+def default_settings(value: Any) -> Any:
+    """Settings at their defaults, from a frozen dataclass or from one of its objects. Raises ValueError otherwise."""
+    from dataclasses import is_dataclass
+
+    kind = value if isinstance(value, type) else type(value)
+    if not is_dataclass(kind) or kind.__hash__ is None:  # only frozen ones are hashable
+        raise ValueError(f"{kind.__module__}.{kind.__qualname__} is no frozen dataclass; settings are one")
+    return value() if isinstance(value, type) else value
 
 
 def definitions(tree: ast.Module) -> dict[str, ast.stmt]:

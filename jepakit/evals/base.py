@@ -18,10 +18,12 @@ that takes long yields `progress`, from 0 to 1, in between; it is shown and not 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from ..core.registry import Registry, file_with
-from .metrics.result import Value
+
+if TYPE_CHECKING:
+    from .metrics.result import Value
 
 Reads = Literal["pooled", "tokens", "masks", "encoder", "windows", "recorded"]
 
@@ -30,7 +32,7 @@ class Kind(NamedTuple):
     """A kind's settings, its function of (train, test, settings), what both parts hold, and how its value is read."""
 
     Config: type[Any]
-    evaluate: Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]
+    evaluate: "Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]"
     reads: Reads = "pooled"
     lower: bool = False
     plain: bool = False
@@ -60,11 +62,6 @@ KINDS: Final = Registry(
     kind_of,
     group="jepakit.evals",
 )
-
-
-def table() -> dict[str, str]:
-    """Every kind's name and the module that holds it, sorted. Raises ValueError where two modules claim one name."""
-    return {name: place.module for name, place in KINDS.places().items()}
 
 
 def load(kind: str) -> Kind:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..types import Batch
 
-Encode = Callable[[Tensor], Tensor]
-"""Maps raw samples (B, C, *size) to tokens (B, N, D); the caller puts the module in evaluation mode."""
+Encode = Callable[[Batch], Tensor]
+"""Maps a batch of raw samples to tokens (B, N, D); the caller puts the module in evaluation mode."""
 
 Pool = Literal["mean", "flat"]
 """How tokens become one vector: their mean (D), or all of them side by side (N · D)."""
@@ -84,7 +84,7 @@ def extract_all(
             ids.add(batch.id.numpy())
             moved = batch.to(device)
             for name, encode in encoders.items():
-                x[name].add(pooled(encode(moved.x), pool, moved.valid).cpu().numpy())
+                x[name].add(pooled(encode(moved), pool, moved.valid).cpu().numpy())
     if not ids.used:
         raise ValueError("there is nothing to evaluate: the data have no readable sample")
     labels, index = y.array().astype(np.int64), ids.array().astype(np.int64)

@@ -63,7 +63,7 @@ def probe_run(
     """
     loaded = load_run(run, step)
     if isinstance(loaded.method, Head):
-        below = getattr(loaded.run.method, "parent", "the run below")
+        below = loaded.method.cfg.parents[0]
         raise ValueError(f"{run} is a head over {below} and has the same representations; probe {below} instead")
     chosen = {kind: (load(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
     given = {fits: _opener(fits)(loaded, train, test) for fits in {judge.fits for judge, _ in chosen.values()}}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,7 +73,7 @@ def judged(subject: Subject) -> dict[str, Encode]:
     return value | {
         "random_init": random_init(run.method, method.signal, run.seed, subject.device),
         # As the encoder sees it: a stronger bar than plain pixels.
-        "raw": lambda x: raw(stretched(method.normalize(x), method.signal.size)),
+        "raw": lambda batch: raw(stretched(method.normalize(batch.x), method.signal.size)),
     }
 
 
@@ -213,7 +212,7 @@ def tokens(subject: Subject, limit: float, folder: Path, dataset: data.Dataset) 
     """
     encoders = patched(subject)
     signal, n = subject.method.signal, len(dataset)
-    sizes = shapes(encoders, torch.zeros(1, signal.channels, *signal.size, device=subject.device))
+    sizes = shapes(encoders, signal.zeros(device=subject.device))
     total = n + (len(subject.sets.test) if subject.sets.test is not None else 0) * (dataset is subject.sets.train)
     check_room(sizes, total, limit, folder)
     inner = Path(tempfile.mkdtemp(dir=folder))
@@ -267,8 +266,8 @@ def patched(subject: Subject) -> dict[str, Encode]:
     if patch is None or subject.alone:
         return encoders
 
-    def cut(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b n d"]:
-        return patches(method.normalize(x), patch).flatten(2)
+    def cut(batch: Batch) -> Float[Tensor, "b n d"]:
+        return patches(method.normalize(batch.x), patch).flatten(2)
 
     return {**encoders, "raw": cut}
 

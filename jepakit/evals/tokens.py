@@ -73,10 +73,10 @@ class Tokens:
         """Nothing: tokens that are not finite are never written."""
 
 
-def shapes(encoders: Mapping[str, Encode], x: Float[Tensor, "1 c ..."]) -> dict[str, Shape]:
+def shapes(encoders: Mapping[str, Encode], batch: Batch) -> dict[str, Shape]:
     """Tokens and features of one sample, by each encoder."""
     with torch.inference_mode():
-        found = {name: encode(x) for name, encode in encoders.items()}
+        found = {name: encode(batch) for name, encode in encoders.items()}
     return {name: (s.shape[1], s.shape[2]) for name, s in found.items()}
 
 
@@ -121,9 +121,9 @@ def extract_tokens(
             ids[rows] = batch.id.numpy()
             if batch.label is not None:
                 y[rows] = batch.label.numpy()
-            x = batch.to(device).x
+            moved = batch.to(device)
             for name, encode in encoders.items():
-                stores[name][rows] = _half(encode(x))
+                stores[name][rows] = _half(encode(moved))
     if not used:
         raise ValueError("there is nothing to evaluate: the data have no readable sample")
     every = np.arange(used)

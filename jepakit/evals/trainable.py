@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
@@ -151,9 +150,9 @@ class Encoding(nn.Module):
         super().__init__()
         self.method, self.weights = method, weights
 
-    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b n d"]:
+    def forward(self, batch: Batch) -> Float[Tensor, "b n d"]:
         """Samples to tokens."""
-        return self.method.encode(x, self.weights)
+        return self.method.encode(batch, self.weights)
 
 
 class Pixels(nn.Module):
@@ -163,9 +162,9 @@ class Pixels(nn.Module):
         super().__init__()
         self.method = method.requires_grad_(False)
 
-    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b 1 d"]:
+    def forward(self, batch: Batch) -> Float[Tensor, "b 1 d"]:
         """Samples to what the raw baseline of every kind sees."""
-        return raw(self.method.normalize(x))
+        return raw(self.method.normalize(batch.x))
 
 
 def encoding(method: Method, weights: Weights, device: str) -> nn.Module:
@@ -174,8 +173,7 @@ def encoding(method: Method, weights: Weights, device: str) -> nn.Module:
     Raises ValueError where no gradient passes through the method's `encode`.
     """
     module = Encoding(copy.deepcopy(method), weights).to(device).requires_grad_(True)
-    x = torch.zeros(1, method.signal.channels, *method.signal.size, device=device)
-    tokens = module(x)
+    tokens = module(method.signal.zeros(device=device))
     if tokens.requires_grad:
         tokens.sum().backward()
     parameters = list(module.parameters())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..masks.halves import Halves
 from ..methods.base import Method
+from ..methods.masked import Masked
 from ..types import Batch, Masks, Rng
 
 FEWEST = 10
@@ -67,7 +68,7 @@ def check_cut(method: Method) -> None:
     name = type(method).__module__.rsplit(".", 1)[-1]
     if len(method.signal.size) != 1:
         raise ValueError(f"the run's samples have size {method.signal.size} and no future to forecast; train on series")
-    if not (hasattr(method, "predict") and hasattr(method, "context")):
+    if not isinstance(method, Masked):
         raise ValueError(
             f"{name} does not predict a future from a past; train bijepa or ijepa on the series, "
             "with --method.masks '[{name: halves}]'"

@@ -85,7 +85,7 @@ def complete(
     loaded = checkpoint.load_run(run)
     signal = loaded.method.signal
     if isinstance(loaded.method, Head):
-        raise ValueError(f"{run} is a head; give the run below it, {getattr(loaded.run.method, 'parent', '')}")
+        raise ValueError(f"{run} is a head; give the run below it, {loaded.method.cfg.parents[0]}")
     check_side_name(hide, len(signal.size))
     check_folder(out, overwrite)
     dataset = open_data(loaded, os.fspath(data), settings, "adjacent")

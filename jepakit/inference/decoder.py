@@ -33,11 +33,12 @@ def load_or_train_decoder(
         watch.note(f"training a decoder over {run} into {folder}: {steps or HEAD_STEPS} steps")
     if state != "finished":
         _train_decoder(run, folder, parent, steps, watch, resume=state == "unfinished")
-    loaded = checkpoint.load_run(folder, parent=parent.method)
+    loaded = checkpoint.load_run(folder, parents=[parent.method])
     decoder = cast(Decoder, loaded.method)
     check_side(hide, decoder.sides)
     cfg = decoder.cfg
-    return decoder, {"folder": str(folder), "steps": loaded.step, "reads": cfg.reads, "parent_hash": cfg.parent_hash}
+    (parent_hash,) = cfg.parent_hashes
+    return decoder, {"folder": str(folder), "steps": loaded.step, "reads": cfg.reads, "parent_hash": parent_hash}
 
 
 def decoder_state(folder: Path, parent: Loaded, steps: int | None) -> Literal["none", "unfinished", "finished"]:
@@ -51,7 +52,7 @@ def decoder_state(folder: Path, parent: Loaded, steps: int | None) -> Literal["n
     method: Any = stored.method
     if methods.name_of(method) != "decoder":
         raise ValueError(f"{folder} holds no decoder but a run of {methods.name_of(method)}; move it away")
-    if method.parent_hash != checkpoint.digest(parent.method):
+    if method.parent_hashes != (checkpoint.digest(parent.method),):
         return "none"
     if steps is not None and steps != stored.length.steps:
         raise ValueError(
@@ -63,9 +64,9 @@ def decoder_state(folder: Path, parent: Loaded, steps: int | None) -> Literal["n
 
 
 def _train_decoder(run: Path, folder: Path, parent: Loaded, steps: int | None, watch: Watch, resume: bool) -> None:
-    flags: dict[str, Any] = {"method.parent": str(run)}
+    flags: dict[str, Any] = {"method.parents": [str(run)]}
     if resume:
-        request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parent",))
+        request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parents",))
     else:
         flags |= {"loop.workers": parent.run.loop.workers, "evals.report": False}
         flags |= {} if steps is None else {"length.steps": steps}

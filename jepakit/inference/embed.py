@@ -40,7 +40,7 @@ from .tables import Name, check_embedding_file, empty_rows
 
 __all__ = ["Embedded", "embed", "encoder_identity", "write_embeddings"]
 
-Encode = Callable[[Tensor], Tensor]
+Encode = Callable[[Batch], Tensor]
 Blocks = Generator[Rows, None, None]
 
 
@@ -166,9 +166,9 @@ def _encode_batches(
 def _batch_rows(encode: Encode, tokens: bool, patch: int, batch: Batch) -> Tensor:
     """All tokens of each sample (B, N, D), or their mean (B, D)."""
     if batch.length is None:
-        found = encode(batch.x).float()
+        found = encode(batch).float()
         return found if tokens else found.mean(1)
-    means = [(rows, encode(part.x).float().mean(1)) for rows, part in padding.groups(batch, patch)]
+    means = [(rows, encode(part).float().mean(1)) for rows, part in padding.groups(batch, patch)]
     order = torch.cat([rows for rows, _ in means]).argsort()
     return torch.cat([mean for _, mean in means])[order]
 

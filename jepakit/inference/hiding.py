@@ -21,6 +21,7 @@ from .. import losses
 from ..methods.base import Method
 from ..methods.bidirectional import swapped
 from ..methods.bijepa import BiJEPA
+from ..methods.masked import Masked
 from ..types import Masks, Rng
 
 
@@ -54,7 +55,7 @@ class Round:
 def check_scorable(method: Method) -> None:
     """Raises ValueError if the method predicts no representation, or was not trained on series."""
     name = type(method).__module__.rsplit(".", 1)[-1]
-    if not (hasattr(method, "predict") and hasattr(method, "expected")):
+    if not (isinstance(method, Masked) and method.latent):
         raise ValueError(
             f"{name} predicts no representation, so nothing tells what was not to be expected; train ijepa, cjepa or "
             "bijepa on the series"

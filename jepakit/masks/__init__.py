@@ -1,37 +1,64 @@
-"""Which tokens are seen and which are predicted: maskers are functions (grid, batch, rng) → Masks."""
+"""Which tokens are seen and which are predicted: maskers are functions (grid, batch, rng) → Masks.
 
-from collections.abc import Sequence
-from types import MappingProxyType
-from typing import Final
+A new masker is a file here, with one frozen dataclass that has `check(grid)` and `__call__(grid, batch, rng)`. It is
+named as the file is.
+"""
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Final
 
-from ..types import Grid, Masks, Rng
-from .base import Masker
-from .halves import Halves
-from .multiblock import MultiBlock
-from .random import Random
-from .semantic import Semantic, TokenMasker
+from ..core.lazy import lazy_names
+from ..core.registry import Registry, default_settings, is_dataclass_with, one_class
+
+if TYPE_CHECKING:
+    from .base import Masker, TokenMasker, draw, read_tokens
+    from .halves import Halves
+    from .multiblock import MultiBlock
+    from .random import Random
+    from .semantic import Semantic
+
+__all__ = [
+    "MASKERS",
+    "Halves",
+    "Masker",
+    "MultiBlock",
+    "Random",
+    "Semantic",
+    "TokenMasker",
+    "base",
+    "draw",
+    "halves",
+    "multiblock",
+    "random",
+    "read_tokens",
+    "semantic",
+]
 
 
-def draw(
-    maskers: Sequence[Masker],
-    grid: Grid,
-    batch: int,
-    rng: Rng,
-    device: torch.device | str = "cpu",
-    tokens: Float[Tensor, "b n d"] | None = None,
-) -> list[Masks]:
-    """One Masks per masker, on `device`; `tokens` are for those that read them."""
-    drawn = [
-        m(grid, batch, own) if tokens is None or not isinstance(m, TokenMasker) else m.guided(grid, tokens, own)
-        for m, own in ((masker, rng.fork("masks", i)) for i, masker in enumerate(maskers))
-    ]
-    return [Masks(m.context.to(device), m.targets.to(device), grid) for m in drawn]
+def masker_of(value: Any) -> "Masker":
+    """The masker at its defaults of what a file defines; ValueError where that is none."""
+    from .base import Masker
+
+    masker = default_settings(value)
+    if not isinstance(masker, Masker):
+        raise ValueError(f"{type(masker).__name__} draws no masks: it has no `check` or is not called")
+    return masker
 
 
-MASKERS: Final = MappingProxyType[str, Masker](
-    {"multiblock": MultiBlock(), "random": Random(), "semantic": Semantic(), "halves": Halves()}
+MASKERS: "Final[Registry[Masker]]" = Registry(
+    __name__,
+    "masker",
+    "one frozen dataclass with __call__(grid, batch, rng)",
+    one_class(is_dataclass_with("__call__", "grid", "batch", "rng")),
+    masker_of,
+)
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("Masker", "TokenMasker", "draw", "read_tokens"), "base"),
+        "Halves": "halves",
+        "MultiBlock": "multiblock",
+        "Random": "random",
+        "Semantic": "semantic",
+    },
 )

@@ -4,10 +4,8 @@ The masks of a sample depend on no other sample, and every size is drawn before 
 gets the masks of the whole batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, prod
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,20 +16,6 @@ from ..types import Grid, Masks, Rng
 
 TIES = 0.01  # the weight of touching, and of chance, beside similarity, which lies in [-1, 1]
 TAKEN = 10.0  # outweighs similarity, touching and chance together
-
-
-@runtime_checkable
-class TokenMasker(Protocol):
-    """A masker that also reads tokens, if the method can provide them; without tokens it is called like any other."""
-
-    def guided(self, grid: Grid, tokens: Float[Tensor, "b n d"], rng: Rng) -> Masks:
-        """Draw context (B, K) and targets (B, M, Kt) for these tokens; the masks of a sample depend on no other."""
-        ...
-
-
-def read_tokens(maskers: Sequence[object]) -> bool:
-    """Whether any of the maskers reads tokens."""
-    return any(isinstance(masker, TokenMasker) for masker in maskers)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The methods: one file each, found by file name, or by the entry-point group `jepakit.methods` of another package."""
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..core.registry import Registry, file_with
@@ -43,14 +44,6 @@ METHODS: Final = Registry(
 )
 
 
-def table() -> dict[str, str]:
-    """Every method's name and the module that holds it, sorted. Imports none of them.
-
-    Raises ValueError where an outside package claims a name that is taken.
-    """
-    return {name: place.module for name, place in METHODS.places().items()}
-
-
 def load(name: str) -> Entry:
     """The method called `name`. Raises ValueError, with the nearest names, where there is none."""
     return METHODS.load(name)
@@ -62,7 +55,7 @@ def name_of(config: Any) -> str:
 
 
 def is_head(config: Any) -> bool:
-    """Whether the method of this settings object is trained over another run, its parent."""
+    """Whether the method of this settings object is trained over other runs, its parents."""
     from .head import Head
 
     return issubclass(entry(type(config).__module__).Method, Head)
@@ -75,8 +68,8 @@ def is_predictive(config: Any) -> bool:
     return issubclass(entry(type(config).__module__).Method, Predictive)
 
 
-def build(config: Any, signal: Any, seed: int = 0, parent: "Method | None" = None) -> "Method":
-    """The untrained method of a settings object, for a signal, on the CPU; a head over its trained `parent`.
+def build(config: Any, signal: Any, seed: int = 0, parents: "Sequence[Method]" = ()) -> "Method":
+    """The untrained method of a settings object, for a signal, on the CPU; a head over its trained `parents`.
 
     `seed` decides the initial weights; the caller's random state is left as it is.
     """
@@ -86,4 +79,4 @@ def build(config: Any, signal: Any, seed: int = 0, parent: "Method | None" = Non
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = entry(type(config).__module__).Method
-        return made(config, signal) if parent is None else made(config, signal, parent)  # type: ignore[call-arg]
+        return made(config, signal, parents) if parents else made(config, signal)  # type: ignore[call-arg]

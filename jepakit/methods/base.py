@@ -1,8 +1,9 @@
 """The contract of a method: what the trainer, the evaluators and the reports may ask of any JEPA."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,17 +20,32 @@ from ..types import Batch, Rng, Signal, Size, Terms
 
 Weights = Literal["target", "context"]
 
-# What brings a signal that is missing.
+# How to get what a signal lacks.
 ADVICE = {
     "views": "set data.augment.views, e.g. [{count: 2}]",
     "time": "give a series, --data.name scanpaths, which looks at pictures in one place after another, or a stream of "
     "frames to jepa train rjepa-online",
+    "action": "actions come with --data.name scanpaths, where each is the saccade that leads to the next fixation",
+    "label": "give data with classes, e.g. a folder of images with one sub-folder per class",
 }
+# Methods of a Method that take a batch: a tensor in its place is a batch of these samples and nothing else.
+TAKES_BATCHES = ("encode", "energy", "diagnostics", "calibrate")
 
 
 def token_rows(parts: Sequence[Float[Tensor, "... d"]]) -> Float[Tensor, "r d"]:
     """All tokens of `parts` as rows, without gradients: what `Terms.compared` holds."""
     return torch.cat([part.detach().flatten(0, -2) for part in parts])
+
+
+def accept_tensors(of: Callable[..., Any]) -> Callable[..., Any]:
+    """`of`, with every tensor among its arguments replaced by the batch of these samples."""
+
+    @wraps(of)
+    def call(self: "Method", *args: Any, **named: Any) -> Any:
+        batches = [Batch(value) if isinstance(value, Tensor) else value for value in args]
+        return of(self, *batches, **{k: Batch(v) if isinstance(v, Tensor) else v for k, v in named.items()})
+
+    return call
 
 
 class Method(nn.Module):
@@ -55,6 +71,8 @@ class Method(nn.Module):
         module = sys.modules[cls.__module__]
         if "Config" not in vars(cls) and hasattr(module, "Config"):
             cls.Config = module.Config
+        for name in vars(cls).keys() & set(TAKES_BATCHES):
+            setattr(cls, name, accept_tensors(vars(cls)[name]))
 
     def __init__(self, cfg: Any, signal: Signal) -> None:
         super().__init__()
@@ -101,15 +119,18 @@ class Method(nn.Module):
         """How many samples `calibrate` needs; 0 where there is nothing to fit."""
         return 0
 
-    def calibrate(self, x: Float[Tensor, "b c ..."]) -> None:
-        """Fit constants of the data, from raw samples, before the first step of a run."""
+    def calibrate(self, batch: Batch) -> None:
+        """Fit constants of the data, from `calibration_samples` raw samples, before the first step of a run."""
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The training loss of one batch; all randomness comes from `rng`."""
         raise NotImplementedError
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
-        """Representations of raw samples (B, C, *size), one per token, by the target or the context encoder."""
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        """Representations of raw samples, one per token, by the target or the context encoder.
+
+        Whoever calls this may give the samples (B, C, *size) alone, in place of a batch.
+        """
         raise NotImplementedError
 
     def pooled(
@@ -118,7 +139,7 @@ class Method(nn.Module):
         """The mean token of every view, by default of the encoder that is trained; views may differ in size."""
         means = []
         for group in views:
-            s = self.encode(group.flatten(0, 1), weights).mean(1)
+            s = self.encode(Batch(group.flatten(0, 1)), weights).mean(1)
             means.append(s.reshape(*group.shape[:2], -1).transpose(0, 1))
         return torch.cat(means)
 
@@ -152,13 +173,13 @@ class Method(nn.Module):
     def after_step(self, progress: float) -> None:
         """What follows an optimiser step, such as the EMA; `progress` runs from 0 to 1 over the training."""
 
-    def diagnostics(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars for every logged row: of the parameters, and of raw samples that are always the same.
 
         It is called in evaluation mode and without gradients, apart from the loss.
         """
         return {}
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
-        """The method's own prediction distance per sample, low when y follows from x."""
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
+        """The method's own prediction distance per sample, low when `other` follows from `batch`."""
         raise NotImplementedError

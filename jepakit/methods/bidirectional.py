@@ -5,7 +5,7 @@ What two predictors say of each other: whether they lead back to where they star
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,8 @@ from .. import losses
 from ..losses import Kind
 from ..masks.halves import Halves, splits
 from ..types import Grid, Masks
-from .base import token_rows
+from .base import Method, token_rows
+from .masked import Masked
 
 SOME: Final = 16
 Predict = Callable[[Float[Tensor, "b k d"], Masks], Float[Tensor, "b 1 kt d"]]
@@ -35,20 +36,21 @@ def swapped(masks: Masks) -> Masks:
     return Masks(masks.targets[:, 0], masks.context[:, None], masks.grid)
 
 
-def known_sides(method: Any, grid: Grid) -> dict[str, bool]:
+def known_sides(method: Method, grid: Grid) -> dict[str, bool]:
     """The sides that a method has learnt to predict from the opposite ones, and whether by a predictor of the way back.
 
     Masks other than halves hide now this and now that, so that every side will do; halves alone are known alone. A
     method that predicts nothing, or no hidden part but the next step, knows none.
     """
-    if not (hasattr(method, "predict") and hasattr(method.cfg, "masks")):
+    if not isinstance(method, Masked):
         return {}
     every, own, axes = splits(grid), method.cfg.masks, len(grid)
     if not all(isinstance(masker, Halves) for masker in own):
         return dict.fromkeys(every, False)
     ahead = {name for name, half in every.items() if any(masker.hides(half, axes) for masker in own)}
-    two_ways = len(getattr(method, "predictors", ())) == 2
-    back = {name for name, half in every.items() if two_ways and any(m.hides(opposite(half), axes) for m in own)}
+    back = {
+        name for name, half in every.items() if method.both_ways and any(m.hides(opposite(half), axes) for m in own)
+    }
     return {name: name not in ahead for name in every if name in ahead | back}
 
 

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..core.schedules import linear
-from ..masks import draw
 from ..masks.base import Masker
 from ..masks.halves import Halves
 from ..nn import ema
@@ -32,9 +31,10 @@ from ..nn.ema import Buffers
 from ..nn.encoder import EncoderConfig, masked
 from ..nn.predictor import Predictor, PredictorConfig
 from ..nn.transformer import ViT, tiny
-from ..types import Batch, Device, Grid, Masks, Rng, Signal, Terms
-from .base import Method, Weights
+from ..types import Batch, Masks, Rng, Signal, Terms
+from .base import Weights
 from .bidirectional import Way, ahead, cycle_error, errors, swapped, watch
+from .masked import Masked
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Config:
         return cls(*parts, (Halves(context="either"),), norm_weight=0.01, cycle_weight=0.1, ema=(0.99, 1.0))
 
 
-class BiJEPA(Method):
+class BiJEPA(Masked):
     """Encoder, EMA target encoder and a predictor each way, forward alone where α = 1; see the module's equations."""
 
     cfg: Config
@@ -99,10 +99,6 @@ class BiJEPA(Method):
             terms["cycle"] = cfg.cycle_weight * cycle_error(pairs, self.predictors[1], cfg.distance)
         return Terms(terms, watch(pairs, self.predictors, self.shares, cfg.distance), ahead(pairs))
 
-    def draw(self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None) -> list[Masks]:
-        """One Masks per masker, on the signal's grid where none is given."""
-        return draw(self.cfg.masks, grid or self.encoder.grid, batch, rng, device)
-
     def pairs(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."], rng: Rng) -> list[list[Way]]:
         """For every mask the way from the context of x to the targets of y and, where α < 1, the way back."""
         drawn = self.draw(len(x), rng, x.device, self.encoder.grid_of(x))
@@ -124,27 +120,37 @@ class BiJEPA(Method):
 
     def predict(self, x: Tensor, masks: Masks | None = None, back: bool = False) -> Float[Tensor, "b 1 kt d"]:
         """P_fwd(f(context)) or, `back`, P_bwd(f(targets)), by default of the first mask; the rest is never seen."""
-        if back and len(self.predictors) == 1:
-            raise ValueError("alpha is 1, so nothing leads back; train with alpha below 1")
         masks = masks or self.draw(len(x), Rng(0).fork("energy"), x.device, self.encoder.grid_of(x))[0]
-        masks = swapped(masks) if back else masks
-        return cast(Tensor, self.predictors[int(back)](self.context(x, masks), masks))
+        if back:
+            return self.predict_back(x, swapped(masks))
+        return cast(Tensor, self.predictors[0](self.context(x, masks), masks))
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether there is a way back, which alpha below 1 gives."""
+        return len(self.predictors) == 2
+
+    def predict_back(self, x: Tensor, masks: Masks) -> Float[Tensor, "b 1 kt d"]:
+        """P_bwd(f(context)) of masks of the way back."""
+        if not self.both_ways:
+            raise ValueError("alpha is 1, so nothing leads back; train with alpha below 1")
+        return cast(Tensor, self.predictors[1](self.context(x, masks), masks))
 
     @torch.no_grad()
     def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b 1 kt d"]:
         """What a prediction is compared with: the target encoder of the targets of x, seen alone."""
         return self.seen(self.target_encoder, x, masks.targets[:, 0])[:, None]
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch, the whole signal seen."""
-        return self.seen(self.target_encoder if weights == "target" else self.encoder, x)
+        return self.seen(self.target_encoder if weights == "target" else self.encoder, batch.x)
 
     def after_step(self, progress: float) -> None:
         """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""
         ema.update(self.target_encoder, self.encoder, linear(progress, *self.cfg.ema), self.cfg.buffers)
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The weighted distances (B,) from the context of x to the targets of y and back, for fixed masks."""
-        ways = zip(*self.pairs(x, y, Rng(0).fork("energy")), strict=True)
+        ways = zip(*self.pairs(batch.x, other.x, Rng(0).fork("energy")), strict=True)
         each = [w * errors(same, self.distance) for w, same in zip(self.shares.values(), ways, strict=True)]
         return torch.stack(each).sum(0)

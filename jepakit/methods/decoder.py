@@ -13,8 +13,9 @@ in a sigmoid, reads the left half alone and is fitted to pictures brought to [0,
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -30,8 +31,9 @@ from ..nn.patch import joined, patches
 from ..nn.position import sincos
 from ..types import Batch, Masks, Rng, Signal, Terms, take
 from .base import Method, token_rows
-from .bidirectional import check_side, goes_back, known_sides, swapped
+from .bidirectional import check_side, goes_back, known_sides
 from .head import Head
+from .masked import Masked
 
 PLACES = 32  # features of a position
 
@@ -40,8 +42,8 @@ PLACES = 32  # features of a position
 class Config:
     """Settings; `masks` empty are halves: every side that the parent can predict is hidden in turn."""
 
-    parent: str = ""
-    parent_hash: str = ""
+    parents: tuple[str, ...] = ()
+    parent_hashes: tuple[str, ...] = ()
     reads: Literal["prediction", "target", "context"] = "prediction"
     masks: tuple[Masker, ...] = ()
     hidden: tuple[int, ...] = (256, 512)
@@ -61,8 +63,10 @@ class Decoder(Head):
     batch_statistics = True
     position: Tensor
 
-    def __init__(self, cfg: Config, signal: Signal, parent: Method | None = None) -> None:
-        super().__init__(cfg, signal, parent)
+    def __init__(self, cfg: Config, signal: Signal, parents: Sequence[Method] = ()) -> None:
+        super().__init__(cfg, signal, parents)
+        if len(self.parents) > 1:
+            raise ValueError(f"a decoder reads one run, and {len(self.parents)} are given; give one")
         encoder: Any = self.encoder
         self.grid, self.patch = tuple(encoder.grid), tuple(encoder.patch)
         every = splits(self.grid)
@@ -102,21 +106,18 @@ class Decoder(Head):
         """The frozen tokens that stand for the hidden patches in training; `masker` has drawn the masks."""
         if self.cfg.reads != "target":
             return self.imagine(x, masks, masker)
-        parent: Any = self.parent
-        known = hasattr(parent, "expected")
-        found: Tensor = parent.expected(x, masks) if known else take(parent.encode(x), masks.targets)
-        return found
+        if isinstance(self.parent, Masked) and self.parent.latent:
+            return self.parent.expected(x, masks)
+        return take(self.parent.encode(Batch(x)), masks.targets)
 
     @torch.no_grad()
     def imagine(self, x: Float[Tensor, "b c ..."], masks: Masks, masker: Masker) -> Float[Tensor, "b m kt d"]:
         """The same where the hidden patches are not there; the way back where the way ahead has not learnt it."""
-        parent: Any = self.parent
         if self.cfg.reads == "context":
-            s: Tensor = parent.context(x, masks).mean(1)
+            s = self.context(x, masks).mean(1)
             return s[:, None, None].expand(-1, *masks.targets.shape[1:], -1)
-        back = goes_back(masker, self.sides, self.grid)
-        found: Tensor = parent.predict(x, swapped(masks), back=True) if back else parent.predict(x, masks)
-        return found
+        parent = cast(Masked, self.parent)
+        return (parent.predict_back if goes_back(masker, self.sides, self.grid) else parent.predict)(x, masks)
 
     def decode(self, tokens: Float[Tensor, "b k d"], where: Int[Tensor, "b k"]) -> Float[Tensor, "b k p"]:
         """The values, normalised, of the patches at `where`."""
@@ -138,7 +139,7 @@ class Decoder(Head):
         raw = (values * self.std + self.mean).flatten(2)
         return joined(cut.flatten(2).scatter(1, where[..., None].expand_as(raw), raw), self.grid, self.patch)
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The distance (B,) of what is decoded from x to what y has there, for fixed masks."""
-        pred, target = self.compare(x, y, Rng(0).fork("energy"))
+        pred, target = self.compare(batch.x, other.x, Rng(0).fork("energy"))
         return losses.elementwise(pred, target, self.distance).flatten(1).mean(1)

@@ -1,62 +1,91 @@
-"""What is trained over a frozen run: a decoder, an actor, a learned energy read the representations of a parent.
+"""Methods that are trained over frozen runs: a decoder, an actor, a learned energy read what their parents represent.
 
-The parent is held outside of the head's modules: it is moved with them, and is neither trained nor saved with them. A
-run of a head names the run of its parent, and keeps a hash of the weights that it read.
+The parents are held outside of the head's modules: they are moved with it, and are neither trained nor saved with it. A
+run of a head names the runs of its parents, and keeps a hash of the weights of each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..types import Masks, Signal
+from ..types import Batch, Masks, Signal
 from .base import Method, Weights
+from .masked import Masked
 
 
 class Head(Method):
-    """A method over a frozen `parent`; its `Config` has the texts `parent`, a run folder, and `parent_hash`.
+    """A method over frozen `parents`; its `Config` has `parents`, run folders, and `parent_hashes`: tuples of texts.
 
-    It sees samples as its parent does: with the parent's statistics, and at its size. Its representations are the
-    parent's, so that a head can be probed, embedded and reported as the run below it. Raises ValueError without a
-    parent, over another head, and for samples that the parent does not take.
+    `Parents` names the class of each parent, the last one that of all further parents, too. A head sees samples as its
+    first parent does: with its statistics, and at its size. Its representations are that parent's, so that it can be
+    embedded and reported as the run below it. Raises ValueError where parents are missing or of another class, and for
+    samples that they do not take.
     """
 
-    parent: Method
+    Parents: ClassVar[tuple[type[Method], ...]] = (Method,)
+    parents: tuple[Method, ...]
 
-    def __init__(self, cfg: Any, signal: Signal, parent: Method | None = None) -> None:
+    def __init__(self, cfg: Any, signal: Signal, parents: Sequence[Method] = ()) -> None:
         name = type(self).__module__.rsplit(".", 1)[-1]
-        if parent is None or isinstance(parent, Head):
-            given = "none is given" if parent is None else "that one is a head itself"
-            raise ValueError(f"{name} is trained over a run that is finished, and {given}; name one by --init RUN")
-        here, there = (signal.channels, tuple(signal.size)), (parent.signal.channels, tuple(parent.signal.size))
-        if here != there:
+        self._check_parents(name, parents)
+        here = (signal.channels, tuple(signal.size))
+        for parent in parents:
+            there = (parent.signal.channels, tuple(parent.signal.size))
+            if here != there:
+                raise ValueError(
+                    f"the samples have {here[0]} channels and size {here[1]}, but those of the run below {name} "
+                    f"{there[0]} and {there[1]}; give data like its own"
+                )
+        super().__init__(cfg, replace(signal, mean=parents[0].signal.mean, std=parents[0].signal.std))
+        # Past the registration of modules, or the parents would be saved and trained with the head.
+        object.__setattr__(self, "parents", tuple(parent.requires_grad_(False).eval() for parent in parents))
+
+    @classmethod
+    def _check_parents(cls, name: str, parents: Sequence[Method]) -> None:
+        kinds = [*cls.Parents, *cls.Parents[-1:] * (len(parents) - len(cls.Parents))]
+        if len(parents) < len(kinds):
+            given = {0: "none is given", 1: "one is given"}.get(len(parents), f"{len(parents)} are given")
+            if len(kinds) == 1:
+                raise ValueError(f"{name} is trained over a run that is finished, and {given}; name one by --init RUN")
             raise ValueError(
-                f"the samples have {here[0]} channels and size {here[1]}, but those of the run below {name} "
-                f"{there[0]} and {there[1]}; give data like its own"
+                f"{name} is trained over {len(kinds)} runs that are finished, and {given}; name them by "
+                "--method.parents '[RUN, RUN]'"
             )
-        super().__init__(cfg, replace(signal, mean=parent.signal.mean, std=parent.signal.std))
-        # Past the registration of modules, or the parent would be saved and trained with the head.
-        object.__setattr__(self, "parent", parent.requires_grad_(False).eval())
+        for parent, kind in zip(parents, kinds, strict=True):
+            if not isinstance(parent, kind):
+                raise ValueError(f"{name} is trained over a run of a {kind.__name__}, not of {type(parent).__name__}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Head":
-        """What `to`, `double` and their like are made of: the parent goes along."""
-        self.parent._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        """What `to`, `double` and their like are made of: the parents go along."""
+        for parent in self.parents:
+            parent._apply(fn, recurse)  # type: ignore[no-untyped-call]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     @property
+    def parent(self) -> Method:
+        """The first parent."""
+        return self.parents[0]
+
+    @property
     def encoder(self) -> nn.Module:
-        """The parent's."""
+        """The first parent's."""
         found: nn.Module = self.parent.encoder  # type: ignore[assignment]
         return found
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
-        """What the parent says of the patches that are seen; the other patches are never seen."""
-        s: Tensor = self.parent.context(x, masks)  # type: ignore[operator]
-        return s
+        """The first parent's representations of the context patches; the other patches are never read.
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
-        """The parent's representations (B, N, D)."""
-        return self.parent.encode(x, weights)
+        Raises ValueError where that parent masks nothing.
+        """
+        if not isinstance(self.parent, Masked):
+            name = type(self.parent).__name__
+            raise ValueError(f"{name}, the run below, masks nothing; give a run of ijepa or bijepa")
+        return self.parent.context(x, masks)
+
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        """The first parent's representations (B, N, D)."""
+        return self.parent.encode(batch, weights)

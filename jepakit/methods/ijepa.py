@@ -21,17 +21,17 @@ from torch import Tensor
 
 from .. import losses
 from ..core.schedules import linear
-from ..masks import draw
+from ..masks import read_tokens
 from ..masks.base import Masker
 from ..masks.multiblock import MultiBlock
 from ..masks.random import Random
-from ..masks.semantic import read_tokens
 from ..nn import ema
 from ..nn.encoder import EncoderConfig, masked, union
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
-from ..types import Batch, Device, Grid, Masks, Rng, Signal, Terms, take
-from .base import Method, Weights, token_rows
+from ..types import Batch, Masks, Rng, Signal, Terms, take
+from .base import Weights
+from .masked import Masked
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Config:
         return cls(tiny(signal), Predictor(width=48, depth=2, heads=2), (Random(), Random(num_targets=2)))
 
 
-class IJEPA(Method):
+class IJEPA(Masked):
     """Context encoder, EMA target encoder and a narrow predictor; see the module's equations."""
 
     cfg: Config
@@ -82,19 +82,13 @@ class IJEPA(Method):
 
     def compare(self, pred: list[Float[Tensor, "b _ _ d"]], target: list[Float[Tensor, "b _ _ d"]]) -> Terms:
         """The loss of predictions, given the targets before their normalisation."""
-        target = [self.normalize_target(t) for t in target]
-        terms = [losses.prediction(p, t, self.cfg.distance) for p, t in zip(pred, target, strict=True)]
-        return Terms({"prediction": torch.stack(terms).mean()}, compared=(token_rows(pred), token_rows(target)))
-
-    def draw(self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None) -> list[Masks]:
-        """One Masks per masker, on the signal's grid where none is given; those that read tokens have none here."""
-        return draw(self.cfg.masks, grid or self.encoder.grid, batch, rng, device)
+        return super().compare(pred, [self.normalize_target(t) for t in target])
 
     @torch.no_grad()
     def hide(self, x: Float[Tensor, "b c ..."], rng: Rng) -> tuple[list[Masks], list[Float[Tensor, "b _ _ d"]]]:
         """The masks of a step and the targets there, from one pass of the target encoder, which maskers may read."""
         tokens = self.whole(x) if read_tokens(self.cfg.masks) else None
-        drawn = draw(self.cfg.masks, self.encoder.grid_of(x), len(x), rng, x.device, tokens)
+        drawn = self.draw(len(x), rng, x.device, self.encoder.grid_of(x), tokens)
         return drawn, self.targets(x, drawn) if tokens is None else [take(tokens, m.targets) for m in drawn]
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
@@ -107,8 +101,12 @@ class IJEPA(Method):
         return cast(Tensor, self.predictor(self.context(x, masks), masks))
 
     def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
-        """What `predict` is compared with: the targets of x, normalised, without gradients."""
-        return self.normalize_target(self.targets(x, [masks])[0])
+        """The targets of x, normalised, without gradients."""
+        return self.expected_by(x, [masks])[0]
+
+    def expected_by(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
+        """`expected` of several masks, from one pass of the target encoder."""
+        return [self.normalize_target(target) for target in self.targets(x, drawn)]
 
     @torch.no_grad()
     def targets(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
@@ -124,9 +122,9 @@ class IJEPA(Method):
         s: Tensor = g(self.normalize(x), read=read) if last == 1 else g.average(self.normalize(x), last, read)
         return s
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch; sizes other than the training size get their own grid."""
-        s: Tensor = (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
+        s: Tensor = (self.target_encoder if weights == "target" else self.encoder)(self.normalize(batch.x))
         return s
 
     def normalize_target(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
@@ -136,13 +134,3 @@ class IJEPA(Method):
     def after_step(self, progress: float) -> None:
         """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""
         ema.update(self.target_encoder, self.encoder, linear(progress, *self.cfg.ema))
-
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
-        """Distance (B,) between what the context of x predicts for fixed target blocks and what y has there."""
-        drawn = self.draw(len(x), Rng(seed=0).fork("energy"), x.device, self.encoder.grid_of(x))
-        pairs = zip(drawn, self.targets(y, drawn), strict=True)
-        distances = [
-            losses.elementwise(self.predict(x, masks), self.normalize_target(t), self.cfg.distance)
-            for masks, t in pairs
-        ]
-        return torch.stack([d.flatten(1).mean(1) for d in distances]).mean(0)

@@ -41,13 +41,13 @@ class JointEmbedding(Method):
         z: Tensor = self.projector(self.pooled(batch.views))
         return z
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch; there is one encoder."""
-        s: Tensor = self.encoder(self.normalize(x))
+        s: Tensor = self.encoder(self.normalize(batch.x))
         return s
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The mean squared difference (B,) of the two projected means."""
-        z, other = (self.projector(self.encode(side).mean(1)) for side in (x, y))
-        distance: Tensor = (z - other).square().mean(1)
+        one, two = (self.projector(self.encode(side).mean(1)) for side in (batch, other))
+        distance: Tensor = (one - two).square().mean(1)
         return distance

@@ -19,16 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..masks import draw
+from ..masks import read_tokens
 from ..masks.base import Masker
 from ..masks.random import Random
-from ..masks.semantic import read_tokens
 from ..nn.encoder import EncoderConfig, masked
 from ..nn.patch import patches
 from ..nn.predictor import Predictor
 from ..nn.transformer import ViT, tiny
 from ..types import Batch, Masks, Rng, Signal, Terms, take
-from .base import Method, Weights, token_rows
+from .base import Weights
+from .masked import Masked
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class Config:
         )
 
 
-class MAE(Method):
+class MAE(Masked):
     """An encoder of visible patches and a small decoder; see the module's equations."""
 
     cfg: Config
+    latent = False
 
     def __init__(self, cfg: Config, signal: Signal) -> None:
         super().__init__(cfg, signal)
@@ -67,19 +68,14 @@ class MAE(Method):
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The mean squared error over the hidden patches of every masker."""
-        drawn = self.draw(batch.x, rng)
-        pred = [self.predict(batch.x, masks) for masks in drawn]
-        target = [self.normalize_target(self.pixels(batch.x, masks)) for masks in drawn]
-        terms = [losses.prediction(p, t, "l2") for p, t in zip(pred, target, strict=True)]
-        return Terms({"prediction": torch.stack(terms).mean()}, compared=(token_rows(pred), token_rows(target)))
+        drawn = self.hide(batch, rng)
+        return self.compare([self.predict(batch.x, masks) for masks in drawn], self.expected_by(batch.x, drawn))
 
-    def draw(self, x: Float[Tensor, "b c ..."], rng: Rng) -> list[Masks]:
-        """One Masks per masker; those that read tokens are shown the encoder's, of the whole input."""
-        tokens = None
-        if read_tokens(self.cfg.masks):
-            with torch.no_grad():
-                tokens = self.encode(x)
-        return draw(self.cfg.masks, self.encoder.grid_of(x), len(x), rng, x.device, tokens)
+    @torch.no_grad()
+    def hide(self, batch: Batch, rng: Rng) -> list[Masks]:
+        """The masks of a step; maskers that read tokens are shown the encoder's, of the whole input."""
+        tokens = self.encode(batch) if read_tokens(self.cfg.masks) else None
+        return self.draw(len(batch), rng, batch.x.device, self.encoder.grid_of(batch.x), tokens)
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the visible patches; the hidden ones are never seen."""
@@ -91,23 +87,16 @@ class MAE(Method):
         pred: Tensor = self.decoder(self.context(x, masks), masks)
         return pred
 
-    def pixels(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt p"]:
-        """The hidden patches, channels first in each, before their own normalisation."""
-        return take(patches(self.normalize(x), self.encoder.patch).flatten(2), masks.targets)
+    def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt p"]:
+        """The hidden patches, channels first in each, normalised where the settings say so."""
+        pixels = take(patches(self.normalize(x), self.encoder.patch).flatten(2), masks.targets)
+        return self.normalize_target(pixels)
 
     def normalize_target(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Every patch with zero mean and unit variance over its pixels, where the settings say so."""
         return losses.normalize_target(target) if self.cfg.normalize else target
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch, none hidden; there is one encoder."""
-        s: Tensor = self.encoder(self.normalize(x))
+        s: Tensor = self.encoder(self.normalize(batch.x))
         return s
-
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
-        """The error (B,) of what x predicts for fixed hidden patches, beside what y has there."""
-        drawn = draw(self.cfg.masks, self.encoder.grid_of(x), len(x), Rng(seed=0).fork("energy"), x.device)
-        errors = [
-            (self.predict(x, m) - self.normalize_target(self.pixels(y, m))).square().flatten(1).mean(1) for m in drawn
-        ]
-        return torch.stack(errors).mean(0)

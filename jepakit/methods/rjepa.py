@@ -10,27 +10,34 @@ the same one. Each sample is the mean over its own steps.
 Learning rules (`rule`): bptt, back-propagation through time; rfp, recurrent forward propagation, the same gradient
 without a graph of the past (rfp.py); truncated, each step by itself. `below` says how the encoder learns: full (with
 rfp by traces of all its parameters), instant (rfp only: from the error of each step alone), or frozen. What rfp cannot
-do exactly is refused unless `approximate` is set; then its cosine to bptt, on one sequence, is watched: `rfp/cosine`.
+do exactly is refused unless `approximate` is set; then its cosine to bptt, on one sequence, is logged: `rfp/cosine`.
 
 Source: Velarde & Parra 2024, arXiv:2411.16695. Its equations are not known to us: that the target is the next state,
-the circuits (nn/gated.py), and the form of the predictor are our reading of what it states.
+the circuits (recurrent/cells.py), and the form of the predictor are our reading of what it states.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal, cast
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import losses
 from ..nn.conv import CNN
-from ..nn.encoder import EncoderConfig
-from ..nn.mlp import MLP
-from ..recurrent import sequences, unroll
-from ..recurrent.circuit import Circuit
+from ..nn.encoder import Encoder, EncoderConfig
+from ..nn.heads import BatchNorm
+from ..nn.mlp import MLP, perceptron
+from ..recurrent import balance, gradients, rfp, unroll
+from ..recurrent.circuit import Circuit, Circuits, States
 from ..types import Batch, Rng, Signal, State, Terms
 from .base import Weights
 from .predictive import Predictive
+
+# Samples that the features are standardised by.
+CALIBRATION_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,9 @@ class Config:
 
 
 class RJEPA(Predictive):
-    """The method; see the module."""
+    """Recurrent JEPA: an encoder of frames, a recurrent circuit, and a predictor of the circuit's next state."""
 
+    cfg: Config
     needs = frozenset({"time"})
 
     @classmethod
@@ -80,11 +88,11 @@ class RJEPA(Predictive):
         self.encoder = cfg.encoder.build(signal)
         if cfg.below == "frozen":
             self.encoder.requires_grad_(False)
-        sequences.check(self.encoder, cfg.saccade)
-        sequences.hold_statistics(self.encoder)
+        check_encoder(self.encoder, cfg.saccade)
+        hold_statistics(self.encoder)
         grid = (*self.encoder.grid[1:], 1, 1)[:2]
         self.circuits = cfg.circuit.build(self.encoder.dim, grid)
-        self.predictor = sequences.predictor(cfg, signal.action * cfg.saccade)
+        self.predictor = build_predictor(cfg, self.read_actions)
         if cfg.rule == "rfp":
             unroll.refuse(self.circuits, self.below, cfg.approximate)
 
@@ -92,16 +100,21 @@ class RJEPA(Predictive):
     def below(self) -> unroll.Below:
         """How the encoder learns; frozen where it has nothing to learn."""
         learns = any(p.requires_grad for p in self.encoder.parameters())
-        return cast(unroll.Below, self.cfg.below if learns else "frozen")
+        return self.cfg.below if learns else "frozen"
+
+    @property
+    def read_actions(self) -> int:
+        """How many numbers of an action the predictor reads."""
+        return self.signal.action_size * self.cfg.saccade
 
     @property
     def calibration_samples(self) -> int:
         """How many samples the circuit's standardisation is fitted to."""
-        return sequences.FITTED if self.cfg.circuit.standardize else 0
+        return CALIBRATION_SAMPLES if self.cfg.circuit.standardize else 0
 
-    def calibrate(self, x: Float[Tensor, "b c ..."]) -> None:
-        """Mean and deviation of the encoder's features, where the circuit takes them out."""
-        self.circuits.fit(sequences.maps(self.encoder, self.normalize(x)))
+    def calibrate(self, batch: Batch) -> None:
+        """Fit the mean and deviation of the encoder's features, where the circuit takes them out."""
+        self.circuits.fit(self.maps(self.normalize(batch.x)))
 
     def check(self, samples: int) -> None:
         """Raises ValueError where the traces of so many samples do not fit into memory."""
@@ -109,42 +122,247 @@ class RJEPA(Predictive):
             unroll.check_memory(self.circuits, self.encoder if self.below == "full" else None, samples, self.mean)
 
     def caution(self, samples: int) -> str:
-        """See Method: what the traces of an encoder take."""
+        """How much memory the traces of the encoder take, where rfp carries them."""
         traced = self.cfg.rule == "rfp" and self.below == "full"
         return unroll.dear(self.circuits, self.encoder, samples) if traced else ""
+
+    # --- from frames to states
+
+    def maps(
+        self, x: Float[Tensor, "b c ..."], apply: Callable[[Tensor], Tensor] | None = None
+    ) -> Float[Tensor, "t b d h w"]:
+        """The encoder's output (or that of `apply`) for every frame of normalised x, as maps; vectors are 1 x 1."""
+        steps, *side = self.encoder.grid_of(x)
+        tokens: Tensor = (apply or self.encoder)(x)
+        return tokens.reshape(len(x), steps, *(*side, 1, 1)[:2], -1).permute(1, 0, 4, 2, 3)
+
+    def states(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "t b p d"]:
+        """The states after every frame of raw samples."""
+        return unroll.through_time(self.circuits, self.maps(self.normalize(x)))[0]
+
+    def predict(
+        self, h: Float[Tensor, "t b p d"], action: Float[Tensor, "t b a"] | None = None
+    ) -> Float[Tensor, "t b p d"]:
+        """The prediction of every next state; a predictor that reads actions takes zeros where there are none."""
+        if self.read_actions:
+            action = h.new_zeros(*h.shape[:2], self.read_actions) if action is None else action
+            h = torch.cat([h, action[:, :, None].expand(-1, -1, h.shape[2], -1)], -1)
+        pred: Tensor = self.predictor(h)
+        return pred
+
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        """The states (B, N, D) after every frame, those of one frame's positions together."""
+        return self.states(batch.x).transpose(0, 1).flatten(1, 2)
+
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
+        """The mean distance (B,) from what the states of `batch` predict to the next states of `other`.
+
+        Actions count as none, so that the energies of one run can be compared with those of another.
+        """
+        h, target = (self.states(side.x) for side in (batch, other))
+        return losses.elementwise(self.predict(h[:-1]), target[1:], self.cfg.distance).mean((0, 2, 3))
+
+    # --- learning
 
     def forward(self, batch: Batch, rng: Rng) -> Terms:
         """The loss; padding follows what it belongs to, so that it reaches no state that counts."""
         return self.loss(batch, rng)
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
-        """The prediction error, by the learning rule that is set."""
-        return sequences.learn(self, batch)
+        """The prediction error, with its gradient by the learning rule that is set."""
+        x = self.normalize(without_padding(batch))
+        window = WindowLoss(self, batch, self.encoder.grid_of(x)[0])
+        if self.cfg.rule == "rfp":
+            rule = self.propagation(x, window)
+            loss = gradients.differentiable(lambda: self.propagate(rule, x), rule.parameters)
+        else:
+            h, _ = unroll.through_time(self.circuits, self.maps(x), self.cfg.rule == "truncated")
+            loss = window(h, 1)
+        return window.terms(loss)
 
-    def diagnostics(self, x: Float[Tensor, "b c ..."]) -> dict[str, Tensor]:
-        """See Method: the balance of circuit and predictor, and how near a gradient is that is not exact."""
-        return sequences.watch(self, x)
+    def propagate(self, rule: unroll.Forward, x: Float[Tensor, "b c ..."]) -> tuple[Tensor, list[Tensor]]:
+        """The loss of whole sequences and its gradients, by traces from their first frame on."""
+        traced = sum(p.numel() for p in rule.encoder) if rule.below == "full" else 0
+        stream = unroll.begin(self.circuits, len(x), traced)
+        total, found, _ = rule.run(stream, self.encoder.grid_of(x)[0], self.cfg.chunk)
+        return total, found
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
-        """The states (B, N, D) after every frame, those of one frame's positions together."""
-        return sequences.unrolled(self, x).transpose(0, 1).flatten(1, 2)
+    def propagation(self, x: Float[Tensor, "b c ..."], loss: unroll.Loss) -> unroll.Forward:
+        """Forward propagation of `loss` through encoder, circuits and predictor, over normalised x."""
+        patch = self.encoder.patch[0]
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
-        """The mean distance (B,) from what the states of x predict to the next states of y; actions count as none."""
-        return sequences.energy(self, x, y)
+        def frames(first: int, last: int) -> Tensor:
+            return self.maps(x[:, :, first * patch : last * patch])
 
-    def predict(self, h: Float[Tensor, "t b p d"], action: Float[Tensor, "t b a"] | None = None) -> Tensor:
-        """The next state (T, B, P, W) as the predictor has it; where it reads actions, none is as good as zeros."""
-        return sequences.predict(self.predictor, h, action, self.signal.action * self.cfg.saccade)
+        def jacobian(t: int) -> Tensor:
+            return self.encoder_jacobian(x[:, :, t * patch : (t + 1) * patch])
+
+        trained = [p for p in self.encoder.parameters() if p.requires_grad]
+        above = [p for p in self.predictor.parameters() if p.requires_grad]
+        # Coupled units get their own traces as if they were not. The traces are kept for whole blocks all the same.
+        diagonal = any(rfp.why_inexact(cell) for cell in self.circuits.cells)
+        return unroll.Forward(self.circuits, frames, loss, above, trained, self.below, jacobian, diagonal)
+
+    def encoder_jacobian(self, frame: Float[Tensor, "b c ..."]) -> Float[Tensor, "r d f"]:
+        """The derivative of what the lowest circuit reads of one step by every trained parameter of the encoder."""
+        names = [name for name, p in self.encoder.named_parameters() if p.requires_grad]
+        values = tuple(p for p in self.encoder.parameters() if p.requires_grad)
+
+        def rows(parameters: tuple[Tensor, ...], one: Tensor) -> Tensor:
+            given = dict(zip(names, parameters, strict=True))
+            seen = self.maps(one[None], lambda x: torch.func.functional_call(self.encoder, given, (x,)))
+            return self.circuits.read(seen)[0]
+
+        each = torch.func.vmap(torch.func.jacrev(rows), in_dims=(None, 0))(values, frame)
+        return torch.cat([j.flatten(3) for j in each], -1).flatten(0, 1)
+
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
+        """How circuit and predictor are balanced; of an inexact gradient, its cosine to bptt's on the first sequence.
+
+        A predictor that reads actions is given zeros here.
+        """
+        linear = balance.linear(self.predictor)
+        h = self.states(batch.x).flatten(0, 2) if linear else None
+        found = {} if linear is None or h is None else balance.watch(self.circuits.top.cell, linear, h)
+        if self.cfg.rule == "rfp" and unroll.inexact(self.circuits, self.below):
+            found["rfp/cosine"] = self.gradient_cosine(Batch(batch.x[:1]))
+        return found
+
+    def gradient_cosine(self, batch: Batch) -> Float[Tensor, ""]:
+        """The cosine between the whole gradients by forward propagation and by back-propagation through time."""
+        x = self.normalize(without_padding(batch))
+        steps = self.encoder.grid_of(x)[0]
+        rule = self.propagation(x, WindowLoss(self, batch, steps))
+        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            h, _ = unroll.through_time(self.circuits, self.maps(x))
+            trained = [p for p in rule.parameters if p.requires_grad]
+            exact = torch.autograd.grad(WindowLoss(self, batch, steps)(h, 1), trained, allow_unused=True)
+            _, found = self.propagate(rule, x)
+        ours = [g for p, g in zip(rule.parameters, found, strict=True) if p.requires_grad]
+        pairs = [(g, e) for g, e in zip(ours, exact, strict=True) if e is not None]
+        one, other = (torch.cat([pair[k].flatten() for pair in pairs]) for k in (0, 1))
+        return torch.nn.functional.cosine_similarity(one, other, dim=0).detach()
+
+    # --- one frame after the other
 
     def start(self, obs: Float[Tensor, "b c ..."]) -> State:
-        """See Predictive."""
-        return sequences.seen(self, self.circuits.start(len(obs)), obs)
+        """The state after one frame."""
+        return self._advance(self.circuits.start(len(obs)), obs)
 
     def observe(self, state: State, obs: Float[Tensor, "b c ..."], action: Float[Tensor, "b a"] | None = None) -> State:
-        """See Predictive; what was seen does not depend on the action."""
-        return sequences.seen(self, tuple(s.flatten(0, 1) for s in state.hidden), obs)
+        """The state after a further frame; it does not depend on the action that led there."""
+        return self._advance(tuple(s.flatten(0, 1) for s in state.hidden), obs)
 
     def step(self, state: State, action: Float[Tensor, "b a"] | None = None, z: Tensor | None = None) -> State:
-        """See Predictive: what the top shows is what was predicted, the rest of the state stays."""
-        return sequences.imagined(self, state, None if action is None else action[None])
+        """The state in which the top shows what the predictor says after `action`; all else stays as it is."""
+        pred = self.predict(state.tokens[None], None if action is None else action[None])[0]
+        cell, top = self.circuits.top.cell, state.hidden[-1].clone()
+        rows = pred.flatten(0, 1)
+        shown = rows.reshape(len(rows), cell.blocks, -1) if cell.width == cell.blocks * cell.block else rows[..., None]
+        top.flatten(0, 1)[..., : shown.shape[-1]] = shown
+        return state._replace(tokens=pred, hidden=(*state.hidden[:-1], top))
+
+    def _advance(self, states: States, obs: Float[Tensor, "b c ..."]) -> State:
+        axes = len(self.signal.size)
+        frame = self.maps(self.normalize(obs[:, :, None] if obs.ndim == axes + 1 and axes > 1 else obs))
+        check_frame(self.circuits, frame, states, obs)
+        shown, states = unroll.through_time(self.circuits, frame, states=states)
+        return State(shown[0], tuple(s.reshape(len(obs), -1, *s.shape[1:]) for s in states))
+
+
+class WindowLoss:
+    """The loss of windows of states (see unroll.Loss), with what the last window compared and how far states moved."""
+
+    def __init__(self, method: RJEPA, batch: Batch, steps: int) -> None:
+        self.method = method
+        self.share = pair_shares(batch, steps, method.encoder.patch[0])
+        self.action = None if batch.action is None else batch.action.nan_to_num().transpose(0, 1)
+        self.pred = self.target = torch.empty(0)
+        self.change = self.share.new_zeros(())
+
+    def __call__(self, h: Float[Tensor, "k n p d"], t: int) -> Float[Tensor, ""]:
+        """The loss of the states after the steps t … t + K − 1, counted from 1."""
+        method, pairs = self.method, slice(t - 1, t + len(h) - 2)
+        share = self.share[pairs]
+        pred = method.predict(h[:-1], None if self.action is None else self.action[pairs])
+        target = h[1:].detach() if method.cfg.stop_gradient else h[1:]
+        real = share > 0
+        self.pred, self.target = (s.detach()[real].flatten(0, 1) for s in (pred, target))
+        moved = (h[1:] - h[:-1]).detach().square().mean((2, 3))
+        self.change = self.change + (moved * share).sum()
+        return (losses.elementwise(pred, target, method.cfg.distance).mean((2, 3)) * share).sum()
+
+    def terms(self, loss: Float[Tensor, ""]) -> Terms:
+        """The terms of a loss that was computed by this."""
+        return Terms({"prediction": loss}, {"change": self.change.sqrt()}, (self.pred, self.target))
+
+
+def check_encoder(encoder: Encoder, saccade: bool) -> None:
+    """Raises ValueError where an encoder does not see the signal one time step after another."""
+    grid, patch = encoder.grid, encoder.patch
+    if grid[0] < 2:
+        raise ValueError(
+            f"the encoder's patch {patch} makes one step of the whole time (grid {grid}), and nothing follows; give a "
+            "shorter first side of encoder.patch"
+        )
+    if encoder.mixes:
+        raise ValueError("the encoder sees all times at once; give encoder.name cnn, mlp, pixels or resnet50")
+    if saccade and patch[0] != 1:
+        raise ValueError(f"saccade reads an action per frame, but a patch {patch} spans {patch[0]}; give (1, …)")
+
+
+def check_frame(circuits: Circuits, frame: Float[Tensor, "t b d h w"], states: States, obs: Tensor) -> None:
+    """Raises ValueError where what the encoder made of `obs` is not one step of the maps that the circuit reads."""
+    steps, side, seen = len(frame), tuple(frame.shape[-2:]), tuple(circuits.levels[0].seen)
+    if steps != 1 or side != seen:
+        raise ValueError(
+            f"a frame of shape {tuple(obs.shape)} is {steps} steps of {side} positions to the encoder, where the "
+            f"circuit reads 1 step of {seen}; give one frame of the size that the run was trained on"
+        )
+    if len(states[-1]) != len(obs) * prod(circuits.grid):
+        raise ValueError(
+            f"the frame holds {len(obs)} samples, the state {len(states[-1]) // prod(circuits.grid)}; give as many, or "
+            "start anew"
+        )
+
+
+def hold_statistics(encoder: Encoder) -> None:
+    """Keep the statistics of BatchNorm as they are: those of a batch would mix times, samples and padding."""
+    for part in encoder.modules():
+        if isinstance(part, BatchNorm):
+            part.held = True
+            part.eval()
+
+
+def build_predictor(cfg: Config, action: int) -> nn.Module:
+    """From a state, and an action of so many numbers, to the next state. Raises ValueError where there is none."""
+    kind, width, hidden = cfg.predictor, cfg.circuit.width, cfg.hidden
+    if cfg.identity and kind != "linear":
+        raise ValueError("identity is how a linear predictor begins; give predictor linear, or identity false")
+    if kind == "none":
+        if action:
+            raise ValueError("predictor is none, which cannot read saccades; give linear or mlp, or saccade false")
+        return nn.Identity()
+    made = perceptron([width + action, *[hidden] * (kind == "mlp"), width], "none", nn.GELU)
+    if cfg.identity:
+        linear = cast(nn.Linear, made[0])
+        nn.init.eye_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    return made
+
+
+def pair_shares(batch: Batch, steps: int, patch: int) -> Float[Tensor, "t b"]:
+    """The share of every pair of neighbouring steps in the loss: a sample's pairs share 1 / B among them."""
+    if batch.length is None:
+        return batch.x.new_full((steps - 1, len(batch)), 1 / ((steps - 1) * len(batch)))
+    pairs = batch.length // patch - 1
+    real = torch.arange(steps - 1, device=batch.x.device)[:, None] < pairs
+    return real / pairs.clamp(min=1) / len(batch)
+
+
+def without_padding(batch: Batch) -> Float[Tensor, "b c ..."]:
+    """The samples with zeros for padding: a NaN there would survive the multiplication by a zero gradient."""
+    if batch.length is None:
+        return batch.x
+    time = torch.arange(batch.x.shape[2], device=batch.x.device).reshape(-1, *[1] * (batch.x.ndim - 3))
+    return batch.x.where(time < batch.length.reshape(-1, *[1] * (batch.x.ndim - 1)), 0)

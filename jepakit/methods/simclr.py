@@ -64,8 +64,8 @@ class SimCLR(JointEmbedding):
         # Normalised again, which changes the last bit: the panel's numbers of earlier runs have it so.
         return Terms({"contrast": torch.stack(terms).mean()}, compared=(one, losses.on_sphere(other)))
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """1 − cosine (B,) of the two projected means."""
-        z, other = (self.projector(self.encode(side).mean(1)) for side in (x, y))
-        distance: Tensor = 1 - F.cosine_similarity(z, other)
+        one, two = (self.projector(self.encode(side).mean(1)) for side in (batch, other))
+        distance: Tensor = 1 - F.cosine_similarity(one, two)
         return distance

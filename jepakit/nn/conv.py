@@ -47,6 +47,10 @@ class CNN:
         return CNNEncoder(self, signal)
 
 
+# The name of the registry, where the file's is another one.
+ENCODERS = {"cnn": CNN()}
+
+
 class CNNEncoder(Encoder):
     """The network that `CNN` describes; no token sees another."""
 

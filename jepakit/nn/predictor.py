@@ -62,6 +62,10 @@ class Predictor:
         return TransformerPredictor(self, width, heads, dim, grid, out or dim)
 
 
+# The name of the registry, where the file's is another one.
+PREDICTORS = {"transformer": Predictor()}
+
+
 def fitting_heads(width: int) -> int:
     """The largest number of heads that divides `width` with at least 32 features per head; 1 if there is none."""
     return next(h for h in range(max(1, width // 32), 0, -1) if width % h == 0)

@@ -246,6 +246,16 @@ SIZES = {
     "huge": ViT(patch=(14, 14), width=1280, depth=32, heads=16),
 }
 
+# The names of the registry: the class at its defaults, and the published sizes.
+ENCODERS = {
+    "vit": ViT(),
+    "vit_tiny": SIZES["tiny"],
+    "vit_small": SIZES["small"],
+    "vit_base": SIZES["base"],
+    "vit_large": SIZES["large"],
+    "vit_huge": SIZES["huge"],
+}
+
 
 def vit(size: str, **changes: Any) -> ViT:
     """The ViT of a published size (tiny, small, base, large, huge) for images, with `changes` to its fields."""

@@ -1,31 +1,45 @@
 """Recipes: functions that return a Run, with the command, the time and the expected score in their docstrings.
 
-A public function of any module here is a recipe, named with dashes: `cifar10_ijepa` is `jepa train cifar10-ijepa`.
+A public function without parameters, in any module here, is a recipe, named with dashes: `cifar10_ijepa` is
+`jepa train cifar10-ijepa`.
 """
 
-import importlib
-import inspect
-import pkgutil
+import ast
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
-from ..core.registry import no_such
-from ..run.settings import Run
+from ..core.registry import Registry
 
+if TYPE_CHECKING:
+    from ..run.settings import Run
 
-def table() -> dict[str, Callable[[], Run]]:
-    """Every recipe's name and function, sorted."""
-    modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
-    found = [f for module in modules for f in vars(module).values() if _is_recipe(f, module.__name__)]
-    return {f.__name__.replace("_", "-"): f for f in sorted(found, key=lambda f: f.__name__)}
+__all__ = ["RECIPES", "imagenet", "load", "rjepa", "series", "small", "views"]
 
 
-def _is_recipe(value: object, module: str) -> bool:
-    return inspect.isfunction(value) and value.__module__ == module and not value.__name__.startswith("_")
+def functions(stem: str, tree: ast.Module) -> dict[str, str]:
+    """The recipes of a file: its public functions without parameters, by their names with dashes."""
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return {node.name.replace("_", "-"): node.name for node in found if not (node.args.args or node.args.kwonlyargs)}
 
 
-def load(name: str) -> Run:
+def recipe_of(value: Any) -> "Callable[[], Run]":
+    """The function that returns a Run; ValueError where `value` is none."""
+    if not callable(value):
+        raise ValueError(f"a recipe is a function that returns a Run, not {value!r}")
+    recipe: Callable[[], Run] = value
+    return recipe
+
+
+RECIPES: "Final[Registry[Callable[[], Run]]]" = Registry(
+    __name__, "recipe", "a function without parameters that returns a Run", functions, recipe_of
+)
+
+
+def load(name: str) -> "Run":
     """The Run of a recipe. Raises ValueError, with the nearest name, where there is none."""
-    recipes = table()
-    if name not in recipes:
-        raise ValueError(no_such("recipe", name, recipes))
-    return recipes[name]()
+    from ..run.settings import Run
+
+    run = RECIPES.load(name)()
+    if not isinstance(run, Run):
+        raise ValueError(f"recipe {name!r} returns a {type(run).__name__}; a recipe returns a Run")
+    return run

@@ -2,14 +2,59 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from ..core.registry import Registry, file_with
 
 if TYPE_CHECKING:
     from .figures import Figure
+    from .section import Entry
 
-__all__ = ["compared", "write", "write_study"]
+__all__ = [
+    "SECTIONS",
+    "atlas",
+    "charts",
+    "compared",
+    "curves",
+    "facts",
+    "figures",
+    "maps",
+    "page",
+    "paths",
+    "pictures",
+    "probes",
+    "records",
+    "samples",
+    "scanpaths",
+    "section",
+    "sections",
+    "study",
+    "templates",
+    "time",
+    "write",
+    "write_study",
+]
 
 MAP_IMAGES = 1000
+
+
+def section_of(module: Any) -> "Entry":
+    """The section that a module defines; ValueError where it defines none."""
+    from .section import Entry, Section
+
+    if not isinstance(module.SECTION, Section) or not callable(module.show):
+        raise ValueError(f"{module.__name__} needs a Section SECTION and a function show(views)")
+    return Entry(module.SECTION, module.show)
+
+
+SECTIONS: "Final[Registry[Entry]]" = Registry(
+    "jepakit.reporting.sections",
+    "report section",
+    "a Section SECTION and a function show(views)",
+    file_with("SECTION", "show"),
+    section_of,
+    group="jepakit.sections",
+)
 
 
 def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, device: str = "cpu") -> Path:
@@ -22,7 +67,6 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     """
     from .. import __version__
     from ..core.files import write_text
-    from .gallery import gallery
     from .page import render
     from .records import read
     from .samples import look
@@ -37,8 +81,10 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     each = max(2, min(images, MAP_IMAGES // len(runs)))
     # So that the page of many runs stays about as large as that of four.
     shown = max(2, min(8, 32 // len(runs)))
-    galleries = [gallery(look(run, each, device), shown) for run in runs]
-    html = render(records, galleries, __version__)
+    looks = [look(run, each, device).first(shown) for run in runs]
+    problems = SECTIONS.unusable()
+    sections = {name: SECTIONS.load(name) for name in SECTIONS.names() if name not in problems}
+    html = render(records, looks, __version__, sections, list(problems.values()))
     # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.
     write_text(target, html.encode("utf-8", "replace").decode())
     return target

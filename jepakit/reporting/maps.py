@@ -14,9 +14,9 @@ Point = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class Map:
-    """`cells[j][i]` at the j-th y and the i-th x, from 0, no colour, to 1, the strongest; larger ones are drawn like 1.
+    """`cells[j][i]` at the j-th y and the i-th x, from 0 (no colour) to 1 (the strongest), which caps larger values.
 
-    `line` and `dots` are points (x, y), without y where there is none.
+    `line` and `dots` are points (x, y); y is None where there is no point.
     """
 
     title: str
@@ -27,7 +27,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Scale:
-    """Positive `values` in rising and even steps of their logarithms, each in the middle of a cell, over a length."""
+    """A logarithmic axis: rising, evenly spaced `values`, each in the middle of a cell, over a length."""
 
     values: Sequence[float]
     length: float
@@ -38,18 +38,20 @@ class Scale:
         return self.length / len(self.values)
 
     def place(self, value: float) -> float:
-        """Where a value lies, from the first cell's outer edge."""
+        """The distance of a value from the axis' start."""
         ratio = math.log(self.values[-1] / self.values[0]) / (len(self.values) - 1)
         return (math.log(value / self.values[0]) / ratio + 0.5) * self.cell
 
 
-def drawn(maps: Sequence[Map], y: Sequence[float], x: Sequence[float], label: str, names: tuple[str, str]) -> Markup:
-    """An SVG with three maps in a row; `names` are those of the axes, x first, and `label` is the text alternative."""
+def draw_map_grid(
+    maps: Sequence[Map], y: Sequence[float], x: Sequence[float], label: str, names: tuple[str, str]
+) -> Markup:
+    """An SVG with three maps in a row; `names` are those of the axes, x first, and `label` is the alternative text."""
     rows = math.ceil(len(maps) / COLUMNS)
     width, height = LEFT + COLUMNS * (SIDE + GAP), rows * (SIDE + TOP + GAP) + FOOT - GAP
     parts = [
         Markup('<g transform="translate({},{})">{}</g>').format(
-            LEFT + k % COLUMNS * (SIDE + GAP), TOP + k // COLUMNS * (SIDE + TOP + GAP), _panel(one, y, x)
+            LEFT + k % COLUMNS * (SIDE + GAP), TOP + k // COLUMNS * (SIDE + TOP + GAP), _map_panel(one, y, x)
         )
         for k, one in enumerate(maps)
     ]
@@ -61,7 +63,7 @@ def drawn(maps: Sequence[Map], y: Sequence[float], x: Sequence[float], label: st
     return head.format(width, height, label) + Markup("").join(parts) + Markup("</svg>")
 
 
-def _panel(one: Map, y: Sequence[float], x: Sequence[float]) -> Markup:
+def _map_panel(one: Map, y: Sequence[float], x: Sequence[float]) -> Markup:
     across, up = Scale(x, SIDE), Scale(y, SIDE)
     parts = [Markup('<text class="mid" x="{}" y="-5">{}</text>').format(SIDE / 2, one.title)]
     cell = (
@@ -70,23 +72,23 @@ def _panel(one: Map, y: Sequence[float], x: Sequence[float]) -> Markup:
     )
     for j, row in enumerate(one.cells):
         for i, value in enumerate(row):
-            told = f"x {short(x[i])}, y {short(y[j])}: {short(value)}"
+            hint = f"x {short(x[i])}, y {short(y[j])}: {short(value)}"
             corner = (i * across.cell, SIDE - (j + 1) * up.cell, across.cell, up.cell)
-            parts.append(Markup(cell).format(*corner, 0.9 * min(value, 1.0), told))
+            parts.append(Markup(cell).format(*corner, 0.9 * min(value, 1.0), hint))
     parts.append(Markup('<rect class="rule" fill="none" width="{0}" height="{0}"/>').format(SIDE))
     tick = Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>')
     parts += [tick.format("mid", across.place(v), SIDE + 13, short(v)) for v in x[::2]]
-    parts += [tick.format("end", -5, SIDE - up.place(v) + 3.5, _round(v)) for v in y[::2]]
-    points = " ".join(f"{a:.2f},{b:.2f}" for a, b in _placed(one.line, across, up))
+    parts += [tick.format("end", -5, SIDE - up.place(v) + 3.5, _round_tick(v)) for v in y[::2]]
+    points = " ".join(f"{a:.2f},{b:.2f}" for a, b in _place_points(one.line, across, up))
     parts.append(Markup('<polyline class="c1" fill="none" stroke-width="2" points="{}"/>').format(points))
     dot = Markup('<circle class="f1" cx="{:.2f}" cy="{:.2f}" r="3"/>')
-    parts += [dot.format(a, b) for a, b in _placed(one.dots, across, up)]
+    parts += [dot.format(a, b) for a, b in _place_points(one.dots, across, up)]
     return Markup("").join(parts)
 
 
-def _placed(points: Iterable[Point], across: Scale, up: Scale) -> Iterator[tuple[float, float]]:
+def _place_points(points: Iterable[Point], across: Scale, up: Scale) -> Iterator[tuple[float, float]]:
     return ((across.place(x), SIDE - up.place(y)) for x, y in points if y is not None)
 
 
-def _round(value: float) -> str:
+def _round_tick(value: float) -> str:
     return f"{value:.2g}".replace("e-0", "e-")

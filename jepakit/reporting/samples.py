@@ -1,7 +1,7 @@
 """What a trained run makes of its data: a few samples through its encoder, and masks drawn as in training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
 from ..nn.transformer import ViTEncoder
 from ..run import checkpoint
-from ..types import Grid, Masks, Rng, Signal, unit
+from ..types import Batch, Grid, Masks, Rng, Signal, unit
 from .pictures import rgb, shrink
 from .records import Array
 from .time import Unfolded, unfold
@@ -48,6 +48,11 @@ class Samples:
     tokens: Array
     attention: Array | None
 
+    def first(self, count: int) -> "Samples":
+        """The same samples, of which only the first `count` have pictures and tokens."""
+        attention = None if self.attention is None else self.attention[:count]
+        return replace(self, images=self.images[:count], tokens=self.tokens[:count], attention=attention)
+
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
@@ -69,6 +74,18 @@ class Look:
     masks: tuple[Drawn, ...] = ()
     unfolded: Unfolded | None = None
     notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def map_grid(self) -> tuple[int, int] | None:
+        """The grid of a picture for whose every cell there is a token of its own; None where there is no such grid."""
+        tokens = self.samples.tokens.shape[1] if self.samples else 0
+        if len(self.grid) != 2 or tokens != prod(self.grid) or tokens == 1:
+            return None
+        return self.grid[0], self.grid[1]
+
+    def first(self, count: int) -> "Look":
+        """The same, with at most `count` images shown large."""
+        return replace(self, samples=self.samples and self.samples.first(count))
 
 
 def look(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
@@ -182,7 +199,7 @@ def encode(method: Method, dataset: Dataset, most: int, device: torch.device | s
     tokens, attention = torch.empty(0), None
     for found, x in chunks(dataset, method.signal, order(len(dataset), most)):
         with torch.inference_mode():
-            s, weights = with_attention(method, x.to(device)) if not ids else (method.encode(x.to(device)), None)
+            s, weights = with_attention(method, x.to(device)) if not ids else (method.encode(Batch(x.to(device))), None)
         pixels = rgb(x.numpy())
         if not ids:
             images, tokens, attention = tuple(shrink(p, SIDE) for p in pixels), s.float().cpu(), weights
@@ -240,7 +257,7 @@ def with_attention(method: Method, x: Tensor) -> tuple[Float[Tensor, "b n d"], F
     lasts = [m.blocks[-1] for m in method.modules() if isinstance(m, ViTEncoder)]
     hooks = [block.register_forward_pre_hook(lambda module, args: seen.append((module, args[0]))) for block in lasts]
     try:
-        tokens = method.encode(x)
+        tokens = method.encode(Batch(x))
     finally:
         for hook in hooks:
             hook.remove()

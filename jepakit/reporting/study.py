@@ -12,29 +12,34 @@ from ..core.files import slug, write_text
 from .charts import fit, short
 from .facts import UNKNOWN
 from .figures import Figure
-from .page import Section, template
+from .section import Block
+from .templates import template
 
 WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
 DOTS = "One dot per seed, a bar at their mean."
+LEGEND = (
+    "A comparison holds where its mean difference exceeds the scatter of the seeds (one standard deviation). Between "
+    "neighbours of a ranking, > and < are such differences; ≈ is one within the scatter."
+)
 
 
 def write_study(
     found: Mapping[str, Any], groups: Mapping[str, str], out: Path, drawn: Iterable[tuple[str, Figure]] = ()
 ) -> Path:
-    """Write `out`/report.html and, of every drawing, `out`/figures/NAME.svg of a study; where the page is.
+    """Write `out`/report.html of a study, and every drawing as `out`/figures/NAME.svg; returns the path of the page.
 
-    `found` is the content of its table.json, `groups` tells the data set of a row's name, if it is of one. `drawn` are
-    figures of the study itself, by name: an SVG each, or pictures, which are on the page alone.
+    `found` is the content of its table.json; `groups` maps the names of rows to their data set, where they have one.
+    `drawn` are the study's own figures by name: an SVG gets a file of its own, pictures are on the page only.
     """
-    pictures = {name: (figure, figure.body) for name, figure in drawn} | dict(figures(found["rows"], groups))
+    pictures = {name: (figure, figure.body) for name, figure in drawn} | dict(score_figures(found["rows"], groups))
     for name, (figure, body) in pictures.items():
         if body.startswith("<svg"):
             write_text(out / "figures" / f"{name}.svg", _standalone(body, figure.title))
     sections = [
-        Section("claim", "Claim", found["source"], body=Markup("<p>{}</p>").format(found["claim"])),
-        Section("says", "What was found", body=_list(found["says"])),
-        Section("table", "Table", _intro(found["rows"], bool(groups)), body=table(found["rows"], groups)),
-        Section("figures", "Figures", DOTS if groups else "", tuple(f for f, _ in pictures.values())),
+        Block("claim", "Claim", found["source"], body=Markup("<p>{}</p>").format(found["claim"])),
+        Block("says", "What was found", LEGEND, body=_bullet_list(found["says"])),
+        Block("table", "Table", _table_intro(found["rows"], bool(groups)), body=score_table(found["rows"], groups)),
+        Block("figures", "Figures", DOTS if groups else "", tuple(f for f, _ in pictures.values())),
     ]
     html = template(
         "template.html.j2",
@@ -48,25 +53,25 @@ def write_study(
     return out / "report.html"
 
 
-def table(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> Markup:
+def score_table(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> Markup:
     """A line per training, grouped by data set, and a column per metric: mean ± sample standard deviation over seeds.
 
-    Metrics stand as in `rows`. One for which the paper has figures is followed by a column of them.
+    The columns have the order of `rows`. The paper's figures for a metric are a column after it.
     """
     known = {row["metric"] for row in rows if row["paper"] is not None}
     metrics = dict.fromkeys(row["metric"] for row in rows)
     columns = [(metric, paper) for metric in metrics for paper in (False, True) if not paper or metric in known]
     heads = [f"{metric}, paper" if paper else metric for metric, paper in columns]
-    parts = [_cells("th", ["Training", *heads, "Seeds"], "thead")]
+    parts = [_cell_row("th", ["Training", *heads, "Seeds"], "thead")]
     for group in dict.fromkeys(groups.get(row["name"], "") for row in rows):
         here = {(row["name"], row["metric"]): row for row in rows if groups.get(row["name"], "") == group}
-        body = [_line(name, group, here, columns) for name in dict.fromkeys(name for name, _ in here)]
+        body = [_table_row(name, group, here, columns) for name in dict.fromkeys(name for name, _ in here)]
         span = Markup('<tr><th scope="rowgroup" colspan="{}" class="group">{}</th></tr>').format(len(heads) + 2, group)
         parts.append(Markup("<tbody>") + (span if group else "") + Markup("").join(body) + Markup("</tbody>"))
     return Markup('<div class="scroll"><table class="probes">') + Markup("").join(parts) + Markup("</table></div>")
 
 
-def _line(
+def _table_row(
     name: str, group: str, rows: Mapping[tuple[str, str], Mapping[str, Any]], columns: Sequence[tuple[str, bool]]
 ) -> Markup:
     """The line of one training; a dash where it has no such number."""
@@ -78,19 +83,19 @@ def _line(
         else:
             cells.append(value(metric, row["paper"], None) if paper else value(metric, row["mean"], row["std"]))
     seeds = max(row["seeds"] for (owner, _), row in rows.items() if owner == name)
-    head = Markup('<th scope="row">{}</th>').format(_unbroken(name.removeprefix(f"{group} · ")))
-    return Markup("<tr>") + head + _cells("td", [*map(_unbroken, cells), str(seeds)]) + Markup("</tr>")
+    head = Markup('<th scope="row">{}</th>').format(_unbreakable(name.removeprefix(f"{group} · ")))
+    return Markup("<tr>") + head + _cell_row("td", [*map(_unbreakable, cells), str(seeds)]) + Markup("</tr>")
 
 
-def _cells(tag: str, texts: Sequence[str], within: str = "") -> Markup:
+def _cell_row(tag: str, texts: Sequence[str], within: str = "") -> Markup:
     """Table cells; a whole head where `within` says so."""
     scope = Markup(' scope="col"') if tag == "th" else ""
     cells = Markup("").join(Markup("<{0}{1}>{2}</{0}>").format(tag, scope, text) for text in texts)
     return Markup("<{0}><tr>{1}</tr></{0}>").format(within, cells) if within else cells
 
 
-def _unbroken(text: str) -> str:
-    """The text with spaces at which no line ends."""
+def _unbreakable(text: str) -> str:
+    """The text with non-breaking spaces."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
@@ -101,7 +106,7 @@ def value(metric: str, mean: float, std: float | None) -> str:
     return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}") + " %"
 
 
-def figures(
+def score_figures(
     rows: Sequence[Mapping[str, Any]], groups: Mapping[str, str]
 ) -> Iterator[tuple[str, tuple[Figure, Markup]]]:
     """For each data set and metric a name, the figure and its drawing."""
@@ -109,11 +114,11 @@ def figures(
         for metric in dict.fromkeys(row["metric"] for row in rows):
             chosen = [row for row in rows if row["metric"] == metric and groups[row["name"]] == group]
             title = f"{group}: {metric}"
-            svg = dots([(row["name"].removeprefix(f"{group} · "), row["values"]) for row in chosen], title)
+            svg = dot_chart([(row["name"].removeprefix(f"{group} · "), row["values"]) for row in chosen], title)
             yield slug(title), (Figure(title, svg, "Seeds differ in weights, order, augmentation and masks."), svg)
 
 
-def dots(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup:
+def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup:
     """An SVG with a line per row: its name, a dot per value and a bar at their mean."""
     axis = fit([np.array(values) for _, values in rows], log=False, margin=0.15)
     bottom = MARGIN + ROW * len(rows)
@@ -147,12 +152,12 @@ def _standalone(svg: Markup, title: str) -> str:
     return str(svg).replace("<svg ", named, 1).replace(">", f"><title>{Markup.escape(title)}</title>{style}", 1)
 
 
-def _intro(rows: Sequence[Mapping[str, Any]], scores: bool) -> str:
+def _table_intro(rows: Sequence[Mapping[str, Any]], scores: bool) -> str:
     seeds = max((row["seeds"] for row in rows), default=0)
     spread = "± is the standard deviation over seeds." if seeds > 1 else "One seed: nothing is known of the spread."
     return f"Scores on the test set. {spread} The paper's figures are of its own data and scale." if scores else spread
 
 
-def _list(sentences: Sequence[str]) -> Markup:
+def _bullet_list(sentences: Sequence[str]) -> Markup:
     items = Markup("").join(Markup("<li>{}</li>").format(s) for s in sentences)
     return Markup("<ul>{}</ul>").format(items)

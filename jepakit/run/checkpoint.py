@@ -9,7 +9,7 @@ used.
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -24,7 +24,7 @@ from .. import methods
 from ..core.files import write_json
 from ..methods.base import Method
 from ..nn.weights import copy_into
-from ..types import Signal
+from ..types import ActionSpec, Signal
 from . import parse
 from .settings import Run
 
@@ -150,15 +150,16 @@ def _read_step(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     return Checkpoint(step, model, optim, state, list(warnings), source)
 
 
-def load_run(run: Path, step: int | None = None, parent: Method | None = None) -> Loaded:
-    """A run's method with its trained weights, on the CPU in eval mode; a head over `parent`, by default that it names.
+def load_run(run: Path, step: int | None = None, parents: Sequence[Method] = ()) -> Loaded:
+    """A run's method with its trained weights, on the CPU in eval mode.
 
-    Raises ValueError where there is no run, and where a head's parent has other weights than it was trained over.
+    A head is put on `parents`, by default on the runs that it names. Raises ValueError where there is no run, and where
+    the parents of a head have other weights than it was trained over.
     """
     settings = settings_of(run)
     saved = load(run, step)
-    below = parent_of(settings.method, parent)
-    method = methods.build(settings.method, signal_from(saved.state["signal"]), parent=below)
+    below = parents_of(settings.method, parents)
+    method = methods.build(settings.method, signal_from(saved.state["signal"]), parents=below)
     load_tensors(method, saved.model, f"{run} at step {saved.step}")
     return Loaded(settings, method.eval(), saved.step, saved.state)
 
@@ -172,23 +173,24 @@ def settings_of(run: Path) -> Run:
     return parse.from_yaml(run / "config.yaml")
 
 
-def parent_of(cfg: Any, parent: Method | None = None) -> Method | None:
-    """What the settings of a head are put on: `parent`, or the run that they name; None for any other method.
+def parents_of(cfg: Any, parents: Sequence[Method] = ()) -> tuple[Method, ...]:
+    """What the settings of a head are put on: `parents`, or the runs that they name; nothing for any other method.
 
-    Raises ValueError where they name none, or where its weights are not those that a head was trained over.
+    Raises ValueError where they name none, or where a parent's weights are not those that the head was trained over.
     """
     if not methods.is_head(cfg):
-        return None
+        return ()
     name = methods.name_of(cfg)
-    if parent is None and not cfg.parent:
+    if not parents and not cfg.parents:
         raise ValueError(f"{name} is trained over a finished run and none is named; give --init RUN")
-    parent = parent or load_run(Path(cfg.parent)).method
-    if cfg.parent_hash and cfg.parent_hash != digest(parent):
-        raise ValueError(
-            f"{cfg.parent} has other weights than those that {name} was trained over; put its checkpoint back, or "
-            f"train again with jepa train {name} --init {cfg.parent}"
-        )
-    return parent
+    found = tuple(parents) or tuple(load_run(Path(run)).method for run in cfg.parents)
+    for run, parent, stored in zip(cfg.parents, found, cfg.parent_hashes, strict=False):
+        if stored != digest(parent):
+            raise ValueError(
+                f"{run} has other weights than those that {name} was trained over; put its checkpoint back, or "
+                f"train again with jepa train {name} --init {run}"
+            )
+    return found
 
 
 def digest(module: nn.Module) -> str:
@@ -208,9 +210,16 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, 
 
 
 def signal_from(entries: Mapping[str, Any]) -> Signal:
-    """A Signal from its JSON form."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
-    return Signal(**values)
+    """A Signal from its JSON form. Earlier versions kept the size of an action alone, 0 where there was none."""
+    values = _tuples(entries)
+    action = values.pop("action", None)
+    if isinstance(action, int):
+        action = {"size": action} if action else None
+    return Signal(**values, action=None if action is None else ActionSpec(**_tuples(action)))
+
+
+def _tuples(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
 
 
 def optimizer_tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

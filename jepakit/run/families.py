@@ -1,39 +1,81 @@
-"""Families: settings that name a member of a registry, such as an encoder, and how its class is found."""
+"""Families: settings that name a member of a registry, such as an encoder, and how its settings are found."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
-from .. import methods
+from ..core.registry import Registry
 from ..data import KINDS
-from ..masks import MASKERS
-from ..masks.base import Masker
-from ..nn import ENCODERS, PREDICTORS
-from ..nn.encoder import EncoderConfig
-from ..nn.predictor import PredictorConfig
+from ..masks import MASKERS, Masker
+from ..methods import METHODS
+from ..nn import ENCODERS, PREDICTORS, EncoderConfig, PredictorConfig
 from .settings import DataConfig, MethodConfig
 
 
-class Family(NamedTuple):
-    """A table of names; `default` gives the settings object that a name starts from."""
+class KindTable(Registry[Any]):
+    """The kinds of data, asked as a registry is."""
 
-    noun: str
-    names: tuple[str, ...]
-    default: Any  # (name) -> settings object
+    def __init__(self) -> None:
+        self.noun = "data"
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, sorted."""
+        return tuple(KINDS)
+
+    def load(self, name: str) -> Any:
+        """The class of settings of a kind."""
+        return KINDS[name]
+
+    def describe(self, name: str) -> str:
+        """The first line of what a kind's settings say of themselves."""
+        return (KINDS[name].__doc__ or "").partition("\n")[0]
+
+    def unusable(self) -> dict[str, str]:
+        """What other packages offer and cannot be used: they offer none yet."""
+        return {}
+
+    def name_of(self, kind: type) -> str:
+        """The name of a class of settings."""
+        return next(name for name in KINDS if KINDS[name] is kind)
+
+
+DATA: Final = KindTable()
+
+
+class Family(NamedTuple):
+    """A registry; `start` gives the settings object that a member starts from."""
+
+    registry: Registry[Any]
+    start: Callable[[Any], Any]
+
+    @property
+    def noun(self) -> str:
+        """What a member is called."""
+        return self.registry.noun
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a config may give."""
+        return self.registry.names()
+
+    def default(self, name: str) -> Any:
+        """The settings object that `name` starts from. Raises ValueError where there is no such member."""
+        return self.start(self.registry.load(name))
 
     def name_of(self, value: Any) -> str:
-        """The first name whose settings are of the same class."""
-        return next(name for name in self.names if type(self.default(name)) is type(value))
+        """The name whose settings are of the same class."""
+        return self.registry.name_of(type(value))
+
+
+# By the type of the field that names a member.
+FAMILIES: Final[Mapping[Any, Family]] = {
+    MethodConfig: Family(METHODS, lambda method: method.Config()),
+    DataConfig: Family(DATA, lambda config: config()),
+    EncoderConfig: Family(ENCODERS, lambda settings: settings),
+    PredictorConfig: Family(PREDICTORS, lambda settings: settings),
+    Masker: Family(MASKERS, lambda settings: settings),
+}
 
 
 def family(hint: Any) -> Family | None:
-    """The table behind a field's type, or None where the type is concrete."""
-    if hint is MethodConfig:
-        return Family("method", tuple(methods.table()), lambda name: methods.load(name).Config())
-    if hint is DataConfig:
-        return Family("data", tuple(KINDS), lambda name: KINDS[name]())
-    if hint is EncoderConfig:
-        return Family("encoder", tuple(ENCODERS), ENCODERS.__getitem__)
-    if hint is PredictorConfig:
-        return Family("predictor", tuple(PREDICTORS), PREDICTORS.__getitem__)
-    if hint is Masker:
-        return Family("masker", tuple(MASKERS), MASKERS.__getitem__)
-    return None
+    """The family behind a field's type, or None where the type is concrete."""
+    return next((group for kind, group in FAMILIES.items() if hint is kind), None)

@@ -7,9 +7,9 @@ says is ever imported or called, and every mistake is one sentence that names th
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, get_args, get_type_hints
 
 import yaml
 
@@ -22,15 +22,66 @@ from .families import Family, family
 from .settings import Run
 
 
+class Renamed(NamedTuple):
+    """The new path of a setting, in the same section, and what becomes of a value written for the old one."""
+
+    path: str
+    value: Callable[[Any], Any] = lambda value: value
+
+
+def as_list(value: Any) -> list[Any]:
+    """The only entry of a list, which an empty text leaves empty."""
+    return [value] if value else []
+
+
+# Settings by the paths that they had in earlier versions.
+RENAMED: Final[Mapping[str, Renamed]] = {
+    "method.parent": Renamed("method.parents", as_list),
+    "method.parent_hash": Renamed("method.parent_hashes", as_list),
+}
+
+
+def current_names(section: Mapping[Any, Any], known: Collection[str], path: str) -> dict[str, Any]:
+    """The entries of a section under the names that settings have now.
+
+    An entry is renamed only where no setting of that name is `known`. Raises ValueError where both names are given.
+    """
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        name, old = str(key), f"{path}.{key}".lstrip(".")
+        if name not in known and old in RENAMED:
+            new = RENAMED[old]
+            name, value = new.path.rpartition(".")[2], new.value(value)
+            if name in section:
+                raise ValueError(f"{old} is called {new.path} now, and both are given; leave {old} out")
+        found[name] = value
+    return found
+
+
+def current_path(path: str) -> str:
+    """The path that a setting has now."""
+    return RENAMED[path].path if path in RENAMED else path
+
+
+def renaming_notes(changes: Mapping[str, Any]) -> list[str]:
+    """One sentence for each setting in nested `changes` that has another name now."""
+    return [f"{old} is called {new.path} now" for old, new in RENAMED.items() if _holds(changes, old)]
+
+
+def _holds(changes: Any, path: str) -> bool:
+    first, _, rest = path.partition(".")
+    return isinstance(changes, Mapping) and first in changes and (not rest or _holds(changes[first], rest))
+
+
 def apply(value: Any, changes: Any, path: str = "") -> Any:
     """`value`, a frozen dataclass, with the nested mapping `changes` applied; ValueError names the first bad key."""
     if not isinstance(changes, Mapping):
         raise ValueError(f"{path or 'the config'} is a section with keys {_keys(value)}; {changes!r} is not")
     hints = get_type_hints(type(value))
     new = {}
-    for key, change in changes.items():
+    for key, change in current_names(changes, hints, path).items():
         if key not in hints:
-            raise ValueError(_unknown(value, str(key), path))
+            raise ValueError(_unknown(value, key, path))
         new[key] = _changed(getattr(value, key), change, hints[key], f"{path}.{key}".lstrip("."))
     try:
         return dataclasses.replace(value, **new)
@@ -143,13 +194,15 @@ def _unknown(value: Any, key: str, path: str) -> str:
         return f"{where} is refused: a config names things from jepakit's own tables and runs no code; use name"
     known = [f.name for f in dataclasses.fields(value)]
     near = did_you_mean(key, known, prefix=f"{path}.".lstrip("."))
-    if not near and (owners := [name for name in methods.table() if path == "method" and _has(name, key)]):
+    if not near and (owners := _owners(key) if path == "method" else []):
         return f"{where} is a setting of {', '.join(owners)}, not of {methods.name_of(value)}"
     return f"No setting {where}.{near} Available: {', '.join(known)}"
 
 
-def _has(method: str, key: str) -> bool:
-    return key in {f.name for f in dataclasses.fields(methods.load(method).Config)}
+def _owners(key: str) -> list[str]:
+    """The methods that have a setting of this name."""
+    usable = [name for name in methods.METHODS.names() if name not in methods.METHODS.unusable()]
+    return [name for name in usable if key in {f.name for f in dataclasses.fields(methods.load(name).Config)}]
 
 
 def _keys(value: Any) -> str:

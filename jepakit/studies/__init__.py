@@ -4,29 +4,28 @@ A study is a module with `STUDY`: trainings × seeds, and what its numbers say b
 `jepa reproduce cjepa-ablation` runs `studies/cjepa_ablation.py`.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..core.registry import Registry, file_with
-from .study import Study
+
+if TYPE_CHECKING:
+    from .study import Study
 
 
-def study_of(module: Any) -> Study:
+def study_of(module: Any) -> "Study":
     """The study that a module defines."""
+    from .study import Study
+
     if not isinstance(module.STUDY, Study):
         raise ValueError(f"STUDY of {module.__name__} is a {type(module.STUDY).__name__}; make it a Study")
     return module.STUDY
 
 
-STUDIES: Final = Registry(
+STUDIES: "Final[Registry[Study]]" = Registry(
     __name__, "study", "a constant STUDY", file_with("STUDY", dashes=True), study_of, files=("*.py", "*/*.py")
 )
 
 
-def table() -> dict[str, str]:
-    """Every study's name and the module that holds it, sorted."""
-    return {name: place.module for name, place in STUDIES.places().items()}
-
-
-def load(name: str) -> Study:
+def load(name: str) -> "Study":
     """The study called `name`. Raises ValueError, with the nearest name, where there is none."""
     return STUDIES.load(name)

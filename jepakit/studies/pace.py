@@ -1,7 +1,7 @@
-"""The pace of trainings on this machine, so that each can be given the steps that fit into the same seconds.
+"""The pace of trainings on this machine, so that each gets as many steps as fit into the same seconds.
 
-A machine is not equally fast all the time. So trainings are measured in turns, some optimiser steps of each, round
-after round, and the median of the rounds counts: what slows down one round slows down all of them.
+The speed of a machine varies over time. So the trainings take turns, some optimiser steps of each, round after round,
+and the median of the rounds counts: whatever slows down one round slows down all trainings.
 """
 
 import json
@@ -36,15 +36,15 @@ class Pace(NamedTuple):
     memory_bytes: int
 
 
-def paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, watch: Watch) -> dict[str, Pace]:
-    """The pace of every training: read from `path`, or measured now and written there.
+def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, watch: Watch) -> dict[str, Pace]:
+    """The pace of every training: read from `path` where that exists, else measured and written there.
 
-    They are read wherever they exist, because a training that was begun must keep its steps. `after` names, for those
-    that get as many steps as fit, the training whose time they get. Raises ValueError where `path` is of other ones.
+    An existing file is never measured anew, because a training that has begun must keep its steps. `after` maps a
+    training to the one whose time it gets. Raises ValueError where `path` lacks one of the trainings.
     """
     if not path.exists():
         watch.note(f"measuring the pace of {len(runs)} trainings, in turns")
-        found = fitted(measured(runs, path.parent), after)
+        found = fit_steps(measure_paces(runs, path.parent), after)
         files.write_json(path, {label: pace._asdict() for label, pace in found.items()})
     stored = {label: Pace(**entry) for label, entry in json.loads(path.read_text()).items()}
     if missing := [label for label in runs if label not in stored]:
@@ -52,8 +52,8 @@ def paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, watch: 
     return stored
 
 
-def fitted(found: Mapping[str, Pace], after: Mapping[str, str]) -> dict[str, Pace]:
-    """The same paces; each training in `after` with the steps, 1 at least, that its reference's time allows."""
+def fit_steps(found: Mapping[str, Pace], after: Mapping[str, str]) -> dict[str, Pace]:
+    """The paces, where each training in `after` has the steps that its reference's time allows, at least 1."""
     fit = {label: found[other].steps * found[other].seconds_per_step for label, other in after.items()}
     return {
         label: pace._replace(steps=max(1, round(fit[label] / pace.seconds_per_step))) if label in fit else pace
@@ -61,7 +61,7 @@ def fitted(found: Mapping[str, Pace], after: Mapping[str, str]) -> dict[str, Pac
     }
 
 
-def measured(runs: Mapping[str, Run], out: Path) -> dict[str, Pace]:
+def measure_paces(runs: Mapping[str, Run], out: Path) -> dict[str, Pace]:
     """Every run with its own steps. Runs that differ in length alone are measured once, those of one data set in turns.
 
     `out` is where the ids of a batch are written whose loss is not finite.
@@ -71,8 +71,8 @@ def measured(runs: Mapping[str, Run], out: Path) -> dict[str, Pace]:
     costs: dict[str, Cost] = {}
     for path in dict.fromkeys(run.data.path for run in runs.values()):
         firsts = [label for label in dict.fromkeys(like.values()) if runs[label].data.path == path]
-        costs |= zip(firsts, in_turns([endless[label] for label in firsts], out), strict=True)
-    return {label: own(run.length, costs[like[label]]) for label, run in runs.items()}
+        costs |= zip(firsts, time_in_turns([endless[label] for label in firsts], out), strict=True)
+    return {label: fit_own_steps(run.length, costs[like[label]]) for label, run in runs.items()}
 
 
 class Cost(NamedTuple):
@@ -83,20 +83,20 @@ class Cost(NamedTuple):
     samples: int
 
 
-def own(length: Length, cost: Cost) -> Pace:
+def fit_own_steps(length: Length, cost: Cost) -> Pace:
     """The pace of a training of this length."""
     resolved, _ = length.resolve(cost.samples, distributed.world())
     return Pace(resolved.steps or 0, cost.seconds, cost.memory)
 
 
-def in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
+def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
     """What each run costs: the median of rounds over all of them."""
     with distributed.setup(devices.device_for(runs[0].loop.device)) as dist:
         turns = [session.build(run, out, dist) for run in runs]
         for turn in turns:
             # Decoded here, once, and not within each round.
             turn.dataset = hold(turn.dataset)
-        memory = [memory_bytes(turn) for turn in turns]
+        memory = [step_memory(turn) for turn in turns]
         rounds = [[seconds_per_step(turn) for turn in turns] for _ in range(ROUNDS)]
     medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
     return [Cost(t, m, len(turn.dataset)) for t, m, turn in zip(medians, memory, turns, strict=True)]
@@ -109,20 +109,20 @@ def seconds_per_step(turn: session.Session) -> float:
     with closing(source.batches()) as batches:
         for _ in range(ahead):
             loop.advance(turn, source, next(batches), turn.run.optim)
-        begun = clock(turn.dist.device)
+        begun = read_clock(turn.dist.device)
         for _ in range(STEPS):
             loop.advance(turn, source, next(batches), turn.run.optim)
-        return (clock(turn.dist.device) - begun) / STEPS
+        return (read_clock(turn.dist.device) - begun) / STEPS
 
 
-def clock(device: torch.device) -> float:
+def read_clock(device: torch.device) -> float:
     """Seconds, once the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def memory_bytes(turn: session.Session) -> int:
+def step_memory(turn: session.Session) -> int:
     """What a step of the whole batch holds in memory."""
     with closing(loop.open_source(turn).batches()) as batches:
         cost = estimate.estimate(turn, next(batches))

@@ -1,25 +1,27 @@
-"""What a study is: trainings that are repeated for every seed, and what their scores say."""
+"""What a study is: trainings that are repeated for every seed, the claims they test, and numbers of its own."""
 
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ..reporting.figures import Figure
 from ..run.settings import Run
 
 MEMORY: Final = "memory of a step (MiB)"
+HOLDS: Final = "holds"
+Verdict = Literal["holds", "does not hold", "not told apart"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One training of a study: what is trained on which data, and the figures the paper has for it.
+    """One training of a study: what is trained on which data, and the paper's figures for it.
 
     `data` names the set for a reader; `run.data.path` and `test` are paths in the folder of all data sets. `setting` is
     what varies beside the method, such as the length. `paper` maps a metric to the paper's figure, in the same unit.
-    `pace` is the label of another training: this one then gets as many steps as fit into the time of that one's.
+    `pace` is the label of another training: this one then gets as many steps as fit into the other's time.
     """
 
     data: str
@@ -50,40 +52,36 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Every arm's values by metric, one per seed and in the order of the seeds.
+    """The values of every row by (name, metric), one per seed and in the order of the seeds.
 
-    `published` has the paper's figures for rows that are of no arm, as `Own.paper` does.
+    `published` has the paper's figures for rows that belong to no arm, like `Own.paper`.
     """
 
     values: Mapping[tuple[str, str], Sequence[float]]
     arms: Sequence[Arm]
     published: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
+    @property
+    def paper(self) -> dict[tuple[str, str], float]:
+        """The paper's figures by (name, metric)."""
+        return {
+            **{(arm.label, metric): figure for arm in self.arms for metric, figure in arm.paper.items()},
+            **self.published,
+        }
+
     def rows(self) -> list[Row]:
         """The table, arm by arm."""
-        arms = {(arm.label, metric): figure for arm in self.arms for metric, figure in arm.paper.items()}
-        paper = {**arms, **self.published}
-        return [row(*key, paper.get(key), found) for key, found in self.values.items()]
+        paper = self.paper
+        return [table_row(*key, paper.get(key), values) for key, values in self.values.items()]
 
-    def each(self, of: Callable[[Sequence[float]], float]) -> "Each":
-        """A statistic of every row, such as the mean, by (name, metric)."""
-        return Each(self, of)
+    def mean(self, name: str, metric: str) -> float:
+        """The mean of a metric over the seeds."""
+        return statistics.fmean(self.values[name, metric])
 
     def gain(self, first: Arm, second: Arm, metric: str) -> "Gain":
         """By how much `second` exceeds `first`, seed by seed."""
         pairs = zip(self.values[first.label, metric], self.values[second.label, metric], strict=True)
         return Gain(tuple(b - a for a, b in pairs))
-
-
-@dataclass(frozen=True)
-class Each:
-    """A statistic of every row, taken when it is asked for."""
-
-    scores: Scores
-    of: Callable[[Sequence[float]], float]
-
-    def __getitem__(self, row: tuple[str, str]) -> float:
-        return self.of(self.scores.values[row])
 
 
 @dataclass(frozen=True)
@@ -105,13 +103,11 @@ class Gain:
         return abs(self.mean) > statistics.stdev(self.values)
 
     @property
-    def verdict(self) -> str:
-        """What becomes of the claim that there is a gain."""
-        if self.beyond_spread is None:
-            return "not shown, as one seed tells no scatter"
+    def verdict(self) -> Verdict:
+        """Whether the claim that there is a gain holds beyond the seeds' scatter."""
         if not self.beyond_spread:
-            return "not shown, within the seeds' scatter"
-        return f"{'holds' if self.mean > 0 else 'does not hold'}, beyond the seeds' scatter"
+            return "not told apart"
+        return HOLDS if self.mean > 0 else "does not hold"
 
     def __str__(self) -> str:
         """In points of 100, such as "+1.2 ± 0.4 points over 3 seeds"."""
@@ -121,40 +117,61 @@ class Gain:
         return f"{100 * self.mean:+.1f} ± {100 * spread:.1f} points over {len(self.values)} seeds"
 
 
-def row(name: str, metric: str, paper: float | None, values: Sequence[float]) -> Row:
-    """The line for one metric of one arm. Raises ValueError where a value is not finite."""
+def table_row(name: str, metric: str, paper: float | None, values: Sequence[float]) -> Row:
+    """The table's line for one metric of one row. Raises ValueError where a value is not finite."""
     if not all(map(math.isfinite, values)):
         raise ValueError(f"{name} has a {metric} that is not finite: {list(values)}; look at its runs")
     spread = statistics.stdev(values) if len(values) > 1 else None
     return Row(name, metric, paper, statistics.fmean(values), spread, len(values), tuple(values))
 
 
-def nothing(folder: Path) -> Mapping[str, float]:
-    """No further numbers."""
+@runtime_checkable
+class Sentence(Protocol):
+    """What a study declares as data and turns into a sentence by its scores: see the claims of `claims.py`."""
+
+    def sentence(self, scores: Scores) -> str:
+        """The claim, whether it holds here, and the numbers."""
+
+
+def no_conclusions(scores: Scores) -> list[str]:
+    """Nothing beyond the declared claims."""
+    return []
+
+
+def no_metrics(folder: Path) -> Mapping[str, float]:
+    """No numbers beyond those of the probes."""
     return {}
 
 
 def no_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
-    """None."""
+    """No figures beyond those of the table."""
     return ()
 
 
-def as_they_are(data: Path, out: Path) -> Path:
-    """The data sets themselves."""
+def original_data(data: Path, out: Path) -> Path:
+    """The folder of all data sets itself: they are read as they are."""
     return data
+
+
+def require_data(study: str, data: Path, file: str) -> Path:
+    """The path of a data set's file. Raises ValueError where the folder of all data sets does not hold it."""
+    if not (data / file).exists():
+        raise ValueError(f"study {study} reads {file}, which {data} does not hold; give --data the folder that does")
+    return data / file
 
 
 @dataclass(frozen=True)
 class Own:
-    """Numbers that a study takes by itself, where its trainings are no Runs.
+    """Numbers that a study measures by itself, because its trainings are no Runs.
 
-    `take` yields those of one seed after another, as JSON may hold them, with trainings of so many steps where it is
-    told how many; it may train the seeds together, and read the folder of all data sets. `table` turns those of all
-    seeds into the values of its rows, by (name, metric), and `figures` draws them, by name. `paper` has the paper's
-    figures for such rows. `version` rises with every change of what `take` yields: older numbers are taken again.
+    `measure` yields the numbers of one seed after another, as JSON can hold them. It is given the seeds, the length of
+    its trainings in steps (None for their own length) and the folder of all data sets, and may train all seeds
+    together. `table` turns the numbers of all seeds into the values of the rows, by (name, metric), and `figures` draws
+    them, by name. `paper` has the paper's figures for these rows. Raise `version` with every change of what `measure`
+    yields: numbers of an older version are measured again.
     """
 
-    take: Callable[[Sequence[int], int | None, Path], Iterator[Any]]
+    measure: Callable[[Sequence[int], int | None, Path], Iterator[Any]]
     table: Callable[[Sequence[Any]], Mapping[tuple[str, str], Sequence[float]]]
     figures: Callable[[Sequence[Any]], Sequence[tuple[str, Figure]]]
     paper: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -165,35 +182,44 @@ class Own:
 class Study:
     """One published table or figure: what it claims, the trainings that test it, and what their scores say.
 
-    `kinds` are the probes, `options` their settings, dotted, as {"knn.k": 5}; `says` turns the scores into sentences
-    that tell where the claim holds at our scale and where it does not. `extra` reads further numbers, by metric, from
-    the folder of a finished run. `draws` turns the folders of the first seed's runs, by the label of their arm, into
-    figures, by name. `own` are numbers that the study takes beside its arms, or in place of any. `seeds` is how many
-    there are where nobody says. `prepare` turns the folder of all data sets into the one that the arms' paths are in,
-    within the study's own folder, where the sets cannot be read as they are. With `alone` it finds others where the
-    folder of all data sets is not there. With `baselines` the first arm of each data set is probed beside its untrained
-    encoder and the raw input, which get rows of their own.
+    - `claim`: the paper's claim in words; `claims`: the same as data, of which the engine writes the sentences
+    - `conclusions`: further sentences by the scores, for what no kind of claim expresses
+    - `kinds`: the probes; `options`: their settings, dotted, such as {"knn.k": 5}
+    - `run_metrics`: further numbers, by metric, from the folder of a finished run
+    - `figures`: figures, by name, from the folders of the first seed's runs, by the label of their arm
+    - `own`: numbers that the study measures beside its arms, or in place of any
+    - `seeds`: how many seeds by default
+    - `prepare`: given the folder of all data sets and the study's own, it returns the folder that the arms' paths are
+      in, where the sets cannot be read as they are
+    - `has_standin`: runs on generated data when the real data set is missing
+    - `baselines`: the first arm of each data set is probed beside its untrained encoder and the raw input, which get
+      rows of their own
     """
 
     title: str
     source: str
     claim: str
     arms: tuple[Arm, ...]
-    says: Callable[[Scores], list[str]]
+    claims: tuple[Sentence, ...] = ()
+    conclusions: Callable[[Scores], list[str]] = no_conclusions
     kinds: tuple[str, ...] = ("knn", "linear")
-    extra: Callable[[Path], Mapping[str, float]] = nothing
+    run_metrics: Callable[[Path], Mapping[str, float]] = no_metrics
     options: Mapping[str, Any] = field(default_factory=dict)
     own: Own | None = None
-    draws: Callable[[Mapping[str, Path]], Sequence[tuple[str, Figure]]] = no_figures
+    figures: Callable[[Mapping[str, Path]], Sequence[tuple[str, Figure]]] = no_figures
     seeds: int = 3
-    prepare: Callable[[Path, Path], Path] = as_they_are
-    alone: bool = False
+    prepare: Callable[[Path, Path], Path] = original_data
+    has_standin: bool = False
     baselines: bool = False
 
     @property
-    def firsts(self) -> dict[str, Arm]:
+    def first_arms(self) -> dict[str, Arm]:
         """The first arm of each data set, by the set's name."""
         return {arm.data: arm for arm in reversed(self.arms)}
+
+    def sentences(self, scores: Scores) -> list[str]:
+        """Every claim with its verdict and numbers, then the conclusions."""
+        return [*(claim.sentence(scores) for claim in self.claims), *self.conclusions(scores)]
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]

@@ -5,19 +5,20 @@ tokens) for an image, a video and a series, each plain and with actions, views a
 runs every clause of `CLAUSES` on each. What a method offers decides which clauses bind it:
 
 - always: `loss`, `encode`, `energy`, `after_step`;
-- a masked method: `cfg.masks`, `encoder.grid` and `context(x, masks) -> (B, Kc, D)` on raw x;
+- a masked method (`methods/masked.py`): what `context` and `predict` give never depends on hidden patches;
 - a target encoder that follows by EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
 - a method whose loss mixes samples says so: `batch_statistics = True`;
-- a head (`methods/head.py`) is put on an untrained parent, which it must leave as it is;
+- a head (`methods/head.py`) is put on untrained parents of the classes that it names, which it must leave as they are;
 - a method that unfolds in time (`methods/predictive.py`) has states that know no future, streamed or not.
 """
 
 from collections.abc import Callable, Sequence
 
 from ..methods.base import Method
+from ..methods.head import Head
 from ..types import Signal
 from . import clauses
-from .case import SIGNALS, Case, example, variants
+from .case import SIGNALS, Case, example, parents_for, variants
 from .sequential import knows_no_future
 
 CLAUSES = (*clauses.CLAUSES, knows_no_future)
@@ -37,6 +38,7 @@ def contract(method: type[Method], signals: Sequence[Signal] | None = None) -> N
     if not hasattr(method.Config, "tiny"):
         raise AssertionError(f"{method.__name__}.Config has no tiny; give it a classmethod tiny(signal) -> Config")
     for signal in allowed:
+        _check_parents(method, signal)
         case = Case(method, signal, example(signal))
         for clause in CLAUSES:
             _run(clause, case)
@@ -51,6 +53,14 @@ def _run(clause: Callable[[Case], None], case: Case) -> None:
         name = getattr(clause, "__name__", "clause").replace("_", " ")
         where = f"{case.method.__name__} on {case.signal.size} with {', '.join(sorted(case.signal.has)) or 'x only'}"
         raise AssertionError(f"{where}: {error} (clause: {name})") from None
+
+
+def _check_parents(method: type[Method], signal: Signal) -> None:
+    try:
+        if issubclass(method, Head):
+            parents_for(method, signal)
+    except ValueError as error:
+        raise AssertionError(f"{method.__name__}: {error}") from None
 
 
 def _refused(method: type[Method], signal: Signal) -> None:

@@ -1,15 +1,16 @@
 """What a clause of the contract is run on: a method, a signal and a batch that can be learnt."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
 
 from .. import methods
+from ..masks.base import Masker
 from ..methods.base import Method
 from ..methods.head import Head
-from ..types import Batch, Rng, Signal
+from ..types import ActionSpec, Batch, Rng, Signal
 
 BATCH: Final = 8
 RATE: Final = 3e-3
@@ -34,14 +35,14 @@ class Case:
         return self.method.Config.tiny(self.signal)
 
     def build(
-        self, seed: int = 0, cfg: Any = None, signal: Signal | None = None, parent: Method | None = None
+        self, seed: int = 0, cfg: Any = None, signal: Signal | None = None, parents: Sequence[Method] = ()
     ) -> Method:
         """The method with weights drawn from `seed`; the global random state is given back as it was.
 
-        A head is built over `parent`, by default that of the signal.
+        A head is built over `parents`, by default over `parents_for` the signal.
         """
         cfg, signal = self.cfg if cfg is None else cfg, signal or self.signal
-        below = [parent or parent_for(signal)] if issubclass(self.method, Head) else []
+        below = [parents or parents_for(self.method, signal)] if issubclass(self.method, Head) else []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.method(cfg, signal, *below)
@@ -57,19 +58,42 @@ class Case:
             yield step
 
     @property
-    def masked(self) -> bool:
-        """Whether the method hides parts of its input by masks."""
-        return bool(getattr(self.cfg, "masks", ()))
+    def maskers(self) -> tuple[Masker, ...]:
+        """The maskers of the configuration: those of a masked method, and of a head that hides parts of its input."""
+        return tuple(vars(self.cfg).get("masks", ()))
 
 
-def parent_for(signal: Signal) -> Method:
-    """What a head is put on: an untrained BiJEPA, the same each time it is asked for."""
-    return methods.build(methods.load("bijepa").Config.tiny(signal), signal)
+def parents_for(head: type[Head], signal: Signal) -> tuple[Method, ...]:
+    """What a head is put on: for each of its `Parents` a small untrained method of that class, the same every time.
+
+    Raises ValueError where no method of that class takes the signal.
+    """
+    return tuple(_untrained(_of_kind(kind, signal), signal, seed) for seed, kind in enumerate(head.Parents))
+
+
+def _of_kind(kind: type[Method], signal: Signal) -> type[Method]:
+    """The class itself where it has settings of its own, else the first of our methods that is of it."""
+    if "Config" in vars(kind):
+        return kind
+    heads = issubclass(kind, Head)
+    ours = [methods.load(name).Method for name, place in methods.METHODS.places().items() if not place.owner]
+    for found in ours:
+        if issubclass(found, kind) and issubclass(found, Head) == heads and found.needs <= signal.has:
+            return found
+    raise ValueError(
+        f"no {kind.__name__} to stand on takes a signal of size {signal.size} with "
+        f"{', '.join(sorted(signal.has)) or 'x only'}; say in needs what the parents need"
+    )
+
+
+def _untrained(kind: type[Method], signal: Signal, seed: int) -> Method:
+    below = parents_for(kind, signal) if issubclass(kind, Head) else ()
+    return methods.build(kind.Config.tiny(signal), signal, seed, below)
 
 
 def variants() -> tuple[Signal, ...]:
     """Image, video and series, plain and with everything a batch of that kind may carry."""
-    full = tuple(replace(s, views=2, classes=2, action=2 if "time" in s.has else 0) for s in SIGNALS)
+    full = tuple(replace(s, views=2, classes=2, action=ActionSpec(2) if "time" in s.has else None) for s in SIGNALS)
     return (*SIGNALS, *full)
 
 
@@ -82,7 +106,8 @@ def example(signal: Signal, batch: int = BATCH) -> Batch:
     phase = 6 * torch.rand(batch, signal.channels, *[1] * rank, generator=generator)
     x = 0.5 + 0.5 * torch.sin(phase + (speed * torch.stack(axes)).sum(2))
     noise = 0.05 * torch.randn(batch, signal.views, *x.shape[1:], generator=generator)
-    action = torch.randn(batch, signal.size[0] - 1, signal.action, generator=generator) if signal.action else None
+    actions = (batch, signal.size[0] - 1, signal.action_size)
+    action = torch.randn(*actions, generator=generator) if signal.action else None
     return Batch(
         x=x,
         views=((x[:, None] + noise).clamp(0, 1),) if signal.views else (),

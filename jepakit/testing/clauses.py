@@ -10,13 +10,14 @@ from typing import Any, Final, cast
 import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..collapse import effective_rank, normalized_loss
 from ..methods.base import Method
 from ..methods.head import Head
-from ..types import Grid, Masks, Rng, Size
+from ..methods.masked import Masked
+from ..types import Batch, Grid, Masks, Rng, Size
 from .case import BATCH, Case
 
 MAX_TOKENS: Final = 32
@@ -26,14 +27,16 @@ MAX_LOSS_AT_START: Final = 10  # of the best constant's; ours have up to 4.5
 
 def encodes_every_token(case: Case) -> None:
     """Encode gives finite (B, N, D) for both weights; the loss is a sum of scalars, and what is watched is detached."""
-    method, x = case.build().eval(), case.batch.x
-    tokens = {weights: method.encode(x, weights) for weights in ("target", "context")}
+    method = case.build().eval()
+    tokens = {weights: method.encode(case.batch, weights) for weights in ("target", "context")}
     for weights, s in tokens.items():
-        require(s.ndim == 3 and len(s) == BATCH, f"encode(x, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)")
+        require(
+            s.ndim == 3 and len(s) == BATCH, f"encode(batch, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)"
+        )
         require(
             s.shape[1] <= MAX_TOKENS, f"Config.tiny makes {s.shape[1]} tokens; at most {MAX_TOKENS} keep this quick"
         )
-        require(bool(s.isfinite().all()), f"encode(x, {weights!r}) is not finite")
+        require(bool(s.isfinite().all()), f"encode(batch, {weights!r}) is not finite")
     require(
         tokens["target"].shape == tokens["context"].shape, "encode has another shape for target and context weights"
     )
@@ -65,8 +68,8 @@ def starts_at_a_plausible_loss(case: Case) -> None:
 def normalises_first(case: Case) -> None:
     """The data's mean and std are applied by the model, once: raw units in, the same tokens as for standard units."""
     method, plain = case.build().eval(), case.build(signal=replace(case.signal, mean=(), std=())).eval()
-    raw, standard = case.batch.x, method.normalize(case.batch.x)
-    equal = torch.equal(method.encode(raw), plain.encode(standard))
+    standard = replace(case.batch, x=method.normalize(case.batch.x))
+    equal = torch.equal(method.encode(case.batch), plain.encode(standard))
     require(equal, "encode does not see x as normalize(x) once; call self.normalize(x) first thing, and nowhere else")
 
 
@@ -90,14 +93,14 @@ def draws_from_rng_alone(case: Case) -> None:
         with _global_seed(seed):
             before = _global_state()
             losses.append(method(case.batch, Rng(5, step=3)).total)
-            method.encode(case.batch.x)
+            method.encode(case.batch)
             require(before == _global_state(), "loss or encode draws from the global random state; draw from rng")
     require(torch.equal(*losses), "the same rng gave two losses; draw everything from rng.generator()")
 
 
 def follows_rng(case: Case) -> None:
     """Another rng gives another loss, where a random masker is configured."""
-    if not case.masked or not _random(case):
+    if not case.maskers or not _random(case):
         return
     method = case.build()
     losses = {method(case.batch, Rng(0, step=step)).total.item() for step in range(4)}
@@ -106,12 +109,13 @@ def follows_rng(case: Case) -> None:
 
 def hides_what_is_masked(case: Case) -> None:
     """Changing pixels of hidden patches leaves the context, and what is predicted from it, equal to the bit."""
-    if not case.masked:
-        return
-    for masker in case.cfg.masks:
+    for masker in case.maskers:
         seen: list[Masks] = []
         method: Any = case.build(cfg=replace(case.cfg, masks=(_Recorder(masker, seen),))).eval()
-        require(hasattr(method, "context"), "a method with masks offers context(x, masks) -> (B, Kc, D) on raw x")
+        require(
+            isinstance(method, Masked | Head),
+            "cfg has masks; make the method a Masked (methods/masked.py), with context(x, masks) on raw x",
+        )
         before = method.loss(case.batch, Rng(0)).compared
         masks = seen.pop()
         visible = _pixels(masks.context, method.encoder.grid, case.signal.size)
@@ -119,6 +123,9 @@ def hides_what_is_masked(case: Case) -> None:
         context = method.context(case.batch.x, masks)
         require(torch.equal(context, method.context(other.x, masks)), "hidden patches change context(x, masks)")
         require(not torch.equal(context, method.context(1 - case.batch.x, masks)), "context(x, masks) ignores x")
+        if isinstance(method, Masked):
+            shapes = [tuple(of(case.batch.x, masks).shape) for of in (method.predict, method.expected)]
+            require(shapes[0] == shapes[1], f"predict gives shape {shapes[0]}, but expected {shapes[1]}")
         after = method.loss(other, Rng(0)).compared
         leak = before is not None and after is not None and not torch.equal(before[0], after[0])
         require(not leak, "hidden patches change the prediction; predict from the context alone")
@@ -144,19 +151,21 @@ def moves_the_target_by_the_stated_fraction(case: Case) -> None:
 
 def learns_one_batch(case: Case) -> None:
     """One batch can be learnt, without loss of rank, and then energy tells what belongs together from what does not."""
-    method, x = case.build(), case.batch.x
-    loss, rank, std = _loss(case, method), _rank(method, x), _std(method, x)
+    method, batch = case.build(), case.batch
+    loss, rank, std = _loss(case, method), _rank(method, batch), _std(method, batch)
     for _ in case.steps(method, STEPS):
         pass
     method.eval()
     learnt = _loss(case, method)
     require(learnt < 0.9 * loss, f"{STEPS} steps on one batch took the loss from {loss:.4g} to {learnt:.4g} only")
     require(
-        _rank(method, x) > 0.5 * rank, f"learning one batch took the rank from {rank:.1f} to {_rank(method, x):.1f}"
+        _rank(method, batch) > 0.5 * rank,
+        f"learning one batch took the rank from {rank:.1f} to {_rank(method, batch):.1f}",
     )
-    require(_std(method, x) > 0.02 * std, f"learning one batch took the std from {std:.3g} to {_std(method, x):.3g}")
+    spread = _std(method, batch)
+    require(spread > 0.02 * std, f"learning one batch took the std from {std:.3g} to {spread:.3g}")
     with torch.no_grad():
-        own, other = method.energy(x, x), method.energy(x, x.roll(1, 0))
+        own, other = method.energy(batch, batch), method.energy(batch, batch[torch.arange(BATCH).roll(1)])
     require(own.shape == (BATCH,), f"energy has shape {tuple(own.shape)}; give one number per sample")
     below = bool(own.mean() < 0.99 * other.mean())
     require(below, f"energy(x, y) is {own.mean():.4g} and {other.mean():.4g} with y shuffled; it must be lower")
@@ -165,36 +174,38 @@ def learns_one_batch(case: Case) -> None:
 def saves_everything(case: Case) -> None:
     """State saved and loaded into other weights, built without the data's statistics, encodes equal to the bit.
 
-    So do energies, which are all that a head adds to its parent; that one is saved as a run of its own.
+    So do energies, which are all that a head adds to its parents; these are saved as runs of their own.
     """
-    method, x = case.build(), case.batch.x
+    method, batch = case.build(), case.batch
     for _ in case.steps(method, 1):
         pass
     state = safetensors.torch.load(safetensors.torch.save(method.state_dict()))
     bare = replace(case.signal, mean=(), std=())
-    copy = case.build(seed=1, signal=bare, parent=getattr(method, "parent", None))
+    copy = case.build(seed=1, signal=bare, parents=method.parents if isinstance(method, Head) else ())
     copy.load_state_dict(state)
     for weights in ("target", "context"):
-        s, again = (m.eval().encode(x, weights) for m in (method, copy))
+        s, again = (m.eval().encode(batch, weights) for m in (method, copy))
         require(torch.equal(s, again), "encode changes when saved and loaded; keep all state in parameters and buffers")
-    one, other = (m.energy(x, x) for m in (method, copy))
+    one, other = (m.energy(batch, batch) for m in (method, copy))
     require(torch.equal(one, other), "energy changes when saved and loaded; keep all state in parameters and buffers")
 
 
-def leaves_its_parent_alone(case: Case) -> None:
-    """A head trains and saves what is its own; the parent moves with it, in evaluation mode."""
+def leaves_its_parents_alone(case: Case) -> None:
+    """A head trains and saves what is its own; its parents move with it, in evaluation mode."""
     if not issubclass(case.method, Head):
         return
     head = cast(Head, case.build())
-    before = {name: value.clone() for name, value in head.parent.state_dict().items()}
+    before = [{name: value.clone() for name, value in parent.state_dict().items()} for parent in head.parents]
     for _ in case.steps(head.train(), 2):
         pass
-    after = head.parent.state_dict()
-    changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
-    require(not changed, f"training a head changes {', '.join(changed[:3])} of its parent; read it under no_grad")
-    require(not head.parent.training, "the parent of a head is in training mode; it is given in evaluation mode")
+    for state, parent in zip(before, head.parents, strict=True):
+        after = parent.state_dict()
+        changed = [name for name, value in state.items() if not torch.equal(value, after[name])]
+        require(not changed, f"training a head changes {', '.join(changed[:3])} of its parent; read it under no_grad")
+        require(not parent.training, "the parent of a head is in training mode; it is given in evaluation mode")
     require(not any(name.startswith("parent") for name in head.state_dict()), "a head saves its parent; leave it out")
-    require(head.double().parent.mean.dtype == torch.float64, "a head is moved without its parent; see Head._apply")
+    moved = all(parent.mean.dtype == torch.float64 for parent in head.double().parents)
+    require(moved, "a head is moved without its parent; see Head._apply")
 
 
 def is_finite_in_bf16(case: Case) -> None:
@@ -240,7 +251,7 @@ CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
     hides_what_is_masked,
     moves_the_target_by_the_stated_fraction,
     saves_everything,
-    leaves_its_parent_alone,
+    leaves_its_parents_alone,
     is_finite_in_bf16,
     accumulates,
     learns_one_batch,
@@ -269,7 +280,7 @@ def require(holds: bool, sentence: str) -> None:
 def _random(case: Case) -> bool:
     method: Any = case.build()
     grid = method.encoder.grid
-    draws = [[masker(grid, BATCH, Rng(0, step=step)) for masker in case.cfg.masks] for step in range(4)]
+    draws = [[masker(grid, BATCH, Rng(0, step=step)) for masker in case.maskers] for step in range(4)]
     return any(not torch.equal(a.context, b.context) for d in draws[1:] for a, b in zip(draws[0], d, strict=True))
 
 
@@ -309,11 +320,11 @@ def _loss(case: Case, method: Method) -> float:
 
 
 @torch.no_grad()
-def _rank(method: Method, x: Float[Tensor, "b c ..."]) -> float:
-    return effective_rank(method.encode(x).flatten(0, 1))
+def _rank(method: Method, batch: Batch) -> float:
+    return effective_rank(method.encode(batch).flatten(0, 1))
 
 
 @torch.no_grad()
-def _std(method: Method, x: Float[Tensor, "b c ..."]) -> float:
+def _std(method: Method, batch: Batch) -> float:
     """Spread over samples at each position: what a representation of positions only would lose."""
-    return float(method.encode(x).std(0).mean())
+    return float(method.encode(batch).std(0).mean())

@@ -1,32 +1,55 @@
 """The clause on methods that unfold in time."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..methods.predictive import Predictive
-from ..types import State
+from ..types import Batch
 from .case import BATCH, Case
 from .clauses import require
 
 
 def knows_no_future(case: Case) -> None:
-    """Changing frame t + 1 leaves the states up to t equal to the bit; streamed states are those of `encode`."""
+    """Changing frame t + 1, and the action that leads to it, leaves the states up to t equal to the bit.
+
+    Streamed states are those of `encode`; `observe` is given actions where the method needs them.
+    """
     if not issubclass(case.method, Predictive):
         return
-    method, x = cast(Predictive, case.build().eval()), case.batch.x
+    method, batch = cast(Predictive, case.build().eval()), case.batch
     with torch.no_grad():
-        states = method.encode(x)
+        states = method.encode(batch)
         steps = int(method.encoder.grid[0])  # type: ignore[union-attr, index]
-        whole, each = states.reshape(BATCH, steps, -1), x.shape[2] // steps
+        whole, each = states.reshape(BATCH, steps, -1), batch.x.shape[2] // steps
         for t in range(1, steps):
-            other = x.clone()
-            other[:, :, t * each :] = 1 - other[:, :, t * each :]
-            same = torch.equal(method.encode(other).reshape(BATCH, steps, -1)[:, :t], whole[:, :t])
+            same = torch.equal(method.encode(changed(batch, t * each)).reshape(BATCH, steps, -1)[:, :t], whole[:, :t])
             require(same, f"changing frame {t + 1} changes states up to {t}; a state may read the past alone")
-        frames = [f if each > 1 or x.ndim == 3 else f[:, :, 0] for f in torch.split(x, each, 2)]
-        state: State = method.start(frames[0])
-        for t, frame in enumerate(frames):
-            state = state if t == 0 else method.observe(state, frame)
+        acts = "action" in method.requires(case.cfg)
+        state = None
+        for t, (frame, action) in enumerate(frames(batch, each)):
+            led = action if acts else None
+            state = method.start(frame) if state is None else method.observe(state, frame, led)
             close = torch.allclose(state.tokens.reshape(BATCH, -1), whole[:, t], atol=1e-5)
-            require(close, f"observe gives another state {t + 1} than encode; both see the same frames")
+            require(close, f"observe gives another state {t + 1} than encode; both see the same frames and actions")
+
+
+def changed(batch: Batch, first: int) -> Batch:
+    """The batch with other values in the frames from `first` on, and in the actions that lead to them."""
+    x, action = batch.x.clone(), batch.action
+    x[:, :, first:] = 1 - x[:, :, first:]
+    if action is not None:
+        action = action.clone()
+        action[:, first - 1 :] = 1 - action[:, first - 1 :]
+    return replace(batch, x=x, action=action)
+
+
+def frames(batch: Batch, each: int) -> Iterator[tuple[Float[Tensor, "b c ..."], Float[Tensor, "b a"] | None]]:
+    """What `start` and `observe` see, `each` time steps of x at once, and the action that led to the first of them."""
+    for t, frame in enumerate(torch.split(batch.x, each, 2)):
+        action = None if batch.action is None or t == 0 else batch.action[:, t * each - 1]
+        yield frame if each > 1 or batch.x.ndim == 3 else frame[:, :, 0], action

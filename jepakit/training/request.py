@@ -69,6 +69,16 @@ def asks_for_probes(request: Request) -> bool:
     return any("kinds" in (change.get("evals") or {}) for change in changes)
 
 
+def renaming_notes(request: Request) -> list[str]:
+    """What to say of settings that the request, or the run that it goes on with, names as earlier versions did."""
+    named = [Path(file) for file in (request.recipe, request.config) if file is not None]
+    files = [file for file in named if file.suffix in (".yaml", ".yml")]
+    if request.resume and (request.folder / "config.yaml").is_file():
+        files.append(request.folder / "config.yaml")
+    changes = [parse.flags_to_changes(request.flags), *(parse.read_yaml(file) for file in files)]
+    return list(dict.fromkeys(note for change in changes for note in parse.renaming_notes(change)))
+
+
 def starting_run(request: Request) -> Run:
     """The Run of the recipe, the method, the YAML file or, when resuming without any of them, the run folder."""
     name = request.recipe
@@ -83,12 +93,12 @@ def starting_run(request: Request) -> Run:
         return parse.from_yaml(stored)
     if name.endswith((".yaml", ".yml")):
         return parse.from_yaml(Path(name))
-    if name in recipes.table():
+    if name in recipes.RECIPES.names():
         return recipes.load(name)
-    if name in methods.table():
+    if name in methods.METHODS.names():
         cfg = methods.load(name).Config()
         return head_run(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=KINDS["images"]())
-    raise ValueError(no_such("recipe or method", name, [*recipes.table(), *methods.table()]))
+    raise ValueError(no_such("recipe or method", name, [*recipes.RECIPES.names(), *methods.METHODS.names()]))
 
 
 def head_run(cfg: Any, parent: PathLike | None) -> Run:
@@ -115,7 +125,7 @@ def on_parent(wanted: Run, parent: PathLike | None) -> Run:
     if not methods.is_head(wanted.method):
         return wanted
     method: Any = wanted.method
-    return dataclasses.replace(wanted, method=dataclasses.replace(method, parent=os.fspath(parent)))
+    return dataclasses.replace(wanted, method=dataclasses.replace(method, parents=(os.fspath(parent),)))
 
 
 def frame_by_frame(wanted: Run, run: Path) -> Run:

@@ -24,7 +24,7 @@ from ..nn.auto import cells_per_side
 from ..nn.patch import grid_of
 from ..run.settings import Run
 from ..run.write import dump
-from ..types import Batch, Rng, Signal, Size
+from ..types import Rng, Signal, Size
 from .stream import limits
 
 
@@ -129,9 +129,7 @@ def check_shortest(run: Run, method: Method, dataset: Dataset) -> None:
             raise ValueError(f"that is less than the patch of {patch}")
         if method.reads_x:
             with torch.no_grad():
-                action = torch.zeros(2, steps - 1, method.signal.action) if method.signal.action else None
-                x = torch.zeros(2, method.signal.channels, steps, *size[1:])
-                method.loss(Batch(x, action=action), Rng(0))
+                method.loss(method.signal.zeros(2, steps=steps), Rng(0))
     except ValueError as error:
         words = dataset.words
         raise ValueError(f"the shortest {words.one} has {shortest} {words.parts}: {error}; or {words.fix}") from None

@@ -90,8 +90,8 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
     `dataset` is given where the data are open already.
     """
     run, dataset, signal, notes = resolve.resolve(run, dataset or run.data.open(), dist.world)
-    run, parent = with_parent(run)
-    method = methods.build(run.method, signal, run.seed if seed is None else seed, parent)
+    run, parents = with_parents(run)
+    method = methods.build(run.method, signal, run.seed if seed is None else seed, parents)
     # What takes memory is priced where it will lie, in the precision that it will have.
     method.to(dist.device, getattr(torch, run.loop.dtype))
     cautions = resolve.check(run, method, dataset)
@@ -101,13 +101,13 @@ def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dat
     return Session(run, out, dist, dataset, method, optim.build(run.optim, method), [*notes, *cautions])
 
 
-def with_parent(run: Run) -> tuple[Run, Method | None]:
-    """The run with the hash of its parent's weights, and the parent; the same run and None where it has none."""
-    parent = checkpoint.parent_of(run.method)
-    if parent is None:
-        return run, None
-    cfg = replace(cast(Any, run.method), parent_hash=checkpoint.digest(parent))
-    return replace(run, method=cfg), parent
+def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
+    """The run with the hashes of its parents' weights, and the parents; the same run and none where it has none."""
+    parents = checkpoint.parents_of(run.method)
+    if not parents:
+        return run, ()
+    cfg = replace(cast(Any, run.method), parent_hashes=tuple(checkpoint.digest(parent) for parent in parents))
+    return replace(run, method=cfg), parents
 
 
 def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
@@ -139,10 +139,11 @@ def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
 
 def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
     """Raises ValueError with a diff where settings differ that are neither in RESUMABLE_KEYS nor in `allow`."""
+    allowed = [parse.current_path(path) for path in allow]
     changed = {
         key: values
         for key, values in write.difference(old, new).items()
-        if not key.startswith(RESUMABLE_KEYS) and not any(key == a or key.startswith(f"{a}.") for a in allow)
+        if not key.startswith(RESUMABLE_KEYS) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
     }
     if not changed:
         return

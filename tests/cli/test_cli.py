@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from jepakit.cli import __main__ as cli
+from jepakit.cli import arguments
+from jepakit.cli.commands import COMMANDS
 from jepakit.core.progress import Interrupted
 
 
@@ -30,7 +32,7 @@ def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str
         ("train ijepa --lr=3", "settings are written --section.key VALUE\n"),
         (
             "report a --loop.device cpu",
-            "--loop.device is a setting; only train, probe, embed, score, forecast, complete take settings",
+            "--loop.device is a setting; only complete, embed, forecast, probe, score, train take settings",
         ),
         ("list more", "unexpected 'more'"),
     ],
@@ -43,12 +45,12 @@ def test_an_unknown_word_is_compared_with_what_the_command_itself_takes(
     assert sentence in error
 
 
-@pytest.mark.parametrize("command", list(cli.parser()[1]))
+@pytest.mark.parametrize("command", COMMANDS.names())
 def test_every_option_that_help_shows_is_known(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    options = cli.parser()[1][command].options
+    parser = arguments.command_parser(command)
+    options = parser.options
     assert "debug" in options
-    for option in options:
-        cli.check_names([command, f"--{option}"], cli.parser()[1])
+    arguments.check_options(command, parser, [f"--{option}" for option in options])
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     shown = capsys.readouterr().out

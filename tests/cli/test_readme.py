@@ -1,8 +1,10 @@
 """What the documents tell a reader to do works, and what they show exists."""
 
+import ast
 import gzip
 import io
 import os
+import pkgutil
 import re
 import shlex
 import struct
@@ -28,6 +30,13 @@ from jepakit.run.settings import Evals, Length, Loop, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+# Documents that name modules of earlier versions. Elsewhere foo.py stands for a file of the reader's own.
+HISTORY = {
+    "CHANGELOG.md",
+    "LOG.md",
+    "0001-data-lies-below-config.md",
+    "0002-no-module-is-named-like-a-public-function.md",
+}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What makes a training short; the README's own settings stand before it.
 SHORT = "--steps 3 --length.batch 8 --evals.report false"
@@ -135,6 +144,29 @@ def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> N
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", document.read_text())
     assert not [target for target in targets if not (document.parent / target).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_modules_that_documents_name_exist(document: Path) -> None:
+    if document.name in HISTORY:
+        return
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)`", document.read_text())
+    real = [name for name in named if not name.endswith("foo.py")]
+    assert not [name for name in real if not any((top / name).is_file() for top in (ROOT, ROOT / "jepakit"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_documents_import_or_call_by_its_full_name_exists(document: Path) -> None:
+    text = document.read_text()
+    for _, code in blocks(document, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jepakit"):
+                exec(compile(ast.Module([node], []), str(document), "exec"), {})
+    if document.name not in HISTORY:
+        named = re.findall(r"`(jepakit(?:\.\w+)+)", text)
+        groups = {"jepakit.data", "jepakit.encoders", "jepakit.evals", "jepakit.masks", "jepakit.methods"}
+        for name in set(named) - groups:
+            pkgutil.resolve_name(name)
 
 
 def test_the_method_shown_in_the_documents_is_the_one_that_is_tested() -> None:

@@ -374,7 +374,7 @@ def test_statistics_are_those_of_the_fixations_without_the_padding(small):
     signal = data.fit(dataset, small)
     assert torch.allclose(torch.tensor(signal.mean).double(), values.mean(1), atol=1e-6)
     assert torch.allclose(torch.tensor(signal.std).double(), values.std(1, correction=0), atol=1e-6)
-    assert signal.action == 2
+    assert signal.action_size == 2
     assert signal.size == (3, 8, 8)
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepakit.reporting import atlas, figures
+from jepakit.reporting import SECTIONS, atlas, figures
 from jepakit.reporting.charts import Line, chart
-from jepakit.reporting.page import Gallery, render
+from jepakit.reporting.page import render
 from jepakit.reporting.pictures import img
 from jepakit.reporting.records import Record
+from jepakit.reporting.samples import Look
+from jepakit.reporting.section import Part
 
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = ("quic", "background-networking", "component-update", "sync")
@@ -38,7 +40,11 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sheet = figures.Figure("Sheet", img(np.zeros((500, 2000, 3), np.uint8), "a sheet"), "A caption.", wide=True)
     out = tmp_path_factory.mktemp("page") / "report.html"
     long_note = "word " * 50 + "x" * 200
-    out.write_text(render([record], [Gallery({"map": (drawn,), "masks": (wide, sheet)}, {"patches": long_note})], "1"))
+    parts = {"map": Part((drawn,)), "masks": Part((wide, sheet)), "patches": Part(notes=(long_note,))}
+    sections = {name: SECTIONS.load(name) for name in SECTIONS.names()}
+    for name, part in parts.items():
+        sections[name] = sections[name]._replace(show=lambda views, part=part: part)
+    out.write_text(render([record], [Look()], "1", sections))
     return out
 
 

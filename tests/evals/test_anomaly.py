@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jepakit.studies.bijepa.anomaly import auc, from_last, from_median, interval, labelled
-from jepakit.studies.cjepa.nearest import dtw, predicted
+from jepakit.studies.bijepa.anomaly import bootstrap_interval, mark_windows, median_distance, roc_area, step_distance
+from jepakit.studies.cjepa.nearest import classify_nearest, dtw
 from jepakit.types import Rng
 
 NAN = float("nan")
@@ -21,46 +21,46 @@ NAN = float("nan")
 )
 def test_the_area_is_the_share_of_pairs_in_the_right_order(scores: list[float], area: float) -> None:
     kinds = np.array([False, False, True, True])
-    assert auc(np.array(scores), kinds) == pytest.approx(area)
+    assert roc_area(np.array(scores), kinds) == pytest.approx(area)
 
 
 def test_a_step_without_a_score_takes_no_part() -> None:
     kinds = np.array([True, False, False, True])
-    assert auc(np.array([NAN, 1.0, 2.0, 3.0]), kinds) == 1.0
+    assert roc_area(np.array([NAN, 1.0, 2.0, 3.0]), kinds) == 1.0
     with pytest.raises(ValueError, match=r"0 of 2 scored steps are labelled anomalous"):
-        auc(np.array([NAN, 1.0, 2.0, NAN]), kinds)
+        roc_area(np.array([NAN, 1.0, 2.0, NAN]), kinds)
 
 
 def test_windows_of_time_are_closed_at_both_ends() -> None:
     time = np.datetime64("2024-01-01", "s") + np.arange(6) * np.timedelta64(1, "h")
     windows = [["2024-01-01 01:00:00.000000", "2024-01-01 02:00:00.000000"], ["2024-01-01 05:00:00", "2024-01-02"]]
-    assert labelled(time, windows).tolist() == [False, True, True, False, False, True]
+    assert mark_windows(time, windows).tolist() == [False, True, True, False, False, True]
 
 
 def test_the_interval_of_equal_series_is_a_point_and_of_others_holds_their_mean() -> None:
-    assert interval([0.7] * 5, Rng(0)) == pytest.approx((0.7, 0.7, 0.7))
-    mean, low, high = interval([0.5, 0.6, 0.9, 1.0], Rng(0))
+    assert bootstrap_interval([0.7] * 5, Rng(0)) == pytest.approx((0.7, 0.7, 0.7))
+    mean, low, high = bootstrap_interval([0.5, 0.6, 0.9, 1.0], Rng(0))
     assert mean == pytest.approx(0.75)
     assert 0.5 <= low < 0.7 < 0.8 < high <= 1.0
-    assert interval([0.5, 0.6, 0.9, 1.0], Rng(0)) == interval([0.5, 0.6, 0.9, 1.0], Rng(0))
+    assert bootstrap_interval([0.5, 0.6, 0.9, 1.0], Rng(0)) == bootstrap_interval([0.5, 0.6, 0.9, 1.0], Rng(0))
 
 
 def test_the_distance_to_the_median_looks_back_alone() -> None:
     x = np.array([0.0, 1.0, 2.0, 1.0, 9.0, 1.0])
-    found = from_median(x, 3)
+    found = median_distance(x, 3)
     assert np.isnan(found[:2]).all()
     # Of 0, 1, 2 the median is 1 and the MAD 1; of 2, 1, 9 they are 2 and 1.
     np.testing.assert_allclose(found[[2, 4]], [1 / 1.4826, 7 / 1.4826])
-    np.testing.assert_array_equal(from_median(x[:5], 3), found[:5])
+    np.testing.assert_array_equal(median_distance(x[:5], 3), found[:5])
 
 
 def test_a_series_that_mostly_stands_still_has_finite_baselines() -> None:
     x = np.zeros(50)
     x[40] = 1.0
-    found = from_median(x, 10)
+    found = median_distance(x, 10)
     assert np.isfinite(found[9:]).all()
     assert np.nanargmax(found) == 40
-    assert np.nanargmax(from_last(x)) in (40, 41)
+    assert np.nanargmax(step_distance(x)) in (40, 41)
 
 
 def slow(a: np.ndarray, b: np.ndarray, band: int) -> float:
@@ -94,5 +94,5 @@ def test_a_series_that_comes_late_is_near_by_warping_and_far_by_euclid() -> None
     train = np.stack([bump, np.full(40, 0.1)])[:, None]
     late = np.roll(bump, 4)[None, None]
     y = np.array([0, 1])
-    assert predicted(train, y, late, "dtw").tolist() == [0]
-    assert predicted(train, y, late, "euclidean").tolist() == [1]
+    assert classify_nearest(train, y, late, "dtw").tolist() == [0]
+    assert classify_nearest(train, y, late, "euclidean").tolist() == [1]

@@ -10,7 +10,7 @@ from jepakit.evals.metrics.readers import Reader
 from jepakit.evals.windows import past_and_future
 from jepakit.methods import bijepa
 from jepakit.nn.mlp import MLP, Perceptron
-from jepakit.studies.bijepa.dynamics import axis_distances, decoded, lyapunov, unrolled
+from jepakit.studies.bijepa.dynamics import axis_distances, decode_path, lyapunov, unroll_blocks
 from jepakit.types import Signal
 
 
@@ -57,11 +57,11 @@ def method():
 
 def test_each_unrolled_block_is_what_the_predictor_makes_of_the_one_before(method):
     x = torch.randn(4, 3, 10)
-    s = unrolled(method, x, 3)
+    s = unroll_blocks(method, x, 3)
     torch.testing.assert_close(s[:, 0], method.predict(x)[:, 0, 0])
     torch.testing.assert_close(s[:, 2], method.predictors[0](s[:, 1:2], past_and_future(method, 4))[:, 0, 0])
     blind = torch.cat([x[..., :5], torch.full((4, 3, 5), torch.nan)], 2)
-    torch.testing.assert_close(unrolled(method, blind, 3), s)
+    torch.testing.assert_close(unroll_blocks(method, blind, 3), s)
 
 
 def test_a_decoded_path_has_its_blocks_one_after_the_other(method):
@@ -71,14 +71,14 @@ def test_a_decoded_path_has_its_blocks_one_after_the_other(method):
     reader = Reader(np.zeros(6), np.ones(6), weight, np.repeat([0.0, 100.0, 200.0], 5) + np.tile(np.arange(5), 3))
     s = torch.zeros(2, 4, 6)
     s[:, :, 0] = torch.tensor([10.0, 20.0, 30.0, 40.0])
-    path = decoded(reader, s, 3)
+    path = decode_path(reader, s, 3)
     assert path.shape == (2, 3, 20)
     assert path[0, 1, :7].tolist() == [110, 111, 112, 113, 114, 120, 121]
 
 
-def test_halves_of_unequal_length_cannot_be_unrolled():
+def test_halves_of_unequal_length_cannot_be_unroll_blocks():
     settings = bijepa.Config(MLP((5,), 6, 16, 1), Perceptron(16))
     method = methods.build(settings, Signal(3, (10,)), 0)
     method.encoder.grid = (3,)
     with pytest.raises(ValueError, match="2 tokens and the future 1"):
-        unrolled(method, torch.zeros(1, 3, 15), 1)
+        unroll_blocks(method, torch.zeros(1, 3, 15), 1)

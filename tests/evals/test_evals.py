@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jepakit import evals, methods, recipes
 from jepakit.data.images import arrays, files
+from jepakit.evals import probing
 from jepakit.evals.features import Features, extract, extract_all, pooled
 from jepakit.evals.kinds import knn, linear
 from jepakit.evals.metrics import result
@@ -55,9 +56,14 @@ class Stream:
             yield Batch(x=x, id=ids, label=y if self.labels else None)
 
 
-def tokens(x: Tensor) -> Tensor:
+def tokens(batch: Batch) -> Tensor:
     """Every row of the image as a token."""
-    return x.flatten(1, 2)
+    return batch.x.flatten(1, 2)
+
+
+def raw(batch: Batch) -> Tensor:
+    """The raw input as one token."""
+    return evals.raw(batch.x)
 
 
 # --- features
@@ -78,7 +84,7 @@ def test_a_known_number_of_samples_changes_nothing_but_the_copies() -> None:
 
 def test_every_encoder_is_read_in_one_pass() -> None:
     stream = Stream()
-    both = extract_all({"value": tokens, "raw": evals.raw}, stream)
+    both = extract_all({"value": tokens, "raw": raw}, stream)
     assert sum(stream.seen) == 50
     assert both["raw"].x.shape == (50, 16)
     np.testing.assert_array_equal(both["value"].y, both["raw"].y)
@@ -87,8 +93,8 @@ def test_every_encoder_is_read_in_one_pass() -> None:
 def test_no_gradient_is_kept_while_extracting() -> None:
     layer, modes = nn.Linear(4, 3), []
 
-    def encode(x: Tensor) -> Tensor:
-        out: Tensor = layer(tokens(x))
+    def encode(batch: Batch) -> Tensor:
+        out: Tensor = layer(tokens(batch))
         modes.append(out.requires_grad)
         return out
 
@@ -152,7 +158,7 @@ def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
     x = torch.rand(3, 2, 16, 16)
     seen = (x - torch.tensor([0.2, 0.7])[:, None, None]) / torch.tensor([0.5, 0.1])[:, None, None]
     subject = Subject(loaded, Sets(loaded.run.data.open(), None, ""), "cpu", "target")
-    torch.testing.assert_close(judged(subject)["raw"](x), seen.flatten(1)[:, None])
+    torch.testing.assert_close(judged(subject)["raw"](Batch(x)), seen.flatten(1)[:, None])
 
 
 # --- accuracy, its interval, recall
@@ -397,10 +403,10 @@ def test_small_classes_stay_on_both_sides() -> None:
 
 
 def test_kinds_are_found_by_file_name() -> None:
-    table = evals.table()
-    assert {"attentive", "dense", "finetune", "knn", "linear", "lowshot"} <= table.keys()
-    assert not {"cache", "features", "films", "live", "result", "probing", "tokens"} & table.keys()
-    for kind in table:
+    names = set(evals.KINDS.names())
+    assert {"attentive", "dense", "finetune", "knn", "linear", "lowshot"} <= names
+    assert not {"cache", "features", "films", "live", "result", "probing", "tokens"} & names
+    for kind in sorted(names):
         judge = evals.load(kind)
         assert judge.reads != "pooled" or judge.Config().pool == "mean"
 
@@ -414,7 +420,7 @@ def test_an_unknown_kind_names_the_nearest() -> None:
 
 
 def probe(kind: str = "knn", **changes: object) -> dict[str, object]:
-    encoders = {"value": tokens, "random_init": lambda x: torch.ones_like(tokens(x)), "raw": evals.raw}
+    encoders = {"value": tokens, "random_init": lambda x: torch.ones_like(tokens(x)), "raw": raw}
     options = {"classes": ("left", "right"), "data": "photos/", "step": 10, **changes}
     parts = (extract_all(encoders, stream) for stream in (Stream(), Stream(n=30)))
     return compare(kind, evals.load(kind).Config(), *parts, **options)
@@ -446,10 +452,10 @@ def test_a_result_has_every_documented_key_and_stands_beside_its_baselines(kind:
 
 
 def test_without_a_test_set_the_same_fifth_is_held_out_for_every_encoder() -> None:
-    features = extract_all({"value": tokens, "raw": evals.raw}, Stream())
+    features = extract_all({"value": tokens, "raw": raw}, Stream())
     out = compare("knn", knn.Config(), features, classes=("a", "b"), data="d", step=0)
     assert (out["n_train"], out["n_test"]) == (40, 10)
-    train, test = evals.split(features, lambda i: f"{i}.png")
+    train, test = probing.split(features, lambda i: f"{i}.png")
     assert not set(train["value"].id) & set(test["value"].id)
     np.testing.assert_array_equal(test["value"].id, test["raw"].id)
 

@@ -13,7 +13,7 @@ from jepakit.evals.kinds import knn
 from jepakit.methods.base import Method
 from jepakit.run import checkpoint
 from jepakit.training.monitor.online import Online
-from jepakit.types import Signal
+from jepakit.types import Batch, Signal
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_training_does_not_feel_that_it_is_scored(tmp_path: Path, array: Path) -
 
 def test_the_score_is_the_share_of_scored_samples_whose_neighbours_have_their_label() -> None:
     class Same(Method):
-        def encode(self, x: torch.Tensor, weights: str = "target") -> torch.Tensor:
-            return x.flatten(2).transpose(1, 2)
+        def encode(self, batch: Batch, weights: str = "target") -> torch.Tensor:
+            return batch.x.flatten(2).transpose(1, 2)
 
     same = Same(None, Signal(2, (1, 1)))
     y = np.arange(40) % 2

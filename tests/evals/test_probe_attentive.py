@@ -145,7 +145,7 @@ def batches(n: int) -> list[Batch]:
 
 
 def test_tokens_come_back_in_order_from_a_file_to_float16_precision(tmp_path: Path) -> None:
-    encoders = {"value": lambda x: x * 2, "raw": lambda x: x}
+    encoders = {"value": lambda batch: batch.x * 2, "raw": lambda batch: batch.x}
     found = tokens.extract_tokens(encoders, batches(7), tmp_path, 9, {"value": (3, 4), "raw": (3, 4)})
     x = torch.cat([b.x for b in batches(7)])
     assert len(found["value"]) == 7  # two of nine could not be read
@@ -169,7 +169,7 @@ def test_tokens_beyond_the_limit_or_the_disk_are_refused_with_the_way_out(tmp_pa
 
 def test_tokens_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tokens of 4 of 4 samples are not finite, or beyond float16"):
-        tokens.extract_tokens({"value": lambda x: x * 1e6}, batches(8), tmp_path, 8, {"value": (3, 4)})
+        tokens.extract_tokens({"value": lambda batch: batch.x * 1e6}, batches(8), tmp_path, 8, {"value": (3, 4)})
 
 
 def test_moments_are_those_of_all_tokens() -> None:

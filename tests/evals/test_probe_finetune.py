@@ -72,7 +72,10 @@ def test_the_weights_asked_for_are_the_ones_tuned(tmp_path: Path) -> None:
     ("encoder", "blocks"), [(ResNet(width=8, blocks=(1, 2, 1), stem=2), 4), (ResNet50(width=4, blocks=(1, 1, 2, 1)), 5)]
 )
 def test_the_stem_of_a_residual_network_learns_slowest(encoder: Any, blocks: int) -> None:
-    model = finetune.Tuned(encoder.build(Signal(3, (64, 64))), torch.zeros(1, 3, 64, 64), "mean", 5)
+    signal = Signal(3, (64, 64))
+    built = encoder.build(signal)
+    built.register_forward_pre_hook(lambda module, args: (args[0].x,))
+    model = finetune.Tuned(built, signal.zeros(), "mean", 5)
     scale = {p: g["scale"] for g in finetune.groups(model, Config(layer_decay=0.5)) for p in g["params"]}
     in_order = [scale[p] for p in model.encoder.parameters()]
     assert in_order == sorted(in_order)
@@ -83,7 +86,7 @@ def test_the_stem_of_a_residual_network_learns_slowest(encoder: Any, blocks: int
 
 def test_each_layer_learns_at_its_own_rate(tmp_path: Path) -> None:
     train = parts(tmp_path)["value"]
-    model = finetune.Tuned(train.build(), torch.zeros(1, 3, 16, 16), "mean", 5)
+    model = finetune.Tuned(train.build(), Signal(3, (16, 16)).zeros(), "mean", 5)
     scale = {p: g["scale"] for g in finetune.groups(model, Config(layer_decay=0.5)) for p in g["params"]}
     encoder = model.encoder.method.target_encoder
     want = {encoder.patch_embed.proj.weight: 1 / 8, encoder.blocks[0].norm1.bias: 1 / 4, encoder.norm.weight: 1}

@@ -247,7 +247,7 @@ def computed(name: str, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[Any]]:
     """All entries of one case for some seeds, and what its signal says."""
     source = source_of(name)
     signal = source[2]
-    about = [signal.channels, list(signal.size), signal.views, signal.action, signal.classes, len(source[0])]
+    about = [signal.channels, list(signal.size), signal.views, signal.action_size, signal.classes, len(source[0])]
     statistics = [float(f"{v:.9g}") for v in (*signal.mean, *signal.std)]
     return {"signal": [about, statistics], **{part: make() for part, make in recorded_parts(source, seeds).items()}}
 

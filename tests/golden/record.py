@@ -21,7 +21,7 @@ from jepakit.data import loader
 from jepakit.masks.multiblock import MultiBlock
 from jepakit.nn.predictor import Predictor
 from jepakit.run import optim
-from jepakit.testing.case import parent_for
+from jepakit.testing.case import parents_for
 from jepakit.types import Batch, Rng, Signal
 
 FILE = Path(__file__).with_name("losses.json")
@@ -60,7 +60,7 @@ def demo(**changes: Any) -> Training:
 
 def trainings() -> dict[str, Callable[[], Training]]:
     """Name → how the training is put together: every method of the house, and what its tiny settings leave out."""
-    own = [name for name, module in methods.table().items() if module.startswith("jepakit.methods.")]
+    own = [name for name, place in methods.METHODS.places().items() if not place.owner]
     exact = Predictor(width=64, depth=2, heads=2, mlp_ratio=2.0)
     return {
         **{name: partial(contract, name) for name in own},
@@ -73,8 +73,9 @@ def trainings() -> dict[str, Callable[[], Training]]:
 
 def losses(training: Training, count: int = STEPS) -> list[float]:
     """The loss of each of the first `count` steps, as the training loop would see it."""
-    parent = parent_for(training.signal) if methods.is_head(training.method) else None
-    method = methods.build(training.method, training.signal, parent=parent)
+    head = methods.load(methods.name_of(training.method)).Method if methods.is_head(training.method) else None
+    parents = parents_for(head, training.signal) if head else ()
+    method = methods.build(training.method, training.signal, parents=parents)
     optimizer = optim.build(training.optim, method)
     values = []
     for step, batch in zip(range(count), training.batches(), strict=False):

@@ -15,7 +15,7 @@ from torch import Tensor
 from jepakit.data.base import Ask, Unreadable
 from jepakit.inference import tables
 from jepakit.inference.embed import write_embeddings
-from jepakit.types import Signal
+from jepakit.types import Batch, Signal
 
 SUFFIXES = (".parquet", ".npy", ".csv")
 SIGNAL = Signal(channels=1, size=(4, 6))
@@ -63,7 +63,8 @@ class Encoder:
     width: int = 5
     seen: list[int] = field(default_factory=list)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
+        x = batch.x
         if sum(self.seen) + len(x) > self.stop:
             raise KeyboardInterrupt
         self.seen.append(len(x))
@@ -90,7 +91,7 @@ def read(out: Path) -> tuple[list[str], np.ndarray]:
 
 def expected(data: Memory, tokens: bool = False) -> np.ndarray:
     encode = Encoder()
-    found = [encode(data.raw(i)[None])[0] for i in range(len(data))]
+    found = [encode(Batch(data.raw(i)[None]))[0] for i in range(len(data))]
     return torch.stack([t if tokens else t.mean(0) for t in found]).numpy()
 
 
@@ -219,8 +220,8 @@ def test_an_encoder_of_another_identity_begins_anew_where_the_last_block_cannot_
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_a_representation_that_is_not_finite_is_an_error_and_no_unreadable_item(tmp_path: Path, tokens: bool) -> None:
-    def encode(x: Tensor) -> Tensor:
-        s = Encoder()(x)
+    def encode(batch: Batch) -> Tensor:
+        s = Encoder()(batch)
         s[1, 0, 0] = torch.nan
         return s
 
@@ -265,12 +266,15 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, suffix: str, monkeyp
     width = 512
 
     def peak(n: int) -> int:
-        # What earlier tests left in memory makes collections rare, and garbage would count as growth.
+        # Objects of earlier tests make collections rare; garbage of the batches would count as growth.
         gc.collect()
         gc.freeze()
         tracemalloc.start()
+        clean = {"progress": lambda done, total: gc.collect()}
         try:
-            write_embeddings(Encoder(width=width, stop=n), Memory(n=n), SIGNAL, tmp_path / f"{n}{suffix}", batch=8)
+            write_embeddings(
+                Encoder(width=width, stop=n), Memory(n=n), SIGNAL, tmp_path / f"{n}{suffix}", batch=8, **clean
+            )
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

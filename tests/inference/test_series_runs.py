@@ -10,7 +10,7 @@ from runs import losses
 from series_data import table, two_kinds
 
 import jepakit as jk
-from jepakit.methods import table as methods_table
+from jepakit.methods import METHODS
 from jepakit.run import parse
 
 SMALL = {
@@ -60,7 +60,7 @@ def test_a_run_on_series_goes_on_to_the_same_losses(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [n for n in ("ijepa", "cjepa", "vicreg", "lejepa", "simclr", "mae") if n in methods_table()]
+    "name", [n for n in ("ijepa", "cjepa", "vicreg", "lejepa", "simclr", "mae") if n in METHODS.names()]
 )
 def test_every_method_trains_on_series(tmp_path, name):
     x, y = two_kinds(48)

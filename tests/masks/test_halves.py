@@ -69,7 +69,7 @@ def test_a_part_of_the_batch_has_the_masks_it_has_in_the_whole() -> None:
 
 
 def test_a_config_can_name_it() -> None:
-    assert MASKERS["halves"] == Halves()
+    assert MASKERS.load("halves") == Halves()
     assert isinstance(Halves(), Masker)
 
 

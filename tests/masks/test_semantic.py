@@ -18,11 +18,11 @@ from torch import Tensor
 from jepakit import methods, testing
 from jepakit.core.files import write_text
 from jepakit.data.images import files
-from jepakit.masks import MASKERS, draw
+from jepakit.masks import MASKERS, TokenMasker, draw, read_tokens
 from jepakit.masks.base import Masker
 from jepakit.masks.multiblock import MultiBlock
 from jepakit.masks.random import Random
-from jepakit.masks.semantic import Semantic, TokenMasker, likeness, read_tokens
+from jepakit.masks.semantic import Semantic, likeness
 from jepakit.methods import cjepa, ijepa, mae
 from jepakit.nn import ViT
 from jepakit.nn.predictor import Predictor
@@ -203,7 +203,7 @@ def test_only_maskers_that_read_tokens_are_shown_any() -> None:
     plain = draw((Random(), Semantic()), grid, 4, Rng(3))
     assert all(map(torch.equal, drawn[0][:2], plain[0][:2]))
     assert not torch.equal(drawn[1].targets, plain[1].targets)
-    assert isinstance(MASKERS["semantic"], Masker | TokenMasker)
+    assert isinstance(MASKERS.load("semantic"), Masker | TokenMasker)
     assert read_tokens([Random(), Semantic()])
     assert not read_tokens([Random(), MultiBlock()])
 
@@ -239,7 +239,7 @@ def test_an_encoder_that_was_not_trained_already_guides_masks_along_the_edge_of_
     side, _ = halves(48, (8, 8))
     x = side.reshape(48, 1, 8, 8).float().repeat_interleave(4, 2).repeat_interleave(4, 3).expand(-1, 3, -1, -1)
     method = small(kind)
-    drawn = method.draw(x, Rng(0))[0] if kind is mae else method.hide(x, Rng(0))[0][0]
+    drawn = method.hide(Batch(x), Rng(0))[0] if kind is mae else method.hide(x, Rng(0))[0][0]
     assert crossing(drawn, side) < 0.3 * crossing(Semantic()((8, 8), 48, Rng(0)), side)
     assert crossing(drawn, side) < 0.3 * crossing(MultiBlock()((8, 8), 48, Rng(0)), side)
 

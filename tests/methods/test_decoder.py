@@ -38,7 +38,7 @@ SMALL = Predictor(16, depth=1, heads=2)
 
 def over(parent: Any, signal: Signal = PICTURE, seed: int = 0, **changes: Any) -> Decoder:
     below = methods.build(parent, signal, seed)
-    built = methods.build(dataclasses.replace(decoder.Config(hidden=(32,)), **changes), signal, parent=below)
+    built = methods.build(dataclasses.replace(decoder.Config(hidden=(32,)), **changes), signal, parents=[below])
     assert isinstance(built, Decoder)
     return built.eval()
 
@@ -180,18 +180,22 @@ def test_one_sample_at_a_time_is_too_few_for_batchnorm() -> None:
 # --- any head
 
 
-def test_a_head_wants_a_parent_that_is_none_itself_and_takes_the_same_samples() -> None:
+def test_a_head_wants_a_parent_of_its_kind_that_takes_the_same_samples() -> None:
     with pytest.raises(ValueError, match=r"^decoder is trained over a run .* none is given; name one by --init RUN"):
         methods.build(decoder.Config(), PICTURE)
-    with pytest.raises(ValueError, match="that one is a head itself"):
-        methods.build(decoder.Config(), PICTURE, parent=over(LEFT_RIGHT))
+    with pytest.raises(ValueError, match="the run below predicts no half of its samples"):
+        methods.build(decoder.Config(), PICTURE, parents=[over(LEFT_RIGHT)])
+    with pytest.raises(ValueError, match="a decoder reads one run, and 2 are given; give one"):
+        methods.build(decoder.Config(), PICTURE, parents=[methods.build(LEFT_RIGHT, PICTURE)] * 2)
     with pytest.raises(ValueError, match=r"the samples have 1 channels and size \(20,\), but those .* \(12, 8\)"):
-        methods.build(decoder.Config(), SINE, parent=methods.build(LEFT_RIGHT, PICTURE))
+        methods.build(decoder.Config(), SINE, parents=[methods.build(LEFT_RIGHT, PICTURE)])
 
 
 def test_a_head_sees_samples_with_its_parents_statistics() -> None:
     parent = methods.build(LEFT_RIGHT, PICTURE)
-    head = methods.build(decoder.Config(), dataclasses.replace(PICTURE, mean=(0.0, 0.0), std=(1.0, 1.0)), parent=parent)
+    head = methods.build(
+        decoder.Config(), dataclasses.replace(PICTURE, mean=(0.0, 0.0), std=(1.0, 1.0)), parents=[parent]
+    )
     assert torch.equal(head.mean, parent.mean)
 
 
@@ -202,9 +206,9 @@ class ChangesItsParent(Decoder):
 
 
 class SavesItsParent(Decoder):
-    def __init__(self, cfg: Any, signal: Signal, parent: Any = None) -> None:
-        super().__init__(cfg, signal, parent)
-        self.register_buffer("parent_mean", parent.mean)
+    def __init__(self, cfg: Any, signal: Signal, parents: Any = ()) -> None:
+        super().__init__(cfg, signal, parents)
+        self.register_buffer("parent_mean", parents[0].mean)
 
 
 class TrainsInItsParentsDropout(Decoder):
@@ -231,7 +235,7 @@ def test_the_contract_tells_a_head_that_does_not_leave_its_parent_alone(broken: 
     broken.Config = decoder.Config
     signal = testing.SIGNALS[2]
     with pytest.raises(AssertionError, match=sentence):
-        clauses.leaves_its_parent_alone(testing.Case(broken, signal, testing.example(signal)))
+        clauses.leaves_its_parents_alone(testing.Case(broken, signal, testing.example(signal)))
 
 
 # --- runs
@@ -262,7 +266,7 @@ def test_a_head_is_trained_over_the_run_that_init_names(parent: Path, tmp_path: 
     jk.train(out=tmp_path / "head", recipe="decoder", init=parent, steps=3, settings=QUICK)
     loaded = checkpoint.load_run(tmp_path / "head")
     cfg: Any = loaded.run.method
-    assert (cfg.parent, cfg.parent_hash) == (str(parent), before)
+    assert (cfg.parents, cfg.parent_hashes) == ((str(parent),), (before,))
     assert isinstance(loaded.method, Decoder)
     assert before == checkpoint.digest(loaded.method.parent) == checkpoint.digest(checkpoint.load_run(parent).method)
     saved = checkpoint.load(tmp_path / "head").model

@@ -13,13 +13,13 @@ from torch.testing import assert_close
 from jepakit import api, methods, testing
 from jepakit.methods import rjepa
 from jepakit.nn import CNN, MLP, Pixels, ResNet50
-from jepakit.recurrent import balance, sequences
+from jepakit.recurrent import balance
 from jepakit.recurrent.circuit import Circuit
 from jepakit.run.metrics import read_rows
 from jepakit.testing.sequential import knows_no_future
-from jepakit.types import Batch, Rng, Signal, State
+from jepakit.types import ActionSpec, Batch, Rng, Signal, State
 
-FILM = Signal(2, (5, 8, 8), mean=(0.4, 0.5), std=(0.3, 0.25), action=2)
+FILM = Signal(2, (5, 8, 8), mean=(0.4, 0.5), std=(0.3, 0.25), action=ActionSpec(2))
 SERIES = Signal(3, (12,))
 CFG = rjepa.Config(CNN((1, 8, 8), width=6, channels=(4,)), Circuit(width=7), hidden=9, saccade=True)
 
@@ -191,8 +191,8 @@ class _With(testing.Case):
 class LooksAhead(rjepa.RJEPA):
     Config = rjepa.Config
 
-    def encode(self, x: Tensor, weights: Any = "target") -> Tensor:
-        s = super().encode(x, weights)
+    def encode(self, batch: Batch, weights: Any = "target") -> Tensor:
+        s = super().encode(batch, weights)
         return s + s.mean(1, keepdim=True)
 
 
@@ -274,8 +274,9 @@ def test_the_cosine_is_taken_for_rows_alone_and_on_one_sequence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
-    ours = sequences.cosine
-    monkeypatch.setattr(sequences, "cosine", lambda method, batch: seen.append(batch.x) or ours(method, batch))
+    ours = rjepa.RJEPA.gradient_cosine
+    noted = lambda method, batch: seen.append(batch.x) or ours(method, batch)  # noqa: E731
+    monkeypatch.setattr(rjepa.RJEPA, "gradient_cosine", noted)
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(40, 2, 12)).astype(np.float32))
     settings = {"method.rule": "rfp", "method.below": "instant", "method.approximate": True, "loop.log_every": 3}
     sizes = {"method.encoder.patch": [3], "method.circuit.width": 5, "length.batch": 4, "evals.report": False}
@@ -331,6 +332,6 @@ def test_the_predictor_is_held_against_the_second_moment_of_the_states() -> None
 
 
 def test_weights_of_pairs_add_up_to_one() -> None:
-    share = sequences.weights(films(3, [5, 2, 4]), 5, 1)
+    share = rjepa.pair_shares(films(3, [5, 2, 4]), 5, 1)
     assert_close(share.sum(0), torch.full((3,), 1 / 3))
     assert (share > 0).sum(0).tolist() == [4, 1, 3]

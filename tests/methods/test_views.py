@@ -187,7 +187,7 @@ def test_accumulation_of_statistics_is_said() -> None:
 
 
 def test_methods_say_whether_their_loss_mixes_samples() -> None:
-    mixing = {name for name in methods.table() if methods.load(name).Method.batch_statistics}
+    mixing = {name for name in methods.METHODS.names() if methods.load(name).Method.batch_statistics}
     assert mixing >= {"cjepa", "lejepa", "simclr", "vicreg"}
     assert not mixing & {"ijepa", "mae"}
     assert not Method.batch_statistics

@@ -161,13 +161,13 @@ def test_an_input_the_patch_does_not_divide_is_refused():
 )
 def test_the_published_sizes_have_the_published_number_of_weights(name, millions):
     with torch.device("meta"):
-        encoder = ENCODERS[name].build(Signal(3, (224, 224)))
+        encoder = ENCODERS.load(name).build(Signal(3, (224, 224)))
     assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ENCODERS.names())
 def test_every_named_encoder_builds_an_encoder(name):
-    config = ENCODERS[name]
+    config = ENCODERS.load(name)
     config = config if getattr(config, "patch", (8, 8)) else replace(config, patch=(4, 4))
     assert isinstance(config, EncoderConfig)
     with torch.device("meta"):

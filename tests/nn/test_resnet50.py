@@ -219,7 +219,7 @@ def test_a_file_cut_short_is_one_sentence(ending: str, keep: float, tmp_path: Pa
     with pytest.raises(ValueError, match=r"weights\.\w+ is not .*save one with torch.save"):
         read(str(path))
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    with pytest.raises(ValueError, match=r"weights\.\w+ is no "):
+    with pytest.raises(ValueError, match=r"weights\.\w+ is not "):
         read(str(path))
 
 

@@ -49,14 +49,14 @@ class Denoise(Method):
         total, part = rng.global_batch(len(batch))
         noise = torch.randn(total, *batch.x.shape[1:], generator=rng.generator())[part].to(batch.x)
         pred = self.predictor(self.encoder(self.normalize(batch.x) + self.cfg.noise * noise))
-        target = losses.normalize_target(self.encode(batch.x)).detach()
+        target = losses.normalize_target(self.encode(batch)).detach()
         loss = losses.prediction(pred, target)
         return Terms(loss={"prediction": loss}, compared=(pred.detach(), target))
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch."""
         encoder = self.target_encoder if weights == "target" else self.encoder
-        s: Tensor = encoder(self.normalize(x))
+        s: Tensor = encoder(self.normalize(batch.x))
         return s
 
     def after_step(self, progress: float) -> None:
@@ -64,7 +64,8 @@ class Denoise(Method):
         start, end = self.cfg.ema
         ema.update(self.target_encoder, self.encoder, start + (end - start) * progress)
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
-        """The distance (B,) from what x predicts to the representation of y."""
-        pred, target = self.predictor(self.encode(x, "context")), losses.normalize_target(self.encode(y))
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
+        """The distance (B,) from the prediction of `batch` to the representation of `other`."""
+        pred = self.predictor(self.encode(batch, "context"))
+        target = losses.normalize_target(self.encode(other))
         return losses.elementwise(pred, target, "smooth_l1").flatten(1).mean(1)

@@ -76,6 +76,6 @@ def test_two_real_steps_of_a_published_recipe_change_the_encoder_and_keep_the_lo
     assert not torch.equal(before, method.encoder.norm.weight)
 
 
-@pytest.mark.parametrize("name", recipes.table())
+@pytest.mark.parametrize("name", recipes.RECIPES.names())
 def test_every_recipe_says_in_its_docstring_the_command_that_runs_it(name):
-    assert f"jepa train {name}" in (recipes.table()[name].__doc__ or "")
+    assert f"jepa train {name}" in (recipes.RECIPES.load(name).__doc__ or "")

@@ -185,7 +185,7 @@ def test_rank_bounds_the_rank_of_the_top_and_scale_its_size() -> None:
     ("settings", "words"),
     [
         ({"width": 0}, "width is 0"),
-        ({"kernel": 2}, "odd side"),
+        ({"kernel": 2}, "odd number"),
         ({"cell": "mingru", "block": 2}, "cell gated"),
         ({"feedback": True}, "circuit.levels"),
     ],

@@ -197,24 +197,26 @@ def test_the_best_predictor_is_that_of_the_states_covariances() -> None:
 
 @pytest.mark.parametrize(("decay", "left"), [(0.1, 0.7702), (0.19, 0.5618), (0.21, 0.0)])
 def test_a_mode_survives_below_the_threshold_and_stays_at_the_larger_root(decay: float, left: float) -> None:
-    found = modes.descent(0.9, 1.0, decay, start=0.9, lr=0.1, steps=4000)
+    found = modes.descend_mode(0.9, 1.0, decay, start=0.9, lr=0.1, steps=4000)
     assert found == pytest.approx(left, abs=5e-5)
-    assert modes.roots(0.9, 1.0, decay).stable == pytest.approx(left, abs=5e-5)
+    assert modes.fixed_points(0.9, 1.0, decay).stable == pytest.approx(left, abs=5e-5)
     assert (decay < 0.9**2 / 4) == (left > 0)
 
 
 def test_a_mode_that_starts_below_the_smaller_root_dies() -> None:
-    ends = [modes.descent(0.9, 1.0, 0.1, start, lr=0.1, steps=2000) for start in (0.12, 0.14)]
+    ends = [modes.descend_mode(0.9, 1.0, 0.1, start, lr=0.1, steps=2000) for start in (0.12, 0.14)]
     assert ends == pytest.approx([0, 0.7702], abs=5e-5)
-    assert modes.roots(0.9, 1.0, 0.1).border == pytest.approx(0.1298, abs=5e-5)
+    assert modes.fixed_points(0.9, 1.0, 0.1).border == pytest.approx(0.1298, abs=5e-5)
 
 
 @pytest.mark.parametrize("adam", [False, True])
 def test_trained_modes_end_where_theory_says(adam: bool) -> None:
     pairs, decays = ((0.9, 1.0), (0.5, 0.25)), (0.003, 0.03, 0.3)
-    found = modes.trained(pairs, decays, Rng(0), adam, steps=2500)
+    found = modes.train_modes(pairs, decays, Rng(0), adam, steps=2500)
     for row, (r, v) in zip(found, pairs, strict=True):
-        theory = [modes.normalised(r, d, modes.BATCH) if adam else modes.roots(r, v, d).stable for d in decays]
+        theory = [
+            modes.adam_fixed_point(r, d, modes.BATCH) if adam else modes.fixed_points(r, v, d).stable for d in decays
+        ]
         assert row.tolist() == pytest.approx(theory, abs=0.02)
         # What kills a mode by gradient descent leaves it by AdamW.
         assert (row[-1] > 0.4) == adam
@@ -233,7 +235,7 @@ def test_a_unit_of_the_circuit_survives_where_its_mode_does() -> None:
         decay = factor * r * r * v / 4
         flow(cell, predictor, x, decay, lr=0.2, steps=400)
         ends[factor] = float(predictor[0].weight.detach())
-        expected = modes.roots(r, v, decay).stable
-    assert ends[0.8] == pytest.approx(modes.roots(r, v, 0.8 * r * r * v / 4).stable, abs=1e-3)
+        expected = modes.fixed_points(r, v, decay).stable
+    assert ends[0.8] == pytest.approx(modes.fixed_points(r, v, 0.8 * r * r * v / 4).stable, abs=1e-3)
     assert expected == 0
     assert ends[1.25] < r / 4

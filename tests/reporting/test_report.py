@@ -15,13 +15,13 @@ from jepakit.data.images import synthetic
 from jepakit.methods import ijepa
 from jepakit.nn import MLP, ViT
 from jepakit.nn.predictor import Predictor
-from jepakit.reporting import atlas, figures, write
+from jepakit.reporting import SECTIONS, figures, write
 from jepakit.reporting.curves import CURVES
 from jepakit.reporting.facts import duration
-from jepakit.reporting.gallery import gallery
-from jepakit.reporting.page import Gallery, render
+from jepakit.reporting.page import render
 from jepakit.reporting.records import read
-from jepakit.reporting.samples import look
+from jepakit.reporting.samples import Look, Samples, look
+from jepakit.reporting.section import View
 from jepakit.run import checkpoint, optim
 from jepakit.run import settings as config
 from jepakit.run.write import to_yaml
@@ -87,7 +87,8 @@ def files(tmp_path: Path) -> Path:
 
 
 def page(*folders: Path) -> str:
-    return render([read(f) for f in folders], [Gallery({}, {})] * len(folders), "1.2.3")
+    sections = {name: SECTIONS.load(name) for name in SECTIONS.names()}
+    return render([read(f) for f in folders], [Look()] * len(folders), "1.2.3", sections)
 
 
 def write_run(folder: Path, source: Any, method: Any = TINY) -> Path:
@@ -166,8 +167,10 @@ def test_nothing_from_the_run_becomes_markup(tmp_path: Path) -> None:
     rows = [row(k) | {"terms": {'"><svg onload=alert(1)>': 1.0, EVIL: 2.0}} for k in range(3)]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     features = np.random.default_rng(0).normal(size=(5, 4))
-    gallery = Gallery({"map": (atlas.embedding_map(features, None, [EVIL] * 5, [EVIL] * 5),)}, {"masks": EVIL})
-    html = render([read(folder)], [gallery], EVIL)
+    pixels = (np.zeros((4, 4, 3), np.uint8),) * 5
+    samples = Samples((EVIL,) * 5, (EVIL,) * 5, features, pixels, pixels, np.zeros((5, 1, 4)), None)
+    sections = {name: SECTIONS.load(name) for name in SECTIONS.names()}
+    html = render([read(folder)], [Look(samples=samples, notes={"masks": EVIL})], EVIL, sections, [EVIL])
     assert html.count("<script>") == 1
     for part in ("alert('x')</script>", "<b onclick", "<img src=x", "<svg onload"):
         assert part not in html
@@ -285,8 +288,10 @@ def test_the_whole_page_of_a_real_run_is_small_and_complete(tmp_path: Path) -> N
 def test_many_runs_show_fewer_pictures_each(tmp_path: Path) -> None:
     seen = look(write_run(tmp_path / "run", synthetic.Config(path="shapes", count=40)), 30)
     for shown in (8, 2):
-        made = gallery(seen, shown)
-        tiles = {key: sum(f.body.count("<figure") for f in made.figures[key]) for key in made.figures}
+        view = View(read(tmp_path / "run"), "run", seen.first(shown))
+        names = ("masks", "patches", "attention", "neighbours", "map")
+        parts = {name: SECTIONS.load(name).show([view]) for name in names}
+        tiles = {name: sum(f.body.count("<figure") for f in part.figures) for name, part in parts.items() if part}
         assert tiles == {"masks": 2 + shown, "patches": shown, "attention": shown, "neighbours": 6 * shown, "map": 0}
 
 

@@ -1,6 +1,7 @@
 """What a run folder holds is whole or not there, is read back to the bit, and nothing else is ever deleted."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from jepakit import api
 from jepakit.core import files
 from jepakit.run import checkpoint
 from jepakit.training import session
+from jepakit.types import ActionSpec, Signal
 
 
 @pytest.fixture
@@ -166,3 +168,17 @@ def test_an_out_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"file/run cannot be written \(.+\); give --out a folder"):
         session.clear_folder(tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "action", [None, ActionSpec(2, (-1.0, 0.0), (1.0, 2.0), names=("x", "y")), ActionSpec(3, discrete=True)]
+)
+def test_a_signal_is_read_back_from_json_as_it_was(action: ActionSpec | None) -> None:
+    signal = Signal(1, (4, 8, 8), (0.5,), (0.25,), action=action)
+    assert checkpoint.signal_from(json.loads(json.dumps(asdict(signal)))) == signal
+
+
+@pytest.mark.parametrize(("number", "action"), [(0, None), (2, ActionSpec(2))])
+def test_an_action_that_an_earlier_version_kept_as_a_number_is_read(number: int, action: ActionSpec | None) -> None:
+    entries = {**asdict(Signal(1, (4, 8, 8))), "action": number}
+    assert checkpoint.signal_from(json.loads(json.dumps(entries))).action == action

@@ -11,10 +11,10 @@ import torch
 from jepakit import api, data, launch, studies
 from jepakit.core.progress import Silent
 from jepakit.masks.halves import Halves
+from jepakit.reporting.charts import short
 from jepakit.run import checkpoint
 from jepakit.studies.bijepa import bijepa_lorenz, bijepa_sine, series_figures, series_map, together
 from jepakit.studies.bijepa import series_forms as forms
-from jepakit.studies.bijepa.series_says import says
 from jepakit.studies.study import Scores
 from jepakit.training.request import Request
 
@@ -26,9 +26,9 @@ TASKS = {"sine": bijepa_sine.TASK, "lorenz": bijepa_lorenz.TASK}
 )
 def test_trainings_side_by_side_are_what_the_loop_makes_of_each(tmp_path, name, form):
     task = replace(TASKS[name], data=replace(TASKS[name].data, count=192), fresh=False)
-    pair = [forms.run(task, forms.FORMS[form], seed, 7) for seed in (0, 1)]
+    pair = [forms.training_run(task, forms.FORMS[form], seed, 7) for seed in (0, 1)]
     dataset = pair[0].data.open()
-    both = together.train(pair, dataset, data.fit(dataset, pair[0].data))
+    both = together.train_together(pair, dataset, data.fit(dataset, pair[0].data))
     launch.carry_out(pair[1], Request(out=tmp_path / "run"), Silent())
     alone = checkpoint.load_run(tmp_path / "run").method.state_dict()
     for key, value in both.methods[1].state_dict().items():
@@ -39,12 +39,15 @@ def test_trainings_side_by_side_are_what_the_loop_makes_of_each(tmp_path, name, 
 
 def test_rates_and_decays_may_differ_between_trainings_side_by_side():
     task = TASKS["sine"]
-    one = forms.run(task, forms.FORMS["bijepa"], 0, 5)
+    one = forms.training_run(task, forms.FORMS["bijepa"], 0, 5)
     strong = replace(one, optim=replace(one.optim, weight_decay=5.0, final_weight_decay=5.0))
-    fast = forms.run(task, forms.FORMS["bijepa"], 0, 5, lr=1e-2)
+    fast = forms.training_run(task, forms.FORMS["bijepa"], 0, 5, lr=1e-2)
     dataset = one.data.open()
     signal = forms.signal_of(task, dataset)
-    together_, alone = together.train([one, strong, fast], dataset, signal), together.train([one], dataset, signal)
+    together_, alone = (
+        together.train_together([one, strong, fast], dataset, signal),
+        together.train_together([one], dataset, signal),
+    )
     (a, b, c), (d,) = together_.methods, alone.methods
     torch.testing.assert_close(a.encoder.layers[0].weight, d.encoder.layers[0].weight, atol=1e-6, rtol=1e-5)
     assert b.encoder.layers[0].weight.norm() < 0.99 * a.encoder.layers[0].weight.norm()
@@ -53,7 +56,7 @@ def test_rates_and_decays_may_differ_between_trainings_side_by_side():
 
 
 def test_the_hyperparameters_are_the_published_ones():
-    sine, lorenz = (forms.run(task, forms.FORMS["bijepa"], 0) for task in TASKS.values())
+    sine, lorenz = (forms.training_run(task, forms.FORMS["bijepa"], 0) for task in TASKS.values())
     assert (sine.length.steps, lorenz.length.steps) == (2000, 3000)
     assert {sine.length.batch, lorenz.length.batch} == {64}
     assert (sine.optim.lr, lorenz.optim.lr) == (1e-3, 5e-4)
@@ -61,9 +64,9 @@ def test_the_hyperparameters_are_the_published_ones():
     assert sine.method.ema == (0.995, 0.995)
     assert sine.data.count == 64 * 2000  # every sample once
     assert lorenz.data.count == 2000
-    assert [run.seed for run in (sine, forms.run(TASKS["sine"], forms.FORMS["bijepa"], 4))] == [10, 14]
+    assert [run.seed for run in (sine, forms.training_run(TASKS["sine"], forms.FORMS["bijepa"], 4))] == [10, 14]
     assert studies.load("bijepa-sine").seeds == studies.load("bijepa-lorenz").seeds == 5
-    made = forms.untrained(TASKS["lorenz"], 0)
+    made = forms.build_untrained(TASKS["lorenz"], 0)
     widths = [layer.weight.shape for layer in made.encoder.layers if isinstance(layer, torch.nn.Linear)]
     assert [tuple(w) for w in widths] == [(128, 60), (128, 128), (32, 128)]
 
@@ -71,18 +74,18 @@ def test_the_hyperparameters_are_the_published_ones():
 def test_the_controls_differ_from_the_classic_in_one_thing_each():
     task = TASKS["sine"]
     names = ("classic", "classic, doubled steps", "classic, swapped pairs")
-    classic, doubled, swapped = (forms.run(task, forms.FORMS[name], 0) for name in names)
+    classic, doubled, swapped = (forms.training_run(task, forms.FORMS[name], 0) for name in names)
     assert classic.method.alpha == doubled.method.alpha == swapped.method.alpha == 1
     assert doubled.length.steps == 2 * classic.length.steps
     assert swapped.method.masks == (Halves(context="either"),)
-    free = forms.run(task, forms.FORMS["unconstrained"], 0)
+    free = forms.training_run(task, forms.FORMS["unconstrained"], 0)
     assert (free.method.encoder.norm, free.method.predictor.norm, free.optim.weight_decay) == ("none", "none", 0)
 
 
 def test_our_settings_have_the_papers_steps_and_batch_and_seeds_on_which_they_were_not_chosen():
-    sine, lorenz = (forms.run(task, task.ours, 0) for task in TASKS.values())
+    sine, lorenz = (forms.training_run(task, task.ours, 0) for task in TASKS.values())
     assert (sine.length, lorenz.length) == tuple(
-        forms.run(task, forms.FORMS["bijepa"], 0).length for task in TASKS.values()
+        forms.training_run(task, forms.FORMS["bijepa"], 0).length for task in TASKS.values()
     )
     assert (sine.method.encoder.width, sine.method.encoder.hidden, sine.method.predictor.hidden) == (64, 128, 128)
     assert (lorenz.method.encoder.width, lorenz.method.encoder.hidden) == (32, 128)
@@ -100,10 +103,10 @@ def test_lorenz_is_normalised_by_one_mean_and_deviation_and_sines_are_not():
 
 def test_probe_windows_are_drawn_anew_and_shifted_ones_are_of_another_kind():
     task = TASKS["sine"]
-    first, second = forms.drawn(task, 1000), forms.drawn(task, 2000)
+    first, second = forms.probe_set(task, 1000), forms.probe_set(task, 2000)
     assert not np.array_equal(first.steps.values, second.steps.values)
     assert len(first) == 1000
-    noisy = forms.drawn(task, 1000, **task.shifts["noise 0.1"])
+    noisy = forms.probe_set(task, 1000, **task.shifts["noise 0.1"])
     assert (noisy.steps.values - first.steps.values).std() == pytest.approx(0.05, rel=0.05)
 
 
@@ -179,48 +182,56 @@ def scores():
     return Scores(values, ())
 
 
+def sentences(values):
+    """What the study of sines says of such scores."""
+    return bijepa_sine.STUDY.sentences(Scores(values, (), bijepa_sine.STUDY.own.paper))
+
+
 def test_what_is_said_names_factors_spread_and_the_seeds_in_which_they_hold():
-    told = says(Scores({**scores().values, ("bijepa", "B_ridge"): [0.01, 0.05]}, ()))
-    assert "0.03 ± 0.028 is 1.00 times that of classic, 0.03 ± 0.014; lower in 1 of 2 seeds" in told[1]
+    told = sentences({**scores().values, ("bijepa", "B_ridge"): [0.01, 0.05]})
+    assert "0.03 ± 0.028 against 0.03 ± 0.014, 1.00 times as much, lower in 1 of 2 seeds" in told[1]
+    assert "not told apart" in told[1]
+    assert told[0].endswith("(paper: bijepa 0.0132, classic 0.0517).")
     under = {("sphere", "B_adam"): [0.3, 0.3], ("sphere", "B_ridge"): [0.03, 0.03]}
-    told = says(Scores({**scores().values, **under}, ()))
-    assert f"in 1 of {len(forms.FORMS)} forms, 10.0 times for sphere" in told[3]
-    told = says(Scores({**scores().values, (forms.OURS, "B_ridge"): [0.01, 0.02]}, ()))
-    ours = [s for s in told if s.startswith("Our own settings (B_ridge)")]
-    assert ["0.50 times that of bijepa, 0.03 ± 0.014; lower in 2 of 2 seeds" in s for s in ours] == [True, False]
+    told = sentences({**scores().values, **under})
+    assert any(f"in 1 of {len(forms.FORMS)} forms, 10.0 times for sphere" in s for s in told)
+    told = sentences({**scores().values, (forms.OURS, "B_ridge"): [0.01, 0.02]})
+    ours = [s for s in told if s.startswith("Our own settings") and "lower B_ridge" in s]
+    assert ["than bijepa: holds, 0.015" in s for s in ours] == [True, False]
+    assert "0.50 times as much, lower in 2 of 2 seeds" in ours[0]
     assert "unconstrained" in ours[1]
 
 
 @pytest.mark.parametrize(
     ("adam", "ridge", "sentence"),
     [
-        ([0.2, 0.4], [0.03, 0.03], "it is the scale of its representations"),
-        ([0.2, 0.4], [0.06, 0.12], "the short probe exaggerates, but 3.0 times remain"),
+        ([0.2, 0.4], [0.03, 0.03], "what they hold is no worse"),
+        ([0.2, 0.4], [0.06, 0.12], "the short probe exaggerates, but 3.0 times the error remain"),
         ([0.06, 0.12], [0.06, 0.12], "both probes agree"),
         ([0.03, 0.03], [0.02, 0.04], "both probes agree"),
         ([0.03, 0.03], [0.06, 0.12], "only the converged probe shows"),
         # As many times worse as above in the mean, but in one seed alone.
-        ([0.2, 0.4], [0.02, 0.16], "it is the scale of its representations"),
+        ([0.2, 0.4], [0.02, 0.16], "what they hold is no worse"),
     ],
 )
 def test_the_sphere_is_judged_seed_by_seed_and_by_both_probes(adam, ridge, sentence):
     found = {**scores().values, ("sphere", "B_adam"): adam, ("sphere", "B_ridge"): ridge}
-    (told,) = [s for s in says(Scores(found, ())) if s.startswith("Sphere")]
+    (told,) = [s for s in sentences(found) if s.startswith("Sphere")]
     assert sentence in told
     one = {key: values[:1] for key, values in found.items()}
-    assert any("one seed tells no spread" in s for s in says(Scores(one, ())))
+    assert any("one seed has no scatter" in s for s in sentences(one) if s.startswith("Sphere"))
 
 
 def test_what_is_said_of_other_windows_holds_what_speaks_against_bijepa_too():
     found = dict(scores().values)
     for protocol in ("A", "B"):
         for name, values in (("bijepa", [0.06, 0.08]), ("classic", [0.04, 0.06])):
-            found[name, f"{protocol}_ridge, slower"] = values
-    found["linear autoregression", "A_ridge, slower"] = [0.5, 0.5]
-    past, ahead = [s for s in says(Scores(found, ())) if s.startswith("On windows of another kind")]
-    assert "slower: BiJEPA's 0.07 ± 0.014 is 1.40 times that of classic, 0.05 ± 0.014; lower in 0 of 2 seeds" in past
-    assert "(linear autoregression 0.5 ± 0)" in past
-    assert "predictions (B_ridge)" in ahead
+            found[name, f"{protocol}_ridge, noise 0.1"] = values
+    found["linear autoregression", "A_ridge, noise 0.1"] = [0.5, 0.5]
+    past, ahead = [s for s in sentences(found) if s.startswith("On windows of another kind") and "noise" in s]
+    assert "does not hold, 0.07 ± 0.014 against 0.05 ± 0.014, 1.40 times as much, lower in 0 of 2 seeds" in past
+    assert "linear autoregression 0.5" in past
+    assert "read from predictions" in ahead
     assert "autoregression" not in ahead
 
 
@@ -228,13 +239,13 @@ def test_the_map_tells_how_far_norms_rise_and_what_is_no_longer_finite(monkeypat
     monkeypatch.setattr(series_map, "RATES", (1e-3, 1e9))
     monkeypatch.setattr(series_map, "DECAYS", (1e-5, 1e-1))
     task = replace(TASKS["sine"], data=replace(TASKS["sine"].data, count=192), fresh=False, map_steps=20)
-    found = series_map.mapped(task, None)
+    found = series_map.map_norms(task, None)
     assert found["steps"] == 20
-    assert series_map.mapped(task, 4)["steps"] == 4
-    one = forms.run(task, forms.FORMS["unconstrained"], 0, 20, 1e-3)
+    assert series_map.map_norms(task, 4)["steps"] == 4
+    one = forms.training_run(task, forms.FORMS["unconstrained"], 0, 20, 1e-3)
     one = replace(one, optim=replace(one.optim, weight_decay=1e-1, final_weight_decay=1e-1))
     dataset = one.data.open()
-    norm = together.train([one], dataset, forms.signal_of(task, dataset)).norm[:, 0]
+    norm = together.train_together([one], dataset, forms.signal_of(task, dataset)).norm[:, 0]
     assert found["rise"][1][0] == pytest.approx(float(norm[-1] / norm[0]), rel=1e-4)
     assert found["growth"][1][0] == pytest.approx(float(norm[-1] / norm[2]), rel=1e-4)
     assert found["late"][1][0] == pytest.approx(float(norm[-2:].mean() / norm[-4:-2].mean()), rel=1e-4)
@@ -246,7 +257,7 @@ def test_the_map_shows_the_spread_that_is_lost_where_the_loss_is_low(monkeypatch
     monkeypatch.setattr(series_map, "DECAYS", (1e-4, 30.0))
     monkeypatch.setattr(forms, "WINDOWS", 100)
     task = replace(TASKS["sine"], data=replace(TASKS["sine"].data, count=192), fresh=False, map_steps=20)
-    found = series_map.mapped(task, None)
+    found = series_map.map_norms(task, None)
     assert found["spread"][0][0] == pytest.approx(1, rel=1e-3)
     # A weight decay that takes nearly everything leaves a constant, which is easily foretold.
     assert found["forward"][1][1] < 0.01
@@ -254,29 +265,29 @@ def test_the_map_shows_the_spread_that_is_lost_where_the_loss_is_low(monkeypatch
 
 
 def with_map(*rises):
-    """Made-up scores with a map of so many learning rates, each with the rise at the least and at the largest decay."""
+    """Made-up scores with a map: by learning rate, the rise of the norm at the least and at the largest decay."""
     values = dict(scores().values)
-    for rate, (low, high) in zip(("1e-4", "0.001", "0.01"), rises, strict=False):
+    for rate, (low, high) in zip(series_map.RATES, rises, strict=True):
         ends = {series_map.LEAST: low, series_map.MOST: high, series_map.GROWTH: 2.5, series_map.LOSS: 0.3}
         ends |= {series_map.LATE: 1.3 if high == 3.0 else 1.01, series_map.SPREAD: 0.04 if high > 100 else 0.7}
-        values |= {(f"map, learning rate {rate}", metric): [value] for metric, value in ends.items()}
-    return Scores(values, ())
+        values |= {(f"{series_map.ROW}{short(rate)}", metric): [value] for metric, value in ends.items()}
+    return [s for s in sentences(values) if " map" in s]
 
 
 def test_what_is_said_of_the_map_names_where_norms_explode():
-    tame, late, spread = says(with_map((2.0, 3.0), (5.0, 20.0), (7.0, 9.0)))[len(says(scores())) :]
-    assert "norms explode nowhere (beyond 100 times" in tame
-    assert "rise most at 0.001" in tame
-    assert "2 to 3 at 1e-4, 5 to 20 at 0.001, 7 to 9 at 0.01 times" in tame
-    assert "a difference of 4 times at most, at 0.001" in tame
-    assert "still rise at the learning rate 1e-4 (1.3 times): what they would come to is not known" in late
-    assert spread.startswith("No low loss of the map is collapse")
-    wild, late, spread = says(with_map((2.0, 4.0), (5.0, 101.0), (50.0, 1e6)))[-3:]
-    assert "explode at the learning rate 0.001 and 0.01" in wild
-    assert "rise most at 0.01" in wild
-    assert late.endswith("rise nowhere.")
-    assert "at the learning rate 0.001 (0.04), 0.01 (0.04): a low loss there is collapse" in spread
+    rest = ((1.0, 1.0),) * 3
+    tame, ends, late, spread, decay = with_map((2.0, 3.0), (5.0, 20.0), (7.0, 9.0), *rest)
+    assert "is at most 100: holds, 3e-5: 3, 1e-4: 20, 3e-4: 9, 0.001: 1" in tame
+    assert "least rise of norm: 3e-5 2, 1e-4 5, 3e-4 7, 0.001 1" in ends
+    assert "does not hold, 3e-5: 1.3 (above it), 1e-4: 1.01, " in late
+    assert spread.startswith("No low loss of the map is collapse: ")
+    assert "at least 0.1: holds" in spread
+    assert "by 4.00 times at most, at 1e-4." in decay
+    wild, _, late, spread, _ = with_map((2.0, 4.0), (5.0, 101.0), (50.0, 1e6), *rest)
+    assert "does not hold, 3e-5: 4, 1e-4: 101 (above it), 3e-4: 1e6 (above it)" in wild
+    assert "at most 1.02: holds" in late
+    assert "does not hold, 3e-5: 0.7, 1e-4: 0.04 (below it), 3e-4: 0.04 (below it)" in spread
 
 
 def test_growth_is_from_a_tenth_of_the_training_to_its_end():
-    assert forms.grown([9.0] * 10 + [2.0] * 80 + [4.0] * 10) == pytest.approx(2.0)
+    assert forms.norm_growth([9.0] * 10 + [2.0] * 80 + [4.0] * 10) == pytest.approx(2.0)

@@ -132,15 +132,14 @@ def test_what_is_said_follows_the_scores() -> None:
         return Scores({(k, m): v for k, v in given.items() for m in ("knn accuracy", "linear accuracy")}, STUDY.arms)
 
     label = ARMS["C-JEPA", ""].label
-    better = STUDY.says(scores(**{label: [0.55, 0.561, 0.542]}))
-    worse = STUDY.says(scores(**{label: [0.45, 0.461, 0.442]}))
-    whole = "Table 3, the whole beats I-JEPA"
-    assert f"{whole} by knn accuracy, +5.1 ± 0.1 points over 3 seeds: holds, beyond the seeds' scatter." in better
-    assert (
-        f"{whole} by linear accuracy, -4.9 ± 0.1 points over 3 seeds: does not hold, beyond the seeds' scatter."
-        in worse
-    )
-    beside = [s for s in better if s.startswith("I-JEPA, masks semantic: ")]
-    assert len(beside) == 1
-    assert "knn accuracy -5.1 ± 0.1 points over 3 seeds beside C-JEPA, +0.0 ± 0.0 points over 3 seeds" in beside[0]
-    assert len(better) == 10 + len(STUDY.arms) - 2
+    better = STUDY.sentences(scores(**{label: [0.55, 0.561, 0.542]}))
+    worse = STUDY.sentences(scores(**{label: [0.45, 0.461, 0.442]}))
+    whole = "Table 3: CIFAR-10: C-JEPA has a higher"
+    assert any(s.startswith(f"{whole} knn accuracy than I-JEPA: holds, ") and "+5.1 ± 0.1 points" in s for s in better)
+    told = [s for s in worse if s.startswith(f"{whole} linear accuracy than I-JEPA: does not hold, ")]
+    assert ["-4.9 ± 0.1 points over 3 seeds" in s for s in told] == [True]
+    less, level = better[-4].partition("less: ")[2].split("; not told apart: ")
+    assert "I-JEPA · masks semantic 50.0 ± 1.0 % (-5.1 ± 0.1 points)" in less
+    assert level == "nothing."
+    assert "I-JEPA · masks semantic 50.0 ± 1.0 % (+0.0 ± 0.0 points)" in better[-2].partition("not told apart: ")[2]
+    assert len(better) == 10 + 4

@@ -12,7 +12,7 @@ from jepakit.core.progress import Silent
 from jepakit.run import parse
 from jepakit.run.settings import Length, Run
 from jepakit.studies import pace
-from jepakit.studies.pace import Pace, fitted, measured, paces
+from jepakit.studies.pace import Pace, fit_steps, load_paces, measure_paces
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +32,17 @@ def run(tmp_path: Path) -> Run:
 
 def test_a_training_gets_the_steps_that_fit_into_the_time_of_another() -> None:
     found = {"a": Pace(100, 0.3, 1), "slow": Pace(100, 0.7, 2), "fast": Pace(100, 0.1, 3), "free": Pace(7, 0.5, 4)}
-    fit = fitted(found, {"slow": "a", "fast": "a"})
+    fit = fit_steps(found, {"slow": "a", "fast": "a"})
     assert {label: p.steps for label, p in fit.items()} == {"a": 100, "slow": 43, "fast": 300, "free": 7}
     assert {label: p._replace(steps=0) for label, p in fit.items()} == {
         label: p._replace(steps=0) for label, p in found.items()
     }
-    assert fitted({"a": Pace(1, 0.1, 1), "b": Pace(5, 9.0, 1)}, {"b": "a"})["b"].steps == 1
+    assert fit_steps({"a": Pace(1, 0.1, 1), "b": Pace(5, 9.0, 1)}, {"b": "a"})["b"].steps == 1
 
 
 def test_a_larger_batch_costs_more_time_and_memory_and_length_costs_nothing(run: Run, tmp_path: Path) -> None:
     large = replace(run, length=Length(epochs=2.0, batch=80))
-    found = measured(
+    found = measure_paces(
         {
             "short": run,
             "long": replace(run, length=Length(steps=500, batch=8)),
@@ -62,13 +62,13 @@ def test_a_larger_batch_costs_more_time_and_memory_and_length_costs_nothing(run:
 def test_a_pace_that_was_measured_is_never_measured_again(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "paces.json"
     trainings = {"a": run, "b": replace(run, length=Length(epochs=1.0, batch=16))}
-    first = paces(trainings, {"b": "a"}, path, Silent())
+    first = load_paces(trainings, {"b": "a"}, path, Silent())
     assert first["b"].steps == max(1, round(12 * first["a"].seconds_per_step / first["b"].seconds_per_step))
     path.write_text(json.dumps({"a": Pace(12, 1.0, 5)._asdict(), "b": Pace(3, 4.0, 6)._asdict()}))
-    assert paces(trainings, {"b": "a"}, path, Silent()) == {"a": Pace(12, 1.0, 5), "b": Pace(3, 4.0, 6)}
+    assert load_paces(trainings, {"b": "a"}, path, Silent()) == {"a": Pace(12, 1.0, 5), "b": Pace(3, 4.0, 6)}
 
 
 def test_paces_of_another_study_are_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "paces.json").write_text("{}")
     with pytest.raises(ValueError, match=r"has no pace of 'a': the study has changed; begin anew in another --out"):
-        paces({"a": run}, {}, tmp_path / "paces.json", Silent())
+        load_paces({"a": run}, {}, tmp_path / "paces.json", Silent())

@@ -19,11 +19,11 @@ from jepakit.recurrent.circuit import Circuit
 from jepakit.run import checkpoint
 from jepakit.run.settings import Loop
 from jepakit.studies.rjepa import cortex, cortex_trials, rjepa_cortex, standin
-from jepakit.studies.rjepa.cortex_says import INTERVALS, says
+from jepakit.studies.rjepa.cortex_claims import INTERVALS
 from jepakit.studies.rjepa.cortex_trials import AT, OTHER, OWN, SAME, Held
-from jepakit.studies.rjepa.rjepa_states import recorded
+from jepakit.studies.rjepa.rjepa_states import record_circuit
 from jepakit.studies.study import Scores
-from jepakit.types import Rng, Signal
+from jepakit.types import ActionSpec, Rng, Signal
 
 T, VIEWERS = 10, 3
 
@@ -50,9 +50,9 @@ def test_what_all_samples_do_alike_is_no_memory() -> None:
 def test_the_time_constant_of_a_difference_is_how_fast_it_shrinks() -> None:
     h, tau = noise(8, 20, 3), np.array([0.5, 2.0, 10.0])
     other = h + np.exp(-np.arange(8)[:, None] / tau)[:, None] * noise(20, 3, seed=1)
-    assert cortex.time_constant(cortex.lasting(h, other)) == pytest.approx(tau, rel=0.02)
+    assert cortex.time_constant(cortex.remaining_difference(h, other)) == pytest.approx(tau, rel=0.02)
     same = h + np.exp(-np.arange(8) / 3)[:, None, None] * noise(20, 3, seed=1)
-    assert cortex.time_constant(cortex.lasting_norm(h, same)) == pytest.approx([3], rel=0.02)
+    assert cortex.time_constant(cortex.remaining_norm(h, same)) == pytest.approx([3], rel=0.02)
 
 
 def test_what_keeps_nothing_everything_or_never_varied_has_the_constant_0_the_longest_or_none() -> None:
@@ -61,7 +61,7 @@ def test_what_keeps_nothing_everything_or_never_varied_has_the_constant_0_the_lo
     assert np.isnan(found[2])
     flat = noise(9, 5, 2) * np.array([1.0, 0.0])
     assert np.isnan(cortex.autocorrelation(flat, 2)[:, 1]).all()
-    rows = rjepa_cortex.quartiles("x", [np.array([[1, 0, 0], [1.0] * 3, [np.nan] * 3]).T] * 2)
+    rows = rjepa_cortex.quartile_rows("x", [np.array([[1, 0, 0], [1.0] * 3, [np.nan] * 3]).T] * 2)
     assert rows["x, level 1"] == rows["x, level 2"] == cortex.LONGEST / 2
 
 
@@ -69,25 +69,25 @@ def test_an_effect_is_a_ratio_and_a_difference_over_its_own_deviation() -> None:
     n = 4000
     b = 2 + 0.1 * noise(n)
     a = b + 1 + 0.5 * noise(n, seed=1)
-    found = cortex.effect(a, b, np.arange(n) // 10, Rng(0))
+    found = cortex.paired_effect(a, b, np.arange(n) // 10, Rng(0))
     assert found.ratio == pytest.approx(1.5, abs=0.01)
     assert found.d == pytest.approx(2, abs=0.1)
     assert found.ratio_low < 1.5 < found.ratio_high
     assert found.d_low < 2 < found.d_high
-    assert cortex.effect(b, b, np.arange(n), Rng(0)) == (1, 1, 1, 0, 0, 0)
+    assert cortex.paired_effect(b, b, np.arange(n), Rng(0)) == (1, 1, 1, 0, 0, 0)
 
 
 def test_an_interval_knows_that_scanpaths_of_one_picture_are_not_independent() -> None:
     b, picture = np.ones(400), np.arange(400) // 20
     a = 2 + noise(20)[picture]
-    together, apart = (cortex.effect(a, b, group, Rng(0)) for group in (picture, np.arange(400)))
+    together, apart = (cortex.paired_effect(a, b, group, Rng(0)) for group in (picture, np.arange(400)))
     assert together.ratio_high - together.ratio_low > 3 * (apart.ratio_high - apart.ratio_low)
 
 
 def test_adaptation_is_the_contrast_of_first_and_last() -> None:
-    assert cortex.adaptation(np.array([3.0, 2.0, 1.0])) == 0.5
-    assert cortex.adaptation(np.array([1.0, 5.0, 3.0])) == -0.5
-    assert cortex.adaptation(np.zeros(3)) == 0
+    assert cortex.adaptation_index(np.array([3.0, 2.0, 1.0])) == 0.5
+    assert cortex.adaptation_index(np.array([1.0, 5.0, 3.0])) == -0.5
+    assert cortex.adaptation_index(np.zeros(3)) == 0
 
 
 def test_sparseness_is_0_where_all_respond_alike_and_1_where_one_does() -> None:
@@ -102,7 +102,7 @@ def test_sparseness_is_0_where_all_respond_alike_and_1_where_one_does() -> None:
 def test_kurtosis_is_that_of_known_distributions_and_units_that_do_not_vary_have_no_part() -> None:
     rng, n = np.random.default_rng(0), 200_000
     h = np.stack([rng.normal(3, 2, n), rng.laplace(size=n), rng.choice([-1.0, 1.0], n), np.ones(n)], 1)
-    z = cortex.standardised(h)
+    z = cortex.standardise_units(h)
     assert z.shape == (n, 3)
     assert cortex.kurtosis(z) == pytest.approx([0, 3, -2], abs=0.2)
 
@@ -120,7 +120,7 @@ def test_fixations_are_exchanged_one_for_one_with_other_pictures_or_within_one()
 
 def circuit(**changes: Any) -> RJEPA:
     settings = {"width": 12, "norm": False, **changes}
-    signal = Signal(1, (T, 16, 16), action=2)
+    signal = Signal(1, (T, 16, 16), action=ActionSpec(2))
     encoder = CNN(patch=(1, 16, 16), width=8, channels=(4,))
     made = methods.build(methods.rjepa.Config(encoder, Circuit(**settings), saccade=True), signal, 0)
     assert isinstance(made, RJEPA)
@@ -138,7 +138,7 @@ def held(pictures: int = 6) -> Held:
 def test_states_are_those_of_training_at_every_level(changes: dict[str, Any]) -> None:
     method = circuit(**changes)
     y = torch.from_numpy(noise(5, 4, 8, 1, 1)).float()
-    found = recorded(method, y)
+    found = record_circuit(method, y)
     h, _ = unroll.through_time(method.circuits, y)
     assert_close(torch.from_numpy(found.h), h.detach().flatten(2))
     assert [each.shape[:2] for each in found.levels] == [(5, 4)] * len(method.circuits.levels)
@@ -148,7 +148,7 @@ def test_states_are_those_of_training_at_every_level(changes: dict[str, Any]) ->
 
 def test_a_swap_changes_one_fixation_nothing_before_and_without_a_past_nothing_after() -> None:
     for recurrence, lasts in (("top", True), ("none", False)):
-        swapped = cortex_trials.swap(circuit(recurrence=recurrence), held(), Rng(0))
+        swapped = cortex_trials.swap_fixation(circuit(recurrence=recurrence), held(), Rng(0))
         own = swapped.states[OWN].h
         for name in (SAME, OTHER):
             h = swapped.states[name].h
@@ -165,12 +165,14 @@ def test_a_surprise_is_found_where_pictures_differ_and_predictions_persist() -> 
     method, part = circuit(recurrence="none"), held(20)
     alike = torch.from_numpy(noise(20, 8, 1, 1, seed=3)).float()[torch.from_numpy(part.picture)]
     persisting(method)
-    rows = rjepa_cortex.surprise(cortex_trials.swap(method, part._replace(y=3 * alike + 0.3 * part.y), Rng(0))).rows
+    rows = rjepa_cortex.measure_surprise(
+        cortex_trials.swap_fixation(method, part._replace(y=3 * alike + 0.3 * part.y), Rng(0))
+    ).rows
     assert rows["surprise, low"] > 5
     assert rows["surprise over same picture, low"] > 5
     assert rows["change where surprised"] > 2
     assert rows["gate where surprised"] == 1
-    plain = rjepa_cortex.surprise(cortex_trials.swap(method, part, Rng(0))).rows
+    plain = rjepa_cortex.measure_surprise(cortex_trials.swap_fixation(method, part, Rng(0))).rows
     assert plain["surprise, low"] < 1 < plain["surprise, high"]
 
 
@@ -185,13 +187,13 @@ def persisting(method: RJEPA) -> None:
 def test_repeats_move_a_circuit_without_a_past_once_and_one_with_a_past_less_and_less() -> None:
     method = circuit(recurrence="none")
     persisting(method)
-    found = cortex_trials.repeated(method, held())
+    found = cortex_trials.repeat_fixation(method, held())
     assert all(len(curve) == cortex_trials.REPEATS + 2 for curve in found.values())
     assert found["change"][1:-2] == pytest.approx(np.zeros(cortex_trials.REPEATS - 1), abs=1e-6)
-    rows = rjepa_cortex.adaptation(method, held()).rows
+    rows = rjepa_cortex.measure_adaptation(method, held()).rows
     assert rows["adaptation of the change"] == rows["adaptation of the error"] == 1
     assert [rows[f"release of the {what}"] for what in found] == pytest.approx([1, 1, 1])
-    moved = cortex_trials.repeated(circuit(), held())["change"]
+    moved = cortex_trials.repeat_fixation(circuit(), held())["change"]
     assert (np.diff(moved[:-2]) < 0).all()
     assert moved[-2] > moved[-3]
 
@@ -202,8 +204,8 @@ def test_a_circuit_that_keeps_a_known_share_has_the_time_constant_of_it() -> Non
         cell = method.circuits.top.cell
         cell.weight[:, 1] = 0
         cell.bias[:, 1] = float(np.log(0.3 / 0.7))  # z = 0.3 whatever is seen
-    swapped = cortex_trials.swap(method, held(20), Rng(0))
-    rows = rjepa_cortex.integration(method, held(20), swapped).rows
+    swapped = cortex_trials.swap_fixation(method, held(20), Rng(0))
+    rows = rjepa_cortex.measure_integration(method, held(20), swapped).rows
     for what in ("swap", "swap, all units", "independent"):
         assert rows[f"time constant, {what}"] == pytest.approx(-1 / np.log(0.7), rel=0.1)
 
@@ -223,27 +225,32 @@ class Drawn(dict[tuple[str, str], list[float]]):
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_what_it_says_is_said_of_any_scores(seeds: int) -> None:
     for k in range(4):
-        lines = says(Scores(Drawn(k, seeds), ()))
+        lines = rjepa_cortex.STUDY.sentences(Scores(Drawn(k, seeds), ()))
         assert "--kind rsa" in lines[-1]
-        assert ("one seed" in lines[-2]) is (seeds == 1)
+        assert ("one seed" in lines[-3]) is (seeds == 1)
     same: Any = defaultdict(lambda: [1.0] * seeds)
-    assert "more: nothing; less: nothing; not told apart: time constant" in says(Scores(same, ()))[-2]
+    assert "more: nothing; less: nothing; not told apart: time constant" in changes(same)
     same["fixations · gated", "kurtosis"] = [2.0, 2.1, 2.2][:seeds]
-    assert "more: kurtosis 2." in says(Scores(same, ()))[-2]
+    assert "more: kurtosis 2" in changes(same)
+
+
+def changes(values: Any) -> str:
+    """What the study says of the trained circuit beside the memoryless one."""
+    return rjepa_cortex.STUDY.claims[-1].sentence(Scores(values, ()))
 
 
 def test_a_property_is_learned_where_it_is_there_and_more_than_untrained() -> None:
     values: Any = defaultdict(lambda: [0.5, 0.5, 0.5])
     key = "adaptation of the response"
-    for trained, untrained, learned in (
-        ([0.2, 0.3, 0.2], [0.1, 0.1, 0.1], True),
-        ([0.2, 0.3, 0.2], [0.3, 0.3, 0.3], False),
-        ([-0.2, -0.1, -0.2], [-0.5, -0.5, -0.5], False),
-        ([0.1, 0.4, 0.2], [0.2, 0.1, 0.3], False),
+    (claim,) = [c for c in rjepa_cortex.STUDY.claims if getattr(c, "name", "").startswith(key)]
+    for trained, untrained, verdict in (
+        ([0.2, 0.3, 0.2], [0.1, 0.1, 0.1], "holds"),
+        ([0.2, 0.3, 0.2], [0.3, 0.3, 0.3], "does not hold"),
+        ([-0.2, -0.1, -0.2], [-0.5, -0.5, -0.5], "does not hold"),
+        ([0.1, 0.4, 0.2], [0.2, 0.1, 0.3], "not told apart"),
     ):
         values["fixations · gated", key], values["fixations · untrained", key] = trained, untrained
-        told = next(line for line in says(Scores(values, ())) if line.startswith("Of the claim"))
-        assert (f"seeds): {key}. Not there" in told) is learned
+        assert claim.sentence(Scores(values, ())).startswith(f"{key} is there and learned: {verdict}")
 
 
 def test_it_runs_without_any_data_and_its_untrained_circuit_has_its_first_weights(
@@ -263,7 +270,7 @@ def test_it_runs_without_any_data_and_its_untrained_circuit_has_its_first_weight
     assert found["fixations · gated", "fixations of people"] == (0.0,)
     assert found["fixations · memoryless", "time constant, swap"] == (0.0,)
     assert {f"surprise{part}" for part in INTERVALS} <= {metric for _, metric in found}
-    assert "Made-up scanpaths" in says(Scores(found, ()))[0]
+    assert "Made-up scanpaths" in rjepa_cortex.STUDY.sentences(Scores(found, ()))[-2]
     assert "Adaptation of the response" in page.read_text()
     same, other = (
         checkpoint.load_run(tmp_path / f"out/runs/fixations-{name}-seed-0") for name in ("untrained", "gated")

@@ -29,13 +29,13 @@ def known(noise: float = 0.0, seed: int = 0) -> Seen:
 
 def test_errors_are_ratios_to_the_best_constant_and_to_persistence() -> None:
     found, k = known(noise=0.5), 2
-    row = rjepa_probes.errors(found, k)
+    row = rjepa_probes.prediction_errors(found, k)
     target, before = found.h[k], found.h[k - 1]
     error = ((found.pred[k - 1] - target) ** 2).mean()
     assert row[f"error over constant, {k}"] == pytest.approx(error / ((target - target.mean(0)) ** 2).mean())
     assert row[f"error over persistence, {k}"] == pytest.approx(error / ((target - before) ** 2).mean())
     assert row[f"gate, {k}"] == pytest.approx(0.3)
-    assert rjepa_probes.errors(known(), k)[f"error over constant, {k}"] == 0
+    assert rjepa_probes.prediction_errors(known(), k)[f"error over constant, {k}"] == 0
 
 
 def test_padding_has_no_part_in_an_error() -> None:
@@ -43,7 +43,7 @@ def test_padding_has_no_part_in_an_error() -> None:
     short = found._replace(length=np.where(np.arange(N) < 40, T, 2))
     h = found.h.copy()
     h[2:, 40:] = 1e6
-    assert rjepa_probes.errors(short._replace(h=h), 2) == rjepa_probes.errors(short, 2)
+    assert rjepa_probes.prediction_errors(short._replace(h=h), 2) == rjepa_probes.prediction_errors(short, 2)
 
 
 def test_the_ridge_finds_a_next_feature_that_the_state_holds_and_the_present_does_not() -> None:
@@ -56,17 +56,17 @@ def test_a_picture_is_found_by_the_states_of_other_viewers() -> None:
     found = known()
     own = np.random.default_rng(3).normal(size=(20, 6))
     same = found._replace(h=np.broadcast_to(own[found.label], (T, N, 6)).copy())
-    assert rjepa_gaze.picture(same, 3) == 1
-    assert rjepa_gaze.picture(found, 3) < 0.4
+    assert rjepa_gaze.picture_accuracy(same, 3) == 1
+    assert rjepa_gaze.picture_accuracy(found, 3) < 0.4
 
 
 def test_padding_has_no_part_in_the_mean_gate() -> None:
     gate, length = np.random.default_rng(0).uniform(size=(4, 3, 2)), np.array([4, 2, 3])
-    found = rjepa_gaze.opened(gate, length)
+    found = rjepa_gaze.mean_gate(gate, length)
     assert found[2] == pytest.approx(gate[2, [0, 2]].mean())
     gate[2:, 1], gate[3, 2] = np.nan, 9.0
-    assert rjepa_gaze.opened(gate, length).tolist() == found.tolist()
-    assert np.isnan(rjepa_gaze.opened(gate, np.array([3, 2, 1]))[3])
+    assert rjepa_gaze.mean_gate(gate, length).tolist() == found.tolist()
+    assert np.isnan(rjepa_gaze.mean_gate(gate, np.array([3, 2, 1]))[3])
 
 
 def scores(constant: list[float], persistence: list[float], feature: list[float]) -> Scores:
@@ -79,17 +79,18 @@ def scores(constant: list[float], persistence: list[float], feature: list[float]
 
 
 @pytest.mark.parametrize(
-    ("feature", "told"),
+    ("feature", "verdict"),
     [
-        ([0.1, 0.11, 0.12], "the claim holds."),
-        ([-0.1, -0.11, -0.12], "the claim does not hold."),
-        ([0.1, -0.08, 0.02], "refuted beyond the spread of the seeds."),
-        ([-0.1, 0.08, -0.02], "refuted beyond the spread of the seeds."),
+        ([0.1, 0.11, 0.12], "holds"),
+        ([-0.1, -0.11, -0.12], "does not hold"),
+        ([0.1, -0.08, 0.02], "not told apart within the scatter of the seeds"),
+        ([-0.1, 0.08, -0.02], "not told apart within the scatter of the seeds"),
     ],
 )
-def test_the_strict_claim_holds_or_not_beyond_the_spread_of_the_seeds_alone(feature: list[float], told: str) -> None:
+def test_the_strict_claim_holds_or_not_beyond_the_spread_of_the_seeds_alone(feature: list[float], verdict: str) -> None:
     falls = [-0.1, -0.11, -0.12]
-    assert rjepa_gaze.strictly(scores(falls, falls, feature), "human").endswith(told)
+    found = rjepa_gaze.strict_claim("OSIE · human").sentence(scores(falls, falls, feature))
+    assert found.startswith(f"OSIE · human: the claim in its strict form: {verdict}, error over constant falls")
 
 
 def test_a_collapse_at_any_time_is_told_with_the_least_spread(tmp_path: Path) -> None:
@@ -98,13 +99,15 @@ def test_a_collapse_at_any_time_is_told_with_the_least_spread(tmp_path: Path) ->
         for verdict, ratio in (("unknown", 1.1), ("full", 0.05), ("full", None), ("healthy", 0.6), ("healthy", 0.7))
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = rjepa_gaze.panel(tmp_path)
+    found = rjepa_gaze.panel_summary(tmp_path)
     assert found == {rjepa_gaze.LEAST: 0.05, rjepa_gaze.SOUND: 0.75}
-    sound = {("a", rjepa_gaze.SOUND): [1.0, 1.0], ("a", rjepa_gaze.LEAST): [0.5, 0.4]}
-    assert "no collapse at any time" in rjepa_gaze.collapsed(Scores(sound, ()))
-    gone = {**sound, **{("b", metric): [1.0, value] for metric, value in found.items()}}
-    assert "collapse at some time in b; " in rjepa_gaze.collapsed(Scores(gone, ()))
-    assert rjepa_gaze.collapsed(Scores(gone, ())).endswith("a 0.40, b 0.05.")
+    rows = [arm.label for arm in rjepa_gaze.STUDY_ARMS]
+    sound = {(row, rjepa_gaze.SOUND): [1.0, 1.0] for row in rows}
+    (claim,) = [c for c in rjepa_gaze.claims() if "No run collapses" in c.words]
+    assert ": holds, " in claim.sentence(Scores(sound, ()))
+    gone = {**sound, ("digits · gated", rjepa_gaze.SOUND): [1.0, found[rjepa_gaze.SOUND]]}
+    assert "does not hold" in claim.sentence(Scores(gone, ()))
+    assert "digits · gated: 0.875 ± 0.18 (below it in 1 of 2 seeds)" in claim.sentence(Scores(gone, ()))
 
 
 @pytest.mark.slow
@@ -116,7 +119,8 @@ def test_the_study_goes_from_fixations_to_its_page(
         for arm in rjepa_gaze.STUDY.arms
         if arm.label in ("OSIE · human", "digits · gated")
     )
-    studies.table()  # others read these arms when they are imported
+    for name in studies.STUDIES.names():  # others read these arms when they are imported
+        studies.load(name)
     monkeypatch.setattr(rjepa_gaze, "MOST", 300)
     monkeypatch.setattr(rjepa_gaze, "STUDY", replace(rjepa_gaze.STUDY, arms=arms))
     rows, page = reproduce.reproduce("rjepa-gaze", shared_data, tmp_path, Silent(), seeds=1, steps=3)

@@ -36,10 +36,10 @@ def test_every_rule_of_the_study_has_the_gradient_that_it_is_named_for() -> None
     one = problem()
     exact = rules.bptt(one)
     for chunk in (1, 4, 32):
-        assert rules.error(rules.forward(one, chunk), exact) < 1e-12
+        assert rules.largest_error(rules.forward(one, chunk), exact) < 1e-12
         assert_close(rules.truncated(one, chunk), rules.truncated(one, 32))
     cut = rules.truncated(one)
-    assert rules.error(cut, exact) > 0.05
+    assert rules.largest_error(cut, exact) > 0.05
     assert_close(cut[3:], exact[3:])  # what lies above the circuit has no past to lose
     with torch.no_grad():
         one.cell.bias[:, 1] += 40.0
@@ -65,15 +65,15 @@ def test_measured_traces_are_those_of_the_formula() -> None:
 
 
 def test_the_length_from_which_bptt_takes_more_lies_between_those_measured() -> None:
-    found = rules.crossing(32, (32, 64, 128))
+    found = rules.memory_crossing(32, (32, 64, 128))
     at = next(k for k, value in enumerate(found["bptt"]) if value > found["rfp"])
     assert found["lengths"][at - 1] < found["T"] <= found["lengths"][at]
-    assert rules.crossing(32, (8, 16))["T"] is None
+    assert rules.memory_crossing(32, (8, 16))["T"] is None
 
 
 def test_learning_by_forward_propagation_is_that_of_bptt_and_truncation_is_another() -> None:
     task = rjepa_curves.TASKS["Lorenz"]
-    each = rjepa_curves.curve(task, Path(), 16, 0, 6)
+    each = rjepa_curves.rule_losses(task, Path(), 16, 0, 6)
     assert each["rfp"] == pytest.approx(each["bptt"], rel=1e-4)
     assert each["truncated"][0] == pytest.approx(each["bptt"][0], rel=1e-5)
     assert each["truncated"][-1] != pytest.approx(each["bptt"][-1], rel=1e-4)
@@ -113,15 +113,15 @@ def test_one_run_leaves_table_figures_and_page_of_rjepa_rfp(tmp_path: object, mo
     for rule in rjepa_curves.RULES:
         assert (rule, "final_loss, Lorenz, 8 steps") in found
     table = json.loads((page.parent / "table.json").read_text())
-    assert len(table["says"]) == 8
     assert table["says"][0].startswith("Exact")
+    assert any("final losses of rfp and bptt are equal within 0.1 %: holds" in s for s in table["says"])
     assert not re.search(r'(src|href)="(?!#|data:)', page.read_text())
     drawn = {p.stem for p in (page.parent / "figures").iterdir()}
     assert drawn == {"memory", "chunk-time", "chunk-memory", "traces", "curves-lorenz-8-steps"}
 
 
 def test_what_breaks_exactness_and_what_does_not() -> None:
-    found = rjepa_boundary.taken(0)
+    found = rjepa_boundary.measure_seed(0)
     for name in ("coupling", "sparsity", "depth"):
         assert found[name][0]["relative error"] < 1e-12
         assert all(point["relative error"] > 0.05 for point in found[name][1:])
@@ -137,8 +137,9 @@ def test_the_study_of_the_boundary_says_and_draws_what_it_found(tmp_path: object
     _, page = api.reproduce("rjepa-boundary", out=tmp_path, seeds=2)  # type: ignore[arg-type]
     assert {p.stem for p in (page.parent / "figures").iterdir()} == set(rjepa_boundary.NAMES)
     says = json.loads((page.parent / "table.json").read_text())["says"]
-    assert len(says) == 6
-    assert "1 at 0, " in says[1]
+    assert len(says) == len(rjepa_boundary.claims())
+    assert "relative error is at most 1e-12: holds" in says[0]
+    assert "cosine falls from 0 to 2: holds, 1 at 0, " in says[1]
 
 
 def test_both_studies_are_found_by_name_and_take_five_seeds() -> None:

@@ -40,16 +40,16 @@ def nab(data: Path) -> None:
 
 def test_a_series_is_brought_to_the_mean_and_deviation_of_its_first_part_and_labels_stay_apart(tmp_path: Path) -> None:
     nab(tmp_path)
-    values, labels = series_anomaly.read(tmp_path / series_anomaly.ARCHIVE)
+    values, labels = series_anomaly.read_archive(tmp_path / series_anomaly.ARCHIVE)
     assert list(values) == ["real/a.csv", "real/b.csv"]
     first = values["real/a.csv"][:150]
     assert (first.mean(), first.std()) == (pytest.approx(0, abs=1e-9), pytest.approx(1))
     assert np.flatnonzero(labels["real/a.csv"]).tolist() == list(range(600, 640))
     assert not labels["real/b.csv"].any()
-    folder = series_anomaly.prepared(tmp_path, tmp_path / "out")
-    assert len(series_anomaly._all(folder).steps.label) == 2000
+    folder = series_anomaly.write_tables(tmp_path, tmp_path / "out")
+    assert len(series_anomaly.read_all(folder).steps.label) == 2000
     # A jump is far from the mean, and averaged over a window it is far from it for longer.
-    areas = series_anomaly.baselines(folder)
+    areas = series_anomaly.baseline_areas(folder)
     assert [len(found) for found in areas.values()] == [1] * 6
     assert areas[series_anomaly.LEVEL][0] > 0.95
 
@@ -74,11 +74,12 @@ def test_what_is_said_of_anomalies_sets_both_beside_the_best_baseline() -> None:
             value = area if metric in ours else 0.65 if metric.startswith("distance to the last") else 0.5
             values |= {(arm.label, metric): [value] * 2, (arm.label, f"{metric}, low"): [0.1] * 2}
             values[arm.label, f"{metric}, high"] = [0.9] * 2
-    text = " ".join(series_anomaly.says(Scores(values, arms)))
+    text = " ".join(series_anomaly.STUDY.sentences(Scores(values, arms)))
     assert (
-        "BiJEPA, AUC, averaged over a window, beside distance to the last value, averaged over a window: +5.0" in text
+        'has a higher "AUC, averaged over a window" than "distance to the last value, averaged over a window": ' in text
     )
-    assert "AUC: BiJEPA beside forward alone +10.0" in text
+    assert "0.7 (0.1 to 0.9) against 0.65 (0.1 to 0.9), +0.05 ± 0 over 2 seeds" in text
+    assert "NAB: BiJEPA has a higher AUC than forward alone: holds, " in text
 
 
 def ucr(data: Path) -> None:
@@ -97,7 +98,7 @@ def ucr(data: Path) -> None:
 
 def test_every_sample_keeps_its_class_also_that_called_minus_1(tmp_path: Path) -> None:
     ucr(tmp_path)
-    folder = cjepa_series.prepared(tmp_path, tmp_path / "out")
+    folder = cjepa_series.unpack_sets(tmp_path, tmp_path / "out")
     for name in cjepa_series.LENGTHS:
         for part, count in (("train", 40), ("test", 10)):
             path = str(folder / f"{name}_{part}.npz")
@@ -108,7 +109,7 @@ def test_every_sample_keeps_its_class_also_that_called_minus_1(tmp_path: Path) -
 
 def test_unequal_series_come_to_one_length_with_both_ends_kept() -> None:
     x = np.array([[[0.0, 1.0, 2.0, np.nan]], [[3.0, 2.0, 1.0, 0.0]]])
-    found = cjepa_series.stretched(x, 7)
+    found = cjepa_series.stretch_series(x, 7)
     np.testing.assert_allclose(found[0, 0], np.linspace(0, 2, 7), rtol=1e-6)
     np.testing.assert_allclose(found[1, 0], np.linspace(3, 0, 7), rtol=1e-6)
 
@@ -132,11 +133,11 @@ def test_what_is_said_of_labels_counts_a_set_only_where_both_neighbours_are_beat
         values[arm.label, cjepa_series.LINEAR] = [0.96 if better else 0.7] * 2
         values[arm.label, "1-NN Euclidean accuracy"] = [0.6] * 2
         values[arm.label, "1-NN DTW accuracy"] = [0.8] * 2
-    text = " ".join(cjepa_series.says(Scores(values, arms)))
+    text = " ".join(cjepa_series.STUDY.sentences(Scores(values, arms)))
     assert "C-JEPA is ahead of both neighbours on 2 sets: GunPoint, OSULeaf." in text
     assert "I-JEPA is ahead of both neighbours on 0 sets: none." in text
-    assert "GunPoint, C-JEPA, linear probe 96.0 %: 95% reached." in text
-    assert "GunPoint, BiJEPA, linear probe 70.0 %: 95% not reached." in text
+    assert "GunPoint · C-JEPA, linear accuracy is at least 95.0 %: holds, 96.0" in text
+    assert "GunPoint · BiJEPA, linear accuracy is at least 95.0 %: does not hold, 70.0" in text
 
 
 @pytest.mark.parametrize("name", ["series-anomaly", "cjepa-series"])
@@ -159,12 +160,12 @@ def ett(data: Path, rows: int = 20 * bijepa_ett.MONTH) -> np.ndarray:
 
 def test_the_parts_of_ett_follow_one_another_and_what_is_scored_lies_in_its_own_months(tmp_path: Path) -> None:
     x = ett(tmp_path)
-    folder = bijepa_ett.prepared(tmp_path, tmp_path / "out")
-    train, choose, test = (bijepa_ett.table(folder / f"{name}.csv") for name in ("train", "choose", "test"))
+    folder = bijepa_ett.split_table(tmp_path, tmp_path / "out")
+    train, choose, test = (bijepa_ett.read_table(folder / f"{name}.csv") for name in ("train", "choose", "test"))
     month, half = bijepa_ett.MONTH, bijepa_ett.HALF
     np.testing.assert_allclose(train, x[: 12 * month], atol=1e-6)
-    np.testing.assert_allclose(bijepa_ett.cut(choose)[1][0, :, 0], x[12 * month], atol=1e-6)
-    past, future = bijepa_ett.cut(test)
+    np.testing.assert_allclose(bijepa_ett.split_windows(choose)[1][0, :, 0], x[12 * month], atol=1e-6)
+    past, future = bijepa_ett.split_windows(test)
     np.testing.assert_allclose(future[0, :, 0], x[16 * month], atol=1e-6)
     np.testing.assert_allclose(future[-1, :, -1], x[20 * month - 1], atol=1e-6)
     np.testing.assert_allclose(past[0, :, -1], x[16 * month - 1], atol=1e-6)
@@ -175,7 +176,7 @@ def test_the_linear_model_continues_waves_and_the_last_value_does_not(tmp_path: 
     monkeypatch.setattr(bijepa_ett, "HALF", 48)
     monkeypatch.setattr(bijepa_ett, "HORIZONS", (24, 48))
     x = ett(tmp_path, 1500)
-    found = dict(bijepa_ett.linear(x[:1000], x[1000:]))
+    found = dict(bijepa_ett.linear_forecasts(x[:1000], x[1000:]))
     names = ("linear, all channels", "linear, per channel", "last value")
     assert set(found) == {f"{name}, MSE to {h}" for name in names for h in (24, 48)}
     assert 0.02 < found["linear, per channel, MSE to 48"] < found["last value, MSE to 48"] / 2
@@ -186,7 +187,7 @@ def test_a_linear_model_per_channel_follows_a_level_that_was_never_seen(tmp_path
     monkeypatch.setattr(bijepa_ett, "HALF", 48)
     monkeypatch.setattr(bijepa_ett, "HORIZONS", (48,))
     x = ett(tmp_path, 1500)
-    still, moved = (dict(bijepa_ett.linear(x[:1000], x[1000:] + level)) for level in (0, 5))
+    still, moved = (dict(bijepa_ett.linear_forecasts(x[:1000], x[1000:] + level)) for level in (0, 5))
     name = "linear, per channel, MSE to 48"
     assert moved[name] == pytest.approx(still[name], rel=1e-3)
 

@@ -18,13 +18,13 @@ from PIL import Image
 
 from jepakit import methods, studies
 from jepakit.core.progress import Silent
-from jepakit.reporting.study import figures, table
+from jepakit.reporting.study import score_figures, score_table
 from jepakit.run import parse
 from jepakit.studies import pace
 from jepakit.studies import reproduce as engine
 from jepakit.studies.cjepa import cjepa
 from jepakit.studies.collapse import families
-from jepakit.studies.study import MEMORY, Arm, Gain, Own, Scores, Study, row
+from jepakit.studies.study import MEMORY, Arm, Gain, Own, Scores, Study, table_row
 from jepakit.types import Signal
 
 
@@ -50,10 +50,12 @@ def study(tmp_path: Path) -> Study:
         Arm("Tiny", "I-JEPA", run, "test.npz", "4 steps", {"linear accuracy": 0.637}),
         Arm("Tiny", "I-JEPA", longer, "test.npz", "6 steps"),
     )
-    return Study("Lengths", "nobody, 2026", "Longer is <better>.", arms, _says, draws=cjepa.attention)
+    return Study(
+        "Lengths", "nobody, 2026", "Longer is <better>.", arms, conclusions=_conclusions, figures=cjepa.attention_maps
+    )
 
 
-def _says(scores: Scores) -> list[str]:
+def _conclusions(scores: Scores) -> list[str]:
     return [f"longer: {scores.gain(*scores.arms[:2], 'knn accuracy')}"]
 
 
@@ -124,13 +126,13 @@ def test_baselines_stand_beside_the_first_training_of_each_set(
 
 
 def test_a_claim_holds_only_beyond_the_scatter_of_seeds() -> None:
-    for values, word in {
+    for values, verdict in {
         (0.01, 0.02, 0.03): "holds",
-        (-0.01, 0.0, 0.02): "not",
-        (-0.02, -0.03): "does",
-        (1.0,): "not",
+        (-0.01, 0.0, 0.02): "not told apart",
+        (-0.02, -0.03): "does not hold",
+        (1.0,): "not told apart",
     }.items():
-        assert Gain(values).verdict.startswith(word)
+        assert Gain(values).verdict == verdict
 
 
 def test_another_study_setting_is_not_mixed_with_what_was_trained(tiny: Study, data: Path, tmp_path: Path) -> None:
@@ -173,23 +175,23 @@ def test_a_gain_is_taken_seed_by_seed_and_compared_with_their_scatter() -> None:
 
 def test_a_score_that_is_not_finite_is_no_row() -> None:
     with pytest.raises(ValueError, match="not finite"):
-        row("a", "knn accuracy", None, [0.5, float("nan")])
+        table_row("a", "knn accuracy", None, [0.5, float("nan")])
 
 
 def test_two_trainings_of_one_name_would_share_a_folder_and_are_refused(tmp_path: Path) -> None:
     first = study(tmp_path).arms[0]
     with pytest.raises(ValueError, match="two trainings of a study are called 'Tiny · I-JEPA · 4 steps'"):
-        Study("t", "s", "c", (first, first), _says)
+        Study("t", "s", "c", (first, first))
 
 
 def counting(version: int, key: str, asked: list[list[int]]) -> Own:
     """Numbers of its own that a study finds under `key`, with a note of the seeds it was asked for."""
 
-    def take(seeds, steps, data):
+    def measure(seeds, steps, data):
         asked.append(list(seeds))
         yield from ({key: seed + version / 10} for seed in seeds)
 
-    return Own(take, lambda seeds: {("a", key): [one[key] for one in seeds]}, lambda seeds: (), version=version)
+    return Own(measure, lambda seeds: {("a", key): [one[key] for one in seeds]}, lambda seeds: (), version=version)
 
 
 def test_numbers_of_another_version_of_a_study_are_taken_again_and_those_of_its_own_are_not(
@@ -198,7 +200,7 @@ def test_numbers_of_another_version_of_a_study_are_taken_again_and_those_of_its_
     asked: list[list[int]] = []
 
     def reproduced(version: int, key: str, seeds: int) -> tuple[float, ...]:
-        found = Study("t", "s", "c", (), lambda scores: [], own=counting(version, key, asked))
+        found = Study("t", "s", "c", (), own=counting(version, key, asked))
         monkeypatch.setattr(engine, "load", lambda name: found)
         ((_, _, _, _, _, _, values),), _ = engine.reproduce("t", tmp_path, tmp_path / "out", Silent(), seeds=seeds)
         return values
@@ -216,7 +218,7 @@ def test_a_study_keeps_the_processor_time_of_its_own_numbers_when_it_goes_on(
 ) -> None:
     ticks = count(step=10)
     monkeypatch.setattr(engine, "process_time", lambda: float(next(ticks)))
-    found = Study("t", "s", "c", (), lambda scores: [], own=counting(1, "n", []))
+    found = Study("t", "s", "c", (), own=counting(1, "n", []))
     monkeypatch.setattr(engine, "load", lambda name: found)
     for seeds, seconds in ((1, 10.0), (3, 30.0), (3, 30.0)):
         engine.reproduce("t", tmp_path, tmp_path / "out", Silent(), seeds=seeds)
@@ -244,7 +246,7 @@ def test_a_training_at_equal_seconds_keeps_the_steps_that_were_measured_first(
     monkeypatch.setattr(pace, "ROUNDS", 1)
     monkeypatch.setattr(pace, "STEPS", 1)
     out = tmp_path / "out"
-    measured = engine.planned(equal, data, out, Silent())
+    measured = engine.plan_paces(equal, data, out, Silent())
     assert [measured[arm.label].steps for arm in equal.arms] == [4, 4]  # of one pace, so the time holds as many
     stored = json.loads((out / "paces.json").read_text())
     stored[equal.arms[1].label] |= {"steps": 7, "memory_bytes": 3 * 2**20}
@@ -277,13 +279,13 @@ def test_a_rehearsal_measures_no_pace_and_probes_have_the_settings_of_the_study(
 def test_time_is_taken_from_a_training_that_has_a_length_of_its_own(tmp_path: Path, label: str) -> None:
     *others, last = paced(tmp_path).arms
     with pytest.raises(ValueError, match=f"takes the time of '{label}', which is no training of the study"):
-        Study("t", "s", "c", (*others, replace(last, pace=label)), _says)
+        Study("t", "s", "c", (*others, replace(last, pace=label)))
 
 
 def test_a_figure_of_any_metric_is_one_file_beside_the_others() -> None:
     metrics = ("images/s", "lowshot accuracy with 1 % of the labels", "memory of a step (MiB)")
     rows = [{"name": "Tiny · A", "metric": metric, "values": [0.1, 0.2]} for metric in metrics]
-    assert [name for name, _ in figures(rows, {"Tiny · A": "Tiny"})] == [
+    assert [name for name, _ in score_figures(rows, {"Tiny · A": "Tiny"})] == [
         "tiny-images-s",
         "tiny-lowshot-accuracy-with-1-of-the-labels",
         "tiny-memory-of-a-step-mib",
@@ -292,11 +294,11 @@ def test_a_figure_of_any_metric_is_one_file_beside_the_others() -> None:
 
 def test_the_table_has_a_line_per_training_and_the_papers_figures_in_a_column_beside_ours() -> None:
     rows = [
-        row("A · one", "knn accuracy", None, [0.5, 0.6])._asdict(),
-        row("A · one", "linear accuracy", 0.637, [0.25])._asdict(),
-        row("B · one", "knn accuracy", None, [0.125])._asdict(),
+        table_row("A · one", "knn accuracy", None, [0.5, 0.6])._asdict(),
+        table_row("A · one", "linear accuracy", 0.637, [0.25])._asdict(),
+        table_row("B · one", "knn accuracy", None, [0.125])._asdict(),
     ]
-    html = table(rows, {"A · one": "A", "B · one": "B"}).replace("\N{NO-BREAK SPACE}", " ")
+    html = score_table(rows, {"A · one": "A", "B · one": "B"}).replace("\N{NO-BREAK SPACE}", " ")
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in re.findall(r"<tr>(.*?)</tr>", html)]
     assert cells == [
         ["Training", "knn accuracy", "linear accuracy", "linear accuracy, paper", "Seeds"],
@@ -311,20 +313,20 @@ def test_columns_stand_as_the_rows_and_numbers_in_a_metrics_name_count_as_number
     tiny: Study, data: Path, tmp_path: Path
 ) -> None:
     probes = {"error after 10": 1.0, "error after 2": 1.0, "error after 1": 1.0}
-    study = replace(tiny, kinds=(), baselines=False, extra=lambda run: probes)
-    values = engine.collect(study, data, tmp_path, Silent(), range(1), 2, {})
+    study = replace(tiny, kinds=(), baselines=False, run_metrics=lambda run: probes)
+    values = engine.collect_scores(study, data, tmp_path, Silent(), range(1), 2, {})
     metrics = list(dict.fromkeys(metric for _, metric in values))
     assert metrics == ["error after 1", "error after 2", "error after 10", "seconds"]
-    html = table([row("one", metric, None, [1.0])._asdict() for metric in metrics], {})
+    html = score_table([table_row("one", metric, None, [1.0])._asdict() for metric in metrics], {})
     heads = re.findall(r'<th scope="col">(.*?)</th>', html.replace("\N{NO-BREAK SPACE}", " "))
     assert heads == ["Training", *metrics, "Seeds"]
 
 
-@pytest.mark.parametrize("name", studies.table())
+@pytest.mark.parametrize("name", studies.STUDIES.names())
 def test_every_study_says_something_of_any_scores(name: str) -> None:
     found, k = studies.load(name), count()
     values: dict = defaultdict(lambda: [0.5 + 0.01 * next(k), 0.5, 0.51])
-    assert found.says(Scores(values, found.arms))
+    assert found.sentences(Scores(values, found.arms))
 
 
 def test_every_family_has_the_same_encoder_pictures_and_length_and_the_views_it_needs() -> None:
@@ -353,7 +355,7 @@ def test_every_family_has_the_same_encoder_pictures_and_length_and_the_views_it_
 FAMILIES = {"I-JEPA": 0.50, "C-JEPA": 0.49, "LeJEPA": 0.40, "VICReg": 0.43, "SimCLR": 0.60, "MAE": 0.20}
 
 
-def told(few: dict[str, float], seeds: int = 3) -> list[str]:
+def family_sentences(few: dict[str, float], seeds: int = 3) -> list[str]:
     """What the study says of FAMILIES at equal steps on CIFAR-10; 2 points of scatter, shared by all but I-JEPA."""
     values: dict = {}
     for arm in families.STUDY.arms:
@@ -363,30 +365,28 @@ def told(few: dict[str, float], seeds: int = 3) -> list[str]:
             values[arm.label, metric] = [means[arm.name] + s for s in scatter][:seeds]
         speed = 100.0 * len(arm.name)
         values |= {(arm.label, m): [speed] for m in ("seconds", "images/s", MEMORY)}
-    return families.says(Scores(values, families.STUDY.arms))
+    return families.STUDY.sentences(Scores(values, families.STUDY.arms))
 
 
 def test_families_are_ranked_with_what_is_beyond_the_scatter_and_what_is_within() -> None:
-    said = told({**FAMILIES, "MAE": 0.45, "SimCLR": 0.1})
-    start = "CIFAR-10, equal steps, "
-    ranks = "SimCLR 60.0 % > I-JEPA 50.0 % ≈ C-JEPA 49.0 % > VICReg 43.0 % > LeJEPA 40.0 % > MAE 20.0 %."
-    assert start + "kNN: " + ranks in said
-    assert (
-        start + "first comes by kNN SimCLR; by linear probe SimCLR; by 1 % of the labels I-JEPA (level with C-JEPA)."
-        in said
+    said = family_sentences({**FAMILIES, "MAE": 0.45, "SimCLR": 0.1})
+    ranks = (
+        "SimCLR 60.0 ± 2.0 % > I-JEPA 50.0 ± 0.0 % ≈ C-JEPA 49.0 ± 2.0 % > VICReg 43.0 ± 2.0 % > LeJEPA 40.0 ± 2.0 % > "
+        "MAE 20.0 ± 2.0 %"
     )
-    turned = f"{start}against all labels, 1 % of them puts "
-    assert [line.removeprefix(turned) for line in said if line.startswith(turned)] == [
-        f"{name} before SimCLR (+{points}.0 points)."
-        for name, points in (("I-JEPA", 40), ("C-JEPA", 39), ("LeJEPA", 30), ("VICReg", 33))
-    ] + ["MAE before LeJEPA (+5.0 points) and VICReg (+2.0 points) and SimCLR (+35.0 points)."]
-    assert "puts no pair in another order" in " ".join(told(FAMILIES))
+    assert f"CIFAR-10 · equal steps, knn accuracy, highest first: {ranks}." in said
+    (few,) = [line for line in said if line.startswith(f"CIFAR-10 · equal steps, {families.FEW}")]
+    assert few.endswith("level with the first: C-JEPA.")
+    (turned,) = [line for line in said if line.startswith("CIFAR-10, equal steps, against all labels")]
+    assert "MAE before LeJEPA (+5.0 points) and VICReg (+2.0 points) and SimCLR (+35.0 points)" in turned
+    assert "I-JEPA before SimCLR (+40.0 points)" in turned
+    assert "puts no pair in another order" in " ".join(family_sentences(FAMILIES))
 
 
 def test_of_one_seed_no_difference_is_called_more_than_chance() -> None:
-    said = " ".join(told({**FAMILIES, "MAE": 0.45, "SimCLR": 0.1}, seeds=1))
-    assert said.startswith("One seed tells no spread")
-    assert not re.search(r">|≈|level|scatter|against", said)
+    said = family_sentences({**FAMILIES, "MAE": 0.45, "SimCLR": 0.1}, seeds=1)
+    assert all(line.endswith("one seed has no scatter to judge by.") for line in said if "highest first" in line)
+    assert not re.search(r">|≈|level with|: holds|against all", " ".join(said))
 
 
 @pytest.mark.slow

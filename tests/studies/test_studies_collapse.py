@@ -26,21 +26,23 @@ def numbers(*values: float) -> np.ndarray:
 def test_the_rank_correlation_equals_spearmans_closed_form_and_ignores_every_rising_scale() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=40), rng.normal(size=40)
-    squares = ((label_free.ranks(x) - label_free.ranks(y)) ** 2).sum()
-    assert label_free.spearman(Runs(x, y, ONE)) == pytest.approx(1 - 6 * squares / (40 * (40**2 - 1)))
-    assert label_free.spearman(Runs(np.exp(x), y**3, ONE)) == pytest.approx(label_free.spearman(Runs(x, y, ONE)))
-    assert label_free.spearman(Runs(x, -x, ONE)) == pytest.approx(-1.0)
+    squares = ((label_free.tied_ranks(x) - label_free.tied_ranks(y)) ** 2).sum()
+    assert label_free.rank_correlation(Runs(x, y, ONE)) == pytest.approx(1 - 6 * squares / (40 * (40**2 - 1)))
+    assert label_free.rank_correlation(Runs(np.exp(x), y**3, ONE)) == pytest.approx(
+        label_free.rank_correlation(Runs(x, y, ONE))
+    )
+    assert label_free.rank_correlation(Runs(x, -x, ONE)) == pytest.approx(-1.0)
 
 
 def test_equal_values_share_the_mean_of_their_ranks_and_a_constant_goes_with_nothing() -> None:
-    assert label_free.ranks(numbers(3, 1, 3, 2, 3)).tolist() == [4, 1, 4, 2, 4]
-    assert label_free.spearman(Runs(np.ones(40), np.arange(40.0), ONE)) == 0.0
+    assert label_free.tied_ranks(numbers(3, 1, 3, 2, 3)).tolist() == [4, 1, 4, 2, 4]
+    assert label_free.rank_correlation(Runs(np.ones(40), np.arange(40.0), ONE)) == 0.0
 
 
 def test_a_difference_between_groups_is_no_correlation_within_them() -> None:
     x, y = numbers(1, 2, 3, 11, 12, 13), numbers(3, 2, 1, 13, 12, 11)
-    assert label_free.spearman(Runs(x, y, np.zeros(6, dtype=np.int64))) > 0.5
-    assert label_free.spearman(Runs(x, y, np.array([0, 0, 0, 1, 1, 1]))) == pytest.approx(-1.0)
+    assert label_free.rank_correlation(Runs(x, y, np.zeros(6, dtype=np.int64))) > 0.5
+    assert label_free.rank_correlation(Runs(x, y, np.array([0, 0, 0, 1, 1, 1]))) == pytest.approx(-1.0)
 
 
 def test_the_interval_holds_the_correlation_shrinks_with_more_runs_and_is_the_same_every_time() -> None:
@@ -49,9 +51,9 @@ def test_the_interval_holds_the_correlation_shrinks_with_more_runs_and_is_the_sa
     for n in (20, 200):
         x = rng.normal(size=n)
         sample = Runs(x, x + rng.normal(size=n), np.zeros(n, dtype=np.int64))
-        found = label_free.bootstrap(sample, Rng(0))
+        found = label_free.bootstrap_correlation(sample, Rng(0))
         assert found.low < found.value < found.high
-        assert str(label_free.bootstrap(sample, Rng(0))) == str(found)
+        assert str(label_free.bootstrap_correlation(sample, Rng(0))) == str(found)
         widths.append(found.high - found.low)
     assert widths[1] < widths[0] / 2
 
@@ -62,7 +64,7 @@ def test_the_best_number_is_named_and_one_that_few_runs_have_is_not() -> None:
     good = {(arm.label, f"{PANEL}good"): [-float(k)] for k, arm in enumerate(arms)}
     poor = {(arm.label, f"{PANEL}poor"): [float(k * 7 % 5)] for k, arm in enumerate(arms)}
     rare = {(arm.label, f"{PANEL}rare"): [float(k)] for k, arm in enumerate(arms[: LEAST - 1])}
-    told = label_free.says(Scores({**accuracy, **good, **poor, **rare}, arms))
+    told = label_free.conclusions(Scores({**accuracy, **good, **poor, **rare}, arms))
     assert f"of the 2 numbers that all {LEAST + 5} runs have: good -1.00" in told[0]
     assert "It is the largest in 100 % of 400 resamples, poor in 0 %." in told[0]
     assert not any("rare" in line for line in told)
@@ -101,7 +103,7 @@ def test_the_onset_is_where_the_variance_is_gone_for_good(variance: tuple[float,
     ],
 )
 def test_the_truth_of_a_run_is_named_without_asking_the_verdict(found: Truth, state: str) -> None:
-    assert calibration.became(found) == state
+    assert calibration.outcome(found) == state
 
 
 @pytest.mark.parametrize(("alarm", "caught"), [(3, True), (4, True), (5, False), (None, False)])
@@ -109,7 +111,7 @@ def test_the_delay_counts_from_the_onset_and_an_early_alarm_is_no_miss(alarm: in
     at = [10.0 * k for k in range(len(GONE))]
     rows = [{"std_ratio_target": v**0.5, "std_ratio_context": 1.0} for v in GONE]
     said = ["full" if alarm is not None and k >= alarm else "healthy" for k in range(len(GONE))]
-    found = calibration.beside(real(GONE), at, rows, said)
+    found = calibration.verdict_numbers(real(GONE), at, rows, said)
     assert (found["onset"], found["alarm"]) == (40.0, NEVER if alarm is None else 10.0 * alarm)
     assert Case("run", found).within(found["alarm"]) == caught
     assert found["lowest spread"] == pytest.approx(0.01)
@@ -131,7 +133,7 @@ def test_an_intervention_that_does_not_collapse_is_listed_and_neither_missed_nor
         case("overlooked", "full", "healthy", onset=40.0),
         case("spared", "alive", "full", alarm=20.0),
     ]
-    told = calibration.half_says(fine, forced)
+    told = calibration.half_conclusions(fine, forced)
     assert told[0].startswith("1 of 3 full collapses were detected within 5 % of the run; not: ")
     assert "shrinks later (6 % late)" in told[0]
     assert "overlooked (never)" in told[0]
@@ -144,10 +146,10 @@ def test_an_intervention_that_does_not_collapse_is_listed_and_neither_missed_nor
 def test_a_threshold_lies_between_what_collapsed_and_what_did_not_and_is_none_where_they_overlap() -> None:
     fulls = [case(str(v), "full", "full", **{"spread by the deadline": v}) for v in (0.01, 0.04)]
     others = [case(str(v), "alive", "healthy", **{"lowest spread": v}) for v in (0.36, 0.9)]
-    assert calibration.threshold(fulls, others) == pytest.approx(0.12)
+    assert calibration.fit_threshold(fulls, others) == pytest.approx(0.12)
     low = case("low", "alive", "healthy", **{"lowest spread": 0.03})
-    assert calibration.threshold(fulls, [*others, low]) is None
-    assert calibration.threshold([], others) is None
+    assert calibration.fit_threshold(fulls, [*others, low]) is None
+    assert calibration.fit_threshold([], others) is None
 
 
 def test_the_halves_share_neither_a_method_nor_a_seed() -> None:
@@ -173,10 +175,10 @@ def test_the_truth_of_a_run_folder_is_read_from_its_checkpoints(tmp_path: Path, 
             loaded.method.target_encoder.patch_embed.proj.weight.zero_()
     for step in (5, 10):
         checkpoint.save(out, step, loaded.method, optim.build(loaded.run.optim, loaded.method), {}, keep=9)
-    found = truth.truth(out)
+    found = truth.read_truth(out)
     assert found.steps == (0, 5, 10)
     assert found.untrained > 0.8
-    assert calibration.became(found) == ("full" if dead else "still")
+    assert calibration.outcome(found) == ("full" if dead else "still")
     assert found.onset == (50.0 if dead else None)
     assert found.worse == dead
 
@@ -185,4 +187,4 @@ def test_the_truth_refuses_a_run_that_saw_everything(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.zeros((8, 16, 16), np.uint8), y=np.arange(8))
     out = runs.untrained(tmp_path / "run", arrays.Config(str(tmp_path / "data.npz"), (16, 16)), Signal(1, (16, 16)))
     with pytest.raises(ValueError, match=r"pictures that it did not see: data\.split=train"):
-        truth.truth(out)
+        truth.read_truth(out)

@@ -1,5 +1,6 @@
 """The contract holds for every method of the house, and each of its clauses catches the fault it names."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -11,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jepakit import methods, testing
-from jepakit.methods.base import Method, Weights
+from jepakit.methods.base import ADVICE, Method, Weights
+from jepakit.methods.masked import Masked
 from jepakit.testing import clauses
 from jepakit.testing.case import SIGNALS
 from jepakit.types import Batch, Grid, Masks, Rng, Signal, Terms, take
@@ -68,7 +70,7 @@ class ToyConfig:
         return cls({1: (2,), 2: (4, 4), 3: (2, 4, 4)}[len(signal.size)])
 
 
-class Toy(Method):
+class Toy(Masked):
     """The smallest masked JEPA that keeps the contract: the mean of the context predicts each hidden token."""
 
     Config = ToyConfig
@@ -87,6 +89,9 @@ class Toy(Method):
         seen = self.context(x, masks).mean(1)[:, None, None].expand(*masks.targets.shape, -1)
         return self.predictor(torch.cat([seen, self.encoder.position[masks.targets]], -1))
 
+    def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m k d"]:
+        return take(self.encode(x), masks.targets)
+
     def distances(self, x: Tensor, y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
         maskers = enumerate(self.cfg.masks)
         drawn = [masker(self.encoder.grid, len(x), rng.fork(i)) for i, masker in maskers]
@@ -100,8 +105,8 @@ class Toy(Method):
         distance, pred, target = self.distances(batch.x, batch.x, rng)
         return Terms(loss={"prediction": distance.mean()}, compared=(pred.detach(), target))
 
-    def encode(self, x: Float[Tensor, "b c ..."], weights: Weights = "target") -> Float[Tensor, "b n d"]:
-        return (self.target_encoder if weights == "target" else self.encoder)(self.normalize(x))
+    def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
+        return (self.target_encoder if weights == "target" else self.encoder)(self.normalize(batch.x))
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
@@ -109,8 +114,8 @@ class Toy(Method):
         for t, p in zip(self.target_encoder.parameters(), self.encoder.parameters(), strict=True):
             t.lerp_(p, 1 - decay)
 
-    def energy(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."]) -> Float[Tensor, " b"]:
-        return self.distances(x, y, Rng(0).fork("energy"))[0]
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
+        return self.distances(batch.x, other.x, Rng(0).fork("energy"))[0]
 
 
 class LeaksIntoContext(Toy):
@@ -121,6 +126,20 @@ class LeaksIntoContext(Toy):
 class LeaksIntoPrediction(Toy):
     def predict(self, x: Tensor, masks: Masks) -> Tensor:
         return super().predict(x, masks) + 1e-3 * self.encoder(self.normalize(x)).mean()
+
+
+class MasksWithoutSayingSo(Method):
+    Config = ToyConfig
+    encode = Toy.encode
+
+    def __init__(self, cfg: ToyConfig, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.encoder = self.target_encoder = Patches(cfg.patch, signal, cfg.dim)
+
+
+class ExpectsAnotherShape(Toy):
+    def expected(self, x: Tensor, masks: Masks) -> Tensor:
+        return super().expected(x, masks)[:, :, 1:]
 
 
 class ContextOfNothing(Toy):
@@ -165,8 +184,8 @@ class IgnoresTheEndOfTheSchedule(Toy):
 
 
 class NormalisesTwice(Toy):
-    def encode(self, x: Tensor, weights: Weights = "target") -> Tensor:
-        return super().encode(self.normalize(x), weights)
+    def encode(self, batch: Batch, weights: Weights = "target") -> Tensor:
+        return super().encode(replace(batch, x=self.normalize(batch.x)), weights)
 
 
 class KeepsStateOutsideItsBuffers(Toy):
@@ -176,8 +195,8 @@ class KeepsStateOutsideItsBuffers(Toy):
         super().after_step(progress)
         self.scale = 0.5
 
-    def encode(self, x: Tensor, weights: Weights = "target") -> Tensor:
-        return self.scale * super().encode(x, weights)
+    def encode(self, batch: Batch, weights: Weights = "target") -> Tensor:
+        return self.scale * super().encode(batch, weights)
 
 
 class OverflowsInBfloat16(Toy):
@@ -190,7 +209,7 @@ class OverflowsInBfloat16(Toy):
 class MixesSamplesInSecret(Toy):
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         terms = super().loss(batch, rng)
-        spread = self.encode(batch.x, "context").var(0).mean()
+        spread = self.encode(batch, "context").var(0).mean()
         return replace(terms, loss={**terms.loss, "spread": (1 - spread).square()})
 
 
@@ -223,8 +242,9 @@ class LearnsNothing(Toy):
 
 
 class EnergyIgnoresX(Toy):
-    def energy(self, x: Tensor, y: Tensor) -> Tensor:
-        return super().energy(x.mean(0, keepdim=True).expand_as(x), y)
+    def energy(self, batch: Batch, other: Batch) -> Tensor:
+        x = batch.x.mean(0, keepdim=True).expand_as(batch.x)
+        return super().energy(replace(batch, x=x), other)
 
 
 class CarriesGradientsInTerms(Toy):
@@ -269,6 +289,8 @@ def test_a_method_that_says_its_loss_mixes_samples_need_not_accumulate() -> None
         (IgnoresRng, clauses.follows_rng, "four rngs gave one loss"),
         (LeaksIntoContext, clauses.hides_what_is_masked, "hidden patches change context"),
         (LeaksIntoPrediction, clauses.hides_what_is_masked, "hidden patches change the prediction"),
+        (MasksWithoutSayingSo, clauses.hides_what_is_masked, "make the method a Masked"),
+        (ExpectsAnotherShape, clauses.hides_what_is_masked, "predict gives shape .* but expected"),
         (ContextOfNothing, clauses.hides_what_is_masked, "context.* ignores x"),
         (MovesTheTargetTooFast, clauses.moves_the_target_by_the_stated_fraction, "at progress 0.0 .* 1 - 0.99"),
         (IgnoresTheEndOfTheSchedule, clauses.moves_the_target_by_the_stated_fraction, "at progress 0.5 .* 1 - 0.995"),
@@ -316,7 +338,7 @@ def test_hidden_pixels_are_exactly_those_of_the_patches_left_out() -> None:
 
 def _every_method() -> Iterator[Any]:
     """Each method on each signal it takes; beside I-JEPA, extras only where they are needed, and images quickly."""
-    for name in sorted(methods.table()):
+    for name in methods.METHODS.names():
         needs = methods.load(name).Method.needs
         for signal in testing.variants():
             if needs <= signal.has and (name == "ijepa" or needs or not signal.views):
@@ -329,16 +351,17 @@ def test_every_method_keeps_the_contract(name: str, signal: Signal) -> None:
     testing.contract(methods.load(name).Method, [signal])
 
 
-@pytest.mark.parametrize("name", sorted(methods.table()))
+@pytest.mark.parametrize("name", methods.METHODS.names())
 def test_a_signal_without_what_a_method_needs_is_refused(name: str) -> None:
     method = methods.load(name).Method
+    advice = [ADVICE[need] for need in method.needs]
     for signal in testing.variants():
         if method.needs <= signal.has:
             testing.Case(method, signal, testing.example(signal)).build()
         else:
             with pytest.raises(
                 ValueError,
-                match=rf"^{name} needs (views, which the data lack.*set data\.augment\.views|time, .*scanpaths)",
+                match=rf"^{name} needs .*which the data lack.*; ({'|'.join(map(re.escape, advice))})",
             ):
                 method(method.Config.tiny(signal), signal)
 

@@ -60,7 +60,7 @@ def test_a_name_that_is_taken_is_refused(installed: Path, tmp_path: Path) -> Non
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[jepakit.methods]\ndenoise = rival\n")
-    code = f"import sys; sys.path.append({str(tmp_path)!r}); from jepakit import methods; methods.table()"
+    code = f"import sys; sys.path.append({str(tmp_path)!r}); from jepakit import methods; methods.METHODS.names()"
     done = python(installed, code)
     assert "two members of jepakit.methods are called 'denoise'" in done.stderr
 

@@ -19,7 +19,7 @@ from jepakit.methods.base import Method
 from jepakit.run import intervals
 from jepakit.run.settings import Loop
 from jepakit.training.monitor import Monitor, measure, samples
-from jepakit.types import Signal, Terms
+from jepakit.types import Batch, Signal, Terms
 
 SIGNAL = Signal(3, (32, 32), (0.5,) * 3, (0.25,) * 3, views=2)
 
@@ -69,7 +69,7 @@ def test_a_test_part_that_cannot_be_read_is_no_reason_to_stop(array: Path) -> No
 def test_a_method_with_one_encoder_is_seen_to_have_one(name: str, expected: int) -> None:
     method = build(name)
     with measure.watching(method):
-        assert len(measure.encoders(method, torch.rand(2, 3, 32, 32))) == expected
+        assert len(measure.encoders(method, Batch(torch.rand(2, 3, 32, 32)))) == expected
     assert not [hook for module in method.modules() for hook in module._forward_pre_hooks]
 
 
@@ -103,8 +103,8 @@ def test_watching_leaves_every_module_in_its_mode_and_every_buffer_as_it_was() -
     before = {key: value.clone() for key, value in method.state_dict().items()}
     x = torch.rand(8, 3, 32, 32)
     with measure.watching(method):
-        measure.tokens(method, x, "target")
-        measure.of_energies(method, x, x)
+        measure.tokens(method, Batch(x), "target")
+        measure.of_energies(method, Batch(x), Batch(x))
     assert [m.training for m in method.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
 
@@ -112,14 +112,14 @@ def test_watching_leaves_every_module_in_its_mode_and_every_buffer_as_it_was() -
 class Partners(Method):
     """Energies that are lowest where x and y are made of one picture; higher in later rows, as hard masks make them."""
 
-    def energy(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        difficulty = torch.arange(len(x)) * 10.0
-        return (x - y).square().flatten(1).mean(1) + difficulty
+    def energy(self, batch: Batch, other: Batch) -> torch.Tensor:
+        difficulty = torch.arange(len(batch)) * 10.0
+        return (batch.x - other.x).square().flatten(1).mean(1) + difficulty
 
 
 def test_every_candidate_meets_a_query_under_the_same_mask() -> None:
     x = torch.rand(70, 3, 4, 4)
-    found = measure.of_energies(Partners(None, SIGNAL), x, x + 0.01)
+    found = measure.of_energies(Partners(None, SIGNAL), Batch(x), Batch(x + 0.01))
     assert found["retrieval"] == 1.0
     assert found["energy_gap"] > 0
 

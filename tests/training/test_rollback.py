@@ -18,8 +18,9 @@ import yaml
 from jepakit import api, collapse
 from jepakit.cli import text
 from jepakit.core.schedules import progress
-from jepakit.reporting import records
-from jepakit.reporting.page import Gallery, render
+from jepakit.reporting import SECTIONS, records
+from jepakit.reporting.page import render
+from jepakit.reporting.samples import Look
 from jepakit.run import checkpoint
 from jepakit.run.optim import Optim, learning_rate
 from jepakit.run.settings import Loop
@@ -177,7 +178,7 @@ def test_the_closing_line_and_the_page_tell_the_rollbacks(rolled: Path) -> None:
     spent = f"after {len(events)} rollbacks, at {events[-1]['lr_factor']:g} of the learning rate"
     done = {"folder": rolled, "summary": summary, "probes": [], "page": None}
     assert f"), {spent}; lower --optim.lr" in text.describe(done)
-    html = render([records.read(rolled)], [Gallery({}, {})], "1.2.3")
+    html = render([records.read(rolled)], [Look()], "1.2.3", {"rollbacks": SECTIONS.load("rollbacks")})
     assert f"{spent.capitalize()}." in html
     for event in events:
         told = (event["step"], event["to"], event["verdict"], event["reason"], f"{event['lr_factor']} of it")

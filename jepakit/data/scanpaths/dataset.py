@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Signal, Size, unit
+from ...types import ActionSpec, Rng, Signal, Size, unit
 from ..base import Dataset, Unreadable, first_of, refuse, uniform
 from ..images.box import Ask
 from ..lengths import Words
@@ -19,6 +19,8 @@ from .pictures import Pictures, Reduced, View, cut, size_of
 
 Label = Literal["class", "image", "subject"]
 WORDS = Words("scanpath", "scanpaths", "fixations", "give data.least and data.steps the same number")
+# What an action is: a step from one fixation to the next, in crop sides.
+SACCADE = ActionSpec(2, names=("x", "y"))
 FITTED = 2**24
 REMEMBERED = 2**18
 
@@ -228,7 +230,7 @@ class Scanpaths:
         # A constant channel is centred and left alone.
         scale = tuple(float(value) / cfg.contrast if value > 1e-8 else 1.0 for value in std)
         views, classes = sum(group.count for group in cfg.augment.views), len(self.classes)
-        return Signal(self.channels, self.native, tuple(mean.tolist()), scale, views, 2, classes)
+        return Signal(self.channels, self.native, tuple(mean.tolist()), scale, views, SACCADE, classes)
 
     def fingerprint(self) -> str:
         """A hash of the pictures, of all places, and of what is made of them."""

@@ -66,17 +66,17 @@ class Config:
 class Tuned(nn.Module):
     """An encoder, its tokens pooled, and a linear classifier that starts at zero."""
 
-    def __init__(self, encoder: nn.Module, x: Float[Tensor, "1 c ..."], pool: Pool, classes: int) -> None:
+    def __init__(self, encoder: nn.Module, batch: Batch, pool: Pool, classes: int) -> None:
         super().__init__()
         self.encoder, self.pool = encoder, pool
         with torch.no_grad():
-            dim = pooled(encoder(x), pool).shape[1]
-        self.weight = nn.Parameter(torch.zeros(classes, dim, device=x.device))
-        self.bias = nn.Parameter(torch.zeros(classes, device=x.device))
+            dim = pooled(encoder(batch), pool).shape[1]
+        self.weight = nn.Parameter(torch.zeros(classes, dim, device=batch.x.device))
+        self.bias = nn.Parameter(torch.zeros(classes, device=batch.x.device))
 
-    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b k"]:
+    def forward(self, batch: Batch) -> Float[Tensor, "b k"]:
         """The scores of the classes."""
-        return F.linear(pooled(self.encoder(x), self.pool), self.weight, self.bias)
+        return F.linear(pooled(self.encoder(batch), self.pool), self.weight, self.bias)
 
 
 def evaluate(train: Live, test: Live, cfg: Config) -> Pairs:
@@ -118,9 +118,7 @@ def fit(
     train: Live, lr: float, cfg: Config, classes: int, share: tuple[float, float] = (0.0, 1.0)
 ) -> Generator[tuple[str, Value], None, Tuned]:
     """Train a new copy of the encoder; yields `progress` between the ends of `share`."""
-    signal = train.signal
-    x = torch.zeros(1, signal.channels, *signal.size, device=train.device)
-    model = Tuned(train.build(), x, cfg.pool, classes).train()
+    model = Tuned(train.build(), train.signal.zeros(device=train.device), cfg.pool, classes).train()
     rule = Optim(lr=lr, start_lr=0.0, final_lr=0.0, warmup=cfg.warmup)
     optimizer = torch.optim.AdamW(groups(model, cfg))
     batch, steps = length(train, cfg)
@@ -139,7 +137,7 @@ def fit(
 def _loss(model: Tuned, samples: Batch, train: Live, cfg: Config) -> Float[Tensor, ""]:
     samples = samples.to(train.device)
     assert samples.label is not None
-    return F.cross_entropy(model(samples.x), samples.label, label_smoothing=cfg.smoothing)
+    return F.cross_entropy(model(samples), samples.label, label_smoothing=cfg.smoothing)
 
 
 def groups(model: Tuned, cfg: Config) -> list[dict[str, Any]]:
@@ -175,6 +173,6 @@ def predict(model: Tuned, part: Live) -> tuple[Int64[np.ndarray, " n"], Int64[np
     preds, labels = [], []
     for batch in part.plain(256):
         assert batch.label is not None
-        preds.append(model(batch.to(part.device).x).argmax(1).cpu())
+        preds.append(model(batch.to(part.device)).argmax(1).cpu())
         labels.append(batch.label)
     return torch.cat(preds).numpy(), torch.cat(labels).numpy()

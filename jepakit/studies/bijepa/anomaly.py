@@ -17,7 +17,7 @@ NORMAL: Final = 1.4826  # the standard deviation over the median absolute deviat
 Scores = Float64[np.ndarray, " t"]
 
 
-def labelled(time: Shaped[np.ndarray, " t"], windows: Sequence[Sequence[object]]) -> Bool[np.ndarray, " t"]:
+def mark_windows(time: Shaped[np.ndarray, " t"], windows: Sequence[Sequence[object]]) -> Bool[np.ndarray, " t"]:
     """Which times lie in one of the `windows`, each a first and a last time."""
     inside = np.zeros(len(time), dtype=bool)
     for first, last in windows:
@@ -26,7 +26,7 @@ def labelled(time: Shaped[np.ndarray, " t"], windows: Sequence[Sequence[object]]
     return inside
 
 
-def auc(scores: Scores, anomalous: Bool[np.ndarray, " t"]) -> float:
+def roc_area(scores: Scores, anomalous: Bool[np.ndarray, " t"]) -> float:
     """The area under the ROC curve over the steps that have a score.
 
     Raises ValueError where there are no such steps on one side.
@@ -42,7 +42,7 @@ def auc(scores: Scores, anomalous: Bool[np.ndarray, " t"]) -> float:
     return float(roc_auc_score(kinds, scores[there]))
 
 
-def interval(values: Sequence[float], rng: Rng, resamples: int = 1000) -> tuple[float, float, float]:
+def bootstrap_interval(values: Sequence[float], rng: Rng, resamples: int = 1000) -> tuple[float, float, float]:
     """The mean over series, and its 95 % interval: percentiles over bootstrap samples of the series."""
     gen = np.random.default_rng(rng.generator().initial_seed())
     means = np.array(values)[gen.integers(len(values), size=(resamples, len(values)))].mean(1)
@@ -50,7 +50,7 @@ def interval(values: Sequence[float], rng: Rng, resamples: int = 1000) -> tuple[
     return float(np.mean(values)), float(low), float(high)
 
 
-def from_median(x: Float[np.ndarray, " t"], window: int) -> Scores:
+def median_distance(x: Float[np.ndarray, " t"], window: int) -> Scores:
     """|x − median| / MAD over the last `window` steps, this one included; NaN for the first `window` − 1.
 
     Where most of them are equal, the MAD counts as a thousandth of the whole series' deviation.
@@ -68,13 +68,13 @@ def from_median(x: Float[np.ndarray, " t"], window: int) -> Scores:
     return found
 
 
-def from_last(x: Float[np.ndarray, " t"]) -> Scores:
+def step_distance(x: Float[np.ndarray, " t"]) -> Scores:
     """The distance to the value before; NaN for the first."""
     found: Scores = np.concatenate([[np.nan], np.abs(np.diff(x.astype(np.float64)))])
     return found
 
 
-def averaged(scores: Scores, window: int) -> Scores:
+def average_scores(scores: Scores, window: int) -> Scores:
     """The mean over the `window` steps around each step that have a score; NaN where none has one."""
     there, around = ~np.isnan(scores), np.ones(window)
     count = np.convolve(there.astype(float), around, "same")[: len(scores)]

@@ -16,8 +16,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float
@@ -31,7 +30,8 @@ from ...nn.predictor import Predictor
 from ...run import parse
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
-from ..study import Arm, Scores, Study
+from ..claims import Better, Mean, Ranking, Statement
+from ..study import Arm, Study, require_data
 
 FILE: Final = "timeseries/ETTh1.csv"
 MONTH, HALF, PATCH = 720, 336, 24
@@ -47,11 +47,9 @@ WAYS: Final[Mapping[str, float]] = {"classic": 1.0, "bijepa": 0.5}
 LINEAR, CHANNEL, STILL = "linear, all channels", "linear, per channel", "last value"
 
 
-def prepared(data: Path, out: Path) -> Path:
+def split_table(data: Path, out: Path) -> Path:
     """The parts as tables of their own, in the study's own folder."""
-    source, folder = data / FILE, out / "data"
-    if not source.exists():
-        raise ValueError(f"study bijepa-ett reads {FILE}, which {data} does not hold; give --data the folder that does")
+    source, folder = require_data("bijepa-ett", data, FILE), out / "data"
     header, *rows = source.read_text().splitlines()
     for name, (first, last) in PARTS.items():
         path = folder / f"{name}.csv"
@@ -80,94 +78,78 @@ def training(alpha: float) -> Run:
     )
 
 
-def extra(run: Path) -> dict[str, float]:
+def forecast_errors(run: Path) -> dict[str, float]:
     """The errors of a run's forecasts up to every horizon, and those of what needs no training."""
     found = {}
     for path in sorted((run / "evals").glob("forecast-*.json")):
         result = json.loads(path.read_text())
-        found[metric(*path.stem.removeprefix("forecast-").split("-"))] = float(result["notes"]["path"])
-    return found | _beside(Path(parse.from_yaml(run / "config.yaml").data.path))
+        found[metric_name(*path.stem.removeprefix("forecast-").split("-"))] = float(result["notes"]["path"])
+    return found | _linear_errors(Path(parse.from_yaml(run / "config.yaml").data.path))
 
 
-def metric(what: str, horizon: object) -> str:
+def metric_name(what: str, horizon: object) -> str:
     """The name of an error in the table."""
     return f"{what}, MSE to {horizon}"
 
 
 @cache
-def _beside(train: Path) -> dict[str, float]:
+def _linear_errors(train: Path) -> dict[str, float]:
     kept = train.with_name("beside.json")
     if not kept.exists():
-        files.write_json(kept, dict(linear(*(table(train.with_name(f"{n}.csv")) for n in ("train", "test")))))
+        files.write_json(
+            kept, dict(linear_forecasts(*(read_table(train.with_name(f"{n}.csv")) for n in ("train", "test"))))
+        )
     numbers: dict[str, float] = json.loads(kept.read_text())
     return numbers
 
 
-def table(path: Path) -> Float[np.ndarray, "t c"]:
+def read_table(path: Path) -> Float[np.ndarray, "t c"]:
     """The values of a part."""
     return np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(1, 8))
 
 
-def linear(train: Float[np.ndarray, "t c"], test: Float[np.ndarray, "s c"]) -> Iterator[tuple[str, float]]:
-    """The errors of linear autoregression, and of the last value held, up to every horizon."""
+def linear_forecasts(train: Float[np.ndarray, "t c"], test: Float[np.ndarray, "s c"]) -> Iterator[tuple[str, float]]:
+    """The errors, up to every horizon, of linear autoregression and of repeating the last value."""
     mean, std = train.mean(0), train.std(0)
-    (x, y), (new, truth) = (cut((part - mean) / std) for part in (train, test))
+    (x, y), (new, truth) = (split_windows((part - mean) / std) for part in (train, test))
     held = np.arange(len(x)) >= len(x) - len(x) // 5
     reader, _ = chosen(x.reshape(len(x), -1), y, held)
-    own, _ = chosen(rows(x, x), rows(y, x)[:, None], np.repeat(held, x.shape[1]))
+    own, _ = chosen(center_channels(x, x), center_channels(y, x)[:, None], np.repeat(held, x.shape[1]))
     guesses = {
         LINEAR: reader(new.reshape(len(new), -1)).reshape(truth.shape),
-        CHANNEL: new[..., -1:] + own(rows(new, new)).reshape(truth.shape),
+        CHANNEL: new[..., -1:] + own(center_channels(new, new)).reshape(truth.shape),
         STILL: new[..., -1:],
     }
     for name, guess in guesses.items():
         error = np.square(guess - truth).mean((0, 1))
         for h in HORIZONS:
-            yield metric(name, h), float(error[:h].mean())
+            yield metric_name(name, h), float(error[:h].mean())
 
 
-def rows(values: Float[np.ndarray, "n c k"], past: Float[np.ndarray, "n c half"]) -> Float[np.ndarray, "nc k"]:
+def center_channels(
+    values: Float[np.ndarray, "n c k"], past: Float[np.ndarray, "n c half"]
+) -> Float[np.ndarray, "nc k"]:
     """Every channel by itself, less the last value of its past."""
     found: np.ndarray = (values - past[..., -1:]).reshape(-1, values.shape[2])
     return found
 
 
-def cut(values: Float[np.ndarray, "t c"]) -> tuple[Float[np.ndarray, "n c half"], Float[np.ndarray, "n c half"]]:
+def split_windows(
+    values: Float[np.ndarray, "t c"],
+) -> tuple[Float[np.ndarray, "n c half"], Float[np.ndarray, "n c half"]]:
     """Past and future of every window."""
     windows = np.lib.stride_tricks.sliding_window_view(values, 2 * HALF, axis=0)
     return windows[..., :HALF], windows[..., HALF:]
 
 
-def says(scores: Scores) -> list[str]:
-    """At every horizon, what both ways gain, and whether either is ahead of what needs no training."""
-    first, second = scores.arms
-    found = []
+def claims() -> Iterator[Statement]:
+    """At every horizon, what predicting both ways gains, and where the errors stand beside those of linear models."""
+    bijepa, classic = "ETTh1 · bijepa", "ETTh1 · classic"
     for h in HORIZONS:
-        for way in ("A", "B"):
-            # Errors: lower is better.
-            gain = scores.gain(second, first, metric(way, h))
-            word = {None: "one seed tells no spread", True: "beyond the seeds' scatter", False: "within it"}
-            told = ", ".join(f"{arm.name} {_error(scores, arm, metric(way, h))}" for arm in scores.arms)
-            better = "lower" if gain.mean > 0 else "higher"
-            found.append(
-                f"Up to {h} hours, {way}: {told}; BiJEPA's error is {abs(gain.mean):.3f} {better}, "
-                f"{word[gain.beyond_spread]}."
-            )
-        rivals = {name: fmean(scores.values[first.label, metric(name, h)]) for name in (LINEAR, CHANNEL, STILL)}
-        best = min(fmean(scores.values[arm.label, metric(way, h)]) for arm in scores.arms for way in ("A", "B"))
-        ahead = [name for name, value in rivals.items() if best < value]
-        told = "; ".join(f"{name} {value:.3f}" for name, value in rivals.items())
-        found.append(f"Up to {h} hours beside them: {told}. The best of the four is ahead of {_and(ahead)}.")
-    return found
-
-
-def _error(scores: Scores, arm: Arm, name: str) -> str:
-    values = scores.values[arm.label, name]
-    return f"{fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-
-
-def _and(names: list[Any]) -> str:
-    return "; ".join(names) or "none of them"
+        yield from (Better(bijepa, classic, metric_name(reader, h), lower=True) for reader in ("A", "B"))
+        trained = [(row, metric_name(reader, h)) for row in (bijepa, classic) for reader in ("A", "B")]
+        linear_rows = [(Mean("no encoder", (classic,)), metric_name(name, h)) for name in (LINEAR, CHANNEL, STILL)]
+        yield Ranking((*trained, *linear_rows), lower=True, words=f"Up to {h} hours")
 
 
 STUDY = Study(
@@ -175,9 +157,9 @@ STUDY = Study(
     source="no published figure for BiJEPA (arXiv:2603.00049); the set: Zhou et al. 2021, arXiv:2012.07436",
     claim="Predicting both ways gives representations of the past from which the future is forecast better.",
     arms=arms(),
-    says=says,
+    claims=tuple(claims()),
     kinds=("forecast",),
     options={"forecast.horizons": HORIZONS},
-    extra=extra,
-    prepare=prepared,
+    run_metrics=forecast_errors,
+    prepare=split_table,
 )

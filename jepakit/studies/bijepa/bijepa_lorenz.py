@@ -1,8 +1,8 @@
 """The Lorenz system: BiJEPA beside the JEPA of one direction, on the paper's second experiment.
 
-See `studies/series_forms.py` for what is trained and read. Beside it, every method goes on by itself in latent space:
-from the past half of a window each prediction is the start of the next, and a ridge reads the states from it. Such a
-path cannot follow the true one for long; what it can have is its distribution along each axis, and its largest Lyapunov
+`series_forms.py` defines what is trained and read. In addition, every method is unrolled in latent space: from the past
+half of a window on, each prediction is the start of the next, and a ridge reads the states from it. Such a path cannot
+follow the true one for long, but it can have the same distribution along each axis and the same largest Lyapunov
 exponent, here of paths of 8 units of time by 180 steps of their neighbours.
 
 The map of growing norms has trainings of a third of the length. Our own settings were chosen among four on other
@@ -21,13 +21,13 @@ from ...data.series import generated
 from ...evals.metrics.readers import chosen
 from ...evals.windows import past_and_future, steps_seen
 from ...methods.bijepa import BiJEPA
-from ..study import Own, Scores, Study
+from ..claims import Numbers
+from ..study import Own, Study
 from . import series_forms as forms
-from .dynamics import axis_distances, decoded, lyapunov, unrolled
-from .series_figures import figures, phase
-from .series_map import mapped, table
-from .series_says import says as common
-from .series_says import told
+from .dynamics import axis_distances, decode_path, lyapunov, unroll_blocks
+from .series_claims import conclusions, series_claims
+from .series_figures import draw_figures, draw_phase
+from .series_map import map_norms, tabulate
 
 PATHS, BLOCKS = 20, 40
 FIT: Final = (20, 200)
@@ -37,25 +37,25 @@ SYSTEM: Final = "the system itself"
 Paths = Float64[np.ndarray, "n 3 t"]
 
 
-def paths(method: BiJEPA, seed: int) -> tuple[Paths, Paths]:
-    """Paths unrolled in latent space, and the true ones from the same starts, at the model's normalisation."""
-    cut, probe = steps_seen(method), forms.drawn(TASK, 1000 + seed)
+def unroll_paths(method: BiJEPA, seed: int) -> tuple[Paths, Paths]:
+    """Unrolled paths and the true ones from the same starts, both (PATHS, 3, T), in the model's normalisation."""
+    cut, probe = steps_seen(method), forms.probe_set(TASK, 1000 + seed)
     x, _ = probe.whole(np.arange(len(probe), dtype=np.int64), method.signal.size)
     target = method.expected(x, past_and_future(method, len(x))).flatten(1).numpy()
     last = np.arange(len(x)) >= 0.8 * len(x)
     reader, _ = chosen(target, method.normalize(x).numpy()[..., cut:], last)
-    states = torch.from_numpy(true(seed, cut * (1 + BLOCKS))).float()
-    path = decoded(reader, unrolled(method, states[..., : 2 * cut], BLOCKS), 3)
+    states = torch.from_numpy(true_paths(seed, cut * (1 + BLOCKS))).float()
+    path = decode_path(reader, unroll_blocks(method, states[..., : 2 * cut], BLOCKS), 3)
     return path, method.normalize(states).numpy().astype(np.float64)[..., cut:]
 
 
-def true(seed: int, length: int) -> Paths:
-    """Paths of the system, in its own units."""
+def true_paths(seed: int, length: int) -> Paths:
+    """Paths of the system (PATHS, 3, `length`) in its own units."""
     return generated.generate(replace(TASK.data, length=length, seed=4000 + seed), np.arange(PATHS, dtype=np.int64))
 
 
-def compared(path: Paths, other: Paths) -> dict[str, float]:
-    """The statistics of a path, beside those of another."""
+def path_statistics(path: Paths, other: Paths) -> dict[str, float]:
+    """How far the distribution of paths is from that of others, and their largest Lyapunov exponent."""
     a, b = (p.transpose(0, 2, 1).reshape(-1, 3) for p in (path, other))
     return {
         "axis distance": float((axis_distances(a, b) / b.std(0)).mean()),
@@ -63,9 +63,9 @@ def compared(path: Paths, other: Paths) -> dict[str, float]:
     }
 
 
-def further(method: BiJEPA, seed: int) -> dict[str, float]:
-    """How the unrolled paths compare with the true ones: after a window, after five, and as a whole."""
-    path, truth = paths(method, seed)
+def unrolled_scores(method: BiJEPA, seed: int) -> dict[str, float]:
+    """How unrolled paths compare with the true ones: errors in the first window and in the fifth, and statistics."""
+    path, truth = unroll_paths(method, seed)
     cut = steps_seen(method)
     errors = {
         f"unrolled MSE, {k} {'window' if k == 1 else 'windows'}": float(
@@ -73,29 +73,19 @@ def further(method: BiJEPA, seed: int) -> dict[str, float]:
         )
         for k in (1, 5)
     }
-    return errors | compared(path, truth)
+    return errors | path_statistics(path, truth)
 
 
-def beside(seed: int) -> dict[str, dict[str, float]]:
-    """The same statistics of the system, against other paths of its own."""
+def system_rows(seed: int) -> dict[str, dict[str, float]]:
+    """The row of the system itself: its statistics against other paths of its own."""
     length = TASK.patch * BLOCKS
-    return {SYSTEM: compared(true(seed, length), true(seed + 500, length))}
+    return {SYSTEM: path_statistics(true_paths(seed, length), true_paths(seed + 500, length))}
 
 
-def portrait(method: BiJEPA, seed: int) -> dict[str, list[list[float]]]:
+def phase_paths(method: BiJEPA, seed: int) -> dict[str, list[list[float]]]:
     """One unrolled path and the true one, (3, T)."""
-    path, truth = paths(method, seed)
+    path, truth = unroll_paths(method, seed)
     return {"unrolled": np.round(path[0], 4).tolist(), "truth": np.round(truth[0], 4).tolist()}
-
-
-def says(scores: Scores) -> list[str]:
-    """What holds of the paper's claims, and what the unrolled paths keep of the system."""
-    found = [
-        f"{name}: largest Lyapunov exponent {told(scores, name, 'Lyapunov exponent')}, distance along the axes "
-        f"{told(scores, name, 'axis distance')} deviations"
-        for name in ("bijepa", "classic", SYSTEM)
-    ]
-    return [*common(scores), "Unrolled in latent space, " + "; ".join(found) + "."]
 
 
 TASK: Final = forms.Task(
@@ -110,12 +100,17 @@ TASK: Final = forms.Task(
     pooled=True,
     shifts={"rho 24": {"rho": 24.0}, "rho 32": {"rho": 32.0}, "noise 0.5": {"noise": 0.5}},
     ours=forms.Form(norm=False, end=1e-3),
-    further=further,
-    beside=beside,
-    portrait=portrait,
+    further=unrolled_scores,
+    beside=system_rows,
+    portrait=phase_paths,
     map_steps=1000,  # At full length the map alone would take a third of the study's time.
 )
 PAPER: Final = {"classic": (0.0006, 0.0224, 0.0937), "bijepa": (0.0007, 0.0172, 0.0249)}
+UNROLLED: Final = Numbers(
+    ("bijepa", "classic", SYSTEM),
+    ("Lyapunov exponent", "axis distance"),
+    words="Unrolled in latent space (the largest exponent; the distance in deviations)",
+)
 STUDY = Study(
     title="BiJEPA on the Lorenz system",
     source="Huang 2026, arXiv:2603.00049, experiment 2, table 1 and figure 3 (one seed)",
@@ -124,8 +119,15 @@ STUDY = Study(
         "probe on them falls from 0.0937 to 0.0249, at about the same loss."
     ),
     arms=(),
-    says=says,
+    claims=(*series_claims(TASK.shifts), UNROLLED),
+    conclusions=conclusions,
     kinds=(),
-    own=Own(partial(forms.take, TASK, mapped), table, partial(figures, phase=phase), forms.published(PAPER), 2),
+    own=Own(
+        partial(forms.measure_seeds, TASK, map_norms),
+        tabulate,
+        partial(draw_figures, phase=draw_phase),
+        forms.paper_figures(PAPER),
+        version=2,
+    ),
     seeds=5,
 )

@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final, cast
 
 import numpy as np
@@ -51,15 +50,16 @@ from ...run.checkpoint import Loaded
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
 from ...training.request import Request, settings
-from ...types import Masks, Rng
-from ..study import Arm, Scores, Study
+from ...types import Batch, Masks, Rng
+from ..claims import Better, Numbers, Ranking, Statement
+from ..study import Arm, Study
 
 TRAIN, TEST = "mnist/train-images-idx3-ubyte.gz", "mnist/t10k-images-idx3-ubyte.gz"
 EPOCH, EPOCHS = 234, 10
 DECODER = EPOCH * EPOCHS
 RATE: Final[Mapping[str, Any]] = {"lr": 1e-3, "start_lr": 1e-3, "final_lr": 1e-3, "warmup": 0.0}
 SOFT = Optim(**RATE, weight_decay=1e-4, final_weight_decay=1e-4)
-FREE = Optim(**RATE, weight_decay=0.0, final_weight_decay=0.0)
+UNDECAYED = Optim(**RATE, weight_decay=0.0, final_weight_decay=0.0)
 ENCODER = CNN((28, 14), 64, (32, 64), (128,), "batch", "relu")
 NETWORKS: Final[Mapping[str, Any]] = {"encoder": ENCODER, "predictor": Perceptron(128)}
 BARE: Final[Mapping[str, Any]] = {"encoder": replace(ENCODER, norm="none"), "predictor": Perceptron(128, norm="none")}
@@ -83,7 +83,7 @@ def arms() -> tuple[Arm, ...]:
         _arm("classic", "", one()),
         _arm("bijepa", "", two()),
         _arm("sphere", "", two(sphere=True)),
-        _arm("unconstrained", "", bijepa.Config(**BARE, **COMMON), optim=FREE),
+        _arm("unconstrained", "", bijepa.Config(**BARE, **COMMON), optim=UNDECAYED),
         _arm("classic", "twice the steps", one(), epochs=2 * EPOCHS),
         _arm("classic", "swapped pairs", one(masks=swapped)),
         _arm("classic", OURS, one(ema=SLOW), epochs=2 * EPOCHS),
@@ -97,7 +97,7 @@ def _arm(name: str, setting: str, method: bijepa.Config, optim: Optim = SOFT, ep
     return Arm("MNIST", name, run, TEST, setting, {} if setting else PAPER.get(name, {}))
 
 
-def measured(folder: Path) -> dict[str, float]:
+def measure_run(folder: Path) -> dict[str, float]:
     """The numbers of a finished run, taken once and kept below it, with the decoders they need."""
     kept = folder / "heads" / "measured.json"
     found: dict[str, float] = json.loads(kept.read_text()) if kept.is_file() else {}
@@ -107,26 +107,26 @@ def measured(folder: Path) -> dict[str, float]:
     train = cast(Any, loaded.run.data)
     test = replace(train, path=train.path.replace("train", "t10k"))
     steps = min(DECODER, loaded.run.length.steps or DECODER)
-    paper, imagined = (_decoder(folder, loaded, reads, steps) for reads in ("context", "prediction"))
-    true, label = digits(test.path)
-    judge = classify(train.path, steps < DECODER)
+    paper, imagined = (_train_decoder(folder, loaded, reads, steps) for reads in ("context", "prediction"))
+    true, label = read_digits(test.path)
+    judge = train_judge(train.path, steps < DECODER)
     hidden = torch.arange(28).expand(28, 28) >= 14
-    made = completed(imagined, true)
+    made = complete_digits(imagined, true)
     of_both = tally(made, true, hidden)
     numbers = {
         "linear_accuracy": linear_accuracy(loaded, train.open(), test.open()),
-        "decoder_mse": tally(completed(paper, true), true, hidden).mse,
-        "completion_accuracy": accuracy(judge, made, label),
-        **by_digit(judge, made, label),
-        "accuracy on true digits": accuracy(judge, true, label),
-        "accuracy with a mean half": accuracy(judge, with_mean_half(true, train.path), label),
+        "decoder_mse": tally(complete_digits(paper, true), true, hidden).mse,
+        "completion_accuracy": judged_accuracy(judge, made, label),
+        **accuracy_by_digit(judge, made, label),
+        "accuracy on true digits": judged_accuracy(judge, true, label),
+        "accuracy with a mean half": judged_accuracy(judge, with_mean_half(true, train.path), label),
         **{name: value for name, value in of_both.numbers().items() if name != "items"},
     }
     files.write_json(kept, numbers)
     return numbers
 
 
-def _decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Decoder:
+def _train_decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Decoder:
     """A decoder of right halves over a run, trained where it is not yet."""
     out = folder / "heads" / reads
     flags = {
@@ -140,7 +140,7 @@ def _decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Decoder:
     }
     wanted = settings(Request("decoder", out=out, init=folder, flags=flags))
     launch.carry_out(wanted, Request(out=out, resume="auto"), Silent())
-    return cast(Decoder, checkpoint.load_run(out, parent=loaded.method).method)
+    return cast(Decoder, checkpoint.load_run(out, parents=[loaded.method]).method)
 
 
 def left_half() -> Masks:
@@ -152,94 +152,80 @@ def linear_accuracy(loaded: Loaded, train: Dataset, test: Dataset) -> float:
     """The test accuracy of a linear classifier on the left half, seen alone by the encoder that is trained."""
     method: Any = loaded.method
 
-    def encode(x: Tensor) -> Tensor:
-        masks = left_half().repeated(len(x), x.device)
-        s: Tensor = method.context(x, masks)
+    def encode(batch: Batch) -> Tensor:
+        masks = left_half().repeated(len(batch), batch.x.device)
+        s: Tensor = method.context(batch.x, masks)
         return s
 
     fit, held = (extract(encode, loader.stream(d, method.signal, batch=512), n=len(d)) for d in (train, test))
     return float(cast(float, dict(linear.evaluate(fit, held, linear.Config()))["value"]))
 
 
-def digits(path: str) -> tuple[Float[Tensor, "n 1 28 28"], Int64[Tensor, " n"]]:
+def read_digits(path: str) -> tuple[Float[Tensor, "n 1 28 28"], Int64[Tensor, " n"]]:
     """All pictures of a file, in [0, 1], and their labels."""
     data = arrays.Config(path).open()
     x = torch.from_numpy(data.data[:, 0][:, None].copy()).float() / 255
     return x, torch.from_numpy(data.labels.copy())
 
 
-def completed(decoder: Decoder, x: Float[Tensor, "n 1 28 28"]) -> Float[Tensor, "n 1 28 28"]:
+def complete_digits(decoder: Decoder, x: Float[Tensor, "n 1 28 28"]) -> Float[Tensor, "n 1 28 28"]:
     """Pictures with the right half imagined."""
     return torch.cat([decoder.complete(part, "right").clamp(0, 1) for part in torch.split(x, 500)])
 
 
 @cache
-def classify(path: str, quick: bool) -> Classify:
+def train_judge(path: str, quick: bool) -> Classify:
     """The judge: one for all trainings, which it does not know of; a `quick` one for rehearsals."""
-    x, y = digits(path)
+    x, y = read_digits(path)
     return classifier(x, y, Rng(0).fork("judge"), epochs=0.1 if quick else 3.0)
 
 
 def with_mean_half(x: Float[Tensor, "n 1 28 28"], path: str) -> Float[Tensor, "n 1 28 28"]:
     """Pictures whose right half is the mean of those of the pictures in a file: what nobody had to imagine."""
-    mean = digits(path)[0].mean(0, keepdim=True)
+    mean = read_digits(path)[0].mean(0, keepdim=True)
     return torch.cat([x[..., :14], mean[..., 14:].expand(len(x), -1, -1, -1)], -1)
 
 
-def accuracy(judge: Classify, x: Float[Tensor, "n c h w"], label: Int64[Tensor, " n"]) -> float:
+def judged_accuracy(judge: Classify, x: Float[Tensor, "n c h w"], label: Int64[Tensor, " n"]) -> float:
     """The share of pictures that are taken for what they are."""
     return float((judge(x) == label).double().mean())
 
 
-def by_digit(judge: Classify, x: Float[Tensor, "n c h w"], label: Int64[Tensor, " n"]) -> dict[str, float]:
-    """The same of each digit's pictures."""
+def accuracy_by_digit(judge: Classify, x: Float[Tensor, "n c h w"], label: Int64[Tensor, " n"]) -> dict[str, float]:
+    """Recognition rate per digit."""
     right = (judge(x) == label).double()
     return {name: float(right[label == digit].mean()) for digit, name in enumerate(OF_DIGIT)}
 
 
-def says(scores: Scores) -> list[str]:
-    """BiJEPA beside every other training, by each of the three metrics; and how far completions are from digits."""
-    bi, ours = (arm for arm in scores.arms if arm.name == "bijepa")
-    pairs = [(other, bi) for other in scores.arms if other is not bi]
-    pairs += [(other, ours) for other in scores.arms if other.name == "classic" and "swapped" not in other.setting]
-    found = []
-    for other, one in pairs:
-        told = []
-        for metric in ("linear_accuracy", "completion_accuracy", "decoder_mse"):
-            gain = scores.gain(other, one, metric)
-            word = {None: "of one seed", True: "beyond the seeds' scatter", False: "within the seeds' scatter"}[
-                gain.beyond_spread
-            ]
-            told.append(f"{metric} {f'{gain.mean:+.4f}' if metric == 'decoder_mse' else gain} ({word})")
-        found.append(f"{called(one)} less {called(other)}: {', '.join(told)}.")
-    true, mean = (
-        fmean(v for arm in scores.arms for v in scores.values[arm.label, wanted])
-        for wanted in ("accuracy on true digits", "accuracy with a mean half")
+def claims() -> tuple[Statement, ...]:
+    """BiJEPA beside every other training by each metric, the digits it completes best, and the judge's own limits."""
+    every = arms()
+    bijepa, ours = (arm for arm in every if arm.name == "bijepa")
+    pairs = [(bijepa, other) for other in every if other is not bijepa]
+    pairs += [(ours, other) for other in every if other.name == "classic" and "swapped" not in other.setting]
+    return (
+        *(
+            Better(one.label, other.label, metric, lower=metric == "decoder_mse")
+            for one, other in pairs
+            for metric in ("linear_accuracy", "completion_accuracy", "decoder_mse")
+        ),
+        Ranking(tuple((bijepa.label, metric) for metric in OF_DIGIT), words="BiJEPA's completions by digit"),
+        Numbers(
+            (bijepa.label,),
+            ("accuracy on true digits", "accuracy with a mean half"),
+            words="The judge itself; only what lies between the two is to be gained by completions",
+        ),
     )
-    shares = [fmean(scores.values[bi.label, name]) for name in OF_DIGIT]
-    worst, best = (choose(range(10), key=shares.__getitem__) for choose in (min, max))
-    return [
-        *found,
-        f"Of BiJEPA's completions those of {best} are recognised most often, {shares[best]:.1%}, and those of {worst} "
-        f"least, {shares[worst]:.1%}.",
-        f"The judge takes {true:.1%} of the true digits for what they are, and {mean:.1%} where the right half is the "
-        "mean of all: only what lies between is to be gained by completions.",
-    ]
 
 
-def called(arm: Arm) -> str:
-    """A training in a sentence."""
-    return ", ".join(part for part in (arm.name.replace("bijepa", "BiJEPA"), arm.setting) if part)
-
-
-def figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
+def draw_completions(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
     """Completions of the first test digits by every training of the first seed, beside input and truth."""
     found = {label: checkpoint.load_run(folder / "heads" / "prediction") for label, folder in folders.items()}
     path = cast(Any, next(iter(found.values())).run.data).path.replace("train", "t10k")
-    x = digits(path)[0][:SHOWN]
+    x = read_digits(path)[0][:SHOWN]
     seen = x.clone()
     seen[..., 14:] = 0.5
-    columns = [seen, *(completed(cast(Decoder, run.method), x) for run in found.values()), x]
+    columns = [seen, *(complete_digits(cast(Decoder, run.method), x) for run in found.values()), x]
     names = [label.removeprefix("MNIST · ") for label in found]
     sheet = picture_grid(list(to_pixels(torch.stack(columns, 1), unit=True)), ["input", *names, "truth"])
     picture = img(np.asarray(sheet), "digits with the right half completed", lossless=True)
@@ -258,9 +244,9 @@ STUDY = Study(
         "half reads 91.9 % instead of 89.1 % of the digits, and a decoder errs by 0.0298 instead of 0.0305."
     ),
     arms=arms(),
-    says=says,
+    claims=claims(),
     kinds=(),
-    extra=measured,
-    draws=figures,
+    run_metrics=measure_run,
+    figures=draw_completions,
     seeds=5,
 )

@@ -1,6 +1,6 @@
-"""Sines whose past foretells their future: BiJEPA beside the JEPA of one direction, on the paper's first experiment.
+"""Sines whose past predicts their future: BiJEPA beside the JEPA of one direction, on the paper's first experiment.
 
-See `studies/series_forms.py` for what is trained and read. Every training sample is seen once, as in the paper.
+`series_forms.py` defines what is trained and read. Every training sample is seen once, as in the paper.
 
 Our own settings were chosen among 23 on other seeds: no LayerNorms, 64 features for 16 and 128 hidden ones for 64.
 """
@@ -11,9 +11,9 @@ from typing import Final
 from ...data.series import generated
 from ..study import Own, Study
 from . import series_forms as forms
-from .series_figures import figures
-from .series_map import mapped, table
-from .series_says import says
+from .series_claims import conclusions, series_claims
+from .series_figures import draw_figures
+from .series_map import map_norms, tabulate
 
 TASK: Final = forms.Task(
     data=generated.Config("sines"),
@@ -47,8 +47,11 @@ STUDY = Study(
         "rises in the end, though the probe's error is the lowest (0.0068)."
     ),
     arms=(),
-    says=says,
+    claims=series_claims(TASK.shifts),
+    conclusions=conclusions,
     kinds=(),
-    own=Own(partial(forms.take, TASK, mapped), table, figures, forms.published(PAPER), version=2),
+    own=Own(
+        partial(forms.measure_seeds, TASK, map_norms), tabulate, draw_figures, forms.paper_figures(PAPER), version=2
+    ),
     seeds=5,
 )

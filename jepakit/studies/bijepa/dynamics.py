@@ -68,7 +68,7 @@ def _nearest(
 
 
 @torch.no_grad()
-def unrolled(method: Any, x: Float[Tensor, "b c t"], blocks: int) -> Float[Tensor, "b blocks _"]:
+def unroll_blocks(method: Any, x: Float[Tensor, "b c t"], blocks: int) -> Float[Tensor, "b blocks _"]:
     """`blocks` halves of a window foretold one from the other, without a look at any value: P(f(x)), P(P(f(x))), …
 
     x holds the past half; the method is a BiJEPA, whose predictions lie in the space that its predictor starts from.
@@ -88,7 +88,7 @@ def unrolled(method: Any, x: Float[Tensor, "b c t"], blocks: int) -> Float[Tenso
     return torch.stack(found, 1)
 
 
-def decoded(reader: Reader, s: Float[Tensor, "b k d"], channels: int) -> Float64[np.ndarray, "b c _"]:
+def decode_path(reader: Reader, s: Float[Tensor, "b k d"], channels: int) -> Float64[np.ndarray, "b c _"]:
     """The path (B, C, K · H) whose blocks of H steps the reader reads from representations."""
     b, k, _ = s.shape
     values = reader(s.flatten(0, 1).double().numpy()).reshape(b, k, channels, -1)

@@ -18,7 +18,6 @@ import tarfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -37,9 +36,10 @@ from ...run import checkpoint, parse
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
 from ...types import Rng
-from ..study import Arm, Gain, Scores, Study
+from ..claims import Better, Numbers
+from ..study import Arm, Study, require_data
 from .anomaly import Scores as Steps
-from .anomaly import auc, averaged, from_last, from_median, interval, labelled
+from .anomaly import average_scores, bootstrap_interval, mark_windows, median_distance, roc_area, step_distance
 
 ARCHIVE: Final = "timeseries/nab_real.tar.gz"
 LEARNT: Final = 0.15  # of each series
@@ -49,19 +49,15 @@ LEVEL = "distance to the first part's mean"
 AUC, CAUSAL = "AUC", "AUC, causal"
 AVERAGED = ", averaged over a window"
 BASELINES = (LEVEL, MEDIAN, LAST)
-BEYOND = {None: "", True: ", beyond the seeds' scatter", False: ", within the seeds' scatter"}
+INTERVALS = "means over the series with labels (95 % by bootstrap over them, first seed)"
 
 
-def prepared(data: Path, out: Path) -> Path:
+def write_tables(data: Path, out: Path) -> Path:
     """Tables of all series and of their first parts, and the labels of every step, in the study's own folder."""
-    folder, source = out / "data", data / ARCHIVE
-    if not source.exists():
-        raise ValueError(
-            f"study series-anomaly reads {ARCHIVE}, which {data} does not hold; give --data the folder that does"
-        )
+    folder, source = out / "data", require_data("series-anomaly", data, ARCHIVE)
     if (folder / "labels.npz").exists():
         return folder
-    values, labels = read(source)
+    values, labels = read_archive(source)
     for name, share in (("all", 1.0), ("first", LEARNT)):
         _table(folder / f"{name}.parquet", {k: v[: round(share * len(v))] for k, v in values.items()})
     with files.replacing(folder / "labels.npz") as part, part.open("wb") as file:
@@ -69,7 +65,7 @@ def prepared(data: Path, out: Path) -> Path:
     return folder
 
 
-def read(source: Path) -> tuple[dict[str, Float[np.ndarray, " _"]], dict[str, Bool[np.ndarray, " _"]]]:
+def read_archive(source: Path) -> tuple[dict[str, Float[np.ndarray, " _"]], dict[str, Bool[np.ndarray, " _"]]]:
     """Every series of the archive, brought to mean 0 and deviation 1 of its first part, and its labelled steps."""
     from pyarrow import csv
 
@@ -83,7 +79,7 @@ def read(source: Path) -> tuple[dict[str, Float[np.ndarray, " _"]], dict[str, Bo
             x = np.asarray(table["value"].to_numpy(), dtype=np.float64)
             first = x[: round(LEARNT * len(x))]
             values[name] = (x - first.mean()) / (first.std() or 1.0)
-            labels[name] = labelled(np.asarray(table["timestamp"].to_numpy()), windows[name])
+            labels[name] = mark_windows(np.asarray(table["timestamp"].to_numpy()), windows[name])
     return values, labels
 
 
@@ -114,56 +110,62 @@ def training(alpha: float) -> Run:
     )
 
 
-def areas(run: Path) -> dict[str, float]:
+def run_areas(run: Path) -> dict[str, float]:
     """The mean area of a run's scores over the series with labels, as they are and causal, and of the baselines."""
     folder = Path(parse.from_yaml(run / "config.yaml").data.path).parent
-    found = {**both(AUC, folder, scored(run, folder, False)), CAUSAL: _areas(folder, scored(run, folder, True))}
-    found |= baselines(folder)
+    found = {
+        **smoothed_and_plain(AUC, folder, score_series(run, folder, False)),
+        CAUSAL: _areas(folder, score_series(run, folder, True)),
+    }
+    found |= baseline_areas(folder)
     numbers: dict[str, float] = {}
     for metric, values in found.items():
-        mean, low, high = interval(values, Rng(0).fork("series"))
+        mean, low, high = bootstrap_interval(values, Rng(0).fork("series"))
         numbers |= {metric: mean, f"{metric}, low": low, f"{metric}, high": high}
     return numbers
 
 
-def both(name: str, folder: Path, scores: Mapping[str, Steps]) -> dict[str, list[float]]:
+def smoothed_and_plain(name: str, folder: Path, scores: Mapping[str, Steps]) -> dict[str, list[float]]:
     """The areas of scores as they are, and averaged over as many steps as a window has.
 
     A score by windows is smooth as it is, and labels are long: whatever is averaged gains by that alone.
     """
-    smooth = {k: averaged(s, 2 * PATCH) for k, s in scores.items()}
+    smooth = {k: average_scores(s, 2 * PATCH) for k, s in scores.items()}
     return {name: _areas(folder, scores), f"{name}{AVERAGED}": _areas(folder, smooth)}
 
 
-def scored(run: Path, folder: Path, causal: bool) -> dict[str, Steps]:
+def score_series(run: Path, folder: Path, causal: bool) -> dict[str, Steps]:
     """The scores of each series by a run."""
     loaded = checkpoint.load_run(run)
     lengths = window_lengths(loaded.method, open_training_series(loaded, "they tell how long its windows are"))
-    scorer, dataset = sliding_scorer(loaded, Settings(causal, STRIDE), lengths), _all(folder)
+    scorer, dataset = sliding_scorer(loaded, Settings(causal, STRIDE), lengths), read_all(folder)
     spans = whole_spans(dataset)
     return dict(zip([span.name.partition("/")[2] for span in spans], scorer.step_scores(dataset, spans), strict=True))
 
 
 @cache
-def baselines(folder: Path) -> dict[str, list[float]]:
+def baseline_areas(folder: Path) -> dict[str, list[float]]:
     """The areas of the distances to the first part's mean, squared, to the rolling median and to the last value."""
-    dataset, ways = _all(folder), dict(zip(BASELINES, (_squared, _median, from_last), strict=True))
+    dataset, ways = read_all(folder), dict(zip(BASELINES, (_squared_level, _window_median, step_distance), strict=True))
     parts = {
         span.name.partition("/")[2]: dataset.steps.values[0, span.begin : span.end] for span in whole_spans(dataset)
     }
     scores = {name: {k: way(x) for k, x in parts.items()} for name, way in ways.items()}
-    return {key: area for name, found in scores.items() for key, area in both(name, folder, found).items()}
+    return {
+        key: area for name, found in scores.items() for key, area in smoothed_and_plain(name, folder, found).items()
+    }
 
 
-def _squared(x: Float[np.ndarray, " t"]) -> Steps:
+def _squared_level(x: Float[np.ndarray, " t"]) -> Steps:
     return np.square(x.astype(np.float64))
 
 
-def _median(x: Float[np.ndarray, " t"]) -> Steps:
-    return from_median(x, 2 * PATCH)
+def _window_median(x: Float[np.ndarray, " t"]) -> Steps:
+    return median_distance(x, 2 * PATCH)
 
 
-def _all(folder: Path) -> Any:
+def read_all(folder: Path) -> Any:
+    """All series, as one data set without windows."""
     return series.Config(path=str(folder / "all.parquet"), time="none", entity="series", window=0).open()
 
 
@@ -171,35 +173,17 @@ def _areas(folder: Path, scores: Mapping[str, Steps]) -> list[float]:
     """Of every series that has labelled steps after its first part."""
     with np.load(folder / "labels.npz") as labels:
         after = {name: (round(LEARNT * len(s)), labels[name]) for name, s in scores.items()}
-    return [auc(scores[name][cut:], kinds[cut:]) for name, (cut, kinds) in after.items() if kinds[cut:].any()]
+    return [roc_area(scores[name][cut:], kinds[cut:]) for name, (cut, kinds) in after.items() if kinds[cut:].any()]
 
 
-def says(scores: Scores) -> list[str]:
-    """The mean areas beside the baselines', and whether two ways are worth more than one."""
-    two, one = scores.arms
-    found = ["Areas are means over the series with labels; in brackets 95 % by bootstrap over them, of the first seed."]
-    for arm in scores.arms:
-        told = "; ".join(f"{metric} {_mean(scores, arm, metric)}" for metric in (AUC, AUC + AVERAGED, CAUSAL))
-        found.append(f"{arm.name}: {told}.")
-    found += [
-        f"Baseline, {name}: {_mean(scores, two, name)}; averaged {_mean(scores, two, name + AVERAGED)}."
-        for name in BASELINES
-    ]
-    best = max(BASELINES, key=lambda name: scores.values[two.label, name + AVERAGED][0])
-    for ours, theirs in ((AUC, MEDIAN), (AUC + AVERAGED, best + AVERAGED)):
-        gain = Gain(tuple(a - b for a, b in zip(*(scores.values[two.label, m] for m in (ours, theirs)), strict=True)))
-        found.append(f"{two.name}, {ours}, beside {theirs}: {gain}.")
-    for metric in (AUC, AUC + AVERAGED, CAUSAL):
-        gain = scores.gain(one, two, metric)
-        found.append(f"{metric}: {two.name} beside {one.name} {gain}{BEYOND[gain.beyond_spread]}.")
-    return found
-
-
-def _mean(scores: Scores, arm: Arm, metric: str) -> str:
-    low, high = (scores.values[arm.label, f"{metric}, {end}"][0] for end in ("low", "high"))
-    return f"{fmean(scores.values[arm.label, metric]):.3f} ({low:.3f} to {high:.3f})"
-
-
+OURS, FORWARD = "NAB · BiJEPA", "NAB · forward alone"
+CLAIMS: Final = (
+    Numbers((OURS, FORWARD), (AUC, AUC + AVERAGED, CAUSAL), words=f"Areas under the curve, {INTERVALS}"),
+    Numbers((OURS,), (*BASELINES, *(name + AVERAGED for name in BASELINES)), words=f"Baselines, {INTERVALS}"),
+    Better(OURS, OURS, AUC, MEDIAN),
+    *(Better(OURS, OURS, AUC + AVERAGED, name + AVERAGED) for name in BASELINES),
+    *(Better(OURS, FORWARD, metric) for metric in (AUC, AUC + AVERAGED, CAUSAL)),
+)
 STUDY = Study(
     title="Anomalies by latent prediction",
     source="no published table; series and labelled windows: NAB, Lavin & Ahmad 2015, arXiv:1510.03336",
@@ -211,8 +195,8 @@ STUDY = Study(
         Arm("NAB", "BiJEPA", training(0.5), "all.parquet"),
         Arm("NAB", "forward alone", training(1.0), "all.parquet"),
     ),
-    says=says,
+    claims=CLAIMS,
     kinds=(),
-    extra=areas,
-    prepare=prepared,
+    run_metrics=run_areas,
+    prepare=write_tables,
 )

@@ -9,8 +9,7 @@ from markupsafe import Markup
 
 from ...reporting.charts import Line, chart
 from ...reporting.figures import Figure
-from ...reporting.maps import Map
-from ...reporting.maps import drawn as map_drawn
+from ...reporting.maps import Map, draw_map_grid
 from .series_forms import FORMS, OURS
 from .series_map import DECAYS, RATES
 
@@ -29,19 +28,21 @@ SQUARES: Final = {  # of the map: the title, and the powers of ten of no colour 
 TRUTH: Final = 7  # the colour of what really came
 
 
-def figures(seeds: Sequence[Mapping[str, Any]], phase: Callable[[Mapping[str, Any]], Drawn] | None = None) -> Drawn:
+def draw_figures(
+    seeds: Sequence[Mapping[str, Any]], phase: Callable[[Mapping[str, Any]], Drawn] | None = None
+) -> Drawn:
     """All of them; forecasts, paths and the map are of the first seed."""
     first = seeds[0]
     found = [
-        _curves(seeds, "forward", "Forward loss", True),
-        _curves(seeds, "norm", "Length of representations", False),
+        _curve_figure(seeds, "forward", "Forward loss", True),
+        _curve_figure(seeds, "norm", "Length of representations", False),
     ]
-    found += [_batch(first), *(_trajectory(first, k) for k in range(SAMPLES))]
+    found += [_batch_figure(first), *(_trajectory_figure(first, k) for k in range(SAMPLES))]
     found += phase(first) if phase else []
-    return found + (_maps(first["map"]) if first["map"] else [])
+    return found + (_map_figures(first["map"]) if first["map"] else [])
 
 
-def _curves(seeds: Sequence[Mapping[str, Any]], key: str, title: str, log: bool) -> tuple[str, Figure]:
+def _curve_figure(seeds: Sequence[Mapping[str, Any]], key: str, title: str, log: bool) -> tuple[str, Figure]:
     lines = []
     for name in (*FORMS, OURS):
         every = np.array([one["curves"][name][key] for one in seeds], float)
@@ -54,7 +55,7 @@ def _curves(seeds: Sequence[Mapping[str, Any]], key: str, title: str, log: bool)
     return key, Figure(title, chart(lines, f"{title} over steps", log_y=log), caption)
 
 
-def _batch(first: Mapping[str, Any]) -> tuple[str, Figure]:
+def _batch_figure(first: Mapping[str, Any]) -> tuple[str, Figure]:
     """Twenty test windows, the next value of the first channel in rising order."""
     truth = np.array(first["shown"][SHOWN[0]]["future"])[:, 0, 0]
     order, x = np.argsort(truth), np.arange(1, len(truth) + 1)
@@ -70,7 +71,7 @@ def _batch(first: Mapping[str, Any]) -> tuple[str, Figure]:
     return "batch", Figure("Forecasts of 20 windows", body, caption)
 
 
-def _trajectory(first: Mapping[str, Any], k: int) -> tuple[str, Figure]:
+def _trajectory_figure(first: Mapping[str, Any], k: int) -> tuple[str, Figure]:
     """The k-th test window: past, future, and every form's forecast of it."""
     one = first["shown"][SHOWN[0]]
     past, future = np.array(one["past"])[k, 0], np.array(one["future"])[k, 0]
@@ -87,15 +88,15 @@ def _trajectory(first: Mapping[str, Any], k: int) -> tuple[str, Figure]:
     return f"trajectory-{k + 1}", Figure(title, chart(lines, f"Test window {k + 1} and its forecasts"), caption)
 
 
-def phase(first: Mapping[str, Any]) -> Drawn:
+def draw_phase(first: Mapping[str, Any]) -> Drawn:
     """The true path and the unrolled ones from the same start, seen from one corner of the three axes."""
     found = []
     truth = np.array(first["shown"][SHOWN[0]]["truth"])
     for name in SHOWN[:2]:
         path = np.array(first["shown"][name]["unrolled"])
         lines = [
-            Line("the system", *_seen(truth), color=TRUTH, fade=0.6),
-            Line(f"{name}, unrolled", *_seen(path), color=COLORS[name]),
+            Line("the system", *_project(truth), color=TRUTH, fade=0.6),
+            Line(f"{name}, unrolled", *_project(path), color=COLORS[name]),
         ]
         caption = (
             f"The first {POINTS} steps from one start. The unrolled path sees no value after the first half window: "
@@ -107,7 +108,7 @@ def phase(first: Mapping[str, Any]) -> Drawn:
     return found
 
 
-def _seen(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[np.ndarray, np.ndarray]:
+def _project(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[np.ndarray, np.ndarray]:
     """A path (3, T) projected on a plane, its first POINTS steps."""
     x, y, z = path[:, :POINTS]
     across = x * cos(radians(turn)) + y * sin(radians(turn))
@@ -115,12 +116,12 @@ def _seen(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[np.
     return across, z * cos(radians(tilt)) + depth * sin(radians(tilt))
 
 
-def _maps(found: Mapping[str, Any]) -> Drawn:
+def _map_figures(found: Mapping[str, Any]) -> Drawn:
     """Norms without LayerNorms, all in all and later, beside what a low forward loss may come from: no spread."""
     maps = [Map(name, _shades(found[key], *ends), (), ()) for key, (name, *ends) in SQUARES.items()]
     axes = ("learning rate", "weight decay")
-    svg: Markup = map_drawn(maps, DECAYS, RATES, "Norms, spread and loss over weight decay and learning rate", axes)
-    ends = {key: _ends(found[key]) for key in SQUARES}
+    svg: Markup = draw_map_grid(maps, DECAYS, RATES, "Norms, spread and loss over weight decay and learning rate", axes)
+    ends = {key: _value_range(found[key]) for key in SQUARES}
     caption = (
         f"Without LayerNorms, {found['steps']:,} steps each, first seed. Rise: the norm at the end over that of the "
         f"first batch, here {ends['rise']}; no colour is 1 or less, the strongest 100 or more. Growth: over that after "
@@ -138,6 +139,6 @@ def _shades(values: Sequence[Sequence[float]], low: float, high: float) -> list[
     return [[min(1.0, max(0.0, (log10(max(v, 1e-6)) - low) / (high - low))) for v in row] for row in values]
 
 
-def _ends(values: Sequence[Sequence[float]]) -> str:
+def _value_range(values: Sequence[Sequence[float]]) -> str:
     every = [v for row in values for v in row]
     return f"{min(every):.3g} to {max(every):.3g}"

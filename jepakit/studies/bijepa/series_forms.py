@@ -99,7 +99,9 @@ class Task:
     map_steps: int = 0
 
 
-def run(task: Task, form: Form, seed: int, steps: int | None = None, lr: float = 0.0, decay: float = 1e-4) -> Run:
+def training_run(
+    task: Task, form: Form, seed: int, steps: int | None = None, lr: float = 0.0, decay: float = 1e-4
+) -> Run:
     """The training of a form, of `steps` times its length; `lr` 0 is the task's."""
     norm: Norm = "layer" if form.norm else "none"
     length, lr = (steps or task.steps) * form.longer, lr or task.lr
@@ -121,20 +123,20 @@ def signal_of(task: Task, dataset: Series) -> Signal:
     return Signal(channels, dataset.native, (mean,) * channels, (std,) * channels)
 
 
-def trained(task: Task, form: Form, seeds: Sequence[int], steps: int | None) -> together.Trained:
+def train_form(task: Task, form: Form, seeds: Sequence[int], steps: int | None) -> together.Trained:
     """A form with every seed."""
-    runs = [run(task, form, seed, steps) for seed in seeds]
+    runs = [training_run(task, form, seed, steps) for seed in seeds]
     dataset = runs[0].data.open()
     assert isinstance(dataset, Series)
-    return together.train(runs, dataset, signal_of(task, dataset))
+    return together.train_together(runs, dataset, signal_of(task, dataset))
 
 
-def drawn(task: Task, seed: int, **changes: Any) -> Series:
+def probe_set(task: Task, seed: int, **changes: Any) -> Series:
     """Windows to probe with."""
     return replace(task.data, count=WINDOWS, seed=seed, **changes).open()
 
 
-def windows(method: BiJEPA, dataset: Series) -> Windows:
+def represent_windows(method: BiJEPA, dataset: Series) -> Windows:
     """The windows of a data set as a method represents them."""
     ids, cut = np.arange(len(dataset), dtype=np.int64), steps_seen(method)
     x, _ = dataset.whole(ids, method.signal.size)
@@ -142,15 +144,15 @@ def windows(method: BiJEPA, dataset: Series) -> Windows:
     return Windows(*represented(method, x), values[..., :cut], values[..., cut:], ids)
 
 
-def error(reader: Reader, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]) -> float:
+def mean_error(reader: Reader, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]) -> float:
     """The mean squared error of a reader."""
     return float(((reader(x) - y) ** 2).mean())
 
 
-def measured(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
+def probe_form(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
     """What both probes read from a method, also on windows of another kind."""
-    probe, test = (windows(method, drawn(task, start + seed)) for start in (1000, 2000))
-    others = {k: windows(method, drawn(task, 3000 + seed, **v)) for k, v in task.shifts.items()}
+    probe, test = (represent_windows(method, probe_set(task, start + seed)) for start in (1000, 2000))
+    others = {k: represent_windows(method, probe_set(task, 3000 + seed, **v)) for k, v in task.shifts.items()}
     found: dict[str, float] = {}
     for protocol, part in PROTOCOLS.items():
         x, y = getattr(probe, part), probe.future[..., :1]
@@ -158,81 +160,83 @@ def measured(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
         rows = torch.from_numpy(x), torch.from_numpy(y[..., 0])
         found[f"{protocol}_adam"] = adam_train_error(*rows, rng, task.probe_steps)
         reader, _ = chosen(x, y, probe.held)
-        found[f"{protocol}_ridge"] = error(reader, getattr(test, part), test.future[..., 0])
+        found[f"{protocol}_ridge"] = mean_error(reader, getattr(test, part), test.future[..., 0])
         for name, other in others.items():
-            found[f"{protocol}_ridge, {name}"] = error(reader, getattr(other, part), other.future[..., 0])
+            found[f"{protocol}_ridge, {name}"] = mean_error(reader, getattr(other, part), other.future[..., 0])
     every, _ = chosen(probe.pred, probe.future, probe.held)
-    found["B_ridge, all steps"] = error(every, test.pred, test.future.reshape(len(test), -1))
+    found["B_ridge, all steps"] = mean_error(every, test.pred, test.future.reshape(len(test), -1))
     return found
 
 
-def naive(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, float]]:
+def naive_rows(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, float]]:
     """The same windows without any encoder: the last value held, and a ridge on the past itself."""
-    raw, test = (as_raw(windows(method, drawn(task, start + seed))) for start in (1000, 2000))
+    raw, test = (as_raw(represent_windows(method, probe_set(task, start + seed))) for start in (1000, 2000))
     reader, _ = chosen(raw.s, raw.future[..., :1], raw.held)
     every, _ = chosen(raw.s, raw.future, raw.held)
     held: dict[str, float] = {}
-    read = {"B_ridge, all steps": error(every, test.s, test.future.reshape(len(test), -1))}
-    others = {f", {k}": as_raw(windows(method, drawn(task, 3000 + seed, **v))) for k, v in task.shifts.items()}
+    read = {"B_ridge, all steps": mean_error(every, test.s, test.future.reshape(len(test), -1))}
+    others = {
+        f", {k}": as_raw(represent_windows(method, probe_set(task, 3000 + seed, **v))) for k, v in task.shifts.items()
+    }
     for name, other in {"": test, **others}.items():
         held[f"A_ridge{name}"] = float(last_value(other)[:, 0].mean())
-        read[f"A_ridge{name}"] = error(reader, other.s, other.future[..., 0])
+        read[f"A_ridge{name}"] = mean_error(reader, other.s, other.future[..., 0])
     return {"last value": held, LINEAR: read}
 
 
-def shown(method: BiJEPA, task: Task, seed: int) -> dict[str, Any]:
+def sample_forecasts(method: BiJEPA, task: Task, seed: int) -> dict[str, Any]:
     """Twenty test windows and what B_ridge makes of their future: for the figures."""
-    probe, test = (windows(method, drawn(task, start + seed)) for start in (1000, 2000))
+    probe, test = (represent_windows(method, probe_set(task, start + seed)) for start in (1000, 2000))
     reader, _ = chosen(probe.pred, probe.future, probe.held)
     read = reader(test.pred[:20]).reshape(test.future[:20].shape)
     parts = {"past": test.past[:20], "future": test.future[:20], "read": read}
     return {key: np.round(value.astype(np.float64), 5).tolist() for key, value in parts.items()}
 
 
-def take(
+def measure_seeds(
     task: Task, mapped: Mapped | None, seeds: Sequence[int], steps: int | None, _: Path
 ) -> Iterator[dict[str, Any]]:
     """All numbers of one seed after another; the forms one by one, each with all seeds together, and a map."""
     every: list[dict[str, Any]] = [{"rows": {}, "curves": {}, "shown": {}} for _ in seeds]
     for name, form in {**FORMS, OURS: task.ours}.items():
-        found = trained(task, form, seeds, steps)
+        found = train_form(task, form, seeds, steps)
         for k, (seed, method) in enumerate(zip(seeds, found.methods, strict=True)):
             forward, norm = found.forward[:, k].tolist(), found.norm[:, k].tolist()
-            here = {**measured(task, method, seed), "forward loss": statistics.fmean(forward[-5:])}
-            here["norm"], here["growth of norm"] = norm[-1], grown(norm)
+            here = {**probe_form(task, method, seed), "forward loss": statistics.fmean(forward[-5:])}
+            here["norm"], here["growth of norm"] = norm[-1], norm_growth(norm)
             here |= task.further(method, seed)
             every[k]["rows"][name] = here
             every[k]["curves"][name] = {"step": found.steps, "forward": forward, "norm": norm}
             if seed == 0:
-                every[k]["shown"][name] = {**shown(method, task, seed), **task.portrait(method, seed)}
+                every[k]["shown"][name] = {**sample_forecasts(method, task, seed), **task.portrait(method, seed)}
     maps = mapped(task, steps) if mapped and 0 in seeds else {}
     for seed, one in zip(seeds, every, strict=True):
-        fresh = untrained(task, seed)
-        one["rows"] |= {UNTRAINED: measured(task, fresh, seed), **naive(task, fresh, seed), **task.beside(seed)}
+        fresh = build_untrained(task, seed)
+        one["rows"] |= {UNTRAINED: probe_form(task, fresh, seed), **naive_rows(task, fresh, seed), **task.beside(seed)}
         yield {**one, "map": maps if seed == 0 else {}}
 
 
-def untrained(task: Task, seed: int, form: str = "bijepa") -> BiJEPA:
+def build_untrained(task: Task, seed: int, form: str = "bijepa") -> BiJEPA:
     """The method before the first step."""
-    start = run(task, FORMS[form], seed, 1)
+    start = training_run(task, FORMS[form], seed, 1)
     dataset = replace(task.data, count=WINDOWS).open()
     method = build(start.method, signal_of(task, dataset), start.seed)
     assert isinstance(method, BiJEPA)
     return method.eval()
 
 
-def grown(norm: Sequence[float]) -> float:
+def norm_growth(norm: Sequence[float]) -> float:
     """The norm at the end over that after a tenth of the training."""
     return norm[-1] / norm[len(norm) // 10]
 
 
-def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
+def tabulate_forms(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
     """Every metric of every row, by seed."""
     first = seeds[0]["rows"]
     return {(name, metric): [one["rows"][name][metric] for one in seeds] for name in first for metric in first[name]}
 
 
-def published(paper: Mapping[str, tuple[float, float, float]]) -> dict[tuple[str, str], float]:
+def paper_figures(paper: Mapping[str, tuple[float, float, float]]) -> dict[tuple[str, str], float]:
     """The paper's figures: forward loss, A and B of every form."""
     metrics = ("forward loss", "A_adam", "B_adam")
     return {(name, metric): v for name, row in paper.items() for metric, v in zip(metrics, row, strict=True)}

@@ -11,8 +11,16 @@ from ... import collapse
 from ...data.series.dataset import Series
 from ...reporting.charts import short
 from . import together
-from .series_forms import FORMS, Task, drawn, run, signal_of, untrained, windows
-from .series_forms import table as of_forms
+from .series_forms import (
+    FORMS,
+    Task,
+    build_untrained,
+    probe_set,
+    represent_windows,
+    signal_of,
+    tabulate_forms,
+    training_run,
+)
 
 RATES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 DECAYS: Final = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -22,7 +30,7 @@ LEAST, MOST, GROWTH, LOSS = "least rise of norm", "largest rise of norm", "large
 LATE, SPREAD = "largest late growth of norm", "least spread"
 
 
-def mapped(task: Task, steps: int | None) -> dict[str, Any]:
+def map_norms(task: Task, steps: int | None) -> dict[str, Any]:
     """What becomes of norms, spread and forward error without LayerNorms, for the first seed, by [decay][rate].
 
     `rise` is the norm at the end over that of the first batch, `growth` over that after a tenth of the `steps`, and
@@ -34,11 +42,11 @@ def mapped(task: Task, steps: int | None) -> dict[str, Any]:
     runs = []
     for decay in DECAYS:
         for rate in RATES:
-            one = run(task, form, 0, steps, rate)
+            one = training_run(task, form, 0, steps, rate)
             runs.append(replace(one, optim=replace(one.optim, weight_decay=decay, final_weight_decay=decay)))
     dataset = runs[0].data.open()
     assert isinstance(dataset, Series)
-    found = together.train(runs, dataset, signal_of(task, dataset))
+    found = together.train_together(runs, dataset, signal_of(task, dataset))
 
     def square(values: Tensor) -> list[list[float]]:
         kept = torch.nan_to_num(values.double(), nan=1e6, posinf=1e6).clamp(max=1e6)
@@ -49,24 +57,25 @@ def mapped(task: Task, steps: int | None) -> dict[str, Any]:
         "rise": norm[-1] / norm[0],
         "growth": norm[-1] / norm[len(found.steps) // 10],
         "late": norm[-tenth:].mean(0) / norm[-2 * tenth : -tenth].mean(0),
-        "spread": spreads(task, found),
+        "spread": relative_spread(task, found),
         "forward": found.forward[-1],
     }
     return {"steps": steps, **{name: square(values) for name, values in squares.items()}}
 
 
-def spreads(task: Task, found: together.Trained) -> Tensor:
+def relative_spread(task: Task, found: together.Trained) -> Tensor:
     """The deviation of f(past) over windows that no training saw, relative to that of the untrained encoder, (M,)."""
-    new = drawn(task, 1000)
+    new = probe_set(task, 1000)
     before, *after = (
-        collapse.std(torch.from_numpy(windows(method, new).s)) for method in (untrained(task, 0, FORM), *found.methods)
+        collapse.std(torch.from_numpy(represent_windows(method, new).s))
+        for method in (build_untrained(task, 0, FORM), *found.methods)
     )
     return torch.tensor(after) / before
 
 
-def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
+def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
     """The rows of the forms and, for each learning rate, what the map of the first seed says over all weight decays."""
-    found, rows = seeds[0]["map"], of_forms(seeds)
+    found, rows = seeds[0]["map"], tabulate_forms(seeds)
     for k, rate in enumerate(RATES if found else ()):
         column = {name: [row[k] for row in found[name]] for name in ("rise", "growth", "late", "spread", "forward")}
         ends = {

@@ -11,9 +11,9 @@ acts.
   darker files would be brought back by the normalisation, which is fitted to them
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ...data.images import files
 from ...data.images.augment import Augment, Views
@@ -23,8 +23,9 @@ from ...masks.semantic import Semantic
 from ...methods import cjepa, ijepa
 from ...recipes.small import PLAIN, cifar10_ijepa
 from ...run.settings import Length, Run
-from ..study import Arm, Scores, Study
-from .cjepa import coarse
+from ..claims import Better, Changes, Statement
+from ..coarse import coarsen
+from ..study import Arm, Study
 
 TRAIN, TEST = "cifar10/train.parquet", "cifar10/test.parquet"
 LIMIT, EPOCHS = 10_000, 5.0
@@ -74,7 +75,7 @@ def arms() -> tuple[Arm, ...]:
 
 def i_jepa() -> ijepa.Config:
     """The recipe's method around a smaller encoder."""
-    method = coarse(cifar10_ijepa()).method
+    method = coarsen(cifar10_ijepa()).method
     assert isinstance(method, ijepa.Config)
     encoder = replace(method.encoder, width=96, depth=3, heads=3)  # type: ignore[type-var]
     return replace(method, encoder=encoder, target_blocks=3)
@@ -87,7 +88,7 @@ def c_jepa(**changes: Any) -> cjepa.Config:
 
 
 def _arm(name: str, setting: str, method: ijepa.Config, **data: Any) -> Arm:
-    run = coarse(cifar10_ijepa())
+    run = coarsen(cifar10_ijepa())
     source = files.Config(**{"path": TRAIN, "size": (32, 32), "limit": LIMIT, "augment": CROP, **data})
     length = Length(epochs=EPOCHS, batch=run.length.batch)
     here: Run = replace(run, method=method, data=source, length=length)
@@ -95,46 +96,22 @@ def _arm(name: str, setting: str, method: ijepa.Config, **data: Any) -> Arm:
     return Arm("CIFAR-10", name, here, TEST, setting, paper)
 
 
-class Claim(NamedTuple):
-    """That `better` is above `worse`: a sentence of the paper, and the two rows (name, setting)."""
-
-    sentence: str
-    better: tuple[str, str]
-    worse: tuple[str, str]
+I_JEPA, WHOLE = "CIFAR-10 · I-JEPA", "CIFAR-10 · C-JEPA"
+BOTH, INVARIANCE = f"{WHOLE} · variance and covariance", f"{WHOLE} · invariance alone"
+TABLE_3: Final = ((WHOLE, I_JEPA), (BOTH, I_JEPA), (INVARIANCE, I_JEPA), (WHOLE, BOTH), (WHOLE, INVARIANCE))
 
 
-I_JEPA, WHOLE = ("I-JEPA", ""), ("C-JEPA", "")
-CLAIMS = (
-    Claim("the whole beats I-JEPA", WHOLE, I_JEPA),
-    Claim("variance and covariance without invariance beat I-JEPA", ("C-JEPA", "variance and covariance"), I_JEPA),
-    Claim("invariance alone beats I-JEPA", ("C-JEPA", "invariance alone"), I_JEPA),
-    Claim("the whole beats variance and covariance", WHOLE, ("C-JEPA", "variance and covariance")),
-    Claim("the whole beats invariance alone", WHOLE, ("C-JEPA", "invariance alone")),
-)
-
-
-def says(scores: Scores) -> list[str]:
-    """Where the paper's ablation holds here, and what every row does beside the two methods as they are."""
-    rows = {(arm.name, arm.setting): arm for arm in scores.arms}
-    return [*_claims(scores, rows), *_beside(scores, rows)]
-
-
-def _claims(scores: Scores, rows: Mapping[tuple[str, str], Arm]) -> Iterator[str]:
-    for claim in CLAIMS:
-        for metric in METRICS:
-            gain = scores.gain(rows[claim.worse], rows[claim.better], metric)
-            yield f"Table 3, {claim.sentence} by {metric}, {gain}: {gain.verdict}."
-
-
-def _beside(scores: Scores, rows: Mapping[tuple[str, str], Arm]) -> Iterator[str]:
-    for key, arm in rows.items():
-        if key not in (I_JEPA, WHOLE):
-            gains = [
-                f"{metric} {scores.gain(rows[WHOLE], arm, metric)} beside C-JEPA, "
-                f"{scores.gain(rows[I_JEPA], arm, metric)} beside I-JEPA"
-                for metric in METRICS
-            ]
-            yield f"{arm.name}, {arm.setting}: {'; '.join(gains)}."
+def claims() -> tuple[Statement, ...]:
+    """The paper's ablation, and every row beside the two methods as they are."""
+    changed = [arm.label for arm in arms() if arm.setting]
+    return (
+        *(Better(better, worse, metric, words="Table 3") for better, worse in TABLE_3 for metric in METRICS),
+        *(
+            Changes(tuple(((row, metric), (base, metric)) for row in changed), words=f"{metric} beside {base}")
+            for base in (WHOLE, I_JEPA)
+            for metric in METRICS
+        ),
+    )
 
 
 STUDY = Study(
@@ -145,6 +122,6 @@ STUDY = Study(
         "which, our source does not tell), and together they help most (69.5 %)."
     ),
     arms=arms(),
-    says=says,
+    claims=claims(),
     baselines=True,
 )

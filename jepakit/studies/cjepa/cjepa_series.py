@@ -14,10 +14,10 @@ tokens side by side and an l2 of .01, as a fifth of 36 series is too little to c
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -33,8 +33,9 @@ from ...nn.predictor import Predictor
 from ...run import parse
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
-from ..study import Arm, Gain, Scores, Study
-from .nearest import predicted
+from ..claims import AtLeast, Better, Mean, Statement
+from ..study import Arm, Scores, Study, require_data
+from .nearest import classify_nearest
 
 ARCHIVE: Final = "timeseries/ucr_uea.npz"
 LENGTHS: Final = {
@@ -51,20 +52,16 @@ LINEAR, NEAREST = "linear accuracy", {"euclidean": "1-NN Euclidean accuracy", "d
 GOAL: Final = 0.95  # of GunPoint
 
 
-def prepared(data: Path, out: Path) -> Path:
+def unpack_sets(data: Path, out: Path) -> Path:
     """The sets as files of their own, each at one length, in the study's own folder."""
-    folder, source = out / "data", data / ARCHIVE
-    if not source.exists():
-        raise ValueError(
-            f"study cjepa-series reads {ARCHIVE}, which {data} does not hold; give --data the right folder"
-        )
+    folder, source = out / "data", require_data("cjepa-series", data, ARCHIVE)
     with np.load(source) as archive:
         for name, length in LENGTHS.items():
             classes = np.unique(archive[f"{name}_y_train"])
             for part in ("train", "test"):
                 path = folder / f"{name}_{part}.npz"
                 if not path.exists():
-                    x = stretched(archive[f"{name}_X_{part}"], length)
+                    x = stretch_series(archive[f"{name}_X_{part}"], length)
                     # Numbered, so that a class means the same in both parts.
                     y = np.searchsorted(classes, archive[f"{name}_y_{part}"])
                     with files.replacing(path) as beside, beside.open("wb") as file:
@@ -72,7 +69,7 @@ def prepared(data: Path, out: Path) -> Path:
     return folder
 
 
-def stretched(x: Float[np.ndarray, "n c _"], length: int) -> Float[np.ndarray, "n c {length}"]:
+def stretch_series(x: Float[np.ndarray, "n c _"], length: int) -> Float[np.ndarray, "n c {length}"]:
     """Every series at one length, by linear interpolation; NaN at its end is no part of it."""
     found = []
     for one in x:
@@ -111,70 +108,54 @@ def arms() -> tuple[Arm, ...]:
     return tuple(found)
 
 
-def nearest(run: Path) -> dict[str, float]:
+def nearest_accuracies(run: Path) -> dict[str, float]:
     """The accuracies of the nearest training series on a run's set, which are kept beside it."""
     train = Path(parse.from_yaml(run / "config.yaml").data.path)
-    return _nearest(train)
+    return _kept_accuracies(train)
 
 
 @cache
-def _nearest(train: Path) -> dict[str, float]:
+def _kept_accuracies(train: Path) -> dict[str, float]:
     kept = train.with_name(train.name.replace("_train.npz", "_nearest.json"))
     if not kept.exists():
         (x, y), (held, labels) = (
-            _set(path) for path in (train, train.with_name(kept.name.replace("_nearest.json", "_test.npz")))
+            _read_set(path) for path in (train, train.with_name(kept.name.replace("_nearest.json", "_test.npz")))
         )
         mean, std = x.mean((0, 2), keepdims=True), x.std((0, 2), keepdims=True)
         x, held, (classes, codes) = (x - mean) / std, (held - mean) / std, np.unique(y, return_inverse=True)
-        guessed = {metric: classes[predicted(x, codes, held, way, BAND)] for way, metric in NEAREST.items()}  # type: ignore[arg-type]
+        guessed = {metric: classes[classify_nearest(x, codes, held, way, BAND)] for way, metric in NEAREST.items()}  # type: ignore[arg-type]
         files.write_json(kept, {metric: float((found == labels).mean()) for metric, found in guessed.items()})
     numbers: dict[str, float] = json.loads(kept.read_text())
     return numbers
 
 
-def _set(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_set(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with np.load(path) as file:
         return file["x"].astype(np.float64), file["y"]
 
 
-def says(scores: Scores) -> list[str]:
-    """Means over the sets beside the nearest neighbours', then GunPoint, then where the methods are ahead."""
-    names = list(methods(1))
-    table = {name: means(scores, name, LINEAR) for name in names}
-    rivals = {metric: means(scores, names[0], metric) for metric in NEAREST.values()}
-    told = "; ".join(f"{metric} {_percent(values)}" for metric, values in rivals.items())
-    found = [f"Means over {len(LENGTHS)} sets: {told}."]
-    for name, values in table.items():
-        beside = "; ".join(f"beside {metric} {_gain(values, other)}" for metric, other in rivals.items())
-        found.append(f"{name}, linear probe, mean over sets {_percent(values)}: {beside}.")
-    for name in names:
-        gun = scores.values[f"GunPoint · {name}", LINEAR]
-        reached = "reached" if fmean(gun) >= GOAL else "not reached"
-        found.append(f"GunPoint, {name}, linear probe {_percent(gun)}: {GOAL:.0%} {reached}.")
-    for name in names:
-        ahead = [data for data in LENGTHS if _ahead(scores, data, name)]
+def claims() -> Iterator[Statement]:
+    """Means over the sets beside those of the nearest neighbours, GunPoint, and each set by itself."""
+    for name in methods(1):
+        mean = Mean(f"{name}, mean over {len(LENGTHS)} sets", tuple(f"{data} · {name}" for data in LENGTHS))
+        yield from (Better(mean, mean, LINEAR, metric) for metric in NEAREST.values())
+        yield AtLeast((f"GunPoint · {name}",), LINEAR, GOAL)
+
+
+def conclusions(scores: Scores) -> list[str]:
+    """On which sets every method is ahead of both neighbours."""
+    found = []
+    for name in methods(1):
+        ahead = [
+            data
+            for data in LENGTHS
+            if all(
+                scores.mean(f"{data} · {name}", LINEAR) > scores.mean(f"{data} · {name}", metric)
+                for metric in NEAREST.values()
+            )
+        ]
         found.append(f"{name} is ahead of both neighbours on {len(ahead)} sets: {', '.join(ahead) or 'none'}.")
     return found
-
-
-def means(scores: Scores, name: str, metric: str) -> list[float]:
-    """The mean over the sets, seed by seed."""
-    return [
-        fmean(values) for values in zip(*(scores.values[f"{data} · {name}", metric] for data in LENGTHS), strict=True)
-    ]
-
-
-def _ahead(scores: Scores, data: str, name: str) -> bool:
-    own = fmean(scores.values[f"{data} · {name}", LINEAR])
-    return all(own > fmean(scores.values[f"{data} · {name}", metric]) for metric in NEAREST.values())
-
-
-def _percent(values: Any) -> str:
-    return f"{100 * fmean(values):.1f} %"
-
-
-def _gain(values: list[float], others: list[float]) -> Gain:
-    return Gain(tuple(a - b for a, b in zip(values, others, strict=True)))
 
 
 STUDY = Study(
@@ -186,8 +167,9 @@ STUDY = Study(
         "warping."
     ),
     arms=arms(),
-    says=says,
+    claims=tuple(claims()),
+    conclusions=conclusions,
     options={"knn.k": 1, "linear.pool": "flat", "linear.l2": (0.01,)},
-    extra=nearest,
-    prepare=prepared,
+    run_metrics=nearest_accuracies,
+    prepare=unpack_sets,
 )

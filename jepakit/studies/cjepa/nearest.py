@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 Distance = Literal["euclidean", "dtw"]
 
 
-def predicted(
+def classify_nearest(
     train: Float[np.ndarray, "n c t"],
     y: Int64[np.ndarray, " n"],
     test: Float[np.ndarray, "m c t"],

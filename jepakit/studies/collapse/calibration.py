@@ -26,7 +26,7 @@ from ...recipes.small import OPTIM
 from ...run import checkpoint, write
 from ..study import Arm, Scores, Study
 from . import tiny
-from .truth import UNMOVED, Truth, truth
+from .truth import UNMOVED, Truth, read_truth
 
 STEPS: Final = 150
 DEADLINE: Final = 5.0  # % of the run after the onset
@@ -63,22 +63,22 @@ class Case(NamedTuple):
         return alarm != NEVER and alarm - self.numbers["onset"] <= DEADLINE
 
 
-def healthy(methods: Sequence[str], seed: int) -> tuple[Arm, ...]:
+def healthy_arms(methods: Sequence[str], seed: int) -> tuple[Arm, ...]:
     """Fifteen trainings of three methods."""
     sets = ("Fashion-MNIST", "Fashion-MNIST", "MNIST", "MNIST", "CIFAR-10")
     chosen = [(name, data, seed + k) for name in methods for k, data in enumerate(sets)]
-    return tuple(arm(name, data, f"seed {s}", s) for name, data, s in chosen)
+    return tuple(make_arm(name, data, f"seed {s}", s) for name, data, s in chosen)
 
 
-def arm(name: str, data: str, setting: str, seed: int, batch: int = 32, optim: Any = None, **changes: Any) -> Arm:
+def make_arm(name: str, data: str, setting: str, seed: int, batch: int = 32, optim: Any = None, **changes: Any) -> Arm:
     """One training; `changes` are of the method's settings, `optim` a mapping of factors."""
     slow = {key: factor * getattr(OPTIM, key) for key, factor in (optim or {}).items()}
-    settings = tiny.method(name, data, **changes)
-    run = tiny.training(settings, data, STEPS, batch, seed, replace(OPTIM, **slow))
+    settings = tiny.small_method(name, data, **changes)
+    run = tiny.training_run(settings, data, STEPS, batch, seed, replace(OPTIM, **slow))
     return Arm(data, name, run, tiny.SETS[data][1], setting)
 
 
-def rate(factor: float, decay: float = 1.0) -> dict[str, float]:
+def scale_rate(factor: float, decay: float = 1.0) -> dict[str, float]:
     """The learning rate and the weight decay times these, over the whole run."""
     speeds = dict.fromkeys(("lr", "start_lr", "final_lr"), factor)
     return {**speeds, "weight_decay": decay, "final_weight_decay": decay}
@@ -89,45 +89,49 @@ EASY: Final = (Random(ratio=0.1),)
 F, M, C = "Fashion-MNIST", "MNIST", "CIFAR-10"
 
 FITTED: Final = Half(
-    healthy(("I-JEPA", "VICReg", "SimCLR"), 0),
+    healthy_arms(("I-JEPA", "VICReg", "SimCLR"), 0),
     (
-        arm("I-JEPA", F, "EMA 0, masks too easy", 11, ema=(0.0, 0.0), masks=EASY),
-        arm("I-JEPA", M, "EMA 0, learning rate x 10", 12, optim=rate(10.0), ema=(0.0, 0.0)),
-        arm("I-JEPA", F, "learning rate x 30", 13, optim=rate(30.0)),
-        arm("I-JEPA", M, "learning rate x 30, weight decay x 100", 15, optim=rate(30.0, 100.0)),
-        arm("I-JEPA", M, "learning rate x 0.0001", 16, optim=rate(1e-4)),
-        arm("VICReg", F, "no stop-gradient, no predictor", 17, std=0.0, cov=0.0, projector=BARE),
-        arm("VICReg", C, "no stop-gradient, no predictor", 18, std=0.0, cov=0.0, projector=BARE),
-        arm("SimCLR", F, "batch of 4", 20, batch=4),
-        arm("SimCLR", M, "learning rate x 30, weight decay x 100", 21, optim=rate(30.0, 100.0)),
+        make_arm("I-JEPA", F, "EMA 0, masks too easy", 11, ema=(0.0, 0.0), masks=EASY),
+        make_arm("I-JEPA", M, "EMA 0, learning rate x 10", 12, optim=scale_rate(10.0), ema=(0.0, 0.0)),
+        make_arm("I-JEPA", F, "learning rate x 30", 13, optim=scale_rate(30.0)),
+        make_arm("I-JEPA", M, "learning rate x 30, weight decay x 100", 15, optim=scale_rate(30.0, 100.0)),
+        make_arm("I-JEPA", M, "learning rate x 0.0001", 16, optim=scale_rate(1e-4)),
+        make_arm("VICReg", F, "no stop-gradient, no predictor", 17, std=0.0, cov=0.0, projector=BARE),
+        make_arm("VICReg", C, "no stop-gradient, no predictor", 18, std=0.0, cov=0.0, projector=BARE),
+        make_arm("SimCLR", F, "batch of 4", 20, batch=4),
+        make_arm("SimCLR", M, "learning rate x 30, weight decay x 100", 21, optim=scale_rate(30.0, 100.0)),
     ),
 )
 SCORED: Final = Half(
-    healthy(("C-JEPA", "LeJEPA", "MAE"), 100),
+    healthy_arms(("C-JEPA", "LeJEPA", "MAE"), 100),
     (
-        arm("C-JEPA", M, "invariance only, weight x 100", 111, ema=(0.0, 0.0), b_vic=1.0, std=0.0, cov=0.0),
-        arm("C-JEPA", F, "learning rate x 30, weight decay x 100", 112, optim=rate(30.0, 100.0)),
-        arm("C-JEPA", F, "batch of 4", 113, batch=4, projector=Projector(layers=2, out=16)),
-        arm("LeJEPA", C, "no stop-gradient, no predictor", 115, weight=0.0, projector=BARE),
-        arm("LeJEPA", M, "no stop-gradient, learning rate x 10", 116, optim=rate(10.0), weight=0.0, projector=BARE),
-        arm("LeJEPA", M, "learning rate x 30", 118, optim=rate(30.0)),
-        arm("MAE", M, "learning rate x 30, weight decay x 100", 119, optim=rate(30.0, 100.0)),
-        arm("MAE", F, "masks too easy", 120, masks=EASY),
-        arm("MAE", M, "learning rate x 0.0001", 121, optim=rate(1e-4)),
+        make_arm("C-JEPA", M, "invariance only, weight x 100", 111, ema=(0.0, 0.0), b_vic=1.0, std=0.0, cov=0.0),
+        make_arm("C-JEPA", F, "learning rate x 30, weight decay x 100", 112, optim=scale_rate(30.0, 100.0)),
+        make_arm("C-JEPA", F, "batch of 4", 113, batch=4, projector=Projector(layers=2, out=16)),
+        make_arm("LeJEPA", C, "no stop-gradient, no predictor", 115, weight=0.0, projector=BARE),
+        make_arm(
+            "LeJEPA", M, "no stop-gradient, learning rate x 10", 116, optim=scale_rate(10.0), weight=0.0, projector=BARE
+        ),
+        make_arm("LeJEPA", M, "learning rate x 30", 118, optim=scale_rate(30.0)),
+        make_arm("MAE", M, "learning rate x 30, weight decay x 100", 119, optim=scale_rate(30.0, 100.0)),
+        make_arm("MAE", F, "masks too easy", 120, masks=EASY),
+        make_arm("MAE", M, "learning rate x 0.0001", 121, optim=scale_rate(1e-4)),
     ),
 )
 
 
-def measured(run: Path) -> Mapping[str, float]:
+def measure_verdict(run: Path) -> Mapping[str, float]:
     """The truth about a finished run, what the verdict said of it and when, and the spread that decides it."""
     loaded = checkpoint.load_run(run)
     rows, every = loaded.state["panel"]["rows"], loaded.run.loop.panel_every or 1
     at = [100 * min(k * every, loaded.step) / loaded.step for k in range(len(rows))]
     settings = write.dump(loaded.run)
-    return beside(truth(run), at, rows, [collapse.verdict(rows[: k + 1], settings).name for k in range(len(rows))])
+    return verdict_numbers(
+        read_truth(run), at, rows, [collapse.verdict(rows[: k + 1], settings).name for k in range(len(rows))]
+    )
 
 
-def beside(
+def verdict_numbers(
     real: Truth, at: Sequence[float], rows: Sequence[Mapping[str, float]], said: Sequence[str]
 ) -> dict[str, float]:
     """The truth beside the verdicts `said` of the panel's `rows`, which were taken `at` these % of the run.
@@ -142,17 +146,17 @@ def beside(
         "untrained accuracy": real.untrained,
         "variance left": real.variance[-1],
         "change": real.change,
-        "truth": float(TRUTHS.index(became(real))),
+        "truth": float(TRUTHS.index(outcome(real))),
         "verdict": float(STATES.index(said[-1])),
         "onset": onset,
-        "alarm": first(at, [state in ("full", "exploding") for state in said]),
-        "warning": first(at, [state not in ("healthy", "unknown") for state in said]),
+        "alarm": first_moment(at, [state in ("full", "exploding") for state in said]),
+        "warning": first_moment(at, [state not in ("healthy", "unknown") for state in said]),
         "lowest spread": min(lowest),
         "spread by the deadline": min(early, default=min(lowest)),
     }
 
 
-def became(real: Truth) -> str:
+def outcome(real: Truth) -> str:
     """The state of a run by the truth: one of TRUTHS."""
     if real.onset is not None:
         return "full"
@@ -161,12 +165,12 @@ def became(real: Truth) -> str:
     return "still" if real.change < UNMOVED else "alive"
 
 
-def first(at: Sequence[float], holds: Sequence[bool]) -> float:
+def first_moment(at: Sequence[float], holds: Sequence[bool]) -> float:
     """The moment of the first row where it holds, or NEVER."""
     return next((when for when, true in zip(at, holds, strict=True) if true), NEVER)
 
 
-def threshold(fulls: Sequence[Case], others: Sequence[Case]) -> float | None:
+def fit_threshold(fulls: Sequence[Case], others: Sequence[Case]) -> float | None:
     """The spread, relative to step 0, below which a run is called full: as far from both sides as a ratio can be.
 
     Between the highest spread that a collapsed run has reached by its deadline and the lowest of a run that is well.
@@ -177,7 +181,7 @@ def threshold(fulls: Sequence[Case], others: Sequence[Case]) -> float | None:
     return sqrt(highest * lowest) if highest < lowest else None
 
 
-def cases(scores: Scores, arms: Sequence[Arm]) -> list[Case]:
+def read_cases(scores: Scores, arms: Sequence[Arm]) -> list[Case]:
     """Every training of `arms` that was measured, seed by seed."""
     found = []
     for one in arms:
@@ -187,28 +191,31 @@ def cases(scores: Scores, arms: Sequence[Arm]) -> list[Case]:
     return found
 
 
-def says(scores: Scores) -> list[str]:
+def conclusions(scores: Scores) -> list[str]:
     """The threshold that one half asks for, and how it and the verdict as it stands do on the other."""
-    if not cases(scores, scores.arms):
+    if not read_cases(scores, scores.arms):
         return ["Nothing was measured."]
-    fitted, told = cases(scores, (*FITTED.healthy, *FITTED.forced)), []
+    fitted, told = read_cases(scores, (*FITTED.healthy, *FITTED.forced)), []
     fulls, well = ([case for case in fitted if case.truth in kinds] for kinds in (("full",), ("alive", "still")))
-    chosen = threshold(fulls, well)
+    chosen = fit_threshold(fulls, well)
     told.append(
         f"Threshold of `full`, from {len(fulls)} collapses and {len(well)} runs that are well: "
         f"{'none separates them' if chosen is None else f'{chosen:.3g}'} (the verdict has {collapse.FULL:g})."
     )
     for name, half in (("chosen on", FITTED), ("scored", SCORED)):
-        told += [f"Half {name}: {line}" for line in half_says(cases(scores, half.healthy), cases(scores, half.forced))]
+        told += [
+            f"Half {name}: {line}"
+            for line in half_conclusions(read_cases(scores, half.healthy), read_cases(scores, half.forced))
+        ]
     return told
 
 
-def half_says(fine: Sequence[Case], forced: Sequence[Case]) -> list[str]:
+def half_conclusions(fine: Sequence[Case], forced: Sequence[Case]) -> list[str]:
     """Detection, false alarms, the confusion table, and the interventions that did not collapse."""
     every = [*fine, *forced]
     fulls = [case for case in every if case.truth == "full"]
     caught = sum(case.within(case.numbers["alarm"]) for case in fulls)
-    late = [f"{case.name} ({delay(case)})" for case in fulls if not case.within(case.numbers["alarm"])]
+    late = [f"{case.name} ({alarm_delay(case)})" for case in fulls if not case.within(case.numbers["alarm"])]
     blind = sum(case.numbers["linear accuracy"] >= case.numbers["untrained accuracy"] - 0.03 for case in fulls)
     lines = [
         f"{caught} of {len(fulls)} full collapses were detected within {DEADLINE:g} % of the run"
@@ -218,19 +225,19 @@ def half_says(fine: Sequence[Case], forced: Sequence[Case]) -> list[str]:
     fine = [case for case in fine if case.truth in ("alive", "still")]
     for what, key in (("a collapse", "alarm"), ("anything but healthy or unknown", "warning")):
         called = sum(case.numbers[key] != NEVER for case in fine)
-        lines.append(f"{proportion(called, len(fine))} healthy runs were ever called {what}.")
-    lines += [f"truth {state}: {confusion(every, state)}." for state in TRUTHS]
+        lines.append(f"{proportion_text(called, len(fine))} healthy runs were ever called {what}.")
+    lines += [f"truth {state}: {count_verdicts(every, state)}." for state in TRUTHS]
     spared = [f"{case.name} ({case.truth}; {case.verdict})" for case in forced if case.truth in ("alive", "still")]
     return [*lines, f"interventions that did not collapse (truth; verdict): {'; '.join(spared) or 'none'}."]
 
 
-def delay(case: Case) -> str:
+def alarm_delay(case: Case) -> str:
     """When the alarm came, counted from the onset."""
     alarm = case.numbers["alarm"]
     return "never" if alarm == NEVER else f"{alarm - case.numbers['onset']:.0f} % late"
 
 
-def proportion(hits: int, n: int) -> str:
+def proportion_text(hits: int, n: int) -> str:
     """A count with its 95 % interval (Wilson)."""
     if not n:
         return "0 of 0"
@@ -238,7 +245,7 @@ def proportion(hits: int, n: int) -> str:
     return f"{hits} of {n} ({100 * low:.0f} to {100 * high:.0f} %)"
 
 
-def confusion(every: Sequence[Case], state: str) -> str:
+def count_verdicts(every: Sequence[Case], state: str) -> str:
     """How often each verdict ended a run of this truth."""
     counts = Counter(case.verdict for case in every if case.truth == state)
     return ", ".join(f"{verdict} {n}" for verdict, n in counts.most_common()) or "no run"
@@ -252,7 +259,7 @@ STUDY = Study(
         "alarm in 15 healthy runs that no threshold was chosen on."
     ),
     arms=(*FITTED.healthy, *FITTED.forced, *SCORED.healthy, *SCORED.forced),
-    says=says,
+    conclusions=conclusions,
     kinds=(),
-    extra=measured,
+    run_metrics=measure_verdict,
 )

@@ -21,7 +21,7 @@ from ...run import checkpoint
 from ...types import Rng
 from ..study import Arm, Scores, Study
 from . import calibration, tiny
-from .truth import held, pooled, probe
+from .truth import held_out, pooled_tokens, probe_accuracy
 
 METHODS: Final = ("I-JEPA", "C-JEPA", "VICReg", "LeJEPA", "SimCLR", "MAE")
 LONGER: Final = 300
@@ -62,30 +62,39 @@ def arms() -> tuple[Arm, ...]:
     known = [arm for half in both for arm in (*half.healthy, *half.forced)]
     data = "Fashion-MNIST"
     longer = [
-        Arm(data, name, tiny.training(tiny.method(name, data), data, LONGER, seed=200), tiny.SETS[data][1], "longer")
+        Arm(
+            data,
+            name,
+            tiny.training_run(tiny.small_method(name, data), data, LONGER, seed=200),
+            tiny.SETS[data][1],
+            "longer",
+        )
         for name in METHODS
     ]
-    slow = [calibration.arm(name, data, "learning rate x 0.1", 201, optim=calibration.rate(0.1)) for name in METHODS]
+    slow = [
+        calibration.make_arm(name, data, "learning rate x 0.1", 201, optim=calibration.scale_rate(0.1))
+        for name in METHODS
+    ]
     return (*known, *longer, *slow)
 
 
-def measured(run: Path) -> Mapping[str, float]:
+def measure_run(run: Path) -> Mapping[str, float]:
     """The last row of the panel, and the accuracy of a linear probe on held-out pictures."""
     loaded = checkpoint.load_run(run)
-    x, y = held(loaded)
+    x, y = held_out(loaded)
     row = json.loads((run / "summary.json").read_text())["panel"]
     numbers = {f"{PANEL}{key}": float(v) for key, v in row.items() if isinstance(v, (int, float)) and isfinite(v)}
-    return {LABEL: probe(pooled(run, loaded.step, loaded.method, x), y), **numbers}
+    return {LABEL: probe_accuracy(pooled_tokens(run, loaded.step, loaded.method, x), y), **numbers}
 
 
-def ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def tied_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """The rank of each value, from 1; equal values share the mean of theirs."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     last: np.ndarray = np.cumsum(counts)[which] - (counts[which] - 1) / 2
     return last
 
 
-def spearman(runs: Runs) -> float:
+def rank_correlation(runs: Runs) -> float:
     """Pearson's correlation of the ranks within each group, every group's mean rank taken out; 0 where all are equal.
 
     With one group it is Spearman's. A large group counts more, as its ranks spread further.
@@ -94,21 +103,21 @@ def spearman(runs: Runs) -> float:
     for group in np.unique(runs.group):
         rows = runs.group == group
         for centred, values in ((x, runs.x), (y, runs.y)):
-            own = ranks(values[rows])
+            own = tied_ranks(values[rows])
             centred[rows] = own - own.mean()
     size = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / size if size else 0.0
 
 
-def bootstrap(runs: Runs, rng: Rng) -> Found:
+def bootstrap_correlation(runs: Runs, rng: Rng) -> Found:
     """The correlation, with the 2.5 and 97.5 % points of RESAMPLES draws of as many trainings with replacement."""
     n, generator = len(runs.x), np.random.default_rng(rng.generator().initial_seed())
-    draws = [spearman(runs.at(generator.integers(n, size=n))) for _ in range(RESAMPLES)]
+    draws = [rank_correlation(runs.at(generator.integers(n, size=n))) for _ in range(RESAMPLES)]
     low, high = np.quantile(draws, (0.025, 0.975))
-    return Found(spearman(runs), float(low), float(high), n, np.array(draws))
+    return Found(rank_correlation(runs), float(low), float(high), n, np.array(draws))
 
 
-def gathered(scores: Scores, number: str, by_method: bool) -> Runs:
+def gather_runs(scores: Scores, number: str, by_method: bool) -> Runs:
     """A number of the panel and the accuracy, over every training that has both."""
     rows = []
     for one in scores.arms:
@@ -124,26 +133,28 @@ def gathered(scores: Scores, number: str, by_method: bool) -> Runs:
     )
 
 
-def correlations(scores: Scores, by_method: bool) -> dict[str, Found]:
+def panel_correlations(scores: Scores, by_method: bool) -> dict[str, Found]:
     """For every number of the panel that enough trainings have, by falling size."""
     numbers = dict.fromkeys(metric for _, metric in scores.values if metric.startswith(PANEL))
-    over = {number.removeprefix(PANEL): gathered(scores, number, by_method) for number in numbers}
+    over = {number.removeprefix(PANEL): gather_runs(scores, number, by_method) for number in numbers}
     found = {
-        name: bootstrap(runs, Rng(0).fork("study", "label-free")) for name, runs in over.items() if len(runs.x) >= LEAST
+        name: bootstrap_correlation(runs, Rng(0).fork("study", "label-free"))
+        for name, runs in over.items()
+        if len(runs.x) >= LEAST
     }
     return dict(sorted(found.items(), key=lambda item: -abs(item[1].value)))
 
 
-def says(scores: Scores) -> list[str]:
+def conclusions(scores: Scores) -> list[str]:
     """The best number, how sure that is, and every other one."""
-    overall, inside = correlations(scores, by_method=False), correlations(scores, by_method=True)
+    overall, inside = panel_correlations(scores, by_method=False), panel_correlations(scores, by_method=True)
     if not overall:
         return [f"No number of the panel was taken in {LEAST} trainings."]
-    told = [best(overall, "over all methods"), best(inside, "within methods")]
+    told = [best_number(overall, "over all methods"), best_number(inside, "within methods")]
     return [*told, *(f"{name}: {found}; within methods {inside[name]}." for name, found in overall.items())]
 
 
-def best(found: Mapping[str, Found], where: str) -> str:
+def best_number(found: Mapping[str, Found], where: str) -> str:
     """The number with the largest correlation, and in which share of the resamples it is that."""
     most = max(one.n for one in found.values())
     # Resamples are comparable only between numbers of the same trainings.
@@ -164,7 +175,7 @@ STUDY = Study(
     source="RankMe, arXiv:2210.02885, and LiDAR, arXiv:2312.04000, claim that a rank of features goes with the probe",
     claim="Some number of the panel tells, without labels, which of two trainings a linear probe will prefer.",
     arms=arms(),
-    says=says,
+    conclusions=conclusions,
     kinds=(),
-    extra=measured,
+    run_metrics=measure_run,
 )

@@ -25,7 +25,7 @@ SETS = {
 }
 
 
-def method(name: str, data: str, **changes: Any) -> Any:
+def small_method(name: str, data: str, **changes: Any) -> Any:
     """The settings of a family's method for one of SETS, small: 16 tokens of 96 features, three blocks."""
     side = 8 if data == "CIFAR-10" else 7
     encoder = ViT(patch=(side, side), width=96, depth=3, heads=3, mlp_ratio=2.0, init="xavier")
@@ -42,7 +42,7 @@ def method(name: str, data: str, **changes: Any) -> Any:
     return replace(settings[name](), **changes)
 
 
-def training(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 0, optim: Any = None) -> Run:
+def training_run(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 0, optim: Any = None) -> Run:
     """A Run on SAMPLES pictures of one of SETS, held-out ones left for the panel; a row of it every 4 % of `steps`."""
     colour, path = data == "CIFAR-10", SETS[data][0]
     # Views are made by the trainer, where nothing is said of the augmentation.

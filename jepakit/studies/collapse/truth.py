@@ -17,7 +17,7 @@ from ...evals.metrics.result import wilson
 from ...methods.base import Method
 from ...run import checkpoint
 from ...training.monitor import measure, samples
-from ...types import Rng
+from ...types import Batch, Rng
 
 PICTURES: Final = 2000  # held out, at most: a linear probe is fitted to one half and scored on the other
 SPREAD: Final = 256  # of the last ones, those whose variance is followed over the run
@@ -43,15 +43,15 @@ class Truth:
     @property
     def onset(self) -> float | None:
         """From which part of the run on, in %, the variance is gone for good; None where it is not."""
-        return lasting(self.steps, self.variance, GONE)
+        return lasting_onset(self.steps, self.variance, GONE)
 
     @property
     def worse(self) -> bool:
         """Whether the trained encoder's probe is below the untrained one's, 95 % intervals apart."""
-        return below(self.trained, self.untrained, self.scored)
+        return is_below(self.trained, self.untrained, self.scored)
 
 
-def lasting(steps: tuple[int, ...], values: tuple[float, ...], limit: float) -> float | None:
+def lasting_onset(steps: tuple[int, ...], values: tuple[float, ...], limit: float) -> float | None:
     """The first step from which on every value is below `limit`, in % of the last step; None where the last is not."""
     low = [value < limit for value in values]
     if not low[-1]:
@@ -60,30 +60,34 @@ def lasting(steps: tuple[int, ...], values: tuple[float, ...], limit: float) -> 
     return 100 * steps[first] / steps[-1]
 
 
-def below(share: float, other: float, n: int) -> bool:
+def is_below(share: float, other: float, n: int) -> bool:
     """Whether a proportion of `n` lies below another, their 95 % intervals apart."""
     return wilson(round(share * n), n)[1] < wilson(round(other * n), n)[0]
 
 
-def truth(run: Path) -> Truth:
+def read_truth(run: Path) -> Truth:
     """The truth about the run in a folder that keeps all its checkpoints, that of step 0 among them.
 
     The pictures are of the part that `data.split` train leaves out; the panel's may be among them. Raises ValueError
     where there is no such part.
     """
     loaded = checkpoint.load_run(run)
-    x, y = held(loaded)
+    x, y = held_out(loaded)
     steps, method = checkpoint.steps(run), loaded.method
-    features = {step: pooled(run, step, method, x if step in (steps[0], steps[-1]) else x[-SPREAD:]) for step in steps}
+    features = {
+        step: pooled_tokens(run, step, method, x if step in (steps[0], steps[-1]) else x[-SPREAD:]) for step in steps
+    }
     first, last = features[steps[0]], features[steps[-1]]
     spread = {step: float(s[-SPREAD:].var(0, correction=0).mean()) for step, s in features.items()}
     start = spread[steps[0]] or inf
     change = float((last - first)[-SPREAD:].square().mean()) / start
     variance = tuple(spread[step] / start for step in steps)
-    return Truth(probe(first, y), probe(last, y), len(y) - len(y) // 2, change, tuple(steps), variance)
+    return Truth(
+        probe_accuracy(first, y), probe_accuracy(last, y), len(y) - len(y) // 2, change, tuple(steps), variance
+    )
 
 
-def held(loaded: checkpoint.Loaded) -> tuple[Shaped[Tensor, "n c ..."], Int64[np.ndarray, " n"]]:
+def held_out(loaded: checkpoint.Loaded) -> tuple[Shaped[Tensor, "n c ..."], Int64[np.ndarray, " n"]]:
     """Up to PICTURES held-out pictures, the same for every run on these data, and their labels."""
     dataset, why = samples.test_part(loaded.run.data, loaded.method.signal)
     if dataset is None:
@@ -93,14 +97,14 @@ def held(loaded: checkpoint.Loaded) -> tuple[Shaped[Tensor, "n c ..."], Int64[np
     return found.x, np.array([dataset.label(int(i)) for i in found.id], dtype=np.int64)
 
 
-def pooled(run: Path, step: int, method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n d"]:
+def pooled_tokens(run: Path, step: int, method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n d"]:
     """The mean token of every picture, by the target encoder as it was at `step`."""
     checkpoint.load_tensors(method, checkpoint.load(run, step).model, f"{run} at step {step}")
     with measure.watching(method):
-        return measure.tokens(method, x, "target").mean(1)
+        return measure.tokens(method, Batch(x), "target").mean(1)
 
 
-def probe(s: Float[Tensor, "n d"], y: Int64[np.ndarray, " n"]) -> float:
+def probe_accuracy(s: Float[Tensor, "n d"], y: Int64[np.ndarray, " n"]) -> float:
     """The accuracy of a linear probe fitted to the first half of the features, on the second."""
     ids = np.arange(len(y))
     features, second = Features(s.numpy(), y, ids), ids >= len(y) // 2

@@ -32,7 +32,9 @@ def autocorrelation(h: Float[np.ndarray, "t n d"], lags: int) -> Float64[np.ndar
     return np.array(found)
 
 
-def lasting(h: Float[np.ndarray, "t n d"], other: Float[np.ndarray, "t n d"]) -> Float64[np.ndarray, "t d"]:
+def remaining_difference(
+    h: Float[np.ndarray, "t n d"], other: Float[np.ndarray, "t n d"]
+) -> Float64[np.ndarray, "t d"]:
     """How much is left of a difference: the mean over samples of |h − h'| of every unit, over that of the first step.
 
     NaN for a unit that did not differ. It is the response to a perturbation, and so free of what the input repeats.
@@ -43,13 +45,13 @@ def lasting(h: Float[np.ndarray, "t n d"], other: Float[np.ndarray, "t n d"]) ->
     return left
 
 
-def lasting_norm(h: Float[np.ndarray, "t n d"], other: Float[np.ndarray, "t n d"]) -> Float64[np.ndarray, "t 1"]:
-    """The same of all units together: the mean of ‖h − h'‖."""
+def remaining_norm(h: Float[np.ndarray, "t n d"], other: Float[np.ndarray, "t n d"]) -> Float64[np.ndarray, "t 1"]:
+    """How much is left of the difference of all units together, ‖h − h'‖, over samples."""
     gap = np.linalg.norm(h.astype(np.float64) - other, axis=2)[..., None]
-    return lasting(gap, np.zeros_like(gap))
+    return remaining_difference(gap, np.zeros_like(gap))
 
 
-def decay(tau: Float[np.ndarray, "*k"], lags: int) -> Float64[np.ndarray, "l *k"]:
+def exponential_decay(tau: Float[np.ndarray, "*k"], lags: int) -> Float64[np.ndarray, "l *k"]:
     """exp(−l / τ) for l = 0 … `lags`; of τ = 0 nothing is left after lag 0."""
     lag = np.arange(lags + 1).reshape(-1, *[1] * np.ndim(tau))
     found: np.ndarray = np.exp(-np.where(lag == 0, 0.0, lag / np.maximum(tau, 1e-9)))
@@ -63,7 +65,7 @@ def time_constant(curve: Float[np.ndarray, "l d"]) -> Float64[np.ndarray, " d"]:
     Cannot see: that a curve is no exponential (a unit of several time constants, or one that rings); and a τ much
     longer than the lags, which 100 stands for.
     """
-    tried = decay(TRIED, len(curve) - 1)
+    tried = exponential_decay(TRIED, len(curve) - 1)
     # Curves that are NaN have NaN errors everywhere, which argmin takes for the first.
     error = np.square(tried).sum(0)[:, None] - 2 * tried.T @ curve
     found: np.ndarray = np.where(np.isnan(curve).any(0), np.nan, TRIED[error.argmin(0)])
@@ -81,7 +83,7 @@ class Effect(NamedTuple):
     d_high: float
 
 
-def effect(
+def paired_effect(
     changed: Float[np.ndarray, " n"], control: Float[np.ndarray, " n"], group: Int64[np.ndarray, " n"], rng: Rng
 ) -> Effect:
     """By how much `changed` exceeds `control`, pair by pair: mean(a) / mean(b), and mean(a − b) / std(a − b).
@@ -96,12 +98,12 @@ def effect(
     generator = np.random.default_rng(rng.generator().initial_seed())
     groups = len(sums)
     drawn = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES) @ sums
-    (ratio,), (d,) = _effects(sums.sum(0)[None])
-    ratios, ds = _effects(drawn)
+    (ratio,), (d,) = _effect_sizes(sums.sum(0)[None])
+    ratios, ds = _effect_sizes(drawn)
     return Effect(ratio, *interval(ratio, ratios), d, *interval(d, ds))
 
 
-def _effects(sums: Float64[np.ndarray, "r 4"]) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
+def _effect_sizes(sums: Float64[np.ndarray, "r 4"]) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
     n, a, b, square = sums.T
     mean = (a - b) / n
     std = np.sqrt(np.maximum(square / n - mean**2, 0))
@@ -109,7 +111,7 @@ def _effects(sums: Float64[np.ndarray, "r 4"]) -> tuple[Float64[np.ndarray, " r"
     return np.divide(a, b, out=zero + 1, where=b > 1e-12), np.divide(mean, std, out=zero, where=std > 1e-12)
 
 
-def adaptation(curve: Float[np.ndarray, " r"]) -> float:
+def adaptation_index(curve: Float[np.ndarray, " r"]) -> float:
     """(first − last) / (first + last) of what repeats evoke: 1 where nothing is left, below 0 where it grows.
 
     0 where both are 0. Source: the usual contrast of two responses; what adapts in networks that are to be like cortex
@@ -120,7 +122,7 @@ def adaptation(curve: Float[np.ndarray, " r"]) -> float:
     return (first - last) / (first + last) if first + last > 0 else 0.0
 
 
-def standardised(h: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n e"]:
+def standardise_units(h: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n e"]:
     """Every unit with mean 0 and deviation 1 over the samples; those that do not vary are left out."""
     centred = h.astype(np.float64) - h.mean(0, dtype=np.float64)
     std = centred.std(0)

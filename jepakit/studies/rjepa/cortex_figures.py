@@ -21,34 +21,34 @@ REPEATED: Final = {
 SCANPATHS: Final = "Scanpaths on held-out pictures, first seed."
 
 
-def figures(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
+def draw_curves(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
     """All of them, from the curves of each run by its name."""
     fit = "Dashed: the mean of the exponentials that fit each unit. Held-out pictures, first seed."
     kept = f"The autocorrelation of units, their mean, while fixations are drawn independently. {fit}"
     left = f"What is left of |h − h'| where fixation {AT} was another picture's, the mean over units. {fit}"
     found = [
-        ("autocorrelation", Figure("What units keep", decays(runs, "kept"), kept)),
-        ("swap", Figure("What a swap leaves", decays(runs, "left"), left)),
+        ("autocorrelation", Figure("What units keep", decay_chart(runs, "kept"), kept)),
+        ("swap", Figure("What a swap leaves", decay_chart(runs, "left"), left)),
     ]
-    found += [(f"surprise-{name}", surprise(name, curves)) for name, curves in runs.items()]
-    found += [(f"adaptation-{what}", repeats(runs, what)) for what in REPEATED]
-    return [*found, ("sparseness", sparseness(runs))]
+    found += [(f"surprise-{name}", surprise_figure(name, curves)) for name, curves in runs.items()]
+    found += [(f"adaptation-{what}", repeat_figure(runs, what)) for what in REPEATED]
+    return [*found, ("sparseness", sparseness_figure(runs))]
 
 
-def decays(runs: Mapping[str, Curves], what: str) -> Markup:
+def decay_chart(runs: Mapping[str, Curves], what: str) -> Markup:
     """The mean over units of a curve that begins at 1, and of its fit."""
     lines = []
     for k, (name, curves) in enumerate(runs.items()):
         curve = curves[what][:, np.isfinite(curves[what]).all(0)]
         lags = np.arange(len(curve), dtype=float)
-        fit = cortex.decay(cortex.time_constant(curve), len(curve) - 1)
+        fit = cortex.exponential_decay(cortex.time_constant(curve), len(curve) - 1)
         # Where no unit varies there is nothing to draw.
         y, fitted = (each.mean(1) if curve.shape[1] else np.full(len(lags), np.nan) for each in (curve, fit))
         lines += [Line(name, lags, y, color=k), Line(f"{name}, fit", lags, fitted, color=k, dashed=True)]
     return chart(lines, f"{what} over fixations. {tell(lines[0])}", x_label="fixations later")
 
 
-def surprise(name: str, curves: Curves) -> Figure:
+def surprise_figure(name: str, curves: Curves) -> Figure:
     """The prediction error at every fixation, for each part."""
     lines = []
     for k, part in enumerate(PARTS):
@@ -62,7 +62,7 @@ def surprise(name: str, curves: Curves) -> Figure:
     return Figure(f"Surprise: {name}", body, caption)
 
 
-def repeats(runs: Mapping[str, Curves], what: str) -> Figure:
+def repeat_figure(runs: Mapping[str, Curves], what: str) -> Figure:
     """What each repeat evokes, and then the next fixation."""
     lines = []
     for k, (name, curves) in enumerate(runs.items()):
@@ -73,7 +73,7 @@ def repeats(runs: Mapping[str, Curves], what: str) -> Figure:
     return Figure(f"Adaptation of the {what}", body, caption)
 
 
-def sparseness(runs: Mapping[str, Curves]) -> Figure:
+def sparseness_figure(runs: Mapping[str, Curves]) -> Figure:
     """How many units have which lifetime sparseness, and how many of the encoder's features."""
     sets = {name: curves["lifetime"] for name, curves in runs.items()}
     sets["features"] = next(iter(runs.values()))["lifetime of the features"]

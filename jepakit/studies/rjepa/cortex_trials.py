@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...methods.rjepa import RJEPA
 from ...types import Rng
-from .rjepa_states import States, recorded
+from .rjepa_states import States, record_circuit
 
 AT, REPEATED, REPEATS = 5, 4, 6  # fixations, counted from 1
 WINDOW, SEQUENCES = 40, 256
@@ -26,7 +26,7 @@ class Held(NamedTuple):
     length: Int64[np.ndarray, " n"]
     picture: Int64[np.ndarray, " n"]
 
-    def of(self, rows: Int64[np.ndarray, " k"]) -> "Held":
+    def select(self, rows: Int64[np.ndarray, " k"]) -> "Held":
         """Some of them."""
         at = torch.from_numpy(rows)
         return Held(self.y[:, at], self.action[:, at], self.length[rows], self.picture[rows])
@@ -46,7 +46,7 @@ class Swap(NamedTuple):
 
     def errors(self, name: str) -> Float64[np.ndarray, "t1 n"]:
         """The prediction error at every fixation after the first, over the variance of the own states of that step."""
-        each: np.ndarray = error(self.states[name]) / variance(self.states[OWN].h[1:])[:, None]
+        each: np.ndarray = prediction_error(self.states[name]) / state_variance(self.states[OWN].h[1:])[:, None]
         return each
 
 
@@ -78,46 +78,46 @@ def same_picture(picture: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     return found
 
 
-def swap(method: RJEPA, held: Held, rng: Rng) -> Swap:
+def swap_fixation(method: RJEPA, held: Held, rng: Rng) -> Swap:
     """Fixation AT exchanged, one for one: all three parts hold the same patches, and only where they stand differs."""
-    long = held.of(np.flatnonzero(held.length >= AT))
+    long = held.select(np.flatnonzero(held.length >= AT))
     names, counts = np.unique(long.picture, return_counts=True)
-    part = long.of(np.flatnonzero(np.isin(long.picture, names[counts >= SEVERAL])))
-    found = {OWN: recorded(method, part.y, part.action)}
+    part = long.select(np.flatnonzero(np.isin(long.picture, names[counts >= SEVERAL])))
+    found = {OWN: record_circuit(method, part.y, part.action)}
     for name, partner in ((SAME, same_picture(part.picture)), (OTHER, other_picture(part.picture, rng))):
         y = part.y.clone()
         y[AT - 1] = part.y[AT - 1, torch.from_numpy(partner)]
-        found[name] = recorded(method, y, part.action)
+        found[name] = record_circuit(method, y, part.action)
     return Swap(part, found)
 
 
-def independent(method: RJEPA, held: Held, rng: Rng) -> States:
+def draw_independent(method: RJEPA, held: Held, rng: Rng) -> States:
     """The states of SEQUENCES of WINDOW fixations, each drawn from all: nothing but the circuit links them."""
     step, sample = torch.from_numpy(np.argwhere(held.real)).T
     drawn = torch.randint(len(step), (WINDOW, SEQUENCES), generator=rng.generator())
-    return recorded(method, held.y[step[drawn], sample[drawn]])
+    return record_circuit(method, held.y[step[drawn], sample[drawn]])
 
 
-def repeated(method: RJEPA, held: Held) -> Mapping[str, Float64[np.ndarray, " r"]]:
+def repeat_fixation(method: RJEPA, held: Held) -> Mapping[str, Float64[np.ndarray, " r"]]:
     """What REPEATS of fixation REPEATED evoke, then the next one, and last that next one in its own scanpath.
 
     `change` is ‖h_t − h_{t−1}‖, `error` that of the prediction, and `response` |h − mean| over the deviation, with
     those of the states after REPEATED fixations: means over scanpaths and units. Saccades of repeats are zero.
     """
-    part, k = held.of(np.flatnonzero(held.length > REPEATED)), REPEATED - 1
+    part, k = held.select(np.flatnonzero(held.length > REPEATED)), REPEATED - 1
     y, action = part.y, part.action
     again = torch.cat([y[:k], y[k : k + 1].expand(REPEATS, *y.shape[1:]), y[k + 1 : k + 2]])
     still = torch.zeros_like(action[:1]).expand(REPEATS - 1, *action.shape[1:])
-    found = recorded(method, again, torch.cat([action[:k], still, action[k : k + 1]]))
-    plain = recorded(method, y[: k + 2], action[: k + 1])
+    found = record_circuit(method, again, torch.cat([action[:k], still, action[k : k + 1]]))
+    plain = record_circuit(method, y[: k + 2], action[: k + 1])
     mean, std = plain.h[k].mean(0), np.maximum(plain.h[k].std(0), 1e-12)
-    spread = float(variance(plain.h[k : k + 1])[0])
+    spread = float(state_variance(plain.h[k : k + 1])[0])
 
     def measured(each: States) -> dict[str, np.ndarray]:
         response = np.abs((each.h[1:] - mean) / std)
         return {
-            "change": change(each.h).mean(1),
-            "error": error(each).mean(1) / spread,
+            "change": state_change(each.h).mean(1),
+            "error": prediction_error(each).mean(1) / spread,
             "response": response.mean((1, 2), dtype=np.float64),
         }
 
@@ -126,19 +126,19 @@ def repeated(method: RJEPA, held: Held) -> Mapping[str, Float64[np.ndarray, " r"
     return {name: np.append(curve[k - 1 :], there[name][k]) for name, curve in measured(found).items()}
 
 
-def error(found: States) -> Float64[np.ndarray, "t1 n"]:
+def prediction_error(found: States) -> Float64[np.ndarray, "t1 n"]:
     """The mean square between every state after the first and what was predicted."""
     each: np.ndarray = np.square(found.pred - found.h[1:], dtype=np.float64).mean(2)
     return each
 
 
-def variance(h: Float[np.ndarray, "t n w"]) -> Float64[np.ndarray, " t"]:
+def state_variance(h: Float[np.ndarray, "t n w"]) -> Float64[np.ndarray, " t"]:
     """The variance over samples at each step, the mean over units: how far the best constant errs."""
     each: np.ndarray = np.maximum(h.var(1, dtype=np.float64).mean(1), 1e-12)
     return each
 
 
-def change(h: Float[np.ndarray, "t n w"]) -> Float64[np.ndarray, "t1 n"]:
+def state_change(h: Float[np.ndarray, "t n w"]) -> Float64[np.ndarray, "t1 n"]:
     """‖h_t − h_{t−1}‖ at every step after the first."""
     each: np.ndarray = np.linalg.norm(np.diff(h.astype(np.float64), axis=0), axis=2)
     return each

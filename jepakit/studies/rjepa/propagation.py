@@ -103,18 +103,18 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 
 
-def error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
+def largest_error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
     """max |difference| / max |gradient|, of the worst tensor."""
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True) if b.abs().max())
 
 
-def cosine(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
-    """Of the whole gradients."""
+def gradient_cosine(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
+    """The cosine between two whole gradients."""
     a, b = (torch.cat([g.flatten() for g in each]).double() for each in (found, exact))
     return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
 
 
-def errors(seed: int, batch: int = 4) -> dict[str, dict[str, float]]:
+def rule_errors(seed: int, batch: int = 4) -> dict[str, dict[str, float]]:
     """Each rule's error against bptt in float64, by precision and length."""
     found: dict[str, dict[str, float]] = {name: {} for name in RULES}
     for precision, lengths in ERROR_STEPS.items():
@@ -128,7 +128,7 @@ def errors(seed: int, batch: int = 4) -> dict[str, dict[str, float]]:
             right = bptt(exact)
             key = f"gradient_error_{precision}" + ("" if precision == "float64" else f"_T{steps}")
             for name, rule in RULES.items():
-                found[name][key] = error(rule(mine), right)
+                found[name][key] = largest_error(rule(mine), right)
     return found
 
 
@@ -138,7 +138,7 @@ def peak_bytes(rule: Rule, steps: int, d: int = D, n: int = N) -> int:
     return peak(lambda: rule(problem), [*problem.parameters, problem.x])
 
 
-def crossing(d: int, lengths: Sequence[int]) -> dict[str, Any]:
+def memory_crossing(d: int, lengths: Sequence[int]) -> dict[str, Any]:
     """Peak bytes of bptt at every length and of rfp at the last, and the length from which on bptt takes more."""
     back = [peak_bytes(bptt, steps, d) for steps in lengths]
     ahead = peak_bytes(forward, lengths[-1], d)
@@ -162,12 +162,12 @@ def trace_bytes(sizes: Sequence[int], dense: bool) -> list[int]:
 
 
 def trace_formula(sizes: Sequence[int], dense: bool) -> list[int]:
-    """The same by the formula."""
+    """What the traces of one row take with n = d inputs, by the formula."""
     with torch.device("meta"):
         return [4 * rfp.trace_floats(Gated(n, n, n if dense else 1)) for n in sizes]
 
 
-def seconds(rules: Mapping[str, Rule], problem: Problem, rounds: int) -> dict[str, list[float]]:
+def step_seconds(rules: Mapping[str, Rule], problem: Problem, rounds: int) -> dict[str, list[float]]:
     """Processor time per step of every rule in every round, after one to warm up; each is first in half of them."""
     found: dict[str, list[float]] = {name: [] for name in rules}
     for k in range(rounds + 1):

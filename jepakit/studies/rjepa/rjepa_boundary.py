@@ -9,7 +9,6 @@
 """
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +20,11 @@ from torch import Tensor, nn
 from ...recurrent import rfp, unroll
 from ...recurrent.circuit import Circuit
 from ...recurrent.gradients import add
-from ...reporting.charts import Line, chart, short
+from ...reporting.charts import Line, chart
 from ...reporting.figures import Figure
 from ...types import Rng
-from ..study import Own, Scores, Study
+from ..claims import AtMost, Falls, Numbers, Rises, Statement, cells_of
+from ..study import Own, Study
 from . import propagation as rules
 
 N, D, T, BATCH = 16, 8, 20, 4
@@ -40,16 +40,17 @@ NAMES: Final = {
     "below": "mean gate",
     "online": "learning rate",
 }
+ERROR: Final = "relative error"
 Pair = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 
-def compared(found: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, float]:
+def gradient_agreement(found: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, float]:
     """The cosine of the whole gradients, and the length of their difference over that of the exact one."""
     a, b = (torch.cat([g.flatten() for g in each]) for each in (found, exact))
-    return {"cosine": rules.cosine([a], [b]), "relative error": float((a - b).norm() / b.norm())}
+    return {"cosine": rules.gradient_cosine([a], [b]), ERROR: float((a - b).norm() / b.norm())}
 
 
-def problem(seed: int, block: int = 1, recurrent: float = 1.0) -> rules.Problem:
+def small_problem(seed: int, block: int = 1, recurrent: float = 1.0) -> rules.Problem:
     """A small circuit in float64; its recurrent weights are normal, of deviation `recurrent` / √block."""
     made = rules.Problem(Rng(seed), T, N, D, BATCH, block=block, dtype=torch.float64)
     gen = Rng(seed).fork("recurrent").generator()
@@ -59,25 +60,25 @@ def problem(seed: int, block: int = 1, recurrent: float = 1.0) -> rules.Problem:
     return made
 
 
-def circuit(one: rules.Problem, gradient: Sequence[Tensor]) -> Sequence[Tensor]:
+def circuit_gradient(gradient: Sequence[Tensor]) -> Sequence[Tensor]:
     """The gradients of the circuit alone: the predictor's are exact under any rule."""
     return gradient[:3]
 
 
-def coupling(seed: int, scale: float) -> Pair:
-    """1 of the module."""
-    one = problem(seed, N, scale)
-    return circuit(one, rules.forward(one, diagonal=True)), circuit(one, rules.bptt(one))
+def coupling_gradients(seed: int, scale: float) -> Pair:
+    """Case 1 of the module: the gradient found and the exact one."""
+    one = small_problem(seed, N, scale)
+    return circuit_gradient(rules.forward(one, diagonal=True)), circuit_gradient(rules.bptt(one))
 
 
-def sparsity(seed: int, block: int) -> Pair:
-    """2 of the module, at scale 1."""
-    one = problem(seed, block)
-    return circuit(one, rules.forward(one, diagonal=True)), circuit(one, rules.bptt(one))
+def sparsity_gradients(seed: int, block: int) -> Pair:
+    """Case 2 of the module, at scale 1."""
+    one = small_problem(seed, block)
+    return circuit_gradient(rules.forward(one, diagonal=True)), circuit_gradient(rules.bptt(one))
 
 
-def depth(seed: int, levels: int) -> Pair:
-    """3 of the module: vectors, so that levels read all that is below them."""
+def depth_gradients(seed: int, levels: int) -> Pair:
+    """Case 3 of the module: vectors, so that levels read all that is below them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         cfg = Circuit(width=N, levels=(N,) * (levels - 1), recurrence="all", norm=False)
@@ -96,8 +97,8 @@ def depth(seed: int, levels: int) -> Pair:
     return found[:count], exact[:count]
 
 
-def below(seed: int, offset: float) -> tuple[Pair, float]:
-    """4 of the module, for a linear encoder; and the mean gate."""
+def below_gradients(seed: int, offset: float) -> tuple[Pair, float]:
+    """Case 4 of the module, for a linear encoder; and the mean gate."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Circuit(width=N, norm=False).build(D, (1, 1)).double()
@@ -126,9 +127,9 @@ def below(seed: int, offset: float) -> tuple[Pair, float]:
     return (found[-2:], exact), float(gates.mean())
 
 
-def online(seed: int, rate: float) -> Pair:
-    """5 of the module: each pair's gradient, by its mean squared error, taken at the weights that those before left."""
-    one = problem(seed)
+def online_gradients(seed: int, rate: float) -> Pair:
+    """Case 5 of the module: each pair's gradient, at the weights that the pairs before it left."""
+    one = small_problem(seed)
     exact = rules.bptt(one)
     state, traces = one.cell.start(BATCH), rfp.start(one.cell, BATCH)
     sums = [torch.zeros_like(p) for p in one.parameters]
@@ -145,70 +146,72 @@ def online(seed: int, rate: float) -> Pair:
 
 
 CASES: Final[Mapping[str, tuple[Callable[[int, Any], Pair], Sequence[float]]]] = {
-    "coupling": (coupling, SCALES),
-    "sparsity": (sparsity, BLOCKS),
-    "depth": (depth, DEPTHS),
-    "online": (online, RATES),
+    "coupling": (coupling_gradients, SCALES),
+    "sparsity": (sparsity_gradients, BLOCKS),
+    "depth": (depth_gradients, DEPTHS),
+    "online": (online_gradients, RATES),
 }
 
 
-def taken(seed: int) -> dict[str, list[dict[str, float]]]:
+def measure_seed(seed: int) -> dict[str, list[dict[str, float]]]:
     """All points of one seed, by case."""
-    found = {name: [{"x": x, **compared(*case(seed, x))} for x in points] for name, (case, points) in CASES.items()}
-    pairs = [below(seed, offset) for offset in OFFSETS]
-    found["below"] = [{"x": gate, **compared(*pair)} for pair, gate in pairs]
+    found = {
+        name: [{"x": x, **gradient_agreement(*case(seed, x))} for x in points] for name, (case, points) in CASES.items()
+    }
+    pairs = [below_gradients(seed, offset) for offset in OFFSETS]
+    found["below"] = [{"x": gate, **gradient_agreement(*pair)} for pair, gate in pairs]
     return found
 
 
-def take(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[Any]:
+def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[Any]:
     """One seed after another; there is nothing to shorten."""
-    return (taken(seed) for seed in seeds)
+    return (measure_seed(seed) for seed in seeds)
 
 
-def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
+def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
     """Cosine and relative error of every point; those below, whose gates differ by seed, by what was added to them."""
     found = {}
     for name, points in seeds[0].items():
         for k, point in enumerate(points):
             at = f"gate drive {OFFSETS[k]:+g}" if name == "below" else f"{NAMES[name]} {point['x']:g}"
-            for metric in ("cosine", "relative error"):
+            for metric in ("cosine", ERROR):
                 found[f"{name} · {at}", metric] = [one[name][k][metric] for one in seeds]
             if name == "below":
                 found[f"{name} · {at}", "mean gate"] = [one[name][k]["x"] for one in seeds]
     return found
 
 
-def says(scores: Scores) -> list[str]:
-    """Which circuits break exactness, and by how much."""
-    v = scores.each(statistics.fmean)
+def claims() -> tuple[Statement, ...]:
+    """Where forward propagation is exact, and what each broken condition costs."""
+    rows = {name: [f"{name} · {NAMES[name]} {x:g}" for x in points] for name, (_, points) in CASES.items()}
+    rows["below"] = [f"below · gate drive {offset:+g}" for offset in OFFSETS]
+    words = {
+        "coupling": "Coupled units",
+        "sparsity": f"Units coupled within blocks, {N} in all, scale 1 (traces of whole blocks are exact again, at "
+        "block size times the memory)",
+        "depth": "Levels above one another, each with a past",
+        "below": "An encoder below that learns from each step alone; the longer the memory, the smaller the gate",
+        "online": "Weights that change after every step",
+    }
+    return (
+        AtMost((rows["sparsity"][0],), ERROR, 1e-12, words="Exact where each unit's own past enters it alone"),
+        *(
+            Falls(cells_of(rows[name], "cosine"), words=words[name])
+            for name in ("coupling", "sparsity", "depth", "below")
+        ),
+        Falls(
+            cells_of(rows["below"], ERROR), words="The longer the memory, the more of the gradient's length is missing"
+        ),
+        Numbers(tuple(rows["below"]), ("mean gate",), words="Mean gates by what is added to their drives"),
+        Rises(cells_of(rows["online"], ERROR), words=words["online"]),
+    )
 
-    def told(name: str, points: Sequence[int] | Sequence[float], metric: str = "cosine") -> str:
-        return ", ".join(f"{short(v[f'{name} · {NAMES[name]} {x:g}', metric])} at {x:g}" for x in points)
 
-    gates = [
-        tuple(v[f"below · gate drive {o:+g}", metric] for metric in ("cosine", "relative error", "mean gate"))
-        for o in OFFSETS
-    ]
-    return [
-        "Exact where each unit's own past enters it alone: relative error "
-        f"{short(v['sparsity · block size 1', 'relative error'])}.",
-        f"Coupled units, cosine over the recurrent scale: {told('coupling', SCALES)}.",
-        f"Units coupled within blocks, {N} in all, scale 1, over the block size: {told('sparsity', BLOCKS)}. Traces of "
-        "whole blocks are exact again, at block size times the memory.",
-        f"Levels above one another, each with a past: {told('depth', DEPTHS)}.",
-        "An encoder below that learns from each step alone, cosine (relative error) over the mean gate: "
-        + ", ".join(f"{short(c)} ({short(e)}) at {g:.2f}" for c, e, g in gates)
-        + ". The longer the memory, the more of the gradient's length is missing.",
-        "Weights that change after every step, relative error over the rate: "
-        f"{told('online', RATES, 'relative error')}. For small rates it is in proportion to the rate.",
-    ]
-
-
-def figures(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
+def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
     """Cosine over what breaks exactness; the relative error of online updates."""
     found = []
     for name, points in seeds[0].items():
-        metric = "relative error" if name == "online" else "cosine"
+        metric = ERROR if name == "online" else "cosine"
         x = np.array([np.mean([one[name][k]["x"] for one in seeds]) for k in range(len(points))])
         values = np.array([[point[metric] for point in one[name]] for one in seeds])
         lines = [Line("mean", x, values.mean(0))]
@@ -243,8 +246,8 @@ STUDY = Study(
         "what lies above has no past. Each condition that is given up costs a part of it that can be measured."
     ),
     arms=(),
-    says=says,
+    claims=claims(),
     kinds=(),
-    own=Own(take, table, figures),
+    own=Own(measure_seeds, tabulate, draw_figures),
     seeds=5,
 )

@@ -16,38 +16,40 @@ from typing import Any, Final
 
 from ... import collapse
 from ...types import Rng
+from ..claims import AtMost, Equal, Numbers, Statement
 from ..study import Own, Scores, Study
 from . import rjepa_modes as modes
-from .rjepa_figures import figures
-from .rjepa_training import ARMS, DATA, STEPS, shapes, train
+from .rjepa_figures import draw_figures
+from .rjepa_training import ARMS, DATA, STEPS, group_shapes, train_arms
 
 STRUCTURE: Final = 0.8
 FAR: Final = 0.05  # a mode further than this from theory
+GRID_STEP: Final = 10 ** (1 / 6)  # between two weight decays that are tried
 OPTIMISERS: Final = {"gradient descent": False, "AdamW": True}
 Taken = Mapping[str, Any]
 
 
-def take(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, Any]]:
+def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, Any]]:
     """All trainings of all seeds, those of one shape together; then each seed's rows, and its modes."""
     runs: list[dict[str, Any]] = [{} for _ in seeds]
     for data in DATA:
-        for names in shapes():
-            found = train([ARMS[name] for name in names], data, seeds, steps or STEPS)
+        for names in group_shapes():
+            found = train_arms([ARMS[name] for name in names], data, seeds, steps or STEPS)
             for k, one in enumerate(found):
                 arm, seed = divmod(k, len(seeds))
                 runs[seed][f"{data} · {names[arm]}"] = one if seeds[seed] == 0 else {"rows": one["rows"]}
     for seed, one in zip(seeds, runs, strict=True):
-        yield {"runs": one, "modes": {name: taken_modes(adam, seed, steps) for name, adam in OPTIMISERS.items()}}
+        yield {"runs": one, "modes": {name: train_modes(adam, seed, steps) for name, adam in OPTIMISERS.items()}}
 
 
-def taken_modes(adam: bool, seed: int, steps: int | None) -> list[list[float]]:
+def train_modes(adam: bool, seed: int, steps: int | None) -> list[list[float]]:
     """What is left of every mode at every weight decay."""
     rng = Rng(seed).fork("modes", str(adam))
-    left: list[list[float]] = modes.trained(modes.MODES, modes.DECAYS, rng, adam, steps or modes.STEPS).tolist()
+    left: list[list[float]] = modes.train_modes(modes.MODES, modes.DECAYS, rng, adam, steps or modes.STEPS).tolist()
     return left
 
 
-def lost(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
+def loss_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     """The step at which structure, rank and spread are first found lost; None where they are not."""
     first = rows[0]["rank_target"]
     gone = {
@@ -58,9 +60,9 @@ def lost(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     return {what: next((int(r["step"]) for r, g in zip(rows, w, strict=True) if g), None) for what, w in gone.items()}
 
 
-def numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def training_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The row of a training: the panel's verdict at its end, its numbers, and what was lost, and first."""
-    last, gone = rows[-1], lost(rows)
+    last, gone = rows[-1], loss_steps(rows)
     name = collapse.verdict([collapse.judged(row) for row in rows]).name
     found = {"full collapse": float(name == "full"), "dimensional": float(name == "dimensional")}
     found |= {"std ratio": last["std_ratio_target"], "rank": last["rank_target"]}
@@ -74,95 +76,116 @@ def numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def table(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
+def tabulate(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
     """Every number of every training by seed; some are of those seeds alone in which they exist."""
     found: dict[tuple[str, str], list[float]] = {}
     for one in seeds:
         for name, run in one["runs"].items():
-            for metric, value in numbers(run["rows"]).items():
+            for metric, value in training_row(run["rows"]).items():
                 found.setdefault((name, metric), []).append(value)
     for name, adam in OPTIMISERS.items():
         for i, (r, v) in enumerate(modes.MODES):
             label = f"one mode · {name} · r {r:g}, v {v:g}"
-            ends = [theory(adam, r, v, d) for d in modes.DECAYS]
-            found[label, "largest decay survived"] = [survived(one["modes"][name][i]) for one in seeds]
-            found[label, "largest decay survived, theory"] = [survived(ends)] * len(seeds)
+            ends = [predicted_mode(adam, r, v, d) for d in modes.DECAYS]
+            found[label, "largest decay survived"] = [surviving_decay(one["modes"][name][i]) for one in seeds]
+            found[label, "largest decay survived, theory"] = [surviving_decay(ends)] * len(seeds)
             off = [max(abs(a - b) for a, b in zip(one["modes"][name][i], ends, strict=True)) for one in seeds]
             found[label, "furthest from theory"] = off
     return found
 
 
-def theory(adam: bool, r: float, v: float, decay: float) -> float:
+def predicted_mode(adam: bool, r: float, v: float, decay: float) -> float:
     """Where a mode ends by theory, from a large start."""
     if adam:
-        return modes.normalised(r, decay, modes.BATCH)
-    root = modes.roots(r, v, decay)
+        return modes.adam_fixed_point(r, decay, modes.BATCH)
+    root = modes.fixed_points(r, v, decay)
     return root.stable if root.border < modes.START else 0.0
 
 
-def survived(left: Sequence[float]) -> float:
+def surviving_decay(left: Sequence[float]) -> float:
     """The largest decay at which something of a mode is left; 0 where nothing ever is."""
     return max((d for d, p in zip(modes.DECAYS, left, strict=True) if p > FAR), default=0.0)
 
 
-def says(scores: Scores) -> list[str]:
-    """Which of the claims hold here."""
-    return [*claims(scores), *order(scores), balanced(scores), *single(scores)]
+def claims() -> Iterator[Statement]:
+    """Single modes beside theory, and the balance of the two sides."""
+    for name in OPTIMISERS:
+        labels = [f"one mode · {name} · r {r:g}, v {v:g}" for r, v in modes.MODES]
+        survived_decays = "largest decay survived"
+        yield Equal(
+            "the largest weight decay that each mode survives, from 0.001 to 10, and the one by theory",
+            tuple(((label, survived_decays), (label, f"{survived_decays}, theory")) for label in labels),
+            GRID_STEP - 1,
+            words=f"One mode, {name}",
+        )
+        yield Numbers(tuple(labels), (survived_decays,), words=f"One mode, {name}")
+    linear = tuple(f"Lorenz · {name}" for name, arm in ARMS.items() if "predictor" not in arm.method)
+    yield AtMost(
+        linear,
+        "imbalance",
+        0.1,
+        words="AdamW, with gates that follow the input, reaches the balance |W Wᵀ - Pᵀ P| / |W Wᵀ| that theory has for "
+        "gradient flow, fixed gates and a linear circuit",
+    )
 
 
-def claims(scores: Scores) -> list[str]:
-    """What each change does to R-JEPA, on both data sets together, and whether a claim holds by that."""
-    decays, starts, found = _named("weight decay"), [n for n in ARMS if n.startswith(("initial", "correlated"))], []
+def conclusions(scores: Scores) -> list[str]:
+    """What collapses, what gives way first, and what that says about weight decay."""
+    return [*collapse_verdicts(scores), *loss_order(scores), ADAM]
+
+
+ADAM: Final = (
+    "AdamW has no threshold at r² v / 4: it divides gradients by their own size, and holds a weak mode as firmly as a "
+    "strong one. It kills where a mode shrinks faster than AdamW forgets its earlier gradients, which the theory "
+    "leaves out. Weight decays that are harmless with one optimiser say nothing about the other."
+)
+
+
+def collapse_verdicts(scores: Scores) -> list[str]:
+    """What each change does to R-JEPA, on both data sets together, and whether the claim holds by that."""
+    starts = [n for n in ARMS if n.startswith(("initial", "correlated"))]
     stopped = [n for n in starts if "no stop" not in n]
-    plain, open_, none = (share(scores, name) for name in ("as it is", "no stop-gradient", "predictor none"))
-    found.append(
+    plain, open_, none = (collapse_share(scores, name) for name in ("as it is", "no stop-gradient", "predictor none"))
+    worst = max(collapse_share(scores, name) for name in stopped)
+    return [
         f"No collapse without negatives, with stop-gradient, a linear predictor and a weight decay of 1e-4: "
-        f"{_holds(plain < 0.1)}. {told(scores, ['as it is'])}."
-    )
-    found.append(f"Stop-gradient is needed: {_holds(open_ > 0.9)}. {told(scores, ['no stop-gradient'])}.")
-    found.append(f"A predictor is needed: {_holds(none > 0.9)}. {told(scores, ['predictor none', 'predictor mlp'])}.")
-    found.append(
-        f"Weight decay takes rank first and then everything: {told(scores, decays)}. Trained were {STEPS} steps, in "
-        "which a decay of 0.1 by itself shrinks a weight by about a tenth: longer trainings bear less."
-    )
-    worst = max(share(scores, name) for name in stopped)
-    found.append(
+        f"{_verdict(plain < 0.1)}. {describe_arms(scores, ['as it is'])}.",
+        f"Stop-gradient is needed: {_verdict(open_ > 0.9)}. {describe_arms(scores, ['no stop-gradient'])}.",
+        f"A predictor is needed: {_verdict(none > 0.9)}. {describe_arms(scores, ['predictor none', 'predictor mlp'])}.",
+        "Weight decay takes rank first and then everything: "
+        f"{describe_arms(scores, [n for n in ARMS if n.startswith('weight decay')])}. The trainings have {STEPS} "
+        "steps, in which a decay of 0.1 by itself shrinks a weight by about a tenth: longer trainings bear less.",
         "First weights that are correlated, of low rank, small or large bring collapse: "
-        f"{_holds(worst > 0.9, worst > 0.1)} with stop-gradient. {told(scores, stopped)}. Without stop-gradient: "
-        f"{told(scores, [n for n in starts if n not in stopped])}."
-    )
-    return found
+        f"{_verdict(worst > 0.9, worst > 0.1)} with stop-gradient. {describe_arms(scores, stopped)}. Without "
+        f"stop-gradient: {describe_arms(scores, [n for n in starts if n not in stopped])}.",
+    ]
 
 
-def _named(start: str) -> list[str]:
-    return [name for name in ARMS if name.startswith(start)]
-
-
-def _holds(whole: bool, partly: bool = False) -> str:
+def _verdict(whole: bool, partly: bool = False) -> str:
     return "holds" if whole else "in some trainings" if partly else "does not hold"
 
 
-def collapsed(scores: Scores, name: str) -> list[float]:
+def collapse_flags(scores: Scores, name: str) -> list[float]:
     """1 for each training of an arm, on any data, that ends in a full or dimensional collapse, else 0."""
     pairs = ((scores.values[f"{data} · {name}", what] for what in ("full collapse", "dimensional")) for data in DATA)
     return [max(both) for full, flat in pairs for both in zip(full, flat, strict=True)]
 
 
-def share(scores: Scores, name: str) -> float:
+def collapse_share(scores: Scores, name: str) -> float:
     """The share of an arm's trainings that collapse."""
-    return statistics.fmean(collapsed(scores, name))
+    return statistics.fmean(collapse_flags(scores, name))
 
 
-def told(scores: Scores, names: Sequence[str]) -> str:
+def describe_arms(scores: Scores, names: Sequence[str]) -> str:
     """For each arm how many collapse, and the spread and rank that are left on each set."""
     parts = []
     for name in names:
-        found = collapsed(scores, name)
+        found = collapse_flags(scores, name)
         std, rank = (
-            " and ".join(f"{mean(scores, f'{data} · {name}', 'std ratio'):.2g}" for data in DATA),
+            " and ".join(f"{scores.mean(f'{data} · {name}', 'std ratio'):.2g}" for data in DATA),
             " and ".join(
-                f"{mean(scores, f'{data} · {name}', 'rank'):.1f} of "
-                f"{mean(scores, f'{data} · {name}', 'rank at step 0'):.1f}"
+                f"{scores.mean(f'{data} · {name}', 'rank'):.1f} of "
+                f"{scores.mean(f'{data} · {name}', 'rank at step 0'):.1f}"
                 for data in DATA
             ),
         )
@@ -170,7 +193,7 @@ def told(scores: Scores, names: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
-def order(scores: Scores) -> list[str]:
+def loss_order(scores: Scores) -> list[str]:
     """Whether loss of structure comes before that of rank, and whether it foretells it."""
     names = [label for label, what in scores.values if what == "rank lost"]
     kinds = ("structure lost", "rank lost", "spread lost")
@@ -188,47 +211,6 @@ def order(scores: Scores) -> list[str]:
     ]
 
 
-def balanced(scores: Scores) -> str:
-    """Whether the two sides meet under AdamW."""
-    ends = {n: mean(scores, n, what) for n, what in scores.values if what == "imbalance" and n.startswith("Lorenz")}
-    if not ends:
-        return "No training has a linear predictor, so that there is nothing to balance."
-    low, high = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
-    return (
-        "The balance that theory has for gradient flow, fixed gates and a linear circuit is not reached by AdamW with "
-        f"gates that follow the input: on Lorenz |W Wᵀ − Pᵀ P| / |W Wᵀ| ends between {ends[low]:.2g} "
-        f"({low.removeprefix('Lorenz · ')}) and {ends[high]:.2g} ({high.removeprefix('Lorenz · ')})."
-    )
-
-
-def single(scores: Scores) -> list[str]:
-    """One mode: measured beside theory."""
-    found = []
-    for name in OPTIMISERS:
-        labels = [n for n, what in scores.values if what == "furthest from theory" and f" {name} " in n]
-        told = "; ".join(
-            f"{n.rpartition(' · ')[2]}: up to {mean(scores, n, 'largest decay survived'):.2g} "
-            f"(theory: {_tried(mean(scores, n, 'largest decay survived, theory'))})"
-            for n in labels
-        )
-        found.append(f"One mode, {name}, survives weight decay of {told}, among decays from 0.001 to 10.")
-    found.append(
-        "AdamW has no threshold at r² v / 4: it divides gradients by their own size, and holds a weak mode as firmly "
-        "as a strong one. It kills where a mode shrinks faster than AdamW forgets its earlier gradients, which the "
-        "theory leaves out. Weight decays that are harmless with one optimiser say nothing about the other."
-    )
-    return found
-
-
-def _tried(decay: float) -> str:
-    return "all" if decay >= max(modes.DECAYS) else f"{decay:.2g}"
-
-
-def mean(scores: Scores, name: str, metric: str) -> float:
-    """The mean over the seeds."""
-    return statistics.fmean(scores.values[name, metric])
-
-
 STUDY = Study(
     title="When R-JEPA collapses",
     source="Velarde & Parra 2024, arXiv:2411.16695, for the claims; theory for one mode in studies/rjepa_modes.py",
@@ -238,8 +220,9 @@ STUDY = Study(
         "weights begin correlated, representations collapse."
     ),
     arms=(),
-    says=says,
+    claims=tuple(claims()),
+    conclusions=conclusions,
     kinds=(),
-    own=Own(take, table, figures),
+    own=Own(measure_seeds, tabulate, draw_figures),
     seeds=5,
 )

@@ -32,10 +32,10 @@ from ...run.settings import Run
 from ...types import Rng
 from ..study import Arm, Study
 from . import cortex, cortex_figures, cortex_trials, standin
-from .cortex_says import INTERVALS, QUARTILES, says
+from .cortex_claims import INTERVALS, QUARTILES, claims, conclusions
 from .cortex_trials import AT, OTHER, OWN, PARTS, SAME, Held, Swap
-from .rjepa_gaze import OSIE, arm_of
-from .rjepa_states import features, recorded
+from .rjepa_gaze import OSIE, find_arm
+from .rjepa_states import encode_fixations, record_circuit
 
 BY, LAGS, BURN = 7, 8, 10
 SEED: Final = Rng(0).fork("study", "rjepa-cortex")
@@ -52,10 +52,10 @@ def held_out(method: RJEPA, data: Scanpaths) -> Held:
     """All that the measures read, of scanpaths whose labels are pictures."""
     ids = np.arange(len(data))
     picture = np.array([data.label(int(i)) for i in ids])
-    return Held(*features(method, data, ids), data.lengths.clip(max=data.steps), picture)
+    return Held(*encode_fixations(method, data, ids), data.lengths.clip(max=data.steps), picture)
 
 
-def quartiles(name: str, curves: Sequence[np.ndarray]) -> dict[str, float]:
+def quartile_rows(name: str, curves: Sequence[np.ndarray]) -> dict[str, float]:
     """The quartiles over units of the time constants of each level; levels count from the bottom where several are."""
     found: dict[str, float] = {}
     for k, curve in enumerate(curves, 1):
@@ -67,24 +67,24 @@ def quartiles(name: str, curves: Sequence[np.ndarray]) -> dict[str, float]:
     return found
 
 
-def integration(method: RJEPA, held: Held, swapped: Swap) -> Measured:
+def measure_integration(method: RJEPA, held: Held, swapped: Swap) -> Measured:
     """Time constants by autocorrelation and by a swap."""
-    free = [h[BURN:] for h in cortex_trials.independent(method, held, SEED.fork("drawn")).levels]
+    free = [h[BURN:] for h in cortex_trials.draw_independent(method, held, SEED.fork("drawn")).levels]
     kept = [cortex.autocorrelation(h, LAGS) for h in free]
     whole = np.flatnonzero(swapped.part.length >= len(swapped.part.y))
     own, other = ([h[AT - 1 :, whole] for h in swapped.states[name].levels] for name in (OWN, OTHER))
-    left = [cortex.lasting(a, b) for a, b in zip(own, other, strict=True)]
-    together = cortex.lasting_norm(own[-1], other[-1])
-    rows = quartiles("time constant, independent", kept) | quartiles("time constant, swap", left)
+    left = [cortex.remaining_difference(a, b) for a, b in zip(own, other, strict=True)]
+    together = cortex.remaining_norm(own[-1], other[-1])
+    rows = quartile_rows("time constant, independent", kept) | quartile_rows("time constant, swap", left)
     rows["time constant, swap, all units"] = float(cortex.time_constant(together)[0])
     return Measured(rows, {"kept": kept[-1], "left": left[-1]})
 
 
-def surprise(swapped: Swap) -> Measured:
+def measure_surprise(swapped: Swap) -> Measured:
     """What another picture's fixation does to error, change and gate."""
     errors = {name: swapped.errors(name) for name in PARTS}
     now: dict[str, dict[str, np.ndarray]] = {"surprise": {name: each[AT - 2] for name, each in errors.items()}}
-    now["change"] = {name: cortex_trials.change(found.h)[AT - 2] for name, found in swapped.states.items()}
+    now["change"] = {name: cortex_trials.state_change(found.h)[AT - 2] for name, found in swapped.states.items()}
     now["gate"] = {name: found.gate[AT - 1].mean(1) for name, found in swapped.states.items()}
     rows = {f"error, {name}": float(each.mean()) for name, each in now["surprise"].items()}
     for what, control, words in (
@@ -94,7 +94,7 @@ def surprise(swapped: Swap) -> Measured:
         ("gate", OWN, "gate where surprised"),
     ):
         each = now[what]
-        got = cortex.effect(each[OTHER], each[control], swapped.part.picture, SEED.fork("resampled"))
+        got = cortex.paired_effect(each[OTHER], each[control], swapped.part.picture, SEED.fork("resampled"))
         kept = got if what == "surprise" else got[:1]
         rows |= {f"{words}{part}": value for part, value in zip(INTERVALS, kept, strict=False)}
     real = swapped.part.real[1:]
@@ -102,22 +102,22 @@ def surprise(swapped: Swap) -> Measured:
     return Measured(rows, curves)
 
 
-def adaptation(method: RJEPA, held: Held) -> Measured:
+def measure_adaptation(method: RJEPA, held: Held) -> Measured:
     """What repeats leave of change, error and response, and what the next fixation then evokes."""
-    rows, curves = {}, cortex_trials.repeated(method, held)
+    rows, curves = {}, cortex_trials.repeat_fixation(method, held)
     for name, (*repeats, new, plain) in curves.items():
-        rows[f"adaptation of the {name}"] = cortex.adaptation(np.array(repeats))
+        rows[f"adaptation of the {name}"] = cortex.adaptation_index(np.array(repeats))
         rows[f"release of the {name}"] = float(new / max(plain, 1e-12))
     return Measured(rows, {f"repeats, {name}": curve[:-1] for name, curve in curves.items()})
 
 
-def sparse(method: RJEPA, held: Held) -> Measured:
+def measure_sparseness(method: RJEPA, held: Held) -> Measured:
     """Sparseness of the states after BY fixations, and of the features that the last of them has."""
-    part = held.of(np.flatnonzero(held.length >= BY))
-    h = recorded(method, part.y, part.action).h[BY - 1]
+    part = held.select(np.flatnonzero(held.length >= BY))
+    h = record_circuit(method, part.y, part.action).h[BY - 1]
     rows, curves = {}, {}
     for words, values in (("", h), (" of the features", part.y[BY - 1].flatten(1).numpy())):
-        z = cortex.standardised(values)
+        z = cortex.standardise_units(values)
         curves[f"lifetime{words}"] = cortex.sparseness(np.abs(z).T)
         rows[f"lifetime sparseness{words}"] = float(np.median(curves[f"lifetime{words}"]))
         rows[f"population sparseness{words}"] = float(cortex.sparseness(np.abs(z)).mean())
@@ -126,18 +126,18 @@ def sparse(method: RJEPA, held: Held) -> Measured:
 
 
 @cache
-def measured(folder: Path) -> Measured:
+def measure_run(folder: Path) -> Measured:
     """Everything, of one finished run."""
     loaded = checkpoint.load_run(folder)
     method, cfg = cast(RJEPA, loaded.method.eval()), cast(settings.Config, loaded.run.data)
     data = replace(cfg, split="test", label="image").open()
     held = held_out(method, data)
-    swapped = cortex_trials.swap(method, held, SEED.fork("partner"))
+    swapped = cortex_trials.swap_fixation(method, held, SEED.fork("partner"))
     parts = (
-        integration(method, held, swapped),
-        surprise(swapped),
-        adaptation(method, held),
-        sparse(method, held),
+        measure_integration(method, held, swapped),
+        measure_surprise(swapped),
+        measure_adaptation(method, held),
+        measure_sparseness(method, held),
     )
     rows: dict[str, float] = {"fixations of people": float(not standin.is_made_up(data))}
     curves: dict[str, Any] = {}
@@ -147,17 +147,19 @@ def measured(folder: Path) -> Measured:
     return Measured(rows, curves)
 
 
-def measures(folder: Path) -> Mapping[str, float]:
+def run_measures(folder: Path) -> Mapping[str, float]:
     """The rows of a finished run."""
-    return measured(folder).rows
+    return measure_run(folder).rows
 
 
-def draws(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
+def draw_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
     """The curves of the first seed's runs."""
-    return cortex_figures.figures({label.partition(" · ")[2]: measured(f).curves for label, f in folders.items()})
+    return cortex_figures.draw_curves(
+        {label.partition(" · ")[2]: measure_run(f).curves for label, f in folders.items()}
+    )
 
 
-def untrained(run: Run) -> Run:
+def untrained_run(run: Run) -> Run:
     """The same circuit with its first weights: one step at a learning rate of 0."""
     still = Optim(lr=0.0, start_lr=0.0, final_lr=0.0, weight_decay=0.0, final_weight_decay=0.0)
     return replace(run, optim=still, length=replace(run.length, steps=1))
@@ -165,17 +167,18 @@ def untrained(run: Run) -> Run:
 
 STUDY = Study(
     title="R-JEPA beside properties of cortex",
-    source="Model: Velarde & Parra 2024, arXiv:2411.16695; measures: see studies/cortex.py; no published figures",
+    source="Model: Velarde & Parra 2024, arXiv:2411.16695; measures: see cortex.py; no published figures",
     claim="What learned to predict its next state integrates, is surprised, adapts and is sparse; what did not, less.",
     arms=(
-        Arm("fixations", "gated", arm_of("human").run, OSIE),
-        Arm("fixations", "memoryless", arm_of("memoryless").run, OSIE),
-        Arm("fixations", "untrained", untrained(arm_of("human").run), OSIE),
+        Arm("fixations", "gated", find_arm("human").run, OSIE),
+        Arm("fixations", "memoryless", find_arm("memoryless").run, OSIE),
+        Arm("fixations", "untrained", untrained_run(find_arm("human").run), OSIE),
     ),
-    says=says,
+    claims=claims(),
+    conclusions=conclusions,
     kinds=(),
-    extra=measures,
-    draws=draws,
-    prepare=standin.prepared,
-    alone=True,
+    run_metrics=run_measures,
+    figures=draw_figures,
+    prepare=standin.find_scanpaths,
+    has_standin=True,
 )

@@ -44,18 +44,18 @@ class Task:
     batch: int = 8
 
 
-def lorenz(_: Path, length: int) -> generated.Config:
+def lorenz_data(_: Path, length: int) -> generated.Config:
     """Trajectories of so many points."""
     return generated.Config("lorenz", count=400, length=length)
 
 
-def saccades(data: Path, length: int) -> settings.Config:
+def saccade_data(data: Path, length: int) -> settings.Config:
     """Pictures of CIFAR-10 looked at in so many places, salient ones more often."""
     path = str(data / CIFAR)
     return settings.Config(path, size=SEEN, crop=0.25, count=length, steps=length, limit=PICTURES)
 
 
-def gaze(data: Path, length: int) -> settings.Config:
+def gaze_data(data: Path, length: int) -> settings.Config:
     """What people looked at in the pictures of OSIE, up to so many fixations, at least half as many."""
     images, fixations = data / OSIE / "images.tar", data / OSIE / "fixations.json.gz"
     return settings.Config(
@@ -67,22 +67,22 @@ CIFAR, OSIE, SEEN, PICTURES = "cifar10/train.parquet", "gaze_osie", (8, 8), 512
 # A random encoder that is not trained: below it, forward propagation is exact.
 LOOKS: Final = CNN((1, *SEEN), WIDTH, (16,))
 TASKS: Final[Mapping[str, Task]] = {
-    "Lorenz": Task(lorenz, {8: 150, 64: 100, 512: 40}),
-    "saccades over CIFAR-10": Task(saccades, {8: 100, 128: 50, 1024: 20}, CIFAR, LOOKS, Circuit(width=WIDTH)),
-    "OSIE": Task(gaze, {8: 100}, OSIE, LOOKS, Circuit(width=WIDTH)),
+    "Lorenz": Task(lorenz_data, {8: 150, 64: 100, 512: 40}),
+    "saccades over CIFAR-10": Task(saccade_data, {8: 100, 128: 50, 1024: 20}, CIFAR, LOOKS, Circuit(width=WIDTH)),
+    "OSIE": Task(gaze_data, {8: 100}, OSIE, LOOKS, Circuit(width=WIDTH)),
 }
 
 
-def curve(task: Task, data: Path, length: int, seed: int, steps: int) -> dict[str, list[float]]:
+def rule_losses(task: Task, data: Path, length: int, seed: int, steps: int) -> dict[str, list[float]]:
     """The loss at every step of a training by each rule, all of the same weights and batches."""
     cfg = task.data(data, length)
     dataset = cfg.open()
     signal = measured.fit(dataset, cfg)
     batches = list(loader.batches(dataset, cfg, signal, seed=seed, batch=task.batch, start=0, stop=steps))
-    return {rule: losses(task, signal, batches, rule, seed) for rule in RULES}
+    return {rule: train_losses(task, signal, batches, rule, seed) for rule in RULES}
 
 
-def losses(task: Task, signal: Signal, batches: Sequence[Batch], rule: unroll.Rule, seed: int) -> list[float]:
+def train_losses(task: Task, signal: Signal, batches: Sequence[Batch], rule: unroll.Rule, seed: int) -> list[float]:
     """The loss at every step by one rule."""
     method = methods.build(rjepa.Config(task.encoder, task.circuit, rule=rule, below="frozen"), signal, seed)
     rates = Optim(lr=LR, start_lr=LR, final_lr=LR, warmup=0.0, weight_decay=1e-4, final_weight_decay=1e-4)
@@ -96,16 +96,16 @@ def losses(task: Task, signal: Signal, batches: Sequence[Batch], rule: unroll.Ru
     return found
 
 
-def curves(data: Path, seed: int, steps: int | None = None) -> dict[str, dict[str, list[float]]]:
+def loss_curves(data: Path, seed: int, steps: int | None = None) -> dict[str, dict[str, list[float]]]:
     """All trainings of one seed whose data are there: the loss at every step, by data with their length and by rule."""
     return {
-        f"{name}, {length} steps": curve(task, data, length, seed, steps or count)
+        f"{name}, {length} steps": rule_losses(task, data, length, seed, steps or count)
         for name, task in TASKS.items()
         if not task.needs or (data / task.needs).exists()
         for length, count in task.steps.items()
     }
 
 
-def final(losses: Sequence[float]) -> float:
+def final_loss(losses: Sequence[float]) -> float:
     """The mean loss of the last LAST steps."""
     return statistics.fmean(losses[-LAST:])

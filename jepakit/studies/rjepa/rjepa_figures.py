@@ -18,19 +18,19 @@ DATA: Final = "Lorenz"
 DIRECTIONS: Final = (1, 2, 3, 4, 6, 8)
 
 
-def figures(seeds: Sequence[Mapping[str, Any]]) -> Drawn:
+def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> Drawn:
     """All of them; eigenvalues and paths are of the first seed."""
     first = seeds[0]["runs"]
     found: Drawn = []
     for name in SHOWN:
-        found.append((f"eigenvalues-{slug(name)}", eigenvalues(name, first[f"{DATA} · {name}"]["rows"])))
+        found.append((f"eigenvalues-{slug(name)}", eigenvalue_figure(name, first[f"{DATA} · {name}"]["rows"])))
         if kept := first[f"{DATA} · {name}"].get("paths"):
-            found += [(f"paths-{slug(name)}", figure) for figure in _paths(name, np.array(kept))]
-    found += [(f"order-{what}", order(seeds, what)) for what in ("rank", "spread")]
-    return found + [(f"survival-{slug(name)}", survival(seeds, name)) for name in seeds[0]["modes"]]
+            found += [(f"paths-{slug(name)}", figure) for figure in _path_figures(name, np.array(kept))]
+    found += [(f"order-{what}", order_figure(seeds, what)) for what in ("rank", "spread")]
+    return found + [(f"survival-{slug(name)}", survival_figure(seeds, name)) for name in seeds[0]["modes"]]
 
 
-def eigenvalues(name: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
+def eigenvalue_figure(name: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
     """The largest eigenvalues of the covariance of the states, over training."""
     steps = np.array([row["step"] for row in rows], float)
     values = np.array([row["eigenvalues"] for row in rows], float)
@@ -47,13 +47,13 @@ def eigenvalues(name: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
     return Figure(title, chart(lines, f"{title}. {tell(lines[0])}", log_y=True), caption)
 
 
-def _paths(name: str, states: np.ndarray) -> list[Figure]:
+def _path_figures(name: str, states: np.ndarray) -> list[Figure]:
     title = f"Paths of states at the end: {name}"
     drawn = paths(states, [f"path {k + 1}" for k in range(len(states))], states, title)
     return [replace(f, caption=f"{DATA}, first seed. {f.caption} Mind the axes: they fit each run.") for f in drawn]
 
 
-def order(seeds: Sequence[Mapping[str, Any]], what: str) -> Figure:
+def order_figure(seeds: Sequence[Mapping[str, Any]], what: str) -> Figure:
     """What is left of rank or spread, and of structure, over training, the mean over seeds."""
     key, lines = {"rank": "rank_target", "spread": "std_ratio_target"}[what], []
     for k, name in enumerate((*SHOWN, "correlated units 0.9")):
@@ -71,16 +71,16 @@ def order(seeds: Sequence[Mapping[str, Any]], what: str) -> Figure:
     return Figure(title, chart(lines, f"{title} over training", log_y=what == "spread"), caption)
 
 
-def survival(seeds: Sequence[Mapping[str, Any]], name: str) -> Figure:
+def survival_figure(seeds: Sequence[Mapping[str, Any]], name: str) -> Figure:
     """What is left of single modes over weight decay, measured and by theory."""
     lines, decays = [], np.array(modes.DECAYS)
     fine = np.geomspace(decays[0], decays[-1], 200)
     for k, (r, v) in enumerate(modes.MODES):
         told = f"r {r:g}, v {v:g}"
         if name == "AdamW":
-            theory = [modes.normalised(r, float(d), modes.BATCH) for d in fine]
+            theory = [modes.adam_fixed_point(r, float(d), modes.BATCH) for d in fine]
         else:
-            theory = [modes.roots(r, v, float(d)).stable for d in fine]
+            theory = [modes.fixed_points(r, v, float(d)).stable for d in fine]
         left = np.array([one["modes"][name][k] for one in seeds]).mean(0)
         lines.append(Line(f"{told}, theory", fine, np.array(theory), color=k))
         # Single points between gaps are drawn as dots.

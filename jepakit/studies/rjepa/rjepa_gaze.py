@@ -33,9 +33,10 @@ from ...reporting.figures import Figure
 from ...run import checkpoint
 from ...run.metrics import read_rows
 from ...run.settings import Length, Run
-from ..study import Arm, Gain, Scores, Study
-from .rjepa_probes import Seen, accuracy, errors, next_feature
-from .rjepa_states import features, recorded
+from ..claims import AtLeast, Better, Cell, Every, Falls, Numbers, Rises, Statement
+from ..study import Arm, Study
+from .rjepa_probes import Seen, class_accuracy, next_feature, prediction_errors
+from .rjepa_states import encode_fixations, record_circuit
 
 FIRST, LAST = 2, 7  # fixations between which errors have to fall: almost all scanpaths have so many
 STEPS, DIGIT_STEPS = 10, 10
@@ -48,23 +49,23 @@ SOUND: Final = "rows without collapse"
 ORDERS: Final = ("human", "shuffled", "repeated", "uniform", "raster")
 
 
-def seen(method: RJEPA, data: Scanpaths, most: int) -> Seen:
+def record_states(method: RJEPA, data: Scanpaths, most: int) -> Seen:
     """All that is measured, of up to `most` scanpaths."""
     ids = np.arange(len(data)) if len(data) <= most else np.linspace(0, len(data) - 1, most).astype(int)
-    y, action = features(method, data, ids)
-    found, length = recorded(method, y, action), data.lengths[ids].clip(max=data.steps)
+    y, action = encode_fixations(method, data, ids)
+    found, length = record_circuit(method, y, action), data.lengths[ids].clip(max=data.steps)
     return Seen(
         found.h,
         found.pred,
         y.flatten(2).numpy(),
-        opened(found.gate, length),
+        mean_gate(found.gate, length),
         length,
         np.array([data.label(int(i)) for i in ids]),
         data.rows.subject[ids],
     )
 
 
-def opened(gate: Float[np.ndarray, "t n v"], length: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
+def mean_gate(gate: Float[np.ndarray, "t n v"], length: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     """The mean gate at every step over the scanpaths that reach it; NaN where none does."""
     real = np.arange(len(gate))[:, None] < length
     count = real.sum(1)
@@ -72,7 +73,7 @@ def opened(gate: Float[np.ndarray, "t n v"], length: Int64[np.ndarray, " n"]) ->
     return mean
 
 
-def picture(test: Seen, k: int) -> float:
+def picture_accuracy(test: Seen, k: int) -> float:
     """How often the nearest state of another viewer, after k fixations, is of the same picture.
 
     A third of the viewers ask, the others are there to be found: who asks is held out of what is found, not of the
@@ -86,16 +87,16 @@ def picture(test: Seen, k: int) -> float:
     return float((label[~asks][nearest] == label[asks]).mean())
 
 
-def measures(folder: Path) -> Mapping[str, float]:
+def run_measures(folder: Path) -> Mapping[str, float]:
     """What the rows hold, of one finished run; digits by their class, scanpaths of people by all else."""
-    found = curves(folder)
+    found = read_curves(folder)
     keep = {f"{name}, {k}" for name in found for k in (FIRST, LAST) if len(found[name]) > 2}
     flat = {f"{name}, {k}": value for name, values in found.items() for k, value in values.items()}
     read = {key: value for key, value in flat.items() if key in keep or key.startswith("accuracy")}
-    return {**read, **panel(folder)}
+    return {**read, **panel_summary(folder)}
 
 
-def panel(folder: Path) -> dict[str, float]:
+def panel_summary(folder: Path) -> dict[str, float]:
     """While a run was trained: the least spread over that at step 0, and the share of measurements without collapse."""
     rows = [row["metrics"] for row in read_rows(folder) if row and "std_ratio_target" in row["metrics"]]
     sound = [row["verdict"] not in ("dimensional", "full") for row in rows]
@@ -103,69 +104,59 @@ def panel(folder: Path) -> dict[str, float]:
 
 
 @cache
-def curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
+def read_curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
     """Every measure over the number of fixations."""
     loaded = checkpoint.load_run(folder)
     method, cfg = cast(RJEPA, loaded.method.eval()), cast(settings.Config, loaded.run.data)
     human = bool(cfg.fixations) or cfg.path.endswith(".json.gz")
     label: Any = "image" if human else "class"
     parts = [replace(cfg, split=split, label=label, limit=0 if human else MOST).open() for split in ("train", "test")]
-    train, test = (seen(method, part, MOST) for part in parts)
+    train, test = (record_states(method, part, MOST) for part in parts)
     found: dict[str, dict[int, float]] = {}
     for k in range(1, train.h.shape[0] + 1):
-        row = {} if human else {f"accuracy of the class, {k}": accuracy(train, test, k)}
+        row = {} if human else {f"accuracy of the class, {k}": class_accuracy(train, test, k)}
         if human and k < train.h.shape[0]:
-            row = errors(test, k) | next_feature(train, test, k, train.label) | {f"picture, {k}": picture(test, k)}
+            row = (
+                prediction_errors(test, k)
+                | next_feature(train, test, k, train.label)
+                | {f"picture, {k}": picture_accuracy(test, k)}
+            )
         for key, value in row.items():
             found.setdefault(key.rpartition(", ")[0], {})[k] = value
     return found
 
 
-def says(scores: Scores) -> list[str]:
-    """Where the claim holds in its strict form, what memory and the human order add, and whether a run collapsed."""
-    lines = [strictly(scores, arm) for arm in (*ORDERS, "memoryless")]
-    for metric in (f"next feature R² from the state, {LAST}", f"picture, {LAST}"):
-        lines.append(f"{metric}: memory adds {scores.gain(arm_of('memoryless'), arm_of('human'), metric)}.")
-    lines.append(collapsed(scores))
-    one, many = (scores.values["digits · gated", f"accuracy of the class, {k}"] for k in (1, DIGIT_STEPS))
-    lines.append(
-        f"A digit's class: {100 * np.mean(one):.1f} % after one fixation, {100 * np.mean(many):.1f} % after ten."
-    )
-    return lines
-
-
-def strictly(scores: Scores, arm: str) -> str:
-    """What an arm's errors and its ridge do from FIRST to LAST fixations, and whether that is beyond the spread."""
-    names = {"error over constant": -1, "error over persistence": -1, "next feature R² from the state": 1}
-    first, last = ([scores.values[f"OSIE · {arm}", f"{name}, {k}"] for name in names] for k in (FIRST, LAST))
-    a, b = ([statistics.fmean(values) for values in side] for side in (first, last))
-    moved = [Gain(tuple(np.subtract(now, then))) for then, now in zip(first, last, strict=True)]
-    right = [sign * by.mean > 0 for sign, by in zip(names.values(), moved, strict=True)]
-    if any(by.beyond_spread and not so for by, so in zip(moved, right, strict=True)):
-        told = "does not hold"
-    elif all(by.beyond_spread and so for by, so in zip(moved, right, strict=True)):
-        told = "holds"
-    else:
-        told = "is neither borne out nor refuted beyond the spread of the seeds"
+def claims() -> tuple[Statement, ...]:
+    """The claim in its strict form for every order, what memory adds, and whether a run collapsed."""
+    human, memoryless = "OSIE · human", "OSIE · memoryless"
+    labels = tuple(arm.label for arm in STUDY_ARMS)
+    later = (f"next feature R² from the state, {LAST}", f"picture, {LAST}")
     return (
-        f"{arm}: from {FIRST} to {LAST} fixations the error goes {a[0]:.2f} to {b[0]:.2f} of the constant's and "
-        f"{a[1]:.2f} to {b[1]:.2f} of persistence's, the ridge's R² from {a[2]:.3f} to {b[2]:.3f}: strictly, the claim "
-        f"{told}."
+        *(strict_claim(f"OSIE · {name}") for name in (*ORDERS, "memoryless")),
+        *(Better(human, memoryless, metric, words="Memory helps") for metric in later),
+        AtLeast(labels, SOUND, 1.0, words="No run collapses at any time"),
+        Numbers(labels, (LEAST,), words="Spread of the states over that at step 0"),
+        *(
+            Rises(tuple((row, f"accuracy of the class, {k}") for k in (1, DIGIT_STEPS)))
+            for row in ("digits · gated", "digits · memoryless")
+        ),
     )
 
 
-def collapsed(scores: Scores) -> str:
-    """Which trainings the panel found collapsed at any time, and how much spread the others kept."""
-    gone = [arm for arm, metric in scores.values if metric == SOUND and min(scores.values[arm, metric]) < 1]
-    least = {arm: min(values) for (arm, metric), values in scores.values.items() if metric == LEAST}
-    told = f"collapse at some time in {', '.join(gone)}" if gone else "no collapse at any time in any training"
-    kept = ", ".join(f"{arm} {value:.2f}" for arm, value in least.items())
-    return f"By the panel there was {told}; the least spread of the states over that at step 0, of all seeds: {kept}."
+def strict_claim(row: str) -> Every:
+    """Both errors fall from FIRST to LAST fixations, and the ridge on the state gains."""
+
+    def points(metric: str) -> tuple[Cell, ...]:
+        return tuple((row, f"{metric}, {k}") for k in (FIRST, LAST))
+
+    errors = (Falls(points(f"error over {rival}")) for rival in ("constant", "persistence"))
+    parts = (*errors, Rises(points("next feature R² from the state")))
+    return Every("the claim in its strict form", parts, words=row)
 
 
-def draws(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
+def draw_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
     """Each measure over the number of fixations, for the first seed."""
-    every = {label: curves(folder) for label, folder in folders.items()}
+    every = {label: read_curves(folder) for label, folder in folders.items()}
     shown = {
         "error over constant": "1 is the mean of the next states, of the same step. Held-out pictures, first seed.",
         "error over persistence": "1 is the state that is there already. Held-out pictures, first seed.",
@@ -185,12 +176,12 @@ def draws(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
     return found
 
 
-def arm_of(name: str) -> Arm:
+def find_arm(name: str) -> Arm:
     """The arm on human pictures of that name."""
-    return next(arm for arm in STUDY.arms if arm.label == f"OSIE · {name}")
+    return next(arm for arm in STUDY_ARMS if arm.label == f"OSIE · {name}")
 
 
-def _run(order: str = "human", **circuit: Any) -> Run:
+def _gaze_run(order: str = "human", **circuit: Any) -> Run:
     base = gaze_rjepa()
     method: Any = base.method
     data = settings.Config(
@@ -199,26 +190,27 @@ def _run(order: str = "human", **circuit: Any) -> Run:
     return replace(base, method=replace(method, circuit=replace(method.circuit, **circuit)), data=data, length=LENGTH)
 
 
-def _digits(**circuit: Any) -> Run:
+def _digit_run(**circuit: Any) -> Run:
     data = settings.Config(
         DIGITS, size=(8, 8), crop=0.3, steps=DIGIT_STEPS, count=DIGIT_STEPS, split="train", limit=6000
     )
-    return replace(_run(**circuit), data=data)
+    return replace(_gaze_run(**circuit), data=data)
 
 
+STUDY_ARMS: Final = (
+    *(Arm("OSIE", order, _gaze_run(order), OSIE) for order in ORDERS),
+    Arm("OSIE", "memoryless", _gaze_run(recurrence="none"), OSIE),
+    Arm("digits", "gated", _digit_run(), DIGITS),
+    Arm("digits", "memoryless", _digit_run(recurrence="none"), DIGITS),
+)
 STUDY = Study(
     title="R-JEPA on human fixations",
     source="Velarde & Parra 2024, arXiv:2411.16695, and the questions that it leaves open; no published figures",
     claim="The prediction error falls as fixations accumulate, because the circuit remembers what was seen.",
-    arms=(
-        *(Arm("OSIE", order, _run(order), OSIE) for order in ORDERS),
-        Arm("OSIE", "memoryless", _run(recurrence="none"), OSIE),
-        Arm("digits", "gated", _digits(), DIGITS),
-        Arm("digits", "memoryless", _digits(recurrence="none"), DIGITS),
-    ),
-    says=says,
+    arms=STUDY_ARMS,
+    claims=claims(),
     kinds=(),
-    extra=measures,
-    draws=draws,
+    run_metrics=run_measures,
+    figures=draw_figures,
     seeds=3,
 )

@@ -39,7 +39,7 @@ class Roots(NamedTuple):
     border: float
 
 
-def roots(r: float, v: float, decay: float) -> Roots:
+def fixed_points(r: float, v: float, decay: float) -> Roots:
     """The fixed points of gradient descent, by 1 of the module."""
     inside = r * r - 4 * decay / v
     if inside < 0:
@@ -47,7 +47,7 @@ def roots(r: float, v: float, decay: float) -> Roots:
     return Roots((r + math.sqrt(inside)) / 2, (r - math.sqrt(inside)) / 2)
 
 
-def normalised(r: float, decay: float, batch: int) -> float:
+def adam_fixed_point(r: float, decay: float, batch: int) -> float:
     """Where AdamW keeps a mode, by 2 of the module: found by bisection."""
     low, high = 0.0, r
     for _ in range(60):
@@ -60,7 +60,7 @@ def normalised(r: float, decay: float, batch: int) -> float:
     return low
 
 
-def descent(r: float, v: float, decay: float, start: float, lr: float, steps: int) -> float:
+def descend_mode(r: float, v: float, decay: float, start: float, lr: float, steps: int) -> float:
     """Gradient descent on the expected loss from w = p = `start`: the p in the end."""
     w = p = start
     for _ in range(steps):
@@ -69,7 +69,7 @@ def descent(r: float, v: float, decay: float, start: float, lr: float, steps: in
     return p
 
 
-def trained(
+def train_modes(
     modes: Sequence[tuple[float, float]],
     decays: Sequence[float],
     rng: Rng,

@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     subject: Int64[np.ndarray, " n"]
 
 
-def errors(found: Seen, k: int) -> dict[str, float]:
+def prediction_errors(found: Seen, k: int) -> dict[str, float]:
     """After k frames: the two ratios, the gate and the change. The best constant is that of the same step."""
     real = found.length > k
     h, target, pred = found.h[k - 1, real], found.h[k, real], found.pred[k - 1, real]
@@ -39,19 +39,19 @@ def errors(found: Seen, k: int) -> dict[str, float]:
 
 
 def next_feature(train: Seen, test: Seen, k: int, kin: Int64[np.ndarray, " n"] | None = None) -> dict[str, float]:
-    """R² of a ridge from h_k, and from the present feature alone, to the next feature; `kin` is as in `ridge`."""
+    """R² of a ridge from h_k, and from the present feature alone, to the next feature; `kin` is as in `ridge_score`."""
     rows, held = train.length > k, test.length > k
     scaler = StandardScaler().fit(train.y[k, rows])
     goal, truth = scaler.transform(train.y[k, rows]), scaler.transform(test.y[k, held])
 
     def r2(name: str) -> float:
         past, now = (getattr(part, name)[k - 1, which] for part, which in ((train, rows), (test, held)))
-        return ridge(past, goal, now, truth, None if kin is None else kin[rows])
+        return ridge_score(past, goal, now, truth, None if kin is None else kin[rows])
 
     return {f"next feature R² from the state, {k}": r2("h"), f"next feature R² from the present, {k}": r2("y")}
 
 
-def ridge(
+def ridge_score(
     past: Float[np.ndarray, "n d"],
     goal: Float[np.ndarray, "n q"],
     now: Float[np.ndarray, "m d"],
@@ -70,7 +70,7 @@ def ridge(
     return 1 - float(np.square(truth - read).sum() / np.square(truth - goal.mean(0)).sum())
 
 
-def accuracy(train: Seen, test: Seen, k: int) -> float:
+def class_accuracy(train: Seen, test: Seen, k: int) -> float:
     """Accuracy of a linear classifier of the label on the state after k frames."""
     scale = StandardScaler().fit(train.h[k - 1])
     model = LogisticRegression(max_iter=300, C=0.1).fit(scale.transform(train.h[k - 1]), train.label)

@@ -36,16 +36,15 @@ from ...data.images import synthetic
 from ...data.scanpaths import settings
 from ...methods import rjepa
 from ...nn.pixels import Pixels
-from ...recurrent import sequences
 from ...recurrent.circuit import Circuit
 from ...run import optim
 from ...run.optim import Optim
 from ...types import Batch, Rng, Signal, unit
 from ..study import Own, Study
 from .alive import peak
-from .recurrence_says import DIGIT, MOTION, NEXT, PROBES, RANK, RATIO, UNTRAINED, figures, says
-from .rjepa_probes import Seen, accuracy, errors, next_feature, ridge
-from .rjepa_states import recorded
+from .recurrence_claims import DIGIT, MOTION, NEXT, PROBES, RANK, RATIO, UNTRAINED, claims, conclusions, draw_figures
+from .rjepa_probes import Seen, class_accuracy, next_feature, prediction_errors, ridge_score
+from .rjepa_states import record_circuit
 
 STEPS, BATCH, FRAMES = 600, 32, 10
 TRAIN, HELD = 3000, 1000
@@ -81,7 +80,7 @@ class Samples:
 
 
 @cache
-def fixations() -> Samples:
+def fixation_samples() -> Samples:
     """Scanpaths over generated pictures of digits."""
     paths = GAZE.open()
     cut = synthetic.part_of(synthetic.Config(GAZE.path))[1]
@@ -98,13 +97,13 @@ def fixations() -> Samples:
 
 
 @cache
-def moving() -> Samples:
+def moving_samples() -> Samples:
     """Clips of digits that move."""
 
     def part(count: int, seed: int, test: bool) -> Part:
         clips, label = synthetic.moving_digits(count, FRAMES, (SIDE, SIDE), seed, test)
         x = torch.from_numpy(clips)
-        at = centres(x[:, 0, -2:])
+        at = mass_centres(x[:, 0, -2:])
         return Part(x, None, label, at[:, 1] - at[:, 0])
 
     train = part(TRAIN, 0, False)
@@ -113,79 +112,85 @@ def moving() -> Samples:
     return Samples(signal, train, part(HELD, 1, True))
 
 
-def centres(x: UInt8[Tensor, "n t h w"]) -> Float[np.ndarray, "n t 2"]:
+def mass_centres(x: UInt8[Tensor, "n t h w"]) -> Float[np.ndarray, "n t 2"]:
     """The centre of mass (x, y) of every frame, in pixels."""
     mass = x.double() / x.double().sum((2, 3), keepdim=True)
     across, down = (mass.sum(axis) @ torch.arange(mass.shape[5 - axis]).double() for axis in (2, 3))
     return torch.stack([across, down], -1).numpy()
 
 
-DATA: Final[Mapping[str, Callable[[], Samples]]] = {"fixations": fixations, "moving digits": moving}
+DATA: Final[Mapping[str, Callable[[], Samples]]] = {"fixations": fixation_samples, "moving digits": moving_samples}
 
 
-def built(row: str, signal: Signal, seed: int) -> rjepa.RJEPA:
+def build_row(row: str, signal: Signal, seed: int) -> rjepa.RJEPA:
     """The untrained method of a row."""
     circuit = Circuit(width=WIDTH, levels=LEVELS, **ROWS[row])
-    made = methods.build(rjepa.Config(Pixels(), circuit, saccade=signal.action > 0), signal, seed)
+    made = methods.build(rjepa.Config(Pixels(), circuit, saccade=signal.action is not None), signal, seed)
     assert isinstance(made, rjepa.RJEPA)
     return made
 
 
-def take(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, Any]]:
+def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, Any]]:
     """The numbers of one seed after another, by data and row."""
     for seed in seeds:
-        yield {name: taken(source(), seed, steps or STEPS) for name, source in DATA.items()}
+        yield {name: train_rows(source(), seed, steps or STEPS) for name, source in DATA.items()}
 
 
-def taken(source: Samples, seed: int, steps: int) -> dict[str, dict[str, float]]:
+def train_rows(source: Samples, seed: int, steps: int) -> dict[str, dict[str, float]]:
     """Every row trained, side by side, and measured before and after."""
-    made = {row: built(row, source.signal, seed) for row in ROWS}
-    cost = {row: {"MiB per step": bytes_of(method, source.train) / 2**20} for row, method in made.items()}
-    before = {row: measured(method, source) for row, method in made.items()}
-    for row, each in trained(made, source.train, seed, steps).items():
+    made = {row: build_row(row, source.signal, seed) for row in ROWS}
+    cost = {row: {"MiB per step": step_bytes(method, source.train) / 2**20} for row, method in made.items()}
+    before = {row: measure_method(method, source) for row, method in made.items()}
+    for row, each in train_turns(made, source.train, seed, steps).items():
         cost[row]["ms per step"] = 1e3 * statistics.median(each)
         cost[row]["parameters"] = float(sum(p.numel() for p in made[row].parameters() if p.requires_grad))
-    return {row: compared(before[row], measured(method, source)) | cost[row] for row, method in made.items()}
+    return {
+        row: combine_numbers(before[row], measure_method(method, source)) | cost[row] for row, method in made.items()
+    }
 
 
-def compared(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+def combine_numbers(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """The numbers after training, what the probes were before, and how much of the spread is left."""
     first = {f"{name}{UNTRAINED}": value for name, value in before.items() if name in (*PROBES, RANK)}
     return {**after, **first, RATIO: after[SPREAD] / before[SPREAD]}
 
 
-def measured(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
+def measure_method(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
     """Errors, probes, and the spread and rank of the states, on held-out digits."""
-    train, held = (seen(method, part) for part in (source.train, source.held))
+    train, held = (record_part(method, part) for part in (source.train, source.held))
     last = FRAMES - 1
-    found = {name.rpartition(",")[0]: value for name, value in errors(held, last).items() if name.startswith("error")}
+    found = {
+        name.rpartition(",")[0]: value
+        for name, value in prediction_errors(held, last).items()
+        if name.startswith("error")
+    }
     read = next_feature(train, held, last)
     found |= {NEXT: read[f"next feature R² from the state, {last}"]}
     found |= {f"{NEXT} from the present frame": read[f"next feature R² from the present, {last}"]}
-    found[DIGIT] = accuracy(train, held, FRAMES)
+    found[DIGIT] = class_accuracy(train, held, FRAMES)
     if source.train.motion is not None and source.held.motion is not None:
-        found[MOTION] = ridge(train.h[last], source.train.motion, held.h[last], source.held.motion)
+        found[MOTION] = ridge_score(train.h[last], source.train.motion, held.h[last], source.held.motion)
     h = torch.from_numpy(held.h).transpose(0, 1)
     return {**found, RANK: features.effective_rank(h.flatten(0, 1)), SPREAD: features.std_over_samples(h)}
 
 
 @torch.no_grad()
-def seen(method: rjepa.RJEPA, part: Part) -> Seen:
+def record_part(method: rjepa.RJEPA, part: Part) -> Seen:
     """What a method makes of a part."""
-    y = sequences.maps(method.encoder, method.normalize(unit(part.x)))
-    found = recorded(method, y, None if part.action is None else part.action.transpose(0, 1))
+    y = method.maps(method.normalize(unit(part.x)))
+    found = record_circuit(method, y, None if part.action is None else part.action.transpose(0, 1))
     n = len(part.label)
     return Seen(
         found.h, found.pred, y.flatten(2).numpy(), found.gate.mean((1, 2)), np.full(n, FRAMES), part.label, np.arange(n)
     )
 
 
-def trained(made: Mapping[str, rjepa.RJEPA], part: Part, seed: int, steps: int) -> dict[str, list[float]]:
+def train_turns(made: Mapping[str, rjepa.RJEPA], part: Part, seed: int, steps: int) -> dict[str, list[float]]:
     """Train all methods on the same batches, a step of each in turn; the processor time of every step."""
     optimizers = {row: optim.build(OPTIM, method) for row, method in made.items()}
     spent: dict[str, list[float]] = {row: [] for row in made}
     for k in range(steps):
-        batch = batch_of(part, drawn(k, len(part.x), seed, BATCH, 0, BATCH)[0])
+        batch = select_batch(part, drawn(k, len(part.x), seed, BATCH, 0, BATCH)[0])
         for row in list(made)[:: 1 if k % 2 else -1]:
             begun = time.process_time()
             optim.set_schedule(optimizers[row], OPTIM, schedules.progress(k, steps))
@@ -196,21 +201,21 @@ def trained(made: Mapping[str, rjepa.RJEPA], part: Part, seed: int, steps: int) 
     return spent
 
 
-def batch_of(part: Part, ids: Int64[np.ndarray, " b"]) -> Batch:
+def select_batch(part: Part, ids: Int64[np.ndarray, " b"]) -> Batch:
     """Some of the sequences."""
     rows = torch.from_numpy(ids)
     return Batch(unit(part.x[rows]), action=None if part.action is None else part.action[rows])
 
 
-def bytes_of(method: rjepa.RJEPA, part: Part) -> int:
+def step_bytes(method: rjepa.RJEPA, part: Part) -> int:
     """The most bytes alive at once in the forward and backward pass of a batch, all gradients included."""
-    batch = batch_of(part, np.arange(BATCH))
+    batch = select_batch(part, np.arange(BATCH))
     weights = [p for p in method.parameters() if p.requires_grad]
     known = [*method.parameters(), *method.buffers(), batch.x, *([] if batch.action is None else [batch.action])]
     return peak(lambda: torch.autograd.grad(method(batch, Rng(0)).total, weights), known)
 
 
-def table(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
+def tabulate(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
     """Every number of every row by seed."""
     found: dict[tuple[str, str], list[float]] = {}
     for one in seeds:
@@ -226,8 +231,9 @@ STUDY = Study(
     source="Velarde & Parra 2024, arXiv:2411.16695, which leaves the question open; no published figures",
     claim="Recurrence belongs at every level of the encoder, with feedback, and not at its top alone.",
     arms=(),
-    says=says,
+    claims=tuple(claims([*DATA], [*ROWS])),
+    conclusions=conclusions,
     kinds=(),
-    own=Own(take, table, lambda seeds: figures(table(seeds))),
+    own=Own(measure_seeds, tabulate, lambda seeds: draw_figures(tabulate(seeds))),
     seeds=3,
 )

@@ -14,10 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from ...core.files import slug
-from ...reporting.charts import Line, chart, short
+from ...reporting.charts import Line, chart
 from ...reporting.figures import Figure
 from ...types import Rng
-from ..study import Own, Scores, Study
+from ..claims import AtMost, Better, Equal, Numbers, Statement
+from ..study import Own, Study
 from . import propagation as rules
 from . import rjepa_curves as learning
 
@@ -28,41 +29,45 @@ INPUTS: Final = (32, 128, 256)
 WIDTHS: Final = (32, 64, 128, 256, 512)
 DENSE: Final = (32, 64, 128, 256)  # 512 would take 2 GiB
 CHUNKS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+FORWARD: Final = ("rfp", "rfp, chunk 1")
 TIMED: Final = {1: (256, 3), 64: (64, 2)}  # steps and rounds, by batch
 
 
-def take(seeds: Sequence[int], steps: int | None, data: Path) -> Iterator[dict[str, Any]]:
+def measure_seeds(seeds: Sequence[int], steps: int | None, data: Path) -> Iterator[dict[str, Any]]:
     """The numbers of one seed after another; what no seed changes is taken with seed 0."""
     for seed in seeds:
         found = {
-            "errors": rules.errors(seed),
-            "seconds": {str(batch): timed(seed, batch, length, rounds) for batch, (length, rounds) in TIMED.items()},
-            "curves": learning.curves(data, seed, steps),
+            "errors": rules.rule_errors(seed),
+            "seconds": {
+                str(batch): time_rules(seed, batch, length, rounds) for batch, (length, rounds) in TIMED.items()
+            },
+            "curves": learning.loss_curves(data, seed, steps),
         }
-        yield {**found, **(once() if seed == 0 else {})}
+        yield {**found, **(seedless_numbers() if seed == 0 else {})}
 
 
-def timed(seed: int, batch: int, steps: int, rounds: int) -> dict[str, float]:
+def time_rules(seed: int, batch: int, steps: int, rounds: int) -> dict[str, float]:
     """The median seconds per step of every rule."""
     problem = rules.Problem(Rng(seed).fork("time"), steps, batch=batch)
-    return {k: statistics.median(v) for k, v in rules.seconds(rules.RULES, problem, rounds).items()}
+    return {k: statistics.median(v) for k, v in rules.step_seconds(rules.RULES, problem, rounds).items()}
 
 
-def once() -> dict[str, Any]:
+def seedless_numbers() -> dict[str, Any]:
     """Memory, the time over the chunk, and dense RTRL."""
     problem = rules.Problem(Rng(0), TIMED[1][0])
     chunks = {str(c): (lambda p, c=c: rules.forward(p, c)) for c in CHUNKS}
     dense = rules.Problem(Rng(0), 2, block=rules.N)
-    slow = rules.seconds({"rtrl": lambda p: rules.forward(p, 1)}, dense, 2)
+    slow = rules.step_seconds({"rtrl": lambda p: rules.forward(p, 1)}, dense, 2)
     return {
         "peak": {name: [rules.peak_bytes(rule, t) for t in LENGTHS] for name, rule in rules.RULES.items()},
         "chunk": {
             "seconds": {
-                k: statistics.median(v) for k, v in rules.seconds({**chunks, "bptt": rules.bptt}, problem, 5).items()
+                k: statistics.median(v)
+                for k, v in rules.step_seconds({**chunks, "bptt": rules.bptt}, problem, 5).items()
             },
             "bytes": {k: rules.peak_bytes(rule, LONG) for k, rule in chunks.items()},
         },
-        "inputs": {str(d): rules.crossing(d, SHORT) for d in INPUTS},
+        "inputs": {str(d): rules.memory_crossing(d, SHORT) for d in INPUTS},
         "traces": {
             "rfp": {"measured": rules.trace_bytes(WIDTHS, False), "formula": rules.trace_formula(WIDTHS, False)},
             "rtrl, dense": {"measured": rules.trace_bytes(DENSE, True), "formula": rules.trace_formula(WIDTHS, True)},
@@ -71,12 +76,12 @@ def once() -> dict[str, Any]:
     }
 
 
-def slope(sizes: Sequence[int], values: Sequence[int]) -> float:
+def log_slope(sizes: Sequence[int], values: Sequence[int]) -> float:
     """Of log values over log sizes."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
+def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
     """Every rule's metrics; those that no seed changes once."""
     first, found = seeds[0], {}
     for name in rules.RULES:
@@ -85,10 +90,10 @@ def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[floa
         for t, value in zip(LENGTHS, first["peak"][name], strict=True):
             found[name, f"peak_bytes_T{t}"] = [float(value)]
         for batch in TIMED:
-            found[name, metric_of(batch)] = [one["seconds"][str(batch)][name] for one in seeds]
+            found[name, metric_name(batch)] = [one["seconds"][str(batch)][name] for one in seeds]
     for data, each in first["curves"].items():
         for name in each:
-            found[name, f"final_loss, {data}"] = [learning.final(one["curves"][data][name]) for one in seeds]
+            found[name, f"final_loss, {data}"] = [learning.final_loss(one["curves"][data][name]) for one in seeds]
     for d, one in first["inputs"].items():
         found["rfp", f"peak_bytes, d {d}"] = [float(one["rfp"])]
         found["rfp", f"trace_bytes by formula, d {d}"] = [float(one["formula"])]
@@ -96,77 +101,42 @@ def table(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[floa
             found["rfp", f"wins from T, d {d}"] = [one["T"]]
     for name, each in first["traces"].items():
         sizes = WIDTHS[: len(each["measured"])]
-        found[name, "slope of trace bytes, measured"] = [slope(sizes, each["measured"])]
-        found[name, "slope of trace bytes, formula"] = [slope(WIDTHS, each["formula"])]
-    found["rtrl, dense", metric_of(1)] = [first["rtrl"]]
+        found[name, "slope of trace bytes, measured"] = [log_slope(sizes, each["measured"])]
+        found[name, "slope of trace bytes, formula"] = [log_slope(WIDTHS, each["formula"])]
+    found["rtrl, dense", metric_name(1)] = [first["rtrl"]]
     return found
 
 
-def metric_of(batch: int) -> str:
+def metric_name(batch: int) -> str:
     """The name of the seconds per step."""
     return "seconds_per_step" + ("" if batch == 1 else f", batch {batch}")
 
 
-def says(scores: Scores) -> list[str]:
-    """What holds, in words."""
-    v = scores.each(statistics.median)
-    back, found = "bptt", []
-    most = rules.ERROR_STEPS["float32"][-1]
-    kinds = ("float64", f"float32_T{most}")
-    exact, rounded = (max(v[n, f"gradient_error_{k}"] for n in ("rfp", "rfp, chunk 1")) for k in kinds)
-    found.append(
-        f"Exact: in float64 no entry of any gradient is off by more than {short(exact)} of the largest; in "
-        f"float32, over {most} steps, {short(rounded)} (bptt itself: "
-        f"{short(v[back, f'gradient_error_float32_T{most}'])}). Truncated, at each step alone: "
-        f"{short(v['truncated', 'gradient_error_float64'])}."
+def claims() -> tuple[Statement, ...]:
+    """Exactness, memory, time and what is learnt, each beside back-propagation through time."""
+    rounded = f"gradient_error_float32_T{rules.ERROR_STEPS['float32'][-1]}"
+    short, long = (f"peak_bytes_T{t}" for t in (LENGTHS[0], LENGTHS[-1]))
+    fewer: dict[str, Any] = {"lower": True, "by": "ratio"}
+    losses = [f"final_loss, {data}, {n} steps" for data, task in learning.TASKS.items() for n in task.steps]
+    by_rule = {rule: tuple(((rule, loss), ("bptt", loss)) for loss in losses) for rule in ("rfp", "truncated")}
+    memory, dense = "Memory, all gradients included", f"Beside real-time recurrent learning, n = {rules.N}"
+    crossings = tuple(f"wins from T, d {d}" for d in INPUTS)
+    return (
+        AtMost(FORWARD, "gradient_error_float64", 1e-12, words="Exact, as a share of the largest entry"),
+        AtMost(FORWARD, rounded, 1e-5, words="Exact but for rounding"),
+        Numbers(("bptt", "truncated"), ("gradient_error_float64", rounded), words="Errors of the other rules"),
+        Equal(f"{short} and {long}", tuple(((rule, long), (rule, short)) for rule in FORWARD), 0.01),
+        *(Better(rule, "bptt", f"peak_bytes_T{LONG}", **fewer, exact=True, words=memory) for rule in FORWARD),
+        *(Better(rule, "bptt", metric_name(batch), **fewer, words="Time") for batch in TIMED for rule in FORWARD),
+        Numbers(("rfp",), crossings, words=f"bptt takes more memory than rfp, n = {rules.N}"),
+        Numbers(("rfp", "rtrl, dense"), ("slope of trace bytes, formula",), words="Traces grow with n to the power"),
+        Better("rfp", "rtrl, dense", metric_name(1), **fewer, words=dense),
+        Equal("final losses of rfp and bptt", by_rule["rfp"], 1e-3),
+        Equal("final losses of truncated learning and bptt", by_rule["truncated"], 0.01),
     )
-    for name in ("rfp, chunk 1", "rfp"):
-        few, many = v[name, f"peak_bytes_T{LENGTHS[0]}"], v[name, f"peak_bytes_T{LENGTHS[-1]}"]
-        less = v[back, f"peak_bytes_T{LONG}"] / v[name, f"peak_bytes_T{LONG}"]
-        found.append(
-            f"Memory of {name}: {short(few / 2**20)} MiB at T = {LENGTHS[0]}, {short(many / 2**20)} MiB at "
-            f"{LENGTHS[-1]}; {less:.1f} times less than bptt at {LONG}. All gradients count."
-        )
-    for batch in TIMED:
-        each = {n: _ratio(scores, n, batch) for n in ("rfp", "rfp, chunk 1")}
-        found.append(
-            f"Time per step at batch {batch}: rfp {each['rfp']:.2f} times bptt's, and {each['rfp, chunk 1']:.1f} times "
-            "with a chunk of 1."
-        )
-    crossings = [(d, ("rfp", f"wins from T, d {d}")) for d in INPUTS]
-    told = ", ".join(f"{v[row]:.0f} steps (d = {d})" for d, row in crossings if row in scores.values)
-    found.append(f"At n = {rules.N}, bptt takes more memory than rfp from {told} on.")
-    slopes = [v[name, "slope of trace bytes, formula"] for name in ("rfp", "rtrl, dense")]
-    found.append(
-        f"Traces grow with n to the power {slopes[0]:.2f} (rfp, d = n) and {slopes[1]:.2f} (dense RTRL), which takes "
-        f"{v['rtrl, dense', metric_of(1)] / v['rfp', metric_of(1)]:,.0f} times as long as rfp at n = {rules.N}."
-    )
-    return [*found, *learnt(scores)]
 
 
-def _ratio(scores: Scores, name: str, batch: int) -> float:
-    """The median over seeds of the time over bptt's."""
-    pair = (scores.values[n, metric_of(batch)] for n in (name, "bptt"))
-    return float(statistics.median(a / b for a, b in zip(*pair, strict=True)))
-
-
-def learnt(scores: Scores) -> list[str]:
-    """How far the final losses are from bptt's, seed by seed."""
-    found = []
-    for metric in [m for n, m in scores.values if n == "bptt" and m.startswith("final_loss")]:
-        off = {
-            n: [a / b - 1 for a, b in zip(scores.values[n, metric], scores.values["bptt", metric], strict=True)]
-            for n in ("rfp", "truncated")
-        }
-        most = short(100 * max(map(abs, off["rfp"])))
-        found.append(
-            f"Learning, {metric.partition(', ')[2]}: rfp's final loss is within {most} % of bptt's in every seed; "
-            f"truncated {statistics.fmean(off['truncated']):+.1%} on average."
-        )
-    return found
-
-
-def figures(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
+def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
     """Memory over T, memory and time over the chunk, traces over n, and learning curves."""
     first = seeds[0]
     t = np.array(LENGTHS, float)
@@ -190,10 +160,10 @@ def figures(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
         lines.append(Line(name, n[: len(one["measured"])], np.array(one["measured"]) / 2**20, color=k))
     body = chart(lines, "Traces over the width", x_label="units n", log_x=True, log_y=True)
     found.append(("traces", Figure("Traces of one row (MiB) over the width", body, "With as many inputs as units.")))
-    return found + [_curves(seeds, data) for data in first["curves"]]
+    return found + [_curve_figure(seeds, data) for data in first["curves"]]
 
 
-def _curves(seeds: Sequence[Mapping[str, Any]], data: str) -> tuple[str, Figure]:
+def _curve_figure(seeds: Sequence[Mapping[str, Any]], data: str) -> tuple[str, Figure]:
     lines = []
     for k, name in enumerate(learning.RULES):
         mean = np.array([one["curves"][data][name] for one in seeds]).mean(0)
@@ -219,8 +189,8 @@ STUDY = Study(
         "that does not grow with time, and n² of it where real-time recurrent learning takes n³."
     ),
     arms=(),
-    says=says,
+    claims=claims(),
     kinds=(),
-    own=Own(take, table, figures),
+    own=Own(measure_seeds, tabulate, draw_figures),
     seeds=5,
 )

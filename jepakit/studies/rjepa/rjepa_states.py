@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ...data.scanpaths.dataset import Scanpaths
 from ...methods.rjepa import RJEPA
-from ...recurrent import sequences
 from ...types import unit
 
 
@@ -30,17 +29,19 @@ class States(NamedTuple):
 
 
 @torch.no_grad()
-def features(
+def encode_fixations(
     method: RJEPA, data: Scanpaths, ids: Int64[np.ndarray, " n"]
 ) -> tuple[Float[Tensor, "t n d h w"], Float[Tensor, "t1 n a"]]:
     """What the encoder makes of the fixations of some scanpaths, as maps, and the saccades between them."""
     clips = [data.clip(int(i), data.native, padded=True) for i in ids]
     x = method.normalize(unit(torch.stack([clip.x for clip in clips])))
-    return sequences.maps(method.encoder, x), torch.stack([clip.action for clip in clips]).transpose(0, 1)
+    return method.maps(x), torch.stack([clip.action for clip in clips]).transpose(0, 1)
 
 
 @torch.no_grad()
-def recorded(method: RJEPA, y: Float[Tensor, "t n d h w"], action: Float[Tensor, "t1 n a"] | None = None) -> States:
+def record_circuit(
+    method: RJEPA, y: Float[Tensor, "t n d h w"], action: Float[Tensor, "t1 n a"] | None = None
+) -> States:
     """The circuit's states while it sees such features; without actions, the predictor is told of no saccade."""
     circuits = method.circuits
     cell, states = circuits.top.cell, circuits.start(y.shape[1])

@@ -1,7 +1,7 @@
 """The trainings of `rjepa-collapse`: one R-JEPA after another shape, those of one shape side by side, and the panel.
 
 Every training has new order and weights by its seed. What the loop would do at each step is done for all trainings of
-one shape at once (`studies/together.py`); at ROWS moments, closer together in the beginning, the panel measures the
+one shape at once (`studies/side_by_side.py`); at ROWS moments, closer together in the beginning, the panel measures the
 states of held-out samples.
 """
 
@@ -26,8 +26,8 @@ from ...nn.mlp import MLP
 from ...recurrent import balance
 from ...recurrent.circuit import Circuit
 from ...run.optim import Optim
-from ...types import Signal
-from ..bijepa.together import Adam, Matrix
+from ...types import Batch, Signal
+from ..side_by_side import Adam, Matrix
 
 STEPS, BATCH, HELD, ROWS = 800, 16, 128, 16
 WIDTH, HIDDEN, LR = 24, 32, 3e-3
@@ -78,7 +78,7 @@ class Samples:
 
 
 @cache
-def samples(name: str) -> Samples:
+def read_samples(name: str) -> Samples:
     """One of DATA, whole."""
     cfg = DATA[name]
     dataset = cfg.open()
@@ -96,56 +96,56 @@ class Loss(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, ""]:
         """The method's own loss: what it keeps for the panel depends on lengths, which vmap does not take."""
-        h = self.method.encode(x)
+        h = self.method.encode(Batch(x))
         target = h[:, 1:].detach() if self.method.cfg.stop_gradient else h[:, 1:]
         pred = self.method.predict(h[:, :-1, None])[:, :, 0]
         return losses.elementwise(pred, target, self.method.cfg.distance).mean()
 
 
-def built(arm: Arm, data: str, seed: int) -> rjepa.RJEPA:
+def build_arm(arm: Arm, data: str, seed: int) -> rjepa.RJEPA:
     """The untrained method of an arm."""
     circuit = Circuit(width=WIDTH, scale=arm.scale, rank=arm.rank)
     cfg = rjepa.Config(MLP(PATCH[data], width=WIDTH, hidden=HIDDEN, depth=1), circuit, hidden=HIDDEN, **arm.method)
-    made = methods.build(cfg, samples(data).signal, seed)
+    made = methods.build(cfg, read_samples(data).signal, seed)
     assert isinstance(made, rjepa.RJEPA)
     if arm.correlated:
-        correlate(made.circuits.top.cell.weight, arm.correlated)
+        correlate_units(made.circuits.top.cell.weight, arm.correlated)
     return made
 
 
 @torch.no_grad()
-def correlate(weight: Float[Tensor, "m q d"], share: float) -> None:
+def correlate_units(weight: Float[Tensor, "m q d"], share: float) -> None:
     """Mix the input weights of all units with those of the first, so that any two correlate by `share`."""
     weight.mul_(math.sqrt(1 - share)).add_(weight[:1] * math.sqrt(share / (1 - share)))
 
 
-def optimiser(decay: float) -> Optim:
+def decay_settings(decay: float) -> Optim:
     """AdamW with one weight decay throughout, at a rate that lets the decay work within so few steps."""
     return replace(Optim(), lr=LR, weight_decay=decay, final_weight_decay=decay)
 
 
-def moments(steps: int) -> list[int]:
+def panel_steps(steps: int) -> list[int]:
     """The steps after which the panel measures."""
     return sorted({round(steps * (k / ROWS) ** 2) for k in range(ROWS + 1)})
 
 
-def train(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
+def train_arms(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
     """Train arms of one shape with every seed; for each, arm by arm, its rows, eigenvalues and last states."""
-    source = samples(data)
-    made = [built(arm, data, seed) for arm in arms for seed in seeds]
+    source = read_samples(data)
+    made = [build_arm(arm, data, seed) for arm in arms for seed in seeds]
     modules = [Loss(m) for m in made]
     online = Matrix(modules, True)
-    adam = Adam(online, [optimiser(arm.decay) for arm in arms for _ in seeds])
+    adam = Adam(online, [decay_settings(arm.decay) for arm in arms for _ in seeds])
     panels = [Watched(m, source.held) for m in made]
     found = [[panel.row(0)] for panel in panels]
-    due = moments(steps)
+    due = panel_steps(steps)
 
     def one(parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         loss: Tensor = functional_call(modules[0], (dict(parameters),), (x,))
         return loss
 
     for k in range(steps):
-        rows = drawn_rows(k, len(source.train), seeds, len(arms))
+        rows = batch_rows(k, len(source.train), seeds, len(arms))
         total = vmap(one)(online.named(), source.train[rows])
         (gradient,) = torch.autograd.grad(total.sum(), online.values)
         adam.step(gradient, k, steps)
@@ -156,7 +156,7 @@ def train(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int) -> l
     return [{"rows": had, "paths": panel.paths()} for panel, had in zip(panels, found, strict=True)]
 
 
-def drawn_rows(k: int, items: int, seeds: Sequence[int], arms: int) -> Tensor:
+def batch_rows(k: int, items: int, seeds: Sequence[int], arms: int) -> Tensor:
     """Which samples are in batch k of every training, (A · S, B): the loop's own order, the same for all arms."""
     each = torch.stack([torch.from_numpy(drawn(k, items, seed, BATCH, 0, BATCH)[0]) for seed in seeds])
     return each.repeat(arms, 1)
@@ -172,7 +172,7 @@ class Watched:
     @torch.no_grad()
     def states(self) -> Float[Tensor, "m t d"]:
         """h(t) of the held-out samples."""
-        return self.method.encode(self.x)
+        return self.method.encode(Batch(self.x))
 
     @torch.no_grad()
     def row(self, step: int) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Watched:
         pred = self.method.predict(h[:, :-1, None])[:, :, 0]
         row = {key: v for key, v in collapse.panel(h, None, self.start).items() if key.startswith(KEPT)}
         row["normalized_loss"] = collapse.normalized_loss(pred, h[:, 1:], "l2")
-        row |= {key: float(value) for key, value in self.method.diagnostics(self.x).items()}
+        row |= {key: float(value) for key, value in self.method.diagnostics(Batch(self.x)).items()}
         row["input/off_diagonal"] = float(off_diagonal(self.method))
         values = collapse.spectrum(h.flatten(0, 1))[:EIGENVALUES]
         return {"step": step, **row, "eigenvalues": values.tolist()}
@@ -199,7 +199,7 @@ def off_diagonal(method: rjepa.RJEPA) -> float:
     return float(1 - both.diagonal().sum() / both.sum().clamp(min=1e-30))
 
 
-def shapes() -> Iterator[list[str]]:
+def group_shapes() -> Iterator[list[str]]:
     """The names of ARMS, those together whose networks and losses are of one shape."""
     kinds = dict.fromkeys(tuple(sorted(arm.method.items())) for arm in ARMS.values())
     for kind in kinds:

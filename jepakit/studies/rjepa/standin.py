@@ -17,16 +17,16 @@ PICTURES, VIEWERS, SIDE = 400, 4, 64
 VIEWER: Final = "made up"
 
 
-def prepared(data: Path, out: Path) -> Path:
+def find_scanpaths(data: Path, out: Path) -> Path:
     """The folder of all data sets where it holds OSIE, else one of the study's own with a stand-in of that name."""
     if (data / OSIE).exists():
         return data
     if not (out / "stand-in" / OSIE).exists():
-        make(out / "stand-in" / OSIE)
+        make_scanpaths(out / "stand-in" / OSIE)
     return out / "stand-in"
 
 
-def make(file: Path) -> None:
+def make_scanpaths(file: Path) -> None:
     """Pictures of digits on photographs beside `file`, and in it where VIEWERS look: at what stands out."""
     pictures = synthetic.Config("digits_on_photos", count=PICTURES, size=(SIDE, SIDE)).open()
     folder = file.parent / "images"

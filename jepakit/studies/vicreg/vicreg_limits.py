@@ -29,7 +29,6 @@ Source: the loss, VICReg, arXiv:2105.04906; that a step of it may lose its rank,
 """
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
@@ -45,8 +44,9 @@ from ... import losses
 from ...collapse.features import entropy_rank
 from ...core.files import slug
 from ...reporting.figures import Figure
-from ...reporting.maps import Map, drawn
+from ...reporting.maps import Map, draw_map_grid
 from ...types import Rng
+from ..claims import Equal
 from ..study import Own, Scores, Study
 
 NOISE: Final = tuple(0.05 + 0.03 * j for j in range(16))  # the shares ρ_j
@@ -72,19 +72,19 @@ class Found(NamedTuple):
     rank: float
 
 
-def predicted(
+def predict_minimum(
     variance: float, invariance: float, batch: int, width: int, cov: float = 1.0, noise: Sequence[float] = NOISE
 ) -> Found:
     """What the expected loss is least at, by steps 1 to 5 of the module; `cov` is positive."""
     rho = torch.tensor(sorted(noise)[:width], dtype=torch.float64)
-    sigma, short = shortfall(batch)
-    mu = filled(width * sigma**2, invariance * rho, 2 * cov * batch / (batch - 1))
-    least = variance * short + expected(mu, sigma, invariance * rho, batch, width, cov)
+    sigma, short = hinge_shortfall(batch)
+    mu = fill_level(width * sigma**2, invariance * rho, 2 * cov * batch / (batch - 1))
+    least = variance * short + expected_loss(mu, sigma, invariance * rho, batch, width, cov)
     k = int(least.argmin())
     return Found(float(sigma[k]), entropy_rank(mu[k]))
 
 
-def filled(total: Float[Tensor, " g"], price: Float[Tensor, " p"], slope: float) -> Float[Tensor, "g p"]:
+def fill_level(total: Float[Tensor, " g"], price: Float[Tensor, " p"], slope: float) -> Float[Tensor, "g p"]:
     """max(0, θ − price) / slope, with the level θ at which it sums to `total`; prices in rising order."""
     level = (slope * total[:, None] + price.cumsum(0)) / torch.arange(1, len(price) + 1)
     last = (level > price).sum(1, keepdim=True).clamp(min=1) - 1
@@ -92,7 +92,7 @@ def filled(total: Float[Tensor, " g"], price: Float[Tensor, " p"], slope: float)
 
 
 @cache
-def shortfall(batch: int) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
+def hinge_shortfall(batch: int) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
     """A grid of σ from 0 to 2.5, and H(σ) of step 2 by the density of q."""
     sigma, freedom = torch.cat([torch.zeros(1), torch.logspace(-4, 0.4, 3000)]).double(), batch - 1
     q = torch.linspace(0, 1 + 6 / math.sqrt(freedom), 2001, dtype=torch.float64)[1:]
@@ -101,7 +101,7 @@ def shortfall(batch: int) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
     return sigma, (1 - (sigma[:, None] ** 2 * q**2 + EPS).sqrt()).clamp(min=0) @ (weight / weight.sum())
 
 
-def expected(
+def expected_loss(
     mu: Float[Tensor, "g p"], sigma: Float[Tensor, " g"], price: Float[Tensor, " p"], batch: int, width: int, cov: float
 ) -> Float[Tensor, " g"]:
     """The weighted invariance and covariance of steps 1 and 3; `price` is s ρ."""
@@ -109,13 +109,13 @@ def expected(
     return 2 * (mu @ price) / width + 2 * cov * (repeated + (width - 1) / (batch - 1) * sigma**4)
 
 
-def views(batch: int, noise: Float[Tensor, " p"], gen: torch.Generator) -> Float[Tensor, "2 n p"]:
+def draw_views(batch: int, noise: Float[Tensor, " p"], gen: torch.Generator) -> Float[Tensor, "2 n p"]:
     """Two views of `batch` new samples."""
     u = torch.randn(batch, len(noise), generator=gen)
     return (1 - noise).sqrt() * u + noise.sqrt() * torch.randn(2, batch, len(noise), generator=gen)
 
 
-def trained(
+def train_embeddings(
     variance: Float[Tensor, " m"],
     invariance: Float[Tensor, " m"],
     batch: int,
@@ -138,15 +138,15 @@ def trained(
     for k in range(steps):
         optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * k / steps)) / 2
         optimizer.zero_grad()
-        loss: Tensor = total(weights, variance, invariance, views(batch, rho, gen)).sum()
+        loss: Tensor = total(weights, variance, invariance, draw_views(batch, rho, gen)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    x = views(SEEN, rho, gen)[0].double()
+    x = draw_views(SEEN, rho, gen)[0].double()
     with torch.no_grad():
-        return [_found(embed([w[m].double() for w in weights], x)) for m in range(len(variance))]
+        return [_spectrum_of(embed_samples([w[m].double() for w in weights], x)) for m in range(len(variance))]
 
 
-def embed(weights: Sequence[Float[Tensor, "_ _"]], x: Float[Tensor, "*v n p"]) -> Float[Tensor, "*v n d"]:
+def embed_samples(weights: Sequence[Float[Tensor, "_ _"]], x: Float[Tensor, "*v n p"]) -> Float[Tensor, "*v n d"]:
     """The embedding, with rectified units between two matrices."""
     for weight in weights[:-1]:
         x = (x @ weight).relu()
@@ -154,32 +154,32 @@ def embed(weights: Sequence[Float[Tensor, "_ _"]], x: Float[Tensor, "*v n p"]) -
 
 
 def _loss(weights: Sequence[Tensor], variance: Tensor, invariance: Tensor, x: Tensor) -> Tensor:
-    terms = losses.vicreg(embed(weights, x))
+    terms = losses.vicreg(embed_samples(weights, x))
     return invariance * terms["invariance"] + variance * terms["variance"] + terms["covariance"]
 
 
-def _found(z: Float[Tensor, "n d"]) -> Found:
+def _spectrum_of(z: Float[Tensor, "n d"]) -> Found:
     eigenvalues = torch.linalg.eigvalsh(z.T.cov()).flip(0).clamp(min=0)
     return Found(float(z.std(0).mean()), entropy_rank(eigenvalues))
 
 
-def taken(seed: int, steps: int | None = None) -> dict[str, list[list[float]]]:
+def train_seed(seed: int, steps: int | None = None) -> dict[str, list[list[float]]]:
     """All trainings of one seed: by embedding, the std and the rank at every pair of weights."""
     pairs = torch.cartesian_prod(torch.tensor(VARIANCE), torch.tensor(INVARIANCE))
     found = {}
     for name, (batch, width, hidden) in EMBEDDINGS.items():
         rng = Rng(seed).fork(name)
-        results = trained(pairs[:, 0], pairs[:, 1], batch, width, rng, steps or STEPS, hidden)
+        results = train_embeddings(pairs[:, 0], pairs[:, 1], batch, width, rng, steps or STEPS, hidden)
         found[name] = [list(values) for values in zip(*results, strict=True)]
     return found
 
 
-def each(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, list[list[float]]]]:
-    """`taken` for one seed after another."""
-    return (taken(seed, steps) for seed in seeds)
+def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, list[list[float]]]]:
+    """The trainings of one seed after another."""
+    return (train_seed(seed, steps) for seed in seeds)
 
 
-def crossing(values: Sequence[float], level: float) -> float | None:
+def crossing_weight(values: Sequence[float], level: float) -> float | None:
     """The weight of variance, of the rising VARIANCE, at which `values` first pass `level`; None where they do not."""
     for k, (low, high) in enumerate(pairwise(values)):
         if low < level <= high:
@@ -189,35 +189,40 @@ def crossing(values: Sequence[float], level: float) -> float | None:
     return None
 
 
-def boundary(what: int, invariance: float, batch: int, width: int) -> float | None:
+def predicted_boundary(what: int, invariance: float, batch: int, width: int) -> float | None:
     """The weight of variance at which the prediction fails, by bisection; `what` is an index of `Found`."""
-    limit, (low, high) = level(what, width), (math.log(VARIANCE[0]), math.log(VARIANCE[-1]))
-    ends = [predicted(math.exp(at), invariance, batch, width)[what] < limit for at in (low, high)]
+    limit, (low, high) = failure_level(what, width), (math.log(VARIANCE[0]), math.log(VARIANCE[-1]))
+    ends = [predict_minimum(math.exp(at), invariance, batch, width)[what] < limit for at in (low, high)]
     if ends != [True, False]:
         return None
     for _ in range(12):
         middle = (low + high) / 2
-        if predicted(math.exp(middle), invariance, batch, width)[what] < limit:
+        if predict_minimum(math.exp(middle), invariance, batch, width)[what] < limit:
             low = middle
         else:
             high = middle
     return math.exp(high)
 
 
-def level(what: int, width: int) -> float:
+def failure_level(what: int, width: int) -> float:
     """The std, or the rank, below which it has failed."""
     return FAILED * (1 if what == 0 else min(width, len(NOISE)))
 
 
-def table(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[tuple[str, str], list[float]]:
+def tabulate(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[tuple[str, str], list[float]]:
     """The boundary by seeds, and the predicted one, wherever both lie among the weights that were tried."""
     rows: dict[tuple[str, str], list[float]] = {}
     for name, (batch, width, _) in EMBEDDINGS.items():
         for k, invariance in enumerate(INVARIANCE):
             for what, metric in enumerate(METRICS):
-                here = [crossing(seed[name][what][k :: len(INVARIANCE)], level(what, width)) for seed in seeds]
+                here = [
+                    crossing_weight(seed[name][what][k :: len(INVARIANCE)], failure_level(what, width))
+                    for seed in seeds
+                ]
                 # Read from the same weights as the measured one, or the gaps between them would count as errors.
-                theory = crossing([predicted(v, invariance, batch, width)[what] for v in VARIANCE], level(what, width))
+                theory = crossing_weight(
+                    [predict_minimum(v, invariance, batch, width)[what] for v in VARIANCE], failure_level(what, width)
+                )
                 if theory is not None and None not in here:
                     label = f"{name} · invariance {invariance:g}"
                     rows[label, metric] = [value for value in here if value is not None]
@@ -225,48 +230,36 @@ def table(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[tupl
     return rows
 
 
-def says(scores: Scores) -> list[str]:
-    """By what factor the boundary lies off the predicted one, for each kind of embedding."""
-    found = [
+def claims() -> Iterator[Equal]:
+    """The boundary of each kind of embedding lies where the prediction has it."""
+    for kind in ("linear", "hidden layer"):
+        rows = [f"{name} · invariance {s:g}" for name in EMBEDDINGS if name.startswith(kind) for s in INVARIANCE]
+        for metric in METRICS:
+            pairs = tuple(((row, metric), (row, f"{metric}, predicted")) for row in rows)
+            yield Equal(f"{metric} and the predicted one", pairs, CLOSE, words=kind.capitalize())
+
+
+def conclusions(scores: Scores) -> list[str]:
+    """What the boundary is."""
+    return [
         "The boundary is the weight of variance below which the std is under half of what the hinge asks for, or the "
         "rank under half of what width and directions allow. Where no weight that was tried lies on either side of it, "
         "measured and predicted, there is no row."
     ]
-    for kind, bent in (("linear", False), ("hidden layer", True)):
-        for metric in METRICS:
-            factors = {
-                label: statistics.fmean(values) / scores.values[label, f"{metric}, predicted"][0]
-                for (label, what), values in scores.values.items()
-                if what == metric and label.startswith("hidden") == bent
-            }
-            if factors:
-                found.append(f"{kind[0].upper()}{kind[1:]}, {metric}: {_told(factors)}")
-    return found
 
 
-def _told(factors: Mapping[str, float]) -> str:
-    off = {label: factor for label, factor in factors.items() if abs(factor - 1) > CLOSE}
-    start = (
-        f"{min(factors.values()):.2f} to {max(factors.values()):.2f} times the predicted weight, "
-        f"median {statistics.median(factors.values()):.2f}, over {len(factors)} points of the boundary; "
-    )
-    if not off:
-        return f"{start}the prediction holds within {CLOSE:.0%} everywhere."
-    return f"{start}off by more than {CLOSE:.0%} at " + "; ".join(f"{k} ({v:.2f})" for k, v in off.items()) + "."
-
-
-def figures(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> list[tuple[str, Figure]]:
+def draw_maps(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> list[tuple[str, Figure]]:
     """Maps over both weights, one for each batch and width: what was measured, and both boundaries."""
     found = []
     for what, kind in enumerate(("Standard deviation", "Rank")):
         maps = []
         for name, (batch, width, _) in EMBEDDINGS.items():
             mean = torch.tensor([seed[name][what] for seed in seeds]).mean(0).reshape(len(VARIANCE), -1).tolist()
-            limit = level(what, width)
-            dots = [(s, crossing([row[k] for row in mean], limit)) for k, s in enumerate(INVARIANCE)]
-            line = [(s, boundary(what, s, batch, width)) for s in FINE]
+            limit = failure_level(what, width)
+            dots = [(s, crossing_weight([row[k] for row in mean], limit)) for k, s in enumerate(INVARIANCE)]
+            line = [(s, predicted_boundary(what, s, batch, width)) for s in FINE]
             maps.append(Map(name, [[v * FAILED / limit for v in row] for row in mean], line, dots))
-        svg = drawn(
+        svg = draw_map_grid(
             maps, VARIANCE, INVARIANCE, f"{kind} over both weights", ("weight of invariance", "weight of variance")
         )
         found.append((slug(kind), Figure(kind, svg, CAPTION, wide=True)))
@@ -287,6 +280,7 @@ STUDY = Study(
         "covariance does; the rank where what is left of the variance cannot pay for the noisier directions."
     ),
     arms=(),
-    says=says,
-    own=Own(each, table, figures),
+    claims=tuple(claims()),
+    conclusions=conclusions,
+    own=Own(measure_seeds, tabulate, draw_maps),
 )

@@ -18,8 +18,9 @@ from ... import collapse
 from ...core import padding
 from ...methods.base import Method, Weights
 from ...methods.head import Head
+from ...methods.masked import Masked
 from ...run import write
-from ...types import Terms
+from ...types import Batch, Terms
 from ..session import Session
 from . import measure, samples
 
@@ -53,7 +54,7 @@ class Monitor:
     def encoders(self) -> tuple[Weights, ...]:
         """The encoders that the method has."""
         assert self.samples is not None
-        return measure.encoders(self.session.method, self.samples.x)
+        return measure.encoders(self.session.method, self.samples.batch)
 
     def observe(self, terms: Terms | None = None, last: bool = False) -> None:
         """Measure the samples; at step 0, where there are no terms yet, keep what to compare with."""
@@ -67,7 +68,7 @@ class Monitor:
             self.last = self.fresh = row
             return
         with measure.watching(self.session.method):
-            tokens = {side: measure.tokens(self.session.method, self.samples.x, side) for side in self.encoders}
+            tokens = {side: measure.tokens(self.session.method, self.samples.batch, side) for side in self.encoders}
             row = {**self._row(tokens), **({} if terms is None else self.loss(terms)), **self._dear(last)}
         self.rows.append(collapse.judged(row))
         self.last = row
@@ -87,8 +88,8 @@ class Monitor:
             return {}
         method, (x, y) = self.session.method, self._pairs
         views = measure.picture_views(method, self._pictures) if self._pictures is not None else None
-        if views is None and _masked(method):
-            views = measure.masked_views(method, x[: measure.CLASSES])
+        if views is None and isinstance(method, Masked):
+            views = measure.masked_views(method, x.x[: measure.CLASSES])
         found = {} if views is None or len(views) < 2 else measure.of_views(views)
         if type(method).energy is not Method.energy and len(x) > 1:
             with torch.autocast(self.session.dist.device.type, torch.bfloat16, enabled=bool(loop.amp)):
@@ -100,18 +101,18 @@ class Monitor:
         """Augmented pictures of samples, for a method that compares those; None for one that masks."""
         assert self.samples is not None
         run, method = self.session.run, self.session.method
-        if _masked(method) or not samples.changes(run.data.augment):
+        if isinstance(method, Masked) or not samples.changes(run.data.augment):
             return None
         n = min(measure.CLASSES, len(self.samples.x))
         return samples.views(self.samples.dataset, run.data.augment, method.signal, n, measure.VIEWS)
 
     @property
-    def _pairs(self) -> tuple[Shaped[Tensor, "n c ..."], Shaped[Tensor, "n c ..."]]:
+    def _pairs(self) -> tuple[Batch, Batch]:
         """Samples x, and the y that belongs to each: another view, or the sample itself under a mask."""
         assert self.samples is not None
         if self._pictures is None:
-            return self.samples.x, self.samples.x
-        return self._pictures[:, 0], self._pictures[:, 1]
+            return self.samples.batch, self.samples.batch
+        return Batch(self._pictures[:, 0]), Batch(self._pictures[:, 1])
 
     def loss(self, terms: Terms) -> dict[str, float]:
         """The normalised loss of a step, from up to 1,024 of its tokens, and over that of a chance prediction."""
@@ -126,7 +127,7 @@ class Monitor:
         """The method's own diagnostics, of its parameters and of some of the samples."""
         assert self.samples is not None
         with measure.watching(self.session.method):
-            return measure.said(self.session.method, self.samples.x)
+            return measure.said(self.session.method, self.samples.batch)
 
     def take(self) -> dict[str, Any]:
         """The measures that no row has reported yet."""
@@ -139,7 +140,3 @@ def _chosen(session: Session) -> samples.Samples:
     session.panel.size = session.panel.size or session.run.loop.panel_size or 2
     method, size = session.method, session.panel.size
     return samples.choose(session.run.data, session.dataset, method.signal, size, padding.stride(method))
-
-
-def _masked(method: Method) -> bool:
-    return bool(getattr(method.cfg, "masks", ())) and hasattr(method, "context")

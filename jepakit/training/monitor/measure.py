@@ -5,7 +5,7 @@ Nothing here reaches the training: no gradient, no running statistic, no draw fr
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ... import collapse
 from ...methods.base import Method, Weights
-from ...types import Masks, Rng, unit
+from ...methods.masked import Masked
+from ...types import Batch, Masks, Rng
 
 CHUNK: Final = 32  # small enough for a processor's cache
 VIEWS: Final = 8
@@ -37,13 +38,13 @@ def watching(method: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def encoders(method: Method, x: Shaped[Tensor, "n c ..."]) -> tuple[Weights, ...]:
+def encoders(method: Method, batch: Batch) -> tuple[Weights, ...]:
     """Which encoders the method has: the target alone, where the context's is made of the same modules."""
-    used = [_used(method, x[:1], weights) for weights in ("target", "context")]
+    used = [_used(method, batch[:1], weights) for weights in ("target", "context")]
     return ("target",) if used[0] == used[1] != set() else ("target", "context")
 
 
-def _used(method: Method, x: Shaped[Tensor, "n c ..."], weights: Weights) -> set[nn.Module]:
+def _used(method: Method, batch: Batch, weights: Weights) -> set[nn.Module]:
     """The modules with parameters of their own that an encoding calls."""
     seen: set[nn.Module] = set()
 
@@ -53,19 +54,19 @@ def _used(method: Method, x: Shaped[Tensor, "n c ..."], weights: Weights) -> set
     owners = [module for module in method.modules() if next(module.parameters(recurse=False), None) is not None]
     hooks = [module.register_forward_pre_hook(note) for module in owners]
     try:
-        method.encode(_input(method, x), weights)
+        method.encode(_input(method, batch), weights)
     finally:
         for hook in hooks:
             hook.remove()
     return seen
 
 
-def tokens(method: Method, x: Shaped[Tensor, "n c ..."], weights: Weights) -> Float[Tensor, "n t d"]:
+def tokens(method: Method, batch: Batch, weights: Weights) -> Float[Tensor, "n t d"]:
     """Tokens of the samples, in fp32 or wider whatever precision training has, on the CPU."""
-    return torch.cat([method.encode(_input(method, part), weights).float().cpu() for part in torch.split(x, CHUNK)])
+    return torch.cat([method.encode(_input(method, part), weights).float().cpu() for part in _chunks(batch)])
 
 
-def masked_views(method: Any, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n q d"]:
+def masked_views(method: Masked, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n q d"]:
     """The mean context token (n, VIEWS, D) of each sample under several masks, the same ones every time."""
     masks, views = method.cfg.masks, []
     for k in range(VIEWS):
@@ -74,7 +75,7 @@ def masked_views(method: Any, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n 
         parts = zip(*(torch.split(t, CHUNK) for t in (x, drawn.context, drawn.targets)), strict=True)
         here = method.mean.device
         means = [
-            method.context(_input(method, part), Masks(seen.to(here), hidden.to(here), grid))
+            method.context(_input(method, Batch(part)).x, Masks(seen.to(here), hidden.to(here), grid))
             for part, seen, hidden in parts
         ]
         views.append(torch.cat([s.float().mean(1).cpu() for s in means]))
@@ -86,7 +87,7 @@ def picture_views(method: Method, pictures: Shaped[Tensor, "n q c ..."]) -> Floa
     n, q = pictures.shape[:2]
     means = [
         method.encode(_input(method, part), "context").float().mean(1).cpu()
-        for part in torch.split(pictures.flatten(0, 1), CHUNK)
+        for part in _chunks(Batch(pictures.flatten(0, 1)))
     ]
     return torch.cat(means).reshape(n, q, -1)
 
@@ -102,24 +103,29 @@ def of_views(views: Float[Tensor, "n q d"]) -> dict[str, float]:
     return {key: value for key, value in numbers.items() if value is not None}
 
 
-def of_energies(method: Method, x: Shaped[Tensor, "n c ..."], y: Shaped[Tensor, "n c ..."]) -> dict[str, float]:
+def of_energies(method: Method, x: Batch, y: Batch) -> dict[str, float]:
     """The energy gap and the rate at which the first QUERIES samples of x find their y among up to CANDIDATES.
 
     The candidates are compared one by one with all queries, so that each query meets them all under the same masks.
     """
     queries = _input(method, x[:QUERIES])
-    columns = [
-        method.energy(queries, _input(method, other[None]).expand(len(queries), *other.shape))
-        for other in y[:CANDIDATES]
-    ]
+    candidates = _input(method, y[:CANDIDATES])
+    rows = [torch.full((len(queries),), k, device=candidates.x.device) for k in range(len(candidates))]
+    columns = [method.energy(queries, candidates[row]) for row in rows]
     energy = torch.stack(columns, 1).float().cpu()
     return {"energy_gap": collapse.energy_gap(energy), "retrieval": collapse.retrieval(energy)}
 
 
-def said(method: Method, x: Shaped[Tensor, "n c ..."]) -> dict[str, float]:
+def said(method: Method, batch: Batch) -> dict[str, float]:
     """The method's own diagnostics, of its parameters and of the first SAID samples."""
-    return {key: float(value) for key, value in method.diagnostics(_input(method, x[:SAID])).items()}
+    return {key: float(value) for key, value in method.diagnostics(_input(method, batch[:SAID])).items()}
 
 
-def _input(method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:
-    return unit(x).to(method.mean)
+def _chunks(batch: Batch) -> Iterator[Batch]:
+    """CHUNK samples at a time."""
+    return (batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK))
+
+
+def _input(method: Method, batch: Batch) -> Batch:
+    """The batch where the method is, in its precision."""
+    return batch.to(method.mean.device, method.mean.dtype)

@@ -17,7 +17,7 @@ from ...data.unaugmented import read
 from ...evals import Features, held_out
 from ...evals.kinds import knn
 from ...methods.base import Method
-from ...types import Rng
+from ...types import Batch, Rng
 from ..session import Session
 from . import measure, samples
 
@@ -37,7 +37,7 @@ class Online:
     def judge(self, method: Method) -> float:
         """The share of the scored samples whose label the target encoder's nearest neighbours tell."""
         with measure.watching(method):
-            s = measure.tokens(method, self.x, "target").mean(1)
+            s = measure.tokens(method, Batch(self.x), "target").mean(1)
         features = Features(s.numpy(), self.y, np.arange(len(self.y)))
         told = knn.predict(features.where(~self.scored), features.x[self.scored], knn.Config())
         return float((told == self.y[self.scored]).mean())

@@ -20,7 +20,7 @@ from ...data.series.augment import SeriesAugment
 from ...data.series.batches import several
 from ...data.series.dataset import Series
 from ...data.unaugmented import read
-from ...types import Rng, Signal, unit
+from ...types import Batch, Rng, Signal, unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,11 @@ class Samples:
     x: Shaped[Tensor, "n c ..."]
     dataset: Dataset
     note: str
+
+    @property
+    def batch(self) -> Batch:
+        """The samples as a batch."""
+        return Batch(self.x)
 
 
 def choose(data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1) -> Samples:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ... import losses
-from ...recurrent import rfp, sequences, unroll
+from ...methods.rjepa import RJEPA, WindowLoss
+from ...recurrent import rfp, unroll
 from ...types import Batch, Terms
 
 
@@ -20,7 +21,7 @@ class FollowResult(NamedTuple):
 
 
 @torch.no_grad()
-def follow_frames(method: sequences.Recurrent, stream: unroll.Stream, batch: Batch) -> FollowResult:
+def follow_frames(method: RJEPA, stream: unroll.Stream, batch: Batch) -> FollowResult:
     """Forward propagation over some further frames of a stream.
 
     Of a stream that has begun, the batch starts with the frame that it stands at. Weights may change between two calls:
@@ -31,24 +32,23 @@ def follow_frames(method: sequences.Recurrent, stream: unroll.Stream, batch: Bat
         return follow_frame(method, stream, batch.x[:, :, 1:])
     x = method.normalize(batch.x)
     steps, begun = method.encoder.grid_of(x)[0], min(stream.step, 1)
-    compared = sequences.Compared(method, batch, steps)
-    rule = sequences.propagation(method, x, compared)
+    window = WindowLoss(method, batch, steps)
+    rule = method.propagation(x, window)
     at = stream._replace(step=begun)
     loss, found, end = rule.run(at, steps, method.cfg.chunk)
-    terms = Terms({"prediction": loss}, {"change": compared.change.sqrt()}, (compared.pred, compared.target))
     pairs = [(p, g) for p, g in zip(rule.parameters, found, strict=True) if p.requires_grad]
-    return FollowResult(terms, pairs, end._replace(step=stream.step + steps - begun))
+    return FollowResult(window.terms(loss), pairs, end._replace(step=stream.step + steps - begun))
 
 
-def is_one_level(method: sequences.Recurrent) -> bool:
+def is_one_level(method: RJEPA) -> bool:
     """Whether only the prediction made before a frame came has a gradient, and only by circuit and predictor."""
     return method.below == "frozen" and len(method.circuits.levels) == 1 and method.cfg.stop_gradient
 
 
-def follow_frame(method: sequences.Recurrent, stream: unroll.Stream, x: Float[Tensor, "n c one ..."]) -> FollowResult:
+def follow_frame(method: RJEPA, stream: unroll.Stream, x: Float[Tensor, "n c one ..."]) -> FollowResult:
     """One frame more, whose state is a constant target, in as few operations as that takes (rfp.observe)."""
     circuits, (cell,), (traces,) = method.circuits, method.circuits.cells, stream.traces
-    (rows,) = circuits.read(sequences.maps(method.encoder, method.normalize(x)))
+    (rows,) = circuits.read(method.maps(method.normalize(x)))
     above = [p for p in method.predictor.parameters() if p.requires_grad]
 
     def frame_loss(before: Tensor, now: Tensor) -> Tensor:
@@ -65,12 +65,12 @@ def follow_frame(method: sequences.Recurrent, stream: unroll.Stream, x: Float[Te
     return FollowResult(terms, [(p, g) for p, g in trained if p.requires_grad], end)
 
 
-def predict_next(method: sequences.Recurrent, before: Float[Tensor, "p d"]) -> Float[Tensor, "p d"]:
+def predict_next(method: RJEPA, before: Float[Tensor, "p d"]) -> Float[Tensor, "p d"]:
     """The next state of one sample."""
     return method.predict(before[None, None])[0, 0]
 
 
-def closed_form_loss(method: sequences.Recurrent) -> rfp.SquaredError | None:
+def closed_form_loss(method: RJEPA) -> rfp.SquaredError | None:
     """The loss where it is the squared error of a linear layer, all of which learns; else None."""
     match list(method.predictor.children()):
         case [nn.Linear() as layer] if method.cfg.distance == "l2" and not method.cfg.saccade:
@@ -78,7 +78,7 @@ def closed_form_loss(method: sequences.Recurrent) -> rfp.SquaredError | None:
     return None
 
 
-def initial_stream(method: sequences.Recurrent) -> unroll.Stream:
+def initial_stream(method: RJEPA) -> unroll.Stream:
     """A stream of one sample before its first frame."""
     traced = sum(p.numel() for p in method.encoder.parameters() if p.requires_grad) if method.below == "full" else 0
     return unroll.begin(method.circuits, 1, traced)

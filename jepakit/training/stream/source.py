@@ -10,7 +10,8 @@ import torch
 from ...core import files
 from ...data.base import existing
 from ...data.stream import Config, First, Frame
-from ...recurrent import sequences, unroll
+from ...methods.rjepa import RJEPA
+from ...recurrent import unroll
 from ...run import optim
 from ...run.settings import Run
 from ...types import Batch, Terms
@@ -47,7 +48,7 @@ class StreamSource(BatchSource):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.method = cast(sequences.Recurrent, session.method)
+        self.method = cast(RJEPA, session.method)
         self.first = cast(First, session.dataset)
         self.trained = [p for p in session.method.parameters() if p.requires_grad]
         self.recent, self.norm = Recent(), torch.tensor(0.0)

@@ -1,0 +1,37 @@
+"""The commands of `jepa`: one file each, named as the command is, with an underscore for its dash.
+
+A command is a module with `add_arguments(parser)` and `run(arguments)`; the first line of its docstring is its help.
+`EPILOG` stands below its options. With `TAKES_SETTINGS`, words `--section.key VALUE` arrive in `arguments.settings`.
+A command imports what it does inside `run`, so that its help costs nothing.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from ...core.registry import Registry, file_with
+
+
+class Command(NamedTuple):
+    """What a command takes and does."""
+
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], None]
+    epilog: str = ""
+    takes_settings: bool = False
+
+
+def command_of(module: Any) -> Command:
+    """The command that a module defines."""
+    epilog, settings = getattr(module, "EPILOG", ""), getattr(module, "TAKES_SETTINGS", False)
+    return Command(module.add_arguments, module.run, epilog, settings)
+
+
+COMMANDS: Final = Registry(
+    __name__,
+    "command",
+    "add_arguments(parser) and run(arguments)",
+    file_with("add_arguments", "run", dashes=True),
+    command_of,
+    group="jepakit.commands",
+)

@@ -1,0 +1,27 @@
+"""Count, measure and read every item; list what is broken, duplicated or odd."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `jepa check-data` takes."""
+    add = parser.add_argument
+    add("path", metavar="PATH")
+    add("--csv", metavar="FILE", help="also write a row per problem")
+    add("--image", default="", metavar="NAME", help="the column or array of images (data.image)")
+    add("--label", default="", metavar="NAME", help="the column or array of labels (data.label)")
+    add("--fixations", default="", metavar="FILE", help="scanpaths on the pictures (data.fixations)")
+    add("--timing", choices=("auto", "duration", "onset"), default="auto", help="what the times of fixations are")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read everything and print what was found."""
+    from ... import api
+    from ...core.progress import watching
+    from .. import text
+
+    a = arguments
+    options = {name: getattr(a, name) for name in ("image", "label", "fixations", "timing")}
+    with watching() as watch:
+        rows = api.check_data(a.path, csv=a.csv, **options, watch=watch)
+    text.print_table(rows)

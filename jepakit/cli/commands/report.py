@@ -1,0 +1,18 @@
+"""Write one page about one or several runs."""
+
+import argparse
+
+from ..arguments import add_runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `jepa report` takes."""
+    add_runs(parser)
+    parser.add_argument("--out", metavar="FILE", help="default: RUN/report.html")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the page and print where it is."""
+    from ... import api
+
+    print(api.report(*arguments.run_folders, out=arguments.out))

@@ -1,0 +1,56 @@
+"""Train a method on your data, probe the result, and write its report."""
+
+import argparse
+from typing import Final
+
+EPILOG: Final = "Any setting can be given as --SECTION.KEY VALUE, as in --optim.lr 1e-3; --print-config shows them all."
+TAKES_SETTINGS: Final = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `jepa train` takes."""
+    add = parser.add_argument
+    add("recipe", metavar="RECIPE|CONFIG.yaml", nargs="?", help="a recipe, a method, or a settings file")
+    add("--data", metavar="PATH", help="folder, manifest, shards, parquet, arrays, table or .ts (data.path)")
+    add("--out", metavar="RUN", help="the run folder to write (default: runs/RECIPE)")
+    add("--config", metavar="FILE", help="settings that override the recipe's")
+    add("--seed", metavar="N", help="of weights, order, augmentation and masks (default: 0)")
+    add("--steps", metavar="N", help="optimiser steps (length.steps)")
+    add("--on-collapse", metavar="warn|stop|rollback", help="what to do after a collapse (loop.on_collapse)")
+    goes_on = "continue from the last checkpoint; auto: start where there is none"
+    add("--resume", nargs="?", const="yes", choices=("yes", "auto"), help=goes_on)
+    add("--allow-change", metavar="KEY", action="append", default=[], help="let this setting differ on resume")
+    add("--overwrite", action="store_true", help="delete what the run folder holds")
+    add("--init", metavar="RUN", help="start from another run's weights")
+    add("--dry-run", action="store_true", help="print parameters, FLOPs, memory and time, and stop")
+    add("--print-config", action="store_true", help="print the settings as YAML, and stop")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, or print what would be trained."""
+    from ... import api
+    from ...core.progress import watching
+    from .. import text
+
+    a = arguments
+    shortcuts = {"seed": a.seed, "length.steps": a.steps, "loop.on_collapse": a.on_collapse}
+    request = api.Request(
+        recipe=a.recipe,
+        data=a.data,
+        out=a.out,
+        config=a.config,
+        flags={**a.settings, **{k: v for k, v in shortcuts.items() if v is not None}},
+        resume="auto" if a.resume == "auto" else a.resume is not None,
+        allow_change=tuple(a.allow_change),
+        overwrite=a.overwrite,
+        init=a.init,
+    )
+    if a.print_config:
+        print(api.settings_text(request), end="")
+    elif a.dry_run:
+        text.print_table(api.dry_run(request))
+    else:
+        with watching() as watch:
+            done = api.run(request, watch)
+        if summary := text.describe(done):
+            print(summary)

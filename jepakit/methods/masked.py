@@ -1,0 +1,70 @@
+"""Methods that hide some tokens of a signal and predict them from the others.
+
+What the panel, scores, forecasts and decoders ask of such a method is here, so that they work for any of them.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import losses, masks
+from ..nn.encoder import Encoder
+from ..types import Batch, Device, Grid, Masks, Rng, Terms
+from .base import Method, token_rows
+
+
+class Masked(Method):
+    """A method with maskers in `cfg.masks`: the context that they leave predicts the target blocks that they hide.
+
+    A subclass has an `encoder` and gives `context`, `predict` and `expected`; this class draws masks and computes the
+    energy. `latent` says whether representations are predicted; otherwise targets are raw values.
+    """
+
+    latent: ClassVar[bool] = True
+    encoder: Encoder
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether there is a predictor of the way back, too, from the target block to the context."""
+        return False
+
+    def draw(
+        self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None, tokens: Tensor | None = None
+    ) -> list[Masks]:
+        """One Masks per masker, on the signal's grid where none is given; `tokens` are for maskers that read them."""
+        return masks.draw(self.cfg.masks, grid or self.encoder.grid, batch, rng, device, tokens)
+
+    def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
+        """Representations (B, Kc, D) of the context patches; the other patches are never read."""
+        raise NotImplementedError
+
+    def predict(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
+        """The prediction of the target blocks from the context of x; the rest of x is never read."""
+        raise NotImplementedError
+
+    def predict_back(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
+        """The prediction of the target blocks by the predictor of the way back, for masks of the way back."""
+        raise ValueError(f"{type(self).__name__} has no predictor of the way back")
+
+    def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
+        """What the loss compares `predict` with: the target blocks of x, normalised as there, without gradients."""
+        raise NotImplementedError
+
+    def expected_by(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
+        """`expected` of several masks, which a method may compute in one pass."""
+        return [self.expected(x, each) for each in drawn]
+
+    def compare(self, pred: list[Float[Tensor, "b _ _ d"]], target: list[Float[Tensor, "b _ _ d"]]) -> Terms:
+        """The mean over masks of the distance between prediction and target."""
+        terms = [losses.prediction(p, t, self.distance) for p, t in zip(pred, target, strict=True)]
+        return Terms({"prediction": torch.stack(terms).mean()}, compared=(token_rows(pred), token_rows(target)))
+
+    def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
+        """The distance (B,) from what the context of `batch` predicts, for fixed masks, to what `other` has there."""
+        x = batch.x
+        drawn = self.draw(len(x), Rng(0).fork("energy"), x.device, self.encoder.grid_of(x))
+        pairs = zip(drawn, self.expected_by(other.x, drawn), strict=True)
+        each = [losses.elementwise(self.predict(x, m), target, self.distance) for m, target in pairs]
+        return torch.stack([distance.flatten(1).mean(1) for distance in each]).mean(0)

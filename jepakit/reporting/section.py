@@ -1,0 +1,77 @@
+"""What a section of the page is: a file of `sections/` with a constant `SECTION` and a function `show`.
+
+`show` gets one `View` per run and returns a `Part`, or None where this page needs no such section.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from markupsafe import Markup
+
+from .figures import Figure
+from .records import Record
+from .samples import Look
+
+
+class Section(NamedTuple):
+    """A section's place on the page, lower `order` first, its title, and the sentence under the title."""
+
+    order: int
+    title: str
+    intro: str = ""
+
+
+EMPTY: Final = Markup("")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a section shows: figures, `notes` on what could not be shown, and any other `body` of safe HTML."""
+
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+    body: Markup = EMPTY
+
+
+@dataclass(frozen=True)
+class Block:
+    """A section as the template shows it, with its entry in the index."""
+
+    id: str
+    title: str
+    intro: str = ""
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+    body: Markup = EMPTY
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What was read of one run: its files, and what its encoder makes of its data. `name` is its name on the page."""
+
+    record: Record
+    name: str
+    look: Look = field(default_factory=Look)
+
+
+Show = Callable[[Sequence[View]], Part | None]
+
+
+class Entry(NamedTuple):
+    """A section and the function that fills it."""
+
+    section: Section
+    show: Show
+
+
+def per_run(views: Sequence[View], draw: Callable[[View], tuple[Sequence[Figure], str]]) -> Part:
+    """The figures of every run, and a note where some are missing; with the run's name where there are several."""
+    figures: list[Figure] = []
+    notes: list[str] = []
+    for view in views:
+        drawn, note = draw(view)
+        figures += [replace(f, title=f"{f.title} · {view.name}") if len(views) > 1 else f for f in drawn]
+        if note:
+            notes.append(f"{view.name}: {note}" if len(views) > 1 else note)
+    return Part(tuple(figures), tuple(notes))

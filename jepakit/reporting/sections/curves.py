@@ -1,0 +1,21 @@
+"""What was logged along the way, as curves over the steps."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from .. import figures
+from ..section import Part, Section, View
+
+SECTION: Final = Section(
+    20,
+    "Curves",
+    "What was logged along the way. Long curves are averaged over equal stretches; point at one for its values.",
+)
+
+
+def show(views: Sequence[View]) -> Part:
+    """A figure per curve, all runs on the same axes."""
+    found = figures.curves([view.record for view in views], [view.name for view in views])
+    if not found:
+        return Part(notes=("The run has no metrics.jsonl with rows, so there is nothing to draw.",))
+    return Part(tuple(found))

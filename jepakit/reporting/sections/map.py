@@ -1,0 +1,23 @@
+"""All representations, laid out in two dimensions."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ..atlas import embedding_map
+from ..figures import Figure
+from ..section import Part, Section, View, per_run
+
+SECTION: Final = Section(100, "Embedding map", "All of them at once.")
+
+
+def show(views: Sequence[View]) -> Part:
+    """A point per sample that shows its image when pointed at."""
+    return per_run(views, draw)
+
+
+def draw(view: View) -> tuple[list[Figure], str]:
+    """The figure of one run."""
+    samples = view.look.samples
+    if samples is None:
+        return [], view.look.notes.get("map", "")
+    return [embedding_map(samples.features, samples.thumbs, samples.names, samples.kinds)], ""

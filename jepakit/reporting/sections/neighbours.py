@@ -1,0 +1,28 @@
+"""Which images the encoder finds alike."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from .. import pictures
+from ..figures import Figure
+from ..section import Part, Section, View, per_run
+
+SECTION: Final = Section(
+    90, "Nearest neighbours", "Which images the encoder finds alike, among those that it was trained on."
+)
+
+
+def show(views: Sequence[View]) -> Part:
+    """A few images, each with those nearest to it."""
+    return per_run(views, draw)
+
+
+def draw(view: View) -> tuple[list[Figure], str]:
+    """The figure of one run."""
+    samples = view.look.samples
+    if samples is None:
+        return [], view.look.notes.get("neighbours", "")
+    queries = np.arange(len(samples.images))
+    return [pictures.neighbours(samples.thumbs, samples.features, samples.names, samples.kinds, queries)], ""

@@ -1,0 +1,27 @@
+"""The representation of every patch of a few images, as colours."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from .. import pictures
+from ..figures import Figure
+from ..section import Part, Section, View, per_run
+
+SECTION: Final = Section(
+    70, "Patch maps", "What the encoder makes of each patch of a few images that it was trained on."
+)
+
+
+def show(views: Sequence[View]) -> Part:
+    """Images beside the colours of their patches."""
+    return per_run(views, draw)
+
+
+def draw(view: View) -> tuple[list[Figure], str]:
+    """The figure of one run."""
+    samples, grid = view.look.samples, view.look.map_grid
+    if samples is None:
+        return [], view.look.notes.get("patches", "")
+    if grid is None:
+        return [], "The encoder gives no token per patch, so there is no map to draw."
+    return [pictures.patch_maps(samples.images, samples.tokens, grid, samples.names[: len(samples.images)])], ""

@@ -1,0 +1,23 @@
+"""Scores of probes, each beside the untrained encoder's and the raw input's."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ..probes import row
+from ..section import Part, Section, View
+from ..templates import template
+
+SECTION: Final = Section(
+    10,
+    "Probes",
+    "Does the encoder know more than it did before training, and more than the pixels themselves? A score counts only "
+    "beside both.",
+)
+
+
+def show(views: Sequence[View]) -> Part:
+    """A table with a row per score."""
+    rows = [row(entry, view.name) for view in views for entry in view.record.evals]
+    if not rows:
+        return Part(notes=("No probe was run; with labelled data: jepa probe RUN --kind knn",))
+    return Part(body=template("probes.html.j2", probes=rows, several=len(views) > 1))

@@ -1,0 +1,20 @@
+"""Collapses that were undone during training."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ..facts import undone
+from ..section import Part, Section, View
+from ..templates import template
+
+SECTION: Final = Section(
+    40,
+    "Rollbacks",
+    "Collapses that were undone: training went back to a checkpoint from before, at half the learning rate.",
+)
+
+
+def show(views: Sequence[View]) -> Part | None:
+    """A table of what was undone; no section where nothing was."""
+    rows = [(view.name, event) for view in views for event in undone(view.record)]
+    return Part(body=template("rollbacks.html.j2", rows=rows, several=len(views) > 1)) if rows else None

@@ -1,0 +1,21 @@
+"""The eigenspectrum of the features: how many directions the representation uses, over time."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ..figures import Figure, eigenvalues, spectrum
+from ..section import Part, Section, View, per_run
+
+SECTION: Final = Section(30, "Eigenspectrum", "How many directions the representation uses, over time.")
+
+
+def show(views: Sequence[View]) -> Part:
+    """The eigenvalues of both encoders, at some steps and over all."""
+    part = per_run(views, draw)
+    return part if part.figures else Part(notes=("The run logged no eigenspectrum.",))
+
+
+def draw(view: View) -> tuple[list[Figure], str]:
+    """The figures of one run."""
+    makers = [maker(view.record, side) for side in ("target", "context") for maker in (spectrum, eigenvalues)]
+    return [figure for figure in makers if figure], ""

@@ -1,0 +1,24 @@
+"""What a method that unfolds in time knows after each step of a sample."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from .. import paths
+from ..figures import Figure
+from ..section import Part, Section, View, per_run
+
+SECTION: Final = Section(
+    50, "Through time", "What the method knows after each step of a sample that it was trained on."
+)
+
+
+def show(views: Sequence[View]) -> Part | None:
+    """Errors per step, paths of states, gates, scanpaths; no section where no method unfolds in time."""
+    part = per_run(views, draw)
+    return part if part.figures or part.notes else None
+
+
+def draw(view: View) -> tuple[Sequence[Figure], str]:
+    """The figures of one run."""
+    unfolded = view.look.unfolded
+    return paths.figures(unfolded) if unfolded else (), view.look.notes.get("time", "")

@@ -1,0 +1,100 @@
+"""The claims of `bijepa-sine` and `bijepa-lorenz`, and what their numbers say beyond them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ...collapse.judge import EXPLODING, FULL
+from ...reporting.charts import short
+from ..claims import AtLeast, AtMost, Better, Numbers, Ranking, Statement, cells_of
+from ..study import Gain, Scores
+from .series_forms import FORMS, LINEAR, OURS, UNTRAINED
+from .series_map import GROWTH, LATE, LEAST, LOSS, MOST, RATES, ROW, SPREAD
+
+RISING: Final = 1.02  # growth of the mean norm from one tenth of the training to the next: more than batches scatter
+MAP_ROWS: Final = tuple(f"{ROW}{short(rate)}" for rate in RATES)
+BIJEPA: Final[Mapping[str, Any]] = {"lower": True, "by": "ratio"}
+
+
+def series_claims(shifts: Mapping[str, Any]) -> tuple[Statement, ...]:
+    """The paper's claims by its own probe and by a converged one, fair controls, other windows, and the map."""
+    by_probe = {
+        "B_adam": "By the paper's probe, which reads predictions",
+        "B_ridge": "By a converged probe on new windows",
+        "A_ridge": "From f(past) alone",
+    }
+    return (
+        *(Better("bijepa", "classic", metric, **BIJEPA, words=words) for metric, words in by_probe.items()),
+        *(
+            Better("bijepa", f"classic, {control}", "B_ridge", **BIJEPA, words="Fair control")
+            for control in ("doubled steps", "swapped pairs")
+        ),
+        *(Better("bijepa", "sphere", metric, **BIJEPA, words="The sphere hurts") for metric in ("B_adam", "B_ridge")),
+        *(Better("bijepa", "unconstrained", m, **BIJEPA, words="Norms") for m in ("growth of norm", "norm")),
+        Ranking(cells_of([*FORMS], "B_ridge"), True, "unconstrained"),
+        Better(OURS, "bijepa", "B_ridge", **BIJEPA, words="Our own settings"),
+        Better(OURS, "unconstrained", "B_ridge", **BIJEPA, words="Our own settings"),
+        Better(OURS, "bijepa", "B_adam", **BIJEPA, words="Our own settings"),
+        Numbers((LINEAR, "last value", UNTRAINED), ("A_ridge",), words="Without a trained encoder"),
+        *_shifted_claims(shifts),
+        AtMost(MAP_ROWS, MOST, EXPLODING, words="On the map without LayerNorms, first seed, norms do not explode"),
+        Numbers(MAP_ROWS, (LEAST, GROWTH, LOSS), words="On the map, by learning rate"),
+        AtMost(MAP_ROWS, LATE, RISING, words="On the map, norms have settled by the last tenth of the training"),
+        AtLeast(MAP_ROWS, SPREAD, FULL, words="No low loss of the map is collapse"),
+    )
+
+
+def _shifted_claims(shifts: Mapping[str, Any]) -> Iterator[Better]:
+    """What remains of the gain on windows of another kind than those of training."""
+    for metric, source, beside in (("A_ridge", "f(past)", (LINEAR,)), ("B_ridge", "predictions", ())):
+        for kind in shifts:
+            words = f"On windows of another kind, read from {source}"
+            yield Better("bijepa", "classic", f"{metric}, {kind}", **BIJEPA, beside=beside, words=words)
+
+
+def conclusions(scores: Scores) -> list[str]:
+    """How far the paper's probe can be trusted, and how much weight decay matters on the map."""
+    return [_probe_gap(scores), _sphere_verdict(scores), *_decay_effect(scores)]
+
+
+def _probe_gap(scores: Scores) -> str:
+    """How far the Adam probe is from its optimum: a train error that exceeds a test error."""
+    ratios = {name: scores.mean(name, "B_adam") / scores.mean(name, "B_ridge") for name in FORMS}
+    worst = max(ratios, key=ratios.__getitem__)
+    return (
+        "The paper's probe is under-trained: its error on the windows it was fitted to exceeds the ridge's error on "
+        f"new ones in {sum(ratio > 1 for ratio in ratios.values())} of {len(FORMS)} forms, {ratios[worst]:.1f} times "
+        f"for {worst}. So it measures the scale of a representation as well as its content."
+    )
+
+
+def _sphere_verdict(scores: Scores) -> str:
+    """Whether the sphere hurts by the short probe and by the converged one, seed by seed."""
+    probes = [
+        list(zip(scores.values["sphere", m], scores.values["bijepa", m], strict=True)) for m in ("B_adam", "B_ridge")
+    ]
+    short_probe, ridge = (Gain(tuple(a - b for a, b in pairs)).verdict == "holds" for pairs in probes)
+    excess = Gain(tuple(a / b - c / d for (a, b), (c, d) in zip(*probes, strict=True)))
+    if excess.beyond_spread is None:
+        return "Sphere: one seed has no scatter to judge by."
+    if short_probe and not ridge:
+        return (
+            "Sphere: the short probe cannot make up for the scale of its representations; what they hold is no worse."
+        )
+    if short_probe and excess.verdict == "holds":
+        times = scores.mean("sphere", "B_ridge") / scores.mean("bijepa", "B_ridge")
+        return f"Sphere: the short probe exaggerates, but {times:.1f} times the error remain by the converged one."
+    only_ridge = ridge and not short_probe
+    only_ridge = ridge and not short_probe
+    return f"Sphere: {'only the converged probe shows that it hurts' if only_ridge else 'both probes agree'}."
+
+
+def _decay_effect(scores: Scores) -> list[str]:
+    """The largest effect of weight decay on the rise of the norm, where there is a map."""
+    ratios = {
+        rate: scores.mean(rate, MOST) / scores.mean(rate, LEAST) for rate in MAP_ROWS if (rate, MOST) in scores.values
+    }
+    if not ratios:
+        return []
+    most = max(ratios, key=ratios.__getitem__)
+    rate = most.removeprefix(ROW)
+    return [f"On the map, weight decay changes the rise of the norm by {ratios[most]:.2f} times at most, at {rate}."]

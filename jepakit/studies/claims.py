@@ -1,0 +1,529 @@
+"""Claims of a study, declared as data; each writes its own sentence: the claim, whether it holds here, the numbers.
+
+A cell names a number of the table by row and metric; it has a value for every seed. A comparison holds where the mean
+difference over the seeds has the right sign and exceeds their scatter (one sample standard deviation), does not hold
+where it exceeds the scatter with the wrong sign, and is not told apart in between or for a single seed.
+"""
+
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, takewhile
+from typing import Literal
+
+from ..reporting.study import value
+from .study import HOLDS, Gain, Scores, Verdict
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Several rows that count as one: the mean of their numbers, seed by seed."""
+
+    name: str
+    rows: tuple[str, ...]
+
+
+Cell = tuple[str | Mean, str]
+NOT_MEASURED = "not measured here"
+
+
+def cells_of(rows: Sequence[str | Mean], metric: str) -> tuple[Cell, ...]:
+    """The cells of one metric in several rows."""
+    return tuple((row, metric) for row in rows)
+
+
+def values_of(scores: Scores, cell: Cell) -> tuple[float, ...]:
+    """The values of a cell, one per seed. Raises KeyError where it was not measured."""
+    row, metric = cell
+    if isinstance(row, str):
+        return tuple(map(float, scores.values[row, metric]))
+    return tuple(
+        statistics.fmean(seed) for seed in zip(*(scores.values[name, metric] for name in row.rows), strict=True)
+    )
+
+
+def paired_values(scores: Scores, cell: Cell, other: Cell) -> list[tuple[float, float]]:
+    """The values of two cells, seed by seed; what was measured once counts for every seed."""
+    a, b = values_of(scores, cell), values_of(scores, other)
+    a, b = a * len(b) if len(a) == 1 else a, b * len(a) if len(b) == 1 else b
+    return list(zip(a, b, strict=True))
+
+
+def difference(scores: Scores, cell: Cell, base: Cell) -> Gain:
+    """By how much a cell exceeds another, seed by seed."""
+    return Gain(tuple(a - b for a, b in paired_values(scores, cell, base)))
+
+
+def number(scores: Scores, cell: Cell) -> str:
+    """A cell's mean ± sample standard deviation over seeds, and the first seed's interval where the table has one."""
+    values, (row, metric) = values_of(scores, cell), cell
+    text = value(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    if isinstance(row, str) and (row, f"{metric}, low") in scores.values:
+        low, high = (value(metric, scores.values[row, f"{metric}, {end}"][0], None) for end in ("low", "high"))
+        return f"{text} ({low} to {high})"
+    return text
+
+
+def signed_number(gain: Gain, metric: str) -> str:
+    """A difference with its sign and spread: accuracies in points of 100, anything else in the metric's own unit."""
+    if "accuracy" in metric:
+        return str(gain)
+    spread = f" ± {statistics.stdev(gain.values):.2g}" if len(gain.values) > 1 else ""
+    return f"{gain.mean:+.3g}{spread} over {count_of(len(gain.values), 'seed')}"
+
+
+def count_of(n: int, noun: str) -> str:
+    """A number of things, such as "1 seed" and "3 seeds"."""
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def row_name(row: str | Mean) -> str:
+    """How a sentence calls a row."""
+    return row if isinstance(row, str) else row.name
+
+
+def split_names(names: Sequence[str]) -> tuple[str, list[str]]:
+    """What all names have in common, and the rest of each: "A · x 1" and "A · x 2" are "A · x", then "1" and "2"."""
+    if len(set(names)) < 2:
+        return "", list(names)
+    parts, shared = [name.split(" · ") for name in names], []
+    if len({len(part) for part in parts}) == 1:
+        varying = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
+        shared = [part for part, varies in zip(parts[0], varying, strict=True) if not varies]
+        names = [" · ".join(p for p, varies in zip(part, varying, strict=True) if varies) for part in parts]
+    words = [name.split(" ") for name in names]
+    first = min(count_shared(zip(*words, strict=False)), min(map(len, words)) - 1)
+    if any("," in word for each in words for word in each[first:-1]):
+        first = 0  # "r 0.9, v 1" keeps its first word
+    pieces = [" ".join(each[first:]).split(", ") for each in words]
+    last = min(count_shared(zip(*map(reversed, pieces), strict=False)), min(map(len, pieces)) - 1)
+    shared += [" ".join(words[0][:first]).rstrip(" ,·"), ", ".join(pieces[0][len(pieces[0]) - last :])]
+    rest = [", ".join(each[: len(each) - last]) for each in pieces]
+    return " · ".join(filter(None, shared)), rest
+
+
+def count_shared(columns: Iterable[Sequence[str]]) -> int:
+    """How many of the first columns hold a single value."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def label_cells(cells: Sequence[Cell]) -> tuple[str, list[str]]:
+    """What cells have in common, as "row, metric", and what tells each from the others."""
+    rows, metrics = [row_name(row) for row, _ in cells], [metric for _, metric in cells]
+    (row, row_labels), (metric, metric_labels) = split_names(rows), split_names(metrics)
+    if len(set(metrics)) == 1:
+        return ", ".join(filter(None, (row, metrics[0]))), row_labels
+    if len(set(rows)) == 1:
+        return ", ".join(filter(None, (rows[0], metric))), metric_labels
+    labels = [f"{m} of {r}" for r, m in zip(row_labels, metric_labels, strict=True)]
+    return ", ".join(filter(None, (row, metric))), labels
+
+
+def quote_commas(name: str) -> str:
+    """A name within a sentence: in quotes where it has a comma."""
+    return f'"{name}"' if "," in name else name
+
+
+def verdict_words(verdict: Verdict, seeds: int) -> str:
+    """A verdict with its reason where it is open."""
+    reason = "within the scatter of the seeds" if seeds > 1 else "as one seed has no scatter"
+    return f"{verdict} {reason}" if verdict == "not told apart" else verdict
+
+
+@dataclass(frozen=True)
+class Statement(ABC):
+    """What a study says of some cells; `words` begin the sentence."""
+
+    words: str = field(default="", kw_only=True)
+
+    @abstractmethod
+    def describe(self, scores: Scores) -> str:
+        """The sentence without its beginning and its full stop."""
+
+    def sentence(self, scores: Scores) -> str:
+        """The sentence that the study's page has of it; it says so where a cell was not measured."""
+        try:
+            told = self.describe(scores)
+        except KeyError:
+            told = f"{self.head()}: {NOT_MEASURED}"
+        return f"{self.words}: {told}." if self.words else f"{told}."
+
+    def head(self) -> str:
+        """What the sentence is about."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Claim(Statement):
+    """What may hold here or not."""
+
+    @abstractmethod
+    def judge(self, scores: Scores) -> Verdict:
+        """Whether the claim holds here. Raises KeyError where a cell was not measured."""
+
+    @abstractmethod
+    def evidence(self, scores: Scores) -> str:
+        """The numbers behind the verdict."""
+
+    def describe(self, scores: Scores) -> str:
+        """The claim, its verdict and its numbers."""
+        return f"{self.head()}: {verdict_words(self.judge(scores), self.seeds(scores))}, {self.evidence(scores)}"
+
+    @abstractmethod
+    def seeds(self, scores: Scores) -> int:
+        """How many seeds the verdict is by."""
+
+
+@dataclass(frozen=True)
+class Better(Claim):
+    """A metric of one row is higher than that of another, or lower where lower is better.
+
+    `than` is the second row's metric where it is another one. With `by` "ratio" the sentence gives the ratio of the
+    means. With `exact` no seed changes the numbers, so that their order alone decides. `beside` are further rows whose
+    numbers the sentence gives.
+    """
+
+    better: str | Mean
+    worse: str | Mean
+    metric: str
+    than: str = ""
+    lower: bool = False
+    by: Literal["difference", "ratio"] = "difference"
+    exact: bool = False
+    beside: tuple[str, ...] = ()
+
+    @property
+    def pair(self) -> tuple[Cell, Cell]:
+        """The two cells, the better one first."""
+        return (self.better, self.metric), (self.worse, self.than or self.metric)
+
+    def head(self) -> str:
+        """The claim, such as "MNIST: bijepa has a lower decoder_mse than classic"."""
+        shared, (a, b) = split_names([row_name(self.better), row_name(self.worse)])
+        sense, start = "lower" if self.lower else "higher", f"{shared}: " if shared else ""
+        if self.better == self.worse:
+            return f"{a} has a {sense} {quote_commas(self.metric)} than {quote_commas(self.than)}"
+        other = f" {quote_commas(self.than)}" if self.than else ""
+        return f"{start}{a} has a {sense} {quote_commas(self.metric)} than {b}{other}"
+
+    def seeds(self, scores: Scores) -> int:
+        """The seeds of the pair."""
+        return len(paired_values(scores, *self.pair))
+
+    def judge(self, scores: Scores) -> Verdict:
+        """By the mean difference beside the scatter of the seeds."""
+        first, second = self.pair
+        gain = difference(scores, *((second, first) if self.lower else (first, second)))
+        return (HOLDS if gain.mean > 0 else "does not hold") if self.exact else gain.verdict
+
+    def evidence(self, scores: Scores) -> str:
+        """Both numbers, their difference or ratio, the rows beside them, and the paper's figures."""
+        first, second = self.pair
+        text = f"{number(scores, first)} against {number(scores, second)}, "
+        if self.by == "ratio":
+            pairs = paired_values(scores, first, second)
+            (a, b), wins = map(statistics.fmean, zip(*pairs, strict=True)), sum((x < y) == self.lower for x, y in pairs)
+            times = "no ratio" if not b else f"{a / b:.2f} times as much" if a > b / 100 else f"1/{b / a:,.0f} as much"
+            text += f"{times}, {'lower' if self.lower else 'higher'} in {wins} of {count_of(len(pairs), 'seed')}"
+        else:
+            text += signed_number(difference(scores, first, second), self.metric)
+        for row in self.beside:
+            text += f"; {row} {number(scores, (row, self.metric))}"
+        return text + paper_figures(scores, self.pair)
+
+
+def paper_figures(scores: Scores, cells: Sequence[Cell]) -> str:
+    """What the paper has for some cells; empty where it has nothing."""
+    known = [(row_name(row), m, scores.paper.get((row_name(row), m))) for row, m in cells]
+    _, labels = split_names([row for row, _, _ in known])
+    told = [
+        f"{label} {value(metric, figure, None)}"
+        for label, (_, metric, figure) in zip(labels, known, strict=True)
+        if figure is not None
+    ]
+    return f" (paper: {', '.join(told)})" if told else ""
+
+
+@dataclass(frozen=True)
+class AtLeast(Claim):
+    """A metric is no less than `limit` in every seed of every row."""
+
+    rows: tuple[str, ...]
+    metric: str
+    limit: float
+
+    def keeps(self, number: float) -> bool:
+        """Whether a value is within the limit."""
+        return number >= self.limit
+
+    def head(self) -> str:
+        """The claim, such as "linear accuracy is at least 95.0 %"."""
+        name, _ = label_cells(cells_of(self.rows, self.metric))
+        name = f"{self.rows[0]}, {name}" if len(self.rows) == 1 else name
+        return f"{name} is {self.sense} {value(self.metric, self.limit, None)}"
+
+    @property
+    def sense(self) -> str:
+        """The limit in words."""
+        return "at least"
+
+    @property
+    def miss(self) -> str:
+        """Where a value lies that breaks the limit."""
+        return "below"
+
+    def judge(self, scores: Scores) -> Verdict:
+        """It holds where every seed of every row keeps to the limit."""
+        every = [v for cell in cells_of(self.rows, self.metric) for v in values_of(scores, cell)]
+        return HOLDS if all(map(self.keeps, every)) else "does not hold"
+
+    def seeds(self, scores: Scores) -> int:
+        """The seeds of the first row."""
+        return len(values_of(scores, (self.rows[0], self.metric)))
+
+    def evidence(self, scores: Scores) -> str:
+        """The number of every row, and in how many seeds it is beyond the limit where it is."""
+        cells = cells_of(self.rows, self.metric)
+        told = []
+        for label, cell in zip(label_cells(cells)[1], cells, strict=True):
+            values = values_of(scores, cell)
+            beyond = sum(not self.keeps(v) for v in values)
+            name = "" if len(cells) == 1 else f"{label}: "
+            share = f" in {beyond} of {len(values)} seeds" if beyond < len(values) else ""
+            told.append(f"{name}{number(scores, cell)}" + (f" ({self.miss} it{share})" if beyond else ""))
+        return ", ".join(told) + paper_figures(scores, cells)
+
+
+@dataclass(frozen=True)
+class AtMost(AtLeast):
+    """A metric is no more than `limit` in every seed of every row."""
+
+    def keeps(self, number: float) -> bool:
+        """Whether a value is within the limit."""
+        return number <= self.limit
+
+    @property
+    def sense(self) -> str:
+        """The limit in words."""
+        return "at most"
+
+    @property
+    def miss(self) -> str:
+        """Where a value lies that breaks the limit."""
+        return "above"
+
+
+@dataclass(frozen=True)
+class Rises(Claim):
+    """From the first of some cells to the last, the number rises."""
+
+    points: tuple[Cell, ...]
+
+    def head(self) -> str:
+        """The claim, such as "coupling · recurrent scale, cosine rises from 0 to 2"."""
+        name, labels = label_cells(self.points)
+        return f"{name} {self.sense} from {labels[0]} to {labels[-1]}"
+
+    @property
+    def sense(self) -> str:
+        """The direction in words."""
+        return "rises"
+
+    def judge(self, scores: Scores) -> Verdict:
+        """By the mean change beside the scatter of the seeds."""
+        return difference(scores, self.points[-1], self.points[0]).verdict
+
+    def seeds(self, scores: Scores) -> int:
+        """The seeds of the last point."""
+        return len(values_of(scores, self.points[-1]))
+
+    def evidence(self, scores: Scores) -> str:
+        """Every number, and the change."""
+        labels = label_cells(self.points)[1]
+        told = [f"{number(scores, c)} at {label}" for label, c in zip(labels, self.points, strict=True)]
+        change = difference(scores, self.points[-1], self.points[0])
+        return f"{', '.join(told)}, {signed_number(change, self.points[0][1])}"
+
+
+@dataclass(frozen=True)
+class Falls(Rises):
+    """From the first of some cells to the last, the number falls."""
+
+    @property
+    def sense(self) -> str:
+        """The direction in words."""
+        return "falls"
+
+    def judge(self, scores: Scores) -> Verdict:
+        """By the mean change beside the scatter of the seeds."""
+        return difference(scores, self.points[0], self.points[-1]).verdict
+
+
+@dataclass(frozen=True)
+class Equal(Claim):
+    """In every pair of cells the first is the second, but for a share of it (`within`); `name` says what they are.
+
+    Pairs that were not measured do not count.
+    """
+
+    name: str
+    pairs: tuple[tuple[Cell, Cell], ...]
+    within: float
+
+    def head(self) -> str:
+        """The claim, such as "final losses are equal within 0.1 %"."""
+        return f"{self.name} are equal within {100 * self.within:.2g} %"
+
+    def ratios(self, scores: Scores) -> dict[str, tuple[float, ...]]:
+        """The first number over the second, seed by seed, for every pair that was measured."""
+        cells, rows = [cell for cell, _ in self.pairs], [row_name(row) for (row, _), _ in self.pairs]
+        labels = rows if len(set(rows)) == len(rows) else label_cells(cells)[1]
+        found = {}
+        for label, (cell, other) in zip(labels, self.pairs, strict=True):
+            if all(isinstance(c[0], Mean) or c in scores.values for c in (cell, other)):
+                found[label] = tuple(a / b if b else float(a != b) + 1 for a, b in paired_values(scores, cell, other))
+        if not found:
+            raise KeyError(self.name)
+        return found
+
+    def far(self, scores: Scores) -> dict[str, float]:
+        """The mean ratio of the pairs that are further apart."""
+        means = {label: statistics.fmean(each) for label, each in self.ratios(scores).items()}
+        return {label: mean for label, mean in means.items() if abs(mean - 1) > self.within}
+
+    def judge(self, scores: Scores) -> Verdict:
+        """It holds where no pair is further apart."""
+        return "does not hold" if self.far(scores) else HOLDS
+
+    def seeds(self, scores: Scores) -> int:
+        """The seeds of the first pair."""
+        return len(next(iter(self.ratios(scores).values())))
+
+    def evidence(self, scores: Scores) -> str:
+        """The range and median of the ratios, how far off the worst seed is, and the pairs that are too far apart."""
+        each = self.ratios(scores)
+        means = [statistics.fmean(ratios) for ratios in each.values()]
+        worst = max(abs(ratio - 1) for ratios in each.values() for ratio in ratios)
+        text = (
+            f"{min(means):.2f} to {max(means):.2f} times as much, median {statistics.median(means):.2f}, over "
+            f"{count_of(len(means), 'pair')}; the furthest seed is off by {100 * worst:.2g} %"
+        )
+        far = "; ".join(f"{label} ({mean:.2f})" for label, mean in self.far(scores).items())
+        return f"{text}; further apart: {far}" if far else text
+
+
+@dataclass(frozen=True)
+class Every(Claim):
+    """A claim of several parts: it holds where all hold, and does not hold where one does not; `name` is the whole."""
+
+    name: str
+    parts: tuple[Claim, ...]
+
+    def head(self) -> str:
+        """The claim as a whole."""
+        return self.name
+
+    def judge(self, scores: Scores) -> Verdict:
+        """The worst of the parts' verdicts."""
+        verdicts = {part.judge(scores) for part in self.parts}
+        order: tuple[Verdict, ...] = ("does not hold", "not told apart", HOLDS)
+        return next(verdict for verdict in order if verdict in verdicts)
+
+    def seeds(self, scores: Scores) -> int:
+        """The seeds of the first part."""
+        return self.parts[0].seeds(scores)
+
+    def evidence(self, scores: Scores) -> str:
+        """The sentences of the parts."""
+        heads = [part.head().removeprefix(f"{self.words}, ") for part in self.parts]
+        told = zip(heads, self.parts, strict=True)
+        return "; ".join(f"{head}: {part.judge(scores)} ({part.evidence(scores)})" for head, part in told)
+
+
+@dataclass(frozen=True)
+class Ranking(Statement):
+    """Cells from the best to the worst; `first` is the row that is claimed to be best, where one is.
+
+    Between neighbours, > is a difference beyond the seeds' scatter and ≈ one within it.
+    """
+
+    cells: tuple[Cell, ...]
+    lower: bool = False
+    first: str = ""
+
+    def head(self) -> str:
+        """What is ranked."""
+        name, _ = label_cells(self.cells)
+        return f"{name}, {'lowest' if self.lower else 'highest'} first"
+
+    def order(self, scores: Scores) -> list[int]:
+        """The places of the cells, the best first."""
+        sign = 1 if self.lower else -1
+        return sorted(range(len(self.cells)), key=lambda k: sign * statistics.fmean(values_of(scores, self.cells[k])))
+
+    def level(self, scores: Scores) -> list[int]:
+        """The places of those that the first does not exceed beyond the seeds' scatter."""
+        first, *others = self.order(scores)
+        return [k for k in others if difference(scores, self.cells[first], self.cells[k]).beyond_spread is False]
+
+    def describe(self, scores: Scores) -> str:
+        """All cells with their numbers, who is level with the first, and whether the claimed one is first."""
+        _, labels = label_cells(self.cells)
+        order, level = self.order(scores), [labels[k] for k in self.level(scores)]
+        signs = {None: ", ", True: " < " if self.lower else " > ", False: " ≈ "}
+        text = f"{self.head()}: {labels[order[0]]} {number(scores, self.cells[order[0]])}"
+        for a, b in pairwise(order):
+            sign = signs[difference(scores, self.cells[a], self.cells[b]).beyond_spread]
+            text += f"{sign}{labels[b]} {number(scores, self.cells[b])}"
+        text += f"; level with the first: {', '.join(level)}" if level else ""
+        if self.first:
+            best = labels[order[0]]
+            alone = "holds" if best == self.first and not level else "not told apart"
+            text += f"; {self.first} is best: {alone if self.first in (best, *level) else 'does not hold'}"
+        seeds = len(values_of(scores, self.cells[order[0]]))
+        return text if seeds > 1 else f"{text}; one seed has no scatter to judge by"
+
+
+@dataclass(frozen=True)
+class Numbers(Statement):
+    """Numbers that the reader needs beside the claims: every metric of every row."""
+
+    rows: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+    def head(self) -> str:
+        """What they are."""
+        return ", ".join(self.metrics)
+
+    def describe(self, scores: Scores) -> str:
+        """Metric by metric, the number of every row."""
+        shared, names = split_names(self.rows)
+        names = [""] if len(self.rows) == 1 and self.words else names
+        told = []
+        for metric in self.metrics:
+            cells = cells_of(self.rows, metric)
+            each = ", ".join(f"{n} {number(scores, c)}".strip() for n, c in zip(names, cells, strict=True))
+            told.append(f"{metric}: {each}{paper_figures(scores, cells)}")
+        return (f"{shared}, " if shared and not self.words else "") + "; ".join(told)
+
+
+@dataclass(frozen=True)
+class Changes(Statement):
+    """Which cells are more than the one they are compared with, which are less, and which are not told apart."""
+
+    pairs: tuple[tuple[Cell, Cell], ...]
+
+    def describe(self, scores: Scores) -> str:
+        """The three groups, each cell with its difference; for one seed by its sign."""
+        groups: dict[str, list[str]] = {"more": [], "less": [], "not told apart": []}
+        _, labels = label_cells([cell for cell, _ in self.pairs])
+        for label, (cell, base) in zip(labels, self.pairs, strict=True):
+            gain = difference(scores, cell, base)
+            apart = gain.mean != 0 and gain.beyond_spread is not False
+            group = "not told apart" if not apart else "more" if gain.mean > 0 else "less"
+            signed = signed_number(gain, cell[1]).partition(" over ")[0].partition(" (")[0]
+            groups[group].append(f"{label} {number(scores, cell)} ({signed})")
+        seeds = len(paired_values(scores, *self.pairs[0]))
+        scatter = f"beyond the scatter of {seeds} seeds" if seeds > 1 else "by one seed, which has no scatter"
+        return f"{scatter}, " + "; ".join(f"{group}: {', '.join(each) or 'nothing'}" for group, each in groups.items())

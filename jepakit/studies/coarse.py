@@ -1,0 +1,25 @@
+"""The small recipes of I-JEPA on pictures of a coarse grid: what several studies train their methods by."""
+
+from dataclasses import replace
+
+from ..methods import ijepa
+from ..recipes.small import cifar10_ijepa, fashion_ijepa
+from ..run.settings import Run
+
+RECIPES = {
+    "CIFAR-10": (cifar10_ijepa, "cifar10/train.parquet", "cifar10/test.parquet"),
+    "Fashion-MNIST": (
+        fashion_ijepa,
+        "fashion_mnist/train-images-idx3-ubyte.gz",
+        "fashion_mnist/t10k-images-idx3-ubyte.gz",
+    ),
+}
+RATE, SIDE = 2e-3, 4
+
+
+def coarsen(run: Run) -> Run:
+    """A small recipe on 4 × 4 patches, at a rate of 2e-3: what is learnt shows sooner, for a third of the time."""
+    height, width = run.data.size  # type: ignore[misc]
+    assert isinstance(run.method, ijepa.Config)
+    encoder = replace(run.method.encoder, patch=(height // SIDE, width // SIDE))  # type: ignore[type-var]
+    return replace(run, method=replace(run.method, encoder=encoder), optim=replace(run.optim, lr=RATE))

@@ -1,0 +1,78 @@
+"""The claims of `rjepa-cortex`, and what its numbers say beyond them."""
+
+from typing import Final
+
+from ..claims import AtLeast, Better, Changes, Every, Numbers, Statement
+from ..study import Scores
+
+QUARTILES = ("", ", first quartile", ", third quartile")
+INTERVALS = ("", ", low", ", high", ", d", ", d low", ", d high")
+GATED, MEMORYLESS, UNTRAINED = ROWS = tuple(f"fixations · {row}" for row in ("gated", "memoryless", "untrained"))
+RESPONSES: Final = ("change", "error", "response")
+SPARSE: Final = ("lifetime sparseness", "population sparseness", "kurtosis")
+SURPRISES: Final = ("surprise", "surprise, d", "surprise over same picture", "surprise over same picture, d")
+CONSTANTS: Final = tuple(f"time constant, {how}" for how in ("independent", "swap", "swap, all units"))
+KEYS: Final = (*CONSTANTS, *SURPRISES, *(f"adaptation of the {what}" for what in RESPONSES), *SPARSE)
+# Each property that the claim names, its measure, and the value of the measure where the property is absent.
+CLAIMED: Final = (
+    ("integration", "time constant, swap", 0.0),
+    ("surprise as a ratio", "surprise over same picture", 1.0),
+    ("surprise beside its scatter", "surprise over same picture, d", 0.0),
+    ("adaptation of the response", "adaptation of the response", 0.0),
+    ("sparseness", "lifetime sparseness", 0.363),
+)
+NOT_SHOWN: Final = (
+    "Not shown: that any of this is as in a brain. No recordings are compared here; steps are fixations, not "
+    "milliseconds; and what a leaky integrator with random weights does as well is no sign of learning. "
+    "`jepa probe RUN --kind rsa --responses FILE.npy` compares a run with responses that were recorded for these items."
+)
+NUMBERS: Final = {
+    "Integration, the median unit's time constant in fixations": CONSTANTS,
+    "Surprise, the error at another picture's fixation over that at its own": SURPRISES,
+    "Where surprised, over where not": ("change where surprised", "gate where surprised"),
+    "Adaptation to one fixation repeated, (first - last) / (first + last); a response adapts above 0": tuple(
+        f"adaptation of the {what}" for what in RESPONSES
+    ),
+    "What a new fixation then evokes, over what it evokes without repeats": tuple(
+        f"release of the {what}" for what in RESPONSES
+    ),
+    "Sparseness (a normal distribution has 0.36, and a kurtosis of 0)": tuple(
+        f"{what}{of}" for what in SPARSE for of in ("", " of the features")
+    ),
+}
+
+
+def claims() -> tuple[Statement, ...]:
+    """Each property: there, and learned; its numbers beside the controls; and what training and memory change."""
+    return (
+        *(
+            Every(
+                f"{words} is there and learned",
+                (AtLeast((GATED,), key, absent), Better(GATED, UNTRAINED, key)),
+            )
+            for words, key, absent in CLAIMED
+        ),
+        *(Numbers(ROWS, metrics, words=words) for words, metrics in NUMBERS.items()),
+        Numbers(
+            (GATED,), tuple(f"{CONSTANTS[0]}{part}" for part in QUARTILES[1:]), words="Half of the units lie between"
+        ),
+        AtLeast(
+            (GATED,), "surprise over same picture, low", 1.0, words="The 95 % interval of the surprise lies above 1"
+        ),
+        *(
+            Changes(
+                tuple(((GATED, key), (control, key)) for key in KEYS), words=f"The trained circuit beside {control}"
+            )
+            for control in (UNTRAINED, MEMORYLESS)
+        ),
+    )
+
+
+def conclusions(scores: Scores) -> list[str]:
+    """Whose scanpaths they are, and what is not shown."""
+    if scores.mean(GATED, "fixations of people") == 1:
+        return ["Scanpaths of people, on pictures of OSIE that no training saw.", NOT_SHOWN]
+    return [
+        "Made-up scanpaths over digits, because OSIE is missing: these numbers say nothing about people's.",
+        NOT_SHOWN,
+    ]
