@@ -128,7 +128,7 @@ def told(current: session.Session, found: dict[str, list[Seconds]]) -> dict[str,
         "steps": steps,
         "batch": current.run.length.batch,
         "bfloat16": loop.amp,
-        "panel": {"size": loop.panel_size, "every": loop.panel_every, "dear every": loop.dear_every},
+        "panel": {"size": loop.panel_size, "every": loop.panel_every, "views every": loop.views_every},
         "measurements": {name: len(found[name]) for name in ("cheap", "dear")},
         "CPU milliseconds": {
             name: round(1e3 * statistics.median(spent.cpu for spent in spents), 2) for name, spents in found.items()

@@ -32,7 +32,7 @@ def panel_schedule(every: int | None, size: int | None, steps: int, price: float
     return {
         "panel_size": (size, "64 to 512 samples, what 2 % of the run's time allows"),
         "panel_every": (every, "at most 50 times in the run, and 2 % of its time"),
-        "dear_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
+        "views_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
     }
 
 
@@ -42,7 +42,7 @@ def stream_schedule(samples: int) -> dict[str, tuple[Any, str]]:
     return {
         "save_every": (STREAM_EVERY, early),
         "panel_every": (STREAM_EVERY, early),
-        "dear_every": (STREAM_VIEWS_EVERY, "ten times as rare"),
+        "views_every": (STREAM_VIEWS_EVERY, "ten times as rare"),
         "panel_size": (samples, "windows of the first frames"),
     }
 

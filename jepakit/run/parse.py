@@ -36,6 +36,7 @@ def as_list(value: Any) -> list[Any]:
 
 # Settings by the paths that they had in earlier versions.
 RENAMED: Final[Mapping[str, Renamed]] = {
+    "loop.dear_every": Renamed("loop.views_every"),
     "method.parent": Renamed("method.parents", as_list),
     "method.parent_hash": Renamed("method.parent_hashes", as_list),
 }

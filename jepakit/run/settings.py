@@ -95,11 +95,11 @@ class Loop:
     keep: int = 2
     panel_every: int | None = None
     panel_size: int | None = None
-    dear_every: int | None = None  # the panel's numbers of several views and of pairs
+    views_every: int | None = None  # the panel's numbers of several views and of pairs
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
 
     def __post_init__(self) -> None:
-        at_least(1, self, "log_every", "save_every", "keep", "panel_every", "dear_every")
+        at_least(1, self, "log_every", "save_every", "keep", "panel_every", "views_every")
         at_least(2, self, "panel_size")
         at_least(0, self, "workers")
 

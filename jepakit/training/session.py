@@ -27,7 +27,7 @@ from .panel import PanelMemory
 # Settings that a resumed run may change, as they alter no number. The panel keeps its first size all the same.
 RESUMABLE_KEYS = (
     *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
-    *("loop.panel_", "loop.dear_every", "loop.on_collapse", "data.wait", "data.settle"),
+    *("loop.panel_", "loop.views_every", "loop.on_collapse", "data.wait", "data.settle"),
 )
 
 

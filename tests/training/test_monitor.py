@@ -166,8 +166,8 @@ def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any],
 
 @pytest.mark.parametrize("name", ["ijepa", "vicreg"])
 def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str, array: Path, tmp_path: Path) -> None:
-    often, summary = train(tmp_path / "often", array, name, panel_every=1, dear_every=1)
-    seldom, _ = train(tmp_path / "seldom", array, name, panel_every=1000, dear_every=1000, panel_size=8)
+    often, summary = train(tmp_path / "often", array, name, panel_every=1, views_every=1)
+    seldom, _ = train(tmp_path / "seldom", array, name, panel_every=1000, views_every=1000, panel_size=8)
     assert often == seldom
     panel = summary["panel"]
     both = {"std_ratio_target", "rank_target", "lidar", "consistency", "energy_gap", "retrieval"}
@@ -181,23 +181,23 @@ def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str,
 def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(steps: int, batch: int, amp: bool) -> None:
     loop, _ = Loop(device="cpu", amp=amp).resolve(steps, batch)
     price = batch * intervals.encodings_per_sample("cpu", amp)
-    size, every, dear = loop.panel_size, loop.panel_every, loop.dear_every
+    size, every, dear = loop.panel_size, loop.panel_every, loop.views_every
     assert size
     assert every
     assert dear
     assert 64 <= size <= 512
     assert steps / 50 <= every
     assert 2 * size / price / every <= 0.02
-    # The last row is always a dear one, whatever it costs.
+    # The last row always has the numbers of views, whatever they cost.
     assert (steps // dear) * intervals.VIEWS_PRICE / price <= max(0.008 * steps, intervals.VIEWS_PRICE / price) * 1.01
     if steps * price > 100_000:
         assert every < steps / 20
 
 
 def test_what_the_user_sets_of_the_panel_stays() -> None:
-    loop, notes = Loop(panel_size=33, panel_every=7, dear_every=9).resolve(100, 8)
-    assert (loop.panel_size, loop.panel_every, loop.dear_every) == (33, 7, 9)
-    assert not [note for note in notes if "panel" in note.key or "dear" in note.key]
+    loop, notes = Loop(panel_size=33, panel_every=7, views_every=9).resolve(100, 8)
+    assert (loop.panel_size, loop.panel_every, loop.views_every) == (33, 7, 9)
+    assert not [note for note in notes if "panel" in note.key or "views" in note.key]
 
 
 def test_a_resumed_run_keeps_the_size_that_its_panel_began_with(array: Path, tmp_path: Path) -> None:

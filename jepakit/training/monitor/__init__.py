@@ -2,7 +2,7 @@
 
 The samples are drawn once, from data that training does not see where there are such, are never augmented, and their
 number is fixed, because ranks and spectra of different numbers of samples cannot be compared. The cheap numbers, those
-of one encoding, are taken at every observation; the dear ones, of several views and of pairs, at every `dear_every`-th
+of one encoding, are taken at every observation; the costly ones, of several views and of pairs, at every `views_every`-th
 step and at the last.
 """
 
@@ -69,7 +69,7 @@ class Monitor:
             return
         with measure.watching(self.session.method):
             tokens = {side: measure.tokens(self.session.method, self.samples.batch, side) for side in self.encoders}
-            row = {**self._row(tokens), **({} if terms is None else self.loss(terms)), **self._dear(last)}
+            row = {**self._row(tokens), **({} if terms is None else self.loss(terms)), **self._costly_row(last)}
         self.rows.append(collapse.judged(row))
         self.last = row
         self.fresh = {**row, "spectrum": {k: collapse.spectrum(v.mean(1)).tolist() for k, v in tokens.items()}}
@@ -80,10 +80,10 @@ class Monitor:
         panel.start = asdict(start)
         return collapse.panel(target, context, start)
 
-    def _dear(self, last: bool) -> dict[str, float]:
+    def _costly_row(self, last: bool) -> dict[str, float]:
         """Of views and of pairs, where it is time for them."""
         loop, step = self.session.run.loop, self.session.step
-        every, since = loop.dear_every or 1, step - (loop.panel_every or 1)
+        every, since = loop.views_every or 1, step - (loop.panel_every or 1)
         if not last and (step == 0 or step // every == max(since, 0) // every):
             return {}
         method, (x, y) = self.session.method, self._pairs
