@@ -2,8 +2,8 @@
 
 The samples are drawn once, from data that training does not see where there are such, are never augmented, and their
 number is fixed, because ranks and spectra of different numbers of samples cannot be compared. The cheap numbers, those
-of one encoding, are taken at every observation; the costly ones, of several views and of pairs, at every `views_every`-th
-step and at the last.
+of one encoding, are taken at every observation; the costly ones, of several views and of pairs, at every
+`views_every`-th step and at the last.
 """
 
 from dataclasses import asdict
