@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .data import read_image
+from .data.images.files import read_image
 from .methods.base import Method, Weights
 from .methods.predictive import Predictive
 from .run import checkpoint

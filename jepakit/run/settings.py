@@ -6,8 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from ..core.devices import amp_pays, best_device, cores
 from ..core.notes import Note
-from ..data import Dataset
-from ..data.base import Settings
+from ..data import SourceConfig
 from . import intervals
 from .optim import Optim
 
@@ -15,20 +14,6 @@ from .optim import Optim
 @runtime_checkable
 class MethodConfig(Protocol):
     """The frozen dataclass `Config` of a method."""
-
-
-@runtime_checkable
-class DataConfig(Settings, Protocol):
-    """The frozen dataclass `Config` of a kind of data."""
-
-    @property
-    def path(self) -> str:
-        """The folder, file or pattern, or the name of a generated set."""
-        ...
-
-    def open(self) -> Dataset:
-        """The data; raises ValueError, saying what to do, where they cannot be found or read."""
-        ...
 
 
 def at_least(least: int, settings: Any, *keys: str) -> None:
@@ -163,7 +148,7 @@ class Run:
     """One training, whole: the run folder's config.yaml is this."""
 
     method: MethodConfig
-    data: DataConfig
+    data: SourceConfig
     optim: Optim = field(default_factory=Optim)
     length: Length = field(default_factory=Length)
     loop: Loop = field(default_factory=Loop)
@@ -178,4 +163,4 @@ class Run:
     @property
     def from_stream(self) -> bool:
         """Whether the data arrive as a stream whose end is not known, and are not a set of samples."""
-        return getattr(self.data, "arrives", False)
+        return self.data.arrives

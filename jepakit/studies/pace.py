@@ -17,7 +17,6 @@ import torch
 
 from ..core import devices, distributed, files
 from ..core.progress import Watch
-from ..data.cache import hold
 from ..run.settings import Length, Run
 from ..training import estimate, loop, session
 
@@ -95,7 +94,7 @@ def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
         turns = [session.build(run, out, dist) for run in runs]
         for turn in turns:
             # Decoded here, once, and not within each round.
-            turn.dataset = hold(turn.dataset)
+            turn.dataset = turn.dataset.in_memory()
         memory = [step_memory(turn) for turn in turns]
         rounds = [[seconds_per_step(turn) for turn in turns] for _ in range(ROUNDS)]
     medians = [statistics.median(times) for times in zip(*rounds, strict=True)]

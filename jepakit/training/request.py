@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from .. import evals, methods, recipes
+from .. import data, evals, methods, recipes
 from ..core.registry import no_such
-from ..data import KINDS, reading, stream
 from ..nn import Frames
 from ..run import checkpoint, parse
 from ..run.optim import Optim
@@ -53,7 +52,7 @@ def settings(request: Request) -> Run:
         wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
     if request.data is not None:
         path, old = str(request.data), wanted.data
-        new = dataclasses.replace(old, path=path) if isinstance(old, stream.Config) else reading(old, path)
+        new = old.at(path) if old.arrives else data.reading(old, path)
         wanted = dataclasses.replace(wanted, data=new)
     run: Run = parse.apply(wanted, parse.flags_to_changes(request.flags))
     for kind in run.evals.kinds:
@@ -97,7 +96,7 @@ def starting_run(request: Request) -> Run:
         return recipes.load(name)
     if name in methods.METHODS.names():
         cfg = methods.load(name).Config()
-        return head_run(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=KINDS["images"]())
+        return head_run(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=data.load("images")())
     raise ValueError(no_such("recipe or method", name, [*recipes.RECIPES.names(), *methods.METHODS.names()]))
 
 
@@ -111,9 +110,9 @@ def head_run(cfg: Any, parent: PathLike | None) -> Run:
         raise ValueError(f"{name} is trained over a finished run; name it, as in jepa train {name} --init RUN")
     below = checkpoint.settings_of(Path(parent))
     source: Any = below.data
-    data = dataclasses.replace(source, augment=dataclasses.replace(source.augment, views=()))
+    seen = source.without_views()
     length = Length(steps=HEAD_STEPS, batch=below.length.batch)
-    return on_parent(Run(cfg, data, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
+    return on_parent(Run(cfg, seen, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
 
 
 def on_parent(wanted: Run, parent: PathLike | None) -> Run:
@@ -137,7 +136,7 @@ def frame_by_frame(wanted: Run, run: Path) -> Run:
     size = checkpoint.load(run).state["signal"]["size"]
     if type(below.method) is type(wanted.method) or len(size) != 2:
         return wanted
-    method, data = cast(Any, wanted.method), cast(Any, wanted.data)
+    method, own = cast(Any, wanted.method), cast(Any, wanted.data)
     seen = Frames(cast(Any, below.method).encoder)
-    sized = dataclasses.replace(data, size=tuple(size)) if hasattr(data, "size") else data
+    sized = dataclasses.replace(own, size=tuple(size)) if hasattr(own, "size") else own
     return dataclasses.replace(wanted, method=dataclasses.replace(method, encoder=seen), data=sized)

@@ -120,7 +120,6 @@ class EpochSource(BatchSource):
         local = run.length.batch // dist.world
         loaded = loader.batches(
             session.dataset,
-            run.data,
             session.method.signal,
             seed=run.seed,
             batch=local,
@@ -129,7 +128,7 @@ class EpochSource(BatchSource):
             workers=run.loop.workers or 0,
             offset=dist.rank * local,
             total=run.length.batch,
-            whole=session.method.reads_x,
+            include_x=session.method.reads_x,
         )
         with closing(loaded):
             for batch in loaded:

@@ -22,8 +22,7 @@ import yaml
 from PIL import Image
 from pyarrow import parquet, table
 
-from jepakit import collapse, methods
-from jepakit.data import KINDS
+from jepakit import collapse, data, methods
 from jepakit.run import families, write
 from jepakit.run.optim import Optim
 from jepakit.run.settings import Evals, Length, Loop, Run
@@ -193,7 +192,7 @@ def sections(settings: Any, around: tuple[type, ...] = ()) -> Iterator[Any]:
 
 
 def test_every_setting_is_explained() -> None:
-    run = Run(methods.load("ijepa").Config(), KINDS["images"]())
+    run = Run(methods.load("ijepa").Config(), data.load("images")())
     explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "settings.md").read_text()))
     missing = {f"{type(part).__module__}: {f.name}" for part in sections(run) for f in fields(part)} - {
         f"{type(part).__module__}: {name}" for part in sections(run) for name in explained

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from series_data import rewrite, table
 
-from jepakit import data
 from jepakit.cli import __main__ as cli
 from jepakit.data.check import check
 from jepakit.data.series.settings import Config
@@ -69,7 +68,7 @@ def test_a_constant_channel_is_refused_with_its_rows_before_training(csv):
     csv.write_text("\n".join([lines[0], *(line.rsplit(",", 1)[0] + ",3" for line in lines[1:])]))
     cfg = Config(str(csv), window=20)
     with pytest.raises(ValueError, match=r"column 'c1' is constant, 3 from row 2 to row 61, in all 60 .*data\.columns"):
-        data.fit(cfg.open(), cfg)
+        cfg.open().signal()
 
 
 @pytest.mark.parametrize(
@@ -122,18 +121,22 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(csv):
     refused(csv, r"has no column 'c9', only time, c0, c1; data\.columns says what is read", columns=("c9",))
 
 
+def read(path):
+    """What check-data says that training would read."""
+    return dict(check(str(path)).rows)["training would read"]
+
+
 def test_check_data_lists_what_training_would_refuse(csv):
     lines = csv.read_text().splitlines()
     lines[30:41] = [",".join([*line.split(",")[:2], ""]) for line in lines[30:41]]
     csv.write_text("\n".join([*lines[:10], lines[9], *lines[10:50], *lines[53:]]))
     found = check(str(csv))
-    assert found.series == 1
-    assert found.missing == {"c0": 0, "c1": 11}
     assert [p.problem for p in found.problems] == ["duplicate time", "missing", "gap"]
     assert (
         "jumps in 1 places, first from 2024-01-03T00:00:00 to 2024-01-03T04:00:00 at row 52" in found.problems[2].detail
     )
-    rows = dict(found.rows())
+    rows = dict(found.rows)
+    assert rows["series"] == "1"
     assert rows["steps min / median / max"] == "58 / 58 / 58"
     assert rows["missing values"] == "11 of 'c1' (11 in a row)"
 
@@ -144,10 +147,11 @@ def test_check_data_counts_lengths_classes_constants_and_twins(tmp_path):
     x[5], x[4, :, 15:] = x[0], np.nan
     np.savez(tmp_path / "a.npz", x=x, y=[0, 1] * 3)
     found = check(str(tmp_path / "a.npz"))
-    assert (found.series, found.steps, found.constant) == (6, (15, 20, 20), ("1",))
-    assert found.classes == {"0": 55, "1": 60}
+    rows = dict(found.rows)
+    assert (rows["series"], rows["steps min / median / max"]) == ("6", "15 / 20 / 20")
+    assert (rows["constant channels"], rows["steps per class"]) == ("1", "0: 55, 1: 60")
     assert [p.problem for p in found.problems] == ["constant", "duplicate"]
-    assert found.samples.startswith("nothing: column '1' is constant")
+    assert rows["training would read"].startswith("nothing: column '1' is constant")
 
 
 @pytest.mark.parametrize("words", [["check-data"], ["train", "ijepa", "--data"]])
@@ -179,7 +183,7 @@ def test_a_single_sample_is_refused_before_training_and_no_smaller_batch_is_advi
         cli.main(["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *more])
     said = f"a.csv makes a single sample, of {rows} steps, which teaches nothing; {fix}\n"
     assert capsys.readouterr().err == f"jepa: {said}"
-    assert (window is None) == check(str(tmp_path / "a.csv")).samples.startswith("nothing: a.csv makes a single")
+    assert (window is None) == read(tmp_path / "a.csv").startswith("nothing: a.csv makes a single")
 
 
 def test_a_window_that_is_too_long_is_refused_with_the_longest_series(tmp_path):
@@ -204,4 +208,4 @@ def test_check_data_says_that_training_would_read_nothing_as_training_does(csv, 
     csv.write_text("\n".join(lines))
     with pytest.raises(ValueError, match=r"row 21|row 22") as refusal:
         Config(str(csv)).open()
-    assert check(str(csv)).samples == f"nothing: {refusal.value}"
+    assert read(csv) == f"nothing: {refusal.value}"

@@ -206,7 +206,7 @@ def test_other_data_are_read_by_the_window_and_the_columns_of_the_run(tmp_path):
 
 def test_settings_of_pictures_are_not_taken_over_by_series(tmp_path):
     table(tmp_path / "a.csv", 100)
-    pictures = data.KINDS["images"](path="x", size=(32, 32), split="train", held_out=0.25)
+    pictures = data.load("images")(path="x", size=(32, 32), split="train", held_out=0.25)
     new = data.reading(pictures, str(tmp_path / "a.csv"))
     assert isinstance(new, Config)
     assert (new.split, new.held_out, new.augment) == ("train", 0.25, Config().augment)
@@ -268,7 +268,7 @@ def test_files_of_several_offsets_are_of_utc_and_those_without_are_not_mixed_wit
 
 def test_settings_of_scanpaths_are_not_taken_over_by_series_nor_the_other_way_round(tmp_path):
     table(tmp_path / "a.csv", 100)
-    gaze = data.KINDS["scanpaths"](path="x", label="image", time="onset")
+    gaze = data.load("scanpaths")(path="x", label="image", time="onset")
     assert len(data.reading(gaze, str(tmp_path / "a.csv")).open())
     old = Config("x", label="state", time="when")
     (tmp_path / "f.json").write_text("[]")

@@ -62,10 +62,10 @@ def test_what_is_held_out_changes_no_bit_of_the_training_part(tmp_path):
     lines[151:] = [line.split(",")[0] + ",1e6,-1e6" for line in lines[151:]]
     (tmp_path / "a.csv").write_text("\n".join(lines))
     after = cfg.open()
-    assert data.fit(before, cfg) == data.fit(after, cfg)
+    assert before.signal() == after.signal()
     assert len(before) == len(after)
     assert all(torch.equal(before.raw(i), after.raw(i)) for i in range(len(before)))
-    signal = data.fit(after, cfg)
+    signal = after.signal()
     np.testing.assert_allclose(signal.mean, values[:, :150].mean(1), atol=1e-5)
     np.testing.assert_allclose(signal.std, values[:, :150].std(1), atol=1e-5)
 
@@ -73,7 +73,7 @@ def test_what_is_held_out_changes_no_bit_of_the_training_part(tmp_path):
 def test_a_step_counts_once_however_many_windows_cover_it(tmp_path):
     table(tmp_path / "a.csv", 120)
     wide, tight = (Config(str(tmp_path / "a.csv"), window=20, stride=stride) for stride in (20, 1))
-    assert data.fit(wide.open(), wide).mean == data.fit(tight.open(), tight).mean
+    assert wide.open().signal().mean == tight.open().signal().mean
 
 
 def test_filled_values_and_padding_reach_no_statistic(tmp_path):
@@ -83,8 +83,8 @@ def test_filled_values_and_padding_reach_no_statistic(tmp_path):
     series = cfg.open()
     there = np.array([1, 3, 5, 2, 2, 4, 4, 6, 6])
     assert series.padded
-    assert data.fit(series, cfg).mean == pytest.approx((there.mean(),))
-    assert data.fit(series, cfg).std == pytest.approx((there.std(),))
+    assert series.signal().mean == pytest.approx((there.mean(),))
+    assert series.signal().std == pytest.approx((there.std(),))
 
 
 def test_a_missing_value_takes_the_last_one_and_never_a_later_one(tmp_path):
@@ -98,9 +98,9 @@ def test_a_missing_value_takes_the_last_one_and_never_a_later_one(tmp_path):
 def test_the_panel_is_of_the_test_part_and_probes_hold_windows_out_by_time(tmp_path):
     table(tmp_path / "a.csv", 200)
     cfg = Config(str(tmp_path / "a.csv"), window=10, stride=5)
-    assert data.divided(cfg).split == "train"
-    assert data.divided(replace(cfg, window=0)).split == "all"
-    assert data.divided(data.KINDS["images"]()).split == "all"
+    assert cfg.training_part().split == "train"
+    assert replace(cfg, window=0).training_part().split == "all"
+    assert data.load("images")().training_part().split == "all"
 
 
 @pytest.mark.parametrize(

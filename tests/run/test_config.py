@@ -5,12 +5,11 @@ import sys
 import pytest
 import yaml
 
-from jepakit import api, methods
-from jepakit.data import KINDS
+from jepakit import api, data, methods
 from jepakit.run import parse, write
 from jepakit.run.settings import Run
 
-BASE = Run(method=methods.load("ijepa").Config(), data=KINDS["images"]())
+BASE = Run(method=methods.load("ijepa").Config(), data=data.load("images")())
 
 
 def change(**flags: str) -> Run:

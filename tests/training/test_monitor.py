@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 from jepakit import api, losses, methods
+from jepakit.data.base import Split
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images.augment import Augment, Views
 from jepakit.methods.base import Method
@@ -53,7 +54,7 @@ def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_eno
         ("train", 30, "the test part holds 20 of the 30 that it takes"),
     ],
 )
-def test_else_they_are_trained_on_and_the_note_says_why(split: synthetic.Split, count: int, why: str) -> None:
+def test_else_they_are_trained_on_and_the_note_says_why(split: Split, count: int, why: str) -> None:
     data = synthetic.Config(path="shapes", count=100, split=split)
     chosen = samples.choose(data, data.open(), SIGNAL, count)
     assert len(chosen.x) == count
@@ -137,15 +138,15 @@ def test_views_of_a_masking_method_are_masks_and_those_of_the_same_sample_belong
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4])
 def test_views_of_other_methods_are_augmented_pictures_the_same_ones_every_time(jitter: float) -> None:
-    data = synthetic.Config(path="shapes", count=30).open()
     augment = Augment(jitter=(jitter, jitter, 0.0, 0.0), views=(Views(count=2, size=(16, 16), crop=(0.2, 0.5)),))
-    x = samples.views(data, augment, SIGNAL, 5, 3)
+    data = synthetic.Config(path="shapes", count=30, augment=augment).open()
+    x = samples.views(data, SIGNAL, 5, 3)
     assert x.shape == (5, 3, 3, 16, 16)
     assert x.dtype == torch.uint8
-    assert torch.equal(x, samples.views(data, augment, SIGNAL, 5, 3))
+    assert torch.equal(x, samples.views(data, SIGNAL, 5, 3))
     assert not torch.equal(x[:, 0], x[:, 1])
-    assert samples.changes(augment)
-    assert not samples.changes(Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)))
+    assert augment.changes
+    assert not Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)).changes
 
 
 def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any], dict[str, Any]]:

@@ -10,9 +10,8 @@ import pytest
 import runs
 import torch
 
-from jepakit import api, launch
+from jepakit import api, data, launch
 from jepakit.core import devices, distributed
-from jepakit.data import KINDS
 from jepakit.run import checkpoint
 from jepakit.training import loop, session
 
@@ -175,4 +174,4 @@ def test_what_cannot_work_is_refused_before_anything_is_written(sections, senten
 
 
 def test_every_kind_of_data_has_a_name_that_a_config_may_use():
-    assert {"images", "arrays", "synthetic"} <= KINDS.keys()
+    assert {"images", "arrays", "synthetic"} <= set(data.KINDS.names())

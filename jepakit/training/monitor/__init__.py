@@ -101,10 +101,10 @@ class Monitor:
         """Augmented pictures of samples, for a method that compares those; None for one that masks."""
         assert self.samples is not None
         run, method = self.session.run, self.session.method
-        if isinstance(method, Masked) or not samples.changes(run.data.augment):
+        if isinstance(method, Masked) or not run.data.augment.changes:
             return None
         n = min(measure.CLASSES, len(self.samples.x))
-        return samples.views(self.samples.dataset, run.data.augment, method.signal, n, measure.VIEWS)
+        return samples.views(self.samples.dataset, method.signal, n, measure.VIEWS)
 
     @property
     def _pairs(self) -> tuple[Batch, Batch]:
