@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from ..core import padding
 from ..core.notes import Note
 from ..losses import Kind
-from ..masks.multiblock import MultiBlock
-from ..masks.random import Random
 from ..nn.auto import fit_patch
 from ..types import Batch, Rng, Signal, Size, Terms
 
@@ -149,20 +147,13 @@ class Method(nn.Module):
     ) -> tuple[Any, list[Note]]:
         """The settings with what they leave open chosen for a signal, and a note for each choice.
 
-        Here the patch of the encoder, `proposal` where the data propose one with a reason or one frame where `frames`;
-        and random masks in place of rectangles, where these are the default and the signal is no picture.
+        Here the patch of the encoder: `proposal` where the data propose one with a reason, one frame where `frames`.
         """
         notes: list[Note] = []
         if getattr(cfg, "encoder", None) is not None:
             encoder, notes = fit_patch(cfg.encoder, signal.size, proposal, frames)
             cfg = replace(cfg, encoder=encoder)
-        masks = getattr(cfg, "masks", ())
-        if len(signal.size) == 2 or masks != getattr(type(cfg)(), "masks", ()):
-            return cfg, notes
-        if not any(isinstance(mask, MultiBlock) for mask in masks):
-            return cfg, notes
-        note = Note("method.masks", "[{name: random, num_targets: 3}]", "multiblock masks are of pictures")
-        return replace(cfg, masks=(Random(num_targets=3),)), [*notes, note]
+        return cfg, notes
 
     @property
     def distance(self) -> Kind:
