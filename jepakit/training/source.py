@@ -58,7 +58,7 @@ class BatchSource(ABC):
         self.session.state = SourceState()
 
     def feedback(self, terms: Terms) -> None:
-        """After a step: what came of the batch."""
+        """After a step: take note of its terms."""
         self.last = terms
 
     @property
@@ -68,20 +68,20 @@ class BatchSource(ABC):
 
     @property
     def where(self) -> str:
-        """What follows "step 7" in a sentence on where the run stands."""
+        """What follows "step 7" in a sentence, such as " of 300"."""
         return f" of {self.session.steps}"
 
     @property
     def has_pending_row(self) -> bool:
-        """Whether there are steps that a row would tell of and none has."""
+        """Whether there are steps that no row has reported, where a row reports several."""
         return False
 
     def row_terms(self) -> Terms | None:
-        """What a row tells of: the terms of the last step; None before the first."""
+        """The terms that the next row reports: those of the last step; None before the first."""
         return self.last
 
     def clear_terms(self) -> None:
-        """After a row: begin anew to sum up what the next one tells of."""
+        """After a row: start the sums of the next one."""
         self.last = None
 
     def take_messages(self) -> list[str]:

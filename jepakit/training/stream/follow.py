@@ -1,4 +1,4 @@
-"""Recurrent forward propagation along a stream: from where it stands over some further frames."""
+"""Recurrent forward propagation over further frames of a stream."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ...types import Batch, Terms
 
 
 class FollowResult(NamedTuple):
-    """The terms of some frames, their gradients by the parameters that are trained, and where the stream stands."""
+    """The terms of some frames, a gradient for each trained parameter, and the stream after these frames."""
 
     terms: Terms
     gradients: list[tuple[nn.Parameter, Tensor]]
@@ -22,11 +22,10 @@ class FollowResult(NamedTuple):
 
 @torch.no_grad()
 def follow_frames(method: RJEPA, stream: unroll.Stream, batch: Batch) -> FollowResult:
-    """Forward propagation over some further frames of a stream.
+    """Forward propagation over further frames of a stream. Overwrites the stream's traces.
 
-    Of a stream that has begun, the batch starts with the frame that it stands at. Weights may change between two calls:
-    states and traces go on as they are, the gradient is exact for as long as they stand still. The stream's traces are
-    written over.
+    The batch starts with the newest frame that the stream has seen, unless it has seen none. Weights may change between
+    two calls: states and traces are kept, and the gradient is exact as long as the weights do not change.
     """
     if is_one_level(method) and stream.step and batch.x.shape[2] == 2 and batch.action is None:
         return follow_frame(method, stream, batch.x[:, :, 1:])
@@ -41,12 +40,12 @@ def follow_frames(method: RJEPA, stream: unroll.Stream, batch: Batch) -> FollowR
 
 
 def is_one_level(method: RJEPA) -> bool:
-    """Whether only the prediction made before a frame came has a gradient, and only by circuit and predictor."""
+    """Whether only the prediction of the newest frame has a gradient, and only for the circuit and the predictor."""
     return method.below == "frozen" and len(method.circuits.levels) == 1 and method.cfg.stop_gradient
 
 
 def follow_frame(method: RJEPA, stream: unroll.Stream, x: Float[Tensor, "n c one ..."]) -> FollowResult:
-    """One frame more, whose state is a constant target, in as few operations as that takes (rfp.observe)."""
+    """One further frame, whose state is a constant target, in few operations (`rfp.observe`)."""
     circuits, (cell,), (traces,) = method.circuits, method.circuits.cells, stream.traces
     (rows,) = circuits.read(method.maps(method.normalize(x)))
     above = [p for p in method.predictor.parameters() if p.requires_grad]
@@ -66,12 +65,12 @@ def follow_frame(method: RJEPA, stream: unroll.Stream, x: Float[Tensor, "n c one
 
 
 def predict_next(method: RJEPA, before: Float[Tensor, "p d"]) -> Float[Tensor, "p d"]:
-    """The next state of one sample."""
+    """The predicted next state of one sample."""
     return method.predict(before[None, None])[0, 0]
 
 
 def closed_form_loss(method: RJEPA) -> rfp.SquaredError | None:
-    """The loss where it is the squared error of a linear layer, all of which learns; else None."""
+    """The loss where it is the squared error of a linear layer that is trained whole; else None."""
     match list(method.predictor.children()):
         case [nn.Linear() as layer] if method.cfg.distance == "l2" and not method.cfg.saccade:
             return rfp.SquaredError(layer) if all(p.requires_grad for p in layer.parameters()) else None

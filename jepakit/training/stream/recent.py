@@ -38,5 +38,5 @@ class Recent:
         return Terms({"prediction": loss}, means, (pred, target))
 
     def clear(self) -> None:
-        """Begin the means anew."""
+        """Start new means."""
         self.sums, self.count = {}, 0

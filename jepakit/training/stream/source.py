@@ -78,7 +78,7 @@ class StreamSource(BatchSource):
         return Batch(x, id=torch.zeros(1, dtype=torch.int64)).to(self.session.dist.device)
 
     def gradients(self, batch: Batch) -> tuple[Terms, torch.Tensor]:
-        """The gradients by forward propagation, and the terms; the norm is taken where a row tells it or it is clipped.
+        """Set the gradients by forward propagation; the norm is computed only where it is logged or clipped.
 
         Raises FloatingPointError where the loss is not finite.
         """
@@ -121,15 +121,15 @@ class StreamSource(BatchSource):
         return self.recent.count > 0
 
     def row_terms(self) -> Terms | None:
-        """The means since the last row, and the newest predictions."""
+        """The means since the last row, and the newest predictions; None before the first step."""
         return self.recent.mean_terms() if self.recent.pairs else None
 
     def clear_terms(self) -> None:
-        """Begin the means anew."""
+        """Start new means."""
         self.recent.clear()
 
     def take_messages(self) -> list[str]:
-        """What the stream has to say, such as which frames are left out."""
+        """The sentences of the stream, such as which frames are left out."""
         return self.frames.told()
 
     def store_state(self) -> None:
