@@ -18,8 +18,9 @@ from .templates import template
 WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
 DOTS = "One dot per seed, a bar at their mean."
 LEGEND = (
-    "A comparison holds where its mean difference exceeds the scatter of the seeds (one standard deviation). Between "
-    "neighbours of a ranking, > and < are such differences; ≈ is one within the scatter."
+    "A comparison holds where its mean difference exceeds the scatter of the seeds (one standard deviation); rows "
+    "within it, or of a single seed, are not told apart. Between neighbours of a ranking, > and < are differences beyond the "
+    "scatter, and ≈ is one within it."
 )
 
 

@@ -7,128 +7,30 @@ where it exceeds the scatter with the wrong sign, and is not told apart in betwe
 
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, takewhile
-from typing import Literal
+from itertools import pairwise
+from typing import ClassVar, Literal
 
 from ..reporting.study import value
-from .study import HOLDS, Gain, Scores, Verdict
+from .cells import (
+    Cell,
+    Mean,
+    cells_of,
+    count_of,
+    difference,
+    label_cells,
+    number,
+    paired_values,
+    paper_figures,
+    quote_commas,
+    row_name,
+    signed_number,
+    split_names,
+    values_of,
+)
+from .study import HOLDS, Scores, Verdict
 
-
-@dataclass(frozen=True)
-class Mean:
-    """Several rows that count as one: the mean of their numbers, seed by seed."""
-
-    name: str
-    rows: tuple[str, ...]
-
-
-Cell = tuple[str | Mean, str]
 NOT_MEASURED = "not measured here"
-
-
-def cells_of(rows: Sequence[str | Mean], metric: str) -> tuple[Cell, ...]:
-    """The cells of one metric in several rows."""
-    return tuple((row, metric) for row in rows)
-
-
-def values_of(scores: Scores, cell: Cell) -> tuple[float, ...]:
-    """The values of a cell, one per seed. Raises KeyError where it was not measured."""
-    row, metric = cell
-    if isinstance(row, str):
-        return tuple(map(float, scores.values[row, metric]))
-    return tuple(
-        statistics.fmean(seed) for seed in zip(*(scores.values[name, metric] for name in row.rows), strict=True)
-    )
-
-
-def paired_values(scores: Scores, cell: Cell, other: Cell) -> list[tuple[float, float]]:
-    """The values of two cells, seed by seed; what was measured once counts for every seed."""
-    a, b = values_of(scores, cell), values_of(scores, other)
-    a, b = a * len(b) if len(a) == 1 else a, b * len(a) if len(b) == 1 else b
-    return list(zip(a, b, strict=True))
-
-
-def difference(scores: Scores, cell: Cell, base: Cell) -> Gain:
-    """By how much a cell exceeds another, seed by seed."""
-    return Gain(tuple(a - b for a, b in paired_values(scores, cell, base)))
-
-
-def number(scores: Scores, cell: Cell) -> str:
-    """A cell's mean ± sample standard deviation over seeds, and the first seed's interval where the table has one."""
-    values, (row, metric) = values_of(scores, cell), cell
-    text = value(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-    if isinstance(row, str) and (row, f"{metric}, low") in scores.values:
-        low, high = (value(metric, scores.values[row, f"{metric}, {end}"][0], None) for end in ("low", "high"))
-        return f"{text} ({low} to {high})"
-    return text
-
-
-def signed_number(gain: Gain, metric: str) -> str:
-    """A difference with its sign and spread: accuracies in points of 100, anything else in the metric's own unit."""
-    if "accuracy" in metric:
-        return str(gain)
-    spread = f" ± {statistics.stdev(gain.values):.2g}" if len(gain.values) > 1 else ""
-    return f"{gain.mean:+.3g}{spread} over {count_of(len(gain.values), 'seed')}"
-
-
-def count_of(n: int, noun: str) -> str:
-    """A number of things, such as "1 seed" and "3 seeds"."""
-    return f"{n} {noun}" + ("" if n == 1 else "s")
-
-
-def row_name(row: str | Mean) -> str:
-    """How a sentence calls a row."""
-    return row if isinstance(row, str) else row.name
-
-
-def split_names(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What all names have in common, and the rest of each: "A · x 1" and "A · x 2" are "A · x", then "1" and "2"."""
-    if len(set(names)) < 2:
-        return "", list(names)
-    parts, shared = [name.split(" · ") for name in names], []
-    if len({len(part) for part in parts}) == 1:
-        varying = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
-        shared = [part for part, varies in zip(parts[0], varying, strict=True) if not varies]
-        names = [" · ".join(p for p, varies in zip(part, varying, strict=True) if varies) for part in parts]
-    words = [name.split(" ") for name in names]
-    first = min(count_shared(zip(*words, strict=False)), min(map(len, words)) - 1)
-    if any("," in word for each in words for word in each[first:-1]):
-        first = 0  # "r 0.9, v 1" keeps its first word
-    pieces = [" ".join(each[first:]).split(", ") for each in words]
-    last = min(count_shared(zip(*map(reversed, pieces), strict=False)), min(map(len, pieces)) - 1)
-    shared += [" ".join(words[0][:first]).rstrip(" ,·"), ", ".join(pieces[0][len(pieces[0]) - last :])]
-    rest = [", ".join(each[: len(each) - last]) for each in pieces]
-    return " · ".join(filter(None, shared)), rest
-
-
-def count_shared(columns: Iterable[Sequence[str]]) -> int:
-    """How many of the first columns hold a single value."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-
-
-def label_cells(cells: Sequence[Cell]) -> tuple[str, list[str]]:
-    """What cells have in common, as "row, metric", and what tells each from the others."""
-    rows, metrics = [row_name(row) for row, _ in cells], [metric for _, metric in cells]
-    (row, row_labels), (metric, metric_labels) = split_names(rows), split_names(metrics)
-    if len(set(metrics)) == 1:
-        return ", ".join(filter(None, (row, metrics[0]))), row_labels
-    if len(set(rows)) == 1:
-        return ", ".join(filter(None, (rows[0], metric))), metric_labels
-    labels = [f"{m} of {r}" for r, m in zip(row_labels, metric_labels, strict=True)]
-    return ", ".join(filter(None, (row, metric))), labels
-
-
-def quote_commas(name: str) -> str:
-    """A name within a sentence: in quotes where it has a comma."""
-    return f'"{name}"' if "," in name else name
-
-
-def verdict_words(verdict: Verdict, seeds: int) -> str:
-    """A verdict with its reason where it is open."""
-    reason = "within the scatter of the seeds" if seeds > 1 else "as one seed has no scatter"
-    return f"{verdict} {reason}" if verdict == "not told apart" else verdict
 
 
 @dataclass(frozen=True)
@@ -168,11 +70,7 @@ class Claim(Statement):
 
     def describe(self, scores: Scores) -> str:
         """The claim, its verdict and its numbers."""
-        return f"{self.head()}: {verdict_words(self.judge(scores), self.seeds(scores))}, {self.evidence(scores)}"
-
-    @abstractmethod
-    def seeds(self, scores: Scores) -> int:
-        """How many seeds the verdict is by."""
+        return f"{self.head()}: {self.judge(scores)}, {self.evidence(scores)}"
 
 
 @dataclass(frozen=True)
@@ -207,10 +105,6 @@ class Better(Claim):
         other = f" {quote_commas(self.than)}" if self.than else ""
         return f"{start}{a} has a {sense} {quote_commas(self.metric)} than {b}{other}"
 
-    def seeds(self, scores: Scores) -> int:
-        """The seeds of the pair."""
-        return len(paired_values(scores, *self.pair))
-
     def judge(self, scores: Scores) -> Verdict:
         """By the mean difference beside the scatter of the seeds."""
         first, second = self.pair
@@ -233,18 +127,6 @@ class Better(Claim):
         return text + paper_figures(scores, self.pair)
 
 
-def paper_figures(scores: Scores, cells: Sequence[Cell]) -> str:
-    """What the paper has for some cells; empty where it has nothing."""
-    known = [(row_name(row), m, scores.paper.get((row_name(row), m))) for row, m in cells]
-    _, labels = split_names([row for row, _, _ in known])
-    told = [
-        f"{label} {value(metric, figure, None)}"
-        for label, (_, metric, figure) in zip(labels, known, strict=True)
-        if figure is not None
-    ]
-    return f" (paper: {', '.join(told)})" if told else ""
-
-
 @dataclass(frozen=True)
 class AtLeast(Claim):
     """A metric is no less than `limit` in every seed of every row."""
@@ -252,6 +134,8 @@ class AtLeast(Claim):
     rows: tuple[str, ...]
     metric: str
     limit: float
+    sense: ClassVar[str] = "at least"
+    miss: ClassVar[str] = "below"
 
     def keeps(self, number: float) -> bool:
         """Whether a value is within the limit."""
@@ -263,24 +147,10 @@ class AtLeast(Claim):
         name = f"{self.rows[0]}, {name}" if len(self.rows) == 1 else name
         return f"{name} is {self.sense} {value(self.metric, self.limit, None)}"
 
-    @property
-    def sense(self) -> str:
-        """The limit in words."""
-        return "at least"
-
-    @property
-    def miss(self) -> str:
-        """Where a value lies that breaks the limit."""
-        return "below"
-
     def judge(self, scores: Scores) -> Verdict:
         """It holds where every seed of every row keeps to the limit."""
         every = [v for cell in cells_of(self.rows, self.metric) for v in values_of(scores, cell)]
         return HOLDS if all(map(self.keeps, every)) else "does not hold"
-
-    def seeds(self, scores: Scores) -> int:
-        """The seeds of the first row."""
-        return len(values_of(scores, (self.rows[0], self.metric)))
 
     def evidence(self, scores: Scores) -> str:
         """The number of every row, and in how many seeds it is beyond the limit where it is."""
@@ -299,19 +169,12 @@ class AtLeast(Claim):
 class AtMost(AtLeast):
     """A metric is no more than `limit` in every seed of every row."""
 
+    sense: ClassVar[str] = "at most"
+    miss: ClassVar[str] = "above"
+
     def keeps(self, number: float) -> bool:
         """Whether a value is within the limit."""
         return number <= self.limit
-
-    @property
-    def sense(self) -> str:
-        """The limit in words."""
-        return "at most"
-
-    @property
-    def miss(self) -> str:
-        """Where a value lies that breaks the limit."""
-        return "above"
 
 
 @dataclass(frozen=True)
@@ -319,24 +182,17 @@ class Rises(Claim):
     """From the first of some cells to the last, the number rises."""
 
     points: tuple[Cell, ...]
+    sense: ClassVar[str] = "rises"
 
     def head(self) -> str:
         """The claim, such as "coupling · recurrent scale, cosine rises from 0 to 2"."""
         name, labels = label_cells(self.points)
         return f"{name} {self.sense} from {labels[0]} to {labels[-1]}"
 
-    @property
-    def sense(self) -> str:
-        """The direction in words."""
-        return "rises"
-
     def judge(self, scores: Scores) -> Verdict:
         """By the mean change beside the scatter of the seeds."""
-        return difference(scores, self.points[-1], self.points[0]).verdict
-
-    def seeds(self, scores: Scores) -> int:
-        """The seeds of the last point."""
-        return len(values_of(scores, self.points[-1]))
+        ends = (self.points[-1], self.points[0])
+        return difference(scores, *(ends if self.sense == "rises" else ends[::-1])).verdict
 
     def evidence(self, scores: Scores) -> str:
         """Every number, and the change."""
@@ -350,14 +206,7 @@ class Rises(Claim):
 class Falls(Rises):
     """From the first of some cells to the last, the number falls."""
 
-    @property
-    def sense(self) -> str:
-        """The direction in words."""
-        return "falls"
-
-    def judge(self, scores: Scores) -> Verdict:
-        """By the mean change beside the scatter of the seeds."""
-        return difference(scores, self.points[0], self.points[-1]).verdict
+    sense: ClassVar[str] = "falls"
 
 
 @dataclass(frozen=True)
@@ -396,10 +245,6 @@ class Equal(Claim):
         """It holds where no pair is further apart."""
         return "does not hold" if self.far(scores) else HOLDS
 
-    def seeds(self, scores: Scores) -> int:
-        """The seeds of the first pair."""
-        return len(next(iter(self.ratios(scores).values())))
-
     def evidence(self, scores: Scores) -> str:
         """The range and median of the ratios, how far off the worst seed is, and the pairs that are too far apart."""
         each = self.ratios(scores)
@@ -429,10 +274,6 @@ class Every(Claim):
         verdicts = {part.judge(scores) for part in self.parts}
         order: tuple[Verdict, ...] = ("does not hold", "not told apart", HOLDS)
         return next(verdict for verdict in order if verdict in verdicts)
-
-    def seeds(self, scores: Scores) -> int:
-        """The seeds of the first part."""
-        return self.parts[0].seeds(scores)
 
     def evidence(self, scores: Scores) -> str:
         """The sentences of the parts."""

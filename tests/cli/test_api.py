@@ -189,7 +189,7 @@ def test_a_batch_of_nothing_is_refused_before_anything_is_read(batch, tmp_path):
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "torch.uint8; give floats"),
         (torch.zeros(1, 1, 32, 32), r"\(1, 1, 32, 32\), but the model takes .batch, 3, .*x.repeat_interleave\(3, 1\)"),
         (torch.zeros(3, 32, 32), r"x\[None\] makes a batch of one sample"),
-        ([], "one image file or more"),
+        ([], "one file or more, such as images"),
         (np.zeros((1, 3, 32, 32), np.float32), r"torch.from_numpy\(x\)"),
         ([torch.zeros(3, 32, 32)], r"torch.stack\(x\)"),
     ],

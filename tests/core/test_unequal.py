@@ -216,7 +216,7 @@ def test_the_command_says_of_series_without_scores_that_training_had_none_so_sho
     run = untrained(tmp_path)
     new = table(tmp_path / "b.csv", {"long": waves(40, 3), "brief": waves(8, 0)})
     assert main(["score", str(run), "--data", str(new), "--out", str(tmp_path / "s.csv")]) == 0
-    said = "1 series are shorter than anything that the run was trained on and have no scores, among them b.csv/brief"
+    said = "1 series are shorter than the shortest training window"
     assert said in capsys.readouterr().out
 
 

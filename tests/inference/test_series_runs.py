@@ -97,3 +97,27 @@ def test_windows_are_probed_on_later_times_than_they_were_fitted_on(tmp_path):
     # 300 rows make 59 windows, 100 make 19: none of them across the cut.
     assert (found["n_train"], found["n_test"]) == (59, 19)
     assert "test part" in found["data"]
+
+
+def test_a_file_of_series_is_encoded_as_it_is_embedded(tmp_path):
+    table(tmp_path / "a.csv", 300)
+    jk.train(tmp_path / "a.csv", tmp_path / "run", settings=settings(), steps=2)
+    jk.embed(tmp_path / "run", tmp_path / "a.csv", tmp_path / "e.npy", tokens=True)
+    model, embedded = jk.load(tmp_path / "run"), np.load(tmp_path / "e.npy")
+    np.testing.assert_allclose(model.encode(tmp_path / "a.csv"), embedded, atol=1e-5)
+    twice = model.encode([tmp_path / "a.csv", tmp_path / "a.csv"])
+    np.testing.assert_allclose(twice, np.concatenate([embedded, embedded]), atol=1e-5)
+    with pytest.raises(ValueError, match=r"gone\.csv"):
+        model.encode(tmp_path / "gone.csv")
+
+
+def test_a_file_of_series_of_unequal_lengths_has_no_single_shape(tmp_path):
+    lines = ["entity,c0", *(f"{name},{np.sin(t)}" for name, n in (("p", 24), ("q", 24), ("r", 36)) for t in range(n))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    whole = {"data.window": 0, "method.encoder.patch": "[4]"}
+    jk.train(tmp_path / "a.csv", tmp_path / "run", settings=settings(**whole) | {"length.batch": 2}, steps=1)
+    model = jk.load(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"the samples have 6 to 9 patches; encode files of one length at a time"):
+        model.encode(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("\n".join(lines[:49]))
+    assert model.encode(tmp_path / "b.csv").shape == (2, 6, 32)

@@ -1,4 +1,4 @@
-"""How well scores of steps tell anomalies from the rest, beside simple baselines.
+"""How well step scores separate anomalies from the rest, and simple baselines for comparison.
 
 The area under the ROC curve of a series is the chance that a step in a labelled window scores above one outside of all;
 .5 is chance. It is taken series by series and averaged: whether scores of different series can be compared is another
@@ -18,7 +18,7 @@ Scores = Float64[np.ndarray, " t"]
 
 
 def mark_windows(time: Shaped[np.ndarray, " t"], windows: Sequence[Sequence[object]]) -> Bool[np.ndarray, " t"]:
-    """Which times lie in one of the `windows`, each a first and a last time."""
+    """Whether each time lies in one of the `windows`, which are pairs of a first and a last time."""
     inside = np.zeros(len(time), dtype=bool)
     for first, last in windows:
         begin, end = np.array([first, last]).astype(time.dtype)
@@ -69,7 +69,7 @@ def median_distance(x: Float[np.ndarray, " t"], window: int) -> Scores:
 
 
 def step_distance(x: Float[np.ndarray, " t"]) -> Scores:
-    """The distance to the value before; NaN for the first."""
+    """The distance of each value to the previous one; NaN for the first."""
     found: Scores = np.concatenate([[np.nan], np.abs(np.diff(x.astype(np.float64)))])
     return found
 

@@ -30,7 +30,8 @@ from ...nn.predictor import Predictor
 from ...run import parse
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
-from ..claims import Better, Mean, Ranking, Statement
+from ..cells import Mean
+from ..claims import Better, Ranking, Statement
 from ..study import Arm, Study, require_data
 
 FILE: Final = "timeseries/ETTh1.csv"
@@ -48,7 +49,7 @@ LINEAR, CHANNEL, STILL = "linear, all channels", "linear, per channel", "last va
 
 
 def split_table(data: Path, out: Path) -> Path:
-    """The parts as tables of their own, in the study's own folder."""
+    """Write each part as a table into the study's own folder; returns the folder."""
     source, folder = require_data("bijepa-ett", data, FILE), out / "data"
     header, *rows = source.read_text().splitlines()
     for name, (first, last) in PARTS.items():
@@ -59,12 +60,12 @@ def split_table(data: Path, out: Path) -> Path:
 
 
 def arms() -> tuple[Arm, ...]:
-    """Forward alone, and both ways."""
+    """The two trainings: forward only, and in both directions."""
     return tuple(Arm("ETTh1", name, training(alpha), "test.csv") for name, alpha in WAYS.items())
 
 
 def training(alpha: float) -> Run:
-    """The training of one of WAYS."""
+    """The training for one of WAYS, by its weight of the forward direction."""
     return Run(
         method=bijepa.Config(
             encoder=ViT((PATCH,), width=64, depth=2, heads=4, mlp_ratio=2.0, init="xavier"),
@@ -79,7 +80,7 @@ def training(alpha: float) -> Run:
 
 
 def forecast_errors(run: Path) -> dict[str, float]:
-    """The errors of a run's forecasts up to every horizon, and those of what needs no training."""
+    """The errors, up to every horizon, of a run's forecasts and of the models that need no training."""
     found = {}
     for path in sorted((run / "evals").glob("forecast-*.json")):
         result = json.loads(path.read_text())
@@ -104,7 +105,7 @@ def _linear_errors(train: Path) -> dict[str, float]:
 
 
 def read_table(path: Path) -> Float[np.ndarray, "t c"]:
-    """The values of a part."""
+    """The values of a part, (T, C)."""
     return np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(1, 8))
 
 
@@ -129,7 +130,7 @@ def linear_forecasts(train: Float[np.ndarray, "t c"], test: Float[np.ndarray, "s
 def center_channels(
     values: Float[np.ndarray, "n c k"], past: Float[np.ndarray, "n c half"]
 ) -> Float[np.ndarray, "nc k"]:
-    """Every channel by itself, less the last value of its past."""
+    """Every channel as a sample of its own, minus the last value of its past."""
     found: np.ndarray = (values - past[..., -1:]).reshape(-1, values.shape[2])
     return found
 
@@ -137,7 +138,7 @@ def center_channels(
 def split_windows(
     values: Float[np.ndarray, "t c"],
 ) -> tuple[Float[np.ndarray, "n c half"], Float[np.ndarray, "n c half"]]:
-    """Past and future of every window."""
+    """The past and the future half of every window."""
     windows = np.lib.stride_tricks.sliding_window_view(values, 2 * HALF, axis=0)
     return windows[..., :HALF], windows[..., HALF:]
 

@@ -75,7 +75,7 @@ OF_DIGIT: Final = tuple(f"completion_accuracy of {digit}" for digit in range(10)
 
 
 def arms() -> tuple[Arm, ...]:
-    """Classic, BiJEPA, the sphere, nothing that holds norms, the two controls, and both by our own settings."""
+    """Classic, BiJEPA, the sphere, no norm control, the two controls, and classic and BiJEPA with our settings."""
     one = partial(bijepa.Config, **NETWORKS, **COMMON, alpha=1.0)
     two = partial(bijepa.Config, **NETWORKS, **COMMON)
     swapped = (Halves(context="either"),)
@@ -98,7 +98,7 @@ def _arm(name: str, setting: str, method: bijepa.Config, optim: Optim = SOFT, ep
 
 
 def measure_run(folder: Path) -> dict[str, float]:
-    """The numbers of a finished run, taken once and kept below it, with the decoders they need."""
+    """The numbers of a finished run. They are measured once and kept in its folder, with the decoders they need."""
     kept = folder / "heads" / "measured.json"
     found: dict[str, float] = json.loads(kept.read_text()) if kept.is_file() else {}
     if found.keys() >= set(OF_DIGIT):  # Those of before had them not.
@@ -127,7 +127,7 @@ def measure_run(folder: Path) -> dict[str, float]:
 
 
 def _train_decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Decoder:
-    """A decoder of right halves over a run, trained where it is not yet."""
+    """A decoder of right halves on top of a run; it is trained unless its folder exists."""
     out = folder / "heads" / reads
     flags = {
         **{f"optim.{key}": value for key, value in RATE.items()},
@@ -144,12 +144,12 @@ def _train_decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Deco
 
 
 def left_half() -> Masks:
-    """The masks of the two halves, for one sample: the left is seen."""
+    """The masks of one sample whose left half is the context."""
     return Halves(axis=1)((1, 2), 1, Rng(0))
 
 
 def linear_accuracy(loaded: Loaded, train: Dataset, test: Dataset) -> float:
-    """The test accuracy of a linear classifier on the left half, seen alone by the encoder that is trained."""
+    """The test accuracy of a linear classifier on the online encoder's representation of the left half."""
     method: Any = loaded.method
 
     def encode(batch: Batch) -> Tensor:
@@ -169,25 +169,25 @@ def read_digits(path: str) -> tuple[Float[Tensor, "n 1 28 28"], Int64[Tensor, " 
 
 
 def complete_digits(decoder: Decoder, x: Float[Tensor, "n 1 28 28"]) -> Float[Tensor, "n 1 28 28"]:
-    """Pictures with the right half imagined."""
+    """Pictures whose right half is replaced by the decoder's completion."""
     return torch.cat([decoder.complete(part, "right").clamp(0, 1) for part in torch.split(x, 500)])
 
 
 @cache
 def train_judge(path: str, quick: bool) -> Classify:
-    """The judge: one for all trainings, which it does not know of; a `quick` one for rehearsals."""
+    """The classifier that judges completions: fitted to true digits, one for all trainings; `quick` in rehearsals."""
     x, y = read_digits(path)
     return classifier(x, y, Rng(0).fork("judge"), epochs=0.1 if quick else 3.0)
 
 
 def with_mean_half(x: Float[Tensor, "n 1 28 28"], path: str) -> Float[Tensor, "n 1 28 28"]:
-    """Pictures whose right half is the mean of those of the pictures in a file: what nobody had to imagine."""
+    """Pictures whose right half is the mean right half of a file's pictures: the score without any completion."""
     mean = read_digits(path)[0].mean(0, keepdim=True)
     return torch.cat([x[..., :14], mean[..., 14:].expand(len(x), -1, -1, -1)], -1)
 
 
 def judged_accuracy(judge: Classify, x: Float[Tensor, "n c h w"], label: Int64[Tensor, " n"]) -> float:
-    """The share of pictures that are taken for what they are."""
+    """The share of pictures that the judge classifies correctly."""
     return float((judge(x) == label).double().mean())
 
 

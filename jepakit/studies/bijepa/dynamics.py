@@ -1,4 +1,4 @@
-"""Does a forecast go on like the system it was learnt from? Statistics of long paths, and how a model makes them.
+"""Does a forecast behave like the system it was learnt from? Long unrolled paths and their statistics.
 
 Values of a chaotic system cannot be foretold for long; what can be compared is where the path spends its time, and how
 fast neighbouring paths part.
@@ -16,7 +16,7 @@ from ...evals.metrics.readers import Reader
 from ...evals.windows import past_and_future
 
 ROWS = 512
-"""Points whose neighbours are searched for at a time."""
+"""Points per batch of the neighbour search."""
 
 
 def axis_distances(a: Float[np.ndarray, "n c"], b: Float[np.ndarray, "m c"]) -> Float64[np.ndarray, " c"]:
@@ -69,7 +69,7 @@ def _nearest(
 
 @torch.no_grad()
 def unroll_blocks(method: Any, x: Float[Tensor, "b c t"], blocks: int) -> Float[Tensor, "b blocks _"]:
-    """`blocks` halves of a window foretold one from the other, without a look at any value: P(f(x)), P(P(f(x))), …
+    """`blocks` half windows, each predicted from the one before without any observed value: P(f(x)), P(P(f(x))), …
 
     x holds the past half; the method is a BiJEPA, whose predictions lie in the space that its predictor starts from.
     Raises ValueError where both halves are not of the same number of tokens.

@@ -53,7 +53,7 @@ INTERVALS = "means over the series with labels (95 % by bootstrap over them, fir
 
 
 def write_tables(data: Path, out: Path) -> Path:
-    """Tables of all series and of their first parts, and the labels of every step, in the study's own folder."""
+    """Write tables of all series and of their first parts, and labels of every step, into the study's own folder."""
     folder, source = out / "data", require_data("series-anomaly", data, ARCHIVE)
     if (folder / "labels.npz").exists():
         return folder
@@ -66,7 +66,7 @@ def write_tables(data: Path, out: Path) -> Path:
 
 
 def read_archive(source: Path) -> tuple[dict[str, Float[np.ndarray, " _"]], dict[str, Bool[np.ndarray, " _"]]]:
-    """Every series of the archive, brought to mean 0 and deviation 1 of its first part, and its labelled steps."""
+    """Every series of the archive, normalised by the mean and deviation of its first part, and its labelled steps."""
     from pyarrow import csv
 
     values, labels = {}, {}
@@ -93,7 +93,7 @@ def _table(path: Path, values: Mapping[str, Float[np.ndarray, " _"]]) -> None:
 
 
 def training(alpha: float) -> Run:
-    """BiJEPA, or forward alone with an alpha of 1, on the first parts."""
+    """The training on the first parts: BiJEPA, or forward only with an alpha of 1."""
     method = bijepa.Config(
         encoder=MLP(patch=(PATCH,), width=64, hidden=128),
         predictor=Perceptron(hidden=128),
@@ -111,7 +111,7 @@ def training(alpha: float) -> Run:
 
 
 def run_areas(run: Path) -> dict[str, float]:
-    """The mean area of a run's scores over the series with labels, as they are and causal, and of the baselines."""
+    """The mean ROC areas, over the series with labels, of a run's scores, of its causal scores and of the baselines."""
     folder = Path(parse.from_yaml(run / "config.yaml").data.path).parent
     found = {
         **smoothed_and_plain(AUC, folder, score_series(run, folder, False)),
@@ -126,7 +126,7 @@ def run_areas(run: Path) -> dict[str, float]:
 
 
 def smoothed_and_plain(name: str, folder: Path, scores: Mapping[str, Steps]) -> dict[str, list[float]]:
-    """The areas of scores as they are, and averaged over as many steps as a window has.
+    """The areas of the raw scores, and of scores averaged over as many steps as a window has.
 
     A score by windows is smooth as it is, and labels are long: whatever is averaged gains by that alone.
     """
@@ -135,7 +135,7 @@ def smoothed_and_plain(name: str, folder: Path, scores: Mapping[str, Steps]) -> 
 
 
 def score_series(run: Path, folder: Path, causal: bool) -> dict[str, Steps]:
-    """The scores of each series by a run."""
+    """A run's step scores by series."""
     loaded = checkpoint.load_run(run)
     lengths = window_lengths(loaded.method, open_training_series(loaded, "they tell how long its windows are"))
     scorer, dataset = sliding_scorer(loaded, Settings(causal, STRIDE), lengths), read_all(folder)
@@ -170,7 +170,7 @@ def read_all(folder: Path) -> Any:
 
 
 def _areas(folder: Path, scores: Mapping[str, Steps]) -> list[float]:
-    """Of every series that has labelled steps after its first part."""
+    """The area for every series that has labelled steps after its first part."""
     with np.load(folder / "labels.npz") as labels:
         after = {name: (round(LEARNT * len(s)), labels[name]) for name, s in scores.items()}
     return [roc_area(scores[name][cut:], kinds[cut:]) for name, (cut, kinds) in after.items() if kinds[cut:].any()]

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from ...collapse.judge import EXPLODING, FULL
 from ...reporting.charts import short
-from ..claims import AtLeast, AtMost, Better, Numbers, Ranking, Statement, cells_of
+from ..cells import cells_of
+from ..claims import AtLeast, AtMost, Better, Numbers, Ranking, Statement
 from ..study import Gain, Scores
 from .series_forms import FORMS, LINEAR, OURS, UNTRAINED
 from .series_map import GROWTH, LATE, LEAST, LOSS, MOST, RATES, ROW, SPREAD
@@ -44,7 +45,7 @@ def series_claims(shifts: Mapping[str, Any]) -> tuple[Statement, ...]:
 
 
 def _shifted_claims(shifts: Mapping[str, Any]) -> Iterator[Better]:
-    """What remains of the gain on windows of another kind than those of training."""
+    """Claims on the gain that remains on windows of another kind than those of training."""
     for metric, source, beside in (("A_ridge", "f(past)", (LINEAR,)), ("B_ridge", "predictions", ())):
         for kind in shifts:
             words = f"On windows of another kind, read from {source}"

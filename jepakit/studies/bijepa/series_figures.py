@@ -31,7 +31,7 @@ TRUTH: Final = 7  # the colour of what really came
 def draw_figures(
     seeds: Sequence[Mapping[str, Any]], phase: Callable[[Mapping[str, Any]], Drawn] | None = None
 ) -> Drawn:
-    """All of them; forecasts, paths and the map are of the first seed."""
+    """All figures; forecasts, paths and the map are of the first seed."""
     first = seeds[0]
     found = [
         _curve_figure(seeds, "forward", "Forward loss", True),
@@ -117,7 +117,7 @@ def _project(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[
 
 
 def _map_figures(found: Mapping[str, Any]) -> Drawn:
-    """Norms without LayerNorms, all in all and later, beside what a low forward loss may come from: no spread."""
+    """The maps without LayerNorms: norms, forward loss, and the spread; where it is gone, a low loss is collapse."""
     maps = [Map(name, _shades(found[key], *ends), (), ()) for key, (name, *ends) in SQUARES.items()]
     axes = ("learning rate", "weight decay")
     svg: Markup = draw_map_grid(maps, DECAYS, RATES, "Norms, spread and loss over weight decay and learning rate", axes)
@@ -135,7 +135,7 @@ def _map_figures(found: Mapping[str, Any]) -> Drawn:
 
 
 def _shades(values: Sequence[Sequence[float]], low: float, high: float) -> list[list[float]]:
-    """From 0 at 10^low, or less, to 1 at 10^high, or more."""
+    """Shades from 0 at 10^low or less to 1 at 10^high or more."""
     return [[min(1.0, max(0.0, (log10(max(v, 1e-6)) - low) / (high - low))) for v in row] for row in values]
 
 

@@ -102,7 +102,7 @@ class Task:
 def training_run(
     task: Task, form: Form, seed: int, steps: int | None = None, lr: float = 0.0, decay: float = 1e-4
 ) -> Run:
-    """The training of a form, of `steps` times its length; `lr` 0 is the task's."""
+    """The training of a form; without `steps` or `lr` it has the task's."""
     norm: Norm = "layer" if form.norm else "none"
     length, lr = (steps or task.steps) * form.longer, lr or task.lr
     width, hidden = form.width or task.width, form.hidden or task.hidden
@@ -124,19 +124,19 @@ def signal_of(task: Task, dataset: Series) -> Signal:
 
 
 def train_form(task: Task, form: Form, seeds: Sequence[int], steps: int | None) -> together.Trained:
-    """A form with every seed."""
+    """Train a form with every seed."""
     runs = [training_run(task, form, seed, steps) for seed in seeds]
     dataset = cast(Series, runs[0].data.open())
     return together.train_together(runs, dataset, signal_of(task, dataset))
 
 
 def probe_set(task: Task, seed: int, **changes: Any) -> Series:
-    """Windows to probe with."""
+    """WINDOWS new windows for probes, drawn by `seed`."""
     return replace(task.data, count=WINDOWS, seed=seed, **changes).open()
 
 
 def represent_windows(method: BiJEPA, dataset: Series) -> Windows:
-    """The windows of a data set as a method represents them."""
+    """The windows of a data set with the method's representations and predictions."""
     ids, cut = np.arange(len(dataset), dtype=np.int64), steps_seen(method)
     x, _ = dataset.whole(ids, method.signal.size)
     values = method.normalize(x).numpy()
@@ -149,7 +149,7 @@ def mean_error(reader: Reader, x: Float[np.ndarray, "n d"], y: Float[np.ndarray,
 
 
 def probe_form(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
-    """What both probes read from a method, also on windows of another kind."""
+    """The errors of both probes on a method, on windows like those of training and on other kinds."""
     probe, test = (represent_windows(method, probe_set(task, start + seed)) for start in (1000, 2000))
     others = {k: represent_windows(method, probe_set(task, 3000 + seed, **v)) for k, v in task.shifts.items()}
     found: dict[str, float] = {}
@@ -168,7 +168,7 @@ def probe_form(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
 
 
 def naive_rows(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, float]]:
-    """The same windows without any encoder: the last value held, and a ridge on the past itself."""
+    """The rows without any encoder: the last value repeated, and a ridge on the past itself."""
     raw, test = (as_raw(represent_windows(method, probe_set(task, start + seed))) for start in (1000, 2000))
     reader, _ = chosen(raw.s, raw.future[..., :1], raw.held)
     every, _ = chosen(raw.s, raw.future, raw.held)
@@ -195,7 +195,7 @@ def sample_forecasts(method: BiJEPA, task: Task, seed: int) -> dict[str, Any]:
 def measure_seeds(
     task: Task, mapped: Mapped | None, seeds: Sequence[int], steps: int | None, _: Path
 ) -> Iterator[dict[str, Any]]:
-    """All numbers of one seed after another; the forms one by one, each with all seeds together, and a map."""
+    """Yield the numbers of one seed after another. Each form trains all its seeds together; seed 0 also has the map."""
     every: list[dict[str, Any]] = [{"rows": {}, "curves": {}, "shown": {}} for _ in seeds]
     for name, form in {**FORMS, OURS: task.ours}.items():
         found = train_form(task, form, seeds, steps)
@@ -216,7 +216,7 @@ def measure_seeds(
 
 
 def build_untrained(task: Task, seed: int, form: str = "bijepa") -> BiJEPA:
-    """The method before the first step."""
+    """The untrained method of a form."""
     start = training_run(task, FORMS[form], seed, 1)
     dataset = replace(task.data, count=WINDOWS).open()
     method = build(start.method, signal_of(task, dataset), start.seed)
@@ -230,7 +230,7 @@ def norm_growth(norm: Sequence[float]) -> float:
 
 
 def tabulate_forms(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
-    """Every metric of every row, by seed."""
+    """The values of every metric of every row, by seed."""
     first = seeds[0]["rows"]
     return {(name, metric): [one["rows"][name][metric] for one in seeds] for name in first for metric in first[name]}
 

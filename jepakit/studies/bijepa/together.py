@@ -1,4 +1,4 @@
-"""Several trainings of one BiJEPA side by side: what the loop would make of each, at a fraction of its time.
+"""Several trainings of one BiJEPA side by side: the same results as the loop in a fraction of the time.
 
 One step is one call for all trainings (`studies/side_by_side.py`). Weights, batches, schedules and the order of samples
 are those of the loop.
@@ -60,7 +60,7 @@ class Step(nn.Module):
 
 
 def train_together(runs: Sequence[Run], dataset: Series, signal: Signal) -> Trained:
-    """Train the runs, which differ in seed and `optim` alone, on samples of one length that are not augmented."""
+    """Train runs that differ only in seed and `optim`, on unaugmented samples of one length."""
     made: list[Any] = [methods.build(run.method, signal, run.seed) for run in runs]
     cfg, steps, batch = runs[0].method, runs[0].length.steps, runs[0].length.batch
     assert isinstance(cfg, Config)
@@ -97,7 +97,7 @@ def train_together(runs: Sequence[Run], dataset: Series, signal: Signal) -> Trai
 def _mask_sides(
     cfg: Config, grid: Grid, batch: int, seeds: Sequence[int], steps: int
 ) -> tuple[list[Masks], Float[Tensor, "k m s"]]:
-    """The masks that steps use, and the share of each, 0 or 1, in every step of every training."""
+    """The masks that occur, and the share (0 or 1) of each in every step of every training, (K, M, S)."""
     (masker,) = cfg.masks
     assert isinstance(masker, Halves)
     if masker.context != "either":

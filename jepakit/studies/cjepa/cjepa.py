@@ -15,7 +15,7 @@ from ...reporting.figures import Figure
 from ...reporting.samples import SHOWN, look
 from ...reporting.sections.attention import attention_figures
 from ...run.settings import Length
-from ..claims import Better, verdict_words
+from ..claims import Better
 from ..coarse import RECIPES, coarsen
 from ..study import Arm, Gain, Scores, Study
 
@@ -56,12 +56,12 @@ def conclusions(scores: Scores) -> list[str]:
         early, late = (scores.gain(*pair, metric) for pair in zip(here[::2], here[1::2], strict=True))
         shrinks = Gain(tuple(a - b for a, b in zip(early.values, late.values, strict=True)))
         sentence = f"{data}: C-JEPA gains more {metric} after {here[0].setting} than after {here[-1].setting}"
-        found.append(f"{sentence}: {verdict_words(shrinks.verdict, len(shrinks.values))}, {shrinks}.")
+        found.append(f"{sentence}: {shrinks.verdict}, {shrinks}.")
     return found
 
 
 def attention_maps(folders: Mapping[str, Path]) -> list[tuple[str, Figure]]:
-    """The attention maps of every training over the same pictures, one below the other."""
+    """The attention maps of every training on the same pictures."""
     found = []
     for label, run in folders.items():
         for figure in attention_figures(look(run, SHOWN))[0]:

@@ -1,4 +1,4 @@
-"""What of C-JEPA does what: its terms, their weight, what they compare, masks, augmentation, a set of low variance.
+"""The effect of each part of C-JEPA: terms, their weight, what they compare, masks, augmentation, low-contrast data.
 
 Every training is that of `studies/cjepa.py` on CIFAR-10 with three blocks of 96 features, on 10,000 pictures for five
 epochs of them, with one thing changed. I-JEPA cannot be C-JEPA without its projector: it is the row in which no term
@@ -59,7 +59,7 @@ MASKS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def arms() -> tuple[Arm, ...]:
-    """Every training: first the two methods, then C-JEPA's own settings, then what both are given."""
+    """Every training: the two methods, then changes to C-JEPA, then changes to the data and masks of both."""
     plain = {"I-JEPA": i_jepa(), "C-JEPA": c_jepa()}
     found = [_arm(name, "", method) for name, method in plain.items()]
     for setting, changes in SETTINGS.items():
@@ -74,7 +74,7 @@ def arms() -> tuple[Arm, ...]:
 
 
 def i_jepa() -> ijepa.Config:
-    """The recipe's method around a smaller encoder."""
+    """The recipe's I-JEPA with a smaller encoder."""
     method = coarsen(cifar10_ijepa()).method
     assert isinstance(method, ijepa.Config)
     encoder = replace(method.encoder, width=96, depth=3, heads=3)  # type: ignore[type-var]
@@ -82,7 +82,7 @@ def i_jepa() -> ijepa.Config:
 
 
 def c_jepa(**changes: Any) -> cjepa.Config:
-    """The same with the three terms, at their published weights but for `changes`."""
+    """C-JEPA with the same encoder, at the published weights except for `changes`."""
     kept = {f.name: getattr(i_jepa(), f.name) for f in fields(ijepa.Config)}
     return cjepa.Config(**kept, **changes)
 

@@ -33,7 +33,8 @@ from ...nn.predictor import Predictor
 from ...run import parse
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
-from ..claims import AtLeast, Better, Mean, Statement
+from ..cells import Mean
+from ..claims import AtLeast, Better, Statement
 from ..study import Arm, Scores, Study, require_data
 from .nearest import classify_nearest
 
@@ -53,7 +54,7 @@ GOAL: Final = 0.95  # of GunPoint
 
 
 def unpack_sets(data: Path, out: Path) -> Path:
-    """The sets as files of their own, each at one length, in the study's own folder."""
+    """Write each set, resampled to one length, into the study's own folder; returns the folder."""
     folder, source = out / "data", require_data("cjepa-series", data, ARCHIVE)
     with np.load(source) as archive:
         for name, length in LENGTHS.items():
@@ -70,7 +71,7 @@ def unpack_sets(data: Path, out: Path) -> Path:
 
 
 def stretch_series(x: Float[np.ndarray, "n c _"], length: int) -> Float[np.ndarray, "n c {length}"]:
-    """Every series at one length, by linear interpolation; NaN at its end is no part of it."""
+    """Every series resampled to one length by linear interpolation; NaN at the end of a series is padding."""
     found = []
     for one in x:
         steps = int(np.flatnonzero(~np.isnan(one).all(0))[-1]) + 1
@@ -80,7 +81,7 @@ def stretch_series(x: Float[np.ndarray, "n c _"], length: int) -> Float[np.ndarr
 
 
 def methods(patch: int) -> dict[str, Any]:
-    """The settings of the three, around one encoder."""
+    """The settings of the three methods, which share one encoder."""
     encoder, halves = MLP((patch,), width=256, hidden=128), (Halves(context="either"),)
     small = Predictor(width=32, depth=1, heads=1, mlp_ratio=2.0, init="xavier")
     base: dict[str, Any] = {"masks": halves, "ema": (0.98, 0.9995)}

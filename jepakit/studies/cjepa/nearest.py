@@ -21,7 +21,7 @@ def classify_nearest(
     distance: Distance,
     band: float = 0.1,
 ) -> Int64[np.ndarray, " m"]:
-    """The class of each test series' nearest training series; `band` is a share of the steps, of DTW."""
+    """The class of each test series' nearest training series; `band` is the band of DTW as a share of the steps."""
     steps = round(band * train.shape[2])
     away = (
         (lambda one: np.square(train - one).sum((1, 2)))

@@ -1,4 +1,4 @@
-"""How far the verdict can be trusted: collapses that are forced, healthy trainings, and a truth that does not ask it.
+"""How far the verdict can be trusted: forced collapses, healthy trainings, and a truth that does not depend on it.
 
 The truth (`studies/truth.py`) is read from the checkpoints: a run is
 
@@ -36,7 +36,7 @@ TRUTHS: Final = ("full", "worse", "still", "alive")
 
 
 class Half(NamedTuple):
-    """Trainings as they should be, and such with a forced risk."""
+    """Healthy trainings, and trainings with a forced risk of collapse."""
 
     healthy: tuple[Arm, ...]
     forced: tuple[Arm, ...]
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
     @property
     def truth(self) -> str:
-        """What became of it."""
+        """The outcome: one of TRUTHS."""
         return TRUTHS[int(self.numbers["truth"])]
 
     @property
@@ -79,7 +79,7 @@ def make_arm(name: str, data: str, setting: str, seed: int, batch: int = 32, opt
 
 
 def scale_rate(factor: float, decay: float = 1.0) -> dict[str, float]:
-    """The learning rate and the weight decay times these, over the whole run."""
+    """Factors for the learning rate and the weight decay over the whole run."""
     speeds = dict.fromkeys(("lr", "start_lr", "final_lr"), factor)
     return {**speeds, "weight_decay": decay, "final_weight_decay": decay}
 
@@ -121,7 +121,7 @@ SCORED: Final = Half(
 
 
 def measure_verdict(run: Path) -> Mapping[str, float]:
-    """The truth about a finished run, what the verdict said of it and when, and the spread that decides it."""
+    """The truth about a finished run, the verdict and when it came, and the spread that decides it."""
     loaded = checkpoint.load_run(run)
     rows, every = loaded.state["panel"]["rows"], loaded.run.loop.panel_every or 1
     at = [100 * min(k * every, loaded.step) / loaded.step for k in range(len(rows))]
@@ -157,7 +157,7 @@ def verdict_numbers(
 
 
 def outcome(real: Truth) -> str:
-    """The state of a run by the truth: one of TRUTHS."""
+    """The outcome of a run by the truth: one of TRUTHS."""
     if real.onset is not None:
         return "full"
     if real.worse:
@@ -166,7 +166,7 @@ def outcome(real: Truth) -> str:
 
 
 def first_moment(at: Sequence[float], holds: Sequence[bool]) -> float:
-    """The moment of the first row where it holds, or NEVER."""
+    """The moment of the first row at which `holds` is true, or NEVER."""
     return next((when for when, true in zip(at, holds, strict=True) if true), NEVER)
 
 
@@ -182,7 +182,7 @@ def fit_threshold(fulls: Sequence[Case], others: Sequence[Case]) -> float | None
 
 
 def read_cases(scores: Scores, arms: Sequence[Arm]) -> list[Case]:
-    """Every training of `arms` that was measured, seed by seed."""
+    """Every measured training of `arms`, seed by seed."""
     found = []
     for one in arms:
         numbers = {metric: values for (label, metric), values in scores.values.items() if label == one.label}
@@ -192,7 +192,7 @@ def read_cases(scores: Scores, arms: Sequence[Arm]) -> list[Case]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """The threshold that one half asks for, and how it and the verdict as it stands do on the other."""
+    """The threshold fitted on one half of the trainings, and how the verdict does on both halves."""
     if not read_cases(scores, scores.arms):
         return ["Nothing was measured."]
     fitted, told = read_cases(scores, (*FITTED.healthy, *FITTED.forced)), []
@@ -246,7 +246,7 @@ def proportion_text(hits: int, n: int) -> str:
 
 
 def count_verdicts(every: Sequence[Case], state: str) -> str:
-    """How often each verdict ended a run of this truth."""
+    """How often each verdict ends a run of this outcome."""
     counts = Counter(case.verdict for case in every if case.truth == state)
     return ", ".join(f"{verdict} {n}" for verdict, n in counts.most_common()) or "no run"
 

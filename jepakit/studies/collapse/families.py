@@ -24,7 +24,8 @@ from ...methods import cjepa, ijepa, lejepa, mae, simclr, vicreg
 from ...nn.heads import Projector
 from ...run import parse
 from ...run.settings import Length, Loop, Run
-from ..claims import Better, Numbers, Ranking, Statement, cells_of
+from ..cells import cells_of
+from ..claims import Better, Numbers, Ranking, Statement
 from ..coarse import RECIPES, coarsen
 from ..study import HOLDS, MEMORY, Arm, Scores, Study
 
@@ -37,7 +38,7 @@ PAPER = {"LeJEPA": 0.9102, "VICReg": 0.9012}
 
 
 def methods(base: ijepa.Config) -> dict[str, Any]:
-    """The settings of every family around the encoder of `base`; the first is the one whose time the others get."""
+    """The settings of every family with the encoder of `base`; the first sets the time that the others get."""
     encoder, kept = base.encoder, {f.name: getattr(base, f.name) for f in fields(base)}
     return {
         "I-JEPA": base,
@@ -50,7 +51,7 @@ def methods(base: ijepa.Config) -> dict[str, Any]:
 
 
 def two_views(colour: bool) -> Augment:
-    """Two crops of a picture, mirrored and changed in brightness, contrast and, where there is any, colour."""
+    """Two crops of a picture, mirrored and changed in brightness, contrast and, with `colour`, hue and saturation."""
     jitter = (0.4, 0.4, 0.2, 0.1) if colour else (0.4, 0.4, 0.0, 0.0)
     return Augment(flip=0.5, jitter=jitter, gray=0.2 if colour else 0.0, views=(Views(count=2, crop=(0.2, 1.0)),))
 
@@ -77,7 +78,7 @@ def arms() -> tuple[Arm, ...]:
 
 
 def training(run: Run, method: Any, path: str, colour: bool) -> Run:
-    """The recipe with another method; with its own augmentation unless the method compares views."""
+    """The recipe with another method; methods that compare views get their own augmentation."""
     masked = isinstance(method, ijepa.Config | mae.Config)
     augment = run.data.augment if masked else two_views(colour)
     data = replace(cast(Any, run.data), path=path, limit=PICTURES, augment=augment)
@@ -93,7 +94,7 @@ def published_accuracy(data: str, name: str) -> Mapping[str, float]:
 
 
 def training_speed(folder: Path) -> dict[str, float]:
-    """Pictures per second of a whole training, and how many steps it had."""
+    """Pictures per second over a whole training, and its number of steps."""
     summary = json.loads((folder / "summary.json").read_text())
     batch = parse.from_yaml(folder / "config.yaml").length.batch
     # The summary rounds to tenths of a second.
@@ -121,13 +122,13 @@ def conclusions(scores: Scores) -> list[str]:
 
 
 def contenders(arms: Sequence[Arm], data: str, budget: str) -> list[Arm]:
-    """The six to be compared; the one that sets the time takes part in both budgets."""
+    """The six arms to compare; the one that sets the time takes part in both budgets."""
     here = [arm for arm in arms if arm.data == data]
     return [arm for arm in here if arm.setting == budget or arm is here[0]]
 
 
 def few_labels(scores: Scores, arms: Sequence[Arm]) -> str:
-    """The pairs whose order by 1 % of the labels is not that by all labels."""
+    """The pairs that 1 % of the labels orders differently from all labels."""
     found = []
     for best in arms:
         turned = [arm for arm in arms if is_ahead(scores, best, arm, FEW) and is_ahead(scores, arm, best, LINEAR)]

@@ -1,4 +1,4 @@
-"""Which of the panel's numbers, taken without a label, goes with what a linear probe reads?
+"""Which of the panel's label-free numbers correlates with the accuracy of a linear probe?
 
 Spearman's rank correlation, over many trainings, of every number of the panel's last row with the accuracy of a linear
 probe on held-out pictures. Data sets differ in both, so ranks are taken within each data set; within methods, within
@@ -39,12 +39,12 @@ class Runs(NamedTuple):
     group: Int[np.ndarray, " n"]
 
     def at(self, rows: Int[np.ndarray, " k"]) -> "Runs":
-        """Some of them, perhaps several times."""
+        """The rows of some trainings, possibly repeated."""
         return Runs(self.x[rows], self.y[rows], self.group[rows])
 
 
 class Found(NamedTuple):
-    """A correlation with its 95 % interval, over how many trainings, and its resamples."""
+    """A correlation with its 95 % interval, the number of trainings, and its bootstrap resamples."""
 
     value: float
     low: float
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 
 def arms() -> tuple[Arm, ...]:
-    """Every training of `calibration`, twice as long ones, and such of a tenth of the learning rate."""
+    """Every training of `calibration`, and trainings of twice the length or a tenth of the learning rate."""
     both = (calibration.FITTED, calibration.SCORED)
     known = [arm for half in both for arm in (*half.healthy, *half.forced)]
     data = "Fashion-MNIST"
@@ -134,7 +134,7 @@ def gather_runs(scores: Scores, number: str, by_method: bool) -> Runs:
 
 
 def panel_correlations(scores: Scores, by_method: bool) -> dict[str, Found]:
-    """For every number of the panel that enough trainings have, by falling size."""
+    """The correlation of every number that enough trainings have, the largest first."""
     numbers = dict.fromkeys(metric for _, metric in scores.values if metric.startswith(PANEL))
     over = {number.removeprefix(PANEL): gather_runs(scores, number, by_method) for number in numbers}
     found = {
@@ -146,7 +146,7 @@ def panel_correlations(scores: Scores, by_method: bool) -> dict[str, Found]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """The best number, how sure that is, and every other one."""
+    """The best number with its certainty, and then every number."""
     overall, inside = panel_correlations(scores, by_method=False), panel_correlations(scores, by_method=True)
     if not overall:
         return [f"No number of the panel was taken in {LEAST} trainings."]
@@ -155,7 +155,7 @@ def conclusions(scores: Scores) -> list[str]:
 
 
 def best_number(found: Mapping[str, Found], where: str) -> str:
-    """The number with the largest correlation, and in which share of the resamples it is that."""
+    """The number with the largest correlation, and in how many resamples it is the largest."""
     most = max(one.n for one in found.values())
     # Resamples are comparable only between numbers of the same trainings.
     whole = {name: one for name, one in found.items() if one.n == most}

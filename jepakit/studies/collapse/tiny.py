@@ -1,4 +1,4 @@
-"""Trainings of some ten seconds on one core, of every family: for studies that need many of them."""
+"""Trainings of about ten seconds on one core, for every family: for studies that need many of them."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,7 @@ SETS = {
 
 
 def small_method(name: str, data: str, **changes: Any) -> Any:
-    """The settings of a family's method for one of SETS, small: 16 tokens of 96 features, three blocks."""
+    """Small settings of a family's method for one of SETS: 16 tokens of 96 features, three blocks."""
     side = 8 if data == "CIFAR-10" else 7
     encoder = ViT(patch=(side, side), width=96, depth=3, heads=3, mlp_ratio=2.0, init="xavier")
     head = Predictor(width=48, depth=2, heads=2, mlp_ratio=2.0, init="xavier")
@@ -43,7 +43,7 @@ def small_method(name: str, data: str, **changes: Any) -> Any:
 
 
 def training_run(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 0, optim: Any = None) -> Run:
-    """A Run on SAMPLES pictures of one of SETS, held-out ones left for the panel; a row of it every 4 % of `steps`."""
+    """A Run on SAMPLES pictures of one of SETS, without the held-out ones; a panel row every 4 % of `steps`."""
     colour, path = data == "CIFAR-10", SETS[data][0]
     # Views are made by the trainer, where nothing is said of the augmentation.
     augment = (PLAIN if colour else GREY) if hasattr(settings, "masks") else Augment()

@@ -1,4 +1,4 @@
-"""What became of a representation, from a run's checkpoints and held-out labels; the panel and its verdict unasked."""
+"""The outcome of a training, from checkpoints and held-out labels, without the panel and its verdict."""
 
 from dataclasses import dataclass
 from math import inf
@@ -41,7 +41,7 @@ class Truth:
 
     @property
     def onset(self) -> float | None:
-        """From which part of the run on, in %, the variance is gone for good; None where it is not."""
+        """The moment, in % of the run, from which on the variance stays below GONE; None where it does not."""
         return lasting_onset(self.steps, self.variance, GONE)
 
     @property

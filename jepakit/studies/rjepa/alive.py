@@ -1,4 +1,4 @@
-"""How many bytes of tensors are alive at once while something is computed: measured, storage by storage."""
+"""Peak memory of a computation: the bytes of all tensors alive at once, measured storage by storage."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.bytes, self.peak = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The operation itself, and what it made noted."""
+        """Run the operation and count the storages of its results."""
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -40,13 +40,13 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         weakref.finalize(storage, self.freed, key, size).atexit = False
 
     def freed(self, key: int, size: int) -> None:
-        """The storage is no more; its address may be another's soon."""
+        """Forget a freed storage, because its address may be reused."""
         self.known.discard(key)
         self.bytes -= size
 
 
 def peak(work: Callable[[], Any], without: Iterable[Tensor] = ()) -> int:
-    """The most bytes of tensors alive at once in `work`, its result included and those of `without` not."""
+    """The peak bytes of tensors alive at once in `work`, including its result but not the tensors in `without`."""
     with Alive(without) as alive:
         work()
     return int(alive.peak)

@@ -52,7 +52,7 @@ def remaining_norm(h: Float[np.ndarray, "t n d"], other: Float[np.ndarray, "t n 
 
 
 def exponential_decay(tau: Float[np.ndarray, "*k"], lags: int) -> Float64[np.ndarray, "l *k"]:
-    """exp(−l / τ) for l = 0 … `lags`; of τ = 0 nothing is left after lag 0."""
+    """exp(−l / τ) for l = 0 … `lags`; for τ = 0 it is 0 after lag 0."""
     lag = np.arange(lags + 1).reshape(-1, *[1] * np.ndim(tau))
     found: np.ndarray = np.exp(-np.where(lag == 0, 0.0, lag / np.maximum(tau, 1e-9)))
     return found

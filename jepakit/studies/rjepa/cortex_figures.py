@@ -22,7 +22,7 @@ SCANPATHS: Final = "Scanpaths on held-out pictures, first seed."
 
 
 def draw_curves(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
-    """All of them, from the curves of each run by its name."""
+    """All figures, from the curves of each run by its name."""
     fit = "Dashed: the mean of the exponentials that fit each unit. Held-out pictures, first seed."
     kept = f"The autocorrelation of units, their mean, while fixations are drawn independently. {fit}"
     left = f"What is left of |h − h'| where fixation {AT} was another picture's, the mean over units. {fit}"
@@ -63,7 +63,7 @@ def surprise_figure(name: str, curves: Curves) -> Figure:
 
 
 def repeat_figure(runs: Mapping[str, Curves], what: str) -> Figure:
-    """What each repeat evokes, and then the next fixation."""
+    """The response to each repeat, and to the next fixation."""
     lines = []
     for k, (name, curves) in enumerate(runs.items()):
         y = curves[f"repeats, {what}"]
@@ -74,7 +74,7 @@ def repeat_figure(runs: Mapping[str, Curves], what: str) -> Figure:
 
 
 def sparseness_figure(runs: Mapping[str, Curves]) -> Figure:
-    """How many units have which lifetime sparseness, and how many of the encoder's features."""
+    """The distribution of lifetime sparseness over units, and over the encoder's features."""
     sets = {name: curves["lifetime"] for name, curves in runs.items()}
     sets["features"] = next(iter(runs.values()))["lifetime of the features"]
     edges = np.linspace(min(v.min() for v in sets.values()), max(v.max() for v in sets.values()) + 1e-6, BINS + 1)

@@ -1,4 +1,4 @@
-"""Trials with held-out scanpaths, made in features: fixations exchanged, repeated, or drawn from everywhere."""
+"""Trials on features of held-out scanpaths: fixations are exchanged, repeated, or drawn independently."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -33,7 +33,7 @@ class Held(NamedTuple):
 
     @property
     def real(self) -> Shaped[np.ndarray, "t n"]:
-        """Which fixations there are."""
+        """Which fixations are real, not padding."""
         there: np.ndarray = np.arange(len(self.y))[:, None] < self.length
         return there
 

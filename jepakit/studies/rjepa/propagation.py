@@ -49,23 +49,23 @@ class Problem:
 
     @property
     def above(self) -> list[nn.Parameter]:
-        """The predictor's parameters."""
+        """The parameters above the circuit: the predictor's."""
         return list(self.predictor.parameters())
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained."""
+        """All trained parameters."""
         return [self.cell.weight, self.cell.bias, self.cell.own, *self.above]
 
     def loss(self, h: Float[Tensor, "b k n"], t: int = 1) -> Float[Tensor, ""]:
-        """The share of a window in the loss."""
+        """The part of the loss that a window of states contributes."""
         pairs = (self.x.shape[1] - 1) * len(h) * h.shape[2]
         wrong: Tensor = self.predictor(h[:, :-1]) - h[:, 1:].detach()
         return wrong.square().sum() / pairs
 
 
 def bptt(problem: Problem) -> Gradient:
-    """By the graph of all steps."""
+    """The gradient by the graph of all steps."""
     cell, state, shown = problem.cell, problem.cell.start(len(problem.x)), []
     for drive in cell.drive(problem.x.transpose(0, 1)).unbind():
         state = cell(state, drive)
@@ -74,7 +74,7 @@ def bptt(problem: Problem) -> Gradient:
 
 
 def truncated(problem: Problem, chunk: int = rfp.CHUNK) -> Gradient:
-    """As if every step's past were given."""
+    """The gradient that treats every step's past as given."""
     cell, steps = problem.cell, problem.x.transpose(0, 1)
     before, sums = cell.start(len(problem.x)), [torch.zeros_like(p) for p in problem.parameters]
     for first in range(0, len(steps), chunk):
@@ -90,7 +90,7 @@ def truncated(problem: Problem, chunk: int = rfp.CHUNK) -> Gradient:
 
 
 def forward(problem: Problem, chunk: int = rfp.CHUNK, diagonal: bool = False) -> Gradient:
-    """By recurrent forward propagation."""
+    """The gradient by recurrent forward propagation."""
     found = rfp.gradients(problem.cell, problem.x, problem.loss, problem.above, chunk=chunk, diagonal=diagonal)
     return list(found.gradients.values())
 

@@ -8,7 +8,8 @@ from ... import collapse
 from ...core.files import slug
 from ...reporting.figures import Figure
 from ...reporting.study import dot_chart
-from ..claims import AtLeast, Changes, Numbers, Ranking, Statement, cells_of
+from ..cells import cells_of
+from ..claims import AtLeast, Changes, Numbers, Ranking, Statement
 from ..study import Scores
 
 CONSTANT, PERSISTENCE = "error over constant", "error over persistence"

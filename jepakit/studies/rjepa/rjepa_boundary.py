@@ -23,7 +23,8 @@ from ...recurrent.gradients import add
 from ...reporting.charts import Line, chart
 from ...reporting.figures import Figure
 from ...types import Rng
-from ..claims import AtMost, Falls, Numbers, Rises, Statement, cells_of
+from ..cells import cells_of
+from ..claims import AtMost, Falls, Numbers, Rises, Statement
 from ..study import Own, Study
 from . import propagation as rules
 
@@ -164,7 +165,7 @@ def measure_seed(seed: int) -> dict[str, list[dict[str, float]]]:
 
 
 def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[Any]:
-    """One seed after another; there is nothing to shorten."""
+    """Yield the numbers of one seed after another; `steps` is ignored, as there is nothing to shorten."""
     return (measure_seed(seed) for seed in seeds)
 
 
@@ -208,7 +209,7 @@ def claims() -> tuple[Statement, ...]:
 
 
 def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
-    """Cosine over what breaks exactness; the relative error of online updates."""
+    """The cosine over each condition that breaks exactness; for online updates the relative error."""
     found = []
     for name, points in seeds[0].items():
         metric = ERROR if name == "online" else "cosine"

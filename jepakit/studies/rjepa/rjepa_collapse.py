@@ -43,7 +43,7 @@ def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[
 
 
 def train_modes(adam: bool, seed: int, steps: int | None) -> list[list[float]]:
-    """What is left of every mode at every weight decay."""
+    """The remaining weight of every mode at every weight decay."""
     rng = Rng(seed).fork("modes", str(adam))
     left: list[list[float]] = modes.train_modes(modes.MODES, modes.DECAYS, rng, adam, steps or modes.STEPS).tolist()
     return left
@@ -77,7 +77,7 @@ def training_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def tabulate(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
-    """Every number of every training by seed; some are of those seeds alone in which they exist."""
+    """Every number of every training by seed; some numbers exist only in some seeds."""
     found: dict[tuple[str, str], list[float]] = {}
     for one in seeds:
         for name, run in one["runs"].items():
@@ -95,7 +95,7 @@ def tabulate(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
 
 
 def predicted_mode(adam: bool, r: float, v: float, decay: float) -> float:
-    """Where a mode ends by theory, from a large start."""
+    """The final weight of a mode by theory, from a large start."""
     if adam:
         return modes.adam_fixed_point(r, decay, modes.BATCH)
     root = modes.fixed_points(r, v, decay)
@@ -103,7 +103,7 @@ def predicted_mode(adam: bool, r: float, v: float, decay: float) -> float:
 
 
 def surviving_decay(left: Sequence[float]) -> float:
-    """The largest decay at which something of a mode is left; 0 where nothing ever is."""
+    """The largest decay at which a mode survives; 0 where it never does."""
     return max((d for d, p in zip(modes.DECAYS, left, strict=True) if p > FAR), default=0.0)
 
 
@@ -194,7 +194,7 @@ def describe_arms(scores: Scores, names: Sequence[str]) -> str:
 
 
 def loss_order(scores: Scores) -> list[str]:
-    """Whether loss of structure comes before that of rank, and whether it foretells it."""
+    """Whether loss of structure comes before loss of rank, and whether it predicts it."""
     names = [label for label, what in scores.values if what == "rank lost"]
     kinds = ("structure lost", "rank lost", "spread lost")
     rows = [row for n in names for row in zip(*(scores.values[n, kind] for kind in kinds), strict=True)]

@@ -49,7 +49,7 @@ class Measured(NamedTuple):
 
 
 def held_out(method: RJEPA, data: Scanpaths) -> Held:
-    """All that the measures read, of scanpaths whose labels are pictures."""
+    """The inputs of all measures, from scanpaths whose labels are pictures."""
     ids = np.arange(len(data))
     picture = np.array([data.label(int(i)) for i in ids])
     return Held(*encode_fixations(method, data, ids), data.lengths.clip(max=data.steps), picture)
@@ -81,7 +81,7 @@ def measure_integration(method: RJEPA, held: Held, swapped: Swap) -> Measured:
 
 
 def measure_surprise(swapped: Swap) -> Measured:
-    """What another picture's fixation does to error, change and gate."""
+    """The effect of another picture's fixation on error, change and gate."""
     errors = {name: swapped.errors(name) for name in PARTS}
     now: dict[str, dict[str, np.ndarray]] = {"surprise": {name: each[AT - 2] for name, each in errors.items()}}
     now["change"] = {name: cortex_trials.state_change(found.h)[AT - 2] for name, found in swapped.states.items()}
@@ -103,7 +103,7 @@ def measure_surprise(swapped: Swap) -> Measured:
 
 
 def measure_adaptation(method: RJEPA, held: Held) -> Measured:
-    """What repeats leave of change, error and response, and what the next fixation then evokes."""
+    """How change, error and response adapt to repeats, and what the next fixation then evokes."""
     rows, curves = {}, cortex_trials.repeat_fixation(method, held)
     for name, (*repeats, new, plain) in curves.items():
         rows[f"adaptation of the {name}"] = cortex.adaptation_index(np.array(repeats))
@@ -127,7 +127,7 @@ def measure_sparseness(method: RJEPA, held: Held) -> Measured:
 
 @cache
 def measure_run(folder: Path) -> Measured:
-    """Everything, of one finished run."""
+    """All rows and curves of a finished run."""
     loaded = checkpoint.load_run(folder)
     method, cfg = cast(RJEPA, loaded.method.eval()), cast(settings.Config, loaded.run.data)
     data = replace(cfg, split="test", label="image").open()
@@ -160,7 +160,7 @@ def draw_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
 
 
 def untrained_run(run: Run) -> Run:
-    """The same circuit with its first weights: one step at a learning rate of 0."""
+    """A training that leaves the circuit at its initial weights: one step at a learning rate of 0."""
     still = Optim(lr=0.0, start_lr=0.0, final_lr=0.0, weight_decay=0.0, final_weight_decay=0.0)
     return replace(run, optim=still, length=replace(run.length, steps=1))
 

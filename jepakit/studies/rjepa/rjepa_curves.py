@@ -29,7 +29,7 @@ LAST, WIDTH, LR = 10, 32, 3e-3
 
 @dataclass(frozen=True)
 class Task:
-    """Data to learn from, and what reads them.
+    """The data of a training, and the encoder and circuit that read them.
 
     `data` gives them for samples of so many steps, read in the folder of all data sets; `needs` is what that must hold.
     `steps` has, by the length of samples, how many steps are trained.
@@ -44,18 +44,18 @@ class Task:
 
 
 def lorenz_data(_: Path, length: int) -> generated.Config:
-    """Trajectories of so many points."""
+    """Lorenz trajectories of `length` points."""
     return generated.Config("lorenz", count=400, length=length)
 
 
 def saccade_data(data: Path, length: int) -> settings.Config:
-    """Pictures of CIFAR-10 looked at in so many places, salient ones more often."""
+    """Pictures of CIFAR-10 with `length` generated fixations each, more often on salient places."""
     path = str(data / CIFAR)
     return settings.Config(path, size=SEEN, crop=0.25, count=length, steps=length, limit=PICTURES)
 
 
 def gaze_data(data: Path, length: int) -> settings.Config:
-    """What people looked at in the pictures of OSIE, up to so many fixations, at least half as many."""
+    """Scanpaths of people on the pictures of OSIE, of at most `length` fixations and at least half as many."""
     images, fixations = data / OSIE / "images.tar", data / OSIE / "fixations.json.gz"
     return settings.Config(
         str(images), str(fixations), SEEN, timing="duration", steps=length, least=length // 2, limit=PICTURES
@@ -95,7 +95,7 @@ def train_losses(task: Task, signal: Signal, batches: Sequence[Batch], rule: unr
 
 
 def loss_curves(data: Path, seed: int, steps: int | None = None) -> dict[str, dict[str, list[float]]]:
-    """All trainings of one seed whose data are there: the loss at every step, by data with their length and by rule."""
+    """The loss at every step of all trainings of one seed whose data exist, by data with their length, and by rule."""
     return {
         f"{name}, {length} steps": rule_losses(task, data, length, seed, steps or count)
         for name, task in TASKS.items()

@@ -19,7 +19,7 @@ DIRECTIONS: Final = (1, 2, 3, 4, 6, 8)
 
 
 def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> Drawn:
-    """All of them; eigenvalues and paths are of the first seed."""
+    """All figures; eigenvalues and paths are of the first seed."""
     first = seeds[0]["runs"]
     found: Drawn = []
     for name in SHOWN:

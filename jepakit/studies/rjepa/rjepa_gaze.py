@@ -33,7 +33,8 @@ from ...reporting.figures import Figure
 from ...run import checkpoint
 from ...run.metrics import read_rows
 from ...run.settings import Length, Run
-from ..claims import AtLeast, Better, Cell, Every, Falls, Numbers, Rises, Statement
+from ..cells import Cell
+from ..claims import AtLeast, Better, Every, Falls, Numbers, Rises, Statement
 from ..study import Arm, Study
 from .rjepa_probes import Seen, class_accuracy, next_feature, prediction_errors
 from .rjepa_states import encode_fixations, record_circuit
@@ -50,7 +51,7 @@ ORDERS: Final = ("human", "shuffled", "repeated", "uniform", "raster")
 
 
 def record_states(method: RJEPA, data: Scanpaths, most: int) -> Seen:
-    """All that is measured, of up to `most` scanpaths."""
+    """The states and features of up to `most` scanpaths."""
     ids = np.arange(len(data)) if len(data) <= most else np.linspace(0, len(data) - 1, most).astype(int)
     y, action = encode_fixations(method, data, ids)
     found, length = record_circuit(method, y, action), data.lengths[ids].clip(max=data.steps)
@@ -88,7 +89,7 @@ def picture_accuracy(test: Seen, k: int) -> float:
 
 
 def run_measures(folder: Path) -> Mapping[str, float]:
-    """What the rows hold, of one finished run; digits by their class, scanpaths of people by all else."""
+    """The rows of a finished run: the accuracy of the class for digits, all other measures for scanpaths of people."""
     found = read_curves(folder)
     keep = {f"{name}, {k}" for name in found for k in (FIRST, LAST) if len(found[name]) > 2}
     flat = {f"{name}, {k}": value for name, values in found.items() for k, value in values.items()}

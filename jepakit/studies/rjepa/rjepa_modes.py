@@ -33,14 +33,14 @@ RATES: Final = {"gradient descent": 0.1, "AdamW": 1e-3}
 
 
 class Roots(NamedTuple):
-    """Where a mode stays, and the border of the starts from which it comes there; both 0 where none does."""
+    """Where a mode settles, and the smallest start from which it gets there; both 0 where it always dies."""
 
     stable: float
     border: float
 
 
 def fixed_points(r: float, v: float, decay: float) -> Roots:
-    """The fixed points of gradient descent, by 1 of the module."""
+    """The fixed points of gradient descent: case 1 of the module."""
     inside = r * r - 4 * decay / v
     if inside < 0:
         return Roots(0.0, 0.0)
@@ -48,7 +48,7 @@ def fixed_points(r: float, v: float, decay: float) -> Roots:
 
 
 def adam_fixed_point(r: float, decay: float, batch: int) -> float:
-    """Where AdamW keeps a mode, by 2 of the module: found by bisection."""
+    """The fixed point of AdamW, case 2 of the module, by bisection."""
     low, high = 0.0, r
     for _ in range(60):
         p = (low + high) / 2

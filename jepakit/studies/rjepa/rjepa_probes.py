@@ -1,4 +1,4 @@
-"""What the states of an R-JEPA are worth after k frames: its errors beside easy answers, and what is read from them."""
+"""What the states of an R-JEPA are worth after k frames: errors beside trivial predictions, and probes."""
 
 from typing import Final, NamedTuple
 
@@ -12,7 +12,7 @@ ALPHAS: Final = tuple(10.0**k for k in range(1, 6))
 
 
 class Seen(NamedTuple):
-    """What a trained circuit makes of sequences: at most T steps, (T, N, …); `length` says which are real."""
+    """A trained circuit's states on sequences of at most T steps, (T, N, …); `length` says which steps are real."""
 
     h: Float[np.ndarray, "t n w"]
     pred: Float[np.ndarray, "t1 n w"]

@@ -71,7 +71,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What is trained on and what is measured."""
+    """The training part and the held-out part."""
 
     signal: Signal
     train: Part
@@ -136,7 +136,7 @@ def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[
 
 
 def train_rows(source: Samples, seed: int, steps: int) -> dict[str, dict[str, float]]:
-    """Every row trained, side by side, and measured before and after."""
+    """Train all rows side by side, and measure them before and after."""
     made = {row: build_row(row, source.signal, seed) for row in ROWS}
     cost = {row: {"MiB per step": step_bytes(method, source.train) / 2**20} for row, method in made.items()}
     before = {row: measure_method(method, source) for row, method in made.items()}
@@ -175,7 +175,7 @@ def measure_method(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
 
 @torch.no_grad()
 def record_part(method: rjepa.RJEPA, part: Part) -> Seen:
-    """What a method makes of a part."""
+    """A method's states and predictions on a part."""
     y = method.maps(method.normalize(unit(part.x)))
     found = record_circuit(method, y, None if part.action is None else part.action.transpose(0, 1))
     n = len(part.label)
@@ -201,7 +201,7 @@ def train_turns(made: Mapping[str, rjepa.RJEPA], part: Part, seed: int, steps: i
 
 
 def select_batch(part: Part, ids: Int64[np.ndarray, " b"]) -> Batch:
-    """Some of the sequences."""
+    """A batch of some sequences."""
     rows = torch.from_numpy(ids)
     return Batch(unit(part.x[rows]), action=None if part.action is None else part.action[rows])
 

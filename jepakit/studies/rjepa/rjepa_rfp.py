@@ -34,7 +34,7 @@ TIMED: Final = {1: (256, 3), 64: (64, 2)}  # steps and rounds, by batch
 
 
 def measure_seeds(seeds: Sequence[int], steps: int | None, data: Path) -> Iterator[dict[str, Any]]:
-    """The numbers of one seed after another; what no seed changes is taken with seed 0."""
+    """Yield the numbers of one seed after another; seed 0 also has what no seed changes."""
     for seed in seeds:
         found = {
             "errors": rules.rule_errors(seed),
@@ -53,7 +53,7 @@ def time_rules(seed: int, batch: int, steps: int, rounds: int) -> dict[str, floa
 
 
 def seedless_numbers() -> dict[str, Any]:
-    """Memory, the time over the chunk, and dense RTRL."""
+    """The numbers that no seed changes: memory, time over the chunk, and dense RTRL."""
     problem = rules.Problem(Rng(0), TIMED[1][0])
     chunks = {str(c): (lambda p, c=c: rules.forward(p, c)) for c in CHUNKS}
     dense = rules.Problem(Rng(0), 2, block=rules.N)
@@ -77,12 +77,12 @@ def seedless_numbers() -> dict[str, Any]:
 
 
 def log_slope(sizes: Sequence[int], values: Sequence[int]) -> float:
-    """Of log values over log sizes."""
+    """The slope of log values over log sizes."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
-    """Every rule's metrics; those that no seed changes once."""
+    """Every rule's metrics by seed; metrics that no seed changes have one value."""
     first, found = seeds[0], {}
     for name in rules.RULES:
         for metric in first["errors"][name]:
@@ -108,7 +108,7 @@ def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[f
 
 
 def metric_name(batch: int) -> str:
-    """The name of the seconds per step."""
+    """The name of the metric of seconds per step."""
     return "seconds_per_step" + ("" if batch == 1 else f", batch {batch}")
 
 

@@ -1,4 +1,4 @@
-"""What a trained R-JEPA makes of scanpaths: features of every fixation, states, predictions and gates."""
+"""A trained R-JEPA on scanpaths: features of every fixation, states, predictions and gates."""
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class States(NamedTuple):
 def encode_fixations(
     method: RJEPA, data: Scanpaths, ids: Int64[np.ndarray, " n"]
 ) -> tuple[Float[Tensor, "t n d h w"], Float[Tensor, "t1 n a"]]:
-    """What the encoder makes of the fixations of some scanpaths, as maps, and the saccades between them."""
+    """The encoder's feature maps of the fixations of some scanpaths, and the saccades between them."""
     clips = [data.clip(int(i), data.native, padded=True) for i in ids]
     x = method.normalize(unit(torch.stack([clip.x for clip in clips])))
     return method.maps(x), torch.stack([clip.action for clip in clips]).transpose(0, 1)
@@ -42,7 +42,7 @@ def encode_fixations(
 def record_circuit(
     method: RJEPA, y: Float[Tensor, "t n d h w"], action: Float[Tensor, "t1 n a"] | None = None
 ) -> States:
-    """The circuit's states while it sees such features; without actions, the predictor is told of no saccade."""
+    """The circuit's states over a sequence of features; without `action` the predictor gets no saccade."""
     circuits = method.circuits
     cell, states = circuits.top.cell, circuits.start(y.shape[1])
     shown: list[list[Tensor]] = []

@@ -1,4 +1,4 @@
-"""The trainings of `rjepa-collapse`: one R-JEPA after another shape, those of one shape side by side, and the panel.
+"""The trainings of `rjepa-collapse` and their panel; trainings of one shape run side by side.
 
 Every training has new order and weights by its seed. What the loop would do at each step is done for all trainings of
 one shape at once (`studies/side_by_side.py`); at ROWS moments, closer together in the beginning, the panel measures the
@@ -43,7 +43,7 @@ PATCH: Final[Mapping[str, tuple[int, ...]]] = {"Lorenz": (4,), "fixations": (1, 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is changed in one training: the method's settings, the weight decay, and how its weights begin.
+    """The changes of one training: the method's settings, the weight decay, and the initial weights.
 
     `correlated` is the correlation between the input weights of any two units.
     """
@@ -70,7 +70,7 @@ ARMS: Final[Mapping[str, Arm]] = {
 
 @dataclass(frozen=True)
 class Samples:
-    """What is trained on (N, C, *size) and what the panel measures."""
+    """Training samples and held-out samples for the panel, both (N, C, *size)."""
 
     signal: Signal
     train: Float[Tensor, "n c ..."]
@@ -79,7 +79,7 @@ class Samples:
 
 @cache
 def read_samples(name: str) -> Samples:
-    """One of DATA, whole."""
+    """All samples of one of DATA."""
     cfg = DATA[name]
     dataset = cfg.open()
     signal = dataset.signal()
@@ -163,7 +163,7 @@ def batch_rows(k: int, items: int, seeds: Sequence[int], arms: int) -> Tensor:
 
 
 class Watched:
-    """A method and what the panel found before its first step."""
+    """A method, and the panel's reference from before its first step."""
 
     def __init__(self, method: rjepa.RJEPA, x: Float[Tensor, "m c ..."]) -> None:
         self.method, self.x = method, x
@@ -200,7 +200,7 @@ def off_diagonal(method: rjepa.RJEPA) -> float:
 
 
 def group_shapes() -> Iterator[list[str]]:
-    """The names of ARMS, those together whose networks and losses are of one shape."""
+    """The names of ARMS in groups whose networks and losses have one shape."""
     kinds = dict.fromkeys(tuple(sorted(arm.method.items())) for arm in ARMS.values())
     for kind in kinds:
         yield [name for name, arm in ARMS.items() if tuple(sorted(arm.method.items())) == kind]

@@ -1,4 +1,4 @@
-"""Made-up scanpaths over digits, in the place of those of people where these are not at hand."""
+"""Made-up scanpaths over digits, which replace those of people where OSIE is missing."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ VIEWER: Final = "made up"
 
 
 def find_scanpaths(data: Path, out: Path) -> Path:
-    """The folder of all data sets where it holds OSIE, else one of the study's own with a stand-in of that name."""
+    """The folder of all data sets if it holds OSIE, else the study's own folder with a stand-in of that name."""
     if (data / OSIE).exists():
         return data
     if not (out / "stand-in" / OSIE).exists():
@@ -27,7 +27,7 @@ def find_scanpaths(data: Path, out: Path) -> Path:
 
 
 def make_scanpaths(file: Path) -> None:
-    """Pictures of digits on photographs beside `file`, and in it where VIEWERS look: at what stands out."""
+    """Write pictures of digits on photographs beside `file`, and into it VIEWERS salient scanpaths of each."""
     pictures = synthetic.Config("digits_on_photos", count=PICTURES, size=(SIDE, SIDE)).open()
     folder = file.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,5 +47,5 @@ def make_scanpaths(file: Path) -> None:
 
 
 def is_made_up(data: Scanpaths) -> bool:
-    """Whether these are such scanpaths."""
+    """Whether the scanpaths are made up."""
     return all(name.startswith(VIEWER) for name in data.subjects)

@@ -75,7 +75,7 @@ class Found(NamedTuple):
 def predict_minimum(
     variance: float, invariance: float, batch: int, width: int, cov: float = 1.0, noise: Sequence[float] = NOISE
 ) -> Found:
-    """What the expected loss is least at, by steps 1 to 5 of the module; `cov` is positive."""
+    """The minimum of the expected loss, by steps 1 to 5 of the module; `cov` is positive."""
     rho = torch.tensor(sorted(noise)[:width], dtype=torch.float64)
     sigma, short = hinge_shortfall(batch)
     mu = fill_level(width * sigma**2, invariance * rho, 2 * cov * batch / (batch - 1))
@@ -205,7 +205,7 @@ def predicted_boundary(what: int, invariance: float, batch: int, width: int) -> 
 
 
 def failure_level(what: int, width: int) -> float:
-    """The std, or the rank, below which it has failed."""
+    """The std or the rank below which an embedding has failed."""
     return FAILED * (1 if what == 0 else min(width, len(NOISE)))
 
 
@@ -240,7 +240,7 @@ def claims() -> Iterator[Equal]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """What the boundary is."""
+    """The definition of the boundary."""
     return [
         "The boundary is the weight of variance below which the std is under half of what the hinge asks for, or the "
         "rank under half of what width and directions allow. Where no weight that was tried lies on either side of it, "
