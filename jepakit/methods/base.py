@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, Literal
 
@@ -10,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core import padding
+from ..core.notes import Note
 from ..losses import Kind
-from ..types import Batch, Rng, Signal, Terms
+from ..nn.auto import fit_patch
+from ..types import Batch, Rng, Signal, Size, Terms
 
 Weights = Literal["target", "context"]
 
@@ -137,6 +140,20 @@ class Method(nn.Module):
             s = self.encode(Batch(group.flatten(0, 1)), weights).mean(1)
             means.append(s.reshape(*group.shape[:2], -1).transpose(0, 1))
         return torch.cat(means)
+
+    @classmethod
+    def fit_config(
+        cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = False
+    ) -> tuple[Any, list[Note]]:
+        """The settings with what they leave open chosen for a signal, and a note for each choice.
+
+        Here the patch of the encoder: `proposal` where the data propose one with a reason, one frame where `frames`.
+        """
+        notes: list[Note] = []
+        if getattr(cfg, "encoder", None) is not None:
+            encoder, notes = fit_patch(cfg.encoder, signal.size, proposal, frames)
+            cfg = replace(cfg, encoder=encoder)
+        return cfg, notes
 
     @property
     def distance(self) -> Kind:

@@ -1,9 +1,12 @@
 """Methods that unfold in time, as planners, streams and environment loops use them."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
-from ..types import State
+from ..core.notes import Note
+from ..types import Signal, Size, State
 from .base import Method
 
 
@@ -14,6 +17,13 @@ class Predictive(Method):
     (B, A) is the one that leads to the frame, of a frame of several steps to its first. Later frames and actions never
     change a state; the contract checks it.
     """
+
+    @classmethod
+    def fit_config(
+        cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = True
+    ) -> tuple[Any, list[Note]]:
+        """As `Method.fit_config`; a patch of video that was left open is a whole frame."""
+        return super().fit_config(cfg, signal, proposal, frames)
 
     def start(self, obs: Float[Tensor, "b c ..."]) -> State:
         """The state after one frame."""
