@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
@@ -55,6 +56,7 @@ OUTSIDE = (
     "average",
     "ramps",
     "outside-demo",
+    "episodes",
     "centroid",
     "outside-study",
     "steps",
@@ -107,6 +109,36 @@ def test_one_member_of_every_kind_is_used(installed: Path, tmp_path: Path) -> No
     assert counted.stdout == "2 steps\n"
     assert reported.returncode == 0, reported.stderr
     assert "a went 2 steps." in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_an_outside_kind_of_data_is_used_by_every_command(installed: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    labels = np.arange(24) % 2
+    walks = np.cumsum(draw.normal(size=(24, 8, 3)) + labels[:, None, None], 1).astype(np.float32)
+    np.savez(tmp_path / "walks.npz", observations=walks, actions=np.diff(walks, axis=1)[..., :2], labels=labels)
+    quick = "--method.encoder.width 16 --method.encoder.patch [1] --length.batch 8 --steps 3"
+    done = run_cli(
+        installed,
+        tmp_path,
+        "check-data walks.npz --csv problems.csv",
+        f"train rjepa --data walks.npz {quick} --out run",
+        "probe run --kind knn --name again",
+        "embed run --data walks.npz --out walks.csv",
+        "complete run --data walks.npz --hide future --out later",
+        "score run --data walks.npz --out scores.csv",
+        "train simclr --data walks.npz --out views",
+        "report run",
+    )
+    checked, trained, probed, embedded, completed, scored, views, reported = done
+    assert "read as                 episodes (an .npz of observations and actions)" in checked.stdout, checked.stderr
+    for one in (trained, probed, embedded, reported):
+        assert one.returncode == 0, one.stderr
+    assert "name: episodes" in (tmp_path / "run" / "config.yaml").read_text()
+    assert len((tmp_path / "walks.csv").read_text().splitlines()) == 25
+    for refused in (completed, scored, views):
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+    assert "are not augmented, so a sample has no two views" in views.stderr
 
 
 def test_a_study_of_an_outside_package_is_found_by_its_name(installed: Path, tmp_path: Path) -> None:

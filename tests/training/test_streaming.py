@@ -32,9 +32,10 @@ from jepakit.nn import CNN, Pixels
 from jepakit.recipes.rjepa import rjepa_online
 from jepakit.recurrent.circuit import Circuit
 from jepakit.run import parse
-from jepakit.training.stream.follow import beginning, follow
-from jepakit.training.stream.learner import due
-from jepakit.training.stream.windows import Standing, windows
+from jepakit.training.loop import is_early_check
+from jepakit.training.session import SourceState
+from jepakit.training.stream.follow import follow_frames, initial_stream
+from jepakit.training.stream.windows import StreamPosition, windows
 from jepakit.types import Batch, Rng, Signal
 
 QUICK = {
@@ -292,11 +293,11 @@ def test_followed_frames_have_the_gradient_of_the_whole_sequence(name: str, size
     total = method(Batch(x), Rng(0)).total
     total.backward()
     whole = {p: p.grad.clone() for p in method.parameters() if p.grad is not None}
-    at, sums, loss = beginning(method), {p: torch.zeros_like(p) for p in whole}, torch.tensor(0.0)
+    at, sums, loss = initial_stream(method), {p: torch.zeros_like(p) for p in whole}, torch.tensor(0.0)
     for first in range(0, 5, size):
         batch = Batch(x[:, :, first : min(first + size, 5) + 1])
         share = (batch.x.shape[2] - 1) / 5
-        done = follow(method, at, batch)
+        done = follow_frames(method, at, batch)
         at, loss = done.stream, loss + done.terms.loss["prediction"] * share
         for p, gradient in done.gradients:
             sums[p] += gradient * share
@@ -308,7 +309,7 @@ def test_followed_frames_have_the_gradient_of_the_whole_sequence(name: str, size
 
 def parted(frames: Any, **settings: Any) -> list[tuple[int, bool, str]]:
     cfg = stream.Config("x", **{k: v for k, v in settings.items() if k == "reset"})
-    found = windows(iter(frames), cfg.source(), settings.get("standing", Standing()), settings["size"])
+    found = windows(iter(frames), cfg.source(), settings.get("position", StreamPosition()), settings["size"])
     return [(window.x.shape[2], window.fresh, window.place.file) for window in found]
 
 
@@ -329,8 +330,8 @@ def test_frames_are_taken_a_few_at_a_time_and_a_new_file_begins_anew_where_that_
     ]
     assert parted(frames, size=2, reset="file") == [(3, True, "a"), (2, False, "a"), (3, True, "b")]
     assert parted(numbered("ab"), size=1, reset="file") == []
-    later = Standing(None, torch.zeros(2), stream.Place("a", 3))
-    assert parted(frames[3:], size=1, standing=later) == [(2, False, f) for f in "abbb"]
+    later = StreamPosition(None, torch.zeros(2), stream.Place("a", 3))
+    assert parted(frames[3:], size=1, position=later) == [(2, False, f) for f in "abbb"]
 
 
 @pytest.mark.parametrize("kind", ["vectors", "pictures"])
@@ -393,7 +394,7 @@ def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
     before = saved(tmp_path / "run")
     watch = Recorder()
     assert learn(tmp_path, tmp_path / "run", resume=True, watch=watch) == first
-    assert watch.said("nothing new after a.npy")
+    assert watch.said("nothing new after frame 40 of a.npy")
     assert all(torch.equal(value, before[key]) for key, value in saved(tmp_path / "run").items())
 
 
@@ -507,18 +508,18 @@ def test_a_stream_too_short_for_any_window_is_not_told_to_read_less_first(tmp_pa
 def test_traces_and_states_survive_being_saved() -> None:
     cfg = rjepa.Config(CNN((1, 8, 8), width=4, channels=(3,)), Circuit("reciprocal", 5), rule="rfp")
     method = methods.build(cfg, Signal(1, (6, 8, 8)))
-    done = follow(method, beginning(method), Batch(torch.rand(1, 1, 3, 8, 8)))
-    standing = Standing(done.stream, torch.rand(1, 8, 8), stream.Place("a", 3, 1))
-    again = Standing.unpacked(standing.packed(), standing.place._asdict(), method.mean)
-    assert again.place == standing.place
-    one, other = standing.packed(), again.packed()
+    done = follow_frames(method, initial_stream(method), Batch(torch.rand(1, 1, 3, 8, 8)))
+    position = StreamPosition(done.stream, torch.rand(1, 8, 8), stream.Place("a", 3, 1))
+    again = StreamPosition.from_state(SourceState(position.tensors(), position.place._asdict()), method.mean)
+    assert again.place == position.place
+    one, other = position.tensors(), again.tensors()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert Standing().packed() == {}
+    assert StreamPosition().tensors() == {}
 
 
 def test_measurements_are_frequent_at_first() -> None:
-    assert [step for step in range(1, 20_001) if due(step, 5000)] == [
+    assert [step for step in range(1, 20_001) if is_early_check(step, 5000)] == [
         100,
         200,
         400,
@@ -530,7 +531,7 @@ def test_measurements_are_frequent_at_first() -> None:
         15000,
         20000,
     ]
-    assert [step for step in range(1, 200) if due(step, 50)] == [50, 100, 150]
+    assert [step for step in range(1, 200) if is_early_check(step, 50)] == [50, 100, 150]
 
 
 @pytest.mark.slow
