@@ -19,8 +19,8 @@ WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
 DOTS = "One dot per seed, a bar at their mean."
 LEGEND = (
     "A comparison holds where its mean difference exceeds the scatter of the seeds (one standard deviation); rows "
-    "within it, or of a single seed, are not told apart. Between neighbours of a ranking, > and < are differences beyond the "
-    "scatter, and ≈ is one within it."
+    "within it, or of a single seed, are not told apart. Between neighbours of a ranking, > and < are differences "
+    "beyond the scatter, and ≈ is one within it."
 )
 
 
@@ -48,6 +48,7 @@ def write_study(
         heads=[],
         comparison=None,
         sections=sections,
+        problems=(),
         version=__version__,
     )
     write_text(out / "report.html", html)

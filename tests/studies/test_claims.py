@@ -156,7 +156,7 @@ def test_what_names_share_is_told_once(names: list[str], shared: str, rest: list
     assert split_names(names) == (shared, rest)
 
 
-@pytest.mark.parametrize("name", [name for name in studies.table() if (RESULTS / f"{name}.json").exists()])
+@pytest.mark.parametrize("name", [name for name in studies.STUDIES.names() if (RESULTS / f"{name}.json").exists()])
 def test_every_declared_claim_is_answered_by_the_committed_results(name: str) -> None:
     study, found = studies.load(name), json.loads((RESULTS / f"{name}.json").read_text())
     values = {(row, metric): v for row, metrics in found["runs"].items() for metric, v in metrics.items()}
