@@ -25,7 +25,6 @@ from PIL import Image
 from record import save
 from sklearn.datasets import load_sample_images
 
-from jepakit import data
 from jepakit.data import loader
 from jepakit.data.base import uniform
 from jepakit.data.images import files
@@ -83,7 +82,7 @@ def time_loader(root: Path, signal: Signal, workers: int) -> tuple[float, float]
     dataset = cfg.open()
     stop = EPOCHS * FILES // BATCH
     begin, used = time.perf_counter(), processor_seconds()
-    it = loader.batches(dataset, cfg, signal, seed=0, batch=BATCH, start=0, stop=stop, workers=workers)
+    it = loader.batches(dataset, signal, seed=0, batch=BATCH, start=0, stop=stop, workers=workers)
     seen = sum(len(batch) for batch in it)
     seconds = time.perf_counter() - begin
     it.close()
@@ -133,9 +132,9 @@ def large_folder(root: Path) -> dict[str, float]:
     cfg = files.Config(str(root), size=SIZE)
     dataset = cfg.open()
     opened = time.perf_counter() - begin
-    signal = data.fit(dataset, cfg)
+    signal = dataset.signal()
     fitted = time.perf_counter() - begin
-    next(loader.batches(dataset, cfg, signal, seed=0, batch=BATCH, start=0, stop=2, workers=2))
+    next(loader.batches(dataset, signal, seed=0, batch=BATCH, start=0, stop=2, workers=2))
     return {"files": len(dataset), "open s": opened, "fit s": fitted, "first batch s": time.perf_counter() - begin}
 
 

@@ -165,7 +165,7 @@ def check_data(
     found = check(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=progress)
     if csv is not None:
         files.write_text(Path(csv), as_csv(found.problems))
-    return found.rows()
+    return found.rows
 
 
 def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import torch
 from . import __version__, data, methods
 from .core import devices
 from .data import loader
-from .training import resolve
 from .types import Batch, Rng, Signal
 
 Row = tuple[str, str]
@@ -98,13 +96,12 @@ def small_step() -> Row:
 def reading(path: str) -> Iterator[Row]:
     """Rows with the speed of reading the data, the speed of training on them, and which of the two is the limit."""
     kind, reason = data.guess(path)
-    cfg: Any = replace(data.KINDS[kind](), path=path)
-    dataset = cfg.open()
+    dataset = data.load(kind)(path=path).open()
     yield "data", f"{len(dataset)} items, read as {kind} ({reason})"
-    signal = data.fit(dataset, cfg)
+    signal = dataset.signal()
     yield "signal", f"{signal.channels} channels, size {' × '.join(map(str, signal.size))}"
     batch, workers = min(16, len(dataset)), min(8, devices.cores())
-    seconds, last = read_seconds(dataset, cfg, signal, batch, workers)
+    seconds, last = read_seconds(dataset, signal, batch, workers)
     yield "reading", f"{batch / seconds:.0f} items/s with {workers} workers"
     step = _training_step(signal, last)
     yield "computing", f"{batch / step:.0f} items/s (I-JEPA, vit_tiny, batch {batch}, at that size)"
@@ -118,12 +115,12 @@ def limit(reading: float, computing: float) -> str:
     return f"reading: computing is {reading / computing:.1f} × as fast; use smaller files or more workers"
 
 
-def read_seconds(dataset: Any, cfg: Any, signal: Signal, batch: int, workers: int) -> tuple[float, Batch]:
+def read_seconds(dataset: data.Dataset, signal: Signal, batch: int, workers: int) -> tuple[float, Batch]:
     """The mean seconds per batch once the workers are warm, and the last batch."""
     warm, count = 2 + 2 * workers, 12
     # The stream is longer than what is read: workers with nothing left to do would make the last batches look free.
     stop = 2 * warm + count
-    stream = loader.batches(dataset, cfg, signal, seed=0, batch=batch, start=0, stop=stop, workers=workers)
+    stream = loader.batches(dataset, signal, seed=0, batch=batch, start=0, stop=stop, workers=workers)
     marks = []
     for item in islice(stream, warm + count):
         last = item
@@ -147,7 +144,8 @@ def step_seconds(model: Any, batch: Batch, amp: bool, repeats: int = 3) -> float
 
 
 def _training_step(signal: Signal, batch: Batch) -> float:
-    cfg, _ = resolve.fit_masks(resolve.fit_patch(methods.load("ijepa").Config(), signal)[0], signal)
+    ijepa = methods.load("ijepa")
+    cfg, _ = ijepa.Method.fit_config(ijepa.Config(), signal)
     device, _ = devices.best_device()
     pays, _ = devices.amp_pays(device, "float32")
     return step_seconds(methods.build(cfg, signal).to(device), batch.to(device), pays)

@@ -99,8 +99,8 @@ class Batch:
 
     Pixels lie in [0, 1], other signals in their own units; normalisation belongs to the model. 8-bit pixels leave the
     loader as they are, a quarter of the bytes: `to` makes them floats. `id` (B,) indexes the dataset, so that a sample
-    can be named. `length` (B,) and `valid` (B, N) mark padding, which reaches no statistic.
-    `views` holds one (B, V, C, *size) tensor per resolution.
+    can be named. `length` (B,) counts the steps that are not padding, which reaches no statistic.
+    `views` holds one (B, V, C, *size) tensor per resolution. `action` t leads from frame t to frame t + 1.
     """
 
     x: Shaped[Tensor, "b ..."]
@@ -110,7 +110,6 @@ class Batch:
     reward: Float[Tensor, "b t"] | None = None
     done: Bool[Tensor, "b t"] | None = None
     length: Int[Tensor, " b"] | None = None
-    valid: Bool[Tensor, "b n"] | None = None
     label: Int[Tensor, " b"] | None = None
     id: Int[Tensor, " b"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
@@ -143,6 +142,47 @@ class Batch:
             elif isinstance(value, tuple):
                 values[f.name] = tuple(fn(v) for v in value)
         return replace(self, **values)  # type: ignore[arg-type]
+
+
+class Sample(NamedTuple):
+    """One item as a data set makes it, before samples are stacked; what the data do not have is None.
+
+    `x` (C, *size); `views` one (V, C, *size) tensor per resolution; `action` (T, A), `reward` (T,), `done` (T,) and
+    `proprio` (T, P); `length` counts the steps of x that are not padding.
+    """
+
+    x: Shaped[Tensor, "c ..."] | None = None
+    views: tuple[Shaped[Tensor, "_ c ..."], ...] = ()
+    action: Float[Tensor, "t a"] | None = None
+    reward: Float[Tensor, " t"] | None = None
+    done: Bool[Tensor, " t"] | None = None
+    proprio: Float[Tensor, "t p"] | None = None
+    length: int | None = None
+
+
+class Samples(NamedTuple):
+    """B samples as they leave a loader's worker, 8-bit pixels as uint8; fields as in `Sample`, with B in front.
+
+    `id` and `label` say which items they are and of which class, as in `Batch`. `skipped` maps the name of every item
+    that could not be read to the reason.
+    """
+
+    x: Shaped[Tensor, "b c ..."] | None
+    id: Int[Tensor, " b"]
+    skipped: Mapping[str, str]
+    label: Int[Tensor, " b"] | None = None
+    views: tuple[Shaped[Tensor, "b _ c ..."], ...] = ()
+    action: Float[Tensor, "b t a"] | None = None
+    reward: Float[Tensor, "b t"] | None = None
+    done: Bool[Tensor, "b t"] | None = None
+    proprio: Float[Tensor, "b t p"] | None = None
+    length: Int[Tensor, " b"] | None = None
+
+    def batch(self) -> "Batch":
+        """The batch that a method reads; where samples are views only, the first view is `x` as well."""
+        values = self._asdict()
+        del values["skipped"]
+        return Batch(**values | {"x": self.views[0][:, 0] if self.x is None else self.x})
 
 
 class Masks(NamedTuple):

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+__all__ = ["commands", "main"]
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line `words` (default: the process's own) and return its exit code."""

@@ -1,19 +1,39 @@
-"""Data: sources of samples behind one protocol, the loader, and what is known of a data set."""
+"""Data: kinds of samples behind one interface, the loader, and what is known of a data set."""
 
-from .base import Dataset, Unreadable
-from .guess import guess
-from .registry import KINDS, divided, read_image, reading, sample
-from .statistics import choose_size, fit
+from .base import Dataset, Problem, Report, Unreadable, Words, refuse_padding
+from .config import DataConfig, SourceConfig
+from .loader import sample
+from .registry import KINDS, check_kind, guess, load, reading
 
 __all__ = [
     "KINDS",
+    "DataConfig",
     "Dataset",
+    "Problem",
+    "Report",
+    "SourceConfig",
     "Unreadable",
-    "choose_size",
-    "divided",
-    "fit",
+    "Words",
+    "arrays",
+    "base",
+    "check",
+    "check_kind",
+    "config",
+    "dynamics",
     "guess",
-    "read_image",
+    "images",
+    "load",
+    "loader",
+    "paths",
     "reading",
+    "refuse_padding",
+    "registry",
+    "report",
+    "rows",
     "sample",
+    "scanpaths",
+    "series",
+    "stream",
+    "subset",
+    "synthetic",
 ]

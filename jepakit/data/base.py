@@ -1,24 +1,26 @@
-"""What every source of samples offers the loader, and the small pieces the sources share."""
+"""The interface of data: what every room asks of a data set, and the small pieces that kinds share."""
 
-import hashlib
-import os
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ..types import Rng, Size, unit
-from .images.augment import Augment
-from .images.box import Ask, check_size
-from .series.augment import SeriesAugment
+from ..types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
 
 Split = Literal["all", "train", "test"]
 Corrupt = Literal["skip", "fail"]
+Progress = Callable[[int, int], None] | None
+Item = TypeVar("Item")
+FIELDS = ("x", "action", "reward", "done", "proprio")
+FIT_VALUES, FIT_ITEMS, FIT_CHUNK = 2**24, (256, 4096), 32
 
 
 class Unreadable(Exception):  # noqa: N818 - the caller decides whether it is an error
@@ -32,82 +34,327 @@ class Unreadable(Exception):  # noqa: N818 - the caller decides whether it is an
         return f"{self.name}: {self.why}"
 
 
-@runtime_checkable
-class Settings(Protocol):
-    """What every data config holds."""
+class Words(NamedTuple):
+    """What one sample, several, and the parts of one are called, and how samples of unequal length become equal."""
 
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(H, W) of every sample; None: chosen from the data."""
-        ...
-
-    @property
-    def augment(self) -> Augment | SeriesAugment:
-        """How training samples are changed."""
-        ...
-
-    @property
-    def corrupt(self) -> Corrupt:
-        """What becomes of items that cannot be read."""
-        ...
+    one: str = "item"
+    many: str = "items"
+    parts: str = "steps"
+    fix: str = "give items of one length"
 
 
-@runtime_checkable
-class Dataset(Protocol):
-    """Items 0 … len - 1, each with a name and perhaps a label; items are decoded when asked for."""
+class Problem(NamedTuple):
+    """Something wrong with an item: which one, what kind of mistake, where it is, and what to do about it."""
 
-    @property
-    def channels(self) -> int:
-        """How many channels every sample has."""
-        ...
+    name: str
+    problem: str
+    detail: str
+    fix: str = ""
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names; empty where there are no labels."""
-        ...
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}; {self.fix}"
 
-    @property
-    def native(self) -> Size | None:
-        """The (H, W) all items share; None where they differ."""
-        ...
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was decided when the data were opened, one sentence each."""
-        ...
+class Report(NamedTuple):
+    """What `jepa check-data` prints: (what, value) rows that end with the first problems, and all problems."""
 
-    def __len__(self) -> int: ...
+    rows: list[tuple[str, str]]
+    problems: tuple[Problem, ...]
+
+
+class Dataset:
+    """Samples 0 … len - 1, which are decoded when they are asked for. Every kind of data is a subclass.
+
+    A kind has the facts below as attributes, dataclass fields or properties, and `__len__`, `name`, `fingerprint` and
+    either `sample` or `read` and `draw`. `cfg` are the settings that it was opened with: how samples are augmented,
+    what becomes of unreadable ones. Questions that a kind cannot answer are a ValueError of one sentence.
+    """
+
+    if TYPE_CHECKING:
+        # Not at run time: a dataclass would take an inherited property for the default of its field.
+        @property
+        def cfg(self) -> Any:
+            """The settings that the data were opened with."""
+
+        @property
+        def channels(self) -> int:
+            """How many channels every sample has."""
+
+        @property
+        def classes(self) -> tuple[str, ...]:
+            """The class names; empty where there are no labels."""
+
+        @property
+        def native(self) -> Size | None:
+            """The size (H, W), (T, H, W) or (T,) that all samples share; None where they differ."""
+
+        @property
+        def lengths(self) -> Int64[np.ndarray, " n"] | None:
+            """The steps of each sample where shorter ones are padded; None where all come in one length."""
+
+        @property
+        def notes(self) -> tuple[str, ...]:
+            """What was decided when the data were opened, one sentence each."""
+
+        @property
+        def words(self) -> Words:
+            """How to speak of the samples."""
+    else:
+        classes, native, lengths, notes, words = (), None, None, (), Words()
+
+    arrives: ClassVar[bool] = False
+    """Whether these are the first frames of a stream whose end nobody knows."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     def name(self, i: int) -> str:
         """What the item is called where it lies."""
-        ...
-
-    def label(self, i: int) -> int:
-        """The index into `classes`, -1 where there is none."""
-        ...
-
-    def raw(self, i: int) -> Float[Tensor, "c h w"]:
-        """The item at its own size; pixels in [0, 1], float arrays in their own units. Raises Unreadable."""
-        ...
-
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
-        """The pictures asked for, from one decoding: uint8 for 8-bit items, else float32. Raises Unreadable."""
-        ...
+        raise NotImplementedError
 
     def fingerprint(self) -> str:
         """A hash that changes when items are added, removed, renamed or resized."""
-        ...
+        raise NotImplementedError
+
+    def label(self, i: int) -> int:
+        """The index into `classes`, -1 where there is none."""
+        return -1
+
+    # --- samples
+
+    def sample(self, i: int, size: Size) -> Sample:
+        """Item i at `size`, not augmented. Raises Unreadable."""
+        raise NotImplementedError
+
+    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """Items `ids` at `size` in that order, not augmented; those that cannot be read are left out and named."""
+        rows, kept, skipped = list[Sample](), list[int](), dict[str, str]()
+        for i in ids.tolist():
+            try:
+                rows.append(self.sample(i, size))
+                kept.append(i)
+            except Unreadable as error:
+                skipped[error.name] = error.why
+        return self.collate(rows, kept, skipped, size)
+
+    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+        """Items `ids` as training sees them, with their views; without `include_x` the views alone.
+
+        An unreadable item gives way to the next readable one. What an item looks like depends on `rng` and its id
+        alone, so that a batch can be split. Raises ValueError where nothing can be read, or an item cannot and
+        `cfg.corrupt` is "fail".
+        """
+        skipped = dict[str, str]()
+        found = [self.readable(i, lambda j: (self.sample(j, signal.size), j), skipped) for i in ids.tolist()]
+        return self.collate([row for row, _ in found], [j for _, j in found], skipped, signal.size)
+
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
+        """`count` augmented versions of each item, made as training makes its first views; the same every time.
+
+        Items that cannot be read are left out.
+        """
+        readable = self.read(ids, signal.size).id.numpy()
+        drawn = [self.draw(readable, Rng(0).fork("panel", k), signal).batch() for k in range(count)]
+        return torch.stack([batch.views[0][:, 0] if batch.views else batch.x for batch in drawn], 1)
+
+    def readable(self, i: int, make: Callable[[int], Item], skipped: dict[str, str]) -> Item:
+        """What `make` makes of item i or of the first readable one after it; those passed over go to `skipped`."""
+        for step in range(len(self)):
+            j = (i + step) % len(self)
+            if j not in self.broken:
+                try:
+                    return make(j)
+                except Unreadable as error:
+                    refuse({error.name: error.why}, self.cfg.corrupt)
+                    self.broken[j] = error.why
+            skipped[self.name(j)] = self.broken[j]
+        raise ValueError(
+            f"none of {len(self)} {self.words.many} can be read, e.g. {first_of(skipped)}; look at jepa check-data"
+        )
+
+    @cached_property
+    def broken(self) -> dict[int, str]:
+        """Items that could not be read. Remembered only to save a second attempt: no sample depends on it."""
+        return {}
+
+    def collate(self, rows: Sequence[Sample], ids: Sequence[int], skipped: Mapping[str, str], size: Size) -> Samples:
+        """The samples of items `ids` as one batch, with their labels; fields that they do not have stay None."""
+        kept = np.array(ids, dtype=np.int64)
+        found = Samples(None, torch.from_numpy(kept), skipped, self.labels_of(kept))
+        if not rows:
+            return found._replace(x=torch.empty(0, self.channels, *size))
+        present = [name for name in FIELDS if getattr(rows[0], name) is not None]
+        values: dict[str, Any] = {name: stack([getattr(row, name) for row in rows]) for name in present}
+        if rows[0].length is not None:
+            values["length"] = torch.tensor([row.length for row in rows], dtype=torch.int64)
+        values["views"] = tuple(stack(column) for column in zip(*[row.views for row in rows], strict=True))
+        return found._replace(**values)
+
+    def labels_of(self, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"] | None:
+        """The label of each item, -1 where there is none; None where the data have no classes."""
+        return torch.tensor([self.label(i) for i in ids.tolist()], dtype=torch.int64) if self.classes else None
+
+    # --- what is known of all samples
+
+    def signal(self) -> Signal:
+        """Size, channels and per-channel statistics, from a fixed sample of 256 to 4,096 items, not augmented.
+
+        The deviation is divided by `cfg.contrast`: normalised samples then have that one, as those of paler data under
+        the normalisation of ordinary ones would, without the rounding to 8 bits. Raises ValueError where none of the
+        sample can be read, where an item cannot and `cfg.corrupt` is "fail", and where values are not finite.
+        """
+        size = self.sample_size()
+        count = min(len(self), max(FIT_ITEMS[0], min(FIT_ITEMS[1], FIT_VALUES // prod(size))))
+        order = torch.randperm(len(self), generator=Rng(0).fork("data", "fit").generator())
+        sums, squares, values = self.moments(np.sort(order[:count].numpy()), size)
+        mean = sums / values
+        std = (squares / values - mean**2).clamp(min=0).sqrt()
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all()):
+            raise ValueError("the data hold values that are not finite (NaN or infinite); replace them before training")
+        # A constant channel is centred and left alone.
+        scale = tuple(float(value) / self.cfg.contrast if value > 1e-8 else 1.0 for value in std)
+        return self.as_signal(size, tuple(mean.tolist()), scale)
+
+    def as_signal(self, size: Size, mean: tuple[float, ...], std: tuple[float, ...]) -> Signal:
+        """The signal with these statistics, and with the views, actions and classes that batches carry."""
+        views = sum(group.count for group in self.cfg.augment.views)
+        spec = self.action_spec()
+        return Signal(self.channels, size, mean, std, views=views, action=spec, classes=len(self.classes))
+
+    def action_spec(self) -> ActionSpec | None:
+        """What the action between two frames is; None where there are no actions."""
+        return None
+
+    def sample_size(self) -> Size:
+        """The size that samples are brought to. Raises ValueError where they differ and nothing says to which."""
+        if self.native is None:
+            raise ValueError(f"the {self.words.many} differ in size; give {self.words.many} of one size")
+        return self.native
+
+    def moments(self, ids: Int64[np.ndarray, " k"], size: Size) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], int]:
+        """Sum and sum of squares per channel in float64 over `ids`, and how many values; padding does not count."""
+        sums, squares = torch.zeros(2, self.channels, dtype=torch.float64)
+        values, skipped = 0, dict[str, str]()
+        for part in np.array_split(ids, -(-len(ids) // FIT_CHUNK)):
+            found = self.read(part, size)
+            refuse(found.skipped, self.cfg.corrupt)
+            skipped |= found.skipped
+            for x in unpadded(found):
+                y = x.double() / (255 if x.dtype == torch.uint8 else 1)
+                axes = (0, *range(2, y.ndim))
+                sums += y.sum(axes)
+                squares += (y * y).sum(axes)
+                values += y.numel() // len(sums)
+        self.need_values(values, len(ids), skipped)
+        return sums, squares, values
+
+    def need_values(self, values: int, tried: int, skipped: Mapping[str, str]) -> None:
+        """Raises ValueError where none of the items tried could be read."""
+        if not values:
+            raise ValueError(
+                f"none of {tried} {self.words.many} tried can be read, e.g. {first_of(skipped)}; "
+                "look at jepa check-data"
+            )
+
+    def is_padded(self, size: Size) -> bool:
+        """Whether some samples are shorter than `size` along its first axis, and come with padding and `length`."""
+        return self.lengths is not None and bool((self.lengths < size[0]).any())
+
+    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """The first size[0] steps of items that have as many or more."""
+        return self.read(ids, size)
+
+    def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
+        """The encoder's patch for these data, and why; None: chosen from the size alone. `cells` lie along a side."""
+        return None
+
+    @property
+    def picture_channels(self) -> int:
+        """The channels of one picture of a sample, by which colours are changed."""
+        return self.channels
+
+    def check_augment(self) -> None:
+        """Raises ValueError where the augmentation does not go with the data."""
+        self.cfg.augment.check(self.picture_channels)
+
+    # --- other data sets of the same items
+
+    def with_config(self, cfg: Any) -> "Dataset":
+        """The same items under settings that differ in how they are augmented, normalised or skipped."""
+        return dataclasses.replace(self, cfg=cfg)  # type: ignore[type-var]
+
+    def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Dataset":
+        """The items `rows`, with their own labels or with `labels`."""
+        from .subset import Subset
+
+        return Subset(self, rows, labels)
+
+    def in_memory(self) -> "Dataset":
+        """The same items, decoded once where that pays."""
+        return self
+
+    # --- what only some kinds can answer
+
+    def report(self, progress: Progress = None) -> Report:
+        """What `jepa check-data` prints of the data, every item of which is read once."""
+        from .report import report_items
+
+        return report_items(self, progress)
+
+    def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
+        """The class of every pixel of item i at `size`, cut as the picture is; 255 where unknown. Raises ValueError."""
+        raise ValueError(NO_MASKS)
+
+    def film(self, i: int) -> str:
+        """The film that item i is a frame of. Raises ValueError where the data are no films."""
+        raise ValueError(NO_MASKS)
+
+    def as_series(self) -> Any:
+        """The data as series whose steps can be scored and forecast; None where they are none."""
+        return None
+
+    def step_span(self, i: int) -> tuple[int, int] | None:
+        """The first step of item i in the series that it is cut from, and the step after its last; None: no series."""
+        return None
+
+    def step_times(self, i: int) -> list[str] | None:
+        """When each step of item i was, as text; None where the data have no times."""
+        return None
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """What the channels are called."""
+        return tuple(f"channel {c}" for c in range(self.channels))
+
+    def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
+        """The picture that item i looks at and the places (x, y) in its pixels; None where items look at none."""
+        return None
 
 
-@runtime_checkable
-class Batched(Protocol):
-    """A data set in memory, which cuts a whole batch at once."""
+def refuse_padding(dataset: Dataset, size: Size, what: str) -> None:
+    """Raises ValueError where samples are padded at `size`, which `what` cannot leave out."""
+    if dataset.lengths is not None and dataset.is_padded(size):
+        low, high, words = int(dataset.lengths.min()), int(dataset.lengths.max()), dataset.words
+        have = f"{low} to {high} {words.parts}" if low < high else f"{low} {words.parts} each"
+        need = "equal lengths" if low < high else f"{size[0]} without padding"
+        raise ValueError(f"the {words.many} have {have}, but {what} needs {need}; {words.fix}")
 
-    def crop_batch(
-        self, ids: Int64[np.ndarray, " b"], size: Size, boxes: Int64[np.ndarray, "b 5"]
-    ) -> Shaped[Tensor, "b c h w"]:
-        """Box b of item ids[b], resized to `size`: uint8 for 8-bit items, else float32."""
-        ...
+
+NO_MASKS = (
+    "masks lie beside image files, so these data cannot have any; give a folder of images with a.mask.png beside "
+    "each a.jpg, or the generated set scenes"
+)
+
+
+def unpadded(found: Samples) -> Iterator[Shaped[Tensor, "_ c ..."]]:
+    """The x of samples without their padding: all at once where there is none, else one sample at a time."""
+    if found.x is None or not len(found.x):
+        return
+    if found.length is None:
+        yield found.x
+        return
+    for x, length in zip(found.x, found.length.tolist(), strict=True):
+        yield x[None, :, :length]
 
 
 def stack(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
@@ -118,36 +365,17 @@ def stack(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
     return stacked
 
 
-def refuse(error: Unreadable, corrupt: Corrupt) -> None:
-    """Raises ValueError where an item that cannot be read is to fail the run."""
-    if corrupt == "fail":
-        raise ValueError(f"cannot read {error}; remove or replace it, or set data.corrupt=skip") from None
+def refuse(skipped: Mapping[str, str], corrupt: Corrupt) -> None:
+    """Raises ValueError, naming the first, where items that cannot be read are to fail the run."""
+    if skipped and corrupt == "fail":
+        name, why = next(iter(skipped.items()))
+        raise ValueError(f"cannot read {name}: {why}; remove or replace it, or set data.corrupt=skip") from None
 
 
-def first_of(skipped: dict[str, str]) -> str:
+def first_of(skipped: Mapping[str, str]) -> str:
     """One of the items that could not be read, as a part of a sentence."""
     name, why = next(iter(skipped.items()))
     return f"{name} ({why})"
-
-
-class Names(Sequence[str]):
-    """Many strings in one block of bytes: small, and never copied by a forked worker's reference counts."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        parts = [os.fsencode(name) for name in names]
-        self._blob = b"".join(parts)
-        self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, i: int) -> str:  # type: ignore[override]
-        start = int(self._ends[i - 1]) if i else 0
-        return os.fsdecode(self._blob[start : int(self._ends[i])])
-
-    def digest(self) -> bytes:
-        """A hash of all names, in order."""
-        return hashlib.blake2b(self._blob + self._ends.tobytes(), digest_size=16).digest()
 
 
 def uniform(rng: Rng, ids: Int64[np.ndarray, " b"], draws: int) -> Float[np.ndarray, "b draws"]:
@@ -169,70 +397,6 @@ def _mix(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = x ^ (x >> np.uint64(31))
     return mixed
-
-
-def check_part(size: Size | None, held_out: float, limit: int, contrast: float = 1.0) -> None:
-    """What every data config checks when it is made. Raises ValueError."""
-    check_size(size)
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out is {held_out}; give the fraction kept for the test part, e.g. held_out=0.1")
-    if limit < 0:
-        raise ValueError(f"limit is {limit}; give how many items to keep, or 0 for all of them")
-    if not 0 < contrast < float("inf"):
-        raise ValueError(f"contrast is {contrast:g}; give a factor above 0, 1 for the data as they are")
-
-
-def select(names: Sequence[str], split: Split, held_out: float, limit: int) -> Int64[np.ndarray, " n"]:
-    """The rows that belong to a part of the data, in their order; decided by a hash of each name alone.
-
-    "test" is about the fraction `held_out`, "train" the rest. `limit` keeps that many, chosen by another hash; 0 all.
-    Raises ValueError where nothing is left.
-    """
-    rows = np.arange(len(names), dtype=np.int64)
-    if split != "all":
-        test = np.array([_unit(names[i], b"split") < held_out for i in range(len(names))], dtype=bool)
-        rows = rows[test if split == "test" else ~test]
-    if 0 < limit < len(rows):
-        keys = np.array([_unit(names[int(i)], b"limit") for i in rows])
-        rows = np.sort(rows[np.argsort(keys, kind="stable")[:limit]])
-    if not len(rows):
-        raise ValueError(
-            f"the {split} part of {len(names)} items is empty; raise held_out (now {held_out}) or use split=all"
-        )
-    return rows
-
-
-def _unit(name: str, salt: bytes) -> float:
-    """A hash of `name` as a number in [0, 1)."""
-    digest = hashlib.blake2b(os.fsencode(name), digest_size=8, person=salt).digest()
-    return int.from_bytes(digest, "little") / 2.0**64
-
-
-def encode_labels(values: Sequence[object]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    """Labels as indices, and the class names; None, NaN, empty texts and negative integers are no label, -1.
-
-    Integers 0 … 9,999 stay what they are, so that two parts of one data set agree; anything else is sorted by name.
-    Where negative integers leave one class, as in -1 and 1, they are classes themselves.
-    """
-    texts = ["" if value is None or value != value else str(value).strip() for value in values]
-    if len({text for text in texts if text and not _negative(text)}) != 1:
-        texts = ["" if _negative(text) else text for text in texts]
-    numbers = {text: int(text) for text in set(texts) if text.isascii() and text.isdecimal()}
-    if set(texts) - {""} != set(numbers) or max(numbers.values(), default=0) >= 10_000:
-        return by_name(texts)
-    labels = np.array([numbers.get(text, -1) for text in texts], dtype=np.int64)
-    return labels, tuple(str(i) for i in range(labels.max(initial=-1) + 1))
-
-
-def _negative(text: str) -> bool:
-    return text[:1] == "-" and text[1:].isdecimal()
-
-
-def by_name(texts: Sequence[str]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    """Labels as indices into the sorted names; -1 for ""."""
-    classes = tuple(sorted(set(texts) - {""}))
-    index = {name: i for i, name in enumerate(classes)}
-    return np.array([index.get(text, -1) for text in texts], dtype=np.int64), classes
 
 
 def spread(n: int, most: int) -> list[int]:

@@ -10,57 +10,86 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ..types import Batch, Signal
-from .base import Corrupt, Dataset, Settings
-from .batches import OrderedBatches, Packed, Source, TrainBatches
-from .cache import hold
-from .images.augment import Augment
-from .scanpaths.augment import GazeAugment
-from .scanpaths.batches import GazeBatches, OrderedGaze
-from .scanpaths.dataset import Scanpaths
-from .series.augment import SeriesAugment
-from .series.batches import OrderedSeries, SeriesBatches
-from .series.dataset import Series
+from ..types import Batch, Rng, Samples, Signal
+from .base import Corrupt, Dataset, refuse, stack
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, eq=False)
+class Draws(TorchDataset[Samples]):
+    """Item k is training batch k: `batch` samples from `offset` on, of a global batch of `total`."""
+
+    dataset: Dataset
+    signal: Signal
+    seed: int
+    batch: int
+    offset: int
+    total: int
+    include_x: bool = True
+
+    def __getitem__(self, k: int) -> Samples:
+        ids, rng = drawn(k, len(self.dataset), self.seed, self.batch, self.offset, self.total)
+        return self.dataset.draw(ids, rng, self.signal, self.include_x)
+
+
+@dataclass(frozen=True, eq=False)
+class Readings(TorchDataset[Samples]):
+    """Item k is the k-th batch from sample `start` on, in order and not augmented."""
+
+    dataset: Dataset
+    signal: Signal
+    batch: int
+    start: int
+    corrupt: Corrupt
+
+    def __getitem__(self, k: int) -> Samples:
+        first = self.start + k * self.batch
+        ids = np.arange(first, min(first + self.batch, len(self.dataset)), dtype=np.int64)
+        found = self.dataset.read(ids, self.signal.size)
+        refuse(found.skipped, self.corrupt)
+        return found
 
 
 class Batches(Iterator[Batch]):
     """An iterator of batches. `skipped` names the items met so far that could not be read, each with the reason."""
 
-    def __init__(self, source: Source, start: int, stop: int, workers: int) -> None:
+    def __init__(self, source: TorchDataset[Samples], start: int, stop: int, workers: int) -> None:
         self.skipped: dict[str, str] = {}
-        self._source = source
-        self._packed: Iterator[Packed | str] | None = iter(dataloader(_Careful(source), start, stop, workers))
+        self._samples: Iterator[Samples | str] | None = iter(dataloader(_Careful(source), start, stop, workers))
 
     def __next__(self) -> Batch:
-        while self._packed is not None:
-            packed = next(self._packed)
-            if isinstance(packed, str):
-                raise ValueError(packed)
-            self.skipped.update(packed.skipped)
-            if len(packed.id):
-                return self._source.unpack(packed)
+        while self._samples is not None:
+            found = next(self._samples)
+            if isinstance(found, str):
+                raise ValueError(found)
+            self.skipped.update(found.skipped)
+            if len(found.id):
+                return found.batch()
         raise StopIteration
 
     def close(self) -> None:
         """End the workers; the iterator is exhausted afterwards."""
-        self._packed = None
+        self._samples = None
 
 
 @dataclass(frozen=True, eq=False)
-class _Careful(TorchDataset[Packed | str]):
+class _Careful(TorchDataset[Samples | str]):
     """A user's mistake comes back as its sentence: raised in a worker, it would arrive wrapped in a traceback."""
 
-    source: Source
+    source: TorchDataset[Samples]
 
-    def __getitem__(self, k: int) -> Packed | str:
+    def __getitem__(self, k: int) -> Samples | str:
         try:
             return self.source[k]
         except ValueError as error:
@@ -69,7 +98,6 @@ class _Careful(TorchDataset[Packed | str]):
 
 def batches(
     dataset: Dataset,
-    cfg: Settings,
     signal: Signal,
     *,
     seed: int,
@@ -79,13 +107,13 @@ def batches(
     workers: int = 0,
     offset: int = 0,
     total: int = 0,
-    whole: bool = True,
+    include_x: bool = True,
 ) -> Batches:
     """Training batches `start` … `stop` - 1 of `batch` samples, shuffled anew each epoch, incomplete batches dropped.
 
     Samples `offset` … of a global batch of `total` (0: `batch`) are yielded, so ranks share one order. An unreadable
-    item gives way to the next readable one, or raises ValueError where `cfg.corrupt` is "fail". Small images are
-    decoded once, before the first batch (see `hold`). Without `whole`, for who reads views only, no further picture is
+    item gives way to the next readable one, or raises ValueError where the data's `corrupt` is "fail". Small images are
+    decoded once, before the first batch. Without `include_x`, for methods that read views only, no further picture is
     cut: `Batch.x` is the first view. Raises ValueError where there are fewer items than one global batch holds.
     """
     _check_batch(batch)
@@ -99,38 +127,43 @@ def batches(
         raise ValueError(
             f"samples {offset} … {offset + batch} do not lie in a global batch of {total}; give a part of it"
         )
-    cfg.augment.check(dataset.source.channels if isinstance(dataset, Scanpaths) else dataset.channels)
-    whole = whole or not cfg.augment.views
-    source: Source
-    if isinstance(dataset, Series) and isinstance(cfg.augment, SeriesAugment):
-        source = SeriesBatches(dataset, cfg.augment, signal, seed, batch, offset, total, whole)
-    elif isinstance(dataset, Scanpaths):
-        assert isinstance(cfg.augment, GazeAugment)
-        source = GazeBatches(dataset, cfg.augment, cfg.corrupt, signal, seed, batch, offset, total, whole)
-    else:
-        assert isinstance(cfg.augment, Augment)
-        source = TrainBatches(hold(dataset), cfg.augment, cfg.corrupt, signal, seed, batch, offset, total, whole)
-    return Batches(source, start, stop, workers)
+    dataset.check_augment()
+    include_x = include_x or not dataset.cfg.augment.views
+    draws = Draws(dataset.in_memory(), signal, seed, batch, offset, total, include_x)
+    return Batches(draws, start, stop, workers)
 
 
 def stream(
     dataset: Dataset, signal: Signal, *, batch: int, workers: int = 0, start: int = 0, corrupt: Corrupt = "skip"
 ) -> Batches:
-    """All samples in order, each resized and cut to its centre; the last batch may be smaller.
+    """All samples in order, not augmented; the last batch may be smaller.
 
     `start` is the first sample. Unreadable items are left out (`id` says which are there) and listed in `skipped`, or
     raise ValueError where `corrupt` is "fail". Raises ValueError where the data have other channels than the signal.
     """
     _check_batch(batch)
     check_channels(dataset, signal)
-    source: Source
-    if isinstance(dataset, Series):
-        source = OrderedSeries(dataset, signal, batch, start)
-    elif isinstance(dataset, Scanpaths):
-        source = OrderedGaze(dataset, corrupt, signal, batch, start)
-    else:
-        source = OrderedBatches(dataset, corrupt, signal, batch, start)
-    return Batches(source, 0, -(-(len(dataset) - start) // batch), workers)
+    readings = Readings(dataset, signal, batch, start, corrupt)
+    return Batches(readings, 0, -(-(len(dataset) - start) // batch), workers)
+
+
+def sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor, "n c ..."]:
+    """The same up to `count` readable items every time, spread over the data; `unit` of them is what `stream` gives.
+
+    8-bit items stay uint8, a quarter of the memory.
+    """
+    found: list[Tensor] = []
+    order = spread_order(dataset)
+    for i in range(len(order)):
+        if len(found) == count:
+            break
+        found.extend(dataset.read(order[i : i + 1], signal.size).batch().x)
+    return stack(found)
+
+
+def spread_order(dataset: Dataset) -> Int64[np.ndarray, " n"]:
+    """The order in which samples are taken that are to be the same every time."""
+    return torch.randperm(len(dataset), generator=Rng(0).fork("data", "sample").generator()).numpy()
 
 
 def check_channels(dataset: Dataset, signal: Signal) -> None:
@@ -145,6 +178,22 @@ def check_channels(dataset: Dataset, signal: Signal) -> None:
 def _check_batch(batch: int) -> None:
     if batch < 1:
         raise ValueError(f"batch is {batch}; give at least one sample per batch")
+
+
+def drawn(k: int, items: int, seed: int, batch: int, offset: int, total: int) -> tuple[Int64[np.ndarray, " b"], Rng]:
+    """The ids of training batch k, and the stream that its epoch's changes are drawn from.
+
+    A rank's `batch` of the `total` samples of the global batch begin at `offset`.
+    """
+    epoch, j = divmod(k, items // total)
+    first = j * total + offset
+    return order(items, seed, epoch)[first : first + batch], Rng(seed, epoch).fork("data")
+
+
+@lru_cache(maxsize=2)
+def order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
+    """The order of n samples in one epoch."""
+    return torch.randperm(n, generator=Rng(seed, epoch).fork("data", "order").generator()).numpy()
 
 
 def dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:

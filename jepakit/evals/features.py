@@ -46,16 +46,9 @@ class Features:
             )
 
 
-def pooled(
-    tokens: Float[Tensor, "b n d"], pool: Pool = "mean", valid: Bool[Tensor, "b n"] | None = None
-) -> Float[Tensor, "b _"]:
-    """One float32 vector per sample; tokens that are not `valid` are left out of the mean, and are zeros if "flat"."""
-    tokens = tokens.float()
-    if valid is not None:
-        tokens = torch.where(valid[..., None], tokens, 0.0)
-    if pool == "flat":
-        return tokens.flatten(1)
-    return tokens.mean(1) if valid is None else tokens.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+def pooled(tokens: Float[Tensor, "b n d"], pool: Pool = "mean") -> Float[Tensor, "b _"]:
+    """One float32 vector per sample: the mean of its tokens, or all of them."""
+    return tokens.float().flatten(1) if pool == "flat" else tokens.float().mean(1)
 
 
 def extract(
@@ -84,7 +77,7 @@ def extract_all(
             ids.add(batch.id.numpy())
             moved = batch.to(device)
             for name, encode in encoders.items():
-                x[name].add(pooled(encode(moved), pool, moved.valid).cpu().numpy())
+                x[name].add(pooled(encode(moved), pool).cpu().numpy())
     if not ids.used:
         raise ValueError("there is nothing to evaluate: the data have no readable sample")
     labels, index = y.array().astype(np.int64), ids.array().astype(np.int64)

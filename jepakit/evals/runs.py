@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .. import data
 from ..core import devices
 from ..core.progress import Silent, Watch
-from ..data.lengths import refuse_padding
+from ..data import refuse_padding
 from ..methods.base import Weights
 from ..methods.head import Head
 from ..run import parse
@@ -121,14 +120,10 @@ def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any]) -> dict[str
 def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
     """The data sets to fit on and to score on."""
     own, channels = loaded.run.data, loaded.method.signal.channels
-    if hasattr(own, "channels"):
-        own = replace(own, channels=channels)  # type: ignore[type-var]
-    whole: dict[str, Any] = {"split": "all", "limit": 0, "channels": channels}
-    first = own if train is None else data.reading(own, train, **whole)
-    first = data.divided(first) if test is None else first
-    second = None if test is None else data.reading(own, test, **whole)
-    if test is None and getattr(first, "split", "all") == "train":
-        second = replace(first, split="test", limit=0)  # type: ignore[type-var]
+    own = own.with_channels(channels)
+    first = own if train is None else data.reading(own, train, channels=channels).whole()
+    first = first.training_part() if test is None else first
+    second = first.test_part() if test is None else data.reading(own, test, channels=channels).whole()
     paths = [first.path] if second is None else [first.path, second.path + (" (test part)" if test is None else "")]
     try:
         opened_train = first.open()
@@ -143,11 +138,8 @@ def open_whole(loaded: Loaded, path: str | None, test: str | None) -> Sets:
     if test is not None:
         raise ValueError(f"this probe fits nothing and cannot use --test {test}; give all items as --data")
     own, channels = loaded.run.data, loaded.method.signal.channels
-    asked: dict[str, Any] = {"split": "all", "limit": 0, "channels": channels}
-    if path is not None:
-        items = data.reading(own, path, **asked)
-    else:
-        items = replace(cast(Any, own), **{key: value for key, value in asked.items() if hasattr(own, key)})
+    items = own.with_channels(channels) if path is None else data.reading(own, path, channels=channels)
+    items = items.whole()
     return Sets(items.open(), None, items.path)
 
 
@@ -159,5 +151,5 @@ def check_lengths(loaded: Loaded, sets: Sets, chosen: Chosen) -> None:
     """Raise ValueError if samples differ in length and a kind reads more than the mean of their tokens."""
     for kind, (judge, cfg) in chosen.items():
         if judge.reads != "recorded" and (judge.reads != "pooled" or cfg.pool != "mean"):
-            for dataset in (sets.train, sets.test):
+            for dataset in filter(None, (sets.train, sets.test)):
                 refuse_padding(dataset, loaded.method.signal.size, f"the probe {kind} with these settings")

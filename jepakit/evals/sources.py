@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
@@ -16,8 +16,6 @@ from torch.nn import functional as F
 from .. import data, methods
 from ..core import devices, padding
 from ..data import loader
-from ..data.cache import hold
-from ..data.images.masks import at_size, film, mask
 from ..methods.base import Method, Weights
 from ..nn.patch import grid_of, patches
 from ..run.checkpoint import Loaded
@@ -28,7 +26,7 @@ from .baselines import random_init, raw
 from .features import Encode, Features, extract_all
 from .split import Part, need_classes, need_labels
 from .tokens import UNKNOWN, Tokens, check_room, extract_tokens, shapes
-from .trainable import Live, Reading, encoding, pixels
+from .trainable import Live, encoding, pixels
 from .windows import Windows, as_raw, check_cut
 from .windows import read as read_windows
 
@@ -188,9 +186,8 @@ def live(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
         fresh = methods.build(run.method, method.signal, run.seed)
         builds["random_init"] = partial(encoding, fresh, subject.weights, device)
         builds["raw"] = partial(pixels, method, device)
-    reading = Reading(run.data.size, replace(cast(Any, run.data.augment), views=()), run.data.corrupt)
-    items, held = np.arange(len(dataset)), hold(dataset)
-    facts = (labels(dataset), items, method.signal, reading, readers(subject.loaded), device)
+    facts = (labels(dataset), np.arange(len(dataset)), method.signal, readers(subject.loaded), device)
+    held = dataset.with_config(dataset.cfg.without_views()).in_memory()
     return {name: Live(held, build, *facts) for name, build in builds.items()}
 
 
@@ -248,13 +245,13 @@ def read_truth(dataset: data.Dataset, size: Size, file: Path) -> UInt8[np.ndarra
         raise ValueError(f"masks are of pictures, but the samples have size {size}; use another kind of probe")
     truth = np.lib.format.open_memmap(file, "w+", np.uint8, (len(dataset), *size))
     for i in range(len(dataset)):
-        truth[i] = at_size(mask(dataset, i), size)
+        truth[i] = dataset.mask(i, size)
     return truth
 
 
 def films(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
     """Which film each item is a frame of."""
-    names = [film(dataset, i) for i in range(len(dataset))]
+    names = [dataset.film(i) for i in range(len(dataset))]
     number = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return np.array([number[name] for name in names], dtype=np.int64)
 

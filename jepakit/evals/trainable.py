@@ -1,32 +1,17 @@
 """Samples to train on, and encoders to train: what a kind reads that does more than look at frozen features."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from ..data import Dataset, loader
-from ..data.base import Batched, Corrupt
-from ..data.images.augment import Augment
-from ..data.images.box import Ask
-from ..data.scanpaths.dataset import Scanpaths
-from ..data.series.augment import SeriesAugment
-from ..data.series.dataset import Series
 from ..methods.base import Method, Weights
-from ..types import Batch, Signal, Size
+from ..types import Batch, Signal
 from .baselines import raw
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How training samples are read: the loader's `Settings`."""
-
-    size: tuple[int, int] | None
-    augment: Augment | SeriesAugment
-    corrupt: Corrupt
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +27,6 @@ class Live:
     y: Int64[np.ndarray, " n"]
     id: Int64[np.ndarray, " n"]
     signal: Signal
-    reading: Reading
     workers: int = 0
     device: str = "cpu"
 
@@ -62,85 +46,13 @@ class Live:
 
     def augmented(self, batch: int, steps: int, seed: int) -> Iterable[Batch]:
         """`steps` training batches as the run's own are made; `Batch.id` counts the samples of this part."""
-        part = chosen(self.dataset, self.id, self.y)
-        return loader.batches(
-            part, self.reading, self.signal, seed=seed, batch=batch, start=0, stop=steps, workers=self.workers
-        )
+        part = self.dataset.subset(self.id, self.y)
+        return loader.batches(part, self.signal, seed=seed, batch=batch, start=0, stop=steps, workers=self.workers)
 
     def plain(self, batch: int) -> Iterable[Batch]:
         """Every sample once, without augmentation."""
-        return loader.stream(chosen(self.dataset, self.id, self.y), self.signal, batch=batch, workers=self.workers)
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Some items of a data set, with labels of their own, as a `Dataset`."""
-
-    whole: Dataset
-    rows: Int64[np.ndarray, " n"]
-    y: Int64[np.ndarray, " n"]
-
-    @property
-    def channels(self) -> int:
-        """How many channels every sample has."""
-        return self.whole.channels
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names."""
-        return self.whole.classes
-
-    @property
-    def native(self) -> Size | None:
-        """The (H, W) all items share; None where they differ."""
-        return self.whole.native
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was decided when the data were opened."""
-        return self.whole.notes
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def name(self, i: int) -> str:
-        """What the item is called where it lies."""
-        return self.whole.name(int(self.rows[i]))
-
-    def label(self, i: int) -> int:
-        """The label given here."""
-        return int(self.y[i])
-
-    def raw(self, i: int) -> Float[Tensor, "c h w"]:
-        """The item at its own size. Raises Unreadable."""
-        return self.whole.raw(int(self.rows[i]))
-
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
-        """The pictures asked for. Raises Unreadable."""
-        return self.whole.crops(int(self.rows[i]), asks)
-
-    def fingerprint(self) -> str:
-        """That of the whole."""
-        return self.whole.fingerprint()
-
-
-@dataclass(frozen=True, eq=False)
-class ChosenBatched(Chosen):
-    """The same of a data set in memory."""
-
-    def crop_batch(
-        self, ids: Int64[np.ndarray, " b"], size: Size, boxes: Int64[np.ndarray, "b 5"]
-    ) -> Shaped[Tensor, "b c h w"]:
-        """Box b of item ids[b], resized to `size`."""
-        assert isinstance(self.whole, Batched)
-        return self.whole.crop_batch(self.rows[ids], size, boxes)
-
-
-def chosen(whole: Dataset, rows: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " n"]) -> Dataset:
-    """Items `rows` of a data set, with labels `y`."""
-    if isinstance(whole, Series | Scanpaths):
-        return whole.chosen(rows, y)
-    return (ChosenBatched if isinstance(whole, Batched) else Chosen)(whole, rows, y)
+        part = self.dataset.subset(self.id, self.y)
+        return loader.stream(part, self.signal, batch=batch, workers=self.workers)
 
 
 class Encoding(nn.Module):

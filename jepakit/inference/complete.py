@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ..core import devices, files
 from ..core.progress import Silent, Watch, counting
-from ..data import Dataset, loader
-from ..data.lengths import refuse_padding
+from ..data import Dataset, loader, refuse_padding
 from ..evals.metrics.generation import Tally
 from ..masks.halves import sides, splits
 from ..methods.decoder import Decoder

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..data.base import spread
-from ..data.series.clock import texts
-from ..data.series.dataset import Series
 from ..evals.metrics.generation import Tally, tally
 from .complete_folder import Chunk
 from .plots import CompletedSeries, draw_completions
@@ -27,7 +25,7 @@ def write_series(
     Columns: item, step, time if the data have times, hidden (1 where the values are imagined), and the channels.
     Errors are in standard deviations `std` of the channel, as series differ in their units.
     """
-    names = list(getattr(dataset, "columns", ())) or [f"channel {c}" for c in range(dataset.channels)]
+    names = list(dataset.column_names)
     total, samples, drawn = Tally(), list[CompletedSeries](), spread(count, MAX_SAMPLES_DRAWN)
     timed, flags = has_times(dataset), [int(flag) for flag in hidden]
     with csv_table(folder / "completions.csv", ["item", "step", *["time"] * timed, "hidden", *names]) as append:
@@ -48,7 +46,7 @@ def write_series(
 
 def has_times(dataset: Dataset) -> bool:
     """Whether the data hold the time of each step."""
-    return isinstance(dataset, Series) and dataset.steps.time is not None
+    return len(dataset) > 0 and dataset.step_times(0) is not None
 
 
 def step_times(dataset: Dataset, item: int, length: int) -> tuple[int, list[str]]:
@@ -56,10 +54,7 @@ def step_times(dataset: Dataset, item: int, length: int) -> tuple[int, list[str]
 
     0 and none if the item was stretched to `length`, as its steps are then not those of the series.
     """
-    if not isinstance(dataset, Series):
+    span = dataset.step_span(item)
+    if span is None or span[1] - span[0] != length:
         return 0, []
-    _, begin, end = dataset.span(item)
-    times = dataset.times(item)
-    if end - begin != length:
-        return 0, []
-    return begin, [] if times is None else texts(times, dataset.steps.offset)
+    return span[0], dataset.step_times(item) or []

@@ -7,6 +7,7 @@ from .. import launch, methods
 from ..core.progress import Interrupted, Watch
 from ..methods.bidirectional import check_side, known_sides
 from ..methods.decoder import Decoder
+from ..methods.masked import Masked
 from ..run import checkpoint
 from ..run.checkpoint import Loaded
 from ..training.request import HEAD_STEPS, Request, settings
@@ -28,8 +29,8 @@ def load_or_train_decoder(
     folder = decoder_folder(run)
     state = decoder_state(folder, parent, steps)
     if state == "none":
-        grid = getattr(getattr(parent.method, "encoder", None), "grid", ())
-        check_side(hide, known_sides(parent.method, tuple(grid)))
+        grid = parent.method.encoder.grid if isinstance(parent.method, Masked) else ()
+        check_side(hide, known_sides(parent.method, grid))
         watch.note(f"training a decoder over {run} into {folder}: {steps or HEAD_STEPS} steps")
     if state != "finished":
         _train_decoder(run, folder, parent, steps, watch, resume=state == "unfinished")

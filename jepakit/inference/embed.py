@@ -26,8 +26,7 @@ from torch import Tensor
 
 from ..core import devices, padding
 from ..core.progress import Silent, Watch, counting
-from ..data.base import Dataset
-from ..data.lengths import refuse_padding
+from ..data import Dataset, refuse_padding
 from ..data.loader import stream
 from ..methods.base import Weights
 from ..run import checkpoint

@@ -1,16 +1,13 @@
 """Opens the data that a command is given, and a run's own training series, the way the run reads its data.
 
-This is the one place of the room that asks for the settings and the class of series: scoring and forecasting need every
-step of a series with its place in the file, which the data interface does not offer.
+Scoring and forecasting need every step of a series with its place in the file, so they ask for the data as series.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 from ..data import Dataset
 from ..data.series.dataset import Series
-from ..data.series.settings import Config
 from ..run import parse
 from ..run.checkpoint import Loaded
 
@@ -27,10 +24,10 @@ def open_data(
     """
     settings = settings or {}
     cfg = parse.other_data(loaded.run, path, loaded.method.signal, settings)
-    if isinstance(cfg, Config) and windows == "none":
-        cfg = replace(cfg, window=0, stride=None)
-    if isinstance(cfg, Config) and windows == "adjacent" and cfg.window and "data.stride" not in settings:
-        cfg = replace(cfg, stride=cfg.window)
+    if windows == "none":
+        cfg = cfg.uncut()
+    if windows == "adjacent" and "data.stride" not in settings:
+        cfg = cfg.without_overlap()
     dataset: Dataset = cfg.open()
     return dataset
 
@@ -40,8 +37,9 @@ def open_series(loaded: Loaded, path: str, settings: Mapping[str, Any] | None = 
 
     Raises ValueError if the data are no series, or have another number of channels than the run.
     """
-    dataset, channels = open_data(loaded, path, settings, "none"), loaded.method.signal.channels
-    if not isinstance(dataset, Series):
+    channels = loaded.method.signal.channels
+    dataset: Series | None = open_data(loaded, path, settings, "none").as_series()
+    if dataset is None:
         raise ValueError(f"{path!r} holds no series, but the run was trained on series; give data of its kind")
     if dataset.channels != channels:
         raise ValueError(
@@ -57,10 +55,10 @@ def open_training_series(loaded: Loaded, use: str) -> Series:
     Raises ValueError if they are gone, are no series, or were stretched to one length.
     """
     try:
-        found: Any = loaded.run.data.open()
+        found: Series | None = loaded.run.data.open().as_series()
     except ValueError as error:
         raise ValueError(f"{error}. The run was trained on that, and {use}") from None
-    if not isinstance(found, Series):
+    if found is None:
         raise ValueError(f"the run was not trained on series, and {use}; train on a table or array of series")
     if found.unequal == "stretch" and (found.cut.length != found.native[0]).any():
         low, high = int(found.cut.length.min()), int(found.cut.length.max())

@@ -24,7 +24,7 @@ from ..core.progress import Silent, Watch, counting
 from ..data.series.dataset import Series
 from ..run import checkpoint
 from ..training.request import PathLike
-from .hiding import Round, check_scorable, scoring_rounds
+from .hiding import Round, scorable_method, scoring_rounds
 from .inputs import open_series, open_training_series
 from .plots import MAX_SERIES_DRAWN, ScoreStrip, draw_scores, score_strip
 from .tables import STEP_TABLE_ENDINGS, SeriesScores, score_table
@@ -120,7 +120,7 @@ def score(
     if picture is not None:
         files.check_writable(picture, overwrite, (".png",))
     loaded = checkpoint.load_run(Path(run), step)
-    check_scorable(loaded.method)
+    scorable_method(loaded.method)
     own = open_training_series(loaded, "scores are set against those of its data")
     lengths = window_lengths(loaded.method, own)
     dataset = open_series(loaded, os.fspath(data), settings)
@@ -133,14 +133,14 @@ def score(
 def sliding_scorer(loaded: checkpoint.Loaded, settings: Settings, lengths: WindowLengths) -> SlidingScorer:
     """The run's method on the best device, and how it scores windows."""
     device, _ = devices.best_device()
+    method = scorable_method(loaded.method).to(device)
     stride = settings.stride or lengths.patch
 
     # Series of many lengths ask only for the sizes that some window has.
     @cache
     def rounds_of(size: int) -> list[Round]:
-        return scoring_rounds(loaded.method, settings.causal, size // lengths.patch)
+        return scoring_rounds(method, settings.causal, size // lengths.patch)
 
-    method = loaded.method.to(device)
     return SlidingScorer(method, lengths, rounds_of, stride, settings.causal, settings.batch, device)
 
 

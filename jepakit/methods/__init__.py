@@ -9,6 +9,30 @@ from ..core.registry import Registry, file_with
 if TYPE_CHECKING:
     from .base import Method
 
+__all__ = [
+    "METHODS",
+    "Entry",
+    "base",
+    "bidirectional",
+    "bijepa",
+    "build",
+    "cjepa",
+    "decoder",
+    "entry",
+    "head",
+    "ijepa",
+    "is_head",
+    "lejepa",
+    "load",
+    "mae",
+    "masked",
+    "name_of",
+    "predictive",
+    "rjepa",
+    "simclr",
+    "vicreg",
+]
+
 
 class Entry(NamedTuple):
     """A method's frozen dataclass of settings and its class."""

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ..data import Dataset, loader
 from ..data.base import spread
-from ..data.scanpaths.dataset import Scanpaths
 from ..methods.base import Method
 from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
@@ -126,11 +125,13 @@ def told(
     states = tokens.mean(2).where(real[..., None], torch.nan).transpose(0, 1).float().numpy()
     names = tuple(dataset.name(i) for i in ids)
     opened = None if gate is None else (weight[..., None] * gate[:steps].where(real[..., None], 0)).sum(1).numpy()
-    pictures = tuple(looked_at(dataset, i) for i in ids[:LOOKS]) if isinstance(dataset, Scanpaths) else ()
+    pictures = tuple(picture for i in ids[:LOOKS] if (picture := looked_at(dataset, i)) is not None)
     return Unfolded(states, error, still, constant, opened, names, pictures)
 
 
-def looked_at(dataset: Scanpaths, i: int) -> Array:
-    """A sample's picture with its scanpath."""
-    picture = dataset.source.raw(int(dataset.rows.image[i])).numpy()
-    return np.asarray(drawn(rgb(picture[None])[0], dataset.places(i), SIDE))
+def looked_at(dataset: Dataset, i: int) -> Array | None:
+    """The picture that a sample looks at with its path over it; None where samples look at none."""
+    if (found := dataset.looked_at(i)) is None:
+        return None
+    picture, places = found
+    return np.asarray(drawn(rgb(picture.numpy()[None])[0], places, SIDE))

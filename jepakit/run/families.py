@@ -4,41 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..core.registry import Registry
-from ..data import KINDS
+from ..data import KINDS, SourceConfig
 from ..masks import MASKERS, Masker
 from ..methods import METHODS
 from ..nn import ENCODERS, PREDICTORS, EncoderConfig, PredictorConfig
-from .settings import DataConfig, MethodConfig
-
-
-class KindTable(Registry[Any]):
-    """The kinds of data, asked as a registry is."""
-
-    def __init__(self) -> None:
-        self.noun = "data"
-
-    def names(self) -> tuple[str, ...]:
-        """Every name, sorted."""
-        return tuple(KINDS)
-
-    def load(self, name: str) -> Any:
-        """The class of settings of a kind."""
-        return KINDS[name]
-
-    def describe(self, name: str) -> str:
-        """The first line of what a kind's settings say of themselves."""
-        return (KINDS[name].__doc__ or "").partition("\n")[0]
-
-    def unusable(self) -> dict[str, str]:
-        """What other packages offer and cannot be used: they offer none yet."""
-        return {}
-
-    def name_of(self, kind: type) -> str:
-        """The name of a class of settings."""
-        return next(name for name in KINDS if KINDS[name] is kind)
-
-
-DATA: Final = KindTable()
+from .settings import MethodConfig
 
 
 class Family(NamedTuple):
@@ -69,7 +39,7 @@ class Family(NamedTuple):
 # By the type of the field that names a member.
 FAMILIES: Final[Mapping[Any, Family]] = {
     MethodConfig: Family(METHODS, lambda method: method.Config()),
-    DataConfig: Family(DATA, lambda config: config()),
+    SourceConfig: Family(KINDS, lambda config: config()),
     EncoderConfig: Family(ENCODERS, lambda settings: settings),
     PredictorConfig: Family(PREDICTORS, lambda settings: settings),
     Masker: Family(MASKERS, lambda settings: settings),

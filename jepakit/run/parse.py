@@ -15,8 +15,7 @@ import yaml
 
 from .. import methods
 from ..core.registry import did_you_mean, no_such
-from ..data import KINDS, reading
-from ..data.registry import check_kind
+from ..data import check_kind, load, reading
 from ..types import Signal
 from .families import Family, family
 from .settings import Run
@@ -36,6 +35,7 @@ def as_list(value: Any) -> list[Any]:
 
 # Settings by the paths that they had in earlier versions.
 RENAMED: Final[Mapping[str, Renamed]] = {
+    "loop.dear_every": Renamed("loop.views_every"),
     "method.parent": Renamed("method.parents", as_list),
     "method.parent_hash": Renamed("method.parent_hashes", as_list),
 }
@@ -232,7 +232,7 @@ def other_data(run: Run, path: str, signal: Signal, settings: Mapping[str, Any])
     """
     if other := [name for name in settings if not name.startswith("data.")]:
         raise ValueError(f"--{other[0]} is a setting of training; give those of how data are read, as --data.fill 30")
-    cfg = reading(run.data, path, channels=signal.channels, split="all", limit=0)
+    cfg = reading(run.data, path, channels=signal.channels).whole()
     check_kind(cfg, len(signal.size))
     return apply(cfg, flags_to_changes(settings).get("data", {}), "data")
 
@@ -259,6 +259,6 @@ def from_dict(content: Mapping[str, Any], source: str) -> Run:
     """The Run of a complete mapping, as `dump` writes it."""
     if "method" not in content:
         raise ValueError(f"{source} names no method; add 'method: {{name: ijepa}}'")
-    blank = Run(method=None, data=KINDS["images"]())
+    blank = Run(method=None, data=load("images")())
     run: Run = apply(blank, content)
     return run

@@ -11,6 +11,8 @@ from ..core.registry import Registry, file_with
 if TYPE_CHECKING:
     from .study import Study
 
+__all__ = ["STUDIES", "load", "reproduce", "study"]
+
 
 def study_of(module: Any) -> "Study":
     """The study that a module defines."""

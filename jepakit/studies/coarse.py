@@ -1,6 +1,7 @@
 """The small recipes of I-JEPA on pictures of a coarse grid: what several studies train their methods by."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 from ..methods import ijepa
 from ..recipes.small import cifar10_ijepa, fashion_ijepa
@@ -19,7 +20,7 @@ RATE, SIDE = 2e-3, 4
 
 def coarsen(run: Run) -> Run:
     """A small recipe on 4 × 4 patches, at a rate of 2e-3: what is learnt shows sooner, for a third of the time."""
-    height, width = run.data.size  # type: ignore[misc]
+    height, width = cast(Any, run.data).size
     assert isinstance(run.method, ijepa.Config)
     encoder = replace(run.method.encoder, patch=(height // SIDE, width // SIDE))  # type: ignore[type-var]
     return replace(run, method=replace(run.method, encoder=encoder), optim=replace(run.optim, lr=RATE))

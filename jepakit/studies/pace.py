@@ -17,9 +17,8 @@ import torch
 
 from ..core import devices, distributed, files
 from ..core.progress import Watch
-from ..data.cache import hold
 from ..run.settings import Length, Run
-from ..training import estimate, loop, resolve, session
+from ..training import estimate, loop, session
 
 ROUNDS, STEPS = 5, 6
 
@@ -85,7 +84,7 @@ class Cost(NamedTuple):
 
 def fit_own_steps(length: Length, cost: Cost) -> Pace:
     """The pace of a training of this length."""
-    resolved, _ = resolve.resolve_length(length, cost.samples, distributed.world())
+    resolved, _ = length.resolve(cost.samples, distributed.world())
     return Pace(resolved.steps or 0, cost.seconds, cost.memory)
 
 
@@ -95,7 +94,7 @@ def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
         turns = [session.build(run, out, dist) for run in runs]
         for turn in turns:
             # Decoded here, once, and not within each round.
-            turn.dataset = hold(turn.dataset)
+            turn.dataset = turn.dataset.in_memory()
         memory = [step_memory(turn) for turn in turns]
         rounds = [[seconds_per_step(turn) for turn in turns] for _ in range(ROUNDS)]
     medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
@@ -105,12 +104,13 @@ def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
 def seconds_per_step(turn: session.Session) -> float:
     """The mean of a few steps, loading included, once the loader has no batch in advance."""
     ahead = 1 + 2 * (turn.run.loop.workers or 0)
-    with closing(loop.batches(turn)) as stream:
+    source = loop.open_source(turn)
+    with closing(source.batches()) as batches:
         for _ in range(ahead):
-            loop.advance(turn, turn.method, next(stream), turn.run.optim)
+            loop.advance(turn, source, next(batches), turn.run.optim)
         begun = read_clock(turn.dist.device)
         for _ in range(STEPS):
-            loop.advance(turn, turn.method, next(stream), turn.run.optim)
+            loop.advance(turn, source, next(batches), turn.run.optim)
         return (read_clock(turn.dist.device) - begun) / STEPS
 
 
@@ -123,8 +123,7 @@ def read_clock(device: torch.device) -> float:
 
 def step_memory(turn: session.Session) -> int:
     """What a step of the whole batch holds in memory."""
-    _, step = loop.rehearsal(turn)
-    with closing(loop.batches(turn)) as stream:
-        cost = estimate.estimate(turn.run, turn.method, next(stream), step)
+    with closing(loop.open_source(turn).batches()) as batches:
+        cost = estimate.estimate(turn, next(batches))
     turn.optimizer.zero_grad(set_to_none=True)
     return cost.memory_bytes

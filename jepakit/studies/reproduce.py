@@ -141,7 +141,7 @@ def run_folder(out: Path, arm: Arm, seed: int) -> Path:
 def localize_run(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
     """The arm's Run with full paths to its data and `seed` added to its own; the study probes it, not the run."""
     run = arm.run
-    here = replace(run.data, path=str(data / run.data.path))  # type: ignore[type-var]
+    here = replace(run.data, path=str(data / run.data.path))
     length = run.length if steps is None else replace(run.length, steps=steps)
     return replace(run, data=here, seed=run.seed + seed, length=length, evals=Evals(kinds=(), report=False))
 

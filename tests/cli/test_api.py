@@ -10,7 +10,7 @@ import jaxtyping
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import runs
+import support
 import torch
 import yaml
 from PIL import Image
@@ -46,8 +46,8 @@ def photos(tmp_path_factory):
 def run(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     out = folder / "run"
-    file = runs.write_settings(folder, photos, evals={"kinds": ["knn", "linear"], "report": True})
-    done = runs.jepa("train", file, "--out", out, "--length.steps", "8")
+    file = support.write_settings(folder, photos, evals={"kinds": ["knn", "linear"], "report": True})
+    done = support.jepa("train", file, "--out", out, "--length.steps", "8")
     assert done.returncode == 0, done.stderr
     assert f"report: {out / 'report.html'}" in done.stdout
     return out
@@ -116,15 +116,10 @@ def test_a_probe_says_so_where_its_interval_reaches_a_baseline(tmp_path):
 
 def test_check_data_reads_the_array_it_is_given_and_counts_as_it_goes(tmp_path):
     np.savez(tmp_path / "a.npz", pixels=np.random.default_rng(0).integers(0, 255, (5, 20, 20), dtype=np.uint8))
-    rows: list[tuple[int, int]] = []
-
-    class Told(Silent):
-        def row(self, row, steps):
-            rows.append((row["step"], steps))
-
-    found = dict(api.check_data(tmp_path / "a.npz", image="pixels", watch=Told()))
-    assert found["readable"] == "5"
-    assert rows[-1] == (5, 5)
+    watch = support.Recorder()
+    found = dict(api.check_data(tmp_path / "a.npz", image="pixels", watch=watch))
+    row, steps = watch.rows[-1]
+    assert (found["readable"], row["step"], steps) == ("5", 5, 5)
 
 
 def test_test_data_of_one_class_are_counted_in_the_classes_of_training(run, photos, tmp_path):
@@ -145,23 +140,13 @@ def test_test_data_of_one_class_are_counted_in_the_classes_of_training(run, phot
         jk.probe(run, "knn", data=photos, test=one)
 
 
-class Notes(Silent):
-    """Keeps what is noted."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 def test_pictures_of_other_channels_are_converted_by_embed_as_by_encode(run, photos, tmp_path, mode):
     root = tmp_path / mode
     for path in [photos / "dark" / "01.png", photos / "light" / "03.png"]:
         (root / path.parent.name).mkdir(parents=True)
         Image.open(path).convert(mode).save(root / path.parent.name / path.name)
-    watch = Notes()
+    watch = support.Recorder()
     jk.embed(run, root, tmp_path / "e.npy", watch=watch)
     assert any("the others are converted" in note for note in watch.notes)
     encoded = jk.load(run).encode(sorted(root.rglob("*.png"))).mean(1)
@@ -189,7 +174,7 @@ def test_a_batch_of_nothing_is_refused_before_anything_is_read(batch, tmp_path):
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "torch.uint8; give floats"),
         (torch.zeros(1, 1, 32, 32), r"\(1, 1, 32, 32\), but the model takes .batch, 3, .*x.repeat_interleave\(3, 1\)"),
         (torch.zeros(3, 32, 32), r"x\[None\] makes a batch of one sample"),
-        ([], "one image file or more"),
+        ([], "one file or more, such as images"),
         (np.zeros((1, 3, 32, 32), np.float32), r"torch.from_numpy\(x\)"),
         ([torch.zeros(3, 32, 32)], r"torch.stack\(x\)"),
     ],
@@ -219,13 +204,6 @@ def test_an_earlier_checkpoint_is_embedded_and_probed_where_asked(run, photos, t
     assert json.loads(jk.probe(run, "knn", step=4).read_text())["step"] == 4
 
 
-def pictures(root, folders):
-    rng = np.random.default_rng(0)
-    for i, folder in enumerate(folders):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / folder / f"{i}.png")
-
-
 @pytest.mark.parametrize(
     ("folders", "kinds", "written", "noted"),
     [
@@ -237,15 +215,15 @@ def pictures(root, folders):
     ids=["few per class", "one class of two", "one per class", "one class"],
 )
 def test_data_that_cannot_be_probed_cost_a_note_and_never_the_report(tmp_path, folders, kinds, written, noted):
-    data, watch = tmp_path / "data", Notes()
+    data, watch = tmp_path / "data", support.Recorder()
     if folders:
-        pictures(data, folders)
+        support.write_pictures(data, [f"{folder}/{i}.png" for i, folder in enumerate(folders)])
     else:
         data = tmp_path / "data.npz"
         np.savez(
             data, x=np.random.default_rng(0).integers(0, 255, (16, 32, 32, 3), dtype=np.uint8), y=np.zeros(16, int)
         )
-    file = runs.write_settings(
+    file = support.write_settings(
         tmp_path, data, evals={"kinds": kinds, "report": True}, data={"name": "images" if folders else "arrays"}
     )
     summary = jk.train(recipe=str(file), out=tmp_path / "run", steps=2, watch=watch)
@@ -260,8 +238,8 @@ def test_data_that_cannot_be_probed_cost_a_note_and_never_the_report(tmp_path, f
 @pytest.mark.parametrize("labels", [None, "a"], ids=["no labels", "one class"])
 @pytest.mark.parametrize("command", ["train", "dry_run"])
 def test_a_probe_asked_for_that_the_data_cannot_serve_is_refused_before_step_1(tmp_path, labels, command):
-    pictures(tmp_path / "data", [labels or "."] * 16)
-    file, out = runs.write_settings(tmp_path, tmp_path / "data"), tmp_path / "run"
+    support.write_pictures(tmp_path / "data", [f"{labels or '.'}/{i}.png" for i in range(16)])
+    file, out = support.write_settings(tmp_path, tmp_path / "data"), tmp_path / "run"
     request = api.Request(str(file), out=out, flags={"evals.kinds": "[linear, knn]"})
     ask = {"train": lambda: api.run(request, Silent()), "dry_run": lambda: api.dry_run(request)}[command]
     found = "only the class 'a'" if labels else "no labels"
@@ -273,10 +251,10 @@ def test_a_probe_asked_for_that_the_data_cannot_serve_is_refused_before_step_1(t
 
 
 def test_probes_that_nobody_asked_for_are_noted_before_step_1_where_there_are_no_labels(tmp_path):
-    pictures(tmp_path / "data", ["."] * 16)
-    watch = Notes()
+    support.write_pictures(tmp_path / "data", [f"{i}.png" for i in range(16)])
+    watch = support.Recorder()
     watch.row = lambda row, steps: watch.notes.append(f"step {row['step']}")
-    settings = {k: v for k, v in runs.SETTINGS.items() if k != "evals"} | {"length": {"steps": 1, "batch": 8}}
+    settings = {k: v for k, v in support.SETTINGS.items() if k != "evals"} | {"length": {"steps": 1, "batch": 8}}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(settings))
     jk.train(tmp_path / "data", tmp_path / "run", recipe=str(tmp_path / "plain.yaml"), watch=watch)
     (said,) = [note for note in watch.notes if "after the last step" in note]
@@ -288,9 +266,9 @@ def test_probes_that_nobody_asked_for_are_noted_before_step_1_where_there_are_no
 
 def test_comparing_runs_shows_the_settings_that_differ_the_probes_and_one_page(run, photos, tmp_path):
     other, page = tmp_path / "other", tmp_path / "both.html"
-    done = runs.jepa("train", run / "config.yaml", "--out", other, "--optim.lr", "0.25", "--evals.report", "false")
+    done = support.jepa("train", run / "config.yaml", "--out", other, "--optim.lr", "0.25", "--evals.report", "false")
     assert done.returncode == 0, done.stderr
-    told = runs.jepa("compare", run, other, "--out", page)
+    told = support.jepa("compare", run, other, "--out", page)
     assert told.returncode == 0, told.stderr
     lines = {line.split("  ")[0].strip(): line.split() for line in told.stdout.splitlines()}
     assert lines[""] == ["run", "other"]
@@ -304,7 +282,7 @@ def test_comparing_runs_shows_the_settings_that_differ_the_probes_and_one_page(r
 
 
 def test_embed_writes_ids_in_the_order_of_the_data(run, photos, tmp_path):
-    done = runs.jepa("embed", run, "--data", photos, "--out", tmp_path / "e.parquet", "--tokens")
+    done = support.jepa("embed", run, "--data", photos, "--out", tmp_path / "e.parquet", "--tokens")
     assert done.returncode == 0, done.stderr
     table = pq.read_table(tmp_path / "e.parquet")
     assert table["id"].to_pylist() == sorted(str(p.relative_to(photos)) for p in photos.rglob("*.*"))

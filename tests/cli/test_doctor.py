@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import support
 import torch
-from PIL import Image
 
 from jepakit import doctor
 
@@ -31,9 +30,7 @@ def test_it_leaves_the_random_state_as_it_was() -> None:
 
 
 def test_with_data_it_compares_reading_with_computing(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    for i in range(24):
-        Image.fromarray(generator.integers(0, 256, (14, 14, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    support.write_pictures(tmp_path, [f"{i}.png" for i in range(24)], side=14)
     rows = dict(doctor.diagnose(str(tmp_path)))
     assert rows["data"].startswith("24 items, read as images")
     assert rows["signal"] == "3 channels, size 14 × 14"

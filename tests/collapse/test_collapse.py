@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from support import gaussian_noise, rotated_noise
+from torch import nn
 from torch.testing import assert_close
 
 from jepakit import collapse, losses
@@ -17,24 +18,15 @@ from jepakit.losses import Kind
 N, D = 2048, 192
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def rotated(scales: Tensor) -> Tensor:
-    """Features whose covariance has the eigenvalues `scales`², in a random basis."""
-    return (noise(N, D) * scales) @ torch.linalg.qr(noise(D, D, seed=1)).Q
-
-
 K = torch.arange(1, D + 1, dtype=torch.float64)
-HEALTHY = rotated(K**-0.5)
+HEALTHY = rotated_noise(K**-0.5, N)
 FEATURES = {
-    "isotropic": noise(N, D),
+    "isotropic": gaussian_noise(N, D),
     "k^-1": HEALTHY,
-    "k^-2": rotated(K**-1),
-    "rank 8": rotated((K <= 8).double()),
-    "point": noise(1, D) + 1e-4 * noise(N, D, seed=2),
-    "big mean": HEALTHY + 10 * noise(1, D, seed=3),
+    "k^-2": rotated_noise(K**-1, N),
+    "rank 8": rotated_noise((K <= 8).double(), N),
+    "point": gaussian_noise(1, D) + 1e-4 * gaussian_noise(N, D, seed=2),
+    "big mean": HEALTHY + 10 * gaussian_noise(1, D, seed=3),
 }
 
 
@@ -77,20 +69,20 @@ def test_the_verdict_tells_known_features_apart(name: str, state: str) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.floats(1e-3, 1e3), st.floats(-100, 100))
 def test_the_rank_ignores_scale_and_mean_and_the_spread_follows_the_scale(scale: float, mean: float) -> None:
-    x = noise(64, 8)
+    x = gaussian_noise(64, 8)
     assert collapse.effective_rank(scale * x + mean) == pytest.approx(collapse.effective_rank(x), rel=1e-6)
     assert collapse.std(scale * x + mean) == pytest.approx(scale * collapse.std(x), rel=1e-9)
 
 
 def test_the_rank_equals_the_entropy_of_singular_values() -> None:
-    x = noise(100, 12) * torch.arange(1, 13)
+    x = gaussian_noise(100, 12) * torch.arange(1, 13)
     p = torch.linalg.svdvals(x - x.mean(0))
     p = p / p.sum() + 1e-7
     assert collapse.effective_rank(x) == pytest.approx((-(p * p.log()).sum()).exp().item(), rel=1e-9)
 
 
 def test_the_spectrum_holds_the_variances_in_falling_order() -> None:
-    x = noise(500, 6) * torch.tensor([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
+    x = gaussian_noise(500, 6) * torch.tensor([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
     values = collapse.spectrum(x)
     assert_close(values, torch.linalg.eigvalsh(torch.cov(x.T, correction=0)).flip(0))
     assert (values.diff() <= 0).all()
@@ -103,7 +95,7 @@ def test_a_single_point_has_no_rank_and_no_spread() -> None:
 
 
 def test_the_position_share_is_1_where_samples_leave_no_trace_and_small_where_positions_do_not() -> None:
-    by_position, by_sample = noise(1, 9, 4).expand(50, 9, 4), noise(50, 1, 4).expand(50, 9, 4)
+    by_position, by_sample = gaussian_noise(1, 9, 4).expand(50, 9, 4), gaussian_noise(50, 1, 4).expand(50, 9, 4)
     assert collapse.position_share(by_position.float()) == pytest.approx(1.0)
     assert collapse.position_share(by_sample) == pytest.approx(0.0, abs=1e-9)
     assert collapse.position_share(by_position + by_sample) == pytest.approx(0.5, abs=0.2)
@@ -120,7 +112,7 @@ def test_the_position_share_does_not_see_a_shrunken_scale_a_single_direction_or_
 
 @pytest.mark.parametrize("kind", ["smooth_l1", "l1", "l2"])
 def test_no_constant_prediction_beats_the_best_constant(kind: Kind) -> None:
-    target = noise(501, 3).exp() * torch.tensor([0.1, 1.0, 5.0])
+    target = gaussian_noise(501, 3).exp() * torch.tensor([0.1, 1.0, 5.0])
     best = collapse.best_constant(target, kind)
     lowest = losses.elementwise(target, best, kind).mean(0)
     for shift in (-1e-2, 1e-2):
@@ -131,14 +123,14 @@ def test_no_constant_prediction_beats_the_best_constant(kind: Kind) -> None:
 def test_the_normalised_loss_is_1_for_the_best_constant_0_for_the_truth_and_blind_to_shrinking_l2_targets(
     kind: Kind,
 ) -> None:
-    target = noise(40, 5, 6)
+    target = gaussian_noise(40, 5, 6)
     constant = collapse.best_constant(target.flatten(0, 1), kind).expand_as(target)
     assert collapse.normalized_loss(constant, target, kind) == pytest.approx(1.0)
     assert collapse.normalized_loss(target, target, kind) == 0.0
     assert collapse.normalized_loss(target + 1, target, kind) > 0.5
-    assert collapse.normalized_loss(noise(40, 5, 6), torch.ones(40, 5, 6, dtype=torch.float64), kind) == 1.0
+    assert collapse.normalized_loss(gaussian_noise(40, 5, 6), torch.ones(40, 5, 6, dtype=torch.float64), kind) == 1.0
     if kind != "smooth_l1":  # Huber's distance has a scale of its own.
-        worse = target + 0.3 * noise(40, 5, 6, seed=4)
+        worse = target + 0.3 * gaussian_noise(40, 5, 6, seed=4)
         shrunk = collapse.normalized_loss(1e-3 * worse, 1e-3 * target, kind)
         assert shrunk == pytest.approx(collapse.normalized_loss(worse, target, kind), rel=1e-4)
 
@@ -229,7 +221,7 @@ def test_a_verdict_needs_no_loss_in_the_row_of_step_0() -> None:
 @pytest.mark.parametrize("trained", [0.0, 1e-7, 0.3])
 def test_samples_that_are_all_the_same_are_said_to_be_so_and_no_setting_is_blamed(trained: float) -> None:
     # Rounding alone makes the representations of one picture differ a little.
-    constant, varied = 5 + 1e-7 * noise(64, 4, 8).float(), noise(64, 4, 8).float()
+    constant, varied = 5 + 1e-7 * gaussian_noise(64, 4, 8).float(), gaussian_noise(64, 4, 8).float()
     at_start = collapse.start(constant, constant)
     assert replace(at_start, norm_target=0.0, norm_context=0.0) == Panel(0.0, 0.0)
     later = 5 + trained * varied
@@ -249,8 +241,8 @@ def test_a_collapse_that_is_forced_raises_the_alarm_and_training_that_keeps_its_
     with torch.random.fork_rng():
         torch.manual_seed(0)
         student, teacher, predictor = nn.Linear(16, 8), nn.Linear(16, 8), nn.Linear(8, 8)
-    x = noise(256, 16).float()
-    y = x + 0.5 * noise(256, 16, seed=1).float()
+    x = gaussian_noise(256, 16).float()
+    y = x + 0.5 * gaussian_noise(256, 16, seed=1).float()
     target = teacher if stopped else student
     optimizer = torch.optim.Adam([*student.parameters(), *predictor.parameters()], 0.02)
     at_start = collapse.start(target(y)[:, None].detach(), student(x)[:, None].detach())

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from support import gaussian_noise, rotated_noise
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -14,23 +15,14 @@ N, D = 2048, 192
 K = torch.arange(1, D + 1, dtype=torch.float64)
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def rotated(scales: Tensor) -> Tensor:
-    """Features whose covariance has the eigenvalues `scales`², in a random basis."""
-    return (noise(N, D) * scales) @ torch.linalg.qr(noise(D, D, seed=1)).Q
-
-
-HEALTHY = rotated(K**-0.5)
+HEALTHY = rotated_noise(K**-0.5, N)
 FEATURES = {
-    "isotropic": noise(N, D),
+    "isotropic": gaussian_noise(N, D),
     "k^-1": HEALTHY,
-    "k^-2": rotated(K**-1),
-    "rank 8": rotated((K <= 8).double()),
-    "point": noise(1, D) + 1e-4 * noise(N, D, seed=2),
-    "big mean": HEALTHY + 10 * noise(1, D, seed=3),
+    "k^-2": rotated_noise(K**-1, N),
+    "rank 8": rotated_noise((K <= 8).double(), N),
+    "point": gaussian_noise(1, D) + 1e-4 * gaussian_noise(N, D, seed=2),
+    "big mean": HEALTHY + 10 * gaussian_noise(1, D, seed=3),
 }
 COLUMNS = ("raw", "centred", "entropy", "participation", "stable", "alpha", "std", "direction", "cosine")
 # Measured once, with numpy and other samples.
@@ -98,7 +90,7 @@ def test_a_power_law_that_fills_the_spectrum_is_found_and_none_in_a_few_directio
 
 
 def test_with_fewer_samples_than_features_the_spectrum_is_still_that_of_the_covariance() -> None:
-    x = noise(20, 50)
+    x = gaussian_noise(20, 50)
     values = collapse.spectrum(x)
     assert_close(values[:19], torch.linalg.eigvalsh(torch.cov(x.T, correction=0)).flip(0)[:19])
     assert values.shape == (50,)
@@ -111,7 +103,7 @@ def test_a_point_has_no_direction_in_use() -> None:
 
 
 def test_redundancy_is_0_for_features_of_their_own_1_for_copies_and_ignores_features_without_spread() -> None:
-    x = noise(4096, 6)
+    x = gaussian_noise(4096, 6)
     assert collapse.redundancy(x) == pytest.approx(math.sqrt(2 / (math.pi * 4096)), rel=0.5)
     assert collapse.redundancy(x[:, :1] * torch.tensor([1.0, -2.0, 3.0])) == pytest.approx(1.0)
     halves = torch.cat([x, x], 1)
@@ -121,14 +113,14 @@ def test_redundancy_is_0_for_features_of_their_own_1_for_copies_and_ignores_feat
 
 
 def test_the_spread_is_compared_with_the_length_of_the_mean() -> None:
-    x = noise(500, 8)
+    x = gaussian_noise(500, 8)
     assert collapse.std_to_mean(x + 100) == pytest.approx(0.01, rel=0.1)
     assert collapse.std_to_mean(torch.tensor([[1.0], [-1.0]])) is None
 
 
 def grouped(n: int, q: int, d: int, name: str) -> Tensor:
     """Views of n samples: all directions informative, none, wrongly grouped, or 8 of them informative."""
-    sample, view = 3 * noise(n, 1, d, seed=1), noise(n, q, d, seed=2)
+    sample, view = 3 * gaussian_noise(n, 1, d, seed=1), gaussian_noise(n, q, d, seed=2)
     if name == "noise":
         return view
     if name == "8 dims":
@@ -171,7 +163,7 @@ def test_noise_exceeds_its_edge_once_in_a_hundred_and_the_median_every_other_tim
     n: int, q: int, d: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def above() -> int:
-        return sum(collapse.lidar_corrected(noise(n, q, d, seed=100 + k)) > 0 for k in range(100))
+        return sum(collapse.lidar_corrected(gaussian_noise(n, q, d, seed=100 + k)) > 0 for k in range(100))
 
     assert above() <= 5
     monkeypatch.setattr(of_views, "ONE_IN_A_HUNDRED", -1.27)  # the Tracy-Widom law's median
@@ -180,28 +172,28 @@ def test_noise_exceeds_its_edge_once_in_a_hundred_and_the_median_every_other_tim
 
 def test_the_corrected_lidar_ignores_the_scale_and_the_basis_and_the_published_one_does_not() -> None:
     views = grouped(100, 8, 24, "8 dims")
-    turned = 1e-3 * views @ (noise(24, 24, seed=9) + 3 * torch.eye(24, dtype=torch.float64))
+    turned = 1e-3 * views @ (gaussian_noise(24, 24, seed=9) + 3 * torch.eye(24, dtype=torch.float64))
     assert collapse.lidar_corrected(turned) == pytest.approx(collapse.lidar_corrected(views), rel=1e-3)
     assert collapse.lidar(turned) != pytest.approx(collapse.lidar(views), rel=0.05)
 
 
 def test_lidar_is_not_corrected_where_the_views_cannot_say_what_noise_is() -> None:
-    assert collapse.lidar_corrected(noise(4, 3, 10)) is None
-    assert collapse.lidar_corrected(noise(50, 1, 4).expand(50, 3, 4)) is None
+    assert collapse.lidar_corrected(gaussian_noise(4, 3, 10)) is None
+    assert collapse.lidar_corrected(gaussian_noise(50, 1, 4).expand(50, 3, 4)) is None
     assert collapse.signal_share(torch.zeros(5, 3, 2)) is None
 
 
 def test_consistency_is_1_for_equal_views_and_0_for_noise_whatever_the_mean() -> None:
-    equal = noise(200, 1, 32).expand(200, 4, 32)
+    equal = gaussian_noise(200, 1, 32).expand(200, 4, 32)
     assert collapse.consistency(equal + 50) == pytest.approx(1.0, abs=0.02)
-    assert collapse.consistency(noise(200, 4, 32) + 50) == pytest.approx(0.0, abs=0.02)
+    assert collapse.consistency(gaussian_noise(200, 4, 32) + 50) == pytest.approx(0.0, abs=0.02)
 
 
 def test_two_encoders_agree_fully_where_they_differ_by_mean_and_size_alone() -> None:
-    x = noise(300, 16)
+    x = gaussian_noise(300, 16)
     assert collapse.agreement(x, 3 * x + 7) == pytest.approx(1.0)
     assert collapse.agreement(x, -x) == pytest.approx(-1.0)
-    assert collapse.agreement(x, noise(300, 16, seed=1)) == pytest.approx(0.0, abs=0.05)
+    assert collapse.agreement(x, gaussian_noise(300, 16, seed=1)) == pytest.approx(0.0, abs=0.05)
 
 
 def test_energy_tells_the_true_partner_from_others_and_a_tie_is_no_retrieval() -> None:
@@ -240,8 +232,8 @@ def test_the_row_of_a_method_with_one_encoder_tells_of_one() -> None:
 
 
 def test_the_panel_sees_features_that_follow_the_position_alone() -> None:
-    by_position = noise(1, 9, 16).expand(64, 9, 16)
-    healthy = noise(64, 9, 16, seed=1) + by_position
+    by_position = gaussian_noise(1, 9, 16).expand(64, 9, 16)
+    healthy = gaussian_noise(64, 9, 16, seed=1) + by_position
     start = collapse.start(healthy, None)
     row = collapse.panel(by_position + 1e-3 * healthy, None, start)
     assert row["position_share_target"] > 0.99
@@ -252,7 +244,7 @@ def test_the_panel_sees_features_that_follow_the_position_alone() -> None:
 @pytest.mark.parametrize("side", [7, 8, 16])
 def test_the_rank_of_patches_is_over_every_place_of_the_grid(side: int) -> None:
     # Many samples: not every token is looked at.
-    by_position = noise(1, side**2, 32).expand(512, side**2, 32)
+    by_position = gaussian_noise(1, side**2, 32).expand(512, side**2, 32)
     row = collapse.panel(by_position, None, collapse.start(by_position, None))
     assert row["patch_rank_target"] == pytest.approx(collapse.effective_rank(by_position[0]), rel=0.02)
 

@@ -1,13 +1,10 @@
 """Two processes (gloo) must have the loss and the gradient of one process with the same global batch."""
 
-import os
-import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from support import joined_rank, run_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -86,28 +83,14 @@ def plain(dist: distributed.Dist) -> dict[str, Any]:
 
 
 def worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    environment = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": WORLD,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    os.environ |= {key: str(value) for key, value in environment.items()}
-    with distributed.setup() as dist:
+    with joined_rank(rank, port, WORLD) as dist:
         torch.save({"train": train(dist), "plain": plain(dist)}, f"{folder}/{rank}.pt")
     assert not torch.distributed.is_initialized()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(worker, (port, str(folder)), nprocs=WORLD)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return run_ranks(worker, tmp_path_factory.mktemp("ranks"), WORLD)
 
 
 def test_two_ranks_train_as_one_process_with_the_same_global_batch(ranks: list[dict[str, Any]]) -> None:

@@ -1,15 +1,12 @@
 """What compares samples sees those of all ranks: two processes have the loss and the gradient of one, to 1e-9."""
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from support import joined_rank, run_ranks
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -88,22 +85,14 @@ def method(name: str, dist: distributed.Dist) -> dict[str, Any]:
 
 
 def worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {key: str(value) for key, value in place.items()}
-    with distributed.setup() as dist:
+    with joined_rank(rank, port, WORLD) as dist:
         done = {"term": {k: term(k, dist) for k in TERMS}, "method": {k: method(k, dist) for k in METHODS}}
         torch.save(done, f"{folder}/{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder: Path = tmp_path_factory.mktemp("gathered")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(worker, (port, str(folder)), nprocs=WORLD)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return run_ranks(worker, tmp_path_factory.mktemp("gathered"), WORLD)
 
 
 @pytest.mark.parametrize("name", TERMS)

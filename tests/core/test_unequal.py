@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import save_untrained
 
 import jepakit as jk
-from jepakit import methods
 from jepakit.cli.__main__ import main
-from jepakit.core import files
 from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.inference import score
 from jepakit.inference.hiding import scoring_rounds
@@ -20,8 +19,6 @@ from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa
 from jepakit.methods.base import Method
 from jepakit.nn import Predictor, ViT
-from jepakit.run import checkpoint, optim, write
-from jepakit.run.settings import Loop, Run
 from jepakit.types import Signal
 
 VIT = ViT(patch=(4,), width=32, depth=1, heads=2, init="xavier")
@@ -44,12 +41,8 @@ def table(path: Path, series: dict[str, np.ndarray]) -> Path:
 def untrained(folder: Path, method: Any = METHODS["ijepa"], size: int = 24, **data: Any) -> Path:
     """A run on 20 waves of 12 to 22 steps whose model was never trained."""
     path = table(folder / "a.csv", {f"s{k:02d}": waves(steps, k) for k, steps in enumerate(STEPS)})
-    built = methods.build(method, Signal(1, (size,), (0.0,), (0.7,)), 0)
     settings = SeriesConfig(str(path), columns=("c0",), **{"window": 0, **data})
-    run = Run(method=method, data=settings, loop=Loop(workers=0, device="cpu"))
-    files.write_text(folder / "run" / "config.yaml", write.to_yaml(run))
-    checkpoint.save(folder / "run", 0, built, optim.build(run.optim, built), {})
-    return folder / "run"
+    return save_untrained(folder / "run", method, Signal(1, (size,), (0.0,), (0.7,)), settings)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -216,7 +209,7 @@ def test_the_command_says_of_series_without_scores_that_training_had_none_so_sho
     run = untrained(tmp_path)
     new = table(tmp_path / "b.csv", {"long": waves(40, 3), "brief": waves(8, 0)})
     assert main(["score", str(run), "--data", str(new), "--out", str(tmp_path / "s.csv")]) == 0
-    said = "1 series are shorter than anything that the run was trained on and have no scores, among them b.csv/brief"
+    said = "1 series are shorter than the shortest training window"
     assert said in capsys.readouterr().out
 
 

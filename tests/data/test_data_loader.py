@@ -3,11 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jepakit import data
 from jepakit.data import loader
 from jepakit.data.base import uniform
-from jepakit.data.batches import TrainBatches, order
-from jepakit.data.cache import hold
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images import files as images
 from jepakit.data.images.augment import Augment, Views
@@ -31,7 +28,7 @@ def folder(tmp_path):
 
 def opened(cfg):
     dataset = cfg.open()
-    return dataset, cfg, data.fit(dataset, cfg)
+    return dataset, dataset.signal()
 
 
 def same(a, b):
@@ -77,7 +74,7 @@ def test_two_halves_of_a_global_batch_are_the_whole(folder, which):
 def test_who_reads_views_only_gets_the_same_ones_and_the_first_stands_for_the_sample(folder, which):
     source = opened(configs(folder)[which])
     options = {"seed": 0, "batch": 4, "start": 0, "stop": 1}
-    whole, views = (next(loader.batches(*source, **options, whole=given)) for given in (True, False))
+    whole, views = (next(loader.batches(*source, **options, include_x=given)) for given in (True, False))
     assert len(whole.views) == len(views.views)
     assert all(map(torch.equal, whole.views, views.views))
     assert torch.equal(views.x, views.views[0][:, 0] if views.views else whole.x)
@@ -104,7 +101,7 @@ def test_the_global_random_state_is_left_alone(folder, workers):
     source = opened(images.Config(str(folder), size=(16, 16), augment=PHOTO))
     torch.manual_seed(5), np.random.seed(5)
     list(loader.batches(*source, seed=0, batch=4, start=0, stop=3, workers=workers))
-    list(loader.stream(source[0], source[2], batch=4, workers=workers))
+    list(loader.stream(source[0], source[1], batch=4, workers=workers))
     after = torch.rand(1), np.random.rand()
     torch.manual_seed(5), np.random.seed(5)
     assert after == (torch.rand(1), np.random.rand())
@@ -118,7 +115,7 @@ def test_broken_images_give_way_to_the_next_readable_one_and_are_named(folder, w
     it = loader.batches(*source, seed=0, batch=11, start=0, stop=1, workers=workers)
     batch = next(it)
     assert set(it.skipped) == {"03.jpg", "04.jpg"}
-    want = order(11, 0, 0)
+    want = loader.order(11, 0, 0)
     assert batch.id.tolist() == [5 if i in (3, 4) else i for i in want.tolist()]
     where = batch.id.eq(5).nonzero().flatten()
     assert len(where) == 3
@@ -128,24 +125,24 @@ def test_broken_images_give_way_to_the_next_readable_one_and_are_named(folder, w
 def test_fail_stops_at_the_first_broken_image_and_names_it(folder):
     source = opened(images.Config(str(folder), size=(16, 16)))
     (folder / "07.jpg").write_bytes(b"broken")
-    strict = images.Config(str(folder), size=(16, 16), corrupt="fail")
+    strict = source[0].with_config(images.Config(str(folder), size=(16, 16), corrupt="fail"))
     for workers in (0, 2):
         with pytest.raises(ValueError, match=r"^cannot read 07\.jpg.*data\.corrupt=skip$"):
-            list(loader.batches(source[0], strict, source[2], seed=0, batch=11, start=0, stop=1, workers=workers))
+            list(loader.batches(strict, source[1], seed=0, batch=11, start=0, stop=1, workers=workers))
     with pytest.raises(ValueError, match=r"07\.jpg"):
-        list(loader.stream(source[0], source[2], batch=4, corrupt="fail"))
+        list(loader.stream(source[0], source[1], batch=4, corrupt="fail"))
     with pytest.raises(ValueError, match=r"07\.jpg"):
-        data.fit(source[0], strict)
+        strict.signal()
 
 
 def test_data_that_break_altogether_end_in_an_error(folder):
     source = opened(images.Config(str(folder), size=(16, 16)))
     for path in folder.iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match="none of 11 items can be read"):
+    with pytest.raises(ValueError, match="none of 11 images can be read"):
         list(loader.batches(*source, seed=0, batch=4, start=0, stop=1))
-    with pytest.raises(ValueError, match="none of 11 items tried can be read"):
-        data.fit(*source[:2])
+    with pytest.raises(ValueError, match="none of 11 images tried can be read"):
+        source[0].signal()
 
 
 def test_fewer_images_than_a_batch_are_an_error_before_the_first(folder):
@@ -156,12 +153,12 @@ def test_fewer_images_than_a_batch_are_an_error_before_the_first(folder):
 
 def test_the_stream_is_in_order_complete_and_without_augmentation(folder):
     source = opened(images.Config(str(folder), size=(16, 16), augment=PHOTO))
-    once, again = (list(loader.stream(source[0], source[2], batch=4, workers=workers)) for workers in (0, 2))
+    once, again = (list(loader.stream(source[0], source[1], batch=4, workers=workers)) for workers in (0, 2))
     assert torch.cat([batch.id for batch in once]).tolist() == list(range(11))
     assert [len(batch) for batch in once] == [4, 4, 3]
     assert all(map(same, once, again))
     assert once[0].views == ()
-    rest = list(loader.stream(source[0], source[2], batch=4, start=5))
+    rest = list(loader.stream(source[0], source[1], batch=4, start=5))
     assert torch.cat([batch.id for batch in rest]).tolist() == list(range(5, 11))
 
 
@@ -169,13 +166,13 @@ def test_the_stream_leaves_broken_images_out(folder):
     source = opened(images.Config(str(folder), size=(16, 16)))
     for k in (1, 4, 5, 6, 7):
         (folder / f"{k:02d}.jpg").write_bytes(b"broken")
-    it = loader.stream(source[0], source[2], batch=4)
+    it = loader.stream(source[0], source[1], batch=4)
     assert [batch.id.tolist() for batch in it] == [[0, 2, 3], [8, 9, 10]]
     assert len(it.skipped) == 5
 
 
 def test_small_images_of_one_size_come_out_of_the_stream_untouched():
-    dataset, _, signal = opened(synthetic.Config("digits", count=10, size=(20, 24)))
+    dataset, signal = opened(synthetic.Config("digits", count=10, size=(20, 24)))
     batch = next(loader.stream(dataset, signal, batch=10)).to("cpu")
     assert torch.equal(batch.x, torch.stack([dataset.raw(i) for i in range(10)]))
     assert batch.x.min() >= 0
@@ -183,28 +180,27 @@ def test_small_images_of_one_size_come_out_of_the_stream_untouched():
 
 
 def test_arrays_and_files_of_the_same_pictures_give_nearly_the_same_crops(tmp_path):
-    dataset, cfg, signal = opened(synthetic.Config("shapes", count=12, size=(32, 32)))
+    dataset, signal = opened(synthetic.Config("shapes", count=12, size=(32, 32)))
     for i in range(12):
         Image.fromarray((dataset.raw(i) * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i:02d}.png")
     files = images.Config(str(tmp_path), size=(32, 32)).open()
-    a, b = (TrainBatches(d, cfg.augment, "skip", signal, 0, 12, 0, 12) for d in (dataset, files))
-    a, b = a.unpack(a[0]).to("cpu"), b.unpack(b[0]).to("cpu")
+    a, b = (loader.Draws(d, signal, 0, 12, 0, 12)[0].batch().to("cpu") for d in (dataset, files))
     assert torch.equal(a.id, b.id)
     # Pillow lets the pixels beside a box reach its outermost row.
     assert (a.x - b.x)[..., 3:-3, 3:-3].abs().max() <= 2.5 / 255
 
 
 def test_small_images_of_one_size_are_held_as_they_are_and_one_broken_file_changes_that(tmp_path):
-    dataset, cfg, signal = opened(synthetic.Config("shapes", count=12, size=(32, 32)))
+    dataset, signal = opened(synthetic.Config("shapes", count=12, size=(32, 32)))
     for i in range(12):
         Image.fromarray((dataset.raw(i) * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i:02d}.png")
     files = images.Config(str(tmp_path)).open()
-    held = hold(files)
+    held = files.in_memory()
     assert isinstance(held, arrays.Arrays)
     assert all(torch.equal(held.raw(i), files.raw(i)) for i in range(12))
     (tmp_path / "03.png").write_bytes(b"broken")
-    assert hold(files) is files
-    it = loader.batches(files, cfg, signal, seed=0, batch=12, start=0, stop=1)
+    assert files.in_memory() is files
+    it = loader.batches(files, signal, seed=0, batch=12, start=0, stop=1)
     assert 3 not in next(it).id
     assert list(it.skipped) == ["03.png"]
 
@@ -221,11 +217,11 @@ def test_8_and_16_bit_images_mix_in_one_batch(tmp_path):
 def test_statistics_are_those_of_the_data_and_a_constant_channel_is_left_alone(tmp_path):
     x = np.random.default_rng(0).normal([1.0, -3.0, 7.0], [2.0, 0.5, 0.0], (50, 20, 30, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    dataset, cfg, signal = opened(arrays.Config(str(tmp_path / "x.npy")))
+    dataset, signal = opened(arrays.Config(str(tmp_path / "x.npy")))
     assert signal.size == (20, 30)
     np.testing.assert_allclose(signal.mean, x.mean((0, 1, 2)), rtol=1e-4)
     np.testing.assert_allclose(signal.std, [x[..., 0].std(), x[..., 1].std(), 1.0], rtol=1e-4)
-    assert data.fit(dataset, cfg) == signal
+    assert dataset.signal() == signal
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path):
@@ -234,7 +230,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", x)
     cfg = arrays.Config(str(tmp_path / "x.npy"))
     with pytest.raises(ValueError, match="not finite"):
-        data.fit(cfg.open(), cfg)
+        cfg.open().signal()
 
 
 @pytest.mark.parametrize(("side", "size"), [(40, (40, 40)), (300, (224, 224))])
@@ -242,12 +238,12 @@ def test_small_images_keep_their_size_and_large_ones_come_to_224(tmp_path, side,
     for k in range(2):
         Image.fromarray(np.full((side, side), 10 * k, np.uint8)).save(tmp_path / f"{k}.png")
     dataset = images.Config(str(tmp_path)).open()
-    assert data.choose_size(dataset, None)[0] == size
-    assert data.choose_size(dataset, (64, 32))[0] == (64, 32)
+    assert dataset.sample_size() == size
+    assert dataset.with_config(images.Config(size=(64, 32))).sample_size() == (64, 32)
 
 
 def test_the_signal_counts_views_and_classes():
-    _, _, signal = opened(synthetic.Config("shapes", count=20, augment=PHOTO))
+    _, signal = opened(synthetic.Config("shapes", count=20, augment=PHOTO))
     assert signal.views == 3
     assert signal.classes == 5
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from jepakit import data
 from jepakit.data import loader
-from jepakit.data.base import encode_labels
 from jepakit.data.check import check
 from jepakit.data.images import arrays, files, synthetic
 from jepakit.data.images.augment import Augment, Views
+from jepakit.data.rows import encode_labels
 from jepakit.types import Signal
 
 
@@ -25,7 +25,7 @@ def write(path, value=0, shape=(12, 10, 3)):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", list(data.KINDS.values()))
+@pytest.mark.parametrize("kind", [data.load(name) for name in data.KINDS.names()])
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -93,7 +93,7 @@ def test_items_without_a_label_belong_to_no_class_whatever_holds_them(tmp_path, 
         with webdataset.TarWriter(str(out)) as sink:
             for k, text in enumerate(("1", None, "", "0")):
                 sink.write({"__key__": str(k), "png": cells[k]} | ({} if text is None else {"cls": text}))
-    dataset = data.KINDS[data.guess(str(out))[0]](path=str(out)).open()
+    dataset = data.load(data.guess(str(out))[0])(path=str(out)).open()
     assert [dataset.label(i) for i in range(4)] == [1, -1, -1, 0]
     assert dataset.classes == ("0", "1")
 
@@ -105,8 +105,7 @@ def test_one_sub_folder_that_holds_all_images_is_one_class(tmp_path):
     dataset = files.Config(str(tmp_path / "one")).open()
     assert (dataset.classes, dataset.label(2)) == (("cat",), 0)
     assert files.Config(str(tmp_path / "packed")).open().classes == ()
-    cfg = files.Config(str(tmp_path / "one"))
-    batch = next(loader.batches(dataset, cfg, data.fit(dataset, cfg), seed=0, batch=2, start=0, stop=1))
+    batch = next(loader.batches(dataset, dataset.signal(), seed=0, batch=2, start=0, stop=1))
     assert batch.label.tolist() == [0, 0]
 
 
@@ -120,11 +119,11 @@ def test_sub_folders_with_numbers_for_names_are_classes_by_name(tmp_path):
 def test_a_batch_without_samples_is_refused(batch):
     cfg = synthetic.Config("shapes", count=8)
     dataset = cfg.open()
-    signal = data.fit(dataset, cfg)
+    signal = dataset.signal()
     with pytest.raises(ValueError, match=f"batch is {batch}; give at least one sample"):
         loader.stream(dataset, signal, batch=batch)
     with pytest.raises(ValueError, match=f"batch is {batch}; give at least one sample"):
-        loader.batches(dataset, cfg, signal, seed=0, batch=batch, start=0, stop=1)
+        loader.batches(dataset, signal, seed=0, batch=batch, start=0, stop=1)
 
 
 def test_parquet_files_that_differ_or_break_are_named(tmp_path):
@@ -199,12 +198,12 @@ def test_a_check_lists_the_first_problems_and_how_to_see_the_others(tmp_path):
     for k in range(14):
         write(tmp_path / f"{k:02d}.png", 9)
     write(tmp_path / "zz.png", 1, (40, 40, 3))
-    rows = check(str(tmp_path)).rows()
+    rows = check(str(tmp_path)).rows
     assert rows[-11] == ("01.png", "duplicate: same content as 00.png")
     assert rows[-1] == ("…", "and 17 more (--csv FILE lists up to 1,000 of a kind)")
     (tmp_path / "one").mkdir()
     write(tmp_path / "one" / "0.png")
-    assert check(str(tmp_path / "one")).rows()[-1] == ("0.png", "tiny: 10 x 12 px")
+    assert check(str(tmp_path / "one")).rows[-1] == ("0.png", "tiny: 10 x 12 px")
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -216,7 +215,7 @@ def test_a_sample_keeps_8_bits_and_is_what_the_stream_gives(tmp_path, deep):
         Image.fromarray(np.full((40, 30), 999, np.uint16)).save(tmp_path / "6.png")
     cfg = files.Config(str(tmp_path), size=(16, 16))
     dataset = cfg.open()
-    signal = data.fit(dataset, cfg)
+    signal = dataset.signal()
     found = data.sample(dataset, signal, 50)
     assert found.dtype == (torch.float32 if deep else torch.uint8)
     (batch,) = loader.stream(dataset, signal, batch=50)

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from jepakit import data
-from jepakit.data.base import Names, encode_labels, select
 from jepakit.data.images import arrays, files, parquet, tar
+from jepakit.data.rows import Names, encode_labels, select
 
 
 @pytest.fixture(autouse=True)
@@ -308,7 +308,7 @@ def test_the_kind_is_guessed_from_the_name(tmp_path, name, kind):
     ],
 )
 def test_real_data_are_counted_and_labelled_as_documented(shared_data, kind, path, count, channels, classes, label):
-    dataset = data.KINDS[kind](path=str(shared_data / path)).open()
+    dataset = data.load(kind)(path=str(shared_data / path)).open()
     assert (len(dataset), dataset.channels, len(dataset.classes)) == (count, channels, classes)
     if path.startswith("grocery"):
         counts = np.bincount([dataset.label(i) for i in range(len(dataset))])

@@ -10,7 +10,6 @@ import torch
 from test_scanpaths import pictures, table, walk
 
 import jepakit as jk
-from jepakit import data
 from jepakit.data import loader
 from jepakit.data.scanpaths.augment import GazeAugment, GazeViews
 from jepakit.data.scanpaths.settings import Config
@@ -19,7 +18,7 @@ from jepakit.nn.transformer import ViT
 from jepakit.run import parse
 from jepakit.run.settings import Run
 from jepakit.training.monitor import samples
-from jepakit.training.resolve import fit_views, resolve
+from jepakit.training.resolve import check_views, resolve_data
 from jepakit.types import Batch, Signal
 
 ALL = GazeAugment(
@@ -43,7 +42,7 @@ def walks(tmp_path) -> Config:
 def batches(cfg: Config, stop: int = 2, **options: Any) -> list[Batch]:
     dataset = cfg.open()
     options = {"seed": 3, "batch": 8, "start": 0, "stop": stop} | options
-    return list(loader.batches(dataset, cfg, data.fit(dataset, cfg), **options))
+    return list(loader.batches(dataset, dataset.signal(), **options))
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
@@ -115,8 +114,8 @@ def test_a_view_is_mirrored_by_a_draw_of_its_own_and_the_sample_keeps_its_saccad
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_batch_of_views_is_the_same_whatever_the_workers_and_however_it_is_split(walks, whole):
     cfg = replace(walks, augment=ALL)
-    first, again = batches(cfg, whole=whole), batches(cfg, whole=whole, workers=1)
-    halves = [batches(cfg, whole=whole, batch=4, offset=k, total=8) for k in (0, 4)]
+    first, again = batches(cfg, include_x=whole), batches(cfg, include_x=whole, workers=1)
+    halves = [batches(cfg, include_x=whole, batch=4, offset=k, total=8) for k in (0, 4)]
     for one, two, *parts in zip(first, again, *halves, strict=True):
         for a, b, c, d in zip(tensors(one), tensors(two), *map(tensors, parts), strict=True):
             assert torch.equal(a, b)
@@ -157,10 +156,10 @@ def test_views_of_a_picture_that_cannot_be_read_are_those_of_the_next(walks, tmp
     rows = [(f"{c}.png", "0", 4.0 * k, 15.0, 1) for c in "abc" for k in range(1, 10)]
     cfg = replace(walks, fixations=table(tmp_path / "g.csv", rows), augment=ALL)
     whole = {i: v for b in batches(cfg, 1, batch=3) for i, v in zip(b.id.tolist(), b.views[0], strict=True)}
-    signal = data.fit(cfg.open(), cfg)
+    signal = cfg.open().signal()
     file = Path(walks.path) / "a.png"
     file.write_bytes(file.read_bytes()[:400])
-    (batch,) = loader.batches(cfg.open(), cfg, signal, seed=3, batch=3, start=0, stop=1)
+    (batch,) = loader.batches(cfg.open(), signal, seed=3, batch=3, start=0, stop=1)
     assert sorted(batch.id.tolist()) == [1, 1, 2]
     for i, views in zip(batch.id.tolist(), batch.views[0], strict=True):
         assert torch.equal(views, whole[i])
@@ -171,7 +170,7 @@ def test_views_of_a_picture_that_cannot_be_read_are_those_of_the_next(walks, tmp
 
 def test_channels_are_dropped_whole_and_one_always_stays(walks):
     cfg = replace(walks, augment=GazeAugment(drop=0.5, views=WHOLE), fixations="", count=6, viewers=8)
-    mean = torch.tensor(data.fit(cfg.open(), cfg).mean)[:, None, None, None]
+    mean = torch.tensor(cfg.open().signal().mean)[:, None, None, None]
     (batch,) = batches(cfg, 1, batch=64)
     plain = batches(replace(cfg, augment=GazeAugment()), 1, batch=64)[0].x
     views = batch.views[0][:, 0]
@@ -189,7 +188,7 @@ def test_scale_and_noise_do_what_they_say(tmp_path):
         cfg = Config(
             str(tmp_path / "x.npy"), size=(8, 8), crop=1 / 3, count=4, augment=GazeAugment(views=WHOLE, **changes)
         )
-        signal, (batch,) = data.fit(cfg.open(), cfg), batches(cfg, 1, batch=32)
+        signal, (batch,) = cfg.open().signal(), batches(cfg, 1, batch=32)
         (plain,) = batches(replace(cfg, augment=GazeAugment()), 1, batch=32)
         return batch.views[0][:, 0], plain.x, signal.mean[0], signal.std[0]
 
@@ -223,27 +222,28 @@ def test_colours_change_at_every_level_of_a_fovea(walks):
 
 @pytest.mark.parametrize("name", ["vicreg", "lejepa", "simclr"])
 def test_methods_that_compare_views_get_two_of_scanpaths_with_the_reason(walks, name):
-    run, notes = fit_views(Run(load(name).Config(), replace(walks, fovea=2)), channels=6)
+    walks = replace(walks, fovea=2)
+    run, dataset, notes = resolve_data(Run(load(name).Config(), walks), walks.open())
     augment = run.data.augment
     assert augment == GazeAugment(flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), gray=0.2, views=(GazeViews(2),))
     assert [note.key for note in notes] == ["data.augment.views", "data.augment"]
     assert str(notes[1]).startswith("data.augment = flip 0.5, jitter [0.4, 0.4, 0.2, 0.1], gray 0.2 (")
-    assert fit_views(run, channels=6) == (run, [])
+    again, _, none = resolve_data(run, dataset)
+    assert (again, none) == (run, [])
     own = GazeAugment(drop=0.5)
-    assert fit_views(Run(load(name).Config(), replace(walks, augment=own)), 3)[0].data.augment == replace(
-        own, views=(GazeViews(),)
-    )
+    run, _, _ = resolve_data(Run(load(name).Config(), replace(walks, augment=own)), dataset)
+    assert run.data.augment == replace(own, views=(GazeViews(),))
 
 
 def test_the_panel_sees_views_of_scanpaths_that_differ_where_a_run_has_views(walks):
-    assert not samples.changes(GazeAugment(flip=0.5))
-    assert not samples.changes(GazeAugment(views=WHOLE))
-    assert samples.changes(ALL)
-    dataset, signal = walks.open(), Signal(3, (8, 8, 8), (0.5,) * 3, (0.3,) * 3)
-    views = samples.views(dataset, ALL, signal, 6, 4)
+    assert not GazeAugment(flip=0.5).changes
+    assert not GazeAugment(views=WHOLE).changes
+    assert ALL.changes
+    dataset, signal = replace(walks, augment=ALL).open(), Signal(3, (8, 8, 8), (0.5,) * 3, (0.3,) * 3)
+    views = samples.views(dataset, signal, 6, 4)
     assert views.shape == (6, 4, 3, 8, 8, 8)
     assert not torch.equal(views[:, 0], views[:, 1])
-    assert torch.equal(views, samples.views(dataset, ALL, signal, 6, 4))
+    assert torch.equal(views, samples.views(dataset, signal, 6, 4))
 
 
 ENCODER = {"width": 16, "depth": 1, "heads": 2}
@@ -314,15 +314,17 @@ def test_views_that_the_patch_does_not_divide_are_refused(walks):
         method = load("vicreg").Config(encoder=ViT(patch=(2, 4, 4)))
         return Run(method, replace(walks, augment=GazeAugment(views=(GazeViews(**group),))))
 
-    signal = Signal(3, (6, 8, 8), views=2)
+    def check(run: Run) -> None:
+        check_views(run.data, run.method, (6, 8, 8))
+
     with pytest.raises(
         ValueError, match=r"^data\.augment\.views\.0\.steps: patch \(2, 4, 4\) does not divide size \(3,"
     ):
-        resolve(asked(steps=3), signal, samples=1000)
+        check(asked(steps=3))
     with pytest.raises(
         ValueError, match=r"^data\.augment\.views\.0\.size: patch \(2, 4, 4\) does not divide .* 6, 6\)"
     ):
-        resolve(asked(size=(6, 6)), signal, samples=1000)
+        check(asked(size=(6, 6)))
 
 
 def test_what_reads_samples_and_views_needs_scanpaths_of_one_length(walks, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import losses
+from support import logged_losses, write_pictures
 
 import jepakit as jk
 from jepakit import data, methods
@@ -44,12 +44,8 @@ ROWS = [
 
 def pictures(folder: Path, count: int = 2, classes: int = 0) -> Path:
     """Noise of side 40, a.png, b.png …, in folders c0, c1 … where there are classes."""
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        inner = folder / f"c{i % classes}" if classes else folder
-        inner.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(inner / f"{chr(97 + i)}.png")
-    return folder
+    names = [f"{f'c{i % classes}/' if classes else ''}{chr(97 + i)}.png" for i in range(count)]
+    return write_pictures(folder, names, SIDE)
 
 
 def table(path: Path, rows=ROWS, header=("image", "subject", "x", "y", "duration")) -> str:
@@ -88,8 +84,8 @@ def osie(shared_data):
 
 
 def batch(dataset, cfg, k=0, count=4, workers=0, seed=0) -> Batch:
-    signal = data.fit(dataset, cfg)
-    return next(loader.batches(dataset, cfg, signal, seed=seed, batch=count, start=k, stop=k + 1, workers=workers))
+    signal = dataset.signal()
+    return next(loader.batches(dataset, signal, seed=seed, batch=count, start=k, stop=k + 1, workers=workers))
 
 
 # --- what is read
@@ -311,11 +307,11 @@ def test_digits_in_idx_files_are_looked_at_too(shared_data):
 
 def test_a_batch_is_the_same_whatever_the_workers(small):
     cfg = replace(small, augment=GazeAugment(flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), gray=0.2))
-    signal = data.fit(cfg.open(), cfg)
+    signal = cfg.open().signal()
     found = {}
     for workers in (0, 2):
         options = {"seed": 3, "batch": 2, "start": 0, "stop": 4, "workers": workers}
-        found[workers] = list(loader.batches(cfg.open(), cfg, signal, **options))
+        found[workers] = list(loader.batches(cfg.open(), signal, **options))
     for a, b in zip(*found.values(), strict=True):
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.action, b.action)
@@ -325,9 +321,9 @@ def test_a_batch_is_the_same_whatever_the_workers(small):
 
 def test_two_processes_share_one_batch(small):
     options = {"seed": 1, "start": 1, "stop": 2, "total": 3}
-    signal = data.fit(small.open(), small)
+    signal = small.open().signal()
     cut = [(3, 0), (2, 0), (1, 2)]
-    whole, *parts = (next(loader.batches(small.open(), small, signal, batch=n, offset=k, **options)) for n, k in cut)
+    whole, *parts = (next(loader.batches(small.open(), signal, batch=n, offset=k, **options)) for n, k in cut)
     assert torch.equal(whole.x, torch.cat([part.x for part in parts]))
     assert torch.equal(whole.action, torch.cat([part.action for part in parts]))
 
@@ -371,7 +367,7 @@ def test_a_mirrored_scanpath_has_mirrored_crops_and_saccades(small):
 def test_statistics_are_those_of_the_fixations_without_the_padding(small):
     dataset = small.open()
     values = torch.cat([dataset.raw(i).flatten(1) for i in range(3)], 1).double()
-    signal = data.fit(dataset, small)
+    signal = dataset.signal()
     assert torch.allclose(torch.tensor(signal.mean).double(), values.mean(1), atol=1e-6)
     assert torch.allclose(torch.tensor(signal.std).double(), values.std(1, correction=0), atol=1e-6)
     assert signal.action_size == 2
@@ -381,7 +377,7 @@ def test_statistics_are_those_of_the_fixations_without_the_padding(small):
 @pytest.mark.parametrize("name", ["ijepa", "rjepa"])
 def test_what_padding_holds_changes_no_bit_of_the_loss(small, name):
     found = batch(small.open(), small, count=3).to("cpu")
-    signal = data.fit(small.open(), small)
+    signal = small.open().signal()
     tiny = methods.load(name).Config.tiny(signal)
     own = {"encoder": ViT(patch=(1, 4, 4), width=16, depth=1, heads=2)} if name == "ijepa" else {"saccade": True}
     method = methods.build(replace(tiny, **own), signal)
@@ -398,12 +394,12 @@ def test_pictures_that_cannot_be_read_give_way_to_others_and_are_named(small, tm
     file.write_bytes(file.read_bytes()[:400])
     cfg = replace(small, size=(8, 8))
     options = {"seed": 0, "batch": 3, "start": 0, "stop": 1}
-    stream = loader.batches(cfg.open(), cfg, Signal(3, (3, 8, 8)), **options)
+    stream = loader.batches(cfg.open(), Signal(3, (3, 8, 8)), **options)
     assert next(stream).id.tolist() == [2, 2, 2]
     assert set(stream.skipped) == {"a.png@0", "a.png@1"}
     strict = replace(cfg, corrupt="fail")
     with pytest.raises(ValueError, match=r"cannot read a\.png"):
-        next(loader.batches(strict.open(), strict, Signal(3, (3, 8, 8)), **options))
+        next(loader.batches(strict.open(), Signal(3, (3, 8, 8)), **options))
 
 
 # --- mistakes
@@ -507,14 +503,14 @@ def test_crops_of_crops_are_refused():
 
 def test_check_data_counts_and_lists_what_is_wrong(small, tmp_path):
     found = check(small.path, fixations=small.fixations)
-    rows = dict(found.rows())
-    assert (found.scanpaths, found.pictures, found.subjects) == (4, 2, 2)
+    rows = dict(found.rows)
+    assert (rows["scanpaths"], rows["pictures looked at"], rows["subjects"]) == ("4", "2", "2")
     assert rows["fixations min / median / max"] == "1 / 2 / 3"
     assert rows["median duration"] == "95"
     assert rows["training would read"] == "3 samples: up to 3 crops of 3 x 8 x 8"
     broken = check(small.path, fixations=table(tmp_path / "g.csv", changed(1, x=99.0)))
     assert [p.problem for p in broken.problems] == ["outside"]
-    assert "nothing: g.csv, row 3" in dict(broken.rows()).values().__str__()
+    assert "nothing: g.csv, row 3" in dict(broken.rows).values().__str__()
 
 
 def test_a_drawn_scanpath_has_dots_where_the_gaze_was_and_leaves_the_rest():
@@ -570,9 +566,9 @@ def test_a_run_on_scanpaths_goes_on_to_the_same_losses_and_embeds_other_pictures
     assert 3 < stored.data.steps <= 7
     assert stored.method.encoder.patch == (1, 2, 2)
     shutil.rmtree(run / "checkpoints" / "step-00000004")
-    before = losses(run)
+    before = logged_losses(run)
     jk.train(out=run, resume=True)
-    assert losses(run) == before
+    assert logged_losses(run) == before
     assert len(before) == 4
     done = jk.embed(run, folder, tmp_path / "e.npy")
     assert done.shape == (16, 16)
@@ -615,7 +611,7 @@ def test_the_raw_baseline_of_a_probe_has_as_many_values_of_every_scanpath(tmp_pa
 
 def test_a_probe_without_a_test_part_never_has_a_picture_on_both_sides(tmp_path):
     cfg = Config(str(pictures(tmp_path / "p", 8, 2)), viewers=3, held_out=0.4)
-    train = data.divided(cfg)
+    train = cfg.training_part()
     test = replace(train, split="test")
     assert train.split == "train"
     assert not set(train.open().rows.image.tolist()) & set(test.open().rows.image.tolist())

@@ -75,8 +75,8 @@ def test_rho_dt_and_the_integrator_are_options():
 
 def test_generated_series_are_read_by_their_name():
     assert data.guess("lorenz") == ("dynamics", "'lorenz' names a generated system")
-    cfg = data.reading(data.KINDS["images"](), "lorenz")
-    signal = data.fit(cfg.open(), cfg)
+    cfg = data.reading(data.load("images")(), "lorenz")
+    signal = cfg.open().signal()
     assert (signal.channels, signal.size) == (3, (40,))
     assert torch.equal(cfg.open().raw(3), cfg.open().raw(3))
 

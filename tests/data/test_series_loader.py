@@ -6,18 +6,15 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from series_data import table, two_kinds
+from support import two_kinds, write_table
 
-from jepakit import data
 from jepakit.data import loader
-from jepakit.data.series.augment import SeriesAugment, SeriesViews, strong
-from jepakit.data.series.batches import several
+from jepakit.data.series.augment import SeriesAugment, SeriesViews
 from jepakit.data.series.settings import Config
-from jepakit.evals.trainable import chosen
 from jepakit.methods import cjepa, ijepa, load
-from jepakit.run.settings import Run
+from jepakit.run.settings import Length, Run
 from jepakit.training.monitor import samples
-from jepakit.training.resolve import fit_masks, fit_series, fit_views, resolve
+from jepakit.training.resolve import resolve, resolve_data
 from jepakit.types import Signal
 
 ALL = SeriesAugment(crop=(0.5, 0.9), scale=0.2, jitter=0.1, drop=0.3, views=(SeriesViews(2, (12,)), SeriesViews(3)))
@@ -25,7 +22,7 @@ ALL = SeriesAugment(crop=(0.5, 0.9), scale=0.2, jitter=0.1, drop=0.3, views=(Ser
 
 @pytest.fixture
 def csv(tmp_path):
-    table(tmp_path / "a.csv", 200, columns=3)
+    write_table(tmp_path / "a.csv", 200, columns=3)
     return str(tmp_path / "a.csv")
 
 
@@ -42,7 +39,7 @@ def unequal(tmp_path):
 def batches(cfg, stop=6, **options):
     series = cfg.open()
     options = {"seed": 3, "batch": 8, "start": 0, "stop": stop} | options
-    return list(loader.batches(series, cfg, data.fit(series, cfg), **options))
+    return list(loader.batches(series, series.signal(), **options))
 
 
 def test_a_batch_depends_on_seed_and_number_alone(csv):
@@ -96,9 +93,8 @@ def test_views_have_the_sizes_asked_for_and_keep_the_ends_of_their_part(csv):
         assert view[0, 0] in values
         assert view[0, -1] in values
         assert view.abs().max() <= 1  # linear between values of sines
-    full = several(
-        series, SeriesAugment(views=(SeriesViews(crop=(1.0, 1.0)),)), data.fit(series, cfg), batch.id.numpy(), 2
-    )
+    whole = series.with_config(replace(cfg, augment=SeriesAugment(views=(SeriesViews(crop=(1.0, 1.0)),))))
+    full = whole.versions(batch.id.numpy(), 2, series.signal())
     assert torch.equal(full[:, 0], torch.stack([series.raw(i) for i in batch.id.tolist()]))
 
 
@@ -108,7 +104,7 @@ def test_every_change_does_what_it_says(csv):
             csv, window=40, stride=1, augment=SeriesAugment(views=(SeriesViews(1, crop=(1.0, 1.0)),), **changes)
         )
         series = cfg.open()
-        signal = data.fit(series, cfg)
+        signal = series.signal()
         (batch,) = batches(cfg, stop=1, batch=128)
         plain = torch.stack([series.raw(i) for i in batch.id.tolist()])
         return batch.views[0][:, 0], plain, torch.tensor(signal.mean)[:, None], torch.tensor(signal.std)[:, None]
@@ -131,7 +127,7 @@ def test_every_change_does_what_it_says(csv):
 def test_padding_is_marked_by_length_and_changes_no_sample(unequal):
     cfg = Config(unequal)
     series = cfg.open()
-    (batch,) = loader.stream(series, data.fit(series, cfg), batch=4)
+    (batch,) = loader.stream(series, series.signal(), batch=4)
     assert batch.length.tolist() == [5, 8, 12, 9]
     for i, n in enumerate(batch.length.tolist()):
         assert torch.equal(batch.x[i, :, :n], series.raw(i))
@@ -151,7 +147,7 @@ def test_views_of_padded_series_hold_no_padding(unequal):
 def test_unequal_series_come_to_one_length(unequal, how, length):
     cfg = Config(unequal, unequal=how)
     series = cfg.open()
-    (batch,) = loader.stream(series, data.fit(series, cfg), batch=4)
+    (batch,) = loader.stream(series, series.signal(), batch=4)
     assert (series.padded, batch.length, batch.x.shape) == (False, None, (4, 2, length))
     assert torch.equal(batch.x[2, :, :5] if how == "cut" else batch.x[2], series.raw(2)[:, :length])
     assert torch.equal(batch.x[1, :, 0], series.raw(1)[:, 0])
@@ -170,49 +166,45 @@ def test_series_of_another_length_than_the_models_are_refused_or_stretched(tmp_p
 
 
 def test_a_run_on_series_keeps_what_was_chosen_from_its_data(csv):
-    run = Run(ijepa.Config(), Config(csv))
-    series = run.data.open()
-    run = fit_series(run, series)
+    run = Run(ijepa.Config(), Config(csv), length=Length(batch=8))
+    run, series, _, notes = resolve(run, run.data.open())
     assert (run.data.window, run.data.stride, run.data.columns) == (series.window, series.stride, ("c0", "c1", "c2"))
-    resolved, notes = resolve(
-        replace(run, length=replace(run.length, batch=8)), data.fit(series, run.data), len(series)
-    )
-    assert prod(resolved.method.encoder.patch) * 7 <= series.window
-    assert any(note.key == "method.masks" for note in notes)
+    assert prod(run.method.encoder.patch) * 7 <= series.window
+    assert any(note.startswith("method.masks = ") for note in notes)
 
 
 def test_masks_that_were_chosen_stay(csv):
     signal = Signal(channels=3, size=(96,))
     own = cjepa.Config.tiny(signal)
-    assert fit_masks(own, signal) == (own, [])
-    assert fit_masks(ijepa.Config(), Signal(3, (32, 32))) == (ijepa.Config(), [])
+    assert cjepa.CJEPA.fit_config(own, signal) == (own, [])
+    assert ijepa.IJEPA.fit_config(ijepa.Config(), Signal(3, (32, 32)))[0].masks == ijepa.Config().masks
 
 
 @pytest.mark.parametrize("name", ["vicreg", "lejepa", "simclr"])
 def test_methods_that_compare_views_get_views_of_series(csv, name):
-    run, notes = fit_views(Run(load(name).Config(), Config(csv)), channels=3)
-    assert run.data.augment == strong(SeriesAugment(), 3)
+    run, _, notes = resolve_data(Run(load(name).Config(), Config(csv)), Config(csv).open())
+    assert run.data.augment == SeriesAugment().strong(3).augment
     assert [note.key for note in notes] == ["data.augment.views", "data.augment"]
     own = SeriesAugment(jitter=0.5)
-    run, _ = fit_views(Run(load(name).Config(), Config(csv, augment=own)), channels=3)
+    run, _, _ = resolve_data(Run(load(name).Config(), Config(csv, augment=own)), Config(csv).open())
     assert run.data.augment == replace(own, views=(SeriesViews(),))
 
 
 def test_the_panel_sees_versions_of_a_series_that_differ(csv):
-    cfg = Config(csv, window=20, stride=4, augment=strong(SeriesAugment(), 3))
+    cfg = Config(csv, window=20, stride=4, augment=SeriesAugment().strong(3).augment)
     series = cfg.open()
-    signal = data.fit(series, cfg)
-    assert samples.changes(cfg.augment)
-    assert not samples.changes(SeriesAugment())
-    views = samples.views(series, cfg.augment, signal, 6, 4)
+    signal = series.signal()
+    assert cfg.augment.changes
+    assert not SeriesAugment().changes
+    views = samples.views(series, signal, 6, 4)
     assert views.shape == (6, 4, 3, 20)
     assert not torch.equal(views[:, 0], views[:, 1])
-    assert torch.equal(views, samples.views(series, cfg.augment, signal, 6, 4))
+    assert torch.equal(views, samples.views(series, signal, 6, 4))
 
 
 def test_some_samples_of_series_are_series_with_labels_of_their_own(csv):
     series = Config(csv, window=20, stride=4).open()
-    some = chosen(series, np.array([7, 2]), np.array([1, 0]))
+    some = series.subset(np.array([7, 2]), np.array([1, 0]))
     assert torch.equal(some.raw(0), series.raw(7))
     assert [some.label(0), some.label(1), some.name(1)] == [1, 0, series.name(2)]
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from series_data import rewrite, table
+from support import rewrite_line, write_table
 
-from jepakit import data
 from jepakit.cli import __main__ as cli
 from jepakit.data.check import check
 from jepakit.data.series.settings import Config
@@ -18,12 +17,12 @@ def refused(path, said, **settings):
 @pytest.fixture
 def csv(tmp_path):
     path = tmp_path / "a.csv"
-    table(path, 60)
+    write_table(path, 60)
     return path
 
 
 def test_text_among_numbers_is_named_with_column_and_row(csv):
-    rewrite(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
+    rewrite_line(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
     refused(csv, r"^a\.csv: column 'c1', row 8 holds 'broken', which is no number; correct it")
 
 
@@ -60,7 +59,7 @@ def test_a_long_run_of_missing_values_is_named_and_a_short_one_filled(csv):
 
 
 def test_infinity_is_named(csv):
-    rewrite(csv, 9, csv.read_text().splitlines()[8].split(",")[1], "inf")
+    rewrite_line(csv, 9, csv.read_text().splitlines()[8].split(",")[1], "inf")
     refused(csv, r"column 'c0', row 9 is infinite")
 
 
@@ -69,7 +68,7 @@ def test_a_constant_channel_is_refused_with_its_rows_before_training(csv):
     csv.write_text("\n".join([lines[0], *(line.rsplit(",", 1)[0] + ",3" for line in lines[1:])]))
     cfg = Config(str(csv), window=20)
     with pytest.raises(ValueError, match=r"column 'c1' is constant, 3 from row 2 to row 61, in all 60 .*data\.columns"):
-        data.fit(cfg.open(), cfg)
+        cfg.open().signal()
 
 
 @pytest.mark.parametrize(
@@ -122,18 +121,22 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(csv):
     refused(csv, r"has no column 'c9', only time, c0, c1; data\.columns says what is read", columns=("c9",))
 
 
+def read(path):
+    """What check-data says that training would read."""
+    return dict(check(str(path)).rows)["training would read"]
+
+
 def test_check_data_lists_what_training_would_refuse(csv):
     lines = csv.read_text().splitlines()
     lines[30:41] = [",".join([*line.split(",")[:2], ""]) for line in lines[30:41]]
     csv.write_text("\n".join([*lines[:10], lines[9], *lines[10:50], *lines[53:]]))
     found = check(str(csv))
-    assert found.series == 1
-    assert found.missing == {"c0": 0, "c1": 11}
     assert [p.problem for p in found.problems] == ["duplicate time", "missing", "gap"]
     assert (
         "jumps in 1 places, first from 2024-01-03T00:00:00 to 2024-01-03T04:00:00 at row 52" in found.problems[2].detail
     )
-    rows = dict(found.rows())
+    rows = dict(found.rows)
+    assert rows["series"] == "1"
     assert rows["steps min / median / max"] == "58 / 58 / 58"
     assert rows["missing values"] == "11 of 'c1' (11 in a row)"
 
@@ -144,15 +147,16 @@ def test_check_data_counts_lengths_classes_constants_and_twins(tmp_path):
     x[5], x[4, :, 15:] = x[0], np.nan
     np.savez(tmp_path / "a.npz", x=x, y=[0, 1] * 3)
     found = check(str(tmp_path / "a.npz"))
-    assert (found.series, found.steps, found.constant) == (6, (15, 20, 20), ("1",))
-    assert found.classes == {"0": 55, "1": 60}
+    rows = dict(found.rows)
+    assert (rows["series"], rows["steps min / median / max"]) == ("6", "15 / 20 / 20")
+    assert (rows["constant channels"], rows["steps per class"]) == ("1", "0: 55, 1: 60")
     assert [p.problem for p in found.problems] == ["constant", "duplicate"]
-    assert found.samples.startswith("nothing: column '1' is constant")
+    assert rows["training would read"].startswith("nothing: column '1' is constant")
 
 
 @pytest.mark.parametrize("words", [["check-data"], ["train", "ijepa", "--data"]])
 def test_the_command_exits_with_two_and_one_sentence(tmp_path, capsys, csv, words):
-    rewrite(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
+    rewrite_line(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
     with pytest.raises(SystemExit) as end:
         cli.main([*words, str(csv)])
     assert end.value.code == 2
@@ -173,22 +177,22 @@ def test_a_channel_that_is_named_twice_is_refused(csv):
 def test_a_single_sample_is_refused_before_training_and_no_smaller_batch_is_advised(
     tmp_path, capsys, rows, window, fix
 ):
-    table(tmp_path / "a.csv", rows)
+    write_table(tmp_path / "a.csv", rows)
     more = ["--data.window", str(window)] if window else []
     with pytest.raises(SystemExit):
         cli.main(["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *more])
     said = f"a.csv makes a single sample, of {rows} steps, which teaches nothing; {fix}\n"
     assert capsys.readouterr().err == f"jepa: {said}"
-    assert (window is None) == check(str(tmp_path / "a.csv")).samples.startswith("nothing: a.csv makes a single")
+    assert (window is None) == read(tmp_path / "a.csv").startswith("nothing: a.csv makes a single")
 
 
 def test_a_window_that_is_too_long_is_refused_with_the_longest_series(tmp_path):
-    table(tmp_path / "a.csv", 60)
+    write_table(tmp_path / "a.csv", 60)
     said = (
         r"^a\.csv has 60 steps, fewer than the window of 90; give longer series, or train with data\.window=30 or less$"
     )
     refused(tmp_path / "a.csv", said, window=90)
-    table(tmp_path / "b.csv", 70)
+    write_table(tmp_path / "b.csv", 70)
     refused(tmp_path, r"^b\.csv has 70 steps and no other series has more, fewer than the window of 90", window=90)
 
 
@@ -204,4 +208,4 @@ def test_check_data_says_that_training_would_read_nothing_as_training_does(csv, 
     csv.write_text("\n".join(lines))
     with pytest.raises(ValueError, match=r"row 21|row 22") as refusal:
         Config(str(csv)).open()
-    assert check(str(csv)).samples == f"nothing: {refusal.value}"
+    assert read(csv) == f"nothing: {refusal.value}"

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from series_data import table, two_kinds, waves
+from support import sine_waves, two_kinds, write_table
 
 from jepakit import data
 from jepakit.data.series import clock
@@ -18,7 +18,7 @@ def opened(path, **settings):
 
 
 def test_a_window_holds_the_values_that_stand_in_its_rows(tmp_path):
-    values = table(tmp_path / "a.csv", 100)
+    values = write_table(tmp_path / "a.csv", 100)
     series = opened(tmp_path / "a.csv", window=20, stride=7)
     assert (len(series), series.channels, series.native, series.columns) == (12, 2, (20,), ("c0", "c1"))
     assert series.name(3) == "a.csv[21:41]"
@@ -28,7 +28,7 @@ def test_a_window_holds_the_values_that_stand_in_its_rows(tmp_path):
 
 @pytest.mark.parametrize("kind", [".csv", ".csv.gz", ".tsv", ".parquet"])
 def test_a_table_reads_the_same_from_every_format(tmp_path, kind):
-    values = table(tmp_path / "a.csv", 30)
+    values = write_table(tmp_path / "a.csv", 30)
     text, path = (tmp_path / "a.csv").read_text(), tmp_path / f"b{kind}"
     if kind == ".parquet":
         time = np.datetime64("2024-01-01T00:00", "s") + np.arange(30) * np.timedelta64(60, "m")
@@ -44,7 +44,7 @@ def test_a_table_reads_the_same_from_every_format(tmp_path, kind):
 
 
 def test_columns_of_text_are_left_out_and_said_and_columns_can_be_chosen_in_any_order(tmp_path):
-    table(tmp_path / "a.csv", 30, columns=3)
+    write_table(tmp_path / "a.csv", 30, columns=3)
     text = (tmp_path / "a.csv").read_text().splitlines()
     rows = [f"{line},{word}" for line, word in zip(text, ["town", *["Rome"] * 30], strict=True)]
     (tmp_path / "a.csv").write_text("\n".join(rows))
@@ -74,10 +74,10 @@ def test_the_label_of_a_window_is_that_of_most_of_its_rows(tmp_path):
 
 
 def test_a_table_without_a_header_has_numbered_channels(tmp_path):
-    np.savetxt(tmp_path / "a.txt", waves(50, 3).T, delimiter=",")
+    np.savetxt(tmp_path / "a.txt", sine_waves(50, 3).T, delimiter=",")
     series = opened(tmp_path / "a.txt", window=50)
     assert series.columns == ("0", "1", "2")
-    np.testing.assert_allclose(series.raw(0).numpy(), waves(50, 3), atol=1e-6)
+    np.testing.assert_allclose(series.raw(0).numpy(), sine_waves(50, 3), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_arrays_of_pictures_and_of_series_are_told_apart_by_shape_and_type(tmp_p
 
 def test_a_folder_of_tables_is_read_as_series_and_one_of_pictures_is_not(tmp_path):
     for name in "ab":
-        table(tmp_path / f"{name}.csv", 40)
+        write_table(tmp_path / f"{name}.csv", 40)
     assert data.guess(str(tmp_path)) == ("series", "a folder of series")
     series = opened(tmp_path, window=20)
     assert {series.span(i)[0] for i in range(len(series))} == {"a.csv", "b.csv"}
@@ -197,16 +197,16 @@ def test_a_folder_of_tables_is_read_as_series_and_one_of_pictures_is_not(tmp_pat
 
 
 def test_other_data_are_read_by_the_window_and_the_columns_of_the_run(tmp_path):
-    table(tmp_path / "a.csv", 100, header="time,c0,c1")
-    table(tmp_path / "b.csv", 60, columns=3, header="time,c1,other,c0")
+    write_table(tmp_path / "a.csv", 100, header="time,c0,c1")
+    write_table(tmp_path / "b.csv", 60, columns=3, header="time,c1,other,c0")
     old = Config(str(tmp_path / "a.csv"), window=16, stride=8, columns=("c0", "c1"))
     other = data.reading(old, str(tmp_path / "b.csv")).open()
     assert (other.native, other.columns, other.stride) == ((16,), ("c0", "c1"), 8)
 
 
 def test_settings_of_pictures_are_not_taken_over_by_series(tmp_path):
-    table(tmp_path / "a.csv", 100)
-    pictures = data.KINDS["images"](path="x", size=(32, 32), split="train", held_out=0.25)
+    write_table(tmp_path / "a.csv", 100)
+    pictures = data.load("images")(path="x", size=(32, 32), split="train", held_out=0.25)
     new = data.reading(pictures, str(tmp_path / "a.csv"))
     assert isinstance(new, Config)
     assert (new.split, new.held_out, new.augment) == ("train", 0.25, Config().augment)
@@ -267,8 +267,8 @@ def test_files_of_several_offsets_are_of_utc_and_those_without_are_not_mixed_wit
 
 
 def test_settings_of_scanpaths_are_not_taken_over_by_series_nor_the_other_way_round(tmp_path):
-    table(tmp_path / "a.csv", 100)
-    gaze = data.KINDS["scanpaths"](path="x", label="image", time="onset")
+    write_table(tmp_path / "a.csv", 100)
+    gaze = data.load("scanpaths")(path="x", label="image", time="onset")
     assert len(data.reading(gaze, str(tmp_path / "a.csv")).open())
     old = Config("x", label="state", time="when")
     (tmp_path / "f.json").write_text("[]")

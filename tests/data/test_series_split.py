@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from series_data import table, two_kinds
+from support import two_kinds, write_table
 
 from jepakit import data
 from jepakit.data.series.settings import Config
@@ -22,7 +22,7 @@ def steps(series):
 
 @pytest.mark.parametrize(("window", "stride", "gap"), [(10, 1, 0), (10, 3, 0), (10, 1, 7), (25, 5, 0)])
 def test_no_step_is_in_both_parts_and_the_gap_in_neither(tmp_path, window, stride, gap):
-    table(tmp_path / "a.csv", 200)
+    write_table(tmp_path / "a.csv", 200)
     both = Config(str(tmp_path / "a.csv"), window=window, stride=stride, held_out=0.25, gap=gap)
     train, test = (steps(replace(both, split=part).open()) for part in ("train", "test"))
     assert len(train) > 100
@@ -32,8 +32,8 @@ def test_no_step_is_in_both_parts_and_the_gap_in_neither(tmp_path, window, strid
 
 
 def test_series_of_other_times_are_cut_at_one_moment(tmp_path):
-    table(tmp_path / "a.csv", 100, start="2024-01-01T00:00")
-    table(tmp_path / "b.csv", 100, start="2024-01-02T00:00")
+    write_table(tmp_path / "a.csv", 100, start="2024-01-01T00:00")
+    write_table(tmp_path / "b.csv", 100, start="2024-01-02T00:00")
     both = Config(str(tmp_path), window=5, stride=1, held_out=0.2)
     train, test = (replace(both, split=part).open() for part in ("train", "test"))
     last = max(train.times(i)[-1] for i in range(len(train)))
@@ -55,25 +55,25 @@ def test_by_entity_no_series_is_in_both_parts(tmp_path):
 
 
 def test_what_is_held_out_changes_no_bit_of_the_training_part(tmp_path):
-    values = table(tmp_path / "a.csv", 200)
+    values = write_table(tmp_path / "a.csv", 200)
     cfg = Config(str(tmp_path / "a.csv"), window=10, stride=5, split="train", held_out=0.25)
     before = cfg.open()
     lines = (tmp_path / "a.csv").read_text().splitlines()
     lines[151:] = [line.split(",")[0] + ",1e6,-1e6" for line in lines[151:]]
     (tmp_path / "a.csv").write_text("\n".join(lines))
     after = cfg.open()
-    assert data.fit(before, cfg) == data.fit(after, cfg)
+    assert before.signal() == after.signal()
     assert len(before) == len(after)
     assert all(torch.equal(before.raw(i), after.raw(i)) for i in range(len(before)))
-    signal = data.fit(after, cfg)
+    signal = after.signal()
     np.testing.assert_allclose(signal.mean, values[:, :150].mean(1), atol=1e-5)
     np.testing.assert_allclose(signal.std, values[:, :150].std(1), atol=1e-5)
 
 
 def test_a_step_counts_once_however_many_windows_cover_it(tmp_path):
-    table(tmp_path / "a.csv", 120)
+    write_table(tmp_path / "a.csv", 120)
     wide, tight = (Config(str(tmp_path / "a.csv"), window=20, stride=stride) for stride in (20, 1))
-    assert data.fit(wide.open(), wide).mean == data.fit(tight.open(), tight).mean
+    assert wide.open().signal().mean == tight.open().signal().mean
 
 
 def test_filled_values_and_padding_reach_no_statistic(tmp_path):
@@ -83,8 +83,8 @@ def test_filled_values_and_padding_reach_no_statistic(tmp_path):
     series = cfg.open()
     there = np.array([1, 3, 5, 2, 2, 4, 4, 6, 6])
     assert series.padded
-    assert data.fit(series, cfg).mean == pytest.approx((there.mean(),))
-    assert data.fit(series, cfg).std == pytest.approx((there.std(),))
+    assert series.signal().mean == pytest.approx((there.mean(),))
+    assert series.signal().std == pytest.approx((there.std(),))
 
 
 def test_a_missing_value_takes_the_last_one_and_never_a_later_one(tmp_path):
@@ -96,11 +96,11 @@ def test_a_missing_value_takes_the_last_one_and_never_a_later_one(tmp_path):
 
 
 def test_the_panel_is_of_the_test_part_and_probes_hold_windows_out_by_time(tmp_path):
-    table(tmp_path / "a.csv", 200)
+    write_table(tmp_path / "a.csv", 200)
     cfg = Config(str(tmp_path / "a.csv"), window=10, stride=5)
-    assert data.divided(cfg).split == "train"
-    assert data.divided(replace(cfg, window=0)).split == "all"
-    assert data.divided(data.KINDS["images"]()).split == "all"
+    assert cfg.training_part().split == "train"
+    assert replace(cfg, window=0).training_part().split == "all"
+    assert data.load("images")().training_part().split == "all"
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_the_panel_is_of_the_test_part_and_probes_hold_windows_out_by_time(tmp_p
     ],
 )
 def test_a_cut_that_leaves_nothing_says_what_to_do(tmp_path, settings, said):
-    table(tmp_path / "a.csv", 200)
+    write_table(tmp_path / "a.csv", 200)
     with pytest.raises(ValueError, match=said):
         Config(str(tmp_path / "a.csv"), **settings).open()
 
 
 def test_the_auto_window_fits_both_parts_and_makes_many_samples(tmp_path):
     for rows in (100, 400, 5000):
-        table(tmp_path / "a.csv", rows)
+        write_table(tmp_path / "a.csv", rows)
         cfg = Config(str(tmp_path / "a.csv"))
         for part in ("train", "test"):
             assert len(replace(cfg, split=part).open())

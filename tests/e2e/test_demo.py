@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import runs
+import support
 
 DEMO = ("train", "demo")
 LONGEST = 1800  # seconds; a few minutes where two cores are free
@@ -14,7 +14,7 @@ LONGEST = 1800  # seconds; a few minutes where two cores are free
 @pytest.mark.slow
 def test_the_demo_ends_healthy_and_surely_above_the_untrained_encoder_and_the_pixels(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    done = subprocess.run(runs.command(*DEMO, "--out", out), capture_output=True, text=True, timeout=LONGEST)
+    done = subprocess.run(support.jepa_command(*DEMO, "--out", out), capture_output=True, text=True, timeout=LONGEST)
     assert done.returncode == 0, done.stderr
     scores = json.loads((out / "evals" / "linear.json").read_text())
     told = ", ".join(f"{key} {scores[key]:.3f}" for key in ("low", "value", "high", "random_init", "raw"))

@@ -1,14 +1,13 @@
 """Dense probes: masks beside images, segmentation against scikit-learn, J and F against hand-computed cases."""
 
 import itertools
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 from PIL import Image
 from sklearn.metrics import jaccard_score
@@ -138,7 +137,7 @@ def test_a_mask_that_is_wrong_is_one_sentence_before_anything_is_encoded(
     tmp_path: Path, spoil: Callable[[Path], object], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = folder_of_films(tmp_path / "data")
-    run = runs.untrained(tmp_path / "run", files.Config(str(data), size=(32, 32)), SIGNAL)
+    run = support.untrained_run(tmp_path / "run", files.Config(str(data), size=(32, 32)), SIGNAL)
     spoil(data / "film1" / "000.mask.png")
     monkeypatch.setattr(ijepa.IJEPA, "encode", lambda *args: pytest.fail("something was encoded"))
     with pytest.raises(ValueError, match=sentence):
@@ -146,7 +145,7 @@ def test_a_mask_that_is_wrong_is_one_sentence_before_anything_is_encoded(
 
 
 def test_data_without_masks_say_so(tmp_path: Path) -> None:
-    run = runs.untrained(tmp_path / "run", synthetic.Config("shapes", count=40), SIGNAL)
+    run = support.untrained_run(tmp_path / "run", synthetic.Config("shapes", count=40), SIGNAL)
     with pytest.raises(ValueError, match=r"give a folder of images with a.mask.png beside each a.jpg, or .* scenes"):
         probe_run(run, ["dense"])
 
@@ -156,7 +155,7 @@ def test_a_class_that_only_the_test_masks_hold_is_one_sentence(tmp_path: Path) -
     mask = np.array(Image.open(other / "film0" / "000.mask.png"))
     mask[0, 0] = 77
     png(other / "film0" / "000.mask.png", mask)
-    run = runs.untrained(tmp_path / "run", files.Config(str(data), size=(32, 32)), SIGNAL)
+    run = support.untrained_run(tmp_path / "run", files.Config(str(data), size=(32, 32)), SIGNAL)
     with pytest.raises(
         ValueError, match="the test masks hold the class 77, which the training masks lack; they hold 0"
     ):
@@ -361,21 +360,17 @@ def test_masks_that_say_nothing_are_one_sentence() -> None:
 # --- from a run
 
 
-def read(path: Path) -> dict[str, object]:
-    return json.loads(path.read_text())
-
-
 def test_a_run_is_judged_on_scenes_with_both_measures_beside_both_baselines(tmp_path: Path) -> None:
-    run = runs.untrained(tmp_path / "run", replace(SCENES, split="train", held_out=0.2), SIGNAL)
+    run = support.untrained_run(tmp_path / "run", replace(SCENES, split="train", held_out=0.2), SIGNAL)
     paths = probe_run(run, ["dense"], settings={"dense.films": True})
     assert [path.name for path in paths] == ["dense-miou.json", "dense-jf.json"]
     for path in paths:
-        found = read(path)
+        found = support.read_json(path)
         assert 0 < found["low"] <= found["value"] <= found["high"] < 1
         assert found["value"] == found["random_init"]
         assert 0 < found["raw"] < 1
         assert (found["n_train"], found["n_test"]) == (96, 24)
-    miou, jf = (read(path) for path in paths)
+    miou, jf = (support.read_json(path) for path in paths)
     assert set(miou["per_class"]) <= {"0", "1", "2", "3", "4", "5"}
     assert miou["value"] == pytest.approx(np.mean(list(miou["per_class"].values())))
     assert jf["value"] == pytest.approx((jf["notes"]["J"] + jf["notes"]["F"]) / 2)
@@ -387,8 +382,8 @@ def test_pictures_with_masks_need_no_labels_and_a_single_result_keeps_its_name(t
     flat.mkdir()
     for path in root.rglob("*.*"):
         path.rename(flat / f"{path.parent.name}-{path.name}")
-    run = runs.untrained(tmp_path / "run", files.Config(str(flat), size=(32, 32)), SIGNAL)
+    run = support.untrained_run(tmp_path / "run", files.Config(str(flat), size=(32, 32)), SIGNAL)
     (only,) = probe_run(run, ["dense"], name="again", settings={"dense.l2": [1e-2], "dense.iterations": 10})
-    found = read(only)
+    found = support.read_json(only)
     assert found["n_train"] + found["n_test"] == 32
     assert only.name == "dense-miou-again.json"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jepakit import evals, methods, recipes
 from jepakit.data.images import arrays, files
 from jepakit.evals import probing
-from jepakit.evals.features import Features, extract, extract_all, pooled
+from jepakit.evals.features import Features, extract, extract_all
 from jepakit.evals.kinds import knn, linear
 from jepakit.evals.metrics import result
 from jepakit.evals.runs import open_sets
@@ -100,15 +100,6 @@ def test_no_gradient_is_kept_while_extracting() -> None:
 
     extract(encode, Stream())
     assert not any(modes)
-
-
-def test_padded_tokens_reach_no_pooled_vector() -> None:
-    valid = torch.tensor([[True, True, False]])
-    one, other = torch.ones(1, 3, 2), torch.ones(1, 3, 2)
-    other[0, 2] = torch.nan
-    for pool in ("mean", "flat"):
-        assert torch.equal(pooled(one, pool, valid), pooled(other, pool, valid))
-    assert torch.equal(pooled(other, "mean", valid), torch.ones(1, 2))
 
 
 def test_raw_pixels_are_the_image_where_it_is_small_and_bounded_where_it_is_large() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 
 from jepakit import api
@@ -30,7 +30,7 @@ def array(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(folder: Path, array: Path, name: str, **sections: dict) -> Path:
     """A run of 12 steps with a checkpoint at every fourth, of which the newest alone is kept."""
     data = {"name": "arrays", "size": [16, 16]}
-    file = runs.write_settings(folder, array, data=data, **{"loop": {"keep": 1}, **sections})
+    file = support.write_settings(folder, array, data=data, **{"loop": {"keep": 1}, **sections})
     api.train(out=folder / name, recipe=str(file))
     return folder / name
 
@@ -59,7 +59,7 @@ def test_a_best_checkpoint_in_the_middle_is_kept(tmp_path: Path, array: Path, mo
 
 def test_training_does_not_feel_that_it_is_scored(tmp_path: Path, array: Path) -> None:
     scored, plain = (trained(tmp_path, array, f"run-{n}", evals={"online": n}) for n in (64, 0))
-    assert runs.losses(scored) == runs.losses(plain)
+    assert support.logged_losses(scored) == support.logged_losses(plain)
     assert "best" not in json.loads((plain / "summary.json").read_text())
 
 
@@ -80,7 +80,7 @@ def test_the_score_is_the_share_of_scored_samples_whose_neighbours_have_their_la
 
 
 def test_a_run_that_goes_on_knows_its_scores(tmp_path: Path, array: Path) -> None:
-    file = runs.write_settings(
+    file = support.write_settings(
         tmp_path, array, data={"name": "arrays", "size": [16, 16]}, evals={"online": 64}, length={"steps": 8}
     )
     api.train(out=tmp_path / "run", recipe=str(file))
@@ -92,7 +92,7 @@ def test_a_run_that_goes_on_knows_its_scores(tmp_path: Path, array: Path) -> Non
 def test_the_best_checkpoint_stays_when_scoring_ends(
     tmp_path: Path, array: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = runs.write_settings(
+    file = support.write_settings(
         tmp_path, array, data={"name": "arrays", "size": [16, 16]}, length={"steps": 8}, loop={"keep": 1}
     )
     told = iter([0.1, 0.9, 0.2])
@@ -106,7 +106,7 @@ def test_the_best_checkpoint_stays_when_scoring_ends(
 
 def test_classes_of_one_sample_each_are_refused_as_none_can_be_scored(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((32, 16, 16), np.uint8), y=np.arange(32))
-    file = runs.write_settings(tmp_path, tmp_path / "x.npz", data={"name": "arrays", "size": [16, 16]})
+    file = support.write_settings(tmp_path, tmp_path / "x.npz", data={"name": "arrays", "size": [16, 16]})
     with pytest.raises(ValueError, match=r"no class has two of the 16 labelled samples; raise evals\.online"):
         api.train(out=tmp_path / "run", recipe=str(file), settings={"evals.online": 16})
     assert not (tmp_path / "run").exists()
@@ -114,7 +114,7 @@ def test_classes_of_one_sample_each_are_refused_as_none_can_be_scored(tmp_path: 
 
 def test_data_without_labels_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((32, 16, 16), np.uint8))
-    file = runs.write_settings(tmp_path, tmp_path / "x.npy", data={"name": "arrays", "size": [16, 16]})
+    file = support.write_settings(tmp_path, tmp_path / "x.npy", data={"name": "arrays", "size": [16, 16]})
     with pytest.raises(ValueError, match=r"evals\.online judges by labels, of which the data have none"):
         api.train(out=tmp_path / "run", recipe=str(file), settings={"evals.online": 16})
     assert not (tmp_path / "run").exists()

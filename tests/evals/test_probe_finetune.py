@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 
 from jepakit.core.progress import Silent
@@ -38,7 +38,7 @@ def bars(path: Path) -> arrays.Config:
 
 
 def parts(folder: Path, weights: str = "target", data: object = SHAPES) -> dict[str, Live]:
-    loaded = load_run(runs.untrained(folder / "run", data, SIGNAL))
+    loaded = load_run(support.untrained_run(folder / "run", data, SIGNAL))
     subject = Subject(loaded, open_sets(loaded, None, None), "cpu", weights)  # type: ignore[arg-type]
     return live(subject, subject.sets.train)
 
@@ -126,7 +126,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def test_a_run_is_tuned_beside_both_baselines_and_left_as_it_was(tmp_path: Path) -> None:
-    run = runs.untrained(tmp_path / "run", SHAPES, SIGNAL)
+    run = support.untrained_run(tmp_path / "run", SHAPES, SIGNAL)
     before, state = digest(run), torch.get_rng_state()
     (path,) = probe_run(run, ["finetune"], settings={"finetune.epochs": 2})
     found = json.loads(path.read_text())
@@ -166,7 +166,7 @@ class Rows(Silent):
 
 
 def test_the_training_is_shown_as_it_goes_through_all_three_encoders(tmp_path: Path) -> None:
-    watch, run = Rows(), runs.untrained(tmp_path / "run", SHAPES, SIGNAL)
+    watch, run = Rows(), support.untrained_run(tmp_path / "run", SHAPES, SIGNAL)
     probe_run(run, ["finetune"], settings={"finetune.epochs": 1, "finetune.batch": 20}, watch=watch)
     done = [step for step, _ in watch.rows]
     assert done == sorted(done)
@@ -181,7 +181,7 @@ def test_pictures_in_files_of_several_sizes_are_tuned_on_too(tmp_path: Path) -> 
     for i in range(20):
         (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16 + i, 20), (i * 10, 0, 0)).save(tmp_path / "data" / "ab"[i % 2] / f"{i}.png")
-    run = runs.untrained(tmp_path / "run", files.Config(str(tmp_path / "data"), size=(16, 16)), SIGNAL)
+    run = support.untrained_run(tmp_path / "run", files.Config(str(tmp_path / "data"), size=(16, 16)), SIGNAL)
     (path,) = probe_run(run, ["finetune"], settings={"finetune.epochs": 1})
     assert json.loads(path.read_text())["n_train"] == 16
 

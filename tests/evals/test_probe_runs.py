@@ -1,12 +1,11 @@
 """Every kind of probe on a run folder: files, baselines, what is kept for the next probe, and mistakes."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 
 from jepakit.cli import __main__ as cli
@@ -31,7 +30,7 @@ FAST = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return runs.untrained(tmp_path / "run", SHAPES, SIGNAL)
+    return support.untrained_run(tmp_path / "run", SHAPES, SIGNAL)
 
 
 class Counting:
@@ -51,10 +50,6 @@ class Counting:
         return taken
 
 
-def read(path: Path) -> dict[str, object]:
-    return json.loads(path.read_text())
-
-
 @pytest.mark.parametrize(("workers", "cores", "readers"), [(2, 1, 1), (2, 8, 2), (0, 8, 0)])
 def test_a_probe_reads_by_no_more_processes_than_there_are_processors(
     run: Path, monkeypatch: pytest.MonkeyPatch, workers: int, cores: int, readers: int
@@ -72,23 +67,23 @@ def test_a_kind_leaves_results_beside_both_baselines(run: Path, kind: str, files
     paths = probe_run(run, [kind], settings=FAST[kind])
     assert [path.stem for path in paths] == files
     for path in paths:
-        found = read(path)
+        found = support.read_json(path)
         documented = "metric value low high random_init raw n_train n_test data weights step per_class"
         assert set(documented.split()) <= found.keys()
         assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
         assert (found["n_train"], found["n_test"]) == (96, 24)
         # The run was never trained, and both see the same: its encoder scores what an untrained one does.
         assert found["value"] == found["random_init"]
-    assert any(read(path)["value"] != read(path)["raw"] for path in paths)
-    assert len({read(path)["metric"] for path in paths}) == len(paths)
+    assert any(support.read_json(path)["value"] != support.read_json(path)["raw"] for path in paths)
+    assert len({support.read_json(path)["metric"] for path in paths}) == len(paths)
 
 
 @pytest.mark.parametrize("kind", ["knn", "linear", "attentive"])
 def test_the_score_is_the_same_without_the_baselines(run: Path, kind: str) -> None:
     (whole,) = probe_run(run, [kind], settings=FAST.get(kind), name="whole")
     (alone,) = probe_run(run, [kind], settings=FAST.get(kind), name="alone", baselines=False)
-    without = {**read(whole), "random_init": None, "raw": None, "baselines": {}}
-    assert read(alone) == without
+    without = {**support.read_json(whole), "random_init": None, "raw": None, "baselines": {}}
+    assert support.read_json(alone) == without
     assert cli.main(["report", str(run)]) == 0
 
 
@@ -161,9 +156,9 @@ def test_another_kind_encodes_nothing_again_and_says_what_it_would_have_said(
     counting = Counting(monkeypatch)
     probe_run(run, ["knn"])
     assert counting.taken() == 2 * 120
-    kept = [read(path) for path in probe_run(run, ["linear", "lowshot"], settings=FAST["lowshot"])]
+    kept = [support.read_json(path) for path in probe_run(run, ["linear", "lowshot"], settings=FAST["lowshot"])]
     assert counting.taken() == 0
-    fresh = [read(p) for p in probe_run(run, ["linear", "lowshot"], settings=FAST["lowshot"], cache=False)]
+    fresh = [support.read_json(p) for p in probe_run(run, ["linear", "lowshot"], settings=FAST["lowshot"], cache=False)]
     assert counting.taken() == 2 * 120
     assert kept == fresh
     probe_run(run, ["linear"], settings={"linear.pool": "flat"})
@@ -187,7 +182,7 @@ def test_other_data_under_the_same_name_are_encoded_again_though_their_fingerpri
 ) -> None:
     """Of large sets a fingerprint reads a part only."""
     data = pictures(tmp_path / "a.npz")
-    run, counting, before = runs.untrained(tmp_path / "run", data, SIGNAL), Counting(monkeypatch), data.open()
+    run, counting, before = support.untrained_run(tmp_path / "run", data, SIGNAL), Counting(monkeypatch), data.open()
     (first,) = probe_run(run, ["knn"])
     counting.taken()
     x, y = np.array(before.data.transpose(0, 2, 3, 1)), before.labels
@@ -204,7 +199,7 @@ def test_other_data_under_the_same_name_are_encoded_again_though_their_fingerpri
     np.savez(tmp_path / "a.npz", x=x, y=np.zeros(1100, int) + (np.arange(1100) > 700))
     probe_run(run, ["knn"])
     assert counting.taken() == 0
-    assert set(read(first)["per_class"]) == {"0", "1"}
+    assert set(support.read_json(first)["per_class"]) == {"0", "1"}
 
 
 def test_other_weights_are_encoded_again_though_the_step_is_the_same(
@@ -214,7 +209,7 @@ def test_other_weights_are_encoded_again_though_the_step_is_the_same(
     probe_run(run, ["knn"])
     counting.taken()
     for change in ({"seed": 1}, {"step": 7}):
-        runs.untrained(run, SHAPES, SIGNAL, **change)
+        support.untrained_run(run, SHAPES, SIGNAL, **change)
         probe_run(run, ["knn"])
         assert counting.taken() == 240
     probe_run(run, ["knn"], weights="context")
@@ -226,10 +221,10 @@ def test_other_weights_are_encoded_again_though_the_step_is_the_same(
 def test_a_file_cut_short_is_computed_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (first,) = probe_run(run, ["knn"])
     (kept,) = (run / "cache").iterdir()
-    whole, value = kept.read_bytes(), read(first)
+    whole, value = kept.read_bytes(), support.read_json(first)
     kept.write_bytes(whole[: len(whole) // 2])
     counting = Counting(monkeypatch)
-    assert read(probe_run(run, ["knn"])[0]) == value
+    assert support.read_json(probe_run(run, ["knn"])[0]) == value
     assert counting.taken() == 240
     assert kept.read_bytes() == whole
 
@@ -333,7 +328,7 @@ def test_every_kind_is_a_command(
     tmp_path: Path, kind: str, options: str, files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = synthetic.Config("scenes", count=80, size=(16, 16))
-    run = runs.untrained(tmp_path / "run", data, SIGNAL)
+    run = support.untrained_run(tmp_path / "run", data, SIGNAL)
     assert cli.main(["probe", str(run), "--kind", kind, "--no-cache", *options.split()]) == 0
     told = capsys.readouterr()
     assert (f"step 100/100  {kind}: raw input  ETA 0:00" in told.err) == (kind in ("attentive", "finetune"))

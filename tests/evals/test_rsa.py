@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
-from runs import halves_run
-from series_data import table
+from support import halves_run, write_table
 
 import jepakit as jk
 from jepakit import methods
@@ -263,7 +262,7 @@ SHAPES = synthetic.Config("shapes", count=40, size=(16, 16))
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return runs.untrained(tmp_path / "run", SHAPES, Signal(3, (16, 16)))
+    return support.untrained_run(tmp_path / "run", SHAPES, Signal(3, (16, 16)))
 
 
 def represented(run: Path, x: torch.Tensor) -> np.ndarray:
@@ -278,7 +277,7 @@ def test_the_command_holds_a_run_against_recordings_in_the_order_of_its_data(run
     y = np.stack([x + 0.1 * x.std() * items(40, x.shape[1], r) for r in range(3)])
     y[0, 7, 0] = np.nan
     np.save(tmp_path / "cells.npy", y)
-    done = runs.jepa("probe", run, "--kind", "rsa", "--responses", tmp_path / "cells.npy")
+    done = support.jepa("probe", run, "--kind", "rsa", "--responses", tmp_path / "cells.npy")
     assert done.returncode == 0, done.stderr
     assert "%" not in done.stdout.splitlines()[1]
     result = json.loads((run / "evals" / "rsa.json").read_text())
@@ -317,7 +316,7 @@ def test_mistakes_leave_nothing_behind(
 
 
 def test_a_recurrent_run_on_series_is_held_against_recordings_of_every_window(tmp_path: Path) -> None:
-    table(tmp_path / "a.csv", 200)
+    write_table(tmp_path / "a.csv", 200)
     data = SeriesConfig(str(tmp_path / "a.csv"), window=16, stride=8, columns=("c0", "c1"), split="train")
     settings = methods.load("rjepa").Config.tiny(Signal(2, (16,)))
     run = halves_run(tmp_path / "run", data, method=settings)

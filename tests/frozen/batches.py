@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jepakit.data import KINDS, fit, loader
+from jepakit.data import load, loader
 from jepakit.run.parse import apply
 from jepakit.types import Batch
 
@@ -33,19 +33,20 @@ SIZE = 4
 
 def opened(kind: str, settings: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The data set, its settings and its signal: the adapter to how data are opened."""
-    cfg = apply(KINDS[kind](), settings)
+    cfg = apply(load(kind)(), settings)
     dataset = cfg.open()
-    return dataset, cfg, fit(dataset, cfg)
+    return dataset, cfg, dataset.signal()
 
 
 def drawn(source: tuple[Any, Any, Any], seed: int, start: int, stop: int, **more: Any) -> list[Batch]:
     """Training batches `start` … `stop` - 1: the adapter to how they are drawn."""
-    return list(loader.batches(*source, seed=seed, **{"batch": SIZE, "start": start, "stop": stop, **more}))
+    dataset, _, signal = source
+    return list(loader.batches(dataset, signal, seed=seed, **{"batch": SIZE, "start": start, "stop": stop, **more}))
 
 
 def views_alone(source: tuple[Any, Any, Any]) -> Batch:
     """The first batch, for a method that reads views only."""
-    return drawn(source, 0, 0, 1, whole=False)[0]
+    return drawn(source, 0, 0, 1, include_x=False)[0]
 
 
 def ordered(source: tuple[Any, Any, Any], workers: int = 0) -> list[Batch]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from jepakit import data, methods, recipes, testing
+from jepakit import methods, recipes, testing
 from jepakit.core import schedules
 from jepakit.data import loader
 from jepakit.masks.multiblock import MultiBlock
@@ -53,8 +53,8 @@ def demo(**changes: Any) -> Training:
     run: Any = recipes.load("demo")
     cfg = replace(run.data, count=64)
     dataset = cfg.open()
-    signal = data.fit(dataset, cfg)
-    stream = partial(loader.batches, dataset, cfg, signal, seed=0, batch=8, start=0, stop=STEPS, workers=0)
+    signal = dataset.signal()
+    stream = partial(loader.batches, dataset, signal, seed=0, batch=8, start=0, stop=STEPS, workers=0)
     return Training(replace(run.method, **changes), signal, stream, run.optim)
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
-import series_data
+import support
 import torch
 from PIL import Image
+from support import Recorder
 
 import jepakit as jk
 from jepakit import launch, testing
 from jepakit.cli import __main__ as cli
-from jepakit.core.progress import Interrupted, Silent
+from jepakit.core.progress import Interrupted
 from jepakit.evals.metrics.generation import tally
 from jepakit.inference import complete_folder, complete_images, complete_series
 from jepakit.inference import decoder as decoders
@@ -55,20 +55,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-class Told(Silent):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.done: list[int] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def row(self, row: dict[str, Any], steps: int) -> None:
-        self.done.append(row["step"])
-
-
 def read(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
@@ -78,7 +64,7 @@ def read(path: Path) -> np.ndarray:
 def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of two channels by the hour, and a run on windows of 12 of its steps."""
     root = tmp_path_factory.mktemp("waves")
-    series_data.table(root / "table.csv", 72)
+    support.write_table(root / "table.csv", 72)
     settings = STILL | WAVES | {"data.window": 12, "data.stride": 6}
     jk.train(root / "table.csv", root / "run", recipe="bijepa", steps=2, settings=settings)
     return root
@@ -123,7 +109,7 @@ def test_the_grid_shows_input_completion_and_truth_of_the_first_eight(folders: P
 
 
 def test_the_decoder_is_trained_once_and_again_when_the_weights_have_changed(folders: Path, tmp_path: Path) -> None:
-    run, data, told = tmp_path / "run", folders / "pictures.npy", Told()
+    run, data, told = tmp_path / "run", folders / "pictures.npy", Recorder()
     shutil.copytree(folders / "run", run, symlinks=True)
     jk.complete(run, data, tmp_path / "left", hide="left", watch=told)
     assert not told.notes
@@ -158,9 +144,9 @@ def test_a_decoder_that_was_interrupted_goes_on(folders: Path, tmp_path: Path, m
 
 
 def test_the_first_items_are_completed_as_they_are_among_all(folders: Path, tmp_path: Path) -> None:
-    told = Told()
+    told = Recorder()
     done = jk.complete(folders / "run", folders / "pictures.npy", tmp_path / "few", hide="right", limit=3, watch=told)
-    assert told.done == [3], "nothing is read beyond the items that were asked for"
+    assert [row["step"] for row, _ in told.rows] == [3], "nothing is read beyond the items that were asked for"
     names = {path.name for path in (tmp_path / "few").iterdir()}
     assert names == {*(f"pictures.npy[{i}].png" for i in range(3)), "grid.png", "completions.json"}
     assert done.items == 3
@@ -207,7 +193,7 @@ def test_series_are_a_table_that_keeps_the_past_and_says_what_is_imagined(waves:
     done = jk.complete(waves / "run", data, tmp_path / "out", hide="future", steps=2, settings=overlap)
     with (tmp_path / "out" / "completions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    truth = np.round(series_data.waves(72, 2), 6)
+    truth = np.round(support.sine_waves(72, 2), 6)
     assert done.items == 11
     assert len(rows) == 11 * 12
     assert [row["hidden"] for row in rows[:12]] == ["0"] * 6 + ["1"] * 6
@@ -333,7 +319,7 @@ def test_a_run_that_was_moved_takes_its_decoder_along(folders: Path, tmp_path: P
     shutil.copytree(folders / "run", moved, symlinks=True)
     settings = (moved / "heads" / "decoder" / "config.yaml").read_text()
     (moved / "heads" / "decoder" / "config.yaml").write_text(settings.replace(str(folders / "run"), "gone/run"))
-    told = Told()
+    told = Recorder()
     jk.complete(moved, folders / "pictures.npy", tmp_path / "out", hide="right", limit=2, watch=told)
     assert not told.notes
 
@@ -352,7 +338,7 @@ def test_completing_from_the_command_line_shows_progress_and_leaves_a_decoder(fo
     run = tmp_path / "run"
     shutil.copytree(folders / "run", run, symlinks=True, ignore=shutil.ignore_patterns("heads"))
     words = ("complete", run, "--data", folders / "photos", "--hide", "right", "--out", tmp_path / "out", "--steps", 3)
-    done = runs.jepa(*words)
+    done = support.jepa(*words)
     assert done.returncode == 0, done.stderr
     assert "training a decoder over" in done.stderr
     assert "step 3/3" in done.stderr

@@ -1,7 +1,6 @@
 import csv
 import gc
 import tracemalloc
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepakit.data.base import Ask, Unreadable
+from jepakit.data import Dataset, Unreadable
 from jepakit.inference import tables
 from jepakit.inference.embed import write_embeddings
-from jepakit.types import Batch, Signal
+from jepakit.types import Batch, Sample, Signal
 
 SUFFIXES = (".parquet", ".npy", ".csv")
 SIGNAL = Signal(channels=1, size=(4, 6))
 
 
 @dataclass
-class Memory:
+class Memory(Dataset):
     """A small data set whose items of `broken` cannot be read."""
 
     n: int = 23
@@ -39,16 +38,13 @@ class Memory:
     def name(self, i: int) -> str:
         return f"img, {i}\udcff.png"
 
-    def label(self, i: int) -> int:
-        return -1
-
     def raw(self, i: int) -> Tensor:
         if i in self.broken:
             raise Unreadable(self.name(i), "torn")
         return torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(i))
 
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Tensor]:
-        return [self.raw(i) for _ in asks]
+    def sample(self, i: int, size: tuple[int, ...]) -> Sample:
+        return Sample(self.raw(i))
 
     def fingerprint(self) -> str:
         return f"{self.print}{self.n}"

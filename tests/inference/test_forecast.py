@@ -6,10 +6,9 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import runs
+import support
 import torch
-from runs import halves_run
-from series_data import table
+from support import halves_run, write_table
 from torch import nn
 
 import jepakit as jk
@@ -158,7 +157,7 @@ def test_too_few_windows_are_refused():
 
 @pytest.fixture
 def run(tmp_path):
-    table(tmp_path / "a.csv", 400)
+    write_table(tmp_path / "a.csv", 400)
     data = SeriesConfig(str(tmp_path / "a.csv"), window=16, stride=3, columns=("c0", "c1"))
     return halves_run(tmp_path / "run", data)
 
@@ -174,7 +173,7 @@ def test_what_follows_the_cut_never_reaches_a_forecast(run):
 
 @pytest.mark.parametrize("name", ["ijepa", "cjepa", "mae", "bijepa"])
 def test_any_method_that_predicts_hidden_tokens_can_forecast(tmp_path, name):
-    table(tmp_path / "a.csv", 200)
+    write_table(tmp_path / "a.csv", 200)
     data = SeriesConfig(str(tmp_path / "a.csv"), window=16, columns=("c0", "c1"))
     settings = methods.load(name).Config.tiny(Signal(2, (16,)))
     halves_run(tmp_path / "run", data, method=settings)
@@ -354,7 +353,7 @@ def test_a_run_that_cannot_predict_the_future_says_so(run, tmp_path):
 
 
 def test_the_command_prints_what_it_wrote(run, tmp_path):
-    done = runs.jepa("forecast", run, "--data", tmp_path / "a.csv", "--horizon", 3, "--out", tmp_path / "f.csv")
+    done = support.jepa("forecast", run, "--data", tmp_path / "a.csv", "--horizon", 3, "--out", tmp_path / "f.csv")
     assert done.returncode == 0, done.stderr
     assert "3 steps of 1 series" in done.stdout
     assert "linear autoregression" in done.stdout

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import runs
+import support
 import torch
-from series_data import table, waves
+from support import sine_waves, write_table
 
 import jepakit as jk
 from jepakit import methods
-from jepakit.core import files
 from jepakit.data.series import settings as series
 from jepakit.inference import score as scoring
 from jepakit.inference.hiding import scoring_rounds
@@ -23,8 +22,6 @@ from jepakit.methods import bijepa, ijepa, mae, vicreg
 from jepakit.nn import MLP, ViT
 from jepakit.nn.mlp import Perceptron
 from jepakit.nn.predictor import Predictor
-from jepakit.run import checkpoint, optim, write
-from jepakit.run.settings import Loop, Run
 from jepakit.types import Signal
 
 VIT = ViT(patch=(4,), width=32, depth=1, heads=2, init="xavier")
@@ -37,24 +34,20 @@ SIGNAL = Signal(2, (24,))
 
 def untrained(folder: Path, method: Any, data: Any = None, signal: Signal = SIGNAL) -> Path:
     """A run on the table a.csv in `folder` whose model was never trained."""
-    built = methods.build(method, signal, 0)
     data = data or series.Config(path=str(folder / "a.csv"), window=24, stride=6, columns=("c0", "c1"))
-    run = Run(method=method, data=data, loop=Loop(workers=0, device="cpu"))
-    files.write_text(folder / "run" / "config.yaml", write.to_yaml(run))
-    checkpoint.save(folder / "run", 0, built, optim.build(run.optim, built), {})
-    return folder / "run"
+    return support.save_untrained(folder / "run", method, signal, data)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Holds a.csv: 120 rows of two channels."""
-    table(tmp_path / "a.csv", 120)
+    write_table(tmp_path / "a.csv", 120)
     return tmp_path
 
 
 def of_arrays(folder: Path) -> Path:
     """An untrained run on a.npy, whose channels have no names."""
-    np.save(folder / "a.npy", waves(120, 2).T)
+    np.save(folder / "a.npy", sine_waves(120, 2).T)
     return untrained(folder, IJEPA, series.Config(path=str(folder / "a.npy"), window=24, stride=6))
 
 
@@ -72,7 +65,7 @@ def scores(path: Path) -> np.ndarray:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run of a small BiJEPA on two waves, and b.csv: more of them, which stand still for 12 steps."""
     folder = tmp_path_factory.mktemp("trained")
-    table(folder / "a.csv", 400)
+    write_table(folder / "a.csv", 400)
     settings = {
         "method.encoder": "{name: mlp, patch: [12], width: 16, hidden: 64}",
         "method.predictor": "{name: mlp, hidden: 64}",
@@ -91,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evals.report": "false",
     }
     jk.train(folder / "a.csv", folder / "run", recipe="bijepa", settings=settings, steps=200)
-    values = table(folder / "b.csv", 300)
+    values = write_table(folder / "b.csv", 300)
     lines = (folder / "b.csv").read_text().splitlines()
     for t in range(150, 162):
         lines[1 + t] = f"{lines[1 + t].split(',')[0]},{values[0, 150]:.6f},{values[1, 150]:.6f}"
@@ -163,7 +156,7 @@ def test_every_token_is_hidden_once_and_causally_the_last_alone(method: Any) -> 
 @pytest.mark.parametrize("method", [BOTH, TWO], ids=["many tokens", "two tokens"])
 def test_errors_are_those_of_the_loss(method: Any) -> None:
     built = methods.build(method, SIGNAL).eval()
-    x = torch.from_numpy(waves(48, 2)).float().reshape(2, 2, 24).transpose(0, 1).contiguous()
+    x = torch.from_numpy(sine_waves(48, 2)).float().reshape(2, 2, 24).transpose(0, 1).contiguous()
     errors = torch.cat([one.token_errors(built, x) for one in scoring_rounds(built, False)], 1)
     torch.testing.assert_close(errors.mean(1), built.energy(x, x))
 
@@ -221,7 +214,7 @@ def test_series_of_one_file_are_scored_apart_and_those_too_short_have_no_score(f
 
 def test_series_without_times_are_counted_and_drawn(folder: Path) -> None:
     run = of_arrays(folder)
-    np.save(folder / "b.npy", waves(60, 2).T)
+    np.save(folder / "b.npy", sine_waves(60, 2).T)
     done = jk.score(run, folder / "b.npy", folder / "s.csv", plot=folder / "s.png")
     assert columns(folder / "s.csv")["time"] == [str(t) for t in range(60)]
     assert done.scored == 60
@@ -244,8 +237,8 @@ def test_a_long_series_is_drawn_with_its_highest_score() -> None:
 
 def mistakes(folder: Path) -> dict[str, dict[str, Any]]:
     """What is wrong, and the words that ask for it."""
-    np.save(folder / "three.npy", waves(60, 3).T)
-    np.save(folder / "brief.npy", waves(20, 2).T)
+    np.save(folder / "three.npy", sine_waves(60, 3).T)
+    np.save(folder / "brief.npy", sine_waves(20, 2).T)
     return {
         r"has 1 channels .* trained on 2": {"data": folder / "one.csv"},
         r"has 3 channels .* trained on 2": {"data": folder / "three.npy"},
@@ -262,7 +255,7 @@ def mistakes(folder: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("k", range(9))
 def test_a_mistake_is_one_sentence_and_nothing_is_written(folder: Path, k: int) -> None:
     run = of_arrays(folder)
-    table(folder / "one.csv", 60, columns=1)
+    write_table(folder / "one.csv", 60, columns=1)
     sentence, words = list(mistakes(folder).items())[k]
     before = sorted(folder.rglob("*"))
     with pytest.raises(ValueError, match=sentence):
@@ -284,7 +277,7 @@ def test_a_method_that_predicts_no_representation_is_refused(folder: Path, metho
 def test_a_run_on_pictures_is_refused(tmp_path: Path) -> None:
     from jepakit.data.images import synthetic
 
-    run = runs.untrained(tmp_path / "run", synthetic.Config(path="shapes", size=(16, 16)), Signal(3, (16, 16)))
+    run = support.untrained_run(tmp_path / "run", synthetic.Config(path="shapes", size=(16, 16)), Signal(3, (16, 16)))
     with pytest.raises(ValueError, match=r"trained on samples of size \(16, 16\), but scores are those of series"):
         jk.score(run, "shapes", tmp_path / "s.csv")
 
@@ -298,7 +291,7 @@ def test_what_predicts_the_past_from_the_future_alone_has_no_causal_score(folder
 
 def test_a_table_without_the_columns_of_the_run_is_refused(folder: Path) -> None:
     run = untrained(folder, IJEPA)
-    table(folder / "one.csv", 60, columns=1)
+    write_table(folder / "one.csv", 60, columns=1)
     with pytest.raises(ValueError, match="has no column 'c1'"):
         jk.score(run, folder / "one.csv", folder / "s.csv")
 
@@ -370,7 +363,7 @@ def test_more_missing_values_than_usual_are_held_where_the_command_is_told_to(
     from jepakit.cli.__main__ import main
 
     run = untrained(folder, IJEPA)
-    table(folder / "b.csv", 120)
+    write_table(folder / "b.csv", 120)
     holes(folder / "b.csv", 30)
     words = [command, str(run), "--data", str(folder / "b.csv"), "--out", str(folder / "s.csv")]
     words += ["--horizon", "3"] if command == "forecast" else []
@@ -409,7 +402,7 @@ def test_pictures_are_refused_by_a_run_on_series_as_such(folder: Path) -> None:
 
 def test_a_table_shorter_than_the_window_is_named_by_embed_with_what_helps(folder: Path) -> None:
     run = untrained(folder, IJEPA)
-    table(folder / "b.csv", 10)
+    write_table(folder / "b.csv", 10)
     sentence = (
         r"^b\.csv has 10 steps, fewer than the window of 24; give longer series, or train with data\.window=5 or less$"
     )

@@ -6,8 +6,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from runs import losses
-from series_data import table, two_kinds
+from support import logged_losses, two_kinds, write_table
 
 import jepakit as jk
 from jepakit.methods import METHODS
@@ -34,7 +33,7 @@ def settings(**more):
 
 
 def test_a_csv_is_trained_on_and_embedded(tmp_path):
-    values = table(tmp_path / "a.csv", 300)
+    values = write_table(tmp_path / "a.csv", 300)
     run = tmp_path / "run"
     jk.train(tmp_path / "a.csv", run, settings=settings(), steps=6)
     stored = parse.from_yaml(run / "config.yaml")
@@ -49,13 +48,13 @@ def test_a_csv_is_trained_on_and_embedded(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_on_series_goes_on_to_the_same_losses(tmp_path):
-    table(tmp_path / "a.csv", 300)
+    write_table(tmp_path / "a.csv", 300)
     run = tmp_path / "run"
     jk.train(tmp_path / "a.csv", run, settings=settings() | {"loop.log_every": 1, "loop.save_every": 3}, steps=6)
     shutil.rmtree(run / "checkpoints" / "step-00000006")
-    before = losses(run)
+    before = logged_losses(run)
     jk.train(out=run, resume=True)
-    assert losses(run) == before
+    assert logged_losses(run) == before
 
 
 @pytest.mark.slow
@@ -86,7 +85,7 @@ def test_labelled_series_are_probed_beside_the_raw_values(tmp_path):
 
 def test_windows_are_probed_on_later_times_than_they_were_fitted_on(tmp_path):
     rows = 400
-    table(tmp_path / "a.csv", rows)
+    write_table(tmp_path / "a.csv", rows)
     lines = (tmp_path / "a.csv").read_text().splitlines()
     labels = ["label", *("up" if t // 10 % 2 else "down" for t in range(rows))]
     (tmp_path / "a.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(lines, labels, strict=True)))
@@ -97,3 +96,27 @@ def test_windows_are_probed_on_later_times_than_they_were_fitted_on(tmp_path):
     # 300 rows make 59 windows, 100 make 19: none of them across the cut.
     assert (found["n_train"], found["n_test"]) == (59, 19)
     assert "test part" in found["data"]
+
+
+def test_a_file_of_series_is_encoded_as_it_is_embedded(tmp_path):
+    table(tmp_path / "a.csv", 300)
+    jk.train(tmp_path / "a.csv", tmp_path / "run", settings=settings(), steps=2)
+    jk.embed(tmp_path / "run", tmp_path / "a.csv", tmp_path / "e.npy", tokens=True)
+    model, embedded = jk.load(tmp_path / "run"), np.load(tmp_path / "e.npy")
+    np.testing.assert_allclose(model.encode(tmp_path / "a.csv"), embedded, atol=1e-5)
+    twice = model.encode([tmp_path / "a.csv", tmp_path / "a.csv"])
+    np.testing.assert_allclose(twice, np.concatenate([embedded, embedded]), atol=1e-5)
+    with pytest.raises(ValueError, match=r"gone\.csv"):
+        model.encode(tmp_path / "gone.csv")
+
+
+def test_a_file_of_series_of_unequal_lengths_has_no_single_shape(tmp_path):
+    lines = ["entity,c0", *(f"{name},{np.sin(t)}" for name, n in (("p", 24), ("q", 24), ("r", 36)) for t in range(n))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    whole = {"data.window": 0, "method.encoder.patch": "[4]"}
+    jk.train(tmp_path / "a.csv", tmp_path / "run", settings=settings(**whole) | {"length.batch": 2}, steps=1)
+    model = jk.load(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"the samples have 6 to 9 patches; encode files of one length at a time"):
+        model.encode(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("\n".join(lines[:49]))
+    assert model.encode(tmp_path / "b.csv").shape == (2, 6, 32)

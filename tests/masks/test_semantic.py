@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 import yaml
 from hypothesis import given, settings
@@ -260,16 +260,16 @@ def test_methods_keep_the_contract_with_semantic_masks(base: Any) -> None:
 
 def test_a_command_line_names_them_and_a_training_uses_them(tmp_path: Path, pictures: Path) -> None:
     changes = {"encoder": {"name": "vit", "patch": [4, 4], "width": 32, "depth": 2, "heads": 2, "init": "xavier"}}
-    file = runs.write_settings(tmp_path, pictures, method=changes)
+    file = support.write_settings(tmp_path, pictures, method=changes)
     flag = "[{name: semantic, num_targets: 3}]"
     shown = write.to_yaml(parse.apply(parse.from_yaml(file), parse.flags_to_changes({"method.masks": flag})))
     assert yaml.safe_load(shown)["method"]["masks"] == [
         {"name": "semantic", "num_targets": 3, "target_scale": [0.15, 0.2]}
     ]
-    done = runs.jepa("train", file, "--method.masks", flag, "--length.steps", 2, "--out", tmp_path / "run")
+    done = support.jepa("train", file, "--method.masks", flag, "--length.steps", 2, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert checkpoint.load_run(tmp_path / "run").run.method.masks == (Semantic(num_targets=3),)
-    assert all(math.isfinite(loss) for loss in runs.losses(tmp_path / "run").values())
+    assert all(math.isfinite(loss) for loss in support.logged_losses(tmp_path / "run").values())
 
 
 def test_the_report_draws_them_over_the_pictures_that_guided_them(tmp_path: Path, pictures: Path) -> None:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepakit import losses, methods, testing
-from jepakit.data import KINDS
+from jepakit import data, losses, methods, testing
 from jepakit.masks.halves import Halves
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa
@@ -363,7 +362,7 @@ def test_without_layer_norm_and_weight_decay_norms_grow_and_with_them_they_stay(
 
 
 def test_settings_name_a_predictor_and_go_to_yaml_and_back() -> None:
-    run = Run(bijepa.Config(), KINDS["images"]())
+    run = Run(bijepa.Config(), data.load("images")())
     words = {"name": "mlp", "hidden": 64, "norm": "none"}
     changed = apply(run, {"method": {"predictor": words, "masks": [{"name": "halves", "axis": 0}], "radius": 3.0}})
     again = from_dict(yaml.safe_load(to_yaml(changed)), "config.yaml")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 import yaml
 
 from jepakit import api
@@ -36,9 +36,8 @@ TERMS = {
 
 @pytest.fixture
 def array(tmp_path: Path) -> Path:
-    path, rng = tmp_path / "pictures.npz", np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
-    np.savez(path, x=pictures, y=np.arange(24) % 2)
+    path = tmp_path / "pictures.npz"
+    np.savez(path, x=support.noise_pictures(24), y=np.arange(24) % 2)
     return path
 
 
@@ -58,7 +57,7 @@ def test_a_method_trains_by_its_name_and_logs_its_terms(name: str, array: Path, 
 def test_a_run_of_views_is_repeated_from_its_own_settings_file(array: Path, tmp_path: Path) -> None:
     api.train(array, tmp_path / "one", recipe="vicreg", steps=2, settings=SMALL | QUIET | HEAD)
     api.train(out=tmp_path / "two", recipe=str(tmp_path / "one" / "config.yaml"))
-    assert runs.losses(tmp_path / "one") == runs.losses(tmp_path / "two")
+    assert support.logged_losses(tmp_path / "one") == support.logged_losses(tmp_path / "two")
 
 
 def test_a_batch_too_small_is_refused_before_the_run_folder_exists(array: Path, tmp_path: Path) -> None:
@@ -72,7 +71,7 @@ def test_a_batch_too_small_is_refused_before_the_run_folder_exists(array: Path, 
 @pytest.mark.parametrize("name", ["vicreg", "mae"])
 def test_the_command_line_trains_probes_and_reports_it(name: str, array: Path, tmp_path: Path) -> None:
     flags = [word for key, value in (SMALL | TERMS[name][0]).items() for word in (f"--{key}", value)]
-    done = runs.jepa("train", name, "--data", array, "--out", tmp_path / "run", "--steps", 3, *flags)
+    done = support.jepa("train", name, "--data", array, "--out", tmp_path / "run", "--steps", 3, *flags)
     assert done.returncode == 0, done.stderr
     assert ("data.augment.views = [{count: 2}]" in done.stdout + done.stderr) == (name == "vicreg")
     assert (tmp_path / "run" / "report.html").is_file()

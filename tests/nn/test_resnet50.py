@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
 import safetensors.torch
+import support
 import torch
 import yaml
 from torch import Tensor
@@ -309,7 +309,7 @@ def settings(folder: Path, file: str, **encoder: Any) -> Path:
     parts = {"name": "resnet50", "blocks": list(BLOCKS), "width": WIDTH, "weights": file, **encoder}
     method = {"name": "simclr", "encoder": parts, "projector": {"hidden": 16, "out": 8}}
     data = {"name": "synthetic", "path": "shapes", "count": 40, "size": [16, 16]}
-    path = runs.write_settings(folder, "shapes", data=data, length={"steps": 4}, loop={"save_every": 2})
+    path = support.write_settings(folder, "shapes", data=data, length={"steps": 4}, loop={"save_every": 2})
     content = yaml.safe_load(path.read_text()) | {"method": method}
     path.write_text(yaml.safe_dump(content))
     return path
@@ -319,13 +319,13 @@ def settings(folder: Path, file: str, **encoder: Any) -> Path:
 def test_a_run_begins_with_the_file_and_needs_it_no_more(frozen: bool, file: str, tmp_path: Path) -> None:
     recipe, out = str(settings(tmp_path, file, frozen=frozen)), tmp_path / "run"
     jk.train(out=out, recipe=recipe)
-    whole, s = runs.losses(out), encoded(out)
+    whole, s = support.logged_losses(out), encoded(out)
     assert torch.equal(checkpoint.load(out).model["encoder.stem.weight"], weights()["conv1.weight"]) is frozen
     Path(file).unlink()
     assert torch.equal(encoded(out), s)
     checkpoint.go_back(out, 2, {})
     jk.train(out=out, recipe=recipe, resume=True)
-    assert runs.losses(out) == whole
+    assert support.logged_losses(out) == whole
     assert torch.equal(encoded(out), s)
     written = yaml.safe_load((out / "config.yaml").read_text())["method"]["encoder"]
     assert written["weights"] == file

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import support
 import torch
 from torch.testing import assert_close
 
@@ -20,8 +21,8 @@ QUIET = {"evals.kinds": "[]", "evals.report": False, "loop.workers": 0, "loop.de
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    path, rng = tmp_path / "pictures.npz", np.random.default_rng(0)
-    np.savez(path, x=rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8))
+    path = tmp_path / "pictures.npz"
+    np.savez(path, x=support.noise_pictures(24))
     return path
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from jepakit import data, methods
+from jepakit import methods
 from jepakit.data.images import synthetic
 from jepakit.methods import ijepa
 from jepakit.nn import MLP, ViT
@@ -94,7 +94,7 @@ def page(*folders: Path) -> str:
 def write_run(folder: Path, source: Any, method: Any = TINY) -> Path:
     """A run folder with an untrained checkpoint."""
     run = config.Run(method=method, data=source)
-    signal = data.fit(source.open(), source)
+    signal = source.open().signal()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = methods.build(method, signal)

@@ -40,7 +40,7 @@ def gaze(tmp_path: Path) -> settings.Config:
 
 
 def built(cfg: Any, source: Any) -> rjepa.RJEPA:
-    made = methods.build(cfg, data.fit(source.open(), source))
+    made = methods.build(cfg, source.open().signal())
     assert isinstance(made, rjepa.RJEPA)
     return made.eval()
 
@@ -48,7 +48,7 @@ def built(cfg: Any, source: Any) -> rjepa.RJEPA:
 def write_run(folder: Path, source: Any, method: Any) -> Path:
     """A run folder with an untrained checkpoint and two rows."""
     run = Run(method=method, data=source)
-    model = methods.build(method, data.fit(source.open(), source))
+    model = methods.build(method, source.open().signal())
     checkpoint.save(folder, 3, model, optim.build(run.optim, model), {})
     (folder / "config.yaml").write_text(to_yaml(run))
     rows = [{"step": k, "loss": 1.0, "metrics": {"spectrum": {"target": [2.0, 1.0 / (1 + k)]}}} for k in (0, 10)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 from torch import nn
 
@@ -94,7 +94,7 @@ def test_a_folder_is_not_written_as_a_file(tmp_path: Path) -> None:
 
 def test_a_run_whose_last_checkpoint_can_be_seen_has_its_summary(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8))
-    file = runs.write_settings(tmp_path, tmp_path / "data.npy", data={"name": "arrays"}, length={"steps": 2})
+    file = support.write_settings(tmp_path, tmp_path / "data.npy", data={"name": "arrays"}, length={"steps": 2})
     done = api.train(out=tmp_path / "run", recipe=str(file))
     summary, last = tmp_path / "run" / "summary.json", checkpoint.folder(tmp_path / "run", 2)
     assert json.loads(summary.read_text()) == done
@@ -122,7 +122,7 @@ def test_a_run_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="replace it by --overwrite"):
         session.check_free(out, replace=False)
     session.check_free(out, replace=True)
-    session.clear(out)
+    session.clear_folder(out)
     assert list(out.iterdir()) == []
 
 
@@ -145,7 +145,7 @@ def test_a_link_to_a_run_folder_stays_and_the_folder_is_emptied(tmp_path: Path) 
     disk, out = run_folder(tmp_path / "disk"), tmp_path / "run"
     out.symlink_to(disk)
     session.check_free(out, replace=True)
-    session.clear(out)
+    session.clear_folder(out)
     assert out.is_symlink()
     assert list(disk.iterdir()) == []
 
@@ -156,7 +156,7 @@ def test_a_link_inside_a_run_is_deleted_and_what_it_points_to_is_not(tmp_path: P
     (out / "config.yaml").write_text("")
     (out / "checkpoints").symlink_to(elsewhere / "checkpoints")
     session.check_free(out, replace=True)
-    session.clear(out)
+    session.clear_folder(out)
     assert list(out.iterdir()) == []
     assert (elsewhere / "checkpoints" / "step-00000008" / "state.json").exists()
 
@@ -166,7 +166,7 @@ def test_an_out_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="file is a file; give --out a folder"):
         session.check_free(tmp_path / "file", replace=True)
     with pytest.raises(ValueError, match=r"file/run cannot be written \(.+\); give --out a folder"):
-        session.clear(tmp_path / "file" / "run")
+        session.clear_folder(tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
 
 

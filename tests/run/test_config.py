@@ -5,12 +5,11 @@ import sys
 import pytest
 import yaml
 
-from jepakit import api, methods
-from jepakit.data import KINDS
+from jepakit import api, data, methods
 from jepakit.run import parse, write
 from jepakit.run.settings import Run
 
-BASE = Run(method=methods.load("ijepa").Config(), data=KINDS["images"]())
+BASE = Run(method=methods.load("ijepa").Config(), data=data.load("images")())
 
 
 def change(**flags: str) -> Run:
@@ -148,3 +147,10 @@ def test_a_difference_names_each_dotted_key_with_both_values():
         "optim.lr": (1e-3, 0.5),
         "method.masks.0.num_targets": (4, 2),
     }
+
+
+def test_a_file_from_before_a_setting_was_renamed_is_read_with_a_note(tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text("method: {name: ijepa}\nloop: {dear_every: 7}\n")
+    assert parse.from_yaml(file).loop.views_every == 7
+    assert parse.renaming_notes(parse.read_yaml(file)) == ["loop.dear_every is called loop.views_every now"]

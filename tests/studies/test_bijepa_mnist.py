@@ -1,13 +1,12 @@
 """The study `bijepa-mnist`: what is trained is the paper's, and what is measured of it is what its names say."""
 
-import gzip
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support import write_idx
 from torch import nn
 
 from jepakit import api, methods
@@ -15,12 +14,6 @@ from jepakit.studies import load
 from jepakit.studies.bijepa import bijepa_mnist as study
 from jepakit.studies.study import Scores
 from jepakit.types import Signal
-
-
-def idx(path: Path, values: np.ndarray) -> None:
-    """An array of bytes in the format of the MNIST files."""
-    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
-    path.write_bytes(gzip.compress(head + values.tobytes()))
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +26,8 @@ def strokes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         x = draw.integers(0, 40, (count, 28, 28))
         for i, height in enumerate(label):
             x[i, 2 * height + 3 : 2 * height + 8, 4:24] = 220
-        idx(folder / "mnist" / f"{name}-images-idx3-ubyte.gz", x.astype(np.uint8))
-        idx(folder / "mnist" / f"{name}-labels-idx1-ubyte.gz", label.astype(np.uint8))
+        write_idx(folder / "mnist" / f"{name}-images-idx3-ubyte.gz", x.astype(np.uint8))
+        write_idx(folder / "mnist" / f"{name}-labels-idx1-ubyte.gz", label.astype(np.uint8))
     return folder
 
 

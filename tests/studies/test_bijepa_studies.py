@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepakit import api, data, launch, studies
+from jepakit import api, launch, studies
 from jepakit.core.progress import Silent
 from jepakit.masks.halves import Halves
 from jepakit.reporting.charts import short
@@ -28,7 +28,7 @@ def test_trainings_side_by_side_are_what_the_loop_makes_of_each(tmp_path, name, 
     task = replace(TASKS[name], data=replace(TASKS[name].data, count=192), fresh=False)
     pair = [forms.training_run(task, forms.FORMS[form], seed, 7) for seed in (0, 1)]
     dataset = pair[0].data.open()
-    both = together.train_together(pair, dataset, data.fit(dataset, pair[0].data))
+    both = together.train_together(pair, dataset, dataset.signal())
     launch.carry_out(pair[1], Request(out=tmp_path / "run"), Silent())
     alone = checkpoint.load_run(tmp_path / "run").method.state_dict()
     for key, value in both.methods[1].state_dict().items():

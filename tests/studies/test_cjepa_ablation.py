@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from jepakit import data, methods, studies
+from jepakit import methods, studies
 from jepakit.data.images import arrays, files, synthetic
 from jepakit.data.images.augment import Augment, Views
 from jepakit.masks.multiblock import MultiBlock
@@ -109,7 +109,7 @@ def test_every_training_can_begin(arm: Arm) -> None:
 def test_contrast_is_the_deviation_of_normalised_samples(kind: Any) -> None:
     cfg = synthetic.Config(path="shapes", count=256)
     dataset = cfg.open()
-    ordinary, pale = (data.fit(dataset, dataclasses.replace(cfg, contrast=c)) for c in (1.0, 0.1))
+    ordinary, pale = (dataset.with_config(dataclasses.replace(cfg, contrast=c)).signal() for c in (1.0, 0.1))
     x = torch.stack([dataset.raw(i) for i in range(256)])
     for signal, expected in ((ordinary, 1.0), (pale, 0.1)):
         mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (signal.mean, signal.std))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 
 from jepakit.core.progress import Silent
 from jepakit.run import parse
@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Run:
     x = np.random.default_rng(0).integers(0, 255, (80, 16, 16), dtype=np.uint8)
     np.savez(tmp_path / "train.npz", x=x, y=np.arange(80) % 2)
     data = {"name": "arrays", "size": [16, 16]}
-    return parse.from_yaml(runs.write_settings(tmp_path, tmp_path / "train.npz", data=data))
+    return parse.from_yaml(support.write_settings(tmp_path, tmp_path / "train.npz", data=data))
 
 
 def test_a_training_gets_the_steps_that_fit_into_the_time_of_another() -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import runs
+import support
 from PIL import Image
+from support import Recorder
 
 from jepakit import methods, studies
 from jepakit.core.progress import Silent
@@ -43,7 +44,7 @@ def data(tmp_path: Path) -> Path:
 
 def study(tmp_path: Path) -> Study:
     """Two lengths of one tiny training."""
-    file = runs.write_settings(tmp_path, "train.npz", data={"name": "arrays", "size": [16, 16]}, length={"steps": 4})
+    file = support.write_settings(tmp_path, "train.npz", data={"name": "arrays", "size": [16, 16]}, length={"steps": 4})
     run = parse.from_yaml(file)
     longer = replace(run, length=replace(run.length, steps=6))
     arms = (
@@ -64,16 +65,6 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     found = study(tmp_path)
     monkeypatch.setattr(engine, "load", lambda name: found)
     return found
-
-
-class Told(Silent):
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def test_a_study_leaves_a_table_figures_and_a_page_and_goes_on_where_it_was(
@@ -142,7 +133,7 @@ def test_another_study_setting_is_not_mixed_with_what_was_trained(tiny: Study, d
 
 
 def test_a_rehearsal_says_so_in_place_of_a_conclusion(tiny: Study, data: Path, tmp_path: Path) -> None:
-    told = Told()
+    told = Recorder()
     engine.reproduce("tiny", data, tmp_path / "out", told, seeds=1, steps=3)
     table = json.loads((tmp_path / "out" / "table.json").read_text())
     assert table["says"] == ["A rehearsal of 3 steps per training: its numbers say nothing about the claim."]

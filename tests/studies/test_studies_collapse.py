@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 
 from jepakit.data.images import arrays
@@ -168,7 +168,7 @@ def test_the_truth_of_a_run_folder_is_read_from_its_checkpoints(tmp_path: Path, 
     x = rng.normal(100 + 40 * y[:, None, None], 60, (400, 16, 16)).clip(0, 255).astype(np.uint8)
     np.savez(tmp_path / "data.npz", x=x, y=y)
     data = arrays.Config(str(tmp_path / "data.npz"), (16, 16), split="train", held_out=0.5)
-    out = runs.untrained(tmp_path / "run", data, Signal(1, (16, 16), mean=(0.4,), std=(0.2,)))
+    out = support.untrained_run(tmp_path / "run", data, Signal(1, (16, 16), mean=(0.4,), std=(0.2,)))
     loaded = checkpoint.load_run(out)
     if dead:
         with torch.no_grad():
@@ -185,6 +185,7 @@ def test_the_truth_of_a_run_folder_is_read_from_its_checkpoints(tmp_path: Path, 
 
 def test_the_truth_refuses_a_run_that_saw_everything(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.zeros((8, 16, 16), np.uint8), y=np.arange(8))
-    out = runs.untrained(tmp_path / "run", arrays.Config(str(tmp_path / "data.npz"), (16, 16)), Signal(1, (16, 16)))
+    data = arrays.Config(str(tmp_path / "data.npz"), (16, 16))
+    out = support.untrained_run(tmp_path / "run", data, Signal(1, (16, 16)))
     with pytest.raises(ValueError, match=r"pictures that it did not see: data\.split=train"):
         truth.read_truth(out)

@@ -261,6 +261,14 @@ class ComparesWhatTheLossDoesNot(Toy):
         return replace(terms, compared=(pred, 0.01 * target))
 
 
+class ComparesRowsWithoutATarget(Toy):
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        terms = super().loss(batch, rng)
+        assert terms.compared is not None
+        pred, target = terms.compared
+        return replace(terms, compared=(pred, target[:, 1:]))
+
+
 class NeedsTimeButDoesNotSay(Toy):
     needs = frozenset({"time"})
 
@@ -281,7 +289,8 @@ def test_a_method_that_says_its_loss_mixes_samples_need_not_accumulate() -> None
     ("broken", "clause", "sentence"),
     [
         (CarriesGradientsInTerms, clauses.encodes_every_token, "detach them"),
-        (ComparesWhatTheLossDoesNot, clauses.starts_at_a_plausible_loss, "the normalised loss is .* as the loss"),
+        (ComparesWhatTheLossDoesNot, clauses.learns_one_batch, "the normalised loss of .* as the loss compares them"),
+        (ComparesRowsWithoutATarget, clauses.encodes_every_token, "give a target for every prediction"),
         (NormalisesTwice, clauses.normalises_first, "normalize"),
         (BuildsWhatItNeverUses, clauses.uses_every_parameter, "no gradient reaches spare.weight, spare.bias"),
         (DrawsGlobally, clauses.draws_from_rng_alone, "draws from the global random state"),

@@ -1,4 +1,4 @@
-"""A method in a package of its own, installed beside jepakit, is a method like any other."""
+"""What a package of somebody else's offers, installed beside jepakit, is used like our own."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
@@ -46,6 +47,99 @@ def test_an_outside_method_is_listed_and_its_settings_are_flags(installed: Path)
     done = python(installed, CLI.format(argv=argv))
     assert done.returncode == 0, done.stderr
     assert "noise: 0.25" in done.stdout
+
+
+OUTSIDE = (
+    "denoise",
+    "stripes",
+    "patchwise",
+    "average",
+    "outside-demo",
+    "episodes",
+    "centroid",
+    "outside-study",
+    "steps",
+    "postscript",
+)
+
+
+def run_cli(installed: Path, folder: Path, *lines: str) -> list[subprocess.CompletedProcess[str]]:
+    """Commands of `jepa`, run in `folder` one after the other."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(PACKAGE.parents[1])])}
+    command = [sys.executable, "-c", "import sys; from jepakit.cli import main; sys.exit(main())"]
+    options = {"env": environment, "cwd": folder, "capture_output": True, "text": True}
+    return [subprocess.run([*command, *line.split()], **options) for line in lines]  # type: ignore[call-overload]
+
+
+def test_one_member_of_every_kind_is_listed_and_a_broken_one_is_named(installed: Path, tmp_path: Path) -> None:
+    (listed,) = run_cli(installed, tmp_path, "list")
+    assert listed.returncode == 0, listed.stderr
+    assert all(f"\n  {name} " in listed.stdout for name in OUTSIDE)
+    assert "the package denoise-jepa offers a masker 'broken-stripes' that cannot be used" in listed.stdout
+    assert "No module named 'a_library_that_is_not_there'" in listed.stdout
+
+
+def test_one_member_of_every_kind_is_used(installed: Path, tmp_path: Path) -> None:
+    quick = "--method.encoder.width 16 --data.name synthetic --data.count 32 --data.size [16,16] --length.batch 16"
+    trained, other, broken, probed, counted, reported = run_cli(
+        installed,
+        tmp_path,
+        "train outside-demo --out a",
+        f"train ijepa --method.encoder.name patchwise --method.masks.name stripes {quick} --steps 1 --out b",
+        f"train ijepa --method.masks.name broken-stripes {quick} --out c",
+        "probe a --kind centroid --name again",
+        "steps a",
+        "report a",
+    )
+    assert trained.returncode == 0, trained.stderr
+    config = (tmp_path / "a" / "config.yaml").read_text()
+    assert "name: patchwise" in config
+    assert "name: average" in config
+    assert (tmp_path / "a" / "evals" / "centroid.json").is_file()
+    assert other.returncode == 0, other.stderr
+    assert "name: stripes" in (tmp_path / "b" / "config.yaml").read_text()
+    assert broken.returncode == 2
+    assert "the package denoise-jepa offers a masker 'broken-stripes'" in broken.stderr
+    assert (tmp_path / "a" / "evals" / "centroid-again.json").is_file(), probed.stderr
+    assert counted.stdout == "2 steps\n"
+    assert reported.returncode == 0, reported.stderr
+    assert "a went 2 steps." in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_an_outside_kind_of_data_is_used_by_every_command(installed: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    labels = np.arange(24) % 2
+    walks = np.cumsum(draw.normal(size=(24, 8, 3)) + labels[:, None, None], 1).astype(np.float32)
+    np.savez(tmp_path / "walks.npz", observations=walks, actions=np.diff(walks, axis=1)[..., :2], labels=labels)
+    quick = "--method.encoder.width 16 --method.encoder.patch [1] --length.batch 8 --steps 3"
+    done = run_cli(
+        installed,
+        tmp_path,
+        "check-data walks.npz --csv problems.csv",
+        f"train rjepa --data walks.npz {quick} --out run",
+        "probe run --kind knn --name again",
+        "embed run --data walks.npz --out walks.csv",
+        "complete run --data walks.npz --hide future --out later",
+        "score run --data walks.npz --out scores.csv",
+        "train simclr --data walks.npz --out views",
+        "report run",
+    )
+    checked, trained, probed, embedded, completed, scored, views, reported = done
+    assert "read as                 episodes (an .npz of observations and actions)" in checked.stdout, checked.stderr
+    for one in (trained, probed, embedded, reported):
+        assert one.returncode == 0, one.stderr
+    assert "name: episodes" in (tmp_path / "run" / "config.yaml").read_text()
+    assert len((tmp_path / "walks.csv").read_text().splitlines()) == 25
+    for refused in (completed, scored, views):
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+    assert "are not augmented, so a sample has no two views" in views.stderr
+
+
+def test_a_study_of_an_outside_package_is_found_by_its_name(installed: Path, tmp_path: Path) -> None:
+    (done,) = run_cli(installed, tmp_path, "reproduce outside-study --seeds 1 --steps 2 --data .")
+    assert done.returncode == 2
+    assert "study outside-study reads shapes, which . does not hold" in done.stderr
 
 
 def test_without_the_package_the_name_is_unknown_and_ours_are_offered() -> None:

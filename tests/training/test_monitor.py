@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 import yaml
 from torch import nn
 
 from jepakit import api, losses, methods
+from jepakit.data.base import Split
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images.augment import Augment, Views
 from jepakit.methods.base import Method
+from jepakit.run import intervals
 from jepakit.run.settings import Loop
-from jepakit.training import resolve
 from jepakit.training.monitor import Monitor, measure, samples
 from jepakit.types import Batch, Signal, Terms
 
@@ -27,7 +28,7 @@ SIGNAL = Signal(3, (32, 32), (0.5,) * 3, (0.25,) * 3, views=2)
 @pytest.fixture(scope="module")
 def array(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "pictures.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8))
+    np.save(path, support.noise_pictures(48))
     return path
 
 
@@ -53,7 +54,7 @@ def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_eno
         ("train", 30, "the test part holds 20 of the 30 that it takes"),
     ],
 )
-def test_else_they_are_trained_on_and_the_note_says_why(split: synthetic.Split, count: int, why: str) -> None:
+def test_else_they_are_trained_on_and_the_note_says_why(split: Split, count: int, why: str) -> None:
     data = synthetic.Config(path="shapes", count=100, split=split)
     chosen = samples.choose(data, data.open(), SIGNAL, count)
     assert len(chosen.x) == count
@@ -137,15 +138,15 @@ def test_views_of_a_masking_method_are_masks_and_those_of_the_same_sample_belong
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4])
 def test_views_of_other_methods_are_augmented_pictures_the_same_ones_every_time(jitter: float) -> None:
-    data = synthetic.Config(path="shapes", count=30).open()
     augment = Augment(jitter=(jitter, jitter, 0.0, 0.0), views=(Views(count=2, size=(16, 16), crop=(0.2, 0.5)),))
-    x = samples.views(data, augment, SIGNAL, 5, 3)
+    data = synthetic.Config(path="shapes", count=30, augment=augment).open()
+    x = samples.views(data, SIGNAL, 5, 3)
     assert x.shape == (5, 3, 3, 16, 16)
     assert x.dtype == torch.uint8
-    assert torch.equal(x, samples.views(data, augment, SIGNAL, 5, 3))
+    assert torch.equal(x, samples.views(data, SIGNAL, 5, 3))
     assert not torch.equal(x[:, 0], x[:, 1])
-    assert samples.changes(augment)
-    assert not samples.changes(Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)))
+    assert augment.changes
+    assert not Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)).changes
 
 
 def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -153,7 +154,7 @@ def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any],
     folder.mkdir()
     views = {"augment": {"views": [{"count": 2}]}} if name == "vicreg" else {}
     sections = {"data": {"name": "arrays", **views}, "length": {"steps": 4}, "loop": {"save_every": 100, **loop}}
-    file = runs.write_settings(folder, array, **sections)
+    file = support.write_settings(folder, array, **sections)
     if name == "vicreg":
         settings = yaml.safe_load(file.read_text())
         encoder = settings["method"]["encoder"]
@@ -166,8 +167,8 @@ def train(folder: Path, array: Path, name: str, **loop: Any) -> tuple[list[Any],
 
 @pytest.mark.parametrize("name", ["ijepa", "vicreg"])
 def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str, array: Path, tmp_path: Path) -> None:
-    often, summary = train(tmp_path / "often", array, name, panel_every=1, dear_every=1)
-    seldom, _ = train(tmp_path / "seldom", array, name, panel_every=1000, dear_every=1000, panel_size=8)
+    often, summary = train(tmp_path / "often", array, name, panel_every=1, views_every=1)
+    seldom, _ = train(tmp_path / "seldom", array, name, panel_every=1000, views_every=1000, panel_size=8)
     assert often == seldom
     panel = summary["panel"]
     both = {"std_ratio_target", "rank_target", "lidar", "consistency", "energy_gap", "retrieval"}
@@ -179,25 +180,25 @@ def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str,
 @pytest.mark.parametrize("batch", [16, 64, 512])
 @pytest.mark.parametrize("steps", [400, 1700, 23_400, 1_000_000])
 def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(steps: int, batch: int, amp: bool) -> None:
-    loop, _ = resolve.resolve_loop(Loop(device="cpu", amp=amp), steps, batch)
-    price = batch * resolve.encodings_per_sample("cpu", amp)
-    size, every, dear = loop.panel_size, loop.panel_every, loop.dear_every
+    loop, _ = Loop(device="cpu", amp=amp).resolve(steps, batch)
+    price = batch * intervals.encodings_per_sample("cpu", amp)
+    size, every, dear = loop.panel_size, loop.panel_every, loop.views_every
     assert size
     assert every
     assert dear
     assert 64 <= size <= 512
     assert steps / 50 <= every
     assert 2 * size / price / every <= 0.02
-    # The last row is always a dear one, whatever it costs.
-    assert (steps // dear) * resolve.DEAR / price <= max(0.008 * steps, resolve.DEAR / price) * 1.01
+    # The last row always has the numbers of views, whatever they cost.
+    assert (steps // dear) * intervals.VIEWS_PRICE / price <= max(0.008 * steps, intervals.VIEWS_PRICE / price) * 1.01
     if steps * price > 100_000:
         assert every < steps / 20
 
 
 def test_what_the_user_sets_of_the_panel_stays() -> None:
-    loop, notes = resolve.resolve_loop(Loop(panel_size=33, panel_every=7, dear_every=9), 100, 8)
-    assert (loop.panel_size, loop.panel_every, loop.dear_every) == (33, 7, 9)
-    assert not [note for note in notes if "panel" in note.key or "dear" in note.key]
+    loop, notes = Loop(panel_size=33, panel_every=7, views_every=9).resolve(100, 8)
+    assert (loop.panel_size, loop.panel_every, loop.views_every) == (33, 7, 9)
+    assert not [note for note in notes if "panel" in note.key or "views" in note.key]
 
 
 def test_a_resumed_run_keeps_the_size_that_its_panel_began_with(array: Path, tmp_path: Path) -> None:

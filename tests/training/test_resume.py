@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
+import support
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -22,10 +22,6 @@ from jepakit.run import checkpoint
 COUNT = 24
 
 
-def pictures() -> list[np.ndarray]:
-    return list(np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8))
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> dict[str, Path | str]:
     """The same pictures as a folder, as tar shards and as an array."""
@@ -34,13 +30,13 @@ def sources(tmp_path_factory) -> dict[str, Path | str]:
     root = tmp_path_factory.mktemp("sources")
     folder = root / "folder"
     folder.mkdir()
-    for i, pixels in enumerate(pictures()):
+    for i, pixels in enumerate(support.noise_pictures(COUNT)):
         Image.fromarray(pixels).save(folder / f"{i:03d}.png")
     for shard in range(2):
         with webdataset.TarWriter(str(root / f"part-{shard}.tar")) as tar:
             for i in range(shard, COUNT, 2):
                 tar.write({"__key__": f"{i:03d}", "png": (folder / f"{i:03d}.png").read_bytes()})
-    np.save(root / "all.npy", np.stack(pictures()))
+    np.save(root / "all.npy", support.noise_pictures(COUNT))
     return {"folder": folder, "shards": str(root / "part-{0..1}.tar"), "arrays": root / "all.npy"}
 
 
@@ -51,13 +47,13 @@ def whole(sources, tmp_path_factory) -> dict[str, dict[int, float]]:
     for name, data in sources.items():
         folder = tmp_path_factory.mktemp(name)
         api.train(data, folder / "run", recipe=str(settings(folder, name, data)))
-        out[name] = runs.losses(folder / "run")
+        out[name] = support.logged_losses(folder / "run")
     return out
 
 
 def settings(folder: Path, name: str, source: Path | str, **sections: dict) -> Path:
     kind = {"data": {"name": "arrays" if name == "arrays" else "images"}}
-    return runs.write_settings(folder, source, **{**kind, **sections})
+    return support.write_settings(folder, source, **{**kind, **sections})
 
 
 KILLED = """
@@ -81,17 +77,17 @@ def test_a_run_killed_and_resumed_has_the_losses_of_an_uninterrupted_one(name, b
     file = settings(tmp_path, name, sources[name], loop={"workers": before})
     killed = subprocess.run([sys.executable, "-c", KILLED, file, out], timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    assert max(runs.losses(out)) == 6
-    done = runs.jepa("train", file, "--out", out, "--resume", "--loop.workers", after)
+    assert max(support.logged_losses(out)) == 6
+    done = support.jepa("train", file, "--out", out, "--resume", "--loop.workers", after)
     assert done.returncode == 0, done.stderr
     assert "resumed from step 4 of 12" in done.stderr
-    assert runs.losses(out) == whole[name]
+    assert support.logged_losses(out) == whole[name]
 
 
 def begun(file: Path, out: Path) -> subprocess.Popen[str]:
     """A training that leads a group of processes and has logged three rows."""
     pipe = subprocess.PIPE
-    words = runs.command("train", file, "--out", out)
+    words = support.jepa_command("train", file, "--out", out)
     process = subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     while not (out / "metrics.jsonl").exists() or len((out / "metrics.jsonl").read_text().splitlines()) < 3:
         assert process.poll() is None, process.communicate()
@@ -123,7 +119,7 @@ def test_a_stop_that_reaches_the_workers_too_saves_leaves_with_130_and_leaves_no
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "and saved; go on with --resume" in error
-    assert max(runs.losses(out)) == checkpoint.load(out).step < 600
+    assert max(support.logged_losses(out)) == checkpoint.load(out).step < 600
     wait_until_gone(process.pid)
 
 
@@ -163,7 +159,7 @@ def test_a_run_asked_to_stop_saves_and_leaves_with_130(number, sources, tmp_path
     assert "and saved; go on with --resume" in error
     saved = checkpoint.load(out).step
     assert 3 <= saved < 600
-    assert max(runs.losses(out)) == saved
+    assert max(support.logged_losses(out)) == saved
 
 
 def test_a_truncated_last_checkpoint_falls_back_to_the_one_before_and_says_so(sources, whole, tmp_path):
@@ -172,11 +168,11 @@ def test_a_truncated_last_checkpoint_falls_back_to_the_one_before_and_says_so(so
     api.train(out=out, recipe=str(file))
     last = out / "checkpoints" / "step-00000012" / "model.safetensors"
     last.write_bytes(last.read_bytes()[:-100])
-    done = runs.jepa("train", file, "--out", out, "--resume")
+    done = support.jepa("train", file, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert "checkpoint of step 12 is unusable (model.safetensors has" in done.stderr
     assert "resumed from step 8 of 12" in done.stderr
-    assert runs.losses(out) == whole["folder"]
+    assert support.logged_losses(out) == whole["folder"]
 
 
 def test_a_changed_setting_is_refused_with_a_diff_unless_it_is_allowed(sources, tmp_path):
@@ -190,7 +186,7 @@ def test_a_changed_setting_is_refused_with_a_diff_unless_it_is_allowed(sources, 
         api.train(out=out, recipe=file, steps=6, resume=True)
     assert sorted(p.read_bytes() for p in out.rglob("*") if p.is_file()) == before
     api.train(out=out, recipe=file, steps=6, resume=True, allow_change=["length.steps"])
-    assert max(runs.losses(out)) == 6
+    assert max(support.logged_losses(out)) == 6
     assert checkpoint.load_run(out).run.length.steps == 6
     with pytest.raises(ValueError, match="stands at step 6 already"):
         api.train(out=out, recipe=file, steps=5, resume=True, allow_change=["length.steps"])
@@ -212,7 +208,7 @@ def test_resume_auto_starts_where_there_is_nothing_and_goes_on_where_there_is(so
     api.train(out=out, recipe=file, resume="auto")
     shutil.rmtree(out / "checkpoints" / "step-00000012")
     api.train(out=out, recipe=file, resume="auto")
-    assert runs.losses(out) == whole["folder"]
+    assert support.logged_losses(out) == whole["folder"]
 
 
 def test_a_run_is_resumed_from_its_folder_alone(sources, whole, tmp_path):
@@ -220,7 +216,7 @@ def test_a_run_is_resumed_from_its_folder_alone(sources, whole, tmp_path):
     api.train(out=out, recipe=str(settings(tmp_path, "folder", sources["folder"])))
     shutil.rmtree(out / "checkpoints" / "step-00000012")
     api.train(out=out, resume=True)
-    assert runs.losses(out) == whole["folder"]
+    assert support.logged_losses(out) == whole["folder"]
 
 
 def test_a_folder_that_is_not_empty_is_never_overwritten_silently(sources, tmp_path):

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support import Recorder
 from torch.testing import assert_close
 
 import jepakit as jk
@@ -31,9 +32,10 @@ from jepakit.nn import CNN, Pixels
 from jepakit.recipes.rjepa import rjepa_online
 from jepakit.recurrent.circuit import Circuit
 from jepakit.run import parse
-from jepakit.training.stream.follow import beginning, follow
-from jepakit.training.stream.learner import due
-from jepakit.training.stream.windows import Standing, windows
+from jepakit.training.loop import is_early_check
+from jepakit.training.session import SourceState
+from jepakit.training.stream.follow import follow_frames, initial_stream
+from jepakit.training.stream.windows import StreamPosition, windows
 from jepakit.types import Batch, Rng, Signal
 
 QUICK = {
@@ -47,23 +49,6 @@ QUICK = {
 }
 
 
-class Heard:
-    """Keeps notes and rows."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.rows: list[tuple[dict[str, Any], int]] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def row(self, row: dict[str, Any], steps: int) -> None:
-        self.rows.append((row, steps))
-
-    def said(self, words: str) -> bool:
-        return any(words in note for note in self.notes)
-
-
 def waves(count: int, width: int = 5) -> np.ndarray:
     t = np.arange(count)[:, None] / 4
     return np.sin(t * np.linspace(0.3, 1.3, width) + np.arange(width)).astype(np.float32)
@@ -75,7 +60,7 @@ def pictures(count: int, side: int = 8) -> np.ndarray:
     return (127 * (1 + np.sin(t / 3 + x + 2 * y))).astype(np.uint8)
 
 
-def learn(data: Path | str, out: Path, *, watch: Heard | None = None, **settings: Any) -> dict[str, Any]:
+def learn(data: Path | str, out: Path, *, watch: Recorder | None = None, **settings: Any) -> dict[str, Any]:
     named = {key: settings.pop(key) for key in ("resume", "overwrite", "steps") if key in settings}
     changes = {**QUICK, **settings}
     return api.train(data, out, recipe="rjepa-online", settings=changes, watch=watch, **named)
@@ -308,11 +293,11 @@ def test_followed_frames_have_the_gradient_of_the_whole_sequence(name: str, size
     total = method(Batch(x), Rng(0)).total
     total.backward()
     whole = {p: p.grad.clone() for p in method.parameters() if p.grad is not None}
-    at, sums, loss = beginning(method), {p: torch.zeros_like(p) for p in whole}, torch.tensor(0.0)
+    at, sums, loss = initial_stream(method), {p: torch.zeros_like(p) for p in whole}, torch.tensor(0.0)
     for first in range(0, 5, size):
         batch = Batch(x[:, :, first : min(first + size, 5) + 1])
         share = (batch.x.shape[2] - 1) / 5
-        done = follow(method, at, batch)
+        done = follow_frames(method, at, batch)
         at, loss = done.stream, loss + done.terms.loss["prediction"] * share
         for p, gradient in done.gradients:
             sums[p] += gradient * share
@@ -324,7 +309,7 @@ def test_followed_frames_have_the_gradient_of_the_whole_sequence(name: str, size
 
 def parted(frames: Any, **settings: Any) -> list[tuple[int, bool, str]]:
     cfg = stream.Config("x", **{k: v for k, v in settings.items() if k == "reset"})
-    found = windows(iter(frames), cfg.source(), settings.get("standing", Standing()), settings["size"])
+    found = windows(iter(frames), cfg.source(), settings.get("position", StreamPosition()), settings["size"])
     return [(window.x.shape[2], window.fresh, window.place.file) for window in found]
 
 
@@ -345,8 +330,8 @@ def test_frames_are_taken_a_few_at_a_time_and_a_new_file_begins_anew_where_that_
     ]
     assert parted(frames, size=2, reset="file") == [(3, True, "a"), (2, False, "a"), (3, True, "b")]
     assert parted(numbered("ab"), size=1, reset="file") == []
-    later = Standing(None, torch.zeros(2), stream.Place("a", 3))
-    assert parted(frames[3:], size=1, standing=later) == [(2, False, f) for f in "abbb"]
+    later = StreamPosition(None, torch.zeros(2), stream.Place("a", 3))
+    assert parted(frames[3:], size=1, position=later) == [(2, False, f) for f in "abbb"]
 
 
 @pytest.mark.parametrize("kind", ["vectors", "pictures"])
@@ -372,7 +357,7 @@ def test_a_run_that_stops_and_goes_on_is_the_same_run_to_the_bit(
 
 def test_learning_changes_the_weights_and_lowers_the_error(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(400))
-    watch = Heard()
+    watch = Recorder()
     summary = learn(tmp_path / "a.npy", tmp_path / "run", watch=watch, **{"optim.lr": 3e-3, "loop.log_every": 50})
     assert watch.rows[-1][0]["loss"] < 0.5 * watch.rows[0][0]["loss"]
     assert watch.rows[0][1] == 0
@@ -382,7 +367,7 @@ def test_learning_changes_the_weights_and_lowers_the_error(tmp_path: Path) -> No
 
 def test_the_run_folder_is_an_ordinary_one(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(220))
-    watch = Heard()
+    watch = Recorder()
     learn(tmp_path / "a.npy", tmp_path / "run", watch=watch)
     run = parse.from_yaml(tmp_path / "run" / "config.yaml")
     assert (run.length.steps, run.length.batch, run.loop.workers) == (None, 1, 0)
@@ -398,7 +383,7 @@ def test_the_run_folder_is_an_ordinary_one(tmp_path: Path) -> None:
 
 def test_rows_of_a_gradient_that_is_not_exact_say_how_near_it_is(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", pictures(220))
-    watch = Heard()
+    watch = Recorder()
     learn(tmp_path / "a.npy", tmp_path / "run", watch=watch, **{"method.below": "instant", "method.approximate": True})
     assert all(0 < row["watched"]["rfp/cosine"] < 1 for row, _ in watch.rows)
 
@@ -407,16 +392,16 @@ def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(40))
     first = learn(tmp_path, tmp_path / "run")
     before = saved(tmp_path / "run")
-    watch = Heard()
+    watch = Recorder()
     assert learn(tmp_path, tmp_path / "run", resume=True, watch=watch) == first
-    assert watch.said("nothing new after a.npy")
+    assert watch.said("nothing new after frame 40 of a.npy")
     assert all(torch.equal(value, before[key]) for key, value in saved(tmp_path / "run").items())
 
 
 def test_a_run_that_waits_saves_when_it_is_told_to_stop(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(40))
 
-    class Stopping(Heard):
+    class Stopping(Recorder):
         def note(self, text: str) -> None:
             if text.startswith("waiting for files"):
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -523,18 +508,18 @@ def test_a_stream_too_short_for_any_window_is_not_told_to_read_less_first(tmp_pa
 def test_traces_and_states_survive_being_saved() -> None:
     cfg = rjepa.Config(CNN((1, 8, 8), width=4, channels=(3,)), Circuit("reciprocal", 5), rule="rfp")
     method = methods.build(cfg, Signal(1, (6, 8, 8)))
-    done = follow(method, beginning(method), Batch(torch.rand(1, 1, 3, 8, 8)))
-    standing = Standing(done.stream, torch.rand(1, 8, 8), stream.Place("a", 3, 1))
-    again = Standing.unpacked(standing.packed(), standing.place._asdict(), method.mean)
-    assert again.place == standing.place
-    one, other = standing.packed(), again.packed()
+    done = follow_frames(method, initial_stream(method), Batch(torch.rand(1, 1, 3, 8, 8)))
+    position = StreamPosition(done.stream, torch.rand(1, 8, 8), stream.Place("a", 3, 1))
+    again = StreamPosition.from_state(SourceState(position.tensors(), position.place._asdict()), method.mean)
+    assert again.place == position.place
+    one, other = position.tensors(), again.tensors()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert Standing().packed() == {}
+    assert StreamPosition().tensors() == {}
 
 
 def test_measurements_are_frequent_at_first() -> None:
-    assert [step for step in range(1, 20_001) if due(step, 5000)] == [
+    assert [step for step in range(1, 20_001) if is_early_check(step, 5000)] == [
         100,
         200,
         400,
@@ -546,7 +531,7 @@ def test_measurements_are_frequent_at_first() -> None:
         15000,
         20000,
     ]
-    assert [step for step in range(1, 200) if due(step, 50)] == [50, 100, 150]
+    assert [step for step in range(1, 200) if is_early_check(step, 50)] == [50, 100, 150]
 
 
 @pytest.mark.slow
@@ -554,7 +539,7 @@ def test_nothing_grows_with_the_steps(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join(",".join(f"{v:.4f}" for v in row) for row in waves(530)))
     held: dict[int, tuple[int, int]] = {}
 
-    class Measuring(Heard):
+    class Measuring(Recorder):
         def row(self, row: dict[str, Any], steps: int) -> None:
             gc.collect()
             objects = gc.get_objects()
@@ -571,7 +556,7 @@ def test_the_memory_is_flat_over_many_steps(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join(",".join(f"{v:.4f}" for v in row) for row in waves(20_002)))
     held: dict[int, int] = {}
 
-    class Measuring(Heard):
+    class Measuring(Recorder):
         def row(self, row: dict[str, Any], steps: int) -> None:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             held[row["step"]] = pages * os.sysconf("SC_PAGE_SIZE")

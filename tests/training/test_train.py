@@ -7,12 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-import runs
+import support
 import torch
 
-from jepakit import api, launch
+from jepakit import api, data, launch
 from jepakit.core import devices, distributed
-from jepakit.data import KINDS
 from jepakit.run import checkpoint
 from jepakit.training import loop, session
 
@@ -20,12 +19,12 @@ from jepakit.training import loop, session
 @pytest.fixture
 def array(tmp_path):
     path = tmp_path / "pictures.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
+    np.save(path, support.noise_pictures(32))
     return path
 
 
 def settings(tmp_path, array, **sections):
-    return runs.write_settings(tmp_path, array, **{"data": {"name": "arrays"}, **sections})
+    return support.write_settings(tmp_path, array, **{"data": {"name": "arrays"}, **sections})
 
 
 EXACT = {"loop": {"dtype": "float64"}, "length": {"steps": 5}}
@@ -51,7 +50,7 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(tmp_pat
         launcher, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    one, two = runs.losses(tmp_path / "one"), runs.losses(tmp_path / "two")
+    one, two = support.logged_losses(tmp_path / "one"), support.logged_losses(tmp_path / "two")
     assert list(two) == [1, 2, 3, 4, 5]
     assert max(abs(one[k] - two[k]) for k in one) < 1e-9
 
@@ -60,7 +59,7 @@ def test_accumulated_micro_batches_have_the_losses_of_the_whole_batch(tmp_path, 
     api.train(out=tmp_path / "one", recipe=str(settings(tmp_path, array, **EXACT)))
     parts = {**EXACT, "length": {"steps": 5, "accumulate": 2}}
     api.train(out=tmp_path / "two", recipe=str(settings(tmp_path, array, **parts)))
-    one, two = runs.losses(tmp_path / "one"), runs.losses(tmp_path / "two")
+    one, two = support.logged_losses(tmp_path / "one"), support.logged_losses(tmp_path / "two")
     assert max(abs(one[k] - two[k]) for k in one) < 1e-9
 
 
@@ -71,7 +70,7 @@ def test_activation_checkpointing_changes_no_loss(tmp_path, array):
         recipe=str(settings(tmp_path, array)),
         settings={"loop.amp": False, "loop.activation_checkpointing": True},
     )
-    assert runs.losses(tmp_path / "a") == pytest.approx(runs.losses(tmp_path / "b"), rel=1e-6)
+    assert support.logged_losses(tmp_path / "a") == pytest.approx(support.logged_losses(tmp_path / "b"), rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_ids_of_the_batch(tmp_path):
@@ -175,4 +174,4 @@ def test_what_cannot_work_is_refused_before_anything_is_written(sections, senten
 
 
 def test_every_kind_of_data_has_a_name_that_a_config_may_use():
-    assert {"images", "arrays", "synthetic"} <= KINDS.keys()
+    assert {"images", "arrays", "synthetic"} <= set(data.KINDS.names())

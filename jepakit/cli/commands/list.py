@@ -13,7 +13,7 @@ REGISTRIES: Final = {
     "encoders": "nn:ENCODERS",
     "predictors": "nn:PREDICTORS",
     "masks": "masks:MASKERS",
-    "data": "run.families:DATA",
+    "data": "data:KINDS",
     "probes": "evals:KINDS",
     "studies": "studies:STUDIES",
     "sections": "reporting:SECTIONS",

@@ -3,9 +3,9 @@
 import gzip
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,10 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Size, unit
-from ..base import Corrupt, Split, check_part, encode_labels, existing, select, spread
-from .augment import Augment
-from .box import Ask, Box
+from ...types import Rng, Samples, Size, unit
+from ..base import Split, existing, spread
+from ..config import DataConfig, shared_last
+from ..paths import ending, file_name, split_key
+from ..rows import encode_labels, select
+from .augment import Augment, centre
+from .box import Ask, Box, check_size
+from .dataset import Draws, Picture, PictureSet
 from .decode import BROKEN, cut, cut_all, scaled
 
 Layout = Literal["auto", "NHW", "NHWC", "NCHW"]
@@ -25,28 +29,38 @@ LABEL_KEYS = ("y", "Y", "label", "labels", "target", "targets", "y_train", "trai
 _IDX = {8: np.uint8, 9: np.int8, 11: np.int16, 12: np.int32, 13: np.float32, 14: np.float64}
 
 
+@shared_last()
 @dataclass(frozen=True)
-class Config:
+class Config(DataConfig):
     """Pictures in a .npz, .npy or idx file. uint8 and uint16 become [0, 1]; floats keep their units.
 
     `layout` auto: the shortest axis holds the channels. `image` and `label` name the arrays in a .npz (empty: the usual
     names); beside .npy and idx files, labels are looked for under the matching name. The rest is as in `images.Config`.
     """
 
-    path: str = ""
     size: tuple[int, int] | None = None
     layout: Layout = "auto"
     image: str = ""
     label: str = ""
-    split: Split = "all"
-    held_out: float = 0.1
-    limit: int = 0
-    corrupt: Corrupt = "skip"
-    augment: Augment = field(default_factory=Augment)
-    contrast: float = 1.0
+    augment: Augment = field(default_factory=Augment, kw_only=True)
+
+    axes: ClassVar[tuple[int, ...]] = (2,)
+    holds: ClassVar[str] = "pictures"
 
     def __post_init__(self) -> None:
-        check_part(self.size, self.held_out, self.limit, self.contrast)
+        super().__post_init__()
+        check_size(self.size)
+
+    @classmethod
+    def recognises(cls, path: str) -> str:
+        """An array file by its name; which of them hold series is for the kind `series` to say first."""
+        name = file_name(path)
+        arrays = name.endswith((".npz", ".npy")) or "ubyte" in name or ".idx" in name or "-idx" in name
+        return f"{Path(name).suffix or name} holds arrays" if arrays else ""
+
+    def claims(self, kind: str, path: str) -> bool:
+        """An array that may as well hold series is read as pictures by a run on pictures."""
+        return kind == "series" and ending(Path(split_key(path)[0])) in (".npy", ".npz")
 
     def open(self) -> "Arrays":
         """Read or map the array. Raises ValueError, saying what to do."""
@@ -56,19 +70,22 @@ class Config:
         labels, classes = encode_labels([None] * len(data) if y is None else y.reshape(-1).tolist())
         if len(labels) != len(data):
             raise ValueError(f"{self.path!r} has {len(data)} pictures but {len(labels)} labels; name the right arrays")
-        return build(data, labels, classes, (*notes, *said), path.name, self.split, self.held_out, self.limit)
+        found = build(data, labels, classes, (*notes, *said), path.name, self.split, self.held_out, self.limit)
+        return replace(found, cfg=self)
 
 
 @dataclass(frozen=True, eq=False)
-class Arrays:
-    """The chosen rows of an array (N, C, H, W), as a `Dataset` that also cuts whole batches."""
+class Arrays(PictureSet):
+    """The chosen rows of an array (N, C, H, W); whole batches are cut at once. `given` stand in for their labels."""
 
     data: Shaped[np.ndarray, "n c h w"]
     rows: Int64[np.ndarray, " k"]
     labels: Int64[np.ndarray, " n"]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
+    classes: tuple[str, ...] = field()
+    notes: tuple[str, ...] = field()
     source: str
+    cfg: Any = field(default_factory=Config, kw_only=True)
+    given: Int64[np.ndarray, " k"] | None = field(default=None, kw_only=True)
 
     @property
     def channels(self) -> int:
@@ -89,7 +106,11 @@ class Arrays:
 
     def label(self, i: int) -> int:
         """The index into `classes`, -1 where there is none."""
-        return int(self.labels[self.rows[i]])
+        return int(self.labels[self.rows[i]] if self.given is None else self.given[i])
+
+    def sample_size(self) -> Size:
+        """The size that is set, else the size that all have."""
+        return tuple(self.cfg.size or self.native)
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The picture as float32."""
@@ -98,6 +119,27 @@ class Arrays:
     def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
         """The pictures asked for."""
         return cut_all(self._rows(self.rows[i : i + 1])[0], asks)
+
+    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """Items `ids`, resized and cut to their centre."""
+        height, width = self.native
+        boxes = np.tile(np.array(centre(height, width, size), dtype=np.int64), (len(ids), 1))
+        return Samples(self.crop_batch(ids, size, boxes), torch.from_numpy(ids), {}, self.labels_of(ids))
+
+    def cut(
+        self, ids: Int64[np.ndarray, " b"], placed: Sequence[Draws], pictures: Sequence[Picture], rng: Rng
+    ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
+        """One batch per picture; every item can be read."""
+        parts, (height, width) = [], self.native
+        for picture, draws in zip(pictures, placed, strict=True):
+            boxes = [self.box(u, height, width, picture) for u in draws.tolist()]
+            parts.append(self.crop_batch(ids, picture.size, np.array(boxes, dtype=np.int64)))
+        return parts, ids.copy(), {}
+
+    def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Arrays":
+        """The items `rows`, with their own labels or with `labels`."""
+        given = self.given[rows] if labels is None and self.given is not None else labels
+        return replace(self, rows=self.rows[rows], given=given)
 
     def crop_batch(
         self, ids: Int64[np.ndarray, " b"], size: Size, boxes: Int64[np.ndarray, "b 5"]
@@ -108,6 +150,7 @@ class Arrays:
         whole = (boxes == (0, 0, width, height, 0)).all()
         if whole and tuple(size) == self.native:
             return x
+        # Both ways give the same picture, to the last of 8 bits.
         if (boxes[:, 2] <= size[1]).all() and (boxes[:, 3] <= size[0]).all():
             return _enlarge(x, size, boxes)
         return torch.stack([cut(row, Box(*box), size) for row, box in zip(x, boxes.tolist(), strict=True)])

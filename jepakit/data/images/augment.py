@@ -8,7 +8,6 @@ functional interface, which draws nothing.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...types import Size
+from ..config import Strong
 from .box import Ask, Box, check_size
 
 TRIES = 10
 BOX_DRAWS = 2 * TRIES + 3
 PHOTO_DRAWS = 9
-Kind = TypeVar("Kind", bound="Augment")
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,10 @@ class Views:
             raise ValueError(f"a group of views has count {self.count}; give at least one view or drop the group")
         check_size(self.size)
         check_crop(self.crop)
+
+    def size_for(self, size: Size) -> Size:
+        """The size of these views, where that of the signal is `size`."""
+        return self.size or size
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,28 @@ class Augment:
         """Whether anything but the box and the mirror changes a sample."""
         return any(self.jitter) or self.gray > 0 or self.blur > 0 or self.solarize > 0
 
+    @property
+    def changes(self) -> bool:
+        """Whether two versions of a sample differ: by their crop, their colours, or in mirror image."""
+        crop = (self.views[0] if self.views else self).crop
+        return self.photometric or self.flip > 0 or crop != (1.0, 1.0) or self.aspect != (1.0, 1.0)
+
+    def strong(self, channels: int) -> Strong:
+        """Two views of each sample and, where nothing else was said, a mirror and colours that give no picture away.
+
+        The values are BYOL's (arXiv:2006.07733), without its blur and its solarisation.
+        """
+        return self.with_strong_views(channels, Views())
+
+    def with_strong_views(self, channels: int, views: Views) -> Strong:
+        """As `strong`, with the group `views`; `channels` are those of a picture."""
+        chosen = self
+        if self == type(self)():
+            jitter = (0.4, 0.4, 0.2, 0.1) if channels == 3 else (0.4, 0.4, 0.0, 0.0)
+            chosen = replace(self, flip=0.5, jitter=jitter, gray=0.2 if channels == 3 else 0.0)
+        why = "crops alone could be matched by their colours"
+        return Strong(replace(chosen, views=(views,)), ("flip", "jitter", "gray"), why)
+
     def check(self, channels: int) -> None:
         """Raises ValueError where a colour change is asked of data without three colour channels."""
         if channels != 3 and (self.jitter[2] or self.jitter[3] or self.gray):
@@ -89,17 +114,6 @@ def check_crop(crop: tuple[float, float], what: str = "the area") -> None:
     """Raises ValueError where a range of what is kept is none."""
     if not 0 < crop[0] <= crop[1] <= 1:
         raise ValueError(f"crop is {crop}; give a rising range of {what} inside (0, 1], e.g. (0.3, 1.0)")
-
-
-def strong(augment: Kind, channels: int, views: Views) -> Kind:
-    """`views` of each sample and, where nothing else was said, a mirror and colours that do not give a picture away.
-
-    `channels` are those of a picture. The values are BYOL's (arXiv:2006.07733), without its blur and its solarisation.
-    """
-    if augment == type(augment)():
-        jitter = (0.4, 0.4, 0.2, 0.1) if channels == 3 else (0.4, 0.4, 0.0, 0.0)
-        augment = replace(augment, flip=0.5, jitter=jitter, gray=0.2 if channels == 3 else 0.0)
-    return replace(augment, views=(views,))
 
 
 def place(

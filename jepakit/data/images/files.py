@@ -1,54 +1,57 @@
 """Encoded images: a folder, a CSV or parquet manifest, WebDataset tar shards, or parquet with an image column."""
 
-import glob
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
-from ...types import Size, unit
-from ..base import Corrupt, Split, Unreadable, check_part, existing, select, spread
-from . import decode
-from .augment import Augment
-from .box import Ask
+from ...types import Signal, Size, unit
+from ..base import Dataset, Unreadable, spread
+from ..config import DataConfig, shared_last
+from ..paths import expand, first_file
+from ..rows import select
+from . import decode, masks
+from .arrays import Arrays
+from .augment import Augment, centred
+from .box import Ask, check_size
+from .dataset import SMALL, Content, PictureSet
 from .folder import open_folder, open_manifest, read_csv
 from .store import Store
 
 HEADERS = 64
 SIZES = 1024
+MEMORY = 2**28
 
 
+@shared_last()
 @dataclass(frozen=True)
-class Config:
+class Config(DataConfig):
     """Images on disk. `path` is a folder, a .csv, .parquet or .tar file, or a glob or brace pattern of shards.
 
     `size` (H, W) None: 224 x 224, or their own size for small images of one size. `channels` None: the commonest.
     `image` and `label` name the columns (or the key in a shard's .json), empty meaning the usual names. `split` cuts
-    off the part `held_out` by a hash of the names; `limit` keeps that many (0: all). `corrupt`: an image that cannot be
-    read is skipped for the next one, or fails the run. `contrast` is the std of the normalised pixels, for training and
-    whatever follows: 0.1 makes a set of low variance of any set.
+    off the part `held_out` by a hash of the names. The rest is as in `DataConfig`.
     """
 
-    path: str = ""
     size: tuple[int, int] | None = None
     channels: int | None = None
     image: str = ""
     label: str = ""
-    split: Split = "all"
-    held_out: float = 0.1
-    limit: int = 0
-    corrupt: Corrupt = "skip"
-    augment: Augment = field(default_factory=Augment)
-    contrast: float = 1.0
+    augment: Augment = field(default_factory=Augment, kw_only=True)
+
+    axes: ClassVar[tuple[int, ...]] = (2,)
+    holds: ClassVar[str] = "pictures"
 
     def __post_init__(self) -> None:
-        check_part(self.size, self.held_out, self.limit, self.contrast)
+        super().__post_init__()
+        check_size(self.size)
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels is {self.channels}; give a number of at least 1, or none for the commonest")
 
@@ -57,18 +60,33 @@ class Config:
         store = open_store(self.path, self.image, self.label)
         rows = select(store.names, self.split, self.held_out, self.limit)
         channels, native, notes = survey(store, rows, self.channels)
-        return Images(store, rows, channels, native, (*store.notes, *notes))
+        return Images(store, rows, channels, native, (*store.notes, *notes), cfg=self)
+
+    @classmethod
+    def recognises(cls, path: str) -> str:
+        """A folder, or a file that holds or lists images, by its name."""
+        file = first_file(path)
+        if file is None or file.is_dir():
+            return "" if file is None else "a folder"
+        holds = file.name.lower().endswith((".tar", ".parquet", ".pq", ".csv"))
+        return f"{file.suffix.lower()} holds or lists images" if holds else ""
+
+    def with_channels(self, channels: int) -> "Config":
+        """The same settings for images brought to so many channels."""
+        return replace(self, channels=channels)
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
-    """The chosen rows of a store, as a `Dataset`."""
+class Images(PictureSet):
+    """The chosen rows of a store; `given` are labels that stand in for theirs."""
 
     store: Store
     rows: Int64[np.ndarray, " n"]
     channels: int
-    native: Size | None
-    notes: tuple[str, ...]
+    native: Size | None = field()
+    notes: tuple[str, ...] = field()
+    cfg: Any = field(default_factory=Config, kw_only=True)
+    given: Int64[np.ndarray, " k"] | None = field(default=None, kw_only=True)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +102,14 @@ class Images:
 
     def label(self, i: int) -> int:
         """The index into `classes`, -1 where there is none."""
+        if self.given is not None:
+            return int(self.given[i])
         return int(self.store.labels[self.rows[i]]) if len(self.store.labels) else -1
+
+    def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Images":
+        """The items `rows`, with their own labels or with `labels`."""
+        given = self.given[rows] if labels is None and self.given is not None else labels
+        return replace(self, rows=self.rows[rows], given=given)
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The picture at its own size. Raises Unreadable."""
@@ -113,6 +138,50 @@ class Images:
         digest.update(repr([self.store.length(int(self.rows[i])) for i in spread(len(self), SIZES)]).encode())
         return digest.hexdigest()
 
+    def height_and_width(self, i: int) -> tuple[int, int]:
+        """The size of item i, from its header alone. Raises Unreadable."""
+        head = decode.header(self.bytes(i), self.name(i))
+        return head.height, head.width
+
+    def content(self, i: int) -> Content:
+        """The encoded picture, decoded once to see that it can be, and its own channels, height and width."""
+        data, name = self.bytes(i), self.name(i)
+        height, width, channels = decode.header(data, name)
+        decode.raw(data, name, self.channels)
+        return Content(data, channels, height, width)
+
+    def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
+        """The class ids in the mask beside the file, cut and resized as the picture is. Raises ValueError."""
+        return masks.at_size(masks.beside(self, i), size)
+
+    def film(self, i: int) -> str:
+        """The folder that item i lies in. Raises ValueError where the items are no files."""
+        return masks.folder_of(self, i)
+
+    def in_memory(self) -> Dataset:
+        """The same items as one array, where they are small 8-bit images of one size, all readable, of at most 256 MiB.
+
+        Any other set comes back as it is. Whether it is in memory depends on the data alone, so batches stay
+        reproducible. An epoch of CIFAR-10 costs ten times more to decode than to cut from memory.
+        """
+        if self.native is None or max(self.native) > SMALL:
+            return self
+        shape = (len(self), self.channels, *self.native)
+        if int(np.prod(shape)) > MEMORY:
+            return self
+        pixels = np.empty(shape, dtype=np.uint8)
+        for i in range(len(self)):
+            try:
+                x = self.pixels(i)
+            except Unreadable:
+                return self
+            if x.dtype != torch.uint8 or tuple(x.shape) != shape[1:]:
+                return self
+            pixels[i] = x.numpy()
+        rows = np.arange(len(self), dtype=np.int64)
+        labels = np.array([self.label(i) for i in range(len(self))], dtype=np.int64)
+        return Arrays(pixels, rows, labels, self.classes, self.notes, "held", cfg=self.cfg)
+
 
 def open_store(path: str, image: str = "", label: str = "") -> Store:
     """The store behind a folder, file or pattern. Raises ValueError."""
@@ -133,20 +202,16 @@ def open_store(path: str, image: str = "", label: str = "") -> Store:
     raise ValueError(f"cannot read images from {path!r}; give a folder, one .csv, or .tar or .parquet files")
 
 
-def expand(path: str) -> list[Path]:
-    """The files a path, glob or brace pattern means, sorted within each pattern. Raises ValueError."""
-    if not any(mark in path for mark in "*?[{") or Path(path).expanduser().exists():
-        return [existing(path)]
-    from braceexpand import braceexpand
+def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
+    """One image file at the signal's size, cut to its centre, as a data set reads it; pixels in [0, 1].
 
-    parts = [str(Path(part).expanduser()) for part in braceexpand(path)]
-    found = [Path(name) for part in parts for name in sorted(glob.glob(part, recursive=True))]
-    if not found:
-        raise ValueError(f"no file matches {path!r}; check the pattern (it is read relative to {Path.cwd()})")
-    missing = [part for part in parts if not glob.glob(part, recursive=True)]
-    if missing:
-        raise ValueError(f"{path!r} names {missing[0]!r}, which is not there; narrow the braces to the shards you have")
-    return list(dict.fromkeys(found))
+    Raises ValueError, naming the file, where it is missing or cannot be read.
+    """
+    try:
+        (x,) = decode.crops(path.read_bytes(), str(path), signal.channels, [centred(signal.size)])
+    except (OSError, Unreadable) as error:
+        raise ValueError(f"cannot read the image {path}: {error}") from None
+    return unit(x)
 
 
 def survey(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from ..base import Names, by_name, encode_labels
+from ..rows import Names, by_name, encode_labels
 from .decode import EXTENSIONS
 from .store import NO_LABELS
 

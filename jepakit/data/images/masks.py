@@ -6,66 +6,63 @@ sub-folder is one film, and its files, sorted by name, are the frames.
 """
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from ...types import Size
-from ..base import Dataset, Unreadable
+from ..base import NO_MASKS, Unreadable
 from .augment import centre
 from .decode import header
-from .files import Images
 from .folder import MASK, Files
 
 UNKNOWN = 255
 
 
 @runtime_checkable
-class Masked(Protocol):
-    """A data set that has its truth in memory."""
+class Filed(Protocol):
+    """Pictures whose encoded bytes lie in a store."""
 
-    def mask(self, i: int) -> UInt8[np.ndarray, "h w"]:
-        """The class ids of item i."""
+    @property
+    def store(self) -> Any:
+        """Where the bytes lie."""
         ...
 
-    def film(self, i: int) -> str:
-        """The film that item i is a frame of."""
+    @property
+    def rows(self) -> Int64[np.ndarray, " n"]:
+        """The row of each item in the store."""
+        ...
+
+    def name(self, i: int) -> str:
+        """What the item is called in the store."""
         ...
 
 
-def mask(dataset: Dataset, i: int) -> UInt8[np.ndarray, "h w"]:
+def beside(dataset: Filed, i: int) -> UInt8[np.ndarray, "h w"]:
     """The class ids of item i at its own size; all unknown where the image cannot be read.
 
     Raises ValueError, with the way out, where there is no such mask.
     """
-    if isinstance(dataset, Masked):
-        return dataset.mask(i)
-    files = _files(dataset)
-    name = dataset.name(i)
+    files, name = _files(dataset), dataset.name(i)
     try:
-        found = header(files.read(int(dataset.rows[i])), name)  # type: ignore[attr-defined]
+        found = header(files.read(int(dataset.rows[i])), name)
     except (OSError, Unreadable):
         return np.full((1, 1), UNKNOWN, np.uint8)
     return read_mask(Path(files.root) / Path(name).with_suffix(MASK), name, (found.height, found.width))
 
 
-def film(dataset: Dataset, i: int) -> str:
-    """The film that item i is a frame of: its folder."""
-    if isinstance(dataset, Masked):
-        return dataset.film(i)
+def folder_of(dataset: Filed, i: int) -> str:
+    """The folder that item i lies in. Raises ValueError where the items are no files."""
     _files(dataset)
     return str(Path(dataset.name(i)).parent)
 
 
-def _files(dataset: Dataset) -> Files:
-    if isinstance(dataset, Images) and isinstance(dataset.store, Files):
-        return dataset.store
-    raise ValueError(
-        "masks lie beside image files, so these data cannot have any; give a folder of images with a.mask.png beside "
-        "each a.jpg, or the generated set scenes"
-    )
+def _files(dataset: Filed) -> Files:
+    if not isinstance(dataset.store, Files):
+        raise ValueError(NO_MASKS)
+    return dataset.store
 
 
 def read_mask(path: Path, image: str, size: Size) -> UInt8[np.ndarray, "h w"]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from ..base import encode_labels
+from ..rows import encode_labels
 from .folder import IMAGE_COLUMNS, LABEL_COLUMNS, Files, column_named, open_manifest
 from .store import NO_LABELS
 from .tar import cache_folder

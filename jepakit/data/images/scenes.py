@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
-from ...types import Rng
+from ...types import Rng, Size
 from ..base import uniform
 from .arrays import Arrays
+from .masks import at_size
 from .shapes import SHAPES, outside
 
 FRAMES = 8
@@ -28,10 +29,9 @@ class Scenes(Arrays):
     masks: UInt8[np.ndarray, "n h w"]
     films: Int64[np.ndarray, " n"]
 
-    def mask(self, i: int) -> UInt8[np.ndarray, "h w"]:
-        """The class ids of item i."""
-        found: np.ndarray = self.masks[self.rows[i]]
-        return found
+    def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "_ _"]:
+        """The class ids of item i, cut and resized as the picture is."""
+        return at_size(self.masks[self.rows[i]], size)
 
     def film(self, i: int) -> str:
         """The film that item i is a frame of."""

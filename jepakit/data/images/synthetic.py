@@ -5,7 +5,7 @@ and the test part never share a scan: every fifth is for testing.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from ...types import Rng
-from ..base import Corrupt, Split, check_part, uniform
+from ..base import uniform
+from ..config import DataConfig, shared_last
 from .arrays import Arrays
 from .augment import Augment
+from .box import check_size
 from .scenes import Scenes, draw
 from .shapes import SHAPES, outside
 
@@ -25,30 +27,31 @@ TASKS: tuple[Task, ...] = ("digits_on_photos", "digits", "shapes", "scenes")
 DIGITS = tuple("0123456789")
 
 
+@shared_last()
 @dataclass(frozen=True)
-class Config:
+class Config(DataConfig):
     """`count` generated pictures of side `size`.
 
     `path` names the task: "digits_on_photos" (a coloured digit, anywhere, over a crop of a photograph: pixels alone
     say little), "digits" (a white digit anywhere on black), "shapes" (one of five, any size, place and colour) or
     "scenes" (three shapes that move through films of 8 pictures, with the class of every pixel; the label is the front
-    one's). Part "train" and part "test" are disjoint; "all" is both. `limit` keeps the first that many of a part;
-    `contrast` is as in `images.Config`.
+    one's). Part "train" and part "test" are disjoint; "all" is both. `limit` keeps the first that many of a part.
+    The rest is as in `DataConfig`.
     """
 
     path: str = "digits_on_photos"
     count: int = 8000
     seed: int = 0
     size: tuple[int, int] | None = (32, 32)
-    split: Split = "all"
-    held_out: float = 0.2
-    limit: int = 0
-    corrupt: Corrupt = "skip"
-    augment: Augment = field(default_factory=Augment)
-    contrast: float = 1.0
+    held_out: float = field(default=0.2, kw_only=True)
+    augment: Augment = field(default_factory=Augment, kw_only=True)
+
+    axes: ClassVar[tuple[int, ...]] = (2,)
+    holds: ClassVar[str] = "pictures"
 
     def __post_init__(self) -> None:
-        check_part(self.size, self.held_out, self.limit, self.contrast)
+        super().__post_init__()
+        check_size(self.size)
         if self.count < 1:
             raise ValueError(f"count is {self.count}; give at least one picture")
         if self.size and min(self.size) < 16:
@@ -64,13 +67,18 @@ class Config:
         classes = SHAPES if self.path == "shapes" else DIGITS
         rows = np.arange(len(labels), dtype=np.int64)
         note = f"{len(rows)} generated pictures, task {self.path!r}, seed {self.seed}"
-        return Arrays(data, rows, labels, classes, (note,), self.path)
+        return Arrays(data, rows, labels, classes, (note,), self.path, cfg=self)
+
+    @classmethod
+    def recognises(cls, path: str) -> str:
+        """The name of a task."""
+        return f"{path!r} names a generated set" if path in TASKS else ""
 
     def _scenes(self) -> Scenes:
         ids, cut = part_of(self)
         data, masks, films, labels = draw(ids, cut, self.size or (32, 32), self.seed)
         note = f"{len(ids)} generated pictures of {len(np.unique(films))} films, seed {self.seed}"
-        return Scenes(data, np.arange(len(ids)), labels, SHAPES, (note,), self.path, masks, films)
+        return Scenes(data, np.arange(len(ids)), labels, SHAPES, (note,), self.path, masks, films, cfg=self)
 
 
 def part_of(cfg: Config) -> tuple[Int64[np.ndarray, " n"], int]:

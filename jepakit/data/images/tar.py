@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from ..base import Names, encode_labels
+from ..rows import Names, encode_labels
 from .decode import EXTENSIONS
 
 FORMAT = 1

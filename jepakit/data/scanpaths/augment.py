@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...types import Rng, Signal, Size, unit
 from ..base import uniform
+from ..config import Strong
 from ..images.augment import PHOTO_DRAWS, Augment, Views, check_crop, photometric
 from ..series import augment as series
 
@@ -42,7 +43,7 @@ class GazeViews(Views):
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}; give a version at least 1 fixation, e.g. 8")
 
-    def of(self, size: Size) -> Size:
+    def size_for(self, size: Size) -> Size:
         """The size (T, h, w) of a version, where that of the signal is `size`."""
         return (self.steps or size[0], *(self.size or size[1:]))
 
@@ -89,6 +90,10 @@ class GazeAugment(Augment):
         """
         other = self.photometric or self.flip > 0 or self.values.changes
         return bool(self.views) and (other or self.views[0].crop != (1.0, 1.0))
+
+    def strong(self, channels: int) -> Strong:
+        """As of pictures; the views show some of the fixations."""
+        return self.with_strong_views(channels, GazeViews())
 
 
 def shown(

@@ -1,27 +1,27 @@
 """Scanpaths as samples: for every fixation a crop of the picture, for every saccade where it leads."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import ActionSpec, Rng, Signal, Size, unit
-from ..base import Dataset, Unreadable, first_of, refuse, uniform
-from ..images.box import Ask
-from ..lengths import Words
+from ...types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
+from ..base import Dataset, Progress, Report, Unreadable, Words, refuse, uniform
+from ..config import DataConfig
+from ..images.dataset import PictureSet
+from .augment import GazeAugment, Version, changed, mirrored, shown
 from .paths import DRAWS, Order, Scanpath, Synthetic, made_up, reordered, saccades
-from .pictures import Pictures, Reduced, View, cut, size_of
+from .pictures import Pictures, Reduced, View, cut
 
 Label = Literal["class", "image", "subject"]
 WORDS = Words("scanpath", "scanpaths", "fixations", "give data.least and data.steps the same number")
 # What an action is: a step from one fixation to the next, in crop sides.
 SACCADE = ActionSpec(2, names=("x", "y"))
-FITTED = 2**24
 REMEMBERED = 2**18
 
 
@@ -49,8 +49,12 @@ class Clip(NamedTuple):
     action: Float[Tensor, "_ 2"]
 
 
+def _unchanged() -> DataConfig:
+    return DataConfig(augment=GazeAugment())
+
+
 @dataclass(frozen=True, eq=False)
-class Scanpaths:
+class Scanpaths(Dataset):
     """Samples (C, T, h, w) with saccades as actions. `recorded` None: places are made up, `synthetic` says how.
 
     `steps` is the length to which samples are padded, `subjects` what viewers are called; `given` are labels that stand
@@ -67,14 +71,27 @@ class Scanpaths:
     synthetic: Synthetic
     seed: int
     kind: Label
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = field()
     given: Int64[np.ndarray, " _"] | None = None
+    cfg: Any = field(default_factory=_unchanged, kw_only=True)
     # Remembered only to save making them again; nothing depends on what is.
     named: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
     made: dict[int, Float[np.ndarray, "_ 2"]] = field(default_factory=dict, init=False)
 
+    words = WORDS
+
     @property
-    def source(self) -> Dataset:
+    def augment(self) -> GazeAugment:
+        """How training samples are changed."""
+        return cast(GazeAugment, self.cfg.augment)
+
+    @property
+    def picture_channels(self) -> int:
+        """The channels of one picture, at one level."""
+        return self.source.channels
+
+    @property
+    def source(self) -> PictureSet:
         """The pictures that are looked at."""
         return self.pictures.source
 
@@ -104,11 +121,6 @@ class Scanpaths:
         """How many fixations each sample has."""
         return self.rows.length
 
-    @property
-    def words(self) -> Words:
-        """How to speak of them."""
-        return WORDS
-
     def __len__(self) -> int:
         return len(self.rows.key)
 
@@ -128,7 +140,7 @@ class Scanpaths:
     def scanpath(self, i: int) -> Scanpath:
         """Image, subject, places and durations of a sample. Raises Unreadable where its picture is."""
         image = int(self.rows.image[i])
-        return self._path(i, *size_of(self.source, image))
+        return self._path(i, *self.source.height_and_width(image))
 
     def places(self, i: int) -> Float[np.ndarray, "t 2"]:
         """The places (T, 2) of a sample, (x, y) in pixels of its picture."""
@@ -191,46 +203,136 @@ class Scanpaths:
         """The crops of a sample at its own length. Raises Unreadable."""
         return unit(self.clip(i, self.native).x)
 
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
-        """The parts asked for of the picture that was looked at. Raises Unreadable."""
-        return self.source.crops(int(self.rows.image[i]), asks)
+    # --- samples as training and evaluation read them
 
-    def chosen(self, rows: Int64[np.ndarray, " k"], y: Int64[np.ndarray, " k"]) -> "Scanpaths":
-        """Some of the samples, with labels of their own."""
-        return replace(self, rows=Rows(*(column[rows] for column in self.rows)), given=y)
+    def sample(self, i: int, size: Size) -> Sample:
+        """Crops and saccades of sample i, padded to size[0] fixations. Raises Unreadable."""
+        x, action = self.clip(i, size, padded=True)
+        return Sample(x, action=action)
 
-    def fit(self, cfg: Any) -> Signal:
-        """The signal: mean and deviation of every channel over the fixations of up to 4,096 samples.
+    def collate(self, rows: Sequence[Sample], ids: Sequence[int], skipped: Mapping[str, str], size: Size) -> Samples:
+        """As of any data, with the lengths of samples where some of the data are padded at that size."""
+        found = super().collate(rows, ids, skipped, size)
+        if not rows:
+            found = found._replace(action=torch.empty(0, size[0] - 1, 2))
+        return found._replace(length=self._lengths(found.id.numpy(), size) if self.is_padded(size) else None)
 
-        Padding counts nowhere. Raises ValueError where nothing can be read, or values are not finite.
-        """
-        each = self.steps * self.view.size[0] * self.view.size[1]
-        count = min(len(self), max(256, min(4096, FITTED // each)))
-        order = torch.randperm(len(self), generator=Rng(0).fork("data", "fit").generator())[:count]
+    def _lengths(self, ids: Int64[np.ndarray, " b"], size: Size) -> Int64[Tensor, " b"]:
+        return torch.from_numpy(np.minimum(self.lengths[ids], size[0]))
+
+    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+        """Samples `ids` and their views, changed as drawn for each; the clip keeps its padding. See `Dataset.draw`."""
+        groups = [
+            [Version(group.size_for(signal.size), group.crop, f"view {g} {v}") for v in range(group.count)]
+            for g, group in enumerate(self.augment.views)
+        ]
+        versions = [version for group in groups for version in group]
+        rows = [self._rows(ids, rng, signal, version) for version in versions]
+        known = {i: [each[b] for each in rows] for b, i in enumerate(ids.tolist())}
+
+        def made(i: int) -> tuple[Sample, int]:
+            one = np.array([i], dtype=np.int64)
+            shows = known[i] if i in known else [self._rows(one, rng, signal, version)[0] for version in versions]
+            clip = self.sample(i, signal.size) if include_x else Sample()
+            parts = zip(shows, versions, strict=True)
+            return clip._replace(views=tuple(self.seen(i, each, version.size[1:]) for each, version in parts)), i
+
+        skipped = dict[str, str]()
+        rows_read, kept = zip(*[self.readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        found = self.collate(rows_read, kept, skipped, signal.size)
+        each = [self._changed(x, found, rng, signal, v.stream) for x, v in zip(found.views, versions, strict=True)]
+        views = list[Tensor]()
+        for group in groups:
+            views.append(torch.stack(each[: len(group)], 1))
+            each = each[len(group) :]
+        found = found._replace(views=tuple(views))
+        return self._changed_clip(found, rng, signal) if include_x else found._replace(length=None)
+
+    def _changed(
+        self, x: Shaped[Tensor, "b c _t _h _w"], found: Samples, rng: Rng, signal: Signal, *stream: str
+    ) -> Shaped[Tensor, "b c _t _h _w"]:
+        return changed(x, found.id.numpy(), self.augment, signal, self.view.levels, rng, *stream)
+
+    def _changed_clip(self, found: Samples, rng: Rng, signal: Signal) -> Samples:
+        """The clips, changed as drawn for each sample, and their saccades with them."""
+        assert found.x is not None
+        assert found.action is not None
+        x, action = self._changed(found.x, found, rng, signal), found.action
+        if found.length is not None:
+            x = torch.where(torch.arange(x.shape[2])[:, None, None] < found.length[:, None, None, None, None], x, 0)
+        if self.augment.flip:
+            turned = mirrored(found.id.numpy(), self.augment, rng)[:, None, None]
+            action = action * torch.where(turned, torch.tensor([-1.0, 1.0]), 1.0)
+        return found._replace(x=x, action=action)
+
+    def _rows(
+        self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, version: Version
+    ) -> Int64[np.ndarray, "b _"]:
+        """The fixations that a version shows of samples `ids`, of those that are read; padding is none."""
+        length = np.minimum(self.lengths[ids], signal.size[0])
+        return shown(length, uniform(rng.fork("box", version.stream), ids, 2), version.crop, version.size[0])
+
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c _ _ _"]:
+        """`count` versions of each readable sample, changed as training changes its first views."""
+        group = self.augment.views[0]
+        version = Version(group.size_for(signal.size), group.crop, "view")
+        found = list[Tensor]()
+        for i in ids.tolist():
+            try:
+                found.append(self._versions(i, count, signal, version))
+            except Unreadable:
+                continue
+        return torch.stack(found) if found else torch.empty(0, count, self.channels, *version.size)
+
+    def _versions(self, i: int, count: int, signal: Signal, version: Version) -> Shaped[Tensor, "q c _ _ _"]:
+        one, found = np.array([i], dtype=np.int64), list[Tensor]()
+        for k in range(count):
+            rng = Rng(0).fork("panel", k)
+            x = self.seen(i, self._rows(one, rng, signal, version)[0], version.size[1:])
+            found.append(changed(x[None], one, self.augment, signal, self.view.levels, rng, version.stream))
+        return torch.cat(found)
+
+    def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Scanpaths":
+        """The samples `rows`, with their own labels or with `labels`."""
+        given = self.given[rows] if labels is None and self.given is not None else labels
+        return replace(self, rows=Rows(*(column[rows] for column in self.rows)), given=given)
+
+    # --- what is known of all samples
+
+    def moments(self, ids: Int64[np.ndarray, " k"], size: Size) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], int]:
+        """Sum and sum of squares per channel over the fixations of samples `ids`, one sample after the other."""
         sums, squares = torch.zeros(2, self.channels, dtype=torch.float64)
         values, skipped = 0, dict[str, str]()
-        for i in order.sort().values.tolist():
+        for i in ids.tolist():
             try:
-                x = unit(self.clip(i, self.native).x).double().flatten(1)
+                x = unit(self.clip(i, size).x).double().flatten(1)
             except Unreadable as error:
-                refuse(error, cfg.corrupt)
                 skipped[error.name] = error.why
+                refuse(skipped, self.cfg.corrupt)
                 continue
             sums += x.sum(1)
             squares += (x * x).sum(1)
             values += x.shape[1]
-        if not values:
-            raise ValueError(f"none of {count} scanpaths tried can be read, e.g. {first_of(skipped)}")
-        return self._signal(sums / values, squares / values, cfg)
+        self.need_values(values, len(ids), skipped)
+        return sums, squares, values
 
-    def _signal(self, mean: Tensor, square: Tensor, cfg: Any) -> Signal:
-        std = (square - mean**2).clamp(min=0).sqrt()
-        if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all()):
-            raise ValueError("the pictures hold values that are not finite (NaN or infinite); replace them")
-        # A constant channel is centred and left alone.
-        scale = tuple(float(value) / cfg.contrast if value > 1e-8 else 1.0 for value in std)
-        views, classes = sum(group.count for group in cfg.augment.views), len(self.classes)
-        return Signal(self.channels, self.native, tuple(mean.tolist()), scale, views, SACCADE, classes)
+    def action_spec(self) -> ActionSpec:
+        """How far a saccade leads across and down, in sides of a crop."""
+        return SACCADE
+
+    def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str]:
+        """One fixation at a time, with `cells` patches or more along each side of it."""
+        sides = [max(p for p in range(1, 17) if n % p == 0 and (n // p >= cells or p == 1)) for n in self.native[1:]]
+        return (1, *sides), f"one fixation, {cells} patches or more along each side of it"
+
+    def report(self, progress: Progress = None) -> Report:
+        """All scanpaths of the path that these are of, with what is wrong with each."""
+        report: Report = self.cfg.report(progress)
+        return report
+
+    def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]]:
+        """The picture of a sample, and the places of its fixations in it. Raises Unreadable."""
+        return self.source.raw(int(self.rows.image[i])), self.places(i)
 
     def fingerprint(self) -> str:
         """A hash of the pictures, of all places, and of what is made of them."""

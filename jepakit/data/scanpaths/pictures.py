@@ -12,10 +12,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ...types import Size, unit
-from ..base import Dataset, Unreadable
-from ..images import decode
 from ..images.box import Ask, Box
-from ..images.files import Images
+from ..images.dataset import PictureSet
 
 MEMORY = 2**27
 SMALL = 24
@@ -56,7 +54,7 @@ class Pictures:
     Nothing that is read depends on what is remembered.
     """
 
-    source: Dataset
+    source: PictureSet
     memory: int = MEMORY
     seen: OrderedDict[tuple[int, View], Reduced] = field(default_factory=OrderedDict)
 
@@ -74,24 +72,10 @@ class Pictures:
         return found
 
 
-def size_of(source: Dataset, i: int) -> tuple[int, int]:
-    """(height, width) of a picture; of encoded ones only the header is read. Raises Unreadable."""
-    if isinstance(source, Images):
-        head = decode.header(source.bytes(i), source.name(i))
-        return head.height, head.width
-    if source.native is None or len(source.native) != 2:
-        raise Unreadable(source.name(i), "is no picture")
-    return source.native[0], source.native[1]
-
-
-def reduce(source: Dataset, i: int, view: View) -> Reduced:
+def reduce(source: PictureSet, i: int, view: View) -> Reduced:
     """Picture i at every level's scale, from one decoding. Raises Unreadable."""
-    if not isinstance(source, Images):
-        height, width = size_of(source, i)
-        return _read(view, height, width, lambda asks: source.crops(i, asks))
-    data, name = source.bytes(i), source.name(i)
-    head = decode.header(data, name)
-    return _read(view, head.height, head.width, lambda asks: decode.crops(data, name, source.channels, asks))
+    height, width = source.height_and_width(i)
+    return _read(view, height, width, lambda asks: source.crops(i, asks))
 
 
 def _read(view: View, height: int, width: int, crops: Callable[[list[Ask]], list[Tensor]]) -> Reduced:

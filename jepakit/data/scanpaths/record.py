@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ...core.registry import did_you_mean
-from ..base import existing
+from ..base import Problem, existing
 from ..images.decode import BROKEN
 from ..images.folder import IMAGE_COLUMNS
-from ..series.record import Trouble
 
 Timing = Literal["auto", "duration", "onset"]
 DURATIONS = ("duration", "dur", "fixation_duration")
@@ -50,7 +49,7 @@ class Found:
     """What a file holds: tracks, mistakes in the order of the file, entries without a picture, what was decided."""
 
     tracks: list[Track]
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     without: int = 0
     notes: tuple[str, ...] = ()
 
@@ -94,13 +93,13 @@ def _json(path: Path, asked: Asked) -> Found:
         cells = [track["x"], track["y"], *([track[columns.time]] if columns.time else [])]
         if not all(isinstance(cell, list) for cell in cells) or len({len(cell) for cell in cells}) > 1:
             detail = "x, y and times are not lists of one length"
-            found.troubles.append(Trouble(who, "no list", detail, "give a number per fixation in each of them"))
+            found.problems.append(Problem(who, "no list", detail, "give a number per fixation in each of them"))
             continue
         rows = [f"{who}, fixation {t}" for t in range(1, len(cells[0]) + 1)]
         stated = _size(entry.get("size"))
         if stated and not np.isfinite(stated).all():
             detail, fix = f"size is {entry['size']}, not a width and a height", "write two numbers, or remove it"
-            found.troubles.append(Trouble(place, "size", detail, fix))
+            found.problems.append(Problem(place, "size", detail, fix))
             continue
         subject = str(track.get(columns.subject, ""))
         _add(found, columns, str(entry["image"]), subject, cells, rows, stated)
@@ -196,8 +195,8 @@ def _add(
     """One scanpath from its columns x, y and perhaps times, or what is wrong with it."""
     numbers = np.stack([_floats(cell) for cell in cells]) if rows else np.zeros((len(cells), 0))
     times = numbers[2] if columns.time else np.full(len(rows), np.nan)
-    for trouble in _wrong(numbers, times, columns, cells, rows):
-        found.troubles.append(trouble)
+    for problem in _wrong(numbers, times, columns, cells, rows):
+        found.problems.append(problem)
         return
     duration = np.append(np.diff(times), np.nan)[: len(times)] if columns.timing == "onset" else times
     found.tracks.append(Track(image, subject, numbers[:2].T.copy(), duration, rows, size))
@@ -209,20 +208,20 @@ def _wrong(
     columns: _Columns,
     cells: Sequence[Sequence[Any]],
     rows: Sequence[str],
-) -> Iterator[Trouble]:
+) -> Iterator[Problem]:
     """What is wrong with the numbers of one scanpath, the first of its kind."""
     if (bad := np.argwhere(~np.isfinite(numbers))).size:
         k, t = bad[0].tolist()
         name = ("x", "y", columns.time)[k]
-        yield Trouble(rows[t], "no number", f"{name} is {cells[k][t]!r}, no number", "write a number, or remove it")
+        yield Problem(rows[t], "no number", f"{name} is {cells[k][t]!r}, no number", "write a number, or remove it")
     if columns.timing == "onset" and (late := np.flatnonzero(np.diff(times) <= 0)).size:
         t = int(late[0]) + 1
         detail = f"onset {times[t]:g} does not follow {times[t - 1]:g}"
         fix = f"give onsets that increase or, where column {columns.time!r} holds durations, data.timing=duration"
-        yield Trouble(rows[t], "onset", detail, fix)
+        yield Problem(rows[t], "onset", detail, fix)
     if columns.timing == "duration" and (low := np.flatnonzero(times < 0)).size:
         t = int(low[0])
-        yield Trouble(rows[t], "duration", f"duration {times[t]:g} is below 0", "give how long the place was looked at")
+        yield Problem(rows[t], "duration", f"duration {times[t]:g} is below 0", "give how long the place was looked at")
 
 
 def _floats(cells: Sequence[Any]) -> Float[np.ndarray, " t"]:
@@ -240,12 +239,12 @@ def _number(cell: Any) -> float:
         return float("nan")
 
 
-def misplaced(track: Track, height: int, width: int, picture: str) -> Iterator[Trouble]:
+def misplaced(track: Track, height: int, width: int, picture: str) -> Iterator[Problem]:
     """What does not fit the picture that a scanpath is on: its size, or a place outside it."""
     if track.size is not None and track.size != (width, height):
         stated = f"{track.size[0]:g} x {track.size[1]:g}"
         detail = f"the file says {track.image} has {stated} px but it has {width} x {height}"
-        yield Trouble(_entry(track), "size", detail, "give the pictures that were looked at, or scale x and y to them")
+        yield Problem(_entry(track), "size", detail, "give the pictures that were looked at, or scale x and y to them")
         return
     x, y = track.xy.T
     out = np.flatnonzero((x < 0) | (y < 0) | (x > width) | (y > height))
@@ -253,7 +252,7 @@ def misplaced(track: Track, height: int, width: int, picture: str) -> Iterator[T
         t = int(out[0])
         more = f", and {len(out) - 1} more of this scanpath" if len(out) > 1 else ""
         detail = f"({x[t]:g}, {y[t]:g}) lies outside {picture}, which has {width} x {height} px{more}"
-        yield Trouble(track.rows[t], "outside", detail, "remove it, or give x and y in pixels from the top left corner")
+        yield Problem(track.rows[t], "outside", detail, "remove it, or give x and y in pixels from the top left corner")
 
 
 def _entry(track: Track) -> str:

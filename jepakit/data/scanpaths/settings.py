@@ -1,4 +1,4 @@
-"""The settings of scanpath data, and how fixations and pictures become samples: see `gaze`."""
+"""The settings of scanpath data, and how fixations and pictures become samples."""
 
 import dataclasses
 import hashlib
@@ -7,28 +7,34 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Int64
 
-from ..base import Corrupt, Dataset, Split, Unreadable, check_part, select
-from ..guess import FIXATIONS, guess
-from ..images import arrays, files, synthetic
-from ..series.record import Trouble
+from ...core.notes import Note
+from ..base import Dataset, Problem, Progress, Report, Unreadable
+from ..config import DataConfig, shared_last
+from ..images.box import check_size
+from ..images.dataset import PictureSet
+from ..paths import file_name
+from ..registry import guess, load
+from ..rows import select
 from .augment import GazeAugment
 from .dataset import Fixations, Label, Rows, Scanpaths
 from .paths import Order, Synthetic
-from .pictures import Pictures, View, size_of
+from .pictures import Pictures, View
 from .record import Asked, Found, Timing, Track, misplaced, read_fixations
 
 MOST = 16
 LARGEST = 8192
-PICTURES: Mapping[str, Any] = {"arrays": arrays.Config, "images": files.Config, "synthetic": synthetic.Config}
+PICTURES = "pictures"
+FIXATIONS = (".json", ".json.gz")
 
 
+@shared_last(split_by="split")
 @dataclass(frozen=True)
-class Config:
+class Config(DataConfig):
     """Pictures and where they were looked at. `path` names pictures of any kind, `fixations` a .json or .csv file.
 
     Without `fixations`, `viewers` scanpaths of `count` places each are made up for every picture, as `synthetic` says,
@@ -37,10 +43,9 @@ class Config:
     and at each of `fovea` levels above 1 twice as much. `steps` fixations are read (None: the most there are, at most
     16); scanpaths of fewer than `least` are left out. `order` changes human ones, to compare with. `subject` and `time`
     name columns, `timing` what times are. The `label` is the picture's class, the picture, or the subject. `split`
-    holds the fraction `held_out` of pictures or of subjects (`split_by`) out; `limit` keeps so many scanpaths (0: all).
+    holds the fraction `held_out` of pictures or of subjects (`split_by`) out. The rest is as in `DataConfig`.
     """
 
-    path: str = ""
     fixations: str = ""
     size: tuple[int, int] | None = None
     crop: float = 0.2
@@ -56,16 +61,17 @@ class Config:
     time: str = ""
     timing: Timing = "auto"
     label: Label = "class"
-    split: Split = "all"
     split_by: Literal["image", "subject"] = "image"
-    held_out: float = 0.1
-    limit: int = 0
-    corrupt: Corrupt = "skip"
-    augment: GazeAugment = field(default_factory=GazeAugment)
-    contrast: float = 1.0
+    augment: GazeAugment = field(default_factory=GazeAugment, kw_only=True)
+
+    axes: ClassVar[tuple[int, ...]] = (3,)
+    holds: ClassVar[str] = "pictures"
+    # A label is not the name of a column here, a time is that of a fixation, and places are counted, not pictures.
+    meanings: ClassVar[frozenset[str]] = frozenset({"label", "time", "count", "seed"})
 
     def __post_init__(self) -> None:
-        check_part(self.size, self.held_out, self.limit, self.contrast)
+        super().__post_init__()
+        check_size(self.size)
         for key, least in (("fovea", 1), ("steps", 2), ("least", 2), ("count", 2), ("viewers", 1)):
             value = getattr(self, key)
             if value is not None and value < least:
@@ -80,21 +86,57 @@ class Config:
         if self.steps is not None and self.steps < self.least:
             raise ValueError(f"steps is {self.steps} but scanpaths have least={self.least} fixations; give steps more")
 
+    @classmethod
+    def recognises(cls, path: str) -> str:
+        """A file of fixations by its name."""
+        return "a .json file holds fixations" if file_name(path).endswith(FIXATIONS) else ""
+
+    def claims(self, kind: str, path: str) -> bool:
+        """Pictures are looked at by a run on scanpaths."""
+        return load(kind).holds == PICTURES
+
+    @property
+    def overlapping(self) -> bool:
+        """Always true: viewers of one picture see the same."""
+        return True
+
+    def at(self, path: str, **changes: Any) -> "Config":
+        """The same settings for other pictures or, where `path` is a file of fixations, for those beside it."""
+        own = {"fixations": ""} if path.lower().endswith(FIXATIONS) else {}
+        return dataclasses.replace(self, path=path, **own | changes)
+
+    def with_names(self, image: str, label: str) -> "Config":
+        """The same settings: no column holds pictures or labels."""
+        return self
+
+    def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
+        """Beside the views the size of a crop and how many fixations, so that other data are read the same."""
+        cfg, notes = super().resolved(dataset, needs, method)
+        assert isinstance(dataset, Scanpaths)
+        height, width = dataset.view.size
+        return dataclasses.replace(cast(Config, cfg), size=(height, width), steps=dataset.steps), notes
+
+    def report(self, progress: Progress = None) -> Report:
+        """All scanpaths and pictures with what is wrong with each, also where they cannot be learnt from."""
+        from .report import report_scanpaths
+
+        return report_scanpaths(self, progress)
+
     def open(self) -> Scanpaths:
         """Read the fixations and find the pictures. Raises ValueError, with file and row, saying what to do."""
         found = look(self)
-        if found.troubles:
-            raise ValueError(str(found.troubles[0]))
+        if found.problems:
+            raise ValueError(str(found.problems[0]))
         return build(self, found)
 
 
 class Looked(NamedTuple):
     """The pictures; of a file with fixations what it holds, each track's picture, and every mistake in it."""
 
-    source: Dataset
+    source: PictureSet
     found: Found | None
     image: list[int]
-    troubles: list[Trouble]
+    problems: list[Problem]
 
 
 def look(cfg: Config) -> Looked:
@@ -107,8 +149,8 @@ def look(cfg: Config) -> Looked:
     known = by_name(source)
     image = [known.get(track.image, known.get(os.path.basename(track.image), -1)) for track in found.tracks]
     tracks = [t for t, i in zip(found.tracks, image, strict=True) if i >= 0]
-    troubles = [*found.troubles, *_unknown(found.tracks, image, path, known), *_misplaced(found.tracks, image, source)]
-    return Looked(source, dataclasses.replace(found, tracks=tracks), [i for i in image if i >= 0], troubles)
+    problems = [*found.problems, *_unknown(found.tracks, image, path, known), *_misplaced(found.tracks, image, source)]
+    return Looked(source, dataclasses.replace(found, tracks=tracks), [i for i in image if i >= 0], problems)
 
 
 def places_of(path: str, fixations: str) -> tuple[str, str]:
@@ -120,16 +162,16 @@ def places_of(path: str, fixations: str) -> tuple[str, str]:
     return str(beside), path
 
 
-def pictures(path: str) -> Dataset:
+def pictures(path: str) -> PictureSet:
     """The data set of pictures at a path. Raises ValueError where it holds none."""
     kind, why = guess(path)
-    if kind not in PICTURES:
+    found = load(kind)(path=path).open() if kind != "scanpaths" and load(kind).holds == PICTURES else None
+    if not isinstance(found, PictureSet):
         raise ValueError(f"scanpaths need pictures, but {path!r} is read as {kind} ({why}); give a folder of images")
-    source: Dataset = PICTURES[kind](path=path).open()
-    return source
+    return found
 
 
-def by_name(source: Dataset) -> dict[str, int]:
+def by_name(source: PictureSet) -> dict[str, int]:
     """Pictures by what a fixation file may call them: their name, its last part, or the row of an array or table.
 
     What two pictures could be called, neither is; -2 stands for it.
@@ -141,7 +183,7 @@ def by_name(source: Dataset) -> dict[str, int]:
     return {**short, **{name: i for i, name in enumerate(names)}}
 
 
-def _unknown(tracks: Sequence[Track], image: list[int], path: str, known: Mapping[str, int]) -> Iterator[Trouble]:
+def _unknown(tracks: Sequence[Track], image: list[int], path: str, known: Mapping[str, int]) -> Iterator[Problem]:
     told: set[str] = set()
     for track, i in zip(tracks, image, strict=True):
         if i >= 0 or track.image in told:
@@ -150,20 +192,20 @@ def _unknown(tracks: Sequence[Track], image: list[int], path: str, known: Mappin
         where = track.rows[0] if track.rows else track.image
         if i == -2:
             detail = f"several images in {path!r} are called {track.image!r}"
-            yield Trouble(where, "image", detail, "write their folder before the name, as jepa check-data lists them")
+            yield Problem(where, "image", detail, "write their folder before the name, as jepa check-data lists them")
         else:
             detail = f"image {track.image!r} is not among the pictures in {path!r}, e.g. {next(iter(known), 'none')}"
-            yield Trouble(where, "image", detail, "add it there, or remove its fixations")
+            yield Problem(where, "image", detail, "add it there, or remove its fixations")
 
 
-def _misplaced(tracks: Sequence[Track], image: list[int], source: Dataset) -> Iterator[Trouble]:
+def _misplaced(tracks: Sequence[Track], image: list[int], source: PictureSet) -> Iterator[Problem]:
     sizes: dict[int, tuple[int, int] | None] = {}
     for track, i in zip(tracks, image, strict=True):
         if i < 0:
             continue
         if i not in sizes:
             try:
-                sizes[i] = size_of(source, i)
+                sizes[i] = source.height_and_width(i)
             except Unreadable:
                 sizes[i] = None  # it is skipped, or an error, when it is its turn
         if (size := sizes[i]) is not None:
@@ -182,13 +224,13 @@ def build(cfg: Config, looked: Looked) -> Scanpaths:
     view = View(_size(cfg, source, int(rows.image[0])), cfg.crop, cfg.fovea)
     dataset = Scanpaths(
         Pictures(source), rows, recorded, subjects, view, steps, cfg.order, cfg.synthetic, cfg.seed, cfg.label,
-        (*source.notes, *notes, *said),
+        (*source.notes, *notes, *said), cfg=cfg,
     )  # fmt: skip
     kept = _part(cfg, dataset)
     return dataclasses.replace(dataset, rows=Rows(*(column[kept] for column in rows)))
 
 
-def _made_up(cfg: Config, source: Dataset) -> tuple[Rows, None, tuple[str, ...], list[str]]:
+def _made_up(cfg: Config, source: PictureSet) -> tuple[Rows, None, tuple[str, ...], list[str]]:
     if cfg.count < cfg.least:
         raise ValueError(f"count is {cfg.count} made-up fixations but least is {cfg.least}; give count={cfg.least}")
     n = len(source) * cfg.viewers
@@ -245,12 +287,12 @@ def _steps(cfg: Config, length: Int64[np.ndarray, " n"]) -> tuple[int, list[str]
     return steps, notes
 
 
-def _size(cfg: Config, source: Dataset, i: int) -> tuple[int, int]:
+def _size(cfg: Config, source: PictureSet, i: int) -> tuple[int, int]:
     """Height and width that a fixation has: its own pixels in the first picture, from 8 to 32."""
     if cfg.size:
         return cfg.size
     try:
-        side = round(cfg.crop * min(size_of(source, i)))
+        side = round(cfg.crop * min(source.height_and_width(i)))
     except Unreadable as error:
         raise ValueError(f"cannot read {error}; remove it, or set data.size") from None
     side = min(max(side // 8 * 8, 8), 32)

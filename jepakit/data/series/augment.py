@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...types import Size
+from ..config import Strong
+
 
 def _check_crop(crop: tuple[float, float]) -> None:
     if not 0 < crop[0] <= crop[1] <= 1:
@@ -31,6 +34,10 @@ class SeriesViews:
         if self.size is not None and self.size[0] < 1:
             raise ValueError(f"size is {self.size}; give a length of at least 1, e.g. (96,)")
         _check_crop(self.crop)
+
+    def size_for(self, size: Size) -> Size:
+        """The size of these versions, where that of the signal is `size`."""
+        return self.size or size
 
 
 @dataclass(frozen=True)
@@ -65,14 +72,15 @@ class SeriesAugment:
         return crop != (1.0, 1.0) or self.scale > 0 or self.jitter > 0 or self.drop > 0
 
     def check(self, channels: int) -> None:
-        """Nothing: every change is one of any number of channels."""
+        """Do nothing: every change is one of any number of channels."""
 
-
-def strong(augment: SeriesAugment, channels: int) -> SeriesAugment:
-    """Two views of each sample and, where nothing else was said, another scale, noise and, of many, fewer channels."""
-    if augment == SeriesAugment():
-        augment = SeriesAugment(scale=0.2, jitter=0.1, drop=0.2 if channels > 2 else 0.0)
-    return replace(augment, views=(SeriesViews(),))
+    def strong(self, channels: int) -> Strong:
+        """Two views of each sample and, where nothing else was said, another scale, noise and fewer channels."""
+        chosen = self
+        if self == SeriesAugment():
+            chosen = SeriesAugment(scale=0.2, jitter=0.1, drop=0.2 if channels > 2 else 0.0)
+        why = "parts of one series could be matched by their level alone"
+        return Strong(replace(chosen, views=(SeriesViews(),)), ("scale", "jitter", "drop"), why)
 
 
 def draws_for(channels: int, steps: int) -> int:

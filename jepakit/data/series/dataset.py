@@ -2,18 +2,20 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
-from ...types import Signal, Size
-from ..base import encode_labels
-from ..images.box import Ask
-from ..lengths import Words
+from ...types import Rng, Samples, Signal, Size
+from ..base import Dataset, Progress, Report, Words, uniform
+from ..config import DataConfig
+from ..rows import encode_labels
+from .augment import SeriesAugment, changed, draws_for
+from .clock import texts
 from .record import Record, filled
 from .windows import Cut, shorter
 
@@ -24,6 +26,8 @@ WORDS = Words(
     "steps",
     "train with data.unequal=stretch or data.unequal=cut, or with a data.window",
 )
+# Patches that half of the series have at least, and the shortest, where the patch is chosen for them.
+PATCHES, LEAST_PATCHES = 7, 4
 
 
 class Steps(NamedTuple):
@@ -44,9 +48,21 @@ class Steps(NamedTuple):
     offset: str = ""
 
 
+class Version(NamedTuple):
+    """One version of a sample: its length, the share of the time it shows, and the stream it draws from."""
+
+    size: int
+    crop: tuple[float, float]
+    stream: str
+
+
+def _unchanged() -> DataConfig:
+    return DataConfig(augment=SeriesAugment())
+
+
 @dataclass(frozen=True, eq=False)
-class Series:
-    """Samples (C, T) of series, as a `Dataset`: `cut` says which steps they are. `window` and `stride` made the cut.
+class Series(Dataset):
+    """Samples (C, T) of series: `cut` says which steps they are. `window` and `stride` made the cut.
 
     Where their lengths differ, `unequal` says how they come to one: padded at the end to the longest (`Batch.length`),
     stretched to the longest by linear interpolation, or cut at the shortest. `columns` are the channels' names, which
@@ -56,13 +72,16 @@ class Series:
     steps: Steps
     cut: Cut
     labels: Int64[np.ndarray, " n"]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = field()
     columns: tuple[str, ...]
     window: int
     stride: int
     unequal: Unequal
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = field()
     named: bool = False
+    cfg: Any = field(default_factory=_unchanged, kw_only=True)
+
+    words = WORDS
 
     @property
     def channels(self) -> int:
@@ -86,9 +105,14 @@ class Series:
         return self.cut.length if self.unequal == "pad" else None
 
     @property
-    def words(self) -> Words:
-        """How to speak of them."""
-        return WORDS
+    def augment(self) -> SeriesAugment:
+        """How training samples are changed."""
+        return cast(SeriesAugment, self.cfg.augment)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """What the channels are called."""
+        return self.columns
 
     def __len__(self) -> int:
         return len(self.cut.start)
@@ -122,13 +146,6 @@ class Series:
         """The sample at its own length, in its own units."""
         begin = int(self.begin[i])
         return torch.from_numpy(self.steps.values[:, begin : begin + int(self.cut.length[i])].copy())
-
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c t"]]:
-        """The parts asked for, as of a picture of height 1."""
-        boxes = [(ask.place(1, int(self.cut.length[i])), ask.size[-1]) for ask in asks]
-        at = np.array([i], dtype=np.int64)
-        ends = [np.array([[box.left, box.width]], dtype=np.int64) for box, _ in boxes]
-        return [self.part(at, e[:, 0], e[:, 1], size)[0] for e, (_, size) in zip(ends, boxes, strict=True)]
 
     def part(
         self, ids: Int64[np.ndarray, " b"], offset: Int64[np.ndarray, " b"], count: Int64[np.ndarray, " b"], size: int
@@ -168,9 +185,94 @@ class Series:
         x = np.where(np.arange(size[0]) < length[:, None], self.steps.values[:, at], np.float32(0))
         return torch.from_numpy(np.ascontiguousarray(x.transpose(1, 0, 2))), torch.from_numpy(length.copy())
 
-    def chosen(self, rows: Int64[np.ndarray, " k"], y: Int64[np.ndarray, " k"]) -> "Series":
-        """Some of the samples, with labels of their own."""
-        return replace(self, cut=Cut(*(column[rows] for column in self.cut)), labels=y)
+    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """Samples `ids` at a length of size[0]; see `whole`."""
+        x, length = self.whole(ids, size)
+        return Samples(x, torch.from_numpy(ids), {}, self.labels_of(ids), length=length)
+
+    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """The first size[0] steps of samples that have as many or more."""
+        x = self.part(ids, np.zeros_like(ids), np.full_like(ids, size[0]), size[0])
+        return Samples(x, torch.from_numpy(ids), {}, self.labels_of(ids))
+
+    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+        """Samples `ids` and their views, changed as drawn for each; see `Dataset.draw`."""
+        x, length = self._first(ids, rng, signal) if include_x else (None, None)
+        views = []
+        for g, group in enumerate(self.augment.views):
+            size = group.size_for(signal.size)[0]
+            streams = [f"view {g} {v}" for v in range(group.count)]
+            each = [self.version(ids, rng, signal, Version(size, group.crop, stream)) for stream in streams]
+            views.append(torch.stack(each, 1))
+        return Samples(x, torch.from_numpy(ids.copy()), {}, self.labels_of(ids), tuple(views), length=length)
+
+    def _first(
+        self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal
+    ) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
+        """The sample itself, which is cropped only where that was asked for; else padding stays padding."""
+        if self.augment.crop != (1.0, 1.0):
+            return self.version(ids, rng, signal, Version(signal.size[0], self.augment.crop, "x")), None
+        x, length = self.whole(ids, signal.size)
+        y = self._changed(x, ids, rng, signal, "x")
+        if length is not None:
+            y = torch.where(torch.arange(y.shape[2]) < length[:, None, None], y, 0.0)
+        return y, length
+
+    def version(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, v: Version) -> Float[Tensor, "b c _"]:
+        """A random part of each sample's time at the length asked for, changed; padding is never a part of it."""
+        u = uniform(rng.fork("box", v.stream), ids, 2)
+        length = self.cut.length[ids]
+        share = v.crop[0] + (v.crop[1] - v.crop[0]) * u[:, 0]
+        count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
+        offset = (u[:, 1] * (length - count + 1)).astype(np.int64)
+        return self._changed(self.part(ids, offset, count, v.size), ids, rng, signal, v.stream)
+
+    def _changed(
+        self, x: Float[Tensor, "b c t"], ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, stream: str
+    ) -> Float[Tensor, "b c t"]:
+        augment = self.augment
+        if not (augment.scale or augment.jitter or augment.drop):
+            return x
+        u = uniform(rng.fork("series", stream), ids, draws_for(*x.shape[1:]))
+        return changed(x, u, augment, signal.mean, signal.std)
+
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Float[Tensor, "n q c _"]:
+        """`count` versions of each sample, changed as its first views are or else as the sample itself."""
+        group = self.augment.views[0] if self.augment.views else None
+        size = (group.size_for(signal.size) if group else signal.size)[0]
+        v = Version(size, (group or self.augment).crop, "view")
+        return torch.stack([self.version(ids, Rng(0).fork("panel", k), signal, v) for k in range(count)], 1)
+
+    def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Series":
+        """The samples `rows`, with their own labels or with `labels`."""
+        cut = Cut(*(column[rows] for column in self.cut))
+        return replace(self, cut=cut, labels=self.labels[rows] if labels is None else labels)
+
+    def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
+        """Where series are padded, a patch of which half of the series have several and the shortest one some."""
+        if not self.padded:
+            return None
+        length = self.cut.length
+        steps = max(1, min(16, int(np.median(length)) // PATCHES, int(length.min()) // LEAST_PATCHES))
+        return (steps,), f"{PATCHES} patches or more in half of the series"
+
+    def report(self, progress: Progress = None) -> Report:
+        """All series of the path that these are of, with what is wrong with each."""
+        report: Report = self.cfg.report(progress)
+        return report
+
+    def as_series(self) -> "Series":
+        """The data themselves."""
+        return self
+
+    def step_span(self, i: int) -> tuple[int, int]:
+        """The first step of a sample in its series, and the step after its last."""
+        return self.span(i)[1:]
+
+    def step_times(self, i: int) -> list[str] | None:
+        """When each step of a sample was, as its table writes it; None where the data have no times."""
+        times = self.times(i)
+        return None if times is None else texts(times, self.steps.offset)
 
     def covered(self) -> Bool[np.ndarray, " t"]:
         """Which steps of all series some sample covers."""
@@ -180,23 +282,20 @@ class Series:
         inside: np.ndarray = np.cumsum(edges)[:-1] > 0
         return inside
 
-    def fit(self, cfg: Any) -> Signal:
+    def signal(self) -> Signal:
         """The signal: mean and deviation of every channel over the steps that the samples cover, each counted once.
 
-        Values that were filled in, and padding, count nowhere. `cfg` gives the contrast and the views. Raises
-        ValueError where a channel is constant, or was never measured, and where there is a single sample.
+        Values that were filled in, and padding, count nowhere. Raises ValueError where a channel is constant, or was
+        never measured, and where there is a single sample.
         """
         if len(self) == 1:
             name, steps = self.steps.name[int(self.cut.record[0])], int(self.cut.length[0])
             raise ValueError(f"{name} makes a single sample, of {steps} steps, which teaches nothing; {shorter(steps)}")
         inside = self.covered()
-        found = [self._moments(c, inside) for c in range(self.channels)]
-        views = sum(group.count for group in cfg.augment.views)
-        mean, std = zip(*found, strict=True)
-        scale = tuple(value / cfg.contrast for value in std)
-        return Signal(self.channels, self.native, mean, scale, views=views, classes=len(self.classes))
+        mean, std = zip(*[self._moments_of(c, inside) for c in range(self.channels)], strict=True)
+        return self.as_signal(self.native, mean, tuple(value / self.cfg.contrast for value in std))
 
-    def _moments(self, c: int, inside: Bool[np.ndarray, " t"]) -> tuple[float, float]:
+    def _moments_of(self, c: int, inside: Bool[np.ndarray, " t"]) -> tuple[float, float]:
         rows = np.flatnonzero(inside & ~self.steps.missing[c])
         values = self.steps.values[c, rows].astype(np.float64)
         named, advice = f"column {self.columns[c]!r}", "leave it out by data.columns"

@@ -4,15 +4,19 @@ Source: BiJEPA, arXiv:2603.00049, whose published settings are the defaults. A s
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from ...types import Rng
-from ..base import Corrupt, Split, check_part, uniform
+from ..base import Progress, Report, uniform
+from ..config import DataConfig, shared_last
+from . import settings
 from .augment import SeriesAugment, normal
 from .dataset import Series, Steps
+from .record import Record
+from .settings import Found
 from .windows import Cut
 
 System = Literal["sines", "lorenz"]
@@ -23,8 +27,9 @@ COLUMNS = {"sines": ("value",), "lorenz": ("x", "y", "z")}
 SIGMA, BETA = 10.0, 8 / 3
 
 
+@shared_last()
 @dataclass(frozen=True)
-class Config:
+class Config(DataConfig):
     """`count` generated series of `length` steps (None: 20 for sines, 40 for Lorenz).
 
     `path` names the system. "sines": sin(w t + phase) + noise on t from 0 to 4 pi, w uniform in `frequency`, phase
@@ -43,15 +48,14 @@ class Config:
     rho: float = 28.0
     dt: float = 0.01
     integrator: Literal["euler", "rk45"] = "euler"
-    split: Split = "all"
-    held_out: float = 0.2
-    limit: int = 0
-    corrupt: Corrupt = "skip"
-    augment: SeriesAugment = field(default_factory=SeriesAugment)
-    contrast: float = 1.0
+    held_out: float = field(default=0.2, kw_only=True)
+    augment: SeriesAugment = field(default_factory=SeriesAugment, kw_only=True)
+
+    axes: ClassVar[tuple[int, ...]] = (1,)
+    holds: ClassVar[str] = "series"
 
     def __post_init__(self) -> None:
-        check_part(None, self.held_out, self.limit, self.contrast)
+        super().__post_init__()
         if self.count < 1 or (self.length is not None and self.length < 2):
             raise ValueError(
                 f"count is {self.count} and length {self.length}; give 1 series or more, of 2 steps or more"
@@ -63,10 +67,10 @@ class Config:
         if not 0 < self.dt <= 1:
             raise ValueError(f"dt is {self.dt:g}; give a step above 0 and at most 1, e.g. 0.01")
 
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """None: the length of samples is `length`."""
-        return None
+    @classmethod
+    def recognises(cls, path: str) -> str:
+        """The name of a system."""
+        return f"{path!r} names a generated system" if path in SYSTEMS else ""
 
     def open(self) -> Series:
         """Draw the series. Raises ValueError for an unknown system, an empty part, or a system that left all bounds."""
@@ -78,6 +82,14 @@ class Config:
             raise ValueError(f"the {self.split} part of {self.count} series is empty; raise count or use split=all")
         last = min(last, first + self.limit) if self.limit else last
         return _series(generate(self, np.arange(first, last, dtype=np.int64)), first, self)
+
+    def report(self, progress: Progress = None) -> Report:
+        """What is generated with the default settings."""
+        from .report import report_series
+
+        x = generate(self, np.arange(self.count, dtype=np.int64))
+        records = [Record(f"{self.path}[{i}]", values, COLUMNS[self.path]) for i, values in enumerate(x)]
+        return report_series(Found(records, many=True), settings.Config(path=self.path))
 
 
 def generate(cfg: Config, ids: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n c t"]:
@@ -141,4 +153,4 @@ def _series(x: Float64[np.ndarray, "n c t"], first: int, cfg: Config) -> Series:
     whole = Cut(np.zeros(n, dtype=np.int64), np.full(n, length, dtype=np.int64), np.arange(n, dtype=np.int64))
     note = f"{n} generated series, system {cfg.path!r}, seed {cfg.seed}"
     unlabelled = np.full(n, -1, dtype=np.int64)
-    return Series(steps, whole, unlabelled, (), COLUMNS[cfg.path], 0, 1, "pad", (note,))
+    return Series(steps, whole, unlabelled, (), COLUMNS[cfg.path], 0, 1, "pad", (note,), cfg=cfg)

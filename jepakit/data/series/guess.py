@@ -9,23 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..images.folder import IMAGE_COLUMNS
+from ..paths import ending
 from .array import KEYS
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 TEXT = (".ts",)
 ARRAYS = (".npy", ".npz")
 PICTURES = (".tar", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-
-
-def ending(path: Path) -> str:
-    """The suffix in small letters, without that of gzip."""
-    return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
-
-
-def split_key(path: str) -> tuple[str, str]:
-    """The file and the array of `file.npz:array`; the path itself and "" where it names no array."""
-    file, mark, key = path.rpartition(".npz:")
-    return (f"{file}.npz", key) if mark else (path, "")
 
 
 def files_in(folder: Path) -> list[Path]:

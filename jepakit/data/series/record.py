@@ -2,26 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from ..base import Problem
+
 SEVERAL = (
     "where they are of several series, name their column by data.entity; data.time=none takes the rows as they stand"
 )
-
-
-class Trouble(NamedTuple):
-    """Something wrong with a series: which one, what kind of mistake, where it is, and what to do about it."""
-
-    name: str
-    problem: str
-    detail: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.detail}; {self.fix}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +49,7 @@ class Record:
         return "" if self.time is None else f"{self.time[t]}{self.offset}"
 
 
-def problems(record: Record, fill: int) -> Iterator[Trouble]:
+def problems(record: Record, fill: int) -> Iterator[Problem]:
     """What keeps a series from being read: its times, values that are infinite, and more than `fill` missing in a row.
 
     One entry per kind of mistake and channel, the first of its kind.
@@ -71,21 +60,21 @@ def problems(record: Record, fill: int) -> Iterator[Trouble]:
         named = f"column {channel!r}"
         if (bad := np.flatnonzero(np.isinf(values))).size:
             detail = f"{named}, {record.where(int(bad[0]))} is infinite"
-            yield Trouble(record.name, "infinite", detail, "replace it, or leave the cell empty")
+            yield Problem(record.name, "infinite", detail, "replace it, or leave the cell empty")
         start, run = longest_run(np.isnan(values))
         if run > fill:
             detail = (
                 f"{named} holds no number from {record.where(start)} to {record.where(start + run - 1)}, {run} in a row"
             )
             fix = f"fill them, leave the column out by data.columns, or hold the last value so long by data.fill={run}"
-            yield Trouble(record.name, "missing", detail, fix)
+            yield Problem(record.name, "missing", detail, fix)
 
 
-def _times(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Trouble]:
+def _times(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Problem]:
     """The first step without a time, the first out of order, and the first that repeats one."""
     named = f"column {record.time_name!r}"
     if (empty := np.flatnonzero(np.isnan(time))).size:
-        yield Trouble(
+        yield Problem(
             record.name, "no time", f"{named}, {record.where(int(empty[0]))} is empty", "give every row a time"
         )
         return
@@ -97,13 +86,13 @@ def _times(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Trouble]:
             f"{named}, {record.where(t + 1)} ({record.when(t + 1)}) lies before {record.where(t)} ({record.when(t)})"
         )
         fix = f"sort the rows by {record.time_name!r} or, {SEVERAL}"
-        yield Trouble(record.name, "unsorted", detail, fix)
+        yield Problem(record.name, "unsorted", detail, fix)
     order = np.argsort(time, kind="stable")
     if (same := np.flatnonzero(np.diff(time[order]) == zero)).size:
         first, again = (int(order[same[0] + k]) for k in (0, 1))
         detail = f"{named}, {record.where(again)} repeats the time of {record.where(first)} ({record.when(first)})"
         fix = f"keep one row per time or, {SEVERAL}"
-        yield Trouble(record.name, "duplicate time", detail, fix)
+        yield Problem(record.name, "duplicate time", detail, fix)
 
 
 def gaps(record: Record) -> Int64[np.ndarray, " k"]:

@@ -3,24 +3,28 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar, cast
 
 import numpy as np
 
-from ..base import Corrupt, Split, check_part
-from ..images.files import expand
+from ...core.notes import Note
+from ..base import Dataset, Progress, Report
+from ..config import DataConfig, shared_last
+from ..paths import ending, expand, first_file, split_key
 from .array import Layout, read_array
 from .augment import SeriesAugment
 from .clock import alike
 from .dataset import Series, Unequal, commonest, join
-from .guess import ARRAYS, TABLES, TEXT, ending, files_in, split_key
+from .guess import ARRAYS, TABLES, TEXT, can_hold, files_in, why_series
 from .record import Record, gaps, only, problems
 from .table import Asked, read_table
 from .text import read_ts
 from .windows import By, bounds, choose, limited, slide
 
 
+@shared_last(by="split", gap="held_out")
 @dataclass(frozen=True)
-class Config:
+class Config(DataConfig):
     """Series in tables (.csv, .tsv, .txt, .parquet), arrays (.npy, .npz) or .ts files, or a folder or glob of them.
 
     `time`, `entity`, `label` name a table's columns (empty: the usual names, "none": there is none), `columns` those of
@@ -28,11 +32,9 @@ class Config:
     `window` steps make a sample, beginning `stride` steps apart; 0: a whole series; None: chosen from the data.
     `unequal` says how series of different lengths become one. A missing value takes the last one, over at most `fill`
     steps. `split` holds the fraction `held_out` out, `by` the last times or by whole series ("auto": whole series only
-    where samples are whole series); `gap` steps between the parts belong to neither. `limit` keeps that many samples
-    (0: all). `contrast` is as in `images.Config`.
+    where samples are whole series); `gap` steps between the parts belong to neither. The rest is as in `DataConfig`.
     """
 
-    path: str = ""
     time: str = ""
     entity: str = ""
     label: str = ""
@@ -43,17 +45,15 @@ class Config:
     stride: int | None = None
     unequal: Unequal = "pad"
     fill: int = 8
-    split: Split = "all"
     by: By = "auto"
-    held_out: float = 0.1
     gap: int = 0
-    limit: int = 0
-    corrupt: Corrupt = "skip"
-    augment: SeriesAugment = field(default_factory=SeriesAugment)
-    contrast: float = 1.0
+    augment: SeriesAugment = field(default_factory=SeriesAugment, kw_only=True)
+
+    axes: ClassVar[tuple[int, ...]] = (1,)
+    holds: ClassVar[str] = "series"
 
     def __post_init__(self) -> None:
-        check_part(None, self.held_out, self.limit, self.contrast)
+        super().__post_init__()
         for key, least in (("window", 0), ("stride", 1), ("fill", 0), ("gap", 0)):
             value = getattr(self, key)
             if value is not None and value < least:
@@ -63,10 +63,48 @@ class Config:
         if self.window == 1:
             raise ValueError("window is 1, a sample of a single step; give 2 steps or more, or 0 for whole series")
 
+    @classmethod
+    def recognises(cls, path: str) -> str:
+        """A named array of a .npz, or what the head of the file tells."""
+        file, key = split_key(path)
+        found = first_file(file)
+        if found is None:
+            return ""
+        return f"array {key!r} of {found.name}" if key else why_series(found)
+
+    def claims(self, kind: str, path: str) -> bool:
+        """A file that may hold series is read as series by a run on series."""
+        return kind in ("arrays", "images") and can_hold(Path(split_key(path)[0]))
+
     @property
-    def size(self) -> tuple[int, int] | None:
-        """None: the length of samples is that of the window, or of the series."""
-        return None
+    def overlapping(self) -> bool:
+        """Whether samples are windows of series, or may be."""
+        return self.window != 0
+
+    def with_names(self, image: str, label: str) -> "Config":
+        """The same settings with the array of values and of labels to read, where they are not empty."""
+        return replace(self, array=image or self.array, label=label or self.label)
+
+    def uncut(self) -> "Config":
+        """The same settings, of whole series."""
+        return replace(self, window=0, stride=None)
+
+    def without_overlap(self) -> "Config":
+        """The same settings, with windows that follow one another."""
+        return replace(self, stride=self.window) if self.window else self
+
+    def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
+        """Beside the views the window, the stride and the channels that were chosen, so that other data are read so."""
+        cfg, notes = super().resolved(dataset, needs, method)
+        assert isinstance(dataset, Series)
+        columns = dataset.columns if dataset.named else self.columns
+        return replace(cast(Config, cfg), window=dataset.window, stride=dataset.stride, columns=columns), notes
+
+    def report(self, progress: Progress = None) -> Report:
+        """All series with what is wrong with each, also where they cannot be learnt from."""
+        from .report import report_series
+
+        return report_series(read(self), self)
 
     def open(self) -> Series:
         """Read the series into memory. Raises ValueError, with column and row, saying what to do."""
@@ -129,8 +167,8 @@ def _file(path: Path, cfg: Config) -> Found:
 def refuse(found: Found, fill: int) -> None:
     """Raises ValueError where something keeps a series from being read; `fill` missing values in a row do not."""
     for record in found.records:
-        for trouble in problems(record, fill):
-            raise ValueError(str(trouble))
+        for problem in problems(record, fill):
+            raise ValueError(str(problem))
 
 
 def build(found: Found, cfg: Config) -> Series:
@@ -154,6 +192,7 @@ def build(found: Found, cfg: Config) -> Series:
         unequal=cfg.unequal,
         notes=(*found.notes, *notes, *_remarks(records, windows.size)),
         named=found.named,
+        cfg=cfg,
     )
     return series
 

@@ -1,18 +1,19 @@
 """The first frames of a stream: its statistics, and the samples that the panel measures ever after."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ...types import Signal, Size
-from ..base import spread
-from ..images.box import Ask
+from ...types import Sample, Signal, Size
+from ..base import Dataset, Words, spread
+from ..config import DataConfig
 from .frames import Frame
 from .source import Source
 
@@ -20,8 +21,8 @@ SAMPLES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class First:
-    """The first frames as a `Dataset` of up to 64 windows (C, T, *size) of `steps` frames, evenly spread.
+class First(Dataset):
+    """The first frames as a data set of up to 64 windows (C, T, *size) of `steps` frames, evenly spread.
 
     `begun` are the frames as they came, for who goes on to read `source`; a run taken up again has read them.
     """
@@ -30,15 +31,19 @@ class First:
     steps: int
     begun: tuple[Frame, ...] = ()
     source: Source | None = None
+    cfg: Any = field(default_factory=DataConfig, kw_only=True)
+
+    words = Words("window", "windows", "frames")
+    arrives = True
 
     @classmethod
     def of(cls, frames: Sequence[Frame], steps: int, source: Source) -> "First":
-        """Those that have come."""
+        """The warm-up set of frames that were read from `source`."""
         return cls(torch.stack([frame.x for frame in frames]), steps, tuple(frames), source)
 
     @classmethod
     def load(cls, path: Path, steps: int) -> "First":
-        """Those that `kept` wrote. Raises ValueError where they are gone."""
+        """The warm-up set that `kept` wrote. Raises ValueError where its file is gone."""
         if not path.is_file():
             raise ValueError(f"{path} is gone, which holds the run's first frames; put it back, or begin a new run")
         return cls(load_file(path)["frames"], steps)
@@ -55,11 +60,6 @@ class First:
     def channels(self) -> int:
         """How many channels, or numbers in a vector."""
         return self.frames.shape[1]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
 
     @property
     def native(self) -> Size:
@@ -84,24 +84,24 @@ class First:
         first = self.starts[i]
         return f"frames {first} to {first + self.steps - 1}"
 
-    def label(self, i: int) -> int:
-        """None."""
-        return -1
-
     def raw(self, i: int) -> Float[Tensor, "c t ..."]:
         """Window i."""
         first = self.starts[i]
         return self.frames[first : first + self.steps].transpose(0, 1)
 
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Float[Tensor, "c t ..."]]:
-        """Window i as it is, once for every picture asked for."""
-        return [self.raw(i)] * len(asks)
+    def sample(self, i: int, size: Size) -> Sample:
+        """Window i, whatever size is asked for: the frames of a stream are of one."""
+        return Sample(self.raw(i))
+
+    def with_config(self, cfg: Any) -> "First":
+        """The same frames: no setting changes them."""
+        return self
 
     def fingerprint(self) -> str:
         """A hash of the frames."""
         return blake2b(self.frames.numpy().tobytes(), digest_size=16).hexdigest()
 
-    def fit(self, cfg: object) -> Signal:
+    def signal(self) -> Signal:
         """The signal: of a constant channel the deviation is 1."""
         values = self.frames.transpose(0, 1).flatten(1).double()
         std = [float(v) if v > 1e-8 else 1.0 for v in values.std(1, correction=0)]

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ...types import Size
 from ..base import Corrupt, existing
-from ..images.augment import Augment
+from ..config import SourceConfig, Unchanged
 from ..images.box import check_size
 from .first import First
 from .folder import Stop
@@ -16,7 +17,7 @@ LEAST = 2
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SourceConfig):
     """Frames one after the other. `path` is a folder, a file, or "-" for standard input.
 
     `size` (H, W) None: as they are, but pictures above 96 pixels a side at 96 x 96. The run ends `wait` seconds after
@@ -26,7 +27,6 @@ class Config:
     another shape, is left out, or ends the run.
     """
 
-    path: str = ""
     size: tuple[int, int] | None = None
     wait: float = 0.0
     settle: float = 1.0
@@ -34,6 +34,8 @@ class Config:
     warm: int = 256
     window: int = 16
     corrupt: Corrupt = "skip"
+
+    arrives: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_size(self.size)
@@ -47,12 +49,12 @@ class Config:
             )
 
     @property
-    def augment(self) -> Augment:
-        """A stream is learnt as it is."""
-        return Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0))
+    def augment(self) -> Unchanged:
+        """Frames are learnt from as they are."""
+        return Unchanged()
 
     def source(self, shape: Size = (), place: Place = BEGINNING, stop: Stop = never) -> Source:
-        """The frames from `place` on; see Source."""
+        """The frames from `place` on, in the shape of the first one or in `shape`."""
         return Source(self.path, self.size, self.wait, self.settle, self.reset, self.corrupt, shape, place, stop)
 
     def open(self) -> First:

@@ -117,7 +117,7 @@ class Source:
 
     def leave_out(self, error: Unreadable) -> None:
         """Note a bad frame, or raise ValueError."""
-        refuse(error, self.corrupt)
+        refuse({error.name: error.why}, self.corrupt)
         self.lost += 1
         if self.lost <= MOST:
             self.skipped[error.name] = error.why

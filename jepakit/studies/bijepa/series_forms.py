@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -126,8 +126,7 @@ def signal_of(task: Task, dataset: Series) -> Signal:
 def train_form(task: Task, form: Form, seeds: Sequence[int], steps: int | None) -> together.Trained:
     """Train a form with every seed."""
     runs = [training_run(task, form, seed, steps) for seed in seeds]
-    dataset = runs[0].data.open()
-    assert isinstance(dataset, Series)
+    dataset = cast(Series, runs[0].data.open())
     return together.train_together(runs, dataset, signal_of(task, dataset))
 
 

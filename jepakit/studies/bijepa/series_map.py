@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -44,8 +44,7 @@ def map_norms(task: Task, steps: int | None) -> dict[str, Any]:
         for rate in RATES:
             one = training_run(task, form, 0, steps, rate)
             runs.append(replace(one, optim=replace(one.optim, weight_decay=decay, final_weight_decay=decay)))
-    dataset = runs[0].data.open()
-    assert isinstance(dataset, Series)
+    dataset = cast(Series, runs[0].data.open())
     found = together.train_together(runs, dataset, signal_of(task, dataset))
 
     def square(values: Tensor) -> list[list[float]]:

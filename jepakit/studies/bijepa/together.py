@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 
 from ... import losses, methods
 from ...core import schedules
-from ...data.batches import drawn
+from ...data.loader import drawn
 from ...data.series.dataset import Series
 from ...masks import draw
 from ...masks.halves import Halves

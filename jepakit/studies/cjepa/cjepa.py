@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
+from typing import Any, cast
 
 from ...methods import cjepa, ijepa
 from ...reporting.figures import Figure
@@ -33,7 +34,7 @@ def arms() -> tuple[Arm, ...]:
         for epochs in EPOCHS:
             for name, method in (("I-JEPA", run.method), ("C-JEPA", cjepa.Config(**kept))):
                 length = Length(epochs=epochs, batch=run.length.batch)
-                pictures = replace(run.data, path=train, limit=PICTURES)  # type: ignore[type-var]
+                pictures = replace(cast(Any, run.data), path=train, limit=PICTURES)
                 here = replace(run, method=method, length=length, data=pictures)
                 paper = {"linear accuracy": PAPER[epochs][name]} if data == "CIFAR-10" else {}
                 found.append(Arm(data, name, here, test, f"{epochs:g} epochs", paper))

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...data.images.augment import Augment, Views
 from ...masks.random import Random
@@ -81,7 +81,7 @@ def training(run: Run, method: Any, path: str, colour: bool) -> Run:
     """The recipe with another method; methods that compare views get their own augmentation."""
     masked = isinstance(method, ijepa.Config | mae.Config)
     augment = run.data.augment if masked else two_views(colour)
-    data = replace(run.data, path=path, limit=PICTURES, augment=augment)  # type: ignore[type-var]
+    data = replace(cast(Any, run.data), path=path, limit=PICTURES, augment=augment)
     # One process that also loads: its seconds are those of one worker, whatever the machine has beside it.
     return replace(
         run, method=method, data=data, length=Length(epochs=EPOCHS, batch=run.length.batch), loop=Loop(workers=0)

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...data.unaugmented import read
 from ...evals import Features
 from ...evals.kinds import linear
 from ...evals.metrics.result import wilson
@@ -93,8 +92,8 @@ def held_out(loaded: checkpoint.Loaded) -> tuple[Shaped[Tensor, "n c ..."], Int6
     if dataset is None:
         raise ValueError(f"the truth about a run needs pictures that it did not see: {why}")
     order = torch.randperm(len(dataset), generator=Rng(0).fork("study", "truth").generator()).numpy()
-    found = read(dataset, order[:PICTURES], loaded.method.signal.size)
-    return found.x, np.array([dataset.label(int(i)) for i in found.id], dtype=np.int64)
+    found = dataset.read(order[:PICTURES], loaded.method.signal.size)
+    return found.batch().x, np.array([dataset.label(int(i)) for i in found.id], dtype=np.int64)
 
 
 def pooled_tokens(run: Path, step: int, method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n d"]:

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from ... import methods
 from ...data import loader
-from ...data import statistics as measured
 from ...data.scanpaths import settings
 from ...data.series import generated
 from ...methods import rjepa
@@ -75,10 +74,9 @@ TASKS: Final[Mapping[str, Task]] = {
 
 def rule_losses(task: Task, data: Path, length: int, seed: int, steps: int) -> dict[str, list[float]]:
     """The loss at every step of a training by each rule, all of the same weights and batches."""
-    cfg = task.data(data, length)
-    dataset = cfg.open()
-    signal = measured.fit(dataset, cfg)
-    batches = list(loader.batches(dataset, cfg, signal, seed=seed, batch=task.batch, start=0, stop=steps))
+    dataset = task.data(data, length).open()
+    signal = dataset.signal()
+    batches = list(loader.batches(dataset, signal, seed=seed, batch=task.batch, start=0, stop=steps))
     return {rule: train_losses(task, signal, batches, rule, seed) for rule in RULES}
 
 

@@ -30,9 +30,8 @@ from torch import Tensor
 from ... import methods
 from ...collapse import features
 from ...core import schedules
-from ...data import statistics as fitted
-from ...data.batches import drawn
 from ...data.images import synthetic
+from ...data.loader import drawn
 from ...data.scanpaths import settings
 from ...methods import rjepa
 from ...nn.pixels import Pixels
@@ -92,7 +91,7 @@ def fixation_samples() -> Samples:
         return Part(x, action, np.array([paths.label(int(i)) for i in ids]), None)
 
     train = np.arange(min(TRAIN, cut))
-    signal = fitted.fit(paths.chosen(train, np.array([paths.label(int(i)) for i in train])), GAZE)
+    signal = paths.subset(train).with_config(GAZE).signal()
     return Samples(signal, part(0, TRAIN), part(cut, HELD))
 
 

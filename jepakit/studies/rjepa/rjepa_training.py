@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ... import collapse, losses, methods
-from ...data import loader, statistics
-from ...data.batches import drawn
+from ...data import loader
+from ...data.loader import drawn
 from ...data.scanpaths import settings
 from ...data.series import generated
 from ...methods import rjepa
@@ -82,7 +82,7 @@ def read_samples(name: str) -> Samples:
     """All samples of one of DATA."""
     cfg = DATA[name]
     dataset = cfg.open()
-    signal = statistics.fit(dataset, cfg)
+    signal = dataset.signal()
     x = torch.cat([batch.to("cpu", torch.float32).x for batch in loader.stream(dataset, signal, batch=HELD)])
     return Samples(signal, x[HELD:], x[:HELD])
 

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from ...data import Dataset
-from ...data.unaugmented import read
 from ...evals import Features, held_out
 from ...evals.kinds import knn
 from ...methods.base import Method
@@ -46,10 +45,10 @@ class Online:
 def choose(session: Session, count: int) -> Online:
     """Up to `count` labelled samples for a session. Raises ValueError as `check` does."""
     dataset, whose, known = labelled(session, count)
-    x, ids, _ = read(dataset, known, session.method.signal.size)
-    y, scored = split(dataset, ids)
+    found = dataset.read(known, session.method.signal.size)
+    y, scored = split(dataset, found.id.numpy())
     note = f"kNN while training: {int(scored.sum())} of {len(y)} labelled samples {whose} are scored"
-    return Online(x, y, scored, note)
+    return Online(found.batch().x, y, scored, note)
 
 
 def check(session: Session, count: int) -> None:

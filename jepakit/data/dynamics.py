@@ -1,0 +1,5 @@
+"""Generated series: noisy sines and the Lorenz system."""
+
+from .series.generated import Config
+
+__all__ = ["Config"]

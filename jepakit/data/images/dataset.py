@@ -1,0 +1,167 @@
+"""Pictures as samples: boxes cut from each, resized, mirrored and in other colours, as drawn for it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from ...types import Rng, Samples, Signal, Size, unit
+from ..base import Dataset, Progress, Report, Unreadable, Words, stack, uniform
+from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centred, photometric, place
+from .box import Ask, Box
+from .decode import cut_all
+
+SMALL = 96
+LARGE = (224, 224)
+WORDS = Words("image", "images", "pixels", "give images of one size")
+Draws = Float[np.ndarray, "b draws"]
+
+
+class Picture(NamedTuple):
+    """One picture per sample: its size, the share of the area allowed, and the stream it draws from."""
+
+    size: Size
+    crop: tuple[float, float]
+    stream: str
+
+
+class Content(NamedTuple):
+    """The bytes that make one item the same as another, and its own channels, height and width."""
+
+    data: bytes
+    channels: int
+    height: int
+    width: int
+
+
+class PictureSet(Dataset):
+    """Pictures (C, H, W) that are cut and changed. A kind gives `raw`, or `crops` where it can do better."""
+
+    words = WORDS
+
+    def raw(self, i: int) -> Float[Tensor, "c h w"]:
+        """The item at its own size; pixels in [0, 1], float arrays in their own units. Raises Unreadable."""
+        raise NotImplementedError
+
+    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c _ _"]]:
+        """The pictures asked for, from one decoding: uint8 for 8-bit items, else float32. Raises Unreadable."""
+        return cut_all(self.raw(i), asks)
+
+    @property
+    def augment(self) -> Augment:
+        """How training samples are changed."""
+        return cast(Augment, self.cfg.augment)
+
+    def sample_size(self) -> Size:
+        """The size that is set, else the size that all have where it is small, else 224 x 224."""
+        size: Size | None = self.cfg.size
+        if size:
+            return tuple(size)
+        return self.native if self.native and max(self.native) <= SMALL else LARGE
+
+    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """Items `ids`, resized and cut to their centre; those that cannot be read are left out and named."""
+        rows, kept, skipped = list[Tensor](), list[int](), dict[str, str]()
+        for i in ids.tolist():
+            try:
+                rows += self.crops(i, [centred(size)])
+                kept.append(i)
+            except Unreadable as error:
+                skipped[error.name] = error.why
+        x = stack(rows) if rows else torch.empty(0, self.channels, *size)
+        found = np.array(kept, dtype=np.int64)
+        return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found))
+
+    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+        """Random boxes of items `ids`, their colours changed, and the views; see `Dataset.draw`."""
+        pictures = [Picture(signal.size, self.augment.crop, "x")] * include_x + [
+            Picture(group.size or signal.size, group.crop, f"view {g} {v}")
+            for g, group in enumerate(self.augment.views)
+            for v in range(group.count)
+        ]
+        placed = [uniform(rng.fork("box", p.stream), ids, BOX_DRAWS) for p in pictures]
+        parts, found, skipped = self.cut(ids, placed, pictures, rng)
+        if self.augment.photometric:
+            parts = [self._recolour(x, found, rng, p) for x, p in zip(parts, pictures, strict=True)]
+        x, rest, views = parts[0] if include_x else None, parts[include_x:], list[Tensor]()
+        for group in self.augment.views:
+            views.append(torch.stack(rest[: group.count], dim=1))
+            rest = rest[group.count :]
+        return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found), tuple(views))
+
+    def cut(
+        self, ids: Int64[np.ndarray, " b"], placed: Sequence[Draws], pictures: Sequence[Picture], rng: Rng
+    ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
+        """One batch per picture, the items that were cut, and those passed over; `placed` draws place the boxes."""
+        draws = {i: [u[b].tolist() for u in placed] for b, i in enumerate(ids.tolist())}
+
+        def made(i: int) -> tuple[list[Tensor], int]:
+            if i not in draws:
+                own = np.array([i], dtype=np.int64)
+                draws[i] = [uniform(rng.fork("box", p.stream), own, BOX_DRAWS)[0].tolist() for p in pictures]
+            return self.crops(i, [self._ask(u, p) for u, p in zip(draws[i], pictures, strict=True)]), i
+
+        skipped = dict[str, str]()
+        rows, kept = zip(*[self.readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        return [stack(column) for column in zip(*rows, strict=True)], np.array(kept, dtype=np.int64), skipped
+
+    def box(self, u: list[float], height: int, width: int, picture: Picture) -> Box:
+        """Where a picture's box lies in an item, for `BOX_DRAWS` uniform numbers."""
+        return place(u, height, width, picture.size, picture.crop, self.augment.aspect, self.augment.flip)
+
+    def _ask(self, u: list[float], picture: Picture) -> Ask:
+        return Ask(picture.size, lambda height, width: self.box(u, height, width, picture))
+
+    def _recolour(
+        self, x: Shaped[Tensor, "b c h w"], ids: Int64[np.ndarray, " b"], rng: Rng, picture: Picture
+    ) -> Shaped[Tensor, "b c h w"]:
+        u = uniform(rng.fork("photometric", picture.stream), ids, PHOTO_DRAWS)
+        y = photometric(unit(x), u, self.augment)
+        return y.mul_(255).round_().to(torch.uint8) if x.dtype == torch.uint8 else y
+
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c h w"]:
+        """`count` versions of each readable item, changed as its first views are or else as the item itself."""
+        found = list[Tensor]()
+        for i in ids.tolist():
+            try:
+                found.append(self._versions(i, count, signal))
+            except Unreadable:
+                continue
+        return torch.stack(found) if found else torch.empty(0, count, self.channels, *signal.size)
+
+    def _versions(self, i: int, count: int, signal: Signal) -> Shaped[Tensor, "q c h w"]:
+        group = self.augment.views[0] if self.augment.views else None
+        size = (group.size if group else None) or signal.size
+        picture = Picture(size, (group or self.augment).crop, "")
+
+        def draws(stream: str, numbers: int) -> Float[np.ndarray, "q draws"]:
+            ids = np.array([i], dtype=np.int64)
+            return np.concatenate([uniform(Rng(0).fork("panel", stream, k), ids, numbers) for k in range(count)])
+
+        x = torch.stack(self.crops(i, [self._ask(u, picture) for u in draws("box", BOX_DRAWS).tolist()]))
+        if not self.augment.photometric:
+            return x
+        changed = photometric(unit(x), draws("photometric", PHOTO_DRAWS), self.augment)
+        return changed.mul(255).round().to(torch.uint8) if x.dtype == torch.uint8 else changed
+
+    def height_and_width(self, i: int) -> tuple[int, int]:
+        """The size of item i, without decoding it where that can be. Raises Unreadable."""
+        if self.native is None:
+            _, height, width = self.raw(i).shape
+            return height, width
+        return self.native[0], self.native[1]
+
+    def content(self, i: int) -> Content:
+        """What makes item i the same as another one, after it was decoded. Raises Unreadable."""
+        x = self.raw(i)
+        channels, height, width = x.shape
+        return Content(x.numpy().tobytes(), channels, height, width)
+
+    def report(self, progress: Progress = None) -> Report:
+        """Sizes, channels, classes, and what is unreadable, there twice or tiny; every item is decoded once."""
+        from .report import report_pictures
+
+        return report_pictures(self, progress)

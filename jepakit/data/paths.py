@@ -1,0 +1,47 @@
+"""What a path means: one file or folder, or the files of a pattern."""
+
+import glob
+from pathlib import Path
+
+from .base import existing
+
+
+def expand(path: str) -> list[Path]:
+    """The files a path, glob or brace pattern means, sorted within each pattern. Raises ValueError."""
+    if not any(mark in path for mark in "*?[{") or Path(path).expanduser().exists():
+        return [existing(path)]
+    from braceexpand import braceexpand
+
+    parts = [str(Path(part).expanduser()) for part in braceexpand(path)]
+    found = [Path(name) for part in parts for name in sorted(glob.glob(part, recursive=True))]
+    if not found:
+        raise ValueError(f"no file matches {path!r}; check the pattern (it is read relative to {Path.cwd()})")
+    missing = [part for part in parts if not glob.glob(part, recursive=True)]
+    if missing:
+        raise ValueError(f"{path!r} names {missing[0]!r}, which is not there; narrow the braces to the shards you have")
+    return list(dict.fromkeys(found))
+
+
+def first_file(path: str) -> Path | None:
+    """The first file or folder that a path means; None where there is none."""
+    try:
+        return expand(path)[0]
+    except ValueError:
+        return None
+
+
+def file_name(path: str) -> str:
+    """The name, in small letters, of the first file that a path means; "" where there is none, or a folder."""
+    file = first_file(path)
+    return "" if file is None or file.is_dir() else file.name.lower()
+
+
+def ending(path: Path) -> str:
+    """The suffix in small letters, without that of gzip."""
+    return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def split_key(path: str) -> tuple[str, str]:
+    """The file and the array of `file.npz:array`; the path itself and "" where it names no array."""
+    file, mark, key = path.rpartition(".npz:")
+    return (f"{file}.npz", key) if mark else (path, "")

@@ -1,0 +1,109 @@
+"""Look at series before training: how many and how long, what is missing, constant, out of order."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..base import Problem, Report
+from ..report import PROBLEMS_LISTED, finished_report
+from .dataset import join
+from .record import Record, gaps, longest_run, problems
+from .settings import Config, Found, build, refuse
+
+
+def report_series(found: Found, cfg: Config) -> Report:
+    """What holds of all series, and one problem per mistake and channel; what training would read, or why nothing."""
+    records = found.records
+    listed = [problem for record in records for problem in problems(record, cfg.fill)]
+    constant = tuple(name for c, name in enumerate(records[0].channels) if _constant(records, c))
+    listed += [_constant_problem(records[0], name) for name in constant]
+    listed += [problem for record in records for problem in _jumps(record)]
+    listed += list(_twins(records))
+    lengths = np.array([len(record) for record in records])
+    steps, classes = join(records, found.classes)
+    counts = np.bincount(steps.label[steps.label >= 0], minlength=len(classes)).tolist()
+    channels = records[0].channels
+    few = ", ".join(f"{name}: {n}" for name, n in zip(classes, counts, strict=True) if n)
+    rows = [
+        ("series", str(len(records))),
+        ("steps min / median / max", f"{lengths.min()} / {int(np.median(lengths))} / {lengths.max()}"),
+        ("channels", f"{len(channels)}: {', '.join(channels)}"),
+        ("missing values", _missing(records) or "none"),
+        ("constant channels", ", ".join(constant) or "none"),
+        ("times", _clock(records)),
+        ("steps per class", few or "no labels"),
+        ("training would read", _samples(found, cfg)),
+    ]
+    return finished_report(rows, found.notes, listed[:PROBLEMS_LISTED], "--csv FILE lists them")
+
+
+def _missing(records: list[Record]) -> str:
+    """How many values each channel lacks, and how many in a row."""
+    parts = []
+    for c, name in enumerate(records[0].channels):
+        gone = [np.isnan(record.values[c]) for record in records]
+        if count := sum(int(mask.sum()) for mask in gone):
+            parts.append(f"{count} of {name!r} ({max(longest_run(mask)[1] for mask in gone)} in a row)")
+    return ", ".join(parts)
+
+
+def _constant(records: list[Record], c: int) -> bool:
+    seen = [record.values[c][~np.isnan(record.values[c])] for record in records]
+    low = min((v.min() for v in seen if v.size), default=0.0)
+    high = max((v.max() for v in seen if v.size), default=0.0)
+    return bool(low == high)
+
+
+def _constant_problem(first: Record, name: str) -> Problem:
+    value = first.values[first.channels.index(name), 0]
+    detail = f"column {name!r} is {value:g} in every row, from {first.where(0)} on"
+    return Problem(first.name, "constant", detail, "leave it out by data.columns")
+
+
+def _jumps(record: Record) -> Iterator[Problem]:
+    """The first and the number of the places where more time passes than usual."""
+    found = gaps(record)
+    if len(found) and record.time is not None:
+        t = int(found[0])
+        detail = (
+            f"column {record.time_name!r} jumps in {len(found)} places, first from {record.when(t)} to "
+            f"{record.when(t + 1)} at {record.where(t + 1)}"
+        )
+        yield Problem(record.name, "gap", detail, "steps are taken as equally spaced: fill the rows, or split there")
+
+
+def _twins(records: list[Record]) -> Iterator[Problem]:
+    """Series whose values an earlier one has."""
+    seen: dict[bytes, str] = {}
+    for record in records:
+        key = record.values.tobytes()
+        if key in seen:
+            yield Problem(record.name, "duplicate", f"the same values as {seen[key]}", "keep one of them")
+        seen.setdefault(key, record.name)
+
+
+def _clock(records: list[Record]) -> str:
+    """From when to when, and how often."""
+    with_time = [record for record in records if record.time is not None]
+    if not with_time:
+        return "none: steps are taken as equally spaced"
+    if len({record.time.dtype.kind for record in with_time if record.time is not None}) > 1:
+        return "of several kinds"
+    times = [record.time for record in with_time if record.time is not None]
+    begin, end = min(t.min() for t in times), max(t.max() for t in times)
+    longest = max(times, key=len)
+    step = f", a step of {np.sort(np.diff(longest))[len(longest) // 2 - 1]}" if len(longest) > 1 else ""
+    offset = with_time[0].offset
+    return f"{begin}{offset} to {end}{offset} (column {with_time[0].time_name!r}){step}"
+
+
+def _samples(found: Found, cfg: Config) -> str:
+    try:
+        refuse(found, cfg.fill)
+        series = build(found, cfg)
+        signal = series.signal()
+    except ValueError as error:
+        return f"nothing: {error}"
+    kind = f"windows of {series.window} steps, {series.stride} apart" if series.window else "whole series"
+    padded = f", of {int(series.cut.length.min())} to {signal.size[0]} steps (data.unequal)" if series.padded else ""
+    return f"{len(series)} samples: {kind}{padded}"

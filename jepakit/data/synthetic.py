@@ -1,0 +1,5 @@
+"""Generated labelled pictures: digits, shapes and scenes."""
+
+from .images.synthetic import Config
+
+__all__ = ["Config"]
