@@ -148,7 +148,7 @@ class Dataset:
         found = [self.readable(i, lambda j: (self.sample(j, signal.size), j), skipped) for i in ids.tolist()]
         return self.collate([row for row, _ in found], [j for _, j in found], skipped, signal.size)
 
-    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "n q c ..."]:
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
         """`count` augmented versions of each item, made as training makes its first views; the same every time.
 
         Items that cannot be read are left out.

@@ -19,11 +19,12 @@ from ..methods.head import Head
 from ..types import Signal
 from . import clauses
 from .case import SIGNALS, Case, example, parents_for, variants
+from .data import DataCase, data_contract
 from .sequential import knows_no_future
 
 CLAUSES = (*clauses.CLAUSES, knows_no_future)
 
-__all__ = ["CLAUSES", "SIGNALS", "Case", "contract", "example", "variants"]
+__all__ = ["CLAUSES", "SIGNALS", "Case", "DataCase", "contract", "data_contract", "example", "variants"]
 
 
 def contract(method: type[Method], signals: Sequence[Signal] | None = None) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
@@ -53,7 +54,9 @@ OUTSIDE = (
     "stripes",
     "patchwise",
     "average",
+    "ramps",
     "outside-demo",
+    "episodes",
     "centroid",
     "outside-study",
     "steps",
@@ -73,17 +76,19 @@ def test_one_member_of_every_kind_is_listed_and_a_broken_one_is_named(installed:
     (listed,) = run_cli(installed, tmp_path, "list")
     assert listed.returncode == 0, listed.stderr
     assert all(f"\n  {name} " in listed.stdout for name in OUTSIDE)
-    assert "the package denoise-jepa offers a masker 'broken-stripes' that cannot be used" in listed.stdout
+    assert "the masker 'broken-stripes' of the package denoise-jepa cannot be used" in listed.stdout
+    assert "the data 'broken-ramps' of the package denoise-jepa cannot be used" in listed.stdout
     assert "No module named 'a_library_that_is_not_there'" in listed.stdout
 
 
 def test_one_member_of_every_kind_is_used(installed: Path, tmp_path: Path) -> None:
     quick = "--method.encoder.width 16 --data.name synthetic --data.count 32 --data.size [16,16] --length.batch 16"
-    trained, other, broken, probed, counted, reported = run_cli(
+    trained, other, ramps, broken, probed, counted, reported = run_cli(
         installed,
         tmp_path,
         "train outside-demo --out a",
         f"train ijepa --method.encoder.name patchwise --method.masks.name stripes {quick} --steps 1 --out b",
+        "train denoise --data ramps --method.encoder.name patchwise --length.batch 16 --steps 1 --out r",
         f"train ijepa --method.masks.name broken-stripes {quick} --out c",
         "probe a --kind centroid --name again",
         "steps a",
@@ -96,12 +101,44 @@ def test_one_member_of_every_kind_is_used(installed: Path, tmp_path: Path) -> No
     assert (tmp_path / "a" / "evals" / "centroid.json").is_file()
     assert other.returncode == 0, other.stderr
     assert "name: stripes" in (tmp_path / "b" / "config.yaml").read_text()
+    assert ramps.returncode == 0, ramps.stderr
+    assert "name: ramps" in (tmp_path / "r" / "config.yaml").read_text()
     assert broken.returncode == 2
-    assert "the package denoise-jepa offers a masker 'broken-stripes'" in broken.stderr
+    assert "the masker 'broken-stripes' of the package denoise-jepa" in broken.stderr
     assert (tmp_path / "a" / "evals" / "centroid-again.json").is_file(), probed.stderr
     assert counted.stdout == "2 steps\n"
     assert reported.returncode == 0, reported.stderr
     assert "a went 2 steps." in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_an_outside_kind_of_data_is_used_by_every_command(installed: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    labels = np.arange(24) % 2
+    walks = np.cumsum(draw.normal(size=(24, 8, 3)) + labels[:, None, None], 1).astype(np.float32)
+    np.savez(tmp_path / "walks.npz", observations=walks, actions=np.diff(walks, axis=1)[..., :2], labels=labels)
+    quick = "--method.encoder.width 16 --method.encoder.patch [1] --length.batch 8 --steps 3"
+    done = run_cli(
+        installed,
+        tmp_path,
+        "check-data walks.npz --csv problems.csv",
+        f"train rjepa --data walks.npz {quick} --out run",
+        "probe run --kind knn --name again",
+        "embed run --data walks.npz --out walks.csv",
+        "complete run --data walks.npz --hide future --out later",
+        "score run --data walks.npz --out scores.csv",
+        "train simclr --data walks.npz --out views",
+        "report run",
+    )
+    checked, trained, probed, embedded, completed, scored, views, reported = done
+    assert "read as                 episodes (an .npz of observations and actions)" in checked.stdout, checked.stderr
+    for one in (trained, probed, embedded, reported):
+        assert one.returncode == 0, one.stderr
+    assert "name: episodes" in (tmp_path / "run" / "config.yaml").read_text()
+    assert len((tmp_path / "walks.csv").read_text().splitlines()) == 25
+    for refused in (completed, scored, views):
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+    assert "are not augmented, so a sample has no two views" in views.stderr
 
 
 def test_a_study_of_an_outside_package_is_found_by_its_name(installed: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class PictureSet(Dataset):
         y = photometric(unit(x), u, self.augment)
         return y.mul_(255).round_().to(torch.uint8) if x.dtype == torch.uint8 else y
 
-    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "n q c h w"]:
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c h w"]:
         """`count` versions of each readable item, changed as its first views are or else as the item itself."""
         found = list[Tensor]()
         for i in ids.tolist():

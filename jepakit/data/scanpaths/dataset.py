@@ -272,7 +272,7 @@ class Scanpaths(Dataset):
         length = np.minimum(self.lengths[ids], signal.size[0])
         return shown(length, uniform(rng.fork("box", version.stream), ids, 2), version.crop, version.size[0])
 
-    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "n q c _ _ _"]:
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c _ _ _"]:
         """`count` versions of each readable sample, changed as training changes its first views."""
         group = self.augment.views[0]
         version = Version(group.size_for(signal.size), group.crop, "view")
