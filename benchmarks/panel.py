@@ -31,6 +31,7 @@ from jepakit.run.settings import Run
 from jepakit.training import loop as training
 from jepakit.training import session
 from jepakit.training.monitor import Monitor
+from jepakit.training.source import BatchSource
 from jepakit.types import Batch, Terms
 
 DATA = {
@@ -71,14 +72,15 @@ def measure(run: Run, each: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         current = session.build(run, Path(out), Dist())
         monitor, every = Monitor(current), current.run.loop.panel_every or 1
-        with closing(training.batches(current)) as stream:
-            train(current, stream, None, found, 1)
+        source = training.open_source(current)
+        with closing(source.batches()) as batches:
+            train(current, source, batches, None, found, 1)
             found["step"].clear()
             terms = None
             for at in (0, *range(every, current.steps, every), current.steps):
                 current.step = at
                 watch(monitor, terms, found, last=at == current.steps)
-                terms = train(current, stream, monitor, found, each if at < current.steps else 0) or terms
+                terms = train(current, source, batches, monitor, found, each if at < current.steps else 0) or terms
     return told(current, found)
 
 
@@ -90,7 +92,8 @@ def watch(monitor: Monitor, terms: Terms | None, found: dict[str, list[Seconds]]
 
 def train(
     current: session.Session,
-    stream: Iterator[Batch],
+    source: BatchSource,
+    batches: Iterator[Batch],
     monitor: Monitor | None,
     found: dict[str, list[Seconds]],
     count: int,
@@ -98,8 +101,8 @@ def train(
     """Time training steps, and after each the panel's part of a logged row; the terms of the last step."""
     terms: Terms | None = None
     for _ in range(count):
-        batch = next(stream)
-        (terms, _, _), spent = timed(partial(training.advance, current, current.method, batch, current.run.optim))
+        batch = next(batches)
+        (terms, _, _), spent = timed(partial(training.advance, current, source, batch, current.run.optim))
         found["step"].append(spent)
         if monitor:
             found["row"].append(timed(partial(row, monitor, terms))[1])

@@ -17,7 +17,6 @@ import torch
 from . import __version__, data, methods
 from .core import devices
 from .data import loader
-from .training import resolve
 from .types import Batch, Rng, Signal
 
 Row = tuple[str, str]
@@ -145,7 +144,8 @@ def step_seconds(model: Any, batch: Batch, amp: bool, repeats: int = 3) -> float
 
 
 def _training_step(signal: Signal, batch: Batch) -> float:
-    cfg, _ = resolve.fit_masks(resolve.fit_patch(methods.load("ijepa").Config(), signal)[0], signal)
+    ijepa = methods.load("ijepa")
+    cfg, _ = ijepa.Method.fit_config(ijepa.Config(), signal)
     device, _ = devices.best_device()
     pays, _ = devices.amp_pays(device, "float32")
     return step_seconds(methods.build(cfg, signal).to(device), batch.to(device), pays)

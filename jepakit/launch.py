@@ -1,4 +1,4 @@
-"""From a request to a finished run: begin it or take it up, train, probe, report."""
+"""From a request to a finished run: start or resume it, train, probe, report."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ import torch
 from . import methods
 from .core import devices, distributed, padding
 from .core.progress import Silent, Watch
-from .data.stream import First
 from .evals.base import load
 from .evals.runs import probe_run
 from .evals.split import need_labels
@@ -17,31 +16,31 @@ from .reporting import write
 from .reporting.facts import duration
 from .run import checkpoint
 from .run.settings import Run
-from .training import estimate, loop, session, stream
+from .training import estimate, loop, session
 from .training.monitor import online, samples
 from .training.request import Request, asks_for_probes, renaming_notes, settings
+from .training.stream.source import first_frames
 from .types import Batch
 
 
-def run(request: Request, watch: Watch) -> dict[str, Any]:
+def run(request: Request, progress: Watch) -> dict[str, Any]:
     """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
-    return carry_out(settings(request), request, watch)
+    return carry_out(settings(request), request, progress)
 
 
-def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
-    """As `run`, with settings that are made already; of `request` the folder counts, and how to begin."""
+def carry_out(wanted: Run, request: Request, progress: Watch) -> dict[str, Any]:
+    """As `run`, for given settings; `request` says in which folder, and whether to resume."""
     with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
-        watch = watch if dist.main else Silent()
+        progress = progress if dist.main else Silent()
         # The run folder is written anew when it is gone on with, with the names of today.
         renamed = renaming_notes(request)
         current = begin(request, wanted, dist)
         for note in [*renamed, *current.notes]:
-            watch.note(note)
-        learn = stream.train if isinstance(current.dataset, First) else loop.train
-        summary = learn(current, watch)
+            progress.note(note)
+        summary = loop.train(current, progress)
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
-    probes = after(current, watch)
+    probes = run_probes(current, progress)
     page = write([request.folder]) if current.run.evals.report else None
     return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
 
@@ -53,7 +52,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         current = session.build(wanted, request.folder, dist)
         check_probes(current, request)
         session.read_weights(current)
-        cost = estimate.estimate(current.run, current.method, *loop.rehearsal(current))
+        cost = estimate.estimate(current, loop.open_source(current).example_batch())
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),
@@ -69,16 +68,16 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
 
 
 def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Session:
-    """A session, new or resumed; the run folder exists from here on."""
+    """A session, new or resumed, with its run folder. Raises ValueError before anything is written."""
     out = request.folder
     if request.resume and (request.init is not None or request.overwrite):
         other = "--init" if request.init is not None else "--overwrite"
         raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
     resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
     if resuming:
-        current = session.build(wanted, out, dist, dataset=stream.begun_before(wanted.data, out))
+        current = session.build(wanted, out, dist, dataset=first_frames(wanted, out))
         check_probes(current, request)
-        session.restore(current, request.allow_change)
+        session.restore_checkpoint(current, request.allow_change)
         if dist.main:
             session.write_settings(current)
         return current
@@ -94,16 +93,16 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         session.read_weights(current)
         whole = False
     if not whole:
-        fit(current)
+        calibrate_method(current)
     if dist.main:
-        session.clear(out)
+        session.clear_folder(out)
         session.write_settings(current)
     distributed.barrier()
     return current
 
 
-def fit(current: session.Session) -> None:
-    """Show the method the samples that it fits its constants to, before the first step: the same on every rank."""
+def calibrate_method(current: session.Session) -> None:
+    """Fit the method's constants to samples before the first step; every rank takes the same ones."""
     if not current.method.calibration_samples:
         return
     x = samples.equal(
@@ -115,11 +114,11 @@ def fit(current: session.Session) -> None:
 
 
 def check_probes(current: session.Session, request: Request) -> None:
-    """Note which kinds the data cannot be judged by, as they carry no labels of two classes.
+    """Note the probes that are left out, as the data have no labels of two classes.
 
-    Raises ValueError, before step 1, where the request itself asks for them and not its recipe.
+    Raises ValueError, before step 1, where the request itself asks for them rather than its recipe.
     """
-    if not (blind := unlabelled(current)):
+    if not (blind := kinds_without_labels(current)):
         return
     try:
         need_labels(current.dataset.classes)
@@ -129,26 +128,26 @@ def check_probes(current: session.Session, request: Request) -> None:
         current.notes.append(f"no {', '.join(blind)} after the last step: {error}")
 
 
-def unlabelled(current: session.Session) -> list[str]:
-    """The kinds that need labels, where the data lack them."""
+def kinds_without_labels(current: session.Session) -> list[str]:
+    """The kinds of probe that need labels, where the data have none."""
     if len(current.dataset.classes) > 1:
         return []
     return [kind for kind in current.run.evals.kinds if load(kind).labels]
 
 
-def after(current: session.Session, watch: Watch) -> list[Path]:
-    """The probes that follow the last step, in one pass over the data; a kind that cannot judge them becomes a note."""
-    blind = unlabelled(current)
+def run_probes(current: session.Session, progress: Watch) -> list[Path]:
+    """Run the probes after the last step, in one pass over the data; those that the data do not allow become notes."""
+    blind = kinds_without_labels(current)
     kinds = [kind for kind in current.run.evals.kinds if kind not in blind]
     if not kinds:
         return []
-    watch.note(f"probing: {', '.join(kinds)}")
+    progress.note(f"probing: {', '.join(kinds)}")
 
-    def refused(kind: str, error: ValueError) -> None:
-        watch.note(f"no {kind}: {error}")
+    def note_refusal(kind: str, error: ValueError) -> None:
+        progress.note(f"no {kind}: {error}")
 
     try:
-        return probe_run(current.out, kinds, refused=refused, watch=watch)
+        return probe_run(current.out, kinds, refused=note_refusal, progress=progress)
     except ValueError as error:
-        refused("probes", error)
+        note_refusal("probes", error)
         return []

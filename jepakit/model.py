@@ -34,18 +34,22 @@ class Model:
         return self.loaded.method
 
     def encode(
-        self, samples: torch.Tensor | PathLike | Sequence[PathLike], weights: Weights = "target"
+        self,
+        samples: torch.Tensor | PathLike | Sequence[PathLike],
+        weights: Weights = "target",
+        action: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Representations (B, N, D), one per patch, on the CPU.
 
         `samples` is a tensor (B, C, *size) of raw values (pixels in [0, 1]; any size the patch divides), or one or
         several files. An image file is one sample, resized and cut to the centre as in training's evaluation. Any other
-        file is read as the run reads its data and gives all its samples in order: use `jepa embed` for many. Raises
-        ValueError, saying what to do, for anything else, and for samples of unequal lengths.
+        file is read as the run reads its data and gives all its samples in order: use `jepa embed` for many. `action`
+        (B, T - 1, A) belongs to a tensor, if the representations depend on actions. Raises ValueError, saying what to
+        do, for anything else, and for samples of unequal lengths.
         """
         signal = self.method.signal
         if isinstance(samples, torch.Tensor):
-            return self._encode_tensor(_check_samples(samples, signal), weights)
+            return self._encode_batch(Batch(_check_samples(samples, signal), action=action), weights)
         parts = [part for path in _check_paths(samples) for part in self._encode_file(path, weights)]
         counts = [part.shape[1] for part in parts]
         if min(counts) < max(counts):
@@ -55,22 +59,23 @@ class Model:
             )
         return torch.cat(parts)
 
-    def _encode_tensor(self, x: torch.Tensor, weights: Weights) -> torch.Tensor:
+    def _encode_batch(self, batch: Batch, weights: Weights) -> torch.Tensor:
+        mean = self.method.mean
         with torch.inference_mode():
-            return self.method.encode(Batch(x.to(self.method.mean)), weights)
+            return self.method.encode(batch.to(mean.device, mean.dtype), weights)
 
     def _encode_file(self, path: PathLike, weights: Weights) -> Iterator[torch.Tensor]:
         """All samples of a file, those of one length together; a file that no kind of data reads is an image."""
         signal = self.method.signal
         if len(signal.size) == 2 and not _is_dataset(path):
-            yield self._encode_tensor(read_image(Path(path), signal)[None], weights)
+            yield self._encode_batch(Batch(read_image(Path(path), signal)[None]), weights)
             return
         dataset = parse.other_data(self.loaded.run, os.fspath(path), signal, {}).open()
         with closing(loader.stream(dataset, signal, batch=FILE_BATCH, corrupt="fail")) as batches:
             for batch in batches:
                 batch = batch.to(self.method.mean.device)
                 equal = [batch] if batch.length is None else [part for _, part in groups(batch, stride(self.method))]
-                yield from (self._encode_tensor(part.x, weights) for part in equal)
+                yield from (self._encode_batch(part, weights) for part in equal)
 
     def start(self, frame: torch.Tensor) -> State:
         """The state of a predictive model after a first frame (B, C, H, W), or (B, C, p) for series.

@@ -22,7 +22,7 @@ def describe(done: Mapping[str, Any]) -> str:
         return ""
     lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
     advice = f"; {summary['advice']}" if summary["advice"] else ""
-    spent = f", {rollback.spent(summary['rollbacks'])}" if summary["rollbacks"] else ""
+    spent = f", {rollback.rollback_summary(summary['rollbacks'])}" if summary["rollbacks"] else ""
     lines.append(f"verdict: {summary['verdict']} ({summary['reason']}){spent}{advice}")
     if best := summary.get("best"):
         lines.append(f"best checkpoint by kNN while training: step {best['step']} ({best['knn']:.1%})")

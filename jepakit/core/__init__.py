@@ -1,3 +1,3 @@
 """What every room stands on: the registry, progress, processes, devices, files, padding, schedules."""
 
-__all__ = ["devices", "distributed", "files", "lazy", "padding", "progress", "registry", "schedules"]
+__all__ = ["devices", "distributed", "files", "lazy", "notes", "padding", "progress", "registry", "schedules"]

@@ -92,7 +92,7 @@ class Registry(Generic[T]):
                 raise
             reason = f"{type(error).__name__}: {error}" if isinstance(error, ImportError | SyntaxError) else error
             raise ValueError(
-                f"the package {place.owner} offers a {self.noun} {name!r} that cannot be used: {reason}; "
+                f"the {self.noun} {name!r} of the package {place.owner} cannot be used: {reason}; "
                 f"update {place.owner} or uninstall it"
             ) from error
 
@@ -109,10 +109,13 @@ class Registry(Generic[T]):
 
     def name_of(self, kind: type) -> str:
         """The first name whose member is, or is an instance of, the class `kind`."""
-        own = [name for name, place in self.places().items() if place.module == kind.__module__]
-        outside = [name for name, place in self.places().items() if place.owner and name not in own]
-        for name in own or outside:
-            if own or kind in (member := self.load(name), type(member)):
+        places = self.places()
+        for name, place in places.items():
+            if place.module == kind.__module__:
+                return name
+        broken = self.unusable()
+        for name in (name for name in places if name not in broken):  # defined below the module that has the name
+            if kind in (member := self.load(name), type(member)):
                 return name
         raise ValueError(f"{kind.__module__}.{kind.__qualname__} is no {self.noun} that jepakit knows")
 

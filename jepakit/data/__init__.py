@@ -1,9 +1,15 @@
 """Data: kinds of samples behind one interface, the loader, and what is known of a data set."""
 
-from .base import Dataset, Problem, Report, Unreadable, Words, refuse_padding
-from .config import DataConfig, SourceConfig
-from .loader import sample
-from .registry import KINDS, check_kind, guess, load, reading
+from typing import TYPE_CHECKING
+
+from ..core.lazy import lazy_names
+from .kinds import KINDS
+
+if TYPE_CHECKING:
+    from .base import Dataset, Problem, Report, Unreadable, Words, refuse_padding
+    from .config import DataConfig, SourceConfig
+    from .loader import sample
+    from .registry import check_kind, guess, load, reading
 
 __all__ = [
     "KINDS",
@@ -37,3 +43,13 @@ __all__ = [
     "subset",
     "synthetic",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("Dataset", "Problem", "Report", "Unreadable", "Words", "refuse_padding"), "base"),
+        **dict.fromkeys(("DataConfig", "SourceConfig"), "config"),
+        "sample": "loader",
+        **dict.fromkeys(("check_kind", "guess", "load", "reading"), "registry"),
+    },
+)

@@ -6,33 +6,13 @@ first, in the order of their names; then those that take whole families of files
 """
 
 import dataclasses
-from typing import Any, Final
+from typing import Any
 
-from ..core.registry import Registry, file_with
 from .config import SourceConfig
+from .kinds import KINDS
 from .paths import expand, split_key
 
 GENERAL = ("series", "scanpaths", "arrays", "images")
-
-
-class Kinds(Registry[type[SourceConfig]]):
-    """The kinds of data. Settings of our own may be defined in a module below the one that has the kind's name."""
-
-    def name_of(self, kind: type) -> str:
-        """The name of a class of settings."""
-        own = (name for name, place in self.places().items() if not place.owner)
-        return next((name for name in own if self.load(name) is kind), "") or super().name_of(kind)
-
-
-def _config(found: Any) -> type[SourceConfig]:
-    """The settings class of a kind's module. Raises ValueError where it has none."""
-    config = getattr(found, "Config", found)
-    if not (isinstance(config, type) and issubclass(config, SourceConfig)):
-        raise ValueError("its Config is no SourceConfig or DataConfig")
-    return config
-
-
-KINDS: Final = Kinds("jepakit.data", "data", "a Config", file_with("Config"), _config)
 
 
 def load(name: str) -> type[SourceConfig]:
@@ -42,13 +22,15 @@ def load(name: str) -> type[SourceConfig]:
 
 def guess(path: str) -> tuple[str, str]:
     """Which kind reads a path, and why. Raises ValueError where nothing is there or nothing reads it."""
-    for name in [*(name for name in KINDS.names() if name not in GENERAL), *GENERAL]:
+    broken = KINDS.unusable()
+    for name in [*(name for name in KINDS.names() if name not in (*GENERAL, *broken)), *GENERAL]:
         if why := load(name).recognises(path):
             return name, why
     expand(split_key(path)[0])
     raise ValueError(
         f"cannot tell what {path!r} holds; give a folder of images or series, "
         ".csv, .tar, .parquet, .npz, .npy, .ts or idx files, or fixations in .json"
+        + "".join(f"; {sentence}" for sentence in broken.values())
     )
 
 

@@ -11,7 +11,6 @@ the direction that leads ahead, counting the last token only, or else from all o
 
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -41,19 +40,17 @@ class Round:
         """The cells of the grid that get an error, in the order of `token_errors`."""
         return self.masks.targets.flatten()[self.counts]
 
-    def token_errors(self, method: Method, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b k"]:
+    def token_errors(self, method: Masked, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b k"]:
         """The distance of each token's prediction to its target, as the loss compares them, averaged over features."""
         masks = self.masks.repeated(len(x), x.device)
-        model = cast(Any, method)
-        # `predict` takes the forward masks and swaps them itself for the way back.
-        pred = model.predict(x, swapped(masks), back=True) if self.back else model.predict(x, masks)
-        target = model.expected(x, masks)
+        pred = method.predict_back(x, masks) if self.back else method.predict(x, masks)
+        target = method.expected(x, masks)
         each = losses.elementwise(losses.wide(pred), losses.wide(target), method.distance).mean(-1)
         return each.flatten(1)[:, self.counts.to(x.device)]
 
 
-def check_scorable(method: Method) -> None:
-    """Raises ValueError if the method predicts no representation, or was not trained on series."""
+def scorable_method(method: Method) -> Masked:
+    """`method`, if it can be scored. Raises ValueError if it predicts no representation or is not for series."""
     name = type(method).__module__.rsplit(".", 1)[-1]
     if not (isinstance(method, Masked) and method.latent):
         raise ValueError(
@@ -65,36 +62,34 @@ def check_scorable(method: Method) -> None:
             f"the run was trained on samples of size {method.signal.size}, but scores are those of series; train on a "
             "table or array of series"
         )
+    return method
 
 
-def scoring_rounds(method: Method, causal: bool, tokens: int | None = None) -> list[Round]:
+def scoring_rounds(method: Masked, causal: bool, tokens: int | None = None) -> list[Round]:
     """The rounds that score a window of `tokens` tokens, by default those of the method's signal.
 
     Predictors know the masks they were trained on, so a method with a predictor per direction keeps its own masks.
     Raises ValueError if `causal` and no predictor leads ahead.
     """
-    model = cast(Any, method)
-    tokens = tokens or prod(model.encoder.grid)
-    both = isinstance(method, BiJEPA)
-    own = model.draw(1, Rng(0).fork("score"), grid=(tokens,))[0]
+    tokens = tokens or prod(method.encoder.grid)
+    own = method.draw(1, Rng(0).fork("score"), grid=(tokens,))[0]
+    directions = 1 + method.both_ways if isinstance(method, BiJEPA) else 0
     if causal:
-        return [_causal_round(own, tokens, len(model.predictors) if both else 0)]
-    if both:
-        there = _full_round(own, False)
-        return [there, _full_round(swapped(own), True)] if len(model.predictors) == 2 else [there]
-    hidden = len(own.targets.unique())
+        return [_causal_round(own, tokens, directions)]
+    if directions:
+        return [_full_round(own, False), _full_round(swapped(own), True)][:directions]
+    hidden = len(torch.unique(own.targets))
     blocks = torch.arange(tokens).tensor_split(max(2, ceil(tokens / hidden)))
     return [_full_round(_masks_hiding(block, tokens), False) for block in blocks]
 
 
-def _causal_round(own: Masks, tokens: int, predictors: int) -> Round:
-    """The round that predicts the last token from tokens before it."""
-    ways = [(own, False), (swapped(own), True)][:predictors]
-    for masks, back in ways:
+def _causal_round(own: Masks, tokens: int, directions: int) -> Round:
+    """The round that predicts the last token from tokens before it; `directions` of the run's own masks have one."""
+    for masks, back in [(own, False), (swapped(own), True)][:directions]:
         hidden = masks.targets.flatten()
         if masks.context.max() < hidden.min():
             return Round(masks, back, (hidden == tokens - 1).nonzero().flatten())
-    if predictors and tokens == 2:
+    if directions and tokens == 2:
         raise ValueError(
             "the run predicts the past from the future alone; train with masks whose context is the first half"
         )

@@ -6,7 +6,7 @@ half; beyond that, its output is appended to the data and read on from there.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ..data.base import spread
 from ..data.series.dataset import Series
 from ..evals.metrics.readers import Reader, chosen
 from ..evals.windows import FEWEST, represented, steps_seen
+from ..methods.base import Method
 from .tables import Values
 from .windows import sampled_spans
 
@@ -62,7 +63,7 @@ class Origins:
         return np.where((steps < self.room[:, None])[:, None], found, np.nan)
 
 
-def forecast_origins(dataset: Series, method: Any, size: int) -> Origins:
+def forecast_origins(dataset: Series, method: Method, size: int) -> Origins:
     """Where to fit readers and where to test them, by windows of `size` steps.
 
     If all series are long, the last fifth of each is held out, else the last fifth of the series. Raises ValueError if
@@ -75,9 +76,9 @@ def forecast_origins(dataset: Series, method: Any, size: int) -> Origins:
     if not long:
         first = len(spans) - max(1, int(HELD_OUT * len(spans)))
         edges = [s.end if k < first else s.begin for k, s in enumerate(spans)]
-    fit = _concatenated([np.arange(s.begin, e - size + 1) for s, e in zip(spans, edges, strict=True)])
-    every = _concatenated([np.arange(s.begin, s.end - size + 1) for s in spans])
-    tried = _concatenated([np.arange(max(s.begin, e - cut), s.end - cut) for s, e in zip(spans, edges, strict=True)])
+    fit = _concatenate([np.arange(s.begin, e - size + 1) for s, e in zip(spans, edges, strict=True)])
+    every = _concatenate([np.arange(s.begin, s.end - size + 1) for s in spans])
+    tried = _concatenate([np.arange(max(s.begin, e - cut), s.end - cut) for s, e in zip(spans, edges, strict=True)])
     ends = np.concatenate(
         [np.full(max(0, s.end - cut - max(s.begin, e - cut)), s.end) for s, e in zip(spans, edges, strict=True)]
     )
@@ -92,7 +93,7 @@ def forecast_origins(dataset: Series, method: Any, size: int) -> Origins:
     return Origins(dataset.steps.values, size, cut, *starts, room)
 
 
-def _concatenated(parts: list[np.ndarray]) -> Int64[np.ndarray, " n"]:
+def _concatenate(parts: list[np.ndarray]) -> Int64[np.ndarray, " n"]:
     return np.concatenate(parts).astype(np.int64)
 
 
@@ -100,7 +101,7 @@ def _concatenated(parts: list[np.ndarray]) -> Int64[np.ndarray, " n"]:
 class FittedReader:
     """Reads the later half of a window of `size` steps from `reads`: a key of READS, or LINEAR."""
 
-    method: Any
+    method: Method
     device: str
     size: int
     reads: str
@@ -109,7 +110,7 @@ class FittedReader:
     def next_half(self, past: Float[np.ndarray, "n c p"]) -> Values:
         """The values of the half window that follows `past`, in the data's own units."""
         mean, std = (v.cpu().numpy().astype(np.float64) for v in (self.method.mean, self.method.std))
-        read = self.reader(_features(self.method, self.device, self.size, past)[self.reads])
+        read = self.reader(_reader_inputs(self.method, self.device, self.size, past)[self.reads])
         values: np.ndarray = read.reshape(len(past), past.shape[1], -1) * std + mean
         return values
 
@@ -122,7 +123,7 @@ class FittedReader:
         return future
 
 
-def _features(method: Any, device: str, size: int, past: Float[np.ndarray, "n c p"]) -> dict[str, Features]:
+def _reader_inputs(method: Method, device: str, size: int, past: Float[np.ndarray, "n c p"]) -> dict[str, Features]:
     """What the future can be read from, as rows: prediction, representation, and the normalised past."""
     parts = []
     for x in torch.split(torch.from_numpy(past.astype(np.float32)), BATCH):
@@ -136,17 +137,19 @@ def _features(method: Any, device: str, size: int, past: Float[np.ndarray, "n c 
 
 
 def fit_readers(
-    method: Any, device: str, data: Origins, starts: Int64[np.ndarray, " n"], reads: Sequence[str]
+    method: Method, device: str, data: Origins, starts: Int64[np.ndarray, " n"], reads: Sequence[str]
 ) -> list[FittedReader]:
     """A reader for each of `reads`, fitted to the windows at `starts`; its strength is chosen on their last fifth."""
     x = data.windows_at(starts, data.size)
     future = method.normalize(x.to(device)).cpu().numpy()[..., data.past :]
     held = np.arange(len(starts)) >= len(starts) - max(1, len(starts) // 5)
-    features = _features(method, device, data.size, x[..., : data.past].numpy())
+    features = _reader_inputs(method, device, data.size, x[..., : data.past].numpy())
     return [FittedReader(method, device, data.size, name, chosen(features[name], future, held)[0]) for name in reads]
 
 
-def best_reader(method: Any, device: str, data: Origins, horizon: int) -> tuple[FittedReader, dict[str, float], Values]:
+def best_reader(
+    method: Method, device: str, data: Origins, horizon: int
+) -> tuple[FittedReader, dict[str, float], Values]:
     """The reader of READS with the lower error on held-out data, refitted to all data; the errors; its residuals.
 
     Residuals (K, C, horizon) are those on held-out data, at the model's normalisation; NaN beyond the end of a series.

@@ -81,14 +81,14 @@ def empty_rows(rows: Rows) -> list[int]:
     ]
 
 
-def _printable(name: str) -> str:
+def _printable_name(name: str) -> str:
     """A name as text: bytes that are not UTF-8, which file names may hold, become escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _write_npy(rows: Rows, name: Name, out: Path) -> None:
     with replacing(ids_path(out)) as path, csv_table(path, ["id"]) as append:
-        append([_printable(name(i))] for i in range(len(rows)))
+        append([_printable_name(name(i))] for i in range(len(rows)))
     part_path(out).replace(out)
 
 
@@ -98,7 +98,7 @@ def _write_csv(rows: Rows, name: Name, out: Path) -> None:
     with replacing(out) as path, csv_table(path, columns) as append:
         for start, chunk in row_chunks(rows):
             append(
-                [_printable(name(i)), *[t] * by_token, *(f"{v:.9g}" for v in vector)]
+                [_printable_name(name(i)), *[t] * by_token, *(f"{v:.9g}" for v in vector)]
                 for i, row in enumerate(chunk, start)
                 for t, vector in enumerate(row.reshape(-1, dim).tolist())
             )
@@ -115,7 +115,7 @@ def _write_parquet(rows: Rows, name: Name, out: Path) -> None:
             column = pa.array(chunk.reshape(-1))
             for length in reversed(rows.shape[1:]):
                 column = pa.FixedSizeListArray.from_arrays(column, length)
-            append([pa.array([_printable(name(i)) for i in range(start, start + len(chunk))]), column])
+            append([pa.array([_printable_name(name(i)) for i in range(start, start + len(chunk))]), column])
 
 
 EmbeddingWriter = Callable[[Rows, Name, Path], None]

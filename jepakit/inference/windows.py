@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from ..core.padding import stride
 from ..data.series.dataset import Series
 from ..methods.base import Method
+from ..methods.masked import Masked
 from .hiding import Round
 
 Scores = Float64[np.ndarray, " t"]
@@ -48,7 +50,7 @@ class WindowLengths(NamedTuple):
 
 def window_lengths(method: Method, dataset: Series) -> WindowLengths:
     """The lengths of the windows that `method` was trained on; `dataset` is its training data."""
-    patch, size = int(cast(Any, method).encoder.patch[0]), int(method.signal.size[0])
+    patch, size = stride(method), int(method.signal.size[0])
     if not dataset.padded:
         return WindowLengths(size, size, patch)
     shortest, longest = (int(n) // patch * patch for n in (dataset.cut.length.min(), dataset.cut.length.max()))
@@ -92,7 +94,7 @@ class SlidingScorer(NamedTuple):
     may differ, a series shorter than the longest window is one window, as in training, and causal windows grow with it.
     """
 
-    method: Method
+    method: Masked
     lengths: WindowLengths
     rounds: Callable[[int], Sequence[Round]]
     stride: int

@@ -1,7 +1,8 @@
-"""The contract of a method: what the trainer, the evaluators and the reports may ask of any JEPA."""
+"""The base class of methods: what the trainer, the evaluators and the reports ask of any JEPA."""
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, Literal
 
@@ -10,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core import padding
+from ..core.notes import Note
 from ..losses import Kind
-from ..types import Batch, Rng, Signal, Terms
+from ..nn.auto import fit_patch
+from ..types import Batch, Rng, Signal, Size, Terms
 
 Weights = Literal["target", "context"]
 
@@ -46,10 +49,10 @@ def accept_tensors(of: Callable[..., Any]) -> Callable[..., Any]:
 class Method(nn.Module):
     """One joint-embedding method: parameters, a loss and an encoder, for one kind of signal.
 
-    A method is one file with a frozen dataclass `Config` and one subclass of this. `needs` names what a batch must
-    carry beyond `x`, of "time", "action", "views", "label". Raises ValueError where the signal lacks one.
-    `batch_statistics` says that the loss mixes samples, so that a batch in two parts is not the batch as a whole;
-    `reads_x` whether it reads `Batch.x`, and not only views, so that the loader can leave it out.
+    A method is one file with a frozen dataclass `Config` and one subclass of this. `needs` names what a batch has to
+    carry besides `x`: "time", "action", "views" or "label"; a signal that lacks one raises ValueError.
+    `batch_statistics` says that the loss mixes samples, so that two halves of a batch do not add up to the whole.
+    `reads_x` says whether the loss reads `Batch.x`; if it reads views only, the loader leaves `x` out.
     `chance_loss` is the loss of a prediction that knows nothing of its sample, over that of the best constant.
     """
 
@@ -90,21 +93,21 @@ class Method(nn.Module):
         return cls.needs
 
     def check(self, samples: int) -> None:
-        """Raises ValueError, naming the fix, where `samples` at a time are too few for the loss.
+        """Raises ValueError, naming the fix, if the loss cannot work on `samples` samples at a time.
 
-        It is asked before step 1, with the samples of all processes in one micro-batch.
+        It is called before step 1, with the number of samples of all processes in one micro-batch.
         """
 
     def caution(self, samples: int) -> str:
-        """A sentence where `samples` at a time pass `check` at a price: a loss held from 0, or much memory; else ""."""
+        """A warning if `samples` samples at a time pass `check` at a price, such as much memory; otherwise empty."""
         return ""
 
     def normalize(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Raw units to zero mean and unit variance per channel; the first thing `loss` and `encode` do."""
+        """Bring raw values to zero mean and unit variance per channel; `loss` and `encode` do this first."""
         return (x - self.mean) / self.std
 
     def forward(self, batch: Batch, rng: Rng) -> Terms:
-        """The loss, padded samples by their lengths: DDP and FSDP hook into forward."""
+        """The loss; padded samples are grouped by length. DDP and FSDP hook into forward."""
         return (
             self.loss(batch, rng) if batch.length is None else padding.loss(self.loss, batch, rng, padding.stride(self))
         )
@@ -138,6 +141,20 @@ class Method(nn.Module):
             means.append(s.reshape(*group.shape[:2], -1).transpose(0, 1))
         return torch.cat(means)
 
+    @classmethod
+    def fit_config(
+        cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = False
+    ) -> tuple[Any, list[Note]]:
+        """The settings with what they leave open chosen for a signal, and a note for each choice.
+
+        Here the patch of the encoder: `proposal` where the data propose one with a reason, one frame where `frames`.
+        """
+        notes: list[Note] = []
+        if getattr(cfg, "encoder", None) is not None:
+            encoder, notes = fit_patch(cfg.encoder, signal.size, proposal, frames)
+            cfg = replace(cfg, encoder=encoder)
+        return cfg, notes
+
     @property
     def distance(self) -> Kind:
         """The distance by which the loss compares prediction and target."""
@@ -145,7 +162,7 @@ class Method(nn.Module):
         return kind
 
     def after_step(self, progress: float) -> None:
-        """What follows an optimiser step, such as the EMA; `progress` runs from 0 to 1 over the training."""
+        """Called after every optimiser step, e.g. to move the EMA; `progress` runs from 0 to 1 over the training."""
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars for every logged row: of the parameters, and of raw samples that are always the same.

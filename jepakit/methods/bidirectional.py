@@ -1,6 +1,6 @@
-"""Prediction both ways under one mask: from the context to the target block, and from the target block to the context.
+"""Prediction in both directions under one mask: from the context to the target block, and back.
 
-What two predictors say of each other: whether they lead back to where they started, and which pulls harder.
+Also diagnostics of two predictors: whether going there and back returns to the start, and which gradient is larger.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ Predict = Callable[[Float[Tensor, "b k d"], Masks], Float[Tensor, "b 1 kt d"]]
 
 
 class Way(NamedTuple):
-    """One direction: what is seen and hidden, the representation s of what is seen, what is predicted and is to be."""
+    """One direction: its masks, the representation s of the context, the prediction and the target."""
 
     masks: Masks
     s: Float[Tensor, "b k d"]
@@ -32,15 +32,15 @@ class Way(NamedTuple):
 
 
 def swapped(masks: Masks) -> Masks:
-    """The masks of the way back: the one target block is the context, the context the target block."""
+    """The masks of the way back: the target block becomes the context, and the context the target block."""
     return Masks(masks.targets[:, 0], masks.context[:, None], masks.grid)
 
 
 def known_sides(method: Method, grid: Grid) -> dict[str, bool]:
-    """The sides that a method has learnt to predict from the opposite ones, and whether by a predictor of the way back.
+    """The sides that a method can predict from the opposite ones, each with whether the predictor of the way back does.
 
-    Masks other than halves hide now this and now that, so that every side will do; halves alone are known alone. A
-    method that predicts nothing, or no hidden part but the next step, knows none.
+    Masks other than halves hide any part, so every side can be predicted; otherwise only the halves that were hidden in
+    training. A method that is not masked can predict none.
     """
     if not isinstance(method, Masked):
         return {}
@@ -55,7 +55,7 @@ def known_sides(method: Method, grid: Grid) -> dict[str, bool]:
 
 
 def check_side(side: str, known: Mapping[str, bool]) -> None:
-    """Raises ValueError, with those that are `known`, where a side is none of them."""
+    """Raises ValueError, with the `known` sides, if `side` is not one of them."""
     if side not in known:
         none = "nor any other, as its method predicts no hidden part"
         can = f"it can predict {' and '.join(known)}" if known else none
@@ -63,7 +63,7 @@ def check_side(side: str, known: Mapping[str, bool]) -> None:
 
 
 def goes_back(masker: object, known: Mapping[str, bool], grid: Grid) -> bool:
-    """Whether what a masker hides is predicted by the way back, by the sides that are `known`."""
+    """Whether the predictor of the way back predicts what a masker hides, given the `known` sides."""
     every, axes = splits(grid), len(grid)
     return isinstance(masker, Halves) and any(
         back and masker.axis % axes == every[name].axis and masker.context == every[name].context
@@ -72,7 +72,7 @@ def goes_back(masker: object, known: Mapping[str, bool], grid: Grid) -> bool:
 
 
 def opposite(half: Halves) -> Halves:
-    """What hides the other side."""
+    """The masker that hides the other side."""
     return replace(half, context="last" if half.context == "first" else "first")
 
 
@@ -109,7 +109,7 @@ def pull(predict: Predict, way: Way, kind: Kind) -> Float[Tensor, ""]:
 def watch(
     pairs: Sequence[Sequence[Way]], predictors: Iterable[Predict], shares: Mapping[str, float], kind: Kind
 ) -> dict[str, Float[Tensor, ""]]:
-    """What is worth watching of a step; `shares` name the directions and weigh them in the loss.
+    """Scalars to log for a step; `shares` name the directions and weigh them in the loss.
 
     `norm_online` and `norm_target` are mean lengths of tokens, `error_NAME` the distances without weight. Of two
     directions also `error_cycle` and `balance` = a / (a + b), .5 where both pull alike: a and b are the lengths of the

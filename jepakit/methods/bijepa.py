@@ -106,11 +106,11 @@ class BiJEPA(Masked):
         return [[self.way(p, *side) for p, side in zip(self.predictors, both, strict=False)] for both in sides]
 
     def way(self, predictor: nn.Module, x: Tensor, y: Tensor, masks: Masks) -> Way:
-        """What `predictor` makes of the context of x, and the target encoder of the targets of y, seen alone."""
+        """The prediction from the context of x, and the target encoder's tokens of the targets of y, encoded alone."""
         return Way(masks, s := self.context(x, masks), predictor(s, masks), self.expected(y, masks))
 
     def seen(self, encoder: nn.Module, x: Tensor, keep: Tensor | None = None) -> Float[Tensor, "b k d"]:
-        """What an encoder says of the patches at `keep`, on the unit sphere where asked for."""
+        """An encoder's tokens of the patches at `keep`, on the unit sphere if `cfg.sphere`."""
         s = cast(Tensor, encoder(self.normalize(x), keep=keep))
         return losses.on_sphere(s) if self.cfg.sphere else s
 

@@ -78,11 +78,11 @@ class CJEPA(ijepa.IJEPA):
 
     @classmethod
     def requires(cls, cfg: Any) -> frozenset[str]:
-        """Views, where they are what is paired."""
+        """Views, if these are paired."""
         return cls.needs | {"views"} if cfg.pairs == "views" else cls.needs
 
     def check(self, samples: int) -> None:
-        """Raises ValueError where covariances of `samples` say too little, or where there is one block only."""
+        """Raises ValueError if `samples` are too few for covariances, or if there is only one block to pair."""
         losses.check_vicreg(samples, self.projector_width, *self.held)
         blocks = sum(masks.targets.shape[1] for masks in self.draw(2, Rng(0)))
         if self.cfg.pairs == "blocks" and blocks < 2:
@@ -102,7 +102,7 @@ class CJEPA(ijepa.IJEPA):
 
     @property
     def projector_width(self) -> int:
-        """How many features are held."""
+        """The number of features that the variance and covariance terms act on."""
         return self.cfg.projector.width(self.encoder.dim)
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:

@@ -40,7 +40,7 @@ PLACES = 32  # features of a position
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; `masks` empty are halves: every side that the parent can predict is hidden in turn."""
+    """Settings; with `masks` empty, every half that the parent can predict is hidden in turn."""
 
     parents: tuple[str, ...] = ()
     parent_hashes: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Decoder(Head):
         self.layers = perceptron([dim + PLACES, *cfg.hidden, signal.channels * math.prod(self.patch)], cfg.norm)
 
     def check(self, samples: int) -> None:
-        """Raises ValueError where BatchNorm would see a single sample."""
+        """Raises ValueError if BatchNorm would see a single sample."""
         if self.cfg.norm == "batch" and samples < 2:
             raise ValueError("BatchNorm needs 2 samples at a time, not 1; raise length.batch or set method.norm layer")
 
@@ -112,7 +112,7 @@ class Decoder(Head):
 
     @torch.no_grad()
     def imagine(self, x: Float[Tensor, "b c ..."], masks: Masks, masker: Masker) -> Float[Tensor, "b m kt d"]:
-        """The same where the hidden patches are not there; the way back where the way ahead has not learnt it."""
+        """The tokens that stand for hidden patches without reading them: predictions, or the mean of the context."""
         if self.cfg.reads == "context":
             s = self.context(x, masks).mean(1)
             return s[:, None, None].expand(-1, *masks.targets.shape[1:], -1)

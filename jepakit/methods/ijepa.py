@@ -86,7 +86,7 @@ class IJEPA(Masked):
 
     @torch.no_grad()
     def hide(self, x: Float[Tensor, "b c ..."], rng: Rng) -> tuple[list[Masks], list[Float[Tensor, "b _ _ d"]]]:
-        """The masks of a step and the targets there, from one pass of the target encoder, which maskers may read."""
+        """The masks of a step and the targets there, from one target encoding, whose tokens maskers may read."""
         tokens = self.whole(x) if read_tokens(self.cfg.masks) else None
         drawn = self.draw(len(x), rng, x.device, self.encoder.grid_of(x), tokens)
         return drawn, self.targets(x, drawn) if tokens is None else [take(tokens, m.targets) for m in drawn]
@@ -97,7 +97,7 @@ class IJEPA(Masked):
         return s
 
     def predict(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
-        """What the context of x says of the targets; the rest of x is never seen."""
+        """The prediction of the target blocks from the context of x; the rest of x is never read."""
         return cast(Tensor, self.predictor(self.context(x, masks), masks))
 
     def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:

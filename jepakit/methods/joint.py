@@ -1,4 +1,4 @@
-"""What the methods share that compare views of a sample without prediction."""
+"""The base class of methods that compare views of a sample without predicting one from the other."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from .base import Method, Weights
 
 
 def check_views(signal: Signal) -> None:
-    """Raises ValueError where there are no two views to compare."""
+    """Raises ValueError if the signal has fewer than two views to compare."""
     if signal.views < 2:
         raise ValueError(
             f"views are compared with one another but there is {signal.views}; set data.augment.views to 2 or more, "
@@ -19,9 +19,9 @@ def check_views(signal: Signal) -> None:
 
 
 class JointEmbedding(Method):
-    """What compares views of a sample without prediction: one encoder, the mean of its tokens, a projector.
+    """A method that compares views of a sample: one encoder, the mean of its tokens, a projector.
 
-    `cfg` holds `encoder` and `projector`. A subclass is a loss on the embeddings of all views, which `embed` gives.
+    `cfg` holds `encoder` and `projector`. A subclass adds the loss on the embeddings of all views, which `embed` gives.
     """
 
     needs = frozenset({"views"})

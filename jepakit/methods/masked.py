@@ -3,15 +3,19 @@
 What the panel, scores, forecasts and decoders ask of such a method is here, so that they work for any of them.
 """
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses, masks
+from ..core.notes import Note
+from ..masks.multiblock import MultiBlock
+from ..masks.random import Random
 from ..nn.encoder import Encoder
-from ..types import Batch, Device, Grid, Masks, Rng, Terms
+from ..types import Batch, Device, Grid, Masks, Rng, Signal, Size, Terms
 from .base import Method, token_rows
 
 
@@ -24,6 +28,19 @@ class Masked(Method):
 
     latent: ClassVar[bool] = True
     encoder: Encoder
+
+    @classmethod
+    def fit_config(
+        cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = False
+    ) -> tuple[Any, list[Note]]:
+        """As `Method.fit_config`; random masks replace rectangles where these are the default and x is no picture."""
+        cfg, notes = super().fit_config(cfg, signal, proposal, frames)
+        if len(signal.size) == 2 or cfg.masks != type(cfg)().masks:
+            return cfg, notes
+        if not any(isinstance(mask, MultiBlock) for mask in cfg.masks):
+            return cfg, notes
+        note = Note("method.masks", "[{name: random, num_targets: 3}]", "multiblock masks are of pictures")
+        return replace(cfg, masks=(Random(num_targets=3),)), [*notes, note]
 
     @property
     def both_ways(self) -> bool:

@@ -35,6 +35,7 @@ __all__ = [
     "ResNet",
     "ResNet50",
     "ViT",
+    "auto",
     "conv",
     "ema",
     "encoder",

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..training.rollback import spent
+from ..training.rollback import rollback_summary
 from .facts import comparison, facts, undone, verdict
 from .records import Record, unique_names
 from .samples import Look
@@ -63,7 +63,7 @@ def headline(view: View) -> dict[str, Any]:
     record = view.record
     found = verdict(record)
     advice = found.advice and f"To do: {found.advice}"
-    texts = [found.reason, spent(undone(record)), advice, "" if record.summary else UNFINISHED]
+    texts = [found.reason, rollback_summary(undone(record)), advice, "" if record.summary else UNFINISHED]
     sentences = [text[0].upper() + text[1:].rstrip(".") + "." for text in texts if text]
     return {
         "name": view.name,

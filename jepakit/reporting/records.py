@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ..run.rows import Row, read_rows
+from ..run.metrics import Row, read_rows
 
 Array = NDArray[Any]
 

@@ -1,3 +1,3 @@
 """What a run is, its settings, and its folder on disk."""
 
-__all__ = ["checkpoint", "metrics", "optim", "parse", "rows", "settings", "write"]
+__all__ = ["checkpoint", "metrics", "optim", "parse", "settings", "write"]

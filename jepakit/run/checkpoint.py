@@ -1,9 +1,9 @@
 """Atomic save and load: safetensors for tensors, JSON for the rest, nothing that could run code.
 
-A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors, state.json and, of a stream, where
-it stands, stream.safetensors. It is written under
-another name, synced, and renamed, so a folder of that name is whole; state.json also records the files' sizes, so that
-a copy cut short is recognised and the checkpoint before it used.
+A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors, state.json and, where the source of
+batches has a state, stream.safetensors. It is written under another name, synced, and renamed, so a folder of that name
+is whole; state.json also records the files' sizes, so that a copy cut short is recognised and the checkpoint before it
+used.
 """
 
 import json
@@ -28,9 +28,10 @@ from ..types import ActionSpec, Signal
 from . import parse
 from .settings import Run
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
+SOURCE_FILE = "stream.safetensors"  # its name since streams were the only source with a state
 # What reading a damaged checkpoint raises: files cut short or gone, bytes that are no text, JSON of another shape.
-DAMAGED = (
+DAMAGE_ERRORS = (
     *(OSError, EOFError, SafetensorError, json.JSONDecodeError),
     *(UnicodeDecodeError, KeyError, TypeError, AttributeError),
 )
@@ -38,14 +39,17 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved step. `state` is whatever JSON the trainer keeps; `warnings` says which newer ones were unusable."""
+    """One saved step. `warnings` says which newer ones were unusable.
+
+    `state` is the trainer's JSON, `source` the tensors that its source of batches needs to go on.
+    """
 
     step: int
     model: dict[str, Tensor]
     optim: dict[str, Tensor]
     state: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
-    stream: dict[str, Tensor] = field(default_factory=dict)
+    source: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Loaded:
 
 
 def folder(run: Path, step: int) -> Path:
-    """Where a step's checkpoint lies."""
+    """The folder of a step's checkpoint."""
     return run / "checkpoints" / f"step-{step:08d}"
 
 
@@ -71,7 +75,7 @@ def save(
     state: Mapping[str, Any],
     keep: int = 2,
     needed: Collection[int] = (),
-    stream: Mapping[str, Tensor] | None = None,
+    source: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep` and those `needed`."""
     final = folder(run, step)
@@ -80,16 +84,16 @@ def save(
     part.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in method.state_dict().items()}, part / "model.safetensors")
     save_file(optimizer_tensors(method, optimizer), part / "optim.safetensors")
-    if stream:
-        save_file(dict(stream), part / "stream.safetensors")
+    if source:
+        save_file(dict(source), part / SOURCE_FILE)
     sizes = {p.name: p.stat().st_size for p in part.iterdir()}
     signal = asdict(method.signal) if isinstance(method, Method) else {}
-    write_json(part / "state.json", {"schema": SCHEMA, "step": step, "signal": signal, "files": sizes, **state})
+    write_json(part / "state.json", {"schema": SCHEMA_VERSION, "step": step, "signal": signal, "files": sizes, **state})
     for path in (*part.iterdir(), part):
-        _sync(path)
+        _sync_path(path)
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
-    _point(final.parent / "last", final.name)
+    _point_last(final.parent / "last", final.name)
     for old in steps(run)[:-keep]:
         if old not in needed:
             shutil.rmtree(folder(run, old))
@@ -103,7 +107,7 @@ def go_back(run: Path, step: int, changes: Mapping[str, Any]) -> None:
     """
     path = folder(run, step) / "state.json"
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
-    _point(run / "checkpoints" / "last", folder(run, step).name)
+    _point_last(run / "checkpoints" / "last", folder(run, step).name)
     for later in steps(run)[::-1]:
         if later > step:
             shutil.rmtree(folder(run, later))
@@ -123,29 +127,27 @@ def load(run: Path, step: int | None = None) -> Checkpoint:
     warnings: list[str] = []
     for at in reversed(saved if step is None else [step]):
         try:
-            return _read(run, at, warnings)
-        except DAMAGED as error:
-            warnings.append(f"checkpoint of step {at} is unusable ({_reason(error)})")
+            return _read_step(run, at, warnings)
+        except DAMAGE_ERRORS as error:
+            warnings.append(f"checkpoint of step {at} is unusable ({_error_text(error)})")
     raise ValueError(
         f"{run} has no usable checkpoint: {'; '.join(warnings) or 'the folder checkpoints/ is empty or missing'}"
     )
 
 
-def _read(run: Path, step: int, warnings: list[str]) -> Checkpoint:
+def _read_step(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     at = folder(run, step)
     state = json.loads((at / "state.json").read_text(encoding="utf-8"))
-    if state["schema"] != SCHEMA:
+    if state["schema"] != SCHEMA_VERSION:
         raise ValueError(
-            f"{at} has format {state['schema']}; this jepakit reads {SCHEMA}: use the version that wrote it"
+            f"{at} has format {state['schema']}; this jepakit reads {SCHEMA_VERSION}: use the version that wrote it"
         )
     for name, size in state["files"].items():
         if (at / name).stat().st_size != size:
             raise EOFError(f"{name} has {(at / name).stat().st_size} bytes of {size}")
-    model, optim, stream = (
-        load_file(at / f"{name}.safetensors") if name != "stream" or "stream.safetensors" in state["files"] else {}
-        for name in ("model", "optim", "stream")
-    )
-    return Checkpoint(step, model, optim, state, list(warnings), stream)
+    model, optim = (load_file(at / f"{name}.safetensors") for name in ("model", "optim"))
+    source = load_file(at / SOURCE_FILE) if SOURCE_FILE in state["files"] else {}
+    return Checkpoint(step, model, optim, state, list(warnings), source)
 
 
 def load_run(run: Path, step: int | None = None, parents: Sequence[Method] = ()) -> Loaded:
@@ -238,7 +240,7 @@ def load_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer, tensors:
         optimizer.state[p][entry] = value.clone().to(p.device if value.ndim or p in fused else "cpu")
 
 
-def _sync(path: Path) -> None:
+def _sync_path(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -246,13 +248,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _point(link: Path, target: str) -> None:
+def _point_last(link: Path, target: str) -> None:
     part = link.with_name(".last.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(link)
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     plain = isinstance(error, (OSError, EOFError, ValueError))
     return str(error) if plain else f"{type(error).__name__}: {error}"

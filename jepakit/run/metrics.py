@@ -1,20 +1,38 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard events, summary.json, environment.json."""
+"""What a run writes while it trains (metrics.jsonl, TensorBoard events, environment.json), and its rows read back."""
 
 import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy
-import torch
-
 from .. import __version__
 from ..core import files
-from .rows import Row, read_rows
+
+Row = dict[str, Any]
+
+
+def read_rows(run: Path) -> Iterator[Row | None]:
+    """One row per line of RUN/metrics.jsonl, None for a line that is no JSON object; nothing where there is no file.
+
+    A killed process leaves such a line at the end, where it cut a row short. Blank lines are passed over.
+    """
+    path = run / "metrics.jsonl"
+    text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        if line.strip():
+            yield _parse_row(line)
+
+
+def _parse_row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 class Journal:
@@ -48,8 +66,11 @@ class Journal:
         self.events.close()
 
 
-def environment() -> Mapping[str, Any]:
-    """What the run ran on."""
+def describe_environment() -> Mapping[str, Any]:
+    """Versions, machine and command of this process, as environment.json holds them."""
+    import numpy
+    import torch
+
     return {
         "jepakit": __version__,
         "python": platform.python_version(),

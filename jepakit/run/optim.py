@@ -5,7 +5,7 @@ step uses the start values and the last one the end values, both exactly. Past t
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..core.notes import Note
 from ..core.schedules import cosine, linear
 
 
@@ -42,6 +43,15 @@ class Optim:
             if not 0 <= getattr(self, name) < inf:
                 raise ValueError(f"{name} is {getattr(self, name):g}; give a finite number of 0 or more")
 
+    def without_schedule(self) -> tuple["Optim", list[Note]]:
+        """The same without any schedule, for a run whose end is not known, and a note where that changes it."""
+        decay = self.weight_decay
+        steady = replace(self, start_lr=self.lr, final_lr=self.lr, warmup=0.0, final_weight_decay=decay)
+        if steady == self:
+            return self, []
+        why = "of a stream nobody knows the end, so lr and weight_decay stay what they are"
+        return steady, [Note("optim.warmup", 0.0, why)]
+
 
 def learning_rate(cfg: Optim, progress: float) -> float:
     """Warm-up, then cosine; exactly `start_lr` at 0 (with a warm-up), `lr` at `warmup` and `final_lr` at 1."""
@@ -55,7 +65,7 @@ def weight_decay(cfg: Optim, progress: float) -> float:
     return cosine(progress, cfg.weight_decay, cfg.final_weight_decay)
 
 
-def groups(module: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Trained parameters in two groups: decayed, and not (biases and whatever has one axis or none).
 
     Mask tokens (1, 1, D) have three axes and are decayed, as in the reference.
@@ -70,11 +80,11 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def build(cfg: Optim, module: nn.Module) -> torch.optim.AdamW:
-    """AdamW over `groups(module)` at the values of progress 0, fused where the device has it.
+    """AdamW over `parameter_groups(module)` at the values of progress 0, fused where the device has it.
 
     Raises ValueError where no parameter is trained.
     """
-    split = groups(module)
+    split = parameter_groups(module)
     if not split:
         raise ValueError(f"{type(module).__name__} has no parameter to train; unfreeze one")
     devices = {p.device.type for group in split for p in group["params"]}

@@ -1,9 +1,13 @@
 """A Run: everything a training is made of, as frozen dataclasses, and how one is written down."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from ..core.devices import amp_pays, best_device, cores
+from ..core.notes import Note
 from ..data import SourceConfig
+from . import intervals
 from .optim import Optim
 
 
@@ -34,6 +38,33 @@ class Length:
         if not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs is {self.epochs:g}; give a number above 0")
 
+    def resolve(self, samples: int, world: int = 1) -> tuple["Length", list[Note]]:
+        """Steps from epochs. Raises ValueError where the batch fits not the data, the processes or the accumulation."""
+        batch, accumulate = self.batch, self.accumulate
+        if batch % (world * accumulate):
+            raise ValueError(
+                f"length.batch {batch} cannot be split over {world} processes × {accumulate} accumulated "
+                f"micro-batches; give a multiple of {world * accumulate}"
+            )
+        if samples < batch:
+            raise ValueError(
+                f"the data hold {samples} samples, fewer than one batch of {batch}; give --length.batch {samples} or "
+                "less"
+            )
+        if self.steps is not None:
+            return self, []
+        steps = max(1, math.floor(self.epochs * (samples // batch)))
+        note = Note("length.steps", steps, f"{self.epochs:g} epochs × {samples // batch} batches of {batch}")
+        return replace(self, steps=steps), [note]
+
+    def for_stream(self, world: int) -> tuple["Length", list[Note]]:
+        """The same, as a stream ends when it does. Raises ValueError where one sequence cannot be learnt like that."""
+        if world > 1:
+            raise ValueError(f"a stream is one sequence, but {world} processes were started; start one")
+        if self.accumulate > 1:
+            raise ValueError(f"length.accumulate is {self.accumulate}, but a stream is learnt as it comes; give 1")
+        return self, []
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -56,6 +87,45 @@ class Loop:
         at_least(1, self, "log_every", "save_every", "keep", "panel_every", "views_every")
         at_least(2, self, "panel_size")
         at_least(0, self, "workers")
+
+    def resolve(self, steps: int, batch: int) -> tuple["Loop", list[Note]]:
+        """Device, precision, workers and intervals for this machine and a run of that length."""
+        device, why = best_device() if self.device is None else (self.device, "")
+        amp, why_amp = amp_pays(device, self.dtype)
+        n = cores()
+        price = batch * intervals.encodings_per_sample(device, amp if self.amp is None else self.amp)
+        return self._fill_open(
+            {
+                "device": (device, why),
+                "amp": (amp, why_amp),
+                "workers": (min(8, n), f"{n} cores"),
+                "save_every": intervals.save_every(steps),
+                **intervals.panel_schedule(self.panel_every, self.panel_size, steps, price),
+            }
+        )
+
+    def for_stream(self, samples: int) -> tuple["Loop", list[Note]]:
+        """The same for a stream. Raises ValueError where it cannot be learnt like that."""
+        if self.amp:
+            raise ValueError("loop.amp is true, but forward propagation keeps its traces in full precision; give false")
+        if self.on_collapse == "rollback":
+            raise ValueError(
+                "a stream cannot be gone back to, so on_collapse rollback is none for it; give warn or stop"
+            )
+        return self._fill_open(
+            {
+                "amp": (False, "a frame at a time is too little for it"),
+                "workers": (0, "a stream has one reader"),
+                **intervals.stream_schedule(samples),
+                "device": best_device(),
+            }
+        )
+
+    def _fill_open(self, values: dict[str, tuple[Any, str]]) -> tuple["Loop", list[Note]]:
+        """What was left open replaced by `values`, and a note of each with its reason."""
+        filled = {key: value for key, value in values.items() if getattr(self, key) is None}
+        notes = [Note(f"loop.{key}", *value) for key, value in filled.items()]
+        return replace(self, **{key: value for key, (value, _) in filled.items()}), notes
 
 
 @dataclass(frozen=True)
@@ -84,3 +154,13 @@ class Run:
     loop: Loop = field(default_factory=Loop)
     evals: Evals = field(default_factory=Evals)
     seed: int = 0
+
+    @property
+    def samples_at_once(self) -> int:
+        """Samples in one forward pass, over all processes; a stream is one sample."""
+        return 1 if self.from_stream else self.length.batch // self.length.accumulate
+
+    @property
+    def from_stream(self) -> bool:
+        """Whether the data arrive as a stream whose end is not known, and are not a set of samples."""
+        return self.data.arrives

@@ -18,7 +18,7 @@ import torch
 from ..core import devices, distributed, files
 from ..core.progress import Watch
 from ..run.settings import Length, Run
-from ..training import estimate, loop, resolve, session
+from ..training import estimate, loop, session
 
 ROUNDS, STEPS = 5, 6
 
@@ -35,14 +35,14 @@ class Pace(NamedTuple):
     memory_bytes: int
 
 
-def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, watch: Watch) -> dict[str, Pace]:
+def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, progress: Watch) -> dict[str, Pace]:
     """The pace of every training: read from `path` where that exists, else measured and written there.
 
     An existing file is never measured anew, because a training that has begun must keep its steps. `after` maps a
     training to the one whose time it gets. Raises ValueError where `path` lacks one of the trainings.
     """
     if not path.exists():
-        watch.note(f"measuring the pace of {len(runs)} trainings, in turns")
+        progress.note(f"measuring the pace of {len(runs)} trainings, in turns")
         found = fit_steps(measure_paces(runs, path.parent), after)
         files.write_json(path, {label: pace._asdict() for label, pace in found.items()})
     stored = {label: Pace(**entry) for label, entry in json.loads(path.read_text()).items()}
@@ -84,7 +84,7 @@ class Cost(NamedTuple):
 
 def fit_own_steps(length: Length, cost: Cost) -> Pace:
     """The pace of a training of this length."""
-    resolved, _ = resolve.resolve_length(length, cost.samples, distributed.world())
+    resolved, _ = length.resolve(cost.samples, distributed.world())
     return Pace(resolved.steps or 0, cost.seconds, cost.memory)
 
 
@@ -104,12 +104,13 @@ def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
 def seconds_per_step(turn: session.Session) -> float:
     """The mean of a few steps, loading included, once the loader has no batch in advance."""
     ahead = 1 + 2 * (turn.run.loop.workers or 0)
-    with closing(loop.batches(turn)) as stream:
+    source = loop.open_source(turn)
+    with closing(source.batches()) as batches:
         for _ in range(ahead):
-            loop.advance(turn, turn.method, next(stream), turn.run.optim)
+            loop.advance(turn, source, next(batches), turn.run.optim)
         begun = read_clock(turn.dist.device)
         for _ in range(STEPS):
-            loop.advance(turn, turn.method, next(stream), turn.run.optim)
+            loop.advance(turn, source, next(batches), turn.run.optim)
         return (read_clock(turn.dist.device) - begun) / STEPS
 
 
@@ -122,8 +123,7 @@ def read_clock(device: torch.device) -> float:
 
 def step_memory(turn: session.Session) -> int:
     """What a step of the whole batch holds in memory."""
-    _, step = loop.rehearsal(turn)
-    with closing(loop.batches(turn)) as stream:
-        cost = estimate.estimate(turn.run, turn.method, next(stream), step)
+    with closing(loop.open_source(turn).batches()) as batches:
+        cost = estimate.estimate(turn, next(batches))
     turn.optimizer.zero_grad(set_to_none=True)
     return cost.memory_bytes

@@ -1,4 +1,4 @@
-"""What a clause of the contract is run on: a method, a signal and a batch that can be learnt."""
+"""The case that a clause of the contract runs on: a method, a signal and a batch that can be learnt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ SIGNALS: Final = (
 
 @dataclass(frozen=True)
 class Case:
-    """One method on one signal: what a clause is run on."""
+    """One method on one signal, with a batch."""
 
     method: type[Method]
     signal: Signal

@@ -1,15 +1,14 @@
 """What a run would cost: parameters, operations, memory and time, from two real micro-batches."""
 
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..methods.base import Method
-from ..run.settings import Run
 from ..types import Batch, Rng
+from .session import Session
+from .source import autocast_context
 
 
 class Cost(NamedTuple):
@@ -23,23 +22,26 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def estimate(run: Run, method: Method, batch: Batch, step: Callable[[Batch, Rng], None]) -> Cost:
-    """Count the FLOPs, memory and time of a step, from a small batch; `step` does its forward and backward."""
-    size = len(batch)
+def estimate(session: Session, batch: Batch) -> Cost:
+    """Count the FLOPs, memory and time of a step, from forward and backward of a small batch."""
+    run, method, size = session.run, session.method, len(batch)
     saved: dict[int, int] = {}
 
-    def keep(t: torch.Tensor) -> torch.Tensor:
+    def record_storage(t: torch.Tensor) -> torch.Tensor:
         saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        step(batch, Rng(run.seed))
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(record_storage, lambda t: t),
+    ):
+        forward_backward(session, batch, Rng(run.seed))
     begun = time.perf_counter()
-    step(batch, Rng(run.seed, step=1))
+    forward_backward(session, batch, Rng(run.seed, step=1))
     seconds = (time.perf_counter() - begun) * run.length.batch / size
     parameters = list(method.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    held = sum(p.numel() * p.element_size() for p in parameters)
+    parameter_bytes = sum(p.numel() * p.element_size() for p in parameters)
     weights = {p.untyped_storage().data_ptr() for p in parameters}
     activations = (
         sum(n for at, n in saved.items() if at not in weights) * run.length.batch // (size * run.length.accumulate)
@@ -48,7 +50,16 @@ def estimate(run: Run, method: Method, batch: Batch, step: Callable[[Batch, Rng]
         parameters=sum(p.numel() for p in parameters),
         trainable=trainable,
         gigaflops_per_step=counter.get_total_flops() * run.length.batch / size / 1e9,
-        memory_bytes=held + 3 * trainable * parameters[0].element_size() + activations,  # gradients and two moments
+        memory_bytes=parameter_bytes
+        + 3 * trainable * parameters[0].element_size()
+        + activations,  # gradients and two moments
         seconds_per_step=seconds,
         seconds=seconds * (run.length.steps or 1),
     )
+
+
+def forward_backward(session: Session, batch: Batch, rng: Rng) -> None:
+    """A step without the update."""
+    with autocast_context(session):
+        total = session.method(batch, rng).total
+    total.backward()

@@ -1,117 +1,242 @@
-"""The loop. Step k is a pure function of the settings and the state before it, so a resumed run is the same run."""
+"""The loop. A step is a pure function of the settings and the state before it, so a resumed run is the same run."""
 
 import json
 import signal
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ..collapse import Verdict
-from ..core import distributed, files
+from ..core import distributed
 from ..core.progress import Interrupted, Silent, Watch
-from ..core.schedules import progress as progress_of
-from ..data import loader
-from ..data.stream import First
 from ..run import optim
-from ..run.settings import Loop
-from ..types import Batch, Rng, Terms, averaged
+from ..run.metrics import read_rows
+from ..types import Batch, Terms
 from . import rollback
 from .monitor import Monitor
 from .recorder import Recorder
 from .session import Session
+from .source import BatchSource, EpochSource
+from .stream.source import StreamSource
+
+FIRST_CHECK: Final = 100  # steps before the first measurement and checkpoint of a run whose end is not known
+MAX_PANEL_ROWS: Final = 400  # of such a run
+IDLE_SECONDS: Final = 60.0  # between two checkpoints while nothing comes
 
 
-def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
+class Step(NamedTuple):
+    """One optimiser step: its terms, learning rate and gradient norm."""
+
+    terms: Terms
+    lr: float
+    norm: Tensor
+
+
+def train(session: Session, progress: Watch | None = None) -> dict[str, Any]:
     """Train from `session.step` to the end; write metrics.jsonl, checkpoints and summary.json; return the summary.
 
-    A collapse ends or rolls back the run where loop.on_collapse says so. Raises Interrupted after saving, on SIGTERM or
-    Ctrl-C; FloatingPointError, with the batch's ids saved, on a loss that is not finite, unless it is rolled back.
+    The end is that of `length.steps` or, where the data arrive as a stream, of the data. A collapse ends or rolls back
+    the run where loop.on_collapse says so. Raises Interrupted after saving, on SIGTERM or Ctrl-C; ValueError after
+    saving, for a frame of a stream that is to end the run; FloatingPointError on a loss that is not finite, unless it
+    is rolled back.
     """
-    watch = watch or Silent()
-    if session.step == session.steps:
-        watch.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
-        return finished(session)
-    model = wrap(session)
-    monitor = Monitor(session)
-    recorder = Recorder(session, monitor, watch)
-    for chosen in (monitor.samples, recorder.online):
-        if chosen:
-            watch.note(chosen.note)
+    progress = progress or Silent()
+    if session.steps and session.step == session.steps:
+        progress.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
+        return read_summary(session)
+    source = open_source(session)
+    recorder = Recorder(session, Monitor(session), progress)
+    if not source.open_ended:
+        for samples in (recorder.monitor.samples, recorder.online):
+            if samples:
+                progress.note(samples.note)
     with stop_requests() as asked, recorder:
-        if session.step == 0 and "start" not in session.panel:
-            recorder.observe()
-            recorder.judge()
-            recorder.save()
-        while (lost := stretch(session, model, recorder, asked)) is not None:
-            watch.note(rollback.undo(session, lost))
-            recorder.back()
-    return recorder.summary
+        training = Training(session, source, recorder, asked)
+        if session.step == 0 and session.panel.start is None:
+            training.record_start()
+        while (lost := training.run_steps()) is not None:
+            progress.note(rollback.roll_back(session, lost))
+            recorder.go_back()
+            training = Training(session, open_source(session), recorder, asked)
+    return recorder.summary or read_summary(session)
 
 
-def stretch(session: Session, model: nn.Module, recorder: Recorder, asked: list[int]) -> Verdict | None:
-    """Train to the end of the run; or to a collapse that is to be undone, whose verdict it returns."""
-    steps, (log_every, save_every, panel_every) = session.steps, intervals(session.run.loop)
-    schedules = rollback.slowed(session.run.optim, len(session.rollbacks))
-    for batch in batches(session):
+def open_source(session: Session) -> BatchSource:
+    """The batches of a session: in epochs, or as its data arrive."""
+    return StreamSource(session) if session.run.from_stream else EpochSource(session)
+
+
+@dataclass
+class Training:
+    """A training under way; `asked` holds the signals to stop it that have come, `newest` is the last step taken."""
+
+    session: Session
+    source: BatchSource
+    recorder: Recorder
+    asked: list[int]
+    newest: Step | None = None
+
+    def record_start(self) -> None:
+        """Measure and save step 0."""
+        self.measure_panel()
+        self.recorder.score_encoder()
+        self.save_checkpoint()
+
+    def run_steps(self) -> Verdict | None:
+        """Train to the end of the run; or to a collapse that is to be undone, whose verdict it returns."""
+        session, source, began = self.session, self.source, self.session.step
+        rates = rollback.reduced_rates(session.run.optim, len(session.rollbacks))
         try:
-            terms, lr, norm = advance(session, model, batch, schedules)
-        except FloatingPointError as error:
-            if not rollback.allowed(session):
+            for batch in source.batches(self.while_idle):
+                try:
+                    self.newest = advance(session, source, batch, rates)
+                except FloatingPointError as error:
+                    if not rollback.has_rollbacks_left(session):
+                        raise
+                    return Verdict("exploding", str(error).partition("; ")[0])
+                action = self.follow_up()
+                if action != "go on":
+                    return self.recorder.verdict if action == "roll back" else None
+        except ValueError as error:
+            if not source.open_ended or session.step == began:
                 raise
-            return Verdict("exploding", str(error).partition("; ")[0])
-        last, stopping = session.step == steps, agreed(asked, session)
+            self.save_everything()
+            raise ValueError(f"{error}. Saved at step {session.step}; --resume goes on from there") from None
+        self.conclude_run(began)
+        return None
+
+    def follow_up(self) -> rollback.Action:
+        """Measure, decide, log and save what is due after a step. Returns what is to follow; raises Interrupted."""
+        session = self.session
+        last, stopping = session.step == session.steps, is_stop_asked(self.asked, session)
         action: rollback.Action = "go on"
-        if session.step % panel_every == 0 or last:
-            recorder.observe(terms, last)
-            action = rollback.decide(session, recorder.verdict)
+        measuring = last or self.is_due(session.run.loop.panel_every)
+        if measuring:
+            self.measure_panel(last)
+            action = rollback.decide(session, self.recorder.verdict)
         if action == "roll back":
-            return recorder.verdict
+            return action
         ended = last or action == "stop"
-        saving = session.step % save_every == 0 or ended or stopping
-        if saving:
-            recorder.judge()
-        if session.step % log_every == 0 or ended:
-            recorder.log(terms, lr, norm)
-        if saving:
-            recorder.save(ended)
+        self.write_records(ended, measuring, stopping)
         if action == "stop" and not last:
-            recorder.watch.note(stopped(session, recorder.verdict))
-            return None
-        if stopping and not last:
-            raise Interrupted(f"stopped at step {session.step} of {steps} and saved; go on with --resume")
-    return None
+            self.recorder.progress.note(self.stop_note())
+        elif stopping and not ended:
+            raise self.interruption()
+        self.pass_messages()
+        return "stop" if ended else "go on"
+
+    def write_records(self, ended: bool, measuring: bool, stopping: bool) -> None:
+        """Write the row and the checkpoint that are due after a step."""
+        loop, step = self.session.run.loop, self.session.step
+        saving = ended or stopping or self.is_due(loop.save_every)
+        if saving:
+            self.recorder.score_encoder()
+        if ended or step % loop.log_every == 0 or (self.source.has_pending_row and (measuring or stopping)):
+            self.write_row()
+        if saving:
+            self.save_checkpoint(ended)
+
+    def is_due(self, every: int | None) -> bool:
+        """Whether something is due at this step that is done every `every` steps."""
+        step, every = self.session.step, every or 1
+        return is_early_check(step, every) if self.source.open_ended else step % every == 0
+
+    def measure_panel(self, last: bool = False) -> None:
+        """Let the panel measure."""
+        self.recorder.measure_panel(self.source.row_terms(), last)
+        if self.source.open_ended:
+            self.session.panel.thin_out(MAX_PANEL_ROWS)
+
+    def write_row(self) -> None:
+        """Write a row of what the source tells of the steps since the last one."""
+        if self.newest and (terms := self.source.row_terms()):
+            self.recorder.write_row(terms, self.newest.lr, self.newest.norm)
+            self.source.clear_terms()
+
+    def save_checkpoint(self, ended: bool = False) -> None:
+        """Write a checkpoint."""
+        self.source.store_state()
+        self.recorder.save_checkpoint(ended)
+
+    def save_everything(self, ended: bool = False) -> None:
+        """Write a row of the steps that have none yet, and a checkpoint."""
+        if self.source.has_pending_row:
+            self.write_row()
+        self.save_checkpoint(ended)
+
+    def pass_messages(self) -> None:
+        """Pass on what the source has to say."""
+        for text in self.source.take_messages():
+            self.recorder.progress.note(text)
+
+    def while_idle(self) -> bool:
+        """While no batch comes: save what there is from time to time. Returns whether to stop waiting."""
+        self.pass_messages()
+        if self.session.step > self.session.saved and time.monotonic() - self.recorder.saved_at > IDLE_SECONDS:
+            self.save_checkpoint()
+        return bool(self.asked)
+
+    def conclude_run(self, began: int) -> None:
+        """After the last batch of a source that is open-ended: measure, log and save once more."""
+        session, source = self.session, self.source
+        self.pass_messages()
+        if self.asked:
+            self.save_everything()
+            raise self.interruption()
+        if session.step > began:
+            self.measure_panel(last=True)
+            self.save_everything(ended=True)
+            return
+        if not session.step:
+            raise ValueError(source.empty)
+        self.recorder.progress.note(f"nothing new{source.where}: {session.out} stands at step {session.step}")
+        if not (session.out / "summary.json").is_file():
+            self.recorder.row = [row for row in read_rows(session.out) if row][-1]
+            self.save_checkpoint(ended=True)
+
+    def interruption(self) -> Interrupted:
+        """The error of a run that was asked to stop, and is saved."""
+        where = f"step {self.session.step}{self.source.where}"
+        return Interrupted(f"stopped at {where} and saved; go on with --resume")
+
+    def stop_note(self) -> str:
+        """The sentence on a run that its collapse has ended."""
+        session, verdict = self.session, self.recorder.verdict
+        spent = f" {rollback.rollback_summary(session.rollbacks)}," if session.rollbacks else ""
+        return (
+            f"stopped at step {session.step}{self.source.where}{spent} and saved: the verdict is {verdict.name}, "
+            f"{verdict.reason}; {verdict.advice}. --resume --on-collapse warn goes on all the same"
+        )
 
 
-def advance(
-    session: Session, model: nn.Module, batch: Batch, schedules: optim.Optim
-) -> tuple[Terms, float, torch.Tensor]:
-    """One optimiser step; its terms, learning rate and gradient norm."""
-    progress = progress_of(session.step, session.steps)
-    lr = optim.set_schedule(session.optimizer, schedules, progress)
-    terms, norm = gradients(session, model, batch)
+def advance(session: Session, source: BatchSource, batch: Batch, rates: optim.Optim) -> Step:
+    """One optimiser step. Raises FloatingPointError where the loss is not finite; the weights stay as they were."""
+    progress = source.progress
+    lr = optim.set_schedule(session.optimizer, rates, progress)
+    terms, norm = source.gradients(batch)
     session.optimizer.step()
-    session.optimizer.zero_grad(set_to_none=True)
+    for group in session.optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = None
     session.method.after_step(progress)
     session.step += 1
-    return terms, lr, norm
+    source.feedback(terms)
+    return Step(terms, lr, norm)
 
 
-def stopped(session: Session, verdict: Verdict) -> str:
-    """The sentence on a run that its collapse has ended."""
-    spent = f" {rollback.spent(session.rollbacks)}," if session.rollbacks else ""
-    return (
-        f"stopped at step {session.step} of {session.steps}{spent} and saved: the verdict is {verdict.name}, "
-        f"{verdict.reason}; {verdict.advice}. --resume --on-collapse warn goes on all the same"
-    )
+def is_early_check(step: int, every: int) -> bool:
+    """Whether it is time at a step: every `every` steps, and at 100, 200, 400 … before the first of them."""
+    part, rest = divmod(step, FIRST_CHECK)
+    return step % every == 0 or (step < every and rest == 0 and part & (part - 1) == 0)
 
 
-def finished(session: Session) -> dict[str, Any]:
+def read_summary(session: Session) -> dict[str, Any]:
     """The summary of a run whose last step is saved."""
     if not session.dist.main:
         return {}
@@ -122,118 +247,12 @@ def finished(session: Session) -> dict[str, Any]:
     return summary
 
 
-def intervals(loop: Loop) -> tuple[int, int, int]:
-    """Steps between two logged rows, two checkpoints, two measurements by the panel."""
-    return loop.log_every, loop.save_every or 1, loop.panel_every or 1
-
-
-def gradients(session: Session, model: nn.Module, batch: Batch) -> tuple[Terms, torch.Tensor]:
-    """Backward of one global step: this rank's share, in micro-batches. The terms are the whole global batch's."""
-    run, dist = session.run, session.dist
-    parts = run.length.accumulate
-    size = len(batch) // parts
-    terms = []
-    for i in range(parts):
-        rng = Rng(run.seed, session.step, offset=dist.rank * len(batch) + i * size, total=run.length.batch)
-        with no_sync(model, last=i == parts - 1), precision(session):
-            part = model(batch[i * size : (i + 1) * size], rng)
-        (part.total / parts).backward()
-        terms.append(part)
-    whole, norm = average(terms), optim.clip_gradients(session.method.parameters(), run.optim.clip)
-    if not torch.isfinite(whole.total + norm):
-        refuse(session, batch, whole, norm)
-    return whole, norm
-
-
-def average(terms: list[Terms]) -> Terms:
-    """The mean of equal micro-batches over all of them and all ranks; `pred` and `target` are this rank's."""
-    world, own = distributed.world(), averaged(terms, [1 / len(terms)] * len(terms))
-
-    def mean(entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {k: distributed.all_reduce_sum(v.detach()) / world for k, v in entries.items()}
-
-    return replace(own, loss=mean(own.loss), log=mean(own.log))
-
-
-def refuse(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> None:
-    """Save the ids of a global batch whose loss or gradient is not finite, and raise FloatingPointError."""
-    names = distributed.merge({session.dataset.name(int(i)): "" for i in batch.id})
-    path = session.out / f"not-finite-step-{session.step:08d}.json"
-    values = {k: str(float(v)) for k, v in terms.loss.items()}
-    if session.dist.main:
-        content = {"step": session.step, "loss": values, "gradient_norm": str(float(norm)), "ids": [*names]}
-        files.write_json(path, content)
-    raise FloatingPointError(
-        f"the loss is {float(terms.total)} and the gradient's norm {float(norm)} at step {session.step}; the batch's "
-        f"ids are in {path}. Lower --optim.lr, set --optim.clip 1, or look at those samples"
-    )
-
-
-def precision(session: Session) -> AbstractContextManager[Any]:
-    """bfloat16 autocast where the run asks for it."""
-    if not session.run.loop.amp:
-        return nullcontext()
-    return torch.autocast(session.dist.device.type, torch.bfloat16)
-
-
-def wrap(session: Session) -> nn.Module:
-    """The method, under DDP where there are several processes."""
-    if session.dist.world == 1:
-        return session.method
-    return DistributedDataParallel(session.method)
-
-
-def no_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Gradients cross the ranks once per step, with the last micro-batch."""
-    if last or not isinstance(model, DistributedDataParallel):
-        return nullcontext()
-    return model.no_sync()
-
-
-def batches(session: Session) -> Generator[Batch]:
-    """This rank's share of every global batch from `session.step` to the end, on its device; notes what was skipped."""
-    run, dist = session.run, session.dist
-    local = run.length.batch // dist.world
-    stream = loader.batches(
-        session.dataset,
-        session.method.signal,
-        seed=run.seed,
-        batch=local,
-        start=session.step,
-        stop=session.steps,
-        workers=run.loop.workers or 0,
-        offset=dist.rank * local,
-        total=run.length.batch,
-        include_x=session.method.reads_x,
-    )
-    with closing(stream):
-        for batch in stream:
-            session.skipped.update(stream.skipped)
-            yield batch.to(dist.device, getattr(torch, run.loop.dtype))
-
-
-def rehearsal(session: Session) -> tuple[Batch, Callable[[Batch, Rng], None]]:
-    """A few samples of the first batch, and forward and backward of a batch, for estimates."""
-    if isinstance(session.dataset, First):
-        few = Batch(session.dataset.raw(0)[None, :, :2], id=torch.zeros(1, dtype=torch.int64)).to(session.dist.device)
-    else:
-        with closing(batches(session)) as stream:
-            few = next(stream)[: min(4, session.run.length.batch)]
-
-    def step(batch: Batch, rng: Rng) -> None:
-        with precision(session):
-            total = session.method(batch, rng).total
-        total.backward()
-
-    return few, step
-
-
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
     """A list that fills with the signals SIGTERM and SIGINT; a second Ctrl-C interrupts at once."""
     asked: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note_signal(number: int, frame: FrameType | None) -> None:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
@@ -241,7 +260,7 @@ def stop_requests() -> Iterator[list[int]]:
     old = {}
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            old[number] = signal.signal(number, note)
+            old[number] = signal.signal(number, note_signal)
     except ValueError:
         pass  # Not the main thread: signals are the host program's.
     try:
@@ -251,6 +270,8 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def agreed(asked: list[int], session: Session) -> bool:
+def is_stop_asked(asked: list[int], session: Session) -> bool:
     """Whether any rank was asked to stop; the same answer on every rank."""
+    if session.dist.world == 1:
+        return bool(asked)
     return bool(distributed.all_reduce_sum(torch.tensor(float(len(asked)), device=session.dist.device)))

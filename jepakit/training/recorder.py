@@ -1,4 +1,4 @@
-"""Writes down what the loop does: rows, checkpoints and the summary; only the main process writes."""
+"""Writes rows, checkpoints and the summary of a run; only the main process writes."""
 
 import time
 from types import TracebackType
@@ -18,20 +18,21 @@ from .session import Session
 
 
 class Recorder:
-    """One per training; `row` is the row last logged, `summary` what summary.json holds after the end."""
+    """The records of one training; `row` is the newest row, `summary` the content of summary.json after the end."""
 
-    def __init__(self, session: Session, monitor: Monitor, watch: Watch) -> None:
-        self.session, self.monitor, self.watch = session, monitor, watch
+    def __init__(self, session: Session, monitor: Monitor, progress: Watch) -> None:
+        self.session, self.monitor, self.progress = session, monitor, progress
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
-        self.told = ""
-        # Once: of a million pictures it takes seconds, and data that change under a run are not what it began with.
+        self.last_verdict = ""
+        # Taken once: it costs seconds for a million pictures, and data that change meanwhile are no longer the run's.
         self.data = session.dataset.fingerprint() if session.dist.main else ""
         wanted = session.run.evals.online if session.dist.main else 0
         self.online = online.choose(session, wanted) if wanted else None
         self.journal = Journal(session.out, session.step) if session.dist.main else None
         self.begun = time.monotonic() - session.seconds
         self.mark = (time.monotonic(), session.step)
+        self.saved_at = time.monotonic()
 
     def __enter__(self) -> "Recorder":
         return self
@@ -42,47 +43,48 @@ class Recorder:
         if self.journal:
             self.journal.close()
 
-    def back(self) -> None:
-        """After a rollback: the rows of what was undone go, and the clock of the throughput starts anew."""
+    def go_back(self) -> None:
+        """After a rollback: drop the rows of what was undone, and start the clock of the throughput anew."""
         self.mark, self.monitor.fresh = (time.monotonic(), self.session.step), {}
         if self.journal:
             self.journal.close()
             self.journal = Journal(self.session.out, self.session.step)
 
-    def observe(self, terms: Terms | None = None, last: bool = False) -> None:
-        """Let the panel measure; say it once where the verdict turns bad and nothing else will be said of it."""
+    def measure_panel(self, terms: Terms | None = None, last: bool = False) -> None:
+        """Measure the panel; note a bad verdict once, unless the loop acts on it and says so."""
         self.monitor.observe(terms, last)
         verdict = self.verdict
-        rollback.keep_healthy(self.session, verdict)
-        if verdict.name not in ("healthy", "unknown", self.told) and not rollback.acts(self.session, verdict):
+        rollback.mark_healthy(self.session, verdict)
+        if verdict.name not in ("healthy", "unknown", self.last_verdict) and not rollback.triggers_action(
+            self.session, verdict
+        ):
             advice = f"; {verdict.advice}" if verdict.advice else ""
-            self.watch.note(f"{verdict.name} at step {self.session.step}: {verdict.reason}{advice}")
-        self.told = verdict.name
+            self.progress.note(f"{verdict.name} at step {self.session.step}: {verdict.reason}{advice}")
+        self.last_verdict = verdict.name
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict on the rows so far, and on what it took to come there."""
-        return rollback.cautious(self.session, self.monitor.verdict, self.monitor.settings)
+        """The verdict on the rows so far, stricter after a rollback."""
+        return rollback.confirm_after_rollback(self.session, self.monitor.verdict, self.monitor.settings)
 
     @property
-    def scores(self) -> dict[str, float]:
-        """The kNN score at every checkpoint so far, by step; part of the panel, so that a rollback takes it back."""
-        scores: dict[str, float] = self.session.panel.get("knn", {})
-        return scores
+    def knn_scores(self) -> dict[str, float]:
+        """The kNN score of every checkpoint so far, by step; a rollback drops those that it undoes."""
+        return self.session.panel.knn
 
     @property
-    def best(self) -> int | None:
-        """The step of the checkpoint with the highest score, of equal ones the latest; None where none was scored."""
-        return max(map(int, self.scores), key=lambda step: (self.scores[str(step)], step), default=None)
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the highest score, the latest of equal ones; None where there is no score."""
+        return max(map(int, self.knn_scores), key=lambda step: (self.knn_scores[str(step)], step), default=None)
 
-    def judge(self) -> None:
+    def score_encoder(self) -> None:
         """Score the encoder, before a checkpoint is written."""
         if self.online:
             score = self.online.judge(self.session.method)
-            self.session.panel["knn"] = {**self.scores, str(self.session.step): score}
+            self.session.panel.knn = {**self.knn_scores, str(self.session.step): score}
             self.monitor.fresh["knn"] = score
 
-    def log(self, terms: Terms, lr: float, norm: Tensor) -> None:
+    def write_row(self, terms: Terms, lr: float, norm: Tensor) -> None:
         """Write the row of this step."""
         session = self.session
         metrics = {"grad_norm": float(norm), **self.monitor.loss(terms)}
@@ -109,12 +111,12 @@ class Recorder:
         }
         self.row = row
         self.journal.write(row)
-        self.watch.row(row, session.steps)
+        self.progress.row(row, session.steps)
 
-    def save(self, ended: bool = False) -> None:
-        """Write a checkpoint that a later process can go on from, to the bit; after the end, summary.json first.
+    def save_checkpoint(self, ended: bool = False) -> None:
+        """Write a checkpoint from which a later process continues to the bit; after the end, summary.json first.
 
-        In that order a run whose last checkpoint can be seen has its summary.
+        In that order, a run whose last checkpoint exists has its summary.
         """
         session = self.session
         session.seconds = time.monotonic() - self.begun
@@ -122,25 +124,32 @@ class Recorder:
         if not session.dist.main:
             return
         if ended:
-            self.summary = self.summarise()
+            self.summary = self.summary_entries()
             files.write_json(session.out / "summary.json", self.summary)
         state = {
             "seconds": session.seconds,
             "data": self.data,
-            "panel": session.panel,
+            "panel": session.panel.to_json(),
             "skipped": session.skipped,
             "healthy": session.healthy,
             "rollbacks": session.rollbacks,
-            "place": session.place,
+            "place": session.state.place,
         }
-        needed = (*rollback.needed(session), *([] if self.best is None else [self.best]))
+        needed = (*rollback.steps_to_keep(session), *([] if self.best_step is None else [self.best_step]))
         keep, optimizer = session.run.loop.keep, session.optimizer
-        checkpoint.save(session.out, session.step, session.method, optimizer, state, keep, needed, session.stream)
+        checkpoint.save(
+            session.out, session.step, session.method, optimizer, state, keep, needed, session.state.tensors
+        )
+        session.saved, self.saved_at = session.step, time.monotonic()
 
-    def summarise(self) -> dict[str, Any]:
+    def summary_entries(self) -> dict[str, Any]:
         """The last row, the verdict with its numbers and the rollbacks, as summary.json holds them."""
         verdict = self.verdict
-        best = {} if self.best is None else {"best": {"step": self.best, "knn": self.scores[str(self.best)]}}
+        best = (
+            {}
+            if self.best_step is None
+            else {"best": {"step": self.best_step, "knn": self.knn_scores[str(self.best_step)]}}
+        )
         return {
             **best,
             "steps": self.session.step,

@@ -1,4 +1,4 @@
-"""A training as a person asks for it, and the Run it means."""
+"""A training as the user asks for it, and the Run that this describes."""
 
 import dataclasses
 import os
@@ -16,14 +16,14 @@ from ..run.settings import Evals, Length, Run
 
 PathLike = str | os.PathLike[str]
 
-# A head is a small network on frozen features: no warm-up, and nothing to hold its weights back.
+# A head is a small network on frozen features: it needs no warm-up and no weight decay.
 HEAD_STEPS = 2000
 HEAD_OPTIM = Optim(start_lr=1e-3, final_lr=1e-5, warmup=0.0, weight_decay=0.0, final_weight_decay=0.0)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A training as it was asked for: a recipe (or method, or YAML file) and what changes it, strongest last."""
+    """What the user asks for: a recipe, method or YAML file, and the changes to it, of which the last one wins."""
 
     recipe: str | None = None
     data: PathLike | None = None
@@ -46,8 +46,8 @@ class Request:
 
 
 def settings(request: Request) -> Run:
-    """The Run that a request describes, autos still open: recipe, then the YAML file, then the flags."""
-    wanted = over(base(request), request.init)
+    """The Run of a request with its autos still open: the recipe, changed by the YAML file, then by the flags."""
+    wanted = on_parent(starting_run(request), request.init)
     if request.config is not None:
         wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
     if request.data is not None:
@@ -61,7 +61,7 @@ def settings(request: Request) -> Run:
 
 
 def asks_for_probes(request: Request) -> bool:
-    """Whether evals.kinds is named by the flags or the file of changes, and not left to what they change."""
+    """Whether the flags or the file of changes set evals.kinds themselves."""
     changes = [parse.flags_to_changes(request.flags)]
     if request.config is not None:
         changes.append(parse.read_yaml(Path(request.config)))
@@ -78,7 +78,7 @@ def renaming_notes(request: Request) -> list[str]:
     return list(dict.fromkeys(note for change in changes for note in parse.renaming_notes(change)))
 
 
-def base(request: Request) -> Run:
+def starting_run(request: Request) -> Run:
     """The Run of the recipe, the method, the YAML file or, when resuming without any of them, the run folder."""
     name = request.recipe
     if name is None:
@@ -96,11 +96,11 @@ def base(request: Request) -> Run:
         return recipes.load(name)
     if name in methods.METHODS.names():
         cfg = methods.load(name).Config()
-        return head(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=data.load("images")())
+        return head_run(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=data.load("images")())
     raise ValueError(no_such("recipe or method", name, [*recipes.RECIPES.names(), *methods.METHODS.names()]))
 
 
-def head(cfg: Any, parent: PathLike | None) -> Run:
+def head_run(cfg: Any, parent: PathLike | None) -> Run:
     """The Run of a head over the run at `parent`: its data without views, its batch, and nothing to probe.
 
     Raises ValueError where there is no such run.
@@ -112,11 +112,11 @@ def head(cfg: Any, parent: PathLike | None) -> Run:
     source: Any = below.data
     seen = source.without_views()
     length = Length(steps=HEAD_STEPS, batch=below.length.batch)
-    return over(Run(cfg, seen, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
+    return on_parent(Run(cfg, seen, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
 
 
-def over(wanted: Run, parent: PathLike | None) -> Run:
-    """The same, with the parent that a head is put on, or the encoder that is begun with, where one is named."""
+def on_parent(wanted: Run, parent: PathLike | None) -> Run:
+    """The run of a head with its parent, or of a predictive method with the encoder of the run that `--init` names."""
     if parent is None:
         return wanted
     if methods.is_predictive(wanted.method):
@@ -128,7 +128,10 @@ def over(wanted: Run, parent: PathLike | None) -> Run:
 
 
 def frame_by_frame(wanted: Run, run: Path) -> Run:
-    """What sees frames by the encoder of another method's run, at the size of its pictures; else as it is."""
+    """The run with the picture encoder of another method's run for its frames, at the size of that run's pictures.
+
+    The same run where the other is of the same method or not of pictures.
+    """
     below = checkpoint.settings_of(run)
     size = checkpoint.load(run).state["signal"]["size"]
     if type(below.method) is type(wanted.method) or len(size) != 2:

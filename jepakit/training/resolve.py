@@ -1,22 +1,59 @@
-"""Before step 1: every `auto` becomes a value with its reason, and `--dry-run` says what the run would cost."""
+"""Before step 1: every setting that was left open becomes a value, chosen by its owner, in one fixed order."""
 
-import dataclasses
-import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
 
 from .. import methods
-from ..core.devices import amp_pays, best_device, cores
+from ..core import padding
 from ..core.notes import Note
-from ..data import Dataset
-from ..masks.multiblock import MultiBlock
-from ..masks.random import Random
+from ..data import Dataset, refuse_padding
+from ..methods.base import Method
+from ..nn.auto import cells_per_side
 from ..nn.patch import grid_of
-from ..run.settings import Length, Loop, Run
-from ..types import Signal, Size
+from ..run.settings import Run
+from ..types import Rng, Signal, Size
+from .stream import limits
 
-CHEAP_SHARE = 0.02  # of the run's time, for the panel's numbers of one encoding …
-DEAR_SHARE = 0.008  # … and for those of several views and of pairs
-DEAR = 1100  # encodings that a dear measurement costs
+
+class Resolved(NamedTuple):
+    """A run without any auto, its data as the run reads them, their signal, and what is worth telling the user."""
+
+    run: Run
+    dataset: Dataset
+    signal: Signal
+    notes: list[str]
+
+
+def resolve(run: Run, dataset: Dataset, world: int = 1) -> Resolved:
+    """Ask the owners in turn, as each rule needs what the ones before it chose. Raises ValueError where one cannot.
+
+    1. data: windows, channels and views (`DataConfig.resolved`), and with them the signal
+    2. method: the patch of its encoder (`nn.auto.fit_patch`), its masks (`Method.fit_config`); padding to whole patches
+    3. length: steps from epochs (`Length.resolve`)
+    4. optimiser: constant rates on a stream (`Optim.without_schedule`)
+    5. loop: device, precision, workers and intervals (`Loop.resolve`)
+    """
+    entry, streaming = methods.entry(type(run.method).__module__).Method, run.from_stream
+    if streaming:
+        limits.check_method(run.method)
+    run, dataset, data_notes = resolve_data(run, dataset)
+    signal = dataset.signal()
+    method, frame_notes = limits.fit_encoder(run.method, signal) if streaming else (run.method, [])
+    method, method_notes = entry.fit_config(
+        method, signal, dataset.auto_patch(cells_per_side(getattr(method, "encoder", None)))
+    )
+    signal = whole_patches(signal, dataset, method)
+    check_views(run.data, method, signal.size)
+    length, length_notes = run.length.for_stream(world) if streaming else run.length.resolve(len(dataset), world)
+    optim, optim_notes = run.optim.without_schedule() if streaming else (run.optim, [])
+    loop, loop_notes = (
+        run.loop.for_stream(len(dataset)) if streaming else run.loop.resolve(length.steps or 1, length.batch)
+    )
+    run = replace(run, method=method, length=length, optim=optim, loop=loop)
+    choices = [*data_notes, *frame_notes, *method_notes, *length_notes, *optim_notes, *loop_notes]
+    return Resolved(run, dataset, signal, [*dataset.notes, *map(str, [*choices, *micro_batch_notes(run, entry)])])
 
 
 def resolve_data(run: Run, dataset: Dataset) -> tuple[Run, Dataset, list[Note]]:
@@ -26,13 +63,22 @@ def resolve_data(run: Run, dataset: Dataset) -> tuple[Run, Dataset, list[Note]]:
     """
     needs = methods.entry(type(run.method).__module__).Method.requires(run.method)
     cfg, notes = run.data.resolved(dataset, needs, methods.name_of(run.method))
-    return dataclasses.replace(run, data=cfg), dataset.with_config(cfg), notes
+    return replace(run, data=cfg), dataset.with_config(cfg), notes
 
 
-def check_views(run: Run, size: Size) -> None:
+def whole_patches(signal: Signal, dataset: Dataset, method: Any) -> Signal:
+    """The signal, its samples padded to a whole number of the encoder's patches where they are padded anyway."""
+    patch = getattr(getattr(method, "encoder", None), "patch", (1,))
+    if len(patch) != len(signal.size) or not dataset.is_padded(signal.size):
+        return signal
+    steps = -(-signal.size[0] // patch[0]) * patch[0]
+    return replace(signal, size=(steps, *signal.size[1:]))
+
+
+def check_views(cfg: Any, method: Any, size: Size) -> None:
     """Raises ValueError where the encoder's patch does not divide the size of some views; `size` is the signal's."""
-    patch = getattr(getattr(run.method, "encoder", None), "patch", None)
-    for i, group in enumerate(run.data.augment.views):
+    patch = getattr(getattr(method, "encoder", None), "patch", None)
+    for i, group in enumerate(cfg.augment.views):
         own = group.size_for(size)
         if patch and own != size:
             try:
@@ -42,114 +88,46 @@ def check_views(run: Run, size: Size) -> None:
                 raise ValueError(f"data.augment.views.{i}.{key}: {error}") from error
 
 
-def resolve(run: Run, signal: Signal, samples: int, world: int = 1) -> tuple[Run, list[Note]]:
-    """The run with no auto left, and a note for each choice. ValueError where the length or the batch cannot work."""
-    method, patch_notes = fit_patch(run.method, signal)
-    method, mask_notes = fit_masks(method, signal)
-    check_views(dataclasses.replace(run, method=method), signal.size)
-    length, length_notes = resolve_length(run.length, samples, world)
-    loop, loop_notes = resolve_loop(run.loop, length.steps or 1, length.batch)
-    return dataclasses.replace(run, method=method, length=length, loop=loop), [
-        *patch_notes,
-        *mask_notes,
-        *length_notes,
-        *loop_notes,
-    ]
-
-
-def fit_patch(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
-    """The method's settings with its encoder's patch chosen from the signal's size, if it was left open."""
-    encoder = getattr(method, "encoder", None)
-    if encoder is None or not hasattr(encoder, "patch") or encoder.patch is not None:
-        return method, []
-    frames = methods.is_predictive(method) and len(signal.size) > 1
-    patch = (1, *signal.size[1:]) if frames else tuple(auto_patch(side) for side in signal.size)
-    grid = tuple(side // p for side, p in zip(signal.size, patch, strict=True))
-    why = "a frame at a time" if frames else "the largest that leaves at least 7 patches a side"
-    note = Note("method.encoder.patch", list(patch), f"{why}: grid {grid}")
-    return dataclasses.replace(method, encoder=dataclasses.replace(encoder, patch=patch)), [note]
-
-
-def fit_masks(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
-    """The method's settings with random masks, where rectangles, its default, do not fit the axes of the signal."""
-    masks = getattr(method, "masks", ())
-    if len(signal.size) == 2 or masks != getattr(type(method)(), "masks", ()):
-        return method, []
-    if not any(isinstance(mask, MultiBlock) for mask in masks):
-        return method, []
-    note = Note("method.masks", "[{name: random, num_targets: 3}]", "multiblock masks are of pictures")
-    return dataclasses.replace(method, masks=(Random(num_targets=3),)), [note]
-
-
-def auto_patch(side: int) -> int:
-    """The largest divisor of `side`, at most 16, that leaves at least 7 patches; 1 where none does."""
-    return max(p for p in range(1, 17) if side % p == 0 and (side // p >= 7 or p == 1))
-
-
-def resolve_length(length: Length, samples: int, world: int) -> tuple[Length, list[Note]]:
-    """Steps from epochs; checks that the batch fits the data, the processes and the accumulation."""
-    batch, accumulate = length.batch, length.accumulate
-    if batch % (world * accumulate):
-        raise ValueError(
-            f"length.batch {batch} cannot be split over {world} processes × {accumulate} accumulated micro-batches; "
-            f"give a multiple of {world * accumulate}"
-        )
-    if samples < batch:
-        raise ValueError(
-            f"the data hold {samples} samples, fewer than one batch of {batch}; give --length.batch {samples} or less"
-        )
-    if length.steps is not None:
-        return length, []
-    steps = max(1, math.floor(length.epochs * (samples // batch)))
-    note = Note("length.steps", steps, f"{length.epochs:g} epochs × {samples // batch} batches of {batch}")
-    return dataclasses.replace(length, steps=steps), [note]
-
-
-def micro_batches(run: Run) -> list[Note]:
-    """Says that accumulation makes the batch of a loss that mixes samples smaller."""
-    parts, mixes = run.length.accumulate, methods.entry(type(run.method).__module__).Method.batch_statistics
-    if parts == 1 or not mixes:
+def micro_batch_notes(run: Run, method: type[Method]) -> list[Note]:
+    """A note where accumulation makes the batch smaller for a loss that mixes samples."""
+    parts = run.length.accumulate
+    if parts == 1 or not method.batch_statistics:
         return []
     why = f"statistics are those of {run.length.batch // parts} samples at a time, not of {run.length.batch}"
     return [Note("length.accumulate", parts, why)]
 
 
-def resolve_loop(loop: Loop, steps: int, batch: int) -> tuple[Loop, list[Note]]:
-    """Device, precision, workers and intervals for this machine."""
-    device, why = best_device() if loop.device is None else (loop.device, "")
-    amp, why_amp = amp_pays(device, loop.dtype)
-    n = cores()
-    chosen: dict[str, tuple[Any, str]] = {
-        "device": (device, why),
-        "amp": (amp, why_amp),
-        "workers": (min(8, n), f"{n} cores"),
-        "save_every": (max(1, min(1000, math.ceil(steps / 10))), "a tenth of the run, at most 1000 steps"),
-    }
-    chosen |= panel_that_pays(loop, steps, batch * encodings_per_sample(device, amp if loop.amp is None else loop.amp))
-    open_keys = [key for key in chosen if getattr(loop, key) is None]
-    notes = [Note(f"loop.{key}", *chosen[key]) for key in open_keys]
-    return dataclasses.replace(loop, **{key: chosen[key][0] for key in open_keys}), notes
+def check(run: Run, method: Method, dataset: Dataset) -> list[str]:
+    """Refuse what only the built method shows to be impossible; returns its cautions. Raises ValueError."""
+    if run.evals.online and len(dataset.classes) < 2:
+        raise ValueError(
+            "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
+        )
+    if run.from_stream:
+        limits.check_encoder(method)
+    method.check(run.samples_at_once)
+    check_shortest(run, method, dataset)
+    caution = method.caution(run.samples_at_once)
+    return [caution] if caution else []
 
 
-def panel_that_pays(loop: Loop, steps: int, price: float) -> dict[str, tuple[int, str]]:
-    """Size and intervals of the panel for less than 3 % of the run, where a step costs as much as `price` encodings.
-
-    It encodes its samples twice, 25 to 50 times in the run. A dear measurement costs about DEAR encodings. Of both,
-    more is spent where less would tell nothing: at least 64 samples, at least one dear measurement, the last.
-    """
-    every = loop.panel_every or steps / 25
-    size = loop.panel_size or 32 * min(max(int(CHEAP_SHARE * every * price / 2 / 32), 2), 16)
-    every = loop.panel_every or max(math.ceil(steps / 50), math.ceil(2 * size / price / CHEAP_SHARE))
-    times = max(1, min(int(DEAR_SHARE * steps * price / DEAR), steps // every))
-    return {
-        "panel_size": (size, "64 to 512 samples, what 2 % of the run's time allows"),
-        "panel_every": (every, "at most 50 times in the run, and 2 % of its time"),
-        "views_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
-    }
-
-
-def encodings_per_sample(device: str, amp: bool) -> float:
-    """What training on a sample costs, in encodings of it in fp32, as the panel does them; measured, and low."""
-    if not amp:
-        return 1.8
-    return 0.5 if device.startswith("cuda") else 1.4
+def check_shortest(run: Run, method: Method, dataset: Dataset) -> None:
+    """Raises ValueError where samples are of unequal lengths and the method cannot learn from the shortest."""
+    size = method.signal.size
+    if dataset.lengths is None or not dataset.is_padded(size):
+        return
+    name, shortest, patch = methods.name_of(run.method), int(dataset.lengths.min()), padding.stride(method)
+    if method.batch_statistics and method.reads_x:
+        refuse_padding(dataset, size, f"{name}, which compares the samples of a batch with one another,")
+    if run.evals.online:
+        refuse_padding(dataset, size, "evals.online")
+    steps = shortest // patch * patch
+    try:
+        if not steps:
+            raise ValueError(f"that is less than the patch of {patch}")
+        if method.reads_x:
+            with torch.no_grad():
+                method.loss(method.signal.zeros(2, steps=steps), Rng(0))
+    except ValueError as error:
+        words = dataset.words
+        raise ValueError(f"the shortest {words.one} has {shortest} {words.parts}: {error}; or {words.fix}") from None

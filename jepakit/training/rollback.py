@@ -3,9 +3,9 @@
 Only `full` and `exploding` count. `dimensional` does not: a rank may recover, and its threshold depends on the panel's
 size. A loss that is not finite ends a run that does not roll back, whatever the setting.
 
-A rollback is a pure function of the run so far, like a step. A process that is killed before, while or after it is
-done, and resumed, goes through the same losses: the checkpoints of the collapse are deleted last, and one of them that
-is taken up again leads to the same rollback.
+A rollback is a pure function of the run so far, like a step. A process that is killed before, during or after one and
+resumed goes through the same losses: the checkpoints of the collapse are deleted last, and resuming from one of them
+leads to the same rollback.
 """
 
 import math
@@ -20,103 +20,106 @@ from ..collapse import Verdict
 from ..core import distributed
 from ..run import checkpoint
 from ..run.optim import Optim
-from .session import Session
+from .panel import PanelMemory
+from .session import Session, SourceState
 
-MOST: Final = 3
-COLLAPSED: Final = ("full", "exploding")
-CLEAR: Final = 2 * collapse.FULL  # the spread, relative to step 0, that a checkpoint to go back to has at least
+MAX_ROLLBACKS: Final = 3
+COLLAPSE_VERDICTS: Final = ("full", "exploding")
+CLEAR_SPREAD: Final = 2 * collapse.FULL  # the spread, relative to step 0, that a checkpoint to go back to has at least
 Action = Literal["go on", "stop", "roll back"]
 
 
-def slowed(optim: Optim, rollbacks: int) -> Optim:
-    """The schedules after so many rollbacks: every learning rate halved each time."""
+def reduced_rates(optim: Optim, rollbacks: int) -> Optim:
+    """The schedules after that many rollbacks: each one halves every learning rate."""
     factor = 0.5**rollbacks
     return replace(optim, lr=optim.lr * factor, start_lr=optim.start_lr * factor, final_lr=optim.final_lr * factor)
 
 
-def acts(session: Session, verdict: Verdict) -> bool:
+def triggers_action(session: Session, verdict: Verdict) -> bool:
     """Whether a verdict ends the run or rolls it back."""
-    return session.run.loop.on_collapse != "warn" and verdict.name in COLLAPSED
+    return session.run.loop.on_collapse != "warn" and verdict.name in COLLAPSE_VERDICTS
 
 
-def keep_healthy(session: Session, verdict: Verdict) -> None:
-    """After a panel row: the newest checkpoint of the run's own interval is healthy if what follows it is.
+def mark_healthy(session: Session, verdict: Verdict) -> None:
+    """After a healthy panel row: mark the newest regular checkpoint as the one to go back to.
 
-    A spread that is about to be lost is none to go back to, whatever the verdict.
+    Skip checkpoints whose spread is already near the collapse threshold, whatever the verdict.
     """
-    if verdict.name == "healthy" and spread(session)[1] > CLEAR:
+    if verdict.name == "healthy" and smallest_spread(session)[1] > CLEAR_SPREAD:
         every = session.run.loop.save_every or 1
         session.healthy = session.step - session.step % every
 
 
-def spread(session: Session) -> tuple[str, float]:
-    """The encoder with the smaller spread in the last row, and that spread relative to step 0; inf where not measured.
+def smallest_spread(session: Session) -> tuple[str, float]:
+    """The encoder with the smaller spread in the last row, and that spread relative to step 0; inf where it is unknown.
 
-    A head has no spread of its own: what it represents with is its parent's, and stays.
+    A head has no spread of its own: its representations are its parent's, and do not change.
     """
-    rows = session.panel.get("rows") or [{}]  # only the main process has any
+    rows = session.panel.rows or [{}]  # only the main process has any
     found = {key: value for key, value in rows[-1].items() if key.startswith("std_ratio_")}
     lowest = min(found, key=found.__getitem__, default="")
     return lowest.removeprefix("std_ratio_"), found.get(lowest, math.inf)
 
 
-def cautious(session: Session, verdict: Verdict, settings: Mapping[str, Any]) -> Verdict:
+def confirm_after_rollback(session: Session, verdict: Verdict, settings: Mapping[str, Any]) -> Verdict:
     """The verdict; but after a rollback "healthy" becomes "drifting" where the spread is not clear of a collapse.
 
     A run that has collapsed before, and stands just above the threshold, is on its way there again.
     """
-    side, ratio = spread(session)
-    if not session.rollbacks or verdict.name != "healthy" or ratio > CLEAR:
+    side, ratio = smallest_spread(session)
+    if not session.rollbacks or verdict.name != "healthy" or ratio > CLEAR_SPREAD:
         return verdict
-    reason = f"{side} std is {ratio:.1%} of its value at step 0, and after a rollback {CLEAR:.0%} or more is healthy"
+    reason = (
+        f"{side} std is {ratio:.1%} of its value at step 0, and after a rollback {CLEAR_SPREAD:.0%} or more is healthy"
+    )
     return Verdict("drifting", reason, collapse.advise("full", settings))
 
 
-def spent(rollbacks: Sequence[Mapping[str, Any]]) -> str:
-    """What rollbacks have cost a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
+def rollback_summary(rollbacks: Sequence[Mapping[str, Any]]) -> str:
+    """What the rollbacks cost a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
     if not rollbacks:
         return ""
     many = "s" * (len(rollbacks) > 1)
     return f"after {len(rollbacks)} rollback{many}, at {rollbacks[-1]['lr_factor']:g} of the learning rate"
 
 
-def needed(session: Session) -> tuple[int, ...]:
-    """The steps whose checkpoints a rollback may go back to: the healthy one, and the one that may become it."""
+def steps_to_keep(session: Session) -> tuple[int, ...]:
+    """The steps whose checkpoints a rollback may need: the healthy one, and the next candidate."""
     if session.run.loop.on_collapse != "rollback":
         return ()
     return session.healthy, session.step - session.step % (session.run.loop.save_every or 1)
 
 
 def decide(session: Session, verdict: Verdict) -> Action:
-    """What follows from a verdict; the same answer on every rank, though only the main one has a verdict."""
+    """What follows from a verdict; every rank gets the main process's answer, as only that one has a verdict."""
     wanted = session.run.loop.on_collapse
     if wanted == "warn":
         return "go on"
-    lost = float(session.dist.main and acts(session, verdict))
+    lost = float(session.dist.main and triggers_action(session, verdict))
     if not distributed.all_reduce_sum(torch.tensor(lost, device=session.dist.device)):
         return "go on"
-    return "roll back" if wanted == "rollback" and _can(session) else "stop"
+    return "roll back" if wanted == "rollback" and _may_help(session) else "stop"
 
 
-def allowed(session: Session) -> bool:
+def has_rollbacks_left(session: Session) -> bool:
     """Whether a loss that is not finite leads to a rollback."""
-    return session.run.loop.on_collapse == "rollback" and len(session.rollbacks) < MOST
+    return session.run.loop.on_collapse == "rollback" and len(session.rollbacks) < MAX_ROLLBACKS
 
 
-def _can(session: Session) -> bool:
-    """Whether a rollback could help: not where the first row shows that all samples are the same."""
-    rows = session.panel.get("rows", ())
+def _may_help(session: Session) -> bool:
+    """Whether a rollback can help; it cannot where the first row shows that all samples are the same."""
+    rows = session.panel.rows
     hopeless = float(bool(rows) and collapse.is_constant(rows[0]))
     hopeless = float(distributed.all_reduce_sum(torch.tensor(hopeless, device=session.dist.device)))
-    return allowed(session) and not hopeless
+    return has_rollbacks_left(session) and not hopeless
 
 
-def undo(session: Session, verdict: Verdict) -> str:
-    """Go back to the healthy checkpoint, or to step 0 where none was healthy yet; says so in one sentence.
+def roll_back(session: Session, verdict: Verdict) -> str:
+    """Go back to the healthy checkpoint, or to step 0 where there is none; returns a sentence about it.
 
     Raises ValueError where that checkpoint cannot be read.
     """
-    saved = checkpoint.load(session.out, _target(session))
+    saved = checkpoint.load(session.out, _step_to_restore(session))
     event: dict[str, Any] = {
         "step": session.step,
         "to": saved.step,
@@ -130,20 +133,22 @@ def undo(session: Session, verdict: Verdict) -> str:
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
     # The list that the run came with, not the checkpoint's: it may be of another attempt at this very rollback.
     session.rollbacks = [*session.rollbacks, event]
-    session.step, session.panel, session.healthy = saved.step, saved.state["panel"], saved.step
+    session.step, session.healthy = saved.step, saved.step
+    session.panel = PanelMemory.from_json(saved.state["panel"])
+    session.state = SourceState(saved.source, saved.state.get("place", {}))
     if session.dist.main:
         told = {"healthy": session.healthy, "rollbacks": session.rollbacks}
         checkpoint.go_back(session.out, saved.step, told)
     distributed.barrier()
     return (
         f"{event['verdict']} at step {event['step']}: {event['reason']}; back to step {saved.step} with "
-        f"{event['lr_factor']:g} of the learning rate (rollback {len(session.rollbacks)} of {MOST})"
+        f"{event['lr_factor']:g} of the learning rate (rollback {len(session.rollbacks)} of {MAX_ROLLBACKS})"
     )
 
 
-def _target(session: Session) -> int:
+def _step_to_restore(session: Session) -> int:
     """The healthy checkpoint; where a changed interval or `keep` has removed it, the newest one before it."""
-    # The main process's, as the others measure nothing.
+    # Only the main process measures, so it decides for all.
     known = float(session.healthy) if session.dist.main else 0.0
     one = torch.tensor(known, dtype=torch.float64, device=session.dist.device)
     healthy = int(distributed.all_reduce_sum(one))

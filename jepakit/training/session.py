@@ -1,35 +1,38 @@
-"""A run under way, begun or taken up again: everything the loop reads, put together before step 1."""
+"""A run under way, new or resumed: builds everything the loop reads before step 1, and checks its run folder."""
 
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .. import methods
 from ..core import files
 from ..core.distributed import Dist
 from ..data import Dataset
-from ..data.stream import First
 from ..methods.base import Method
 from ..nn import encoder, weights
 from ..run import checkpoint, optim, parse, write
+from ..run.metrics import describe_environment
 from ..run.settings import Run
-from . import lengths, openended
-from . import resolve as prepare
+from . import resolve
+from .panel import PanelMemory
 
-# Settings that change no number so far, so a resumed run may have others. The panel keeps the size that it began with.
-FREE = (
+# Settings that a resumed run may change, as they alter no number. The panel keeps its first size all the same.
+RESUMABLE_KEYS = (
     *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
     *("loop.panel_", "loop.views_every", "loop.on_collapse", "data.wait", "data.settle"),
 )
 
 
-# Every path that a run writes in its folder, and so does each run of a head below it.
-OWN = re.compile(
+# Every path that a run writes in its folder; the runs of heads below it write the same.
+RUN_FILES = re.compile(
     r"heads(/[^/]+)?|(heads/[^/]+/)?("
     r"config\.yaml|environment\.json|frames\.safetensors|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
     r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|cache(/[^/]+\.safetensors)?"
@@ -38,12 +41,20 @@ OWN = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class SourceState:
+    """What a source of batches needs to continue: tensors, and its place in the data as JSON."""
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    place: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Session:
-    """What the loop reads, and the few values that it moves on: `step`, `seconds` and the monitor's `panel`.
+    """What the loop reads, and what it moves on: `step`, `seconds`, the `panel` and the `state` of its source.
 
-    `healthy` is the step of the checkpoint that a collapse goes back to, `rollbacks` tells of those done. Of a stream,
-    `stream` and `place` are where it stands.
+    `saved` is the step of the newest checkpoint, `healthy` that of the one to which a collapse goes back, `rollbacks`
+    records those done, and `skipped` the samples left out, each with the reason.
     """
 
     run: Run
@@ -55,52 +66,43 @@ class Session:
     notes: list[str]
     step: int = 0
     seconds: float = 0.0
-    panel: dict[str, Any] = field(default_factory=dict)
+    panel: PanelMemory = field(default_factory=PanelMemory)
     skipped: dict[str, str] = field(default_factory=dict)
+    saved: int = 0
     healthy: int = 0
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    stream: dict[str, torch.Tensor] = field(default_factory=dict)
-    place: dict[str, Any] = field(default_factory=dict)
+    state: SourceState = field(default_factory=SourceState)
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run; 0 where its end is not known."""
         return self.run.length.steps or 0
 
+    @cached_property
+    def model(self) -> nn.Module:
+        """The method, under DDP where there are several processes."""
+        return self.method if self.dist.world == 1 else DistributedDataParallel(self.method)
+
 
 def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dataset | None = None) -> Session:
-    """Open the data, resolve every auto, build the method. Writes nothing; ValueError where something does not fit.
+    """Open the data, resolve every auto, build the method. Writes nothing. Raises ValueError where a part misfits.
 
-    `dataset` is what the data are, where they are open.
+    `dataset` is given where the data are open already.
     """
-    dataset = dataset or run.data.open()
-    run, dataset, views = prepare.resolve_data(run, dataset)
-    run, signal, patches = lengths.fit(run, dataset.signal(), dataset)
-    resolve = openended.resolve if isinstance(dataset, First) else prepare.resolve
-    run, choices = resolve(run, signal, len(dataset), dist.world)
+    run, dataset, signal, notes = resolve.resolve(run, dataset or run.data.open(), dist.world)
     run, parents = with_parents(run)
     method = methods.build(run.method, signal, run.seed if seed is None else seed, parents)
-    if run.evals.online and len(dataset.classes) < 2:
-        raise ValueError(
-            "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
-        )
-    if isinstance(dataset, First):
-        openended.check_steps(method)
-    at_once = 1 if isinstance(dataset, First) else run.length.batch // run.length.accumulate
     # What takes memory is priced where it will lie, in the precision that it will have.
     method.to(dist.device, getattr(torch, run.loop.dtype))
-    method.check(at_once)
-    lengths.check(run, method, dataset)
+    cautions = resolve.check(run, method, dataset)
     for module in method.modules():
         if hasattr(module, "checkpoint_activations"):
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
-    notes = [*dataset.notes, *map(str, [*views, *patches, *choices, *prepare.micro_batches(run)])]
-    notes += [caution] if (caution := method.caution(at_once)) else []
-    return Session(run, out, dist, dataset, method, optim.build(run.optim, method), notes)
+    return Session(run, out, dist, dataset, method, optim.build(run.optim, method), [*notes, *cautions])
 
 
 def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
-    """What a head is trained over, and the run with the hashes of these weights; nothing for any other run."""
+    """The run with the hashes of its parents' weights, and the parents; the same run and none where it has none."""
     parents = checkpoint.parents_of(run.method)
     if not parents:
         return run, ()
@@ -108,15 +110,15 @@ def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
     return replace(run, method=cfg), parents
 
 
-def restore(session: Session, allow: Sequence[str]) -> None:
-    """Take up the newest readable checkpoint of `session.out`.
+def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
+    """Load the newest readable checkpoint of `session.out` into the session.
 
-    ValueError, with the differences, where settings or data are not those of the run, unless `allow` names them.
+    Raises ValueError, listing the differences, where settings or data differ from the run's and `allow` names none.
     """
     stored = parse.from_yaml(session.out / "config.yaml")
     session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
     # A stream's rate stands still, so that it may end anywhere.
-    refuse_changes(stored, session.run, [*allow, "length.steps"] if isinstance(session.dataset, First) else allow)
+    refuse_changes(stored, session.run, [*allow, "length.steps"] if session.run.from_stream else allow)
     saved = checkpoint.load(session.out)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
         raise ValueError(
@@ -127,21 +129,21 @@ def restore(session: Session, allow: Sequence[str]) -> None:
         raise ValueError(f"{session.out} stands at step {saved.step} already; give --steps {saved.step} or more")
     checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
-    session.step, session.seconds = saved.step, saved.state["seconds"]
-    session.panel, session.skipped = saved.state["panel"], saved.state["skipped"]
-    session.stream, session.place = saved.stream, saved.state.get("place", {})
+    session.step, session.saved, session.seconds = saved.step, saved.step, saved.state["seconds"]
+    session.panel, session.skipped = PanelMemory.from_json(saved.state["panel"]), saved.state["skipped"]
+    session.state = SourceState(saved.source, saved.state.get("place", {}))
     session.healthy, session.rollbacks = saved.state.get("healthy", 0), saved.state.get("rollbacks", [])
     of = f" of {session.steps}" if session.steps else ""
     session.notes += [*saved.warnings, f"resumed from step {saved.step}{of}"]
 
 
 def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
-    """ValueError with a diff where `new` differs from `old` in a setting that is neither free nor in `allow`."""
+    """Raises ValueError with a diff where settings differ that are neither in RESUMABLE_KEYS nor in `allow`."""
     allowed = [parse.current_path(path) for path in allow]
     changed = {
         key: values
         for key, values in write.difference(old, new).items()
-        if not key.startswith(FREE) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
+        if not key.startswith(RESUMABLE_KEYS) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
     }
     if not changed:
         return
@@ -157,7 +159,10 @@ def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
 
 
 def check_free(out: Path, replace: bool) -> None:
-    """ValueError where `out` cannot become a run folder: a file, a run (unless `replace`), or anything else in it."""
+    """Raises ValueError where `out` cannot become a run folder: it is a file, or holds a run or other files.
+
+    A run may be there where `replace` is true.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
@@ -167,16 +172,16 @@ def check_free(out: Path, replace: bool) -> None:
             f"{out} is not empty; go on with it by --resume, replace it by --overwrite, or give another --out"
         )
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
-    foreign = [name for name in names if not OWN.fullmatch(name)]
+    foreign = [name for name in names if not RUN_FILES.fullmatch(name)]
     if foreign or "config.yaml" not in names:
         why = f"{foreign[0]} is no part of a run" if foreign else "it holds no run (no config.yaml)"
         raise ValueError(f"{out} is not deleted, as {why}; give another --out")
 
 
-def clear(out: Path) -> None:
-    """Make `out` an empty folder; what it holds, which `check_free` has passed, is deleted.
+def clear_folder(out: Path) -> None:
+    """Make `out` an empty folder, and delete what it holds; call `check_free` first.
 
-    Where `out` or an entry is a link, the link's folder stays. Raises ValueError where `out` cannot be written.
+    Folders behind links stay: `out` itself is followed, links in it are removed. Raises ValueError where that fails.
     """
     try:
         out.resolve().mkdir(parents=True, exist_ok=True)
@@ -190,9 +195,9 @@ def clear(out: Path) -> None:
 
 
 def start_from(session: Session, run: Path) -> bool:
-    """Copy another run's weights; whether they are all that the method has.
+    """Copy another run's weights. Returns whether they are all weights of the method.
 
-    ValueError lists every key that is missing, unexpected or of another shape.
+    Raises ValueError with every key that is missing, unexpected or of another shape.
     """
     if named := named_weights(session.run):
         raise ValueError(f"--init takes all weights from {run}, but encoder.weights names {named}; give one of them")
@@ -200,15 +205,15 @@ def start_from(session: Session, run: Path) -> bool:
     saved = checkpoint.load(run)
     inner = getattr(getattr(session.method, "encoder", None), "inner", None)
     if inner is not None and not any(key.startswith("encoder.inner.") for key in saved.model):
-        begin_frames(session, inner, saved, run)
+        start_from_frames(session, inner, saved, run)
         return False
     checkpoint.load_tensors(session.method, saved.model, f"{run} at step {saved.step}", skip=("mean", "std"))
     session.notes.append(f"weights from {run} at step {saved.step}")
     return True
 
 
-def begin_frames(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:
-    """Copy another method's encoder, the target where it has one, and the statistics that it was trained with."""
+def start_from_frames(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:
+    """Copy another method's encoder (the target encoder where it has one), and its mean and deviation."""
     name = "target_encoder." if any(key.startswith("target_encoder.") for key in saved.model) else "encoder."
     given = {key.removeprefix(name): value for key, value in saved.model.items() if key.startswith(name)}
     source = f"{run} at step {saved.step}"
@@ -221,7 +226,7 @@ def begin_frames(session: Session, inner: torch.nn.Module, saved: checkpoint.Che
 def read_weights(session: Session) -> None:
     """Copy the file of weights that the settings name into the encoder and its target, and note the file's hash.
 
-    It is for a run that begins: from then on its checkpoints hold them. Raises ValueError where the file does not fit.
+    Only a new run reads it; its checkpoints hold the weights afterwards. Raises ValueError where the file does not fit.
     """
     if found := encoder.read_weights(session.method):
         session.run = with_hash(session.run, found)
@@ -229,12 +234,12 @@ def read_weights(session: Session) -> None:
 
 
 def named_weights(run: Run) -> str:
-    """The file of weights that the settings of an encoder name, or nothing."""
+    """The file of weights that the encoder's settings name; "" where they name none."""
     return getattr(getattr(run.method, "encoder", None), "weights", "")
 
 
 def with_hash(run: Run, found: str) -> Run:
-    """The run with the hash of the weights that its encoder began with, unless it names one, or names no weights."""
+    """The run with the hash of its encoder's file of weights, unless it has one or names no file."""
     method: Any = run.method
     if not named_weights(run) or method.encoder.weights_hash:
         return run
@@ -242,8 +247,6 @@ def with_hash(run: Run, found: str) -> Run:
 
 
 def write_settings(session: Session) -> None:
-    """config.yaml and environment.json of the run folder, on a resume those that now hold."""
-    from ..run.metrics import environment
-
+    """Write config.yaml and environment.json; a resumed run replaces them by its own."""
     files.write_text(session.out / "config.yaml", write.to_yaml(session.run))
-    files.write_json(session.out / "environment.json", environment())
+    files.write_json(session.out / "environment.json", describe_environment())

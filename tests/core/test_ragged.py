@@ -21,8 +21,8 @@ from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa, mae
 from jepakit.methods.base import Method
 from jepakit.nn import Predictor, ViT
-from jepakit.run.settings import Run
-from jepakit.training import lengths
+from jepakit.run.settings import Length, Run
+from jepakit.training import resolve
 from jepakit.training.monitor import samples
 from jepakit.types import Batch, Rng, Signal
 
@@ -120,11 +120,11 @@ def unequal(tmp_path: Path) -> Path:
 
 def test_an_open_patch_suits_the_shortest_and_the_longest_is_padded_to_whole_ones(unequal: Path) -> None:
     series = SeriesConfig(str(unequal)).open()
-    run = Run(ijepa.Config(ViT()), SeriesConfig(str(unequal)))
-    run, signal, (note,) = lengths.fit(run, Signal(1, series.native), series)
+    run = Run(ijepa.Config(ViT()), SeriesConfig(str(unequal)), length=Length(batch=8))
+    run, _, signal, notes = resolve.resolve(run, series)
     assert run.method.encoder.patch == (3,)
     assert signal.size == (30,)
-    assert "method.encoder.patch = [3]" in str(note)
+    assert [note for note in notes if note.startswith("method.encoder.patch = [3]")]
 
 
 def test_unequal_series_are_trained_on_probed_and_embedded(unequal: Path, tmp_path: Path) -> None:

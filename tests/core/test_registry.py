@@ -79,7 +79,9 @@ def test_a_broken_member_is_named_with_its_package_and_the_rest_works(site: Path
     registry = shapes()
     assert registry.names() == ("square", "triangle")
     assert registry.load("square") == 4
-    with pytest.raises(ValueError, match=f"package broken offers a shape 'triangle' .*({reason}).* uninstall"):
+    with pytest.raises(
+        ValueError, match=f"shape 'triangle' of the package broken cannot be used: .*({reason}).* uninstall"
+    ):
         registry.load("triangle")
     assert set(registry.unusable()) == {"triangle"}
 

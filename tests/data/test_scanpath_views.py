@@ -18,7 +18,7 @@ from jepakit.nn.transformer import ViT
 from jepakit.run import parse
 from jepakit.run.settings import Run
 from jepakit.training.monitor import samples
-from jepakit.training.resolve import resolve, resolve_data
+from jepakit.training.resolve import check_views, resolve_data
 from jepakit.types import Batch, Signal
 
 ALL = GazeAugment(
@@ -314,15 +314,17 @@ def test_views_that_the_patch_does_not_divide_are_refused(walks):
         method = load("vicreg").Config(encoder=ViT(patch=(2, 4, 4)))
         return Run(method, replace(walks, augment=GazeAugment(views=(GazeViews(**group),))))
 
-    signal = Signal(3, (6, 8, 8), views=2)
+    def check(run: Run) -> None:
+        check_views(run.data, run.method, (6, 8, 8))
+
     with pytest.raises(
         ValueError, match=r"^data\.augment\.views\.0\.steps: patch \(2, 4, 4\) does not divide size \(3,"
     ):
-        resolve(asked(steps=3), signal, samples=1000)
+        check(asked(steps=3))
     with pytest.raises(
         ValueError, match=r"^data\.augment\.views\.0\.size: patch \(2, 4, 4\) does not divide .* 6, 6\)"
     ):
-        resolve(asked(size=(6, 6)), signal, samples=1000)
+        check(asked(size=(6, 6)))
 
 
 def test_what_reads_samples_and_views_needs_scanpaths_of_one_length(walks, tmp_path):

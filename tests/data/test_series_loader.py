@@ -12,9 +12,9 @@ from jepakit.data import loader
 from jepakit.data.series.augment import SeriesAugment, SeriesViews
 from jepakit.data.series.settings import Config
 from jepakit.methods import cjepa, ijepa, load
-from jepakit.run.settings import Run
+from jepakit.run.settings import Length, Run
 from jepakit.training.monitor import samples
-from jepakit.training.resolve import fit_masks, resolve, resolve_data
+from jepakit.training.resolve import resolve, resolve_data
 from jepakit.types import Signal
 
 ALL = SeriesAugment(crop=(0.5, 0.9), scale=0.2, jitter=0.1, drop=0.3, views=(SeriesViews(2, (12,)), SeriesViews(3)))
@@ -166,19 +166,18 @@ def test_series_of_another_length_than_the_models_are_refused_or_stretched(tmp_p
 
 
 def test_a_run_on_series_keeps_what_was_chosen_from_its_data(csv):
-    run = Run(ijepa.Config(), Config(csv))
-    run, series, _ = resolve_data(run, run.data.open())
+    run = Run(ijepa.Config(), Config(csv), length=Length(batch=8))
+    run, series, _, notes = resolve(run, run.data.open())
     assert (run.data.window, run.data.stride, run.data.columns) == (series.window, series.stride, ("c0", "c1", "c2"))
-    resolved, notes = resolve(replace(run, length=replace(run.length, batch=8)), series.signal(), len(series))
-    assert prod(resolved.method.encoder.patch) * 7 <= series.window
-    assert any(note.key == "method.masks" for note in notes)
+    assert prod(run.method.encoder.patch) * 7 <= series.window
+    assert any(note.startswith("method.masks = ") for note in notes)
 
 
 def test_masks_that_were_chosen_stay(csv):
     signal = Signal(channels=3, size=(96,))
     own = cjepa.Config.tiny(signal)
-    assert fit_masks(own, signal) == (own, [])
-    assert fit_masks(ijepa.Config(), Signal(3, (32, 32))) == (ijepa.Config(), [])
+    assert cjepa.CJEPA.fit_config(own, signal) == (own, [])
+    assert ijepa.IJEPA.fit_config(ijepa.Config(), Signal(3, (32, 32)))[0].masks == ijepa.Config().masks
 
 
 @pytest.mark.parametrize("name", ["vicreg", "lejepa", "simclr"])

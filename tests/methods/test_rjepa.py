@@ -15,7 +15,7 @@ from jepakit.methods import rjepa
 from jepakit.nn import CNN, MLP, Pixels, ResNet50
 from jepakit.recurrent import balance
 from jepakit.recurrent.circuit import Circuit
-from jepakit.run.rows import read_rows
+from jepakit.run.metrics import read_rows
 from jepakit.testing.sequential import knows_no_future
 from jepakit.types import ActionSpec, Batch, Rng, Signal, State
 

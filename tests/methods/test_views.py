@@ -178,17 +178,18 @@ def test_a_method_without_views_gets_none(method: Any) -> None:
 
 def test_views_that_the_patch_does_not_divide_are_refused() -> None:
     asked = run(vicreg.Config(), Augment(views=(Views(), Views(count=4, size=(14, 14)))))
+    method, _ = vicreg.VICReg.fit_config(asked.method, Signal(3, (32, 32)))
     with pytest.raises(
         ValueError, match=r"^data\.augment\.views\.1\.size: patch \(4, 4\) does not divide size \(14, 14\)"
     ):
-        resolve.resolve(asked, Signal(3, (32, 32), views=6), samples=1000)
+        resolve.check_views(asked.data, method, (32, 32))
 
 
 def test_accumulation_of_statistics_is_said() -> None:
-    (note,) = resolve.micro_batches(run(vicreg.Config(), batch=64, accumulate=4))
+    (note,) = resolve.micro_batch_notes(run(vicreg.Config(), batch=64, accumulate=4), vicreg.VICReg)
     assert str(note) == "length.accumulate = 4 (statistics are those of 16 samples at a time, not of 64)"
-    assert not resolve.micro_batches(run(vicreg.Config(), batch=64))
-    assert not resolve.micro_batches(run(ijepa.Config(), batch=64, accumulate=4))
+    assert not resolve.micro_batch_notes(run(vicreg.Config(), batch=64), vicreg.VICReg)
+    assert not resolve.micro_batch_notes(run(ijepa.Config(), batch=64, accumulate=4), ijepa.IJEPA)
 
 
 def test_methods_say_whether_their_loss_mixes_samples() -> None:

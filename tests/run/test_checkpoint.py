@@ -122,7 +122,7 @@ def test_a_run_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="replace it by --overwrite"):
         session.check_free(out, replace=False)
     session.check_free(out, replace=True)
-    session.clear(out)
+    session.clear_folder(out)
     assert list(out.iterdir()) == []
 
 
@@ -145,7 +145,7 @@ def test_a_link_to_a_run_folder_stays_and_the_folder_is_emptied(tmp_path: Path) 
     disk, out = run_folder(tmp_path / "disk"), tmp_path / "run"
     out.symlink_to(disk)
     session.check_free(out, replace=True)
-    session.clear(out)
+    session.clear_folder(out)
     assert out.is_symlink()
     assert list(disk.iterdir()) == []
 
@@ -156,7 +156,7 @@ def test_a_link_inside_a_run_is_deleted_and_what_it_points_to_is_not(tmp_path: P
     (out / "config.yaml").write_text("")
     (out / "checkpoints").symlink_to(elsewhere / "checkpoints")
     session.check_free(out, replace=True)
-    session.clear(out)
+    session.clear_folder(out)
     assert list(out.iterdir()) == []
     assert (elsewhere / "checkpoints" / "step-00000008" / "state.json").exists()
 
@@ -166,7 +166,7 @@ def test_an_out_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="file is a file; give --out a folder"):
         session.check_free(tmp_path / "file", replace=True)
     with pytest.raises(ValueError, match=r"file/run cannot be written \(.+\); give --out a folder"):
-        session.clear(tmp_path / "file" / "run")
+        session.clear_folder(tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -77,7 +77,7 @@ def test_without_a_warm_up_the_first_step_has_the_full_rate() -> None:
 
 def test_biases_and_parameters_of_one_axis_are_not_decayed_and_mask_tokens_are() -> None:
     module = Toy()
-    decayed, plain = optim.groups(module)
+    decayed, plain = optim.parameter_groups(module)
     assert {id(p) for p in decayed["params"]} == {id(module.linear.weight), id(module.mask_token)}
     assert {id(p) for p in plain["params"]} == {
         id(p) for p in (module.linear.bias, module.norm.weight, module.norm.bias, module.scale)

@@ -9,6 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jepakit import methods, testing
+from jepakit.data.images import synthetic
+from jepakit.model import Model
+from jepakit.run import checkpoint
+from jepakit.run.settings import Run
 from jepakit.testing.sequential import knows_no_future
 from jepakit.types import ActionSpec, Batch, Signal, State
 
@@ -33,6 +37,13 @@ def test_the_states_depend_on_the_actions() -> None:
     h, other = method.encode(batch), method.encode(replace(batch, action=batch.action + 1))
     assert torch.equal(h[:, 0], other[:, 0])
     assert not torch.isclose(h[:, 1:], other[:, 1:]).all()
+
+
+def test_a_loaded_model_encodes_with_actions() -> None:
+    batch = testing.example(FILM)
+    method = testing.Case(world_model.WorldModel, FILM, batch).build().eval()
+    model = Model(checkpoint.Loaded(Run(world_model.Config(), synthetic.Config()), method, 0, {}))
+    assert torch.equal(model.encode(batch.x, action=batch.action), method.encode(batch))
 
 
 class ActsTooEarly(world_model.WorldModel):

@@ -17,8 +17,8 @@ from jepakit.data.base import Split
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images.augment import Augment, Views
 from jepakit.methods.base import Method
+from jepakit.run import intervals
 from jepakit.run.settings import Loop
-from jepakit.training import resolve
 from jepakit.training.monitor import Monitor, measure, samples
 from jepakit.types import Batch, Signal, Terms
 
@@ -180,8 +180,8 @@ def test_training_is_the_same_to_the_bit_however_often_it_is_measured(name: str,
 @pytest.mark.parametrize("batch", [16, 64, 512])
 @pytest.mark.parametrize("steps", [400, 1700, 23_400, 1_000_000])
 def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(steps: int, batch: int, amp: bool) -> None:
-    loop, _ = resolve.resolve_loop(Loop(device="cpu", amp=amp), steps, batch)
-    price = batch * resolve.encodings_per_sample("cpu", amp)
+    loop, _ = Loop(device="cpu", amp=amp).resolve(steps, batch)
+    price = batch * intervals.encodings_per_sample("cpu", amp)
     size, every, dear = loop.panel_size, loop.panel_every, loop.views_every
     assert size
     assert every
@@ -189,16 +189,16 @@ def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(ste
     assert 64 <= size <= 512
     assert steps / 50 <= every
     assert 2 * size / price / every <= 0.02
-    # The last row is always a dear one, whatever it costs.
-    assert (steps // dear) * resolve.DEAR / price <= max(0.008 * steps, resolve.DEAR / price) * 1.01
+    # The last row always has the numbers of views, whatever they cost.
+    assert (steps // dear) * intervals.VIEWS_PRICE / price <= max(0.008 * steps, intervals.VIEWS_PRICE / price) * 1.01
     if steps * price > 100_000:
         assert every < steps / 20
 
 
 def test_what_the_user_sets_of_the_panel_stays() -> None:
-    loop, notes = resolve.resolve_loop(Loop(panel_size=33, panel_every=7, views_every=9), 100, 8)
+    loop, notes = Loop(panel_size=33, panel_every=7, views_every=9).resolve(100, 8)
     assert (loop.panel_size, loop.panel_every, loop.views_every) == (33, 7, 9)
-    assert not [note for note in notes if "panel" in note.key or "dear" in note.key]
+    assert not [note for note in notes if "panel" in note.key or "views" in note.key]
 
 
 def test_a_resumed_run_keeps_the_size_that_its_panel_began_with(array: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from jepakit.run import checkpoint
 from jepakit.run.optim import Optim, learning_rate
 from jepakit.run.settings import Loop
 from jepakit.training import rollback
+from jepakit.training.panel import PanelMemory
 from jepakit.training.session import Session
 
 HERE = Path(__file__).parents[1]
@@ -73,9 +74,9 @@ def write(folder: Path, lr: float, pictures: str = "noise.npy", **method: Any) -
     return str(path)
 
 
-def train(file: str, out: Path, action: str, watch: support.Recorder | None = None, **more: Any) -> dict[str, Any]:
+def train(file: str, out: Path, action: str, progress: support.Recorder | None = None, **more: Any) -> dict[str, Any]:
     return api.train(
-        out=out, recipe=file, settings={"loop.on_collapse": action}, watch=watch or support.Recorder(), **more
+        out=out, recipe=file, settings={"loop.on_collapse": action}, progress=progress or support.Recorder(), **more
     )
 
 
@@ -102,10 +103,10 @@ def rolled(file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_warning_says_it_once_and_trains_to_the_end(file: str, tmp_path: Path) -> None:
-    watch = support.Recorder()
-    done = train(file, tmp_path / "run", "warn", watch)
+    progress = support.Recorder()
+    done = train(file, tmp_path / "run", "warn", progress)
     assert (done["verdict"], done["steps"], done["stopped"], done["rollbacks"]) == ("full", STEPS, False, [])
-    said = [note for note in watch.notes if "full" in note]
+    said = [note for note in progress.notes if "full" in note]
     assert len(said) == 1
     assert "lower --optim.lr" in said[0]
     assert "--method.ema" not in said[0], "the method has no such setting"
@@ -131,7 +132,7 @@ def test_a_rollback_returns_to_the_last_healthy_checkpoint_with_half_the_learnin
     events = summary["rollbacks"]
     assert summary["steps"] == STEPS
     assert summary["verdict"] in ("healthy", "drifting")
-    assert 1 <= len(events) <= rollback.MOST
+    assert 1 <= len(events) <= rollback.MAX_ROLLBACKS
     assert [e["lr_factor"] for e in events] == [0.5 ** (k + 1) for k in range(len(events))]
     assert all(e["verdict"] == "full" and e["to"] < e["step"] and e["to"] % 4 == 0 for e in events)
     assert checkpoint.load(rolled).state["rollbacks"] == events
@@ -146,19 +147,19 @@ def test_a_rollback_returns_to_the_last_healthy_checkpoint_with_half_the_learnin
 
 def test_after_a_rollback_a_spread_just_above_the_threshold_is_not_called_healthy(rolled: Path) -> None:
     summary = json.loads((rolled / "summary.json").read_text())
-    assert collapse.FULL < summary["panel"]["std_ratio_target"] < rollback.CLEAR
+    assert collapse.FULL < summary["panel"]["std_ratio_target"] < rollback.CLEAR_SPREAD
     assert summary["verdict"] == rows(rolled)[-1]["metrics"]["verdict"] == "drifting"
     assert summary["reason"].endswith("of its value at step 0, and after a rollback 20% or more is healthy")
     assert summary["advice"] == "lower --optim.lr"
 
 
 def test_a_head_which_has_no_spread_of_its_own_stays_healthy() -> None:
-    panel = {"rows": [{"normalized_loss": 0.5}]}
+    panel = PanelMemory(rows=[{"normalized_loss": 0.5}])
     session = Session.__new__(Session)
     vars(session).update(panel=panel, rollbacks=[{}], run=SimpleNamespace(loop=Loop(save_every=4)), step=9)
     verdict = collapse.Verdict("healthy", "")
-    assert rollback.cautious(session, verdict, {}) is verdict
-    rollback.keep_healthy(session, verdict)
+    assert rollback.confirm_after_rollback(session, verdict, {}) is verdict
+    rollback.mark_healthy(session, verdict)
     assert session.healthy == 8
 
 
@@ -176,8 +177,8 @@ def test_the_closing_line_and_the_page_tell_the_rollbacks(rolled: Path) -> None:
 
 
 def test_a_run_without_a_rollback_says_nothing_of_any() -> None:
-    assert rollback.spent([]) == ""
-    assert rollback.spent([{"lr_factor": 0.5}]) == "after 1 rollback, at 0.5 of the learning rate"
+    assert rollback.rollback_summary([]) == ""
+    assert rollback.rollback_summary([{"lr_factor": 0.5}]) == "after 1 rollback, at 0.5 of the learning rate"
 
 
 @pytest.mark.parametrize("stage", ["before", "after", "long after"])
@@ -208,7 +209,7 @@ class Kill:
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-api.train(out=sys.argv[2], recipe=sys.argv[1], settings={"loop.on_collapse": "rollback"}, watch=Kill())
+api.train(out=sys.argv[2], recipe=sys.argv[1], settings={"loop.on_collapse": "rollback"}, progress=Kill())
 """
 
 
@@ -246,11 +247,11 @@ def test_the_healthy_checkpoint_outlives_keep_where_a_rollback_may_need_it(rolle
 
 def test_a_fourth_collapse_ends_the_run(tmp_path: Path, file: str) -> None:
     shutil.copy(Path(file).parent / "noise.npy", tmp_path)
-    watch = support.Recorder()
-    done = train(write(tmp_path, lr=20.0), tmp_path / "run", "rollback", watch)
-    assert len(done["rollbacks"]) == rollback.MOST
+    progress = support.Recorder()
+    done = train(write(tmp_path, lr=20.0), tmp_path / "run", "rollback", progress)
+    assert len(done["rollbacks"]) == rollback.MAX_ROLLBACKS
     assert done["stopped"]
-    assert "after 3 rollbacks, at 0.125 of the learning rate, and saved" in watch.notes[-1]
+    assert "after 3 rollbacks, at 0.125 of the learning rate, and saved" in progress.notes[-1]
 
 
 def test_a_loss_that_is_not_finite_is_rolled_back_too(tmp_path: Path, file: str) -> None:
@@ -284,8 +285,8 @@ def test_without_a_collapse_the_setting_changes_no_loss(file: str, tmp_path: Pat
 
 def test_every_rate_of_the_schedule_is_halved_and_none_changed_without_a_rollback() -> None:
     optim = Optim(lr=0.3, start_lr=0.1, final_lr=1e-6)
-    assert rollback.slowed(optim, 0) == optim
-    slowed = rollback.slowed(optim, 2)
+    assert rollback.reduced_rates(optim, 0) == optim
+    slowed = rollback.reduced_rates(optim, 2)
     assert (slowed.lr, slowed.start_lr, slowed.final_lr) == (0.3 / 4, 0.1 / 4, 1e-6 / 4)
 
 

@@ -31,7 +31,7 @@ from ...recipes.rjepa import gaze_rjepa
 from ...reporting.charts import Line, chart
 from ...reporting.figures import Figure
 from ...run import checkpoint
-from ...run.rows import read_rows
+from ...run.metrics import read_rows
 from ...run.settings import Length, Run
 from ..cells import Cell
 from ..claims import AtLeast, Better, Every, Falls, Numbers, Rises, Statement

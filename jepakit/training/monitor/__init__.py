@@ -2,8 +2,8 @@
 
 The samples are drawn once, from data that training does not see where there are such, are never augmented, and their
 number is fixed, because ranks and spectra of different numbers of samples cannot be compared. The cheap numbers, those
-of one encoding, are taken at every observation; the dear ones, of several views and of pairs, at every `views_every`-th
-step and at the last.
+of one encoding, are taken at every observation; the costly ones, of several views and of pairs, at every
+`views_every`-th step and at the last.
 """
 
 from dataclasses import asdict
@@ -43,8 +43,7 @@ class Monitor:
     @property
     def rows(self) -> list[dict[str, float]]:
         """What the verdict is read from, oldest first."""
-        rows: list[dict[str, float]] = self.session.panel.setdefault("rows", [])
-        return rows
+        return self.session.panel.rows
 
     @property
     def verdict(self) -> collapse.Verdict:
@@ -64,24 +63,24 @@ class Monitor:
         if isinstance(self.session.method, Head):
             # Its representations are its parent's, which stay what they are: there is the loss alone to judge.
             row = {} if terms is None else self.loss(terms)
-            self.session.panel.setdefault("start", {})
+            self.session.panel.start = self.session.panel.start or {}
             self.rows.append(collapse.judged(row))
             self.last = self.fresh = row
             return
         with measure.watching(self.session.method):
             tokens = {side: measure.tokens(self.session.method, self.samples.batch, side) for side in self.encoders}
-            row = {**self._row(tokens), **({} if terms is None else self.loss(terms)), **self._dear(last)}
+            row = {**self._row(tokens), **({} if terms is None else self.loss(terms)), **self._costly_row(last)}
         self.rows.append(collapse.judged(row))
         self.last = row
         self.fresh = {**row, "spectrum": {k: collapse.spectrum(v.mean(1)).tolist() for k, v in tokens.items()}}
 
     def _row(self, tokens: dict[Weights, Tensor]) -> dict[str, float]:
         panel, target, context = self.session.panel, tokens["target"], tokens.get("context")
-        start = collapse.Panel(**panel["start"]) if "start" in panel else collapse.start(target, context)
-        panel["start"] = asdict(start)
+        start = collapse.Panel(**panel.start) if panel.start is not None else collapse.start(target, context)
+        panel.start = asdict(start)
         return collapse.panel(target, context, start)
 
-    def _dear(self, last: bool) -> dict[str, float]:
+    def _costly_row(self, last: bool) -> dict[str, float]:
         """Of views and of pairs, where it is time for them."""
         loop, step = self.session.run.loop, self.session.step
         every, since = loop.views_every or 1, step - (loop.panel_every or 1)
@@ -138,6 +137,6 @@ class Monitor:
 
 def _chosen(session: Session) -> samples.Samples:
     # Ranks of another number of samples could not be compared with the rows that there are.
-    count = session.panel.setdefault("size", session.run.loop.panel_size or 2)
-    method = session.method
-    return samples.choose(session.run.data, session.dataset, method.signal, count, padding.stride(method))
+    session.panel.size = session.panel.size or session.run.loop.panel_size or 2
+    method, size = session.method, session.panel.size
+    return samples.choose(session.run.data, session.dataset, method.signal, size, padding.stride(method))

@@ -1,4 +1,4 @@
-"""What the panel asks of a method: the tokens of its encoders, views of the same samples, energies of pairs.
+"""The panel's measurements of a method: tokens of its encoders, views of the same samples, energies of pairs.
 
 Nothing here reaches the training: no gradient, no running statistic, no draw from a global generator.
 """
@@ -21,7 +21,7 @@ VIEWS: Final = 8
 CLASSES: Final = 128  # samples, at most, whose views LiDAR compares
 QUERIES: Final = 8
 CANDIDATES: Final = 64
-SAID: Final = 16  # samples that a method's own scalars are of
+SAID: Final = 16  # samples for a method's own diagnostics
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Where learning from a stream stands, and the frames that it takes at a time."""
+"""Where learning from a stream stands, and the frames that one step takes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 from ...data.base import Unreadable
 from ...data.stream import Frame, Place, Source
 from ...recurrent import rfp, unroll
+from ..session import SourceState
 
 
 class Window(NamedTuple):
@@ -23,15 +24,15 @@ class Window(NamedTuple):
 
 
 @dataclass
-class Standing:
-    """Where learning stands: states and traces, the last frame (C, *size), and the place in the stream."""
+class StreamPosition:
+    """Where learning from a stream stands: states and traces, the last frame (C, *size), and the place after it."""
 
     stream: unroll.Stream | None = None
     last: Tensor | None = None
     place: Place = field(default_factory=Place)
 
-    def packed(self) -> dict[str, Tensor]:
-        """As tensors with names, to be saved; nothing before the first step."""
+    def tensors(self) -> dict[str, Tensor]:
+        """The states, traces and last frame by name, to be saved; empty before the first step."""
         if self.stream is None or self.last is None:
             return {}
         s = self.stream
@@ -42,8 +43,9 @@ class Standing:
         return {name: t.detach().cpu().clone().contiguous() for name, t in whole.items()}
 
     @classmethod
-    def unpacked(cls, tensors: Mapping[str, Tensor], place: Mapping[str, Any], like: Tensor) -> "Standing":
-        """The reverse, with numbers as `like`."""
+    def from_state(cls, state: SourceState, like: Tensor) -> "StreamPosition":
+        """The position that a checkpoint holds, its numbers in the precision and on the device of `like`."""
+        tensors = state.tensors
         if not tensors:
             return cls()
         here = {k: v.to(like) for k, v in tensors.items() if k not in ("step", "last")}
@@ -51,13 +53,13 @@ class Standing:
         states, before = (tuple(here[f"{name}.{i}"] for i in levels) for name in ("state", "before"))
         traces = tuple(rfp.Traces(here[f"drive.{i}"], here[f"own.{i}"]) for i in levels)
         stream = unroll.Stream(states, before, traces, here["below"], int(tensors["step"]))
-        return cls(stream, tensors["last"], Place(**place))
+        return cls(stream, tensors["last"], Place(**state.place))
 
 
-def windows(frames: Iterator[Frame], source: Source, standing: Standing, size: int) -> Iterator[Window]:
-    """`size` further frames at a time; with `reset` file, those of a file alone, of which the last may be fewer."""
-    kept = [] if standing.last is None else [standing.last]
-    fresh, before = standing.last is None, Frame(torch.empty(0), standing.place.file, standing.place)
+def windows(frames: Iterator[Frame], source: Source, position: StreamPosition, size: int) -> Iterator[Window]:
+    """`size` further frames at a time; with `reset` file, a window ends with its file and may then be shorter."""
+    kept = [] if position.last is None else [position.last]
+    fresh, before = position.last is None, Frame(torch.empty(0), position.place.file, position.place)
     for frame in frames:
         if source.reset == "file" and before.place.file not in ("", frame.place.file):
             if len(kept) > 1:

@@ -1,6 +1,6 @@
 """A recipe that trains BiJEPA on parts of this package."""
 
-from jepakit.data.images import synthetic
+from jepakit.data import synthetic
 from jepakit.methods import bijepa
 from jepakit.run.settings import Evals, Length, Run
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from jepakit.reporting import records
-from jepakit.run.metrics import Journal
-from jepakit.run.rows import read_rows
+from jepakit.run.metrics import Journal, read_rows
 
 LINES = ('{"step": 1}', "", '{"step": 2}', '{"step": 3, "lo', "[4]", '{"step": 5}')
 

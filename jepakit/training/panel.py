@@ -1,0 +1,38 @@
+"""What a run remembers of its collapse panel: the values at step 0, the rows since, and the kNN scores."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RECENT_ROWS = 20
+
+
+@dataclass
+class PanelMemory:
+    """The panel's part of a checkpoint, so that a resumed run goes on comparing with the step 0 it had.
+
+    `size` is the number of samples that the panel measures, `start` their values at step 0, `rows` what the verdict is
+    read from, oldest first, and `knn` the score of every checkpoint by step. None and empty where nothing is known yet;
+    only the main process measures.
+    """
+
+    size: int | None = None
+    start: dict[str, Any] | None = None
+    rows: list[dict[str, float]] = field(default_factory=list)
+    knn: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "PanelMemory":
+        """The reverse of `to_json`."""
+        return cls(stored.get("size"), stored.get("start"), stored.get("rows", []), stored.get("knn", {}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The entries that are known."""
+        entries = {"size": self.size, "start": self.start, "rows": self.rows or None, "knn": self.knn or None}
+        return {key: value for key, value in entries.items() if value is not None}
+
+    def thin_out(self, most: int) -> None:
+        """Drop every other old row where there are more than `most`; the first and the newest ones stay."""
+        if len(self.rows) > most:
+            # The first row is what the others are compared with, the last ones tell what happens now.
+            self.rows[:] = [self.rows[0], *self.rows[1:-RECENT_ROWS:2], *self.rows[-RECENT_ROWS:]]

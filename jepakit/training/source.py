@@ -1,0 +1,179 @@
+"""Where a run's batches come from, and the gradient that is taken from each.
+
+The loop asks a source for batches, for the gradient of each, and for what a row says of the steps. A source may wait
+for data, choose them by what the method predicts, and learn from `feedback` how a step went. What it needs to go on
+after a restart lies in `session.state`: tensors, and a position in JSON. `EpochSource` reads a data set in epochs,
+`stream.source.StreamSource` frames as they arrive.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..core import distributed, files, schedules
+from ..data import loader
+from ..run import optim
+from ..types import Batch, Rng, Terms, averaged
+from .session import Session, SourceState
+
+Idle = Callable[[], bool]
+"""Called while a source waits for data; whether to stop waiting."""
+
+
+def keep_waiting() -> bool:
+    """The answer of a caller that has nothing to do in the meantime."""
+    return False
+
+
+class BatchSource(ABC):
+    """The batches of one training, from `session.step` and `session.state` on.
+
+    An `open_ended` source ends when its data do, and is measured and saved early on; `empty` says what is wrong where
+    it ends before the first batch. `messages` are sentences for the user that nobody has read yet.
+    """
+
+    open_ended: ClassVar[bool] = False
+    empty: ClassVar[str] = "the data hold no batch to learn from"
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.last: Terms | None = None
+
+    @abstractmethod
+    def batches(self, idle: Idle = keep_waiting) -> Generator[Batch]:
+        """This rank's share of every batch, on its device, to the end of the run or of the data."""
+
+    @abstractmethod
+    def example_batch(self) -> Batch:
+        """A small batch, to estimate the cost of a step; nothing is taken from `batches`."""
+
+    def store_state(self) -> None:
+        """Before a checkpoint: put into `session.state` what `batches` needs to go on from here."""
+        self.session.state = SourceState()
+
+    def feedback(self, terms: Terms) -> None:
+        """After a step: take note of its terms."""
+        self.last = terms
+
+    @property
+    def progress(self) -> float:
+        """How far the schedules are, from 0 to 1."""
+        return schedules.progress(self.session.step, self.session.steps)
+
+    @property
+    def where(self) -> str:
+        """What follows "step 7" in a sentence, such as " of 300"."""
+        return f" of {self.session.steps}"
+
+    @property
+    def has_pending_row(self) -> bool:
+        """Whether there are steps that no row has reported, where a row reports several."""
+        return False
+
+    def row_terms(self) -> Terms | None:
+        """The terms that the next row reports: those of the last step; None before the first."""
+        return self.last
+
+    def clear_terms(self) -> None:
+        """After a row: start the sums of the next one."""
+        self.last = None
+
+    def take_messages(self) -> list[str]:
+        """The sentences that have come up since the last call."""
+        return []
+
+    def gradients(self, batch: Batch) -> tuple[Terms, torch.Tensor]:
+        """Set the gradients of one global step, and return its terms and the gradient's norm.
+
+        Here: backward of this rank's share, in micro-batches; the terms are the whole global batch's. Raises
+        FloatingPointError, with the batch's ids saved, where they are not finite.
+        """
+        session, parts = self.session, self.session.run.length.accumulate
+        size = len(batch) // parts
+        terms = []
+        for i in range(parts):
+            offset = session.dist.rank * len(batch) + i * size
+            rng = Rng(session.run.seed, session.step, offset=offset, total=session.run.length.batch)
+            with no_sync(session.model, last=i == parts - 1), autocast_context(session):
+                part = session.model(batch[i * size : (i + 1) * size], rng)
+            (part.total / parts).backward()
+            terms.append(part)
+        whole, norm = average_terms(terms), optim.clip_gradients(session.method.parameters(), session.run.optim.clip)
+        if not torch.isfinite(whole.total + norm):
+            refuse_batch(session, batch, whole, norm)
+        return whole, norm
+
+
+class EpochSource(BatchSource):
+    """A data set in epochs, each shuffled anew. Batch k is a pure function of (seed, k): there is nothing to store."""
+
+    def batches(self, idle: Idle = keep_waiting) -> Generator[Batch]:
+        """This rank's share of every global batch from `session.step` to the end; notes the samples left out."""
+        session = self.session
+        run, dist = session.run, session.dist
+        local = run.length.batch // dist.world
+        loaded = loader.batches(
+            session.dataset,
+            session.method.signal,
+            seed=run.seed,
+            batch=local,
+            start=session.step,
+            stop=session.steps,
+            workers=run.loop.workers or 0,
+            offset=dist.rank * local,
+            total=run.length.batch,
+            include_x=session.method.reads_x,
+        )
+        with closing(loaded):
+            for batch in loaded:
+                session.skipped.update(loaded.skipped)
+                yield batch.to(dist.device, getattr(torch, run.loop.dtype))
+
+    def example_batch(self) -> Batch:
+        """Up to four samples of the first batch."""
+        with closing(self.batches()) as batches:
+            return next(batches)[: min(4, self.session.run.length.batch)]
+
+
+def average_terms(terms: list[Terms]) -> Terms:
+    """The mean of equal micro-batches over all of them and all ranks; `compared` is this rank's."""
+    world, own = distributed.world(), averaged(terms, [1 / len(terms)] * len(terms))
+
+    def mean_over_ranks(entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {k: distributed.all_reduce_sum(v.detach()) / world for k, v in entries.items()}
+
+    return replace(own, loss=mean_over_ranks(own.loss), log=mean_over_ranks(own.log))
+
+
+def refuse_batch(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> None:
+    """Save the ids of a global batch whose loss or gradient is not finite, and raise FloatingPointError."""
+    names = distributed.merge({session.dataset.name(int(i)): "" for i in batch.id})
+    path = session.out / f"not-finite-step-{session.step:08d}.json"
+    values = {k: str(float(v)) for k, v in terms.loss.items()}
+    if session.dist.main:
+        content = {"step": session.step, "loss": values, "gradient_norm": str(float(norm)), "ids": [*names]}
+        files.write_json(path, content)
+    raise FloatingPointError(
+        f"the loss is {float(terms.total)} and the gradient's norm {float(norm)} at step {session.step}; the batch's "
+        f"ids are in {path}. Lower --optim.lr, set --optim.clip 1, or look at those samples"
+    )
+
+
+def autocast_context(session: Session) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where the run asks for it."""
+    if not session.run.loop.amp:
+        return nullcontext()
+    return torch.autocast(session.dist.device.type, torch.bfloat16)
+
+
+def no_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Gradients cross the ranks once per step, with the last micro-batch."""
+    if last or not isinstance(model, DistributedDataParallel):
+        return nullcontext()
+    return model.no_sync()

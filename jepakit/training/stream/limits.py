@@ -1,0 +1,34 @@
+"""What a run on a stream may be: its method, and the encoder that reads one frame after the other."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+from ... import methods
+from ...core.notes import Note
+from ...methods.base import Method
+from ...nn import Pixels
+from ...types import Signal
+
+
+def check_method(method: Any) -> None:
+    """Raises ValueError where the settings are of a method that cannot learn from a stream."""
+    if not methods.is_predictive(method) or getattr(method, "rule", "") != "rfp":
+        raise ValueError(
+            f"{methods.name_of(method)} as it is set cannot learn from a stream, which takes the method rjepa with "
+            "rule rfp; use the recipe rjepa-online, or --method.rule rfp"
+        )
+
+
+def fit_encoder(method: Any, signal: Signal) -> tuple[Any, list[Note]]:
+    """The method's settings without an encoder, where frames are vectors and its patch was left open."""
+    if len(signal.size) > 1 or getattr(method.encoder, "patch", ()) is not None:
+        return method, []
+    note = Note("method.encoder", "pixels", f"a frame is a vector of {signal.channels}: the circuit reads it as it is")
+    return replace(method, encoder=Pixels()), [note]
+
+
+def check_encoder(method: Method) -> None:
+    """Raises ValueError where a method does not read one frame after the other."""
+    patch = cast(Any, method).encoder.patch
+    if patch[0] != 1:
+        raise ValueError(f"a stream is learnt frame by frame, but the encoder's patch {patch} spans {patch[0]}; give 1")

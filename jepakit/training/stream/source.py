@@ -1,0 +1,147 @@
+"""Batches from a stream: further frames as they arrive, each seen once, and the gradient that is carried along."""
+
+from collections.abc import Generator, Iterator
+from math import isfinite
+from pathlib import Path
+from typing import Final, cast
+
+import torch
+
+from ...core import files
+from ...data.base import existing
+from ...data.stream import Config, First, Frame
+from ...methods.rjepa import RJEPA
+from ...recurrent import unroll
+from ...run import optim
+from ...run.settings import Run
+from ...types import Batch, Terms
+from ..session import Session, SourceState
+from ..source import BatchSource, Idle, keep_waiting
+from .follow import follow_frames, initial_stream
+from .recent import Recent
+from .windows import StreamPosition, Window, windows
+
+FRAMES_FILE: Final = "frames.safetensors"
+
+
+def first_frames(run: Run, out: Path) -> First | None:
+    """The first frames of a run on a stream that is resumed in `out`; None where its data are a set of samples.
+
+    Raises ValueError where they, or the stream, are gone.
+    """
+    if not run.from_stream:
+        return None
+    cfg = cast(Config, run.data)
+    if cfg.path != "-":
+        existing(cfg.path)
+    return First.load(out / FRAMES_FILE, cfg.window)
+
+
+class StreamSource(BatchSource):
+    """The frames of a stream. States and traces go on from step to step, so memory does not grow with their number.
+
+    `session.state` holds both, the last frame, and the position in the stream: a resumed run is the same run.
+    """
+
+    open_ended = True
+    empty = "no frame follows another, so there is nothing to learn; with data.reset file, give never"
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.method = cast(RJEPA, session.method)
+        self.first = cast(First, session.dataset)
+        self.trained = [p for p in session.method.parameters() if p.requires_grad]
+        self.recent, self.norm = Recent(), torch.tensor(0.0)
+        self.position = StreamPosition.from_state(session.state, session.method.mean)
+        shape = tuple(self.first.frames.shape[1:])
+        self.frames = self.first.source or cast(Config, session.run.data).source(shape, self.position.place)
+        self.window: Window
+
+    def batches(self, idle: Idle = keep_waiting) -> Generator[Batch]:
+        """`length.batch` further frames at a time, after the last one before them.
+
+        Raises ValueError for a frame that cannot be read where `data.corrupt` is fail.
+        """
+        self.frames.stop = idle
+        for window in windows(self._arriving_frames(), self.frames, self.position, self.session.run.length.batch):
+            self.window = window
+            yield Batch(window.x.to(self.session.method.mean))
+
+    def _arriving_frames(self) -> Iterator[Frame]:
+        """The frames that were read before step 1, and then those that come."""
+        yield from self.first.begun
+        yield from self.frames
+
+    def example_batch(self) -> Batch:
+        """The first two frames."""
+        x = self.first.raw(0)[None, :, :2]
+        return Batch(x, id=torch.zeros(1, dtype=torch.int64)).to(self.session.dist.device)
+
+    def gradients(self, batch: Batch) -> tuple[Terms, torch.Tensor]:
+        """Set the gradients by forward propagation; the norm is computed only where it is logged or clipped.
+
+        Raises FloatingPointError where the loss is not finite.
+        """
+        session, window = self.session, self.window
+        fresh = window.fresh or self.position.stream is None
+        stream = initial_stream(self.method) if fresh else cast(unroll.Stream, self.position.stream)
+        done = follow_frames(self.method, stream, batch)
+        for p, gradient in done.gradients:
+            p.grad = gradient
+        clip = session.run.optim.clip
+        if clip > 0 or (session.step + 1) % session.run.loop.log_every == 0:
+            self.norm = optim.clip_gradients(self.trained, clip)
+        loss = float(done.terms.loss["prediction"])
+        if not isfinite(loss + float(self.norm)):
+            raise FloatingPointError(
+                f"the loss is {loss} at step {session.step}, up to {window.name}; the last checkpoint is of step "
+                f"{session.saved}. Lower --optim.lr, set --optim.clip 1, or look at those frames"
+            )
+        self.position = StreamPosition(done.stream, window.x[0, :, -1], window.place)
+        return done.terms, self.norm
+
+    def feedback(self, terms: Terms) -> None:
+        """Add the step to the means of the next row."""
+        self.recent.add_step(terms)
+
+    @property
+    def progress(self) -> float:
+        """0: nobody knows the end of a stream, so the schedules stand still."""
+        return 0.0
+
+    @property
+    def where(self) -> str:
+        """After which frame."""
+        place = self.position.place
+        return f" after frame {place.done} of {place.file}" if place.file else ""
+
+    @property
+    def has_pending_row(self) -> bool:
+        """Whether there was a step since the last row."""
+        return self.recent.count > 0
+
+    def row_terms(self) -> Terms | None:
+        """The means since the last row, and the newest predictions; None before the first step."""
+        return self.recent.mean_terms() if self.recent.pairs else None
+
+    def clear_terms(self) -> None:
+        """Start new means."""
+        self.recent.clear()
+
+    def take_messages(self) -> list[str]:
+        """The sentences of the stream, such as which frames are left out."""
+        return self.frames.told()
+
+    def store_state(self) -> None:
+        """States, traces, the last frame and the position; also which frames were left out.
+
+        The first frames have a file of their own: a stream that has passed cannot be read again.
+        """
+        session, frames = self.session, self.frames
+        if not (session.out / FRAMES_FILE).is_file():
+            with files.replacing(session.out / FRAMES_FILE) as part:
+                part.write_bytes(self.first.kept())
+        session.state = SourceState(self.position.tensors(), self.position.place._asdict())
+        session.skipped |= frames.skipped
+        if (more := frames.lost - len(frames.skipped)) > 0:
+            session.skipped["others"] = f"{more} frames, not named"
