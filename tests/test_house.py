@@ -106,6 +106,38 @@ def test_every_public_name_of_a_room_is_there(room: str) -> None:
             assert hasattr(package, name), f"jepakit.{room} lists {name} and has none"
 
 
+def asked_kinds(path: Path) -> list[str]:
+    """The classes of data that a file tells apart by isinstance, or by the type of what it has."""
+    tree = ast.parse(path.read_text())
+    ours: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and "data" in (node.module or "").split(".")[:2]:
+            ours |= {alias.asname or alias.name for alias in node.names}
+    found = []
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("isinstance", "issubclass")
+        ):
+            named = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+            found += sorted(named & ours - {"Unreadable"})
+    return found
+
+
+def test_nobody_outside_data_asks_of_which_kind_a_data_set_is() -> None:
+    # The data contract asks whether answers are of the kind that it expects.
+    files = [path for path in MODULES if unit(path) != "data" and path != PACKAGE / "testing" / "data.py"]
+    asking = {str(path.relative_to(PACKAGE)): kinds for path in files if (kinds := asked_kinds(path))}
+    assert not asking, f"{asking}: let the data set or its settings answer, by a method of their base"
+
+
+def test_the_search_for_kinds_sees_one_that_is_asked(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("from ..data.series import Series, Config as C\nisinstance(a, int | C), isinstance(b, Series)\n")
+    assert asked_kinds(file) == ["C", "Series"]
+
+
 def third_party(folder: Path) -> set[str]:
     """The packages outside the standard library and the repository that the files of a folder import."""
     files = sorted(folder.rglob("*.py"))

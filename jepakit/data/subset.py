@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64, Shaped, UInt8
+from torch import Tensor
 
 from ..types import ActionSpec, Rng, Samples, Signal, Size
 from .base import Dataset
@@ -56,9 +57,55 @@ class Subset(Dataset):
         """The same part of the whole under other settings."""
         return Subset(self.whole.with_config(cfg), self.rows, self.given)
 
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
+        """As of the whole."""
+        return self.whole.versions(self.rows[ids], count, signal)
+
+    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """As of the whole."""
+        return self._counted(self.whole.read_beginnings(self.rows[ids], size), self._known(ids))
+
+    def sample_size(self) -> Size:
+        """As of the whole."""
+        return self.whole.sample_size()
+
     def action_spec(self) -> ActionSpec | None:
         """As of the whole."""
         return self.whole.action_spec()
+
+    def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
+        """As of the whole."""
+        return self.whole.auto_patch(cells)
+
+    @property
+    def picture_channels(self) -> int:
+        """As of the whole."""
+        return self.whole.picture_channels
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """As of the whole."""
+        return self.whole.column_names
+
+    def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "_ _"]:
+        """As of the whole."""
+        return self.whole.mask(int(self.rows[i]), size)
+
+    def film(self, i: int) -> str:
+        """As of the whole."""
+        return self.whole.film(int(self.rows[i]))
+
+    def step_span(self, i: int) -> tuple[int, int] | None:
+        """As of the whole."""
+        return self.whole.step_span(int(self.rows[i]))
+
+    def step_times(self, i: int) -> list[str] | None:
+        """As of the whole."""
+        return self.whole.step_times(int(self.rows[i]))
+
+    def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
+        """As of the whole."""
+        return self.whole.looked_at(int(self.rows[i]))
 
     def _known(self, ids: Int64[np.ndarray, " b"]) -> dict[int, int]:
         return {int(self.rows[i]): int(i) for i in ids}
