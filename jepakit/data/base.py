@@ -62,12 +62,16 @@ class Report(NamedTuple):
     problems: tuple[Problem, ...]
 
 
+UNKNOWN: Mapping[str, Any] = {"classes": (), "native": None, "lengths": None, "notes": (), "words": Words()}
+
+
 class Dataset:
     """Samples 0 … len - 1, which are decoded when they are asked for. Every kind of data is a subclass.
 
-    A kind has the facts below as attributes, dataclass fields or properties, and `__len__`, `name`, `fingerprint` and
-    either `sample` or `read` and `draw`. `cfg` are the settings that it was opened with: how samples are augmented,
-    what becomes of unreadable ones. Questions that a kind cannot answer are a ValueError of one sentence.
+    A kind has `cfg` and `channels`, the other facts below where they hold, as fields or properties, and the methods
+    `__len__`, `name`, `fingerprint` and either `sample` or `read` and `draw`. `cfg` are the settings that the data
+    were opened with: how samples are augmented, what becomes of unreadable ones. A question that a kind cannot answer
+    is a ValueError of one sentence.
     """
 
     if TYPE_CHECKING:
@@ -100,7 +104,12 @@ class Dataset:
         def words(self) -> Words:
             """How to speak of the samples."""
     else:
-        classes, native, lengths, notes, words = (), None, None, (), Words()
+
+        def __getattr__(self, name: str) -> Any:
+            """What holds where a kind does not have the fact."""
+            if name in UNKNOWN:
+                return UNKNOWN[name]
+            raise AttributeError(f"{type(self).__name__} has no {name}; give it one")
 
     arrives: ClassVar[bool] = False
     """Whether these are the first frames of a stream whose end nobody knows."""

@@ -81,8 +81,8 @@ class Arrays(PictureSet):
     data: Shaped[np.ndarray, "n c h w"]
     rows: Int64[np.ndarray, " k"]
     labels: Int64[np.ndarray, " n"]
-    classes: tuple[str, ...] = field()
-    notes: tuple[str, ...] = field()
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
     source: str
     cfg: Any = field(default_factory=Config, kw_only=True)
     given: Int64[np.ndarray, " k"] | None = field(default=None, kw_only=True)

@@ -83,8 +83,8 @@ class Images(PictureSet):
     store: Store
     rows: Int64[np.ndarray, " n"]
     channels: int
-    native: Size | None = field()
-    notes: tuple[str, ...] = field()
+    native: Size | None
+    notes: tuple[str, ...]
     cfg: Any = field(default_factory=Config, kw_only=True)
     given: Int64[np.ndarray, " k"] | None = field(default=None, kw_only=True)
 

@@ -71,7 +71,7 @@ class Scanpaths(Dataset):
     synthetic: Synthetic
     seed: int
     kind: Label
-    notes: tuple[str, ...] = field()
+    notes: tuple[str, ...]
     given: Int64[np.ndarray, " _"] | None = None
     cfg: Any = field(default_factory=_unchanged, kw_only=True)
     # Remembered only to save making them again; nothing depends on what is.

@@ -72,12 +72,12 @@ class Series(Dataset):
     steps: Steps
     cut: Cut
     labels: Int64[np.ndarray, " n"]
-    classes: tuple[str, ...] = field()
+    classes: tuple[str, ...]
     columns: tuple[str, ...]
     window: int
     stride: int
     unequal: Unequal
-    notes: tuple[str, ...] = field()
+    notes: tuple[str, ...]
     named: bool = False
     cfg: Any = field(default_factory=_unchanged, kw_only=True)
 
