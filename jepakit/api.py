@@ -58,7 +58,7 @@ def train(
     allow_change: Sequence[str] = (),
     overwrite: bool = False,
     init: PathLike | None = None,
-    watch: Watch | None = None,
+    progress: Watch | None = None,
 ) -> dict[str, Any]:
     """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json.
 
@@ -69,7 +69,7 @@ def train(
     flags = {**(settings or {}), **{k: v for k, v in short.items() if v is not None}}
     recipe = recipe or (None if resume else "ijepa")
     request = Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init)
-    summary: dict[str, Any] = run(request, watch or Silent())["summary"]
+    summary: dict[str, Any] = run(request, progress or Silent())["summary"]
     return summary
 
 
@@ -84,7 +84,7 @@ def probe(
     settings: Mapping[str, Any] | None = None,
     step: int | None = None,
     cache: bool = True,
-    watch: Watch | None = None,
+    progress: Watch | None = None,
 ) -> Path:
     """Judge a run's encoder by `kind`, beside the untrained encoder and the raw input; the evals/*.json written.
 
@@ -93,7 +93,7 @@ def probe(
     in the run folder for the next kind. Of a kind with several results, such as "lowshot", the first is returned.
     """
     train, held = (None if path is None else os.fspath(path) for path in (data, test))
-    return probe_run(Path(run), (kind,), train, held, weights, name, settings, step, cache=cache, watch=watch)[0]
+    return probe_run(Path(run), (kind,), train, held, weights, name, settings, step, cache=cache, progress=progress)[0]
 
 
 def report(*runs: PathLike, out: PathLike | None = None) -> Path:
@@ -124,7 +124,7 @@ def reproduce(
     *,
     seeds: int | None = None,
     steps: int | None = None,
-    watch: Watch | None = None,
+    progress: Watch | None = None,
 ) -> tuple[list[dict[str, Any]], Path]:
     """Run a study: its trainings for every seed, table.json, figures and page; the table's rows and where the page is.
 
@@ -140,7 +140,7 @@ def reproduce(
     if study.arms and not study.has_standin and not folder:
         raise ValueError(f"study {name} needs data sets; give --data the folder that holds them, or set JEPAKIT_DATA")
     where = Path(out) if out is not None else Path("studies") / name
-    rows, page = carry_out(name, Path(folder or ""), where, watch or Silent(), seeds=seeds, steps=steps)
+    rows, page = carry_out(name, Path(folder or ""), where, progress or Silent(), seeds=seeds, steps=steps)
     return [row._asdict() for row in rows], page
 
 
@@ -152,7 +152,7 @@ def check_data(
     label: str = "",
     fixations: str = "",
     timing: Literal["auto", "duration", "onset"] = "auto",
-    watch: Watch | None = None,
+    progress: Watch | None = None,
 ) -> list[tuple[str, str]]:
     """Read every item of a data set; rows of what was found. With `csv`, also a file with a row per problem.
 
@@ -161,8 +161,8 @@ def check_data(
     """
     from .data.check import as_csv, check
 
-    progress = counting(watch or Silent(), "reading", "items")
-    found = check(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=progress)
+    count = counting(progress or Silent(), "reading", "items")
+    found = check(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=count)
     if csv is not None:
         files.write_text(Path(csv), as_csv(found.problems))
     return found.rows

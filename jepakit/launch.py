@@ -23,24 +23,24 @@ from .training.stream.source import first_frames
 from .types import Batch
 
 
-def run(request: Request, watch: Watch) -> dict[str, Any]:
+def run(request: Request, progress: Watch) -> dict[str, Any]:
     """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
-    return carry_out(settings(request), request, watch)
+    return carry_out(settings(request), request, progress)
 
 
-def carry_out(wanted: Run, request: Request, watch: Watch) -> dict[str, Any]:
+def carry_out(wanted: Run, request: Request, progress: Watch) -> dict[str, Any]:
     """As `run`, for given settings; `request` says in which folder, and whether to resume."""
     with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
-        watch = watch if dist.main else Silent()
+        progress = progress if dist.main else Silent()
         # The run folder is written anew when it is gone on with, with the names of today.
         renamed = renaming_notes(request)
         current = begin(request, wanted, dist)
         for note in [*renamed, *current.notes]:
-            watch.note(note)
-        summary = loop.train(current, watch)
+            progress.note(note)
+        summary = loop.train(current, progress)
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
-    probes = run_probes(current, watch)
+    probes = run_probes(current, progress)
     page = write([request.folder]) if current.run.evals.report else None
     return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
 
@@ -135,19 +135,19 @@ def kinds_without_labels(current: session.Session) -> list[str]:
     return [kind for kind in current.run.evals.kinds if load(kind).labels]
 
 
-def run_probes(current: session.Session, watch: Watch) -> list[Path]:
+def run_probes(current: session.Session, progress: Watch) -> list[Path]:
     """Run the probes after the last step, in one pass over the data; those that the data do not allow become notes."""
     blind = kinds_without_labels(current)
     kinds = [kind for kind in current.run.evals.kinds if kind not in blind]
     if not kinds:
         return []
-    watch.note(f"probing: {', '.join(kinds)}")
+    progress.note(f"probing: {', '.join(kinds)}")
 
     def note_refusal(kind: str, error: ValueError) -> None:
-        watch.note(f"no {kind}: {error}")
+        progress.note(f"no {kind}: {error}")
 
     try:
-        return probe_run(current.out, kinds, refused=note_refusal, watch=watch)
+        return probe_run(current.out, kinds, refused=note_refusal, progress=progress)
     except ValueError as error:
         note_refusal("probes", error)
         return []

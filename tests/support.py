@@ -128,6 +128,10 @@ class Recorder(Silent):
     def row(self, row: dict[str, Any], steps: int) -> None:
         self.rows.append((row, steps))
 
+    def said(self, words: str) -> bool:
+        """Whether a note holds these words."""
+        return any(words in note for note in self.notes)
+
 
 # Several processes.
 

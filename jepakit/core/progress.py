@@ -89,15 +89,15 @@ class Live:
         self.progress.update(self.task, total=steps or None, completed=row["step"], description=describe(row))
 
 
-def counting(watch: Watch, doing: str, what: str) -> Callable[[int, int], None]:
-    """A function of (done, total) that shows progress on `watch`; `what` names the items, such as "images"."""
+def counting(progress: Watch, doing: str, what: str) -> Callable[[int, int], None]:
+    """A function of (done, total) that shows progress on `progress`; `what` names the items, such as "images"."""
     begun = time.monotonic()
 
     def tell(done: int, total: int) -> None:
         taken = time.monotonic() - begun
         left = taken * (total - done) / max(done, 1)
         metrics = {"doing": f"{doing}  {done / max(taken, 1e-9):.0f} {what}/s", "eta": left}
-        watch.row({"step": done, "metrics": metrics}, total)
+        progress.row({"step": done, "metrics": metrics}, total)
 
     return tell
 

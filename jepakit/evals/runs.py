@@ -21,15 +21,15 @@ from .sources import Sets, Subject, check_labels, opened
 ENCODERS = {"value": "trained encoder", "random_init": "untrained encoder", "raw": "raw input"}
 
 
-def rows(watch: Watch, kind: str, encoders: Sequence[str]) -> Tell:
-    """A function of (encoder, fraction done) that shows progress on `watch`, in hundredths of the whole."""
+def rows(progress: Watch, kind: str, encoders: Sequence[str]) -> Tell:
+    """A function of (encoder, fraction done) that shows progress on `progress`, in hundredths of the whole."""
     begun = time.monotonic()
 
     def tell(encoder: str, fraction: float) -> None:
         done = (list(encoders).index(encoder) + fraction) / len(encoders)
         left = (time.monotonic() - begun) * (1 - done) / max(done, 1e-9)
         doing = f"{kind}: {ENCODERS.get(encoder, encoder)}"
-        watch.row({"step": int(100 * done), "metrics": {"doing": doing, "eta": left}}, 100)
+        progress.row({"step": int(100 * done), "metrics": {"doing": doing, "eta": left}}, 100)
 
     return tell
 
@@ -49,7 +49,7 @@ def probe_run(
     step: int | None = None,
     refused: Refused | None = None,
     cache: bool = True,
-    watch: Watch | None = None,
+    progress: Watch | None = None,
     baselines: bool = True,
 ) -> list[Path]:
     """Evaluate a run's encoder with each of `kinds`, and return the paths of the evals/*.json files (see `results`).
@@ -82,7 +82,7 @@ def probe_run(
         with telling(refused, ", ".join(group)), opened(subject, judge.reads, cfg) as (fit, held):
             for kind, (_, cfg) in group.items():
                 with telling(refused, kind):
-                    tell = rows(watch or Silent(), kind, list(fit))
+                    tell = rows(progress or Silent(), kind, list(fit))
                     # A prediction starts from the context encoder, whichever weights were asked for.
                     here = facts | ({"weights": "context"} if judge.reads == "windows" else {})
                     written += [save(run, kind, r, name) for r in results(kind, cfg, fit, held, tell=tell, **here)]

@@ -67,7 +67,7 @@ def complete(
     steps: int | None = None,
     overwrite: bool = False,
     settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    progress: Watch | None = None,
 ) -> Completed:
     """Write what a run imagines in place of one side of each sample, to the folder `out`.
 
@@ -78,7 +78,7 @@ def complete(
     are read, as {"data.fill": 30}. Raises ValueError, before anything is trained or written, for a side that the
     samples do not have or the run cannot predict.
     """
-    run, out, watch = Path(run), Path(out), watch or Silent()
+    run, out, progress = Path(run), Path(out), progress or Silent()
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; give how many items to complete, 1 or more")
     loaded = checkpoint.load_run(run)
@@ -90,9 +90,9 @@ def complete(
     dataset = open_data(loaded, os.fspath(data), settings, "adjacent")
     refuse_padding(dataset, signal.size, "completing")
     loader.check_channels(dataset, signal)
-    decoder, about = load_or_train_decoder(run, loaded, hide, steps, watch)
+    decoder, about = load_or_train_decoder(run, loaded, hide, steps, progress)
     with new_folder(out, overwrite) as part:
-        total, skipped = _write_items(decoder, dataset, part, hide, min(limit or len(dataset), len(dataset)), watch)
+        total, skipped = _write_items(decoder, dataset, part, hide, min(limit or len(dataset), len(dataset)), progress)
         numbers = total.numbers()
         summary = {"run": str(run), "step": loaded.step, "data": os.fspath(data), "hide": hide}
         summary |= {"size": list(decoder.signal.size), "decoder": about, **numbers, "skipped": skipped}
@@ -119,12 +119,12 @@ def hidden_values(grid: Grid, size: Size, side: str) -> Bool[Tensor, "..."]:
 
 
 def _write_items(
-    decoder: Decoder, dataset: Dataset, folder: Path, hide: str, count: int, watch: Watch
+    decoder: Decoder, dataset: Dataset, folder: Path, hide: str, count: int, progress: Watch
 ) -> tuple[Tally, dict[str, str]]:
     hidden = hidden_values(decoder.grid, decoder.signal.size, hide)
     _, write = KINDS[len(decoder.signal.size)]
     skipped: dict[str, str] = {}
-    chunks = _completed_chunks(decoder, dataset, hide, count, watch, skipped)
+    chunks = _completed_chunks(decoder, dataset, hide, count, progress, skipped)
     total = write(chunks, folder, dataset, hidden, decoder.std.cpu(), count)
     if not total.items:
         raise ValueError("none of the items can be read, so there is nothing to complete; look at jepa check-data")
@@ -132,12 +132,12 @@ def _write_items(
 
 
 def _completed_chunks(
-    decoder: Decoder, dataset: Dataset, hide: str, count: int, watch: Watch, skipped: dict[str, str]
+    decoder: Decoder, dataset: Dataset, hide: str, count: int, progress: Watch, skipped: dict[str, str]
 ) -> Iterator[Chunk]:
     """The first `count` items of the data, completed, on the CPU; items that cannot be read are added to `skipped`."""
     device, _ = devices.best_device()
     decoder = decoder.to(device).eval()
-    progress = counting(watch, "completing", "items")
+    counter = counting(progress, "completing", "items")
     with closing(loader.stream(dataset, decoder.signal, batch=min(BATCH, count))) as stream:
         for batch in stream:
             keep = batch.id < count
@@ -146,6 +146,6 @@ def _completed_chunks(
                 yield Chunk(batch.id[keep].tolist(), decoder.complete(x, hide).cpu(), x.cpu())
             skipped.update(stream.skipped)
             done = int(batch.id[-1]) + 1 if len(batch) else 0
-            progress(min(done, count), count)
+            counter(min(done, count), count)
             if done >= count:
                 return

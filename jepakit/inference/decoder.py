@@ -19,7 +19,7 @@ def decoder_folder(run: Path) -> Path:
 
 
 def load_or_train_decoder(
-    run: Path, parent: Loaded, hide: str, steps: int | None, watch: Watch
+    run: Path, parent: Loaded, hide: str, steps: int | None, progress: Watch
 ) -> tuple[Decoder, dict[str, Any]]:
     """The decoder of a loaded run, in eval mode, and its entry for completions.json.
 
@@ -31,9 +31,9 @@ def load_or_train_decoder(
     if state == "none":
         grid = parent.method.encoder.grid if isinstance(parent.method, Masked) else ()
         check_side(hide, known_sides(parent.method, grid))
-        watch.note(f"training a decoder over {run} into {folder}: {steps or HEAD_STEPS} steps")
+        progress.note(f"training a decoder over {run} into {folder}: {steps or HEAD_STEPS} steps")
     if state != "finished":
-        _train_decoder(run, folder, parent, steps, watch, resume=state == "unfinished")
+        _train_decoder(run, folder, parent, steps, progress, resume=state == "unfinished")
     loaded = checkpoint.load_run(folder, parents=[parent.method])
     decoder = cast(Decoder, loaded.method)
     check_side(hide, decoder.sides)
@@ -64,7 +64,7 @@ def decoder_state(folder: Path, parent: Loaded, steps: int | None) -> Literal["n
     return "finished" if done and done[-1] == stored.length.steps else "unfinished"
 
 
-def _train_decoder(run: Path, folder: Path, parent: Loaded, steps: int | None, watch: Watch, resume: bool) -> None:
+def _train_decoder(run: Path, folder: Path, parent: Loaded, steps: int | None, progress: Watch, resume: bool) -> None:
     flags: dict[str, Any] = {"method.parents": [str(run)]}
     if resume:
         request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parents",))
@@ -73,6 +73,6 @@ def _train_decoder(run: Path, folder: Path, parent: Loaded, steps: int | None, w
         flags |= {} if steps is None else {"length.steps": steps}
         request = Request("decoder", out=folder, flags=flags, overwrite=folder.exists(), init=run)
     try:
-        launch.carry_out(settings(request), request, watch)
+        launch.carry_out(settings(request), request, progress)
     except Interrupted as error:
         raise Interrupted(f"{str(error).partition(';')[0]}; the same command goes on where it was") from None

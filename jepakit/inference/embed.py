@@ -65,7 +65,7 @@ def embed(
     overwrite: bool = False,
     step: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    progress: Watch | None = None,
 ) -> Embedded:
     """Write the representation of every item of `data`, in its order, to a .parquet, .npy or .csv file.
 
@@ -79,9 +79,9 @@ def embed(
     dataset, signal = open_data(loaded, os.fspath(data), settings), loaded.method.signal
     if tokens:
         refuse_padding(dataset, signal.size, "one vector per patch")
-    watch = watch or Silent()
+    progress = progress or Silent()
     for note in dataset.notes:
-        watch.note(note)
+        progress.note(note)
     device, _ = devices.best_device()
     return write_embeddings(
         partial(loaded.method.to(device).encode, weights=weights),
@@ -95,7 +95,7 @@ def embed(
         overwrite=overwrite,
         identity=encoder_identity(loaded, weights),
         patch=padding.stride(loaded.method),
-        progress=counting(watch, "embedding", "items"),
+        progress=counting(progress, "embedding", "items"),
     )
 
 

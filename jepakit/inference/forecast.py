@@ -57,7 +57,7 @@ def forecast(
     overwrite: bool = False,
     step: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    progress: Watch | None = None,
 ) -> Forecast:
     """Write the `horizon` steps that follow every series in `data`, with intervals, to a .csv or .parquet file.
 
@@ -66,7 +66,7 @@ def forecast(
     default the newest; `settings` override how `data` are read, as {"data.fill": 30}. Raises ValueError, before
     anything is written, if the run cannot predict the future or a series is too short to start from.
     """
-    watch, out, picture = watch or Silent(), Path(out), None if plot is None else Path(plot)
+    progress, out, picture = progress or Silent(), Path(out), None if plot is None else Path(plot)
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
     files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
@@ -80,11 +80,11 @@ def forecast(
     dataset = open_series(loaded, os.fspath(data), settings)
     past = last_steps(dataset, cut, lengths)
     device, _ = devices.best_device()
-    watch.note("fitting the reader to what the run was trained on")
+    progress.note("fitting the reader to what the run was trained on")
     origins = forecast_origins(own, loaded.method, lengths.shortest)
     reader, errors, residuals = best_reader(loaded.method.to(device), device, origins, horizon)
     if errors["linear autoregression"] < errors["forecast"]:
-        watch.note(
+        progress.note(
             "on held-out data a linear autoregression does better than this forecast; the table has the forecast"
         )
     mean = reader.rollout(past, horizon)

@@ -103,7 +103,7 @@ def score(
     overwrite: bool = False,
     step: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    progress: Watch | None = None,
 ) -> Scored:
     """Write how unexpected every step of the series in `data` is to a run's model, to a .csv or .parquet file.
 
@@ -114,7 +114,7 @@ def score(
     `settings` override how `data` are read, as {"data.fill": 30}. Raises ValueError, before anything is written, if
     the run or the data cannot be scored.
     """
-    how, watch = Settings(causal, stride, quantile, batch), watch or Silent()
+    how, progress = Settings(causal, stride, quantile, batch), progress or Silent()
     out, picture = Path(out), None if plot is None else Path(plot)
     files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
     if picture is not None:
@@ -126,8 +126,8 @@ def score(
     dataset = open_series(loaded, os.fspath(data), settings)
     check_length(dataset, os.fspath(data), lengths)
     scorer = sliding_scorer(loaded, how, lengths)
-    reference = Reference.from_scores(training_scores(scorer, own, watch), how.quantile)
-    return _write_scores(scorer, dataset, reference, out, picture, watch)
+    reference = Reference.from_scores(training_scores(scorer, own, progress), how.quantile)
+    return _write_scores(scorer, dataset, reference, out, picture, progress)
 
 
 def sliding_scorer(loaded: checkpoint.Loaded, settings: Settings, lengths: WindowLengths) -> SlidingScorer:
@@ -150,29 +150,31 @@ def check_length(dataset: Series, path: str, lengths: WindowLengths) -> None:
         raise ValueError(f"{lengths.requirement}, but the longest series in {path!r} has {longest}; {lengths.advice}")
 
 
-def training_scores(scorer: SlidingScorer, dataset: Series, watch: Watch) -> Scores:
+def training_scores(scorer: SlidingScorer, dataset: Series, progress: Watch) -> Scores:
     """The score of every step that the run was trained on."""
-    progress = counting(watch, "scoring what was trained on", "windows")
-    return np.concatenate(list(scorer.step_scores(dataset, sampled_spans(dataset), progress)))
+    count = counting(progress, "scoring what was trained on", "windows")
+    return np.concatenate(list(scorer.step_scores(dataset, sampled_spans(dataset), count)))
 
 
-def series_scores(scorer: SlidingScorer, dataset: Series, reference: Reference, watch: Watch) -> Iterator[SeriesScores]:
+def series_scores(
+    scorer: SlidingScorer, dataset: Series, reference: Reference, progress: Watch
+) -> Iterator[SeriesScores]:
     """The table rows of each series; if the data have no times, steps are counted from 0."""
     spans, time = whole_spans(dataset), dataset.steps.time
-    progress = counting(watch, "scoring", "windows")
-    for span, scores in zip(spans, scorer.step_scores(dataset, spans, progress), strict=True):
+    count = counting(progress, "scoring", "windows")
+    for span, scores in zip(spans, scorer.step_scores(dataset, spans, count), strict=True):
         times = np.arange(span.steps) if time is None else time[span.begin : span.end]
         yield SeriesScores(span.name, times, scores, reference.z_scores(scores), scores > reference.threshold)
 
 
 def _write_scores(
-    scorer: SlidingScorer, dataset: Series, reference: Reference, out: Path, plot: Path | None, watch: Watch
+    scorer: SlidingScorer, dataset: Series, reference: Reference, out: Path, plot: Path | None, progress: Watch
 ) -> Scored:
     spans, strips = whole_spans(dataset), list[ScoreStrip]()
     time = np.dtype(np.int64) if dataset.steps.time is None else dataset.steps.time.dtype
     steps = scored = anomalous = 0
     with score_table(out, time, dataset.steps.offset) as append:
-        for span, rows in zip(spans, series_scores(scorer, dataset, reference, watch), strict=True):
+        for span, rows in zip(spans, series_scores(scorer, dataset, reference, progress), strict=True):
             append(rows)
             steps, scored = steps + len(rows.score), scored + int((~np.isnan(rows.score)).sum())
             anomalous += int(rows.anomalous.sum())
@@ -181,6 +183,6 @@ def _write_scores(
     if plot is not None:
         draw_scores(strips, dataset.columns, reference.threshold, plot)
         if len(spans) > MAX_SERIES_DRAWN:
-            watch.note(f"{plot} shows the first {MAX_SERIES_DRAWN} of {len(spans)} series")
+            progress.note(f"{plot} shows the first {MAX_SERIES_DRAWN} of {len(spans)} series")
     short = tuple(span.name for span in spans if not scorer.lengths.longest_fit(span.steps))
     return Scored(out, len(spans), steps, scored, anomalous, reference, short)

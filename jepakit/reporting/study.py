@@ -48,6 +48,7 @@ def write_study(
         heads=[],
         comparison=None,
         sections=sections,
+        problems=(),
         version=__version__,
     )
     write_text(out / "report.html", html)

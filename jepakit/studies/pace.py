@@ -35,14 +35,14 @@ class Pace(NamedTuple):
     memory_bytes: int
 
 
-def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, watch: Watch) -> dict[str, Pace]:
+def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, progress: Watch) -> dict[str, Pace]:
     """The pace of every training: read from `path` where that exists, else measured and written there.
 
     An existing file is never measured anew, because a training that has begun must keep its steps. `after` maps a
     training to the one whose time it gets. Raises ValueError where `path` lacks one of the trainings.
     """
     if not path.exists():
-        watch.note(f"measuring the pace of {len(runs)} trainings, in turns")
+        progress.note(f"measuring the pace of {len(runs)} trainings, in turns")
         found = fit_steps(measure_paces(runs, path.parent), after)
         files.write_json(path, {label: pace._asdict() for label, pace in found.items()})
     stored = {label: Pace(**entry) for label, entry in json.loads(path.read_text()).items()}

@@ -32,7 +32,7 @@ class OwnNumbers(NamedTuple):
 
 
 def reproduce(
-    name: str, data: Path, out: Path, watch: Watch, *, seeds: int | None = None, steps: int | None = None
+    name: str, data: Path, out: Path, progress: Watch, *, seeds: int | None = None, steps: int | None = None
 ) -> tuple[list[Row], Path]:
     """Run the study called `name` into `out`; returns the rows of its table.json and the path of its page.
 
@@ -46,9 +46,9 @@ def reproduce(
     data = study.prepare(data, out)
     for path in (path for arm in study.arms for path in (arm.run.data.path, arm.test)):
         require_data(name, data, path)
-    plan = {} if steps is not None else plan_paces(study, data, out, watch)
-    values = collect_scores(study, data, out, watch, range(seeds), steps, plan)
-    kept = own_numbers(study.own, data, out, watch, range(seeds), steps) if study.own else []
+    plan = {} if steps is not None else plan_paces(study, data, out, progress)
+    values = collect_scores(study, data, out, progress, range(seeds), steps, plan)
+    kept = own_numbers(study.own, data, out, progress, range(seeds), steps) if study.own else []
     own, seconds = [one.found for one in kept], sum(one.processor_seconds for one in kept)
     further = study.own.table(own) if study.own else {}
     scores = Scores({**values, **further}, study.arms, study.own.paper if study.own else {})
@@ -69,14 +69,14 @@ def reproduce(
 
 
 def own_numbers(
-    own: Own, data: Path, out: Path, watch: Watch, seeds: Sequence[int], steps: int | None
+    own: Own, data: Path, out: Path, progress: Watch, seeds: Sequence[int], steps: int | None
 ) -> list[OwnNumbers]:
     """The study's own numbers, seed by seed; what its folder holds from this version is not measured again."""
     rest = "" if steps is None else f"-{steps}-steps"
     paths = {seed: out / "taken" / f"seed-{seed}{rest}.json" for seed in seeds}
     missing = [seed for seed, path in paths.items() if not is_current(path, own.version)]
     if missing:
-        watch.note(f"measuring {'seed' if len(missing) == 1 else 'seeds'} {', '.join(map(str, missing))}")
+        progress.note(f"measuring {'seed' if len(missing) == 1 else 'seeds'} {', '.join(map(str, missing))}")
         begun = process_time()
         for seed, found in zip(missing, own.measure(missing, steps, data), strict=True):
             now = process_time()
@@ -97,18 +97,18 @@ def rehearsal_note(steps: int) -> str:
     return f"A rehearsal of {steps} steps per training: its numbers say nothing about the claim."
 
 
-def plan_paces(study: Study, data: Path, out: Path, watch: Watch) -> dict[str, Pace]:
+def plan_paces(study: Study, data: Path, out: Path, progress: Watch) -> dict[str, Pace]:
     """The pace of every training; empty where no training depends on the time of another."""
     after = {arm.label: arm.pace for arm in study.arms if arm.pace}
     runs = {arm.label: localize_run(arm, data, 0, None) for arm in study.arms}
-    return load_paces(runs, after, out / "paces.json", watch) if after else {}
+    return load_paces(runs, after, out / "paces.json", progress) if after else {}
 
 
 def collect_scores(
     study: Study,
     data: Path,
     out: Path,
-    watch: Watch,
+    progress: Watch,
     seeds: Sequence[int],
     steps: int | None,
     plan: Mapping[str, Pace],
@@ -122,11 +122,11 @@ def collect_scores(
     with_baselines = {arm.label for arm in study.first_arms.values() if study.baselines}
     todo = [(seed, arm) for seed in seeds for arm in study.arms]
     for k, (seed, arm) in enumerate(todo, 1):
-        watch.note(f"{k} of {len(todo)}: {arm.label}, seed {seed}")
+        progress.note(f"{k} of {len(todo)}: {arm.label}, seed {seed}")
         here = run_folder(out, arm, seed)
         length = plan[arm.label].steps if plan and arm.pace else steps
-        launch.carry_out(localize_run(arm, data, seed, length), Request(out=here, resume="auto"), watch)
-        for metric, value in probe_scores(here, study, str(data / arm.test), watch, arm.label in with_baselines):
+        launch.carry_out(localize_run(arm, data, seed, length), Request(out=here, resume="auto"), progress)
+        for metric, value in probe_scores(here, study, str(data / arm.test), progress, arm.label in with_baselines):
             values.setdefault((arm.label, metric), []).append(value)
         for name, metric, value in baseline_scores(here, str(data / arm.test)) if arm.label in with_baselines else ():
             values.setdefault((f"{arm.data} · {name}", metric), []).append(value)
@@ -154,7 +154,7 @@ def row_groups(study: Study) -> dict[str, str]:
     return {arm.label: arm.data for arm in study.arms} | baselines
 
 
-def probe_scores(run: Path, study: Study, test: str, watch: Watch, baselines: bool) -> list[tuple[str, float]]:
+def probe_scores(run: Path, study: Study, test: str, progress: Watch, baselines: bool) -> list[tuple[str, float]]:
     """A finished run's scores by every kind of probe, its seconds and `study.run_metrics`.
 
     Results of earlier probes are read from the run. With `baselines`, the probes include the untrained encoder and the
@@ -165,7 +165,7 @@ def probe_scores(run: Path, study: Study, test: str, watch: Watch, baselines: bo
     known = {result["kind"] for result in found if not (baselines and result["raw"] is None)}
     if missing := [kind for kind in study.kinds if kind not in known]:
         options = {key: value for key, value in study.options.items() if key.partition(".")[0] in missing}
-        probe_run(run, missing, test=test, settings=options, watch=watch, cache=False, baselines=baselines)
+        probe_run(run, missing, test=test, settings=options, progress=progress, cache=False, baselines=baselines)
         found = stored_results(run, summary["steps"], test)
     scores = [(f"{result['kind']} {result['metric']}", float(result["value"])) for result in found]
     return [*scores, ("seconds", float(summary["seconds"])), *study.run_metrics(run).items()]

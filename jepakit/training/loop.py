@@ -38,7 +38,7 @@ class Step(NamedTuple):
     norm: Tensor
 
 
-def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
+def train(session: Session, progress: Watch | None = None) -> dict[str, Any]:
     """Train from `session.step` to the end; write metrics.jsonl, checkpoints and summary.json; return the summary.
 
     The end is that of `length.steps` or, where the data arrive as a stream, of the data. A collapse ends or rolls back
@@ -46,22 +46,22 @@ def train(session: Session, watch: Watch | None = None) -> dict[str, Any]:
     saving, for a frame of a stream that is to end the run; FloatingPointError on a loss that is not finite, unless it
     is rolled back.
     """
-    watch = watch or Silent()
+    progress = progress or Silent()
     if session.steps and session.step == session.steps:
-        watch.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
+        progress.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
         return read_summary(session)
     source = open_source(session)
-    recorder = Recorder(session, Monitor(session), watch)
+    recorder = Recorder(session, Monitor(session), progress)
     if not source.open_ended:
         for samples in (recorder.monitor.samples, recorder.online):
             if samples:
-                watch.note(samples.note)
+                progress.note(samples.note)
     with stop_requests() as asked, recorder:
         training = Training(session, source, recorder, asked)
         if session.step == 0 and session.panel.start is None:
             training.record_start()
         while (lost := training.run_steps()) is not None:
-            watch.note(rollback.roll_back(session, lost))
+            progress.note(rollback.roll_back(session, lost))
             recorder.go_back()
             training = Training(session, open_source(session), recorder, asked)
     return recorder.summary or read_summary(session)
@@ -125,7 +125,7 @@ class Training:
         ended = last or action == "stop"
         self.write_records(ended, measuring, stopping)
         if action == "stop" and not last:
-            self.recorder.watch.note(self.stop_note())
+            self.recorder.progress.note(self.stop_note())
         elif stopping and not ended:
             raise self.interruption()
         self.pass_messages()
@@ -173,7 +173,7 @@ class Training:
     def pass_messages(self) -> None:
         """Pass on what the source has to say."""
         for text in self.source.take_messages():
-            self.recorder.watch.note(text)
+            self.recorder.progress.note(text)
 
     def while_idle(self) -> bool:
         """While no batch comes: save what there is from time to time. Returns whether to stop waiting."""
@@ -195,7 +195,7 @@ class Training:
             return
         if not session.step:
             raise ValueError(source.empty)
-        self.recorder.watch.note(f"nothing new{source.where}: {session.out} stands at step {session.step}")
+        self.recorder.progress.note(f"nothing new{source.where}: {session.out} stands at step {session.step}")
         if not (session.out / "summary.json").is_file():
             self.recorder.row = [row for row in read_rows(session.out) if row][-1]
             self.save_checkpoint(ended=True)

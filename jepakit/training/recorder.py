@@ -20,8 +20,8 @@ from .session import Session
 class Recorder:
     """The records of one training; `row` is the newest row, `summary` the content of summary.json after the end."""
 
-    def __init__(self, session: Session, monitor: Monitor, watch: Watch) -> None:
-        self.session, self.monitor, self.watch = session, monitor, watch
+    def __init__(self, session: Session, monitor: Monitor, progress: Watch) -> None:
+        self.session, self.monitor, self.progress = session, monitor, progress
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.last_verdict = ""
@@ -59,7 +59,7 @@ class Recorder:
             self.session, verdict
         ):
             advice = f"; {verdict.advice}" if verdict.advice else ""
-            self.watch.note(f"{verdict.name} at step {self.session.step}: {verdict.reason}{advice}")
+            self.progress.note(f"{verdict.name} at step {self.session.step}: {verdict.reason}{advice}")
         self.last_verdict = verdict.name
 
     @property
@@ -111,7 +111,7 @@ class Recorder:
         }
         self.row = row
         self.journal.write(row)
-        self.watch.row(row, session.steps)
+        self.progress.row(row, session.steps)
 
     def save_checkpoint(self, ended: bool = False) -> None:
         """Write a checkpoint from which a later process continues to the bit; after the end, summary.json first.

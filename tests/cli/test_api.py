@@ -116,9 +116,9 @@ def test_a_probe_says_so_where_its_interval_reaches_a_baseline(tmp_path):
 
 def test_check_data_reads_the_array_it_is_given_and_counts_as_it_goes(tmp_path):
     np.savez(tmp_path / "a.npz", pixels=np.random.default_rng(0).integers(0, 255, (5, 20, 20), dtype=np.uint8))
-    watch = support.Recorder()
-    found = dict(api.check_data(tmp_path / "a.npz", image="pixels", watch=watch))
-    row, steps = watch.rows[-1]
+    progress = support.Recorder()
+    found = dict(api.check_data(tmp_path / "a.npz", image="pixels", progress=progress))
+    row, steps = progress.rows[-1]
     assert (found["readable"], row["step"], steps) == ("5", 5, 5)
 
 
@@ -146,9 +146,9 @@ def test_pictures_of_other_channels_are_converted_by_embed_as_by_encode(run, pho
     for path in [photos / "dark" / "01.png", photos / "light" / "03.png"]:
         (root / path.parent.name).mkdir(parents=True)
         Image.open(path).convert(mode).save(root / path.parent.name / path.name)
-    watch = support.Recorder()
-    jk.embed(run, root, tmp_path / "e.npy", watch=watch)
-    assert any("the others are converted" in note for note in watch.notes)
+    progress = support.Recorder()
+    jk.embed(run, root, tmp_path / "e.npy", progress=progress)
+    assert any("the others are converted" in note for note in progress.notes)
     encoded = jk.load(run).encode(sorted(root.rglob("*.png"))).mean(1)
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "e.npy")), encoded, atol=1e-5, rtol=1e-5)
     result = json.loads(jk.probe(run, "knn", data=photos, test=root, name=mode).read_text())
@@ -215,7 +215,7 @@ def test_an_earlier_checkpoint_is_embedded_and_probed_where_asked(run, photos, t
     ids=["few per class", "one class of two", "one per class", "one class"],
 )
 def test_data_that_cannot_be_probed_cost_a_note_and_never_the_report(tmp_path, folders, kinds, written, noted):
-    data, watch = tmp_path / "data", support.Recorder()
+    data, progress = tmp_path / "data", support.Recorder()
     if folders:
         support.write_pictures(data, [f"{folder}/{i}.png" for i, folder in enumerate(folders)])
     else:
@@ -226,10 +226,10 @@ def test_data_that_cannot_be_probed_cost_a_note_and_never_the_report(tmp_path, f
     file = support.write_settings(
         tmp_path, data, evals={"kinds": kinds, "report": True}, data={"name": "images" if folders else "arrays"}
     )
-    summary = jk.train(recipe=str(file), out=tmp_path / "run", steps=2, watch=watch)
+    summary = jk.train(recipe=str(file), out=tmp_path / "run", steps=2, progress=progress)
     assert summary["steps"] == 2
     assert sorted(p.stem for p in (tmp_path / "run").glob("evals/*.json")) == written
-    found = [note for note in watch.notes if note.startswith("no ")]
+    found = [note for note in progress.notes if note.startswith("no ")]
     assert len(found) == len(noted)
     assert all(note.startswith(text) for note, text in zip(found, noted, strict=True)), found
     assert (tmp_path / "run" / "report.html").exists()
@@ -252,15 +252,15 @@ def test_a_probe_asked_for_that_the_data_cannot_serve_is_refused_before_step_1(t
 
 def test_probes_that_nobody_asked_for_are_noted_before_step_1_where_there_are_no_labels(tmp_path):
     support.write_pictures(tmp_path / "data", [f"{i}.png" for i in range(16)])
-    watch = support.Recorder()
-    watch.row = lambda row, steps: watch.notes.append(f"step {row['step']}")
+    progress = support.Recorder()
+    progress.row = lambda row, steps: progress.notes.append(f"step {row['step']}")
     settings = {k: v for k, v in support.SETTINGS.items() if k != "evals"} | {"length": {"steps": 1, "batch": 8}}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(settings))
-    jk.train(tmp_path / "data", tmp_path / "run", recipe=str(tmp_path / "plain.yaml"), watch=watch)
-    (said,) = [note for note in watch.notes if "after the last step" in note]
+    jk.train(tmp_path / "data", tmp_path / "run", recipe=str(tmp_path / "plain.yaml"), progress=progress)
+    (said,) = [note for note in progress.notes if "after the last step" in note]
     assert said.startswith("no knn, linear after the last step: the data carry no labels")
-    assert watch.notes.index(said) < watch.notes.index("step 1")
-    assert not [note for note in watch.notes if note.startswith("probing")]
+    assert progress.notes.index(said) < progress.notes.index("step 1")
+    assert not [note for note in progress.notes if note.startswith("probing")]
     assert not (tmp_path / "run" / "evals").exists()
 
 

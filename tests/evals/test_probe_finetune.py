@@ -166,13 +166,13 @@ class Rows(Silent):
 
 
 def test_the_training_is_shown_as_it_goes_through_all_three_encoders(tmp_path: Path) -> None:
-    watch, run = Rows(), support.untrained_run(tmp_path / "run", SHAPES, SIGNAL)
-    probe_run(run, ["finetune"], settings={"finetune.epochs": 1, "finetune.batch": 20}, watch=watch)
-    done = [step for step, _ in watch.rows]
+    progress, run = Rows(), support.untrained_run(tmp_path / "run", SHAPES, SIGNAL)
+    probe_run(run, ["finetune"], settings={"finetune.epochs": 1, "finetune.batch": 20}, progress=progress)
+    done = [step for step, _ in progress.rows]
     assert done == sorted(done)
     assert done[-1] == 100
     names = ["finetune: trained encoder", "finetune: untrained encoder", "finetune: raw input"]
-    assert list(dict.fromkeys(text for _, text in watch.rows)) == names
+    assert list(dict.fromkeys(text for _, text in progress.rows)) == names
 
 
 def test_pictures_in_files_of_several_sizes_are_tuned_on_too(tmp_path: Path) -> None:

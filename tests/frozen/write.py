@@ -135,7 +135,7 @@ def train(out: Path, stop: int | None, **request: Any) -> None:
     """Train to the end, or to a stop a step after `stop`, and keep what a resume needs."""
     settings = {**LOOP, "length.steps": STEPS, **request.pop("settings")}
     try:
-        jk.train(out=out, settings=settings, watch=Stop(stop), **request)
+        jk.train(out=out, settings=settings, progress=Stop(stop), **request)
         assert stop is None, f"{out} was to stop at step {stop}"
     except RuntimeError as stopped:
         if "and saved" not in str(stopped):

@@ -111,12 +111,12 @@ def test_the_grid_shows_input_completion_and_truth_of_the_first_eight(folders: P
 def test_the_decoder_is_trained_once_and_again_when_the_weights_have_changed(folders: Path, tmp_path: Path) -> None:
     run, data, told = tmp_path / "run", folders / "pictures.npy", Recorder()
     shutil.copytree(folders / "run", run, symlinks=True)
-    jk.complete(run, data, tmp_path / "left", hide="left", watch=told)
+    jk.complete(run, data, tmp_path / "left", hide="left", progress=told)
     assert not told.notes
     assert read(tmp_path / "left" / "pictures.npy[0].png").shape == (12, 8)
     old = checkpoint.load(run / "heads" / "decoder").state["step"]
     jk.train(out=run, resume=True, steps=3, allow_change=["length.steps"])
-    jk.complete(run, data, tmp_path / "anew", hide="left", steps=2, watch=told)
+    jk.complete(run, data, tmp_path / "anew", hide="left", steps=2, progress=told)
     assert f"training a decoder over {run} into {run / 'heads' / 'decoder'}: 2 steps" in told.notes
     assert (old, checkpoint.load(run / "heads" / "decoder").state["step"]) == (3, 2)
     below: Any = checkpoint.settings_of(run / "heads" / "decoder").method
@@ -145,7 +145,9 @@ def test_a_decoder_that_was_interrupted_goes_on(folders: Path, tmp_path: Path, m
 
 def test_the_first_items_are_completed_as_they_are_among_all(folders: Path, tmp_path: Path) -> None:
     told = Recorder()
-    done = jk.complete(folders / "run", folders / "pictures.npy", tmp_path / "few", hide="right", limit=3, watch=told)
+    done = jk.complete(
+        folders / "run", folders / "pictures.npy", tmp_path / "few", hide="right", limit=3, progress=told
+    )
     assert [row["step"] for row, _ in told.rows] == [3], "nothing is read beyond the items that were asked for"
     names = {path.name for path in (tmp_path / "few").iterdir()}
     assert names == {*(f"pictures.npy[{i}].png" for i in range(3)), "grid.png", "completions.json"}
@@ -320,7 +322,7 @@ def test_a_run_that_was_moved_takes_its_decoder_along(folders: Path, tmp_path: P
     settings = (moved / "heads" / "decoder" / "config.yaml").read_text()
     (moved / "heads" / "decoder" / "config.yaml").write_text(settings.replace(str(folders / "run"), "gone/run"))
     told = Recorder()
-    jk.complete(moved, folders / "pictures.npy", tmp_path / "out", hide="right", limit=2, watch=told)
+    jk.complete(moved, folders / "pictures.npy", tmp_path / "out", hide="right", limit=2, progress=told)
     assert not told.notes
 
 

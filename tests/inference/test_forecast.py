@@ -346,9 +346,9 @@ def test_a_run_that_cannot_predict_the_future_says_so(run, tmp_path):
     data = SeriesConfig(str(tmp_path / "a.csv"), window=16)
     write_text(tmp_path / "v" / "config.yaml", write.to_yaml(Run(method=settings, data=data)))
     checkpoint.save(tmp_path / "v", 0, made, optim.build(Run(settings, data).optim, made), {})
-    with pytest.raises(ValueError, match="vicreg predicts no future"):
+    with pytest.raises(ValueError, match="vicreg does not predict a future"):
         jk.forecast(tmp_path / "v", tmp_path / "a.csv", 2, tmp_path / "f.csv")
-    with pytest.raises(ValueError, match="vicreg predicts no future"):
+    with pytest.raises(ValueError, match="vicreg does not predict a future"):
         jk.probe(tmp_path / "v", "forecast")
 
 

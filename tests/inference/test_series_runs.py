@@ -99,7 +99,7 @@ def test_windows_are_probed_on_later_times_than_they_were_fitted_on(tmp_path):
 
 
 def test_a_file_of_series_is_encoded_as_it_is_embedded(tmp_path):
-    table(tmp_path / "a.csv", 300)
+    write_table(tmp_path / "a.csv", 300)
     jk.train(tmp_path / "a.csv", tmp_path / "run", settings=settings(), steps=2)
     jk.embed(tmp_path / "run", tmp_path / "a.csv", tmp_path / "e.npy", tokens=True)
     model, embedded = jk.load(tmp_path / "run"), np.load(tmp_path / "e.npy")

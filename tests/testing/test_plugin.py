@@ -54,7 +54,7 @@ OUTSIDE = (
     "stripes",
     "patchwise",
     "average",
-    "episodes",
+    "ramps",
     "outside-demo",
     "episodes",
     "centroid",
@@ -77,17 +77,18 @@ def test_one_member_of_every_kind_is_listed_and_a_broken_one_is_named(installed:
     assert listed.returncode == 0, listed.stderr
     assert all(f"\n  {name} " in listed.stdout for name in OUTSIDE)
     assert "the masker 'broken-stripes' of the package denoise-jepa cannot be used" in listed.stdout
-    assert "the data 'broken-episodes' of the package denoise-jepa cannot be used" in listed.stdout
+    assert "the data 'broken-ramps' of the package denoise-jepa cannot be used" in listed.stdout
     assert "No module named 'a_library_that_is_not_there'" in listed.stdout
 
 
 def test_one_member_of_every_kind_is_used(installed: Path, tmp_path: Path) -> None:
     quick = "--method.encoder.width 16 --data.name synthetic --data.count 32 --data.size [16,16] --length.batch 16"
-    trained, other, broken, probed, counted, reported = run_cli(
+    trained, other, ramps, broken, probed, counted, reported = run_cli(
         installed,
         tmp_path,
         "train outside-demo --out a",
         f"train ijepa --method.encoder.name patchwise --method.masks.name stripes {quick} --steps 1 --out b",
+        "train denoise --data ramps --method.encoder.name patchwise --length.batch 16 --steps 1 --out r",
         f"train ijepa --method.masks.name broken-stripes {quick} --out c",
         "probe a --kind centroid --name again",
         "steps a",
@@ -100,6 +101,8 @@ def test_one_member_of_every_kind_is_used(installed: Path, tmp_path: Path) -> No
     assert (tmp_path / "a" / "evals" / "centroid.json").is_file()
     assert other.returncode == 0, other.stderr
     assert "name: stripes" in (tmp_path / "b" / "config.yaml").read_text()
+    assert ramps.returncode == 0, ramps.stderr
+    assert "name: ramps" in (tmp_path / "r" / "config.yaml").read_text()
     assert broken.returncode == 2
     assert "the masker 'broken-stripes' of the package denoise-jepa" in broken.stderr
     assert (tmp_path / "a" / "evals" / "centroid-again.json").is_file(), probed.stderr

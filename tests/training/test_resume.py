@@ -66,7 +66,7 @@ class Kill:
         if row["step"] == 6:
             os.kill(os.getpid(), signal.SIGKILL)
 
-api.train(out=sys.argv[2], recipe=sys.argv[1], watch=Kill())
+api.train(out=sys.argv[2], recipe=sys.argv[1], progress=Kill())
 """
 
 

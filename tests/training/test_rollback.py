@@ -74,9 +74,9 @@ def write(folder: Path, lr: float, pictures: str = "noise.npy", **method: Any) -
     return str(path)
 
 
-def train(file: str, out: Path, action: str, watch: support.Recorder | None = None, **more: Any) -> dict[str, Any]:
+def train(file: str, out: Path, action: str, progress: support.Recorder | None = None, **more: Any) -> dict[str, Any]:
     return api.train(
-        out=out, recipe=file, settings={"loop.on_collapse": action}, watch=watch or support.Recorder(), **more
+        out=out, recipe=file, settings={"loop.on_collapse": action}, progress=progress or support.Recorder(), **more
     )
 
 
@@ -103,10 +103,10 @@ def rolled(file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_warning_says_it_once_and_trains_to_the_end(file: str, tmp_path: Path) -> None:
-    watch = support.Recorder()
-    done = train(file, tmp_path / "run", "warn", watch)
+    progress = support.Recorder()
+    done = train(file, tmp_path / "run", "warn", progress)
     assert (done["verdict"], done["steps"], done["stopped"], done["rollbacks"]) == ("full", STEPS, False, [])
-    said = [note for note in watch.notes if "full" in note]
+    said = [note for note in progress.notes if "full" in note]
     assert len(said) == 1
     assert "lower --optim.lr" in said[0]
     assert "--method.ema" not in said[0], "the method has no such setting"
@@ -209,7 +209,7 @@ class Kill:
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-api.train(out=sys.argv[2], recipe=sys.argv[1], settings={"loop.on_collapse": "rollback"}, watch=Kill())
+api.train(out=sys.argv[2], recipe=sys.argv[1], settings={"loop.on_collapse": "rollback"}, progress=Kill())
 """
 
 
@@ -247,11 +247,11 @@ def test_the_healthy_checkpoint_outlives_keep_where_a_rollback_may_need_it(rolle
 
 def test_a_fourth_collapse_ends_the_run(tmp_path: Path, file: str) -> None:
     shutil.copy(Path(file).parent / "noise.npy", tmp_path)
-    watch = support.Recorder()
-    done = train(write(tmp_path, lr=20.0), tmp_path / "run", "rollback", watch)
+    progress = support.Recorder()
+    done = train(write(tmp_path, lr=20.0), tmp_path / "run", "rollback", progress)
     assert len(done["rollbacks"]) == rollback.MAX_ROLLBACKS
     assert done["stopped"]
-    assert "after 3 rollbacks, at 0.125 of the learning rate, and saved" in watch.notes[-1]
+    assert "after 3 rollbacks, at 0.125 of the learning rate, and saved" in progress.notes[-1]
 
 
 def test_a_loss_that_is_not_finite_is_rolled_back_too(tmp_path: Path, file: str) -> None:

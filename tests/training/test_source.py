@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import support
 import torch
-from support import logged_losses, write_settings
 
 from jepakit import api, collapse
 from jepakit.run import checkpoint
@@ -62,7 +62,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path = tmp_path / "pictures.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
     monkeypatch.setattr(loop, "open_source", Replay)
-    return str(write_settings(tmp_path, path, data={"name": "arrays"}, length={"steps": 6}))
+    return str(support.write_settings(tmp_path, path, data={"name": "arrays"}, length={"steps": 6}))
 
 
 def test_a_source_that_acts_and_remembers_is_resumed_to_the_bit(tmp_path: Path, file: str) -> None:
@@ -75,7 +75,7 @@ def test_a_source_that_acts_and_remembers_is_resumed_to_the_bit(tmp_path: Path, 
     assert checkpoint.load(tmp_path / "parts").state["place"] == {"items": BATCH + 3}
     api.train(out=tmp_path / "parts", recipe=file, settings={"loop.save_every": 3}, **longer)
     one, other = (checkpoint.load(tmp_path / name) for name in ("whole", "parts"))
-    assert logged_losses(tmp_path / "whole") == logged_losses(tmp_path / "parts")
+    assert support.logged_losses(tmp_path / "whole") == support.logged_losses(tmp_path / "parts")
     for kind in ("model", "optim", "source"):
         before, now = getattr(one, kind), getattr(other, kind)
         assert before.keys() == now.keys()

@@ -60,10 +60,10 @@ def pictures(count: int, side: int = 8) -> np.ndarray:
     return (127 * (1 + np.sin(t / 3 + x + 2 * y))).astype(np.uint8)
 
 
-def learn(data: Path | str, out: Path, *, watch: Recorder | None = None, **settings: Any) -> dict[str, Any]:
+def learn(data: Path | str, out: Path, *, progress: Recorder | None = None, **settings: Any) -> dict[str, Any]:
     named = {key: settings.pop(key) for key in ("resume", "overwrite", "steps") if key in settings}
     changes = {**QUICK, **settings}
-    return api.train(data, out, recipe="rjepa-online", settings=changes, watch=watch, **named)
+    return api.train(data, out, recipe="rjepa-online", settings=changes, progress=progress, **named)
 
 
 def read(path: Path | str, **settings: Any) -> list[stream.Frame]:
@@ -357,44 +357,49 @@ def test_a_run_that_stops_and_goes_on_is_the_same_run_to_the_bit(
 
 def test_learning_changes_the_weights_and_lowers_the_error(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(400))
-    watch = Recorder()
-    summary = learn(tmp_path / "a.npy", tmp_path / "run", watch=watch, **{"optim.lr": 3e-3, "loop.log_every": 50})
-    assert watch.rows[-1][0]["loss"] < 0.5 * watch.rows[0][0]["loss"]
-    assert watch.rows[0][1] == 0
+    progress = Recorder()
+    summary = learn(tmp_path / "a.npy", tmp_path / "run", progress=progress, **{"optim.lr": 3e-3, "loop.log_every": 50})
+    assert progress.rows[-1][0]["loss"] < 0.5 * progress.rows[0][0]["loss"]
+    assert progress.rows[0][1] == 0
     assert summary["steps"] == 399
     assert summary["verdict"] != "unknown"
 
 
 def test_the_run_folder_is_an_ordinary_one(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(220))
-    watch = Recorder()
-    learn(tmp_path / "a.npy", tmp_path / "run", watch=watch)
+    progress = Recorder()
+    learn(tmp_path / "a.npy", tmp_path / "run", progress=progress)
     run = parse.from_yaml(tmp_path / "run" / "config.yaml")
     assert (run.length.steps, run.length.batch, run.loop.workers) == (None, 1, 0)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [100, 200, 219]
     assert {"verdict", "throughput", "normalized_loss"} <= rows[-1]["metrics"].keys()
     assert {"change"} <= rows[-1]["watched"].keys()
-    assert watch.said("mean and deviation are those of the first 12 frames")
-    assert watch.said("method.encoder = pixels")
+    assert progress.said("mean and deviation are those of the first 12 frames")
+    assert progress.said("method.encoder = pixels")
     state = json.loads((tmp_path / "run" / "checkpoints" / "last" / "state.json").read_text())
     assert state["place"] == {"file": "a.npy", "done": 220, "passed": 0}
 
 
 def test_rows_of_a_gradient_that_is_not_exact_say_how_near_it_is(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", pictures(220))
-    watch = Recorder()
-    learn(tmp_path / "a.npy", tmp_path / "run", watch=watch, **{"method.below": "instant", "method.approximate": True})
-    assert all(0 < row["watched"]["rfp/cosine"] < 1 for row, _ in watch.rows)
+    progress = Recorder()
+    learn(
+        tmp_path / "a.npy",
+        tmp_path / "run",
+        progress=progress,
+        **{"method.below": "instant", "method.approximate": True},
+    )
+    assert all(0 < row["watched"]["rfp/cosine"] < 1 for row, _ in progress.rows)
 
 
 def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(40))
     first = learn(tmp_path, tmp_path / "run")
     before = saved(tmp_path / "run")
-    watch = Recorder()
-    assert learn(tmp_path, tmp_path / "run", resume=True, watch=watch) == first
-    assert watch.said("nothing new after frame 40 of a.npy")
+    progress = Recorder()
+    assert learn(tmp_path, tmp_path / "run", resume=True, progress=progress) == first
+    assert progress.said("nothing new after frame 40 of a.npy")
     assert all(torch.equal(value, before[key]) for key, value in saved(tmp_path / "run").items())
 
 
@@ -407,7 +412,7 @@ def test_a_run_that_waits_saves_when_it_is_told_to_stop(tmp_path: Path) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match=r"step 39 after frame 40 of a.npy and saved; go on with --resume"):
-        learn(tmp_path, tmp_path / "run", watch=Stopping(), **{"data.wait": 60.0})
+        learn(tmp_path, tmp_path / "run", progress=Stopping(), **{"data.wait": 60.0})
     np.save(tmp_path / "b.npy", waves(10))
     assert learn(tmp_path, tmp_path / "run", resume=True)["steps"] == 49
 
@@ -545,7 +550,7 @@ def test_nothing_grows_with_the_steps(tmp_path: Path) -> None:
             objects = gc.get_objects()
             held[row["step"]] = sum(issubclass(type(o), torch.Tensor) for o in objects), len(objects)
 
-    learn(tmp_path / "a.csv", tmp_path / "run", watch=Measuring())
+    learn(tmp_path / "a.csv", tmp_path / "run", progress=Measuring())
     (tensors, objects), (more_tensors, more_objects) = held[300], held[500]
     assert more_tensors == tensors
     assert more_objects - objects < 100
@@ -561,7 +566,7 @@ def test_the_memory_is_flat_over_many_steps(tmp_path: Path) -> None:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             held[row["step"]] = pages * os.sysconf("SC_PAGE_SIZE")
 
-    learn(tmp_path / "a.csv", tmp_path / "run", watch=Measuring())
+    learn(tmp_path / "a.csv", tmp_path / "run", progress=Measuring())
     assert held[20_000] - held[1000] < 4 * 2**20
 
 

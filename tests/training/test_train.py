@@ -147,7 +147,7 @@ def test_every_auto_is_said_with_its_reason_and_resolved_in_the_saved_settings(t
     file = str(
         settings(tmp_path, array, length={"steps": None, "epochs": 1}, loop={"device": None, "save_every": None})
     )
-    api.train(out=tmp_path / "run", recipe=file, watch=Watch())
+    api.train(out=tmp_path / "run", recipe=file, progress=Watch())
     said = {note.partition(" = ")[0] for note in notes}
     assert {"length.steps", "loop.device", "loop.amp", "loop.save_every"} <= said
     saved = checkpoint.load_run(tmp_path / "run").run

@@ -22,6 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     a = arguments
     options = {name: getattr(a, name) for name in ("image", "label", "fixations", "timing")}
-    with watching() as watch:
-        rows = api.check_data(a.path, csv=a.csv, **options, watch=watch)
+    with watching() as progress:
+        rows = api.check_data(a.path, csv=a.csv, **options, progress=progress)
     text.print_table(rows)

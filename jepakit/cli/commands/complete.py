@@ -30,8 +30,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     a = arguments
     options = {name: getattr(a, name) for name in ("hide", "limit", "steps", "overwrite", "settings")}
-    with watching() as watch:
-        done = api.complete(a.run_folder, data=a.data, out=a.out, watch=watch, **options)
+    with watching() as progress:
+        done = api.complete(a.run_folder, data=a.data, out=a.out, progress=progress, **options)
     alike = "" if done.ssim is None else f", SSIM {done.ssim:.3f}"
     print(f"{done.out}: {done.items} items, MSE {done.mse:.4g}{alike}, sharpness {done.sharpness:.3g}")
     if done.skipped:

@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     names = ("tokens", "weights", "step", "batch", "workers", "overwrite", "settings")
     options = {name: getattr(a, name) for name in names}
     try:
-        with watching() as watch:
-            done = api.embed(a.run_folder, data=a.data, out=a.out, watch=watch, **options)
+        with watching() as progress:
+            done = api.embed(a.run_folder, data=a.data, out=a.out, progress=progress, **options)
     except KeyboardInterrupt:
         fail("interrupted; the same command continues where it stopped", 130)
     print(f"{done.out}: {' × '.join(map(str, done.shape))}")

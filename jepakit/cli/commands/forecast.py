@@ -28,8 +28,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     a = arguments
     options = {name: getattr(a, name) for name in ("plot", "overwrite", "step", "settings")}
-    with watching() as watch:
-        done = api.forecast(a.run_folder, a.data, a.horizon, a.out, watch=watch, **options)
+    with watching() as progress:
+        done = api.forecast(a.run_folder, a.data, a.horizon, a.out, progress=progress, **options)
     errors = ", ".join(f"{name} {error:.4g}" for name, error in done.errors.items())
     print(f"{done.out}: {done.horizon} steps of {done.series} series, read from {done.reader}")
     print(f"mean squared error on held-out data: {errors}")

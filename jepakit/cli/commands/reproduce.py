@@ -20,6 +20,6 @@ def run(arguments: argparse.Namespace) -> None:
     from .. import text
 
     a = arguments
-    with watching() as watch:
-        rows, page = api.reproduce(a.study, a.data, a.out, seeds=a.seeds, steps=a.steps, watch=watch)
+    with watching() as progress:
+        rows, page = api.reproduce(a.study, a.data, a.out, seeds=a.seeds, steps=a.steps, progress=progress)
     print(f"{text.describe_study(rows)}\nreport: {page}")

@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     a = arguments
     names = ("causal", "stride", "quantile", "plot", "batch", "overwrite", "step", "settings")
     options = {name: getattr(a, name) for name in names}
-    with watching() as watch:
-        done = api.score(a.run_folder, data=a.data, out=a.out, watch=watch, **options)
+    with watching() as progress:
+        done = api.score(a.run_folder, data=a.data, out=a.out, progress=progress, **options)
     print(f"{done.out}: {done.anomalous} of {done.scored} scored steps above {done.reference.threshold:.4g}")
     if done.short:
         few = "are shorter than the shortest training window and were not scored"

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif a.dry_run:
         text.print_table(api.dry_run(request))
     else:
-        with watching() as watch:
-            done = api.run(request, watch)
+        with watching() as progress:
+            done = api.run(request, progress)
         if summary := text.describe(done):
             print(summary)
