@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from . import __version__, data, methods
+from . import data, methods
 from .core import devices
+from .core.version import VERSION
 from .data import loader
 from .types import Batch, Rng, Signal
 
@@ -37,7 +38,7 @@ def diagnose(path: str | None = None) -> list[Row]:
 def versions() -> Iterator[Row]:
     """Versions of Python, jepakit and the packages it relies on."""
     yield "python", f"{platform.python_version()} ({platform.platform()})"
-    yield "jepakit", __version__
+    yield "jepakit", VERSION
     for name in PACKAGES:
         try:
             yield name, importlib.metadata.version(name)

@@ -50,9 +50,9 @@ def without_command(words: Sequence[str]) -> int:
     if unexpected:
         fail(f"unexpected {unexpected[0]!r}; `jepa --help` shows what may stand there", 2)
     if arguments.version:
-        from .. import __version__
+        from ..core.version import VERSION
 
-        sys.stdout.write(f"{__version__}\n")
+        sys.stdout.write(f"{VERSION}\n")
     else:
         parser.print_help()
     return 0

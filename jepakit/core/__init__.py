@@ -1,3 +1,14 @@
 """What every room stands on: the registry, progress, processes, devices, files, padding, schedules."""
 
-__all__ = ["devices", "distributed", "files", "lazy", "notes", "padding", "progress", "registry", "schedules"]
+__all__ = [
+    "devices",
+    "distributed",
+    "files",
+    "lazy",
+    "notes",
+    "padding",
+    "progress",
+    "registry",
+    "schedules",
+    "version",
+]

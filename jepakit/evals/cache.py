@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .. import __version__
 from ..core.files import replacing
+from ..core.version import VERSION
 from ..run.checkpoint import Loaded
 from .features import Features
 
@@ -27,7 +27,7 @@ LIMIT = 512 * 2**20
 
 def place(run: Path, loaded: Loaded, fingerprint: str, pool: str, weights: str, device: str) -> Path:
     """The cache file for the features of these data by this checkpoint, whether it exists or not."""
-    facts = (__version__, fingerprint, loaded.step, weights, pool, device, loaded.run.method, loaded.run.seed)
+    facts = (VERSION, fingerprint, loaded.step, weights, pool, device, loaded.run.method, loaded.run.seed)
     digest = blake2b(repr((*facts, loaded.method.signal)).encode(), digest_size=16)
     for name, value in sorted(loaded.method.state_dict().items()):
         digest.update(name.encode())

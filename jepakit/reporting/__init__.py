@@ -65,8 +65,8 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     over all runs) of each run's data go through its encoder on `device`. What is missing from a run, the page says.
     Raises ValueError where there is no run, or a folder is none.
     """
-    from .. import __version__
     from ..core.files import write_text
+    from ..core.version import VERSION
     from .page import render
     from .records import read
     from .samples import look
@@ -84,7 +84,7 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     looks = [look(run, each, device).first(shown) for run in runs]
     problems = SECTIONS.unusable()
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names() if name not in problems}
-    html = render(records, looks, __version__, sections, list(problems.values()))
+    html = render(records, looks, VERSION, sections, list(problems.values()))
     # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.
     write_text(target, html.encode("utf-8", "replace").decode())
     return target

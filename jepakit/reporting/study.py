@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from .. import __version__
 from ..core.files import slug, write_text
+from ..core.version import VERSION
 from .charts import fit, short
 from .facts import UNKNOWN
 from .figures import Figure
@@ -49,7 +49,7 @@ def write_study(
         comparison=None,
         sections=sections,
         problems=(),
-        version=__version__,
+        version=VERSION,
     )
     write_text(out / "report.html", html)
     return out / "report.html"

@@ -9,8 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..core import files
+from ..core.version import VERSION
 
 Row = dict[str, Any]
 
@@ -72,7 +72,7 @@ def describe_environment() -> Mapping[str, Any]:
     import torch
 
     return {
-        "jepakit": __version__,
+        "jepakit": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,

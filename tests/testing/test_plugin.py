@@ -130,7 +130,8 @@ def test_an_outside_kind_of_data_is_used_by_every_command(installed: Path, tmp_p
         "report run",
     )
     checked, trained, probed, embedded, completed, scored, views, reported = done
-    assert "episodes (an .npz of observations and actions)" in checked.stdout, checked.stderr
+    said = " ".join(checked.stdout.split())
+    assert "read as episodes (an .npz of observations and actions)" in said, checked.stderr
     for one in (trained, probed, embedded, reported):
         assert one.returncode == 0, one.stderr
     assert "name: episodes" in (tmp_path / "run" / "config.yaml").read_text()
