@@ -6,10 +6,11 @@ from ..core.lazy import lazy_names
 from .kinds import KINDS
 
 if TYPE_CHECKING:
-    from .base import Dataset, Problem, Report, Unreadable, Words, refuse_padding
+    from .base import Dataset, Unreadable, Words, refuse_padding
     from .config import DataConfig, SourceConfig
     from .loader import sample
     from .registry import check_kind, guess, load, reading
+    from .report import Problem, Report
 
 __all__ = [
     "KINDS",
@@ -40,16 +41,16 @@ __all__ = [
     "scanpaths",
     "series",
     "stream",
-    "subset",
     "synthetic",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("Dataset", "Problem", "Report", "Unreadable", "Words", "refuse_padding"), "base"),
+        **dict.fromkeys(("Dataset", "Unreadable", "Words", "refuse_padding"), "base"),
         **dict.fromkeys(("DataConfig", "SourceConfig"), "config"),
         "sample": "loader",
+        **dict.fromkeys(("Problem", "Report"), "report"),
         **dict.fromkeys(("check_kind", "guess", "load", "reading"), "registry"),
     },
 )

@@ -1,6 +1,7 @@
 """The interface of data: what every room asks of a data set, and the small pieces that kinds share."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
@@ -14,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ..types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
+from .report import Problem, Progress, Report, finished_report
 
 Split = Literal["all", "train", "test"]
 Corrupt = Literal["skip", "fail"]
-Progress = Callable[[int, int], None] | None
 Item = TypeVar("Item")
 FIELDS = ("x", "action", "reward", "done", "proprio")
 FIT_VALUES, FIT_ITEMS, FIT_CHUNK = 2**24, (256, 4096), 32
@@ -41,25 +42,6 @@ class Words(NamedTuple):
     many: str = "items"
     parts: str = "steps"
     fix: str = "give items of one length"
-
-
-class Problem(NamedTuple):
-    """Something wrong with an item: which one, what kind of mistake, where it is, and what to do about it."""
-
-    name: str
-    problem: str
-    detail: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.detail}; {self.fix}"
-
-
-class Report(NamedTuple):
-    """What `jepa check-data` prints: (what, value) rows that end with the first problems, and all problems."""
-
-    rows: list[tuple[str, str]]
-    problems: tuple[Problem, ...]
 
 
 UNKNOWN: Mapping[str, Any] = {"classes": (), "native": None, "lengths": None, "notes": (), "words": Words()}
@@ -294,8 +276,6 @@ class Dataset:
 
     def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Dataset":
         """The items `rows`, with their own labels or with `labels`."""
-        from .subset import Subset
-
         return Subset(self, rows, labels)
 
     def in_memory(self) -> "Dataset":
@@ -306,9 +286,23 @@ class Dataset:
 
     def report(self, progress: Progress = None) -> Report:
         """What `jepa check-data` prints of the data, every item of which is read once."""
-        from .report import report_items
-
-        return report_items(self, progress)
+        problems, total, size = list[Problem](), len(self), self.sample_size()
+        for i in range(total):
+            found = self.read(np.array([i], dtype=np.int64), size)
+            problems += [Problem(name, "unreadable", why) for name, why in found.skipped.items()]
+            if progress:
+                progress(i + 1, total)
+        counts = np.bincount([k for i in range(total) if (k := self.label(i)) >= 0], minlength=len(self.classes))
+        classes = ", ".join(f"{name}: {n}" for name, n in zip(self.classes, counts.tolist(), strict=True) if n)
+        rows = [
+            (self.words.many, str(total)),
+            ("readable", str(total - len(problems))),
+            ("unreadable", str(len(problems))),
+            ("size", " x ".join(map(str, size))),
+            ("channels", str(self.channels)),
+            (f"{self.words.many} per class", classes or "no labels"),
+        ]
+        return finished_report(rows, self.notes, problems, "--csv FILE lists them")
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
         """The class of every pixel of item i at `size`, cut as the picture is; 255 where unknown. Raises ValueError."""
@@ -338,6 +332,110 @@ class Dataset:
     def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
         """The picture that item i looks at and the places (x, y) in its pixels; None where items look at none."""
         return None
+
+
+class Subset(Dataset):
+    """Some items of a data set, perhaps with labels of their own: for kinds that cannot say it in their own fields."""
+
+    def __init__(self, whole: Dataset, rows: Int64[np.ndarray, " k"], given: Int64[np.ndarray, " k"] | None) -> None:
+        self.whole, self.rows, self.given = whole, rows, given
+        # Attributes here are read-only properties to who reads them: set past the type checker.
+        facts = {name: getattr(whole, name) for name in ("cfg", "channels", "classes", "native", "notes", "words")}
+        vars(self).update(facts, lengths=None if whole.lengths is None else whole.lengths[rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, i: int) -> str:
+        """What the item is called in the whole."""
+        return self.whole.name(int(self.rows[i]))
+
+    def label(self, i: int) -> int:
+        """The item's label here."""
+        return self.whole.label(int(self.rows[i])) if self.given is None else int(self.given[i])
+
+    def fingerprint(self) -> str:
+        """A hash of the whole and of which items of it there are."""
+        digest = hashlib.blake2b(self.whole.fingerprint().encode() + self.rows.tobytes(), digest_size=8)
+        return digest.hexdigest()
+
+    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """As of the whole."""
+        return self._counted(self.whole.read(self.rows[ids], size), self._known(ids))
+
+    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+        """As of the whole; an unreadable item gives way to the next one of this part."""
+        ids, skipped = ids.copy(), dict[str, str]()
+        for _ in range(len(self)):
+            found = self.whole.draw(self.rows[ids], rng, signal, include_x)
+            skipped |= found.skipped
+            wrong = found.id.numpy() != self.rows[ids]
+            if not wrong.any():
+                return self._counted(found._replace(skipped=skipped), self._known(ids))
+            ids[wrong] = (ids[wrong] + 1) % len(self)
+        raise ValueError(f"none of {len(self)} {self.words.many} can be read; look at jepa check-data")
+
+    def with_config(self, cfg: Any) -> "Subset":
+        """The same part of the whole under other settings."""
+        return Subset(self.whole.with_config(cfg), self.rows, self.given)
+
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
+        """As of the whole."""
+        return self.whole.versions(self.rows[ids], count, signal)
+
+    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+        """As of the whole."""
+        return self._counted(self.whole.read_beginnings(self.rows[ids], size), self._known(ids))
+
+    def sample_size(self) -> Size:
+        """As of the whole."""
+        return self.whole.sample_size()
+
+    def action_spec(self) -> ActionSpec | None:
+        """As of the whole."""
+        return self.whole.action_spec()
+
+    def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
+        """As of the whole."""
+        return self.whole.auto_patch(cells)
+
+    @property
+    def picture_channels(self) -> int:
+        """As of the whole."""
+        return self.whole.picture_channels
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """As of the whole."""
+        return self.whole.column_names
+
+    def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "_ _"]:
+        """As of the whole."""
+        return self.whole.mask(int(self.rows[i]), size)
+
+    def film(self, i: int) -> str:
+        """As of the whole."""
+        return self.whole.film(int(self.rows[i]))
+
+    def step_span(self, i: int) -> tuple[int, int] | None:
+        """As of the whole."""
+        return self.whole.step_span(int(self.rows[i]))
+
+    def step_times(self, i: int) -> list[str] | None:
+        """As of the whole."""
+        return self.whole.step_times(int(self.rows[i]))
+
+    def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
+        """As of the whole."""
+        return self.whole.looked_at(int(self.rows[i]))
+
+    def _known(self, ids: Int64[np.ndarray, " b"]) -> dict[int, int]:
+        return {int(self.rows[i]): int(i) for i in ids}
+
+    def _counted(self, found: Samples, known: dict[int, int]) -> Samples:
+        """Samples of the whole with the ids and labels that they have here."""
+        ids = np.array([known[i] for i in found.id.tolist()], dtype=np.int64)
+        return found._replace(id=torch.from_numpy(ids), label=self.labels_of(ids))
 
 
 def refuse_padding(dataset: Dataset, size: Size, what: str) -> None:

@@ -4,8 +4,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from .base import Problem, Progress, Report
 from .registry import guess, load
+from .report import Problem, Progress, Report
 
 
 def check(

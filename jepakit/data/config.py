@@ -9,7 +9,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from ..core.notes import Note
-from .base import Corrupt, Dataset, Progress, Report, Split
+from .base import Corrupt, Dataset, Split
+from .report import Progress, Report
 
 Class = TypeVar("Class", bound=type)
 

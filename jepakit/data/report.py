@@ -1,35 +1,29 @@
-"""What `jepa check-data` prints: the items of any data set, and how a report ends."""
+"""What `jepa check-data` prints: rows, notes and the problems that were found."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import numpy as np
-
-from .base import Dataset, Problem, Progress, Report
-
+Progress = Callable[[int, int], None] | None
 PROBLEMS_LISTED, PROBLEMS_SHOWN = 1000, 10
 
 
-def report_items(dataset: Dataset, progress: Progress) -> Report:
-    """How many items there are and can be read, which cannot, and how many each class has."""
-    problems, readable, total = list[Problem](), 0, len(dataset)
-    for i in range(total):
-        found = dataset.read(np.array([i], dtype=np.int64), dataset.sample_size())
-        readable += len(found.id)
-        problems += [Problem(name, "unreadable", why) for name, why in found.skipped.items()]
-        if progress:
-            progress(i + 1, total)
-    size = " x ".join(map(str, dataset.sample_size()))
-    counts = np.bincount([k for i in range(total) if (k := dataset.label(i)) >= 0], minlength=len(dataset.classes))
-    classes = ", ".join(f"{name}: {n}" for name, n in zip(dataset.classes, counts.tolist(), strict=True) if n)
-    rows = [
-        (dataset.words.many, str(total)),
-        ("readable", str(readable)),
-        ("unreadable", str(total - readable)),
-        ("size", size),
-        ("channels", str(dataset.channels)),
-        (f"{dataset.words.many} per class", classes or "no labels"),
-    ]
-    return finished_report(rows, dataset.notes, problems, "--csv FILE lists them")
+class Problem(NamedTuple):
+    """Something wrong with an item: which one, what kind of mistake, where it is, and what to do about it."""
+
+    name: str
+    problem: str
+    detail: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}; {self.fix}"
+
+
+class Report(NamedTuple):
+    """What `jepa check-data` prints: (what, value) rows that end with the first problems, and all problems."""
+
+    rows: list[tuple[str, str]]
+    problems: tuple[Problem, ...]
 
 
 def finished_report(

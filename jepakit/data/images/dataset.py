@@ -9,10 +9,12 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Samples, Signal, Size, unit
-from ..base import Dataset, Progress, Report, Unreadable, Words, stack, uniform
+from ..base import Dataset, Unreadable, Words, stack, uniform
+from ..report import Progress, Report
 from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centred, photometric, place
 from .box import Ask, Box
 from .decode import cut_all
+from .report import Content, report_pictures
 
 SMALL = 96
 LARGE = (224, 224)
@@ -26,15 +28,6 @@ class Picture(NamedTuple):
     size: Size
     crop: tuple[float, float]
     stream: str
-
-
-class Content(NamedTuple):
-    """The bytes that make one item the same as another, and its own channels, height and width."""
-
-    data: bytes
-    channels: int
-    height: int
-    width: int
 
 
 class PictureSet(Dataset):
@@ -162,6 +155,4 @@ class PictureSet(Dataset):
 
     def report(self, progress: Progress = None) -> Report:
         """Sizes, channels, classes, and what is unreadable, there twice or tiny; every item is decoded once."""
-        from .report import report_pictures
-
-        return report_pictures(self, progress)
+        return report_pictures(self, self.content, progress)

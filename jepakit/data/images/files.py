@@ -21,8 +21,9 @@ from . import decode, masks
 from .arrays import Arrays
 from .augment import Augment, centred
 from .box import Ask, check_size
-from .dataset import SMALL, Content, PictureSet
+from .dataset import SMALL, PictureSet
 from .folder import open_folder, open_manifest, read_csv
+from .report import Content
 from .store import Store
 
 HEADERS = 64

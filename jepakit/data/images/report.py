@@ -3,16 +3,25 @@
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ..base import Problem, Progress, Report, Unreadable
-from ..report import PROBLEMS_LISTED, finished_report
-from .dataset import PictureSet
+from ..base import Dataset, Unreadable
+from ..report import PROBLEMS_LISTED, Problem, Progress, Report, finished_report
 
 TINY = 16
+
+
+class Content(NamedTuple):
+    """The bytes that make one item the same as another, and its own channels, height and width."""
+
+    data: bytes
+    channels: int
+    height: int
+    width: int
 
 
 class Decoded(NamedTuple):
@@ -24,14 +33,17 @@ class Decoded(NamedTuple):
     digest: int
 
 
-def report_pictures(dataset: PictureSet, progress: Progress = None) -> Report:
-    """Sizes, channels, classes, and what is unreadable, there twice or tiny. Memory grows by 33 bytes per item."""
+def report_pictures(dataset: Dataset, content: Callable[[int], Content], progress: Progress = None) -> Report:
+    """Sizes, channels, classes, and what is unreadable, there twice or tiny. Memory grows by 33 bytes per item.
+
+    `content` decodes an item, and raises Unreadable.
+    """
     n = len(dataset)
     numbers, seconds, problems = np.zeros((n, 4), dtype=np.int64), 0.0, list[Problem]()
     for i in range(n):
         begin = time.perf_counter()
         try:
-            numbers[i] = _decoded(dataset, i)
+            numbers[i] = _decoded(content(i))
         except Unreadable as error:
             problems.append(Problem(dataset.name(i), "unreadable", error.why or "unknown"))
         seconds += time.perf_counter() - begin
@@ -63,17 +75,17 @@ def report_pictures(dataset: PictureSet, progress: Progress = None) -> Report:
     return finished_report(rows, dataset.notes, listed, more, len(problems) + len(twins) + len(tiny))
 
 
-def _decoded(dataset: PictureSet, i: int) -> Decoded:
-    data, channels, height, width = dataset.content(i)
+def _decoded(content: Content) -> Decoded:
+    data, channels, height, width = content
     digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
     return Decoded(height, width, channels, digest)
 
 
-def _named(dataset: PictureSet, problem: str, found: list[tuple[int, str]]) -> list[Problem]:
+def _named(dataset: Dataset, problem: str, found: list[tuple[int, str]]) -> list[Problem]:
     return [Problem(dataset.name(i), problem, detail) for i, detail in found[:PROBLEMS_LISTED]]
 
 
-def _classes(dataset: PictureSet) -> str:
+def _classes(dataset: Dataset) -> str:
     """The largest and the smallest class, of those that hold items."""
     counts = Counter(label for i in range(len(dataset)) if (label := dataset.label(i)) >= 0)
     few = sorted(((counts[k], name) for k, name in enumerate(dataset.classes) if counts[k]), key=lambda pair: -pair[0])

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
-from ..base import Dataset, Progress, Report, Unreadable, Words, refuse, uniform
+from ..base import Dataset, Unreadable, Words, refuse, uniform
 from ..config import DataConfig
 from ..images.dataset import PictureSet
+from ..report import Progress, Report
 from .augment import GazeAugment, Version, changed, mirrored, shown
 from .paths import DRAWS, Order, Scanpath, Synthetic, made_up, reordered, saccades
 from .pictures import Pictures, Reduced, View, cut

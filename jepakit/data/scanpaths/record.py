@@ -12,9 +12,11 @@ import numpy as np
 from jaxtyping import Float
 
 from ...core.registry import did_you_mean
-from ..base import Problem, existing
+from ..base import existing
+from ..images.dataset import PictureSet
 from ..images.decode import BROKEN
 from ..images.folder import IMAGE_COLUMNS
+from ..report import Problem
 
 Timing = Literal["auto", "duration", "onset"]
 DURATIONS = ("duration", "dur", "fixation_duration")
@@ -52,6 +54,15 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
     without: int = 0
     notes: tuple[str, ...] = ()
+
+
+class Looked(NamedTuple):
+    """The pictures; of a file with fixations what it holds, each track's picture, and every mistake in it."""
+
+    source: PictureSet
+    found: Found | None
+    image: list[int]
+    problems: list[Problem]
 
 
 def read_fixations(file: str, asked: Asked) -> Found:

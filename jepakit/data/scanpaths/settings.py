@@ -7,24 +7,26 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from jaxtyping import Int64
 
 from ...core.notes import Note
-from ..base import Dataset, Problem, Progress, Report, Unreadable
+from ..base import Dataset, Unreadable
 from ..config import DataConfig, shared_last
 from ..images.box import check_size
 from ..images.dataset import PictureSet
 from ..paths import file_name
 from ..registry import guess, load
+from ..report import Problem, Progress, Report
 from ..rows import select
 from .augment import GazeAugment
 from .dataset import Fixations, Label, Rows, Scanpaths
 from .paths import Order, Synthetic
 from .pictures import Pictures, View
-from .record import Asked, Found, Timing, Track, misplaced, read_fixations
+from .record import Asked, Looked, Timing, Track, misplaced, read_fixations
+from .report import Training, report_scanpaths
 
 MOST = 16
 LARGEST = 8192
@@ -118,9 +120,8 @@ class Config(DataConfig):
 
     def report(self, progress: Progress = None) -> Report:
         """All scanpaths and pictures with what is wrong with each, also where they cannot be learnt from."""
-        from .report import report_scanpaths
-
-        return report_scanpaths(self, progress)
+        looked = look(self)
+        return report_scanpaths(looked, what_training_reads(self, looked), self.viewers, self.count, progress)
 
     def open(self) -> Scanpaths:
         """Read the fixations and find the pictures. Raises ValueError, with file and row, saying what to do."""
@@ -128,15 +129,6 @@ class Config(DataConfig):
         if found.problems:
             raise ValueError(str(found.problems[0]))
         return build(self, found)
-
-
-class Looked(NamedTuple):
-    """The pictures; of a file with fixations what it holds, each track's picture, and every mistake in it."""
-
-    source: PictureSet
-    found: Found | None
-    image: list[int]
-    problems: list[Problem]
 
 
 def look(cfg: Config) -> Looked:
@@ -325,3 +317,18 @@ def held_subjects(subjects: Sequence[str], held_out: float) -> list[int]:
     keys = [hashlib.blake2b(name.encode(), digest_size=8, person=b"subject").digest() for name in subjects]
     order = sorted(range(len(subjects)), key=lambda k: keys[k])
     return order[: min(max(1, round(held_out * len(subjects))), len(subjects) - 1)]
+
+
+def what_training_reads(cfg: Config, looked: Looked) -> Training:
+    """What the settings give training to read of these scanpaths."""
+    if looked.problems:
+        return Training(f"nothing: {looked.problems[0]}", float("nan"), looked.found.notes if looked.found else ())
+    try:
+        data = build(cfg, looked)
+        some = [data.clip(int(i), data.native).action for i in np.linspace(0, len(data) - 1, min(len(data), 256))]
+    except (ValueError, Unreadable) as error:
+        return Training(f"nothing: {error}", float("nan"), looked.source.notes)
+    lengths = np.concatenate([action.norm(dim=1).numpy() for action in some])
+    height, width = data.view.size
+    kind = f"up to {data.steps} crops of {data.channels} x {height} x {width}"
+    return Training(f"{len(data)} samples: {kind}", float(np.median(lengths)), data.notes)

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Samples, Signal, Size
-from ..base import Dataset, Progress, Report, Words, uniform
+from ..base import Dataset, Words, uniform
 from ..config import DataConfig
+from ..report import Progress, Report
 from ..rows import encode_labels
 from .augment import SeriesAugment, changed, draws_for
 from .clock import texts

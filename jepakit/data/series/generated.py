@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from ...types import Rng
-from ..base import Progress, Report, uniform
+from ..base import uniform
 from ..config import DataConfig, shared_last
+from ..report import Progress, Report
 from . import settings
 from .augment import SeriesAugment, normal
 from .dataset import Series, Steps
-from .record import Record
-from .settings import Found
+from .record import Found, Record
+from .report import report_series
 from .windows import Cut
 
 System = Literal["sines", "lorenz"]
@@ -85,11 +86,10 @@ class Config(DataConfig):
 
     def report(self, progress: Progress = None) -> Report:
         """What is generated with the default settings."""
-        from .report import report_series
-
         x = generate(self, np.arange(self.count, dtype=np.int64))
         records = [Record(f"{self.path}[{i}]", values, COLUMNS[self.path]) for i, values in enumerate(x)]
-        return report_series(Found(records, many=True), settings.Config(path=self.path))
+        found, cfg = Found(records, many=True), settings.Config(path=self.path)
+        return report_series(found, cfg.fill, settings.what_training_reads(found, cfg))
 
 
 def generate(cfg: Config, ids: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n c t"]:

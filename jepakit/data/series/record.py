@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from ..base import Problem
+from ..report import Problem
 
 SEVERAL = (
     "where they are of several series, name their column by data.entity; data.time=none takes the rows as they stand"
@@ -47,6 +47,17 @@ class Record:
     def when(self, t: int) -> str:
         """The time of step t, where there are times."""
         return "" if self.time is None else f"{self.time[t]}{self.offset}"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was read: the series, the classes that a file names, whether it holds many, and what was decided."""
+
+    records: list[Record]
+    classes: tuple[str, ...] = ()
+    many: bool = False
+    named: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def problems(record: Record, fill: int) -> Iterator[Problem]:

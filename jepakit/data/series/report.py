@@ -4,17 +4,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..base import Problem, Report
-from ..report import PROBLEMS_LISTED, finished_report
+from ..report import PROBLEMS_LISTED, Problem, Report, finished_report
 from .dataset import join
-from .record import Record, gaps, longest_run, problems
-from .settings import Config, Found, build, refuse
+from .record import Found, Record, gaps, longest_run, problems
 
 
-def report_series(found: Found, cfg: Config) -> Report:
-    """What holds of all series, and one problem per mistake and channel; what training would read, or why nothing."""
+def report_series(found: Found, fill: int, samples: str) -> Report:
+    """What holds of all series, and one problem per mistake and channel; `samples` is what training would read.
+
+    `fill` missing values in a row are no mistake.
+    """
     records = found.records
-    listed = [problem for record in records for problem in problems(record, cfg.fill)]
+    listed = [problem for record in records for problem in problems(record, fill)]
     constant = tuple(name for c, name in enumerate(records[0].channels) if _constant(records, c))
     listed += [_constant_problem(records[0], name) for name in constant]
     listed += [problem for record in records for problem in _jumps(record)]
@@ -32,7 +33,7 @@ def report_series(found: Found, cfg: Config) -> Report:
         ("constant channels", ", ".join(constant) or "none"),
         ("times", _clock(records)),
         ("steps per class", few or "no labels"),
-        ("training would read", _samples(found, cfg)),
+        ("training would read", samples),
     ]
     return finished_report(rows, found.notes, listed[:PROBLEMS_LISTED], "--csv FILE lists them")
 
@@ -95,15 +96,3 @@ def _clock(records: list[Record]) -> str:
     step = f", a step of {np.sort(np.diff(longest))[len(longest) // 2 - 1]}" if len(longest) > 1 else ""
     offset = with_time[0].offset
     return f"{begin}{offset} to {end}{offset} (column {with_time[0].time_name!r}){step}"
-
-
-def _samples(found: Found, cfg: Config) -> str:
-    try:
-        refuse(found, cfg.fill)
-        series = build(found, cfg)
-        signal = series.signal()
-    except ValueError as error:
-        return f"nothing: {error}"
-    kind = f"windows of {series.window} steps, {series.stride} apart" if series.window else "whole series"
-    padded = f", of {int(series.cut.length.min())} to {signal.size[0]} steps (data.unequal)" if series.padded else ""
-    return f"{len(series)} samples: {kind}{padded}"

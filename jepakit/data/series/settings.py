@@ -8,15 +8,17 @@ from typing import ClassVar, cast
 import numpy as np
 
 from ...core.notes import Note
-from ..base import Dataset, Progress, Report
+from ..base import Dataset
 from ..config import DataConfig, shared_last
 from ..paths import ending, expand, first_file, split_key
+from ..report import Progress, Report
 from .array import Layout, read_array
 from .augment import SeriesAugment
 from .clock import alike
 from .dataset import Series, Unequal, commonest, join
 from .guess import ARRAYS, TABLES, TEXT, can_hold, files_in, why_series
-from .record import Record, gaps, only, problems
+from .record import Found, Record, gaps, only, problems
+from .report import report_series
 from .table import Asked, read_table
 from .text import read_ts
 from .windows import By, bounds, choose, limited, slide
@@ -102,26 +104,14 @@ class Config(DataConfig):
 
     def report(self, progress: Progress = None) -> Report:
         """All series with what is wrong with each, also where they cannot be learnt from."""
-        from .report import report_series
-
-        return report_series(read(self), self)
+        found = read(self)
+        return report_series(found, self.fill, what_training_reads(found, self))
 
     def open(self) -> Series:
         """Read the series into memory. Raises ValueError, with column and row, saying what to do."""
         found = read(self)
         refuse(found, self.fill)
         return build(found, self)
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What was read: the series, the classes that a file names, whether it holds many, and what was decided."""
-
-    records: list[Record]
-    classes: tuple[str, ...] = ()
-    many: bool = False
-    named: bool = False
-    notes: tuple[str, ...] = ()
 
 
 def read(cfg: Config) -> Found:
@@ -210,3 +200,16 @@ def _remarks(records: Sequence[Record], window: int) -> list[str]:
     if jumps := sum(len(gaps(record)) for record in records):
         notes.append(f"times jump in {jumps} places; steps are taken as equally spaced (jepa check-data shows where)")
     return notes
+
+
+def what_training_reads(found: Found, cfg: Config) -> str:
+    """The samples that the settings make of these series, or why there are none."""
+    try:
+        refuse(found, cfg.fill)
+        series = build(found, cfg)
+        signal = series.signal()
+    except ValueError as error:
+        return f"nothing: {error}"
+    kind = f"windows of {series.window} steps, {series.stride} apart" if series.window else "whole series"
+    padded = f", of {int(series.cut.length.min())} to {signal.size[0]} steps (data.unequal)" if series.padded else ""
+    return f"{len(series)} samples: {kind}{padded}"
