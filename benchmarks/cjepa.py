@@ -44,7 +44,7 @@ def method(name: str) -> ijepa.IJEPA:
 def step(name: str, precision: str) -> Step:
     """A training step like the loop's: forward, backward, AdamW and moving average."""
     model = method(name)
-    optimizer = optim.build(optim.Optim(), model)
+    optimizer = optim.build_optimizer(optim.Optim(), model)
 
     def take(x: Tensor, rng: Rng) -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

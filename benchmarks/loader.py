@@ -26,9 +26,9 @@ from record import save
 from sklearn.datasets import load_sample_images
 
 from jepakit.data import loader
-from jepakit.data.base import uniform
+from jepakit.data.base import uniform_draws
 from jepakit.data.images import files
-from jepakit.data.images.augment import BOX_DRAWS, place
+from jepakit.data.images.augment import BOX_DRAWS, place_box
 from jepakit.types import Batch, Rng, Signal
 
 FILES, BATCH, EPOCHS, ROUNDS, LARGE = 512, 64, 12, 5, 100_000
@@ -48,7 +48,7 @@ def bare(paths: list[Path], draws: list[list[float]]) -> None:
     for path, u in zip(paths, draws, strict=True):
         with open(path, "rb") as file, Image.open(io.BytesIO(file.read())) as image:
             width, height = image.size
-            box = place(u, height, width, SIZE, CROP, ASPECT, 0.0)
+            box = place_box(u, height, width, SIZE, CROP, ASPECT, 0.0)
             reduce = min(box.width, box.height) / SIZE[0]
             image.draft("RGB", (int(width / reduce), int(height / reduce)))
             fx, fy = image.width / width, image.height / height
@@ -64,7 +64,7 @@ def processor_seconds() -> float:
 
 def time_bare(paths: list[Path], workers: int) -> tuple[float, float]:
     """Images per second with `workers` processes, and CPU milliseconds per image."""
-    draws = uniform(Rng(0), np.arange(len(paths), dtype=np.int64), BOX_DRAWS).tolist()
+    draws = uniform_draws(Rng(0), np.arange(len(paths), dtype=np.int64), BOX_DRAWS).tolist()
     context = multiprocessing.get_context("fork")
     begin, used = time.perf_counter(), processor_seconds()
     running = [context.Process(target=bare, args=(paths[k::workers], draws[k::workers])) for k in range(workers)]

@@ -57,7 +57,7 @@ def timed(action: Callable[[], Any]) -> tuple[Any, Seconds]:
 def runs(names: list[str], data: str | None) -> Iterator[tuple[str, Run]]:
     """The recipes whose data are available, set to read in the main process."""
     for name in names:
-        run = recipes.load(name)
+        run = recipes.load_recipe(name)
         path = Path(data or "") / DATA[name]
         if DATA[name] and not (data and path.exists()):
             print(f"{name}: no {DATA[name]} in {data}, left out")
@@ -70,7 +70,7 @@ def measure(run: Run, each: int) -> dict[str, Any]:
     """Time all of the panel's work in a run, with `each` training steps after every measurement."""
     found: dict[str, list[Seconds]] = {"step": [], "cheap": [], "dear": [], "row": []}
     with tempfile.TemporaryDirectory() as out:
-        current = session.build(run, Path(out), Dist())
+        current = session.build_session(run, Path(out), Dist())
         monitor, every = Monitor(current), current.run.loop.panel_every or 1
         source = training.open_source(current)
         with closing(source.batches()) as batches:
@@ -102,7 +102,7 @@ def train(
     terms: Terms | None = None
     for _ in range(count):
         batch = next(batches)
-        (terms, _, _), spent = timed(partial(training.advance, current, source, batch, current.run.optim))
+        (terms, _, _), spent = timed(partial(training.take_step, current, source, batch, current.run.optim))
         found["step"].append(spent)
         if monitor:
             found["row"].append(timed(partial(row, monitor, terms))[1])

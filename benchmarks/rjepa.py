@@ -23,7 +23,7 @@ from jepakit.nn import CNN
 from jepakit.recurrent import rfp, unroll
 from jepakit.recurrent.cells import Gated
 from jepakit.recurrent.circuit import Circuit
-from jepakit.studies.rjepa.alive import peak
+from jepakit.studies.rjepa.alive import measure_peak
 from jepakit.types import Signal
 
 N, D, SIDE = 256, 32, 32
@@ -69,10 +69,12 @@ def frames(learns: bool) -> Step:
     def loss(h: Tensor, t: int) -> Tensor:
         return F.mse_loss(predictor(h[:-1]), h[1:].detach())
 
-    rule = unroll.Forward(net, maps, loss, list(predictor.parameters()), below, "instant" if learns else "frozen")
+    rule = unroll.ForwardPropagation(
+        net, maps, loss, list(predictor.parameters()), below, "instant" if learns else "frozen"
+    )
     optimizer = torch.optim.AdamW(rule.parameters, fused=True)
     # Two steps that are not learnt from: from then on every window holds a pair.
-    at = {"stream": rule.run(unroll.begin(net, 1), 2)[2]}
+    at = {"stream": rule.run(unroll.start_stream(net, 1), 2)[2]}
 
     def step() -> None:
         seen[:] = [seen[-1], torch.randn(3, SIDE, SIDE)]
@@ -99,7 +101,7 @@ def main() -> None:
                 step()
             if k:
                 rates[name].append(args.steps / (time.process_time() - begun))
-    memory = {name: round(peak(step) / 2**20, 2) for name, step in steps.items()}
+    memory = {name: round(measure_peak(step) / 2**20, 2) for name, step in steps.items()}
     found = {name: round(statistics.median(values)) for name, values in rates.items()}
     save("rjepa", threads=1, clock="CPU time", rounds=args.rounds, **{"steps per second": found, "MiB": memory})
     print("\n".join(f"{name:22}{rate:7,} steps/s {memory[name]:8.2f} MiB" for name, rate in found.items()))

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jepakit.methods.ijepa import IJEPA, Config
 from jepakit.nn import Predictor, vit
-from jepakit.nn.position import sincos
+from jepakit.nn.position import sincos_positions
 from jepakit.run import optim
 from jepakit.types import Batch, Rng, Signal
 
@@ -67,7 +67,7 @@ class PlainEncoder(nn.Module):
         super().__init__()
         d = ENCODER.width
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, d, ENCODER.patch, stride=ENCODER.patch)})
-        self.pos_embed = nn.Parameter(sincos(GRID, d)[None].clone(), requires_grad=False)
+        self.pos_embed = nn.Parameter(sincos_positions(GRID, d)[None].clone(), requires_grad=False)
         self.blocks = nn.ModuleList(PlainBlock(d, ENCODER.heads, fused) for _ in range(ENCODER.depth))
         self.norm = nn.LayerNorm(d, eps=1e-6)
 
@@ -86,7 +86,7 @@ class PlainPredictor(nn.Module):
         d, width = ENCODER.width, PREDICTOR.width
         self.embed, self.proj = nn.Linear(d, width), nn.Linear(width, d)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(sincos(GRID, width)[None].clone(), requires_grad=False)
+        self.pos_embed = nn.Parameter(sincos_positions(GRID, width)[None].clone(), requires_grad=False)
         self.blocks = nn.ModuleList(PlainBlock(width, PREDICTOR.heads, fused) for _ in range(PREDICTOR.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
@@ -142,7 +142,7 @@ def plain_step(method: IJEPA, half: bool, fused: bool) -> Step:
 def our_step(method: IJEPA, half: bool) -> Step:
     """jepakit's training step, which draws the same masks itself."""
     method = copy.deepcopy(method)
-    optimizer = optim.build(OPTIM, method)
+    optimizer = optim.build_optimizer(OPTIM, method)
 
     def step(x: Tensor, rng: Rng) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .core import files
-from .core.progress import Silent, Watch, counting
+from .core.progress import Progress, SilentProgress, progress_counter
 from .evals.runs import probe_run
 from .inference.complete import complete
 from .inference.embed import embed
 from .inference.forecast import forecast
 from .inference.score import score
-from .launch import dry_run, run
+from .launch import dry_run, train_and_report
 from .methods.base import Weights
 from .model import Model, load
 from .run.write import to_yaml
@@ -33,11 +33,11 @@ __all__ = [
     "probe_run",
     "report",
     "reproduce",
-    "run",
     "score",
     "settings",
     "settings_text",
     "train",
+    "train_and_report",
 ]
 
 
@@ -58,7 +58,7 @@ def train(
     allow_change: Sequence[str] = (),
     overwrite: bool = False,
     init: PathLike | None = None,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json.
 
@@ -69,7 +69,7 @@ def train(
     flags = {**(settings or {}), **{k: v for k, v in short.items() if v is not None}}
     recipe = recipe or (None if resume else "ijepa")
     request = Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init)
-    summary: dict[str, Any] = run(request, progress or Silent())["summary"]
+    summary: dict[str, Any] = train_and_report(request, progress or SilentProgress())["summary"]
     return summary
 
 
@@ -84,7 +84,7 @@ def probe(
     settings: Mapping[str, Any] | None = None,
     step: int | None = None,
     cache: bool = True,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Judge a run's encoder by `kind`, beside the untrained encoder and the raw input; the evals/*.json written.
 
@@ -109,12 +109,12 @@ def compare(*runs: PathLike, out: PathLike | None = None) -> tuple[dict[str, Any
     The table holds `names`, `rows` of (what, one value per run) and `settings` of (key, values) that differ. Raises
     ValueError where fewer than two runs are given.
     """
-    from .reporting import compared
+    from .reporting import comparison_table
 
     if len(runs) < 2:
         raise ValueError(f"comparing takes two runs or more, {len(runs)} given, e.g. jepa compare runs/a runs/b")
     page = report(*runs, out=out)
-    return compared([Path(run) for run in runs]), page
+    return comparison_table([Path(run) for run in runs]), page
 
 
 def reproduce(
@@ -124,7 +124,7 @@ def reproduce(
     *,
     seeds: int | None = None,
     steps: int | None = None,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[dict[str, Any]], Path]:
     """Run a study: its trainings for every seed, table.json, figures and page; the table's rows and where the page is.
 
@@ -140,7 +140,7 @@ def reproduce(
     if study.arms and not study.has_standin and not folder:
         raise ValueError(f"study {name} needs data sets; give --data the folder that holds them, or set JEPAKIT_DATA")
     where = Path(out) if out is not None else Path("studies") / name
-    rows, page = carry_out(name, Path(folder or ""), where, progress or Silent(), seeds=seeds, steps=steps)
+    rows, page = carry_out(name, Path(folder or ""), where, progress or SilentProgress(), seeds=seeds, steps=steps)
     return [row._asdict() for row in rows], page
 
 
@@ -152,17 +152,17 @@ def check_data(
     label: str = "",
     fixations: str = "",
     timing: Literal["auto", "duration", "onset"] = "auto",
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> list[tuple[str, str]]:
     """Read every item of a data set; rows of what was found. With `csv`, also a file with a row per problem.
 
     `image` and `label` name columns or arrays, where they are not called as usual; `fixations` is a file of scanpaths
     on the pictures, `timing` what its times are.
     """
-    from .data.check import as_csv, check
+    from .data.check import as_csv, check_path
 
-    count = counting(progress or Silent(), "reading", "items")
-    found = check(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=count)
+    count = progress_counter(progress or SilentProgress(), "reading", "items")
+    found = check_path(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=count)
     if csv is not None:
         files.write_text(Path(csv), as_csv(found.problems))
     return found.rows

@@ -7,13 +7,13 @@ import torch
 
 from . import methods
 from .core import devices, distributed, padding
-from .core.progress import Silent, Watch
-from .evals.base import load
+from .core.progress import Progress, SilentProgress
+from .evals.base import load_kind
 from .evals.runs import probe_run
 from .evals.split import need_labels
 from .methods.head import Head
 from .reporting import write
-from .reporting.facts import duration
+from .reporting.facts import format_duration
 from .run import checkpoint
 from .run.settings import Run
 from .training import estimate, loop, session
@@ -23,21 +23,21 @@ from .training.stream.source import first_frames
 from .types import Batch
 
 
-def run(request: Request, progress: Watch) -> dict[str, Any]:
+def train_and_report(request: Request, progress: Progress) -> dict[str, Any]:
     """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
-    return carry_out(settings(request), request, progress)
+    return train_settings(settings(request), request, progress)
 
 
-def carry_out(wanted: Run, request: Request, progress: Watch) -> dict[str, Any]:
+def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[str, Any]:
     """As `run`, for given settings; `request` says in which folder, and whether to resume."""
-    with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
-        progress = progress if dist.main else Silent()
+    with distributed.process_group(devices.device_for(wanted.loop.device)) as dist:
+        progress = progress if dist.main else SilentProgress()
         # The run folder is written anew when it is gone on with, with the names of today.
         renamed = renaming_notes(request)
-        current = begin(request, wanted, dist)
+        current = open_session(request, wanted, dist)
         for note in [*renamed, *current.notes]:
             progress.note(note)
-        summary = loop.train(current, progress)
+        summary = loop.train_session(current, progress)
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
     probes = run_probes(current, progress)
@@ -48,11 +48,11 @@ def carry_out(wanted: Run, request: Request, progress: Watch) -> dict[str, Any]:
 def dry_run(request: Request) -> list[tuple[str, str]]:
     """Parameters, FLOPs, memory and time of the run, as rows; writes nothing."""
     wanted = settings(request)
-    with distributed.setup(devices.device_for(wanted.loop.device)) as dist:
-        current = session.build(wanted, request.folder, dist)
+    with distributed.process_group(devices.device_for(wanted.loop.device)) as dist:
+        current = session.build_session(wanted, request.folder, dist)
         check_probes(current, request)
         session.read_weights(current)
-        cost = estimate.estimate(current, loop.open_source(current).example_batch())
+        cost = estimate.estimate_cost(current, loop.open_source(current).example_batch())
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),
@@ -62,20 +62,20 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         (
             "time",
             f"about {cost.seconds_per_step:.2g} s per step"
-            + (f", {duration(cost.seconds)} for {current.steps} steps" if current.steps else ""),
+            + (f", {format_duration(cost.seconds)} for {current.steps} steps" if current.steps else ""),
         ),
     ]
 
 
-def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Session:
+def open_session(request: Request, wanted: Run, dist: distributed.Dist) -> session.Session:
     """A session, new or resumed, with its run folder. Raises ValueError before anything is written."""
     out = request.folder
     if request.resume and (request.init is not None or request.overwrite):
         other = "--init" if request.init is not None else "--overwrite"
         raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
-    resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.steps(out)))
+    resuming = request.resume is True or (request.resume == "auto" and bool(checkpoint.saved_steps(out)))
     if resuming:
-        current = session.build(wanted, out, dist, dataset=first_frames(wanted, out))
+        current = session.build_session(wanted, out, dist, dataset=first_frames(wanted, out))
         check_probes(current, request)
         session.restore_checkpoint(current, request.allow_change)
         if dist.main:
@@ -83,10 +83,10 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
         return current
     if dist.main:
         session.check_free(out, replace=request.overwrite or request.resume == "auto")
-    current = session.build(wanted, out, dist)
+    current = session.build_session(wanted, out, dist)
     check_probes(current, request)
     if wanted.evals.online:
-        online.check(current, wanted.evals.online)
+        online.check_labels(current, wanted.evals.online)
     if request.init is not None and not isinstance(current.method, Head):
         whole = session.start_from(current, Path(request.init))
     else:
@@ -97,7 +97,7 @@ def begin(request: Request, wanted: Run, dist: distributed.Dist) -> session.Sess
     if dist.main:
         session.clear_folder(out)
         session.write_settings(current)
-    distributed.barrier()
+    distributed.wait_for_all()
     return current
 
 
@@ -105,8 +105,8 @@ def calibrate_method(current: session.Session) -> None:
     """Fit the method's constants to samples before the first step; every rank takes the same ones."""
     if not current.method.calibration_samples:
         return
-    x = samples.equal(
-        current.dataset, current.method.signal, current.method.calibration_samples, padding.stride(current.method)
+    x = samples.equal_length_samples(
+        current.dataset, current.method.signal, current.method.calibration_samples, padding.patch_steps(current.method)
     )
     shown = Batch(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
     current.method.calibrate(shown)
@@ -132,10 +132,10 @@ def kinds_without_labels(current: session.Session) -> list[str]:
     """The kinds of probe that need labels, where the data have none."""
     if len(current.dataset.classes) > 1:
         return []
-    return [kind for kind in current.run.evals.kinds if load(kind).labels]
+    return [kind for kind in current.run.evals.kinds if load_kind(kind).labels]
 
 
-def run_probes(current: session.Session, progress: Watch) -> list[Path]:
+def run_probes(current: session.Session, progress: Progress) -> list[Path]:
     """Run the probes after the last step, in one pass over the data; those that the data do not allow become notes."""
     blind = kinds_without_labels(current)
     kinds = [kind for kind in current.run.evals.kinds if kind not in blind]

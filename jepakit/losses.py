@@ -13,18 +13,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .core.distributed import all_gather, all_reduce_sum, moments, rank, world
+from .core.distributed import all_gather, all_reduce_sum, global_moments, process_rank, world_size
 from .types import Rng
 
 Kind = Literal["smooth_l1", "l1", "l2"]
 
-SHORT = 0.8
+LOW_BEST_STD = 0.8
 """A run whose `best_std` is below this gets a note."""
 
 
 def normalize_target(target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """Each target token at zero mean and unit variance over its features (eps 1e-5, no affine)."""
-    return F.layer_norm(wide(target), target.shape[-1:], eps=1e-5)
+    return F.layer_norm(at_least_float32(target), target.shape[-1:], eps=1e-5)
 
 
 def prediction(
@@ -38,12 +38,12 @@ def prediction(
     Tokens that are not `valid` are ignored, whatever they hold; the mean then runs over the valid tokens of all ranks,
     so that ranks with more padding do not weigh more. No gradient reaches the target.
     """
-    pred, target = wide(pred), wide(target.detach())
+    pred, target = at_least_float32(pred), at_least_float32(target.detach())
     if valid is None:
         return elementwise(pred, target, kind).mean()
     # Zeroed before the distance is taken: a NaN in the padding would survive multiplication by a zero gradient.
     pred, target = (t.where(valid[..., None], 0) for t in (pred, target))
-    count = all_reduce_sum(valid.sum().to(pred.dtype)) / world()
+    count = all_reduce_sum(valid.sum().to(pred.dtype)) / world_size()
     return elementwise(pred, target, kind).sum() / (count * pred.shape[-1]).clamp(min=1)
 
 
@@ -58,12 +58,12 @@ def elementwise(pred: Float[Tensor, "*n"], target: Float[Tensor, "*#n"], kind: K
 
 def on_sphere(s: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """Every token scaled to unit length."""
-    return F.normalize(wide(s), dim=-1)
+    return F.normalize(at_least_float32(s), dim=-1)
 
 
 def norms(s: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
     """The length of every token."""
-    length: Tensor = torch.linalg.vector_norm(wide(s), dim=-1)
+    length: Tensor = torch.linalg.vector_norm(at_least_float32(s), dim=-1)
     return length
 
 
@@ -78,7 +78,7 @@ def invariance(views: Float[Tensor, "*k v n d"]) -> Float[Tensor, ""]:
     For two views it is their mean squared error. Source: VICReg, arXiv:2105.04906.
     """
     # The mean over all pairs is twice the variance, so the pairs need not be formed.
-    return 2 * wide(views).var(-3, correction=1).mean()
+    return 2 * at_least_float32(views).var(-3, correction=1).mean()
 
 
 def variance(z: Float[Tensor, "*v n d"], eps: float = 1e-4) -> Float[Tensor, ""]:
@@ -87,7 +87,7 @@ def variance(z: Float[Tensor, "*v n d"], eps: float = 1e-4) -> Float[Tensor, ""]
     Var divides by n − 1. If all samples are equal, the value is 1 − √eps and the gradient cannot separate them.
     Source: VICReg, arXiv:2105.04906.
     """
-    _, var, count = moments(wide(z).movedim(-2, 0).flatten(1))
+    _, var, count = global_moments(at_least_float32(z).movedim(-2, 0).flatten(1))
     return F.relu(1 - (var * count / (count - 1) + eps).sqrt()).mean()
 
 
@@ -96,10 +96,10 @@ def covariance(z: Float[Tensor, "*v n d"]) -> Float[Tensor, ""]:
 
     With unit variances it is at least d / (n − 1) − 1. Source: VICReg, arXiv:2105.04906.
     """
-    z = wide(z)
+    z = at_least_float32(z)
     count = all_reduce_sum(z.new_tensor(float(z.shape[-2])))
     centred = z - all_reduce_sum(z.sum(-2, keepdim=True)) / count
-    with exactly(z):
+    with no_autocast(z):
         cov = all_reduce_sum(centred.mT @ centred) / (count - 1)
     own = cov.diagonal(dim1=-2, dim2=-1).square().sum(-1)
     return ((cov.square().sum((-2, -1)) - own) / z.shape[-1]).mean()
@@ -135,25 +135,26 @@ def check_vicreg(samples: int, width: int, std: float, cov: float) -> None:
     variance term names. The published 8192 features are fine with 2048 samples, and still pass with 256.
     """
     check_samples(samples, "variance and covariance need")
-    if std and cov and width > _widest(1 / 3, std, cov) * (samples - 1):
-        room = _room(1 / 3, samples, width, std, cov)
+    if std and cov and width > _max_width_ratio(1 / 3, std, cov) * (samples - 1):
+        room = _suggest_sizes(1 / 3, samples, width, std, cov)
         raise ValueError(
             f"{width} projected features are too many for the covariances of {samples} samples at a time "
             f"(length.batch / length.accumulate): their std would stay far below 1; {room}"
         )
 
 
-def short_vicreg(samples: int, width: int, std: float, cov: float) -> str:
+def vicreg_shortfall(samples: int, width: int, std: float, cov: float) -> str:
     """A sentence if `best_std` is below SHORT, so that the variance term can never be satisfied; else "".
 
     With the published weights 25 and 1 this happens above about 7 features per sample.
     """
     best = best_std(samples, width, std, cov)
-    if best >= SHORT:
+    if best >= LOW_BEST_STD:
         return ""
     return (
         f"the std of {width} projected features comes to {best:.2f} at best, not to 1, because the covariances of "
-        f"{samples} samples at a time hold it down; {_room(SHORT, samples, width, std, cov)} for {SHORT:g}"
+        f"{samples} samples at a time hold it down; "
+        f"{_suggest_sizes(LOW_BEST_STD, samples, width, std, cov)} for {LOW_BEST_STD:g}"
     )
 
 
@@ -169,14 +170,14 @@ def best_std(samples: int, width: int, std: float, cov: float) -> float:
     return min(1.0, float((std / (8 * cov * spare)) ** (1 / 3)))
 
 
-def _widest(s: float, std: float, cov: float) -> float:
+def _max_width_ratio(s: float, std: float, cov: float) -> float:
     """The ratio d / (n − 1) at which `best_std` is s."""
     return 1 + std / (8 * cov * s**3)
 
 
-def _room(s: float, samples: int, width: int, std: float, cov: float) -> str:
+def _suggest_sizes(s: float, samples: int, width: int, std: float, cov: float) -> str:
     """The number of samples, or of features, that gives a `best_std` of s, as the end of a sentence."""
-    most = _widest(s, std, cov)
+    most = _max_width_ratio(s, std, cov)
     return f"give {1 + ceil(width / most)} samples or more, or method.projector.out {int(most * (samples - 1))} or less"
 
 
@@ -195,13 +196,13 @@ def sigreg(
     [0, end] and doubled, since the integrand is even. It is about 1 for normal samples, whatever n, and .4 n for a
     single point at 0. If all samples are equal, the gradient cannot separate them. Source: LeJEPA, arXiv:2511.08544.
     """
-    z = wide(z)
+    z = at_least_float32(z)
     t = torch.linspace(0, end, knots, dtype=z.dtype, device=z.device)
     normal = torch.exp(-t.square() / 2)
     weight = normal * (2 * end / (knots - 1))
     weight[[0, -1]] /= 2
     count = all_reduce_sum(z.new_tensor(float(z.shape[-2])))
-    with exactly(z):
+    with no_autocast(z):
         angle = (z @ directions.to(z))[..., None] * t
     found = all_reduce_sum(torch.stack([angle.cos().sum(-3), angle.sin().sum(-3)])) / count
     off = (found[0] - normal).square() + found[1].square()
@@ -216,12 +217,12 @@ def info_nce(
     Each of the 2n views is a query once and has 2n − 2 negatives (NT-Xent). Source: SimCLR, arXiv:2002.05709.
     `decoupled` leaves the positive out of the denominator (arXiv:2110.06848), so the loss may be negative.
     """
-    a, b = (F.normalize(wide(x), dim=-1) for x in (a, b))
+    a, b = (F.normalize(at_least_float32(x), dim=-1) for x in (a, b))
     keys = torch.cat([all_gather(a), all_gather(b)])
     half = len(keys) // 2
-    own = rank() * len(a) + torch.arange(len(a), device=a.device)
+    own = process_rank() * len(a) + torch.arange(len(a), device=a.device)
     itself, other = torch.cat([own, own + half]), torch.cat([own + half, own])
-    with exactly(a):
+    with no_autocast(a):
         logits = torch.cat([a, b]) @ keys.T / temperature
     found = logits.gather(1, other[:, None])[:, 0]
     logits = logits.scatter(1, itself[:, None], -torch.inf)
@@ -230,11 +231,11 @@ def info_nce(
     return (logits.logsumexp(1) - found).mean()
 
 
-def exactly(x: Tensor) -> AbstractContextManager[None]:
+def no_autocast(x: Tensor) -> AbstractContextManager[None]:
     """A context in which products keep the precision of their factors, even under autocast."""
     return torch.autocast(x.device.type, enabled=False)
 
 
-def wide(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def at_least_float32(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """x as float32, or unchanged if it is float64."""
     return x if x.dtype == torch.float64 else x.float()

@@ -9,8 +9,8 @@ from typing import Final
 
 import torch
 
-from .core.padding import groups, stride
-from .data import guess, loader
+from .core.padding import equal_length_groups, patch_steps
+from .data import guess_kind, loader
 from .data.images.files import read_image
 from .methods.base import Method, Weights
 from .methods.predictive import Predictive
@@ -26,7 +26,7 @@ FILE_BATCH: Final = 64
 class Model:
     """A trained run, ready to use: `model.encode("photo.jpg")`."""
 
-    loaded: checkpoint.Loaded
+    loaded: checkpoint.LoadedRun
 
     @property
     def method(self) -> Method:
@@ -71,10 +71,14 @@ class Model:
             yield self._encode_batch(Batch(read_image(Path(path), signal)[None]), weights)
             return
         dataset = parse.other_data(self.loaded.run, os.fspath(path), signal, {}).open()
-        with closing(loader.stream(dataset, signal, batch=FILE_BATCH, corrupt="fail")) as batches:
+        with closing(loader.read_stream(dataset, signal, batch=FILE_BATCH, corrupt="fail")) as batches:
             for batch in batches:
                 batch = batch.to(self.method.mean.device)
-                equal = [batch] if batch.length is None else [part for _, part in groups(batch, stride(self.method))]
+                equal = (
+                    [batch]
+                    if batch.length is None
+                    else [part for _, part in equal_length_groups(batch, patch_steps(self.method))]
+                )
                 yield from (self._encode_batch(part, weights) for part in equal)
 
     def start(self, frame: torch.Tensor) -> State:
@@ -145,7 +149,7 @@ def _check_paths(samples: object) -> Sequence[PathLike]:
 def _is_dataset(path: PathLike) -> bool:
     """Whether some kind of data reads a path, as it does not read single images."""
     try:
-        guess(os.fspath(path))
+        guess_kind(os.fspath(path))
     except ValueError:
         return False
     return True

@@ -192,7 +192,7 @@ class Masks(NamedTuple):
     targets: Int[Tensor, "b m kt"]
     grid: Grid | None = None
 
-    def repeated(self, batch: int, device: Device) -> "Masks":
+    def repeat_for(self, batch: int, device: Device) -> "Masks":
         """The masks of one sample for each of `batch`, on `device`."""
         seen, hidden = (side.to(device).expand(batch, *side.shape[1:]) for side in (self.context, self.targets))
         return Masks(seen, hidden, self.grid)

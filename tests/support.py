@@ -21,7 +21,7 @@ from torch import Tensor
 
 from jepakit import methods
 from jepakit.core import distributed, files
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa
 from jepakit.nn import MLP, Perceptron
@@ -62,7 +62,7 @@ def save_untrained(out: Path, settings: Any, signal: Signal, data: Any, step: in
     method = methods.build(settings, signal, seed)
     run = Run(method=settings, data=data, loop=Loop(workers=0, device="cpu"))
     files.write_text(out / "config.yaml", write.to_yaml(run))
-    checkpoint.save(out, step, method, optim.build(run.optim, method), {})
+    checkpoint.save_checkpoint(out, step, method, optim.build_optimizer(run.optim, method), {})
     return out
 
 
@@ -115,7 +115,7 @@ def jepa_command(*words: object) -> list[str]:
     return [sys.executable, "-m", "jepakit.cli", *map(str, words)]
 
 
-class Recorder(Silent):
+class Recorder(SilentProgress):
     """Keeps the notes and the (row, steps) pairs that a run shows."""
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ def joined_rank(rank: int, port: int, world: int = 2) -> Iterator[distributed.Di
     torch.set_num_threads(1)
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {key: str(value) for key, value in place.items()}
-    with distributed.setup() as dist:
+    with distributed.process_group() as dist:
         yield dist
 
 

@@ -14,7 +14,7 @@ from .arguments import (
     check_options,
     check_settings,
     command_parser,
-    fail,
+    exit_with_error,
     root_parser,
     split_settings,
 )
@@ -33,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = command_parser(name)
     except ValueError as error:
-        fail(str(error), 2)
+        exit_with_error(str(error), 2)
     check_options(name, parser, rest)
     arguments, unexpected = parser.parse_known_args(rest)
     if unexpected:
-        fail(f"unexpected {unexpected[0]!r}; `jepa {name} --help` shows what may stand there", 2)
+        exit_with_error(f"unexpected {unexpected[0]!r}; `jepa {name} --help` shows what may stand there", 2)
     check_settings(name, settings)
     arguments.settings = settings
-    return guarded(COMMANDS.load(name).run, arguments)
+    return run_guarded(COMMANDS.load(name).run, arguments)
 
 
 def without_command(words: Sequence[str]) -> int:
@@ -48,7 +48,7 @@ def without_command(words: Sequence[str]) -> int:
     parser = root_parser()
     arguments, unexpected = parser.parse_known_args(words)
     if unexpected:
-        fail(f"unexpected {unexpected[0]!r}; `jepa --help` shows what may stand there", 2)
+        exit_with_error(f"unexpected {unexpected[0]!r}; `jepa --help` shows what may stand there", 2)
     if arguments.version:
         from ..core.version import VERSION
 
@@ -58,22 +58,22 @@ def without_command(words: Sequence[str]) -> int:
     return 0
 
 
-def guarded(run: Callable[[argparse.Namespace], None], a: argparse.Namespace) -> int:
+def run_guarded(run: Callable[[argparse.Namespace], None], a: argparse.Namespace) -> int:
     """Run a command on its parsed words; an error becomes one sentence and a code."""
     try:
         run(a)
     except Interrupted as error:
-        fail(str(error), 130)
+        exit_with_error(str(error), 130)
     except KeyboardInterrupt:
-        fail("interrupted", 130)
+        exit_with_error("interrupted", 130)
     except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
         if a.debug:
             raise
-        fail(*told(error))
+        exit_with_error(*error_sentence(error))
     return 0
 
 
-def told(error: Exception) -> tuple[str, int]:
+def error_sentence(error: Exception) -> tuple[str, int]:
     """The sentence and the exit code of an error."""
     if isinstance(error, ValueError):
         return str(error), 2

@@ -8,7 +8,7 @@ from typing import NoReturn
 from ..core.registry import did_you_mean, no_such
 from .commands import COMMANDS
 
-READING = "PATH is read as the run reads its own data, but for settings --data.KEY VALUE, as in --data.fill 30."
+READING_NOTE = "PATH is read as the run reads its own data, but for settings --data.KEY VALUE, as in --data.fill 30."
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence on stderr."""
-        fail(message, 2)
+        exit_with_error(message, 2)
 
     @property
     def options(self) -> list[str]:
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         return [o[2:] for action in self._actions for o in action.option_strings if o.startswith("--")]
 
 
-def fail(message: str, code: int) -> NoReturn:
+def exit_with_error(message: str, code: int) -> NoReturn:
     """Print `message` on stderr and exit."""
     sys.stderr.write(f"jepa: {message}\n")
     raise SystemExit(code)
@@ -89,7 +89,7 @@ def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):
-                fail(f"{word} needs a value, as in {word} VALUE", 2)
+                exit_with_error(f"{word} needs a value, as in {word} VALUE", 2)
             value = rest.pop(0)
         settings[name] = value
     return words, settings
@@ -98,7 +98,7 @@ def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def check_command(name: str) -> None:
     """Exit with the nearest name where `name` is no command."""
     if name not in COMMANDS.names():
-        fail(no_such("command", name, COMMANDS.names()), 2)
+        exit_with_error(no_such("command", name, COMMANDS.names()), 2)
 
 
 def check_options(name: str, parser: Parser, words: Sequence[str]) -> None:
@@ -109,12 +109,12 @@ def check_options(name: str, parser: Parser, words: Sequence[str]) -> None:
         if word.startswith("--") and option not in options:
             near = did_you_mean(option, options, prefix="--")
             more = "; settings are written --section.key VALUE" if COMMANDS.load(name).takes_settings else ""
-            fail(f"No option --{option} for {name}.{near} Options: --{', --'.join(options)}{more}", 2)
+            exit_with_error(f"No option --{option} for {name}.{near} Options: --{', --'.join(options)}{more}", 2)
 
 
 def check_settings(name: str, settings: dict[str, str]) -> None:
     """Exit where the command `name` takes no settings and some are given."""
     if settings and not COMMANDS.load(name).takes_settings:
-        broken = COMMANDS.unusable()
+        broken = COMMANDS.unusable_members()
         takers = [c for c in COMMANDS.names() if c not in broken and COMMANDS.load(c).takes_settings]
-        fail(f"--{next(iter(settings))} is a setting; only {', '.join(takers)} take settings", 2)
+        exit_with_error(f"--{next(iter(settings))} is a setting; only {', '.join(takers)} take settings", 2)

@@ -13,7 +13,7 @@ def print_table(rows: Sequence[tuple[str, Any]]) -> None:
         print(f"{name:<{width}}  {value}".rstrip())
 
 
-def describe(done: Mapping[str, Any]) -> str:
+def describe_run(done: Mapping[str, Any]) -> str:
     """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
     from ..training import rollback
 
@@ -37,7 +37,7 @@ def describe(done: Mapping[str, Any]) -> str:
 
 def describe_probes(paths: Sequence[Path]) -> str:
     """Probe results as a table: this encoder with its interval, the untrained encoder, the raw input."""
-    from ..reporting.facts import BASELINES
+    from ..reporting.facts import BASELINE_NAMES
 
     rows = [["probe", "trained", "95 % interval", "untrained", "raw input", "test samples"]]
     warnings = []
@@ -51,34 +51,34 @@ def describe_probes(paths: Sequence[Path]) -> str:
         rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
         if "warning" in result["notes"]:
             warnings.append(f"{path.stem}: {result['notes']['warning']}")
-        ahead = {key: result[key] > result["high"] if error else result[key] < result["low"] for key in BASELINES}
-        behind = [f"the {name}" for key, name in BASELINES.items() if not ahead[key]]
+        ahead = {key: result[key] > result["high"] if error else result[key] < result["low"] for key in BASELINE_NAMES}
+        behind = [f"the {name}" for key, name in BASELINE_NAMES.items() if not ahead[key]]
         if behind:
             warnings.append(
                 f"{path.stem}: not clearly better than {' and '.join(behind)}; train for more steps or on more data"
             )
-    return "\n".join([*_aligned(rows), *warnings])
+    return "\n".join([*_align_columns(rows), *warnings])
 
 
 def describe_comparison(found: Mapping[str, Any]) -> str:
     """Runs as columns: numbers and probes first, then the settings that differ."""
     settings = found["settings"] or [("no setting differs", [""] * len(found["names"]))]
     rows = [["", *found["names"]], *([what, *values] for what, values in (*found["rows"], *settings))]
-    return "\n".join(_aligned(rows))
+    return "\n".join(_align_columns(rows))
 
 
 def describe_study(rows: Sequence[Mapping[str, Any]]) -> str:
     """A study's table: mean and spread over the seeds, beside the paper's figure."""
-    from ..reporting.study import value
+    from ..reporting.study import format_value
 
     table = [["training", "metric", "here", "paper", "seeds"]]
     for row in rows:
-        paper = "–" if row["paper"] is None else value(row["metric"], row["paper"], None)
-        here = value(row["metric"], row["mean"], row["std"])
+        paper = "–" if row["paper"] is None else format_value(row["metric"], row["paper"], None)
+        here = format_value(row["metric"], row["mean"], row["std"])
         table.append([row["name"], row["metric"], here, paper, str(row["seeds"])])
-    return "\n".join(_aligned(table))
+    return "\n".join(_align_columns(table))
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

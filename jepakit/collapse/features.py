@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..losses import norms, wide
+from ..losses import at_least_float32, norms
 
-SMALLEST: Final = 1e-9  # eigenvalues below this share of the largest are rounding
-MIDDLE: Final = (0.03, 0.5)  # the part of the spectrum to which a power law is fitted
-POINTS: Final = 10  # the fewest eigenvalues for that fit
+MIN_EIGENVALUE_SHARE: Final = 1e-9  # eigenvalues below this share of the largest are rounding
+FIT_RANGE: Final = (0.03, 0.5)  # the part of the spectrum to which a power law is fitted
+MIN_FIT_POINTS: Final = 10  # the fewest eigenvalues for that fit
 
 
-def std(features: Float[Tensor, "n d"]) -> float:
+def feature_std(features: Float[Tensor, "n d"]) -> float:
     """The standard deviation over samples, averaged over features; 0 for a single point.
 
     Relative to step 0, it is the number that shows full collapse. It does not show that few directions are left.
@@ -32,10 +32,10 @@ def std(features: Float[Tensor, "n d"]) -> float:
 
 def std_over_samples(tokens: Float[Tensor, "b n d"]) -> float:
     """`std` at each position, averaged over positions; near 0 if tokens represent nothing but their position."""
-    return wide(tokens).std(0, correction=0).mean().item()
+    return at_least_float32(tokens).std(0, correction=0).mean().item()
 
 
-def norm(tokens: Float[Tensor, "*n d"]) -> float:
+def token_norm(tokens: Float[Tensor, "*n d"]) -> float:
     """The mean length of tokens, which grows if two directions of prediction drive each other up.
 
     It does not show whether samples differ.
@@ -144,9 +144,9 @@ def alpha_req(eigenvalues: Float[Tensor, " d"]) -> float | None:
     """
     if not eigenvalues.isfinite().all():
         return float("nan")
-    kept = eigenvalues[eigenvalues > SMALLEST * eigenvalues[0]]
-    first, last = int(MIDDLE[0] * len(kept)), ceil(MIDDLE[1] * len(kept))
-    if last - first < POINTS:
+    kept = eigenvalues[eigenvalues > MIN_EIGENVALUE_SHARE * eigenvalues[0]]
+    first, last = int(FIT_RANGE[0] * len(kept)), ceil(FIT_RANGE[1] * len(kept))
+    if last - first < MIN_FIT_POINTS:
         return None
     x = torch.tensor([log(j) for j in range(first + 1, last + 1)], dtype=torch.float64)
     y = kept[first:last].log()
@@ -162,7 +162,7 @@ def redundancy(features: Float[Tensor, "n d"]) -> float:
     """
     centred = features.double() - features.double().mean(0)
     length = centred.norm(dim=0)
-    unit = (centred / length)[:, length > SMALLEST**0.5 * length.max()]
+    unit = (centred / length)[:, length > MIN_EIGENVALUE_SHARE**0.5 * length.max()]
     d = len(unit.T)
     if d < 2:
         return 1.0
@@ -175,6 +175,6 @@ def position_share(tokens: Float[Tensor, "b n d"]) -> float:
     It ignores the scale, and what the rest of the variance is: it is also low if samples differ along one direction
     only, or if every token is noise.
     """
-    total = wide(tokens).var((0, 1), correction=0).mean()
-    by_position = wide(tokens).mean(0).var(0, correction=0).mean()
+    total = at_least_float32(tokens).var((0, 1), correction=0).mean()
+    by_position = at_least_float32(tokens).mean(0).var(0, correction=0).mean()
     return (by_position / total).item() if total > 0 else 1.0

@@ -16,26 +16,28 @@ from typing import Any, Final, Literal
 State = Literal["healthy", "drifting", "dimensional", "full", "exploding", "idle", "unknown"]
 Row = Mapping[str, float]
 
-FULL: Final = 0.1  # std below this share of its value at step 0
-EXPLODING: Final = 100.0  # std or norm above this multiple of its value at step 0
-DIMENSIONAL: Final = 0.08  # rank below this share of min(N, D) …
-FALLING: Final = 0.8  # … and below this share of its best value so far
-DRIFTING: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves …
-RISEN: Final = 1.1  # … where best is the best rank above this multiple of the lowest before it: built by training
-IDLE: Final = 0.98  # prediction loss above this share of a blind prediction's, and of its earlier value
-STILL: Final = 0.002  # spread and rank within this share of step 0 for PATIENCE rows
-PATIENCE: Final = 3
+FULL_STD_RATIO: Final = 0.1  # std below this share of its value at step 0
+EXPLODING_RATIO: Final = 100.0  # std or norm above this multiple of its value at step 0
+DIMENSIONAL_RANK_SHARE: Final = 0.08  # rank below this share of min(N, D) …
+FALLING_RANK_RATIO: Final = 0.8  # … and below this share of its best value so far
+DRIFTING_RANK_RATIO: Final = 0.7  # rank below this share of its best for PATIENCE rows, while the loss improves …
+RISEN_RANK_RATIO: Final = (
+    1.1  # … where best is the best rank above this multiple of the lowest before it: built by training
+)
+IDLE_LOSS: Final = 0.98  # prediction loss above this share of a blind prediction's, and of its earlier value
+STILL_CHANGE: Final = 0.002  # spread and rank within this share of step 0 for PATIENCE rows
+PATIENCE_ROWS: Final = 3
 
-LESS_LR: Final = "lower --optim.lr"
+LOWER_LR: Final = "lower --optim.lr"
 # The remedies of each state, the most promising first; those whose option the method lacks are skipped.
 REMEDIES: Final[Mapping[State, tuple[str, ...]]] = {
-    "exploding": (LESS_LR, "set --optim.clip 1"),
+    "exploding": (LOWER_LR, "set --optim.clip 1"),
     "full": (
         "raise --method.ema towards 1",
         "raise --method.std",
         "raise --method.weight",
         "begin with a trained encoder and set --method.below frozen",
-        LESS_LR,
+        LOWER_LR,
     ),
     "dimensional": (
         "raise --method.ema towards 1",
@@ -44,7 +46,7 @@ REMEDIES: Final[Mapping[State, tuple[str, ...]]] = {
         "lower --optim.final_weight_decay",
         "make --method.masks harder",
     ),
-    "drifting": (LESS_LR, "lower --optim.final_weight_decay", "raise --method.ema"),
+    "drifting": (LOWER_LR, "lower --optim.final_weight_decay", "raise --method.ema"),
     "idle": ("raise --optim.lr", "raise --length.steps", "lower --method.ema"),
 }
 
@@ -68,15 +70,25 @@ def verdict(history: Sequence[Row], settings: Mapping[str, Any] | None = None) -
     """
     if len(history) < 2:
         return Verdict("unknown", f"there are {len(history)} of the 2 panel rows that a verdict needs")
-    checks = (_exploding, _constant, _full, _dimensional, _drifting, _idle, _still)
+    checks = (
+        _check_exploding,
+        _check_constant,
+        _check_full,
+        _check_dimensional,
+        _check_drifting,
+        _check_idle,
+        _check_still,
+    )
     found = (check(history, side) for check in checks for side in ("target", "context"))
-    verdict = next((v for v in found if v is not None), _healthy(history[-1]))
+    verdict = next((v for v in found if v is not None), _healthy_verdict(history[-1]))
     return verdict if verdict.advice else Verdict(verdict.name, verdict.reason, advise(verdict.name, settings))
 
 
 def advise(state: State, settings: Mapping[str, Any] | None = None) -> str:
     """The two most promising remedies for a state whose options are in `settings` (None: any option); "" if none."""
-    fitting = [text for text in REMEDIES.get(state, ()) if all(_has(settings, key) for key in _options(text))]
+    fitting = [
+        text for text in REMEDIES.get(state, ()) if all(_has_option(settings, key) for key in _option_names(text))
+    ]
     return ", or ".join(fitting[:2])
 
 
@@ -85,18 +97,18 @@ def is_constant(first: Row) -> bool:
     return any(first.get(f"std_ratio_{side}", 1.0) <= 0 for side in ("target", "context"))
 
 
-def judged(row: Mapping[str, Any]) -> dict[str, float]:
+def verdict_inputs(row: Mapping[str, Any]) -> dict[str, float]:
     """The entries of a panel row that a verdict reads, and any number that is not finite."""
     read = ("std_ratio_", "norm_ratio_", "rank_share_", "rank_target", "rank_context", "normalized_loss")
     numbers = {key: float(value) for key, value in row.items() if isinstance(value, (int, float))}
     return {key: value for key, value in numbers.items() if key.startswith(read) or not isfinite(value)}
 
 
-def _options(text: str) -> list[str]:
+def _option_names(text: str) -> list[str]:
     return re.findall(r"--([\w.]+\w)", text)
 
 
-def _has(settings: Mapping[str, Any] | None, key: str) -> bool:
+def _has_option(settings: Mapping[str, Any] | None, key: str) -> bool:
     node: Any = settings
     for part in key.split("."):
         if node is None:
@@ -107,7 +119,7 @@ def _has(settings: Mapping[str, Any] | None, key: str) -> bool:
     return True
 
 
-def _exploding(history: Sequence[Row], side: str) -> Verdict | None:
+def _check_exploding(history: Sequence[Row], side: str) -> Verdict | None:
     last = history[-1]
     wild = next((k for k, v in last.items() if not isfinite(v)), "")
     if wild:
@@ -115,81 +127,81 @@ def _exploding(history: Sequence[Row], side: str) -> Verdict | None:
     # Norms as well as spread: if all samples move away together, the spread stays small.
     ratios = {what: last.get(f"{what}_ratio_{side}", 1.0) for what in ("std", "norm")}
     what = max(ratios, key=ratios.__getitem__)
-    if ratios[what] <= EXPLODING:
+    if ratios[what] <= EXPLODING_RATIO:
         return None
     return Verdict("exploding", f"{side} {what} is {ratios[what]:.3g} times its value at step 0")
 
 
-def _constant(history: Sequence[Row], side: str) -> Verdict | None:
+def _check_constant(history: Sequence[Row], side: str) -> Verdict | None:
     if history[0].get(f"std_ratio_{side}", 1.0) > 0:
         return None
     advice = "look at the data with `jepa check-data`: to the untrained encoder all samples are the same"
     return Verdict("full", f"{side} std is already 0 at step 0, before any training", advice)
 
 
-def _full(history: Sequence[Row], side: str) -> Verdict | None:
+def _check_full(history: Sequence[Row], side: str) -> Verdict | None:
     ratio = history[-1].get(f"std_ratio_{side}", 1.0)
-    return Verdict("full", f"{side} std is {ratio:.2%} of its value at step 0") if ratio < FULL else None
+    return Verdict("full", f"{side} std is {ratio:.2%} of its value at step 0") if ratio < FULL_STD_RATIO else None
 
 
-def _dimensional(history: Sequence[Row], side: str) -> Verdict | None:
+def _check_dimensional(history: Sequence[Row], side: str) -> Verdict | None:
     share = history[-1].get(f"rank_share_{side}", 1.0)
-    best = max(_values(history, f"rank_share_{side}"), default=share)
-    if share >= DIMENSIONAL or share >= FALLING * best:
+    best = max(_values_of(history, f"rank_share_{side}"), default=share)
+    if share >= DIMENSIONAL_RANK_SHARE or share >= FALLING_RANK_RATIO * best:
         return None
     return Verdict("dimensional", f"{side} rank is {share:.1%} of the possible rank, down from {best:.1%}")
 
 
-def _drifting(history: Sequence[Row], side: str) -> Verdict | None:
-    ranks, losses = _values(history, f"rank_{side}"), _values(history, "normalized_loss")
-    if len(ranks) <= PATIENCE or len(losses) <= PATIENCE:
+def _check_drifting(history: Sequence[Row], side: str) -> Verdict | None:
+    ranks, losses = _values_of(history, f"rank_{side}"), _values_of(history, "normalized_loss")
+    if len(ranks) <= PATIENCE_ROWS or len(losses) <= PATIENCE_ROWS:
         return None
-    best, improves = max(_built(ranks), default=0.0), losses[-1] < losses[-1 - PATIENCE]
-    if not improves or any(rank >= DRIFTING * best for rank in ranks[-PATIENCE:]):
+    best, improves = max(_built_ranks(ranks), default=0.0), losses[-1] < losses[-1 - PATIENCE_ROWS]
+    if not improves or any(rank >= DRIFTING_RANK_RATIO * best for rank in ranks[-PATIENCE_ROWS:]):
         return None
     return Verdict("drifting", f"{side} rank fell from {best:.3g} to {ranks[-1]:.3g} while the loss improves")
 
 
-def _built(ranks: Sequence[float]) -> list[float]:
+def _built_ranks(ranks: Sequence[float]) -> list[float]:
     """The ranks that training has built up: an untrained encoder's rank is high and falls in healthy runs too."""
     lowest = accumulate(ranks, min)
-    return [rank for rank, low in zip(ranks, lowest, strict=True) if rank > RISEN * low]
+    return [rank for rank, low in zip(ranks, lowest, strict=True) if rank > RISEN_RANK_RATIO * low]
 
 
-def _idle(history: Sequence[Row], side: str) -> Verdict | None:
-    losses = _values(history, "normalized_loss")
-    last, before = losses[-PATIENCE:], losses[-2 * PATIENCE : -PATIENCE]
-    if not last or last[-1] < IDLE:
+def _check_idle(history: Sequence[Row], side: str) -> Verdict | None:
+    losses = _values_of(history, "normalized_loss")
+    last, before = losses[-PATIENCE_ROWS:], losses[-2 * PATIENCE_ROWS : -PATIENCE_ROWS]
+    if not last or last[-1] < IDLE_LOSS:
         return None
     blind = "of the loss of a prediction that does not know the sample"
     reason = f"the prediction loss is {last[-1]:.1%} {blind}"
-    if len(before) < PATIENCE:
-        return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {2 * PATIENCE} rows needed to tell")
-    if min(*before, *last) < IDLE:
+    if len(before) < PATIENCE_ROWS:
+        return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {2 * PATIENCE_ROWS} rows needed to tell")
+    if min(*before, *last) < IDLE_LOSS:
         return None
     # Each loss is that of a single batch: only means show whether there is progress.
-    if fmean(last) < IDLE * fmean(before):
+    if fmean(last) < IDLE_LOSS * fmean(before):
         return Verdict("unknown", f"{reason}, but it is falling: {fmean(before):.1%} before, {fmean(last):.1%} now")
     return Verdict("idle", f"the prediction loss is {min(last):.1%} {blind}, and does not fall")
 
 
-def _still(history: Sequence[Row], side: str) -> Verdict | None:
+def _check_still(history: Sequence[Row], side: str) -> Verdict | None:
     """Idle if nothing moves: on fixed samples, the numbers of an encoder that learns change, however little."""
     trained = "context" if "std_ratio_context" in history[0] else "target"
-    if side != trained or len(history) <= PATIENCE:
+    if side != trained or len(history) <= PATIENCE_ROWS:
         return None
     keys = (f"std_ratio_{side}", f"rank_{side}")
-    pairs = [(row.get(key), history[0].get(key)) for row in history[-PATIENCE:] for key in keys]
+    pairs = [(row.get(key), history[0].get(key)) for row in history[-PATIENCE_ROWS:] for key in keys]
     moved = [abs(now / then - 1) for now, then in pairs if now is not None and then]
-    if not moved or max(moved) >= STILL:
+    if not moved or max(moved) >= STILL_CHANGE:
         return None
     return Verdict("idle", f"spread and rank of the {side} encoder are within {max(moved):.2%} of step 0")
 
 
-def _healthy(row: Row) -> Verdict:
+def _healthy_verdict(row: Row) -> Verdict:
     keys = ("normalized_loss", "std_ratio_target", "rank_share_target")
     return Verdict("healthy", ", ".join(f"{key} {row[key]:.3g}" for key in keys if key in row))
 
 
-def _values(history: Sequence[Row], key: str) -> list[float]:
+def _values_of(history: Sequence[Row], key: str) -> list[float]:
     return [row[key] for row in history if key in row]

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..losses import Kind, elementwise, wide
+from ..losses import Kind, at_least_float32, elementwise
 
 
 def normalized_loss(pred: Float[Tensor, "*n d"], target: Float[Tensor, "*n d"], kind: Kind = "smooth_l1") -> float:
@@ -13,7 +13,7 @@ def normalized_loss(pred: Float[Tensor, "*n d"], target: Float[Tensor, "*n d"], 
     Give both arguments as the loss compares them. Unlike the loss, the value does not fall when targets shrink. A
     constant target, which any predictor can match, gives 1. It does not show that the targets have become easy.
     """
-    pred, target = wide(pred).flatten(0, -2), wide(target).flatten(0, -2)
+    pred, target = at_least_float32(pred).flatten(0, -2), at_least_float32(target).flatten(0, -2)
     constant = elementwise(target, best_constant(target, kind), kind).mean().item()
     loss = elementwise(pred, target, kind).mean().item()
     return loss / constant if constant > 0 else 1.0
@@ -38,20 +38,20 @@ def energy_gap(energy: Float[Tensor, "q c"]) -> float:
     `energy[i, i]` belongs to the true y. The gap has the units of the loss, and falls when the targets shrink. It does
     not show what both x and y leave out.
     """
-    true = _true(energy)
+    true = _true_pairs(energy)
     return (energy[~true].mean() - energy[true].mean()).item()
 
 
-def retrieval(energy: Float[Tensor, "q c"]) -> float:
+def retrieval_rate(energy: Float[Tensor, "q c"]) -> float:
     """The share of samples whose true y has strictly less energy than every other candidate; chance is 1 / c.
 
     Ties do not count, so a point retrieves nothing. A few features are enough: the rank may have collapsed all the
     same.
     """
-    true = _true(energy)
+    true = _true_pairs(energy)
     others = energy.masked_fill(true, torch.inf).min(1).values
     return (energy.diagonal() < others).double().mean().item()
 
 
-def _true(energy: Float[Tensor, "q c"]) -> Bool[Tensor, "q c"]:
+def _true_pairs(energy: Float[Tensor, "q c"]) -> Bool[Tensor, "q c"]:
     return torch.eye(*energy.shape, dtype=torch.bool, device=energy.device)

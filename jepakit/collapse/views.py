@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-DELTA: Final = 1e-4  # added to S_w in the published LiDAR, in the features' own units
-JITTER: Final = 1e-7  # added to S_w in the corrected LiDAR, as a share of its mean diagonal
-ONE_IN_A_HUNDRED: Final = 2.02  # the 99 % quantile of the Tracy-Widom law (β = 1)
+LIDAR_DELTA: Final = 1e-4  # added to S_w in the published LiDAR, in the features' own units
+RELATIVE_JITTER: Final = 1e-7  # added to S_w in the corrected LiDAR, as a share of its mean diagonal
+TRACY_WIDOM_99: Final = 2.02  # the 99 % quantile of the Tracy-Widom law (β = 1)
 
 
 class Scatter(NamedTuple):
@@ -27,7 +27,7 @@ class Scatter(NamedTuple):
     within: Float[Tensor, "d d"]
 
 
-def scatter(views: Float[Tensor, "n q d"]) -> Scatter:
+def view_scatter(views: Float[Tensor, "n q d"]) -> Scatter:
     """The scatter of the samples' means, and of the views within a sample; n and q are 2 or more."""
     rows = views.double().cpu()
     n, q, _ = rows.shape
@@ -43,9 +43,11 @@ def lidar(views: Float[Tensor, "n q d"]) -> float:
     units; `lidar_corrected` has neither flaw. Covariances are means over samples and views, as published.
     """
     n, q, _ = views.shape
-    s = scatter(views)
+    s = view_scatter(views)
     within = s.within * (q - 1) / q
-    values = _whitened(s.between * (n - 1) / n, within + DELTA * torch.eye(len(within), dtype=within.dtype))
+    values = _whitened_eigenvalues(
+        s.between * (n - 1) / n, within + LIDAR_DELTA * torch.eye(len(within), dtype=within.dtype)
+    )
     p = values / values.sum() + 1e-8
     return (-(p * p.log()).sum()).exp().item() if values.sum() > 0 else 0.0
 
@@ -58,11 +60,11 @@ def lidar_corrected(views: Float[Tensor, "n q d"]) -> float | None:
     assumes normal features; heavy tails exceed it a little more often.
     """
     n, q, d = views.shape
-    s = scatter(views)
+    s = view_scatter(views)
     size = s.within.diagonal().mean()
-    if n * (q - 1) <= d or not size > JITTER * s.between.diagonal().mean():
+    if n * (q - 1) <= d or not size > RELATIVE_JITTER * s.between.diagonal().mean():
         return None
-    values = _whitened(s.between, s.within + JITTER * size * torch.eye(d, dtype=s.within.dtype))
+    values = _whitened_eigenvalues(s.between, s.within + RELATIVE_JITTER * size * torch.eye(d, dtype=s.within.dtype))
     signal = values[values > noise_edge(n, q, d)] - 1 / q
     p = signal / signal.sum()
     return torch.special.entr(p).sum().exp().item() if len(signal) else 0.0
@@ -79,7 +81,7 @@ def noise_edge(n: int, q: int, d: int) -> float:
     gamma, phi = (acos(1 - 2 * (k - 0.5) / total) for k in (min(d, between), max(d, between)))
     mean = 2 * log(tan((phi + gamma) / 2))
     width = (16 / total**2 / (sin(phi + gamma) ** 2 * sin(phi) * sin(gamma))) ** (1 / 3)
-    return exp(mean + ONE_IN_A_HUNDRED * width) * inside / between / q
+    return exp(mean + TRACY_WIDOM_99 * width) * inside / between / q
 
 
 def signal_share(views: Float[Tensor, "n q d"]) -> float | None:
@@ -87,12 +89,12 @@ def signal_share(views: Float[Tensor, "n q d"]) -> float | None:
 
     A few strong directions determine it. None if there is no variance.
     """
-    s = scatter(views)
+    s = view_scatter(views)
     between, within = s.between.trace().item(), s.within.trace().item()
     return (between - within / views.shape[1]) / (between + within) if between + within else None
 
 
-def consistency(views: Float[Tensor, "n q d"]) -> float:
+def view_consistency(views: Float[Tensor, "n q d"]) -> float:
     """The mean cosine between views of the same sample, less that between views of two samples, with the mean removed.
 
     At 1 a sample looks the same in every view; at 0 views of a sample are no closer than others, as in a full collapse
@@ -107,7 +109,7 @@ def consistency(views: Float[Tensor, "n q d"]) -> float:
     return (same - other).item()
 
 
-def agreement(target: Float[Tensor, "n d"], context: Float[Tensor, "n d"]) -> float:
+def encoder_agreement(target: Float[Tensor, "n d"], context: Float[Tensor, "n d"]) -> float:
     """The mean cosine between two encoders' features of the same samples, each with its mean removed; 1 if equal.
 
     It tells how far a moving average lags behind the online encoder, not which of them is better.
@@ -116,7 +118,7 @@ def agreement(target: Float[Tensor, "n d"], context: Float[Tensor, "n d"]) -> fl
     return torch.nn.functional.cosine_similarity(a, b, dim=1).mean().item()
 
 
-def _whitened(between: Float[Tensor, "d d"], within: Float[Tensor, "d d"]) -> Float[Tensor, " d"]:
+def _whitened_eigenvalues(between: Float[Tensor, "d d"], within: Float[Tensor, "d d"]) -> Float[Tensor, " d"]:
     """The eigenvalues of W^−½ B W^−½."""
     if not (between.isfinite().all() and within.isfinite().all()):
         return torch.full_like(between[0], torch.nan)

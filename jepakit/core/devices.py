@@ -23,7 +23,7 @@ def device_for(asked: str | None) -> str:
     return device
 
 
-def amp_pays(device: str, dtype: str) -> tuple[bool, str]:
+def choose_amp(device: str, dtype: str) -> tuple[bool, str]:
     """Whether bfloat16 autocast is faster here, and why."""
     if dtype != "float32":
         return False, f"loop.dtype is {dtype}"
@@ -34,6 +34,6 @@ def amp_pays(device: str, dtype: str) -> tuple[bool, str]:
     return False, f"no bfloat16 hardware on {device}"
 
 
-def cores() -> int:
+def available_cores() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

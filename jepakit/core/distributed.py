@@ -20,7 +20,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Dist:
-    """This process: its number `rank` among `world` processes, and the device it computes on."""
+    """This process: its number `rank` among `world_size` processes, and the device it computes on."""
 
     rank: int = 0
     world: int = 1
@@ -33,7 +33,7 @@ class Dist:
 
 
 @contextmanager
-def setup(device: str = "cpu") -> Iterator[Dist]:
+def process_group(device: str = "cpu") -> Iterator[Dist]:
     """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), and leave them at the end.
 
     `device` is "cpu" (gloo), "cuda" (nccl, one device per local rank) or any other single device. If WORLD_SIZE is
@@ -58,45 +58,45 @@ def setup(device: str = "cpu") -> Iterator[Dist]:
         dist.destroy_process_group()
 
 
-def rank() -> int:
+def process_rank() -> int:
     """The number of this process; 0 if it is the only one."""
-    return dist.get_rank() if _many() else 0
+    return dist.get_rank() if _is_distributed() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if _many() else 1
+    return dist.get_world_size() if _is_distributed() else 1
 
 
-def barrier() -> None:
+def wait_for_all() -> None:
     """Wait until every process has reached this call."""
-    if _many():
+    if _is_distributed():
         dist.barrier()
 
 
-def merge(values: dict[str, str]) -> dict[str, str]:
+def merge_ranks(values: dict[str, str]) -> dict[str, str]:
     """The entries of all ranks on every rank, in order of rank."""
-    if not _many():
+    if not _is_distributed():
         return values
     # JSON, because unpickling could run code.
     text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
-    return {key: value for part in _gather(text) for key, value in json.loads(bytes(part.tolist())).items()}
+    return {key: value for part in _gather_bytes(text) for key, value in json.loads(bytes(part.tolist())).items()}
 
 
 def all_reduce_sum(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The sum over all ranks, on every rank; differentiable."""
-    return _Sum.apply(x) if _many() else x  # type: ignore[no-untyped-call]
+    return _SumOverRanks.apply(x) if _is_distributed() else x  # type: ignore[no-untyped-call]
 
 
 def all_gather(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "_ *shape"]:
     """The rows of all ranks on every rank, in order of rank; differentiable. Every rank must have equally many."""
-    if not _many():
+    if not _is_distributed():
         return x
     # A sum of parts that are zero elsewhere, so that a single differentiable collective is enough for everything.
-    return all_reduce_sum(torch.cat([x if r == rank() else torch.zeros_like(x) for r in range(world())]))
+    return all_reduce_sum(torch.cat([x if r == process_rank() else torch.zeros_like(x) for r in range(world_size())]))
 
 
-def moments(
+def global_moments(
     x: Float[Tensor, "n d"], valid: Bool[Tensor, " n"] | None = None
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"], Float[Tensor, ""]]:
     """Mean, biased variance and number of rows over all ranks; rows that are not `valid` are ignored.
@@ -111,14 +111,14 @@ def moments(
     return mean, all_reduce_sum(centred.square().sum(0)) / count, count
 
 
-def _many() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _gather(data: UInt8[Tensor, " n"]) -> list[UInt8[Tensor, " _"]]:
+def _gather_bytes(data: UInt8[Tensor, " n"]) -> list[UInt8[Tensor, " _"]]:
     """The bytes of every rank, in order of rank; ranks may hold different numbers of them."""
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world())]
+    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size())]
     dist.all_gather(lengths, torch.tensor([len(data)], device=device))
     longest = int(torch.cat(lengths).max())
     parts = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in lengths]
@@ -135,7 +135,7 @@ def _local_device(local: int) -> torch.device:
     return torch.device("cuda", local)
 
 
-class _Sum(torch.autograd.Function):
+class _SumOverRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         out = x.contiguous().clone()
@@ -145,4 +145,4 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         # Applied, not called, so that second derivatives are right too.
-        return _Sum.apply(grad_outputs[0])  # type: ignore[no-any-return, no-untyped-call]
+        return _SumOverRanks.apply(grad_outputs[0])  # type: ignore[no-any-return, no-untyped-call]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 
-def slug(label: str) -> str:
+def file_slug(label: str) -> str:
     """A label as part of a file name: lower-case letters and digits, joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path`; it replaces `path` if the block succeeds and is deleted if it fails.
 
     Raises ValueError if `path` is a folder.
@@ -43,7 +43,7 @@ def check_writable(path: Path, overwrite: bool, endings: Collection[str] = ()) -
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees either the old content or the new, never a part of it."""
-    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+    with replace_file(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

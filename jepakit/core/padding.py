@@ -17,7 +17,7 @@ from ..types import Batch, Rng, Terms, averaged
 Loss = Callable[[Batch, Rng], Terms]
 
 
-def stride(method: nn.Module) -> int:
+def patch_steps(method: nn.Module) -> int:
     """How many steps a patch of the method's encoder covers; 1 if it has no patches along time."""
     patch: tuple[int, ...] = getattr(getattr(method, "encoder", None), "patch", (1,))
     # An encoder of single frames has no patch along time.
@@ -25,7 +25,7 @@ def stride(method: nn.Module) -> int:
     return patch[0] if len(patch) == axes else 1
 
 
-def groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batch]]:
+def equal_length_groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batch]]:
     """The rows (K,) of each length in whole patches, and their batch without padding; shortest first."""
     assert batch.length is not None
     whole = batch.length // patch * patch
@@ -36,7 +36,9 @@ def groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batc
         yield rows, replace(part, x=part.x[:, :, :steps], action=action, length=None)
 
 
-def loss(of: Loss, batch: Batch, rng: Rng, patch: int) -> Terms:
+def loss_by_length(of: Loss, batch: Batch, rng: Rng, patch: int) -> Terms:
     """The terms of all groups, averaged over samples; each sample gets the masks that it gets in any other split."""
-    found = [(len(rows), of(part, rng.of(rows.tolist(), len(batch)))) for rows, part in groups(batch, patch)]
+    found = [
+        (len(rows), of(part, rng.of(rows.tolist(), len(batch)))) for rows, part in equal_length_groups(batch, patch)
+    ]
     return averaged([terms for _, terms in found], [count / len(batch) for count, _ in found])

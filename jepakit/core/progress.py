@@ -12,7 +12,7 @@ class Interrupted(RuntimeError):  # noqa: N818 - a request, not a fault
 
 
 @runtime_checkable
-class Watch(Protocol):
+class Progress(Protocol):
     """Receives notes of one sentence, and the logged rows of a run of `steps` steps (0: the end is not known)."""
 
     def note(self, text: str) -> None:
@@ -22,7 +22,7 @@ class Watch(Protocol):
         """Show a row that was just written to metrics.jsonl."""
 
 
-class Silent:
+class SilentProgress:
     """Shows nothing: the library's default."""
 
     def note(self, text: str) -> None:
@@ -32,7 +32,7 @@ class Silent:
         """Ignore the row."""
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe_row(row: dict[str, Any]) -> str:
     """One line with the loss, normalised loss, throughput and verdict of a logged row, or with the other work done."""
     metrics = row["metrics"]
     if "doing" in metrics:
@@ -45,7 +45,7 @@ def describe(row: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-class Lines:
+class LineProgress:
     """Prints a line every few seconds, for logs and pipes."""
 
     def __init__(self, every: float = 10.0) -> None:
@@ -60,19 +60,19 @@ class Lines:
         now = time.monotonic()
         if now - self.last >= self.every or row["step"] == steps:
             self.last = now
-            of, left = (f"/{steps}", f"  ETA {clock(row['metrics']['eta'])}") if steps else ("", "")
-            sys.stderr.write(f"step {row['step']}{of}  {describe(row)}{left}\n")
+            of, left = (f"/{steps}", f"  ETA {format_duration(row['metrics']['eta'])}") if steps else ("", "")
+            sys.stderr.write(f"step {row['step']}{of}  {describe_row(row)}{left}\n")
             sys.stderr.flush()
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
     minutes, s = divmod(int(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
-class Live:
+class LiveProgress:
     """A progress bar in a terminal, with the newest row beside it."""
 
     def __init__(self, progress: Any) -> None:
@@ -86,10 +86,10 @@ class Live:
         """Move the bar to this row's step."""
         if self.task is None:
             self.task = self.progress.add_task("", total=steps or None)
-        self.progress.update(self.task, total=steps or None, completed=row["step"], description=describe(row))
+        self.progress.update(self.task, total=steps or None, completed=row["step"], description=describe_row(row))
 
 
-def counting(progress: Watch, doing: str, what: str) -> Callable[[int, int], None]:
+def progress_counter(progress: Progress, doing: str, what: str) -> Callable[[int, int], None]:
     """A function of (done, total) that shows progress on `progress`; `what` names the items, such as "images"."""
     begun = time.monotonic()
 
@@ -103,10 +103,10 @@ def counting(progress: Watch, doing: str, what: str) -> Callable[[int, int], Non
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
+def terminal_progress() -> Iterator[Progress]:
     """A live bar if stderr is a terminal, plain lines if it is not."""
     if not sys.stderr.isatty():
-        yield Lines()
+        yield LineProgress()
         return
     from rich import progress as bars
     from rich.console import Console
@@ -118,4 +118,4 @@ def watching() -> Iterator[Watch]:
         bars.TimeRemainingColumn(),
     )
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
-        yield Live(bar)
+        yield LiveProgress(bar)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Rule = Callable[[str, ast.Module], Mapping[str, str]]
 
 # What the import of a broken module raises.
-BROKEN = (
+IMPORT_ERRORS = (
     ImportError,
     SyntaxError,
     NameError,
@@ -84,10 +84,10 @@ class Registry(Generic[T]):
         Raises ValueError, with the nearest name, where there is none, and naming the package where an outside one
         offers something that cannot be used.
         """
-        place = self._place(name)
+        place = self._place_of(name)
         try:
-            return self._member(_resolve(self._settled(name, place)))
-        except BROKEN as error:
+            return self._member(_load_place(self._resolve_attribute(name, place)))
+        except IMPORT_ERRORS as error:
             if not place.owner:
                 raise
             reason = f"{type(error).__name__}: {error}" if isinstance(error, ImportError | SyntaxError) else error
@@ -98,12 +98,12 @@ class Registry(Generic[T]):
 
     def describe(self, name: str) -> str:
         """The first line of a member's docstring; "" where it has none. Imports nothing."""
-        place = self._place(name)
-        tree = _tree(place.module)
+        place = self._place_of(name)
+        tree = _syntax_tree(place.module)
         if tree is None:
             return ""
         attribute = (place.attribute or self._rule(name, tree).get(name, "")).partition(".")[0]
-        node = definitions(tree).get(attribute)
+        node = top_level_names(tree).get(attribute)
         documented = node if isinstance(node, ast.ClassDef | ast.FunctionDef) else tree
         return (ast.get_docstring(documented, clean=False) or "").strip().partition("\n")[0]
 
@@ -113,7 +113,7 @@ class Registry(Generic[T]):
         for name, place in places.items():
             if place.module == kind.__module__:
                 return name
-        broken = self.unusable()
+        broken = self.unusable_members()
         for name in (name for name in places if name not in broken):  # defined below the module that has the name
             if kind in (member := self.load(name), type(member)):
                 return name
@@ -121,9 +121,9 @@ class Registry(Generic[T]):
 
     def places(self) -> dict[str, Place]:
         """Every name and where its member is, sorted by name. Imports nothing."""
-        return dict(_places(self, tuple(sys.path)))
+        return dict(_member_places(self, tuple(sys.path)))
 
-    def unusable(self) -> dict[str, str]:
+    def unusable_members(self) -> dict[str, str]:
         """Name → why, of what outside packages offer and cannot be used. Imports what they offer."""
         found: dict[str, str] = {}
         for name in (name for name, place in self.places().items() if place.owner):
@@ -133,7 +133,7 @@ class Registry(Generic[T]):
                 found[name] = str(error)
         return found
 
-    def _place(self, name: str) -> Place:
+    def _place_of(self, name: str) -> Place:
         places = self.places()
         if name in places:
             return places[name]
@@ -142,21 +142,21 @@ class Registry(Generic[T]):
             raise ValueError(f"{own.name} of {self.package} is no {self.noun}: it does not define {self.what}")
         raise ValueError(no_such(self.noun, name, places))
 
-    def _settled(self, name: str, place: Place) -> Place:
+    def _resolve_attribute(self, name: str, place: Place) -> Place:
         """The place with its attribute, which an entry point may leave to the rule."""
         if not place.owner or place.attribute:
             return place
-        tree = _tree(place.module)
+        tree = _syntax_tree(place.module)
         if tree is None:
             raise ValueError(f"there is no module {place.module}")
         offers = self._rule(name, tree)
         if name not in offers:
             raise ValueError(f"{place.module} does not define {self.what}")
-        return _below(place.module, offers[name], place.owner)
+        return _rule_place(place.module, offers[name], place.owner)
 
     def _own_files(self) -> Iterator[tuple[str, Path]]:
         """The name and the path of every file that may hold a member."""
-        folder = _folder(self.package)
+        folder = _package_folder(self.package)
         for path in sorted({path for pattern in self._files for path in folder.glob(pattern)}):
             stem = path.parent.name if path.name == "__init__.py" else path.stem
             if path.parent != folder or not stem.startswith("_"):
@@ -164,17 +164,17 @@ class Registry(Generic[T]):
 
     def _own_places(self) -> Iterator[tuple[str, Place]]:
         for stem, path in self._own_files():
-            parts = path.relative_to(_folder(self.package)).with_suffix("").parts
+            parts = path.relative_to(_package_folder(self.package)).with_suffix("").parts
             module = ".".join((self.package, *parts)).removesuffix(".__init__")
             for name, attribute in self._rule(stem, ast.parse(path.read_text())).items():
-                yield name, _below(module, attribute)
+                yield name, _rule_place(module, attribute)
 
 
 @lru_cache
-def _places(registry: Registry[Any], path: tuple[str, ...]) -> tuple[tuple[str, Place], ...]:
+def _member_places(registry: Registry[Any], path: tuple[str, ...]) -> tuple[tuple[str, Place], ...]:
     """Name and place of every member, sorted; files and installed packages are looked at once for a `sys.path`."""
     found: dict[str, Place] = {}
-    for name, place in (*registry._own_places(), *_outside(registry.group)):
+    for name, place in (*registry._own_places(), *_entry_points(registry.group)):
         if (other := found.setdefault(name, place))[:2] != place[:2]:
             raise ValueError(
                 f"two members of {registry.package} are called {name!r}: {other} and {place}; "
@@ -183,7 +183,7 @@ def _places(registry: Registry[Any], path: tuple[str, ...]) -> tuple[tuple[str, 
     return tuple(sorted(found.items()))
 
 
-def _outside(group: str) -> Iterator[tuple[str, Place]]:
+def _entry_points(group: str) -> Iterator[tuple[str, Place]]:
     """The members that other packages offer by entry points of `group`."""
     if not _may_offer(group):
         return
@@ -205,7 +205,7 @@ def _may_offer(group: str) -> bool:
     return False
 
 
-def _below(module: str, attribute: str, owner: str = "") -> Place:
+def _rule_place(module: str, attribute: str, owner: str = "") -> Place:
     """A place from what a rule says: `Attribute` of the module itself, or `.submodule:Attribute` of one below it."""
     if attribute.startswith("."):
         submodule, _, attribute = attribute.partition(":")
@@ -213,7 +213,7 @@ def _below(module: str, attribute: str, owner: str = "") -> Place:
     return Place(module, attribute, owner)
 
 
-def _resolve(place: Place) -> Any:
+def _load_place(place: Place) -> Any:
     """What is found at a place; imports its module."""
     value: Any = importlib.import_module(place.module)
     for part in place.attribute.split(".") if place.attribute else ():
@@ -221,7 +221,7 @@ def _resolve(place: Place) -> Any:
     return value
 
 
-def _tree(module: str) -> ast.Module | None:
+def _syntax_tree(module: str) -> ast.Module | None:
     """The syntax tree of a module that is not imported for it; None where it has no source."""
     path: list[str] | None = None
     origin = None
@@ -235,7 +235,7 @@ def _tree(module: str) -> ast.Module | None:
     return ast.parse(Path(origin).read_text()) if origin and origin.endswith(".py") else None
 
 
-def _folder(package: str) -> Path:
+def _package_folder(package: str) -> Path:
     """The folder of one of our own packages, which is not imported for it."""
     return Path(__file__).parents[1].joinpath(*package.split(".")[1:])
 
@@ -244,7 +244,7 @@ def file_with(*names: str, dashes: bool = False) -> Rule:
     """The rule of a file that is a member as a whole: it defines all these `names`, and is named as the file is."""
 
     def rule(stem: str, tree: ast.Module) -> dict[str, str]:
-        return {stem.replace("_", "-") if dashes else stem: ""} if set(names) <= set(definitions(tree)) else {}
+        return {stem.replace("_", "-") if dashes else stem: ""} if set(names) <= set(top_level_names(tree)) else {}
 
     return rule
 
@@ -256,7 +256,7 @@ def one_class(fits: Callable[[ast.ClassDef], bool], listed: str = "") -> Rule:
     """
 
     def rule(stem: str, tree: ast.Module) -> dict[str, str]:
-        assigned = definitions(tree).get(listed)
+        assigned = top_level_names(tree).get(listed)
         if isinstance(assigned, ast.Assign | ast.AnnAssign) and isinstance(assigned.value, ast.Dict):
             keys = [key.value for key in assigned.value.keys if isinstance(key, ast.Constant)]
             return {key: f"{listed}.{key}" for key in keys if isinstance(key, str)}
@@ -289,7 +289,7 @@ def default_settings(value: Any) -> Any:
     return value() if isinstance(value, type) else value
 
 
-def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
+def top_level_names(tree: ast.Module) -> dict[str, ast.stmt]:
     """The names that a module binds at its top level, as classes, functions, constants or imports from elsewhere."""
     found: dict[str, ast.stmt] = {}
     for node in tree.body:

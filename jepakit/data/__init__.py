@@ -8,8 +8,8 @@ from .kinds import KINDS
 if TYPE_CHECKING:
     from .base import Dataset, Unreadable, Words, refuse_padding
     from .config import DataConfig, SourceConfig
-    from .loader import sample
-    from .registry import check_kind, guess, load, reading
+    from .loader import fixed_sample
+    from .registry import check_kind, guess_kind, load, read_like
     from .report import Problem, Report
 
 __all__ = [
@@ -27,17 +27,17 @@ __all__ = [
     "check_kind",
     "config",
     "dynamics",
-    "guess",
+    "fixed_sample",
+    "guess_kind",
     "images",
     "load",
     "loader",
     "paths",
-    "reading",
+    "read_like",
     "refuse_padding",
     "registry",
     "report",
     "rows",
-    "sample",
     "scanpaths",
     "series",
     "stream",
@@ -49,8 +49,8 @@ __getattr__ = lazy_names(
     {
         **dict.fromkeys(("Dataset", "Unreadable", "Words", "refuse_padding"), "base"),
         **dict.fromkeys(("DataConfig", "SourceConfig"), "config"),
-        "sample": "loader",
+        "fixed_sample": "loader",
         **dict.fromkeys(("Problem", "Report"), "report"),
-        **dict.fromkeys(("check_kind", "guess", "load", "reading"), "registry"),
+        **dict.fromkeys(("check_kind", "guess_kind", "load", "read_like"), "registry"),
     },
 )

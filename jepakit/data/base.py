@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ..types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
-from .report import Problem, Progress, Report, finished_report
+from .report import Problem, Progress, Report, finish_report
 
 Split = Literal["all", "train", "test"]
 Corrupt = Literal["skip", "fail"]
 Item = TypeVar("Item")
-FIELDS = ("x", "action", "reward", "done", "proprio")
-FIT_VALUES, FIT_ITEMS, FIT_CHUNK = 2**24, (256, 4096), 32
+SAMPLE_FIELDS = ("x", "action", "reward", "done", "proprio")
+FIT_VALUES, FIT_ITEMS_RANGE, FIT_CHUNK = 2**24, (256, 4096), 32
 
 
 class Unreadable(Exception):  # noqa: N818 - the caller decides whether it is an error
@@ -44,7 +44,7 @@ class Words(NamedTuple):
     fix: str = "give items of one length"
 
 
-UNKNOWN: Mapping[str, Any] = {"classes": (), "native": None, "lengths": None, "notes": (), "words": Words()}
+DEFAULT_FACTS: Mapping[str, Any] = {"classes": (), "native": None, "lengths": None, "notes": (), "words": Words()}
 
 
 class Dataset:
@@ -89,8 +89,8 @@ class Dataset:
 
         def __getattr__(self, name: str) -> Any:
             """What holds where a kind does not have the fact."""
-            if name in UNKNOWN:
-                return UNKNOWN[name]
+            if name in DEFAULT_FACTS:
+                return DEFAULT_FACTS[name]
             raise AttributeError(f"{type(self).__name__} has no {name}; give it one")
 
     arrives: ClassVar[bool] = False
@@ -136,7 +136,7 @@ class Dataset:
         `cfg.corrupt` is "fail".
         """
         skipped = dict[str, str]()
-        found = [self.readable(i, lambda j: (self.sample(j, signal.size), j), skipped) for i in ids.tolist()]
+        found = [self.next_readable(i, lambda j: (self.sample(j, signal.size), j), skipped) for i in ids.tolist()]
         return self.collate([row for row, _ in found], [j for _, j in found], skipped, signal.size)
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
@@ -148,7 +148,7 @@ class Dataset:
         drawn = [self.draw(readable, Rng(0).fork("panel", k), signal).batch() for k in range(count)]
         return torch.stack([batch.views[0][:, 0] if batch.views else batch.x for batch in drawn], 1)
 
-    def readable(self, i: int, make: Callable[[int], Item], skipped: dict[str, str]) -> Item:
+    def next_readable(self, i: int, make: Callable[[int], Item], skipped: dict[str, str]) -> Item:
         """What `make` makes of item i or of the first readable one after it; those passed over go to `skipped`."""
         for step in range(len(self)):
             j = (i + step) % len(self)
@@ -156,11 +156,11 @@ class Dataset:
                 try:
                     return make(j)
                 except Unreadable as error:
-                    refuse({error.name: error.why}, self.cfg.corrupt)
+                    refuse_unreadable({error.name: error.why}, self.cfg.corrupt)
                     self.broken[j] = error.why
             skipped[self.name(j)] = self.broken[j]
         raise ValueError(
-            f"none of {len(self)} {self.words.many} can be read, e.g. {first_of(skipped)}; look at jepa check-data"
+            f"none of {len(self)} {self.words.many} can be read, e.g. {example_of(skipped)}; look at jepa check-data"
         )
 
     @cached_property
@@ -174,11 +174,11 @@ class Dataset:
         found = Samples(None, torch.from_numpy(kept), skipped, self.labels_of(kept))
         if not rows:
             return found._replace(x=torch.empty(0, self.channels, *size))
-        present = [name for name in FIELDS if getattr(rows[0], name) is not None]
-        values: dict[str, Any] = {name: stack([getattr(row, name) for row in rows]) for name in present}
+        present = [name for name in SAMPLE_FIELDS if getattr(rows[0], name) is not None]
+        values: dict[str, Any] = {name: stack_samples([getattr(row, name) for row in rows]) for name in present}
         if rows[0].length is not None:
             values["length"] = torch.tensor([row.length for row in rows], dtype=torch.int64)
-        values["views"] = tuple(stack(column) for column in zip(*[row.views for row in rows], strict=True))
+        values["views"] = tuple(stack_samples(column) for column in zip(*[row.views for row in rows], strict=True))
         return found._replace(**values)
 
     def labels_of(self, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"] | None:
@@ -195,7 +195,7 @@ class Dataset:
         sample can be read, where an item cannot and `cfg.corrupt` is "fail", and where values are not finite.
         """
         size = self.sample_size()
-        count = min(len(self), max(FIT_ITEMS[0], min(FIT_ITEMS[1], FIT_VALUES // prod(size))))
+        count = min(len(self), max(FIT_ITEMS_RANGE[0], min(FIT_ITEMS_RANGE[1], FIT_VALUES // prod(size))))
         order = torch.randperm(len(self), generator=Rng(0).fork("data", "fit").generator())
         sums, squares, values = self.moments(np.sort(order[:count].numpy()), size)
         mean = sums / values
@@ -228,9 +228,9 @@ class Dataset:
         values, skipped = 0, dict[str, str]()
         for part in np.array_split(ids, -(-len(ids) // FIT_CHUNK)):
             found = self.read(part, size)
-            refuse(found.skipped, self.cfg.corrupt)
+            refuse_unreadable(found.skipped, self.cfg.corrupt)
             skipped |= found.skipped
-            for x in unpadded(found):
+            for x in without_padding(found):
                 y = x.double() / (255 if x.dtype == torch.uint8 else 1)
                 axes = (0, *range(2, y.ndim))
                 sums += y.sum(axes)
@@ -243,7 +243,7 @@ class Dataset:
         """Raises ValueError where none of the items tried could be read."""
         if not values:
             raise ValueError(
-                f"none of {tried} {self.words.many} tried can be read, e.g. {first_of(skipped)}; "
+                f"none of {tried} {self.words.many} tried can be read, e.g. {example_of(skipped)}; "
                 "look at jepa check-data"
             )
 
@@ -302,7 +302,7 @@ class Dataset:
             ("channels", str(self.channels)),
             (f"{self.words.many} per class", classes or "no labels"),
         ]
-        return finished_report(rows, self.notes, problems, "--csv FILE lists them")
+        return finish_report(rows, self.notes, problems, "--csv FILE lists them")
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
         """The class of every pixel of item i at `size`, cut as the picture is; 255 where unknown. Raises ValueError."""
@@ -453,7 +453,7 @@ NO_MASKS = (
 )
 
 
-def unpadded(found: Samples) -> Iterator[Shaped[Tensor, "_ c ..."]]:
+def without_padding(found: Samples) -> Iterator[Shaped[Tensor, "_ c ..."]]:
     """The x of samples without their padding: all at once where there is none, else one sample at a time."""
     if found.x is None or not len(found.x):
         return
@@ -464,7 +464,7 @@ def unpadded(found: Samples) -> Iterator[Shaped[Tensor, "_ c ..."]]:
         yield x[None, :, :length]
 
 
-def stack(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
+def stack_samples(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
     """One tensor of at least one row: uint8 where all rows are 8-bit, else float32."""
     same = all(x.dtype == torch.uint8 for x in rows)
     # The DataLoader's own function stacks straight into shared memory when it runs in a worker.
@@ -472,46 +472,46 @@ def stack(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
     return stacked
 
 
-def refuse(skipped: Mapping[str, str], corrupt: Corrupt) -> None:
+def refuse_unreadable(skipped: Mapping[str, str], corrupt: Corrupt) -> None:
     """Raises ValueError, naming the first, where items that cannot be read are to fail the run."""
     if skipped and corrupt == "fail":
         name, why = next(iter(skipped.items()))
         raise ValueError(f"cannot read {name}: {why}; remove or replace it, or set data.corrupt=skip") from None
 
 
-def first_of(skipped: Mapping[str, str]) -> str:
+def example_of(skipped: Mapping[str, str]) -> str:
     """One of the items that could not be read, as a part of a sentence."""
     name, why = next(iter(skipped.items()))
     return f"{name} ({why})"
 
 
-def uniform(rng: Rng, ids: Int64[np.ndarray, " b"], draws: int) -> Float[np.ndarray, "b draws"]:
+def uniform_draws(rng: Rng, ids: Int64[np.ndarray, " b"], draws: int) -> Float[np.ndarray, "b draws"]:
     """Numbers in [0, 1) that depend on `rng` (not on its step's batch) and on each id alone, whoever asks.
 
     A counter-based generator: the key and the id are mixed by the splitmix64 finaliser, and so is each draw's index.
     Source: Steele, Lea & Flood, Fast splittable pseudorandom number generators, OOPSLA 2014.
     """
     key = np.uint64(rng.generator().initial_seed())
-    rows = _mix(ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key)
+    rows = _mix_bits(ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key)
     counters = np.arange(1, draws + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    bits = _mix(rows[:, None] + counters) >> np.uint64(11)
+    bits = _mix_bits(rows[:, None] + counters) >> np.uint64(11)
     numbers: np.ndarray = bits * 2.0**-53
     return numbers
 
 
-def _mix(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+def _mix_bits(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = x ^ (x >> np.uint64(31))
     return mixed
 
 
-def spread(n: int, most: int) -> list[int]:
+def spread_evenly(n: int, most: int) -> list[int]:
     """At most `most` of the numbers 0 … n - 1, evenly spread."""
     return [int(i) for i in np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))]
 
 
-def existing(path: str) -> Path:
+def existing_path(path: str) -> Path:
     """The path, which must exist. Raises ValueError."""
     if not path:
         raise ValueError("no data given; name a folder, file or glob, e.g. --data.path photos/")

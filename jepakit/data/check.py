@@ -4,11 +4,11 @@ import csv
 import io
 from collections.abc import Sequence
 
-from .registry import guess, load
+from .registry import guess_kind, load
 from .report import Problem, Progress, Report
 
 
-def check(
+def check_path(
     path: str,
     *,
     image: str = "",
@@ -22,7 +22,7 @@ def check(
     `image`, `label`, `fixations` and `timing` are as in the data's config; `progress` is called with (done, all).
     Raises ValueError where there is nothing to read at all.
     """
-    kind, why = guess(path)
+    kind, why = guess_kind(path)
     if fixations or kind == "scanpaths":
         kind, why = "scanpaths", f"fixations in {fixations}" if fixations else why
         cfg = load(kind)().at(path, fixations=fixations, timing=timing)

@@ -15,7 +15,7 @@ from .report import Progress, Report
 Class = TypeVar("Class", bound=type)
 
 
-class Strong(NamedTuple):
+class StrongAugmentation(NamedTuple):
     """An augmentation with views, the settings that make it strong, and why it has to be."""
 
     augment: Any
@@ -41,13 +41,13 @@ class Augmentation(Protocol):
         """Raises ValueError where data of so many channels cannot be changed like that."""
         ...
 
-    def strong(self, channels: int) -> Strong:
+    def strong(self, channels: int) -> StrongAugmentation:
         """The same with views, made strong where it says nothing yet. Raises ValueError where there can be no views."""
         ...
 
 
 @dataclass(frozen=True)
-class Unchanged:
+class NoAugmentation:
     """Samples stay as they are: the augmentation of a kind that has none."""
 
     @property
@@ -63,7 +63,7 @@ class Unchanged:
     def check(self, channels: int) -> None:
         """Do nothing: unchanged samples may have any channels."""
 
-    def strong(self, channels: int) -> Strong:
+    def strong(self, channels: int) -> StrongAugmentation:
         """Raises ValueError: there are no views of unchanged samples."""
         raise ValueError("data of this kind are not augmented, so a sample has no two views; choose another method")
 
@@ -167,7 +167,7 @@ class DataConfig(SourceConfig):
     held_out: float = 0.1
     limit: int = 0
     corrupt: Corrupt = "skip"
-    augment: Augmentation = field(default_factory=Unchanged)
+    augment: Augmentation = field(default_factory=NoAugmentation)
     contrast: float = 1.0
 
     def __post_init__(self) -> None:
@@ -216,7 +216,7 @@ class DataConfig(SourceConfig):
             raise ValueError(f"{method} compares views of one sample: {error}") from None
         notes = [Note("data.augment.views", "[{count: 2}]", f"{method} compares views of one sample")]
         if self.augment == type(self.augment)():
-            value = ", ".join(f"{key} {_plain(getattr(chosen.augment, key))}" for key in chosen.keys)
+            value = ", ".join(f"{key} {_as_list(getattr(chosen.augment, key))}" for key in chosen.keys)
             notes.append(Note("data.augment", value, chosen.why))
         return dataclasses.replace(self, augment=chosen.augment), notes
 
@@ -239,5 +239,5 @@ def shared_last(**after: str) -> Callable[[Class], Class]:
     return ordered
 
 
-def _plain(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

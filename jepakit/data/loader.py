@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ..types import Batch, Rng, Samples, Signal
-from .base import Corrupt, Dataset, refuse, stack
+from .base import Corrupt, Dataset, refuse_unreadable, stack_samples
 
 Item = TypeVar("Item")
 
@@ -39,7 +39,7 @@ class Draws(TorchDataset[Samples]):
     include_x: bool = True
 
     def __getitem__(self, k: int) -> Samples:
-        ids, rng = drawn(k, len(self.dataset), self.seed, self.batch, self.offset, self.total)
+        ids, rng = batch_ids(k, len(self.dataset), self.seed, self.batch, self.offset, self.total)
         return self.dataset.draw(ids, rng, self.signal, self.include_x)
 
 
@@ -57,7 +57,7 @@ class Readings(TorchDataset[Samples]):
         first = self.start + k * self.batch
         ids = np.arange(first, min(first + self.batch, len(self.dataset)), dtype=np.int64)
         found = self.dataset.read(ids, self.signal.size)
-        refuse(found.skipped, self.corrupt)
+        refuse_unreadable(found.skipped, self.corrupt)
         return found
 
 
@@ -66,7 +66,9 @@ class Batches(Iterator[Batch]):
 
     def __init__(self, source: TorchDataset[Samples], start: int, stop: int, workers: int) -> None:
         self.skipped: dict[str, str] = {}
-        self._samples: Iterator[Samples | str] | None = iter(dataloader(_Careful(source), start, stop, workers))
+        self._samples: Iterator[Samples | str] | None = iter(
+            make_dataloader(_CatchMistakes(source), start, stop, workers)
+        )
 
     def __next__(self) -> Batch:
         while self._samples is not None:
@@ -84,7 +86,7 @@ class Batches(Iterator[Batch]):
 
 
 @dataclass(frozen=True, eq=False)
-class _Careful(TorchDataset[Samples | str]):
+class _CatchMistakes(TorchDataset[Samples | str]):
     """A user's mistake comes back as its sentence: raised in a worker, it would arrive wrapped in a traceback."""
 
     source: TorchDataset[Samples]
@@ -133,7 +135,7 @@ def batches(
     return Batches(draws, start, stop, workers)
 
 
-def stream(
+def read_stream(
     dataset: Dataset, signal: Signal, *, batch: int, workers: int = 0, start: int = 0, corrupt: Corrupt = "skip"
 ) -> Batches:
     """All samples in order, not augmented; the last batch may be smaller.
@@ -147,8 +149,8 @@ def stream(
     return Batches(readings, 0, -(-(len(dataset) - start) // batch), workers)
 
 
-def sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor, "n c ..."]:
-    """The same up to `count` readable items every time, spread over the data; `unit` of them is what `stream` gives.
+def fixed_sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor, "n c ..."]:
+    """Up to `count` readable items spread over the data, always the same; `unit` of them is what `read_stream` gives.
 
     8-bit items stay uint8, a quarter of the memory.
     """
@@ -158,7 +160,7 @@ def sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor, "n c 
         if len(found) == count:
             break
         found.extend(dataset.read(order[i : i + 1], signal.size).batch().x)
-    return stack(found)
+    return stack_samples(found)
 
 
 def spread_order(dataset: Dataset) -> Int64[np.ndarray, " n"]:
@@ -180,23 +182,25 @@ def _check_batch(batch: int) -> None:
         raise ValueError(f"batch is {batch}; give at least one sample per batch")
 
 
-def drawn(k: int, items: int, seed: int, batch: int, offset: int, total: int) -> tuple[Int64[np.ndarray, " b"], Rng]:
+def batch_ids(
+    k: int, items: int, seed: int, batch: int, offset: int, total: int
+) -> tuple[Int64[np.ndarray, " b"], Rng]:
     """The ids of training batch k, and the stream that its epoch's changes are drawn from.
 
     A rank's `batch` of the `total` samples of the global batch begin at `offset`.
     """
     epoch, j = divmod(k, items // total)
     first = j * total + offset
-    return order(items, seed, epoch)[first : first + batch], Rng(seed, epoch).fork("data")
+    return epoch_order(items, seed, epoch)[first : first + batch], Rng(seed, epoch).fork("data")
 
 
 @lru_cache(maxsize=2)
-def order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
+def epoch_order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
     """The order of n samples in one epoch."""
     return torch.randperm(n, generator=Rng(seed, epoch).fork("data", "order").generator()).numpy()
 
 
-def dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:
+def make_dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:
     """Items `start` … `stop` - 1 of `source` in order, made by that many processes (0: this one) and not collated."""
     options: dict[str, Any] = {}
     if workers:
@@ -208,14 +212,14 @@ def dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) 
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
-        collate_fn=_same,
+        collate_fn=_uncollated,
         # Without a generator of its own the DataLoader draws from the global one.
         generator=torch.Generator(),
         **options,
     )
 
 
-def _same(item: Any) -> Any:
+def _uncollated(item: Any) -> Any:
     return item
 
 
@@ -227,10 +231,10 @@ def _start_worker(worker: int) -> None:
         signals.signal(signals.SIGTERM, signals.SIG_DFL)
         return
     signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGTERM})
-    threading.Thread(target=_end_when_told, daemon=True).start()
+    threading.Thread(target=_end_on_request, daemon=True).start()
 
 
-def _end_when_told() -> None:
+def _end_on_request() -> None:
     """End this process on a SIGTERM, but only one of its parent, who sends it to workers that would outlive it."""
     while signals.sigwaitinfo({signals.SIGTERM}).si_pid != os.getppid():
         pass

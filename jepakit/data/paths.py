@@ -3,13 +3,13 @@
 import glob
 from pathlib import Path
 
-from .base import existing
+from .base import existing_path
 
 
-def expand(path: str) -> list[Path]:
+def expand_pattern(path: str) -> list[Path]:
     """The files a path, glob or brace pattern means, sorted within each pattern. Raises ValueError."""
     if not any(mark in path for mark in "*?[{") or Path(path).expanduser().exists():
-        return [existing(path)]
+        return [existing_path(path)]
     from braceexpand import braceexpand
 
     parts = [str(Path(part).expanduser()) for part in braceexpand(path)]
@@ -25,7 +25,7 @@ def expand(path: str) -> list[Path]:
 def first_file(path: str) -> Path | None:
     """The first file or folder that a path means; None where there is none."""
     try:
-        return expand(path)[0]
+        return expand_pattern(path)[0]
     except ValueError:
         return None
 
@@ -36,7 +36,7 @@ def file_name(path: str) -> str:
     return "" if file is None or file.is_dir() else file.name.lower()
 
 
-def ending(path: Path) -> str:
+def file_ending(path: Path) -> str:
     """The suffix in small letters, without that of gzip."""
     return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from .config import SourceConfig
 from .kinds import KINDS
-from .paths import expand, split_key
+from .paths import expand_pattern, split_key
 
-GENERAL = ("series", "scanpaths", "arrays", "images")
+GUESS_ORDER = ("series", "scanpaths", "arrays", "images")
 
 
 def load(name: str) -> type[SourceConfig]:
@@ -20,13 +20,13 @@ def load(name: str) -> type[SourceConfig]:
     return KINDS.load(name)
 
 
-def guess(path: str) -> tuple[str, str]:
+def guess_kind(path: str) -> tuple[str, str]:
     """Which kind reads a path, and why. Raises ValueError where nothing is there or nothing reads it."""
-    broken = KINDS.unusable()
-    for name in [*(name for name in KINDS.names() if name not in (*GENERAL, *broken)), *GENERAL]:
+    broken = KINDS.unusable_members()
+    for name in [*(name for name in KINDS.names() if name not in (*GUESS_ORDER, *broken)), *GUESS_ORDER]:
         if why := load(name).recognises(path):
             return name, why
-    expand(split_key(path)[0])
+    expand_pattern(split_key(path)[0])
     raise ValueError(
         f"cannot tell what {path!r} holds; give a folder of images or series, "
         ".csv, .tar, .parquet, .npz, .npy, .ts or idx files, or fixations in .json"
@@ -34,20 +34,20 @@ def guess(path: str) -> tuple[str, str]:
     )
 
 
-def reading(old: Any, path: str, *, channels: int | None = None, **changes: Any) -> Any:
-    """Settings that read `path`: of the kind that `guess` names, keeping what `old` says beside that, but `changes`.
+def read_like(old: Any, path: str, *, channels: int | None = None, **changes: Any) -> Any:
+    """Settings of the kind that `guess_kind` names for `path`; they keep what `old` says, but for `changes`.
 
     `channels`, those a model was trained on, are asked of kinds that can bring samples to them; `stream` refuses
     others.
     """
-    kind, _ = guess(path)
+    kind, _ = guess_kind(path)
     if type(old) is not load(kind) and not old.claims(kind, path):
-        old = _taken_over(old, load(kind)())
+        old = _take_over(old, load(kind)())
     new: SourceConfig = old.at(path, **changes)
     return new.with_channels(channels) if channels else new
 
 
-def _taken_over(old: SourceConfig, new: SourceConfig) -> SourceConfig:
+def _take_over(old: SourceConfig, new: SourceConfig) -> SourceConfig:
     """The settings `new` with those of `old` that mean the same in both."""
     shared = {f.name for f in dataclasses.fields(new)} & {f.name for f in dataclasses.fields(old)}
     shared -= new.meanings | old.meanings

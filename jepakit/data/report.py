@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 Progress = Callable[[int, int], None] | None
-PROBLEMS_LISTED, PROBLEMS_SHOWN = 1000, 10
+MAX_PROBLEMS_LISTED, MAX_PROBLEMS_SHOWN = 1000, 10
 
 
 class Problem(NamedTuple):
@@ -26,11 +26,13 @@ class Report(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def finished_report(
+def finish_report(
     rows: Sequence[tuple[str, str]], notes: Sequence[str], problems: Sequence[Problem], more: str, count: int = -1
 ) -> Report:
     """A report that ends with the notes and the first problems, of `count` (-1: as many as there are); see `more`."""
-    rest = (len(problems) if count < 0 else count) - PROBLEMS_SHOWN
-    shown = [(p.name, f"{p.problem}: {p.detail}" + (f"; {p.fix}" if p.fix else "")) for p in problems[:PROBLEMS_SHOWN]]
+    rest = (len(problems) if count < 0 else count) - MAX_PROBLEMS_SHOWN
+    shown = [
+        (p.name, f"{p.problem}: {p.detail}" + (f"; {p.fix}" if p.fix else "")) for p in problems[:MAX_PROBLEMS_SHOWN]
+    ]
     end = [("…", f"and {rest} more ({more})")] if rest > 0 else []
     return Report([*rows, *(("note", note) for note in notes), *shown, *end], tuple(problems))

@@ -30,7 +30,7 @@ class Names(Sequence[str]):
         return hashlib.blake2b(self._blob + self._ends.tobytes(), digest_size=16).digest()
 
 
-def select(names: Sequence[str], split: Split, held_out: float, limit: int) -> Int64[np.ndarray, " n"]:
+def select_part(names: Sequence[str], split: Split, held_out: float, limit: int) -> Int64[np.ndarray, " n"]:
     """The rows that belong to a part of the data, in their order; decided by a hash of each name alone.
 
     "test" is about the fraction `held_out`, "train" the rest. `limit` keeps that many, chosen by another hash; 0 all.
@@ -38,10 +38,10 @@ def select(names: Sequence[str], split: Split, held_out: float, limit: int) -> I
     """
     rows = np.arange(len(names), dtype=np.int64)
     if split != "all":
-        test = np.array([_unit(names[i], b"split") < held_out for i in range(len(names))], dtype=bool)
+        test = np.array([_unit_hash(names[i], b"split") < held_out for i in range(len(names))], dtype=bool)
         rows = rows[test if split == "test" else ~test]
     if 0 < limit < len(rows):
-        keys = np.array([_unit(names[int(i)], b"limit") for i in rows])
+        keys = np.array([_unit_hash(names[int(i)], b"limit") for i in rows])
         rows = np.sort(rows[np.argsort(keys, kind="stable")[:limit]])
     if not len(rows):
         raise ValueError(
@@ -50,7 +50,7 @@ def select(names: Sequence[str], split: Split, held_out: float, limit: int) -> I
     return rows
 
 
-def _unit(name: str, salt: bytes) -> float:
+def _unit_hash(name: str, salt: bytes) -> float:
     """A hash of `name` as a number in [0, 1)."""
     digest = hashlib.blake2b(os.fsencode(name), digest_size=8, person=salt).digest()
     return int.from_bytes(digest, "little") / 2.0**64
@@ -63,20 +63,20 @@ def encode_labels(values: Sequence[object]) -> tuple[Int64[np.ndarray, " n"], tu
     Where negative integers leave one class, as in -1 and 1, they are classes themselves.
     """
     texts = ["" if value is None or value != value else str(value).strip() for value in values]
-    if len({text for text in texts if text and not _negative(text)}) != 1:
-        texts = ["" if _negative(text) else text for text in texts]
+    if len({text for text in texts if text and not _is_negative(text)}) != 1:
+        texts = ["" if _is_negative(text) else text for text in texts]
     numbers = {text: int(text) for text in set(texts) if text.isascii() and text.isdecimal()}
     if set(texts) - {""} != set(numbers) or max(numbers.values(), default=0) >= 10_000:
-        return by_name(texts)
+        return encode_by_name(texts)
     labels = np.array([numbers.get(text, -1) for text in texts], dtype=np.int64)
     return labels, tuple(str(i) for i in range(labels.max(initial=-1) + 1))
 
 
-def _negative(text: str) -> bool:
+def _is_negative(text: str) -> bool:
     return text[:1] == "-" and text[1:].isdecimal()
 
 
-def by_name(texts: Sequence[str]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+def encode_by_name(texts: Sequence[str]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
     """Labels as indices into the sorted names; -1 for ""."""
     classes = tuple(sorted(set(texts) - {""}))
     index = {name: i for i, name in enumerate(classes)}

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from ..core.lazy import lazy_names
-from .base import KINDS, load
+from .base import KINDS, load_kind
 
 if TYPE_CHECKING:
-    from .baselines import random_init, raw
-    from .features import Encode, Features, extract, extract_all
+    from .baselines import random_init, raw_tokens
+    from .features import Encode, Features, extract_by_all, extract_features
     from .heldout import held_out
-    from .metrics.result import wilson
-    from .probing import results, save
+    from .metrics.result import wilson_interval
+    from .probing import probe_results, save_result
 
 __all__ = [
     "KINDS",
@@ -19,36 +19,36 @@ __all__ = [
     "base",
     "baselines",
     "cache",
-    "extract",
-    "extract_all",
+    "extract_by_all",
+    "extract_features",
     "features",
     "held_out",
     "heldout",
     "kinds",
-    "load",
+    "load_kind",
     "metrics",
+    "probe_results",
     "probing",
     "random_init",
-    "raw",
+    "raw_tokens",
     "recorded",
-    "results",
     "runs",
-    "save",
+    "save_result",
     "sources",
     "split",
     "tokens",
     "trainable",
-    "wilson",
+    "wilson_interval",
     "windows",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("random_init", "raw"), "baselines"),
-        **dict.fromkeys(("Encode", "Features", "extract", "extract_all"), "features"),
+        **dict.fromkeys(("random_init", "raw_tokens"), "baselines"),
+        **dict.fromkeys(("Encode", "Features", "extract_features", "extract_by_all"), "features"),
         "held_out": "heldout",
-        "wilson": "metrics.result",
-        **dict.fromkeys(("results", "save"), "probing"),
+        "wilson_interval": "metrics.result",
+        **dict.fromkeys(("probe_results", "save_result"), "probing"),
     },
 )

@@ -64,6 +64,6 @@ KINDS: Final = Registry(
 )
 
 
-def load(kind: str) -> Kind:
+def load_kind(kind: str) -> Kind:
     """The kind called `kind`. Raises ValueError, with the nearest name, where there is none."""
     return KINDS.load(kind)

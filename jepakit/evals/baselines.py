@@ -13,10 +13,10 @@ from ..types import Signal
 from .features import Encode
 
 RAW_VALUES = 3072
-"""The most values per sample that `raw` returns: a colour image of 32 x 32."""
+"""The most values per sample that `raw_tokens` returns: a colour image of 32 x 32."""
 
 
-def raw(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b 1 _"]:
+def raw_tokens(x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b 1 _"]:
     """The sample itself as one token (B, 1, values), at a bounded resolution.
 
     A side longer than (3072 / C)^(1 / axes) (32 for colour images, 55 for grey ones, 10 for colour video, 3072 for

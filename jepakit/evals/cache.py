@@ -16,16 +16,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..core.files import replacing
+from ..core.files import replace_file
 from ..core.version import VERSION
-from ..run.checkpoint import Loaded
+from ..run.checkpoint import LoadedRun
 from .features import Features
 
-LIMIT = 512 * 2**20
+MAX_BYTES = 512 * 2**20
 """The most bytes of all cached files together; the least recently used go first, and larger features are not cached."""
 
 
-def place(run: Path, loaded: Loaded, fingerprint: str, pool: str, weights: str, device: str) -> Path:
+def cache_path(run: Path, loaded: LoadedRun, fingerprint: str, pool: str, weights: str, device: str) -> Path:
     """The cache file for the features of these data by this checkpoint, whether it exists or not."""
     facts = (VERSION, fingerprint, loaded.step, weights, pool, device, loaded.run.method, loaded.run.seed)
     digest = blake2b(repr((*facts, loaded.method.signal)).encode(), digest_size=16)
@@ -35,13 +35,13 @@ def place(run: Path, loaded: Loaded, fingerprint: str, pool: str, weights: str, 
     return run / "cache" / f"{digest.hexdigest()}.safetensors"
 
 
-def find(path: Path, raw: Features) -> dict[str, Features] | None:
+def find_features(path: Path, raw: Features) -> dict[str, Features] | None:
     """The cached features of the samples in `raw`, with their labels; None if there are none for these samples."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, "numpy") as file:
-            if (file.metadata() or {}).get("content") != content(raw):
+            if (file.metadata() or {}).get("content") != content_hash(raw):
                 return None
             found = {name: replace(raw, x=file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
@@ -50,18 +50,18 @@ def find(path: Path, raw: Features) -> dict[str, Features] | None:
     return found
 
 
-def keep(path: Path, features: Mapping[str, Features], limit: int = LIMIT) -> None:
+def keep_features(path: Path, features: Mapping[str, Features], limit: int = MAX_BYTES) -> None:
     """Cache the encoders' features in one atomic write, then delete old files beyond `limit` bytes."""
     raw = features["raw"]
     arrays = {name: np.ascontiguousarray(f.x) for name, f in features.items() if name != "raw"}
     if sum(x.nbytes for x in arrays.values()) > limit:
         return
-    with replacing(path) as part:
-        save_file(arrays, part, {"content": content(raw)})
-    trim(path.parent, limit)
+    with replace_file(path) as part:
+        save_file(arrays, part, {"content": content_hash(raw)})
+    trim_cache(path.parent, limit)
 
 
-def trim(folder: Path, limit: int) -> None:
+def trim_cache(folder: Path, limit: int) -> None:
     """Delete the least recently used files until the rest takes at most `limit` bytes."""
     files = sorted(folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     total = 0
@@ -71,7 +71,7 @@ def trim(folder: Path, limit: int) -> None:
             path.unlink()
 
 
-def content(raw: Features) -> str:
+def content_hash(raw: Features) -> str:
     """A hash of the samples' ids and pixels, in order."""
     digest = blake2b(repr(raw.x.shape).encode(), digest_size=16)
     for array in (raw.id, raw.x):

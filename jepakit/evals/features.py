@@ -46,19 +46,19 @@ class Features:
             )
 
 
-def pooled(tokens: Float[Tensor, "b n d"], pool: Pool = "mean") -> Float[Tensor, "b _"]:
+def pool_tokens(tokens: Float[Tensor, "b n d"], pool: Pool = "mean") -> Float[Tensor, "b _"]:
     """One float32 vector per sample: the mean of its tokens, or all of them."""
     return tokens.float().flatten(1) if pool == "flat" else tokens.float().mean(1)
 
 
-def extract(
+def extract_features(
     encode: Encode, batches: Iterable[Batch], pool: Pool = "mean", device: torch.device | str = "cpu", n: int = 0
 ) -> Features:
     """The features of every sample in `batches`, in order. `n`, the number of samples if known, saves copying."""
-    return extract_all({"value": encode}, batches, pool, device, n)["value"]
+    return extract_by_all({"value": encode}, batches, pool, device, n)["value"]
 
 
-def extract_all(
+def extract_by_all(
     encoders: Mapping[str, Encode],
     batches: Iterable[Batch],
     pool: Pool = "mean",
@@ -77,7 +77,7 @@ def extract_all(
             ids.add(batch.id.numpy())
             moved = batch.to(device)
             for name, encode in encoders.items():
-                x[name].add(pooled(encode(moved), pool).cpu().numpy())
+                x[name].add(pool_tokens(encode(moved), pool).cpu().numpy())
     if not ids.used:
         raise ValueError("there is nothing to evaluate: the data have no readable sample")
     labels, index = y.array().astype(np.int64), ids.array().astype(np.int64)

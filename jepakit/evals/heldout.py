@@ -15,7 +15,7 @@ def held_out(
     `keys` identify the samples (by id, or by name so that the split survives a new order). A class of two samples or
     more keeps at least one on each side; a class of one is never held out. `salt` makes independent splits.
     """
-    hashed = np.array([_hash(f"{salt}:{key}") for key in keys], dtype=np.uint64)
+    hashed = np.array([_hash_text(f"{salt}:{key}") for key in keys], dtype=np.uint64)
     mask = np.zeros(len(y), dtype=bool)
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
@@ -24,5 +24,5 @@ def held_out(
     return mask
 
 
-def _hash(text: str) -> int:
+def _hash_text(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_json
-from .base import Kind, load
-from .split import Part, held_rows, labelled, need_held, need_labels
+from .base import Kind, load_kind
+from .split import Part, held_rows, labelled_part, need_held, need_labels
 
 BASELINES = ("random_init", "raw")
 Tell = Callable[[str, float], None]
-SAME = "the test data are the training data, so the score says nothing about new data; give a different --test"
+SAME_DATA_WARNING = (
+    "the test data are the training data, so the score says nothing about new data; give a different --test"
+)
 
 
-def results(
+def probe_results(
     kind: str,
     cfg: Any,
     train: Mapping[str, Part],
@@ -33,23 +35,23 @@ def results(
 ) -> list[dict[str, Any]]:
     """The content of the kind's evals/*.json files, from parts by "value" (the run's encoder) and by the baselines.
 
-    Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (see `split`). The
+    Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (`split_parts`). The
     baselines get the same samples, settings and solver. `data` describes the data, such as one or two paths. A class
     without a test sample has no entry in `per_class`. `notes` contain a `warning` if both parts are the same samples.
     `tell` receives the encoder's name and the fraction of its work that is done.
     """
-    judge = load(kind)
+    judge = load_kind(kind)
     if judge.reads == "masks":
         classes = tuple(map(str, range(256)))
     elif judge.labels:
         need_labels(classes)
     same = test is not None and all(train[key].same(test[key]) for key in train)
     if test is None:
-        train, test = split(train, name)
-    scores = {key: _scores(judge, cfg, train[key], test[key], partial(tell, key)) for key in train}
+        train, test = split_parts(train, name)
+    scores = {key: _kind_scores(judge, cfg, train[key], test[key], partial(tell, key)) for key in train}
     facts = {
-        "n_train": _count(judge, train["value"]),
-        "n_test": _count(judge, test["value"]),
+        "n_train": _count_samples(judge, train["value"]),
+        "n_test": _count_samples(judge, test["value"]),
         "data": data,
         "weights": weights,
         "step": step,
@@ -58,12 +60,12 @@ def results(
         **({"plain": True} if judge.plain else {}),
     }
     return [
-        {"kind": kind, **_result({key: found[i] for key, found in scores.items()}, facts, classes, same)}
+        {"kind": kind, **_one_result({key: found[i] for key, found in scores.items()}, facts, classes, same)}
         for i in range(len(scores["value"]))
     ]
 
 
-def _result(
+def _one_result(
     scores: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], classes: tuple[str, ...], same: bool
 ) -> dict[str, Any]:
     """One result: the scores of the trained encoder and of the baselines, with the facts behind them."""
@@ -76,12 +78,14 @@ def _result(
         **{key: scores[key]["value"] if key in scores else None for key in BASELINES},
         **facts,
         "per_class": {c: r for c, r in zip(classes, own["per_class"], strict=False) if r is not None},
-        "notes": notes | ({"warning": SAME} if same else {}),
+        "notes": notes | ({"warning": SAME_DATA_WARNING} if same else {}),
         "baselines": {key: {k: scores[key][k] for k in fixed[1:]} for key in BASELINES if key in scores},
     }
 
 
-def split(features: Mapping[str, Part], name: Callable[[int], object] = int) -> tuple[dict[str, Part], dict[str, Part]]:
+def split_parts(
+    features: Mapping[str, Part], name: Callable[[int], object] = int
+) -> tuple[dict[str, Part], dict[str, Part]]:
     """The training and test parts of one data set, the same for every encoder; see `held_rows`.
 
     Raises ValueError if nothing can be held out.
@@ -92,7 +96,7 @@ def split(features: Mapping[str, Part], name: Callable[[int], object] = int) -> 
     return {k: f.where(~mask) for k, f in features.items()}, {k: f.where(mask) for k, f in features.items()}
 
 
-def save(run: Path, kind: str, result: Mapping[str, Any], name: str | None = None) -> Path:
+def save_result(run: Path, kind: str, result: Mapping[str, Any], name: str | None = None) -> Path:
     """Write `result` atomically to evals/KIND[-NAME].json in a run folder, and return the path.
 
     If a kind has several results, the result's own name follows KIND. Only a result of the same step, data, weights and
@@ -103,22 +107,22 @@ def save(run: Path, kind: str, result: Mapping[str, Any], name: str | None = Non
         raise ValueError(f"name {name!r} becomes part of a file name; use letters, digits, '.', '_' and '-' only")
     stem = "-".join(part for part in (kind, result.get("name"), name) if part)
     by_step = f"{stem}-step-{result['step']:08d}"
-    identity = _identity(result)
+    identity = _result_identity(result)
     by_hash = f"{by_step}-{blake2b(identity.encode(), digest_size=4).hexdigest()}"
     for candidate in (stem, by_step, by_hash):
         path = run / "evals" / f"{candidate}.json"
-        if not path.exists() or _identity(json.loads(path.read_text())) == identity:
+        if not path.exists() or _result_identity(json.loads(path.read_text())) == identity:
             break
     write_json(path, dict(result))
     return path
 
 
-def _scores(
+def _kind_scores(
     judge: Kind, cfg: Any, train: Any, test: Any, tell: Callable[[float], None] = lambda fraction: None
 ) -> list[dict[str, Any]]:
     """The results of a kind for one encoder, one mapping per result."""
     if judge.labels:
-        train, test = labelled(train), labelled(test)
+        train, test = labelled_part(train), labelled_part(test)
     found: list[dict[str, Any]] = [{}]
     for key, value in judge.evaluate(train, test, cfg):
         if key == "progress":
@@ -130,9 +134,9 @@ def _scores(
     return found
 
 
-def _count(judge: Kind, part: Part) -> int:
+def _count_samples(judge: Kind, part: Part) -> int:
     return int((part.y >= 0).sum()) if judge.labels else len(part)
 
 
-def _identity(result: Mapping[str, Any]) -> str:
+def _result_identity(result: Mapping[str, Any]) -> str:
     return json.dumps([result.get(key) for key in ("step", "data", "weights", "settings")], sort_keys=True)

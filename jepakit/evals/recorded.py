@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from ..data.base import existing
+from ..data.base import existing_path
 from .features import Features
 
-FEWEST, FEWEST_UNITS = 5, 3
+MIN_ITEMS, MIN_UNITS = 5, 3
 """The fewest items with a response, and units per response, for which a correlation means something."""
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class RecordedResponses:
     """Row i of `x` represents item `id[i]`; `responses[r, i]` is the response to it in repeat (or subject) r.
 
     `nan`, `flat` and `unread` count the items left out because a response is missing, because it does not vary over the
@@ -37,26 +37,26 @@ class Recorded:
     def __len__(self) -> int:
         return len(self.id)
 
-    def where(self, rows: Bool[np.ndarray, " n"]) -> "Recorded":
+    def where(self, rows: Bool[np.ndarray, " n"]) -> "RecordedResponses":
         """The items where `rows` is true."""
         return replace(self, x=self.x[rows], responses=self.responses[:, rows], id=self.id[rows])
 
-    def same(self, other: "Recorded") -> bool:
+    def same(self, other: "RecordedResponses") -> bool:
         """Whether both hold equal vectors."""
         return np.array_equal(self.x, other.x)
 
     def check(self) -> None:
         """Raise ValueError if a feature is not finite, or if too few items are left."""
         Features(self.x, self.y, self.id).check()
-        if len(self) < FEWEST:
+        if len(self) < MIN_ITEMS:
             raise ValueError(
                 f"{len(self)} items have a representation and a response ({self.nan} left out for NaN, {self.flat} for "
-                f"the same response of all units, {self.unread} cannot be read); {FEWEST} are needed: give more "
+                f"the same response of all units, {self.unread} cannot be read); {MIN_ITEMS} are needed: give more "
                 "items, or leave out the units or repeats that are missing"
             )
 
 
-def read(path: str, items: int) -> Float64[np.ndarray, "r n u"]:
+def read_responses(path: str, items: int) -> Float64[np.ndarray, "r n u"]:
     """The responses (repeats, items, units) in a .npy file of shape (items, units) or (repeats, items, units).
 
     Raises ValueError if they are not numbers, infinite, for another number of items, or the same for every item.
@@ -65,7 +65,7 @@ def read(path: str, items: int) -> Float64[np.ndarray, "r n u"]:
         raise ValueError(
             "no responses given; add --responses FILE.npy, of shape (items, units) or (repeats, items, units)"
         )
-    found = _array(existing(path))
+    found = _load_array(existing_path(path))
     if found.dtype.kind not in "biuf" or found.ndim not in (2, 3):
         raise ValueError(
             f"{path} holds an array of type {found.dtype} and shape {found.shape}; save one of numbers, of shape "
@@ -81,20 +81,22 @@ def read(path: str, items: int) -> Float64[np.ndarray, "r n u"]:
     return responses
 
 
-def joined(features: Mapping[str, Features], responses: Float64[np.ndarray, "r n u"]) -> dict[str, Recorded]:
+def join_responses(
+    features: Mapping[str, Features], responses: Float64[np.ndarray, "r n u"]
+) -> dict[str, RecordedResponses]:
     """Per encoder, the representations and responses of the items that have both."""
     nan = np.isnan(responses).any((0, 2))
     flat = ~nan & (responses == responses[..., :1]).all(2).any(0)
     counts = {"nan": int(nan.sum()), "flat": int(flat.sum())}
     parts = {}
     for key, f in features.items():
-        part = Recorded(f.x, responses[:, f.id], f.id, **counts, unread=len(nan) - len(f))
+        part = RecordedResponses(f.x, responses[:, f.id], f.id, **counts, unread=len(nan) - len(f))
         parts[key] = part.where(~(nan | flat)[f.id])
         parts[key].check()
     return parts
 
 
-def _array(file: Path) -> np.ndarray:
+def _load_array(file: Path) -> np.ndarray:
     try:
         found = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -108,9 +110,9 @@ def _array(file: Path) -> np.ndarray:
 
 def _need_variety(responses: Float64[np.ndarray, "r n u"], path: str) -> None:
     count, items, units = responses.shape
-    if not count or items < FEWEST or units < FEWEST_UNITS:
+    if not count or items < MIN_ITEMS or units < MIN_UNITS:
         raise ValueError(
-            f"{path} holds {count} x {items} items x {units} units; give {FEWEST} items and {FEWEST_UNITS} units or "
+            f"{path} holds {count} x {items} items x {units} units; give {MIN_ITEMS} items and {MIN_UNITS} units or "
             "more, because a correlation over fewer means nothing"
         )
     if np.isinf(responses).any():

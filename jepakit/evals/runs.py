@@ -8,34 +8,34 @@ from typing import Any
 
 from .. import data
 from ..core import devices
-from ..core.progress import Silent, Watch
+from ..core.progress import Progress, SilentProgress
 from ..data import refuse_padding
 from ..methods.base import Weights
 from ..methods.head import Head
 from ..run import parse
-from ..run.checkpoint import Loaded, load_run
-from .base import Kind, load
-from .probing import Tell, results, save
-from .sources import Sets, Subject, check_labels, opened
+from ..run.checkpoint import LoadedRun, load_run
+from .base import Kind, load_kind
+from .probing import Tell, probe_results, save_result
+from .sources import Sets, Subject, check_labels, load_parts
 
-ENCODERS = {"value": "trained encoder", "random_init": "untrained encoder", "raw": "raw input"}
+ENCODER_WORDS = {"value": "trained encoder", "random_init": "untrained encoder", "raw": "raw input"}
 
 
-def rows(progress: Watch, kind: str, encoders: Sequence[str]) -> Tell:
+def progress_rows(progress: Progress, kind: str, encoders: Sequence[str]) -> Tell:
     """A function of (encoder, fraction done) that shows progress on `progress`, in hundredths of the whole."""
     begun = time.monotonic()
 
     def tell(encoder: str, fraction: float) -> None:
         done = (list(encoders).index(encoder) + fraction) / len(encoders)
         left = (time.monotonic() - begun) * (1 - done) / max(done, 1e-9)
-        doing = f"{kind}: {ENCODERS.get(encoder, encoder)}"
+        doing = f"{kind}: {ENCODER_WORDS.get(encoder, encoder)}"
         progress.row({"step": int(100 * done), "metrics": {"doing": doing, "eta": left}}, 100)
 
     return tell
 
 
-Refused = Callable[[str, ValueError], None]
-Chosen = Mapping[str, tuple[Kind, Any]]
+RefusalCallback = Callable[[str, ValueError], None]
+ChosenKinds = Mapping[str, tuple[Kind, Any]]
 
 
 def probe_run(
@@ -47,12 +47,12 @@ def probe_run(
     name: str | None = None,
     settings: Mapping[str, Any] | None = None,
     step: int | None = None,
-    refused: Refused | None = None,
+    refused: RefusalCallback | None = None,
     cache: bool = True,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
     baselines: bool = True,
 ) -> list[Path]:
-    """Evaluate a run's encoder with each of `kinds`, and return the paths of the evals/*.json files (see `results`).
+    """Evaluate a run's encoder with each of `kinds`; the paths of the evals/*.json files (see `probe_results`).
 
     `train` and `test` are paths; by default the run's own data are used, with its test part or a fixed fifth.
     `settings` are dotted by kind, such as {"knn.k": 5}. Raises ValueError if a kind cannot evaluate these data; if
@@ -64,8 +64,8 @@ def probe_run(
     if isinstance(loaded.method, Head):
         below = loaded.method.cfg.parents[0]
         raise ValueError(f"{run} is a head over {below} and has the same representations; probe {below} instead")
-    chosen = {kind: (load(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
-    given = {fits: _opener(fits)(loaded, train, test) for fits in {judge.fits for judge, _ in chosen.values()}}
+    chosen = {kind: (load_kind(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
+    given = {fits: _opener_for(fits)(loaded, train, test) for fits in {judge.fits for judge, _ in chosen.values()}}
     for fits, sets in given.items():
         check_lengths(loaded, sets, {kind: c for kind, c in chosen.items() if c[0].fits == fits})
     if any(judge.labels for judge, _ in chosen.values()):
@@ -73,23 +73,25 @@ def probe_run(
     device, _ = devices.best_device()
     kept = run if cache and baselines else None
     written: list[Path] = []
-    for group in alike(chosen):
+    for group in group_kinds(chosen):
         judge, cfg = next(iter(group.values()))
         sets = given[judge.fits]
         subject = Subject(loaded, sets, device, weights, kept, alone=not baselines)
         facts: dict[str, Any] = {"data": sets.label, "step": loaded.step, "weights": weights}
         facts |= {"classes": sets.train.classes, "name": sets.train.name}
-        with telling(refused, ", ".join(group)), opened(subject, judge.reads, cfg) as (fit, held):
+        with report_refusals(refused, ", ".join(group)), load_parts(subject, judge.reads, cfg) as (fit, held):
             for kind, (_, cfg) in group.items():
-                with telling(refused, kind):
-                    tell = rows(progress or Silent(), kind, list(fit))
+                with report_refusals(refused, kind):
+                    tell = progress_rows(progress or SilentProgress(), kind, list(fit))
                     # A prediction starts from the context encoder, whichever weights were asked for.
                     here = facts | ({"weights": "context"} if judge.reads == "windows" else {})
-                    written += [save(run, kind, r, name) for r in results(kind, cfg, fit, held, tell=tell, **here)]
+                    written += [
+                        save_result(run, kind, r, name) for r in probe_results(kind, cfg, fit, held, tell=tell, **here)
+                    ]
     return written
 
 
-def alike(chosen: Chosen) -> list[dict[str, tuple[Kind, Any]]]:
+def group_kinds(chosen: ChosenKinds) -> list[dict[str, tuple[Kind, Any]]]:
     """The kinds grouped by what they read, so that the data are read once per group."""
     groups: dict[tuple[Any, ...], dict[str, tuple[Kind, Any]]] = {}
     for kind, (judge, cfg) in chosen.items():
@@ -99,7 +101,7 @@ def alike(chosen: Chosen) -> list[dict[str, tuple[Kind, Any]]]:
 
 
 @contextmanager
-def telling(refused: Refused | None, kind: str) -> Iterator[None]:
+def report_refusals(refused: RefusalCallback | None, kind: str) -> Iterator[None]:
     """Pass a ValueError raised inside to `refused`, if it is given."""
     try:
         yield
@@ -114,16 +116,16 @@ def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any]) -> dict[str
     changes = parse.flags_to_changes(settings)
     if unknown := [section for section in changes if section not in kinds]:
         raise ValueError(f"{unknown[0]} is not a kind you asked for; write settings as --{kinds[0]}.KEY VALUE")
-    return {kind: parse.apply(load(kind).Config(), changes.get(kind, {}), kind) for kind in kinds}
+    return {kind: parse.apply_changes(load_kind(kind).Config(), changes.get(kind, {}), kind) for kind in kinds}
 
 
-def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
+def open_sets(loaded: LoadedRun, train: str | None, test: str | None) -> Sets:
     """The data sets to fit on and to score on."""
     own, channels = loaded.run.data, loaded.method.signal.channels
     own = own.with_channels(channels)
-    first = own if train is None else data.reading(own, train, channels=channels).whole()
+    first = own if train is None else data.read_like(own, train, channels=channels).whole()
     first = first.training_part() if test is None else first
-    second = first.test_part() if test is None else data.reading(own, test, channels=channels).whole()
+    second = first.test_part() if test is None else data.read_like(own, test, channels=channels).whole()
     paths = [first.path] if second is None else [first.path, second.path + (" (test part)" if test is None else "")]
     try:
         opened_train = first.open()
@@ -133,21 +135,21 @@ def open_sets(loaded: Loaded, train: str | None, test: str | None) -> Sets:
     return sets
 
 
-def open_whole(loaded: Loaded, path: str | None, test: str | None) -> Sets:
+def open_whole(loaded: LoadedRun, path: str | None, test: str | None) -> Sets:
     """All items of one data set in order, for kinds that fit nothing. Raises ValueError if a test set is given."""
     if test is not None:
         raise ValueError(f"this probe fits nothing and cannot use --test {test}; give all items as --data")
     own, channels = loaded.run.data, loaded.method.signal.channels
-    items = own.with_channels(channels) if path is None else data.reading(own, path, channels=channels)
+    items = own.with_channels(channels) if path is None else data.read_like(own, path, channels=channels)
     items = items.whole()
     return Sets(items.open(), None, items.path)
 
 
-def _opener(fits: bool) -> Callable[[Loaded, str | None, str | None], Sets]:
+def _opener_for(fits: bool) -> Callable[[LoadedRun, str | None, str | None], Sets]:
     return open_sets if fits else open_whole
 
 
-def check_lengths(loaded: Loaded, sets: Sets, chosen: Chosen) -> None:
+def check_lengths(loaded: LoadedRun, sets: Sets, chosen: ChosenKinds) -> None:
     """Raise ValueError if samples differ in length and a kind reads more than the mean of their tokens."""
     for kind, (judge, cfg) in chosen.items():
         if judge.reads != "recorded" and (judge.reads != "pooled" or cfg.pool != "mean"):

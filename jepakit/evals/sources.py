@@ -18,19 +18,18 @@ from ..core import devices, padding
 from ..data import loader
 from ..methods.base import Method, Weights
 from ..nn.patch import grid_of, patches
-from ..run.checkpoint import Loaded
+from ..run.checkpoint import LoadedRun
 from ..types import Batch, Grid, Size
 from . import cache, recorded
 from .base import Reads
-from .baselines import random_init, raw
-from .features import Encode, Features, extract_all
+from .baselines import random_init, raw_tokens
+from .features import Encode, Features, extract_by_all
 from .split import Part, need_classes, need_labels
-from .tokens import UNKNOWN, Tokens, check_room, extract_tokens, shapes
-from .trainable import Live, encoding, pixels
-from .windows import Windows, as_raw, check_cut
-from .windows import read as read_windows
+from .tokens import UNKNOWN_CLASS, Tokens, check_room, extract_tokens, token_shapes
+from .trainable import Live, raw_baseline, trainable_encoder
+from .windows import Windows, as_raw, check_cut, read_windows
 
-BATCH = 128
+BATCH_SIZE = 128
 Parts = Mapping[str, Part]
 
 
@@ -49,7 +48,7 @@ class Subject:
     `kept` is the run folder, None where nothing is to be kept.
     """
 
-    loaded: Loaded
+    loaded: LoadedRun
     sets: Sets
     device: str
     weights: Weights
@@ -62,7 +61,7 @@ class Subject:
         return self.loaded.method
 
 
-def judged(subject: Subject) -> dict[str, Encode]:
+def encoders_under_test(subject: Subject) -> dict[str, Encode]:
     """The trained encoder and, unless it stands alone, its two baselines, on the subject's device."""
     run, method = subject.loaded.run, subject.method.to(subject.device)
     value: dict[str, Encode] = {"value": partial(method.encode, weights=subject.weights)}
@@ -71,11 +70,11 @@ def judged(subject: Subject) -> dict[str, Encode]:
     return value | {
         "random_init": random_init(run.method, method.signal, run.seed, subject.device),
         # As the encoder sees it: a stronger bar than plain pixels.
-        "raw": lambda batch: raw(stretched(method.normalize(batch.x), method.signal.size)),
+        "raw": lambda batch: raw_tokens(resample_time(method.normalize(batch.x), method.signal.size)),
     }
 
 
-def stretched(x: Float[Tensor, "b c ..."], size: Size) -> Float[Tensor, "b c ..."]:
+def resample_time(x: Float[Tensor, "b c ..."], size: Size) -> Float[Tensor, "b c ..."]:
     """x as long as the longest sample, by linear interpolation: as many raw values of each."""
     if x.ndim == 4 or x.shape[2] == size[0]:
         return x
@@ -85,32 +84,32 @@ def stretched(x: Float[Tensor, "b c ..."], size: Size) -> Float[Tensor, "b c ...
 
 
 @contextmanager
-def opened(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts, Parts | None]]:
+def load_parts(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts, Parts | None]]:
     """What a kind reads, for the data to fit on and, where it is another set, to score on; temporary files go after."""
     if reads == "pooled":
-        yield _both(subject, partial(pooled_features, subject, cfg.pool))
+        yield _read_both(subject, partial(pooled_features, subject, cfg.pool))
     elif reads == "encoder":
-        yield _both(subject, partial(live, subject))
+        yield _read_both(subject, partial(live_parts, subject))
     elif reads == "recorded":
-        responses = recorded.read(cfg.responses, len(subject.sets.train))
-        whole = recorded.joined(pooled_features(subject, "mean", subject.sets.train), responses)
+        responses = recorded.read_responses(cfg.responses, len(subject.sets.train))
+        whole = recorded.join_responses(pooled_features(subject, "mean", subject.sets.train), responses)
         yield {key: part.where(np.zeros(len(part), bool)) for key, part in whole.items()}, whole
     elif reads == "windows":
         check_cut(subject.method)
         test = subject.sets.test
-        yield windows(subject, subject.sets.train), None if test is None else windows(subject, test)
+        yield window_parts(subject, subject.sets.train), None if test is None else window_parts(subject, test)
     else:
         with tempfile.TemporaryDirectory(prefix="jepakit-") as folder:
             if reads == "masks":
-                yield masked(subject, cfg, Path(folder))
+                yield masked_parts(subject, cfg, Path(folder))
             else:
-                yield _both(subject, partial(tokens, subject, cfg.disk_gib, Path(folder)))
+                yield _read_both(subject, partial(token_parts, subject, cfg.disk_gib, Path(folder)))
 
 
-def _both(subject: Subject, read: Any) -> tuple[Parts, Parts | None]:
+def _read_both(subject: Subject, read: Any) -> tuple[Parts, Parts | None]:
     index = check_labels(subject.sets)
     train = read(subject.sets.train)
-    return train, None if subject.sets.test is None else aligned(read(subject.sets.test), index)
+    return train, None if subject.sets.test is None else align_labels(read(subject.sets.test), index)
 
 
 def check_labels(sets: Sets) -> Int64[np.ndarray, " k"]:
@@ -120,119 +119,124 @@ def check_labels(sets: Sets) -> Int64[np.ndarray, " k"]:
     """
     need_labels(sets.train.classes)
     for dataset in (sets.train, sets.test):
-        if dataset is not None and (labels(dataset) < 0).all():
+        if dataset is not None and (item_labels(dataset) < 0).all():
             need_labels(())
     if sets.test is None:
         return np.array([-1])
     known = {name: i for i, name in enumerate(sets.train.classes)}
     need_classes([name for name in sets.test.classes if name not in known])
     index = np.array([known[name] for name in sets.test.classes] + [-1])
-    tested = set(index[labels(sets.test)].tolist()) - {-1}
-    need_classes([sets.train.classes[i] for i in sorted(tested - set(labels(sets.train).tolist()))])
+    tested = set(index[item_labels(sets.test)].tolist()) - {-1}
+    need_classes([sets.train.classes[i] for i in sorted(tested - set(item_labels(sets.train).tolist()))])
     return index
 
 
-def labels(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
+def item_labels(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
     """The label of every item."""
     return np.array([dataset.label(i) for i in range(len(dataset))], dtype=np.int64)
 
 
-def aligned(test: Parts, index: Int64[np.ndarray, " k"]) -> dict[str, Part]:
+def align_labels(test: Parts, index: Int64[np.ndarray, " k"]) -> dict[str, Part]:
     """Test samples with their labels counted in the classes of the training data; label -1 takes the last entry."""
     return {key: replace(part, y=index[part.y]) for key, part in test.items()}  # type: ignore[type-var]
 
 
-def stream(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
+def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     """All samples of a data set, in order; of each padded batch those of one length at a time."""
-    signal, workers = subject.method.signal, readers(subject.loaded)
-    for batch in loader.stream(dataset, signal, batch=BATCH, workers=workers):
-        same = [(None, batch)] if batch.length is None else padding.groups(batch, padding.stride(subject.method))
+    signal, workers = subject.method.signal, reader_count(subject.loaded)
+    for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
+        same = (
+            [(None, batch)]
+            if batch.length is None
+            else padding.equal_length_groups(batch, padding.patch_steps(subject.method))
+        )
         yield from (part for _, part in same)
 
 
-def readers(loaded: Loaded) -> int:
+def reader_count(loaded: LoadedRun) -> int:
     """As many processes that read as the run had, but no more than there are processors here."""
-    return min(loaded.run.loop.workers or 0, devices.cores())
+    return min(loaded.run.loop.workers or 0, devices.available_cores())
 
 
 def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:
     """Features of a whole data set by every encoder; what was kept of an earlier probe is not computed again."""
-    encoders = judged(subject)
+    encoders = encoders_under_test(subject)
     if subject.kept is None:
-        return _extracted(subject, dataset, encoders, pool)
-    path = cache.place(
+        return _extract_features(subject, dataset, encoders, pool)
+    path = cache.cache_path(
         subject.kept, subject.loaded, dataset.fingerprint(), pool, subject.weights, subject.device.partition(":")[0]
     )
     if path.is_file():
-        just_raw = _extracted(subject, dataset, {"raw": encoders["raw"]}, pool)
-        if found := cache.find(path, just_raw["raw"]):
+        just_raw = _extract_features(subject, dataset, {"raw": encoders["raw"]}, pool)
+        if found := cache.find_features(path, just_raw["raw"]):
             return {name: {**found, **just_raw}[name] for name in encoders}
-    features = _extracted(subject, dataset, encoders, pool)
-    cache.keep(path, features)
+    features = _extract_features(subject, dataset, encoders, pool)
+    cache.keep_features(path, features)
     return features
 
 
-def _extracted(
+def _extract_features(
     subject: Subject, dataset: data.Dataset, encoders: Mapping[str, Encode], pool: Any
 ) -> dict[str, Features]:
-    return extract_all(encoders, stream(subject, dataset), pool, subject.device, len(dataset))
+    return extract_by_all(encoders, stream_batches(subject, dataset), pool, subject.device, len(dataset))
 
 
-def live(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
+def live_parts(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
     """The samples themselves, with the trained encoder, an untrained one and the raw input."""
     run, method, device = subject.loaded.run, subject.method, subject.device
-    builds: dict[str, Callable[[], nn.Module]] = {"value": partial(encoding, method, subject.weights, device)}
+    builds: dict[str, Callable[[], nn.Module]] = {"value": partial(trainable_encoder, method, subject.weights, device)}
     if not subject.alone:
         fresh = methods.build(run.method, method.signal, run.seed)
-        builds["random_init"] = partial(encoding, fresh, subject.weights, device)
-        builds["raw"] = partial(pixels, method, device)
-    facts = (labels(dataset), np.arange(len(dataset)), method.signal, readers(subject.loaded), device)
+        builds["random_init"] = partial(trainable_encoder, fresh, subject.weights, device)
+        builds["raw"] = partial(raw_baseline, method, device)
+    facts = (item_labels(dataset), np.arange(len(dataset)), method.signal, reader_count(subject.loaded), device)
     held = dataset.with_config(dataset.cfg.without_views()).in_memory()
     return {name: Live(held, build, *facts) for name, build in builds.items()}
 
 
-def windows(subject: Subject, dataset: data.Dataset) -> dict[str, Windows]:
+def window_parts(subject: Subject, dataset: data.Dataset) -> dict[str, Windows]:
     """All windows of a data set by the trained method, an untrained one, and as they are."""
     run, method, device = subject.loaded.run, subject.method.to(subject.device), subject.device
-    found = {"value": read_windows(method, stream(subject, dataset), device)}
+    found = {"value": read_windows(method, stream_batches(subject, dataset), device)}
     if subject.alone:
         return found
     fresh = methods.build(run.method, method.signal, run.seed).to(device).eval()
-    found["random_init"] = read_windows(fresh, stream(subject, dataset), device)
+    found["random_init"] = read_windows(fresh, stream_batches(subject, dataset), device)
     return found | {"raw": as_raw(found["value"])}
 
 
-def tokens(subject: Subject, limit: float, folder: Path, dataset: data.Dataset) -> dict[str, Tokens]:
+def token_parts(subject: Subject, limit: float, folder: Path, dataset: data.Dataset) -> dict[str, Tokens]:
     """The tokens of a whole data set by every encoder, in files of `folder`; raw: pixels cut into the same patches.
 
     Raises ValueError where they take more than `limit` GiB.
     """
-    encoders = patched(subject)
+    encoders = encoders_with_patches(subject)
     signal, n = subject.method.signal, len(dataset)
-    sizes = shapes(encoders, signal.zeros(device=subject.device))
+    sizes = token_shapes(encoders, signal.zeros(device=subject.device))
     total = n + (len(subject.sets.test) if subject.sets.test is not None else 0) * (dataset is subject.sets.train)
     check_room(sizes, total, limit, folder)
     inner = Path(tempfile.mkdtemp(dir=folder))
-    found = extract_tokens(encoders, stream(subject, dataset), inner, n, sizes, subject.device)
+    found = extract_tokens(encoders, stream_batches(subject, dataset), inner, n, sizes, subject.device)
     grid = grid_of_tokens(subject, sizes["value"][0]) or ()
     return {name: replace(part, grid=grid) for name, part in found.items()}
 
 
-def masked(subject: Subject, cfg: Any, folder: Path) -> tuple[Parts, Parts | None]:
+def masked_parts(subject: Subject, cfg: Any, folder: Path) -> tuple[Parts, Parts | None]:
     """Tokens with the class of every pixel. Raises ValueError, before anything is encoded, where a mask is wrong."""
     sets, size = subject.sets, subject.method.signal.size
     given = [dataset for dataset in (sets.train, sets.test) if dataset is not None]
     truths = [read_truth(dataset, size, folder / f"masks-{i}.npy") for i, dataset in enumerate(given)]
-    seen = [{int(c) for picture in truth for c in np.unique(picture)} - {UNKNOWN} for truth in truths]
+    seen = [{int(c) for picture in truth for c in np.unique(picture)} - {UNKNOWN_CLASS} for truth in truths]
     if missing := sorted(seen[-1] - seen[0]):
         raise ValueError(
             f"the test masks hold the class {missing[0]}, which the training masks lack; they hold "
-            f"{', '.join(map(str, sorted(seen[0])))}: give --data with every class, or set it to {UNKNOWN} (unknown)"
+            f"{', '.join(map(str, sorted(seen[0])))}: give --data with every class, "
+            f"or set it to {UNKNOWN_CLASS} (unknown)"
         )
     found = []
     for dataset, truth in zip(given, truths, strict=True):
-        frames = films(dataset) if cfg.films else None
-        parts = tokens(subject, cfg.disk_gib, folder, dataset)
+        frames = film_numbers(dataset) if cfg.films else None
+        parts = token_parts(subject, cfg.disk_gib, folder, dataset)
         found.append(
             {k: replace(p, masks=truth, sequence=None if frames is None else frames[p.id]) for k, p in parts.items()}
         )
@@ -249,16 +253,16 @@ def read_truth(dataset: data.Dataset, size: Size, file: Path) -> UInt8[np.ndarra
     return truth
 
 
-def films(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
+def film_numbers(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
     """Which film each item is a frame of."""
     names = [dataset.film(i) for i in range(len(dataset))]
     number = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return np.array([number[name] for name in names], dtype=np.int64)
 
 
-def patched(subject: Subject) -> dict[str, Encode]:
-    """As `judged`, but raw is the pixels of each patch where the encoder has patches."""
-    method, encoders = subject.method, judged(subject)
+def encoders_with_patches(subject: Subject) -> dict[str, Encode]:
+    """As `encoders_under_test`, but raw is the pixels of each patch where the encoder has patches."""
+    method, encoders = subject.method, encoders_under_test(subject)
     patch = patch_of(method)
     if patch is None or subject.alone:
         return encoders

@@ -62,7 +62,7 @@ def need_held(part: Part, held: Bool[np.ndarray, " n"]) -> None:
     raise ValueError("no class has two labelled samples, so nothing can be held out; give --test")
 
 
-def labelled(part: P) -> P:
+def labelled_part(part: P) -> P:
     """The samples that have a label. Raises ValueError if there are none, or if a feature is not finite."""
     kept: P = part.where(part.y >= 0)
     if not len(kept):

@@ -14,9 +14,9 @@ from ..types import Batch, Grid
 from .features import Encode
 
 GIB = 2**30
-ROWS = 512
+ROWS_AT_ONCE = 512
 """How many samples are compared, or read for their moments, at a time."""
-UNKNOWN = 255
+UNKNOWN_CLASS = 255
 """The value of a mask's pixel whose class is unknown."""
 
 Shape = tuple[int, int]
@@ -59,21 +59,21 @@ class Tokens:
 
     def classes(self) -> set[int]:
         """The class ids in the masks of this part."""
-        parts = np.array_split(np.arange(len(self)), -(-len(self) // ROWS))
-        return {int(c) for i in parts for c in np.unique(self.truth(i).cpu().numpy())} - {UNKNOWN}
+        parts = np.array_split(np.arange(len(self)), -(-len(self) // ROWS_AT_ONCE))
+        return {int(c) for i in parts for c in np.unique(self.truth(i).cpu().numpy())} - {UNKNOWN_CLASS}
 
     def same(self, other: "Tokens") -> bool:
         """Whether both hold the same tokens."""
         if len(self) != len(other) or self.store.shape[1:] != other.store.shape[1:]:
             return False
-        parts = np.array_split(np.arange(len(self)), max(1, len(self) // ROWS))
+        parts = np.array_split(np.arange(len(self)), max(1, len(self) // ROWS_AT_ONCE))
         return all(np.array_equal(self.store[self.rows[i]], other.store[other.rows[i]]) for i in parts)
 
     def check(self) -> None:
         """Nothing: tokens that are not finite are never written."""
 
 
-def shapes(encoders: Mapping[str, Encode], batch: Batch) -> dict[str, Shape]:
+def token_shapes(encoders: Mapping[str, Encode], batch: Batch) -> dict[str, Shape]:
     """Tokens and features of one sample, by each encoder."""
     with torch.inference_mode():
         found = {name: encode(batch) for name, encode in encoders.items()}
@@ -123,14 +123,14 @@ def extract_tokens(
                 y[rows] = batch.label.numpy()
             moved = batch.to(device)
             for name, encode in encoders.items():
-                stores[name][rows] = _half(encode(moved))
+                stores[name][rows] = _to_half(encode(moved))
     if not used:
         raise ValueError("there is nothing to evaluate: the data have no readable sample")
     every = np.arange(used)
     return {name: Tokens(store, every, y[:used], ids[:used], device=device) for name, store in stores.items()}
 
 
-def _half(tokens: Float[Tensor, "b n d"]) -> Float16[np.ndarray, "b n d"]:
+def _to_half(tokens: Float[Tensor, "b n d"]) -> Float16[np.ndarray, "b n d"]:
     half: np.ndarray = tokens.half().cpu().numpy()
     if not np.isfinite(half).all():
         bad = int((~np.isfinite(half)).any((1, 2)).sum())
@@ -140,9 +140,9 @@ def _half(tokens: Float[Tensor, "b n d"]) -> Float16[np.ndarray, "b n d"]:
     return half
 
 
-def moments(part: Tokens) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+def token_moments(part: Tokens) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
     """The mean and standard deviation (D,) over all tokens; the deviation of a constant feature is set to 1."""
-    groups = np.array_split(np.arange(len(part)), -(-len(part) // ROWS))
+    groups = np.array_split(np.arange(len(part)), -(-len(part) // ROWS_AT_ONCE))
     count = len(part) * part.store.shape[1]
     mean = torch.stack([part.read(i).double().sum((0, 1)) for i in groups]).sum(0) / count
     centred = [(part.read(i).double() - mean).square().sum((0, 1)) for i in groups]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..data import Dataset, loader
 from ..methods.base import Method, Weights
 from ..types import Batch, Signal
-from .baselines import raw
+from .baselines import raw_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Live:
     def check(self) -> None:
         """Nothing: there are no features yet."""
 
-    def augmented(self, batch: int, steps: int, seed: int) -> Iterable[Batch]:
+    def augmented_batches(self, batch: int, steps: int, seed: int) -> Iterable[Batch]:
         """`steps` training batches as the run's own are made; `Batch.id` counts the samples of this part."""
         part = self.dataset.subset(self.id, self.y)
         return loader.batches(part, self.signal, seed=seed, batch=batch, start=0, stop=steps, workers=self.workers)
@@ -52,7 +52,7 @@ class Live:
     def plain(self, batch: int) -> Iterable[Batch]:
         """Every sample once, without augmentation."""
         part = self.dataset.subset(self.id, self.y)
-        return loader.stream(part, self.signal, batch=batch, workers=self.workers)
+        return loader.read_stream(part, self.signal, batch=batch, workers=self.workers)
 
 
 class Encoding(nn.Module):
@@ -76,10 +76,10 @@ class Pixels(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "b 1 d"]:
         """Samples to what the raw baseline of every kind sees."""
-        return raw(self.method.normalize(batch.x))
+        return raw_tokens(self.method.normalize(batch.x))
 
 
-def encoding(method: Method, weights: Weights, device: str) -> nn.Module:
+def trainable_encoder(method: Method, weights: Weights, device: str) -> nn.Module:
     """A copy of the method's encoder, to be trained: see `Live.build`.
 
     Raises ValueError where no gradient passes through the method's `encode`.
@@ -99,6 +99,6 @@ def encoding(method: Method, weights: Weights, device: str) -> nn.Module:
     return module
 
 
-def pixels(method: Method, device: str) -> nn.Module:
+def raw_baseline(method: Method, device: str) -> nn.Module:
     """The raw baseline."""
     return Pixels(copy.deepcopy(method)).to(device)

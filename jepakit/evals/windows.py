@@ -14,7 +14,7 @@ from ..methods.base import Method
 from ..methods.masked import Masked
 from ..types import Batch, Masks, Rng
 
-FEWEST = 10
+MIN_WINDOWS = 10
 """The fewest windows to fit on; a fifth of them is held out."""
 
 
@@ -49,9 +49,9 @@ class Windows:
 
     def check(self) -> None:
         """Raise ValueError if there are too few windows, or if a representation is not finite."""
-        if len(self) < FEWEST:
+        if len(self) < MIN_WINDOWS:
             raise ValueError(
-                f"there are {len(self)} windows to fit on; give {FEWEST} or more, or a smaller data.stride"
+                f"there are {len(self)} windows to fit on; give {MIN_WINDOWS} or more, or a smaller data.stride"
             )
         if not (np.isfinite(self.s).all() and np.isfinite(self.pred).all()):
             raise ValueError("a representation is not finite; use an earlier checkpoint")
@@ -95,7 +95,7 @@ def steps_seen(method: Method, steps: int | None = None) -> int:
 
 
 @torch.no_grad()
-def represented(
+def represent_windows(
     method: Any, x: Float[Tensor, "b c t"]
 ) -> tuple[Float32[np.ndarray, "b _"], Float32[np.ndarray, "b _"]]:
     """f(past) and the method's prediction from it, as rows (B, …); values after the cut are never seen."""
@@ -104,13 +104,13 @@ def represented(
     return s.flatten(1).float().cpu().numpy(), pred.flatten(1).float().cpu().numpy()
 
 
-def read(method: Method, batches: Iterable[Batch], device: str = "cpu") -> Windows:
+def read_windows(method: Method, batches: Iterable[Batch], device: str = "cpu") -> Windows:
     """All windows in `batches`. Raises ValueError if there are none."""
     cut, parts = steps_seen(method), []
     for batch in batches:
         x = batch.to(device).x
         values = method.normalize(x).float().cpu().numpy()
-        parts.append((*represented(method, x), values[..., :cut], values[..., cut:], batch.id.numpy()))
+        parts.append((*represent_windows(method, x), values[..., :cut], values[..., cut:], batch.id.numpy()))
     if not parts:
         raise ValueError("there is nothing to evaluate: the data contain no window")
     return Windows(*(np.concatenate(column) for column in zip(*parts, strict=True)))

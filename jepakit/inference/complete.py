@@ -16,16 +16,16 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..core import devices, files
-from ..core.progress import Silent, Watch, counting
+from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data import Dataset, loader, refuse_padding
 from ..evals.metrics.generation import Tally
-from ..masks.halves import sides, splits
+from ..masks.halves import available_halves, named_halves
 from ..methods.decoder import Decoder
 from ..methods.head import Head
 from ..run import checkpoint
 from ..training.request import PathLike
 from ..types import Grid, Rng, Size
-from .complete_folder import SUMMARY, Chunk, WriteChunks, check_folder, new_folder
+from .complete_folder import SUMMARY_FILE, Chunk, WriteChunks, check_folder, new_folder
 from .complete_images import write_clips, write_pictures
 from .complete_series import write_series
 from .decoder import load_or_train_decoder
@@ -33,8 +33,8 @@ from .inputs import open_data
 
 __all__ = ["Completed", "complete"]
 
-BATCH: Final = 64
-KINDS: Final[Mapping[int, tuple[str, WriteChunks]]] = {
+BATCH_SIZE: Final = 64
+OUTPUT_KINDS: Final[Mapping[int, tuple[str, WriteChunks]]] = {
     1: ("series", write_series),
     2: ("pictures", write_pictures),
     3: ("clips", write_clips),
@@ -67,7 +67,7 @@ def complete(
     steps: int | None = None,
     overwrite: bool = False,
     settings: Mapping[str, Any] | None = None,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> Completed:
     """Write what a run imagines in place of one side of each sample, to the folder `out`.
 
@@ -78,7 +78,7 @@ def complete(
     are read, as {"data.fill": 30}. Raises ValueError, before anything is trained or written, for a side that the
     samples do not have or the run cannot predict.
     """
-    run, out, progress = Path(run), Path(out), progress or Silent()
+    run, out, progress = Path(run), Path(out), progress or SilentProgress()
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; give how many items to complete, 1 or more")
     loaded = checkpoint.load_run(run)
@@ -96,20 +96,20 @@ def complete(
         numbers = total.numbers()
         summary = {"run": str(run), "step": loaded.step, "data": os.fspath(data), "hide": hide}
         summary |= {"size": list(decoder.signal.size), "decoder": about, **numbers, "skipped": skipped}
-        files.write_json(part / SUMMARY, summary)
+        files.write_json(part / SUMMARY_FILE, summary)
     return Completed(out, total.items, total.mse, numbers.get("ssim"), total.sharpness, skipped)
 
 
 def check_side_name(hide: str, axes: int) -> None:
     """Raises ValueError if samples with so many axes have no side of that name."""
-    names = sides(axes)
+    names = named_halves(axes)
     if hide not in names:
-        raise ValueError(f"no side {hide!r} of {KINDS[axes][0]}; give --hide {', '.join(names)}")
+        raise ValueError(f"no side {hide!r} of {OUTPUT_KINDS[axes][0]}; give --hide {', '.join(names)}")
 
 
 def hidden_values(grid: Grid, size: Size, side: str) -> Bool[Tensor, "..."]:
     """True where a value of a sample (*size) is hidden."""
-    masks = splits(grid)[side](grid, 1, Rng(0))
+    masks = available_halves(grid)[side](grid, 1, Rng(0))
     cells = torch.zeros(len(masks.targets.flatten()) + masks.context.shape[1], dtype=torch.bool)
     cells[masks.targets.flatten()] = True
     hidden = cells.reshape(grid)
@@ -119,10 +119,10 @@ def hidden_values(grid: Grid, size: Size, side: str) -> Bool[Tensor, "..."]:
 
 
 def _write_items(
-    decoder: Decoder, dataset: Dataset, folder: Path, hide: str, count: int, progress: Watch
+    decoder: Decoder, dataset: Dataset, folder: Path, hide: str, count: int, progress: Progress
 ) -> tuple[Tally, dict[str, str]]:
     hidden = hidden_values(decoder.grid, decoder.signal.size, hide)
-    _, write = KINDS[len(decoder.signal.size)]
+    _, write = OUTPUT_KINDS[len(decoder.signal.size)]
     skipped: dict[str, str] = {}
     chunks = _completed_chunks(decoder, dataset, hide, count, progress, skipped)
     total = write(chunks, folder, dataset, hidden, decoder.std.cpu(), count)
@@ -132,13 +132,13 @@ def _write_items(
 
 
 def _completed_chunks(
-    decoder: Decoder, dataset: Dataset, hide: str, count: int, progress: Watch, skipped: dict[str, str]
+    decoder: Decoder, dataset: Dataset, hide: str, count: int, progress: Progress, skipped: dict[str, str]
 ) -> Iterator[Chunk]:
     """The first `count` items of the data, completed, on the CPU; items that cannot be read are added to `skipped`."""
     device, _ = devices.best_device()
     decoder = decoder.to(device).eval()
-    counter = counting(progress, "completing", "items")
-    with closing(loader.stream(dataset, decoder.signal, batch=min(BATCH, count))) as stream:
+    counter = progress_counter(progress, "completing", "items")
+    with closing(loader.read_stream(dataset, decoder.signal, batch=min(BATCH_SIZE, count))) as stream:
         for batch in stream:
             keep = batch.id < count
             x = batch.to(device).x[keep.to(device)]

@@ -15,9 +15,9 @@ from torch import Tensor
 from ..data import Dataset
 from ..evals.metrics.generation import Tally
 
-SUMMARY: Final = "completions.json"
+SUMMARY_FILE: Final = "completions.json"
 """The file that marks a folder of completions."""
-GRID: Final = "grid.png"
+GRID_FILE: Final = "grid.png"
 
 
 @contextmanager
@@ -46,8 +46,8 @@ def check_folder(out: Path, overwrite: bool) -> None:
         raise ValueError(f"{out} is a file; give --out a folder")
     if not overwrite:
         raise ValueError(f"{out} is not empty; give another --out, or --overwrite to replace it")
-    if not (out / SUMMARY).is_file():
-        raise ValueError(f"{out} is not deleted, as it holds no completions (no {SUMMARY}); give another --out")
+    if not (out / SUMMARY_FILE).is_file():
+        raise ValueError(f"{out} is not deleted, as it holds no completions (no {SUMMARY_FILE}); give another --out")
 
 
 def free_path(folder: Path, name: str, ending: str) -> Path:
@@ -61,7 +61,7 @@ def free_path(folder: Path, name: str, ending: str) -> Path:
     stem = last.removesuffix(suffix) if suffix.lower() in Image.registered_extensions() else last
     names = chain((stem, last), (f"{last}-{k}" for k in count(2)))
     paths = (folder.joinpath(*above, f"{name}{ending}") for name in names)
-    path = next(path for path in paths if not path.exists() and path != folder / GRID)
+    path = next(path for path in paths if not path.exists() and path != folder / GRID_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -8,8 +8,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..data import Dataset
-from ..data.base import spread
-from ..evals.metrics.generation import Tally, tally
+from ..data.base import spread_evenly
+from ..evals.metrics.generation import Tally, tally_completions
 from .complete_folder import Chunk
 from .plots import CompletedSeries, draw_completions
 from .tables import csv_table
@@ -26,11 +26,11 @@ def write_series(
     Errors are in standard deviations `std` of the channel, as series differ in their units.
     """
     names = list(dataset.column_names)
-    total, samples, drawn = Tally(), list[CompletedSeries](), spread(count, MAX_SAMPLES_DRAWN)
+    total, samples, drawn = Tally(), list[CompletedSeries](), spread_evenly(count, MAX_SAMPLES_DRAWN)
     timed, flags = has_times(dataset), [int(flag) for flag in hidden]
     with csv_table(folder / "completions.csv", ["item", "step", *["time"] * timed, "hidden", *names]) as append:
         for chunk in chunks:
-            total = total.plus(tally(chunk.made / std, chunk.true / std, hidden))
+            total = total.plus(tally_completions(chunk.made / std, chunk.true / std, hidden))
             for item, made, true in zip(chunk.id, chunk.made.numpy(), chunk.true.numpy(), strict=True):
                 name, (begin, times) = dataset.name(item), step_times(dataset, item, made.shape[1])
                 append(

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from .. import launch, methods
-from ..core.progress import Interrupted, Watch
-from ..methods.bidirectional import check_side, known_sides
+from ..core.progress import Interrupted, Progress
+from ..methods.bidirectional import check_side, predictable_sides
 from ..methods.decoder import Decoder
 from ..methods.masked import Masked
 from ..run import checkpoint
-from ..run.checkpoint import Loaded
+from ..run.checkpoint import LoadedRun
 from ..training.request import HEAD_STEPS, Request, settings
 
 
@@ -19,7 +19,7 @@ def decoder_folder(run: Path) -> Path:
 
 
 def load_or_train_decoder(
-    run: Path, parent: Loaded, hide: str, steps: int | None, progress: Watch
+    run: Path, parent: LoadedRun, hide: str, steps: int | None, progress: Progress
 ) -> tuple[Decoder, dict[str, Any]]:
     """The decoder of a loaded run, in eval mode, and its entry for completions.json.
 
@@ -30,7 +30,7 @@ def load_or_train_decoder(
     state = decoder_state(folder, parent, steps)
     if state == "none":
         grid = parent.method.encoder.grid if isinstance(parent.method, Masked) else ()
-        check_side(hide, known_sides(parent.method, grid))
+        check_side(hide, predictable_sides(parent.method, grid))
         progress.note(f"training a decoder over {run} into {folder}: {steps or HEAD_STEPS} steps")
     if state != "finished":
         _train_decoder(run, folder, parent, steps, progress, resume=state == "unfinished")
@@ -42,7 +42,7 @@ def load_or_train_decoder(
     return decoder, {"folder": str(folder), "steps": loaded.step, "reads": cfg.reads, "parent_hash": parent_hash}
 
 
-def decoder_state(folder: Path, parent: Loaded, steps: int | None) -> Literal["none", "unfinished", "finished"]:
+def decoder_state(folder: Path, parent: LoadedRun, steps: int | None) -> Literal["none", "unfinished", "finished"]:
     """Whether a decoder of the parent's weights is in `folder`.
 
     Raises ValueError if another kind of run is there, or a decoder trained for other than `steps` steps.
@@ -53,18 +53,20 @@ def decoder_state(folder: Path, parent: Loaded, steps: int | None) -> Literal["n
     method: Any = stored.method
     if methods.name_of(method) != "decoder":
         raise ValueError(f"{folder} holds no decoder but a run of {methods.name_of(method)}; move it away")
-    if method.parent_hashes != (checkpoint.digest(parent.method),):
+    if method.parent_hashes != (checkpoint.module_hash(parent.method),):
         return "none"
     if steps is not None and steps != stored.length.steps:
         raise ValueError(
             f"{folder} was trained for {stored.length.steps} steps, not {steps}; leave --steps out to use it, or "
             "delete it"
         )
-    done = checkpoint.steps(folder)
+    done = checkpoint.saved_steps(folder)
     return "finished" if done and done[-1] == stored.length.steps else "unfinished"
 
 
-def _train_decoder(run: Path, folder: Path, parent: Loaded, steps: int | None, progress: Watch, resume: bool) -> None:
+def _train_decoder(
+    run: Path, folder: Path, parent: LoadedRun, steps: int | None, progress: Progress, resume: bool
+) -> None:
     flags: dict[str, Any] = {"method.parents": [str(run)]}
     if resume:
         request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parents",))
@@ -73,6 +75,6 @@ def _train_decoder(run: Path, folder: Path, parent: Loaded, steps: int | None, p
         flags |= {} if steps is None else {"length.steps": steps}
         request = Request("decoder", out=folder, flags=flags, overwrite=folder.exists(), init=run)
     try:
-        launch.carry_out(settings(request), request, progress)
+        launch.train_settings(settings(request), request, progress)
     except Interrupted as error:
         raise Interrupted(f"{str(error).partition(';')[0]}; the same command goes on where it was") from None

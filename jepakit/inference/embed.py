@@ -25,15 +25,16 @@ import torch
 from torch import Tensor
 
 from ..core import devices, padding
-from ..core.progress import Silent, Watch, counting
+from ..core.progress import Progress as Watch
+from ..core.progress import SilentProgress, progress_counter
 from ..data import Dataset, refuse_padding
-from ..data.loader import stream
+from ..data.loader import read_stream
 from ..methods.base import Weights
 from ..run import checkpoint
-from ..run.checkpoint import Loaded
+from ..run.checkpoint import LoadedRun
 from ..training.request import PathLike
 from ..types import Batch, Signal
-from .embed_resume import Progress, Rows, Shape, UnfinishedRows
+from .embed_resume import ProgressCallback, Rows, Shape, UnfinishedRows
 from .inputs import open_data
 from .tables import Name, check_embedding_file, empty_rows
 
@@ -79,7 +80,7 @@ def embed(
     dataset, signal = open_data(loaded, os.fspath(data), settings), loaded.method.signal
     if tokens:
         refuse_padding(dataset, signal.size, "one vector per patch")
-    progress = progress or Silent()
+    progress = progress or SilentProgress()
     for note in dataset.notes:
         progress.note(note)
     device, _ = devices.best_device()
@@ -94,14 +95,14 @@ def embed(
         device=device,
         overwrite=overwrite,
         identity=encoder_identity(loaded, weights),
-        patch=padding.stride(loaded.method),
-        progress=counting(progress, "embedding", "items"),
+        patch=padding.patch_steps(loaded.method),
+        progress=progress_counter(progress, "embedding", "items"),
     )
 
 
-def encoder_identity(loaded: Loaded, weights: str) -> str:
+def encoder_identity(loaded: LoadedRun, weights: str) -> str:
     """A hash of all that the representations depend on beside the data: step, settings of the method, weights."""
-    about = (loaded.step, weights, loaded.run.method, checkpoint.digest(loaded.method))
+    about = (loaded.step, weights, loaded.run.method, checkpoint.module_hash(loaded.method))
     return blake2b(repr(about).encode(), digest_size=16).hexdigest()
 
 
@@ -118,7 +119,7 @@ def write_embeddings(
     overwrite: bool = False,
     identity: str = "",
     patch: int = 1,
-    progress: Progress = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> Embedded:
     """Write `encode` of every item to `out`, pooled over tokens or, with `tokens`, one vector per token.
 
@@ -130,7 +131,7 @@ def write_embeddings(
     write = check_embedding_file(out, overwrite)
 
     def blocks(start: int, shape: Shape | None = None) -> Blocks:
-        batches = stream(dataset, signal, batch=batch, workers=workers, start=start)
+        batches = read_stream(dataset, signal, batch=batch, workers=workers, start=start)
         try:
             encoded = _encode_batches(partial(_batch_rows, encode, tokens, patch), batches, device)
             yield from _complete_blocks(_check_finite(encoded, dataset.name), start, len(dataset), batch, shape)
@@ -167,7 +168,7 @@ def _batch_rows(encode: Encode, tokens: bool, patch: int, batch: Batch) -> Tenso
     if batch.length is None:
         found = encode(batch).float()
         return found if tokens else found.mean(1)
-    means = [(rows, encode(part).float().mean(1)) for rows, part in padding.groups(batch, patch)]
+    means = [(rows, encode(part).float().mean(1)) for rows, part in padding.equal_length_groups(batch, patch)]
     order = torch.cat([rows for rows, _ in means]).argsort()
     return torch.cat([mean for _, mean in means])[order]
 
@@ -213,7 +214,7 @@ def _complete_blocks(
         at += size
 
 
-def _finish_rows(part: UnfinishedRows, blocks: Callable[..., Blocks], progress: Progress) -> int:
+def _finish_rows(part: UnfinishedRows, blocks: Callable[..., Blocks], progress: ProgressCallback) -> int:
     """Compute the rows that `part` lacks; returns how many it had already."""
     done, shape = part.resume_point()
     if done:
@@ -226,6 +227,6 @@ def _finish_rows(part: UnfinishedRows, blocks: Callable[..., Blocks], progress: 
         rest.close()
     rest = blocks(0)
     block = next(rest)
-    part.create(block.shape[1:])
+    part.create_file(block.shape[1:])
     part.append(chain([block], rest), 0, block.shape[1:], progress)
     return 0

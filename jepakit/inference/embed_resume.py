@@ -15,7 +15,7 @@ from ..core.files import write_json
 
 Shape = tuple[int, ...]
 Rows = Float32[np.ndarray, "n *shape"]
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 def part_path(out: Path) -> Path:
@@ -78,14 +78,14 @@ class UnfinishedRows:
         flat = np.fromfile(self.path, "<f4", (stop - start) * _bytes_per_row(shape) // 4, offset=begin)
         return flat.reshape(stop - start, *shape)
 
-    def create(self, shape: Shape) -> None:
+    def create_file(self, shape: Shape) -> None:
         """Start an empty file. The old rows are deleted first, so that `about_path` never describes other rows."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)
         write_json(self.about_path, {**self.about, "shape": shape})
         self.path.write_bytes(self.header(shape))
 
-    def append(self, blocks: Iterable[Rows], done: int, shape: Shape, progress: Progress) -> None:
+    def append(self, blocks: Iterable[Rows], done: int, shape: Shape, progress: ProgressCallback) -> None:
         """Write `blocks` after the first `done` rows; whatever stands there, such as half a batch, is cut off."""
         with self.path.open("r+b") as file:
             file.truncate(len(self.header(shape)) + done * _bytes_per_row(shape))

@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from ..core import devices, files
-from ..core.progress import Silent, Watch
+from ..core.progress import Progress, SilentProgress
 from ..data.series.dataset import Series
 from ..evals.windows import check_cut, steps_seen
 from ..run import checkpoint
 from ..training.request import PathLike
 from .inputs import open_series, open_training_series
 from .plots import draw_forecast
-from .rollout import SHARES, best_reader, forecast_origins, half_widths
+from .rollout import INTERVAL_PERCENTS, best_reader, forecast_origins, half_widths
 from .tables import STEP_TABLE_ENDINGS, Forecasts, write_forecasts
 from .windows import WindowLengths, whole_spans, window_lengths
 
@@ -57,7 +57,7 @@ def forecast(
     overwrite: bool = False,
     step: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> Forecast:
     """Write the `horizon` steps that follow every series in `data`, with intervals, to a .csv or .parquet file.
 
@@ -66,7 +66,7 @@ def forecast(
     default the newest; `settings` override how `data` are read, as {"data.fill": 30}. Raises ValueError, before
     anything is written, if the run cannot predict the future or a series is too short to start from.
     """
-    progress, out, picture = progress or Silent(), Path(out), None if plot is None else Path(plot)
+    progress, out, picture = progress or SilentProgress(), Path(out), None if plot is None else Path(plot)
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
     files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
@@ -87,9 +87,9 @@ def forecast(
         progress.note(
             "on held-out data a linear autoregression does better than this forecast; the table has the forecast"
         )
-    mean = reader.rollout(past, horizon)
+    mean = reader.roll_out(past, horizon)
     std = loaded.method.std.cpu().numpy().astype(np.float64)
-    bands = {share: (mean - std * w, mean + std * w) for share, w in half_widths(residuals, SHARES).items()}
+    bands = {share: (mean - std * w, mean + std * w) for share, w in half_widths(residuals, INTERVAL_PERCENTS).items()}
     spans, times = whole_spans(dataset), next_times(dataset, horizon)
     names = [span.name for span in spans]
     forecasts = Forecasts(names, dataset.columns, mean, bands, times, dataset.steps.offset)
@@ -108,7 +108,7 @@ def last_steps(dataset: Series, cut: int, lengths: WindowLengths) -> Float64[np.
         if span.steps < cut:
             raise ValueError(
                 f"{span.name} has {span.steps} steps, but a forecast starts from {cut}, the earlier half: "
-                f"{lengths.requirement}; {lengths.advice}"
+                f"{lengths.length_requirement}; {lengths.advice}"
             )
         found.append(dataset.steps.values[:, span.end - cut : span.end])
     return np.stack(found).astype(np.float64)

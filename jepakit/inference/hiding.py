@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import losses
 from ..methods.base import Method
-from ..methods.bidirectional import swapped
+from ..methods.bidirectional import swap_masks
 from ..methods.bijepa import BiJEPA
 from ..methods.masked import Masked
 from ..types import Masks, Rng
@@ -32,21 +32,23 @@ class Round:
     """
 
     masks: Masks
-    back: bool
-    counts: Int[Tensor, " k"]
+    is_backward: bool
+    scored_indices: Int[Tensor, " k"]
 
     @property
     def tokens(self) -> Int[Tensor, " k"]:
         """The cells of the grid that get an error, in the order of `token_errors`."""
-        return self.masks.targets.flatten()[self.counts]
+        return self.masks.targets.flatten()[self.scored_indices]
 
     def token_errors(self, method: Masked, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b k"]:
         """The distance of each token's prediction to its target, as the loss compares them, averaged over features."""
-        masks = self.masks.repeated(len(x), x.device)
-        pred = method.predict_back(x, masks) if self.back else method.predict(x, masks)
+        masks = self.masks.repeat_for(len(x), x.device)
+        pred = method.predict_back(x, masks) if self.is_backward else method.predict(x, masks)
         target = method.expected(x, masks)
-        each = losses.elementwise(losses.wide(pred), losses.wide(target), method.distance).mean(-1)
-        return each.flatten(1)[:, self.counts.to(x.device)]
+        each = losses.elementwise(losses.at_least_float32(pred), losses.at_least_float32(target), method.distance).mean(
+            -1
+        )
+        return each.flatten(1)[:, self.scored_indices.to(x.device)]
 
 
 def scorable_method(method: Method) -> Masked:
@@ -77,7 +79,7 @@ def scoring_rounds(method: Masked, causal: bool, tokens: int | None = None) -> l
     if causal:
         return [_causal_round(own, tokens, directions)]
     if directions:
-        return [_full_round(own, False), _full_round(swapped(own), True)][:directions]
+        return [_full_round(own, False), _full_round(swap_masks(own), True)][:directions]
     hidden = len(torch.unique(own.targets))
     blocks = torch.arange(tokens).tensor_split(max(2, ceil(tokens / hidden)))
     return [_full_round(_masks_hiding(block, tokens), False) for block in blocks]
@@ -85,7 +87,7 @@ def scoring_rounds(method: Masked, causal: bool, tokens: int | None = None) -> l
 
 def _causal_round(own: Masks, tokens: int, directions: int) -> Round:
     """The round that predicts the last token from tokens before it; `directions` of the run's own masks have one."""
-    for masks, back in [(own, False), (swapped(own), True)][:directions]:
+    for masks, back in [(own, False), (swap_masks(own), True)][:directions]:
         hidden = masks.targets.flatten()
         if masks.context.max() < hidden.min():
             return Round(masks, back, (hidden == tokens - 1).nonzero().flatten())

@@ -9,13 +9,13 @@ from typing import Any, Literal
 from ..data import Dataset
 from ..data.series.dataset import Series
 from ..run import parse
-from ..run.checkpoint import Loaded
+from ..run.checkpoint import LoadedRun
 
 Windows = Literal["as trained", "adjacent", "none"]
 
 
 def open_data(
-    loaded: Loaded, path: str, settings: Mapping[str, Any] | None = None, windows: Windows = "as trained"
+    loaded: LoadedRun, path: str, settings: Mapping[str, Any] | None = None, windows: Windows = "as trained"
 ) -> Dataset:
     """All data at `path`, read as the run reads its own; `settings`, as {"data.fill": 30}, override how.
 
@@ -32,7 +32,7 @@ def open_data(
     return dataset
 
 
-def open_series(loaded: Loaded, path: str, settings: Mapping[str, Any] | None = None) -> Series:
+def open_series(loaded: LoadedRun, path: str, settings: Mapping[str, Any] | None = None) -> Series:
     """The series at `path`, each uncut, read by the run's columns and `settings`.
 
     Raises ValueError if the data are no series, or have another number of channels than the run.
@@ -49,7 +49,7 @@ def open_series(loaded: Loaded, path: str, settings: Mapping[str, Any] | None = 
     return dataset
 
 
-def open_training_series(loaded: Loaded, use: str) -> Series:
+def open_training_series(loaded: LoadedRun, use: str) -> Series:
     """The series that the run was trained on; `use` completes the error message with what they are needed for.
 
     Raises ValueError if they are gone, are no series, or were stretched to one length.

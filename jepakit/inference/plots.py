@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from ..core.files import replacing
+from ..core.files import replace_file
 from .tables import Forecasts, SeriesScores
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def save_figure(figure: "Figure", out: Path, dpi: int) -> None:
     """Write a figure as a .png file, whole or not at all."""
-    with replacing(out) as path:
+    with replace_file(out) as path:
         figure.savefig(path, dpi=dpi, format="png")
 
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from ..data.base import spread
+from ..data.base import spread_evenly
 from ..data.series.dataset import Series
-from ..evals.metrics.readers import Reader, chosen
-from ..evals.windows import FEWEST, represented, steps_seen
+from ..evals.metrics.readers import Reader, choose_reader
+from ..evals.windows import MIN_WINDOWS, represent_windows, steps_seen
 from ..methods.base import Method
 from .tables import Values
 from .windows import sampled_spans
@@ -24,11 +24,11 @@ from .windows import sampled_spans
 MAX_WINDOWS: Final = 4000
 """Windows to fit to, and moments to forecast from, at most: evenly spread."""
 HELD_OUT: Final = 0.2
-SHARES: Final = (80, 95)
+INTERVAL_PERCENTS: Final = (80, 95)
 """Per cent of the values that the intervals are to cover."""
-BATCH: Final = 512
-READS: Final = {"pred": "the method's prediction of the future", "s": "the representation of the past"}
-LINEAR: Final = "the past itself"
+BATCH_SIZE: Final = 512
+READER_INPUTS: Final = {"pred": "the method's prediction of the future", "s": "the representation of the past"}
+LINEAR_INPUT: Final = "the past itself"
 
 Features = Float[np.ndarray, "n _"]
 
@@ -47,8 +47,8 @@ class Origins:
     past: int
     fit: Int64[np.ndarray, " f"]
     every: Int64[np.ndarray, " e"]
-    tried: Int64[np.ndarray, " k"]
-    room: Int64[np.ndarray, " k"]
+    validation_starts: Int64[np.ndarray, " k"]
+    fitting_starts: Int64[np.ndarray, " k"]
 
     def windows_at(self, starts: Int64[np.ndarray, " n"], length: int) -> Float[Tensor, "n c {length}"]:
         """The `length` steps from each start on."""
@@ -58,9 +58,9 @@ class Origins:
     def future_values(self, begin: int, horizon: int) -> Float[np.ndarray, "k c {horizon}"]:
         """What followed the first `begin` steps from each of `tried`; NaN beyond the end of its series."""
         steps = np.arange(horizon)
-        at = np.minimum(self.tried[:, None] + begin + steps, self.values.shape[1] - 1)
+        at = np.minimum(self.validation_starts[:, None] + begin + steps, self.values.shape[1] - 1)
         found = self.values[:, at].transpose(1, 0, 2).astype(np.float64)
-        return np.where((steps < self.room[:, None])[:, None], found, np.nan)
+        return np.where((steps < self.fitting_starts[:, None])[:, None], found, np.nan)
 
 
 def forecast_origins(dataset: Series, method: Method, size: int) -> Origins:
@@ -71,29 +71,31 @@ def forecast_origins(dataset: Series, method: Method, size: int) -> Origins:
     """
     cut, spans = steps_seen(method, size), sampled_spans(dataset)
     # A fifth of a series must hold something to forecast.
-    long = all(HELD_OUT * s.steps >= 2 and (1 - HELD_OUT) * s.steps >= size + FEWEST for s in spans)
+    long = all(HELD_OUT * s.steps >= 2 and (1 - HELD_OUT) * s.steps >= size + MIN_WINDOWS for s in spans)
     edges = [s.end - int(HELD_OUT * s.steps) for s in spans]
     if not long:
         first = len(spans) - max(1, int(HELD_OUT * len(spans)))
         edges = [s.end if k < first else s.begin for k, s in enumerate(spans)]
-    fit = _concatenate([np.arange(s.begin, e - size + 1) for s, e in zip(spans, edges, strict=True)])
-    every = _concatenate([np.arange(s.begin, s.end - size + 1) for s in spans])
-    tried = _concatenate([np.arange(max(s.begin, e - cut), s.end - cut) for s, e in zip(spans, edges, strict=True)])
+    fit = _concatenate_indices([np.arange(s.begin, e - size + 1) for s, e in zip(spans, edges, strict=True)])
+    every = _concatenate_indices([np.arange(s.begin, s.end - size + 1) for s in spans])
+    tried = _concatenate_indices(
+        [np.arange(max(s.begin, e - cut), s.end - cut) for s, e in zip(spans, edges, strict=True)]
+    )
     ends = np.concatenate(
         [np.full(max(0, s.end - cut - max(s.begin, e - cut)), s.end) for s, e in zip(spans, edges, strict=True)]
     )
-    if len(fit) < FEWEST or not len(tried):
+    if len(fit) < MIN_WINDOWS or not len(tried):
         raise ValueError(
             f"the run was trained on {len(every)} windows, too few to fit a reader and to hold some out for intervals; "
-            f"train on data with {2 * FEWEST} windows or more"
+            f"train on data with {2 * MIN_WINDOWS} windows or more"
         )
-    few = spread(len(tried), MAX_WINDOWS)
+    few = spread_evenly(len(tried), MAX_WINDOWS)
     room = (ends[few] - tried[few] - cut).astype(np.int64)
-    starts = (fit[spread(len(fit), MAX_WINDOWS)], every[spread(len(every), MAX_WINDOWS)], tried[few])
+    starts = (fit[spread_evenly(len(fit), MAX_WINDOWS)], every[spread_evenly(len(every), MAX_WINDOWS)], tried[few])
     return Origins(dataset.steps.values, size, cut, *starts, room)
 
 
-def _concatenate(parts: list[np.ndarray]) -> Int64[np.ndarray, " n"]:
+def _concatenate_indices(parts: list[np.ndarray]) -> Int64[np.ndarray, " n"]:
     return np.concatenate(parts).astype(np.int64)
 
 
@@ -114,7 +116,7 @@ class FittedReader:
         values: np.ndarray = read.reshape(len(past), past.shape[1], -1) * std + mean
         return values
 
-    def rollout(self, past: Float[np.ndarray, "n c p"], horizon: int) -> Values:
+    def roll_out(self, past: Float[np.ndarray, "n c p"], horizon: int) -> Values:
         """The next `horizon` steps; the end of each half that was read is the past of the next."""
         path, cut = past.astype(np.float64), past.shape[2]
         while path.shape[2] < cut + horizon:
@@ -126,14 +128,14 @@ class FittedReader:
 def _reader_inputs(method: Method, device: str, size: int, past: Float[np.ndarray, "n c p"]) -> dict[str, Features]:
     """What the future can be read from, as rows: prediction, representation, and the normalised past."""
     parts = []
-    for x in torch.split(torch.from_numpy(past.astype(np.float32)), BATCH):
+    for x in torch.split(torch.from_numpy(past.astype(np.float32)), BATCH_SIZE):
         window = torch.zeros(*x.shape[:2], size)
         window[..., : x.shape[2]] = x
         window = window.to(device)
         flat = method.normalize(window)[..., : x.shape[2]].flatten(1).cpu().numpy()
-        parts.append((*represented(method, window), flat))
+        parts.append((*represent_windows(method, window), flat))
     s, pred, raw = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return {"pred": pred, "s": s, LINEAR: raw}
+    return {"pred": pred, "s": s, LINEAR_INPUT: raw}
 
 
 def fit_readers(
@@ -144,7 +146,9 @@ def fit_readers(
     future = method.normalize(x.to(device)).cpu().numpy()[..., data.past :]
     held = np.arange(len(starts)) >= len(starts) - max(1, len(starts) // 5)
     features = _reader_inputs(method, device, data.size, x[..., : data.past].numpy())
-    return [FittedReader(method, device, data.size, name, chosen(features[name], future, held)[0]) for name in reads]
+    return [
+        FittedReader(method, device, data.size, name, choose_reader(features[name], future, held)[0]) for name in reads
+    ]
 
 
 def best_reader(
@@ -154,17 +158,17 @@ def best_reader(
 
     Residuals (K, C, horizon) are those on held-out data, at the model's normalisation; NaN beyond the end of a series.
     """
-    past = data.windows_at(data.tried, data.past).numpy()
+    past = data.windows_at(data.validation_starts, data.past).numpy()
     std = method.std.cpu().numpy().astype(np.float64)
     truth = data.future_values(data.past, horizon)
-    readers = fit_readers(method, device, data, data.fit, [*READS, LINEAR])
-    residuals = {one.reads: (one.rollout(past, horizon) - truth) / std for one in readers}
+    readers = fit_readers(method, device, data, data.fit, [*READER_INPUTS, LINEAR_INPUT])
+    residuals = {one.reads: (one.roll_out(past, horizon) - truth) / std for one in readers}
     near = min(horizon, data.size - data.past)
     errors = {name: float(np.nanmean(r[..., :near] ** 2)) for name, r in residuals.items()}
-    name = min(READS, key=errors.__getitem__)
+    name = min(READER_INPUTS, key=errors.__getitem__)
     last_value = float(np.nanmean(((past[..., -1:] - truth)[..., :near] / std) ** 2))
     (final,) = fit_readers(method, device, data, data.every, [name])
-    compared = {"forecast": errors[name], "last value": last_value, "linear autoregression": errors[LINEAR]}
+    compared = {"forecast": errors[name], "last value": last_value, "linear autoregression": errors[LINEAR_INPUT]}
     return final, compared, residuals[name]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ..core import devices, files
-from ..core.progress import Silent, Watch, counting
+from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data.series.dataset import Series
 from ..run import checkpoint
 from ..training.request import PathLike
@@ -103,7 +103,7 @@ def score(
     overwrite: bool = False,
     step: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> Scored:
     """Write how unexpected every step of the series in `data` is to a run's model, to a .csv or .parquet file.
 
@@ -114,7 +114,7 @@ def score(
     `settings` override how `data` are read, as {"data.fill": 30}. Raises ValueError, before anything is written, if
     the run or the data cannot be scored.
     """
-    how, progress = Settings(causal, stride, quantile, batch), progress or Silent()
+    how, progress = Settings(causal, stride, quantile, batch), progress or SilentProgress()
     out, picture = Path(out), None if plot is None else Path(plot)
     files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
     if picture is not None:
@@ -130,7 +130,7 @@ def score(
     return _write_scores(scorer, dataset, reference, out, picture, progress)
 
 
-def sliding_scorer(loaded: checkpoint.Loaded, settings: Settings, lengths: WindowLengths) -> SlidingScorer:
+def sliding_scorer(loaded: checkpoint.LoadedRun, settings: Settings, lengths: WindowLengths) -> SlidingScorer:
     """The run's method on the best device, and how it scores windows."""
     device, _ = devices.best_device()
     method = scorable_method(loaded.method).to(device)
@@ -147,28 +147,30 @@ def sliding_scorer(loaded: checkpoint.Loaded, settings: Settings, lengths: Windo
 def check_length(dataset: Series, path: str, lengths: WindowLengths) -> None:
     """Raises ValueError if all series are shorter than the shortest window."""
     if not lengths.longest_fit(longest := max(span.steps for span in whole_spans(dataset))):
-        raise ValueError(f"{lengths.requirement}, but the longest series in {path!r} has {longest}; {lengths.advice}")
+        raise ValueError(
+            f"{lengths.length_requirement}, but the longest series in {path!r} has {longest}; {lengths.advice}"
+        )
 
 
-def training_scores(scorer: SlidingScorer, dataset: Series, progress: Watch) -> Scores:
+def training_scores(scorer: SlidingScorer, dataset: Series, progress: Progress) -> Scores:
     """The score of every step that the run was trained on."""
-    count = counting(progress, "scoring what was trained on", "windows")
+    count = progress_counter(progress, "scoring what was trained on", "windows")
     return np.concatenate(list(scorer.step_scores(dataset, sampled_spans(dataset), count)))
 
 
 def series_scores(
-    scorer: SlidingScorer, dataset: Series, reference: Reference, progress: Watch
+    scorer: SlidingScorer, dataset: Series, reference: Reference, progress: Progress
 ) -> Iterator[SeriesScores]:
     """The table rows of each series; if the data have no times, steps are counted from 0."""
     spans, time = whole_spans(dataset), dataset.steps.time
-    count = counting(progress, "scoring", "windows")
+    count = progress_counter(progress, "scoring", "windows")
     for span, scores in zip(spans, scorer.step_scores(dataset, spans, count), strict=True):
         times = np.arange(span.steps) if time is None else time[span.begin : span.end]
         yield SeriesScores(span.name, times, scores, reference.z_scores(scores), scores > reference.threshold)
 
 
 def _write_scores(
-    scorer: SlidingScorer, dataset: Series, reference: Reference, out: Path, plot: Path | None, progress: Watch
+    scorer: SlidingScorer, dataset: Series, reference: Reference, out: Path, plot: Path | None, progress: Progress
 ) -> Scored:
     spans, strips = whole_spans(dataset), list[ScoreStrip]()
     time = np.dtype(np.int64) if dataset.steps.time is None else dataset.steps.time.dtype

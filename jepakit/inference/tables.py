@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
-from ..core.files import check_writable, replacing
+from ..core.files import check_writable, replace_file
 from ..data.series import clock
 from .embed_resume import Rows, part_path
 
@@ -87,7 +87,7 @@ def _printable_name(name: str) -> str:
 
 
 def _write_npy(rows: Rows, name: Name, out: Path) -> None:
-    with replacing(ids_path(out)) as path, csv_table(path, ["id"]) as append:
+    with replace_file(ids_path(out)) as path, csv_table(path, ["id"]) as append:
         append([_printable_name(name(i))] for i in range(len(rows)))
     part_path(out).replace(out)
 
@@ -95,7 +95,7 @@ def _write_npy(rows: Rows, name: Name, out: Path) -> None:
 def _write_csv(rows: Rows, name: Name, out: Path) -> None:
     dim, by_token = rows.shape[-1], rows.ndim == 3
     columns = ["id", *["token"] * by_token, *(f"f{i}" for i in range(dim))]
-    with replacing(out) as path, csv_table(path, columns) as append:
+    with replace_file(out) as path, csv_table(path, columns) as append:
         for start, chunk in row_chunks(rows):
             append(
                 [_printable_name(name(i)), *[t] * by_token, *(f"{v:.9g}" for v in vector)]
@@ -110,7 +110,7 @@ def _write_parquet(rows: Rows, name: Name, out: Path) -> None:
     kind = pa.float32()
     for length in reversed(rows.shape[1:]):
         kind = pa.list_(kind, length)
-    with replacing(out) as path, parquet_table(path, {"id": pa.string(), "embedding": kind}) as append:
+    with replace_file(out) as path, parquet_table(path, {"id": pa.string(), "embedding": kind}) as append:
         for start, chunk in row_chunks(rows):
             column = pa.array(chunk.reshape(-1))
             for length in reversed(rows.shape[1:]):
@@ -145,21 +145,21 @@ def score_table(out: Path, time: np.dtype, offset: str = "") -> Iterator[Callabl
 
     `time` is the type of the times and `offset` that of their clock from UTC. A step without a score has empty cells.
     """
-    with replacing(out) as path:
+    with replace_file(out) as path:
         if out.suffix == ".csv":
             with csv_table(path, SCORE_COLUMNS) as append_rows:
                 yield lambda rows: append_rows(_score_cells(rows, offset))
             return
         import pyarrow as pa
 
-        kinds = (pa.string(), clock.arrow(np.empty(0, time), offset).type, pa.float64(), pa.float64(), pa.bool_())
+        kinds = (pa.string(), clock.arrow_times(np.empty(0, time), offset).type, pa.float64(), pa.float64(), pa.bool_())
         with parquet_table(path, dict(zip(SCORE_COLUMNS, kinds, strict=True))) as append_columns:
             yield lambda rows: append_columns(_score_arrays(rows, offset))
 
 
 def _score_cells(rows: SeriesScores, offset: str) -> Iterator[Sequence[object]]:
     numbers = ([f"{v:.9g}" for v in column] for column in (rows.score.tolist(), rows.z.tolist()))
-    times, empty = clock.texts(rows.time, offset), np.isnan(rows.score)
+    times, empty = clock.time_texts(rows.time, offset), np.isnan(rows.score)
     for time, none, score, z, anomalous in zip(times, empty, *numbers, rows.anomalous.tolist(), strict=True):
         yield [rows.entity, time, *(("", "", "") if none else (score, z, int(anomalous)))]
 
@@ -168,7 +168,7 @@ def _score_arrays(rows: SeriesScores, offset: str) -> list["pa.Array"]:
     import pyarrow as pa
 
     empty = np.isnan(rows.score)
-    columns = [pa.array([rows.entity] * len(empty), pa.string()), clock.arrow(rows.time, offset)]
+    columns = [pa.array([rows.entity] * len(empty), pa.string()), clock.arrow_times(rows.time, offset)]
     return columns + [pa.array(values, mask=empty) for values in rows[2:]]
 
 
@@ -206,7 +206,7 @@ def write_forecasts(out: Path, forecasts: Forecasts) -> None:
         "step": np.tile(np.arange(1, h + 1), n),
     }
     if forecasts.time is not None:
-        as_written = clock.arrow if out.suffix == ".parquet" else clock.texts
+        as_written = clock.arrow_times if out.suffix == ".parquet" else clock.time_texts
         columns["time"] = as_written(forecasts.time.reshape(-1), forecasts.offset)
     for k, channel in enumerate(forecasts.columns):
         name = channel + ("_value" if channel in ("entity", "step", "time") else "")
@@ -214,7 +214,7 @@ def write_forecasts(out: Path, forecasts: Forecasts) -> None:
         for share, (low, high) in forecasts.bands.items():
             columns |= {f"{name}_low{share}": _flat_channel(low, k), f"{name}_high{share}": _flat_channel(high, k)}
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    with replacing(out) as path:
+    with replace_file(out) as path:
         if out.suffix == ".parquet":
             parquet.write_table(table, path)
             return

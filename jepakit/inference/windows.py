@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from ..core.padding import stride
+from ..core.padding import patch_steps
 from ..data.series.dataset import Series
 from ..methods.base import Method
 from ..methods.masked import Masked
 from .hiding import Round
 
 Scores = Float64[np.ndarray, " t"]
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 class WindowLengths(NamedTuple):
@@ -35,7 +35,7 @@ class WindowLengths(NamedTuple):
         return size if size >= self.shortest else 0
 
     @property
-    def requirement(self) -> str:
+    def length_requirement(self) -> str:
         """What a series must hold, as part of an error message."""
         if self.shortest == self.longest:
             return f"the run's window has {self.shortest} steps"
@@ -50,8 +50,8 @@ class WindowLengths(NamedTuple):
 
 def window_lengths(method: Method, dataset: Series) -> WindowLengths:
     """The lengths of the windows that `method` was trained on; `dataset` is its training data."""
-    patch, size = stride(method), int(method.signal.size[0])
-    if not dataset.padded:
+    patch, size = patch_steps(method), int(method.signal.size[0])
+    if not dataset.has_padding:
         return WindowLengths(size, size, patch)
     shortest, longest = (int(n) // patch * patch for n in (dataset.cut.length.min(), dataset.cut.length.max()))
     return WindowLengths(shortest, longest, patch)
@@ -113,7 +113,7 @@ class SlidingScorer(NamedTuple):
         return span.begin + ends - sizes, sizes
 
     def step_scores(
-        self, dataset: Series, spans: Sequence[Span], progress: Progress = lambda done, total: None
+        self, dataset: Series, spans: Sequence[Span], progress: ProgressCallback = lambda done, total: None
     ) -> Iterator[Scores]:
         """The scores (T,) of the steps of each span, one span at a time; NaN for steps that no window scores.
 

@@ -10,7 +10,7 @@ from ..core.lazy import lazy_names
 from ..core.registry import Registry, default_settings, is_dataclass_with, one_class
 
 if TYPE_CHECKING:
-    from .base import Masker, TokenMasker, draw, read_tokens
+    from .base import Masker, TokenMasker, draw_masks, need_tokens
     from .halves import Halves
     from .multiblock import MultiBlock
     from .random import Random
@@ -25,11 +25,11 @@ __all__ = [
     "Semantic",
     "TokenMasker",
     "base",
-    "draw",
+    "draw_masks",
     "halves",
     "multiblock",
+    "need_tokens",
     "random",
-    "read_tokens",
     "semantic",
 ]
 
@@ -55,7 +55,7 @@ MASKERS: "Final[Registry[Masker]]" = Registry(
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("Masker", "TokenMasker", "draw", "read_tokens"), "base"),
+        **dict.fromkeys(("Masker", "TokenMasker", "draw_masks", "need_tokens"), "base"),
         "Halves": "halves",
         "MultiBlock": "multiblock",
         "Random": "random",

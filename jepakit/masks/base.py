@@ -10,7 +10,7 @@ from torch import Tensor
 from ..types import Grid, Masks, Rng
 
 Range = tuple[float, float]
-TRIES: Final = 20
+MAX_TRIES: Final = 20
 
 
 @runtime_checkable
@@ -34,12 +34,12 @@ class TokenMasker(Protocol):
         ...
 
 
-def read_tokens(maskers: Sequence[object]) -> bool:
+def need_tokens(maskers: Sequence[object]) -> bool:
     """Whether any of the maskers reads tokens."""
     return any(isinstance(masker, TokenMasker) for masker in maskers)
 
 
-def draw(
+def draw_masks(
     maskers: Sequence[Masker],
     grid: Grid,
     batch: int,

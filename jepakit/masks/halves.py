@@ -43,24 +43,24 @@ class Halves:
     def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
         """Draw context (B, K) and targets (B, 1, Kt), int64 on the CPU. Raises ValueError when `check` does."""
         self.check(grid)
-        leads, cells = self._leads(rng), grid[self.axis]
+        leads, cells = self._context_is_first(rng), grid[self.axis]
         cut = (cells + 1) // 2 if leads else cells // 2
         first, last = torch.arange(prod(grid)).reshape(grid).tensor_split([cut], self.axis)
         seen, hidden = (first, last) if leads else (last, first)
         return Masks(seen.flatten().repeat(batch, 1), hidden.flatten().repeat(batch, 1, 1))
 
-    def hides(self, other: "Halves", axes: int) -> bool:
+    def can_hide(self, other: "Halves", axes: int) -> bool:
         """Whether these halves hide what `other` hides, at least sometimes, on a grid with that many axes."""
         return self.axis % axes == other.axis % axes and self.context in (other.context, "either")
 
-    def _leads(self, rng: Rng) -> bool:
+    def _context_is_first(self, rng: Rng) -> bool:
         """Whether the first half is the context."""
         if self.context != "either":
             return self.context == "first"
         return bool(torch.randint(2, (), generator=rng.generator()) == 0)
 
 
-def sides(axes: int) -> dict[str, Halves]:
+def named_halves(axes: int) -> dict[str, Halves]:
     """The masker that hides each half, by name: past and future in time; top, bottom, left and right in space."""
     names = [("past", "future")] * (axes != 2) + [("top", "bottom"), ("left", "right")] * (axes > 1)
     found: dict[str, Halves] = {}
@@ -69,6 +69,6 @@ def sides(axes: int) -> dict[str, Halves]:
     return found
 
 
-def splits(grid: Grid) -> dict[str, Halves]:
-    """The `sides` that this grid has: those along axes of two cells or more."""
-    return {name: half for name, half in sides(len(grid)).items() if grid[half.axis] > 1}
+def available_halves(grid: Grid) -> dict[str, Halves]:
+    """The `named_halves` that this grid has: those along axes of two cells or more."""
+    return {name: half for name, half in named_halves(len(grid)).items() if grid[half.axis] > 1}

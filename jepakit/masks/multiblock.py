@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Generator, Tensor
 
 from ..types import Grid, Masks, Rng
-from .base import TRIES, Range
+from .base import MAX_TRIES, Range
 
 
 @dataclass(frozen=True)
@@ -60,44 +60,47 @@ class MultiBlock:
         """Draw context (B, K) and targets (B, M, Kt), int64 on the CPU. Raises ValueError when `check` does."""
         self.check(grid)
         total, part = rng.global_batch(batch)
-        draw = self._draw_compat if self.compat == "ijepa" else self._draw
+        draw = self._draw_compat_masks if self.compat == "ijepa" else self._draw_masks
         masks = draw(grid, total, rng.generator())
         return Masks(masks.context[part], masks.targets[part])
 
-    def _draw(self, grid: Grid, total: int, gen: Generator) -> Masks:
+    def _draw_masks(self, grid: Grid, total: int, gen: Generator) -> Masks:
         scale, aspect, seen = torch.rand(3, generator=gen, dtype=torch.float64).tolist()
-        places = _places(
-            grid, target_shape(grid, _between(self.target_scale, scale), _between(self.target_aspect, aspect))
+        places = _block_positions(
+            grid,
+            target_shape(grid, _scale_to_range(self.target_scale, scale), _scale_to_range(self.target_aspect, aspect)),
         )
-        window = _places(grid, context_shape(grid, _between(self.context_scale, seen)))
-        inside = _pick(_mark(window, grid), (total,), gen)
-        targets = _pick(places, (total, self.num_targets), gen)
-        context = inside & ~_mark(targets, grid)
-        for attempt in range(TRIES + 1):
-            short = (context.sum(1) < self._need(grid))[:, None, None]
+        window = _block_positions(grid, context_shape(grid, _scale_to_range(self.context_scale, seen)))
+        inside = _pick_rows(_mark_tokens(window, grid), (total,), gen)
+        targets = _pick_rows(places, (total, self.num_targets), gen)
+        context = inside & ~_mark_tokens(targets, grid)
+        for attempt in range(MAX_TRIES + 1):
+            short = (context.sum(1) < self._min_tokens(grid))[:, None, None]
             if not short.any():
                 break
-            again = _pick(places, (total, self.num_targets), gen) if attempt < TRIES else targets[:, :1]
+            again = _pick_rows(places, (total, self.num_targets), gen) if attempt < MAX_TRIES else targets[:, :1]
             targets = torch.where(short, again, targets)
-            context = inside & ~_mark(targets, grid)
-        return Masks(_thin(context, gen), targets)
+            context = inside & ~_mark_tokens(targets, grid)
+        return Masks(_thin_out(context, gen), targets)
 
-    def _draw_compat(self, grid: Grid, total: int, gen: Generator) -> Masks:
+    def _draw_compat_masks(self, grid: Grid, total: int, gen: Generator) -> Masks:
         u, v = torch.rand(2, generator=gen, dtype=torch.float64).tolist()
-        shape = _capped(grid, _between(self.target_scale, u), _between(self.target_aspect, u))
-        window = _mark(_places(grid, _capped(grid, _between(self.context_scale, v), 1.0), margin=1), grid)
-        targets = _pick(_places(grid, shape, margin=1), (total, self.num_targets), gen)
+        shape = _compat_shape(grid, _scale_to_range(self.target_scale, u), _scale_to_range(self.target_aspect, u))
+        window = _mark_tokens(
+            _block_positions(grid, _compat_shape(grid, _scale_to_range(self.context_scale, v), 1.0), margin=1), grid
+        )
+        targets = _pick_rows(_block_positions(grid, shape, margin=1), (total, self.num_targets), gen)
         context = torch.zeros(total, prod(grid), dtype=torch.bool)
-        for attempt in range(TRIES * (self.num_targets + 1)):
-            short = context.sum(1) <= self._need(grid)
+        for attempt in range(MAX_TRIES * (self.num_targets + 1)):
+            short = context.sum(1) <= self._min_tokens(grid)
             if not short.any():
                 break
-            avoided = targets[:, : self.num_targets - attempt // TRIES]
-            again = _pick(window, (total,), gen) & ~_mark(avoided, grid)
+            avoided = targets[:, : self.num_targets - attempt // MAX_TRIES]
+            again = _pick_rows(window, (total,), gen) & ~_mark_tokens(avoided, grid)
             context = torch.where(short[:, None], again, context)
-        return Masks(_first(context), targets)
+        return Masks(_keep_first(context), targets)
 
-    def _need(self, grid: Grid) -> int:
+    def _min_tokens(self, grid: Grid) -> int:
         if self.min_context is not None:
             return self.min_context
         return 10 if self.compat == "ijepa" else max(1, prod(grid) // 20)
@@ -114,7 +117,7 @@ class MultiBlock:
                 raise ValueError(f"{name} is {(low, high)}; give two numbers with 0 < low <= high <= {limit:g}")
 
     def _check_context(self, grid: Grid) -> None:
-        need, window = self._need(grid), prod(context_shape(grid, self.context_scale[0]))
+        need, window = self._min_tokens(grid), prod(context_shape(grid, self.context_scale[0]))
         left = window - _largest_target(grid, self.target_scale[1], self.target_aspect)
         if left < need:
             raise ValueError(
@@ -125,13 +128,13 @@ class MultiBlock:
 
     def _check_compat(self, grid: Grid) -> None:
         # Both sides are monotone in the single random number, so the ends of its range bound the smallest block.
-        ends = [_capped(grid, s, a) for s, a in zip(self.target_scale, self.target_aspect, strict=True)]
+        ends = [_compat_shape(grid, s, a) for s, a in zip(self.target_scale, self.target_aspect, strict=True)]
         target = min(h for h, _ in ends) * min(w for _, w in ends)
-        block = min(target, prod(_capped(grid, self.context_scale[0], 1.0)))
-        if block <= self._need(grid):
+        block = min(target, prod(_compat_shape(grid, self.context_scale[0], 1.0)))
+        if block <= self._min_tokens(grid):
             raise ValueError(
                 f"grid {grid} is too small for compat 'ijepa': a block may have only {block} tokens, which must exceed "
-                f"min_context {self._need(grid)}; use compat '', a smaller patch or a smaller min_context"
+                f"min_context {self._min_tokens(grid)}; use compat '', a smaller patch or a smaller min_context"
             )
 
 
@@ -158,16 +161,16 @@ def _largest_target(grid: Grid, fraction: float, aspect: Range) -> int:
     return max(h * min(max(round(fraction * prod(grid) / h), 1), grid[1]) for h in heights)
 
 
-def _capped(grid: Grid, fraction: float, ratio: float) -> Grid:
+def _compat_shape(grid: Grid, fraction: float, ratio: float) -> Grid:
     area = fraction * prod(grid)
     return min(round(sqrt(area * ratio)), grid[0] - 1), min(round(sqrt(area / ratio)), grid[1] - 1)
 
 
-def _between(bounds: Range, u: float) -> float:
+def _scale_to_range(bounds: Range, u: float) -> float:
     return bounds[0] + u * (bounds[1] - bounds[0])
 
 
-def _places(grid: Grid, shape: Grid, margin: int = 0) -> Int[Tensor, "p k"]:
+def _block_positions(grid: Grid, shape: Grid, margin: int = 0) -> Int[Tensor, "p k"]:
     """The tokens of a block (P, h·w) at each of its P positions; the last `margin` cells of each axis stay free."""
     rows, columns = (torch.arange(g - s + 1 - margin) for g, s in zip(grid, shape, strict=True))
     corners = rows[:, None] * grid[1] + columns
@@ -175,36 +178,36 @@ def _places(grid: Grid, shape: Grid, margin: int = 0) -> Int[Tensor, "p k"]:
     return corners.reshape(-1, 1) + offsets.flatten()
 
 
-def _pick(places: Shaped[Tensor, "p k"], count: tuple[int, ...], gen: Generator) -> Shaped[Tensor, "*count k"]:
+def _pick_rows(places: Shaped[Tensor, "p k"], count: tuple[int, ...], gen: Generator) -> Shaped[Tensor, "*count k"]:
     """Rows of `places`, each drawn uniformly and independently."""
     return places[torch.randint(len(places), count, generator=gen)]
 
 
-def _mark(tokens: Int[Tensor, "b *k"], grid: Grid) -> Bool[Tensor, "b n"]:
+def _mark_tokens(tokens: Int[Tensor, "b *k"], grid: Grid) -> Bool[Tensor, "b n"]:
     return torch.zeros(len(tokens), prod(grid), dtype=torch.bool).scatter_(1, tokens.flatten(1), True)
 
 
-def _thin(context: Bool[Tensor, "b n"], gen: Generator) -> Int[Tensor, "b k"]:
+def _thin_out(context: Bool[Tensor, "b n"], gen: Generator) -> Int[Tensor, "b k"]:
     """As many tokens of every row as the shortest row has, chosen at random."""
     # Random bits above and the token's own number below: no two keys of a row are equal, so exactly `keep` are taken.
     # numpy's partition finds the last of them five times as fast as topk.
-    tokens, keep = context.shape[1], _shortest(context)
+    tokens, keep = context.shape[1], _shortest_row(context)
     number = (1 << (tokens - 1).bit_length()) - 1
     key = torch.empty(context.shape, dtype=torch.int32).random_(generator=gen)
     key = (key & ~number | torch.arange(tokens, dtype=torch.int32)).masked_fill_(~context, 2**31 - 1)
     last = torch.from_numpy(np.partition(key.numpy(), keep - 1, axis=1)[:, keep - 1 : keep])
-    return _listed(context & (key <= last))
+    return _token_indices(context & (key <= last))
 
 
-def _first(context: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
+def _keep_first(context: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
     """The first tokens of every row, as many as the shortest row has."""
-    return _listed(context & (context.cumsum(1) <= _shortest(context)))
+    return _token_indices(context & (context.cumsum(1) <= _shortest_row(context)))
 
 
-def _shortest(rows: Bool[Tensor, "b n"]) -> int:
+def _shortest_row(rows: Bool[Tensor, "b n"]) -> int:
     return int(rows.sum(1).min())
 
 
-def _listed(rows: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
+def _token_indices(rows: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
     """The marked tokens of each row in raster order; every row must have equally many."""
     return rows.nonzero()[:, 1].reshape(len(rows), -1)

@@ -36,10 +36,10 @@ class Random:
         self.check(grid)
         total, part = rng.global_batch(batch)
         order = torch.rand(total, prod(grid), generator=rng.generator()).argsort(1)[part]
-        hidden = self.num_targets * self._size(grid)
+        hidden = self.num_targets * self._target_size(grid)
         targets = order[:, :hidden].reshape(batch, self.num_targets, -1)
         return Masks(order[:, hidden:].sort().values, targets.sort().values)
 
-    def _size(self, grid: Grid) -> int:
+    def _target_size(self, grid: Grid) -> int:
         wanted = round(self.ratio * prod(grid) / self.num_targets)
         return min(max(wanted, 1), (prod(grid) - 1) // self.num_targets)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..types import Grid, Masks, Rng
 
-TIES = 0.01  # the weight of touching, and of chance, beside similarity, which lies in [-1, 1]
-TAKEN = 10.0  # outweighs similarity, touching and chance together
+TIE_WEIGHT = 0.01  # the weight of touching, and of chance, beside similarity, which lies in [-1, 1]
+TAKEN_PENALTY = 10.0  # outweighs similarity, touching and chance together
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Semantic:
             raise ValueError(f"num_targets is {self.num_targets}; give at least 1")
         if not 0 < low <= high < 1:
             raise ValueError(f"target_scale is {(low, high)}; give two numbers with 0 < low <= high < 1")
-        hidden = self.num_targets * _size(grid, high)
+        hidden = self.num_targets * _target_size(grid, high)
         if hidden >= prod(grid):
             raise ValueError(
-                f"grid {grid} is too small: {self.num_targets} targets of {_size(grid, high)} tokens leave no context "
-                f"of its {prod(grid)}; use a smaller patch, fewer num_targets or target_scale below {high:g}"
+                f"grid {grid} is too small: {self.num_targets} targets of {_target_size(grid, high)} tokens leave "
+                f"no context of its {prod(grid)}; use a smaller patch, fewer num_targets or target_scale below {high:g}"
             )
 
     def __call__(self, grid: Grid, batch: int, rng: Rng) -> Masks:
@@ -62,19 +62,19 @@ class Semantic:
         total, part = rng.global_batch(len(tokens))
         gen = rng.generator()
         low, high = self.target_scale
-        size = _size(grid, low + (high - low) * float(torch.rand((), generator=gen, dtype=torch.float64)))
+        size = _target_size(grid, low + (high - low) * float(torch.rand((), generator=gen, dtype=torch.float64)))
         chance = torch.rand(self.num_targets + 1, total, prod(grid), generator=gen)[:, part].to(tokens.device)
-        near, alike = _touching(grid).to(tokens.device), likeness(tokens)
+        near, alike = _adjacency_matrix(grid).to(tokens.device), token_similarity(tokens)
         taken = torch.zeros_like(chance[0], dtype=torch.bool)
         targets = []
         for luck in chance[:-1]:
-            targets.append(_grown(alike, near, taken, luck, size))
+            targets.append(_grow_clusters(alike, near, taken, luck, size))
             taken = taken.scatter(1, targets[-1], True)
         rest = chance[-1].masked_fill(taken, -1.0).topk(prod(grid) - self.num_targets * size).indices
         return Masks(rest.sort().values, torch.stack(targets, 1))
 
 
-def likeness(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n n"]:
+def token_similarity(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n n"]:
     """The cosine between the tokens of each sample, less the sample's mean token; 0 for a token equal to the mean."""
     with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
         centred = tokens.detach().to(torch.promote_types(tokens.dtype, torch.float32))
@@ -82,7 +82,7 @@ def likeness(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n n"]:
         return centred @ centred.transpose(1, 2)
 
 
-def _grown(
+def _grow_clusters(
     alike: Float[Tensor, "b n n"],
     near: Float[Tensor, "n n"],
     taken: Bool[Tensor, "b n"],
@@ -96,24 +96,24 @@ def _grown(
     rows = torch.arange(len(taken), device=taken.device)
     inside, touched = torch.zeros_like(taken), torch.zeros_like(luck)
     total = torch.zeros_like(alike[:, 0])
-    shunned = TIES * luck - TAKEN * taken.to(luck.dtype)
+    shunned = TIE_WEIGHT * luck - TAKEN_PENALTY * taken.to(luck.dtype)
     new = shunned.argmax(1)
     for count in range(1, size + 1):
         inside[rows, new] = True
         touched += near[new]
         total += alike[rows, new]
-        wish = total / count + TIES * touched + shunned
+        wish = total / count + TIE_WEIGHT * touched + shunned
         new = wish.masked_fill_(inside | (touched == 0), -torch.inf).argmax(1)
     return inside.nonzero()[:, 1].reshape(len(taken), size)
 
 
-def _touching(grid: Grid) -> Float[Tensor, "n n"]:
+def _adjacency_matrix(grid: Grid) -> Float[Tensor, "n n"]:
     """The adjacency matrix of the grid: 1 for two cells that are neighbours along one axis, else 0."""
     axes = torch.meshgrid(*[torch.arange(side) for side in grid], indexing="ij")
     cells = torch.stack([axis.flatten() for axis in axes], 1)
     return ((cells[:, None] - cells).abs().sum(2) == 1).float()
 
 
-def _size(grid: Grid, share: float) -> int:
+def _target_size(grid: Grid, share: float) -> int:
     # Rounding may put a product that should be a whole number slightly below it.
     return max(1, floor(share * prod(grid) + 1e-6))

@@ -19,7 +19,7 @@ from ..types import Batch, Rng, Signal, Size, Terms
 Weights = Literal["target", "context"]
 
 # How to get what a signal lacks.
-ADVICE = {
+NEED_ADVICE = {
     "views": "set data.augment.views, e.g. [{count: 2}]",
     "time": "give a series, --data.name scanpaths, which looks at pictures in one place after another, or a stream of "
     "frames to jepa train rjepa-online",
@@ -76,7 +76,7 @@ class Method(nn.Module):
         super().__init__()
         missing = sorted(self.requires(cfg) - signal.has)
         if missing:
-            advice = "; ".join(["", *[ADVICE[name] for name in missing if name in ADVICE]])
+            advice = "; ".join(["", *[NEED_ADVICE[name] for name in missing if name in NEED_ADVICE]])
             raise ValueError(
                 f"{type(self).__module__.rsplit('.', 1)[-1]} needs {' and '.join(missing)}, which the data lack; "
                 f"they carry {', '.join(sorted(signal.has)) or 'samples only'}{advice}"
@@ -109,7 +109,9 @@ class Method(nn.Module):
     def forward(self, batch: Batch, rng: Rng) -> Terms:
         """The loss; padded samples are grouped by length. DDP and FSDP hook into forward."""
         return (
-            self.loss(batch, rng) if batch.length is None else padding.loss(self.loss, batch, rng, padding.stride(self))
+            self.loss(batch, rng)
+            if batch.length is None
+            else padding.loss_by_length(self.loss, batch, rng, padding.patch_steps(self))
         )
 
     @property

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from .. import losses
 from ..losses import Kind
-from ..masks.halves import Halves, splits
+from ..masks.halves import Halves, available_halves
 from ..types import Grid, Masks
 from .base import Method, token_rows
 from .masked import Masked
 
-SOME: Final = 16
+MAX_SAMPLES: Final = 16
 Predict = Callable[[Float[Tensor, "b k d"], Masks], Float[Tensor, "b 1 kt d"]]
 
 
-class Way(NamedTuple):
+class Direction(NamedTuple):
     """One direction: its masks, the representation s of the context, the prediction and the target."""
 
     masks: Masks
@@ -31,12 +31,12 @@ class Way(NamedTuple):
     target: Float[Tensor, "b 1 kt d"]
 
 
-def swapped(masks: Masks) -> Masks:
+def swap_masks(masks: Masks) -> Masks:
     """The masks of the way back: the target block becomes the context, and the context the target block."""
     return Masks(masks.targets[:, 0], masks.context[:, None], masks.grid)
 
 
-def known_sides(method: Method, grid: Grid) -> dict[str, bool]:
+def predictable_sides(method: Method, grid: Grid) -> dict[str, bool]:
     """The sides that a method can predict from the opposite ones, each with whether the predictor of the way back does.
 
     Masks other than halves hide any part, so every side can be predicted; otherwise only the halves that were hidden in
@@ -44,12 +44,14 @@ def known_sides(method: Method, grid: Grid) -> dict[str, bool]:
     """
     if not isinstance(method, Masked):
         return {}
-    every, own, axes = splits(grid), method.cfg.masks, len(grid)
+    every, own, axes = available_halves(grid), method.cfg.masks, len(grid)
     if not all(isinstance(masker, Halves) for masker in own):
         return dict.fromkeys(every, False)
-    ahead = {name for name, half in every.items() if any(masker.hides(half, axes) for masker in own)}
+    ahead = {name for name, half in every.items() if any(masker.can_hide(half, axes) for masker in own)}
     back = {
-        name for name, half in every.items() if method.both_ways and any(m.hides(opposite(half), axes) for m in own)
+        name
+        for name, half in every.items()
+        if method.both_ways and any(m.can_hide(opposite_half(half), axes) for m in own)
     }
     return {name: name not in ahead for name in every if name in ahead | back}
 
@@ -62,32 +64,37 @@ def check_side(side: str, known: Mapping[str, bool]) -> None:
         raise ValueError(f"the run cannot predict the {side} of its samples; {can}")
 
 
-def goes_back(masker: object, known: Mapping[str, bool], grid: Grid) -> bool:
+def predicts_backwards(masker: object, known: Mapping[str, bool], grid: Grid) -> bool:
     """Whether the predictor of the way back predicts what a masker hides, given the `known` sides."""
-    every, axes = splits(grid), len(grid)
+    every, axes = available_halves(grid), len(grid)
     return isinstance(masker, Halves) and any(
         back and masker.axis % axes == every[name].axis and masker.context == every[name].context
         for name, back in known.items()
     )
 
 
-def opposite(half: Halves) -> Halves:
+def opposite_half(half: Halves) -> Halves:
     """The masker that hides the other side."""
     return replace(half, context="last" if half.context == "first" else "first")
 
 
-def errors(same: Sequence[Way], kind: Kind) -> Float[Tensor, " b"]:
+def direction_errors(same: Sequence[Direction], kind: Kind) -> Float[Tensor, " b"]:
     """The distance between prediction and target of each sample, averaged over ways of one direction."""
-    each = [losses.elementwise(losses.wide(way.pred), losses.wide(way.target), kind).flatten(1).mean(1) for way in same]
+    each = [
+        losses.elementwise(losses.at_least_float32(way.pred), losses.at_least_float32(way.target), kind)
+        .flatten(1)
+        .mean(1)
+        for way in same
+    ]
     return torch.stack(each).mean(0)
 
 
-def ahead(pairs: Sequence[Sequence[Way]]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+def forward_rows(pairs: Sequence[Sequence[Direction]]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Predictions and targets of the first of each pair, as rows, without gradients."""
     return token_rows([pair[0].pred for pair in pairs]), token_rows([pair[0].target for pair in pairs])
 
 
-def cycle_error(pairs: Sequence[Sequence[Way]], home: Predict, kind: Kind) -> Float[Tensor, ""]:
+def cycle_error(pairs: Sequence[Sequence[Direction]], home: Predict, kind: Kind) -> Float[Tensor, ""]:
     """d(P_bwd(P_fwd(s_x)), t_x), of pairs (x to y, y to x); `home` is P_bwd.
 
     Its gradient reaches both predictors and the encoder of x. It is 0 where P_bwd undoes P_fwd and t_x is s_x.
@@ -96,7 +103,7 @@ def cycle_error(pairs: Sequence[Sequence[Way]], home: Predict, kind: Kind) -> Fl
     return torch.stack(found).mean()
 
 
-def pull(predict: Predict, way: Way, kind: Kind) -> Float[Tensor, ""]:
+def gradient_length(predict: Predict, way: Direction, kind: Kind) -> Float[Tensor, ""]:
     """The length of the gradient of the way's distance by s, of all tokens together. No parameter gets a gradient."""
     with torch.enable_grad():
         # Cloned, as counters of FLOPs refuse a gradient that is asked for by a leaf.
@@ -106,8 +113,8 @@ def pull(predict: Predict, way: Way, kind: Kind) -> Float[Tensor, ""]:
 
 
 @torch.no_grad()
-def watch(
-    pairs: Sequence[Sequence[Way]], predictors: Iterable[Predict], shares: Mapping[str, float], kind: Kind
+def direction_diagnostics(
+    pairs: Sequence[Sequence[Direction]], predictors: Iterable[Predict], shares: Mapping[str, float], kind: Kind
 ) -> dict[str, Float[Tensor, ""]]:
     """Scalars to log for a step; `shares` name the directions and weigh them in the loss.
 
@@ -122,18 +129,18 @@ def watch(
         "norm_online": losses.norms(torch.cat([way.s.flatten(0, 1) for way in every])).mean(),
         "norm_target": losses.norms(torch.cat([way.target.flatten(0, 2) for way in every])).mean(),
         **{
-            f"error_{name}": errors(same, kind).mean()
+            f"error_{name}": direction_errors(same, kind).mean()
             for name, same in zip(shares, zip(*pairs, strict=True), strict=True)
         },
     }
     if len(shares) == 2:
-        few, ps = [_some(way) for way in pairs[0]], list(predictors)
-        a, b = (share * pull(p, way, kind) for share, p, way in zip(shares.values(), ps, few, strict=True))
+        few, ps = [_first_samples(way) for way in pairs[0]], list(predictors)
+        a, b = (share * gradient_length(p, way, kind) for share, p, way in zip(shares.values(), ps, few, strict=True))
         found["error_cycle"] = cycle_error([few], ps[1], kind)
         found["balance"] = a / (a + b).clamp(min=torch.finfo(a.dtype).tiny)
     return found
 
 
-def _some(way: Way) -> Way:
-    masks = Masks(way.masks.context[:SOME], way.masks.targets[:SOME], way.masks.grid)
-    return Way(masks, *(part.detach()[:SOME] for part in way[1:]))
+def _first_samples(way: Direction) -> Direction:
+    masks = Masks(way.masks.context[:MAX_SAMPLES], way.masks.targets[:MAX_SAMPLES], way.masks.grid)
+    return Direction(masks, *(part.detach()[:MAX_SAMPLES] for part in way[1:]))

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import losses
-from ..core.schedules import linear
+from ..core.schedules import linear_schedule
 from ..masks.base import Masker
 from ..masks.halves import Halves
 from ..nn import ema
@@ -33,7 +33,7 @@ from ..nn.predictor import Predictor, PredictorConfig
 from ..nn.transformer import ViT, tiny
 from ..types import Batch, Masks, Rng, Signal, Terms
 from .base import Weights
-from .bidirectional import Way, ahead, cycle_error, errors, swapped, watch
+from .bidirectional import Direction, cycle_error, direction_diagnostics, direction_errors, forward_rows, swap_masks
 from .masked import Masked
 
 
@@ -91,23 +91,27 @@ class BiJEPA(Masked):
         """The weighted distances, penalty and cycle. The panel reads the way forward, as of any masked method."""
         cfg, pairs = self.cfg, self.pairs(batch.x, batch.x, rng)
         same = zip(self.shares.items(), zip(*pairs, strict=True), strict=True)
-        terms = {name: share * errors(ways, cfg.distance).mean() for (name, share), ways in same}
+        terms = {name: share * direction_errors(ways, cfg.distance).mean() for (name, share), ways in same}
         if cfg.norm_weight:
             s = torch.cat([way.s.flatten(0, 1) for pair in pairs for way in pair])
             terms["norm"] = cfg.norm_weight * losses.norm_penalty(s, cfg.radius or sqrt(self.encoder.dim))
         if cfg.cycle_weight:
             terms["cycle"] = cfg.cycle_weight * cycle_error(pairs, self.predictors[1], cfg.distance)
-        return Terms(terms, watch(pairs, self.predictors, self.shares, cfg.distance), ahead(pairs))
+        return Terms(
+            terms, direction_diagnostics(pairs, self.predictors, self.shares, cfg.distance), forward_rows(pairs)
+        )
 
-    def pairs(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."], rng: Rng) -> list[list[Way]]:
+    def pairs(self, x: Float[Tensor, "b c ..."], y: Float[Tensor, "b c ..."], rng: Rng) -> list[list[Direction]]:
         """For every mask the way from the context of x to the targets of y and, where α < 1, the way back."""
         drawn = self.draw(len(x), rng, x.device, self.encoder.grid_of(x))
-        sides = [((x, y, masks), (y, x, swapped(masks))) for masks in drawn]
-        return [[self.way(p, *side) for p, side in zip(self.predictors, both, strict=False)] for both in sides]
+        sides = [((x, y, masks), (y, x, swap_masks(masks))) for masks in drawn]
+        return [
+            [self.make_direction(p, *side) for p, side in zip(self.predictors, both, strict=False)] for both in sides
+        ]
 
-    def way(self, predictor: nn.Module, x: Tensor, y: Tensor, masks: Masks) -> Way:
+    def make_direction(self, predictor: nn.Module, x: Tensor, y: Tensor, masks: Masks) -> Direction:
         """The prediction from the context of x, and the target encoder's tokens of the targets of y, encoded alone."""
-        return Way(masks, s := self.context(x, masks), predictor(s, masks), self.expected(y, masks))
+        return Direction(masks, s := self.context(x, masks), predictor(s, masks), self.expected(y, masks))
 
     def seen(self, encoder: nn.Module, x: Tensor, keep: Tensor | None = None) -> Float[Tensor, "b k d"]:
         """An encoder's tokens of the patches at `keep`, on the unit sphere if `cfg.sphere`."""
@@ -122,7 +126,7 @@ class BiJEPA(Masked):
         """P_fwd(f(context)) or, `back`, P_bwd(f(targets)), by default of the first mask; the rest is never seen."""
         masks = masks or self.draw(len(x), Rng(0).fork("energy"), x.device, self.encoder.grid_of(x))[0]
         if back:
-            return self.predict_back(x, swapped(masks))
+            return self.predict_back(x, swap_masks(masks))
         return cast(Tensor, self.predictors[0](self.context(x, masks), masks))
 
     @property
@@ -147,10 +151,10 @@ class BiJEPA(Masked):
 
     def after_step(self, progress: float) -> None:
         """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""
-        ema.update(self.target_encoder, self.encoder, linear(progress, *self.cfg.ema), self.cfg.buffers)
+        ema.update(self.target_encoder, self.encoder, linear_schedule(progress, *self.cfg.ema), self.cfg.buffers)
 
     def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The weighted distances (B,) from the context of x to the targets of y and back, for fixed masks."""
         ways = zip(*self.pairs(batch.x, other.x, Rng(0).fork("energy")), strict=True)
-        each = [w * errors(same, self.distance) for w, same in zip(self.shares.values(), ways, strict=True)]
+        each = [w * direction_errors(same, self.distance) for w, same in zip(self.shares.values(), ways, strict=True)]
         return torch.stack(each).sum(0)

@@ -90,7 +90,7 @@ class CJEPA(ijepa.IJEPA):
 
     def caution(self, samples: int) -> str:
         """A sentence where covariances of `samples` samples keep the std of so many features well below 1."""
-        return losses.short_vicreg(samples, self.projector_width, *self.held)
+        return losses.vicreg_shortfall(samples, self.projector_width, *self.held)
 
     @property
     def held(self) -> tuple[float, float]:
@@ -111,11 +111,11 @@ class CJEPA(ijepa.IJEPA):
         context = [self.context(batch.x, masks) for masks in drawn]
         pred = [self.predictor(s, masks) for s, masks in zip(context, drawn, strict=True)]
         terms, cfg = self.compare(pred, target), self.cfg
-        vic = self.regularizers(batch, context, pred, target)
+        vic = self.regularizer_terms(batch, context, pred, target)
         weights = {"invariance": cfg.sim, "variance": cfg.std, "covariance": cfg.cov}
         return replace(terms, loss={**terms.loss, **{k: cfg.b_vic * weights[k] * v for k, v in vic.items()}})
 
-    def regularizers(
+    def regularizer_terms(
         self, batch: Batch, context: list[Tensor], pred: list[Tensor], target: list[Tensor]
     ) -> dict[str, Float[Tensor, ""]]:
         """The three terms of what `pairs` compares, before their weights."""

@@ -22,20 +22,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import losses
-from ..masks import draw
+from ..masks import draw_masks
 from ..masks.base import Masker
-from ..masks.halves import splits
+from ..masks.halves import available_halves
 from ..masks.random import Random
-from ..nn.mlp import perceptron
-from ..nn.patch import joined, patches
-from ..nn.position import sincos
+from ..nn.mlp import build_perceptron
+from ..nn.patch import join_patches, patches
+from ..nn.position import sincos_positions
 from ..types import Batch, Masks, Rng, Signal, Terms, take
 from .base import Method, token_rows
-from .bidirectional import check_side, goes_back, known_sides
+from .bidirectional import check_side, predictable_sides, predicts_backwards
 from .head import Head
 from .masked import Masked
 
-PLACES = 32  # features of a position
+POSITION_FEATURES = 32  # features of a position
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,21 @@ class Decoder(Head):
             raise ValueError(f"a decoder reads one run, and {len(self.parents)} are given; give one")
         encoder: Any = self.encoder
         self.grid, self.patch = tuple(encoder.grid), tuple(encoder.patch)
-        every = splits(self.grid)
-        self.sides = dict.fromkeys(every, False) if cfg.reads == "context" else known_sides(self.parent, self.grid)
+        every = available_halves(self.grid)
+        self.sides = (
+            dict.fromkeys(every, False) if cfg.reads == "context" else predictable_sides(self.parent, self.grid)
+        )
         self.masks = cfg.masks or tuple(every[name] for name in (self.sides if cfg.reads == "prediction" else every))
         if not self.masks:
             raise ValueError("the run below predicts no half of its samples; give a run that does, or reads target")
         for masker in self.masks:
             masker.check(self.grid)
-        self.register_buffer("position", sincos(self.grid, PLACES), persistent=False)
-        (masks,) = draw(self.masks[:1], self.grid, 1, Rng(0), self.mean.device)
+        self.register_buffer("position", sincos_positions(self.grid, POSITION_FEATURES), persistent=False)
+        (masks,) = draw_masks(self.masks[:1], self.grid, 1, Rng(0), self.mean.device)
         dim = self.read(torch.zeros(1, signal.channels, *signal.size), masks, self.masks[0]).shape[-1]
-        self.layers = perceptron([dim + PLACES, *cfg.hidden, signal.channels * math.prod(self.patch)], cfg.norm)
+        self.layers = build_perceptron(
+            [dim + POSITION_FEATURES, *cfg.hidden, signal.channels * math.prod(self.patch)], cfg.norm
+        )
 
     def check(self, samples: int) -> None:
         """Raises ValueError if BatchNorm would see a single sample."""
@@ -94,7 +98,7 @@ class Decoder(Head):
 
     def compare(self, x: Tensor, y: Tensor, rng: Rng) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "b k p"]]:
         """What is decoded from x at the hidden patches of every mask, and what y has there."""
-        drawn = draw(self.masks, self.grid, len(x), rng, x.device)
+        drawn = draw_masks(self.masks, self.grid, len(x), rng, x.device)
         # All masks at once: BatchNorm would take out what the tokens of one side have in common.
         tokens = [self.read(x, m, masker).flatten(1, 2) for m, masker in zip(drawn, self.masks, strict=True)]
         where = torch.cat([m.targets.flatten(1) for m in drawn], 1)
@@ -105,19 +109,19 @@ class Decoder(Head):
     def read(self, x: Float[Tensor, "b c ..."], masks: Masks, masker: Masker) -> Float[Tensor, "b m kt d"]:
         """The frozen tokens that stand for the hidden patches in training; `masker` has drawn the masks."""
         if self.cfg.reads != "target":
-            return self.imagine(x, masks, masker)
+            return self.predict_tokens(x, masks, masker)
         if isinstance(self.parent, Masked) and self.parent.latent:
             return self.parent.expected(x, masks)
         return take(self.parent.encode(Batch(x)), masks.targets)
 
     @torch.no_grad()
-    def imagine(self, x: Float[Tensor, "b c ..."], masks: Masks, masker: Masker) -> Float[Tensor, "b m kt d"]:
+    def predict_tokens(self, x: Float[Tensor, "b c ..."], masks: Masks, masker: Masker) -> Float[Tensor, "b m kt d"]:
         """The tokens that stand for hidden patches without reading them: predictions, or the mean of the context."""
         if self.cfg.reads == "context":
             s = self.context(x, masks).mean(1)
             return s[:, None, None].expand(-1, *masks.targets.shape[1:], -1)
         parent = cast(Masked, self.parent)
-        return (parent.predict_back if goes_back(masker, self.sides, self.grid) else parent.predict)(x, masks)
+        return (parent.predict_back if predicts_backwards(masker, self.sides, self.grid) else parent.predict)(x, masks)
 
     def decode(self, tokens: Float[Tensor, "b k d"], where: Int[Tensor, "b k"]) -> Float[Tensor, "b k p"]:
         """The values, normalised, of the patches at `where`."""
@@ -131,13 +135,13 @@ class Decoder(Head):
         Raises ValueError where the parent cannot predict that side.
         """
         check_side(side, self.sides)
-        masker = splits(self.grid)[side]
-        (masks,) = draw((masker,), self.grid, len(x), Rng(0), x.device)
+        masker = available_halves(self.grid)[side]
+        (masks,) = draw_masks((masker,), self.grid, len(x), Rng(0), x.device)
         where, cut = masks.targets[:, 0], patches(x, self.patch)
-        values = self.decode(self.imagine(x, masks, masker)[:, 0], where).float()
+        values = self.decode(self.predict_tokens(x, masks, masker)[:, 0], where).float()
         values = values.reshape(*where.shape, *cut.shape[2:])
         raw = (values * self.std + self.mean).flatten(2)
-        return joined(cut.flatten(2).scatter(1, where[..., None].expand_as(raw), raw), self.grid, self.patch)
+        return join_patches(cut.flatten(2).scatter(1, where[..., None].expand_as(raw), raw), self.grid, self.patch)
 
     def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The distance (B,) of what is decoded from x to what y has there, for fixed masks."""

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import losses
-from ..core.schedules import linear
-from ..masks import read_tokens
+from ..core.schedules import linear_schedule
+from ..masks import need_tokens
 from ..masks.base import Masker
 from ..masks.multiblock import MultiBlock
 from ..masks.random import Random
@@ -87,7 +87,7 @@ class IJEPA(Masked):
     @torch.no_grad()
     def hide(self, x: Float[Tensor, "b c ..."], rng: Rng) -> tuple[list[Masks], list[Float[Tensor, "b _ _ d"]]]:
         """The masks of a step and the targets there, from one target encoding, whose tokens maskers may read."""
-        tokens = self.whole(x) if read_tokens(self.cfg.masks) else None
+        tokens = self.whole(x) if need_tokens(self.cfg.masks) else None
         drawn = self.draw(len(x), rng, x.device, self.encoder.grid_of(x), tokens)
         return drawn, self.targets(x, drawn) if tokens is None else [take(tokens, m.targets) for m in drawn]
 
@@ -133,4 +133,4 @@ class IJEPA(Masked):
 
     def after_step(self, progress: float) -> None:
         """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""
-        ema.update(self.target_encoder, self.encoder, linear(progress, *self.cfg.ema))
+        ema.update(self.target_encoder, self.encoder, linear_schedule(progress, *self.cfg.ema))

@@ -55,7 +55,7 @@ class LeJEPA(JointEmbedding):
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """Agreement with the mean of the global views, and the distance from a normal distribution."""
-        z = losses.wide(self.embed(batch))
+        z = losses.at_least_float32(self.embed(batch))
         centre = z[: batch.views[0].shape[1]].mean(0)
         slices = losses.unit_directions(z.shape[-1], self.cfg.directions, rng.fork("directions"))
         terms = {

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import losses
-from ..masks import read_tokens
+from ..masks import need_tokens
 from ..masks.base import Masker
 from ..masks.random import Random
 from ..nn.encoder import EncoderConfig, masked
@@ -74,7 +74,7 @@ class MAE(Masked):
     @torch.no_grad()
     def hide(self, batch: Batch, rng: Rng) -> list[Masks]:
         """The masks of a step; maskers that read tokens are shown the encoder's, of the whole input."""
-        tokens = self.encode(batch) if read_tokens(self.cfg.masks) else None
+        tokens = self.encode(batch) if need_tokens(self.cfg.masks) else None
         return self.draw(len(batch), rng, batch.x.device, self.encoder.grid_of(batch.x), tokens)
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:

@@ -51,7 +51,7 @@ class Masked(Method):
         self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None, tokens: Tensor | None = None
     ) -> list[Masks]:
         """One Masks per masker, on the signal's grid where none is given; `tokens` are for maskers that read them."""
-        return masks.draw(self.cfg.masks, grid or self.encoder.grid, batch, rng, device, tokens)
+        return masks.draw_masks(self.cfg.masks, grid or self.encoder.grid, batch, rng, device, tokens)
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the context patches; the other patches are never read."""

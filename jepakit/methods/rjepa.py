@@ -29,7 +29,7 @@ from .. import losses
 from ..nn.conv import CNN
 from ..nn.encoder import Encoder, EncoderConfig
 from ..nn.heads import BatchNorm
-from ..nn.mlp import MLP, perceptron
+from ..nn.mlp import MLP, build_perceptron
 from ..recurrent import balance, gradients, rfp, unroll
 from ..recurrent.circuit import Circuit, Circuits, States
 from ..types import Batch, Rng, Signal, State, Terms
@@ -94,7 +94,7 @@ class RJEPA(Predictive):
         self.circuits = cfg.circuit.build(self.encoder.dim, grid)
         self.predictor = build_predictor(cfg, self.read_actions)
         if cfg.rule == "rfp":
-            unroll.refuse(self.circuits, self.below, cfg.approximate)
+            unroll.check_exact(self.circuits, self.below, cfg.approximate)
 
     @property
     def below(self) -> unroll.Below:
@@ -124,7 +124,7 @@ class RJEPA(Predictive):
     def caution(self, samples: int) -> str:
         """How much memory the traces of the encoder take, where rfp carries them."""
         traced = self.cfg.rule == "rfp" and self.below == "full"
-        return unroll.dear(self.circuits, self.encoder, samples) if traced else ""
+        return unroll.trace_cost(self.circuits, self.encoder, samples) if traced else ""
 
     # --- from frames to states
 
@@ -173,21 +173,23 @@ class RJEPA(Predictive):
         x = self.normalize(without_padding(batch))
         window = WindowLoss(self, batch, self.encoder.grid_of(x)[0])
         if self.cfg.rule == "rfp":
-            rule = self.propagation(x, window)
-            loss = gradients.differentiable(lambda: self.propagate(rule, x), rule.parameters)
+            rule = self.forward_rule(x, window)
+            loss = gradients.known_gradient_loss(lambda: self.propagate_sequences(rule, x), rule.parameters)
         else:
             h, _ = unroll.through_time(self.circuits, self.maps(x), self.cfg.rule == "truncated")
             loss = window(h, 1)
         return window.terms(loss)
 
-    def propagate(self, rule: unroll.Forward, x: Float[Tensor, "b c ..."]) -> tuple[Tensor, list[Tensor]]:
+    def propagate_sequences(
+        self, rule: unroll.ForwardPropagation, x: Float[Tensor, "b c ..."]
+    ) -> tuple[Tensor, list[Tensor]]:
         """The loss of whole sequences and its gradients, by traces from their first frame on."""
         traced = sum(p.numel() for p in rule.encoder) if rule.below == "full" else 0
-        stream = unroll.begin(self.circuits, len(x), traced)
+        stream = unroll.start_stream(self.circuits, len(x), traced)
         total, found, _ = rule.run(stream, self.encoder.grid_of(x)[0], self.cfg.chunk)
         return total, found
 
-    def propagation(self, x: Float[Tensor, "b c ..."], loss: unroll.Loss) -> unroll.Forward:
+    def forward_rule(self, x: Float[Tensor, "b c ..."], loss: unroll.Loss) -> unroll.ForwardPropagation:
         """Forward propagation of `loss` through encoder, circuits and predictor, over normalised x."""
         patch = self.encoder.patch[0]
 
@@ -201,7 +203,7 @@ class RJEPA(Predictive):
         above = [p for p in self.predictor.parameters() if p.requires_grad]
         # Coupled units get their own traces as if they were not. The traces are kept for whole blocks all the same.
         diagonal = any(rfp.why_inexact(cell) for cell in self.circuits.cells)
-        return unroll.Forward(self.circuits, frames, loss, above, trained, self.below, jacobian, diagonal)
+        return unroll.ForwardPropagation(self.circuits, frames, loss, above, trained, self.below, jacobian, diagonal)
 
     def encoder_jacobian(self, frame: Float[Tensor, "b c ..."]) -> Float[Tensor, "r d f"]:
         """The derivative of what the lowest circuit reads of one step by every trained parameter of the encoder."""
@@ -221,10 +223,10 @@ class RJEPA(Predictive):
 
         A predictor that reads actions is given zeros here.
         """
-        linear = balance.linear(self.predictor)
+        linear = balance.linear_layer(self.predictor)
         h = self.states(batch.x).flatten(0, 2) if linear else None
-        found = {} if linear is None or h is None else balance.watch(self.circuits.top.cell, linear, h)
-        if self.cfg.rule == "rfp" and unroll.inexact(self.circuits, self.below):
+        found = {} if linear is None or h is None else balance.balance_metrics(self.circuits.top.cell, linear, h)
+        if self.cfg.rule == "rfp" and unroll.why_approximate(self.circuits, self.below):
             found["rfp/cosine"] = self.gradient_cosine(Batch(batch.x[:1]))
         return found
 
@@ -232,12 +234,12 @@ class RJEPA(Predictive):
         """The cosine between the whole gradients by forward propagation and by back-propagation through time."""
         x = self.normalize(without_padding(batch))
         steps = self.encoder.grid_of(x)[0]
-        rule = self.propagation(x, WindowLoss(self, batch, steps))
+        rule = self.forward_rule(x, WindowLoss(self, batch, steps))
         with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             h, _ = unroll.through_time(self.circuits, self.maps(x))
             trained = [p for p in rule.parameters if p.requires_grad]
             exact = torch.autograd.grad(WindowLoss(self, batch, steps)(h, 1), trained, allow_unused=True)
-            _, found = self.propagate(rule, x)
+            _, found = self.propagate_sequences(rule, x)
         ours = [g for p, g in zip(rule.parameters, found, strict=True) if p.requires_grad]
         pairs = [(g, e) for g, e in zip(ours, exact, strict=True) if e is not None]
         one, other = (torch.cat([pair[k].flatten() for pair in pairs]) for k in (0, 1))
@@ -247,11 +249,11 @@ class RJEPA(Predictive):
 
     def start(self, obs: Float[Tensor, "b c ..."]) -> State:
         """The state after one frame."""
-        return self._advance(self.circuits.start(len(obs)), obs)
+        return self._next_state(self.circuits.start(len(obs)), obs)
 
     def observe(self, state: State, obs: Float[Tensor, "b c ..."], action: Float[Tensor, "b a"] | None = None) -> State:
         """The state after a further frame; it does not depend on the action that led there."""
-        return self._advance(tuple(s.flatten(0, 1) for s in state.hidden), obs)
+        return self._next_state(tuple(s.flatten(0, 1) for s in state.hidden), obs)
 
     def step(self, state: State, action: Float[Tensor, "b a"] | None = None, z: Tensor | None = None) -> State:
         """The state in which the top shows what the predictor says after `action`; all else stays as it is."""
@@ -262,7 +264,7 @@ class RJEPA(Predictive):
         top.flatten(0, 1)[..., : shown.shape[-1]] = shown
         return state._replace(tokens=pred, hidden=(*state.hidden[:-1], top))
 
-    def _advance(self, states: States, obs: Float[Tensor, "b c ..."]) -> State:
+    def _next_state(self, states: States, obs: Float[Tensor, "b c ..."]) -> State:
         axes = len(self.signal.size)
         frame = self.maps(self.normalize(obs[:, :, None] if obs.ndim == axes + 1 and axes > 1 else obs))
         check_frame(self.circuits, frame, states, obs)
@@ -343,7 +345,7 @@ def build_predictor(cfg: Config, action: int) -> nn.Module:
         if action:
             raise ValueError("predictor is none, which cannot read saccades; give linear or mlp, or saccade false")
         return nn.Identity()
-    made = perceptron([width + action, *[hidden] * (kind == "mlp"), width], "none", nn.GELU)
+    made = build_perceptron([width + action, *[hidden] * (kind == "mlp"), width], "none", nn.GELU)
     if cfg.identity:
         linear = cast(nn.Linear, made[0])
         nn.init.eye_(linear.weight)

@@ -51,7 +51,7 @@ class VICReg(JointEmbedding):
 
     def caution(self, samples: int) -> str:
         """A sentence where covariances of `samples` samples keep the std of so many features well below 1."""
-        return losses.short_vicreg(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
+        return losses.vicreg_shortfall(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The three weighted terms over all views."""

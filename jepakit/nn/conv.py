@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..types import Signal, Size
-from .encoder import Encoder, chosen
+from .encoder import Encoder, cells_to_compute
 from .heads import BatchNorm
-from .mlp import perceptron
+from .mlp import build_perceptron
 from .patch import check_patch, given_patch, grid_of, patches
 
 Norm = Literal["group", "batch", "none"]
@@ -67,10 +67,10 @@ class CNNEncoder(Encoder):
         for after in cfg.channels:
             # No stride over a single cell: in bfloat16, oneDNN leaves that weight's gradient uninitialised.
             stride: Any = tuple(min(side, 2) for side in sides)
-            layers += [conv(before, after, 3, stride, padding=1), *normalisation(cfg.norm, after), activation()]
+            layers += [conv(before, after, 3, stride, padding=1), *conv_norm_layers(cfg.norm, after), activation()]
             before, sides = after, tuple(-(-s // 2) for s in sides)
         widths = [before * math.prod(sides), *cfg.hidden, self.dim]
-        head = perceptron(widths, "none" if cfg.norm == "none" else "layer", activation)
+        head = build_perceptron(widths, "none" if cfg.norm == "none" else "layer", activation)
         self.layers = nn.Sequential(*layers, nn.Flatten(), *head)
 
     def forward(
@@ -80,7 +80,7 @@ class CNNEncoder(Encoder):
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
         """Tokens (B, K, D) of the patches at `keep`, or (B, R, D) at `read`; see `Encoder.forward`."""
-        cut = patches(x, self.patch, chosen(keep, read))
+        cut = patches(x, self.patch, cells_to_compute(keep, read))
         out: Tensor = self.layers(cut.reshape(-1, cut.shape[2], *self.sides))
         return out.reshape(*cut.shape[:2], self.dim)
 
@@ -107,7 +107,7 @@ class PatchNorm(nn.GroupNorm):
         return F.layer_norm(x, x.shape[1:], eps=self.eps) * scale + shift
 
 
-def normalisation(norm: Norm, channels: int) -> list[nn.Module]:
+def conv_norm_layers(norm: Norm, channels: int) -> list[nn.Module]:
     """The layers between a convolution and its activation."""
     if norm == "none":
         return []

@@ -106,7 +106,7 @@ def union(index: Int[Tensor, "b *k"], tokens: int) -> tuple[Int[Tensor, "b u"], 
     return read, where.gather(1, flat).reshape(index.shape)
 
 
-def chosen(keep: Int[Tensor, "b k"] | None, read: Int[Tensor, "b r"] | None) -> Int[Tensor, "b _"] | None:
+def cells_to_compute(keep: Int[Tensor, "b k"] | None, read: Int[Tensor, "b r"] | None) -> Int[Tensor, "b _"] | None:
     """The grid cells that a token-wise encoder computes: the entries of `keep` at `read`; None for all cells."""
     if keep is None or read is None:
         return keep if read is None else read

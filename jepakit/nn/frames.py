@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..types import Signal, take
-from .encoder import Encoder, EncoderConfig, chosen
+from .encoder import Encoder, EncoderConfig, cells_to_compute
 from .transformer import ViT
 
 
@@ -50,5 +50,5 @@ class FramesEncoder(Encoder):
         tokens: Tensor = self.inner(x.transpose(1, 2).flatten(0, 1))
         tokens = tokens.mean(1, keepdim=True) if self.pool else tokens
         tokens = tokens.reshape(len(x), -1, self.dim)
-        at = chosen(keep, read)
+        at = cells_to_compute(keep, read)
         return tokens if at is None else take(tokens, at)

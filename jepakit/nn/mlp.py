@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..types import Grid, Masks, Signal, Size
-from .encoder import Encoder, chosen
+from .encoder import Encoder, cells_to_compute
 from .heads import BatchNorm
 from .patch import check_patch, grid_of, patches
 
@@ -47,7 +47,7 @@ class MLPEncoder(Encoder):
         self.dim, self.patch = cfg.width, tuple(cfg.patch)
         self.grid = grid_of(signal.size, self.patch)
         seen = signal.channels * math.prod(self.patch)
-        self.layers = perceptron([seen, *[cfg.hidden] * cfg.depth, self.dim], cfg.norm)
+        self.layers = build_perceptron([seen, *[cfg.hidden] * cfg.depth, self.dim], cfg.norm)
 
     def forward(
         self,
@@ -56,7 +56,7 @@ class MLPEncoder(Encoder):
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
         """Tokens (B, K, D) of the patches at `keep`, or (B, R, D) at `read`; see `Encoder.forward`."""
-        out: Tensor = self.layers(patches(x, self.patch, chosen(keep, read)).flatten(2))
+        out: Tensor = self.layers(patches(x, self.patch, cells_to_compute(keep, read)).flatten(2))
         return out
 
 
@@ -93,7 +93,7 @@ class PerceptronPredictor(nn.Module):
 
     def __init__(self, cfg: Perceptron, dim: int, out: int) -> None:
         super().__init__()
-        self.layers = perceptron([dim, *[cfg.hidden] * cfg.depth, out], cfg.norm)
+        self.layers = build_perceptron([dim, *[cfg.hidden] * cfg.depth, out], cfg.norm)
 
     def forward(self, context: Float[Tensor, "b 1 d"], masks: Masks) -> Float[Tensor, "b 1 1 _"]:
         """The prediction at the other token."""
@@ -101,7 +101,7 @@ class PerceptronPredictor(nn.Module):
         return out[:, None]
 
 
-def perceptron(
+def build_perceptron(
     sides: Sequence[int], norm: Norm | Literal["batch"] = "layer", activation: type[nn.Module] = nn.ReLU
 ) -> nn.Sequential:
     """Linears from each of `sides` to the next; all but the last are followed by the norm and by `activation`."""
@@ -109,11 +109,11 @@ def perceptron(
     *hidden, last = pairwise(sides)
     for before, after in hidden:
         # BatchNorm would remove a bias.
-        layers += [nn.Linear(before, after, bias=norm != "batch"), *normalisation(norm, after), activation()]
+        layers += [nn.Linear(before, after, bias=norm != "batch"), *norm_layers(norm, after), activation()]
     return nn.Sequential(*layers, nn.Linear(*last))
 
 
-def normalisation(norm: Norm | Literal["batch"], width: int) -> list[nn.Module]:
+def norm_layers(norm: Norm | Literal["batch"], width: int) -> list[nn.Module]:
     """The normalisation layers after a hidden linear."""
     if norm == "none":
         return []

@@ -57,7 +57,7 @@ def patches(
     return cut[rows, *torch.unravel_index(keep, grid)]
 
 
-def joined(cut: Float[Tensor, "b n p"], grid: Grid, patch: Size) -> Float[Tensor, "b c ..."]:
+def join_patches(cut: Float[Tensor, "b n p"], grid: Grid, patch: Size) -> Float[Tensor, "b c ..."]:
     """The signals with these flattened patches: `joined(patches(x, patch).flatten(2), grid, patch)` is x."""
     axes = len(patch)
     parts = cut.reshape(len(cut), *grid, -1, *patch)

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..types import Signal, take
-from .encoder import Encoder, chosen
+from .encoder import Encoder, cells_to_compute
 
 
 @dataclass(frozen=True)
@@ -33,5 +33,5 @@ class PixelEncoder(Encoder):
     ) -> Float[Tensor, "b _ d"]:
         """The pixels at `keep` and `read` as tokens (B, _, C); see `Encoder.forward`."""
         tokens = x.flatten(2).transpose(1, 2)
-        at = chosen(keep, read)
+        at = cells_to_compute(keep, read)
         return tokens if at is None else take(tokens, at)

@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..types import Grid, Masks
-from .position import Order, shares, sincos
-from .transformer import Block, Init, call, check_heads, check_stack, initialize, run, stack
+from .position import Order, axis_shares, sincos_positions
+from .transformer import Block, Init, build_blocks, call_block, check_heads, check_stack, init_linears, run_blocks
 
 
 @runtime_checkable
@@ -78,52 +78,52 @@ class TransformerPredictor(nn.Module):
 
     def __init__(self, cfg: Predictor, width: int, heads: int, dim: int, grid: Grid, out: int) -> None:
         super().__init__()
-        shares(len(grid), width, cfg.positions)
+        axis_shares(len(grid), width, cfg.positions)
         self.grid, self.width, self.positions, self.shared_context = grid, width, cfg.positions, cfg.shared_context
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.blocks = stack(width, cfg.depth, heads, cfg.mlp_ratio)
+        self.blocks = build_blocks(width, cfg.depth, heads, cfg.mlp_ratio)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.proj = nn.Linear(width, out)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        initialize(self, cfg.init)
+        init_linears(self, cfg.init)
 
     def forward(self, context: Float[Tensor, "b k d"], masks: Masks) -> Float[Tensor, "b m kt _"]:
         """Predictions (B, M, Kt, out) at `masks.targets` from the tokens at `masks.context`."""
-        position = sincos(masks.grid or self.grid, self.width, self.positions, context.device).to(
+        position = sincos_positions(masks.grid or self.grid, self.width, self.positions, context.device).to(
             self.norm.weight.dtype
         )
         known = self.embed(context) + position[masks.context]
         asked = self.mask_token[0] + position  # (N, d): the mask token at every position
-        predict = self._shared if self.shared_context else self._exact
+        predict = self._predict_shared if self.shared_context else self._predict_exact
         out: Tensor = self.proj(self.norm(predict(known, asked, masks.targets)))
         return out.reshape(*masks.targets.shape, -1)
 
-    def _exact(
+    def _predict_exact(
         self, known: Float[Tensor, "b k d"], asked: Float[Tensor, "n d"], targets: Int[Tensor, "b m kt"]
     ) -> Float[Tensor, "bm kt d"]:
         """The mask tokens after all layers, with each target block as its own sequence."""
         first, last = cast(Block, self.blocks[0]), slice(known.shape[1], None)
-        x = sequences(known, asked, targets)
-        qkv = sequences(first.attn.qkv(first.norm1(known)), first.attn.qkv(first.norm1(asked)), targets)
+        x = target_sequences(known, asked, targets)
+        qkv = target_sequences(first.attn.qkv(first.norm1(known)), first.attn.qkv(first.norm1(asked)), targets)
         q, k, v = first.attn.split(qkv, 3)
         if len(self.blocks) == 1:
             return first.mix(x[:, last], q[:, :, last], k, v)
-        x = call(first.mix, x, q, k, v, recompute=self.checkpoint_activations)
-        return run(self.blocks[1:], x, last, self.checkpoint_activations)
+        x = call_block(first.mix, x, q, k, v, recompute=self.checkpoint_activations)
+        return run_blocks(self.blocks[1:], x, last, self.checkpoint_activations)
 
-    def _shared(
+    def _predict_shared(
         self, known: Float[Tensor, "b k d"], asked: Float[Tensor, "n d"], targets: Int[Tensor, "b m kt"]
     ) -> Float[Tensor, "bm kt d"]:
         """The mask tokens after all layers, with one context for all target blocks of a sample."""
         x = F.embedding(targets, asked).flatten(0, 1)
         for i, block in enumerate(self.blocks, 1):
             last = i == len(self.blocks)
-            known, x = call(shared_block, block, known, x, last, recompute=self.checkpoint_activations)
+            known, x = call_block(shared_block, block, known, x, last, recompute=self.checkpoint_activations)
         return x
 
 
-def sequences(
+def target_sequences(
     shared: Float[Tensor, "b k e"], table: Float[Tensor, "n e"], targets: Int[Tensor, "b m kt"]
 ) -> Float[Tensor, "bm l e"]:
     """One sequence per target block: the sample's `shared` tokens, then the rows of `table` at the block's cells."""
@@ -135,8 +135,8 @@ def shared_block(
     block: Block, known: Float[Tensor, "b k d"], x: Float[Tensor, "bm kt d"], last: bool
 ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "bm kt d"]]:
     """One layer in which context tokens see the context, and mask tokens see the context and their own target block."""
-    q, k, v = block.attn.project(block.norm1(known))
-    own_q, own_k, own_v = block.attn.project(block.norm1(x))
+    q, k, v = block.attn.project_qkv(block.norm1(known))
+    own_q, own_k, own_v = block.attn.project_qkv(block.norm1(x))
     times = len(x) // len(known)
     keys = torch.cat([k.repeat_interleave(times, 0), own_k], 2)
     values = torch.cat([v.repeat_interleave(times, 0), own_v], 2)

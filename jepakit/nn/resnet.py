@@ -52,7 +52,7 @@ class ResNetEncoder(Encoder):
         self.patch = (cfg.stem * 2 ** (stages - 1),) * axes
         self.grid = grid_of(signal.size, self.patch)
         kernel = max(3, 2 * cfg.stem)
-        self.stem = conv(axes, signal.channels, cfg.width, kernel, cfg.stem)
+        self.stem = conv_layer(axes, signal.channels, cfg.width, kernel, cfg.stem)
         self.norm = MapNorm(cfg.width)
         blocks, before = [], cfg.width
         for stage, count in enumerate(cfg.blocks):
@@ -86,9 +86,9 @@ class Block(nn.Module):
 
     def __init__(self, axes: int, before: int, after: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = conv(axes, before, after, 3, stride), MapNorm(after)
-        self.conv2, self.norm2 = conv(axes, after, after, 3, 1), MapNorm(after)
-        self.shortcut = shortcut(axes, before, after, stride)
+        self.conv1, self.norm1 = conv_layer(axes, before, after, 3, stride), MapNorm(after)
+        self.conv2, self.norm2 = conv_layer(axes, after, after, 3, 1), MapNorm(after)
+        self.shortcut = shortcut_layers(axes, before, after, stride)
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b d ..."]:
         """The next map."""
@@ -96,13 +96,13 @@ class Block(nn.Module):
         return F.relu(self.norm2(self.conv2(h)) + self.shortcut(x))
 
 
-def shortcut(axes: int, before: int, after: int, stride: int) -> nn.Sequential:
+def shortcut_layers(axes: int, before: int, after: int, stride: int) -> nn.Sequential:
     """The shortcut past a block: the identity, or a normalised linear if the shape changes."""
     changes = stride > 1 or before != after
-    return nn.Sequential(*[conv(axes, before, after, 1, stride), MapNorm(after)] if changes else [])
+    return nn.Sequential(*[conv_layer(axes, before, after, 1, stride), MapNorm(after)] if changes else [])
 
 
-def conv(axes: int, before: int, after: int, kernel: int, stride: int) -> nn.Module:
+def conv_layer(axes: int, before: int, after: int, kernel: int, stride: int) -> nn.Module:
     """A convolution without bias over `axes` axes that divides every side by `stride`."""
     kind = (nn.Conv1d, SmallMapConv, VolumeConv)[axes - 1]
     layer = kind(before, after, kernel, stride=stride, padding=(kernel - stride + 1) // 2, bias=False)

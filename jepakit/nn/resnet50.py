@@ -17,14 +17,14 @@ from torch.nn import functional as F
 from ..types import Grid, Signal, take
 from . import weights
 from .conv import MapNorm
-from .encoder import Encoder, chosen
+from .encoder import Encoder, cells_to_compute
 from .patch import grid_of, patches
-from .resnet import conv, shortcut
+from .resnet import conv_layer, shortcut_layers
 
 # The mean and std of pixels in [0, 1] that the weights of torchvision, timm and Hugging Face expect.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # What a file may hold beside the network: a classifier, and the number of batches behind its statistics.
-IGNORED = re.compile(r"^(fc|classifier)\.|\.num_batches_tracked$")
+IGNORED_KEYS = re.compile(r"^(fc|classifier)\.|\.num_batches_tracked$")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ResNet50Encoder(Encoder):
         # The identity unless weights are read; buffers, so that they are saved with the weights.
         self.register_buffer("scale", torch.ones(signal.channels, 1, 1))
         self.register_buffer("shift", torch.zeros(signal.channels, 1, 1))
-        self.stem, self.norm = conv(2, signal.channels, cfg.width, 7, 2), MapNorm(cfg.width)
+        self.stem, self.norm = conv_layer(2, signal.channels, cfg.width, 7, 2), MapNorm(cfg.width)
         stages, before = [], cfg.width
         for stage, count in enumerate(cfg.blocks):
             width = cfg.width * 2**stage
@@ -119,7 +119,7 @@ class ResNet50Encoder(Encoder):
             raise ValueError("the cells of a map see one another, so none can be left out; set encoder.pool to true")
         self.grid_of(x)  # raises where cells do not tile the frames
         frame = (*[1] * (x.ndim - 4), *x.shape[-2:])
-        frames = patches(x, frame, chosen(keep, read) if self.cfg.pool else None)
+        frames = patches(x, frame, cells_to_compute(keep, read) if self.cfg.pool else None)
         maps = self.maps(frames.reshape(-1, x.shape[1], *frame[-2:]))
         if self.cfg.pool:
             return maps.mean((2, 3)).reshape(*frames.shape[:2], self.dim)
@@ -141,7 +141,7 @@ class ResNet50Encoder(Encoder):
         if not self.cfg.weights:
             return ""
         path = Path(self.cfg.weights)
-        tensors, found = weights.read(path), weights.digest(path)
+        tensors, found = weights.read_tensors(path), weights.file_digest(path)
         if self.cfg.weights_hash not in ("", found):
             raise ValueError(
                 f"{path} is not the file that the settings were written for (its hash is {found}, not "
@@ -156,11 +156,11 @@ class ResNet50Encoder(Encoder):
         Raises ValueError, naming `source`, for any tensor that is missing, unexpected or of another shape, and if the
         data are not pixels in [0, 1].
         """
-        given = {k.removeprefix("resnet."): v for k, v in tensors.items() if not IGNORED.search(k)}
+        given = {k.removeprefix("resnet."): v for k, v in tensors.items() if not IGNORED_KEYS.search(k)}
         state, column = self.state_dict(), 2 if any(k.startswith("embedder.") for k in given) else 1
         own = {
             f"{names[column]}.{leaf}": state[f"{names[0]}.{leaf}"]
-            for names in places(self.cfg.blocks)
+            for names in weight_names(self.cfg.blocks)
             for leaf in ("weight", "bias", "running_mean", "running_var")
             if f"{names[0]}.{leaf}" in state
         }
@@ -170,7 +170,9 @@ class ResNet50Encoder(Encoder):
         mean, std = signal.mean or (0.0,) * signal.channels, signal.std or (1.0,) * signal.channels
         if not all(0 <= value <= 1 for value in mean):
             raise ValueError(f"the weights of {source} expect pixels in [0, 1], but the data have means of {mean}")
-        here, spread, there, unit = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std, MEAN, STD))
+        here, spread, there, unit = (
+            torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std, IMAGENET_MEAN, IMAGENET_STD)
+        )
         self.scale.copy_(spread / unit)
         self.shift.copy_((here - there) / unit)
 
@@ -184,9 +186,9 @@ class Bottleneck(nn.Module):
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
         sides = [(before, width, 1, 1), (width, width, 3, stride), (width, 4 * width, 1, 1)]
-        self.convs = nn.ModuleList(conv(2, *side) for side in sides)
+        self.convs = nn.ModuleList(conv_layer(2, *side) for side in sides)
         self.norms = nn.ModuleList(MapNorm(after) for _, after, *_ in sides)
-        self.shortcut = shortcut(2, before, 4 * width, stride)
+        self.shortcut = shortcut_layers(2, before, 4 * width, stride)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d _ _"]:
         """The next map."""
@@ -195,7 +197,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.norms[2](self.convs[2](h)) + self.shortcut(x))
 
 
-def places(blocks: tuple[int, ...]) -> Iterator[tuple[str, str, str]]:
+def weight_names(blocks: tuple[int, ...]) -> Iterator[tuple[str, str, str]]:
     """The name of every convolution and normalisation here, in torchvision and timm, and in Hugging Face."""
     yield "stem", "conv1", "embedder.embedder.convolution"
     yield "norm.norm", "bn1", "embedder.embedder.normalization"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
-CELLS: Final = 16
+MAX_CELLS: Final = 16
 
 
 class SmallMapConv(nn.Conv2d):
@@ -22,11 +22,11 @@ class SmallMapConv(nn.Conv2d):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d _ _"]:
         """The next map."""
         cells = x.shape[2] * x.shape[3] // self.stride[0] ** 2
-        if x.device.type != "cpu" or cells > CELLS or not torch.is_autocast_enabled("cpu"):
+        if x.device.type != "cpu" or cells > MAX_CELLS or not torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         dtype = torch.get_autocast_dtype("cpu")
         weight, stride, padding = self.weight.to(dtype), self.stride[0], int(self.padding[0])
-        out: Tensor = _Product.apply(x.to(dtype), weight, stride, padding)  # type: ignore[no-untyped-call]
+        out: Tensor = _SmallMapProduct.apply(x.to(dtype), weight, stride, padding)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -41,7 +41,7 @@ class VolumeConv(nn.Conv3d):
         return F.conv3d(F.pad(x, sides[::-1]), self.weight, stride=self.stride)
 
 
-class _Product(torch.autograd.Function):
+class _SmallMapProduct(torch.autograd.Function):
     """F.conv2d(x, weight, stride=stride, padding=padding) and its derivatives."""
 
     @staticmethod
@@ -58,10 +58,10 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         by_x, by_weight, *_ = ctx.needs_input_grad
         back = conv2d_input(x.shape, weight, error, ctx.stride, ctx.padding) if by_x else None  # type: ignore[no-untyped-call]
-        return back, of_weight(x, weight, error, ctx.stride, ctx.padding) if by_weight else None, None, None
+        return back, weight_gradient(x, weight, error, ctx.stride, ctx.padding) if by_weight else None, None, None
 
 
-def of_weight(
+def weight_gradient(
     x: Float[Tensor, "b c h w"],
     weight: Float[Tensor, "d c k k"],
     error: Float[Tensor, "b d _ _"],

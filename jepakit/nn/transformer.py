@@ -18,11 +18,11 @@ from ..core.registry import no_such
 from ..types import Grid, Signal, Size, take
 from .encoder import Encoder
 from .patch import PatchEmbed, check_patch, given_patch, grid_of
-from .position import Order, shares, sincos
+from .position import Order, axis_shares, sincos_positions
 
 Read = Int[Tensor, "b r"] | slice | None
 # Beyond this many tokens, plain attention costs more than it saves by avoiding the fused kernel's slow backward.
-PLAIN_UP_TO = 512
+MAX_PLAIN_TOKENS = 512
 
 
 def check_stack(width: int, depth: int, mlp_ratio: float) -> None:
@@ -47,7 +47,7 @@ def attention(
     This is the fused kernel, except in half precision on a CPU, where its backward pass is 2 to 4 times slower.
     """
     half = q.dtype in (torch.bfloat16, torch.float16)
-    if q.device.type == "cpu" and half and q.requires_grad and k.shape[2] <= PLAIN_UP_TO:
+    if q.device.type == "cpu" and half and q.requires_grad and k.shape[2] <= MAX_PLAIN_TOKENS:
         return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2), -1) @ v
     return F.scaled_dot_product_attention(q, k, v)
 
@@ -66,13 +66,13 @@ class Attention(nn.Module):
         b, n, _ = x.shape
         return x.reshape(b, n, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def project(self, x: Float[Tensor, "b n d"], read: Read = None) -> tuple[Tensor, ...]:
+    def project_qkv(self, x: Float[Tensor, "b n d"], read: Read = None) -> tuple[Tensor, ...]:
         """The queries of the tokens at `read` (None: all), and the keys and values of all tokens."""
         if read is None:
             return self.split(self.qkv(x), 3)
         d = x.shape[2]
         weight, bias = self.qkv.weight, self.qkv.bias
-        (q,) = self.split(F.linear(at(x, read), weight[:d], bias[:d]), 1)
+        (q,) = self.split(F.linear(tokens_at(x, read), weight[:d], bias[:d]), 1)
         return q, *self.split(F.linear(x, weight[d:], bias[d:]), 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "b q d"]:
@@ -107,7 +107,7 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"], read: Read = None) -> Float[Tensor, "b _ d"]:
         """The tokens at `read` (None: all) after the block; every token serves as key and value."""
-        return self.mix(at(x, read), *self.attn.project(self.norm1(x), read))
+        return self.mix(tokens_at(x, read), *self.attn.project_qkv(self.norm1(x), read))
 
     def mix(self, x: Float[Tensor, "b q d"], q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "b q d"]:
         """The rest of the block after the projections: tokens x attend from q to k and v, then pass the MLP."""
@@ -116,26 +116,26 @@ class Block(nn.Module):
         return out
 
 
-def at(x: Float[Tensor, "b n d"], read: Read) -> Float[Tensor, "b _ d"]:
+def tokens_at(x: Float[Tensor, "b n d"], read: Read) -> Float[Tensor, "b _ d"]:
     """The tokens at `read`: an index per sample, one slice for all samples, or None for all tokens."""
     if isinstance(read, Tensor):
         return take(x, read)
     return x if read is None else x[:, read].contiguous()
 
 
-def stack(width: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
+def build_blocks(width: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
     """A list of `depth` transformer blocks."""
     return nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
 
 
-def run(blocks: nn.ModuleList, x: Float[Tensor, "b n d"], read: Read, recompute: bool) -> Float[Tensor, "b _ d"]:
+def run_blocks(blocks: nn.ModuleList, x: Float[Tensor, "b n d"], read: Read, recompute: bool) -> Float[Tensor, "b _ d"]:
     """Pass x through all blocks, the last one only for the tokens at `read`."""
     for i, block in enumerate(blocks, 1):
-        x = call(block, x, read if i == len(blocks) else None, recompute=recompute)
+        x = call_block(block, x, read if i == len(blocks) else None, recompute=recompute)
     return x
 
 
-def call(fn: Any, *args: Any, recompute: bool) -> Any:
+def call_block(fn: Any, *args: Any, recompute: bool) -> Any:
     """fn(*args); with `recompute`, no activations are kept for the backward pass."""
     if recompute and torch.is_grad_enabled():
         # Blocks draw no random numbers, so there is no state to restore.
@@ -146,7 +146,7 @@ def call(fn: Any, *args: Any, recompute: bool) -> Any:
 Init = Literal["normal", "xavier"]
 
 
-def initialize(module: nn.Module, init: Init = "normal") -> None:
+def init_linears(module: nn.Module, init: Init = "normal") -> None:
     """Draw every linear's weight from a normal of std .02 and set its bias to zero, as in I-JEPA and V-JEPA.
 
     "xavier" draws each weight uniformly within √(6 / (in + out)), treating q, k and v as separate matrices. In a
@@ -167,7 +167,7 @@ class ViT:
     """A transformer encoder: `patch` has one length per axis of the signal, and `heads` must divide `width`.
 
     Training replaces `patch` None (auto) by a patch that suits the size of the data. `positions` orders the features of
-    the sin-cos table: "column-row" as in I-JEPA, "row-column" as in V-JEPA. `init` is the argument of `initialize`.
+    the sin-cos table: "column-row" as in I-JEPA, "row-column" as in V-JEPA. `init` is the argument of `init_linears`.
     """
 
     patch: Size | None = None
@@ -199,11 +199,11 @@ class ViTEncoder(Encoder):
         self.dim, self.depth = cfg.width, cfg.depth
         self.patch, self.positions = given_patch(cfg.patch), cfg.positions
         self.grid = grid_of(signal.size, self.patch)
-        shares(len(self.grid), self.dim, self.positions)
+        axis_shares(len(self.grid), self.dim, self.positions)
         self.patch_embed = PatchEmbed(signal.channels, self.patch, self.dim)
-        self.blocks = stack(self.dim, cfg.depth, cfg.heads, cfg.mlp_ratio)
+        self.blocks = build_blocks(self.dim, cfg.depth, cfg.heads, cfg.mlp_ratio)
         self.norm = nn.LayerNorm(self.dim, eps=1e-6)
-        initialize(self, cfg.init)
+        init_linears(self, cfg.init)
 
     def forward(
         self,
@@ -212,7 +212,7 @@ class ViTEncoder(Encoder):
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
         """Normalised tokens at `keep` and `read`, see `Encoder.forward`; x may have any size that the patch divides."""
-        out: Tensor = self.norm(run(self.blocks, self.embed(x, keep), read, self.checkpoint_activations))
+        out: Tensor = self.norm(run_blocks(self.blocks, self.embed(x, keep), read, self.checkpoint_activations))
         return out
 
     def average(
@@ -222,9 +222,9 @@ class ViTEncoder(Encoder):
         s, levels = self.embed(x), []
         for i, block in enumerate(self.blocks, 1):
             top = i == self.depth
-            s = call(block, s, read if top else None, recompute=self.checkpoint_activations)
+            s = call_block(block, s, read if top else None, recompute=self.checkpoint_activations)
             if i > self.depth - last:
-                levels.append(F.layer_norm(s if top else at(s, read), (self.dim,)))
+                levels.append(F.layer_norm(s if top else tokens_at(s, read), (self.dim,)))
         return torch.stack(levels).mean(0)
 
     def embed(self, x: Float[Tensor, "b c ..."], keep: Int[Tensor, "b k"] | None = None) -> Float[Tensor, "b _ d"]:
@@ -235,7 +235,7 @@ class ViTEncoder(Encoder):
 
     def position(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
         """The table of positions for `grid`, in the precision of the weights, which is that of the residual stream."""
-        return sincos(grid, self.dim, self.positions, device).to(self.norm.weight.dtype)
+        return sincos_positions(grid, self.dim, self.positions, device).to(self.norm.weight.dtype)
 
 
 SIZES = {

@@ -10,10 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-SHOWN = 8
+MAX_KEYS_SHOWN = 8
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a state dict saved by torch, on the CPU.
 
     Raises ValueError if there is no such file, or if it holds anything but named tensors.
@@ -27,14 +27,14 @@ def read(path: Path) -> dict[str, Tensor]:
         kind = "a .safetensors file, or is cut short" if safe else "a state dict of torch, or holds more than tensors"
         raise ValueError(f"{path} is not {kind}; save one with torch.save(model.state_dict(), FILE)") from error
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        inside = ", ".join(map(str, list(found)[:SHOWN])) if isinstance(found, dict) else type(found).__name__
+        inside = ", ".join(map(str, list(found)[:MAX_KEYS_SHOWN])) if isinstance(found, dict) else type(found).__name__
         raise ValueError(
             f"{path} holds {inside}, not a plain state dict; save one with torch.save(model.state_dict(), FILE)"
         )
     return found
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """A hash of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
@@ -52,8 +52,8 @@ def copy_into(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: st
         if own[k].shape != given[k].shape
     ]
     if problems:
-        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        shown = ", ".join(sorted(problems)[:SHOWN])
+        more = f" and {len(problems) - MAX_KEYS_SHOWN} more" if len(problems) > MAX_KEYS_SHOWN else ""
+        shown = ", ".join(sorted(problems)[:MAX_KEYS_SHOWN])
         raise ValueError(f"the weights of {source} do not fit this model: {shown}{more}; {advice}")
     for key, value in own.items():
         value.copy_(given[key])

@@ -13,10 +13,10 @@ from ..core.registry import Registry
 if TYPE_CHECKING:
     from ..run.settings import Run
 
-__all__ = ["RECIPES", "imagenet", "load", "rjepa", "series", "small", "views"]
+__all__ = ["RECIPES", "imagenet", "load_recipe", "rjepa", "series", "small", "views"]
 
 
-def functions(stem: str, tree: ast.Module) -> dict[str, str]:
+def recipe_functions(stem: str, tree: ast.Module) -> dict[str, str]:
     """The recipes of a file: its public functions without parameters, by their names with dashes."""
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
     return {node.name.replace("_", "-"): node.name for node in found if not (node.args.args or node.args.kwonlyargs)}
@@ -31,11 +31,11 @@ def recipe_of(value: Any) -> "Callable[[], Run]":
 
 
 RECIPES: "Final[Registry[Callable[[], Run]]]" = Registry(
-    __name__, "recipe", "a function without parameters that returns a Run", functions, recipe_of
+    __name__, "recipe", "a function without parameters that returns a Run", recipe_functions, recipe_of
 )
 
 
-def load(name: str) -> "Run":
+def load_recipe(name: str) -> "Run":
     """The Run of a recipe. Raises ValueError, with the nearest name, where there is none."""
     from ..run.settings import Run
 

@@ -14,9 +14,9 @@ from ..nn.predictor import Predictor
 from ..run.optim import Optim
 from ..run.settings import Length, Run
 
-IMAGES = 1_281_167
-BATCH = 2048
-STEPS_PER_EPOCH = IMAGES // BATCH
+NUM_IMAGES = 1_281_167
+BATCH_SIZE = 2048
+STEPS_PER_EPOCH = NUM_IMAGES // BATCH_SIZE
 
 
 def imagenet_ijepa_vith14() -> Run:
@@ -24,7 +24,7 @@ def imagenet_ijepa_vith14() -> Run:
 
     The paper used 16 A100 GPUs for about 72 hours. We have not trained with this recipe.
     """
-    return _published(vit("huge"), Predictor(width=384, depth=12, heads=16), epochs=300, warmup=40)
+    return _published_run(vit("huge"), Predictor(width=384, depth=12, heads=16), epochs=300, warmup=40)
 
 
 def imagenet_ijepa_vitb16() -> Run:
@@ -32,7 +32,7 @@ def imagenet_ijepa_vitb16() -> Run:
 
     We have not trained with this recipe.
     """
-    return _published(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
+    return _published_run(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
 
 
 def imagenet_cjepa_vitb16() -> Run:
@@ -42,12 +42,12 @@ def imagenet_cjepa_vitb16() -> Run:
     of .001. The paper does not describe the projector, so ours is a guess; it raises the weight decay linearly, ours
     follows a cosine. We have not trained with this recipe.
     """
-    run = _published(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
+    run = _published_run(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
     settings = {f.name: getattr(run.method, f.name) for f in fields(ijepa.Config)}
     return replace(run, method=cjepa.Config(**settings, pairs="blocks", b_vic=0.001, sim=25.0, std=25.0, cov=1.0))
 
 
-def _published(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup: int) -> Run:
+def _published_run(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup: int) -> Run:
     """The published run: 224 px, random resized crops, learning rate 1e-3 → 1e-6, decay .04 → .4, EMA .996 → 1."""
     start = 2e-4 if warmup == 40 else 1e-4
     return Run(
@@ -56,5 +56,5 @@ def _published(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup
         ),
         data=files.Config(size=(224, 224), augment=Augment(crop=(0.3, 1.0))),
         optim=Optim(1e-3, start, 1e-6, warmup / epochs, 0.04, 0.4),
-        length=Length(steps=epochs * STEPS_PER_EPOCH, epochs=float(epochs), batch=BATCH),
+        length=Length(steps=epochs * STEPS_PER_EPOCH, epochs=float(epochs), batch=BATCH_SIZE),
     )

@@ -5,7 +5,7 @@ from ..methods import bijepa
 from ..nn import ViT
 from ..nn.predictor import Predictor
 from ..run.settings import Length, Run
-from .small import OPTIM
+from .small import SMALL_OPTIM
 
 
 def series_bijepa() -> Run:
@@ -20,6 +20,6 @@ def series_bijepa() -> Run:
             predictor=Predictor(width=48, depth=2, heads=2, mlp_ratio=2.0, init="xavier"),
         ),
         data=Config(),
-        optim=OPTIM,
+        optim=SMALL_OPTIM,
         length=Length(steps=1000, batch=64),
     )

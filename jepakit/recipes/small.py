@@ -12,9 +12,9 @@ from ..nn.transformer import Init
 from ..run.optim import Optim
 from ..run.settings import Evals, Length, Run
 
-PLAIN = Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0))
+NO_AUGMENTATION = Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0))
 # The optimiser of all small recipes.
-OPTIM = Optim(
+SMALL_OPTIM = Optim(
     lr=1e-3,
     start_lr=1e-5,
     final_lr=1e-5,
@@ -32,9 +32,9 @@ def demo() -> Run:
     test pictures). With kNN the encoder does not beat the pixels, because the token mean keeps colours (docs/LOG.md).
     """
     return Run(
-        method=_small(patch=4, init="normal"),
-        data=synthetic.Config(path="shapes", count=8000, size=(32, 32), split="train", augment=PLAIN),
-        optim=OPTIM,
+        method=_small_method(patch=4, init="normal"),
+        data=synthetic.Config(path="shapes", count=8000, size=(32, 32), split="train", augment=NO_AUGMENTATION),
+        optim=SMALL_OPTIM,
         length=Length(steps=1700, batch=64),
         evals=Evals(kinds=("linear",)),
     )
@@ -46,9 +46,9 @@ def cifar10_ijepa() -> Run:
     About 45 minutes on one idle core. kNN 52.6 ± 1.3 % over seeds 0 to 2; untrained 34.6 %, normalised pixels 43.4 %.
     """
     return Run(
-        method=_small(patch=4),
+        method=_small_method(patch=4),
         data=files.Config(size=(32, 32), augment=Augment(crop=(0.6, 1.0), flip=0.5)),
-        optim=OPTIM,
+        optim=SMALL_OPTIM,
         length=Length(epochs=30.0, batch=64),
     )
 
@@ -60,14 +60,14 @@ def fashion_ijepa() -> Run:
     Linear probe on the token mean: 85.6 ± 0.4 %; untrained 78.5 %, normalised pixels 84.3 %.
     """
     return Run(
-        method=_small(patch=4),
+        method=_small_method(patch=4),
         data=arrays.Config(size=(28, 28), augment=Augment(crop=(0.5, 1.0), flip=0.5)),
-        optim=replace(OPTIM, lr=2e-3),
+        optim=replace(SMALL_OPTIM, lr=2e-3),
         length=Length(epochs=15.0, batch=64),
     )
 
 
-def _small(patch: int, init: Init = "xavier") -> ijepa.Config:
+def _small_method(patch: int, init: Init = "xavier") -> ijepa.Config:
     """A narrow encoder whose targets average all its blocks; docs/LOG.md has the measured effect of each choice."""
     return ijepa.Config(
         encoder=ViT(patch=(patch, patch), width=128, depth=4, heads=2, mlp_ratio=2.0, init=init),

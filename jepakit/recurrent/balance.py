@@ -17,38 +17,38 @@ from torch import Tensor, nn
 from .cells import Cell, Reciprocal
 
 
-def candidate(cell: Cell) -> Float[Tensor, "w d"]:
+def candidate_weights(cell: Cell) -> Float[Tensor, "w d"]:
     """The weights (w, d) from the input to the units' candidates, without those of the gates."""
     half = 1 if isinstance(cell, Reciprocal) else cell.block
     return cell.weight[:, :half].flatten(0, 1).detach()
 
 
-def linear(predictor: nn.Module) -> nn.Linear | None:
+def linear_layer(predictor: nn.Module) -> nn.Linear | None:
     """The only layer of a linear predictor; None for any other predictor."""
     layers = list(predictor.children())
     return layers[0] if len(layers) == 1 and isinstance(layers[0], nn.Linear) else None
 
 
-def watch(cell: Cell, predictor: nn.Linear, h: Float[Tensor, "n w"]) -> dict[str, Float[Tensor, ""]]:
+def balance_metrics(cell: Cell, predictor: nn.Linear, h: Float[Tensor, "n w"]) -> dict[str, Float[Tensor, ""]]:
     """The distance between W Wᵀ and Pᵀ P relative to the size of W Wᵀ, as whole matrices and for their diagonals.
 
     Also `cosine`, the cosine between both as vectors; `states`, the cosine between Pᵀ P and E[h hᵀ]; and
     `off_diagonal`, the share of the squares of Pᵀ P that lies off its diagonal.
     """
-    w = candidate(cell)
+    w = candidate_weights(cell)
     p = predictor.weight.detach()[:, : len(w)]
     mine, other = w @ w.T, p.T @ p
     gap, tiny = mine - other, mine.new_tensor(1e-30)
     return {
         "balance": gap.norm() / mine.norm().maximum(tiny),
         "balance/units": gap.diagonal().norm() / mine.diagonal().norm().maximum(tiny),
-        "balance/cosine": angle(mine, other),
-        "balance/states": angle(h.T @ h / len(h), other),
+        "balance/cosine": matrix_cosine(mine, other),
+        "balance/states": matrix_cosine(h.T @ h / len(h), other),
         "balance/off_diagonal": 1 - other.diagonal().square().sum() / other.square().sum().maximum(tiny),
     }
 
 
-def angle(a: Float[Tensor, "w w"], b: Float[Tensor, "w w"]) -> Float[Tensor, ""]:
+def matrix_cosine(a: Float[Tensor, "w w"], b: Float[Tensor, "w w"]) -> Float[Tensor, ""]:
     """The cosine between two matrices as vectors; 0 if one of them is zero."""
     size: Tensor = a.norm() * b.norm()
     return (a * b).sum() / size.clamp(min=1e-30)

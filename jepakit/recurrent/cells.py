@@ -107,7 +107,7 @@ class Cell(nn.Module):
         """The visible output of a state."""
         return state.flatten(-2)
 
-    def under(self, by_out: Float[Tensor, "*n w"]) -> Float[Tensor, "*n m b"]:
+    def state_gradient(self, by_out: Float[Tensor, "*n w"]) -> Float[Tensor, "*n m b"]:
         """The derivative by the state, from the derivative by the output."""
         return by_out.reshape(*by_out.shape[:-1], self.blocks, self.block)
 
@@ -141,33 +141,37 @@ class Gated(Cell):
         """The number of outputs."""
         return self.blocks * self.block
 
-    def _pre(self, state: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
+    def _pre_activations(self, state: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
         if self.coupled:
             one = self.block == 1
-            drive = torch.addcmul(drive, self.own, state) if one else drive + (self._u() @ state[..., None])[..., 0]
+            drive = (
+                torch.addcmul(drive, self.own, state)
+                if one
+                else drive + (self._own_matrix() @ state[..., None])[..., 0]
+            )
         a, g = drive.chunk(2, -1)
         return a, g
 
-    def _u(self) -> Float[Tensor, "m q b"]:
+    def _own_matrix(self) -> Float[Tensor, "m q b"]:
         return self.own.reshape(self.blocks, 2 * self.block, self.block)
 
     def forward(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n m b"]:
         """The next state."""
-        a, g = self._pre(state, drive)
+        a, g = self._pre_activations(state, drive)
         return torch.lerp(state, a if self.linear else torch.tanh(a), torch.sigmoid(g))
 
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
         """The next state and its derivatives; call it without a graph."""
-        a, g = self._pre(state, drive)
+        a, g = self._pre_activations(state, drive)
         c, z = a if self.linear else torch.tanh(a), torch.sigmoid(g)
         own = self.own[..., None].unbind(1) if self.block == 1 else ()
-        return Local(torch.lerp(state, c, z), *self._by(state, c, z, own))
+        return Local(torch.lerp(state, c, z), *self._derivatives(state, c, z, own))
 
     def run(self, state: Float[Tensor, "n m b"], drives: Float[Tensor, "k n m q"]) -> Run:
         """K steps in place, see `Cell.run`; candidates and gates are stored apart, so that memory is contiguous."""
         if self.block > 1 or len(drives) == 1:
             return super().run(state, drives)
-        pre, own = apart(drives), apart(self.own[None]) if self.coupled else None
+        pre, own = split_pairs(drives), split_pairs(self.own[None]) if self.coupled else None
         states = state.new_empty(len(drives) + 1, *state.shape)
         states[0] = state
         path, (c, z) = states.unbind(), pre.unbind(1)
@@ -177,9 +181,9 @@ class Gated(Cell):
             if not self.linear:
                 a.tanh_()
             torch.lerp(now, a, g.sigmoid_(), out=new)
-        return Run(states, *self._by(states[:-1], c, z, () if own is None else own.unbind()))
+        return Run(states, *self._derivatives(states[:-1], c, z, () if own is None else own.unbind()))
 
-    def _by(self, state: Tensor, c: Tensor, z: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _derivatives(self, state: Tensor, c: Tensor, z: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The derivatives by the previous state and by the drive; `own` are the weights of single units, if any."""
         each = z.new_empty(2, *z.shape)
         by_c, by_z = each.unbind()
@@ -193,7 +197,7 @@ class Gated(Cell):
         # A drive enters only its own unit: two diagonals side by side.
         by_drive = torch.cat([torch.diag_embed(by_c), torch.diag_embed(by_z)], -1)
         by_state = torch.diag_embed(rest)
-        return by_state + by_drive @ self._u() if self.coupled else by_state, by_drive
+        return by_state + by_drive @ self._own_matrix() if self.coupled else by_state, by_drive
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
         """The derivatives by `own`, from those by all Q drives, at the previous state."""
@@ -205,10 +209,10 @@ class Gated(Cell):
 
     def gate(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n w"]:
         """The update gate z."""
-        return torch.sigmoid(self._pre(state, drive)[1]).flatten(-2)
+        return torch.sigmoid(self._pre_activations(state, drive)[1]).flatten(-2)
 
 
-def apart(pairs: Float[Tensor, "*k n m 2"]) -> Float[Tensor, "*k 2 n m 1"]:
+def split_pairs(pairs: Float[Tensor, "*k n m 2"]) -> Float[Tensor, "*k 2 n m 1"]:
     """The entries for candidates and those for gates, each contiguous in memory."""
     return pairs.movedim(-1, -3).contiguous()[..., None]
 
@@ -230,22 +234,22 @@ class Reciprocal(Cell):
         """The visible output of a state."""
         return state[..., 0]
 
-    def under(self, by_out: Float[Tensor, "*n w"]) -> Float[Tensor, "*n m b"]:
+    def state_gradient(self, by_out: Float[Tensor, "*n w"]) -> Float[Tensor, "*n m b"]:
         """The derivative by the state, from the derivative by the output."""
         return torch.nn.functional.pad(by_out[..., None], (0, 1))
 
-    def _past(self, state: Tensor) -> Tensor:
+    def _gate_inputs(self, state: Tensor) -> Tensor:
         """The inputs of the four gates w_ch, w_hh, w_hc, w_cc: c, h, h, c."""
         return state[..., [1, 0, 0, 1]]
 
     def forward(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n m b"]:
         """The next state."""
-        keep = torch.sigmoid(-self.own * self._past(state))
+        keep = torch.sigmoid(-self.own * self._gate_inputs(state))
         return torch.tanh(keep[..., [0, 2]] * drive + keep[..., [1, 3]] * state)
 
     def local(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Local:
         """The next state and its derivatives; call it without a graph."""
-        keep = torch.sigmoid(-self.own * self._past(state))
+        keep = torch.sigmoid(-self.own * self._gate_inputs(state))
         new = torch.tanh(keep[..., [0, 2]] * drive + keep[..., [1, 3]] * state)
         slope = 1 - new * new
         # A gate's drive w · past lowers the quantity it scales: x' for the first and third, h or c for the others.
@@ -260,7 +264,7 @@ class Reciprocal(Cell):
 
     def pull(self, g: Float[Tensor, "*n m k q"], state: Float[Tensor, "*n m b"]) -> Float[Tensor, "*n m k r"]:
         """The derivatives by `own`, from those by all Q drives, at the previous state."""
-        return g[..., 1:] * self._past(state)[..., None, :]
+        return g[..., 1:] * self._gate_inputs(state)[..., None, :]
 
     def gate(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n w"]:
         """How much of the input h lets in."""

@@ -135,7 +135,7 @@ class Circuits(nn.Module):
         self.register_buffer("std", torch.ones(inputs, 1, 1), persistent=cfg.standardize)
         self.standardizes = cfg.standardize
         if cfg.rank:
-            low_rank(self.top.cell, cfg.rank)
+            truncate_rank(self.top.cell, cfg.rank)
 
     @property
     def top(self) -> Level:
@@ -189,7 +189,7 @@ class Circuits(nn.Module):
 
 
 @torch.no_grad()
-def low_rank(cell: Cell, rank: int) -> None:
+def truncate_rank(cell: Cell, rank: int) -> None:
     """Keep only the `rank` largest singular values of the input weights, in place."""
     flat = cell.weight.flatten(0, 1)
     u, s, v = torch.linalg.svd(flat, full_matrices=False)

@@ -14,16 +14,16 @@ from torch.overrides import TorchFunctionMode
 Work = Callable[[], tuple[Float[Tensor, ""], Sequence[Tensor]]]
 
 
-def differentiable(work: Work, parameters: Sequence[nn.Parameter]) -> Float[Tensor, ""]:
+def known_gradient_loss(work: Work, parameters: Sequence[nn.Parameter]) -> Float[Tensor, ""]:
     """A graph node for the loss that `work` computes together with its gradients by `parameters`.
 
     Its backward returns those gradients times the incoming gradient, so loss scaling, accumulation, term weights and
     DDP all work; it can be differentiated once. `work` runs without autocast: traces are float32 or float64.
     """
-    return cast(Tensor, _Given.apply(work, *parameters))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _KnownGradient.apply(work, *parameters))  # type: ignore[no-untyped-call]
 
 
-class _Given(torch.autograd.Function):
+class _KnownGradient(torch.autograd.Function):
     """A loss whose gradients are computed together with it."""
 
     @staticmethod
@@ -61,7 +61,7 @@ class SquaredError:
         return loss, by @ weight, [by.T @ before] if bias is None else [by.T @ before, by.sum(0)]
 
 
-class Added(TorchFunctionMode):
+class GradientAccumulator(TorchFunctionMode):
     """Adds up the gradients of one loss after another in place: `sums` has the parameters' shapes and starts at zero.
 
     Compute a loss inside the context, then differentiate it with `grad`. If a linear layer applies some of the
@@ -77,7 +77,12 @@ class Added(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation; a linear layer runs with its own gradient."""
         # Autocast and torch.func handle linear layers in their own way.
-        if func is F.linear and not kwargs and not torch.is_autocast_enabled(args[0].device.type) and not mapped():
+        if (
+            func is F.linear
+            and not kwargs
+            and not torch.is_autocast_enabled(args[0].device.type)
+            and not in_functorch_transform()
+        ):
             x, weight, bias = (*args, None)[:3]
             to = [self.sum_of(p) for p in (weight, bias)]
             if all((p is None) == (t is None) for p, t in zip((weight, bias), to, strict=True)):
@@ -95,11 +100,11 @@ class Added(TorchFunctionMode):
             found = torch.autograd.grad(loss, [*wanted, *self.parameters], allow_unused=True)
         finally:
             self.adding = False
-        add(self.sums, found[len(wanted) :])
+        add_in_place(self.sums, found[len(wanted) :])
         return tuple(torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=False))
 
 
-def mapped() -> bool:
+def in_functorch_transform() -> bool:
     """Whether a torch.func transform is active."""
     return bool(torch._C._are_functorch_transforms_active())
 
@@ -108,7 +113,9 @@ class _Linear(torch.autograd.Function):
     """x Wᵀ + b, whose gradients by W and b are added to their sums."""
 
     @staticmethod
-    def forward(ctx: Any, added: Added, x: Tensor, weight: Tensor, bias: Tensor | None, *to: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, added: GradientAccumulator, x: Tensor, weight: Tensor, bias: Tensor | None, *to: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.added, ctx.to = added, to
         return F.linear(x, weight, bias)
@@ -128,7 +135,7 @@ class _Linear(torch.autograd.Function):
         return None, below, None, None, None, None
 
 
-def add(sums: Sequence[Tensor], parts: Sequence[Tensor | None]) -> None:
+def add_in_place(sums: Sequence[Tensor], parts: Sequence[Tensor | None]) -> None:
     """Add each part that is not None to its sum, in place."""
     for total, part in zip(sums, parts, strict=True):
         if part is not None:

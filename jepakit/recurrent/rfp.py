@@ -29,11 +29,11 @@ from torch.nn import functional as F
 
 from .cells import Cell
 from .circuit import check_inputs
-from .gradients import Added, add
+from .gradients import GradientAccumulator, add_in_place
 from .gradients import SquaredError as SquaredError
 
-CHUNK = 32
-PART = 16  # steps at a time, where all steps of a chunk would take most of the memory
+CHUNK_STEPS = 32
+PART_STEPS = 16  # steps at a time, where all steps of a chunk would take most of the memory
 
 State = Float[Tensor, "n m b"]
 
@@ -45,7 +45,7 @@ class Traces(NamedTuple):
     own: Float[Tensor, "n m b r"]
 
 
-class Passed(NamedTuple):
+class Chunk(NamedTuple):
     """A chunk of K steps, computed without a graph: states 0 … K, and derivatives and inputs of steps 1 … K."""
 
     states: Float[Tensor, "k1 n m b"]
@@ -74,7 +74,7 @@ class Result(NamedTuple):
 # from 1. A window begins with the last step of the previous one, so that neighbours can be compared; losses are summed.
 Loss = Callable[[Float[Tensor, "n k w"], int], Float[Tensor, ""]]
 # (h(t - 1), h(t)) -> the loss of predicting the second, a constant, from the first; (N, w) each.
-Foretold = Callable[[Float[Tensor, "n w"], Float[Tensor, "n w"]], Float[Tensor, ""]]
+NextStepLoss = Callable[[Float[Tensor, "n w"], Float[Tensor, "n w"]], Float[Tensor, ""]]
 
 
 def start(cell: Cell, rows: int) -> Traces:
@@ -101,45 +101,45 @@ def why_inexact(cell: Cell) -> str | None:
 
 
 @torch.no_grad()
-def go(cell: Cell, state: State, inputs: Float[Tensor, "k n d"], diagonal: bool = False) -> Passed:
+def forward_chunk(cell: Cell, state: State, inputs: Float[Tensor, "k n d"], diagonal: bool = False) -> Chunk:
     """Take K steps from `state` and keep what the traces need. `diagonal` drops the coupling of units in a block."""
-    return passed(*cell.run(state, cell.drive(inputs)), inputs, diagonal)
+    return make_chunk(*cell.run(state, cell.drive(inputs)), inputs, diagonal)
 
 
-def passed(states: Tensor, by_state: Tensor, by_drive: Tensor, inputs: Tensor, diagonal: bool) -> Passed:
-    """A chunk from steps that were already computed; see `go`."""
+def make_chunk(states: Tensor, by_state: Tensor, by_drive: Tensor, inputs: Tensor, diagonal: bool) -> Chunk:
+    """A chunk from steps that were already computed; see `forward_chunk`."""
     if diagonal:
         by_state = torch.diag_embed(by_state.diagonal(dim1=-2, dim2=-1))
-    return Passed(states, by_state, by_drive, F.pad(inputs, (0, 1), value=1.0))
+    return Chunk(states, by_state, by_drive, F.pad(inputs, (0, 1), value=1.0))
 
 
-def nothing(cell: Cell) -> Sums:
+def zero_sums(cell: Cell) -> Sums:
     """The gradient after no step: zeros."""
     m, q, d = cell.weight.shape
     return Sums(cell.weight.new_zeros(m, q, d + 1), torch.zeros_like(cell.own, requires_grad=False))
 
 
-def collect(cell: Cell, passed: Passed, traces: Traces, errors: Float[Tensor, "k1 n m b"], sums: Sums) -> None:
-    """Add the gradient of the chunk's loss to `sums`; `errors` come from `going_back`."""
-    add(sums, [weighed(errors[0], trace) for trace in traces])
-    drives = backward(errors[1:], passed.by_drive)
+def accumulate(cell: Cell, passed: Chunk, traces: Traces, errors: Float[Tensor, "k1 n m b"], sums: Sums) -> None:
+    """Add the gradient of the chunk's loss to `sums`; `errors` come from `backpropagate`."""
+    add_in_place(sums, [weigh_traces(errors[0], trace) for trace in traces])
+    drives = apply_backward(errors[1:], passed.by_drive)
     rows = passed.inputs.flatten(0, 1)
     for by, to in zip(drives.movedim(-1, 0), sums.drive.unbind(1), strict=False):
         to.addmm_(by.flatten(0, 1).T, rows)
-    for pulled in pull(cell, drives[..., None, :], passed.states):
+    for pulled in pull_in_parts(cell, drives[..., None, :], passed.states):
         sums.own.add_(pulled.sum((0, 2)))
 
 
-def split(sums: Sums) -> tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"], Float[Tensor, "m r"]]:
+def split_sums(sums: Sums) -> tuple[Float[Tensor, "m q d"], Float[Tensor, "m q"], Float[Tensor, "m r"]]:
     """The gradient by weight, bias and own."""
     return sums.drive[..., :-1].contiguous(), sums.drive[..., -1].contiguous(), sums.own
 
 
-def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
+def advance_traces(cell: Cell, passed: Chunk, traces: Traces) -> Traces:
     """The traces at the end of the chunk; they overwrite those at its beginning if possible."""
     q = cell.weight.shape[1]
-    whole, reach = reached(passed.by_state, passed.by_drive)
-    drive, own = (carry(whole, old) for old in traces)
+    whole, reach = propagate(passed.by_state, passed.by_drive)
+    drive, own = (carry_traces(whole, old) for old in traces)
     k, n, m, b, _ = reach.shape
     if k == 1:
         drive.addcmul_(reach[0, ..., :q, None].contiguous(), passed.inputs[0, :, None, None, None])
@@ -147,19 +147,19 @@ def advance(cell: Cell, passed: Passed, traces: Traces) -> Traces:
     for by, to in zip(reach.movedim(-1, 0), drive.unbind(3), strict=False):
         # The entries of one q are not contiguous in either tensor, which a matrix product accepts.
         to.view(n, m * b, -1).baddbmm_(by.permute(1, 2, 3, 0).flatten(1, 2), passed.inputs.transpose(0, 1))
-    for pulled in pull(cell, reach, passed.states):
+    for pulled in pull_in_parts(cell, reach, passed.states):
         own.add_(pulled)
     return Traces(drive, own)
 
 
-def pull(cell: Cell, g: Float[Tensor, "k n m c q"], states: Float[Tensor, "k1 n m b"]) -> Iterator[Tensor]:
+def pull_in_parts(cell: Cell, g: Float[Tensor, "k n m c q"], states: Float[Tensor, "k1 n m b"]) -> Iterator[Tensor]:
     """Parts of the sum over steps (n, m, c, r) of `cell.pull`, a few steps at a time to save memory."""
-    for some, at in zip(torch.split(g, PART), torch.split(states[:-1], PART), strict=True):
+    for some, at in zip(torch.split(g, PART_STEPS), torch.split(states[:-1], PART_STEPS), strict=True):
         # r moves to the front before steps are summed, the order in memory.
         yield cell.pull(some, at).movedim(-1, 0).sum(1).movedim(0, -1)
 
 
-def weighed(error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "m ..."]:
+def weigh_traces(error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "m ..."]:
     """The sum of λ · E over rows and the numbers of a block."""
     rows, m, b = error.shape
     if rows * b == 1:
@@ -168,17 +168,17 @@ def weighed(error: Float[Tensor, "n m b"], trace: Float[Tensor, "n m b ..."]) ->
     return (by.reshape(m, 1, rows * b) @ past.reshape(m, rows * b, -1)).view(m, *trace.shape[3:])
 
 
-def going_back(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n m b"]) -> Float[Tensor, "k1 n m b"]:
+def backpropagate(by_state: Float[Tensor, "k n m b b"], delta: Float[Tensor, "k1 n m b"]) -> Float[Tensor, "k1 n m b"]:
     """The errors λ_0 … λ_K: the derivative by each state, through all later states of the chunk."""
     errors = delta.clone(memory_format=torch.contiguous_format)
     each, single = errors.unbind(), by_state.shape[-1] == 1
     factors = (by_state[..., 0] if single else by_state).unbind()
     for by, before, after in zip(factors[::-1], each[-2::-1], each[:0:-1], strict=True):
-        before.addcmul_(by, after) if single else before.add_(backward(after, by))
+        before.addcmul_(by, after) if single else before.add_(apply_backward(after, by))
     return errors
 
 
-def reached(
+def propagate(
     by_state: Float[Tensor, "k n m b b"], by_drive: Float[Tensor, "k n m b q"]
 ) -> tuple[Float[Tensor, "n m b b"], Float[Tensor, "k n m b q"]]:
     """The derivatives of the chunk's last state by the state before the chunk, and by the drive of each step."""
@@ -187,25 +187,25 @@ def reached(
     if by_state.shape[-1] == 1:
         after = by_state.new_ones(len(by_state) + 1, *by_state.shape[1:])
         torch.cumprod(by_state.flip(0), 0, out=after[1:])
-        return after[-1], forward(after[:-1].flip(0), by_drive)
+        return after[-1], apply_forward(after[:-1].flip(0), by_drive)
     products = [torch.eye(by_state.shape[-1]).to(by_state).expand_as(by_state[0])]
     for by in reversed(by_state.unbind()):
         products.append(products[-1] @ by)
     whole, *rest = products[::-1]
-    return whole, forward(torch.stack(rest), by_drive)
+    return whole, apply_forward(torch.stack(rest), by_drive)
 
 
-def forward(by_state: Float[Tensor, "*n b b"], v: Float[Tensor, "*n b q"]) -> Float[Tensor, "*n b q"]:
+def apply_forward(by_state: Float[Tensor, "*n b b"], v: Float[Tensor, "*n b q"]) -> Float[Tensor, "*n b q"]:
     """D v, per block."""
     return by_state * v if by_state.shape[-1] == 1 else by_state @ v
 
 
-def backward(error: Float[Tensor, "*n b"], by: Float[Tensor, "*n b q"]) -> Float[Tensor, "*n q"]:
+def apply_backward(error: Float[Tensor, "*n b"], by: Float[Tensor, "*n b q"]) -> Float[Tensor, "*n q"]:
     """λᵀ J, per block."""
     return error * by[..., 0, :] if by.shape[-2] == 1 else (error[..., None, :] @ by)[..., 0, :]
 
 
-def carry(by_state: Float[Tensor, "n m b b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "n m b ..."]:
+def carry_traces(by_state: Float[Tensor, "n m b b"], trace: Float[Tensor, "n m b ..."]) -> Float[Tensor, "n m b ..."]:
     """D E, in place if a block is a single number."""
     if by_state.shape[-1] == 1:
         return trace.mul_(by_state.reshape(*by_state.shape[:3], *[1] * (trace.ndim - 3)))
@@ -219,7 +219,7 @@ def gradients(
     loss: Loss,
     parameters: Sequence[nn.Parameter] = (),
     *,
-    chunk: int = CHUNK,
+    chunk: int = CHUNK_STEPS,
     state: State | None = None,
     traces: Traces | None = None,
     diagonal: bool = False,
@@ -238,27 +238,27 @@ def gradients(
     fresh = traces is None
     traces = start(cell, len(inputs)) if traces is None else traces
     steps, total = inputs.transpose(0, 1), inputs.new_zeros(())
-    own, above = nothing(cell), Added(parameters)
+    own, above = zero_sums(cell), GradientAccumulator(parameters)
     for first in range(0, len(steps), chunk):
-        gone = go(cell, state, steps[first : first + chunk], diagonal)
-        part, delta = instant(cell, gone, loss, above, first, first == 0 and fresh)
+        gone = forward_chunk(cell, state, steps[first : first + chunk], diagonal)
+        part, delta = window_gradient(cell, gone, loss, above, first, first == 0 and fresh)
         total = total + part
-        errors = going_back(gone.by_state, delta)
+        errors = backpropagate(gone.by_state, delta)
         del delta
-        collect(cell, gone, traces, errors, own)
+        accumulate(cell, gone, traces, errors, own)
         del errors
-        traces = advance(cell, gone, traces)
+        traces = advance_traces(cell, gone, traces)
         # A copy, because a view would keep the whole chunk in memory.
         state = gone.states[-1].clone()
         del gone
-    return Result(total, named(split(own), above.sums), state, traces)
+    return Result(total, by_name(split_sums(own), above.sums), state, traces)
 
 
 @torch.no_grad()
 def observe(
     cell: Cell,
     x: Float[Tensor, "n d"],
-    loss: Foretold,
+    loss: NextStepLoss,
     parameters: Sequence[nn.Parameter],
     state: State,
     traces: Traces,
@@ -270,27 +270,27 @@ def observe(
 
     This equals `gradients` of such a loss, one step at a time, in fewer operations; `traces` is overwritten.
     """
-    gone = go(cell, state, x[None], diagonal)
+    gone = forward_chunk(cell, state, x[None], diagonal)
     now = cell.out(gone.states[1])
     if isinstance(loss, SquaredError):
         found, by_out, above = loss.known(cell.out(state), now)
-        delta = cell.under(by_out)
+        delta = cell.state_gradient(by_out)
     else:
         with torch.enable_grad():
             leaf = state.detach().requires_grad_()
             found, wanted = loss(cell.out(leaf), now), [leaf, *parameters]
             delta, *above = torch.autograd.grad(found, wanted, allow_unused=True, materialize_grads=True)
-    own = split(Sums(*(weighed(delta, trace) for trace in traces)))
-    return Result(found.detach(), named(own, above), gone.states[1], advance(cell, gone, traces))
+    own = split_sums(Sums(*(weigh_traces(delta, trace) for trace in traces)))
+    return Result(found.detach(), by_name(own, above), gone.states[1], advance_traces(cell, gone, traces))
 
 
-def named(own: Sequence[Tensor], above: Sequence[Tensor]) -> dict[str, Tensor]:
+def by_name(own: Sequence[Tensor], above: Sequence[Tensor]) -> dict[str, Tensor]:
     """Gradients by name: the circuit's, then those of the parameters above it, numbered from 0."""
     return dict(zip(("weight", "bias", "own", *map(str, range(len(above)))), (*own, *above), strict=True))
 
 
-def instant(
-    cell: Cell, gone: Passed, loss: Loss, above: Added, first: int, begun: bool
+def window_gradient(
+    cell: Cell, gone: Chunk, loss: Loss, above: GradientAccumulator, first: int, begun: bool
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "k1 n m b"]]:
     """A window's loss and its gradient by the states; with `begun`, no state precedes the window."""
     with torch.enable_grad(), above:

@@ -1,11 +1,11 @@
 """Unrolling recurrent circuits over a sequence, with two learning rules for the gradient of a loss on their outputs.
 
 - back-propagation through time (`through_time`): the graph of all steps; `truncated` cuts it after every step
-- recurrent forward propagation (`Forward`): traces instead of a graph, chunk by chunk (rfp.py)
+- recurrent forward propagation (`ForwardPropagation`): traces instead of a graph, chunk by chunk (rfp.py)
 
 For one level over constant inputs, both give the same gradient. If several levels are stacked, if the level above feeds
 back, or if the encoder learns from the error of each step alone ("instant"), forward propagation omits the effects that
-pass through the past of another level or of the encoder; `inexact` then says why.
+pass through the past of another level or of the encoder; `why_approximate` then says why.
 """
 
 import os
@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.distributed import world
+from ..core.distributed import world_size
 from . import rfp
 from .circuit import Circuits, States
-from .gradients import Added, add
+from .gradients import GradientAccumulator, add_in_place
 
 Rule = Literal["bptt", "rfp", "truncated"]
 Below = Literal["frozen", "instant", "full"]
@@ -34,7 +34,7 @@ Loss = Callable[[Float[Tensor, "k n p d"], int], Float[Tensor, ""]]
 Frames = Callable[[int, int], Float[Tensor, "k n c h w"]]
 
 
-def inexact(circuits: Circuits, below: Below) -> str | None:
+def why_approximate(circuits: Circuits, below: Below) -> str | None:
     """Why forward propagation is not exact here, as the end of a sentence; None if it is exact."""
     above = any(cell.remembers for cell in circuits.cells[1:])
     reasons = {
@@ -74,7 +74,7 @@ class Stream(NamedTuple):
     step: int
 
 
-def begin(circuits: Circuits, samples: int, below: int = 0) -> Stream:
+def start_stream(circuits: Circuits, samples: int, below: int = 0) -> Stream:
     """The position before the first frame, for `samples` samples, with traces for `below` parameters of the encoder."""
     states = circuits.start(samples)
     traces = tuple(rfp.start(cell, len(s)) for cell, s in zip(circuits.cells, states, strict=True))
@@ -82,7 +82,7 @@ def begin(circuits: Circuits, samples: int, below: int = 0) -> Stream:
 
 
 @dataclass(frozen=True, eq=False)
-class Forward:
+class ForwardPropagation:
     """Forward propagation of a loss with its own parameters `above`, on frames made with the parameters `encoder`.
 
     `jacobian(t)` (N P, d, F) is the derivative of the lowest level's input at frame t by the encoder's parameters; it
@@ -105,22 +105,22 @@ class Forward:
         return [*own, *self.above, *self.encoder]
 
     @torch.no_grad()
-    def run(self, stream: Stream, last: int, chunk: int = rfp.CHUNK) -> tuple[Tensor, list[Tensor], Stream]:
+    def run(self, stream: Stream, last: int, chunk: int = rfp.CHUNK_STEPS) -> tuple[Tensor, list[Tensor], Stream]:
         """The loss of the frames from the stream's position up to `last`, its gradients, and the new position."""
-        sums = Gradient(self)
+        sums = GradientSums(self)
         total = stream.states[0].new_zeros(())
         while stream.step < last:
             part, stream = self.window(stream, min(stream.step + chunk, last), sums)
             total += part
         return total, sums.parts(), stream
 
-    def window(self, stream: Stream, last: int, sums: "Gradient") -> tuple[Tensor, Stream]:
+    def window(self, stream: Stream, last: int, sums: "GradientSums") -> tuple[Tensor, Stream]:
         """The loss of one chunk, and the stream's new position; the gradients are added to `sums`."""
         start = max(stream.step - 1, 0)
         with torch.set_grad_enabled(self.below != "frozen"):
             # With the last frame before the chunk, because its loss is known only now.
             rows = self.circuits.read(self.frames(start, last))
-        passed = self.go(stream, rows.detach()[stream.step - start :])
+        passed = self.forward_chunks(stream, rows.detach()[stream.step - start :])
         with torch.enable_grad():
             shown = self.shown(stream, passed, rows, stream.step == 0)
             with sums.above:
@@ -128,24 +128,24 @@ class Forward:
         errors = []
         for p, delta in zip(passed, sums.above.grad(part, shown), strict=True):
             full = torch.cat([torch.zeros_like(delta[:1]), delta]) if stream.step == 0 else delta
-            errors.append(rfp.going_back(p.by_state, full))
+            errors.append(rfp.backpropagate(p.by_state, full))
         each = list(zip(self.circuits.cells, passed, stream.traces, strict=True))
         for of, error, own in zip(each, errors, sums.own, strict=True):
-            rfp.collect(*of, error, own)
+            rfp.accumulate(*of, error, own)
         below = stream.below
         if self.below == "full":
             traced, below = self.trace(stream, passed[0], rows, errors[0])
-            add(sums.below, traced)
-        traces = tuple(rfp.advance(*of) for of in each)
+            add_in_place(sums.below, traced)
+        traces = tuple(rfp.advance_traces(*of) for of in each)
         # Copies, because views would keep the whole chunk in memory.
         states, before = (tuple(p.states[k].clone() for p in passed) for k in (-1, -2))
         return part.detach(), Stream(states, before, traces, below, last)
 
-    def go(self, stream: Stream, rows: Float[Tensor, "k r d"]) -> list[rfp.Passed]:
+    def forward_chunks(self, stream: Stream, rows: Float[Tensor, "k r d"]) -> list[rfp.Chunk]:
         """The steps of every level, without a graph."""
         cells = self.circuits.cells
         if len(cells) == 1:
-            return [rfp.go(cells[0], stream.states[0], rows, self.diagonal)]
+            return [rfp.forward_chunk(cells[0], stream.states[0], rows, self.diagonal)]
         path, seen = [stream.states], []
         for row in rows.unbind():
             states, read = self.circuits.step(path[-1], row)
@@ -155,10 +155,10 @@ class Forward:
         for i, cell in enumerate(cells):
             chain, inputs = (torch.stack([s[i] for s in each]) for each in (path, seen))
             local = cell.local(chain[:-1], cell.drive(inputs))
-            found.append(rfp.passed(chain, local.by_state, local.by_drive, inputs, self.diagonal))
+            found.append(rfp.make_chunk(chain, local.by_state, local.by_drive, inputs, self.diagonal))
         return found
 
-    def shown(self, stream: Stream, passed: list[rfp.Passed], rows: Tensor, begun: bool) -> list[Tensor]:
+    def shown(self, stream: Stream, passed: list[rfp.Chunk], rows: Tensor, begun: bool) -> list[Tensor]:
         """The states of every level after each frame, as graph nodes connected only within each step."""
         skip = 1 if begun else 0
         before = [
@@ -179,43 +179,43 @@ class Forward:
             nodes.append(level.cell(before[i], level.cell.drive(read)))
         return nodes
 
-    def trace(self, stream: Stream, passed: rfp.Passed, rows: Tensor, errors: Tensor) -> tuple[list[Tensor], Tensor]:
+    def trace(self, stream: Stream, passed: rfp.Chunk, rows: Tensor, errors: Tensor) -> tuple[list[Tensor], Tensor]:
         """The encoder's exact gradients in this chunk, and the traces of its parameters at the chunk's end."""
         assert self.jacobian is not None
         cell = self.circuits.cells[0]
         q, begun = cell.weight.shape[1], stream.step == 0
-        by_drive = rfp.backward(errors[1:], passed.by_drive)[..., :q]
+        by_drive = rfp.apply_backward(errors[1:], passed.by_drive)[..., :q]
         by_rows = torch.einsum("knmq,mqd->knd", by_drive, cell.weight)
         by_rows = by_rows if begun else torch.cat([torch.zeros_like(by_rows[:1]), by_rows])
         found = torch.autograd.grad(rows, self.encoder, by_rows, allow_unused=True, materialize_grads=True)
         earlier = torch.einsum("nmb,nmbf->f", errors[0], stream.below)
         split = torch.split(earlier, [p.numel() for p in self.encoder])
-        whole, reach = rfp.reached(passed.by_state, passed.by_drive)
+        whole, reach = rfp.propagate(passed.by_state, passed.by_drive)
         reach = torch.einsum("knmbq,mqd->knmbd", reach[..., :q], cell.weight)
-        below = rfp.carry(whole, stream.below)
+        below = rfp.carry_traces(whole, stream.below)
         # Step by step, because a Jacobian is as large as the trace.
         for step, by in enumerate(reach, stream.step):
             below += torch.einsum("nmbd,ndf->nmbf", by, self.jacobian(step))
         return [g + e.view_as(g) for g, e in zip(found, split, strict=True)], below
 
 
-class Gradient:
+class GradientSums:
     """The sums of a rule's gradients: of the circuits by level, of the parameters above, and of the encoder below."""
 
-    def __init__(self, rule: Forward) -> None:
-        self.own = [rfp.nothing(cell) for cell in rule.circuits.cells]
-        self.above = Added([*rule.above, *(rule.encoder if rule.below == "instant" else ())])
+    def __init__(self, rule: ForwardPropagation) -> None:
+        self.own = [rfp.zero_sums(cell) for cell in rule.circuits.cells]
+        self.above = GradientAccumulator([*rule.above, *(rule.encoder if rule.below == "instant" else ())])
         apart = () if rule.below == "instant" else rule.encoder
         self.below = [torch.zeros_like(p, requires_grad=False) for p in apart]
 
     def parts(self) -> list[Tensor]:
         """The sums in the order of the rule's parameters."""
-        return [*(g for own in self.own for g in rfp.split(own)), *self.above.sums, *self.below]
+        return [*(g for own in self.own for g in rfp.split_sums(own)), *self.above.sums, *self.below]
 
 
-def refuse(circuits: Circuits, below: Below, approximate: bool) -> None:
+def check_exact(circuits: Circuits, below: Below, approximate: bool) -> None:
     """Raise ValueError if forward propagation would not be exact here and `approximate` is false."""
-    why = inexact(circuits, below)
+    why = why_approximate(circuits, below)
     if below == "full" and len(circuits.levels) > 1:
         raise ValueError("the encoder's traces end at the first circuit; with levels, set below to instant or frozen")
     if why and not approximate:
@@ -237,24 +237,24 @@ def trace_bytes(circuits: Circuits, encoder: nn.Module | None, samples: int) -> 
 
 def check_memory(circuits: Circuits, encoder: nn.Module | None, samples: int, like: Tensor) -> None:
     """Raise ValueError, naming what would fit, if the traces of `samples` samples exceed the free memory."""
-    samples = -(-samples // world())
+    samples = -(-samples // world_size())
     needed, free = trace_bytes(circuits, encoder, samples), free_bytes(like.device)
     if needed <= free:
         return
-    fits = int(free // trace_bytes(circuits, encoder, 1)) * world()
+    fits = int(free // trace_bytes(circuits, encoder, 1)) * world_size()
     traced = ", including the encoder's, which below frozen or instant avoids" if encoder else ""
     fix = f"at most {fits} at a time (length.batch / length.accumulate) fit"
     if not fits:
-        fix = f"even one sample needs a method.circuit.width of at most {widest(circuits, encoder, free)}"
+        fix = f"even one sample needs a method.circuit.width of at most {max_width(circuits, encoder, free)}"
     raise ValueError(
         f"the traces of rfp take {needed / 2**30:.1f} GiB for {samples} samples and {free / 2**30:.1f} GiB are free; "
         f"{fix}{traced}"
     )
 
 
-def dear(circuits: Circuits, encoder: nn.Module, samples: int) -> str:
+def trace_cost(circuits: Circuits, encoder: nn.Module, samples: int) -> str:
     """A sentence about the cost of tracing the encoder too, all of which is read and written at every step."""
-    samples = -(-samples // world())
+    samples = -(-samples // world_size())
     gib = trace_bytes(circuits, encoder, samples) / 2**30
     return (
         f"rule rfp also carries traces of the encoder: {gib:.2g} GiB for {samples} samples, all of it read and written "
@@ -262,7 +262,7 @@ def dear(circuits: Circuits, encoder: nn.Module, samples: int) -> str:
     )
 
 
-def widest(circuits: Circuits, encoder: nn.Module | None, free: int) -> int:
+def max_width(circuits: Circuits, encoder: nn.Module | None, free: int) -> int:
     """The largest width, up to that of `circuits`, at which one sample's traces fit in `free` bytes; 0 if none does."""
     cfg, step = circuits.cfg, circuits.cfg.block
 

@@ -14,7 +14,7 @@ __all__ = [
     "SECTIONS",
     "atlas",
     "charts",
-    "compared",
+    "comparison_table",
     "curves",
     "facts",
     "figures",
@@ -67,9 +67,9 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     """
     from ..core.files import write_text
     from ..core.version import VERSION
-    from .page import render
-    from .records import read
-    from .samples import look
+    from .page import render_page
+    from .records import read_record
+    from .samples import look_at_run
 
     runs = [Path(run) for run in runs]
     if not runs:
@@ -77,26 +77,26 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     target = Path(out) if out else (runs[0] if len(runs) == 1 else runs[0].resolve().parent) / "report.html"
     if target.is_dir():
         raise ValueError(f"{target} is a folder; give --out a file, e.g. {target / 'report.html'}")
-    records = [read(run) for run in runs]
+    records = [read_record(run) for run in runs]
     each = max(2, min(images, MAP_IMAGES // len(runs)))
     # So that the page of many runs stays about as large as that of four.
     shown = max(2, min(8, 32 // len(runs)))
-    looks = [look(run, each, device).first(shown) for run in runs]
-    problems = SECTIONS.unusable()
+    looks = [look_at_run(run, each, device).first(shown) for run in runs]
+    problems = SECTIONS.unusable_members()
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names() if name not in problems}
-    html = render(records, looks, VERSION, sections, list(problems.values()))
+    html = render_page(records, looks, VERSION, sections, list(problems.values()))
     # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.
     write_text(target, html.encode("utf-8", "replace").decode())
     return target
 
 
-def compared(runs: Sequence[Path]) -> dict[str, Any]:
+def comparison_table(runs: Sequence[Path]) -> dict[str, Any]:
     """The numbers of several runs and the settings that differ, one column per run; see `facts.comparison`."""
-    from .facts import comparison
-    from .records import read, unique_names
+    from .facts import compare_records
+    from .records import read_record, unique_names
 
-    records = [read(Path(run)) for run in runs]
-    return comparison(records, unique_names(records))
+    records = [read_record(Path(run)) for run in runs]
+    return compare_records(records, unique_names(records))
 
 
 def write_study(

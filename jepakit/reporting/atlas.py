@@ -9,26 +9,26 @@ from markupsafe import Markup
 from PIL import Image
 
 from .figures import Figure
-from .pictures import SPRITE_COLUMNS, SPRITE_SIDE, principal, shrink, uri
+from .pictures import SPRITE_COLUMNS, SPRITE_SIDE, data_uri, principal_components, shrink_image
 from .records import Array
 
-COLORS = 10
-FEW = 50
+NUM_COLORS = 10
+MIN_POINTS = 50
 
 
-def layout(features: Array) -> tuple[Array, Literal["t-SNE", "PCA"]]:
+def place_points(features: Array) -> tuple[Array, Literal["t-SNE", "PCA"]]:
     """Positions (n, 2) in [0, 1] and how they were found: t-SNE on the centred cosine, PCA where n < 50.
 
     The same features always give the same map.
     """
     centred = features - features.mean(0)
     unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    if len(features) < FEW or float(centred.std(0).max()) < 1e-9:
-        return _unit_square(principal(unit, 2)[0]), "PCA"
+    if len(features) < MIN_POINTS or float(centred.std(0).max()) < 1e-9:
+        return _unit_square(principal_components(unit, 2)[0]), "PCA"
     from sklearn.manifold import TSNE
 
     # 50 directions keep what t-SNE can use and make its neighbour search several times faster.
-    compact = principal(unit, min(50, unit.shape[1]))[0].astype(np.float32)
+    compact = principal_components(unit, min(50, unit.shape[1]))[0].astype(np.float32)
     perplexity = min(30, len(features) // 4)
     return _unit_square(TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(compact)), "t-SNE"
 
@@ -38,12 +38,12 @@ def _unit_square(points: Array) -> Array:
     return np.asarray((points - low) / np.maximum(high - low, 1e-12), dtype=float)
 
 
-def sprite(thumbs: Sequence[Array]) -> Array:
+def thumbnail_sheet(thumbs: Sequence[Array]) -> Array:
     """All thumbnails in one sheet (rows x SIDE, COLUMNS x SIDE, 3), row by row, each fitted into its square."""
     rows = -(-len(thumbs) // SPRITE_COLUMNS)
     sheet = Image.new("RGB", (SPRITE_COLUMNS * SPRITE_SIDE, rows * SPRITE_SIDE), (128, 128, 128))
     for k, thumb in enumerate(thumbs):
-        small = shrink(thumb, SPRITE_SIDE)
+        small = shrink_image(thumb, SPRITE_SIDE)
         scale = SPRITE_SIDE / max(small.shape[:2])
         size = (max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale)))
         tile = Image.fromarray(small).resize(size, Image.Resampling.NEAREST)
@@ -56,10 +56,10 @@ def embedding_map(
     features: Array, thumbs: Sequence[Array] | None, names: Sequence[str], kinds: Sequence[str]
 ) -> Figure:
     """A scatter of `features` (n, D) coloured by class; pointing at a dot shows its image (where `thumbs`) and name."""
-    points, how = layout(features)
+    points, how = place_points(features)
     classes = sorted({kind for kind in kinds if kind})
     dots = [
-        _dot(k, x, y, classes.index(kind) if kind else -1)
+        _draw_dot(k, x, y, classes.index(kind) if kind else -1)
         for k, ((x, y), kind) in enumerate(zip(points, kinds, strict=True))
     ]
     label = f"Map of {len(points)} representations" + (f" in {len(classes)} classes" if classes else "")
@@ -67,7 +67,7 @@ def embedding_map(
     facts = json.dumps({"names": list(names), "kinds": list(kinds), "side": SPRITE_SIDE, "columns": SPRITE_COLUMNS})
     # data-sprite is an attribute, not a style: no rule of the page may be built from data.
     body = Markup('<div class="atlas" data-sprite="{}" data-facts="{}">{}</div>{}').format(
-        uri(sprite(thumbs)) if thumbs is not None else "", facts, svg, _legend(classes)
+        data_uri(thumbnail_sheet(thumbs)) if thumbs is not None else "", facts, svg, _class_legend(classes)
     )
     caption = (
         f"Each dot is one of {len(points)} images, placed by {how}: neighbours on the map are similar to the "
@@ -77,14 +77,14 @@ def embedding_map(
     return Figure("Map of the representations", body, caption, wide=True)
 
 
-def _dot(k: int, x: float, y: float, kind: int) -> str:
-    color = f"k{kind % COLORS}" if kind >= 0 else "bare"
+def _draw_dot(k: int, x: float, y: float, kind: int) -> str:
+    color = f"k{kind % NUM_COLORS}" if kind >= 0 else "bare"
     return f'<circle class="{color}" cx="{x * 100:.2f}" cy="{70 - y * 70:.2f}" r="0.6" data-i="{k}"/>'
 
 
-def _legend(classes: Sequence[str]) -> Markup:
-    if not classes or len(classes) > 3 * COLORS:
+def _class_legend(classes: Sequence[str]) -> Markup:
+    if not classes or len(classes) > 3 * NUM_COLORS:
         return Markup("")
-    items = [Markup('<li><i class="k{}"></i>{}</li>').format(k % COLORS, name) for k, name in enumerate(classes)]
-    more = Markup("<li>(colours repeat)</li>") if len(classes) > COLORS else Markup("")
+    items = [Markup('<li><i class="k{}"></i>{}</li>').format(k % NUM_COLORS, name) for k, name in enumerate(classes)]
+    more = Markup("<li>(colours repeat)</li>") if len(classes) > NUM_COLORS else Markup("")
     return Markup('<ul class="legend">{}{}</ul>').format(Markup("").join(items), more)

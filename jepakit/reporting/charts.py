@@ -11,8 +11,8 @@ from .records import Array
 
 WIDTH, HEIGHT = 460, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 10, 30
-POINTS = 300
-COLORS = 8
+MAX_POINTS = 300
+NUM_COLORS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,30 +40,30 @@ class Axis:
         values, low, high = (np.log10(v) if self.log else np.asarray(v) for v in (values, self.low, self.high))
         return np.asarray((values - low) / (high - low))
 
-    def ticks(self) -> list[float]:
+    def tick_values(self) -> list[float]:
         """Round values inside the range, about five."""
-        marks = self._powers() if self.log else []
+        marks = self._power_ticks() if self.log else []
         if len(marks) > 1:
             return marks
         # Also where a logarithmic axis is too short to hold two powers.
-        step = nice((self.high - self.low) / 4.5)
+        step = nice_step((self.high - self.low) / 4.5)
         first = math.ceil(self.low / step - 1e-9)
         return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
-    def _powers(self) -> list[float]:
+    def _power_ticks(self) -> list[float]:
         low, high = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         every = max(1, (high - low) // 5)
         marks = [10.0**k * m for k in range(low, high + 1, every) for m in ((1, 2, 5) if high - low < 3 else (1,))]
         return [t for t in marks if self.low * (1 - 1e-9) <= t <= self.high * (1 + 1e-9)]
 
 
-def nice(step: float) -> float:
+def nice_step(step: float) -> float:
     """The round number (1, 2 or 5 times a power of ten) nearest to `step` by ratio."""
     base = 10.0 ** math.floor(math.log10(step))
     return float(min((base * m for m in (1, 2, 5, 10)), key=lambda round_: abs(math.log(round_ / step))))
 
 
-def short(value: float) -> str:
+def short_number(value: float) -> str:
     """A number in at most about six characters: 12000 → 12k, 0.00031 → 3.1e-4."""
     if not math.isfinite(value):
         return str(value)
@@ -76,7 +76,7 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def thin(x: Array, y: Array, points: int = POINTS) -> tuple[Array, Array]:
+def thin_points(x: Array, y: Array, points: int = MAX_POINTS) -> tuple[Array, Array]:
     """At most `points` points: means over equal stretches of the rows; the last row stays itself."""
     if len(x) <= points:
         return x, y
@@ -86,7 +86,7 @@ def thin(x: Array, y: Array, points: int = POINTS) -> tuple[Array, Array]:
     return np.append(means[0], x[-1]), np.append(means[1], y[-1])
 
 
-def fit(values: Sequence[Array], log: bool, include: Sequence[float] = (), margin: float = 0.05) -> Axis:
+def fit_axis(values: Sequence[Array], log: bool, include: Sequence[float] = (), margin: float = 0.05) -> Axis:
     """An axis over all finite values (positive ones where `log`), with a `margin` of its length at either end."""
     joined = np.concatenate([np.asarray(v, float) for v in (*values, np.array(include, float))] or [np.zeros(0)])
     joined = joined[np.isfinite(joined) & ((joined > 0) | (not log))]
@@ -103,7 +103,7 @@ def fit(values: Sequence[Array], log: bool, include: Sequence[float] = (), margi
     return Axis(low - margin * gap if low else 0.0, high + margin * gap, False)
 
 
-def chart(
+def line_chart(
     lines: Sequence[Line],
     label: str,
     *,
@@ -116,14 +116,14 @@ def chart(
 
     `label` is the text alternative. Values that are not finite break the curve.
     """
-    thinned = [(line, *thin(line.x, line.y)) for line in lines]
-    x_axis = fit([x for _, x, _ in thinned], log_x, margin=0.0)
-    y_axis = fit([y for _, _, y in thinned], log_y, [value for value, _ in marks])
+    thinned = [(line, *thin_points(line.x, line.y)) for line in lines]
+    x_axis = fit_axis([x for _, x, _ in thinned], log_x, margin=0.0)
+    y_axis = fit_axis([y for _, _, y in thinned], log_y, [value for value, _ in marks])
     scale = f"{x_axis.low:.9g} {x_axis.high:.9g} {int(log_x)} {y_axis.low:.9g} {y_axis.high:.9g} {int(log_y)}"
     parts = [
-        _grid(x_axis, y_axis, x_label),
-        *[_mark(y_axis, value, text) for value, text in marks],
-        *[_path(line, x, y, x_axis, y_axis) for line, x, y in thinned],
+        _grid_lines(x_axis, y_axis, x_label),
+        *[_marked_line(y_axis, value, text) for value, text in marks],
+        *[_line_path(line, x, y, x_axis, y_axis) for line, x, y in thinned],
     ]
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}" data-scale="{}" data-box="{}">')
     return Markup("").join(
@@ -131,46 +131,46 @@ def chart(
             head.format(WIDTH, HEIGHT, label, scale, f"{LEFT} {WIDTH - RIGHT} {TOP} {HEIGHT - BOTTOM}"),
             *parts,
             Markup('<line class="cursor"/></svg>'),
-            legend(lines),
+            line_legend(lines),
         ]
     )
 
 
-def _across(axis: Axis, value: float) -> float:
+def _svg_x(axis: Axis, value: float) -> float:
     """Where a value lies, left to right."""
     return LEFT + float(axis.place(np.array([value]))[0]) * (WIDTH - LEFT - RIGHT)
 
 
-def _up(axis: Axis, value: float) -> float:
+def _svg_y(axis: Axis, value: float) -> float:
     """Where a value lies, bottom to top."""
     return HEIGHT - BOTTOM - float(axis.place(np.array([value]))[0]) * (HEIGHT - TOP - BOTTOM)
 
 
-def _grid(x_axis: Axis, y_axis: Axis, x_label: str) -> Markup:
+def _grid_lines(x_axis: Axis, y_axis: Axis, x_label: str) -> Markup:
     rule = Markup(
         '<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}" class="end">{}</text>'
     )
     number = Markup('<text x="{:.1f}" y="{}" class="mid">{}</text>')
     parts = []
-    for tick in y_axis.ticks():
-        y = _up(y_axis, tick)
-        parts.append(rule.format(LEFT, WIDTH - RIGHT, y, y, LEFT - 6, y + 3.5, short(tick)))
-    for tick in x_axis.ticks():
-        parts.append(number.format(_across(x_axis, tick), HEIGHT - BOTTOM + 14, short(tick)))
+    for tick in y_axis.tick_values():
+        y = _svg_y(y_axis, tick)
+        parts.append(rule.format(LEFT, WIDTH - RIGHT, y, y, LEFT - 6, y + 3.5, short_number(tick)))
+    for tick in x_axis.tick_values():
+        parts.append(number.format(_svg_x(x_axis, tick), HEIGHT - BOTTOM + 14, short_number(tick)))
     name = Markup('<text x="{}" y="{}" class="mid soft">{}</text>')
     parts.append(name.format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, x_label))
     return Markup("").join(parts)
 
 
-def _mark(y_axis: Axis, value: float, text: str) -> Markup:
-    y = _up(y_axis, value)
+def _marked_line(y_axis: Axis, value: float, text: str) -> Markup:
+    y = _svg_y(y_axis, value)
     line = Markup('<line class="mark" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
     # Above its line, unless that is at the very top.
     words = Markup('<text class="end soft" x="{}" y="{:.1f}">{}</text>')
     return line + words.format(WIDTH - RIGHT - 2, y - 4 if y > 24 else y + 12, text)
 
 
-def _path(line: Line, x: Array, y: Array, x_axis: Axis, y_axis: Axis) -> Markup:
+def _line_path(line: Line, x: Array, y: Array, x_axis: Axis, y_axis: Axis) -> Markup:
     good = np.isfinite(x) & np.isfinite(y) & ((x > 0) | (not x_axis.log)) & ((y > 0) | (not y_axis.log))
     runs = [r for r in np.split(np.arange(len(x)), np.flatnonzero(np.diff(good)) + 1) if len(r) and good[r[0]]]
     parts = []
@@ -181,14 +181,14 @@ def _path(line: Line, x: Array, y: Array, x_axis: Axis, y_axis: Axis) -> Markup:
         if len(run) == 1:
             # A point between two gaps, or the only one, would be invisible as a line.
             dot = Markup('<circle class="f{}" style="opacity:{:.2f}" cx="{:.2f}" cy="{:.2f}" r="3"/>')
-            parts.append(dot.format(line.color % COLORS, line.fade, float(px[0]), float(py[0])))
+            parts.append(dot.format(line.color % NUM_COLORS, line.fade, float(px[0]), float(py[0])))
         shape = '<polyline class="c{}{}" style="opacity:{:.2f}" data-name="{}" points="{}"/>'
         dash = " dash" if line.dashed else ""
-        parts.append(Markup(shape).format(line.color % COLORS, dash, line.fade, line.name, " ".join(pairs)))
+        parts.append(Markup(shape).format(line.color % NUM_COLORS, dash, line.fade, line.name, " ".join(pairs)))
     return Markup("").join(parts)
 
 
-def legend(lines: Sequence[Line]) -> Markup:
+def line_legend(lines: Sequence[Line]) -> Markup:
     """The names beside their strokes; empty for a single line."""
     if len(lines) < 2:
         return Markup("")
@@ -196,11 +196,11 @@ def legend(lines: Sequence[Line]) -> Markup:
         '<li><svg viewBox="0 0 22 8" aria-hidden="true"><polyline class="c{}{}" style="opacity:{:.2f}" '
         'points="1,4 21,4"/></svg>{}</li>'
     )
-    items = [Markup(item).format(n.color % COLORS, " dash" if n.dashed else "", n.fade, n.name) for n in lines]
+    items = [Markup(item).format(n.color % NUM_COLORS, " dash" if n.dashed else "", n.fade, n.name) for n in lines]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
 
 
-def heat(values: Array, label: str) -> Markup:
+def heat_map(values: Array, label: str) -> Markup:
     """A heat map (h, w) as SVG: the largest value is the strongest colour, zero is none; each cell names its value."""
     h, w = values.shape
     top = float(values.max()) or 1.0
@@ -214,7 +214,7 @@ def heat(values: Array, label: str) -> Markup:
     return head + Markup("".join(cells)) + Markup("</svg>")
 
 
-def interval(value: float, low: float, high: float, references: Sequence[float | None], label: str) -> Markup:
+def interval_bar(value: float, low: float, high: float, references: Sequence[float | None], label: str) -> Markup:
     """A value with its confidence interval on a scale from 0 to 1; `references` are ticks, coloured in order."""
     shapes = [
         Markup('<rect class="span" x="{:.1f}" y="1" width="{:.1f}" height="12"/>').format(low * 200, (high - low) * 200)

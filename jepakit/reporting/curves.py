@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..collapse import FULL
-from ..training.monitor.measure import CANDIDATES, QUERIES
+from ..collapse import FULL_STD_RATIO
+from ..training.monitor.measure import MAX_CANDIDATES, NUM_QUERIES
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Curve:
     marks: tuple[tuple[float, str], ...] = ()
 
 
-CURVES = (
+METRIC_CURVES = (
     Curve(
         "Loss",
         (("", ("loss",)),),
@@ -40,11 +40,11 @@ CURVES = (
     Curve(
         "Std ratio",
         (("target", ("metrics", "std_ratio_target")), ("context", ("metrics", "std_ratio_context"))),
-        f"Spread of the features per dimension, relative to step 0. Below {FULL:.0%} all samples get nearly one "
-        "vector: full collapse. It cannot see features that keep their spread along a few directions only; the rank "
-        "does.",
+        f"Spread of the features per dimension, relative to step 0. Below {FULL_STD_RATIO:.0%} all samples get "
+        "nearly one vector: full collapse. It cannot see features that keep their spread along a few directions only; "
+        "the rank does.",
         log=True,
-        marks=((FULL, "full collapse"),),
+        marks=((FULL_STD_RATIO, "full collapse"),),
     ),
     Curve(
         "Effective rank",
@@ -72,7 +72,7 @@ CURVES = (
         "Spread of single patches over samples, at each position by itself, relative to step 0. Where it falls and the "
         "rank of patches does not, patches differ by their position only.",
         log=True,
-        marks=((FULL, "full collapse"),),
+        marks=((FULL_STD_RATIO, "full collapse"),),
     ),
     Curve(
         "Length of tokens",
@@ -131,9 +131,9 @@ CURVES = (
     Curve(
         "Retrieval",
         (("", ("metrics", "retrieval")),),
-        f"How often the right target has the lowest energy of {CANDIDATES}, asked of {QUERIES} samples: a step of "
-        f"{1 / QUERIES:.1%} is one of them, so only large changes tell. Chance is {1 / CANDIDATES:.1%}, a full "
-        "collapse 0. A few directions are enough for a high rate.",
+        f"How often the right target has the lowest energy of {MAX_CANDIDATES}, asked of {NUM_QUERIES} samples: "
+        f"a step of {1 / NUM_QUERIES:.1%} is one of them, so only large changes tell. Chance is "
+        f"{1 / MAX_CANDIDATES:.1%}, a full collapse 0. A few directions are enough for a high rate.",
     ),
     Curve(
         "Learning rate",

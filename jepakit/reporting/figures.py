@@ -8,12 +8,12 @@ import numpy as np
 from markupsafe import Markup
 
 from . import charts
-from .charts import Line, chart, short
-from .curves import CURVES, Curve
-from .records import Array, Record, dig
+from .charts import Line, line_chart, short_number
+from .curves import METRIC_CURVES, Curve
+from .records import Array, Record, nested_value
 
-SPECTRA = 6
-DIRECTIONS = (1, 2, 4, 8, 16, 32)
+MAX_SPECTRA = 6
+DRAWN_DIRECTIONS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Parts(NamedTuple):
     log: bool = False
 
 
-PARTS = (
+STACKED_PARTS = (
     Parts(
         "terms",
         "Loss terms",
@@ -49,15 +49,15 @@ PARTS = (
 )
 
 
-def curves(records: Sequence[Record], names: Sequence[str]) -> list[Figure]:
+def curve_figures(records: Sequence[Record], names: Sequence[str]) -> list[Figure]:
     """One figure per curve that at least one run has logged; several runs share axes, one colour each."""
-    figures = [f for curve in CURVES if (f := _curve(curve, records, names))]
+    figures = [f for curve in METRIC_CURVES if (f := _curve_figure(curve, records, names))]
     if len(records) == 1:
-        figures[1:1] = [f for part in PARTS if (f := _parts(records[0], part))]
+        figures[1:1] = [f for part in STACKED_PARTS if (f := _parts_figure(records[0], part))]
     return figures
 
 
-def _curve(curve: Curve, records: Sequence[Record], names: Sequence[str]) -> Figure | None:
+def _curve_figure(curve: Curve, records: Sequence[Record], names: Sequence[str]) -> Figure | None:
     lines = []
     for k, (record, name) in enumerate(zip(records, names, strict=True)):
         for j, (part, path) in enumerate(curve.columns):
@@ -68,36 +68,37 @@ def _curve(curve: Curve, records: Sequence[Record], names: Sequence[str]) -> Fig
                 lines.append(Line(title, x, y, color=k if several else j, dashed=j > 0))
     if not lines:
         return None
-    label = f"{curve.title} over steps. " + " ".join(tell(line) for line in lines)
-    return Figure(curve.title, chart(lines, label, log_y=curve.log, marks=curve.marks), curve.caption)
+    label = f"{curve.title} over steps. " + " ".join(describe_line(line) for line in lines)
+    return Figure(curve.title, line_chart(lines, label, log_y=curve.log, marks=curve.marks), curve.caption)
 
 
-def _parts(record: Record, part: Parts) -> Figure | None:
+def _parts_figure(record: Record, part: Parts) -> Figure | None:
     names = sorted({name for row in record.rows for name in row.get(part.key, {})})
     if len(names) < part.least:
         return None
     lines = [Line(name, *record.column(part.key, name), color=k) for k, name in enumerate(names)]
-    label = f"{part.title} over steps. " + " ".join(tell(line) for line in lines)
-    return Figure(part.title, chart(lines, label, log_y=part.log), part.caption)
+    label = f"{part.title} over steps. " + " ".join(describe_line(line) for line in lines)
+    return Figure(part.title, line_chart(lines, label, log_y=part.log), part.caption)
 
 
-def tell(line: Line) -> str:
+def describe_line(line: Line) -> str:
     """A curve in one sentence, for those who cannot see it."""
     good = np.isfinite(line.y)
     if not good.any():
         return f"{line.name}: no finite value."
     x, y = line.x[good], line.y[good]
     lost = f", {int((~good).sum())} values not finite" if not good.all() else ""
-    return f"{line.name}: {short(y[0])} at step {short(x[0])}, {short(y[-1])} at step {short(x[-1])}{lost}."
+    first, last = (f"{short_number(y[k])} at step {short_number(x[k])}" for k in (0, -1))
+    return f"{line.name}: {first}, {last}{lost}."
 
 
-def spectrum(record: Record, side: str) -> Figure | None:
+def spectrum_figure(record: Record, side: str) -> Figure | None:
     """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to SPECTRA steps."""
-    found = [(row.get("step", 0), dig(row, ("metrics", "spectrum", side))) for row in record.rows]
+    found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
     found = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
     if not found:
         return None
-    chosen = [found[k] for k in sorted(set(np.linspace(0, len(found) - 1, SPECTRA).astype(int)))]
+    chosen = [found[k] for k in sorted(set(np.linspace(0, len(found) - 1, MAX_SPECTRA).astype(int)))]
     top = max(float(v.max()) for _, v in chosen)
     lines = [
         Line(
@@ -113,20 +114,20 @@ def spectrum(record: Record, side: str) -> Figure | None:
         "the later. A healthy spectrum falls gently and keeps its tail; a cliff means that the features live in "
         "the directions before it. It shows how many directions are used, not whether they are useful."
     )
-    label = f"Eigenvalues of the {side} features at {len(chosen)} steps. " + _cliff(*chosen[-1])
-    body = chart(lines, label, x_label="direction", log_x=True, log_y=True)
+    label = f"Eigenvalues of the {side} features at {len(chosen)} steps. " + _variance_sentence(*chosen[-1])
+    body = line_chart(lines, label, x_label="direction", log_x=True, log_y=True)
     return Figure(f"Eigenspectrum, {side} encoder", body, caption)
 
 
-def eigenvalues(record: Record, side: str) -> Figure | None:
+def eigenvalue_figure(record: Record, side: str) -> Figure | None:
     """The same eigenvalues over training, those of a few directions; None for fewer than two rows."""
-    found = [(row.get("step", 0), dig(row, ("metrics", "spectrum", side))) for row in record.rows]
+    found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
     rows = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
     if len(rows) < 2:
         return None
     steps, values = np.array([step for step, _ in rows], float), np.array([v for _, v in rows])
     floor = np.nanmax(values) * 1e-12
-    directions = [k for k in DIRECTIONS if k <= values.shape[1]]
+    directions = [k for k in DRAWN_DIRECTIONS if k <= values.shape[1]]
     lines = [
         Line(f"direction {k}", steps, np.where(values[:, k - 1] > floor, values[:, k - 1], np.nan), color=c)
         for c, k in enumerate(directions)
@@ -135,23 +136,23 @@ def eigenvalues(record: Record, side: str) -> Figure | None:
         "The same variances, followed through training. All falling together is full collapse, those below the first "
         "falling away from it is dimensional collapse; a line ends where nothing is left."
     )
-    label = f"Eigenvalues of the {side} features over steps. " + " ".join(tell(line) for line in lines)
-    return Figure(f"Eigenvalues over steps, {side} encoder", chart(lines, label, log_y=True), caption)
+    label = f"Eigenvalues of the {side} features over steps. " + " ".join(describe_line(line) for line in lines)
+    return Figure(f"Eigenvalues over steps, {side} encoder", line_chart(lines, label, log_y=True), caption)
 
 
-def _cliff(step: int, values: Array) -> str:
+def _variance_sentence(step: int, values: Array) -> str:
     share = np.cumsum(values) / max(float(values.sum()), 1e-30)
     return (
         f"At step {step}, {int(np.searchsorted(share, 0.9)) + 1} of {len(values)} directions hold 90 % of the variance."
     )
 
 
-def coverage(context: Array, target: Array, title: str, drawn: int) -> Figure:
+def coverage_figure(context: Array, target: Array, title: str, drawn: int) -> Figure:
     """How often each cell (h, w) is context and target, both as shares in [0, 1] of `drawn` masks."""
     halves = []
     for name, share in (("context", context), ("target", target)):
         facts = f"least {share.min():.0%}, mean {share.mean():.0%}, most {share.max():.0%}"
-        picture = charts.heat(share, f"Share of masks in which each cell is {name}: {facts}")
+        picture = charts.heat_map(share, f"Share of masks in which each cell is {name}: {facts}")
         cell = '<figure class="half {}">{}<figcaption><b>{}</b> {}</figcaption></figure>'
         halves.append(Markup(cell).format(name, picture, name, facts))
     caption = (

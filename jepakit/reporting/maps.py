@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from .charts import short
+from .charts import short_number
 
 COLUMNS, SIDE, LEFT, TOP, GAP, FOOT = 3, 118.0, 54, 20, 40, 44
 Point = tuple[float, float | None]
@@ -72,12 +72,12 @@ def _map_panel(one: Map, y: Sequence[float], x: Sequence[float]) -> Markup:
     )
     for j, row in enumerate(one.cells):
         for i, value in enumerate(row):
-            hint = f"x {short(x[i])}, y {short(y[j])}: {short(value)}"
+            hint = f"x {short_number(x[i])}, y {short_number(y[j])}: {short_number(value)}"
             corner = (i * across.cell, SIDE - (j + 1) * up.cell, across.cell, up.cell)
             parts.append(Markup(cell).format(*corner, 0.9 * min(value, 1.0), hint))
     parts.append(Markup('<rect class="rule" fill="none" width="{0}" height="{0}"/>').format(SIDE))
     tick = Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>')
-    parts += [tick.format("mid", across.place(v), SIDE + 13, short(v)) for v in x[::2]]
+    parts += [tick.format("mid", across.place(v), SIDE + 13, short_number(v)) for v in x[::2]]
     parts += [tick.format("end", -5, SIDE - up.place(v) + 3.5, _round_tick(v)) for v in y[::2]]
     points = " ".join(f"{a:.2f},{b:.2f}" for a, b in _place_points(one.line, across, up))
     parts.append(Markup('<polyline class="c1" fill="none" stroke-width="2" points="{}"/>').format(points))

@@ -7,13 +7,13 @@ from typing import Any
 from markupsafe import Markup
 
 from ..training.rollback import rollback_summary
-from .facts import comparison, facts, undone, verdict
+from .facts import compare_records, final_verdict, run_facts, run_rollbacks
 from .records import Record, unique_names
 from .samples import Look
 from .section import Block, Entry, View
-from .templates import template
+from .templates import fill_template
 
-TONES = {
+VERDICT_TONES = {
     "healthy": "good",
     "drifting": "warn",
     "idle": "warn",
@@ -21,10 +21,10 @@ TONES = {
     "full": "bad",
     "exploding": "bad",
 }
-UNFINISHED = "the run left no summary.json: it has not finished, or was stopped"
+UNFINISHED_NOTE = "the run left no summary.json: it has not finished, or was stopped"
 
 
-def render(
+def render_page(
     records: Sequence[Record],
     looks: Sequence[Look],
     version: str,
@@ -37,11 +37,11 @@ def render(
     """
     names = unique_names(records)
     views = [View(*parts) for parts in zip(records, names, looks, strict=True)]
-    return template(
+    return fill_template(
         "template.html.j2",
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
-        heads=[headline(view) for view in views],
-        comparison=comparison(records, names) if len(records) > 1 else None,
+        heads=[run_headline(view) for view in views],
+        comparison=compare_records(records, names) if len(records) > 1 else None,
         sections=fill_sections(views, sections),
         problems=problems,
         version=version,
@@ -58,19 +58,19 @@ def fill_sections(views: Sequence[View], sections: Mapping[str, Entry]) -> list[
     return blocks
 
 
-def headline(view: View) -> dict[str, Any]:
+def run_headline(view: View) -> dict[str, Any]:
     """The headline of one run: the verdict with its reason and advice, and the facts beside it."""
     record = view.record
-    found = verdict(record)
+    found = final_verdict(record)
     advice = found.advice and f"To do: {found.advice}"
-    texts = [found.reason, rollback_summary(undone(record)), advice, "" if record.summary else UNFINISHED]
+    texts = [found.reason, rollback_summary(run_rollbacks(record)), advice, "" if record.summary else UNFINISHED_NOTE]
     sentences = [text[0].upper() + text[1:].rstrip(".") + "." for text in texts if text]
     return {
         "name": view.name,
         "verdict": found.name,
-        "tone": TONES.get(found.name, "none"),
+        "tone": VERDICT_TONES.get(found.name, "none"),
         "advice": mark_flags(" ".join(sentences)),
-        "facts": facts(record),
+        "facts": run_facts(record),
     }
 
 

@@ -5,26 +5,26 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from .charts import Line, chart
-from .figures import Figure, tell
-from .pictures import img
+from .charts import Line, line_chart
+from .figures import Figure, describe_line
+from .pictures import img_tag
 from .records import Array
-from .time import PATHS, Unfolded
+from .time import MAX_PATHS, TimeMeasures
 
-FLAT = 1e-12
+MIN_SPREAD = 1e-12
 
 
-def figures(seen: Unfolded) -> tuple[Figure, ...]:
+def time_figures(seen: TimeMeasures) -> tuple[Figure, ...]:
     """All of them."""
-    found = [errors(seen), *paths(seen.states[:PATHS], seen.names, seen.states)]
+    found = [error_figure(seen), *state_paths(seen.states[:MAX_PATHS], seen.names, seen.states)]
     if seen.gate is not None:
-        found.append(gates(seen.gate))
+        found.append(gate_figure(seen.gate))
     if seen.pictures:
-        found.append(looks(seen.pictures, seen.names))
+        found.append(scanpath_figure(seen.pictures, seen.names))
     return tuple(found)
 
 
-def errors(seen: Unfolded) -> Figure:
+def error_figure(seen: TimeMeasures) -> Figure:
     """The prediction error of every step, beside those of the best constant and of the state before."""
     x = np.arange(2, len(seen.error) + 2, dtype=float)
     sides = (
@@ -38,11 +38,11 @@ def errors(seen: Unfolded) -> Figure:
         "before. Below both dashed lines the predictor knows more than the mean state of that step (best constant) and "
         "than that nothing changes (state before). All three fall when states shrink."
     )
-    label = "Prediction error per step. " + " ".join(tell(line) for line in lines)
-    return Figure("Error per step", chart(lines, label, x_label="step that is predicted", log_y=True), caption)
+    label = "Prediction error per step. " + " ".join(describe_line(line) for line in lines)
+    return Figure("Error per step", line_chart(lines, label, x_label="step that is predicted", log_y=True), caption)
 
 
-def paths(states: Array, names: Sequence[str], over: Array, title: str = "Paths of states") -> list[Figure]:
+def state_paths(states: Array, names: Sequence[str], over: Array, title: str = "Paths of states") -> list[Figure]:
     """States (k, T, D) as paths in the two directions in which those of `over` (n, T, D) differ most.
 
     Empty where the states do not differ at all.
@@ -50,9 +50,9 @@ def paths(states: Array, names: Sequence[str], over: Array, title: str = "Paths 
     rows = over.reshape(-1, over.shape[-1])
     rows = rows[np.isfinite(rows).all(1)].astype(float)
     spread = rows.std(0).max() if len(rows) else 0.0
-    if len(rows) < 3 or rows.shape[1] < 2 or not spread > FLAT:
+    if len(rows) < 3 or rows.shape[1] < 2 or not spread > MIN_SPREAD:
         return []
-    axes, share = directions(rows)
+    axes, share = principal_directions(rows)
     flat = (states - rows.mean(0)) @ axes.T
     lines = [Line(name, p[:, 0], p[:, 1], color=k) for k, (name, p) in enumerate(zip(names, flat, strict=False))]
     gap = np.full((len(flat), 1), np.nan)
@@ -64,17 +64,17 @@ def paths(states: Array, names: Sequence[str], over: Array, title: str = "Paths 
         "in a collapse all end in one place, or on one line. Other directions are not seen."
     )
     label = f"{title}: {len(flat)} paths in two principal directions with {share.sum():.0%} of the variance."
-    return [Figure(title, chart(lines, label, x_label="first direction, upwards the second"), caption)]
+    return [Figure(title, line_chart(lines, label, x_label="first direction, upwards the second"), caption)]
 
 
-def directions(rows: Array) -> tuple[Array, Array]:
+def principal_directions(rows: Array) -> tuple[Array, Array]:
     """The first two principal directions (2, D) of rows, and their shares of the variance."""
     centred = rows - rows.mean(0)
     values, vectors = np.linalg.eigh(centred.T @ centred)
     return vectors[:, ::-1][:, :2].T, values[::-1][:2] / max(float(values.sum()), 1e-30)
 
 
-def gates(gate: Array) -> Figure:
+def gate_figure(gate: Array) -> Figure:
     """How open the units are (T, W) at every step: their mean and quartiles, between the ends of what a gate can be."""
     x, gate = np.arange(1, len(gate) + 1, dtype=float), gate.astype(float)
     low, high = np.quantile(gate, (0.25, 0.75), axis=1)
@@ -87,15 +87,17 @@ def gates(gate: Array) -> Figure:
         f"How open {gate.shape[1]} units are to their input, the mean over samples: half of the units lie between the "
         "quartiles. A unit at 0.1 remembers about ten steps. It does not show what is kept."
     )
-    label = f"Gates of {gate.shape[1]} units. " + " ".join(tell(line) for line in lines)
-    return Figure("Gates", chart(lines, label, marks=((1.0, "the input passes"), (0.0, "the past is kept"))), caption)
+    label = f"Gates of {gate.shape[1]} units. " + " ".join(describe_line(line) for line in lines)
+    return Figure(
+        "Gates", line_chart(lines, label, marks=((1.0, "the input passes"), (0.0, "the past is kept"))), caption
+    )
 
 
-def looks(pictures: Sequence[Array], names: Sequence[str]) -> Figure:
+def scanpath_figure(pictures: Sequence[Array], names: Sequence[str]) -> Figure:
     """Pictures with their scanpaths."""
     cell = '<figure class="half">{}<figcaption>{}</figcaption></figure>'
     cells = [
-        Markup(cell).format(img(p, f"{name} with the places that were looked at"), name)
+        Markup(cell).format(img_tag(p, f"{name} with the places that were looked at"), name)
         for p, name in zip(pictures, names, strict=False)
     ]
     caption = "Where each sample looks, from yellow to red, numbered from 1. A dot that would hide another is moved."

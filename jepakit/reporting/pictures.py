@@ -14,10 +14,10 @@ from .records import Array
 SPRITE_COLUMNS = 32
 SPRITE_SIDE = 56
 # One colour per target block: the page's palette entries that are furthest apart, at half opacity.
-BLOCKS = ((230, 126, 34), (46, 134, 222), (39, 174, 96), (192, 57, 143), (241, 196, 15), (22, 160, 133))
+BLOCK_COLORS = ((230, 126, 34), (46, 134, 222), (39, 174, 96), (192, 57, 143), (241, 196, 15), (22, 160, 133))
 
 
-def rgb(x: Array) -> Array:
+def to_rgb(x: Array) -> Array:
     """Signals (n, C, H, W) to pixels (n, H, W, 3) uint8: one or two channels as grey, of more the first three.
 
     Values outside [0, 1], and those that use less than an eighth of it, as 16-bit pictures may, are stretched from
@@ -30,7 +30,7 @@ def rgb(x: Array) -> Array:
     return np.asarray((x.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def shrink(pixels: Array, side: int) -> Array:
+def shrink_image(pixels: Array, side: int) -> Array:
     """One image (H, W, 3) whose longer side is at most `side`; never enlarged."""
     h, w = pixels.shape[:2]
     scale = side / max(h, w)
@@ -41,7 +41,7 @@ def shrink(pixels: Array, side: int) -> Array:
     )
 
 
-def uri(pixels: Array, lossless: bool = False) -> str:
+def data_uri(pixels: Array, lossless: bool = False) -> str:
     """Pixels (H, W, 3 or 4) uint8 as a data URI: JPEG, or PNG where `lossless` or with alpha."""
     buffer = io.BytesIO()
     png = lossless or pixels.shape[2] == 4
@@ -49,25 +49,25 @@ def uri(pixels: Array, lossless: bool = False) -> str:
     return f"data:image/{'png' if png else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def img(pixels: Array, alt: str, *, lossless: bool = False) -> Markup:
+def img_tag(pixels: Array, alt: str, *, lossless: bool = False) -> Markup:
     """An <img> with its text alternative; small grids stay crisp when the page enlarges them."""
     tag = '<img class="{}" src="{}" alt="{}" width="{}" height="{}">'
     h, w = pixels.shape[:2]
-    return Markup(tag).format("crisp" if max(h, w) <= 64 else "", uri(pixels, lossless), alt, w, h)
+    return Markup(tag).format("crisp" if max(h, w) <= 64 else "", data_uri(pixels, lossless), alt, w, h)
 
 
-def over(pixels: Array, layer: Array, alt: str) -> Markup:
+def overlay_layer(pixels: Array, layer: Array, alt: str) -> Markup:
     """A picture under a coarse RGBA layer (h, w, 4) stretched over it."""
-    return Markup('<span class="stack">{}{}</span>').format(img(pixels, alt), img(layer, "", lossless=True))
+    return Markup('<span class="stack">{}{}</span>').format(img_tag(pixels, alt), img_tag(layer, "", lossless=True))
 
 
-def strip(tiles: Sequence[tuple[Markup, str]]) -> Markup:
+def tile_strip(tiles: Sequence[tuple[Markup, str]]) -> Markup:
     """Pictures side by side, each with its words underneath."""
     tile = '<figure class="tile">{}<figcaption>{}</figcaption></figure>'
     return Markup('<div class="strip">{}</div>').format(Markup("").join(Markup(tile).format(*t) for t in tiles))
 
 
-def principal(x: Array, count: int) -> tuple[Array, float]:
+def principal_components(x: Array, count: int) -> tuple[Array, float]:
     """Projections (n, count) of x (n, D) on its leading principal directions, and the share of variance they hold.
 
     Directions that x lacks are zero. The sign is fixed: each direction's largest loading is positive.
@@ -83,7 +83,7 @@ def principal(x: Array, count: int) -> tuple[Array, float]:
 
 def patch_colors(tokens: Array, grid: tuple[int, int]) -> tuple[Array, float]:
     """Tokens (k, N, D) to colours (k, h, w, 3) uint8 by three principal components fitted over all k; their share."""
-    parts, share = principal(tokens.reshape(-1, tokens.shape[-1]), 3)
+    parts, share = principal_components(tokens.reshape(-1, tokens.shape[-1]), 3)
     low, high = np.percentile(parts, (2, 98), axis=0)
     scaled = ((parts - low) / np.maximum(high - low, 1e-12)).clip(0, 1)
     return (scaled * 255).astype(np.uint8).reshape(len(tokens), *grid, 3), share
@@ -95,7 +95,7 @@ def patch_maps(images: Sequence[Array], tokens: Array, grid: tuple[int, int], na
     tiles = [
         (
             Markup('<span class="pair">{}{}</span>').format(
-                img(i, name), img(c, f"patch colours of {name}", lossless=True)
+                img_tag(i, name), img_tag(c, f"patch colours of {name}", lossless=True)
             ),
             name,
         )
@@ -107,7 +107,7 @@ def patch_maps(images: Sequence[Array], tokens: Array, grid: tuple[int, int], na
         "whatever the image, the features encode position only. The colours themselves mean nothing, and what the "
         "other components know is not shown."
     )
-    return Figure("Patch representations as colours", strip(tiles), caption, wide=True)
+    return Figure("Patch representations as colours", tile_strip(tiles), caption, wide=True)
 
 
 def attention_layer(attention: Array) -> Array:
@@ -126,13 +126,13 @@ def attention_maps(images: Sequence[Array], attention: Array, grid: tuple[int, i
     for image, weights, name in zip(images, attention, names, strict=True):
         ratio = float(weights.max() * weights.size / max(float(weights.sum()), 1e-30))
         layer = attention_layer(weights.reshape(grid))
-        tiles.append((over(image, layer, f"attention over {name}"), f"peak {ratio:.2f}x even · {name}"))
+        tiles.append((overlay_layer(image, layer, f"attention over {name}"), f"peak {ratio:.2f}x even · {name}"))
     caption = (
         "The attention each patch receives in the last block, averaged over heads and over the patches that read. "
         "Bright is read most, scaled per image: where the peak is barely above even attention, the picture enlarges "
         "next to nothing. It shows where information is taken from, not what is done with it."
     )
-    return Figure("Attention of the last block", strip(tiles), caption, wide=True)
+    return Figure("Attention of the last block", tile_strip(tiles), caption, wide=True)
 
 
 def mask_layer(cells: Array, grid: tuple[int, int]) -> Array:
@@ -141,7 +141,7 @@ def mask_layer(cells: Array, grid: tuple[int, int]) -> Array:
         [
             (16, 18, 40, 225),
             (0, 0, 0, 0),
-            *[(*BLOCKS[m % len(BLOCKS)], 175) for m in range(max(int(cells.max()) - 1, 0))],
+            *[(*BLOCK_COLORS[m % len(BLOCK_COLORS)], 175) for m in range(max(int(cells.max()) - 1, 0))],
         ]
     )
     return np.asarray(colors[cells].astype(np.uint8).reshape(*grid, 4))
@@ -154,16 +154,16 @@ def mask_examples(
     tiles = []
     for image, drawn, name in zip(images, cells, names, strict=True):
         facts = f"{(drawn == 1).mean():.0%} context, {(drawn > 1).mean():.0%} target"
-        tiles.append((over(image, mask_layer(drawn, grid), f"mask over {name}: {facts}"), facts))
+        tiles.append((overlay_layer(image, mask_layer(drawn, grid), f"mask over {name}: {facts}"), facts))
     caption = (
         "What one training example looks like: the context encoder sees the clear patches only and the predictor "
         "has to tell the representation of each coloured block; dark patches are used by nobody. Blocks may "
         "overlap; the last one is on top."
     )
-    return Figure(title, strip(tiles), caption)
+    return Figure(title, tile_strip(tiles), caption)
 
 
-def nearest(features: Array, queries: Array, count: int = 5) -> tuple[Array, Array]:
+def nearest_rows(features: Array, queries: Array, count: int = 5) -> tuple[Array, Array]:
     """Indices and cosines (q, count) of the rows of `features` (n, D) nearest to each query row, itself excluded.
 
     The mean is removed first: a common offset would make every cosine 1.
@@ -176,19 +176,19 @@ def nearest(features: Array, queries: Array, count: int = 5) -> tuple[Array, Arr
     return order, np.take_along_axis(cosine, order, axis=1)
 
 
-def neighbours(
+def neighbour_figure(
     thumbs: Sequence[Array], features: Array, names: Sequence[str], kinds: Sequence[str], queries: Array
 ) -> Figure:
     """Each query image and its nearest images; `kinds` (n) are class names, empty where there are no labels."""
-    order, cosine = nearest(features, queries)
+    order, cosine = nearest_rows(features, queries)
     rows, hits, total = [], 0, 0
     for query, found, near in zip(queries, order, cosine, strict=True):
-        cells = [_tile(thumbs[query], names[query], kinds[query] or "query", "query")]
+        cells = [_neighbour_tile(thumbs[query], names[query], kinds[query] or "query", "query")]
         for j, c in zip(found, near, strict=True):
             same = bool(kinds[query]) and kinds[j] == kinds[query]
             hits, total = hits + same, total + bool(kinds[query] and kinds[j])
             mark = "" if not (kinds[query] and kinds[j]) else "same" if same else "other"
-            cells.append(_tile(thumbs[j], names[j], f"{kinds[j]} {c:.2f}".strip(), mark))
+            cells.append(_neighbour_tile(thumbs[j], names[j], f"{kinds[j]} {c:.2f}".strip(), mark))
         rows.append(Markup('<div class="row">{}</div>').format(Markup("").join(cells)))
     score = (
         f" Here {hits} of {total} neighbours share the query's class (solid frame; dashed: another class)."
@@ -205,6 +205,6 @@ def neighbours(
     )
 
 
-def _tile(pixels: Array, name: str, words: str, mark: str) -> Markup:
+def _neighbour_tile(pixels: Array, name: str, words: str, mark: str) -> Markup:
     tile = '<figure class="tile {}" title="{}">{}<figcaption>{}</figcaption></figure>'
-    return Markup(tile).format(mark, name, img(pixels, f"{mark} {name}".strip()), words)
+    return Markup(tile).format(mark, name, img_tag(pixels, f"{mark} {name}".strip()), words)

@@ -42,19 +42,19 @@ class Record:
 
     def column(self, *path: str) -> tuple[Array, Array]:
         """Steps and values (both (K,) float64) of the rows that carry `path`, such as ("metrics", "rank_target")."""
-        pairs = [(row.get("step", 0), dig(row, path)) for row in self.rows]
+        pairs = [(row.get("step", 0), nested_value(row, path)) for row in self.rows]
         kept = [(step, value) for step, value in pairs if isinstance(value, (int, float))]
         return np.array([s for s, _ in kept], float), np.array([v for _, v in kept], float)
 
 
-def dig(tree: Any, path: Sequence[str]) -> Any:
+def nested_value(tree: Any, path: Sequence[str]) -> Any:
     """The value at `path` in nested mappings, None where a step is missing."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
-def read(run: Path) -> Record:
+def read_record(run: Path) -> Record:
     """The record of one run folder.
 
     Raises ValueError where `run` is no run folder, that is holds neither config.yaml nor metrics.jsonl.
@@ -64,25 +64,25 @@ def read(run: Path) -> Record:
         what = "holds neither config.yaml nor metrics.jsonl" if run.is_dir() else "is not a folder"
         raise ValueError(f"{run} is not a run: it {what}; give the folder that `jepa train --out` wrote")
     notes: list[str] = []
-    config = _text(run / "config.yaml")
+    config = _read_text(run / "config.yaml")
     return Record(
         folder=run,
         name=run.resolve().name,
         config=config,
-        settings=_settings(config, notes),
-        rows=_rows(run, notes),
-        summary=_json(run / "summary.json", notes),
-        environment=_json(run / "environment.json", notes),
-        evals=tuple(e for p in sorted((run / "evals").glob("*.json")) if (e := _json(p, notes))),
+        settings=_read_settings(config, notes),
+        rows=_logged_rows(run, notes),
+        summary=_read_object(run / "summary.json", notes),
+        environment=_read_object(run / "environment.json", notes),
+        evals=tuple(e for p in sorted((run / "evals").glob("*.json")) if (e := _read_object(p, notes))),
         notes=tuple(notes),
     )
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
 
-def _settings(text: str, notes: list[str]) -> Row:
+def _read_settings(text: str, notes: list[str]) -> Row:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -91,11 +91,11 @@ def _settings(text: str, notes: list[str]) -> Row:
     return tree if isinstance(tree, dict) else {}
 
 
-def _json(path: Path, notes: list[str]) -> Row:
+def _read_object(path: Path, notes: list[str]) -> Row:
     if not path.is_file():
         return {}
     try:
-        tree = json.loads(_text(path))
+        tree = json.loads(_read_text(path))
     except json.JSONDecodeError:
         tree = None
     if isinstance(tree, dict):
@@ -104,7 +104,7 @@ def _json(path: Path, notes: list[str]) -> Row:
     return {}
 
 
-def _rows(run: Path, notes: list[str]) -> tuple[Row, ...]:
+def _logged_rows(run: Path, notes: list[str]) -> tuple[Row, ...]:
     """The logged rows; a line cut short by a kill is left out and counted."""
     lines = list(read_rows(run))
     if bad := lines.count(None):

@@ -12,24 +12,24 @@ from torch import Tensor, nn
 
 from .. import masks
 from ..data import Dataset, loader
-from ..data.base import spread
+from ..data.base import spread_evenly
 from ..methods.base import Method
 from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
 from ..nn.transformer import ViTEncoder
 from ..run import checkpoint
 from ..types import Batch, Grid, Masks, Rng, Signal, unit
-from .pictures import rgb, shrink
+from .pictures import shrink_image, to_rgb
 from .records import Array
-from .time import Unfolded, unfold
+from .time import TimeMeasures, unfold_samples
 
-THUMB = 64
-SIDE = 224
-SHOWN = 8
-BATCH = 16
+THUMB_SIDE = 64
+IMAGE_SIDE = 224
+MAX_LARGE_IMAGES = 8
+BATCH_SIZE = 16
 MASK_STEPS = 64
 # Multiplications that the pictures may cost on a CPU, a minute or two: 590 images for a ViT-B/16, 60 for a ViT-H/14.
-BUDGET = 1e13
+MAX_MULTIPLICATIONS = 1e13
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Samples:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class MaskerSamples:
     """Masks of one masker: the shares of `count` masks in which a cell is context and target; examples (k, N)."""
 
     name: str
@@ -71,8 +71,8 @@ class Look:
 
     grid: Grid = ()
     samples: Samples | None = None
-    masks: tuple[Drawn, ...] = ()
-    unfolded: Unfolded | None = None
+    masks: tuple[MaskerSamples, ...] = ()
+    unfolded: TimeMeasures | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -88,7 +88,7 @@ class Look:
         return replace(self, samples=self.samples and self.samples.first(count))
 
 
-def look(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
+def look_at_run(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
     """Load a run and pass `images` of its samples, evenly spread over its data, through the target encoder."""
     try:
         loaded = checkpoint.load_run(run)
@@ -102,21 +102,21 @@ def look(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
     encoder = next((m for m in method.modules() if isinstance(m, Encoder)), None)
     grid = encoder.grid if encoder else ()
     notes: dict[str, str] = {}
-    samples = _samples(loaded.run.data, method, affordable(encoder, images, device), device, notes)
-    drawn = draw(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
+    samples = _encode_samples(loaded.run.data, method, affordable_images(encoder, images, device), device, notes)
+    drawn = draw_masks(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
     if not drawn:
         notes["masks"] = "This method draws no masks."
-    return Look(grid, samples, drawn, _unfolded(loaded.run.data, method, images, device, notes), notes)
+    return Look(grid, samples, drawn, _unfold_run(loaded.run.data, method, images, device, notes), notes)
 
 
-def _unfolded(
+def _unfold_run(
     data: object, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
-) -> Unfolded | None:
+) -> TimeMeasures | None:
     """What a method that unfolds in time does on the way; None where it is none, or, said in `notes`, nothing is."""
     if not isinstance(method, Predictive):
         return None
     try:
-        seen = unfold(method, data.open(), images, device)  # type: ignore[attr-defined]
+        seen = unfold_samples(method, data.open(), images, device)  # type: ignore[attr-defined]
     except (ValueError, OSError) as error:
         notes["time"] = f"The data could not be read: {error}."
         return None
@@ -125,15 +125,15 @@ def _unfolded(
     return seen
 
 
-def affordable(encoder: Encoder | None, images: int, device: torch.device | str) -> int:
+def affordable_images(encoder: Encoder | None, images: int, device: torch.device | str) -> int:
     """How many of `images` are encoded: all, or on a CPU no more than BUDGET allows, but at least a screenful."""
     if encoder is None or torch.device(device).type != "cpu":
         return images
     each = sum(p.numel() for p in encoder.parameters()) * prod(encoder.grid)
-    return min(images, max(3 * SHOWN, int(BUDGET / max(each, 1))))
+    return min(images, max(3 * MAX_LARGE_IMAGES, int(MAX_MULTIPLICATIONS / max(each, 1))))
 
 
-def _samples(
+def _encode_samples(
     data: object, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
 ) -> Samples | None:
     pictures = ("patches", "attention", "neighbours", "map")
@@ -145,7 +145,7 @@ def _samples(
         return None
     try:
         dataset: Dataset = data.open()  # type: ignore[attr-defined]
-        samples = encode(method, dataset, images, device)
+        samples = encode_samples(method, dataset, images, device)
     except (ValueError, OSError) as error:
         notes.update(dict.fromkeys(pictures, f"The data could not be read: {error}."))
         return None
@@ -154,7 +154,7 @@ def _samples(
     return samples
 
 
-def draw(cfg: object, grid: Grid, seed: int, tokens: Array | None = None) -> tuple[Drawn, ...]:
+def draw_masks(cfg: object, grid: Grid, seed: int, tokens: Array | None = None) -> tuple[MaskerSamples, ...]:
     """Masks of every masker that the method's settings name, drawn as a training with `seed` would.
 
     Maskers that read tokens are shown `tokens` (k, N, D), where there is one for every cell: those of the pictures
@@ -162,25 +162,25 @@ def draw(cfg: object, grid: Grid, seed: int, tokens: Array | None = None) -> tup
     """
     maskers = tuple(getattr(cfg, "masks", ())) if grid else ()
     shown = torch.from_numpy(tokens) if tokens is not None and tokens.shape[1] == prod(grid) else None
-    steps = [masks.draw(maskers, grid, BATCH, Rng(seed, step), tokens=shown) for step in range(MASK_STEPS)]
+    steps = [masks.draw_masks(maskers, grid, BATCH_SIZE, Rng(seed, step), tokens=shown) for step in range(MASK_STEPS)]
     out = []
     for i, masker in enumerate(maskers):
-        cells = np.stack([mark(drawn[i], prod(grid)) for drawn in steps])
-        context, target = (flat(seen.mean((0, 1)), grid) for seen in (cells == 1, cells > 1))
+        cells = np.stack([mark_tokens(drawn[i], prod(grid)) for drawn in steps])
+        context, target = (flatten_grid(seen.mean((0, 1)), grid) for seen in (cells == 1, cells > 1))
         name = type(masker).__name__ + (f" {i}" if len(maskers) > 1 else "")
         # Every example of another step, so that all sizes are seen, and each over its own picture.
-        k = np.arange(min(SHOWN, cells.shape[1]))
-        out.append(Drawn(name, context, target, cells[..., 0].size, cells[k, k]))
+        k = np.arange(min(MAX_LARGE_IMAGES, cells.shape[1]))
+        out.append(MaskerSamples(name, context, target, cells[..., 0].size, cells[k, k]))
     return tuple(out)
 
 
-def flat(values: Array, grid: Grid) -> Array:
+def flatten_grid(values: Array, grid: Grid) -> Array:
     """Values (N,) on the grid as a picture (h, w): a series is one row, of a video the mean over time is shown."""
     on_grid = values.reshape(grid)
     return np.asarray(on_grid[None] if len(grid) == 1 else on_grid.mean(0) if len(grid) == 3 else on_grid)
 
 
-def mark(masks: Masks, tokens: int) -> Array:
+def mark_tokens(masks: Masks, tokens: int) -> Array:
     """What each token is, (B, N): 0 hidden, 1 context, 2 + m target block m."""
     cells = torch.zeros(len(masks.context), tokens, dtype=torch.int64).scatter_(1, masks.context, 1)
     for m in range(masks.targets.shape[1]):
@@ -188,7 +188,7 @@ def mark(masks: Masks, tokens: int) -> Array:
     return np.asarray(cells.numpy())
 
 
-def encode(method: Method, dataset: Dataset, most: int, device: torch.device | str) -> Samples | None:
+def encode_samples(method: Method, dataset: Dataset, most: int, device: torch.device | str) -> Samples | None:
     """At most `most` samples with everything the figures need; None where fewer than two can be read.
 
     They are spread evenly over the data, those shown large first. Representations are the target encoder's.
@@ -197,20 +197,20 @@ def encode(method: Method, dataset: Dataset, most: int, device: torch.device | s
     images: tuple[Array, ...] = ()
     features, thumbs = [], []
     tokens, attention = torch.empty(0), None
-    for found, x in chunks(dataset, method.signal, order(len(dataset), most)):
+    for found, x in read_chunks(dataset, method.signal, sample_order(len(dataset), most)):
         with torch.inference_mode():
             s, weights = with_attention(method, x.to(device)) if not ids else (method.encode(Batch(x.to(device))), None)
-        pixels = rgb(x.numpy())
+        pixels = to_rgb(x.numpy())
         if not ids:
-            images, tokens, attention = tuple(shrink(p, SIDE) for p in pixels), s.float().cpu(), weights
+            images, tokens, attention = tuple(shrink_image(p, IMAGE_SIDE) for p in pixels), s.float().cpu(), weights
         ids += found
         features.append(s.float().mean(1).cpu())
-        thumbs += [shrink(p, THUMB) for p in pixels]
+        thumbs += [shrink_image(p, THUMB_SIDE) for p in pixels]
     if len(ids) < 2:
         return None
     return Samples(
         names=tuple(dataset.name(i) for i in ids),
-        kinds=tuple(kind(dataset, i) for i in ids),
+        kinds=tuple(class_name(dataset, i) for i in ids),
         features=torch.cat(features).numpy(),
         thumbs=tuple(thumbs),
         images=images,
@@ -219,28 +219,28 @@ def encode(method: Method, dataset: Dataset, most: int, device: torch.device | s
     )
 
 
-def kind(dataset: Dataset, i: int) -> str:
+def class_name(dataset: Dataset, i: int) -> str:
     """The class of item i, empty where it has none."""
     label = dataset.label(i)
     return dataset.classes[label] if 0 <= label < len(dataset.classes) else ""
 
 
-def order(n: int, most: int) -> list[int]:
+def sample_order(n: int, most: int) -> list[int]:
     """At most `most` of n items, evenly spread; the first SHOWN of them are evenly spread, too."""
-    chosen = spread(n, most)
-    first = [chosen[k] for k in spread(len(chosen), SHOWN)]
+    chosen = spread_evenly(n, most)
+    first = [chosen[k] for k in spread_evenly(len(chosen), MAX_LARGE_IMAGES)]
     return [*first, *(i for i in chosen if i not in set(first))]
 
 
-def chunks(
+def read_chunks(
     dataset: Dataset, signal: Signal, wanted: Sequence[int]
 ) -> Iterator[tuple[list[int], Float[Tensor, "b c h w"]]]:
     """Items and their pixels as `jepa embed` reads them, a few at a time; an unreadable one gives way to the next."""
     seen: set[int] = set()
-    for part in (wanted[k : k + SHOWN] for k in range(0, len(wanted), SHOWN)):
+    for part in (wanted[k : k + MAX_LARGE_IMAGES] for k in range(0, len(wanted), MAX_LARGE_IMAGES)):
         found = {}
         for i in part:
-            batch = next(loader.stream(dataset, signal, batch=1, start=i), None)
+            batch = next(loader.read_stream(dataset, signal, batch=1, start=i), None)
             if batch is not None and (item := int(batch.id[0])) not in seen:
                 seen.add(item)
                 found[item] = unit(batch.x[0])
@@ -261,11 +261,11 @@ def with_attention(method: Method, x: Tensor) -> tuple[Float[Tensor, "b n d"], F
     finally:
         for hook in hooks:
             hook.remove()
-    return tokens, received(*seen[-1]) if seen else None
+    return tokens, received_attention(*seen[-1]) if seen else None
 
 
-def received(block: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
+def received_attention(block: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
     """The attention each token receives in a transformer block with input x; sums to one over the tokens."""
-    project: Callable[[Tensor], tuple[Tensor, ...]] = block.attn.project  # type: ignore[union-attr, assignment]
+    project: Callable[[Tensor], tuple[Tensor, ...]] = block.attn.project_qkv  # type: ignore[union-attr, assignment]
     q, k, _ = project(block.norm1(x))  # type: ignore[operator]
     return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1).mean((1, 2))

@@ -12,7 +12,7 @@ FIRST, LAST = (255, 214, 64), (214, 40, 90)
 """The colours of the first and the last fixation."""
 
 
-def drawn(picture: Array, places: Array, side: int = 480) -> Array:
+def draw_scanpath(picture: Array, places: Array, side: int = 480) -> Array:
     """Pixels (H, W, 3) uint8 with a numbered dot per place (T, 2), in pixels of the picture, and lines between them.
 
     The result's longer side is `side`, whatever the picture's; numbers count from 1, colours go from yellow to red.
@@ -28,20 +28,20 @@ def drawn(picture: Array, places: Array, side: int = 480) -> Array:
         draw.line([a, b], fill=(0, 0, 0), width=4)
         draw.line([a, b], fill=(255, 255, 255), width=2)
     font = ImageFont.load_default(radius * 1.25)
-    for t, at in apart(points, radius):
+    for t, at in spread_dots(points, radius):
         box = [at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius]
-        draw.ellipse(box, fill=shade(t, len(points)), outline=(0, 0, 0), width=1)
+        draw.ellipse(box, fill=step_color(t, len(points)), outline=(0, 0, 0), width=1)
         draw.text(at, str(t + 1), fill=(0, 0, 0), font=font, anchor="mm")
     return np.asarray(image)
 
 
-def shade(t: int, count: int) -> tuple[int, ...]:
+def step_color(t: int, count: int) -> tuple[int, ...]:
     """The colour of fixation t of `count`."""
     share = t / max(count - 1, 1)
     return tuple(round(a + share * (b - a)) for a, b in zip(FIRST, LAST, strict=True))
 
 
-def apart(points: list[tuple[float, float]], radius: int) -> list[tuple[int, tuple[float, float]]]:
+def spread_dots(points: list[tuple[float, float]], radius: int) -> list[tuple[int, tuple[float, float]]]:
     """(t, where its dot goes): a dot that would hide an earlier one moves aside, to the nearest of growing circles."""
     rings = [(ring * radius, math.tau * k / (8 * ring or 1)) for ring in range(4) for k in range(8 * ring or 1)]
     placed: list[tuple[float, float]] = []

@@ -22,7 +22,7 @@ class Section(NamedTuple):
     intro: str = ""
 
 
-EMPTY: Final = Markup("")
+NO_BODY: Final = Markup("")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
 
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
-    body: Markup = EMPTY
+    body: Markup = NO_BODY
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Block:
     intro: str = ""
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
-    body: Markup = EMPTY
+    body: Markup = NO_BODY
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
     show: Show
 
 
-def per_run(views: Sequence[View], draw: Callable[[View], tuple[Sequence[Figure], str]]) -> Part:
+def figures_per_run(views: Sequence[View], draw: Callable[[View], tuple[Sequence[Figure], str]]) -> Part:
     """The figures of every run, and a note where some are missing; with the run's name where there are several."""
     figures: list[Figure] = []
     notes: list[str] = []

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ..core.files import slug, write_text
+from ..core.files import file_slug, write_text
 from ..core.version import VERSION
-from .charts import fit, short
+from .charts import fit_axis, short_number
 from .facts import UNKNOWN
 from .figures import Figure
 from .section import Block
-from .templates import template
+from .templates import fill_template
 
 WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
-DOTS = "One dot per seed, a bar at their mean."
-LEGEND = (
+DOTS_NOTE = "One dot per seed, a bar at their mean."
+COMPARISON_NOTE = (
     "A comparison holds where its mean difference exceeds the scatter of the seeds (one standard deviation); rows "
     "within it, or of a single seed, are not told apart. Between neighbours of a ranking, > and < are differences "
     "beyond the scatter, and ≈ is one within it."
@@ -35,14 +35,14 @@ def write_study(
     pictures = {name: (figure, figure.body) for name, figure in drawn} | dict(score_figures(found["rows"], groups))
     for name, (figure, body) in pictures.items():
         if body.startswith("<svg"):
-            write_text(out / "figures" / f"{name}.svg", _standalone(body, figure.title))
+            write_text(out / "figures" / f"{name}.svg", _standalone_svg(body, figure.title))
     sections = [
         Block("claim", "Claim", found["source"], body=Markup("<p>{}</p>").format(found["claim"])),
-        Block("says", "What was found", LEGEND, body=_bullet_list(found["says"])),
+        Block("says", "What was found", COMPARISON_NOTE, body=_bullet_list(found["says"])),
         Block("table", "Table", _table_intro(found["rows"], bool(groups)), body=score_table(found["rows"], groups)),
-        Block("figures", "Figures", DOTS if groups else "", tuple(f for f, _ in pictures.values())),
+        Block("figures", "Figures", DOTS_NOTE if groups else "", tuple(f for f, _ in pictures.values())),
     ]
-    html = template(
+    html = fill_template(
         "template.html.j2",
         title=found["title"],
         heads=[],
@@ -83,10 +83,12 @@ def _table_row(
         if row is None or (paper and row["paper"] is None):
             cells.append(UNKNOWN)
         else:
-            cells.append(value(metric, row["paper"], None) if paper else value(metric, row["mean"], row["std"]))
+            cells.append(
+                format_value(metric, row["paper"], None) if paper else format_value(metric, row["mean"], row["std"])
+            )
     seeds = max(row["seeds"] for (owner, _), row in rows.items() if owner == name)
-    head = Markup('<th scope="row">{}</th>').format(_unbreakable(name.removeprefix(f"{group} · ")))
-    return Markup("<tr>") + head + _cell_row("td", [*map(_unbreakable, cells), str(seeds)]) + Markup("</tr>")
+    head = Markup('<th scope="row">{}</th>').format(_without_breaks(name.removeprefix(f"{group} · ")))
+    return Markup("<tr>") + head + _cell_row("td", [*map(_without_breaks, cells), str(seeds)]) + Markup("</tr>")
 
 
 def _cell_row(tag: str, texts: Sequence[str], within: str = "") -> Markup:
@@ -96,15 +98,15 @@ def _cell_row(tag: str, texts: Sequence[str], within: str = "") -> Markup:
     return Markup("<{0}><tr>{1}</tr></{0}>").format(within, cells) if within else cells
 
 
-def _unbreakable(text: str) -> str:
+def _without_breaks(text: str) -> str:
     """The text with non-breaking spaces."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def value(metric: str, mean: float, std: float | None) -> str:
+def format_value(metric: str, mean: float, std: float | None) -> str:
     """A mean with its spread: accuracies in per cent, anything else as it is, a spread to two digits."""
     if "accuracy" not in metric:
-        return short(mean) + ("" if not std else f" ± {short(float(f'{std:.2g}'))}")
+        return short_number(mean) + ("" if not std else f" ± {short_number(float(f'{std:.2g}'))}")
     return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}") + " %"
 
 
@@ -117,12 +119,12 @@ def score_figures(
             chosen = [row for row in rows if row["metric"] == metric and groups[row["name"]] == group]
             title = f"{group}: {metric}"
             svg = dot_chart([(row["name"].removeprefix(f"{group} · "), row["values"]) for row in chosen], title)
-            yield slug(title), (Figure(title, svg, "Seeds differ in weights, order, augmentation and masks."), svg)
+            yield file_slug(title), (Figure(title, svg, "Seeds differ in weights, order, augmentation and masks."), svg)
 
 
 def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup:
     """An SVG with a line per row: its name, a dot per value and a bar at their mean."""
-    axis = fit([np.array(values) for _, values in rows], log=False, margin=0.15)
+    axis = fit_axis([np.array(values) for _, values in rows], log=False, margin=0.15)
     bottom = MARGIN + ROW * len(rows)
 
     def across(x: float) -> float:
@@ -130,8 +132,8 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup
 
     parts = [
         Markup('<line class="rule" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(across(t), MARGIN, bottom)
-        + Markup('<text class="mid" x="{:.1f}" y="{}">{}</text>').format(across(t), bottom + 14, short(t))
-        for t in axis.ticks()
+        + Markup('<text class="mid" x="{:.1f}" y="{}">{}</text>').format(across(t), bottom + 14, short_number(t))
+        for t in axis.tick_values()
     ]
     for k, (name, values) in enumerate(rows):
         y = MARGIN + ROW * k + ROW / 2
@@ -144,7 +146,7 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup
     return head.format(WIDTH, bottom + FOOT, label) + Markup("").join(parts) + Markup("</svg>")
 
 
-def _standalone(svg: Markup, title: str) -> str:
+def _standalone_svg(svg: Markup, title: str) -> str:
     """The drawing as a file of its own: the page's colours do not reach there."""
     style = (
         "<style>text{font:11px sans-serif;fill:#333}.end{text-anchor:end}.mid{text-anchor:middle}"

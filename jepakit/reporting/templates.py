@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 
-def template(name: str, **values: Any) -> Markup:
+def fill_template(name: str, **values: Any) -> Markup:
     """A template of this folder, filled in; everything in `values` is escaped."""
     loader = FileSystemLoader(Path(__file__).parent)
     engine = Environment(

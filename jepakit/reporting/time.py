@@ -8,24 +8,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..data import Dataset, loader
-from ..data.base import spread
+from ..data.base import spread_evenly
 from ..methods.base import Method
 from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
 from ..recurrent.cells import Cell
 from ..types import Batch, Signal, unit
-from .pictures import rgb
+from .pictures import to_rgb
 from .records import Array
-from .scanpaths import drawn
+from .scanpaths import draw_scanpath
 
-SAMPLES = 96
-PATHS = 7
-LOOKS = 6
-SIDE = 440
+MAX_SAMPLES = 96
+MAX_PATHS = 7
+MAX_PICTURES = 6
+PICTURE_SIDE = 440
 
 
 @dataclass(frozen=True, eq=False)
-class Unfolded:
+class TimeMeasures:
     """Steps 1 … T of n samples, NaN after a sample's end; `names` and `pictures` are of the first PATHS of them.
 
     `states` (n, T, D) are means over positions. `error`, `still` and `constant` (T - 1,) are the mean squared
@@ -43,34 +43,34 @@ class Unfolded:
     pictures: tuple[Array, ...] = ()
 
 
-def unfold(method: Method, dataset: Dataset, most: int, device: torch.device | str) -> Unfolded | None:
+def unfold_samples(method: Method, dataset: Dataset, most: int, device: torch.device | str) -> TimeMeasures | None:
     """Go through at most SAMPLES and `most` samples, spread over the data; None where fewer than two can be read."""
     assert isinstance(method, Predictive)
-    parts = read(dataset, method.signal, spread(len(dataset), min(SAMPLES, most)))
+    parts = read_samples(dataset, method.signal, spread_evenly(len(dataset), min(MAX_SAMPLES, most)))
     if len(parts) < 2:
         return None
     x = torch.cat([unit(part.x) for part in parts]).to(device)
     given = [part.action for part in parts if part.action is not None]
     action = torch.cat(given).nan_to_num().to(device) if len(given) == len(parts) else None
-    ids = [int(part.id[0]) for part in parts[:PATHS]]
+    ids = [int(part.id[0]) for part in parts[:MAX_PATHS]]
     with torch.inference_mode():
-        tokens, pred, gate = gone_through(method, x.nan_to_num(), action)
+        tokens, pred, gate = run_through(method, x.nan_to_num(), action)
     ends = torch.cat([part.length if part.length is not None else torch.tensor([x.shape[2]]) for part in parts])
     real = torch.arange(len(tokens)) < (ends // (x.shape[2] // len(tokens)))[:, None]
-    return told(tokens.cpu(), pred.cpu(), gate, real.T, dataset, ids)
+    return summarize_steps(tokens.cpu(), pred.cpu(), gate, real.T, dataset, ids)
 
 
-def read(dataset: Dataset, signal: Signal, wanted: list[int]) -> list[Batch]:
+def read_samples(dataset: Dataset, signal: Signal, wanted: list[int]) -> list[Batch]:
     """Samples, each a batch of one as `jepa embed` reads it; an unreadable one gives way to the next."""
     found: dict[int, Batch] = {}
     for i in wanted:
-        batch = next(loader.stream(dataset, signal, batch=1, start=i), None)
+        batch = next(loader.read_stream(dataset, signal, batch=1, start=i), None)
         if batch is not None:
             found.setdefault(int(batch.id[0]), batch)
     return list(found.values())
 
 
-def gone_through(
+def run_through(
     method: Predictive, x: Float[Tensor, "n c ..."], action: Float[Tensor, "n a f"] | None
 ) -> tuple[Float[Tensor, "t n p d"], Float[Tensor, "u n p d"], Float[Tensor, "t n w"] | None]:
     """Tokens after every step, what was predicted of all but the first, and the gates of the topmost circuit.
@@ -104,14 +104,14 @@ def gone_through(
     return torch.stack(tokens), torch.stack(pred), torch.stack(gates) if gates else None
 
 
-def told(
+def summarize_steps(
     tokens: Float[Tensor, "t n p d"],
     pred: Float[Tensor, "u n p d"],
     gate: Float[Tensor, "t n w"] | None,
     real: Bool[Tensor, "t n"],
     dataset: Dataset,
     ids: list[int],
-) -> Unfolded:
+) -> TimeMeasures:
     """Errors, baselines and gates of the steps that samples have; a step that fewer than two reach is left out."""
     steps = int((real.sum(1) > 1).sum())
     tokens, pred, real = tokens[:steps].double(), pred[: steps - 1].double(), real[:steps]
@@ -125,13 +125,13 @@ def told(
     states = tokens.mean(2).where(real[..., None], torch.nan).transpose(0, 1).float().numpy()
     names = tuple(dataset.name(i) for i in ids)
     opened = None if gate is None else (weight[..., None] * gate[:steps].where(real[..., None], 0)).sum(1).numpy()
-    pictures = tuple(picture for i in ids[:LOOKS] if (picture := looked_at(dataset, i)) is not None)
-    return Unfolded(states, error, still, constant, opened, names, pictures)
+    pictures = tuple(picture for i in ids[:MAX_PICTURES] if (picture := scanpath_picture(dataset, i)) is not None)
+    return TimeMeasures(states, error, still, constant, opened, names, pictures)
 
 
-def looked_at(dataset: Dataset, i: int) -> Array | None:
+def scanpath_picture(dataset: Dataset, i: int) -> Array | None:
     """The picture that a sample looks at with its path over it; None where samples look at none."""
     if (found := dataset.looked_at(i)) is None:
         return None
     picture, places = found
-    return np.asarray(drawn(rgb(picture.numpy()[None])[0], places, SIDE))
+    return np.asarray(draw_scanpath(to_rgb(picture.numpy()[None])[0], places, PICTURE_SIDE))

@@ -53,7 +53,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRun:
     """A trained run: its settings, its method in eval mode, the step and the state saved with it."""
 
     run: Run
@@ -62,12 +62,12 @@ class Loaded:
     state: dict[str, Any]
 
 
-def folder(run: Path, step: int) -> Path:
+def step_folder(run: Path, step: int) -> Path:
     """The folder of a step's checkpoint."""
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def save(
+def save_checkpoint(
     run: Path,
     step: int,
     method: nn.Module,
@@ -78,7 +78,7 @@ def save(
     source: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep` and those `needed`."""
-    final = folder(run, step)
+    final = step_folder(run, step)
     part = final.with_name(f".{final.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -94,9 +94,9 @@ def save(
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     _point_last(final.parent / "last", final.name)
-    for old in steps(run)[:-keep]:
+    for old in saved_steps(run)[:-keep]:
         if old not in needed:
-            shutil.rmtree(folder(run, old))
+            shutil.rmtree(step_folder(run, old))
     return final
 
 
@@ -105,23 +105,23 @@ def go_back(run: Path, step: int, changes: Mapping[str, Any]) -> None:
 
     A process killed in between leaves checkpoints that are all whole.
     """
-    path = folder(run, step) / "state.json"
+    path = step_folder(run, step) / "state.json"
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
-    _point_last(run / "checkpoints" / "last", folder(run, step).name)
-    for later in steps(run)[::-1]:
+    _point_last(run / "checkpoints" / "last", step_folder(run, step).name)
+    for later in saved_steps(run)[::-1]:
         if later > step:
-            shutil.rmtree(folder(run, later))
+            shutil.rmtree(step_folder(run, later))
 
 
-def steps(run: Path) -> list[int]:
+def saved_steps(run: Path) -> list[int]:
     """The steps with a checkpoint, ascending; whether they can be read is not asked."""
     found = (run / "checkpoints").glob("step-*")
     return sorted(int(p.name[5:]) for p in found if p.name[5:].isdigit())
 
 
-def load(run: Path, step: int | None = None) -> Checkpoint:
+def load_checkpoint(run: Path, step: int | None = None) -> Checkpoint:
     """The newest readable checkpoint, or that of `step`. ValueError where there is none, with what was tried."""
-    saved = steps(run)
+    saved = saved_steps(run)
     if step is not None and step not in saved:
         raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, saved)) or 'none'}")
     warnings: list[str] = []
@@ -136,7 +136,7 @@ def load(run: Path, step: int | None = None) -> Checkpoint:
 
 
 def _read_step(run: Path, step: int, warnings: list[str]) -> Checkpoint:
-    at = folder(run, step)
+    at = step_folder(run, step)
     state = json.loads((at / "state.json").read_text(encoding="utf-8"))
     if state["schema"] != SCHEMA_VERSION:
         raise ValueError(
@@ -150,18 +150,18 @@ def _read_step(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     return Checkpoint(step, model, optim, state, list(warnings), source)
 
 
-def load_run(run: Path, step: int | None = None, parents: Sequence[Method] = ()) -> Loaded:
+def load_run(run: Path, step: int | None = None, parents: Sequence[Method] = ()) -> LoadedRun:
     """A run's method with its trained weights, on the CPU in eval mode.
 
     A head is put on `parents`, by default on the runs that it names. Raises ValueError where there is no run, and where
     the parents of a head have other weights than it was trained over.
     """
     settings = settings_of(run)
-    saved = load(run, step)
+    saved = load_checkpoint(run, step)
     below = parents_of(settings.method, parents)
     method = methods.build(settings.method, signal_from(saved.state["signal"]), parents=below)
     load_tensors(method, saved.model, f"{run} at step {saved.step}")
-    return Loaded(settings, method.eval(), saved.step, saved.state)
+    return LoadedRun(settings, method.eval(), saved.step, saved.state)
 
 
 def settings_of(run: Path) -> Run:
@@ -185,7 +185,7 @@ def parents_of(cfg: Any, parents: Sequence[Method] = ()) -> tuple[Method, ...]:
         raise ValueError(f"{name} is trained over a finished run and none is named; give --init RUN")
     found = tuple(parents) or tuple(load_run(Path(run)).method for run in cfg.parents)
     for run, parent, stored in zip(cfg.parents, found, cfg.parent_hashes, strict=False):
-        if stored != digest(parent):
+        if stored != module_hash(parent):
             raise ValueError(
                 f"{run} has other weights than those that {name} was trained over; put its checkpoint back, or "
                 f"train again with jepa train {name} --init {run}"
@@ -193,7 +193,7 @@ def parents_of(cfg: Any, parents: Sequence[Method] = ()) -> tuple[Method, ...]:
     return found
 
 
-def digest(module: nn.Module) -> str:
+def module_hash(module: nn.Module) -> str:
     """A hash of all that a module saves."""
     found = blake2b(digest_size=16)
     for name, value in sorted(module.state_dict().items()):
@@ -211,14 +211,14 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, 
 
 def signal_from(entries: Mapping[str, Any]) -> Signal:
     """A Signal from its JSON form. Earlier versions kept the size of an action alone, 0 where there was none."""
-    values = _tuples(entries)
+    values = _with_tuples(entries)
     action = values.pop("action", None)
     if isinstance(action, int):
         action = {"size": action} if action else None
-    return Signal(**values, action=None if action is None else ActionSpec(**_tuples(action)))
+    return Signal(**values, action=None if action is None else ActionSpec(**_with_tuples(action)))
 
 
-def _tuples(entries: Mapping[str, Any]) -> dict[str, Any]:
+def _with_tuples(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
 
 

@@ -27,7 +27,7 @@ class Family(NamedTuple):
         """Every name that a config may give."""
         return self.registry.names()
 
-    def default(self, name: str) -> Any:
+    def default_settings(self, name: str) -> Any:
         """The settings object that `name` starts from. Raises ValueError where there is no such member."""
         return self.start(self.registry.load(name))
 
@@ -46,6 +46,6 @@ FAMILIES: Final[Mapping[Any, Family]] = {
 }
 
 
-def family(hint: Any) -> Family | None:
+def family_of(hint: Any) -> Family | None:
     """The family behind a field's type, or None where the type is concrete."""
     return next((group for kind, group in FAMILIES.items() if hint is kind), None)

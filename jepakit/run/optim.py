@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.notes import Note
-from ..core.schedules import cosine, linear
+from ..core.schedules import cosine_schedule, linear_schedule
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Optim:
 def learning_rate(cfg: Optim, progress: float) -> float:
     """Warm-up, then cosine; exactly `start_lr` at 0 (with a warm-up), `lr` at `warmup` and `final_lr` at 1."""
     if progress < cfg.warmup:
-        return linear(progress / cfg.warmup, cfg.start_lr, cfg.lr)
-    return cosine((progress - cfg.warmup) / (1 - cfg.warmup), cfg.lr, cfg.final_lr)
+        return linear_schedule(progress / cfg.warmup, cfg.start_lr, cfg.lr)
+    return cosine_schedule((progress - cfg.warmup) / (1 - cfg.warmup), cfg.lr, cfg.final_lr)
 
 
 def weight_decay(cfg: Optim, progress: float) -> float:
     """The weight decay of the decayed group."""
-    return cosine(progress, cfg.weight_decay, cfg.final_weight_decay)
+    return cosine_schedule(progress, cfg.weight_decay, cfg.final_weight_decay)
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     return [group for group in split if group["params"]]
 
 
-def build(cfg: Optim, module: nn.Module) -> torch.optim.AdamW:
+def build_optimizer(cfg: Optim, module: nn.Module) -> torch.optim.AdamW:
     """AdamW over `parameter_groups(module)` at the values of progress 0, fused where the device has it.
 
     Raises ValueError where no parameter is trained.

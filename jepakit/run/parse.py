@@ -15,13 +15,13 @@ import yaml
 
 from .. import methods
 from ..core.registry import did_you_mean, no_such
-from ..data import check_kind, load, reading
+from ..data import check_kind, load, read_like
 from ..types import Signal
-from .families import Family, family
+from .families import Family, family_of
 from .settings import Run
 
 
-class Renamed(NamedTuple):
+class RenamedSetting(NamedTuple):
     """The new path of a setting, in the same section, and what becomes of a value written for the old one."""
 
     path: str
@@ -34,10 +34,10 @@ def as_list(value: Any) -> list[Any]:
 
 
 # Settings by the paths that they had in earlier versions.
-RENAMED: Final[Mapping[str, Renamed]] = {
-    "loop.dear_every": Renamed("loop.views_every"),
-    "method.parent": Renamed("method.parents", as_list),
-    "method.parent_hash": Renamed("method.parent_hashes", as_list),
+RENAMED: Final[Mapping[str, RenamedSetting]] = {
+    "loop.dear_every": RenamedSetting("loop.views_every"),
+    "method.parent": RenamedSetting("method.parents", as_list),
+    "method.parent_hash": RenamedSetting("method.parent_hashes", as_list),
 }
 
 
@@ -65,43 +65,43 @@ def current_path(path: str) -> str:
 
 def renaming_notes(changes: Mapping[str, Any]) -> list[str]:
     """One sentence for each setting in nested `changes` that has another name now."""
-    return [f"{old} is called {new.path} now" for old, new in RENAMED.items() if _holds(changes, old)]
+    return [f"{old} is called {new.path} now" for old, new in RENAMED.items() if _has_path(changes, old)]
 
 
-def _holds(changes: Any, path: str) -> bool:
+def _has_path(changes: Any, path: str) -> bool:
     first, _, rest = path.partition(".")
-    return isinstance(changes, Mapping) and first in changes and (not rest or _holds(changes[first], rest))
+    return isinstance(changes, Mapping) and first in changes and (not rest or _has_path(changes[first], rest))
 
 
-def apply(value: Any, changes: Any, path: str = "") -> Any:
+def apply_changes(value: Any, changes: Any, path: str = "") -> Any:
     """`value`, a frozen dataclass, with the nested mapping `changes` applied; ValueError names the first bad key."""
     if not isinstance(changes, Mapping):
-        raise ValueError(f"{path or 'the config'} is a section with keys {_keys(value)}; {changes!r} is not")
+        raise ValueError(f"{path or 'the config'} is a section with keys {_setting_keys(value)}; {changes!r} is not")
     hints = get_type_hints(type(value))
     new = {}
     for key, change in current_names(changes, hints, path).items():
         if key not in hints:
-            raise ValueError(_unknown(value, key, path))
-        new[key] = _changed(getattr(value, key), change, hints[key], f"{path}.{key}".lstrip("."))
+            raise ValueError(_unknown_key(value, key, path))
+        new[key] = _apply_change(getattr(value, key), change, hints[key], f"{path}.{key}".lstrip("."))
     try:
         return dataclasses.replace(value, **new)
     except ValueError as error:
         raise ValueError(f"{path or 'config'}: {error}") from error
 
 
-def _changed(current: Any, change: Any, hint: Any, path: str) -> Any:
-    if group := family(hint):
-        return _member(group, current, change, path)
-    if (args := get_args(hint)) and (group := family(args[0])):
-        return _members(group, current, _written_out(change), path)
+def _apply_change(current: Any, change: Any, hint: Any, path: str) -> Any:
+    if group := family_of(hint):
+        return _change_member(group, current, change, path)
+    if (args := get_args(hint)) and (group := family_of(args[0])):
+        return _change_members(group, current, _written_out(change), path)
     if args and dataclasses.is_dataclass(args[0]):
-        return _sections(args[0], current, _written_out(change), path)
+        return _change_sections(args[0], current, _written_out(change), path)
     if dataclasses.is_dataclass(current):
-        return apply(current, change, path)
-    return _leaf(hint, change, path)
+        return apply_changes(current, change, path)
+    return _leaf_value(hint, change, path)
 
 
-def _member(group: Family, current: Any, change: Any, path: str) -> Any:
+def _change_member(group: Family, current: Any, change: Any, path: str) -> Any:
     """One member of a family: `name` first, then its own settings."""
     change = _written_out(change)
     if isinstance(change, str):
@@ -115,40 +115,40 @@ def _member(group: Family, current: Any, change: Any, path: str) -> Any:
             raise ValueError(f"{path}: {no_such(group.noun, name, group.names)}")
         # The name of what is there already keeps its settings, so that a file may repeat it.
         if current is None or name != group.name_of(current):
-            current = _renamed(current, group.default(name))
+            current = _is_renamed(current, group.default_settings(name))
     if current is None:
         raise ValueError(f"{path} has no name; give {path}.name: one of {', '.join(group.names)}")
-    return apply(current, rest, path)
+    return apply_changes(current, rest, path)
 
 
-def _renamed(old: Any, new: Any) -> Any:
+def _is_renamed(old: Any, new: Any) -> Any:
     """`new` at its own defaults; only a data set keeps the path it was given."""
     path = getattr(old, "path", "")
     return dataclasses.replace(new, path=path) if path and hasattr(new, "path") else new
 
 
-def _members(group: Family, current: tuple[Any, ...], change: Any, path: str) -> tuple[Any, ...]:
+def _change_members(group: Family, current: tuple[Any, ...], change: Any, path: str) -> tuple[Any, ...]:
     """Several members: a list replaces them all, a section changes the only one or, under 0, 1 …, one of them."""
     if isinstance(change, Sequence) and not isinstance(change, str):
         old = (*current, *[None] * len(change))
-        return tuple(_member(group, old[i], c, f"{path}.{i}") for i, c in enumerate(change))
+        return tuple(_change_member(group, old[i], c, f"{path}.{i}") for i, c in enumerate(change))
     if isinstance(change, Mapping) and change and all(str(key).isdigit() for key in change):
         out = list(current)
         for key, c in change.items():
             if int(key) >= len(out):
                 raise ValueError(f"{path}.{key}: {path} has {len(out)}, counted from 0")
-            out[int(key)] = _member(group, out[int(key)], c, f"{path}.{key}")
+            out[int(key)] = _change_member(group, out[int(key)], c, f"{path}.{key}")
         return tuple(out)
     if len(current) != 1:
         raise ValueError(f"{path} has {len(current)} entries; say which, as in {path}.0.KEY")
-    return (_member(group, current[0], change, path),)
+    return (_change_member(group, current[0], change, path),)
 
 
-def _sections(kind: Any, current: tuple[Any, ...], change: Any, path: str) -> tuple[Any, ...]:
+def _change_sections(kind: Any, current: tuple[Any, ...], change: Any, path: str) -> tuple[Any, ...]:
     """Several sections of one kind: a list replaces them all."""
     if not isinstance(change, Sequence) or isinstance(change, str):
-        raise ValueError(f"{path} takes a list of sections with keys {_keys(kind)}, not {change!r}")
-    return tuple(apply(kind(), entry, f"{path}.{i}") for i, entry in enumerate(change))
+        raise ValueError(f"{path} takes a list of sections with keys {_setting_keys(kind)}, not {change!r}")
+    return tuple(apply_changes(kind(), entry, f"{path}.{i}") for i, entry in enumerate(change))
 
 
 def _written_out(change: Any) -> Any:
@@ -161,7 +161,7 @@ def _written_out(change: Any) -> Any:
     return change
 
 
-def _leaf(hint: Any, value: Any, path: str) -> Any:
+def _leaf_value(hint: Any, value: Any, path: str) -> Any:
     """A value of the field's type, from YAML or from a flag's text."""
     import jsonargparse
 
@@ -187,25 +187,25 @@ def _type_name(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
 
 
-def _unknown(value: Any, key: str, path: str) -> str:
+def _unknown_key(value: Any, key: str, path: str) -> str:
     """The sentence for a key that the section does not have."""
     where = f"{path}.{key}".lstrip(".")
     if key in ("class_path", "init_args"):
         return f"{where} is refused: a config names things from jepakit's own tables and runs no code; use name"
     known = [f.name for f in dataclasses.fields(value)]
     near = did_you_mean(key, known, prefix=f"{path}.".lstrip("."))
-    if not near and (owners := _owners(key) if path == "method" else []):
+    if not near and (owners := _methods_with(key) if path == "method" else []):
         return f"{where} is a setting of {', '.join(owners)}, not of {methods.name_of(value)}"
     return f"No setting {where}.{near} Available: {', '.join(known)}"
 
 
-def _owners(key: str) -> list[str]:
+def _methods_with(key: str) -> list[str]:
     """The methods that have a setting of this name."""
-    usable = [name for name in methods.METHODS.names() if name not in methods.METHODS.unusable()]
+    usable = [name for name in methods.METHODS.names() if name not in methods.METHODS.unusable_members()]
     return [name for name in usable if key in {f.name for f in dataclasses.fields(methods.load(name).Config)}]
 
 
-def _keys(value: Any) -> str:
+def _setting_keys(value: Any) -> str:
     return ", ".join(f.name for f in dataclasses.fields(value))
 
 
@@ -232,9 +232,9 @@ def other_data(run: Run, path: str, signal: Signal, settings: Mapping[str, Any])
     """
     if other := [name for name in settings if not name.startswith("data.")]:
         raise ValueError(f"--{other[0]} is a setting of training; give those of how data are read, as --data.fill 30")
-    cfg = reading(run.data, path, channels=signal.channels).whole()
+    cfg = read_like(run.data, path, channels=signal.channels).whole()
     check_kind(cfg, len(signal.size))
-    return apply(cfg, flags_to_changes(settings).get("data", {}), "data")
+    return apply_changes(cfg, flags_to_changes(settings).get("data", {}), "data")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -260,5 +260,5 @@ def from_dict(content: Mapping[str, Any], source: str) -> Run:
     if "method" not in content:
         raise ValueError(f"{source} names no method; add 'method: {{name: ijepa}}'")
     blank = Run(method=None, data=load("images")())
-    run: Run = apply(blank, content)
+    run: Run = apply_changes(blank, content)
     return run

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ..core.devices import amp_pays, best_device, cores
+from ..core.devices import available_cores, best_device, choose_amp
 from ..core.notes import Note
 from ..data import SourceConfig
 from . import intervals
@@ -16,7 +16,7 @@ class MethodConfig(Protocol):
     """The frozen dataclass `Config` of a method."""
 
 
-def at_least(least: int, settings: Any, *keys: str) -> None:
+def require_at_least(least: int, settings: Any, *keys: str) -> None:
     """ValueError for the first of `keys` that is set and below `least`."""
     for key in keys:
         value = getattr(settings, key)
@@ -34,7 +34,7 @@ class Length:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        at_least(1, self, "steps", "batch", "accumulate")
+        require_at_least(1, self, "steps", "batch", "accumulate")
         if not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs is {self.epochs:g}; give a number above 0")
 
@@ -84,15 +84,15 @@ class Loop:
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
 
     def __post_init__(self) -> None:
-        at_least(1, self, "log_every", "save_every", "keep", "panel_every", "views_every")
-        at_least(2, self, "panel_size")
-        at_least(0, self, "workers")
+        require_at_least(1, self, "log_every", "save_every", "keep", "panel_every", "views_every")
+        require_at_least(2, self, "panel_size")
+        require_at_least(0, self, "workers")
 
     def resolve(self, steps: int, batch: int) -> tuple["Loop", list[Note]]:
         """Device, precision, workers and intervals for this machine and a run of that length."""
         device, why = best_device() if self.device is None else (self.device, "")
-        amp, why_amp = amp_pays(device, self.dtype)
-        n = cores()
+        amp, why_amp = choose_amp(device, self.dtype)
+        n = available_cores()
         price = batch * intervals.encodings_per_sample(device, amp if self.amp is None else self.amp)
         return self._fill_open(
             {
@@ -140,7 +140,7 @@ class Evals:
     online: int = 0
 
     def __post_init__(self) -> None:
-        at_least(0, self, "online")
+        require_at_least(0, self, "online")
 
 
 @dataclass(frozen=True)

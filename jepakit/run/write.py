@@ -5,35 +5,35 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from .families import family
+from .families import family_of
 from .settings import Run
 
 
-def dump(value: Any, hint: Any = None) -> Any:
+def dump_settings(value: Any, hint: Any = None) -> Any:
     """Settings as plain lists, numbers and mappings; `apply` reads them back."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = get_type_hints(type(value))
-        entries = {f.name: dump(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
-        group = family(hint)
+        entries = {f.name: dump_settings(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
+        group = family_of(hint)
         return {"name": group.name_of(value), **entries} if group else entries
     if isinstance(value, tuple):
         inner = get_args(hint)[0] if hint is not None and get_args(hint) else None
-        return [dump(v, inner) for v in value]
+        return [dump_settings(v, inner) for v in value]
     return value
 
 
 def to_yaml(run: Run) -> str:
     """A Run as YAML, family members with their names."""
-    return yaml.safe_dump(dump(run), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return yaml.safe_dump(dump_settings(run), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
-def difference(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
+def settings_difference(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
     """Every dotted key whose value differs, with both values."""
-    a, b = (flatten(dump(run)) for run in (old, new))
+    a, b = (flatten_settings(dump_settings(run)) for run in (old, new))
     return {k: (a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
 
 
-def flatten(value: Any, path: str = "") -> dict[str, Any]:
+def flatten_settings(value: Any, path: str = "") -> dict[str, Any]:
     """Nested settings as dotted keys."""
     if isinstance(value, dict):
         items = value.items()
@@ -41,4 +41,4 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
         items = {str(i): v for i, v in enumerate(value)}.items()
     else:
         return {path: value}
-    return {k: v for key, inner in items for k, v in flatten(inner, f"{path}.{key}".lstrip(".")).items()}
+    return {k: v for key, inner in items for k, v in flatten_settings(inner, f"{path}.{key}".lstrip(".")).items()}

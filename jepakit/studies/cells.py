@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ..reporting.study import value
+from ..reporting.study import format_value
 from .study import Gain, Scores
 
 
@@ -42,17 +42,17 @@ def paired_values(scores: Scores, cell: Cell, other: Cell) -> list[tuple[float, 
     return list(zip(a, b, strict=True))
 
 
-def difference(scores: Scores, cell: Cell, base: Cell) -> Gain:
+def cell_gain(scores: Scores, cell: Cell, base: Cell) -> Gain:
     """By how much a cell exceeds another, seed by seed."""
     return Gain(tuple(a - b for a, b in paired_values(scores, cell, base)))
 
 
-def number(scores: Scores, cell: Cell) -> str:
+def cell_text(scores: Scores, cell: Cell) -> str:
     """A cell's mean ± sample standard deviation over seeds, and the first seed's interval where the table has one."""
     values, (row, metric) = values_of(scores, cell), cell
-    text = value(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    text = format_value(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
     if isinstance(row, str) and (row, f"{metric}, low") in scores.values:
-        low, high = (value(metric, scores.values[row, f"{metric}, {end}"][0], None) for end in ("low", "high"))
+        low, high = (format_value(metric, scores.values[row, f"{metric}, {end}"][0], None) for end in ("low", "high"))
         return f"{text} ({low} to {high})"
     return text
 
@@ -122,7 +122,7 @@ def paper_figures(scores: Scores, cells: Sequence[Cell]) -> str:
     known = [(row_name(row), m, scores.paper.get((row_name(row), m))) for row, m in cells]
     _, labels = split_names([row for row, _, _ in known])
     told = [
-        f"{label} {value(metric, figure, None)}"
+        f"{label} {format_value(metric, figure, None)}"
         for label, (_, metric, figure) in zip(labels, known, strict=True)
         if figure is not None
     ]

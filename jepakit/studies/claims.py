@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal
 
-from ..reporting.study import value
+from ..reporting.study import format_value
 from .cells import (
     Cell,
     Mean,
+    cell_gain,
+    cell_text,
     cells_of,
     count_of,
-    difference,
     label_cells,
-    number,
     paired_values,
     paper_figures,
     quote_commas,
@@ -28,7 +28,7 @@ from .cells import (
     split_names,
     values_of,
 )
-from .study import HOLDS, Scores, Verdict
+from .study import HOLDS_VERDICT, Scores, Verdict
 
 NOT_MEASURED = "not measured here"
 
@@ -92,7 +92,7 @@ class Better(Claim):
     beside: tuple[str, ...] = ()
 
     @property
-    def pair(self) -> tuple[Cell, Cell]:
+    def ordered_cells(self) -> tuple[Cell, Cell]:
         """The two cells, the better one first."""
         return (self.better, self.metric), (self.worse, self.than or self.metric)
 
@@ -107,24 +107,24 @@ class Better(Claim):
 
     def judge(self, scores: Scores) -> Verdict:
         """By the mean difference beside the scatter of the seeds."""
-        first, second = self.pair
-        gain = difference(scores, *((second, first) if self.lower else (first, second)))
-        return (HOLDS if gain.mean > 0 else "does not hold") if self.exact else gain.verdict
+        first, second = self.ordered_cells
+        gain = cell_gain(scores, *((second, first) if self.lower else (first, second)))
+        return (HOLDS_VERDICT if gain.mean > 0 else "does not hold") if self.exact else gain.verdict
 
     def evidence(self, scores: Scores) -> str:
         """Both numbers, their difference or ratio, the rows beside them, and the paper's figures."""
-        first, second = self.pair
-        text = f"{number(scores, first)} against {number(scores, second)}, "
+        first, second = self.ordered_cells
+        text = f"{cell_text(scores, first)} against {cell_text(scores, second)}, "
         if self.by == "ratio":
             pairs = paired_values(scores, first, second)
             (a, b), wins = map(statistics.fmean, zip(*pairs, strict=True)), sum((x < y) == self.lower for x, y in pairs)
             times = "no ratio" if not b else f"{a / b:.2f} times as much" if a > b / 100 else f"1/{b / a:,.0f} as much"
             text += f"{times}, {'lower' if self.lower else 'higher'} in {wins} of {count_of(len(pairs), 'seed')}"
         else:
-            text += signed_number(difference(scores, first, second), self.metric)
+            text += signed_number(cell_gain(scores, first, second), self.metric)
         for row in self.beside:
-            text += f"; {row} {number(scores, (row, self.metric))}"
-        return text + paper_figures(scores, self.pair)
+            text += f"; {row} {cell_text(scores, (row, self.metric))}"
+        return text + paper_figures(scores, self.ordered_cells)
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ class AtLeast(Claim):
         """The claim, such as "linear accuracy is at least 95.0 %"."""
         name, _ = label_cells(cells_of(self.rows, self.metric))
         name = f"{self.rows[0]}, {name}" if len(self.rows) == 1 else name
-        return f"{name} is {self.sense} {value(self.metric, self.limit, None)}"
+        return f"{name} is {self.sense} {format_value(self.metric, self.limit, None)}"
 
     def judge(self, scores: Scores) -> Verdict:
         """It holds where every seed of every row keeps to the limit."""
         every = [v for cell in cells_of(self.rows, self.metric) for v in values_of(scores, cell)]
-        return HOLDS if all(map(self.keeps, every)) else "does not hold"
+        return HOLDS_VERDICT if all(map(self.keeps, every)) else "does not hold"
 
     def evidence(self, scores: Scores) -> str:
         """The number of every row, and in how many seeds it is beyond the limit where it is."""
@@ -161,7 +161,7 @@ class AtLeast(Claim):
             beyond = sum(not self.keeps(v) for v in values)
             name = "" if len(cells) == 1 else f"{label}: "
             share = f" in {beyond} of {len(values)} seeds" if beyond < len(values) else ""
-            told.append(f"{name}{number(scores, cell)}" + (f" ({self.miss} it{share})" if beyond else ""))
+            told.append(f"{name}{cell_text(scores, cell)}" + (f" ({self.miss} it{share})" if beyond else ""))
         return ", ".join(told) + paper_figures(scores, cells)
 
 
@@ -192,13 +192,13 @@ class Rises(Claim):
     def judge(self, scores: Scores) -> Verdict:
         """By the mean change beside the scatter of the seeds."""
         ends = (self.points[-1], self.points[0])
-        return difference(scores, *(ends if self.sense == "rises" else ends[::-1])).verdict
+        return cell_gain(scores, *(ends if self.sense == "rises" else ends[::-1])).verdict
 
     def evidence(self, scores: Scores) -> str:
         """Every number, and the change."""
         labels = label_cells(self.points)[1]
-        told = [f"{number(scores, c)} at {label}" for label, c in zip(labels, self.points, strict=True)]
-        change = difference(scores, self.points[-1], self.points[0])
+        told = [f"{cell_text(scores, c)} at {label}" for label, c in zip(labels, self.points, strict=True)]
+        change = cell_gain(scores, self.points[-1], self.points[0])
         return f"{', '.join(told)}, {signed_number(change, self.points[0][1])}"
 
 
@@ -224,7 +224,7 @@ class Equal(Claim):
         """The claim, such as "final losses are equal within 0.1 %"."""
         return f"{self.name} are equal within {100 * self.within:.2g} %"
 
-    def ratios(self, scores: Scores) -> dict[str, tuple[float, ...]]:
+    def seed_ratios(self, scores: Scores) -> dict[str, tuple[float, ...]]:
         """The first number over the second, seed by seed, for every pair that was measured."""
         cells, rows = [cell for cell, _ in self.pairs], [row_name(row) for (row, _), _ in self.pairs]
         labels = rows if len(set(rows)) == len(rows) else label_cells(cells)[1]
@@ -236,25 +236,25 @@ class Equal(Claim):
             raise KeyError(self.name)
         return found
 
-    def far(self, scores: Scores) -> dict[str, float]:
+    def distant_ratios(self, scores: Scores) -> dict[str, float]:
         """The mean ratio of the pairs that are further apart."""
-        means = {label: statistics.fmean(each) for label, each in self.ratios(scores).items()}
+        means = {label: statistics.fmean(each) for label, each in self.seed_ratios(scores).items()}
         return {label: mean for label, mean in means.items() if abs(mean - 1) > self.within}
 
     def judge(self, scores: Scores) -> Verdict:
         """It holds where no pair is further apart."""
-        return "does not hold" if self.far(scores) else HOLDS
+        return "does not hold" if self.distant_ratios(scores) else HOLDS_VERDICT
 
     def evidence(self, scores: Scores) -> str:
         """The range and median of the ratios, how far off the worst seed is, and the pairs that are too far apart."""
-        each = self.ratios(scores)
+        each = self.seed_ratios(scores)
         means = [statistics.fmean(ratios) for ratios in each.values()]
         worst = max(abs(ratio - 1) for ratios in each.values() for ratio in ratios)
         text = (
             f"{min(means):.2f} to {max(means):.2f} times as much, median {statistics.median(means):.2f}, over "
             f"{count_of(len(means), 'pair')}; the furthest seed is off by {100 * worst:.2g} %"
         )
-        far = "; ".join(f"{label} ({mean:.2f})" for label, mean in self.far(scores).items())
+        far = "; ".join(f"{label} ({mean:.2f})" for label, mean in self.distant_ratios(scores).items())
         return f"{text}; further apart: {far}" if far else text
 
 
@@ -272,7 +272,7 @@ class Every(Claim):
     def judge(self, scores: Scores) -> Verdict:
         """The worst of the parts' verdicts."""
         verdicts = {part.judge(scores) for part in self.parts}
-        order: tuple[Verdict, ...] = ("does not hold", "not told apart", HOLDS)
+        order: tuple[Verdict, ...] = ("does not hold", "not told apart", HOLDS_VERDICT)
         return next(verdict for verdict in order if verdict in verdicts)
 
     def evidence(self, scores: Scores) -> str:
@@ -306,17 +306,17 @@ class Ranking(Statement):
     def level(self, scores: Scores) -> list[int]:
         """The places of those that the first does not exceed beyond the seeds' scatter."""
         first, *others = self.order(scores)
-        return [k for k in others if difference(scores, self.cells[first], self.cells[k]).beyond_spread is False]
+        return [k for k in others if cell_gain(scores, self.cells[first], self.cells[k]).beyond_spread is False]
 
     def describe(self, scores: Scores) -> str:
         """All cells with their numbers, who is level with the first, and whether the claimed one is first."""
         _, labels = label_cells(self.cells)
         order, level = self.order(scores), [labels[k] for k in self.level(scores)]
         signs = {None: ", ", True: " < " if self.lower else " > ", False: " ≈ "}
-        text = f"{self.head()}: {labels[order[0]]} {number(scores, self.cells[order[0]])}"
+        text = f"{self.head()}: {labels[order[0]]} {cell_text(scores, self.cells[order[0]])}"
         for a, b in pairwise(order):
-            sign = signs[difference(scores, self.cells[a], self.cells[b]).beyond_spread]
-            text += f"{sign}{labels[b]} {number(scores, self.cells[b])}"
+            sign = signs[cell_gain(scores, self.cells[a], self.cells[b]).beyond_spread]
+            text += f"{sign}{labels[b]} {cell_text(scores, self.cells[b])}"
         text += f"; level with the first: {', '.join(level)}" if level else ""
         if self.first:
             best = labels[order[0]]
@@ -344,7 +344,7 @@ class Numbers(Statement):
         told = []
         for metric in self.metrics:
             cells = cells_of(self.rows, metric)
-            each = ", ".join(f"{n} {number(scores, c)}".strip() for n, c in zip(names, cells, strict=True))
+            each = ", ".join(f"{n} {cell_text(scores, c)}".strip() for n, c in zip(names, cells, strict=True))
             told.append(f"{metric}: {each}{paper_figures(scores, cells)}")
         return (f"{shared}, " if shared and not self.words else "") + "; ".join(told)
 
@@ -360,11 +360,11 @@ class Changes(Statement):
         groups: dict[str, list[str]] = {"more": [], "less": [], "not told apart": []}
         _, labels = label_cells([cell for cell, _ in self.pairs])
         for label, (cell, base) in zip(labels, self.pairs, strict=True):
-            gain = difference(scores, cell, base)
+            gain = cell_gain(scores, cell, base)
             apart = gain.mean != 0 and gain.beyond_spread is not False
             group = "not told apart" if not apart else "more" if gain.mean > 0 else "less"
             signed = signed_number(gain, cell[1]).partition(" over ")[0].partition(" (")[0]
-            groups[group].append(f"{label} {number(scores, cell)} ({signed})")
+            groups[group].append(f"{label} {cell_text(scores, cell)} ({signed})")
         seeds = len(paired_values(scores, *self.pairs[0]))
         scatter = f"beyond the scatter of {seeds} seeds" if seeds > 1 else "by one seed, which has no scatter"
         return f"{scatter}, " + "; ".join(f"{group}: {', '.join(each) or 'nothing'}" for group, each in groups.items())

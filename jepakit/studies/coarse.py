@@ -18,7 +18,7 @@ RECIPES = {
 RATE, SIDE = 2e-3, 4
 
 
-def coarsen(run: Run) -> Run:
+def coarsen_recipe(run: Run) -> Run:
     """A small recipe on 4 × 4 patches, at a rate of 2e-3: what is learnt shows sooner, for a third of the time."""
     height, width = cast(Any, run.data).size
     assert isinstance(run.method, ijepa.Config)

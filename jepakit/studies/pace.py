@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from ..core import devices, distributed, files
-from ..core.progress import Watch
+from ..core.progress import Progress
 from ..run.settings import Length, Run
 from ..training import estimate, loop, session
 
@@ -35,7 +35,7 @@ class Pace(NamedTuple):
     memory_bytes: int
 
 
-def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, progress: Watch) -> dict[str, Pace]:
+def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, progress: Progress) -> dict[str, Pace]:
     """The pace of every training: read from `path` where that exists, else measured and written there.
 
     An existing file is never measured anew, because a training that has begun must keep its steps. `after` maps a
@@ -84,14 +84,14 @@ class Cost(NamedTuple):
 
 def fit_own_steps(length: Length, cost: Cost) -> Pace:
     """The pace of a training of this length."""
-    resolved, _ = length.resolve(cost.samples, distributed.world())
+    resolved, _ = length.resolve(cost.samples, distributed.world_size())
     return Pace(resolved.steps or 0, cost.seconds, cost.memory)
 
 
 def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
     """What each run costs: the median of rounds over all of them."""
-    with distributed.setup(devices.device_for(runs[0].loop.device)) as dist:
-        turns = [session.build(run, out, dist) for run in runs]
+    with distributed.process_group(devices.device_for(runs[0].loop.device)) as dist:
+        turns = [session.build_session(run, out, dist) for run in runs]
         for turn in turns:
             # Decoded here, once, and not within each round.
             turn.dataset = turn.dataset.in_memory()
@@ -107,10 +107,10 @@ def seconds_per_step(turn: session.Session) -> float:
     source = loop.open_source(turn)
     with closing(source.batches()) as batches:
         for _ in range(ahead):
-            loop.advance(turn, source, next(batches), turn.run.optim)
+            loop.take_step(turn, source, next(batches), turn.run.optim)
         begun = read_clock(turn.dist.device)
         for _ in range(STEPS):
-            loop.advance(turn, source, next(batches), turn.run.optim)
+            loop.take_step(turn, source, next(batches), turn.run.optim)
         return (read_clock(turn.dist.device) - begun) / STEPS
 
 
@@ -124,6 +124,6 @@ def read_clock(device: torch.device) -> float:
 def step_memory(turn: session.Session) -> int:
     """What a step of the whole batch holds in memory."""
     with closing(loop.open_source(turn).batches()) as batches:
-        cost = estimate.estimate(turn, next(batches))
+        cost = estimate.estimate_cost(turn, next(batches))
     turn.optimizer.zero_grad(set_to_none=True)
     return cost.memory_bytes

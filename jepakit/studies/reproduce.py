@@ -10,17 +10,17 @@ from typing import Any, Final, NamedTuple
 
 from .. import launch
 from ..core import files
-from ..core.files import slug
-from ..core.progress import Watch
+from ..core.files import file_slug
+from ..core.progress import Progress
 from ..evals.runs import probe_run
 from ..reporting import write_study
 from ..run.settings import Evals, Run
 from ..training.request import Request
 from . import load
 from .pace import Pace, load_paces
-from .study import MEMORY, Arm, Own, Row, Scores, Study, require_data
+from .study import MEMORY_METRIC, Arm, Own, Row, Scores, Study, require_data
 
-BASELINES: Final = {"random_init": "untrained", "raw": "raw input"}
+BASELINE_NAMES: Final = {"random_init": "untrained", "raw": "raw input"}
 
 
 class OwnNumbers(NamedTuple):
@@ -32,7 +32,7 @@ class OwnNumbers(NamedTuple):
 
 
 def reproduce(
-    name: str, data: Path, out: Path, progress: Watch, *, seeds: int | None = None, steps: int | None = None
+    name: str, data: Path, out: Path, progress: Progress, *, seeds: int | None = None, steps: int | None = None
 ) -> tuple[list[Row], Path]:
     """Run the study called `name` into `out`; returns the rows of its table.json and the path of its page.
 
@@ -69,7 +69,7 @@ def reproduce(
 
 
 def own_numbers(
-    own: Own, data: Path, out: Path, progress: Watch, seeds: Sequence[int], steps: int | None
+    own: Own, data: Path, out: Path, progress: Progress, seeds: Sequence[int], steps: int | None
 ) -> list[OwnNumbers]:
     """The study's own numbers, seed by seed; what its folder holds from this version is not measured again."""
     rest = "" if steps is None else f"-{steps}-steps"
@@ -97,7 +97,7 @@ def rehearsal_note(steps: int) -> str:
     return f"A rehearsal of {steps} steps per training: its numbers say nothing about the claim."
 
 
-def plan_paces(study: Study, data: Path, out: Path, progress: Watch) -> dict[str, Pace]:
+def plan_paces(study: Study, data: Path, out: Path, progress: Progress) -> dict[str, Pace]:
     """The pace of every training; empty where no training depends on the time of another."""
     after = {arm.label: arm.pace for arm in study.arms if arm.pace}
     runs = {arm.label: localize_run(arm, data, 0, None) for arm in study.arms}
@@ -108,7 +108,7 @@ def collect_scores(
     study: Study,
     data: Path,
     out: Path,
-    progress: Watch,
+    progress: Progress,
     seeds: Sequence[int],
     steps: int | None,
     plan: Mapping[str, Pace],
@@ -118,14 +118,14 @@ def collect_scores(
     Seed by seed, so that an interrupted study has trained every arm at least once. Memory comes from `plan`, which
     measured it once for all seeds.
     """
-    values = {(arm.label, MEMORY): [plan[arm.label].memory_bytes / 2**20] for arm in study.arms if plan}
+    values = {(arm.label, MEMORY_METRIC): [plan[arm.label].memory_bytes / 2**20] for arm in study.arms if plan}
     with_baselines = {arm.label for arm in study.first_arms.values() if study.baselines}
     todo = [(seed, arm) for seed in seeds for arm in study.arms]
     for k, (seed, arm) in enumerate(todo, 1):
         progress.note(f"{k} of {len(todo)}: {arm.label}, seed {seed}")
         here = run_folder(out, arm, seed)
         length = plan[arm.label].steps if plan and arm.pace else steps
-        launch.carry_out(localize_run(arm, data, seed, length), Request(out=here, resume="auto"), progress)
+        launch.train_settings(localize_run(arm, data, seed, length), Request(out=here, resume="auto"), progress)
         for metric, value in probe_scores(here, study, str(data / arm.test), progress, arm.label in with_baselines):
             values.setdefault((arm.label, metric), []).append(value)
         for name, metric, value in baseline_scores(here, str(data / arm.test)) if arm.label in with_baselines else ():
@@ -135,7 +135,7 @@ def collect_scores(
 
 def run_folder(out: Path, arm: Arm, seed: int) -> Path:
     """The folder of an arm's run."""
-    return out / "runs" / f"{slug(arm.label)}-seed-{seed}"
+    return out / "runs" / f"{file_slug(arm.label)}-seed-{seed}"
 
 
 def localize_run(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
@@ -149,12 +149,12 @@ def localize_run(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
 def row_groups(study: Study) -> dict[str, str]:
     """The data set of every row: of the trainings, and of the baselines of the first training of each set."""
     baselines = {
-        f"{data} · {name}": data for data in study.first_arms for name in BASELINES.values() if study.baselines
+        f"{data} · {name}": data for data in study.first_arms for name in BASELINE_NAMES.values() if study.baselines
     }
     return {arm.label: arm.data for arm in study.arms} | baselines
 
 
-def probe_scores(run: Path, study: Study, test: str, progress: Watch, baselines: bool) -> list[tuple[str, float]]:
+def probe_scores(run: Path, study: Study, test: str, progress: Progress, baselines: bool) -> list[tuple[str, float]]:
     """A finished run's scores by every kind of probe, its seconds and `study.run_metrics`.
 
     Results of earlier probes are read from the run. With `baselines`, the probes include the untrained encoder and the
@@ -177,7 +177,7 @@ def baseline_scores(run: Path, test: str) -> list[tuple[str, str, float]]:
     return [
         (name, f"{result['kind']} {result['metric']}", float(result[key]))
         for result in stored_results(run, step, test)
-        for key, name in BASELINES.items()
+        for key, name in BASELINE_NAMES.items()
     ]
 
 

@@ -36,7 +36,7 @@ class Matrix:
         return torch.repeat_interleave(torch.tensor(flags), torch.tensor(self.sizes))
 
     @torch.no_grad()
-    def give(self, modules: Sequence[nn.Module]) -> None:
+    def write_to(self, modules: Sequence[nn.Module]) -> None:
         """Write the rows into the modules."""
         for k, module in enumerate(modules):
             own = dict(module.named_parameters())
@@ -55,7 +55,7 @@ class Adam:
     @torch.no_grad()
     def step(self, gradient: Tensor, k: int, steps: int) -> None:
         """One step, the k-th of `steps`."""
-        p, (b1, b2) = schedules.progress(k, steps), self.runs[0].betas
+        p, (b1, b2) = schedules.run_progress(k, steps), self.runs[0].betas
         lr = torch.tensor([[optim.learning_rate(cfg, p)] for cfg in self.runs])
         decay = torch.tensor([[optim.weight_decay(cfg, p)] for cfg in self.runs])
         self.first.lerp_(gradient, 1 - b1)

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 from ..reporting.figures import Figure
 from ..run.settings import Run
 
-MEMORY: Final = "memory of a step (MiB)"
-HOLDS: Final = "holds"
+MEMORY_METRIC: Final = "memory of a step (MiB)"
+HOLDS_VERDICT: Final = "holds"
 Verdict = Literal["holds", "does not hold", "not told apart"]
 
 
@@ -107,7 +107,7 @@ class Gain:
         """Whether the claim that there is a gain holds beyond the seeds' scatter."""
         if not self.beyond_spread:
             return "not told apart"
-        return HOLDS if self.mean > 0 else "does not hold"
+        return HOLDS_VERDICT if self.mean > 0 else "does not hold"
 
     def __str__(self) -> str:
         """In points of 100, such as "+1.2 ± 0.4 points over 3 seeds"."""

@@ -42,12 +42,12 @@ def contract(method: type[Method], signals: Sequence[Signal] | None = None) -> N
         _check_parents(method, signal)
         case = Case(method, signal, example(signal))
         for clause in CLAUSES:
-            _run(clause, case)
+            _run_clause(clause, case)
     for signal in set(offered) - set(allowed):
-        _refused(method, signal)
+        _check_refusal(method, signal)
 
 
-def _run(clause: Callable[[Case], None], case: Case) -> None:
+def _run_clause(clause: Callable[[Case], None], case: Case) -> None:
     try:
         clause(case)
     except AssertionError as error:
@@ -64,7 +64,7 @@ def _check_parents(method: type[Method], signal: Signal) -> None:
         raise AssertionError(f"{method.__name__}: {error}") from None
 
 
-def _refused(method: type[Method], signal: Signal) -> None:
+def _check_refusal(method: type[Method], signal: Signal) -> None:
     try:
         Case(method, signal, example(signal)).build()
     except ValueError:

@@ -12,8 +12,8 @@ from ..methods.base import Method
 from ..methods.head import Head
 from ..types import ActionSpec, Batch, Rng, Signal
 
-BATCH: Final = 8
-RATE: Final = 3e-3
+BATCH_SIZE: Final = 8
+LEARNING_RATE: Final = 3e-3
 SIGNALS: Final = (
     Signal(channels=3, size=(16, 16), mean=(0.4, 0.5, 0.6), std=(0.3, 0.25, 0.2)),
     Signal(channels=2, size=(4, 8, 8), mean=(0.4, 0.5), std=(0.3, 0.25)),
@@ -49,7 +49,9 @@ class Case:
 
     def steps(self, method: Method, count: int) -> Iterator[int]:
         """Train on the batch, one optimiser step per item; gradients can be read in between."""
-        optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], RATE, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(
+            [p for p in method.parameters() if p.requires_grad], LEARNING_RATE, weight_decay=0.0
+        )
         for step in range(count):
             optimizer.zero_grad()
             method(self.batch, Rng(0, step=step)).total.backward()
@@ -68,7 +70,7 @@ def parents_for(head: type[Head], signal: Signal) -> tuple[Method, ...]:
 
     Raises ValueError where no method of that class takes the signal.
     """
-    return tuple(_untrained(_of_kind(kind, signal), signal, seed) for seed, kind in enumerate(head.Parents))
+    return tuple(_build_untrained(_of_kind(kind, signal), signal, seed) for seed, kind in enumerate(head.Parents))
 
 
 def _of_kind(kind: type[Method], signal: Signal) -> type[Method]:
@@ -86,7 +88,7 @@ def _of_kind(kind: type[Method], signal: Signal) -> type[Method]:
     )
 
 
-def _untrained(kind: type[Method], signal: Signal, seed: int) -> Method:
+def _build_untrained(kind: type[Method], signal: Signal, seed: int) -> Method:
     below = parents_for(kind, signal) if issubclass(kind, Head) else ()
     return methods.build(kind.Config.tiny(signal), signal, seed, below)
 
@@ -97,7 +99,7 @@ def variants() -> tuple[Signal, ...]:
     return (*SIGNALS, *full)
 
 
-def example(signal: Signal, batch: int = BATCH) -> Batch:
+def example(signal: Signal, batch: int = BATCH_SIZE) -> Batch:
     """A batch of smooth waves, (B, C, *size) in [0, 1]: what is hidden follows from what is seen."""
     generator = Rng(0).fork("example").generator()
     rank = len(signal.size)

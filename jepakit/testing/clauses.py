@@ -18,10 +18,10 @@ from ..methods.base import Method
 from ..methods.head import Head
 from ..methods.masked import Masked
 from ..types import Batch, Grid, Masks, Rng, Size
-from .case import BATCH, Case
+from .case import BATCH_SIZE, Case
 
 MAX_TOKENS: Final = 32
-STEPS: Final = 80
+LEARNING_STEPS: Final = 80
 MAX_NORMALIZED_LOSS: Final = 3  # of what was learnt; 1 is the best constant
 
 
@@ -31,7 +31,8 @@ def encodes_every_token(case: Case) -> None:
     tokens = {weights: method.encode(case.batch, weights) for weights in ("target", "context")}
     for weights, s in tokens.items():
         require(
-            s.ndim == 3 and len(s) == BATCH, f"encode(batch, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)"
+            s.ndim == 3 and len(s) == BATCH_SIZE,
+            f"encode(batch, {weights!r}) has shape {tuple(s.shape)}; give (B, N, D)",
         )
         require(
             s.shape[1] <= MAX_TOKENS, f"Config.tiny makes {s.shape[1]} tokens; at most {MAX_TOKENS} keep this quick"
@@ -83,7 +84,7 @@ def draws_from_rng_alone(case: Case) -> None:
 
 def follows_rng(case: Case) -> None:
     """Another rng gives another loss, where a random masker is configured."""
-    if not case.maskers or not _random(case):
+    if not case.maskers or not _draws_vary(case):
         return
     method = case.build()
     losses = {method(case.batch, Rng(0, step=step)).total.item() for step in range(4)}
@@ -101,7 +102,7 @@ def hides_what_is_masked(case: Case) -> None:
         )
         before = method.loss(case.batch, Rng(0)).compared
         masks = seen.pop()
-        visible = _pixels(masks.context, method.encoder.grid, case.signal.size)
+        visible = _visible_pixels(masks.context, method.encoder.grid, case.signal.size)
         other = replace(case.batch, x=torch.where(visible, case.batch.x, 1 - case.batch.x))
         context = method.context(case.batch.x, masks)
         require(torch.equal(context, method.context(other.x, masks)), "hidden patches change context(x, masks)")
@@ -139,12 +140,14 @@ def learns_one_batch(case: Case) -> None:
     differ so little from one another that a right method begins at 100.
     """
     method, batch = case.build(), case.batch
-    loss, rank, std = _loss(case, method), _rank(method, batch), _std(method, batch)
-    for _ in case.steps(method, STEPS):
+    loss, rank, std = _mean_loss(case, method), _token_rank(method, batch), _spread_over_samples(method, batch)
+    for _ in case.steps(method, LEARNING_STEPS):
         pass
     method.eval()
-    learnt = _loss(case, method)
-    require(learnt < 0.9 * loss, f"{STEPS} steps on one batch took the loss from {loss:.4g} to {learnt:.4g} only")
+    learnt = _mean_loss(case, method)
+    require(
+        learnt < 0.9 * loss, f"{LEARNING_STEPS} steps on one batch took the loss from {loss:.4g} to {learnt:.4g} only"
+    )
     if compared := method.loss(batch, Rng(1)).compared:
         found = normalized_loss(*compared, method.distance) / method.chance_loss
         require(
@@ -153,14 +156,14 @@ def learns_one_batch(case: Case) -> None:
             "both sides as the loss compares them, normalised where the loss does that",
         )
     require(
-        _rank(method, batch) > 0.5 * rank,
-        f"learning one batch took the rank from {rank:.1f} to {_rank(method, batch):.1f}",
+        _token_rank(method, batch) > 0.5 * rank,
+        f"learning one batch took the rank from {rank:.1f} to {_token_rank(method, batch):.1f}",
     )
-    spread = _std(method, batch)
+    spread = _spread_over_samples(method, batch)
     require(spread > 0.02 * std, f"learning one batch took the std from {std:.3g} to {spread:.3g}")
     with torch.no_grad():
-        own, other = method.energy(batch, batch), method.energy(batch, batch[torch.arange(BATCH).roll(1)])
-    require(own.shape == (BATCH,), f"energy has shape {tuple(own.shape)}; give one number per sample")
+        own, other = method.energy(batch, batch), method.energy(batch, batch[torch.arange(BATCH_SIZE).roll(1)])
+    require(own.shape == (BATCH_SIZE,), f"energy has shape {tuple(own.shape)}; give one number per sample")
     below = bool(own.mean() < 0.99 * other.mean())
     require(below, f"energy(x, y) is {own.mean():.4g} and {other.mean():.4g} with y shuffled; it must be lower")
 
@@ -213,17 +216,17 @@ def is_finite_in_bf16(case: Case) -> None:
     require(finite, "loss or gradients are not finite in bfloat16; do the sensitive part in float32")
 
 
-def accumulates(case: Case) -> None:
+def accumulates_in_halves(case: Case) -> None:
     """One batch of B equals two halves accumulated, gradients included, to 1e-9 in float64."""
     if case.method.batch_statistics:
         return
     whole, halves = case.build().double(), case.build().double()
-    batch, half = case.batch.to("cpu", torch.float64), BATCH // 2
+    batch, half = case.batch.to("cpu", torch.float64), BATCH_SIZE // 2
     loss = whole(batch, Rng(0)).total
     loss.backward()
     total = torch.zeros((), dtype=torch.float64)
     for start in (0, half):
-        part = halves(batch[start : start + half], Rng(0, offset=start, total=BATCH)).total / 2
+        part = halves(batch[start : start + half], Rng(0, offset=start, total=BATCH_SIZE)).total / 2
         part.backward()
         total += part.detach()
     advice = "draw for rng.global_batch(B), or say batch_statistics = True"
@@ -246,7 +249,7 @@ CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
     saves_everything,
     leaves_its_parents_alone,
     is_finite_in_bf16,
-    accumulates,
+    accumulates_in_halves,
     learns_one_batch,
 )
 
@@ -270,14 +273,14 @@ def require(holds: bool, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-def _random(case: Case) -> bool:
+def _draws_vary(case: Case) -> bool:
     method: Any = case.build()
     grid = method.encoder.grid
-    draws = [[masker(grid, BATCH, Rng(0, step=step)) for masker in case.maskers] for step in range(4)]
+    draws = [[masker(grid, BATCH_SIZE, Rng(0, step=step)) for masker in case.maskers] for step in range(4)]
     return any(not torch.equal(a.context, b.context) for d in draws[1:] for a, b in zip(draws[0], d, strict=True))
 
 
-def _pixels(kept: Int[Tensor, "b k"], grid: Grid, size: Size) -> Bool[Tensor, "b 1 ..."]:
+def _visible_pixels(kept: Int[Tensor, "b k"], grid: Grid, size: Size) -> Bool[Tensor, "b 1 ..."]:
     """True where a pixel belongs to a kept patch."""
     mask = torch.zeros(len(kept), prod(grid), dtype=torch.bool).scatter_(1, kept, True)
     mask = mask.reshape(-1, 1, *grid)
@@ -307,17 +310,17 @@ def _global_state() -> tuple[object, ...]:
 
 
 @torch.no_grad()
-def _loss(case: Case, method: Method) -> float:
+def _mean_loss(case: Case, method: Method) -> float:
     losses = [method(case.batch, Rng(1, step=step)).total for step in range(4)]
     return float(torch.stack(losses).mean())
 
 
 @torch.no_grad()
-def _rank(method: Method, batch: Batch) -> float:
+def _token_rank(method: Method, batch: Batch) -> float:
     return effective_rank(method.encode(batch).flatten(0, 1))
 
 
 @torch.no_grad()
-def _std(method: Method, batch: Batch) -> float:
+def _spread_over_samples(method: Method, batch: Batch) -> float:
     """Spread over samples at each position: what a representation of positions only would lose."""
     return float(method.encode(batch).std(0).mean())

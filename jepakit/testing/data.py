@@ -18,10 +18,10 @@ from torch import Tensor
 from ..data import Dataset, Report, SourceConfig, Unreadable, loader
 from ..types import ActionSpec, Batch, Rng, Samples, Signal
 
-BATCH: Final = 2
-ITEMS: Final = 3
-FIELDS: Final = ("x", "action", "reward", "done", "proprio", "length", "label", "id")
-RNG: Final = Rng(7, 1).fork("data")
+BATCH_SIZE: Final = 2
+MAX_ITEMS: Final = 3
+SAMPLES_FIELDS: Final = ("x", "action", "reward", "done", "proprio", "length", "label", "id")
+CLAUSE_RNG: Final = Rng(7, 1).fork("data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +50,11 @@ def data_contract(cfg: SourceConfig | type[SourceConfig]) -> None:
     """
     made = cfg() if isinstance(cfg, type) else cfg
     dataset = made.open()
-    if len(dataset) < ITEMS:
-        raise AssertionError(f"{made.path!r} holds {len(dataset)} items; give the contract {ITEMS} or more")
+    if len(dataset) < MAX_ITEMS:
+        raise AssertionError(f"{made.path!r} holds {len(dataset)} items; give the contract {MAX_ITEMS} or more")
     _run_all(DataCase(made, dataset), made.path)
-    few = dataset.subset(np.arange(ITEMS, dtype=np.int64))
-    _run_all(DataCase(made, few), f"the first {ITEMS} items of {made.path}")
+    few = dataset.subset(np.arange(MAX_ITEMS, dtype=np.int64))
+    _run_all(DataCase(made, few), f"the first {MAX_ITEMS} items of {made.path}")
 
 
 def _run_all(case: DataCase, where: str) -> None:
@@ -69,7 +69,7 @@ def _run_all(case: DataCase, where: str) -> None:
             raise AssertionError(f"{type(case.dataset).__name__} on {where}: {what} (clause: {name})") from error
 
 
-def _require(holds: bool, sentence: str) -> None:
+def _require_data(holds: bool, sentence: str) -> None:
     if not holds:
         raise AssertionError(sentence)
 
@@ -81,47 +81,55 @@ def facts_are_of_the_items(case: DataCase) -> None:
     """Names tell items apart, labels index classes, and sizes have one length per axis."""
     dataset, n = case.dataset, len(case.dataset)
     names, labels = [dataset.name(i) for i in range(n)], [dataset.label(i) for i in range(n)]
-    _require(all(isinstance(name, str) and name for name in names), "an item has no name; return a text by name(i)")
+    _require_data(
+        all(isinstance(name, str) and name for name in names), "an item has no name; return a text by name(i)"
+    )
     known = range(-1, len(dataset.classes))
-    _require(all(label in known for label in labels), f"a label is not in {known}; index `classes`, or return -1")
-    _require(dataset.channels > 0, f"channels is {dataset.channels}; give how many channels a sample has")
+    _require_data(all(label in known for label in labels), f"a label is not in {known}; index `classes`, or return -1")
+    _require_data(dataset.channels > 0, f"channels is {dataset.channels}; give how many channels a sample has")
     native, lengths = dataset.native, dataset.lengths
-    _require(native is None or min(native) > 0, f"native is {native}; give the size of a sample, or None")
-    _require(lengths is None or len(lengths) == n, "lengths has not one entry per item; give one, or None")
-    _require(all(isinstance(note, str) for note in dataset.notes), "a note is no text; give one sentence each")
+    _require_data(native is None or min(native) > 0, f"native is {native}; give the size of a sample, or None")
+    _require_data(lengths is None or len(lengths) == n, "lengths has not one entry per item; give one, or None")
+    _require_data(all(isinstance(note, str) for note in dataset.notes), "a note is no text; give one sentence each")
 
 
 def opening_again_gives_the_same_items(case: DataCase) -> None:
     """The fingerprint and the samples are those of the data alone."""
     whole, again = case.cfg.open(), case.cfg.open()
     same = whole.fingerprint() == again.fingerprint()
-    _require(same, "fingerprint differs between two openings; hash the names and the content, nothing else")
+    _require_data(same, "fingerprint differs between two openings; hash the names and the content, nothing else")
     size = case.signal.size
     first = np.arange(min(2, len(whole)), dtype=np.int64)
-    _same(whole.read(first, size), again.read(first, size), "read differs between two openings; draw nothing in it")
+    _require_same(
+        whole.read(first, size), again.read(first, size), "read differs between two openings; draw nothing in it"
+    )
 
 
 def a_fingerprint_follows_the_items(case: DataCase) -> None:
     """Other items, or fewer, have another fingerprint."""
     fewer = case.dataset.subset(np.arange(len(case.dataset) - 1, dtype=np.int64))
     changed = case.dataset.fingerprint() != fewer.fingerprint()
-    _require(changed, "fingerprint is the same with one item less; hash the name or the content of every item")
+    _require_data(changed, "fingerprint is the same with one item less; hash the name or the content of every item")
 
 
 def the_signal_is_that_of_samples(case: DataCase) -> None:
     """Statistics are finite, one per channel, and what it counts is what batches carry."""
     dataset, signal = case.dataset, case.signal
     counts = (signal.channels, signal.classes) == (dataset.channels, len(dataset.classes))
-    _require(counts, "signal counts other channels or classes than the data; use Dataset.as_signal")
+    _require_data(counts, "signal counts other channels or classes than the data; use Dataset.as_signal")
     finite = np.isfinite([*signal.mean, *signal.std]).all() and all(value > 0 for value in signal.std)
-    _require(bool(finite), f"mean {signal.mean} and std {signal.std} are not finite and positive")
-    found = dataset.draw(case.ids, RNG, signal)
+    _require_data(bool(finite), f"mean {signal.mean} and std {signal.std} are not finite and positive")
+    found = dataset.draw(case.ids, CLAUSE_RNG, signal)
     views = sum(view.shape[1] for view in found.views)
-    _require(views == signal.views, f"signal says {signal.views} views but draw gives {views}")
-    _require((found.action is not None) == (signal.action is not None), "signal and draw differ on whether actions are")
+    _require_data(views == signal.views, f"signal says {signal.views} views but draw gives {views}")
+    _require_data(
+        (found.action is not None) == (signal.action is not None), "signal and draw differ on whether actions are"
+    )
     if signal.action is not None and found.action is not None:
         wanted = (len(found.id), signal.size[0] - 1, signal.action.size)
-        _require(found.action.shape == wanted, f"actions have shape {tuple(found.action.shape)} where it is {wanted}")
+        _require_data(
+            found.action.shape == wanted, f"actions have shape {tuple(found.action.shape)} where it is {wanted}"
+        )
 
 
 def items_are_read_in_order(case: DataCase) -> None:
@@ -129,47 +137,52 @@ def items_are_read_in_order(case: DataCase) -> None:
     dataset, size = case.dataset, case.signal.size
     found = dataset.read(case.ids, size)
     kept = [i for i in case.ids.tolist() if dataset.name(i) not in found.skipped]
-    _require(found.id.tolist() == kept, f"read gives items {found.id.tolist()} where {kept} were asked for")
-    x = _x(found)
+    _require_data(found.id.tolist() == kept, f"read gives items {found.id.tolist()} where {kept} were asked for")
+    x = _values_of(found)
     wanted = (len(kept), dataset.channels, *size)
-    _require(x.shape == wanted, f"read gives x of shape {tuple(x.shape)} where it is {wanted}")
-    _require(x.dtype in (torch.uint8, torch.float32), f"read gives {x.dtype}; give uint8 pixels or float32")
-    _require(bool(torch.isfinite(x.float()).all()), "read gives values that are not finite")
+    _require_data(x.shape == wanted, f"read gives x of shape {tuple(x.shape)} where it is {wanted}")
+    _require_data(x.dtype in (torch.uint8, torch.float32), f"read gives {x.dtype}; give uint8 pixels or float32")
+    _require_data(bool(torch.isfinite(x.float()).all()), "read gives values that are not finite")
     alone = [dataset.read(case.ids[k : k + 1], size) for k in range(len(case.ids))]
-    _same(found, _joined(alone), "an item read alone differs from the same item in a batch", size[0])
+    _require_same(found, _join_batches(alone), "an item read alone differs from the same item in a batch", size[0])
 
 
 def draws_do_not_depend_on_how_a_batch_is_split(case: DataCase) -> None:
     """`draw` depends on `rng` and each item alone: not on its batch, on what came before, or on the global state."""
     dataset, signal, ids = case.dataset, case.signal, case.ids
     state = _global_state()
-    whole = dataset.draw(ids, RNG, signal)
-    _require(state == _global_state(), "draw draws from the global random state; draw from uniform(rng, ids, …)")
+    whole = dataset.draw(ids, CLAUSE_RNG, signal)
+    _require_data(state == _global_state(), "draw draws from the global random state; draw from uniform(rng, ids, …)")
     advice = "draw from uniform(rng, ids, …), which knows only rng and the id"
-    _same(whole, dataset.draw(ids, RNG, signal), f"drawing the same items again gives others; {advice}")
-    parts = [dataset.draw(ids[k : k + 1], RNG, signal) for k in range(len(ids))]
-    _same(whole, _joined(parts), f"an item drawn alone differs from the same item in a batch; {advice}", signal.size[0])
+    _require_same(whole, dataset.draw(ids, CLAUSE_RNG, signal), f"drawing the same items again gives others; {advice}")
+    parts = [dataset.draw(ids[k : k + 1], CLAUSE_RNG, signal) for k in range(len(ids))]
+    _require_same(
+        whole,
+        _join_batches(parts),
+        f"an item drawn alone differs from the same item in a batch; {advice}",
+        signal.size[0],
+    )
 
 
 def views_are_the_same_without_the_sample(case: DataCase) -> None:
     """Without `include_x`, views are what they are with it."""
     if not case.signal.views:
         return
-    whole, alone = (case.dataset.draw(case.ids, RNG, case.signal, include) for include in (True, False))
+    whole, alone = (case.dataset.draw(case.ids, CLAUSE_RNG, case.signal, include) for include in (True, False))
     same = all(map(torch.equal, whole.views, alone.views)) and len(whole.views) == len(alone.views)
-    _require(same, "views differ without include_x; give every version a stream of its own")
-    _require(alone.x is None, "draw makes x without include_x; leave it None")
+    _require_data(same, "views differ without include_x; give every version a stream of its own")
+    _require_data(alone.x is None, "draw makes x without include_x; leave it None")
 
 
 def draw_and_read_agree_on_what_is_not_random(case: DataCase) -> None:
     """Labels, lengths, rewards, ends and the shape of x are those of the item."""
-    read, drawn = case.dataset.read(case.ids, case.signal.size), case.dataset.draw(case.ids, RNG, case.signal)
+    read, drawn = case.dataset.read(case.ids, case.signal.size), case.dataset.draw(case.ids, CLAUSE_RNG, case.signal)
     if read.skipped:
         return
     for name in ("id", "label", "reward", "done", "proprio"):
         _same_field(read, drawn, name, f"draw and read give another {name}", case.signal.size[0])
-    same = _x(read).shape == _x(drawn).shape and _x(read).dtype == _x(drawn).dtype
-    _require(same, "draw and read give x of another shape or type")
+    same = _values_of(read).shape == _values_of(drawn).shape and _values_of(read).dtype == _values_of(drawn).dtype
+    _require_data(same, "draw and read give x of another shape or type")
     if not case.cfg.augment.changes and drawn.length is not None:
         _same_field(read, drawn, "length", "draw and read give another length", case.signal.size[0])
 
@@ -179,26 +192,30 @@ def padding_is_zero(case: DataCase) -> None:
     found = case.dataset.read(case.ids, case.signal.size)
     if found.length is None:
         return
-    for x, length in zip(_x(found), found.length.tolist(), strict=True):
-        _require(0 < length <= x.shape[1], f"a length is {length} of {x.shape[1]} steps")
-        _require(not bool(x[:, length:].any()), "padding is not 0; fill what follows the length with zeros")
+    for x, length in zip(_values_of(found), found.length.tolist(), strict=True):
+        _require_data(0 < length <= x.shape[1], f"a length is {length} of {x.shape[1]} steps")
+        _require_data(not bool(x[:, length:].any()), "padding is not 0; fill what follows the length with zeros")
 
 
 def batches_are_the_same_for_workers_and_ranks(case: DataCase) -> None:
     """Batch k is a function of (seed, k): of no worker, and of no rank."""
     options: dict[str, Any] = {"seed": 3, "start": 0, "stop": 2}
-    alone = list(loader.batches(case.dataset, case.signal, batch=BATCH, **options))
+    alone = list(loader.batches(case.dataset, case.signal, batch=BATCH_SIZE, **options))
     for workers in (1, 2):
-        there = loader.batches(case.dataset, case.signal, batch=BATCH, workers=workers, **options)
+        there = loader.batches(case.dataset, case.signal, batch=BATCH_SIZE, workers=workers, **options)
         for one, other in zip(alone, there, strict=True):
-            _same(one, other, f"{workers} workers make other batches than the process itself; keep no state in draw")
+            _require_same(
+                one, other, f"{workers} workers make other batches than the process itself; keep no state in draw"
+            )
     ranks = [
-        list(loader.batches(case.dataset, case.signal, batch=1, offset=offset, total=BATCH, **options))
-        for offset in range(BATCH)
+        list(loader.batches(case.dataset, case.signal, batch=1, offset=offset, total=BATCH_SIZE, **options))
+        for offset in range(BATCH_SIZE)
     ]
     for k, one in enumerate(alone):
         parts = [rank[k] for rank in ranks]
-        _same(one, _joined(parts), "two ranks make other batches than one; draw by id", case.signal.size[0])
+        _require_same(
+            one, _join_batches(parts), "two ranks make other batches than one; draw by id", case.signal.size[0]
+        )
 
 
 def a_subset_is_its_items(case: DataCase) -> None:
@@ -206,12 +223,12 @@ def a_subset_is_its_items(case: DataCase) -> None:
     rows = np.array([len(case.dataset) - 1, 0], dtype=np.int64)
     part, size = case.dataset.subset(rows), case.signal.size
     same = [part.name(i) for i in range(len(part))] == [case.dataset.name(int(i)) for i in rows]
-    _require(same, "subset has other names than its items; count `rows` in the order that they are given")
+    _require_data(same, "subset has other names than its items; count `rows` in the order that they are given")
     whole, found = case.dataset.read(rows, size), part.read(np.arange(2, dtype=np.int64), size)
-    for name in FIELDS[:-1]:
+    for name in SAMPLES_FIELDS[:-1]:
         _same_field(whole, found, name, f"subset gives another {name} than its items have", size[0])
     given = case.dataset.subset(rows, np.array([0, -1], dtype=np.int64))
-    _require([given.label(0), given.label(1)] == [0, -1], "subset does not take the labels that it is given")
+    _require_data([given.label(0), given.label(1)] == [0, -1], "subset does not take the labels that it is given")
 
 
 def the_panel_has_its_versions(case: DataCase) -> None:
@@ -219,18 +236,20 @@ def the_panel_has_its_versions(case: DataCase) -> None:
     if not case.cfg.augment.changes:
         return
     ids = case.ids[:2]
-    first, again = (case.dataset.versions(ids, ITEMS, case.signal) for _ in range(2))
-    _require(first.shape[1] == ITEMS, f"versions gives {first.shape[1]} versions where {ITEMS} were asked for")
-    _require(torch.equal(first, again), "versions differ from call to call; draw from Rng(0) and the id")
+    first, again = (case.dataset.versions(ids, MAX_ITEMS, case.signal) for _ in range(2))
+    _require_data(
+        first.shape[1] == MAX_ITEMS, f"versions gives {first.shape[1]} versions where {MAX_ITEMS} were asked for"
+    )
+    _require_data(torch.equal(first, again), "versions differ from call to call; draw from Rng(0) and the id")
 
 
 def every_question_is_answered_or_refused(case: DataCase) -> None:
     """What commands ask is answered by the right kind of thing, or refused with one sentence."""
     dataset, cfg, size = case.dataset, case.cfg, case.signal.size
-    report = _answer("check-data", dataset.report)
-    if report is not REFUSED:
-        _require(isinstance(report, Report), "report gives no Report; see finished_report in jepakit.data.report")
-        _require(all(map(_is_row, report.rows)), "a row of the report is not two texts")
+    report = _answer_or_refusal("check-data", dataset.report)
+    if report is not REFUSED_ANSWER:
+        _require_data(isinstance(report, Report), "report gives no Report; see finished_report in jepakit.data.report")
+        _require_data(all(map(_is_row, report.rows)), "a row of the report is not two texts")
     questions: dict[str, tuple[Callable[[], Any], type | tuple[type, ...]]] = {
         "train: resolved": (lambda: cfg.resolved(dataset, frozenset({"views"}), "a method"), tuple),
         "train: check_augment": (dataset.check_augment, type(None)),
@@ -238,7 +257,7 @@ def every_question_is_answered_or_refused(case: DataCase) -> None:
         "train: action_spec": (dataset.action_spec, (ActionSpec, type(None))),
         "train: in_memory": (dataset.in_memory, Dataset),
         "panel: is_padded": (lambda: dataset.is_padded(size), bool),
-        "panel: read_beginnings": (lambda: dataset.read_beginnings(_whole(dataset, size), size), Samples),
+        "panel: read_beginnings": (lambda: dataset.read_beginnings(_unpadded_items(dataset, size), size), Samples),
         "probe: training_part": (cfg.training_part, type(cfg)),
         "probe: test_part": (cfg.test_part, (type(cfg), type(None))),
         "probe dense: mask": (lambda: dataset.mask(0, size), np.ndarray),
@@ -254,9 +273,9 @@ def every_question_is_answered_or_refused(case: DataCase) -> None:
         "report: looked_at": (lambda: dataset.looked_at(0), (tuple, type(None))),
     }
     for question, (ask, kind) in questions.items():
-        answer = _answer(question, ask)
-        known = answer is REFUSED or isinstance(answer, kind)
-        _require(known, f"{question} is answered by {type(answer).__name__}, not by what it asks for")
+        answer = _answer_or_refusal(question, ask)
+        known = answer is REFUSED_ANSWER or isinstance(answer, kind)
+        _require_data(known, f"{question} is answered by {type(answer).__name__}, not by what it asks for")
 
 
 CLAUSES: Final = (
@@ -277,76 +296,76 @@ CLAUSES: Final = (
 
 # --- how samples are compared
 
-REFUSED: Final = object()
+REFUSED_ANSWER: Final = object()
 
 
-def _answer(question: str, ask: Callable[[], Any]) -> Any:
+def _answer_or_refusal(question: str, ask: Callable[[], Any]) -> Any:
     """The answer, or REFUSED where a ValueError of one sentence refuses it."""
     try:
         return ask()
     except (ValueError, Unreadable) as error:
         one = str(error).strip() and "\n" not in str(error)
-        _require(bool(one), f"{question} is refused with {str(error)!r}; say in one sentence why, and what to do")
-        return REFUSED
+        _require_data(bool(one), f"{question} is refused with {str(error)!r}; say in one sentence why, and what to do")
+        return REFUSED_ANSWER
 
 
 def _is_row(row: tuple[str, str]) -> bool:
     return len(row) == 2 and all(isinstance(part, str) for part in row)
 
 
-def _whole(dataset: Dataset, size: tuple[int, ...]) -> Int64[np.ndarray, " n"]:
+def _unpadded_items(dataset: Dataset, size: tuple[int, ...]) -> Int64[np.ndarray, " n"]:
     """The items that have as many steps as `size`."""
-    ids = np.arange(min(len(dataset), ITEMS), dtype=np.int64)
+    ids = np.arange(min(len(dataset), MAX_ITEMS), dtype=np.int64)
     return ids if dataset.lengths is None else ids[dataset.lengths[ids] >= size[0]]
 
 
-def _x(found: Samples | Batch) -> Tensor:
-    _require(found.x is not None, "a sample has no x; read gives x always, draw unless include_x is false")
+def _values_of(found: Samples | Batch) -> Tensor:
+    _require_data(found.x is not None, "a sample has no x; read gives x always, draw unless include_x is false")
     x: Tensor = found.x  # type: ignore[assignment]
     return x
 
 
-def _joined(parts: Sequence[Samples] | Sequence[Batch]) -> Batch:
+def _join_batches(parts: Sequence[Samples] | Sequence[Batch]) -> Batch:
     """Batches of one item each as one batch; a length that only some have is full for the others."""
     batches = [part.batch() if isinstance(part, Samples) else part for part in parts]
     batches = [batch for batch in batches if len(batch)]
     padded = any(batch.length is not None for batch in batches)
     values: dict[str, Any] = {}
-    for name in FIELDS:
+    for name in SAMPLES_FIELDS:
         entries = [getattr(batch, name) for batch in batches]
         if name == "length" and padded:
-            entries = [_length(batch) for batch in batches]
+            entries = [_full_length(batch) for batch in batches]
         if entries[0] is not None:
             values[name] = torch.cat(entries)
     columns = zip(*[batch.views for batch in batches], strict=True)
     return Batch(**values, views=tuple(torch.cat(column) for column in columns))
 
 
-def _length(batch: Samples | Batch) -> Tensor:
+def _full_length(batch: Samples | Batch) -> Tensor:
     """The length of every sample, all of it where none is given."""
-    return torch.full((len(batch.id),), _x(batch).shape[2]) if batch.length is None else batch.length
+    return torch.full((len(batch.id),), _values_of(batch).shape[2]) if batch.length is None else batch.length
 
 
-def _same(one: Samples | Batch, other: Samples | Batch, sentence: str, steps: int = 0) -> None:
+def _require_same(one: Samples | Batch, other: Samples | Batch, sentence: str, steps: int = 0) -> None:
     """Both batches hold the same; with `steps`, the length of all, they are made in other parts and may be rounded."""
-    for name in FIELDS:
+    for name in SAMPLES_FIELDS:
         _same_field(one, other, name, f"{sentence} (in {name})", steps)
-    alike = _alike if steps else torch.equal
+    alike = _almost_equal if steps else torch.equal
     same = len(one.views) == len(other.views) and all(map(alike, one.views, other.views))
-    _require(same, f"{sentence} (in views)")
+    _require_data(same, f"{sentence} (in views)")
 
 
 def _same_field(one: Samples | Batch, other: Samples | Batch, name: str, sentence: str, steps: int) -> None:
     """The same tensor on both sides, or none; a length that is not given is `steps`."""
     a, b = getattr(one, name), getattr(other, name)
     if name == "length" and (a is None) != (b is None) and steps:
-        a, b = _length(one), _length(other)
-    alike = _alike if steps and name == "x" else torch.equal
+        a, b = _full_length(one), _full_length(other)
+    alike = _almost_equal if steps and name == "x" else torch.equal
     same = a is b if a is None or b is None else bool(a.dtype == b.dtype and alike(a, b))
-    _require(same, sentence)
+    _require_data(same, sentence)
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
+def _almost_equal(a: Tensor, b: Tensor) -> bool:
     """The same values but for rounding: of 8-bit pixels by one step."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False

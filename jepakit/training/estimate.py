@@ -22,7 +22,7 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def estimate(session: Session, batch: Batch) -> Cost:
+def estimate_cost(session: Session, batch: Batch) -> Cost:
     """Count the FLOPs, memory and time of a step, from forward and backward of a small batch."""
     run, method, size = session.run, session.method, len(batch)
     saved: dict[int, int] = {}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..collapse import Verdict
 from ..core import distributed
-from ..core.progress import Interrupted, Silent, Watch
+from ..core.progress import Interrupted, Progress, SilentProgress
 from ..run import optim
 from ..run.metrics import read_rows
 from ..types import Batch, Terms
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     norm: Tensor
 
 
-def train(session: Session, progress: Watch | None = None) -> dict[str, Any]:
+def train_session(session: Session, progress: Progress | None = None) -> dict[str, Any]:
     """Train from `session.step` to the end; write metrics.jsonl, checkpoints and summary.json; return the summary.
 
     The end is that of `length.steps` or, where the data arrive as a stream, of the data. A collapse ends or rolls back
@@ -46,7 +46,7 @@ def train(session: Session, progress: Watch | None = None) -> dict[str, Any]:
     saving, for a frame of a stream that is to end the run; FloatingPointError on a loss that is not finite, unless it
     is rolled back.
     """
-    progress = progress or Silent()
+    progress = progress or SilentProgress()
     if session.steps and session.step == session.steps:
         progress.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
         return read_summary(session)
@@ -79,7 +79,7 @@ class Training:
     session: Session
     source: BatchSource
     recorder: Recorder
-    asked: list[int]
+    stop_signals: list[int]
     newest: Step | None = None
 
     def record_start(self) -> None:
@@ -95,7 +95,7 @@ class Training:
         try:
             for batch in source.batches(self.while_idle):
                 try:
-                    self.newest = advance(session, source, batch, rates)
+                    self.newest = take_step(session, source, batch, rates)
                 except FloatingPointError as error:
                     if not rollback.has_rollbacks_left(session):
                         raise
@@ -114,12 +114,12 @@ class Training:
     def follow_up(self) -> rollback.Action:
         """Measure, decide, log and save what is due after a step. Returns what is to follow; raises Interrupted."""
         session = self.session
-        last, stopping = session.step == session.steps, is_stop_asked(self.asked, session)
+        last, stopping = session.step == session.steps, is_stop_asked(self.stop_signals, session)
         action: rollback.Action = "go on"
         measuring = last or self.is_due(session.run.loop.panel_every)
         if measuring:
             self.measure_panel(last)
-            action = rollback.decide(session, self.recorder.verdict)
+            action = rollback.decide_action(session, self.recorder.verdict)
         if action == "roll back":
             return action
         ended = last or action == "stop"
@@ -127,7 +127,7 @@ class Training:
         if action == "stop" and not last:
             self.recorder.progress.note(self.stop_note())
         elif stopping and not ended:
-            raise self.interruption()
+            raise self.interruption_error()
         self.pass_messages()
         return "stop" if ended else "go on"
 
@@ -180,15 +180,15 @@ class Training:
         self.pass_messages()
         if self.session.step > self.session.saved and time.monotonic() - self.recorder.saved_at > IDLE_SECONDS:
             self.save_checkpoint()
-        return bool(self.asked)
+        return bool(self.stop_signals)
 
     def conclude_run(self, began: int) -> None:
         """After the last batch of a source that is open-ended: measure, log and save once more."""
         session, source = self.session, self.source
         self.pass_messages()
-        if self.asked:
+        if self.stop_signals:
             self.save_everything()
-            raise self.interruption()
+            raise self.interruption_error()
         if session.step > began:
             self.measure_panel(last=True)
             self.save_everything(ended=True)
@@ -200,7 +200,7 @@ class Training:
             self.recorder.row = [row for row in read_rows(session.out) if row][-1]
             self.save_checkpoint(ended=True)
 
-    def interruption(self) -> Interrupted:
+    def interruption_error(self) -> Interrupted:
         """The error of a run that was asked to stop, and is saved."""
         where = f"step {self.session.step}{self.source.where}"
         return Interrupted(f"stopped at {where} and saved; go on with --resume")
@@ -215,7 +215,7 @@ class Training:
         )
 
 
-def advance(session: Session, source: BatchSource, batch: Batch, rates: optim.Optim) -> Step:
+def take_step(session: Session, source: BatchSource, batch: Batch, rates: optim.Optim) -> Step:
     """One optimiser step. Raises FloatingPointError where the loss is not finite; the weights stay as they were."""
     progress = source.progress
     lr = optim.set_schedule(session.optimizer, rates, progress)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..collapse import Verdict
 from ..core import distributed, files
-from ..core.progress import Watch
+from ..core.progress import Progress
 from ..run import checkpoint
 from ..run.metrics import Journal
 from ..types import Terms
@@ -20,7 +20,7 @@ from .session import Session
 class Recorder:
     """The records of one training; `row` is the newest row, `summary` the content of summary.json after the end."""
 
-    def __init__(self, session: Session, monitor: Monitor, progress: Watch) -> None:
+    def __init__(self, session: Session, monitor: Monitor, progress: Progress) -> None:
         self.session, self.monitor, self.progress = session, monitor, progress
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
@@ -28,7 +28,7 @@ class Recorder:
         # Taken once: it costs seconds for a million pictures, and data that change meanwhile are no longer the run's.
         self.data = session.dataset.fingerprint() if session.dist.main else ""
         wanted = session.run.evals.online if session.dist.main else 0
-        self.online = online.choose(session, wanted) if wanted else None
+        self.online = online.choose_labelled(session, wanted) if wanted else None
         self.journal = Journal(session.out, session.step) if session.dist.main else None
         self.begun = time.monotonic() - session.seconds
         self.mark = (time.monotonic(), session.step)
@@ -120,7 +120,7 @@ class Recorder:
         """
         session = self.session
         session.seconds = time.monotonic() - self.begun
-        session.skipped = distributed.merge(session.skipped)
+        session.skipped = distributed.merge_ranks(session.skipped)
         if not session.dist.main:
             return
         if ended:
@@ -137,7 +137,7 @@ class Recorder:
         }
         needed = (*rollback.steps_to_keep(session), *([] if self.best_step is None else [self.best_step]))
         keep, optimizer = session.run.loop.keep, session.optimizer
-        checkpoint.save(
+        checkpoint.save_checkpoint(
             session.out, session.step, session.method, optimizer, state, keep, needed, session.state.tensors
         )
         session.saved, self.saved_at = session.step, time.monotonic()

@@ -49,14 +49,14 @@ def settings(request: Request) -> Run:
     """The Run of a request with its autos still open: the recipe, changed by the YAML file, then by the flags."""
     wanted = on_parent(starting_run(request), request.init)
     if request.config is not None:
-        wanted = parse.apply(wanted, parse.read_yaml(Path(request.config)))
+        wanted = parse.apply_changes(wanted, parse.read_yaml(Path(request.config)))
     if request.data is not None:
         path, old = str(request.data), wanted.data
-        new = old.at(path) if old.arrives else data.reading(old, path)
+        new = old.at(path) if old.arrives else data.read_like(old, path)
         wanted = dataclasses.replace(wanted, data=new)
-    run: Run = parse.apply(wanted, parse.flags_to_changes(request.flags))
+    run: Run = parse.apply_changes(wanted, parse.flags_to_changes(request.flags))
     for kind in run.evals.kinds:
-        evals.load(kind)
+        evals.load_kind(kind)
     return run
 
 
@@ -93,7 +93,7 @@ def starting_run(request: Request) -> Run:
     if name.endswith((".yaml", ".yml")):
         return parse.from_yaml(Path(name))
     if name in recipes.RECIPES.names():
-        return recipes.load(name)
+        return recipes.load_recipe(name)
     if name in methods.METHODS.names():
         cfg = methods.load(name).Config()
         return head_run(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=data.load("images")())
@@ -133,7 +133,7 @@ def frame_by_frame(wanted: Run, run: Path) -> Run:
     The same run where the other is of the same method or not of pictures.
     """
     below = checkpoint.settings_of(run)
-    size = checkpoint.load(run).state["signal"]["size"]
+    size = checkpoint.load_checkpoint(run).state["signal"]["size"]
     if type(below.method) is type(wanted.method) or len(size) != 2:
         return wanted
     method, own = cast(Any, wanted.method), cast(Any, wanted.data)

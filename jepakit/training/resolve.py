@@ -17,7 +17,7 @@ from ..types import Rng, Signal, Size
 from .stream import limits
 
 
-class Resolved(NamedTuple):
+class ResolvedRun(NamedTuple):
     """A run without any auto, its data as the run reads them, their signal, and what is worth telling the user."""
 
     run: Run
@@ -26,7 +26,7 @@ class Resolved(NamedTuple):
     notes: list[str]
 
 
-def resolve(run: Run, dataset: Dataset, world: int = 1) -> Resolved:
+def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     """Ask the owners in turn, as each rule needs what the ones before it chose. Raises ValueError where one cannot.
 
     1. data: windows, channels and views (`DataConfig.resolved`), and with them the signal
@@ -53,7 +53,7 @@ def resolve(run: Run, dataset: Dataset, world: int = 1) -> Resolved:
     )
     run = replace(run, method=method, length=length, optim=optim, loop=loop)
     choices = [*data_notes, *frame_notes, *method_notes, *length_notes, *optim_notes, *loop_notes]
-    return Resolved(run, dataset, signal, [*dataset.notes, *map(str, [*choices, *micro_batch_notes(run, entry)])])
+    return ResolvedRun(run, dataset, signal, [*dataset.notes, *map(str, [*choices, *micro_batch_notes(run, entry)])])
 
 
 def resolve_data(run: Run, dataset: Dataset) -> tuple[Run, Dataset, list[Note]]:
@@ -97,7 +97,7 @@ def micro_batch_notes(run: Run, method: type[Method]) -> list[Note]:
     return [Note("length.accumulate", parts, why)]
 
 
-def check(run: Run, method: Method, dataset: Dataset) -> list[str]:
+def check_method(run: Run, method: Method, dataset: Dataset) -> list[str]:
     """Refuse what only the built method shows to be impossible; returns its cautions. Raises ValueError."""
     if run.evals.online and len(dataset.classes) < 2:
         raise ValueError(
@@ -116,7 +116,7 @@ def check_shortest(run: Run, method: Method, dataset: Dataset) -> None:
     size = method.signal.size
     if dataset.lengths is None or not dataset.is_padded(size):
         return
-    name, shortest, patch = methods.name_of(run.method), int(dataset.lengths.min()), padding.stride(method)
+    name, shortest, patch = methods.name_of(run.method), int(dataset.lengths.min()), padding.patch_steps(method)
     if method.batch_statistics and method.reads_x:
         refuse_padding(dataset, size, f"{name}, which compares the samples of a batch with one another,")
     if run.evals.online:

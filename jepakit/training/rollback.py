@@ -25,7 +25,9 @@ from .session import Session, SourceState
 
 MAX_ROLLBACKS: Final = 3
 COLLAPSE_VERDICTS: Final = ("full", "exploding")
-CLEAR_SPREAD: Final = 2 * collapse.FULL  # the spread, relative to step 0, that a checkpoint to go back to has at least
+CLEAR_SPREAD: Final = (
+    2 * collapse.FULL_STD_RATIO
+)  # the spread, relative to step 0, that a checkpoint to go back to has at least
 Action = Literal["go on", "stop", "roll back"]
 
 
@@ -90,7 +92,7 @@ def steps_to_keep(session: Session) -> tuple[int, ...]:
     return session.healthy, session.step - session.step % (session.run.loop.save_every or 1)
 
 
-def decide(session: Session, verdict: Verdict) -> Action:
+def decide_action(session: Session, verdict: Verdict) -> Action:
     """What follows from a verdict; every rank gets the main process's answer, as only that one has a verdict."""
     wanted = session.run.loop.on_collapse
     if wanted == "warn":
@@ -119,7 +121,7 @@ def roll_back(session: Session, verdict: Verdict) -> str:
 
     Raises ValueError where that checkpoint cannot be read.
     """
-    saved = checkpoint.load(session.out, _step_to_restore(session))
+    saved = checkpoint.load_checkpoint(session.out, _step_to_restore(session))
     event: dict[str, Any] = {
         "step": session.step,
         "to": saved.step,
@@ -139,7 +141,7 @@ def roll_back(session: Session, verdict: Verdict) -> str:
     if session.dist.main:
         told = {"healthy": session.healthy, "rollbacks": session.rollbacks}
         checkpoint.go_back(session.out, saved.step, told)
-    distributed.barrier()
+    distributed.wait_for_all()
     return (
         f"{event['verdict']} at step {event['step']}: {event['reason']}; back to step {saved.step} with "
         f"{event['lr_factor']:g} of the learning rate (rollback {len(session.rollbacks)} of {MAX_ROLLBACKS})"
@@ -152,4 +154,4 @@ def _step_to_restore(session: Session) -> int:
     known = float(session.healthy) if session.dist.main else 0.0
     one = torch.tensor(known, dtype=torch.float64, device=session.dist.device)
     healthy = int(distributed.all_reduce_sum(one))
-    return max((step for step in checkpoint.steps(session.out) if step <= healthy), default=healthy)
+    return max((step for step in checkpoint.saved_steps(session.out) if step <= healthy), default=healthy)

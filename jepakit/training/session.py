@@ -84,21 +84,21 @@ class Session:
         return self.method if self.dist.world == 1 else DistributedDataParallel(self.method)
 
 
-def build(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dataset | None = None) -> Session:
+def build_session(run: Run, out: Path, dist: Dist, seed: int | None = None, dataset: Dataset | None = None) -> Session:
     """Open the data, resolve every auto, build the method. Writes nothing. Raises ValueError where a part misfits.
 
     `dataset` is given where the data are open already.
     """
-    run, dataset, signal, notes = resolve.resolve(run, dataset or run.data.open(), dist.world)
+    run, dataset, signal, notes = resolve.resolve_run(run, dataset or run.data.open(), dist.world)
     run, parents = with_parents(run)
     method = methods.build(run.method, signal, run.seed if seed is None else seed, parents)
     # What takes memory is priced where it will lie, in the precision that it will have.
     method.to(dist.device, getattr(torch, run.loop.dtype))
-    cautions = resolve.check(run, method, dataset)
+    cautions = resolve.check_method(run, method, dataset)
     for module in method.modules():
         if hasattr(module, "checkpoint_activations"):
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
-    return Session(run, out, dist, dataset, method, optim.build(run.optim, method), [*notes, *cautions])
+    return Session(run, out, dist, dataset, method, optim.build_optimizer(run.optim, method), [*notes, *cautions])
 
 
 def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
@@ -106,7 +106,7 @@ def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
     parents = checkpoint.parents_of(run.method)
     if not parents:
         return run, ()
-    cfg = replace(cast(Any, run.method), parent_hashes=tuple(checkpoint.digest(parent) for parent in parents))
+    cfg = replace(cast(Any, run.method), parent_hashes=tuple(checkpoint.module_hash(parent) for parent in parents))
     return replace(run, method=cfg), parents
 
 
@@ -119,7 +119,7 @@ def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
     session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
     # A stream's rate stands still, so that it may end anywhere.
     refuse_changes(stored, session.run, [*allow, "length.steps"] if session.run.from_stream else allow)
-    saved = checkpoint.load(session.out)
+    saved = checkpoint.load_checkpoint(session.out)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
         raise ValueError(
             f"the data of {session.out} have changed since it was saved (files added, removed or resized); "
@@ -142,7 +142,7 @@ def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
     allowed = [parse.current_path(path) for path in allow]
     changed = {
         key: values
-        for key, values in write.difference(old, new).items()
+        for key, values in write.settings_difference(old, new).items()
         if not key.startswith(RESUMABLE_KEYS) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
     }
     if not changed:
@@ -202,7 +202,7 @@ def start_from(session: Session, run: Path) -> bool:
     if named := named_weights(session.run):
         raise ValueError(f"--init takes all weights from {run}, but encoder.weights names {named}; give one of them")
     # The statistics stay those of this run's data.
-    saved = checkpoint.load(run)
+    saved = checkpoint.load_checkpoint(run)
     inner = getattr(getattr(session.method, "encoder", None), "inner", None)
     if inner is not None and not any(key.startswith("encoder.inner.") for key in saved.model):
         start_from_frames(session, inner, saved, run)

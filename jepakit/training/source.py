@@ -64,7 +64,7 @@ class BatchSource(ABC):
     @property
     def progress(self) -> float:
         """How far the schedules are, from 0 to 1."""
-        return schedules.progress(self.session.step, self.session.steps)
+        return schedules.run_progress(self.session.step, self.session.steps)
 
     @property
     def where(self) -> str:
@@ -143,7 +143,7 @@ class EpochSource(BatchSource):
 
 def average_terms(terms: list[Terms]) -> Terms:
     """The mean of equal micro-batches over all of them and all ranks; `compared` is this rank's."""
-    world, own = distributed.world(), averaged(terms, [1 / len(terms)] * len(terms))
+    world, own = distributed.world_size(), averaged(terms, [1 / len(terms)] * len(terms))
 
     def mean_over_ranks(entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {k: distributed.all_reduce_sum(v.detach()) / world for k, v in entries.items()}
@@ -153,7 +153,7 @@ def average_terms(terms: list[Terms]) -> Terms:
 
 def refuse_batch(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> None:
     """Save the ids of a global batch whose loss or gradient is not finite, and raise FloatingPointError."""
-    names = distributed.merge({session.dataset.name(int(i)): "" for i in batch.id})
+    names = distributed.merge_ranks({session.dataset.name(int(i)): "" for i in batch.id})
     path = session.out / f"not-finite-step-{session.step:08d}.json"
     values = {k: str(float(v)) for k, v in terms.loss.items()}
     if session.dist.main:

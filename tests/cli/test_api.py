@@ -18,7 +18,7 @@ from PIL import Image
 import jepakit as jk
 from jepakit import api
 from jepakit.cli import text
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.inference.embed import encoder_identity
 from jepakit.run import checkpoint
 
@@ -241,7 +241,9 @@ def test_a_probe_asked_for_that_the_data_cannot_serve_is_refused_before_step_1(t
     support.write_pictures(tmp_path / "data", [f"{labels or '.'}/{i}.png" for i in range(16)])
     file, out = support.write_settings(tmp_path, tmp_path / "data"), tmp_path / "run"
     request = api.Request(str(file), out=out, flags={"evals.kinds": "[linear, knn]"})
-    ask = {"train": lambda: api.run(request, Silent()), "dry_run": lambda: api.dry_run(request)}[command]
+    ask = {"train": lambda: api.train_and_report(request, SilentProgress()), "dry_run": lambda: api.dry_run(request)}[
+        command
+    ]
     found = "only the class 'a'" if labels else "no labels"
     with pytest.raises(
         ValueError, match=rf"^evals\.kinds asks for linear, knn, but the data carry {found}.*kinds '\[\]'$"

@@ -80,7 +80,7 @@ def test_the_exit_code_is_2_only_for_what_the_user_can_mend(
         raise error
 
     with pytest.raises(SystemExit) as stopped:
-        cli.guarded(run, argparse.Namespace(debug=False))
+        cli.run_guarded(run, argparse.Namespace(debug=False))
     assert stopped.value.code == code
     assert sentence in capsys.readouterr().err
 
@@ -90,7 +90,7 @@ def test_the_traceback_is_there_when_it_is_asked_for() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        cli.guarded(run, argparse.Namespace(debug=True))
+        cli.run_guarded(run, argparse.Namespace(debug=True))
 
 
 @pytest.mark.parametrize("out", ["file/run", "/proc/run"])
@@ -119,6 +119,6 @@ def test_an_out_that_cannot_be_written_is_one_sentence_without_an_error_number(
     ],
 )
 def test_too_little_memory_is_said_with_what_helps(error: str, size: str) -> None:
-    sentence, code = cli.told(RuntimeError(error))
+    sentence, code = cli.error_sentence(RuntimeError(error))
     assert sentence.startswith(f"memory ran out, as {size} more were asked for; give a smaller --length.batch")
     assert code == 1

@@ -40,8 +40,8 @@ def test_with_data_it_compares_reading_with_computing(tmp_path: Path) -> None:
 
 
 def test_the_slower_of_reading_and_computing_is_the_limit() -> None:
-    assert doctor.limit(reading=0.1, computing=0.4) == "computing: reading is 4.0 × as fast"
-    assert doctor.limit(reading=0.3, computing=0.1).startswith("reading: computing is 3.0 × as fast")
+    assert doctor.limit_sentence(reading=0.1, computing=0.4) == "computing: reading is 4.0 × as fast"
+    assert doctor.limit_sentence(reading=0.3, computing=0.1).startswith("reading: computing is 3.0 × as fast")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_slower_of_reading_and_computing_is_the_limit() -> None:
 def test_threads_that_wait_for_a_core_are_a_warning_that_says_how_many_to_have(
     threads: int, cores: int, load: float, best: int | None
 ) -> None:
-    hint = doctor.crowded(threads, cores, load)
+    hint = doctor.crowding_warning(threads, cores, load)
     assert (hint is None) == (best is None)
     if hint is not None:
         assert f"torch uses {threads} threads" in hint
@@ -62,8 +62,8 @@ def test_threads_that_wait_for_a_core_are_a_warning_that_says_how_many_to_have(
 def test_a_process_that_is_held_to_one_core_is_told_that_two_threads_are_too_many() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import torch; torch.set_num_threads(2);"
-        "from jepakit import doctor; from jepakit.core import devices; assert devices.cores() == 1;"
-        "print(dict(doctor.machine())['threads'])"
+        "from jepakit import doctor; from jepakit.core import devices; assert devices.available_cores() == 1;"
+        "print(dict(doctor.machine_rows())['threads'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("torch uses 2 threads, more than this process has cores (1)")

@@ -175,8 +175,8 @@ def sections(settings: Any, around: tuple[type, ...] = ()) -> Iterator[Any]:
     hints = get_type_hints(type(settings))
     for key in (field.name for field in fields(settings)):
         hint, value = hints[key], getattr(settings, key)
-        group = families.family(hint) or families.family(next(iter(get_args(hint)), None))
-        inner = [group.default(name) for name in group.names] if group else [value]
+        group = families.family_of(hint) or families.family_of(next(iter(get_args(hint)), None))
+        inner = [group.default_settings(name) for name in group.names] if group else [value]
         for part in (part for part in inner if is_dataclass(part)):
             yield from sections(part, (*around, type(settings)))
 
@@ -201,4 +201,4 @@ def test_the_defaults_in_the_documents_are_those_of_the_code() -> None:
     for part in (Optim(), Length(), Loop(), Evals()):
         own = {keys: values for keys, values in shown.items() if all(hasattr(part, key) for key in keys)}
         assert {key for keys in own for key in keys} == {f.name for f in fields(part)}
-        assert own == {keys: [write.dump(getattr(part, key)) for key in keys] for keys in own}
+        assert own == {keys: [write.dump_settings(getattr(part, key)) for key in keys] for keys in own}

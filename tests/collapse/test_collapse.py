@@ -44,7 +44,7 @@ FEATURES = {
 def test_known_features_have_the_rank_and_spread_that_were_measured(name: str, rank: float, std: float) -> None:
     # Ranks within 2 %, as the samples differ from those of the table; spreads within its rounding.
     assert collapse.effective_rank(FEATURES[name]) == pytest.approx(rank, rel=0.02)
-    assert collapse.std(FEATURES[name]) == pytest.approx(std, rel=0.1)
+    assert collapse.feature_std(FEATURES[name]) == pytest.approx(std, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_known_features_have_the_rank_and_spread_that_were_measured(name: str, r
 )
 def test_the_verdict_tells_known_features_apart(name: str, state: str) -> None:
     tokens, now = FEATURES["isotropic"][:, None], FEATURES[name][:, None]
-    at_start = collapse.start(tokens, tokens)
-    rows = [collapse.panel(tokens, tokens, at_start), collapse.panel(now, tokens, at_start)]
+    at_start = collapse.start_panel(tokens, tokens)
+    rows = [collapse.panel_row(tokens, tokens, at_start), collapse.panel_row(now, tokens, at_start)]
     assert collapse.verdict(rows).name == state
     # The other encoder collapsing is as bad.
-    assert collapse.verdict([rows[0], collapse.panel(tokens, now, at_start)]).name == state
+    assert collapse.verdict([rows[0], collapse.panel_row(tokens, now, at_start)]).name == state
 
 
 @settings(max_examples=30, deadline=None)
@@ -71,7 +71,7 @@ def test_the_verdict_tells_known_features_apart(name: str, state: str) -> None:
 def test_the_rank_ignores_scale_and_mean_and_the_spread_follows_the_scale(scale: float, mean: float) -> None:
     x = gaussian_noise(64, 8)
     assert collapse.effective_rank(scale * x + mean) == pytest.approx(collapse.effective_rank(x), rel=1e-6)
-    assert collapse.std(scale * x + mean) == pytest.approx(scale * collapse.std(x), rel=1e-9)
+    assert collapse.feature_std(scale * x + mean) == pytest.approx(scale * collapse.feature_std(x), rel=1e-9)
 
 
 def test_the_rank_equals_the_entropy_of_singular_values() -> None:
@@ -91,7 +91,7 @@ def test_the_spectrum_holds_the_variances_in_falling_order() -> None:
 
 def test_a_single_point_has_no_rank_and_no_spread() -> None:
     x = torch.ones(10, 4)
-    assert (collapse.effective_rank(x), collapse.std(x)) == (0.0, 0.0)
+    assert (collapse.effective_rank(x), collapse.feature_std(x)) == (0.0, 0.0)
 
 
 def test_the_position_share_is_1_where_samples_leave_no_trace_and_small_where_positions_do_not() -> None:
@@ -136,14 +136,14 @@ def test_the_normalised_loss_is_1_for_the_best_constant_0_for_the_truth_and_blin
 
 
 def test_the_panel_of_step_0_survives_json_exactly() -> None:
-    at_start = collapse.start(HEALTHY.float()[:64].reshape(16, 4, D), HEALTHY.float()[64:128].reshape(16, 4, D))
+    at_start = collapse.start_panel(HEALTHY.float()[:64].reshape(16, 4, D), HEALTHY.float()[64:128].reshape(16, 4, D))
     assert Panel(**json.loads(json.dumps(asdict(at_start)))) == at_start
 
 
 def test_a_panel_row_compares_each_encoder_with_its_own_start() -> None:
     tokens = HEALTHY[:256].reshape(64, 4, D)
-    at_start = collapse.start(tokens, 2 * tokens)
-    row = collapse.panel(0.5 * tokens, 2 * tokens, at_start)
+    at_start = collapse.start_panel(tokens, 2 * tokens)
+    row = collapse.panel_row(0.5 * tokens, 2 * tokens, at_start)
     assert row["std_ratio_target"] == pytest.approx(0.5)
     assert row["std_ratio_context"] == pytest.approx(1.0)
     assert row["rank_share_target"] == pytest.approx(row["rank_target"] / 64)
@@ -205,9 +205,9 @@ def test_each_state_is_named_with_its_numbers_and_the_option_to_change(
 
 def test_representations_that_run_off_together_explode_at_an_even_spread() -> None:
     tokens = HEALTHY[:256].reshape(64, 4, D)
-    at_start = collapse.start(tokens, tokens)
+    at_start = collapse.start_panel(tokens, tokens)
     far = tokens + 1000 * tokens[0, 0].norm()
-    rows = [collapse.judged(collapse.panel(x, x, at_start)) for x in (tokens, far)]
+    rows = [collapse.verdict_inputs(collapse.panel_row(x, x, at_start)) for x in (tokens, far)]
     assert rows[1]["std_ratio_target"] == pytest.approx(1.0)
     assert collapse.verdict(rows).name == "exploding"
     assert "target norm is" in collapse.verdict(rows).reason
@@ -222,16 +222,16 @@ def test_a_verdict_needs_no_loss_in_the_row_of_step_0() -> None:
 def test_samples_that_are_all_the_same_are_said_to_be_so_and_no_setting_is_blamed(trained: float) -> None:
     # Rounding alone makes the representations of one picture differ a little.
     constant, varied = 5 + 1e-7 * gaussian_noise(64, 4, 8).float(), gaussian_noise(64, 4, 8).float()
-    at_start = collapse.start(constant, constant)
+    at_start = collapse.start_panel(constant, constant)
     assert replace(at_start, norm_target=0.0, norm_context=0.0) == Panel(0.0, 0.0)
     later = 5 + trained * varied
-    rows = [collapse.panel(constant, constant, at_start), collapse.panel(later, later, at_start)]
+    rows = [collapse.panel_row(constant, constant, at_start), collapse.panel_row(later, later, at_start)]
     verdict = collapse.verdict(rows)
     assert verdict.name == "full"
     assert "already 0 at step 0" in verdict.reason
     assert "check-data" in verdict.advice
     assert "--" not in verdict.advice
-    assert collapse.start(5 + 1e-3 * varied, varied).std_target > 0
+    assert collapse.start_panel(5 + 1e-3 * varied, varied).std_target > 0
 
 
 @pytest.mark.parametrize(("stopped", "state"), [(False, "full"), (True, "healthy")])
@@ -245,8 +245,8 @@ def test_a_collapse_that_is_forced_raises_the_alarm_and_training_that_keeps_its_
     y = x + 0.5 * gaussian_noise(256, 16, seed=1).float()
     target = teacher if stopped else student
     optimizer = torch.optim.Adam([*student.parameters(), *predictor.parameters()], 0.02)
-    at_start = collapse.start(target(y)[:, None].detach(), student(x)[:, None].detach())
-    rows = [collapse.panel(target(y)[:, None].detach(), student(x)[:, None].detach(), at_start)]
+    at_start = collapse.start_panel(target(y)[:, None].detach(), student(x)[:, None].detach())
+    rows = [collapse.panel_row(target(y)[:, None].detach(), student(x)[:, None].detach(), at_start)]
     for step in range(600):
         pred, goal = predictor(student(x)), target(y)
         # Without the stop both sides shrink to a point, where the loss is zero.
@@ -255,6 +255,6 @@ def test_a_collapse_that_is_forced_raises_the_alarm_and_training_that_keeps_its_
         loss.backward()
         optimizer.step()
         if step % 100 == 99:
-            values = collapse.panel(target(y)[:, None].detach(), student(x)[:, None].detach(), at_start)
+            values = collapse.panel_row(target(y)[:, None].detach(), student(x)[:, None].detach(), at_start)
             rows.append({**values, "normalized_loss": collapse.normalized_loss(pred.detach(), goal.detach(), "l2")})
     assert collapse.verdict(rows).name == state

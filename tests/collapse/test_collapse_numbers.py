@@ -45,7 +45,7 @@ def numbers(x: Tensor) -> dict[str, float | None]:
         "participation": collapse.participation_ratio(values),
         "stable": collapse.stable_rank(values),
         "alpha": collapse.alpha_req(values),
-        "std": collapse.std(x),
+        "std": collapse.feature_std(x),
         "direction": collapse.direction_std(x),
         "cosine": collapse.mean_cosine(x),
     }
@@ -77,8 +77,8 @@ def test_only_the_std_relative_to_step_0_tells_a_full_collapse_from_a_healthy_ru
     # … and these find the collapsed features the better ones.
     for column in ("centred", "entropy", "participation", "stable"):
         assert lost[column] > fine[column]
-    start = collapse.std(HEALTHY)
-    assert lost["std"] / start < collapse.FULL
+    start = collapse.feature_std(HEALTHY)
+    assert lost["std"] / start < collapse.FULL_STD_RATIO
     assert fine["std"] / start == pytest.approx(1.0)
 
 
@@ -155,7 +155,7 @@ def test_lidar_as_published_cannot_tell_noise_from_signal_and_corrected_it_can(
         < share
         < {"informative": 0.95, "8 dims": 0.45}.get(name, 0.01)
     )
-    assert collapse.consistency(views) == pytest.approx(share, abs=0.05)
+    assert collapse.view_consistency(views) == pytest.approx(share, abs=0.05)
 
 
 @pytest.mark.parametrize(("n", "q", "d"), [(60, 6, 20), (20, 8, 32)])
@@ -166,7 +166,7 @@ def test_noise_exceeds_its_edge_once_in_a_hundred_and_the_median_every_other_tim
         return sum(collapse.lidar_corrected(gaussian_noise(n, q, d, seed=100 + k)) > 0 for k in range(100))
 
     assert above() <= 5
-    monkeypatch.setattr(of_views, "ONE_IN_A_HUNDRED", -1.27)  # the Tracy-Widom law's median
+    monkeypatch.setattr(of_views, "TRACY_WIDOM_99", -1.27)  # the Tracy-Widom law's median
     assert 35 <= above() <= 65
 
 
@@ -185,29 +185,29 @@ def test_lidar_is_not_corrected_where_the_views_cannot_say_what_noise_is() -> No
 
 def test_consistency_is_1_for_equal_views_and_0_for_noise_whatever_the_mean() -> None:
     equal = gaussian_noise(200, 1, 32).expand(200, 4, 32)
-    assert collapse.consistency(equal + 50) == pytest.approx(1.0, abs=0.02)
-    assert collapse.consistency(gaussian_noise(200, 4, 32) + 50) == pytest.approx(0.0, abs=0.02)
+    assert collapse.view_consistency(equal + 50) == pytest.approx(1.0, abs=0.02)
+    assert collapse.view_consistency(gaussian_noise(200, 4, 32) + 50) == pytest.approx(0.0, abs=0.02)
 
 
 def test_two_encoders_agree_fully_where_they_differ_by_mean_and_size_alone() -> None:
     x = gaussian_noise(300, 16)
-    assert collapse.agreement(x, 3 * x + 7) == pytest.approx(1.0)
-    assert collapse.agreement(x, -x) == pytest.approx(-1.0)
-    assert collapse.agreement(x, gaussian_noise(300, 16, seed=1)) == pytest.approx(0.0, abs=0.05)
+    assert collapse.encoder_agreement(x, 3 * x + 7) == pytest.approx(1.0)
+    assert collapse.encoder_agreement(x, -x) == pytest.approx(-1.0)
+    assert collapse.encoder_agreement(x, gaussian_noise(300, 16, seed=1)) == pytest.approx(0.0, abs=0.05)
 
 
 def test_energy_tells_the_true_partner_from_others_and_a_tie_is_no_retrieval() -> None:
     energy = torch.full((3, 5), 4.0)
     energy[torch.arange(3), torch.arange(3)] = torch.tensor([1.0, 1.0, 4.0])
     assert collapse.energy_gap(energy) == pytest.approx(2.0)
-    assert collapse.retrieval(energy) == pytest.approx(2 / 3)
-    assert collapse.retrieval(torch.zeros(3, 5)) == 0.0
+    assert collapse.retrieval_rate(energy) == pytest.approx(2 / 3)
+    assert collapse.retrieval_rate(torch.zeros(3, 5)) == 0.0
 
 
 def test_the_norm_is_the_mean_length_of_tokens_and_its_ratio_is_to_step_0_of_the_same_encoder() -> None:
     tokens = HEALTHY[:256].reshape(64, 4, D)
-    at_start = collapse.start(tokens, 2 * tokens)
-    row = collapse.panel(3 * tokens, 2 * tokens, at_start)
+    at_start = collapse.start_panel(tokens, 2 * tokens)
+    row = collapse.panel_row(3 * tokens, 2 * tokens, at_start)
     length = tokens.square().sum(-1).sqrt().mean().item()
     assert row["norm_target"] == pytest.approx(3 * length, rel=1e-5)
     assert row["norm_context"] == pytest.approx(2 * length, rel=1e-5)
@@ -217,15 +217,15 @@ def test_the_norm_is_the_mean_length_of_tokens_and_its_ratio_is_to_step_0_of_the
 
 def test_a_run_that_was_begun_before_norms_were_kept_has_no_ratio_of_them() -> None:
     tokens = HEALTHY[:256].reshape(64, 4, D)
-    row = collapse.panel(tokens, None, collapse.Panel(std_target=1.0, std_context=0.0))
+    row = collapse.panel_row(tokens, None, collapse.Panel(std_target=1.0, std_context=0.0))
     assert "norm_target" in row
     assert "norm_ratio_target" not in row
 
 
 def test_the_row_of_a_method_with_one_encoder_tells_of_one() -> None:
     tokens = HEALTHY[:256].reshape(64, 4, D)
-    one = collapse.panel(tokens, None, collapse.start(tokens, None))
-    two = collapse.panel(tokens, tokens, collapse.start(tokens, tokens))
+    one = collapse.panel_row(tokens, None, collapse.start_panel(tokens, None))
+    two = collapse.panel_row(tokens, tokens, collapse.start_panel(tokens, tokens))
     assert not [key for key in one if key.endswith("context") or key == "agreement"]
     assert one == {key: two[key] for key in one}
     assert {key.removesuffix("_target") + "_context" for key in one} | one.keys() | {"agreement"} == two.keys()
@@ -234,8 +234,8 @@ def test_the_row_of_a_method_with_one_encoder_tells_of_one() -> None:
 def test_the_panel_sees_features_that_follow_the_position_alone() -> None:
     by_position = gaussian_noise(1, 9, 16).expand(64, 9, 16)
     healthy = gaussian_noise(64, 9, 16, seed=1) + by_position
-    start = collapse.start(healthy, None)
-    row = collapse.panel(by_position + 1e-3 * healthy, None, start)
+    start = collapse.start_panel(healthy, None)
+    row = collapse.panel_row(by_position + 1e-3 * healthy, None, start)
     assert row["position_share_target"] > 0.99
     assert row["patch_std_ratio_target"] < 0.01
     assert row["patch_rank_target"] > 5
@@ -245,19 +245,19 @@ def test_the_panel_sees_features_that_follow_the_position_alone() -> None:
 def test_the_rank_of_patches_is_over_every_place_of_the_grid(side: int) -> None:
     # Many samples: not every token is looked at.
     by_position = gaussian_noise(1, side**2, 32).expand(512, side**2, 32)
-    row = collapse.panel(by_position, None, collapse.start(by_position, None))
+    row = collapse.panel_row(by_position, None, collapse.start_panel(by_position, None))
     assert row["patch_rank_target"] == pytest.approx(collapse.effective_rank(by_position[0]), rel=0.02)
 
 
 @pytest.mark.parametrize(("n", "most", "period"), [(12288, 1024, 12), (32768, 1024, 32), (32768, 4096, 64)])
 def test_what_is_looked_at_falls_on_every_place_alike(n: int, most: int, period: int) -> None:
-    rows = collapse.drawn(n, most)
+    rows = collapse.row_sample(n, most)
     assert len(rows) == len(rows.unique()) == most
-    assert torch.equal(rows, collapse.drawn(n, most))
+    assert torch.equal(rows, collapse.row_sample(n, most))
     counts = torch.bincount(rows % period, minlength=period)
     expected = most / period
     assert (counts - expected).abs().max() < 5 * math.sqrt(expected)
-    assert torch.equal(collapse.drawn(most, most), torch.arange(most))
+    assert torch.equal(collapse.row_sample(most, most), torch.arange(most))
 
 
 SETTINGS = {"method": {"name": "vicreg", "std": 25.0, "cov": 1.0}, "optim": {"lr": 1e-3, "final_weight_decay": 0.4}}
@@ -276,10 +276,10 @@ def test_no_advice_names_an_option_that_the_method_lacks(state: collapse.State) 
 
 def test_what_a_verdict_reads_of_a_row_is_kept_and_what_is_not_finite_too() -> None:
     tokens = HEALTHY[:256].reshape(64, 4, D)
-    row = {**collapse.panel(tokens, tokens, collapse.start(tokens, tokens)), "normalized_loss": 0.5}
+    row = {**collapse.panel_row(tokens, tokens, collapse.start_panel(tokens, tokens)), "normalized_loss": 0.5}
     later = {**row, "rank_target": 1.0, "rank_share_target": 0.01}
     broken = {**row, "redundancy_target": float("nan")}
     for history in ([row, row], [row, later], [row, broken]):
-        kept = [collapse.judged(r) for r in history]
+        kept = [collapse.verdict_inputs(r) for r in history]
         assert collapse.verdict(kept) == collapse.verdict(history)
         assert len(kept[0]) < len(row)

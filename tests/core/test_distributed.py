@@ -30,7 +30,7 @@ class Program(nn.Module):
         s = self.norm(self.inner(x), valid)
         pred = losses.prediction(self.outer(s), x, "l2", valid)
         own = s.mean(1)
-        return pred + distributed.moments(own)[1].add(1e-4).sqrt().mean()
+        return pred + distributed.global_moments(own)[1].add(1e-4).sqrt().mean()
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -71,14 +71,14 @@ def plain(dist: distributed.Dist) -> dict[str, Any]:
     second = torch.autograd.grad(
         torch.autograd.grad(distributed.all_reduce_sum(x).pow(3).sum(), x, create_graph=True)[0].sum(), x
     )[0]
-    distributed.barrier()
+    distributed.wait_for_all()
     return {
         "sum": total.detach(),
         "grad": grad,
         "second": second,
-        "rank": (distributed.rank(), distributed.world(), dist.main),
+        "rank": (distributed.process_rank(), distributed.world_size(), dist.main),
         # Of unequal length, one of them empty; a name that is no UTF-8 text has a lone surrogate.
-        "merged": [distributed.merge(part[dist.rank]) for part in PARTS],
+        "merged": [distributed.merge_ranks(part[dist.rank]) for part in PARTS],
     }
 
 
@@ -128,25 +128,28 @@ def test_ranks_know_their_place(ranks: list[dict[str, Any]]) -> None:
 
 def test_in_one_process_everything_is_the_identity() -> None:
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-    with distributed.setup() as dist:
+    with distributed.process_group() as dist:
         assert dist == distributed.Dist(0, 1, torch.device("cpu"))
         assert distributed.all_reduce_sum(x) is x
-        assert distributed.merge({"a": "b"}) == {"a": "b"}
-        assert (distributed.rank(), distributed.world()) == (0, 1)
+        assert distributed.merge_ranks({"a": "b"}) == {"a": "b"}
+        assert (distributed.process_rank(), distributed.world_size()) == (0, 1)
 
 
 def test_an_incomplete_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="MASTER_PORT, RANK is not set; start with torchrun"), distributed.setup():
+    with (
+        pytest.raises(ValueError, match="MASTER_PORT, RANK is not set; start with torchrun"),
+        distributed.process_group(),
+    ):
         pass
 
 
 def test_moments_are_those_of_the_valid_rows() -> None:
     x = 1000 + torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     valid = torch.arange(50) % 3 > 0
-    mean, var, count = distributed.moments(x.where(valid[:, None], float("nan")), valid)
+    mean, var, count = distributed.global_moments(x.where(valid[:, None], float("nan")), valid)
     assert count == valid.sum()
     assert_close(mean, x[valid].mean(0))
     assert_close(var, x[valid].var(0, correction=0), rtol=1e-5, atol=0)

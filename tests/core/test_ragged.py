@@ -99,7 +99,8 @@ def test_a_sample_counts_as_much_as_any_other_whatever_its_length() -> None:
     method, batch = build("mae"), padded()
     batch = replace(batch, x=batch.x.double())
     found = [
-        (len(rows), method.loss(part, Rng(0).of(rows.tolist(), 6)).total) for rows, part in padding.groups(batch, 3)
+        (len(rows), method.loss(part, Rng(0).of(rows.tolist(), 6)).total)
+        for rows, part in padding.equal_length_groups(batch, 3)
     ]
     assert [n for n, _ in found] == [1, 2, 1, 2]
     torch.testing.assert_close(method(batch, Rng(0)).total, sum(n * each for n, each in found) / 6)
@@ -121,7 +122,7 @@ def unequal(tmp_path: Path) -> Path:
 def test_an_open_patch_suits_the_shortest_and_the_longest_is_padded_to_whole_ones(unequal: Path) -> None:
     series = SeriesConfig(str(unequal)).open()
     run = Run(ijepa.Config(ViT()), SeriesConfig(str(unequal)), length=Length(batch=8))
-    run, _, signal, notes = resolve.resolve(run, series)
+    run, _, signal, notes = resolve.resolve_run(run, series)
     assert run.method.encoder.patch == (3,)
     assert signal.size == (30,)
     assert [note for note in notes if note.startswith("method.encoder.patch = [3]")]
@@ -157,7 +158,7 @@ def test_the_panel_measures_steps_that_all_its_samples_have(unequal: Path) -> No
     cfg = SeriesConfig(str(unequal))
     series = cfg.open()
     signal = Signal(1, series.native)
-    found = samples.choose(cfg, series, signal, 8, patch=3)
+    found = samples.choose_samples(cfg, series, signal, 8, patch=3)
     median = int(np.median(series.cut.length))
     assert found.x.shape == (8, 1, median // 3 * 3)
     assert f"8 samples of {median // 3 * 3} steps" in found.note

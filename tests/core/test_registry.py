@@ -83,7 +83,7 @@ def test_a_broken_member_is_named_with_its_package_and_the_rest_works(site: Path
         ValueError, match=f"shape 'triangle' of the package broken cannot be used: .*({reason}).* uninstall"
     ):
         registry.load("triangle")
-    assert set(registry.unusable()) == {"triangle"}
+    assert set(registry.unusable_members()) == {"triangle"}
 
 
 def test_a_module_that_is_not_there_is_a_broken_member(site: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_module_that_is_not_there_is_a_broken_member(site: Path) -> None:
     (site / "broken_circle.py").unlink()
     registry = shapes()
     assert registry.describe("circle") == ""
-    assert "there is no module broken_circle" in registry.unusable()["circle"]
+    assert "there is no module broken_circle" in registry.unusable_members()["circle"]
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_one(site: Path) -> None:

@@ -6,27 +6,27 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from jepakit.data.base import uniform
-from jepakit.data.images.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre, photometric, place
+from jepakit.data.base import uniform_draws
+from jepakit.data.images.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre_box, change_colours, place_box
 from jepakit.data.images.box import Box
 from jepakit.types import Rng
 
 
 def draws(n, width):
-    return uniform(Rng(0), np.arange(n, dtype=np.int64), width)
+    return uniform_draws(Rng(0), np.arange(n, dtype=np.int64), width)
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (64, 1000), (3, 3), (1, 50)])
 def test_boxes_lie_inside_the_image_whatever_its_shape(shape):
     for u in draws(500, BOX_DRAWS).tolist():
-        box = place(u, *shape, (224, 224), (0.3, 1.0), (3 / 4, 4 / 3), 0.5)
+        box = place_box(u, *shape, (224, 224), (0.3, 1.0), (3 / 4, 4 / 3), 0.5)
         assert 0 <= box.left < box.left + box.width <= shape[1]
         assert 0 <= box.top < box.top + box.height <= shape[0]
 
 
 def test_boxes_cover_the_areas_and_aspects_asked_for_and_reach_every_corner():
     boxes = np.array(
-        [place(u, 1000, 1000, (64, 64), (0.1, 0.4), (0.5, 2.0), 0.25) for u in draws(4000, BOX_DRAWS).tolist()]
+        [place_box(u, 1000, 1000, (64, 64), (0.1, 0.4), (0.5, 2.0), 0.25) for u in draws(4000, BOX_DRAWS).tolist()]
     )
     area, aspect = boxes[:, 2] * boxes[:, 3] / 1e6, np.log(boxes[:, 2] / boxes[:, 3])
     assert area.min() == pytest.approx(0.1, abs=0.003)
@@ -41,40 +41,40 @@ def test_boxes_cover_the_areas_and_aspects_asked_for_and_reach_every_corner():
 
 def test_no_crop_and_no_change_of_aspect_is_the_centre_crop():
     u = [0.5] * BOX_DRAWS
-    assert place(u, 40, 40, (8, 8), (1.0, 1.0), (1.0, 1.0), 0.0) == Box(0, 0, 40, 40) == centre(40, 40, (8, 8))
-    assert place(u, 40, 60, (8, 8), (1.0, 1.0), (1.0, 1.0), 0.0) == centre(40, 60, (8, 8)) == Box(10, 0, 40, 40)
-    assert centre(40, 60, (8, 16)) == Box(0, 5, 60, 30)
+    assert place_box(u, 40, 40, (8, 8), (1.0, 1.0), (1.0, 1.0), 0.0) == Box(0, 0, 40, 40) == centre_box(40, 40, (8, 8))
+    assert place_box(u, 40, 60, (8, 8), (1.0, 1.0), (1.0, 1.0), 0.0) == centre_box(40, 60, (8, 8)) == Box(10, 0, 40, 40)
+    assert centre_box(40, 60, (8, 16)) == Box(0, 5, 60, 30)
 
 
 def test_photometric_changes_keep_pixels_in_range_and_depend_on_each_row_alone():
     x = torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     cfg = Augment(jitter=(0.8, 0.8, 0.8, 0.2), gray=0.5, blur=0.5, solarize=0.5)
     u = draws(8, PHOTO_DRAWS)
-    y = photometric(x, u, cfg)
+    y = change_colours(x, u, cfg)
     assert y.min() >= 0
     assert y.max() <= 1
-    assert_close(torch.cat([photometric(x[:3], u[:3], cfg), photometric(x[3:], u[3:], cfg)]), y)
+    assert_close(torch.cat([change_colours(x[:3], u[:3], cfg), change_colours(x[3:], u[3:], cfg)]), y)
     assert not torch.equal(y, x)
 
 
 def test_probabilities_of_one_and_zero_do_what_they_say():
     x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     u = draws(4, PHOTO_DRAWS)
-    gray = photometric(x, u, Augment(gray=1.0))
+    gray = change_colours(x, u, Augment(gray=1.0))
     assert_close(gray[:, 0], gray[:, 2])
-    assert_close(photometric(x, u, Augment(solarize=1.0)), torch.where(x >= 0.5, 1 - x, x))
-    blurred = photometric(x, u, Augment(blur=1.0))
+    assert_close(change_colours(x, u, Augment(solarize=1.0)), torch.where(x >= 0.5, 1 - x, x))
+    blurred = change_colours(x, u, Augment(blur=1.0))
     assert (blurred.var((2, 3)) <= x.var((2, 3))).all()
     assert (blurred.var((2, 3)) < 0.5 * x.var((2, 3))).any()
-    assert torch.equal(photometric(x, u, Augment(jitter=(0.5, 0.0, 0.0, 0.0), jitter_prob=0.0)), x)
+    assert torch.equal(change_colours(x, u, Augment(jitter=(0.5, 0.0, 0.0, 0.0), jitter_prob=0.0)), x)
 
 
 def test_brightness_and_contrast_scale_about_black_and_the_mean():
     x = 0.25 + 0.25 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     u = np.full((1, PHOTO_DRAWS), 0.75)
     u[:, 4] = 0
-    assert_close(photometric(x, u, Augment(jitter=(0.8, 0.0, 0.0, 0.0))), x * 1.4)
-    y = photometric(x, u, Augment(jitter=(0.0, 0.8, 0.0, 0.0)))
+    assert_close(change_colours(x, u, Augment(jitter=(0.8, 0.0, 0.0, 0.0))), x * 1.4)
+    y = change_colours(x, u, Augment(jitter=(0.0, 0.8, 0.0, 0.0)))
     assert_close(y.std(), x.std() * 1.4, rtol=0.05, atol=0)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from jepakit.data.check import check
+from jepakit.data.check import check_path
 
 
 def test_a_folder_with_every_flaw_is_reported_item_by_item(tmp_path):
@@ -15,7 +15,7 @@ def test_a_folder_with_every_flaw_is_reported_item_by_item(tmp_path):
     (tmp_path / "cat" / "broken.png").write_bytes((tmp_path / "cat" / "1.png").read_bytes()[:500])
     Image.fromarray(rng.integers(0, 255, (12, 90), dtype=np.uint8)).save(tmp_path / "dog" / "grey.png")
     seen = []
-    report = check(str(tmp_path), progress=lambda done, n: seen.append((done, n)))
+    report = check_path(str(tmp_path), progress=lambda done, n: seen.append((done, n)))
     rows = dict(report.rows)
     counts = ("items", "readable", "unreadable", "exact duplicates", "smaller than 16 px")
     assert [rows[what] for what in counts] == ["11", "10", "1", "1", "1"]
@@ -35,7 +35,7 @@ def test_arrays_are_checked_too(tmp_path):
     x = np.random.default_rng(0).integers(0, 255, (6, 40, 40), dtype=np.uint8)
     x[5] = x[2]
     np.save(tmp_path / "x.npy", x)
-    report = check(str(tmp_path / "x.npy"))
+    report = check_path(str(tmp_path / "x.npy"))
     rows = dict(report.rows)
     assert (rows["items"], rows["exact duplicates"], rows["items per class"]) == ("6", "1", "no labels")
     assert rows["height min / median / max"] == "40 / 40 / 40"
@@ -43,7 +43,7 @@ def test_arrays_are_checked_too(tmp_path):
 
 
 def test_real_shards_hold_no_broken_image(shared_data):
-    report = check(str(shared_data / "grocery" / "test-001.tar"))
+    report = check_path(str(shared_data / "grocery" / "test-001.tar"))
     rows = dict(report.rows)
     assert rows["unreadable"] == rows["exact duplicates"] == "0"
     assert rows["height min / median / max"].startswith("348 /")

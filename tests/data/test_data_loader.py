@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from jepakit.data import loader
-from jepakit.data.base import uniform
+from jepakit.data.base import uniform_draws
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images import files as images
 from jepakit.data.images.augment import Augment, Views
@@ -101,7 +101,7 @@ def test_the_global_random_state_is_left_alone(folder, workers):
     source = opened(images.Config(str(folder), size=(16, 16), augment=PHOTO))
     torch.manual_seed(5), np.random.seed(5)
     list(loader.batches(*source, seed=0, batch=4, start=0, stop=3, workers=workers))
-    list(loader.stream(source[0], source[1], batch=4, workers=workers))
+    list(loader.read_stream(source[0], source[1], batch=4, workers=workers))
     after = torch.rand(1), np.random.rand()
     torch.manual_seed(5), np.random.seed(5)
     assert after == (torch.rand(1), np.random.rand())
@@ -115,7 +115,7 @@ def test_broken_images_give_way_to_the_next_readable_one_and_are_named(folder, w
     it = loader.batches(*source, seed=0, batch=11, start=0, stop=1, workers=workers)
     batch = next(it)
     assert set(it.skipped) == {"03.jpg", "04.jpg"}
-    want = loader.order(11, 0, 0)
+    want = loader.epoch_order(11, 0, 0)
     assert batch.id.tolist() == [5 if i in (3, 4) else i for i in want.tolist()]
     where = batch.id.eq(5).nonzero().flatten()
     assert len(where) == 3
@@ -130,7 +130,7 @@ def test_fail_stops_at_the_first_broken_image_and_names_it(folder):
         with pytest.raises(ValueError, match=r"^cannot read 07\.jpg.*data\.corrupt=skip$"):
             list(loader.batches(strict, source[1], seed=0, batch=11, start=0, stop=1, workers=workers))
     with pytest.raises(ValueError, match=r"07\.jpg"):
-        list(loader.stream(source[0], source[1], batch=4, corrupt="fail"))
+        list(loader.read_stream(source[0], source[1], batch=4, corrupt="fail"))
     with pytest.raises(ValueError, match=r"07\.jpg"):
         strict.signal()
 
@@ -153,12 +153,12 @@ def test_fewer_images_than_a_batch_are_an_error_before_the_first(folder):
 
 def test_the_stream_is_in_order_complete_and_without_augmentation(folder):
     source = opened(images.Config(str(folder), size=(16, 16), augment=PHOTO))
-    once, again = (list(loader.stream(source[0], source[1], batch=4, workers=workers)) for workers in (0, 2))
+    once, again = (list(loader.read_stream(source[0], source[1], batch=4, workers=workers)) for workers in (0, 2))
     assert torch.cat([batch.id for batch in once]).tolist() == list(range(11))
     assert [len(batch) for batch in once] == [4, 4, 3]
     assert all(map(same, once, again))
     assert once[0].views == ()
-    rest = list(loader.stream(source[0], source[1], batch=4, start=5))
+    rest = list(loader.read_stream(source[0], source[1], batch=4, start=5))
     assert torch.cat([batch.id for batch in rest]).tolist() == list(range(5, 11))
 
 
@@ -166,14 +166,14 @@ def test_the_stream_leaves_broken_images_out(folder):
     source = opened(images.Config(str(folder), size=(16, 16)))
     for k in (1, 4, 5, 6, 7):
         (folder / f"{k:02d}.jpg").write_bytes(b"broken")
-    it = loader.stream(source[0], source[1], batch=4)
+    it = loader.read_stream(source[0], source[1], batch=4)
     assert [batch.id.tolist() for batch in it] == [[0, 2, 3], [8, 9, 10]]
     assert len(it.skipped) == 5
 
 
 def test_small_images_of_one_size_come_out_of_the_stream_untouched():
     dataset, signal = opened(synthetic.Config("digits", count=10, size=(20, 24)))
-    batch = next(loader.stream(dataset, signal, batch=10)).to("cpu")
+    batch = next(loader.read_stream(dataset, signal, batch=10)).to("cpu")
     assert torch.equal(batch.x, torch.stack([dataset.raw(i) for i in range(10)]))
     assert batch.x.min() >= 0
     assert batch.x.max() <= 1
@@ -250,10 +250,10 @@ def test_the_signal_counts_views_and_classes():
 
 def test_uniform_numbers_are_uniform_and_independent_of_their_company():
     ids = np.arange(4000, dtype=np.int64)
-    u = uniform(Rng(0), ids, 5)
-    assert np.array_equal(uniform(Rng(0), ids[7:9], 5), u[7:9])
+    u = uniform_draws(Rng(0), ids, 5)
+    assert np.array_equal(uniform_draws(Rng(0), ids[7:9], 5), u[7:9])
     assert abs(u.mean(0) - 0.5).max() < 0.02
     assert abs(u.std(0) - 12**-0.5).max() < 0.01
     assert abs(np.corrcoef(u.T) - np.eye(5)).max() < 0.06
     assert abs(np.corrcoef(u[:-1, 0], u[1:, 0])[0, 1]) < 0.06
-    assert not np.allclose(uniform(Rng(1), ids, 5), u)
+    assert not np.allclose(uniform_draws(Rng(1), ids, 5), u)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from jepakit import data
 from jepakit.data import loader
-from jepakit.data.check import check
+from jepakit.data.check import check_path
 from jepakit.data.images import arrays, files, synthetic
 from jepakit.data.images.augment import Augment, Views
 from jepakit.data.rows import encode_labels
@@ -93,7 +93,7 @@ def test_items_without_a_label_belong_to_no_class_whatever_holds_them(tmp_path, 
         with webdataset.TarWriter(str(out)) as sink:
             for k, text in enumerate(("1", None, "", "0")):
                 sink.write({"__key__": str(k), "png": cells[k]} | ({} if text is None else {"cls": text}))
-    dataset = data.load(data.guess(str(out))[0])(path=str(out)).open()
+    dataset = data.load(data.guess_kind(str(out))[0])(path=str(out)).open()
     assert [dataset.label(i) for i in range(4)] == [1, -1, -1, 0]
     assert dataset.classes == ("0", "1")
 
@@ -121,7 +121,7 @@ def test_a_batch_without_samples_is_refused(batch):
     dataset = cfg.open()
     signal = dataset.signal()
     with pytest.raises(ValueError, match=f"batch is {batch}; give at least one sample"):
-        loader.stream(dataset, signal, batch=batch)
+        loader.read_stream(dataset, signal, batch=batch)
     with pytest.raises(ValueError, match=f"batch is {batch}; give at least one sample"):
         loader.batches(dataset, signal, seed=0, batch=batch, start=0, stop=1)
 
@@ -181,7 +181,7 @@ def test_reasons_are_the_same_in_every_run(tmp_path):
     for k in range(3):
         write(tmp_path / f"{k}.png", k)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    (problem,) = [p for p in check(str(tmp_path)).problems if p.problem == "unreadable"]
+    (problem,) = [p for p in check_path(str(tmp_path)).problems if p.problem == "unreadable"]
     assert problem.detail == "cannot identify image file"
 
 
@@ -190,7 +190,7 @@ def test_a_check_of_nothing_but_broken_images_does_not_advise_itself(tmp_path):
     with pytest.raises(
         ValueError, match=r"none of 1 images tried can be read, e\.g\. broken\.jpg: cannot ident"
     ) as error:
-        check(str(tmp_path))
+        check_path(str(tmp_path))
     assert "check-data" not in str(error.value)
 
 
@@ -198,12 +198,12 @@ def test_a_check_lists_the_first_problems_and_how_to_see_the_others(tmp_path):
     for k in range(14):
         write(tmp_path / f"{k:02d}.png", 9)
     write(tmp_path / "zz.png", 1, (40, 40, 3))
-    rows = check(str(tmp_path)).rows
+    rows = check_path(str(tmp_path)).rows
     assert rows[-11] == ("01.png", "duplicate: same content as 00.png")
     assert rows[-1] == ("…", "and 17 more (--csv FILE lists up to 1,000 of a kind)")
     (tmp_path / "one").mkdir()
     write(tmp_path / "one" / "0.png")
-    assert check(str(tmp_path / "one")).rows[-1] == ("0.png", "tiny: 10 x 12 px")
+    assert check_path(str(tmp_path / "one")).rows[-1] == ("0.png", "tiny: 10 x 12 px")
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -216,26 +216,26 @@ def test_a_sample_keeps_8_bits_and_is_what_the_stream_gives(tmp_path, deep):
     cfg = files.Config(str(tmp_path), size=(16, 16))
     dataset = cfg.open()
     signal = dataset.signal()
-    found = data.sample(dataset, signal, 50)
+    found = data.fixed_sample(dataset, signal, 50)
     assert found.dtype == (torch.float32 if deep else torch.uint8)
-    (batch,) = loader.stream(dataset, signal, batch=50)
+    (batch,) = loader.read_stream(dataset, signal, batch=50)
     pictures, streamed = ({x.numpy().tobytes() for x in part} for part in (found, batch.x))
     assert pictures == streamed
     assert len(found) == len(batch) == (6 if deep else 5)
-    assert torch.equal(data.sample(dataset, signal, 3), found[:3])
+    assert torch.equal(data.fixed_sample(dataset, signal, 3), found[:3])
 
 
 def test_images_are_read_with_the_channels_a_model_was_trained_on(tmp_path):
     write(tmp_path / "grey" / "0.png", 7, (20, 20))
     own = files.Config(str(tmp_path), size=(16, 16))
-    cfg = data.reading(own, str(tmp_path / "grey"), channels=3)
-    (batch,) = loader.stream(cfg.open(), Signal(3, (16, 16)), batch=4)
+    cfg = data.read_like(own, str(tmp_path / "grey"), channels=3)
+    (batch,) = loader.read_stream(cfg.open(), Signal(3, (16, 16)), batch=4)
     assert batch.x.shape == (1, 3, 16, 16)
-    assert data.reading(own, str(tmp_path / "grey")).open().channels == 1
+    assert data.read_like(own, str(tmp_path / "grey")).open().channels == 1
     np.save(tmp_path / "x.npy", np.zeros((4, 16, 16), np.uint8))
-    other = data.reading(own, str(tmp_path / "x.npy"), channels=3)
+    other = data.read_like(own, str(tmp_path / "x.npy"), channels=3)
     with pytest.raises(ValueError, match="the data have 1 channels but the model takes 3; give data with 3"):
-        loader.stream(other.open(), Signal(3, (16, 16)), batch=4)
+        loader.read_stream(other.open(), Signal(3, (16, 16)), batch=4)
 
 
 def test_images_that_cannot_have_the_channels_asked_for_say_both_counts(tmp_path):

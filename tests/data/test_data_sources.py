@@ -13,7 +13,7 @@ from PIL import Image
 
 from jepakit import data
 from jepakit.data.images import arrays, files, parquet, tar
-from jepakit.data.rows import Names, encode_labels, select
+from jepakit.data.rows import Names, encode_labels, select_part
 
 
 @pytest.fixture(autouse=True)
@@ -121,8 +121,8 @@ def test_a_brace_pattern_with_a_shard_that_is_not_there_is_refused(tmp_path):
 def test_a_shard_is_scanned_once_and_again_when_it_changes(tmp_path, cache, monkeypatch):
     root = shards(tmp_path / "w", count=1)
     scans = []
-    scan = tar.scan
-    monkeypatch.setattr(tar, "scan", lambda path: scans.append(path) or scan(path))
+    scan = tar.scan_shard
+    monkeypatch.setattr(tar, "scan_shard", lambda path: scans.append(path) or scan(path))
     for _ in range(2):
         assert len(files.Config(str(root / "s-000.tar")).open()) == 3
     assert len(scans) == 1
@@ -180,7 +180,7 @@ def test_parquet_mapped_from_the_cache_reads_as_from_memory(tmp_path, monkeypatc
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"image": [picture(k) for k in range(5)]}), path, row_group_size=2)
     held = files.Config(str(path)).open()
-    monkeypatch.setattr(parquet, "MEMORY", 0)
+    monkeypatch.setattr(parquet, "MAX_BYTES_IN_MEMORY", 0)
     mapped = files.Config(str(path)).open()
     assert len(list((cache / "jepakit" / "parquet").iterdir())) == 1
     assert [value(mapped, i) for i in range(5)] == [value(held, i) for i in range(5)] == list(range(5))
@@ -257,16 +257,16 @@ def test_mixed_channels_become_the_commonest_and_it_is_said(tmp_path):
 
 def test_train_and_test_parts_are_disjoint_complete_and_do_not_depend_on_order():
     names = [f"image{k}" for k in range(2000)]
-    train, test = (select(names, part, 0.2, 0) for part in ("train", "test"))
+    train, test = (select_part(names, part, 0.2, 0) for part in ("train", "test"))
     assert sorted([*train, *test]) == list(range(2000))
     assert len(test) == pytest.approx(400, abs=60)
     backwards = names[::-1]
-    assert {backwards[i] for i in select(backwards, "test", 0.2, 0)} == {names[i] for i in test}
+    assert {backwards[i] for i in select_part(backwards, "test", 0.2, 0)} == {names[i] for i in test}
 
 
 def test_a_limit_keeps_that_many_and_a_larger_limit_keeps_them_too():
     names = [f"image{k}" for k in range(500)]
-    small, large = (set(select(names, "all", 0.1, n).tolist()) for n in (50, 100))
+    small, large = (set(select_part(names, "all", 0.1, n).tolist()) for n in (50, 100))
     assert len(small) == 50
     assert small < large
 
@@ -294,9 +294,9 @@ def test_names_keep_any_text_a_file_may_have():
 )
 def test_the_kind_is_guessed_from_the_name(tmp_path, name, kind):
     (tmp_path / name).touch()
-    assert data.guess(str(tmp_path / name))[0] == kind
-    assert data.guess(str(tmp_path))[0] == "images"
-    assert data.guess("shapes")[0] == "synthetic"
+    assert data.guess_kind(str(tmp_path / name))[0] == kind
+    assert data.guess_kind(str(tmp_path))[0] == "images"
+    assert data.guess_kind("shapes")[0] == "synthetic"
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def test_train_and_test_are_the_two_ends_of_all(task):
 
 def test_train_and_test_never_share_a_scan():
     u = np.random.default_rng(0).random(3000)
-    train, _ = synthetic._digits(u, np.zeros(3000, dtype=bool))
-    test, _ = synthetic._digits(u, np.ones(3000, dtype=bool))
+    train, _ = synthetic._digit_scans(u, np.zeros(3000, dtype=bool))
+    test, _ = synthetic._digit_scans(u, np.ones(3000, dtype=bool))
     assert not {t.numpy().tobytes() for t in train} & {t.numpy().tobytes() for t in test}
 
 

@@ -240,10 +240,10 @@ def test_the_panel_sees_views_of_scanpaths_that_differ_where_a_run_has_views(wal
     assert not GazeAugment(views=WHOLE).changes
     assert ALL.changes
     dataset, signal = replace(walks, augment=ALL).open(), Signal(3, (8, 8, 8), (0.5,) * 3, (0.3,) * 3)
-    views = samples.views(dataset, signal, 6, 4)
+    views = samples.view_samples(dataset, signal, 6, 4)
     assert views.shape == (6, 4, 3, 8, 8, 8)
     assert not torch.equal(views[:, 0], views[:, 1])
-    assert torch.equal(views, samples.views(dataset, signal, 6, 4))
+    assert torch.equal(views, samples.view_samples(dataset, signal, 6, 4))
 
 
 ENCODER = {"width": 16, "depth": 1, "heads": 2}
@@ -305,7 +305,7 @@ def test_views_are_compared_of_scanpaths_of_unequal_lengths(walks, tmp_path):
 )
 def test_changes_that_make_no_sense_are_one_sentence(walks, bad, said):
     with pytest.raises(ValueError, match=said) as error:
-        parse.apply(Run(load("vicreg").Config(), walks), {"data": {"augment": bad}})
+        parse.apply_changes(Run(load("vicreg").Config(), walks), {"data": {"augment": bad}})
     assert "\n" not in str(error.value)
 
 

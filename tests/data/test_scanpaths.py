@@ -15,16 +15,16 @@ from support import logged_losses, write_pictures
 
 import jepakit as jk
 from jepakit import data, methods
-from jepakit.core.padding import groups
+from jepakit.core.padding import equal_length_groups
 from jepakit.data import loader
-from jepakit.data.check import check
+from jepakit.data.check import check_path
 from jepakit.data.scanpaths.augment import GazeAugment
 from jepakit.data.scanpaths.pictures import Pictures, View
-from jepakit.data.scanpaths.record import Asked, read_fixations
+from jepakit.data.scanpaths.record import ColumnRequest, read_fixations
 from jepakit.data.scanpaths.settings import Config
-from jepakit.evals.sources import stretched
+from jepakit.evals.sources import resample_time
 from jepakit.nn.transformer import ViT
-from jepakit.reporting.scanpaths import drawn
+from jepakit.reporting.scanpaths import draw_scanpath
 from jepakit.run import parse
 from jepakit.training.monitor import samples
 from jepakit.types import Batch, Rng, Signal
@@ -103,10 +103,10 @@ def test_of_osie_the_scanpaths_on_pictures_that_are_there_are_read_and_the_short
     assert "350 entries of the fixation file have no image and are left out" in dataset.notes
     assert dataset.native == (16, 32, 32)
     assert any("the longest 22" in note for note in dataset.notes)
-    path = dataset.scanpath(3)
+    path = dataset.scanpath_of(3)
     assert (path.image, path.subject) == ("images.tar/1001.jpg", "3")
     np.testing.assert_allclose(path.xy.T, [entries[0]["scanpaths"][3][k] for k in ("x", "y")])
-    np.testing.assert_allclose(dataset.durations(3), entries[0]["scanpaths"][3]["t"])
+    np.testing.assert_allclose(dataset.fixation_durations(3), entries[0]["scanpaths"][3]["t"])
 
 
 def test_csv_and_json_give_the_same(small, tmp_path):
@@ -115,7 +115,7 @@ def test_csv_and_json_give_the_same(small, tmp_path):
     for i in range(3):
         assert one.name(i) == two.name(i)
         assert torch.equal(one.raw(i), two.raw(i))
-        np.testing.assert_array_equal(one.durations(i), two.durations(i))
+        np.testing.assert_array_equal(one.fixation_durations(i), two.fixation_durations(i))
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
@@ -124,7 +124,7 @@ def test_columns_may_be_separated_by_semicolons_or_tabs(small, tmp_path, mark):
     file.write_text(Path(small.fixations).read_text().replace(",", mark))
     one, two = small.open(), replace(small, fixations=str(file)).open()
     assert [two.name(i) for i in range(len(two))] == [one.name(i) for i in range(len(one))]
-    np.testing.assert_array_equal(two.scanpath(1).xy, one.scanpath(1).xy)
+    np.testing.assert_array_equal(two.scanpath_of(1).xy, one.scanpath_of(1).xy)
 
 
 def test_blanks_around_names_and_cells_are_no_part_of_them(small, tmp_path):
@@ -132,13 +132,13 @@ def test_blanks_around_names_and_cells_are_no_part_of_them(small, tmp_path):
     file.write_text(Path(small.fixations).read_text().replace(",", " , "))
     one, two = small.open(), replace(small, fixations=str(file)).open()
     assert [two.name(i) for i in range(len(two))] == [one.name(i) for i in range(len(one))]
-    np.testing.assert_array_equal(two.scanpath(1).xy, one.scanpath(1).xy)
+    np.testing.assert_array_equal(two.scanpath_of(1).xy, one.scanpath_of(1).xy)
 
 
 def test_a_picture_may_be_called_0(tmp_path):
     entries = [{"image": name, "x": [1, 2], "y": [1, 2]} for name in (0, 1, "", None)]
     (tmp_path / "f.json").write_text(json.dumps(entries))
-    found = read_fixations(str(tmp_path / "f.json"), Asked())
+    found = read_fixations(str(tmp_path / "f.json"), ColumnRequest())
     assert [track.image for track in found.tracks] == ["0", "1"]
     assert found.without == 2
 
@@ -146,15 +146,15 @@ def test_a_picture_may_be_called_0(tmp_path):
 def test_a_json_file_alone_finds_its_pictures_beside_it(small, tmp_path):
     shutil.move(small.path, tmp_path / "images")
     file = as_json(tmp_path / "f.json.gz")
-    assert data.guess(file)[0] == "scanpaths"
-    assert len(data.reading(small, file).open()) == 3
+    assert data.guess_kind(file)[0] == "scanpaths"
+    assert len(data.read_like(small, file).open()) == 3
 
 
 def test_onsets_become_durations_and_the_last_is_unknown(small, tmp_path):
     rows = [(*row[:4], 1000 + 250 * k) for k, row in enumerate(ROWS)]
     file = table(tmp_path / "o.csv", rows, ("image", "subject", "x", "y", "t"))
     dataset = replace(small, fixations=file).open()
-    np.testing.assert_array_equal(dataset.durations(0), [250, 250, np.nan])
+    np.testing.assert_array_equal(dataset.fixation_durations(0), [250, 250, np.nan])
     assert "times: column 't' is the onset of each fixation (data.timing)" in dataset.notes
 
 
@@ -165,7 +165,7 @@ def test_a_crop_is_the_patch_cut_by_hand(osie):
     cfg, _dataset = osie
     plain = replace(cfg, crop=32 / 600, size=(32, 32), limit=20).open()
     for i in range(5):
-        path = plain.scanpath(i)
+        path = plain.scanpath_of(i)
         whole = plain.source.raw(int(plain.rows.image[i]))
         inside = [(t, x, y) for t, (x, y) in enumerate(path.xy) if 16 <= x < 784 and 16 <= y < 584]
         assert len(inside) > 1
@@ -184,7 +184,7 @@ def test_beyond_the_border_the_edge_goes_on(small):
 
 def test_saccades_are_in_sides_of_the_crop_whatever_the_resolution(small, tmp_path):
     signal = Signal(3, (4, 8, 8))
-    found = next(loader.stream(small.open(), signal, batch=3))
+    found = next(loader.read_stream(small.open(), signal, batch=3))
     assert found.action.shape == (3, 3, 2)
     assert found.length.tolist() == [3, 2, 2]
     assert found.action[0].tolist() == [[1.25, -1.25], [-3.75, 3.75], [0, 0]]
@@ -194,7 +194,7 @@ def test_saccades_are_in_sides_of_the_crop_whatever_the_resolution(small, tmp_pa
         Image.open(file).resize((80, 80)).save(double / file.name)
     rows = [(*row[:2], 2 * row[2], 2 * row[3], row[4]) for row in ROWS]
     large = replace(small, path=str(double), fixations=table(tmp_path / "g.csv", rows)).open()
-    assert torch.equal(next(loader.stream(large, signal, batch=3)).action, found.action)
+    assert torch.equal(next(loader.read_stream(large, signal, batch=3)).action, found.action)
 
 
 def test_a_fovea_sees_twice_as_much_at_each_level_in_further_channels(tmp_path):
@@ -237,7 +237,7 @@ def test_the_orders_to_compare_with_do_what_they_say(osie):
     find = {order: replace(human, order=order) for order in ("shuffled", "repeated", "uniform", "raster")}
     moved = 0
     for i in range(0, 200, 10):
-        own, shuffled = human.scanpath(i), find["shuffled"].scanpath(i)
+        own, shuffled = human.scanpath_of(i), find["shuffled"].scanpath_of(i)
         pairs = [sorted(zip(*p.xy.T, p.duration, strict=True)) for p in (own, shuffled)]
         assert pairs[0] == pairs[1]
         moved += not np.array_equal(own.xy, shuffled.xy)
@@ -343,7 +343,7 @@ def test_padding_is_zero_in_crops_and_saccades_also_where_colours_change(small):
 
 def test_samples_of_one_length_have_a_saccade_less_than_fixations(small):
     found = batch(small.open(), small, count=3)
-    for rows, part in groups(found, 1):
+    for rows, part in equal_length_groups(found, 1):
         steps = int(found.length[rows[0]])
         assert part.action.shape == (len(rows), steps - 1, 2)
         assert part.x.shape[2] == steps
@@ -352,7 +352,7 @@ def test_samples_of_one_length_have_a_saccade_less_than_fixations(small):
 
 def test_the_panel_measures_no_padding(osie):
     _, dataset = osie
-    x = samples.equal(dataset, Signal(3, dataset.native), 16, 1)
+    x = samples.equal_length_samples(dataset, Signal(3, dataset.native), 16, 1)
     assert x.shape == (16, 3, int(np.median(dataset.lengths)), 32, 32)
     assert x.flatten(3).any(3).any(1).all()
 
@@ -502,20 +502,20 @@ def test_crops_of_crops_are_refused():
 
 
 def test_check_data_counts_and_lists_what_is_wrong(small, tmp_path):
-    found = check(small.path, fixations=small.fixations)
+    found = check_path(small.path, fixations=small.fixations)
     rows = dict(found.rows)
     assert (rows["scanpaths"], rows["pictures looked at"], rows["subjects"]) == ("4", "2", "2")
     assert rows["fixations min / median / max"] == "1 / 2 / 3"
     assert rows["median duration"] == "95"
     assert rows["training would read"] == "3 samples: up to 3 crops of 3 x 8 x 8"
-    broken = check(small.path, fixations=table(tmp_path / "g.csv", changed(1, x=99.0)))
+    broken = check_path(small.path, fixations=table(tmp_path / "g.csv", changed(1, x=99.0)))
     assert [p.problem for p in broken.problems] == ["outside"]
     assert "nothing: g.csv, row 3" in dict(broken.rows).values().__str__()
 
 
 def test_a_drawn_scanpath_has_dots_where_the_gaze_was_and_leaves_the_rest():
     picture = np.full((50, 100, 3), 200, dtype=np.uint8)
-    image = drawn(picture, np.array([[10.0, 10.0], [90.0, 40.0]]), 400)
+    image = draw_scanpath(picture, np.array([[10.0, 10.0], [90.0, 40.0]]), 400)
     assert image.shape == (200, 400, 3)
     assert tuple(image[40, 33]) == (255, 214, 64)
     assert tuple(image[160, 353]) == (214, 40, 90)
@@ -598,7 +598,7 @@ def test_a_probe_tells_pictures_by_viewers_that_training_never_saw(tmp_path):
 
 def test_the_raw_baseline_of_a_probe_has_as_many_values_of_every_scanpath(tmp_path):
     x = torch.arange(2 * 3 * 4 * 2 * 5.0).reshape(2, 3, 4, 2, 5)
-    longer = stretched(x, (7, 2, 5))
+    longer = resample_time(x, (7, 2, 5))
     assert longer.shape == (2, 3, 7, 2, 5)
     assert torch.allclose(longer[:, :, ::2], x)
     assert torch.allclose(longer[:, :, 1], (x[:, :, 0] + x[:, :, 1]) / 2)
@@ -618,5 +618,5 @@ def test_a_probe_without_a_test_part_never_has_a_picture_on_both_sides(tmp_path)
 
 
 def test_the_view_says_how_large_a_crop_is():
-    assert View((8, 8), 0.2, 1).side(600, 800) == (120.0, 120.0)
-    assert View((8, 16), 0.2, 1).side(600, 800) == (120.0, 240.0)
+    assert View((8, 8), 0.2, 1).crop_side(600, 800) == (120.0, 120.0)
+    assert View((8, 16), 0.2, 1).crop_side(600, 800) == (120.0, 240.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jepakit import data
-from jepakit.data.series.generated import Config, derivative, generate, lorenz
+from jepakit.data.series.generated import Config, generate_series, lorenz_derivative, lorenz_states
 
 IDS = np.arange(400, dtype=np.int64)
 
@@ -15,10 +15,10 @@ IDS = np.arange(400, dtype=np.int64)
 @pytest.mark.parametrize("path", ["sines", "lorenz"])
 def test_a_series_depends_on_seed_and_index_alone(path):
     cfg = Config(path, count=60)
-    whole, some = generate(cfg, IDS[:60]), generate(replace(cfg, count=1000), IDS[[41, 7]])
+    whole, some = generate_series(cfg, IDS[:60]), generate_series(replace(cfg, count=1000), IDS[[41, 7]])
     assert np.array_equal(some, whole[[41, 7]])
     assert not np.array_equal(whole[0], whole[1])
-    assert not np.array_equal(generate(replace(cfg, seed=1), IDS[:1]), whole[:1])
+    assert not np.array_equal(generate_series(replace(cfg, seed=1), IDS[:1]), whole[:1])
     train, test = (replace(cfg, split=part).open() for part in ("train", "test"))
     assert (len(train), len(test)) == (48, 12)
     assert np.array_equal(test.raw(0).numpy(), whole[48].astype(np.float32))
@@ -26,7 +26,7 @@ def test_a_series_depends_on_seed_and_index_alone(path):
 
 
 def test_sines_have_the_published_grid_frequencies_phases_and_noise():
-    clean = generate(Config("sines", noise=0.0), IDS)
+    clean = generate_series(Config("sines", noise=0.0), IDS)
     assert clean.shape == (400, 1, 20)
     time = np.linspace(0, 4 * np.pi, 20)
     # For a sine, x(t + d) + x(t - d) = 2 cos(w d) x(t): the frequency without a fit of the phase.
@@ -37,13 +37,13 @@ def test_sines_have_the_published_grid_frequencies_phases_and_noise():
     assert 1.19 < speed.max() <= 1.2
     assert np.abs(clean[:, 0, 0]).max() > 0.99
     assert abs(clean[:, 0, 0].mean()) < 0.15  # phases over the whole circle
-    noise = generate(Config("sines"), IDS) - clean
+    noise = generate_series(Config("sines"), IDS) - clean
     assert noise.std() == pytest.approx(0.05, rel=0.03)
-    assert generate(Config("sines", frequency=(0.6, 0.8)), IDS).shape == clean.shape
+    assert generate_series(Config("sines", frequency=(0.6, 0.8)), IDS).shape == clean.shape
 
 
 def test_lorenz_starts_where_the_paper_does_and_follows_its_equations_by_euler_steps():
-    x = generate(Config("lorenz"), IDS)
+    x = generate_series(Config("lorenz"), IDS)
     assert x.shape == (400, 3, 40)
     assert np.abs(x[:, :, 0]).max() <= 15
     assert np.abs(x[:, :, 0]).max(axis=0).min() > 14.5
@@ -55,27 +55,29 @@ def test_lorenz_starts_where_the_paper_does_and_follows_its_equations_by_euler_s
 
 
 def test_rk45_is_the_limit_of_ever_smaller_euler_steps():
-    start = generate(Config("lorenz"), IDS[:3])[:, :, 0]
-    exact = lorenz(start, 21, 0.01, 28.0, "rk45")[:, :, -1]
-    errors = [np.abs(lorenz(start, 20 * k + 1, 0.01 / k, 28.0, "euler")[:, :, -1] - exact).max() for k in (1, 5, 25)]
+    start = generate_series(Config("lorenz"), IDS[:3])[:, :, 0]
+    exact = lorenz_states(start, 21, 0.01, 28.0, "rk45")[:, :, -1]
+    errors = [
+        np.abs(lorenz_states(start, 20 * k + 1, 0.01 / k, 28.0, "euler")[:, :, -1] - exact).max() for k in (1, 5, 25)
+    ]
     # Euler is of first order: a fifth of the step, a fifth of the error.
     assert errors[1] / errors[0] == pytest.approx(0.2, abs=0.05)
     assert errors[2] / errors[1] == pytest.approx(0.2, abs=0.02)
 
 
 def test_rho_dt_and_the_integrator_are_options():
-    plain = generate(Config("lorenz"), IDS[:4])
+    plain = generate_series(Config("lorenz"), IDS[:4])
     for change in ({"rho": 24.0}, {"dt": 0.02}, {"integrator": "rk45"}, {"noise": 0.1}):
-        other = generate(Config("lorenz", **change), IDS[:4])
+        other = generate_series(Config("lorenz", **change), IDS[:4])
         assert not np.allclose(other[:, :, 1:], plain[:, :, 1:])
     # The fixed points of the flow: nothing moves there.
     root = np.sqrt(8 / 3 * 27)
-    assert not derivative(np.array([[root, root, 27.0], [0.0, 0, 0]]), 28.0).round(9).any()
+    assert not lorenz_derivative(np.array([[root, root, 27.0], [0.0, 0, 0]]), 28.0).round(9).any()
 
 
 def test_generated_series_are_read_by_their_name():
-    assert data.guess("lorenz") == ("dynamics", "'lorenz' names a generated system")
-    cfg = data.reading(data.load("images")(), "lorenz")
+    assert data.guess_kind("lorenz") == ("dynamics", "'lorenz' names a generated system")
+    cfg = data.read_like(data.load("images")(), "lorenz")
     signal = cfg.open().signal()
     assert (signal.channels, signal.size) == (3, (40,))
     assert torch.equal(cfg.open().raw(3), cfg.open().raw(3))

@@ -14,7 +14,7 @@ from jepakit.data.series.settings import Config
 from jepakit.methods import cjepa, ijepa, load
 from jepakit.run.settings import Length, Run
 from jepakit.training.monitor import samples
-from jepakit.training.resolve import resolve, resolve_data
+from jepakit.training.resolve import resolve_data, resolve_run
 from jepakit.types import Signal
 
 ALL = SeriesAugment(crop=(0.5, 0.9), scale=0.2, jitter=0.1, drop=0.3, views=(SeriesViews(2, (12,)), SeriesViews(3)))
@@ -127,7 +127,7 @@ def test_every_change_does_what_it_says(csv):
 def test_padding_is_marked_by_length_and_changes_no_sample(unequal):
     cfg = Config(unequal)
     series = cfg.open()
-    (batch,) = loader.stream(series, series.signal(), batch=4)
+    (batch,) = loader.read_stream(series, series.signal(), batch=4)
     assert batch.length.tolist() == [5, 8, 12, 9]
     for i, n in enumerate(batch.length.tolist()):
         assert torch.equal(batch.x[i, :, :n], series.raw(i))
@@ -147,8 +147,8 @@ def test_views_of_padded_series_hold_no_padding(unequal):
 def test_unequal_series_come_to_one_length(unequal, how, length):
     cfg = Config(unequal, unequal=how)
     series = cfg.open()
-    (batch,) = loader.stream(series, series.signal(), batch=4)
-    assert (series.padded, batch.length, batch.x.shape) == (False, None, (4, 2, length))
+    (batch,) = loader.read_stream(series, series.signal(), batch=4)
+    assert (series.has_padding, batch.length, batch.x.shape) == (False, None, (4, 2, length))
     assert torch.equal(batch.x[2, :, :5] if how == "cut" else batch.x[2], series.raw(2)[:, :length])
     assert torch.equal(batch.x[1, :, 0], series.raw(1)[:, 0])
     if how == "stretch":
@@ -160,14 +160,14 @@ def test_series_of_another_length_than_the_models_are_refused_or_stretched(tmp_p
     np.save(tmp_path / "a.npy", x)
     signal = Signal(channels=1, size=(24,))
     with pytest.raises(ValueError, match=r"a\.npy\[0\] has 30 steps but the model takes 24; set data\.unequal=stretch"):
-        next(loader.stream(Config(str(tmp_path / "a.npy")).open(), signal, batch=4))
+        next(loader.read_stream(Config(str(tmp_path / "a.npy")).open(), signal, batch=4))
     stretched = Config(str(tmp_path / "a.npy"), unequal="stretch").open()
-    assert next(loader.stream(stretched, signal, batch=4)).x.shape == (4, 1, 24)
+    assert next(loader.read_stream(stretched, signal, batch=4)).x.shape == (4, 1, 24)
 
 
 def test_a_run_on_series_keeps_what_was_chosen_from_its_data(csv):
     run = Run(ijepa.Config(), Config(csv), length=Length(batch=8))
-    run, series, _, notes = resolve(run, run.data.open())
+    run, series, _, notes = resolve_run(run, run.data.open())
     assert (run.data.window, run.data.stride, run.data.columns) == (series.window, series.stride, ("c0", "c1", "c2"))
     assert prod(run.method.encoder.patch) * 7 <= series.window
     assert any(note.startswith("method.masks = ") for note in notes)
@@ -196,10 +196,10 @@ def test_the_panel_sees_versions_of_a_series_that_differ(csv):
     signal = series.signal()
     assert cfg.augment.changes
     assert not SeriesAugment().changes
-    views = samples.views(series, signal, 6, 4)
+    views = samples.view_samples(series, signal, 6, 4)
     assert views.shape == (6, 4, 3, 20)
     assert not torch.equal(views[:, 0], views[:, 1])
-    assert torch.equal(views, samples.views(series, signal, 6, 4))
+    assert torch.equal(views, samples.view_samples(series, signal, 6, 4))
 
 
 def test_some_samples_of_series_are_series_with_labels_of_their_own(csv):

@@ -5,7 +5,7 @@ import pytest
 from support import rewrite_line, write_table
 
 from jepakit.cli import __main__ as cli
-from jepakit.data.check import check
+from jepakit.data.check import check_path
 from jepakit.data.series.settings import Config
 
 
@@ -123,14 +123,14 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(csv):
 
 def read(path):
     """What check-data says that training would read."""
-    return dict(check(str(path)).rows)["training would read"]
+    return dict(check_path(str(path)).rows)["training would read"]
 
 
 def test_check_data_lists_what_training_would_refuse(csv):
     lines = csv.read_text().splitlines()
     lines[30:41] = [",".join([*line.split(",")[:2], ""]) for line in lines[30:41]]
     csv.write_text("\n".join([*lines[:10], lines[9], *lines[10:50], *lines[53:]]))
-    found = check(str(csv))
+    found = check_path(str(csv))
     assert [p.problem for p in found.problems] == ["duplicate time", "missing", "gap"]
     assert (
         "jumps in 1 places, first from 2024-01-03T00:00:00 to 2024-01-03T04:00:00 at row 52" in found.problems[2].detail
@@ -146,7 +146,7 @@ def test_check_data_counts_lengths_classes_constants_and_twins(tmp_path):
     x[:, 1] = 4
     x[5], x[4, :, 15:] = x[0], np.nan
     np.savez(tmp_path / "a.npz", x=x, y=[0, 1] * 3)
-    found = check(str(tmp_path / "a.npz"))
+    found = check_path(str(tmp_path / "a.npz"))
     rows = dict(found.rows)
     assert (rows["series"], rows["steps min / median / max"]) == ("6", "15 / 20 / 20")
     assert (rows["constant channels"], rows["steps per class"]) == ("1", "0: 55, 1: 60")

@@ -37,7 +37,7 @@ def test_a_table_reads_the_same_from_every_format(tmp_path, kind):
         path.write_bytes(gzip.compress(text.encode()))
     else:
         path.write_text(text.replace(",", "\t" if kind == ".tsv" else ","))
-    assert data.guess(str(path)) == ("series", "a table of numbers")
+    assert data.guess_kind(str(path)) == ("series", "a table of numbers")
     series = opened(path, window=30)
     np.testing.assert_allclose(series.raw(0).numpy(), values, atol=1e-6)
     assert series.times(0)[29] == np.datetime64("2024-01-02T05:00")
@@ -110,7 +110,7 @@ def test_an_npz_names_its_array_and_finds_the_labels_beside_it(tmp_path):
     x, y = two_kinds(10)
     np.savez(tmp_path / "a.npz", P_X_train=x, P_y_train=y.astype(str), P_X_test=x[:4], P_y_test=y[:4].astype(str))
     path = f"{tmp_path / 'a.npz'}:P_X_test"
-    assert data.guess(path)[0] == "series"
+    assert data.guess_kind(path)[0] == "series"
     series = opened(path)
     assert [series.label(i) for i in range(4)] == [0, 1, 0, 1]
     assert len(opened(tmp_path / "a.npz", array="P_X_train")) == 10
@@ -132,7 +132,7 @@ TS = """#about
 def test_a_ts_file_gives_channels_labels_and_lengths(tmp_path):
     (tmp_path / "a.ts").write_text(TS)
     series = opened(tmp_path / "a.ts")
-    assert (series.channels, series.native, series.padded) == (2, (4,), True)
+    assert (series.channels, series.native, series.has_padding) == (2, (4,), True)
     assert series.classes == ("fast", "mixed", "slow")  # a class without a series keeps its place
     assert [series.label(i) for i in (0, 1)] == [2, 0]
     assert series.raw(0).tolist() == [[1, 2, 2, 4], [5, 6, 7, 8]]  # ? takes the value before it
@@ -151,7 +151,7 @@ def test_the_archives_ts_and_npz_hold_the_same_series(shared_data):
 
 def test_nan_at_the_end_of_an_array_shortens_a_series(shared_data):
     series = opened(shared_data / "timeseries" / "ucr_uea.npz", array="JapaneseVowels_X_train")
-    assert (int(series.cut.length.min()), series.native, series.padded) == (7, (26,), True)
+    assert (int(series.cut.length.min()), series.native, series.has_padding) == (7, (26,), True)
     assert not series.steps.missing.any()
 
 
@@ -167,7 +167,7 @@ def test_nan_at_the_end_of_an_array_shortens_a_series(shared_data):
 )
 def test_a_table_of_pictures_is_not_taken_for_series(tmp_path, name, text, kind):
     (tmp_path / name).write_text(text)
-    assert data.guess(str(tmp_path / name))[0] == kind
+    assert data.guess_kind(str(tmp_path / name))[0] == kind
 
 
 @pytest.mark.parametrize(
@@ -183,31 +183,31 @@ def test_a_table_of_pictures_is_not_taken_for_series(tmp_path, name, text, kind)
 )
 def test_arrays_of_pictures_and_of_series_are_told_apart_by_shape_and_type(tmp_path, shape, kind, found):
     np.save(tmp_path / "a.npy", np.zeros(shape, kind))
-    assert data.guess(str(tmp_path / "a.npy"))[0] == found
+    assert data.guess_kind(str(tmp_path / "a.npy"))[0] == found
 
 
 def test_a_folder_of_tables_is_read_as_series_and_one_of_pictures_is_not(tmp_path):
     for name in "ab":
         write_table(tmp_path / f"{name}.csv", 40)
-    assert data.guess(str(tmp_path)) == ("series", "a folder of series")
+    assert data.guess_kind(str(tmp_path)) == ("series", "a folder of series")
     series = opened(tmp_path, window=20)
     assert {series.span(i)[0] for i in range(len(series))} == {"a.csv", "b.csv"}
     (tmp_path / "p.png").touch()
-    assert data.guess(str(tmp_path))[0] == "images"
+    assert data.guess_kind(str(tmp_path))[0] == "images"
 
 
 def test_other_data_are_read_by_the_window_and_the_columns_of_the_run(tmp_path):
     write_table(tmp_path / "a.csv", 100, header="time,c0,c1")
     write_table(tmp_path / "b.csv", 60, columns=3, header="time,c1,other,c0")
     old = Config(str(tmp_path / "a.csv"), window=16, stride=8, columns=("c0", "c1"))
-    other = data.reading(old, str(tmp_path / "b.csv")).open()
+    other = data.read_like(old, str(tmp_path / "b.csv")).open()
     assert (other.native, other.columns, other.stride) == ((16,), ("c0", "c1"), 8)
 
 
 def test_settings_of_pictures_are_not_taken_over_by_series(tmp_path):
     write_table(tmp_path / "a.csv", 100)
     pictures = data.load("images")(path="x", size=(32, 32), split="train", held_out=0.25)
-    new = data.reading(pictures, str(tmp_path / "a.csv"))
+    new = data.read_like(pictures, str(tmp_path / "a.csv"))
     assert isinstance(new, Config)
     assert (new.split, new.held_out, new.augment) == ("train", 0.25, Config().augment)
 
@@ -230,7 +230,7 @@ def offset_times(path, *times):
 )
 def test_times_keep_the_offset_that_all_have_and_are_of_utc_where_they_have_several(tmp_path, times, offset, first):
     steps = offset_times(tmp_path / "a.csv", *times)
-    assert (steps.offset, clock.texts(steps.time, steps.offset)[0]) == (offset, first)
+    assert (steps.offset, clock.time_texts(steps.time, steps.offset)[0]) == (offset, first)
     assert np.diff(steps.time) in (np.timedelta64(1, "h"), np.timedelta64(1, "D"))
 
 
@@ -238,7 +238,7 @@ def test_times_in_text_keep_their_offset_as_those_that_arrow_reads(tmp_path):
     texts = ["2024-06-01T00:00:00.5+02:00", "2024-06-01T01:00:00.5+02:00"]
     pq.write_table(pa.table({"time": texts, "v": [1.0, 2.0]}), tmp_path / "a.parquet")
     steps = opened(tmp_path / "a.parquet").steps
-    assert clock.texts(steps.time, steps.offset) == [f"2024-06-01 0{k}:00:00.500000+02:00" for k in (0, 1)]
+    assert clock.time_texts(steps.time, steps.offset) == [f"2024-06-01 0{k}:00:00.500000+02:00" for k in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -248,15 +248,15 @@ def test_a_named_zone_is_written_in_utc_and_an_offset_as_it_is(tmp_path, zone, s
     time = pa.array(np.array(["2024-06-01T00", "2024-06-01T01"], "M8[ms]"), pa.timestamp("ms", zone))
     pq.write_table(pa.table({"time": time, "v": [1.0, 2.0]}), tmp_path / "a.parquet")
     steps = opened(tmp_path / "a.parquet").steps
-    assert clock.texts(steps.time, steps.offset)[0] == said
-    assert clock.arrow(steps.time, steps.offset).cast("int64").to_pylist() == time.cast("int64").to_pylist()
+    assert clock.time_texts(steps.time, steps.offset)[0] == said
+    assert clock.arrow_times(steps.time, steps.offset).cast("int64").to_pylist() == time.cast("int64").to_pylist()
 
 
 def test_files_of_several_offsets_are_of_utc_and_those_without_are_not_mixed_with_others(tmp_path):
     for name, end in (("a", "+02:00"), ("b", "+01:00")):
         (tmp_path / f"{name}.csv").write_text(f"time,v\n2024-06-01T00:00:00{end},1\n2024-06-01T01:00:00{end},2\n")
     steps = opened(tmp_path).steps
-    assert clock.texts(steps.time, steps.offset)[::2] == ["2024-05-31 22:00:00+00:00", "2024-05-31 23:00:00+00:00"]
+    assert clock.time_texts(steps.time, steps.offset)[::2] == ["2024-05-31 22:00:00+00:00", "2024-05-31 23:00:00+00:00"]
     (tmp_path / "b.csv").write_text("time,v\n2024-06-01T00:00:00,1\n2024-06-01T01:00:00,2\n")
     with pytest.raises(
         ValueError, match=r"^b\.csv has times without an offset from UTC and a\.csv has \+02:00; write all"
@@ -269,10 +269,10 @@ def test_files_of_several_offsets_are_of_utc_and_those_without_are_not_mixed_wit
 def test_settings_of_scanpaths_are_not_taken_over_by_series_nor_the_other_way_round(tmp_path):
     write_table(tmp_path / "a.csv", 100)
     gaze = data.load("scanpaths")(path="x", label="image", time="onset")
-    assert len(data.reading(gaze, str(tmp_path / "a.csv")).open())
+    assert len(data.read_like(gaze, str(tmp_path / "a.csv")).open())
     old = Config("x", label="state", time="when")
     (tmp_path / "f.json").write_text("[]")
-    new = data.reading(old, str(tmp_path / "f.json"))
+    new = data.read_like(old, str(tmp_path / "f.json"))
     assert (new.label, new.time) == ("class", "")
 
 

@@ -82,7 +82,7 @@ def test_filled_values_and_padding_reach_no_statistic(tmp_path):
     cfg = Config(str(tmp_path / "a.npy"), layout="NT")
     series = cfg.open()
     there = np.array([1, 3, 5, 2, 2, 4, 4, 6, 6])
-    assert series.padded
+    assert series.has_padding
     assert series.signal().mean == pytest.approx((there.mean(),))
     assert series.signal().std == pytest.approx((there.std(),))
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from jepakit.reporting import SECTIONS, atlas, figures
-from jepakit.reporting.charts import Line, chart
-from jepakit.reporting.page import render
-from jepakit.reporting.pictures import img
+from jepakit.reporting.charts import Line, line_chart
+from jepakit.reporting.page import render_page
+from jepakit.reporting.pictures import img_tag
 from jepakit.reporting.records import Record
 from jepakit.reporting.samples import Look
 from jepakit.reporting.section import Part
@@ -36,15 +36,15 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features = np.random.default_rng(0).normal(size=(60, 5))
     drawn = atlas.embedding_map(features, thumbs, [f"photo-{k}<b>.png" for k in range(60)], ["red", *["blue"] * 59])
     lines = [Line("long", np.arange(101.0), np.arange(101.0)), Line("short", np.arange(3.0), np.ones(3))]
-    wide = figures.Figure("Wide", chart(lines, "wide"), "A caption.", wide=True)
-    sheet = figures.Figure("Sheet", img(np.zeros((500, 2000, 3), np.uint8), "a sheet"), "A caption.", wide=True)
+    wide = figures.Figure("Wide", line_chart(lines, "wide"), "A caption.", wide=True)
+    sheet = figures.Figure("Sheet", img_tag(np.zeros((500, 2000, 3), np.uint8), "a sheet"), "A caption.", wide=True)
     out = tmp_path_factory.mktemp("page") / "report.html"
     long_note = "word " * 50 + "x" * 200
     parts = {"map": Part((drawn,)), "masks": Part((wide, sheet)), "patches": Part(notes=(long_note,))}
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names()}
     for name, part in parts.items():
         sections[name] = sections[name]._replace(show=lambda views, part=part: part)
-    out.write_text(render([record], [Look()], "1", sections))
+    out.write_text(render_page([record], [Look()], "1", sections))
     return out
 
 

@@ -5,7 +5,7 @@ from torch.nn.functional import conv2d, gelu, layer_norm, linear
 from torch.testing import assert_close
 
 from jepakit.nn import Predictor, ViT
-from jepakit.nn.position import sincos
+from jepakit.nn.position import sincos_positions
 from jepakit.types import Masks, Signal
 
 D, WIDTH, DEPTH, HEADS, PATCH, GRID = 16, 12, 2, 2, 4, (4, 4)
@@ -53,7 +53,7 @@ def released(shapes):
     file = {name: 0.3 * torch.randn(shape, generator=g) for name, shape in shapes.items()}
     for name in file:
         if name.endswith("pos_embed"):
-            file[name] = sincos(GRID, file[name].shape[-1], "column-row")[None]
+            file[name] = sincos_positions(GRID, file[name].shape[-1], "column-row")[None]
     return file
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jepakit.studies.bijepa.anomaly import bootstrap_interval, mark_windows, median_distance, roc_area, step_distance
-from jepakit.studies.cjepa.nearest import classify_nearest, dtw
+from jepakit.studies.cjepa.nearest import classify_nearest, dtw_distances
 from jepakit.types import Rng
 
 NAN = float("nan")
@@ -78,15 +78,15 @@ def slow(a: np.ndarray, b: np.ndarray, band: int) -> float:
 def test_warping_of_a_case_by_hand() -> None:
     a, b = np.array([[0.0, 0.0, 1.0, 2.0]]), np.array([[[0.0, 1.0, 2.0, 2.0]], [[3.0, 3.0, 3.0, 3.0]]])
     # One step late is free where one step may be made up; without a band that allows it each difference counts.
-    assert dtw(a, b, 1).tolist() == [0.0, 9 + 9 + 4 + 1]
-    assert dtw(a, b, 0).tolist() == [2.0, 23.0]
+    assert dtw_distances(a, b, 1).tolist() == [0.0, 9 + 9 + 4 + 1]
+    assert dtw_distances(a, b, 0).tolist() == [2.0, 23.0]
 
 
 @pytest.mark.parametrize("band", [0, 1, 2, 5, 8, 20])
 def test_warping_by_diagonals_is_warping_cell_by_cell(band: int) -> None:
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=(2, 9)), draw.normal(size=(5, 2, 9))
-    np.testing.assert_allclose(dtw(a, b, band), [slow(a, one, band) for one in b])
+    np.testing.assert_allclose(dtw_distances(a, b, band), [slow(a, one, band) for one in b])
 
 
 def test_a_series_that_comes_late_is_near_by_warping_and_far_by_euclid() -> None:

@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
-from jepakit.data import guess, loader
+from jepakit.data import guess_kind, loader
 from jepakit.data.images import files, scenes, synthetic
-from jepakit.data.images import masks as truth
 from jepakit.evals import probing
 from jepakit.evals.kinds import dense
 from jepakit.evals.metrics import films, result, segments
@@ -41,14 +40,14 @@ def test_a_scene_is_three_shapes_whose_mask_follows_their_outlines() -> None:
     found = SCENES.open()
     assert isinstance(found, scenes.Scenes)
     for i in range(0, 120, 8):
-        ids = set(np.unique(found.mask(i)).tolist())
+        ids = set(np.unique(found.mask(i, found.native)).tolist())
         assert 0 in ids
         assert len(ids) <= 4
         assert found.label(i) + 1 in ids  # the front shape is never hidden
-        picture, mask = found.raw(i), torch.from_numpy(found.mask(i))
+        picture, mask = found.raw(i), torch.from_numpy(found.mask(i, found.native))
         front = picture[:, mask == found.label(i) + 1]
         assert front.std(1).max() < 0.2  # one colour, but for the outline
-    shown = np.concatenate([np.unique(found.mask(i)) for i in range(120)])
+    shown = np.concatenate([np.unique(found.mask(i, found.native)) for i in range(120)])
     assert set(shown.tolist()) == {0, 1, 2, 3, 4, 5}
 
 
@@ -56,10 +55,10 @@ def test_a_film_has_the_same_shapes_throughout_which_move_a_little() -> None:
     found = SCENES.open()
     for film in range(15):
         rows = np.flatnonzero(found.films == film)
-        assert len(rows) == scenes.FRAMES
+        assert len(rows) == scenes.FRAMES_PER_FILM
         assert len({found.label(int(i)) for i in rows}) == 1
         for a, b in itertools.pairwise(rows):
-            one, two = (found.mask(int(i)) == found.label(int(a)) + 1 for i in (a, b))
+            one, two = (found.mask(int(i), found.native) == found.label(int(a)) + 1 for i in (a, b))
             assert 0.3 < segments.jaccard(torch.from_numpy(one), torch.from_numpy(two)) <= 1
     changed = (found.masks[:-1] != found.masks[1:]).any((1, 2))
     assert changed.mean() > 0.9
@@ -71,7 +70,7 @@ def test_a_film_belongs_to_one_part_whatever_the_number_of_pictures() -> None:
     assert not set(train.films) & set(test.films)
     np.testing.assert_array_equal(whole.films, np.concatenate([train.films, test.films]))
     np.testing.assert_array_equal(whole.masks, np.concatenate([train.masks, test.masks]))
-    assert guess("scenes")[0] == "synthetic"
+    assert guess_kind("scenes")[0] == "synthetic"
 
 
 # --- masks
@@ -86,7 +85,7 @@ def folder_of_films(root: Path, count: int = 4, frames: int = 3, size: int = 32)
             folder.mkdir(parents=True, exist_ok=True)
             picture = (found.raw(i) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
             Image.fromarray(picture).save(folder / f"{i % 8:03d}.{'png' if i % 2 else 'jpg'}", quality=95)
-            mask = Image.fromarray(found.mask(i))
+            mask = Image.fromarray(found.mask(i, found.native))
             if i % 3 == 0:
                 mask = mask.convert("P")
                 mask.putpalette([v for k in range(256) for v in (255 - k, k, 7)])
@@ -100,8 +99,8 @@ def test_masks_beside_images_are_read_and_are_no_images_themselves(tmp_path: Pat
     assert len(found) == 12
     assert found.classes == ("film0", "film1", "film2", "film3")
     for k in range(12):
-        np.testing.assert_array_equal(truth.mask(found, k), want.mask(k // 3 * 8 + k % 3))
-        assert truth.film(found, k) == f"film{k // 3}"
+        np.testing.assert_array_equal(found.mask(k, want.native), want.mask(k // 3 * 8 + k % 3, want.native))
+        assert found.film(k) == f"film{k // 3}"
 
 
 def test_a_mask_is_cut_as_its_image_is(tmp_path: Path) -> None:
@@ -110,8 +109,8 @@ def test_a_mask_is_cut_as_its_image_is(tmp_path: Path) -> None:
     Image.fromarray(np.stack([mask * 50] * 3, -1)).save(tmp_path / "a.png")
     Image.fromarray(mask).save(tmp_path / "a.mask.png")
     cfg = files.Config(str(tmp_path), size=(20, 20))
-    batch = next(loader.stream(cfg.open(), Signal(3, (20, 20)), batch=1)).to("cpu")
-    cut = truth.at_size(truth.mask(cfg.open(), 0), (20, 20))
+    batch = next(loader.read_stream(cfg.open(), Signal(3, (20, 20)), batch=1)).to("cpu")
+    cut = cfg.open().mask(0, (20, 20))
     assert cut.shape == (20, 20)
     painted = batch.x[0, 0].numpy() * 255 / 50
     assert np.abs(painted - cut).mean() < 0.3
@@ -167,7 +166,7 @@ def test_a_class_that_only_the_test_masks_hold_is_one_sentence(tmp_path: Path) -
 
 def test_mean_iou_is_scikit_learns() -> None:
     truth, pred = random_masks(5, 9, 7), random_masks(5, 9, 7, unknown=False, seed=1)
-    counts = segments.overlap(pred, truth, 6)  # classes 4 and 5 are nowhere
+    counts = segments.overlap_counts(pred, truth, 6)  # classes 4 and 5 are nowhere
     known = truth != 255
     want = jaccard_score(truth[known], pred[known], average=None, labels=range(4))
     np.testing.assert_allclose(segments.iou(counts.sum(0))[:4], want)
@@ -180,12 +179,12 @@ def test_mean_iou_is_scikit_learns() -> None:
 def test_a_class_that_is_predicted_but_not_there_counts_as_zero() -> None:
     truth, pred = torch.zeros(1, 4, 4, dtype=torch.int64), torch.zeros(1, 4, 4, dtype=torch.int64)
     pred[0, 0, 0] = 2
-    assert float(segments.mean_iou(segments.overlap(pred, truth, 3).sum(0))) == pytest.approx((15 / 16 + 0) / 2)
+    assert float(segments.mean_iou(segments.overlap_counts(pred, truth, 3).sum(0))) == pytest.approx((15 / 16 + 0) / 2)
 
 
 def test_the_share_of_a_class_in_a_token_is_that_of_its_pixels() -> None:
     truth = random_masks(3, 8, 12)
-    found = segments.shares(truth, 4, (2, 3))
+    found = segments.class_shares(truth, 4, (2, 3))
     cells = truth.reshape(3, 2, 4, 3, 4).permute(0, 1, 3, 2, 4).reshape(3, 6, 16)
     for k in range(4):
         torch.testing.assert_close(found[..., k], (cells == k).float().mean(-1))
@@ -228,7 +227,7 @@ def test_what_is_unknown_changes_nothing() -> None:
     other = told(20, seed=1)
     spoiled = replace(other, masks=np.where(unknown, 255, other.masks).astype(np.uint8))
     assert dense.evaluate(one, spoiled, dense.Config())
-    counts = segments.overlap(other.truth(np.arange(20)), spoiled.truth(np.arange(20)), 3)
+    counts = segments.overlap_counts(other.truth(np.arange(20)), spoiled.truth(np.arange(20)), 3)
     assert (segments.iou(counts.sum(0)) == 1).all()
     assert counts[:, 2].sum() == 20 * (64 - unknown.sum())
 
@@ -241,8 +240,8 @@ def test_the_interval_covers_what_another_draw_of_pictures_would_say() -> None:
     truth = float(segments.mean_iou(counts.sum(0)))
     inside = []
     for part in counts.reshape(100, 40, 3, 1):
-        drawn = np.tensordot(result.resampled(40), part, axes=1)
-        low, high = result.interval(float(segments.mean_iou(part.sum(0))), segments.mean_iou(drawn))
+        drawn = np.tensordot(result.bootstrap_counts(40), part, axes=1)
+        low, high = result.bootstrap_interval(float(segments.mean_iou(part.sum(0))), segments.mean_iou(drawn))
         inside.append(low <= truth <= high)
     assert 0.85 < np.mean(inside) < 1
 
@@ -257,11 +256,11 @@ def square(at: int, side: int = 10, size: int = 40) -> torch.Tensor:
 
 
 def test_j_and_f_of_identical_regions_are_one_and_of_distant_ones_zero() -> None:
-    assert segments.jaccard(square(5), square(5)) == segments.contour(square(5), square(5)) == 1
-    assert segments.jaccard(square(2), square(28)) == segments.contour(square(2), square(28)) == 0
+    assert segments.jaccard(square(5), square(5)) == segments.contour_accuracy(square(5), square(5)) == 1
+    assert segments.jaccard(square(2), square(28)) == segments.contour_accuracy(square(2), square(28)) == 0
     empty = torch.zeros(40, 40, dtype=torch.bool)
-    assert segments.jaccard(empty, empty) == segments.contour(empty, empty) == 1
-    assert segments.jaccard(square(5), empty) == segments.contour(square(5), empty) == 0
+    assert segments.jaccard(empty, empty) == segments.contour_accuracy(empty, empty) == 1
+    assert segments.jaccard(square(5), empty) == segments.contour_accuracy(square(5), empty) == 0
 
 
 @pytest.mark.parametrize("shift", [1, 3, 7])
@@ -272,19 +271,19 @@ def test_j_of_a_shifted_square_is_its_closed_form(shift: int) -> None:
 def test_f_of_a_shifted_square_is_its_closed_form() -> None:
     """The outline of 10 x 10 pixels is the border of 11 x 11: 40 pixels, of which the near ones are counted by hand."""
     region, tolerance = square(5), 0.008  # of 40 x 40: within one pixel
-    assert int(segments.outline(region).sum()) == 40
-    assert segments.contour(region, square(6), tolerance) == 1.0  # one pixel off is within the tolerance
+    assert int(segments.region_outline(region).sum()) == 40
+    assert segments.contour_accuracy(region, square(6), tolerance) == 1.0  # one pixel off is within the tolerance
     # Shifted by 3: of 11 pixels of the top 8 lie on the other's and 1 beside its end, the same at the bottom; of the 9
     # of each side those next to the other's top and bottom are near, on one side only.
-    assert segments.contour(region, square(8), tolerance) == pytest.approx((9 + 9 + 2) / 40)
+    assert segments.contour_accuracy(region, square(8), tolerance) == pytest.approx((9 + 9 + 2) / 40)
 
 
 def test_an_outline_at_the_border_of_the_picture_is_none() -> None:
     everything = torch.ones(6, 6, dtype=torch.bool)
-    assert not segments.outline(everything).any()
+    assert not segments.region_outline(everything).any()
     half = everything.clone()
     half[:, 3:] = False
-    assert segments.outline(half).sum() == 6
+    assert segments.region_outline(half).sum() == 6
 
 
 def film_tokens(shifts: list[int], noise: float = 0.0) -> Tokens:
@@ -306,37 +305,37 @@ RULE = films.Rule(k=4, context=7, radius=12, temperature=0.1)
 
 
 def test_labels_follow_tokens_that_stay_alike() -> None:
-    (score,) = films.scores(film_tokens([0, 1, 2, 4]), RULE)
+    (score,) = films.object_scores(film_tokens([0, 1, 2, 4]), RULE)
     # At a corner of the square the interpolated share is 9 / 16, beside it at most 1 / 4.
     assert score.j == score.f == 1.0
 
 
 def test_labels_do_not_follow_noise() -> None:
-    (score,) = films.scores(film_tokens([0, 1, 2, 4], noise=50.0), RULE)
+    (score,) = films.object_scores(film_tokens([0, 1, 2, 4], noise=50.0), RULE)
     assert score.j < 0.4
 
 
 def test_what_is_too_far_away_is_not_looked_at() -> None:
-    (near,) = films.scores(film_tokens([0, 6]), RULE._replace(radius=3))
-    (far,) = films.scores(film_tokens([0, 6]), RULE._replace(radius=6))
+    (near,) = films.object_scores(film_tokens([0, 6]), RULE._replace(radius=3))
+    (far,) = films.object_scores(film_tokens([0, 6]), RULE._replace(radius=6))
     assert near.j == 0 < far.j
-    close = films.close((2, 3), 1, torch.device("cpu"))
+    close = films.neighbour_mask((2, 3), 1, torch.device("cpu"))
     assert close[0].tolist() == [True, True, False, True, True, False]
 
 
 def test_frames_in_between_carry_over_what_the_first_is_too_far_for() -> None:
     part = film_tokens([0, 2, 4, 6])
-    assert all(s.j > 0.5 for s in films.scores(part, RULE._replace(radius=3)))
-    (alone,) = films.scores(part, RULE._replace(radius=3, context=0))
+    assert all(s.j > 0.5 for s in films.object_scores(part, RULE._replace(radius=3)))
+    (alone,) = films.object_scores(part, RULE._replace(radius=3, context=0))
     assert alone.j < 0.6
 
 
 def test_films_of_one_frame_or_without_an_object_have_no_score() -> None:
-    assert not list(films.scores(film_tokens([3]), RULE))
+    assert not list(films.object_scores(film_tokens([3]), RULE))
     part = film_tokens([0, 1])
-    assert not list(films.scores(replace(part, masks=np.zeros_like(part.masks)), RULE))
+    assert not list(films.object_scores(replace(part, masks=np.zeros_like(part.masks)), RULE))
     with pytest.raises(ValueError, match="no film of the test part has two frames and an object"):
-        list(dense._carried([]))
+        list(dense._film_results([]))
 
 
 def test_whole_films_are_held_out() -> None:
@@ -346,7 +345,7 @@ def test_whole_films_are_held_out() -> None:
     assert held.sum() == 8
     assert {bool(h) for h in held.reshape(10, 4).std(1)} == {False}
     with pytest.raises(ValueError, match="there is only one film"):
-        probing.split({"value": replace(part, sequence=np.zeros(40, int))})
+        probing.split_parts({"value": replace(part, sequence=np.zeros(40, int))})
     with pytest.raises(ValueError, match="l2 cannot be chosen on 40 pictures; give one value"):
         dense.choose_l2(replace(part, sequence=np.zeros(40, int)), dense.Config(), 3)
 

@@ -10,37 +10,39 @@ from jepakit.evals.metrics.readers import Reader
 from jepakit.evals.windows import past_and_future
 from jepakit.methods import bijepa
 from jepakit.nn.mlp import MLP, Perceptron
-from jepakit.studies.bijepa.dynamics import axis_distances, decode_path, lyapunov, unroll_blocks
+from jepakit.studies.bijepa.dynamics import axis_distances, decode_path, lyapunov_exponent, unroll_blocks
 from jepakit.types import Signal
 
 
 def lorenz(length=4000, n=2):
     cfg = generated.Config("lorenz", length=length + 1000)
-    return generated.generate(cfg, np.arange(n, dtype=np.int64)).transpose(0, 2, 1)[:, 1000:]
+    return generated.generate_series(cfg, np.arange(n, dtype=np.int64)).transpose(0, 2, 1)[:, 1000:]
 
 
 def test_neighbours_on_the_lorenz_attractor_part_at_the_known_rate():
-    assert lyapunov(lorenz(), 0.01, 75, (20, 200), 1500) == pytest.approx(0.906, abs=0.15)
+    assert lyapunov_exponent(lorenz(), 0.01, 75, (20, 200), 1500) == pytest.approx(0.906, abs=0.15)
 
 
 def test_a_turning_wheel_has_exponent_zero_and_a_spring_at_rest_a_negative_one():
     angle = 0.1 * np.arange(3000) + np.array([[0.0], [0.003]])
     wheel = np.stack([np.cos(angle), np.sin(angle)], -1)
-    assert lyapunov(wheel, 0.01, 75, (0, 200)) == pytest.approx(0, abs=0.01)
+    assert lyapunov_exponent(wheel, 0.01, 75, (0, 200)) == pytest.approx(0, abs=0.01)
     fading = wheel * np.exp(-0.5 * 0.01 * np.arange(3000))[None, :, None] * np.array([1.0, 1.3])[:, None, None]
-    assert lyapunov(fading, 0.01, 75, (0, 200)) == pytest.approx(-0.5, abs=0.1)
+    assert lyapunov_exponent(fading, 0.01, 75, (0, 200)) == pytest.approx(-0.5, abs=0.1)
 
 
 def test_the_exponent_is_per_unit_of_time_and_paths_may_stand_still():
     path = lorenz(2500, 1)
-    assert lyapunov(path, 0.02, 75, (20, 200), 500) == pytest.approx(lyapunov(path, 0.01, 75, (20, 200), 500) / 2)
-    assert np.isfinite(lyapunov(np.zeros((2, 300, 3)), 0.01, 10, (5, 50)))
+    assert lyapunov_exponent(path, 0.02, 75, (20, 200), 500) == pytest.approx(
+        lyapunov_exponent(path, 0.01, 75, (20, 200), 500) / 2
+    )
+    assert np.isfinite(lyapunov_exponent(np.zeros((2, 300, 3)), 0.01, 10, (5, 50)))
 
 
 @pytest.mark.parametrize(("n", "length"), [(1, 300), (3, 200)])
 def test_paths_too_short_to_follow_neighbours_are_refused(n, length):
     with pytest.raises(ValueError, match=f"the paths have {length} steps"):
-        lyapunov(np.zeros((n, length, 3)), 0.01, 75, (20, 200))
+        lyapunov_exponent(np.zeros((n, length, 3)), 0.01, 75, (20, 200))
 
 
 def test_axes_are_as_far_apart_as_they_are_shifted():
@@ -76,7 +78,7 @@ def test_a_decoded_path_has_its_blocks_one_after_the_other(method):
     assert path[0, 1, :7].tolist() == [110, 111, 112, 113, 114, 120, 121]
 
 
-def test_halves_of_unequal_length_cannot_be_unroll_blocks():
+def test_halves_of_unequal_length_cannot_be_unrolled():
     settings = bijepa.Config(MLP((5,), 6, 16, 1), Perceptron(16))
     method = methods.build(settings, Signal(3, (10,)), 0)
     method.encoder.grid = (3,)

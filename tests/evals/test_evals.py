@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from jepakit import evals, methods, recipes
 from jepakit.data.images import arrays, files
 from jepakit.evals import probing
-from jepakit.evals.features import Features, extract, extract_all
+from jepakit.evals.features import Features, extract_by_all, extract_features
 from jepakit.evals.kinds import knn, linear
 from jepakit.evals.metrics import result
 from jepakit.evals.runs import open_sets
-from jepakit.evals.sources import Sets, Subject, judged
-from jepakit.evals.split import labelled
+from jepakit.evals.sources import Sets, Subject, encoders_under_test
+from jepakit.evals.split import labelled_part
 from jepakit.methods import ijepa
-from jepakit.run.checkpoint import Loaded
+from jepakit.run.checkpoint import LoadedRun
 from jepakit.types import Batch, Signal
 
 
@@ -63,14 +63,14 @@ def tokens(batch: Batch) -> Tensor:
 
 def raw(batch: Batch) -> Tensor:
     """The raw input as one token."""
-    return evals.raw(batch.x)
+    return evals.raw_tokens(batch.x)
 
 
 # --- features
 
 
 def test_extract_keeps_order_labels_and_the_mean_over_tokens() -> None:
-    found = extract(tokens, Stream())
+    found = extract_features(tokens, Stream())
     everything = [b.x for b in Stream()]
     assert found.id.tolist() == list(range(50))
     assert found.y.tolist() == [i % 2 for i in range(50)]
@@ -79,12 +79,12 @@ def test_extract_keeps_order_labels_and_the_mean_over_tokens() -> None:
 
 def test_a_known_number_of_samples_changes_nothing_but_the_copies() -> None:
     for n in (0, 7, 50, 80):
-        np.testing.assert_array_equal(extract(tokens, Stream(), n=n).x, extract(tokens, Stream()).x)
+        np.testing.assert_array_equal(extract_features(tokens, Stream(), n=n).x, extract_features(tokens, Stream()).x)
 
 
 def test_every_encoder_is_read_in_one_pass() -> None:
     stream = Stream()
-    both = extract_all({"value": tokens, "raw": raw}, stream)
+    both = extract_by_all({"value": tokens, "raw": raw}, stream)
     assert sum(stream.seen) == 50
     assert both["raw"].x.shape == (50, 16)
     np.testing.assert_array_equal(both["value"].y, both["raw"].y)
@@ -98,22 +98,22 @@ def test_no_gradient_is_kept_while_extracting() -> None:
         modes.append(out.requires_grad)
         return out
 
-    extract(encode, Stream())
+    extract_features(encode, Stream())
     assert not any(modes)
 
 
 def test_raw_pixels_are_the_image_where_it_is_small_and_bounded_where_it_is_large() -> None:
     small = torch.rand(2, 1, 28, 28)
-    assert torch.equal(evals.raw(small), small.flatten(1)[:, None])
-    assert evals.raw(torch.rand(2, 3, 32, 32)).shape == (2, 1, 3072)
+    assert torch.equal(evals.raw_tokens(small), small.flatten(1)[:, None])
+    assert evals.raw_tokens(torch.rand(2, 3, 32, 32)).shape == (2, 1, 3072)
     for shape in ((3, 224, 500), (13, 64, 64), (1, 100_000), (3, 16, 112, 112), (4, 9)):
-        assert evals.raw(torch.rand(1, *shape)).numel() <= 3072
+        assert evals.raw_tokens(torch.rand(1, *shape)).numel() <= 3072
 
 
 def test_raw_pixels_of_a_large_image_are_means_of_its_blocks() -> None:
     x = torch.rand(1, 3, 64, 64)
     want = x.reshape(1, 3, 32, 2, 32, 2).mean((3, 5)).flatten(1)[:, None]
-    torch.testing.assert_close(evals.raw(x), want)
+    torch.testing.assert_close(evals.raw_tokens(x), want)
 
 
 def test_a_random_encoder_depends_on_its_seed_and_leaves_the_global_state() -> None:
@@ -126,10 +126,10 @@ def test_a_random_encoder_depends_on_its_seed_and_leaves_the_global_state() -> N
     assert not torch.equal(one(x), other(x))
 
 
-def untrained(signal: Signal, data: object = None) -> Loaded:
+def untrained(signal: Signal, data: object = None) -> LoadedRun:
     """What a run on such data would hold at step 0."""
-    run, method = recipes.load("demo"), methods.build(ijepa.Config.tiny(signal), signal)
-    return Loaded(dataclasses.replace(run, method=method.cfg, data=data or run.data), method, 0, {})
+    run, method = recipes.load_recipe("demo"), methods.build(ijepa.Config.tiny(signal), signal)
+    return LoadedRun(dataclasses.replace(run, method=method.cfg, data=data or run.data), method, 0, {})
 
 
 @pytest.mark.parametrize("trained_on", ["images", "arrays"])
@@ -149,7 +149,7 @@ def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
     x = torch.rand(3, 2, 16, 16)
     seen = (x - torch.tensor([0.2, 0.7])[:, None, None]) / torch.tensor([0.5, 0.1])[:, None, None]
     subject = Subject(loaded, Sets(loaded.run.data.open(), None, ""), "cpu", "target")
-    torch.testing.assert_close(judged(subject)["raw"](Batch(x)), seen.flatten(1)[:, None])
+    torch.testing.assert_close(encoders_under_test(subject)["raw"](Batch(x)), seen.flatten(1)[:, None])
 
 
 # --- accuracy, its interval, recall
@@ -161,26 +161,28 @@ def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_the_interval_is_the_published_one(hits: int, n: int, low: float, high: float) -> None:
-    assert evals.wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
+    assert evals.wilson_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_the_interval_contains_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     for p in (0.05, 0.5, 0.9):
-        inside = [low <= p <= high for low, high in (evals.wilson(int(h), 60) for h in rng.binomial(60, p, 3000))]
+        inside = [
+            low <= p <= high for low, high in (evals.wilson_interval(int(h), 60) for h in rng.binomial(60, p, 3000))
+        ]
         assert 0.93 < np.mean(inside) < 0.98
 
 
 def test_the_interval_never_leaves_the_unit_range_and_is_symmetric() -> None:
     for n in range(1, 30):
         for hits in range(n + 1):
-            low, high = evals.wilson(hits, n)
+            low, high = evals.wilson_interval(hits, n)
             assert 0 <= low <= hits / n <= high <= 1
-            assert evals.wilson(n - hits, n) == pytest.approx((1 - high, 1 - low))
+            assert evals.wilson_interval(n - hits, n) == pytest.approx((1 - high, 1 - low))
 
 
 def test_recall_is_per_true_class_and_absent_for_a_class_without_samples() -> None:
-    out = dict(result.accuracy(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 3]), 4))
+    out = dict(result.accuracy_results(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 3]), 4))
     assert out["per_class"] == [0.5, 1.0, None, 0.0]
     assert out["value"] == 0.5
 
@@ -196,8 +198,8 @@ def test_knn_predicts_what_scikit_learn_predicts(weights: str) -> None:
     cfg = knn.Config(k=7 if weights == "softmax" else 1, weights=weights)  # type: ignore[arg-type]
     vote = {"uniform": "uniform", "softmax": lambda d: np.exp(-d / cfg.temperature)}[weights]
     theirs = KNeighborsClassifier(cfg.k, metric="cosine", algorithm="brute", weights=vote).fit(train.x, train.y)
-    assert 0.4 < (knn.predict(train, test.x, cfg) == test.y).mean() < 0.95
-    np.testing.assert_array_equal(knn.predict(train, test.x, cfg), theirs.predict(test.x))
+    assert 0.4 < (knn.predict_labels(train, test.x, cfg) == test.y).mean() < 0.95
+    np.testing.assert_array_equal(knn.predict_labels(train, test.x, cfg), theirs.predict(test.x))
 
 
 def test_a_majority_of_neighbours_wins_and_equal_votes_go_to_the_more_similar_class() -> None:
@@ -211,20 +213,22 @@ def test_a_majority_of_neighbours_wins_and_equal_votes_go_to_the_more_similar_cl
         ties += votes[-1][0] == votes[-2][0]
         want.append(votes[-1][2])
     assert ties > 20
-    np.testing.assert_array_equal(knn.predict(train, test.x, cfg), want)
+    np.testing.assert_array_equal(knn.predict_labels(train, test.x, cfg), want)
 
 
 def test_knn_does_not_depend_on_how_the_queries_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = clusters(100), clusters(37, seed=1)
-    whole = knn.predict(train, test.x, knn.Config(k=5))
-    monkeypatch.setattr(knn, "CHUNK", 1000)
-    np.testing.assert_array_equal(knn.predict(train, test.x, knn.Config(k=5)), whole)
+    whole = knn.predict_labels(train, test.x, knn.Config(k=5))
+    monkeypatch.setattr(knn, "MAX_SIMILARITIES", 1000)
+    np.testing.assert_array_equal(knn.predict_labels(train, test.x, knn.Config(k=5)), whole)
 
 
 def test_knn_ignores_the_length_of_a_feature() -> None:
     train, test = clusters(200), clusters(50, seed=1)
     scaled = Features(train.x * np.linspace(0.1, 9, 200, dtype=np.float32)[:, None], train.y, train.id)
-    np.testing.assert_array_equal(knn.predict(scaled, test.x, knn.Config()), knn.predict(train, test.x, knn.Config()))
+    np.testing.assert_array_equal(
+        knn.predict_labels(scaled, test.x, knn.Config()), knn.predict_labels(train, test.x, knn.Config())
+    )
 
 
 def test_whitened_neighbours_are_those_of_the_shrunk_covariance() -> None:
@@ -237,8 +241,8 @@ def test_whitened_neighbours_are_those_of_the_shrunk_covariance() -> None:
     ours = [(part.x - fitted.location_) @ (vectors * np.sqrt(values)) for part in (train, test)]
     theirs = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(ours[0], train.y).predict(ours[1])
     cfg = knn.Config(k=1, whiten=True)
-    np.testing.assert_array_equal(knn.predict(train, test.x, cfg), theirs)
-    assert (theirs != knn.predict(train, test.x, knn.Config(k=1))).any()
+    np.testing.assert_array_equal(knn.predict_labels(train, test.x, cfg), theirs)
+    assert (theirs != knn.predict_labels(train, test.x, knn.Config(k=1))).any()
 
 
 def test_whitening_brings_back_classes_that_a_few_loud_directions_hid() -> None:
@@ -247,7 +251,7 @@ def test_whitening_brings_back_classes_that_a_few_loud_directions_hid() -> None:
         Features(np.hstack([part.x, 12 * rng.normal(size=(len(part), 2))]).astype(np.float32), part.y, part.id)
         for part in (clusters(400, spread=0.5), clusters(300, spread=0.5, seed=1))
     )
-    plain, white = ((knn.predict(train, test.x, knn.Config(whiten=w)) == test.y).mean() for w in (False, True))
+    plain, white = ((knn.predict_labels(train, test.x, knn.Config(whiten=w)) == test.y).mean() for w in (False, True))
     assert plain < 0.7
     assert white > 0.9
 
@@ -257,14 +261,14 @@ def test_whitening_survives_fewer_samples_than_features_and_features_that_do_not
     train, test = clusters(n), clusters(30, seed=1)
     for scale in (1.0, 0.0):
         parts = [torch.from_numpy(part.x) * scale + 5 for part in (train, test)]
-        for part in knn.whitened(*parts):
+        for part in knn.whiten_features(*parts):
             assert part.isfinite().all()
             assert scale or not part.any()
 
 
 def test_more_neighbours_than_samples_is_an_error_that_names_the_limit() -> None:
     with pytest.raises(ValueError, match="give k=5 or less"):
-        knn.predict(clusters(5), clusters(5).x, knn.Config(k=20))
+        knn.predict_labels(clusters(5), clusters(5).x, knn.Config(k=20))
 
 
 @pytest.mark.parametrize(("n", "k"), [(5, 5), (19, 19), (20, 20), (100, 20)])
@@ -272,7 +276,9 @@ def test_without_a_number_the_usual_neighbours_vote_or_all_there_are(n: int, k: 
     train, test = clusters(n), clusters(30, seed=1)
     out = dict(knn.evaluate(train, test, knn.Config()))
     assert str(out["k"]).startswith(f"{k}: ")
-    np.testing.assert_array_equal(knn.predict(train, test.x, knn.Config()), knn.predict(train, test.x, knn.Config(k=k)))
+    np.testing.assert_array_equal(
+        knn.predict_labels(train, test.x, knn.Config()), knn.predict_labels(train, test.x, knn.Config(k=k))
+    )
 
 
 # --- linear
@@ -292,7 +298,7 @@ def test_lbfgs_finds_scikit_learns_optimum() -> None:
     from sklearn.linear_model import LogisticRegression
 
     train, test, l2 = clusters(300, spread=1.5), clusters(100, spread=1.5, seed=1), 1e-2
-    (ours,) = linear.fit(train, "lbfgs", (l2,), 200, 4)
+    (ours,) = linear.fit_classifiers(train, "lbfgs", (l2,), 200, 4)
     scaled = ours.standard(torch.from_numpy(train.x)).numpy()
     theirs = LogisticRegression(C=1 / (len(train) * l2), tol=1e-8, max_iter=1000).fit(scaled, train.y)
     np.testing.assert_allclose(ours.weight.numpy().T, theirs.coef_, atol=2e-3)
@@ -304,7 +310,7 @@ def test_fewer_samples_than_features_lose_nothing_of_the_optimum() -> None:
     from sklearn.linear_model import LogisticRegression
 
     train, l2 = clusters(50, dim=80), 1e-2
-    (ours,) = linear.fit(train, "lbfgs", (l2,), 200, 4)
+    (ours,) = linear.fit_classifiers(train, "lbfgs", (l2,), 200, 4)
     scaled = ours.standard(torch.from_numpy(train.x)).numpy()
     theirs = LogisticRegression(C=1 / (len(train) * l2), tol=1e-8, max_iter=1000).fit(scaled, train.y)
     np.testing.assert_allclose(ours.weight.numpy().T, theirs.coef_, atol=2e-3)
@@ -314,7 +320,7 @@ def test_ridge_finds_scikit_learns_optimum() -> None:
     from sklearn.linear_model import Ridge
 
     train, l2 = clusters(300), 0.1
-    (ours,) = linear.fit(train, "ridge", (l2,), 0, 4)
+    (ours,) = linear.fit_classifiers(train, "ridge", (l2,), 0, 4)
     scaled = ours.standard(torch.from_numpy(train.x)).numpy()
     theirs = Ridge(alpha=l2 * len(train)).fit(scaled, np.eye(4)[train.y])
     np.testing.assert_allclose(ours.weight.numpy().T, theirs.coef_, atol=1e-5)
@@ -332,7 +338,7 @@ def test_the_regularisation_is_chosen_without_the_test_set() -> None:
 def test_the_regularisation_is_the_best_on_the_held_out_fifth_of_train() -> None:
     train, cfg = clusters(120, dim=60, spread=3), linear.Config(solver="ridge", l2=(1e-5, 0.1, 1.0, 10.0))
     held = evals.held_out(train.id.tolist(), train.y, salt="l2")
-    models = linear.fit(train.where(~held), "ridge", cfg.l2, 0, 4)
+    models = linear.fit_classifiers(train.where(~held), "ridge", cfg.l2, 0, 4)
     scores = {s: (m.predict(train.x[held]) == train.y[held]).mean() for s, m in zip(cfg.l2, models, strict=True)}
     assert len(set(scores.values())) > 1
     best = max(s for s in cfg.l2 if scores[s] == max(scores.values()))
@@ -349,7 +355,7 @@ def test_standardisation_is_fitted_on_train_and_survives_a_constant_feature() ->
     train = clusters(100)
     dead = Features(np.c_[train.x, np.full(100, 0.1, np.float32)], train.y, train.id)
     for solver in ("lbfgs", "ridge"):
-        (model,) = linear.fit(dead, solver, (1e-3,), 100, 4)  # type: ignore[arg-type]
+        (model,) = linear.fit_classifiers(dead, solver, (1e-3,), 100, 4)  # type: ignore[arg-type]
         np.testing.assert_allclose(model.mean.numpy(), dead.x.mean(0), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(model.std.numpy()[:-1], dead.x.std(0)[:-1], rtol=1e-4)
         assert model.std[-1] == 1
@@ -398,13 +404,13 @@ def test_kinds_are_found_by_file_name() -> None:
     assert {"attentive", "dense", "finetune", "knn", "linear", "lowshot"} <= names
     assert not {"cache", "features", "films", "live", "result", "probing", "tokens"} & names
     for kind in sorted(names):
-        judge = evals.load(kind)
+        judge = evals.load_kind(kind)
         assert judge.reads != "pooled" or judge.Config().pool == "mean"
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"No kind of evaluation 'linaer'\. Did you mean 'linear'\? Available: .*knn"):
-        evals.load("linaer")
+        evals.load_kind("linaer")
 
 
 # --- probe
@@ -413,13 +419,13 @@ def test_an_unknown_kind_names_the_nearest() -> None:
 def probe(kind: str = "knn", **changes: object) -> dict[str, object]:
     encoders = {"value": tokens, "random_init": lambda x: torch.ones_like(tokens(x)), "raw": raw}
     options = {"classes": ("left", "right"), "data": "photos/", "step": 10, **changes}
-    parts = (extract_all(encoders, stream) for stream in (Stream(), Stream(n=30)))
-    return compare(kind, evals.load(kind).Config(), *parts, **options)
+    parts = (extract_by_all(encoders, stream) for stream in (Stream(), Stream(n=30)))
+    return compare(kind, evals.load_kind(kind).Config(), *parts, **options)
 
 
 def compare(*what: Any, **facts: Any) -> dict[str, Any]:
     """The result of a kind that has one."""
-    (one,) = evals.results(*what, **facts)
+    (one,) = evals.probe_results(*what, **facts)
     return one
 
 
@@ -443,10 +449,10 @@ def test_a_result_has_every_documented_key_and_stands_beside_its_baselines(kind:
 
 
 def test_without_a_test_set_the_same_fifth_is_held_out_for_every_encoder() -> None:
-    features = extract_all({"value": tokens, "raw": raw}, Stream())
+    features = extract_by_all({"value": tokens, "raw": raw}, Stream())
     out = compare("knn", knn.Config(), features, classes=("a", "b"), data="d", step=0)
     assert (out["n_train"], out["n_test"]) == (40, 10)
-    train, test = probing.split(features, lambda i: f"{i}.png")
+    train, test = probing.split_parts(features, lambda i: f"{i}.png")
     assert not set(train["value"].id) & set(test["value"].id)
     np.testing.assert_array_equal(test["value"].id, test["raw"].id)
 
@@ -478,23 +484,23 @@ def test_data_without_labels_or_with_one_class_are_one_clear_error() -> None:
     stream = Stream(labels=False)
     for classes, message in (((), "carry no labels"), (("cat",), "only the class 'cat'")):
         with pytest.raises(ValueError, match=message):
-            evals.results("knn", knn.Config(), {"value": clusters(40)}, classes=classes, data="d", step=0)
+            evals.probe_results("knn", knn.Config(), {"value": clusters(40)}, classes=classes, data="d", step=0)
     with pytest.raises(ValueError, match="carry no labels"):
-        labelled(extract(tokens, stream))
+        labelled_part(extract_features(tokens, stream))
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
     one = clusters(20)
     one.x[3, 2] = np.nan
     with pytest.raises(ValueError, match="features of 1 of 20 samples are not finite"):
-        labelled(one)
+        labelled_part(one)
 
 
 def test_a_probe_leaves_the_global_random_state_and_says_the_same_twice() -> None:
     features = {"value": clusters(200, dim=20, spread=2)}
     before = torch.get_rng_state()
     for kind in ("knn", "linear"):
-        cfg = evals.load(kind).Config()
+        cfg = evals.load_kind(kind).Config()
         runs = [compare(kind, cfg, features, classes=tuple("abcd"), data="d", step=0) for _ in range(2)]
         assert runs[0] == runs[1]
     assert torch.equal(before, torch.get_rng_state())
@@ -505,18 +511,18 @@ def test_a_probe_leaves_the_global_random_state_and_says_the_same_twice() -> Non
 
 def test_a_result_is_replaced_only_by_one_of_the_same_step_data_weights_and_settings(tmp_path: Path) -> None:
     base = probe()
-    assert evals.save(tmp_path, "knn", base) == tmp_path / "evals" / "knn.json"
-    assert evals.save(tmp_path, "knn", {**base, "value": 0.1}).name == "knn.json"
+    assert evals.save_result(tmp_path, "knn", base) == tmp_path / "evals" / "knn.json"
+    assert evals.save_result(tmp_path, "knn", {**base, "value": 0.1}).name == "knn.json"
     others = [{"step": 20}, {"step": 20, "data": "other/"}, {"weights": "context"}, {"settings": {"k": 5}}]
-    paths = [evals.save(tmp_path, "knn", {**base, **change}) for change in others]
+    paths = [evals.save_result(tmp_path, "knn", {**base, **change}) for change in others]
     assert paths[0].name == "knn-step-00000020.json"
     assert len({*paths, tmp_path / "evals" / "knn.json"}) == 5
-    assert [evals.save(tmp_path, "knn", {**base, **change}) for change in others] == paths
+    assert [evals.save_result(tmp_path, "knn", {**base, **change}) for change in others] == paths
     assert json.loads((tmp_path / "evals" / "knn.json").read_text())["value"] == 0.1
     assert len(list((tmp_path / "evals").iterdir())) == 5  # and no temporary file
 
 
 def test_a_name_becomes_part_of_the_file_name_and_nothing_else(tmp_path: Path) -> None:
-    assert evals.save(tmp_path, "knn", probe(), "grocery").name == "knn-grocery.json"
+    assert evals.save_result(tmp_path, "knn", probe(), "grocery").name == "knn-grocery.json"
     with pytest.raises(ValueError, match="use letters"):
-        evals.save(tmp_path, "knn", probe(), "../../x")
+        evals.save_result(tmp_path, "knn", probe(), "../../x")

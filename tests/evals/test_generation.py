@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from jepakit.evals.metrics import generation
-from jepakit.evals.metrics.generation import Tally, classifier, gradient_energy, ssim, ssim_map, tally
+from jepakit.evals.metrics.generation import Tally, gradient_energy, ssim, ssim_map, tally_completions, train_classifier
 from jepakit.types import Rng
 
 RIGHT = torch.zeros(12, 8, dtype=torch.bool)
@@ -54,10 +54,10 @@ def test_the_similarity_is_one_of_a_picture_itself_and_falls_with_noise() -> Non
 
 def test_sharpness_is_one_of_the_truth_and_below_one_of_a_blur() -> None:
     true = pictures()
-    assert tally(true, true, RIGHT).sharpness == pytest.approx(1)
+    assert tally_completions(true, true, RIGHT).sharpness == pytest.approx(1)
     blur = torch.nn.functional.avg_pool2d(true, 3, 1, 1, count_include_pad=False)
-    assert tally(blur, true, RIGHT).sharpness < 0.5
-    assert math.isnan(tally(true, torch.ones_like(true), RIGHT).sharpness)
+    assert tally_completions(blur, true, RIGHT).sharpness < 0.5
+    assert math.isnan(tally_completions(true, torch.ones_like(true), RIGHT).sharpness)
 
 
 def test_gradients_are_taken_between_hidden_values_alone() -> None:
@@ -69,9 +69,9 @@ def test_gradients_are_taken_between_hidden_values_alone() -> None:
 
 def test_the_numbers_of_parts_add_up_to_those_of_the_whole() -> None:
     made, true = pictures(5), pictures(5, seed=1)
-    whole, parts = tally(made, true, RIGHT), Tally()
+    whole, parts = tally_completions(made, true, RIGHT), Tally()
     for part in (slice(0, 2), slice(2, 5)):
-        parts = parts.plus(tally(made[part], true[part], RIGHT))
+        parts = parts.plus(tally_completions(made[part], true[part], RIGHT))
     assert parts.items == whole.items == 5
     assert list(parts.numbers().values()) == pytest.approx(list(whole.numbers().values()))
     assert whole.mse == pytest.approx(float(((made - true)[..., 4:] ** 2).mean()))
@@ -81,15 +81,15 @@ def test_error_and_sharpness_are_those_of_what_was_hidden() -> None:
     made, true = pictures(), pictures(seed=1)
     other = made.clone()
     other[..., :4] = 0
-    a, b = tally(made, true, RIGHT), tally(other, true, RIGHT)
+    a, b = tally_completions(made, true, RIGHT), tally_completions(other, true, RIGHT)
     assert (a.mse, a.sharpness) == (b.mse, b.sharpness)
 
 
 def test_what_is_no_picture_in_zero_to_one_has_no_similarity() -> None:
-    assert "ssim" in tally(pictures(), pictures(), RIGHT).numbers()
-    assert "ssim" not in tally(5 * pictures(), 5 * pictures(), RIGHT).numbers()
+    assert "ssim" in tally_completions(pictures(), pictures(), RIGHT).numbers()
+    assert "ssim" not in tally_completions(5 * pictures(), 5 * pictures(), RIGHT).numbers()
     series = pictures()[:, :, :, 0]
-    assert "ssim" not in tally(series, series, RIGHT[:, 5]).numbers()
+    assert "ssim" not in tally_completions(series, series, RIGHT[:, 5]).numbers()
 
 
 def test_the_similarity_of_a_clip_is_that_of_its_hidden_frames() -> None:
@@ -97,7 +97,7 @@ def test_the_similarity_of_a_clip_is_that_of_its_hidden_frames() -> None:
     true = true.transpose(1, 2)
     hidden = (torch.arange(3) > 0)[:, None, None].expand(3, 12, 8)
     frames = [float(ssim(made[:, :, t], true[:, :, t]).mean()) for t in (1, 2)]
-    assert tally(made, true, hidden).ssim == pytest.approx(sum(frames) / 2)
+    assert tally_completions(made, true, hidden).ssim == pytest.approx(sum(frames) / 2)
 
 
 def test_the_judge_tells_what_it_was_shown_and_draws_from_its_rng_alone() -> None:
@@ -106,15 +106,15 @@ def test_the_judge_tells_what_it_was_shown_and_draws_from_its_rng_alone() -> Non
     x = torch.from_numpy(draw.uniform(0, 0.4, (160, 1, 12, 8))).float()
     x[y == 1, :, :6] += 0.6
     before = torch.get_rng_state()
-    judge = classifier(x[:120], y[:120], Rng(0), epochs=6.0, batch=24)
+    judge = train_classifier(x[:120], y[:120], Rng(0), epochs=6.0, batch=24)
     assert torch.equal(torch.get_rng_state(), before)
     assert float((judge(x[120:]) == y[120:]).float().mean()) > 0.95
-    again = classifier(x[:120], y[:120], Rng(0), epochs=6.0, batch=24)
+    again = train_classifier(x[:120], y[:120], Rng(0), epochs=6.0, batch=24)
     noise = torch.from_numpy(draw.uniform(0, 1, (64, 1, 12, 8))).float()
     assert torch.equal(judge(noise), again(noise))
 
 
 def test_every_picture_is_drawn_once_in_an_epoch() -> None:
-    rows = list(generation.drawn(10, 5, 4, Rng(0)))
+    rows = list(generation.batch_rows(10, 5, 4, Rng(0)))
     assert sorted(torch.cat(rows[:2]).tolist()) == sorted(torch.cat(rows[2:]).tolist()) == list(range(10))
     assert not torch.equal(rows[0], rows[2])

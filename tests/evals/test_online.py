@@ -37,12 +37,12 @@ def trained(folder: Path, array: Path, name: str, **sections: dict) -> Path:
 
 def test_every_checkpoint_is_scored_and_the_best_one_survives(tmp_path: Path, array: Path) -> None:
     run = trained(tmp_path, array, "run", evals={"online": 64})
-    scores = checkpoint.load(run).state["panel"]["knn"]
+    scores = checkpoint.load_checkpoint(run).state["panel"]["knn"]
     assert list(map(int, scores)) == [0, 4, 8, 12]
     best = json.loads((run / "summary.json").read_text())["best"]
     assert best["knn"] == max(scores.values())
     assert scores[str(best["step"])] == best["knn"]
-    assert checkpoint.steps(run) == sorted({best["step"], 12})
+    assert checkpoint.saved_steps(run) == sorted({best["step"], 12})
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {row["step"]: row["metrics"]["knn"] for row in rows if row["step"] % 4 == 0} == {
         int(step): score for step, score in scores.items() if step != "0"
@@ -53,7 +53,7 @@ def test_a_best_checkpoint_in_the_middle_is_kept(tmp_path: Path, array: Path, mo
     told = iter([0.1, 0.9, 0.2, 0.3])
     monkeypatch.setattr(Online, "judge", lambda self, method: next(told))
     run = trained(tmp_path, array, "run", evals={"online": 64})
-    assert checkpoint.steps(run) == [4, 12]
+    assert checkpoint.saved_steps(run) == [4, 12]
     assert json.loads((run / "summary.json").read_text())["best"] == {"step": 4, "knn": 0.9}
 
 
@@ -74,7 +74,7 @@ def test_the_score_is_the_share_of_scored_samples_whose_neighbours_have_their_la
     x[range(40), torch.from_numpy(y)] = 1.0
     scored = np.arange(40) < 10
     wrong = np.where(np.arange(40) == 3, 1 - y, y)
-    assert knn.USUAL < 30
+    assert knn.DEFAULT_K < 30
     assert Online(x, y, scored, "").judge(same) == 1.0
     assert Online(x, wrong, scored, "").judge(same) == pytest.approx(0.9)
 
@@ -84,9 +84,9 @@ def test_a_run_that_goes_on_knows_its_scores(tmp_path: Path, array: Path) -> Non
         tmp_path, array, data={"name": "arrays", "size": [16, 16]}, evals={"online": 64}, length={"steps": 8}
     )
     api.train(out=tmp_path / "run", recipe=str(file))
-    first = checkpoint.load(tmp_path / "run").state["panel"]["knn"]
+    first = checkpoint.load_checkpoint(tmp_path / "run").state["panel"]["knn"]
     api.train(out=tmp_path / "run", recipe=str(file), steps=12, resume=True, allow_change=["length.steps"])
-    assert first.items() <= checkpoint.load(tmp_path / "run").state["panel"]["knn"].items()
+    assert first.items() <= checkpoint.load_checkpoint(tmp_path / "run").state["panel"]["knn"].items()
 
 
 def test_the_best_checkpoint_stays_when_scoring_ends(
@@ -101,7 +101,7 @@ def test_the_best_checkpoint_stays_when_scoring_ends(
     api.train(out=tmp_path / "run", recipe=str(file), steps=16, resume=True, allow_change=["length.steps"])
     best = json.loads((tmp_path / "run" / "summary.json").read_text())["best"]
     assert best["step"] == 4
-    assert checkpoint.steps(tmp_path / "run") == [4, 16]
+    assert checkpoint.saved_steps(tmp_path / "run") == [4, 16]
 
 
 def test_classes_of_one_sample_each_are_refused_as_none_can_be_scored(tmp_path: Path) -> None:

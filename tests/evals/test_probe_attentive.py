@@ -33,7 +33,7 @@ def score(train: Tokens, test: Tokens, cfg: Config = CFG) -> dict[str, object]:
 def test_the_shortcut_for_one_query_is_attention_as_torch_computes_it() -> None:
     rng = torch.Generator().manual_seed(0)
     mean, std = torch.randn(12, generator=rng), torch.rand(12, generator=rng) + 0.5
-    probe = attentive.build(3, mean, std, heads=3, ratio=2.0, classes=4)
+    probe = attentive.build_probe(3, mean, std, heads=3, ratio=2.0, classes=4)
     with torch.no_grad():
         for p in probe.parameters():
             p.copy_(torch.randn(p.shape, generator=rng) * 0.5)
@@ -59,7 +59,7 @@ def test_the_shortcut_for_one_query_is_attention_as_torch_computes_it() -> None:
     )
     s = probe.query + y[0]
     want = probe.head(s + probe.mlp(F.layer_norm(s, (dim,), probe.norm.weight, probe.norm.bias, 1e-6)))
-    (got,) = attentive.together([probe], x)
+    (got,) = attentive.joint_scores([probe], x)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
@@ -68,7 +68,7 @@ def test_probes_fitted_together_are_the_probes_fitted_alone() -> None:
     jobs = [Job(1e-3, 0.01, 0), Job(1e-2, 0.0, 5)]
 
     def fitted(jobs: list[Job]) -> list[attentive.Attentive]:
-        steps = attentive.fit(train, jobs, CFG, 1, 3)
+        steps = attentive.fit_probes(train, jobs, CFG, 1, 3)
         while True:
             try:
                 next(steps)
@@ -85,7 +85,7 @@ def test_it_finds_the_token_that_tells_where_the_mean_over_tokens_does_not() -> 
     train, test = marked(600), marked(300, seed=1)
     found = score(train, test, Config(lr=(1e-2,), epochs=20, batch=64, seeds=(0,)))
     means = [evals.features.Features(t.store.astype(np.float32).mean(1), t.y, t.id) for t in (train, test)]
-    linear = dict(evals.load("linear").evaluate(*means, evals.load("linear").Config()))
+    linear = dict(evals.load_kind("linear").evaluate(*means, evals.load_kind("linear").Config()))
     assert found["value"] > 0.97
     assert found["value"] > linear["value"] + 0.05
     assert found["low"] < found["value"] <= found["high"]
@@ -174,7 +174,7 @@ def test_tokens_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_moments_are_those_of_all_tokens() -> None:
     part = marked(700)
-    mean, std = tokens.moments(part)
+    mean, std = tokens.token_moments(part)
     flat = part.store.reshape(-1, 6).astype(np.float64)
     np.testing.assert_allclose(mean.numpy(), flat.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(std.numpy(), flat.std(0), rtol=1e-5)

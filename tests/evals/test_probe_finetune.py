@@ -10,13 +10,13 @@ import pytest
 import support
 import torch
 
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.data.images import arrays, files, synthetic
 from jepakit.evals.kinds import finetune
 from jepakit.evals.kinds.finetune import Config
 from jepakit.evals.runs import open_sets, probe_run
-from jepakit.evals.sources import Subject, live
-from jepakit.evals.split import labelled
+from jepakit.evals.sources import Subject, live_parts
+from jepakit.evals.split import labelled_part
 from jepakit.evals.trainable import Live
 from jepakit.nn.resnet import ResNet
 from jepakit.nn.resnet50 import ResNet50
@@ -40,11 +40,11 @@ def bars(path: Path) -> arrays.Config:
 def parts(folder: Path, weights: str = "target", data: object = SHAPES) -> dict[str, Live]:
     loaded = load_run(support.untrained_run(folder / "run", data, SIGNAL))
     subject = Subject(loaded, open_sets(loaded, None, None), "cpu", weights)  # type: ignore[arg-type]
-    return live(subject, subject.sets.train)
+    return live_parts(subject, subject.sets.train)
 
 
-def fitted(train: Live, cfg: Config, classes: int = 5) -> finetune.Tuned:
-    steps = finetune.fit(train, cfg.lr[0], cfg, classes)
+def fitted(train: Live, cfg: Config, classes: int = 5) -> finetune.FineTuned:
+    steps = finetune.fine_tune(train, cfg.lr[0], cfg, classes)
     while True:
         try:
             next(steps)
@@ -75,8 +75,8 @@ def test_the_stem_of_a_residual_network_learns_slowest(encoder: Any, blocks: int
     signal = Signal(3, (64, 64))
     built = encoder.build(signal)
     built.register_forward_pre_hook(lambda module, args: (args[0].x,))
-    model = finetune.Tuned(built, signal.zeros(), "mean", 5)
-    scale = {p: g["scale"] for g in finetune.groups(model, Config(layer_decay=0.5)) for p in g["params"]}
+    model = finetune.FineTuned(built, signal.zeros(), "mean", 5)
+    scale = {p: g["scale"] for g in finetune.layer_groups(model, Config(layer_decay=0.5)) for p in g["params"]}
     in_order = [scale[p] for p in model.encoder.parameters()]
     assert in_order == sorted(in_order)
     assert scale[model.encoder.stem.weight] == 0.5 ** (blocks + 1)
@@ -86,22 +86,22 @@ def test_the_stem_of_a_residual_network_learns_slowest(encoder: Any, blocks: int
 
 def test_each_layer_learns_at_its_own_rate(tmp_path: Path) -> None:
     train = parts(tmp_path)["value"]
-    model = finetune.Tuned(train.build(), Signal(3, (16, 16)).zeros(), "mean", 5)
-    scale = {p: g["scale"] for g in finetune.groups(model, Config(layer_decay=0.5)) for p in g["params"]}
+    model = finetune.FineTuned(train.build(), Signal(3, (16, 16)).zeros(), "mean", 5)
+    scale = {p: g["scale"] for g in finetune.layer_groups(model, Config(layer_decay=0.5)) for p in g["params"]}
     encoder = model.encoder.method.target_encoder
     want = {encoder.patch_embed.proj.weight: 1 / 8, encoder.blocks[0].norm1.bias: 1 / 4, encoder.norm.weight: 1}
     want |= {encoder.blocks[1].mlp.fc1.weight: 1 / 2, model.weight: 1, model.bias: 1}
     assert all(scale[p] == value for p, value in want.items())
     assert len(scale) == sum(p.requires_grad for p in model.parameters())
-    assert finetune.depths(["one.weight", "two.bias"]) == [0, 0]
-    decay = {p: g["weight_decay"] for g in finetune.groups(model, Config()) for p in g["params"]}
+    assert finetune.layer_depths(["one.weight", "two.bias"]) == [0, 0]
+    decay = {p: g["weight_decay"] for g in finetune.layer_groups(model, Config()) for p in g["params"]}
     assert decay[encoder.norm.weight] == decay[model.bias] == 0 < decay[model.weight]
 
 
 def test_training_learns_what_a_frozen_start_does_not_know(tmp_path: Path) -> None:
-    train = labelled(parts(tmp_path, data=bars(tmp_path / "bars.npz"))["value"])
+    train = labelled_part(parts(tmp_path, data=bars(tmp_path / "bars.npz"))["value"])
     model = fitted(train, Config(lr=(5e-3,), epochs=10, batch=20, layer_decay=1.0), classes=2)
-    pred, y = finetune.predict(model, train)
+    pred, y = finetune.predict_classes(model, train)
     assert (pred == y).mean() > 0.9
     np.testing.assert_array_equal(y, train.y)
 
@@ -109,9 +109,9 @@ def test_training_learns_what_a_frozen_start_does_not_know(tmp_path: Path) -> No
 def test_a_part_of_the_data_is_read_under_its_own_labels(tmp_path: Path) -> None:
     whole = parts(tmp_path)["value"]
     some = whole.where(whole.y == 3)
-    ids = torch.cat([b.id for b in some.augmented(4, 2 * (len(some) // 4), 0)])
+    ids = torch.cat([b.id for b in some.augmented_batches(4, 2 * (len(some) // 4), 0)])
     assert set(ids.tolist()) <= set(range(len(some)))
-    assert all(b.label is not None and (b.label == 3).all() for b in some.augmented(4, 3, 0))
+    assert all(b.label is not None and (b.label == 3).all() for b in some.augmented_batches(4, 3, 0))
     pixels = torch.cat([b.x for b in some.plain(7)])
     everything = torch.cat([b.x for b in whole.plain(64)])
     assert torch.equal(pixels, everything[torch.from_numpy(some.id)])
@@ -155,7 +155,7 @@ def test_the_rate_is_chosen_on_a_part_of_train_alone(tmp_path: Path) -> None:
     assert found[0]["value"] == 1 - found[1]["value"] > 0.8
 
 
-class Rows(Silent):
+class Rows(SilentProgress):
     def __init__(self) -> None:
         self.rows: list[tuple[int, str]] = []
 

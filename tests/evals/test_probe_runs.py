@@ -18,7 +18,7 @@ from jepakit.evals.sources import Subject
 from jepakit.methods import ijepa
 from jepakit.run.checkpoint import load_run
 from jepakit.training import session
-from jepakit.types import Signal
+from jepakit.types import Batch, Signal
 
 SIGNAL = Signal(3, (16, 16))
 SHAPES = synthetic.Config("shapes", count=120, size=(16, 16))
@@ -56,8 +56,8 @@ def test_a_probe_reads_by_no_more_processes_than_there_are_processors(
 ) -> None:
     loaded = load_run(run)
     loaded = replace(loaded, run=replace(loaded.run, loop=replace(loaded.run.loop, workers=workers)))
-    monkeypatch.setattr(sources.devices, "cores", lambda: cores)
-    assert sources.readers(loaded) == readers
+    monkeypatch.setattr(sources.devices, "available_cores", lambda: cores)
+    assert sources.reader_count(loaded) == readers
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def cloud(n: int, classes: int = 3, seed: int = 0) -> Features:
 def test_a_draw_is_stratified_holds_every_class_and_grows_with_the_fraction() -> None:
     train = cloud(600)
     train.y[:1] = 3  # a class of one sample
-    few, more = (lowshot.drawn(train, f, 0) for f in (0.01, 0.1))
+    few, more = (lowshot.few_labelled(train, f, 0) for f in (0.01, 0.1))
     for part, fraction in ((few, 0.01), (more, 0.1)):
         count = np.bincount(train.y)
         want = np.maximum(np.round(count * fraction), 1)
         np.testing.assert_array_equal(np.bincount(part.y), want)
     assert set(few.id) <= set(more.id)
-    assert set(lowshot.drawn(train, 0.1, 1).id) != set(more.id)
+    assert set(lowshot.few_labelled(train, 0.1, 1).id) != set(more.id)
 
 
 def test_more_labels_score_higher_and_the_spread_of_the_draws_is_told() -> None:
@@ -135,7 +135,7 @@ def test_one_label_per_class_is_enough_and_takes_the_strongest_regularisation() 
 
 def test_few_labels_are_chosen_and_fitted_on_alone() -> None:
     train, cfg = cloud(300), lowshot.Config(fractions=(0.1,), draws=2)
-    used = np.isin(train.id, np.concatenate([lowshot.drawn(train, 0.1, d).id for d in range(2)]))
+    used = np.isin(train.id, np.concatenate([lowshot.few_labelled(train, 0.1, d).id for d in range(2)]))
     foul = Features(np.where(used[:, None], train.x, 1e4).astype(np.float32), train.y, train.id)
     fair = dict(lowshot.evaluate(train, cloud(60, seed=1), cfg))
     assert dict(lowshot.evaluate(foul, cloud(60, seed=1), cfg)) == fair
@@ -233,23 +233,23 @@ def test_what_is_kept_stays_below_the_limit_and_the_unused_go_first(tmp_path: Pa
     raw = cloud(50)
     parts = {"value": cloud(50), "random_init": cloud(50), "raw": raw}
     for name in "abc":
-        cache.keep(tmp_path / f"{name}.safetensors", parts, limit=5000)
+        cache.keep_features(tmp_path / f"{name}.safetensors", parts, limit=5000)
     size = (tmp_path / "c.safetensors").stat().st_size
     assert sorted(p.stem for p in tmp_path.iterdir()) == ["b", "c"]
     assert 2 * size <= 5000 < 3 * size
-    assert cache.find(tmp_path / "b.safetensors", raw)
-    cache.keep(tmp_path / "d.safetensors", parts, limit=5000)
+    assert cache.find_features(tmp_path / "b.safetensors", raw)
+    cache.keep_features(tmp_path / "d.safetensors", parts, limit=5000)
     assert sorted(p.stem for p in tmp_path.iterdir()) == ["b", "d"]
-    cache.keep(tmp_path / "e.safetensors", parts, limit=100)
+    cache.keep_features(tmp_path / "e.safetensors", parts, limit=100)
     assert not (tmp_path / "e.safetensors").exists()
 
 
 def test_kept_features_belong_to_the_samples_in_their_order(tmp_path: Path) -> None:
     raw = cloud(50)
-    cache.keep(tmp_path / "a.safetensors", {"value": raw, "raw": raw})
-    assert cache.find(tmp_path / "a.safetensors", raw)
+    cache.keep_features(tmp_path / "a.safetensors", {"value": raw, "raw": raw})
+    assert cache.find_features(tmp_path / "a.safetensors", raw)
     other = Features(raw.x, raw.y, raw.id[::-1].copy())
-    assert cache.find(tmp_path / "a.safetensors", other) is None
+    assert cache.find_features(tmp_path / "a.safetensors", other) is None
 
 
 def test_what_is_kept_is_a_part_of_the_run_and_goes_with_it(run: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_raw_tokens_are_the_pixels_of_the_encoders_own_patches(run: Path) ->
     loaded = load_run(run)
     subject = Subject(loaded, open_sets(loaded, None, None), "cpu", "target")
     x = torch.rand(2, 3, 16, 16)
-    cut = sources.patched(subject)["raw"](x)
+    cut = sources.encoders_with_patches(subject)["raw"](Batch(x))
     assert cut.shape == (2, 4, 3 * 64)
     torch.testing.assert_close(cut[1, 2].reshape(3, 8, 8), loaded.method.normalize(x)[1, :, 8:, :8])
     assert sources.grid_of_tokens(subject, 4) == (2, 2)

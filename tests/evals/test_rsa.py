@@ -19,9 +19,9 @@ from jepakit.evals import recorded
 from jepakit.evals.features import Features
 from jepakit.evals.kinds import rsa
 from jepakit.evals.metrics.result import Value
-from jepakit.evals.recorded import Recorded
+from jepakit.evals.recorded import RecordedResponses
 from jepakit.evals.runs import probe_run
-from jepakit.reporting.probes import row
+from jepakit.reporting.probes import probe_row
 from jepakit.types import Signal
 
 
@@ -44,7 +44,7 @@ def noisy(x: np.ndarray, noise: float, repeats: int = 4, seed: int = 2) -> np.nd
 
 def found(x: np.ndarray, y: np.ndarray) -> dict[str, Value]:
     y = y.astype(np.float64)
-    part = Recorded(x, y if y.ndim == 3 else y[None], np.arange(len(x)))
+    part = RecordedResponses(x, y if y.ndim == 3 else y[None], np.arange(len(x)))
     pairs = rsa.evaluate(part.where(np.zeros(len(x), bool)), part, rsa.Config())
     return {key: value for key, value in pairs if key != "progress"}
 
@@ -91,18 +91,18 @@ def test_less_noise_agrees_more_and_the_ceiling_brackets_the_true_model() -> Non
 
 def test_no_representation_is_above_the_upper_ceiling() -> None:
     y = noisy(items(), 1.0, repeats=3)
-    best = [rsa.levels(rsa.rdm(one)) for one in y]
+    best = [rsa.rank_levels(rsa.rdm(one)) for one in y]
     once = np.ones((1, len(best[0])))
-    _, high = rsa.ceiling(best)
-    mean = rsa.levels(np.mean([rsa.ranks(level, once)[0] for level in best], 0))
+    _, high = rsa.noise_ceiling(best)
+    mean = rsa.rank_levels(np.mean([rsa.weighted_ranks(level, once)[0] for level in best], 0))
     for own in (mean, *best):
-        assert rsa.agreement(own, best, once) <= high
-    assert rsa.agreement(mean, best, once) > high - 0.01
+        assert rsa.mean_agreement(own, best, once) <= high
+    assert rsa.mean_agreement(mean, best, once) > high - 0.01
 
 
 def test_repeats_without_noise_have_a_ceiling_of_one() -> None:
-    one = rsa.levels(rsa.rdm(items()))
-    assert rsa.ceiling([one, one]) == pytest.approx((1, 1))
+    one = rsa.rank_levels(rsa.rdm(items()))
+    assert rsa.noise_ceiling([one, one]) == pytest.approx((1, 1))
 
 
 @pytest.mark.parametrize("alignment", [rsa.cka, rsa.cka_plain])
@@ -147,16 +147,16 @@ def test_weighted_correlation_of_ranks_is_that_of_the_pairs_written_out() -> Non
     draw = np.random.default_rng(0)
     a, b = (draw.integers(0, 6, 40).astype(float) for _ in range(2))
     weights = draw.integers(0, 4, 40).astype(float)
-    own, other = rsa.levels(a), rsa.levels(b)
+    own, other = rsa.rank_levels(a), rsa.rank_levels(b)
     many = weights.astype(int)
     first, second = (np.repeat(v, many) for v in (a, b))
     mean_rank = [np.array([(v < one).sum() + (v == one).sum() / 2 for one in v]) for v in (first, second)]
     both = np.stack([weights, np.ones(40)])
-    assert rsa.agreement(own, [other], both)[0] == pytest.approx(np.corrcoef(*mean_rank)[0, 1])
+    assert rsa.mean_agreement(own, [other], both)[0] == pytest.approx(np.corrcoef(*mean_rank)[0, 1])
 
 
 def test_an_item_drawn_twice_makes_no_pair_with_itself() -> None:
-    (weights,) = rsa.pairs_drawn(np.array([[2, 0, 3, 1], [1, 1, 1, 1]]))
+    (weights,) = rsa.pair_counts(np.array([[2, 0, 3, 1], [1, 1, 1, 1]]))
     assert weights.tolist() == [[0, 6, 2, 0, 0, 3], [1] * 6]
 
 
@@ -167,8 +167,8 @@ def test_the_interval_holds_the_agreement_over_many_items() -> None:
         x = items(n, 12, seed)
         return x, (x @ mix + 1.2 * items(n, 12, 1000 + seed)).astype(np.float32)
 
-    x, y = (rsa.levels(rsa.rdm(v)) for v in world(700, 0))
-    (true,) = rsa.agreement(x, [y], np.ones((1, len(x))))
+    x, y = (rsa.rank_levels(rsa.rdm(v)) for v in world(700, 0))
+    (true,) = rsa.mean_agreement(x, [y], np.ones((1, len(x))))
     told = [found(*world(30, seed)) for seed in range(1, 31)]
     held = np.mean([one["low"] <= true <= one["high"] for one in told])
     assert held >= 0.8
@@ -194,7 +194,7 @@ def test_items_without_a_response_or_that_cannot_be_read_are_left_out_and_counte
     y[0, 5] = 1.0
     ids = np.array([8, 0, 1, 2, 3, 4, 5, 6, 9, 10])  # not 7, 11; and in another order
     x = items(12, 6)[ids]
-    part = recorded.joined({"value": Features(x, ids * 0, ids)}, y)["value"]
+    part = recorded.join_responses({"value": Features(x, ids * 0, ids)}, y)["value"]
     assert part.id.tolist() == [8, 0, 1, 2, 4, 6, 9, 10]
     assert (part.nan, part.flat, part.unread) == (1, 1, 2)
     np.testing.assert_array_equal(part.responses, y[:, part.id])
@@ -206,7 +206,7 @@ def test_too_few_items_with_a_response_are_refused() -> None:
     y[0, :4] = np.nan
     ids = np.arange(8)
     with pytest.raises(ValueError, match=r"4 items have .* \(4 left out for NaN"):
-        recorded.joined({"value": Features(items(8), ids, ids)}, y)
+        recorded.join_responses({"value": Features(items(8), ids, ids)}, y)
 
 
 def wrong() -> dict[str, object]:
@@ -229,13 +229,13 @@ def wrong() -> dict[str, object]:
 def test_what_is_no_recording_of_these_items_is_told_in_one_sentence(tmp_path: Path, sentence: str) -> None:
     np.save(tmp_path / "a.npy", wrong()[sentence], allow_pickle=True)
     with pytest.raises(ValueError, match=sentence):
-        recorded.read(str(tmp_path / "a.npy"), 10)
+        recorded.read_responses(str(tmp_path / "a.npy"), 10)
 
 
 def test_fewer_than_five_items_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", items(4))
     with pytest.raises(ValueError, match="4 items x 12 units; give 5 items"):
-        recorded.read(str(tmp_path / "a.npy"), 4)
+        recorded.read_responses(str(tmp_path / "a.npy"), 4)
 
 
 def test_files_that_are_no_array_are_told(tmp_path: Path) -> None:
@@ -250,9 +250,9 @@ def test_files_that_are_no_array_are_told(tmp_path: Path) -> None:
         ".": "cannot read",
     }.items():
         with pytest.raises(ValueError, match=sentence):
-            recorded.read(str(tmp_path / name), 30)
+            recorded.read_responses(str(tmp_path / name), 30)
     with pytest.raises(ValueError, match=r"add --responses FILE\.npy"):
-        recorded.read("", 30)
+        recorded.read_responses("", 30)
 
 
 # --- from the command line
@@ -290,7 +290,7 @@ def test_the_command_holds_a_run_against_recordings_in_the_order_of_its_data(run
     assert notes["ceiling_low"] <= result["value"] <= notes["ceiling_high"]
     assert 0.9 < notes["cka"] <= 1
     assert (notes["left_out_nan"], notes["repeats"]) == (1, 3)
-    shown = row(result, "r")
+    shown = probe_row(result, "r")
     assert "noise ceiling" in shown["picture"]
     assert "%" not in shown["value"] + shown["gain"]
 

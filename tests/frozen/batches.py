@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from jepakit.data import load, loader
-from jepakit.run.parse import apply
+from jepakit.run.parse import apply_changes
 from jepakit.types import Batch
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +33,7 @@ SIZE = 4
 
 def opened(kind: str, settings: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The data set, its settings and its signal: the adapter to how data are opened."""
-    cfg = apply(load(kind)(), settings)
+    cfg = apply_changes(load(kind)(), settings)
     dataset = cfg.open()
     return dataset, cfg, dataset.signal()
 
@@ -52,7 +52,7 @@ def views_alone(source: tuple[Any, Any, Any]) -> Batch:
 def ordered(source: tuple[Any, Any, Any], workers: int = 0) -> list[Batch]:
     """All samples in order, the third and all that follow it once more."""
     dataset, _, signal = source
-    readings = (loader.stream(dataset, signal, batch=5, workers=workers, start=start) for start in (0, 2))
+    readings = (loader.read_stream(dataset, signal, batch=5, workers=workers, start=start) for start in (0, 2))
     return [batch for reading in readings for batch in reading]
 
 

@@ -50,7 +50,7 @@ def contract(name: str, axes: int = 0) -> Training:
 
 def demo(**changes: Any) -> Training:
     """The recipe `demo`, its pictures and their loader with it, at a batch of 8; `changes` are to its method."""
-    run: Any = recipes.load("demo")
+    run: Any = recipes.load_recipe("demo")
     cfg = replace(run.data, count=64)
     dataset = cfg.open()
     signal = dataset.signal()
@@ -76,10 +76,10 @@ def losses(training: Training, count: int = STEPS) -> list[float]:
     head = methods.load(methods.name_of(training.method)).Method if methods.is_head(training.method) else None
     parents = parents_for(head, training.signal) if head else ()
     method = methods.build(training.method, training.signal, parents=parents)
-    optimizer = optim.build(training.optim, method)
+    optimizer = optim.build_optimizer(training.optim, method)
     values = []
     for step, batch in zip(range(count), training.batches(), strict=False):
-        progress = schedules.progress(step, STEPS)
+        progress = schedules.run_progress(step, STEPS)
         optim.set_schedule(optimizer, training.optim, progress)
         total = method(batch.to("cpu"), Rng(0, step, total=len(batch))).total
         optimizer.zero_grad()

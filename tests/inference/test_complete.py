@@ -17,7 +17,7 @@ import jepakit as jk
 from jepakit import launch, testing
 from jepakit.cli import __main__ as cli
 from jepakit.core.progress import Interrupted
-from jepakit.evals.metrics.generation import tally
+from jepakit.evals.metrics.generation import tally_completions
 from jepakit.inference import complete_folder, complete_images, complete_series
 from jepakit.inference import decoder as decoders
 from jepakit.run import checkpoint
@@ -85,7 +85,7 @@ def test_the_numbers_are_those_of_what_was_written(folders: Path) -> None:
     written = np.stack([read(folders / "first" / f"pictures.npy[{i}].png") for i in range(20)])
     made, true = (torch.from_numpy(x)[:, None] / 255 for x in (written, smooth()))
     hidden = torch.arange(8).expand(12, 8) >= 4
-    expected = tally(made, true, hidden)
+    expected = tally_completions(made, true, hidden)
     assert said["items"] == 20
     for name in ("mse", "ssim", "sharpness"):
         assert said[name] == pytest.approx(getattr(expected, name), rel=0.02)
@@ -96,11 +96,13 @@ def test_the_numbers_are_those_of_what_was_written(folders: Path) -> None:
 def test_the_grid_shows_input_completion_and_truth_of_the_first_eight(folders: Path) -> None:
     sheet, scale = read(folders / "first" / "grid.png"), complete_images.PICTURE_TILE // 12
     wide = max(8 * scale, 70)
-    assert sheet.shape[0] == complete_images.HEADER_HEIGHT + complete_images.GAP + 8 * (
-        12 * scale + complete_images.GAP
+    assert sheet.shape[0] == complete_images.HEADER_HEIGHT + complete_images.TILE_GAP + 8 * (
+        12 * scale + complete_images.TILE_GAP
     )
-    top, truth = complete_images.HEADER_HEIGHT + complete_images.GAP, smooth()[0]
-    left = [complete_images.GAP + k * (wide + complete_images.GAP) + (wide - 8 * scale) // 2 for k in range(3)]
+    top, truth = complete_images.HEADER_HEIGHT + complete_images.TILE_GAP, smooth()[0]
+    left = [
+        complete_images.TILE_GAP + k * (wide + complete_images.TILE_GAP) + (wide - 8 * scale) // 2 for k in range(3)
+    ]
     tiles = [sheet[top : top + 12 * scale : scale, x : x + 8 * scale : scale, 0] for x in left]
     assert (tiles[0][:, 4:] == 128).all()
     assert np.array_equal(tiles[0][:, :4], truth[:, :4])
@@ -114,13 +116,13 @@ def test_the_decoder_is_trained_once_and_again_when_the_weights_have_changed(fol
     jk.complete(run, data, tmp_path / "left", hide="left", progress=told)
     assert not told.notes
     assert read(tmp_path / "left" / "pictures.npy[0].png").shape == (12, 8)
-    old = checkpoint.load(run / "heads" / "decoder").state["step"]
+    old = checkpoint.load_checkpoint(run / "heads" / "decoder").state["step"]
     jk.train(out=run, resume=True, steps=3, allow_change=["length.steps"])
     jk.complete(run, data, tmp_path / "anew", hide="left", steps=2, progress=told)
     assert f"training a decoder over {run} into {run / 'heads' / 'decoder'}: 2 steps" in told.notes
-    assert (old, checkpoint.load(run / "heads" / "decoder").state["step"]) == (3, 2)
+    assert (old, checkpoint.load_checkpoint(run / "heads" / "decoder").state["step"]) == (3, 2)
     below: Any = checkpoint.settings_of(run / "heads" / "decoder").method
-    assert below.parent_hashes[0] == checkpoint.digest(checkpoint.load_run(run).method)
+    assert below.parent_hashes[0] == checkpoint.module_hash(checkpoint.load_run(run).method)
 
 
 def test_a_decoder_that_was_interrupted_goes_on(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,17 +131,17 @@ def test_a_decoder_that_was_interrupted_goes_on(folders: Path, tmp_path: Path, m
     step_2, last = (run / f"heads/decoder/checkpoints/step-0000000{k}" for k in (2, 3))
     shutil.rmtree(last)
     assert step_2.is_dir()
-    carry_out = launch.carry_out
+    carry_out = launch.train_settings
 
     def stopped(*arguments: Any) -> None:
         raise Interrupted("stopped at step 2 of 3 and saved; go on with --resume")
 
-    monkeypatch.setattr(launch, "carry_out", stopped)
+    monkeypatch.setattr(launch, "train_settings", stopped)
     with pytest.raises(Interrupted, match=r"^stopped at step 2 of 3 and saved; the same command goes on where it was$"):
         jk.complete(run, data, tmp_path / "out", hide="right")
-    monkeypatch.setattr(launch, "carry_out", carry_out)
+    monkeypatch.setattr(launch, "train_settings", carry_out)
     jk.complete(run, data, tmp_path / "out", hide="right")
-    whole, again = (checkpoint.load(r / "heads" / "decoder").model for r in (folders / "run", run))
+    whole, again = (checkpoint.load_checkpoint(r / "heads" / "decoder").model for r in (folders / "run", run))
     assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 

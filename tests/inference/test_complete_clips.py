@@ -16,7 +16,7 @@ from jepakit import testing
 from jepakit.cli import __main__ as cli
 from jepakit.data.images.arrays import Arrays
 from jepakit.data.scanpaths import settings
-from jepakit.evals.metrics.generation import tally
+from jepakit.evals.metrics.generation import tally_completions
 from jepakit.inference import complete_images
 from jepakit.inference.complete_folder import Chunk
 from jepakit.run import checkpoint
@@ -76,11 +76,14 @@ def frames(sheet: Path, high: int, columns: int) -> np.ndarray:
     with Image.open(sheet) as image:
         found = np.asarray(image)
     side = complete_images.CLIP_TILE // high * high
-    margin, top = complete_images.GAP + 8 * len("completion"), complete_images.HEADER_HEIGHT + complete_images.GAP
+    margin, top = (
+        complete_images.TILE_GAP + 8 * len("completion"),
+        complete_images.HEADER_HEIGHT + complete_images.TILE_GAP,
+    )
     wide = (found.shape[1] - margin) // columns
-    rows = 3 * round((found.shape[0] - top) / (3 * (side + complete_images.GAP) + complete_images.GROUP_GAP))
-    tops = [top + i * (side + complete_images.GAP) + i // 3 * complete_images.GROUP_GAP for i in range(rows)]
-    lefts = [margin + k * wide + (wide - complete_images.GAP - side) // 2 for k in range(columns)]
+    rows = 3 * round((found.shape[0] - top) / (3 * (side + complete_images.TILE_GAP) + complete_images.GROUP_GAP))
+    tops = [top + i * (side + complete_images.TILE_GAP) + i // 3 * complete_images.GROUP_GAP for i in range(rows)]
+    lefts = [margin + k * wide + (wide - complete_images.TILE_GAP - side) // 2 for k in range(columns)]
     step = side // high
     return np.array([[found[y : y + side : step, x : x + side : step] for x in lefts] for y in tops])
 
@@ -104,7 +107,7 @@ def test_a_clip_keeps_its_visible_half_and_has_the_decoded_one_beside_it(side: s
 
 def test_the_numbers_are_those_of_what_was_written(desk: Path) -> None:
     said = json.loads((desk / "first" / "completions.json").read_text())
-    expected = tally(torch.from_numpy(written(desk / "first")), truth(desk), HIDDEN)
+    expected = tally_completions(torch.from_numpy(written(desk / "first")), truth(desk), HIDDEN)
     assert (said["items"], said["size"], said["hide"]) == (10, [4, 8, 8], "future")
     for name in ("mse", "ssim", "sharpness"):
         assert said[name] == pytest.approx(getattr(expected, name), rel=1e-4)

@@ -18,13 +18,13 @@ from jepakit.core.files import write_text
 from jepakit.data.series import generated
 from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.evals.kinds import forecast as kind
-from jepakit.evals.metrics.readers import adam_train_error, chosen, ridge
-from jepakit.evals.windows import Windows, as_raw, past_and_future, represented
+from jepakit.evals.metrics.readers import adam_train_error, choose_reader, fit_ridge
+from jepakit.evals.windows import Windows, as_raw, past_and_future, represent_windows
 from jepakit.inference.plots import BAND_COLORS
 from jepakit.inference.rollout import half_widths
 from jepakit.methods import vicreg
 from jepakit.nn.mlp import MLP
-from jepakit.reporting.probes import row
+from jepakit.reporting.probes import probe_row
 from jepakit.run import checkpoint, optim, write
 from jepakit.run.settings import Run
 from jepakit.types import Rng, Signal
@@ -39,19 +39,19 @@ def linear_system(n=60, d=5, k=3, seed=0):
 @pytest.mark.parametrize("d", [5, 90])
 def test_a_ridge_without_noise_is_exact_whether_samples_or_features_are_more(d):
     x, y = linear_system(d=d)
-    (reader,) = ridge(x, y, (1e-12,))
+    (reader,) = fit_ridge(x, y, (1e-12,))
     np.testing.assert_allclose(reader(x), y, atol=1e-8)
 
 
 def test_a_ridge_minimises_its_objective_from_either_side_of_the_decomposition():
     x, y = linear_system(n=20)
     y = y + np.random.default_rng(1).normal(size=y.shape)
-    (reader,) = ridge(x, y, (0.3,))
+    (reader,) = fit_ridge(x, y, (0.3,))
     z = (x - x.mean(0)) / x.std(0)
     expected = np.linalg.solve(z.T @ z / 20 + 0.3 * np.eye(5), z.T @ (y - y.mean(0)) / 20)
     np.testing.assert_allclose(reader.weight, expected, atol=1e-10)
     wide = np.concatenate([x, x @ np.random.default_rng(2).normal(size=(5, 30))], 1)
-    (reader,) = ridge(wide, y, (0.3,))
+    (reader,) = fit_ridge(wide, y, (0.3,))
     z = (wide - wide.mean(0)) / wide.std(0)
     expected = np.linalg.solve(z.T @ z / 20 + 0.3 * np.eye(35), z.T @ (y - y.mean(0)) / 20)
     np.testing.assert_allclose(reader.weight, expected, atol=1e-10)
@@ -59,7 +59,7 @@ def test_a_ridge_minimises_its_objective_from_either_side_of_the_decomposition()
 
 def test_a_feature_that_does_not_vary_tells_nothing():
     x, y = linear_system()
-    (reader,) = ridge(np.concatenate([x, np.full((60, 1), 7.3)], 1), y, (1e-9,))
+    (reader,) = fit_ridge(np.concatenate([x, np.full((60, 1), 7.3)], 1), y, (1e-9,))
     assert np.abs(reader.weight[-1]).max() < 1e-6
 
 
@@ -70,9 +70,9 @@ def test_strength_is_chosen_for_every_step_by_itself_on_held_out_samples():
     noise = draw.normal(size=(80, 2))
     y = np.stack([clean, noise], -1)  # of both channels step 0 is there to be read, step 1 is not
     held = np.arange(80) >= 60
-    reader, l2 = chosen(x, y, held, (1e-8, 100.0))
+    reader, l2 = choose_reader(x, y, held, (1e-8, 100.0))
     assert l2.tolist() == [1e-8, 100.0]
-    single, _ = chosen(x, y[..., :1], held, (1e-8, 100.0))
+    single, _ = choose_reader(x, y[..., :1], held, (1e-8, 100.0))
     np.testing.assert_allclose(reader(x)[:, [0, 2]], single(x), atol=1e-10)
 
 
@@ -96,7 +96,7 @@ def test_the_short_probe_is_a_linear_layer_after_so_many_full_batch_adam_steps(s
 def test_the_short_probe_fails_on_small_representations_of_the_same_content():
     x, y = (torch.from_numpy(v).float() for v in linear_system(n=200))
     assert adam_train_error(0.05 * x, y, Rng(0)) > 2 * adam_train_error(x, y, Rng(0))
-    (small,) = ridge(0.05 * x.numpy(), y.numpy(), (1e-9,))
+    (small,) = fit_ridge(0.05 * x.numpy(), y.numpy(), (1e-9,))
     np.testing.assert_allclose(small(0.05 * x.numpy()), y.numpy(), atol=1e-4)
 
 
@@ -166,7 +166,7 @@ def test_what_follows_the_cut_never_reaches_a_forecast(run):
     method = jk.load(run).method
     x = torch.randn(4, 2, 16)
     other = torch.cat([x[..., :8], torch.full((4, 2, 8), torch.nan)], 2)
-    for a, b in zip(represented(method, x), represented(method, other), strict=True):
+    for a, b in zip(represent_windows(method, x), represent_windows(method, other), strict=True):
         assert np.array_equal(a, b)
     assert past_and_future(method, 1).context.tolist() == [[0]]
 
@@ -199,9 +199,9 @@ def test_probing_a_run_on_unlabelled_series_tells_errors_and_which_way_is_better
     shown = describe_probes([path])
     assert "%" not in shown.splitlines()[1]
     assert "not clearly better than" in shown
-    told = row({**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.8}, "r")
+    told = probe_row({**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.8}, "r")
     assert (told["wins"], told["gain"], told["picture"]) == (True, "-38%", "an error: lower is better")
-    assert not row({**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.55}, "r")["wins"]
+    assert not probe_row({**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.55}, "r")["wins"]
 
 
 def read_csv(path):
@@ -345,7 +345,7 @@ def test_a_run_that_cannot_predict_the_future_says_so(run, tmp_path):
     made = methods.build(settings, signal, 0)
     data = SeriesConfig(str(tmp_path / "a.csv"), window=16)
     write_text(tmp_path / "v" / "config.yaml", write.to_yaml(Run(method=settings, data=data)))
-    checkpoint.save(tmp_path / "v", 0, made, optim.build(Run(settings, data).optim, made), {})
+    checkpoint.save_checkpoint(tmp_path / "v", 0, made, optim.build_optimizer(Run(settings, data).optim, made), {})
     with pytest.raises(ValueError, match="vicreg does not predict a future"):
         jk.forecast(tmp_path / "v", tmp_path / "a.csv", 2, tmp_path / "f.csv")
     with pytest.raises(ValueError, match="vicreg does not predict a future"):

@@ -170,14 +170,14 @@ def test_the_best_std_is_where_variance_and_covariance_together_are_least(sample
 
 
 def test_a_width_at_which_the_std_stays_below_four_fifths_is_told_and_the_numbers_given_are_not() -> None:
-    said = losses.short_vicreg(8, 256, 25.0, 1.0)
+    said = losses.vicreg_shortfall(8, 256, 25.0, 1.0)
     assert said.startswith("the std of 256 projected features comes to 0.44 at best, not to 1")
     assert said.endswith("give 38 samples or more, or method.projector.out 49 or less for 0.8")
     for samples, width in ((38, 256), (8, 49), (64, 256), (8, 4)):
-        assert not losses.short_vicreg(samples, width, 25.0, 1.0)
-    assert losses.short_vicreg(37, 256, 25.0, 1.0)
-    assert losses.short_vicreg(8, 50, 25.0, 1.0)
-    assert not losses.short_vicreg(8, 256, 25.0, 0.0)
+        assert not losses.vicreg_shortfall(samples, width, 25.0, 1.0)
+    assert losses.vicreg_shortfall(37, 256, 25.0, 1.0)
+    assert losses.vicreg_shortfall(8, 50, 25.0, 1.0)
+    assert not losses.vicreg_shortfall(8, 256, 25.0, 0.0)
 
 
 def epps_pulley(x: torch.Tensor) -> torch.Tensor:

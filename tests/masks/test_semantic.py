@@ -18,11 +18,11 @@ from torch import Tensor
 from jepakit import methods, testing
 from jepakit.core.files import write_text
 from jepakit.data.images import files
-from jepakit.masks import MASKERS, TokenMasker, draw, read_tokens
+from jepakit.masks import MASKERS, TokenMasker, draw_masks, need_tokens
 from jepakit.masks.base import Masker
 from jepakit.masks.multiblock import MultiBlock
 from jepakit.masks.random import Random
-from jepakit.masks.semantic import Semantic, likeness
+from jepakit.masks.semantic import Semantic, token_similarity
 from jepakit.methods import cjepa, ijepa, mae
 from jepakit.nn import ViT
 from jepakit.nn.predictor import Predictor
@@ -172,7 +172,7 @@ def test_a_sample_has_the_same_mask_however_the_batch_is_split() -> None:
 def test_likeness_is_the_cosine_of_centred_tokens_in_full_precision() -> None:
     tokens = randoms(2, (3, 3)).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found = likeness(tokens)
+        found = token_similarity(tokens)
     assert found.dtype == torch.float32
     for sample, expected in zip(found, tokens.float(), strict=True):
         centred = (expected - expected.mean(0)).numpy()
@@ -199,13 +199,13 @@ def test_what_cannot_work_is_refused_with_the_fix(masker: Semantic, grid: Grid, 
 
 def test_only_maskers_that_read_tokens_are_shown_any() -> None:
     grid, tokens = (8, 8), randoms(4, (8, 8))
-    drawn = draw((Random(), Semantic()), grid, 4, Rng(3), tokens=tokens)
-    plain = draw((Random(), Semantic()), grid, 4, Rng(3))
+    drawn = draw_masks((Random(), Semantic()), grid, 4, Rng(3), tokens=tokens)
+    plain = draw_masks((Random(), Semantic()), grid, 4, Rng(3))
     assert all(map(torch.equal, drawn[0][:2], plain[0][:2]))
     assert not torch.equal(drawn[1].targets, plain[1].targets)
     assert isinstance(MASKERS.load("semantic"), Masker | TokenMasker)
-    assert read_tokens([Random(), Semantic()])
-    assert not read_tokens([Random(), MultiBlock()])
+    assert need_tokens([Random(), Semantic()])
+    assert not need_tokens([Random(), MultiBlock()])
 
 
 def small(kind: Any, **changes: Any) -> Any:
@@ -223,7 +223,7 @@ def test_the_target_encoder_runs_once_and_its_tokens_guide_the_masks(kind: Any, 
     method.target_encoder.patch_embed.register_forward_hook(lambda *_: calls.append(1))
     drawn, targets = method.hide(x, Rng(5))
     assert len(calls) == 1
-    (expected,) = draw(method.cfg.masks, (8, 8), 4, Rng(5), tokens=method.whole(x))
+    (expected,) = draw_masks(method.cfg.masks, (8, 8), 4, Rng(5), tokens=method.whole(x))
     assert all(map(torch.equal, drawn[0][:2], expected[:2]))
     torch.testing.assert_close(targets[0], take(method.whole(x), expected.targets))
     assert not targets[0].requires_grad
@@ -262,7 +262,7 @@ def test_a_command_line_names_them_and_a_training_uses_them(tmp_path: Path, pict
     changes = {"encoder": {"name": "vit", "patch": [4, 4], "width": 32, "depth": 2, "heads": 2, "init": "xavier"}}
     file = support.write_settings(tmp_path, pictures, method=changes)
     flag = "[{name: semantic, num_targets: 3}]"
-    shown = write.to_yaml(parse.apply(parse.from_yaml(file), parse.flags_to_changes({"method.masks": flag})))
+    shown = write.to_yaml(parse.apply_changes(parse.from_yaml(file), parse.flags_to_changes({"method.masks": flag})))
     assert yaml.safe_load(shown)["method"]["masks"] == [
         {"name": "semantic", "num_targets": 3, "target_scale": [0.15, 0.2]}
     ]
@@ -282,8 +282,8 @@ def test_the_report_draws_them_over_the_pictures_that_guided_them(tmp_path: Path
     run = Run(method=cfg, data=source)
     method = methods.build(cfg, SIGNAL)
     write_text(tmp_path / "run/config.yaml", write.to_yaml(run))
-    checkpoint.save(tmp_path / "run", 0, method, optim.build(run.optim, method), {})
-    seen = samples.look(tmp_path / "run", 16)
+    checkpoint.save_checkpoint(tmp_path / "run", 0, method, optim.build_optimizer(run.optim, method), {})
+    seen = samples.look_at_run(tmp_path / "run", 16)
     semantic, blind = seen.masks
     assert (semantic.name, blind.name) == ("Semantic 0", "Random 1")
     assert (semantic.count, blind.count) == (64 * 8, 64 * 16)

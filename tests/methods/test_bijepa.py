@@ -18,7 +18,7 @@ from jepakit.masks.random import Random
 from jepakit.methods import bijepa
 from jepakit.nn import CNN, MLP, Perceptron, Predictor
 from jepakit.run import optim
-from jepakit.run.parse import apply, from_dict
+from jepakit.run.parse import apply_changes, from_dict
 from jepakit.run.settings import Run
 from jepakit.run.write import to_yaml
 from jepakit.testing import clauses
@@ -344,7 +344,7 @@ def grown(base: bijepa.Config, decay: float) -> float:
     """How much longer representations are after 500 steps on sines than after 100, at the paper's constant rate."""
     method, rate = methods.build(base, SINE), 1e-3
     still = optim.Optim(rate, rate, rate, warmup=0.0, weight_decay=decay, final_weight_decay=decay)
-    optimizer, norms = optim.build(still, method), []
+    optimizer, norms = optim.build_optimizer(still, method), []
     for step in range(500):
         terms = method(Batch(sines(64, step=step)), Rng(0, step))
         optimizer.zero_grad()
@@ -364,7 +364,9 @@ def test_without_layer_norm_and_weight_decay_norms_grow_and_with_them_they_stay(
 def test_settings_name_a_predictor_and_go_to_yaml_and_back() -> None:
     run = Run(bijepa.Config(), data.load("images")())
     words = {"name": "mlp", "hidden": 64, "norm": "none"}
-    changed = apply(run, {"method": {"predictor": words, "masks": [{"name": "halves", "axis": 0}], "radius": 3.0}})
+    changed = apply_changes(
+        run, {"method": {"predictor": words, "masks": [{"name": "halves", "axis": 0}], "radius": 3.0}}
+    )
     again = from_dict(yaml.safe_load(to_yaml(changed)), "config.yaml")
     assert (
         again.method

@@ -12,16 +12,16 @@ from torch.testing import assert_close
 
 import jepakit as jk
 from jepakit import methods, testing
-from jepakit.core.progress import Silent
-from jepakit.launch import carry_out
-from jepakit.masks.halves import Halves, sides, splits
+from jepakit.core.progress import SilentProgress
+from jepakit.launch import train_settings
+from jepakit.masks.halves import Halves, available_halves, named_halves
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa, decoder, ijepa, lejepa, rjepa
-from jepakit.methods.bidirectional import known_sides
+from jepakit.methods.bidirectional import predictable_sides
 from jepakit.methods.decoder import Decoder
 from jepakit.methods.head import Head
 from jepakit.nn import CNN, MLP, Perceptron, Predictor
-from jepakit.nn.patch import joined, patches
+from jepakit.nn.patch import join_patches, patches
 from jepakit.nn.transformer import ViT
 from jepakit.run import checkpoint, parse, write
 from jepakit.testing import clauses
@@ -51,16 +51,16 @@ def samples(signal: Signal = PICTURE, count: int = 5) -> Tensor:
 def test_each_side_hides_what_its_name_says(axes: int) -> None:
     grid = (4, 6, 2)[:axes]
     names = {1: "past future", 2: "top bottom left right", 3: "past future top bottom left right"}[axes].split()
-    assert list(sides(axes)) == names
+    assert list(named_halves(axes)) == names
     cells = torch.arange(int(np.prod(grid))).reshape(grid)
-    for k, (name, half) in enumerate(sides(axes).items()):
+    for k, (name, half) in enumerate(named_halves(axes).items()):
         hidden = half(grid, 1, Rng(0)).targets.flatten()
         first, last = cells.chunk(2, k // 2)
         assert torch.equal(hidden, (first if name in ("past", "top", "left") else last).flatten())
 
 
 def test_an_axis_of_one_cell_has_no_sides() -> None:
-    assert list(splits((1, 2))) == ["left", "right"]
+    assert list(available_halves((1, 2))) == ["left", "right"]
 
 
 @pytest.mark.parametrize(
@@ -78,29 +78,29 @@ def test_an_axis_of_one_cell_has_no_sides() -> None:
 )
 def test_the_sides_that_are_known_are_those_that_were_predicted_in_training(cfg: Any, known: dict[str, bool]) -> None:
     method: Any = methods.build(cfg, PICTURE)
-    assert known_sides(method, method.encoder.grid) == known
+    assert predictable_sides(method, method.encoder.grid) == known
 
 
 def test_what_compares_views_knows_no_side() -> None:
     method: Any = methods.build(lejepa.Config(PATCHED), dataclasses.replace(PICTURE, views=2))
-    assert known_sides(method, method.encoder.grid) == {}
+    assert predictable_sides(method, method.encoder.grid) == {}
 
 
 def test_what_predicts_the_next_step_alone_knows_no_side() -> None:
     method: Any = methods.build(rjepa.Config.tiny(SINE), SINE)
-    assert known_sides(method, method.encoder.grid) == {}
+    assert predictable_sides(method, method.encoder.grid) == {}
 
 
 def test_patches_joined_are_the_signal_again() -> None:
     for size, patch in (((20,), (5,)), ((12, 8), (4, 2)), ((4, 6, 8), (2, 3, 4))):
         x = torch.randn(3, 2, *size, generator=Rng(0).generator())
         grid = tuple(s // p for s, p in zip(size, patch, strict=True))
-        assert torch.equal(joined(patches(x, patch).flatten(2), grid, patch), x)
+        assert torch.equal(join_patches(patches(x, patch).flatten(2), grid, patch), x)
 
 
 def by_hand(method: Decoder, tokens: Tensor, side: str, x: Tensor) -> Tensor:
     """One hidden token of two decoded: the sample with its values in raw units."""
-    where = splits(method.grid)[side](method.grid, len(x), Rng(0)).targets[:, 0]
+    where = available_halves(method.grid)[side](method.grid, len(x), Rng(0)).targets[:, 0]
     values = method.layers(torch.cat([tokens, method.position[where]], -1)).reshape(len(x), 2, 12, 4)
     raw = values * torch.tensor([0.3, 0.2])[:, None, None] + torch.tensor([0.4, 0.5])[:, None, None]
     return torch.cat([raw, x[..., 4:]] if side == "left" else [x[..., :4], raw], -1)
@@ -120,7 +120,7 @@ def test_a_completion_is_the_decoded_prediction_beside_what_was_seen(side: str) 
 def test_what_the_paper_decodes_is_the_half_that_is_seen() -> None:
     method, x = over(LEFT_RIGHT, reads="context"), samples()
     parent: Any = method.parent
-    token = parent.context(x, splits(method.grid)["right"](method.grid, len(x), Rng(0)))
+    token = parent.context(x, available_halves(method.grid)["right"](method.grid, len(x), Rng(0)))
     assert_close(method.complete(x, "right"), by_hand(method, token, "right", x), rtol=1e-5, atol=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_a_method_that_predicts_nothing_has_no_decoder_of_predictions() -> None:
     signal = dataclasses.replace(PICTURE, views=2)
     with pytest.raises(ValueError, match="predicts no half of its samples"):
         over(lejepa.Config(PATCHED), signal)
-    assert over(lejepa.Config(PATCHED), signal, reads="target").masks == tuple(sides(2).values())
+    assert over(lejepa.Config(PATCHED), signal, reads="target").masks == tuple(named_halves(2).values())
 
 
 def test_one_sample_at_a_time_is_too_few_for_batchnorm() -> None:
@@ -262,14 +262,18 @@ QUICK = {"loop.workers": 0, "loop.device": "cpu", "evals.report": False}
 
 
 def test_a_head_is_trained_over_the_run_that_init_names(parent: Path, tmp_path: Path) -> None:
-    before = checkpoint.digest(checkpoint.load_run(parent).method)
+    before = checkpoint.module_hash(checkpoint.load_run(parent).method)
     jk.train(out=tmp_path / "head", recipe="decoder", init=parent, steps=3, settings=QUICK)
     loaded = checkpoint.load_run(tmp_path / "head")
     cfg: Any = loaded.run.method
     assert (cfg.parents, cfg.parent_hashes) == ((str(parent),), (before,))
     assert isinstance(loaded.method, Decoder)
-    assert before == checkpoint.digest(loaded.method.parent) == checkpoint.digest(checkpoint.load_run(parent).method)
-    saved = checkpoint.load(tmp_path / "head").model
+    assert (
+        before
+        == checkpoint.module_hash(loaded.method.parent)
+        == checkpoint.module_hash(checkpoint.load_run(parent).method)
+    )
+    saved = checkpoint.load_checkpoint(tmp_path / "head").model
     assert saved
     assert all(key.startswith(("layers.", "mean", "std")) for key in saved)
 
@@ -277,7 +281,7 @@ def test_a_head_is_trained_over_the_run_that_init_names(parent: Path, tmp_path: 
 def test_data_and_batch_of_a_head_are_its_parents_unless_others_are_given(parent: Path, tmp_path: Path) -> None:
     below = parse.from_yaml(parent / "config.yaml")
     wanted = settings(Request("decoder", init=parent))
-    assert write.dump(wanted.data) == write.dump(below.data)
+    assert write.dump_settings(wanted.data) == write.dump_settings(below.data)
     assert wanted.length.batch == below.length.batch
     np.save(tmp_path / "more.npy", np.zeros((9, 12, 8), np.uint8))
     assert settings(Request("decoder", data=tmp_path / "more.npy", init=parent)).data.path == str(tmp_path / "more.npy")
@@ -292,7 +296,7 @@ def test_a_head_goes_on_after_an_interruption_as_if_there_had_been_none(parent: 
         file.unlink()
     last.rmdir()
     jk.train(out=tmp_path / "halted", resume=True)
-    a, b = (checkpoint.load(tmp_path / name).model for name in ("whole", "halted"))
+    a, b = (checkpoint.load_checkpoint(tmp_path / name).model for name in ("whole", "halted"))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -322,7 +326,7 @@ def test_a_head_has_its_parents_representations_and_is_probed_there(parent: Path
     jk.train(out=tmp_path / "head", recipe="decoder", init=parent, steps=2, settings=QUICK)
     x = torch.rand(3, 1, 12, 8, generator=Rng(0).generator())
     assert torch.equal(jk.load(tmp_path / "head").encode(x), jk.load(parent).encode(x))
-    with pytest.raises(ValueError, match=r"is a head over .*run, whose representations it has; probe .*run"):
+    with pytest.raises(ValueError, match=r"is a head over .*run and has the same representations; probe .*run"):
         jk.probe(tmp_path / "head")
 
 
@@ -342,7 +346,7 @@ def test_a_run_with_heads_below_it_can_be_replaced_and_one_with_something_else_c
     (run / "heads" / "notes.txt").rename(run / "heads" / "decoder" / "notes.txt")
     wanted = dataclasses.replace(parse.from_yaml(run / "config.yaml"), seed=3)
     with pytest.raises(ValueError, match=r"heads/decoder/notes\.txt is no part of a run"):
-        carry_out(wanted, Request(out=run, overwrite=True), Silent())
+        train_settings(wanted, Request(out=run, overwrite=True), SilentProgress())
     (run / "heads" / "decoder" / "notes.txt").unlink()
-    carry_out(wanted, Request(out=run, overwrite=True), Silent())
+    train_settings(wanted, Request(out=run, overwrite=True), SilentProgress())
     assert not (run / "heads").exists()

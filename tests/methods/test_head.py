@@ -155,8 +155,8 @@ def test_a_head_over_several_runs_is_loaded_with_all_of_them(tmp_path: Path) -> 
     quick = {"length.batch": 8, "loop.workers": 0, "loop.device": "cpu", "evals.kinds": "[]", "evals.report": False}
     for seed, name in enumerate(names):
         jk.train("shapes", name, recipe="mae", steps=1, settings=quick | {"data.name": "synthetic", "seed": seed})
-    hashes = [checkpoint.digest(checkpoint.load_run(Path(name)).method) for name in names]
+    hashes = [checkpoint.module_hash(checkpoint.load_run(Path(name)).method) for name in names]
     cfg = decoder.Config(tuple(names), tuple(hashes))
-    assert [checkpoint.digest(parent) for parent in checkpoint.parents_of(cfg)] == hashes
+    assert [checkpoint.module_hash(parent) for parent in checkpoint.parents_of(cfg)] == hashes
     with pytest.raises(ValueError, match="b has other weights than those that decoder was trained over"):
         checkpoint.parents_of(decoder.Config(tuple(names), (hashes[0], hashes[0])))

@@ -309,7 +309,7 @@ def test_the_balance_is_nought_where_both_sides_are_equal_and_reads_a_linear_pre
     method = build(saccade=False, circuit=Circuit(width=6))
     layer = method.predictor[0]  # type: ignore[index]
     with torch.no_grad():
-        layer.weight.copy_(balance.candidate(method.circuits.top.cell).T)
+        layer.weight.copy_(balance.candidate_weights(method.circuits.top.cell).T)
         watched = method.diagnostics(films().x)
     assert float(watched["balance"]) == pytest.approx(0, abs=1e-12)
     assert float(watched["balance/cosine"]) == pytest.approx(1, abs=1e-6)

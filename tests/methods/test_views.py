@@ -118,7 +118,7 @@ def test_a_width_that_the_batch_holds_down_is_noted_before_step_1(tmp_path: Path
     data = synthetic.Config(path="shapes", count=60, size=(32, 32))
     for out, noted in ((256, 1), (16, 0)):
         run = Run(replace(settings, projector=Projector(layers=2, out=out)), data, length=Length(steps=1, batch=8))
-        notes = session.build(run, tmp_path, distributed.Dist()).notes
+        notes = session.build_session(run, tmp_path, distributed.Dist()).notes
         assert len([note for note in notes if "comes to 0.44 at best" in note]) == noted
 
 

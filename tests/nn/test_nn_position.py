@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from jepakit.nn.position import sincos
+from jepakit.nn.position import sincos_positions
 
 
 def wave(position, dim):
@@ -14,7 +14,7 @@ def wave(position, dim):
 
 
 def test_the_two_published_orders_are_each_others_halves_swapped():
-    ours, theirs = sincos((3, 5), 16, "column-row"), sincos((3, 5), 16, "row-column")
+    ours, theirs = sincos_positions((3, 5), 16, "column-row"), sincos_positions((3, 5), 16, "row-column")
     assert not torch.equal(ours, theirs)
     assert torch.equal(ours, theirs.roll(8, 1))
 
@@ -33,12 +33,14 @@ def test_the_two_published_orders_are_each_others_halves_swapped():
 )
 def test_every_cell_has_the_closed_form_in_row_major_order(grid, dim, order, expected):
     cells = torch.cartesian_prod(*[torch.arange(n) for n in grid]).reshape(-1, len(grid)).tolist()
-    assert_close(sincos(grid, dim, order), torch.tensor([expected(*cell) for cell in cells]), atol=1e-6, rtol=0)
+    assert_close(
+        sincos_positions(grid, dim, order), torch.tensor([expected(*cell) for cell in cells]), atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("grid", "dim", "fix"), [((4,), 7, "2"), ((4, 4), 10, "4"), ((2, 4, 4), 12, "8")])
 def test_a_width_that_cannot_be_shared_is_refused_with_the_next_that_can(grid, dim, fix):
     with pytest.raises(ValueError, match=f"width {dim} .* multiple of {fix}"):
-        sincos(grid, dim)
+        sincos_positions(grid, dim)
     with pytest.raises(ValueError, match="4 axes"):
-        sincos((2, 2, 2, 2), 16)
+        sincos_positions((2, 2, 2, 2), 16)

@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from jepakit.nn import Predictor
-from jepakit.nn.position import sincos
+from jepakit.nn.position import sincos_positions
 from jepakit.types import Masks
 
 GRIDS = [(4, 6), (2, 3, 4), (24,)]
@@ -22,7 +22,7 @@ def setup(grid, depth=3, shared_context=False, width=16):
 
 def slow(predictor, context, masks, grid):
     """One target block at a time through whole blocks, nothing shared or skipped."""
-    position = sincos(grid, predictor.width)
+    position = sincos_positions(grid, predictor.width)
     outputs = []
     for m in range(masks.targets.shape[1]):
         index = masks.targets[:, m]
@@ -71,13 +71,13 @@ def test_a_shared_context_does_not_see_the_questions_asked_of_it():
 
 def test_a_shared_context_equals_attention_under_the_mask_that_defines_it():
     predictor, context, masks = setup((4, 6), shared_context=True)
-    position, index = sincos((4, 6), predictor.width), masks.targets[:, 0]
+    position, index = sincos_positions((4, 6), predictor.width), masks.targets[:, 0]
     s = torch.cat([predictor.embed(context) + position[masks.context], predictor.mask_token + position[index]], 1)
     k = masks.context.shape[1]
     visible = torch.zeros(s.shape[1], s.shape[1], dtype=torch.bool)
     visible[:, :k], visible[k:, k:] = True, True
     for block in predictor.blocks:
-        q, key, value = block.attn.project(block.norm1(s))
+        q, key, value = block.attn.project_qkv(block.norm1(s))
         scores = (q @ key.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(~visible, -torch.inf)
         s = s + block.attn.proj((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
         s = s + block.mlp(block.norm2(s))

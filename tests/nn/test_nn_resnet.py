@@ -84,14 +84,14 @@ def test_a_small_map_gets_the_gradients_of_an_ordinary_convolution(side: int, ke
     y = F.conv2d(x, weight, stride=stride, padding=padding)
     error = torch.randn_like(y)
     expected = torch.autograd.grad(y, (x, weight), error)
-    y = smallmap._Product.apply(x, weight, stride, padding)
+    y = smallmap._SmallMapProduct.apply(x, weight, stride, padding)
     assert_close(torch.autograd.grad(y, (x, weight), error), expected, atol=1e-12, rtol=0)
 
 
 def test_in_bfloat16_the_small_maps_alone_take_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    ours = smallmap.of_weight
-    monkeypatch.setattr(smallmap, "of_weight", lambda x, *rest: taken.append(x.shape[2]) or ours(x, *rest))
+    ours = smallmap.weight_gradient
+    monkeypatch.setattr(smallmap, "weight_gradient", lambda x, *rest: taken.append(x.shape[2]) or ours(x, *rest))
     encoder = ResNet(width=8, blocks=(1, 1, 1), stem=2).build(Signal(3, (24, 24)))
     encoder(torch.randn(2, 3, 24, 24)).sum().backward()
     assert not taken

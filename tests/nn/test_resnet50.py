@@ -320,7 +320,9 @@ def test_a_run_begins_with_the_file_and_needs_it_no_more(frozen: bool, file: str
     recipe, out = str(settings(tmp_path, file, frozen=frozen)), tmp_path / "run"
     jk.train(out=out, recipe=recipe)
     whole, s = support.logged_losses(out), encoded(out)
-    assert torch.equal(checkpoint.load(out).model["encoder.stem.weight"], weights()["conv1.weight"]) is frozen
+    assert (
+        torch.equal(checkpoint.load_checkpoint(out).model["encoder.stem.weight"], weights()["conv1.weight"]) is frozen
+    )
     Path(file).unlink()
     assert torch.equal(encoded(out), s)
     checkpoint.go_back(out, 2, {})
@@ -376,8 +378,8 @@ def test_weights_come_from_a_file_or_from_a_run_not_from_both(file: str, tmp_pat
     with pytest.raises(ValueError, match=r"weights names .*weights\.pth; give one of them"):
         jk.train(out=tmp_path / "run", recipe=recipe, steps=1, init=first)
     jk.train(out=tmp_path / "run", recipe=recipe, steps=1, init=first, settings={"method.encoder.weights": ""})
-    begun = checkpoint.load(tmp_path / "run", 0).model
-    assert torch.equal(begun["encoder.scale"], checkpoint.load(first).model["encoder.scale"])
+    begun = checkpoint.load_checkpoint(tmp_path / "run", 0).model
+    assert torch.equal(begun["encoder.scale"], checkpoint.load_checkpoint(first).model["encoder.scale"])
 
 
 def test_bad_settings_are_refused_with_their_values() -> None:

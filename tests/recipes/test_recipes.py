@@ -24,26 +24,26 @@ PUBLISHED = {"imagenet-cjepa-vitb16": (600, 15), "imagenet-ijepa-vitb16": (600, 
 )
 def test_a_published_recipe_has_the_published_number_of_parameters(name, encoder, predictor):
     with torch.device("meta"):
-        method = methods.build(recipes.load(name).method, IMAGE)
+        method = methods.build(recipes.load_recipe(name).method, IMAGE)
     assert sum(p.numel() for p in method.encoder.parameters()) == pytest.approx(encoder, rel=1e-3)
     assert sum(p.numel() for p in method.predictor.parameters()) == pytest.approx(predictor, rel=5e-3)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_schedules_of_a_published_recipe_pass_through_the_published_values(name):
-    run, (epochs, warm) = recipes.load(name), PUBLISHED[name]
+    run, (epochs, warm) = recipes.load_recipe(name), PUBLISHED[name]
     steps = run.length.steps
     assert steps == epochs * (1_281_167 // 2048)
     top = round(warm / epochs * (steps - 1))
-    first, peak, last = (optim.learning_rate(run.optim, schedules.progress(k, steps)) for k in (0, top, steps - 1))
+    first, peak, last = (optim.learning_rate(run.optim, schedules.run_progress(k, steps)) for k in (0, top, steps - 1))
     assert (first, last) == ({15: 1e-4, 40: 2e-4}[warm], 1e-6)
     assert peak == pytest.approx(1e-3, rel=1e-3)
     assert [optim.weight_decay(run.optim, p) for p in (0.0, 1.0)] == [0.04, 0.4]
-    assert [schedules.linear(p, *run.method.ema) for p in (0.0, 1.0)] == [0.996, 1.0]
+    assert [schedules.linear_schedule(p, *run.method.ema) for p in (0.0, 1.0)] == [0.996, 1.0]
 
 
 def test_cjepa_differs_from_ijepa_by_the_published_terms_alone():
-    run, plain = (recipes.load(f"imagenet-{name}-vitb16") for name in ("cjepa", "ijepa"))
+    run, plain = (recipes.load_recipe(f"imagenet-{name}-vitb16") for name in ("cjepa", "ijepa"))
     assert dataclasses.replace(run, method=plain.method) == plain
     shared = {f.name for f in dataclasses.fields(plain.method)}
     own = {f.name: getattr(run.method, f.name) for f in dataclasses.fields(run.method) if f.name not in shared}
@@ -60,18 +60,18 @@ def test_cjepa_differs_from_ijepa_by_the_published_terms_alone():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_two_real_steps_of_a_published_recipe_change_the_encoder_and_keep_the_loss_finite(name):
     # The huge encoder at full depth needs 13 GB of weights, gradients and moments; its width and heads are kept.
-    run = recipes.load(name)
+    run = recipes.load_recipe(name)
     shallow = dataclasses.replace(run.method.encoder, depth=min(run.method.encoder.depth, 12))
     method = methods.build(dataclasses.replace(run.method, encoder=shallow), IMAGE)
-    optimizer = optim.build(run.optim, method)
+    optimizer = optim.build_optimizer(run.optim, method)
     before = method.encoder.norm.weight.clone()
     for step in range(2):
-        optim.set_schedule(optimizer, run.optim, schedules.progress(step, 2))
+        optim.set_schedule(optimizer, run.optim, schedules.run_progress(step, 2))
         terms = method(Batch(torch.rand(2, 3, 224, 224)), Rng(0, step))
         optimizer.zero_grad()
         terms.total.backward()
         optimizer.step()
-        method.after_step(schedules.progress(step, 2))
+        method.after_step(schedules.run_progress(step, 2))
         assert terms.total.isfinite()
     assert not torch.equal(before, method.encoder.norm.weight)
 

@@ -257,13 +257,13 @@ def test_what_is_said_to_be_exact_is_and_what_is_not_is_refused_by_its_reason(
         return torch.cat([j.flatten(2) for j in by], -1)
 
     trained = [] if below == "frozen" else list(encoder.parameters())
-    rule = unroll.Forward(net, frames, loss, list(predictor.parameters()), trained, below, jacobian)
+    rule = unroll.ForwardPropagation(net, frames, loss, list(predictor.parameters()), trained, below, jacobian)
     shown, _ = unroll.through_time(net, frames(0, 7) if trained else frames(0, 7).detach())
     asked = [p for p in rule.parameters if p.requires_grad]
     expected = torch.autograd.grad(loss(shown, 1), asked, allow_unused=True, materialize_grads=True)
     traced = sum(p.numel() for p in trained) if below == "full" else 0
     for chunk in (1, 3, 7):
-        _, all_found, _ = rule.run(unroll.begin(net, 2, traced), 7, chunk)
+        _, all_found, _ = rule.run(unroll.start_stream(net, 2, traced), 7, chunk)
         found = [g for p, g in zip(rule.parameters, all_found, strict=True) if p.requires_grad]
         off = max(
             float((a - b).abs().max() / b.abs().max())
@@ -274,11 +274,11 @@ def test_what_is_said_to_be_exact_is_and_what_is_not_is_refused_by_its_reason(
         exact = words is None or words == "coupled"
         assert off <= 1e-12 if exact else off > 1e-4
     if words is None:
-        unroll.refuse(net, below, approximate=False)
+        unroll.check_exact(net, below, approximate=False)
     else:
         with pytest.raises(ValueError, match=words):
-            unroll.refuse(net, below, approximate=False)
-        unroll.refuse(net, below, approximate=True)
+            unroll.check_exact(net, below, approximate=False)
+        unroll.check_exact(net, below, approximate=True)
 
 
 def test_traces_that_do_not_fit_are_refused_before_the_first_step_with_what_fits(
@@ -299,10 +299,10 @@ def test_traces_that_do_not_fit_are_refused_before_the_first_step_with_what_fits
 def test_the_widest_circuit_that_fits_fits_and_the_next_does_not(cell: Any) -> None:
     net = Circuits(Circuit(cell=cell, width=40), 5, (1,))
     free = unroll.trace_bytes(net, None, 1) // 2
-    width = unroll.widest(net, None, free)
+    width = unroll.max_width(net, None, free)
     sizes = [unroll.trace_bytes(Circuits(Circuit(cell=cell, width=w), 5, (1,)), None, 1) for w in (width, width + 1)]
     assert sizes[0] <= free < sizes[1]
-    assert unroll.widest(net, None, 10) == 0
+    assert unroll.max_width(net, None, 10) == 0
 
 
 def test_inputs_that_want_a_gradient_and_what_is_no_circuit_are_refused() -> None:
@@ -319,9 +319,9 @@ def test_the_loss_is_a_node_whose_gradients_scale_and_that_cannot_be_differentia
     def work() -> tuple[Tensor, list[Tensor]]:
         return p.detach().square().sum(), [2 * p.detach()]
 
-    loss = gradients.differentiable(work, [p])
+    loss = gradients.known_gradient_loss(work, [p])
     (1024 * loss).backward()
     assert_close(p.grad, 1024 * 2 * p.detach())
-    (first,) = torch.autograd.grad(gradients.differentiable(work, [p]), p, create_graph=True)
+    (first,) = torch.autograd.grad(gradients.known_gradient_loss(work, [p]), p, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         first.sum().backward()

@@ -72,7 +72,7 @@ def flow(
 
 
 def imbalance(cell: Gated, predictor: nn.Sequential) -> Tensor:
-    w, p = balance.candidate(cell), predictor[0].weight.detach()
+    w, p = balance.candidate_weights(cell), predictor[0].weight.detach()
     return w @ w.T - p.T @ p
 
 
@@ -80,8 +80,8 @@ def traced(cell: Gated, x: Tensor) -> Tensor:
     """E (N, T, m, d): what every input weight has done to its unit by each step, as forward propagation holds it."""
     traces, state, found = rfp.start(cell, len(x)), cell.start(len(x)), []
     for t in range(x.shape[1]):
-        gone = rfp.go(cell, state, x[:, t : t + 1].transpose(0, 1))
-        traces, state = rfp.advance(cell, gone, traces), gone.states[-1]
+        gone = rfp.forward_chunk(cell, state, x[:, t : t + 1].transpose(0, 1))
+        traces, state = rfp.advance_traces(cell, gone, traces), gone.states[-1]
         found.append(traces.drive[:, :, 0, 0, :-1].clone())
     return torch.stack(found, 1)
 
@@ -90,7 +90,7 @@ def traced(cell: Gated, x: Tensor) -> Tensor:
 def test_states_are_the_input_weights_times_their_traces(gates: tuple[float, ...]) -> None:
     cell, x = circuit(gates, 5), inputs(8, 6, 5)
     e = traced(cell, x)
-    assert_close(torch.einsum("ij,ntij->nti", balance.candidate(cell), e), states(cell, x).detach())
+    assert_close(torch.einsum("ij,ntij->nti", balance.candidate_weights(cell), e), states(cell, x).detach())
     shared = bool((e - e[:, :, :1]).abs().max() < 1e-12)
     assert shared == (gates == SHARED)
 
@@ -127,7 +127,7 @@ def ran(gates: tuple[float, ...]) -> Ran:
     e, out = traced(cell, x).flatten(2), Ran([], [], [], [], [])
     same, after = (torch.einsum("nta,ntb->ab", e[:, :-1], s) / s[..., 0].numel() for s in (e[:, :-1], e[:, 1:]))
     own = torch.eye(7).double().repeat_interleave(5, 0)  # which unit a trace belongs to
-    w, p = balance.candidate(cell).clone(), predictor[0].weight.detach().clone()
+    w, p = balance.candidate_weights(cell).clone(), predictor[0].weight.detach().clone()
     for k in range(8001):
         rows = own.T * w.flatten()  # h = rows @ e
         h, next_ = rows @ same, rows @ after.T
@@ -149,7 +149,7 @@ def ran(gates: tuple[float, ...]) -> Ran:
 def _note(out: Ran, cell: Gated, predictor: nn.Sequential, w: Tensor, p: Tensor, loss: float) -> None:
     with torch.no_grad():
         cell.weight[:, 0], predictor[0].weight[:] = w, p
-    watched = balance.watch(cell, predictor[0], torch.eye(7).double())  # type: ignore[arg-type]
+    watched = balance.balance_metrics(cell, predictor[0], torch.eye(7).double())  # type: ignore[arg-type]
     out.loss.append(loss)
     out.size.append(float(w.norm()))
     out.whole.append(float(watched["balance"]))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jepakit.reporting.facts import comparison
+from jepakit.reporting.facts import compare_records
 from jepakit.reporting.records import Record
 
 
@@ -26,7 +26,7 @@ def score(value: float, **more: Any) -> dict[str, Any]:
 
 def rows(*records: Record) -> dict[str, list[str]]:
     """What is in the table's rows of scores."""
-    found = comparison(records, [f"run {k}" for k in range(len(records))])["rows"]
+    found = compare_records(records, [f"run {k}" for k in range(len(records))])["rows"]
     assert len(dict(found)) == len(found), "two rows have one name"
     return {label: values for label, values in found if label.startswith("knn")}
 
@@ -62,7 +62,7 @@ def test_no_score_of_a_run_is_dropped_and_a_row_is_named_by_what_differs_alone()
 
 def test_every_number_of_the_panel_that_some_run_has_is_a_row() -> None:
     found = dict(
-        comparison([record(stable_rank_target=3.25, agreement=0.5), record(retrieval=0.25)], ["a", "b"])["rows"]
+        compare_records([record(stable_rank_target=3.25, agreement=0.5), record(retrieval=0.25)], ["a", "b"])["rows"]
     )
     assert found["Stable rank"] == ["3.25", "–"]
     assert found["Cosine of the two encoders"] == ["0.5", "–"]

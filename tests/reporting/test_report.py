@@ -16,11 +16,11 @@ from jepakit.methods import ijepa
 from jepakit.nn import MLP, ViT
 from jepakit.nn.predictor import Predictor
 from jepakit.reporting import SECTIONS, figures, write
-from jepakit.reporting.curves import CURVES
-from jepakit.reporting.facts import duration
-from jepakit.reporting.page import render
-from jepakit.reporting.records import read
-from jepakit.reporting.samples import Look, Samples, look
+from jepakit.reporting.curves import METRIC_CURVES
+from jepakit.reporting.facts import format_duration
+from jepakit.reporting.page import render_page
+from jepakit.reporting.records import read_record
+from jepakit.reporting.samples import Look, Samples, look_at_run
 from jepakit.reporting.section import View
 from jepakit.run import checkpoint, optim
 from jepakit.run import settings as config
@@ -88,7 +88,7 @@ def files(tmp_path: Path) -> Path:
 
 def page(*folders: Path) -> str:
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names()}
-    return render([read(f) for f in folders], [Look()] * len(folders), "1.2.3", sections)
+    return render_page([read_record(f) for f in folders], [Look()] * len(folders), "1.2.3", sections)
 
 
 def write_run(folder: Path, source: Any, method: Any = TINY) -> Path:
@@ -98,7 +98,7 @@ def write_run(folder: Path, source: Any, method: Any = TINY) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = methods.build(method, signal)
-    checkpoint.save(folder, 3, model, optim.build(run.optim, model), {})
+    checkpoint.save_checkpoint(folder, 3, model, optim.build_optimizer(run.optim, model), {})
     (folder / "config.yaml").write_text(to_yaml(run))
     return folder
 
@@ -132,7 +132,7 @@ def test_the_page_states_the_verdict_its_advice_and_the_facts_of_the_run(files: 
     ],
 )
 def test_a_time_is_told_in_units_of_its_size(seconds: float | None, told: str) -> None:
-    assert duration(seconds) == told
+    assert format_duration(seconds) == told
 
 
 def test_a_collapsed_run_has_a_badge_of_alarm(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_nothing_from_the_run_becomes_markup(tmp_path: Path) -> None:
     pixels = (np.zeros((4, 4, 3), np.uint8),) * 5
     samples = Samples((EVIL,) * 5, (EVIL,) * 5, features, pixels, pixels, np.zeros((5, 1, 4)), None)
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names()}
-    html = render([read(folder)], [Look(samples=samples, notes={"masks": EVIL})], EVIL, sections, [EVIL])
+    html = render_page([read_record(folder)], [Look(samples=samples, notes={"masks": EVIL})], EVIL, sections, [EVIL])
     assert html.count("<script>") == 1
     for part in ("alert('x')</script>", "<b onclick", "<img src=x", "<svg onload"):
         assert part not in html
@@ -286,9 +286,9 @@ def test_the_whole_page_of_a_real_run_is_small_and_complete(tmp_path: Path) -> N
 
 
 def test_many_runs_show_fewer_pictures_each(tmp_path: Path) -> None:
-    seen = look(write_run(tmp_path / "run", synthetic.Config(path="shapes", count=40)), 30)
+    seen = look_at_run(write_run(tmp_path / "run", synthetic.Config(path="shapes", count=40)), 30)
     for shown in (8, 2):
-        view = View(read(tmp_path / "run"), "run", seen.first(shown))
+        view = View(read_record(tmp_path / "run"), "run", seen.first(shown))
         names = ("masks", "patches", "attention", "neighbours", "map")
         parts = {name: SECTIONS.load(name).show([view]) for name in names}
         tiles = {name: sum(f.body.count("<figure") for f in part.figures) for name, part in parts.items() if part}
@@ -306,11 +306,11 @@ def test_several_runs_are_compared_on_one_page(tmp_path: Path) -> None:
 
 
 def test_retrieval_is_told_with_the_number_of_samples_that_it_asks() -> None:
-    (caption,) = [curve.caption for curve in CURVES if curve.title == "Retrieval"]
+    (caption,) = [curve.caption for curve in METRIC_CURVES if curve.title == "Retrieval"]
     guide = (Path(__file__).parents[2] / "docs" / "reading-the-report.md").read_text()
-    assert f"asked of {measure.QUERIES} samples: a step of {1 / measure.QUERIES:.1%} is one of them" in caption
-    assert f"Retrieval asks {measure.QUERIES} samples" in guide
-    assert f"steps of {100 / measure.QUERIES:g} points" in guide
+    assert f"asked of {measure.NUM_QUERIES} samples: a step of {1 / measure.NUM_QUERIES:.1%} is one of them" in caption
+    assert f"Retrieval asks {measure.NUM_QUERIES} samples" in guide
+    assert f"steps of {100 / measure.NUM_QUERIES:g} points" in guide
 
 
 def test_settings_that_agree_are_not_listed_as_different(tmp_path: Path) -> None:
@@ -319,12 +319,12 @@ def test_settings_that_agree_are_not_listed_as_different(tmp_path: Path) -> None
 
 
 def test_a_spectrum_lists_its_steps_and_skips_what_was_not_logged(files: Path) -> None:
-    figure = figures.spectrum(read(files), "target")
+    figure = figures.spectrum_figure(read_record(files), "target")
     assert figure is not None
     assert all(f"step {k}" in figure.body for k in range(0, 50, 10))
     assert "2 of 3 directions hold 90 %" not in figure.body
     assert "At step 40, 3 of 3 directions hold 90 % of the variance." in figure.body
-    assert figures.spectrum(read(files), "context") is None
+    assert figures.spectrum_figure(read_record(files), "context") is None
 
 
 def test_a_probe_without_numbers_is_shown_as_unknown(files: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_folder_as_target_is_refused_before_anything_is_computed(files: Path, 
 def test_what_a_method_watches_is_drawn_apart_from_the_terms_of_its_loss(tmp_path: Path) -> None:
     rows = [row(k) | {"terms": {"forward": 1.0, "backward": 2.0}, "watched": {"norm": 9.0}} for k in range(3)]
     (write_files(tmp_path / "run") / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    found = {f.title: f.body for f in figures.curves([read(tmp_path / "run")], ["run"])}
+    found = {f.title: f.body for f in figures.curve_figures([read_record(tmp_path / "run")], ["run"])}
     assert "forward" in found["Loss terms"]
     assert "norm" not in found["Loss terms"]
     assert "norm: 9" in found["Watched by the method"]

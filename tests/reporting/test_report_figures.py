@@ -16,7 +16,14 @@ from jepakit.methods import ijepa
 from jepakit.nn import ViT
 from jepakit.nn.predictor import Predictor
 from jepakit.reporting import atlas, charts, figures, pictures
-from jepakit.reporting.samples import affordable, chunks, draw, mark, received, with_attention
+from jepakit.reporting.samples import (
+    affordable_images,
+    draw_masks,
+    mark_tokens,
+    read_chunks,
+    received_attention,
+    with_attention,
+)
 from jepakit.types import Masks, Rng, Signal
 
 TINY = ijepa.Config(
@@ -30,7 +37,9 @@ def points(svg: str) -> list[list[tuple[float, float]]]:
 
 
 def test_a_chart_puts_values_where_its_axes_say() -> None:
-    (line,) = points(charts.chart([charts.Line("l", np.array([0.0, 50.0, 100.0]), np.array([0.0, 1.0, 4.0]))], "l"))
+    (line,) = points(
+        charts.line_chart([charts.Line("l", np.array([0.0, 50.0, 100.0]), np.array([0.0, 1.0, 4.0]))], "l")
+    )
     xs, ys = zip(*line, strict=True)
     assert xs == (charts.LEFT, (charts.LEFT + charts.WIDTH - charts.RIGHT) / 2, charts.WIDTH - charts.RIGHT)
     assert ys[0] == charts.HEIGHT - charts.BOTTOM
@@ -39,35 +48,37 @@ def test_a_chart_puts_values_where_its_axes_say() -> None:
 
 def test_on_a_logarithmic_axis_equal_ratios_are_equal_steps() -> None:
     line = charts.Line("l", np.arange(4.0), np.array([1.0, 10.0, 100.0, 1000.0]))
-    ((_, a), (_, b), (_, c), (_, d)) = points(charts.chart([line], "l", log_y=True))[0]
+    ((_, a), (_, b), (_, c), (_, d)) = points(charts.line_chart([line], "l", log_y=True))[0]
     assert a - b == pytest.approx(b - c, abs=0.2) == pytest.approx(c - d, abs=0.2)
 
 
 def test_values_that_are_not_finite_break_the_curve_and_are_counted_in_its_text() -> None:
     line = charts.Line("loss", np.arange(5.0), np.array([3.0, 2.0, math.nan, math.inf, 1.0]))
-    svg = charts.chart([line], "l")
+    svg = charts.line_chart([line], "l")
     assert [len(p) for p in points(svg)] == [2, 1]
     assert svg.count("<circle") == 1
-    assert figures.tell(line) == "loss: 3 at step 0, 1 at step 4, 2 values not finite."
+    assert figures.describe_line(line) == "loss: 3 at step 0, 1 at step 4, 2 values not finite."
 
 
 def test_a_single_value_is_a_dot_in_the_middle_of_its_axis() -> None:
-    svg = charts.chart([charts.Line("one", np.array([1700.0]), np.array([4.0]))], "")
+    svg = charts.line_chart([charts.Line("one", np.array([1700.0]), np.array([4.0]))], "")
     low, high, _, bottom, top, _ = (float(v) for v in re.search(r'data-scale="([^"]*)"', svg)[1].split())  # type: ignore[index]
     assert (low, high, bottom, top) == (0, 3400, 0, 8)
     assert len(re.findall(r'<circle class="f0"', svg)) == 1
-    assert not re.findall(r'<circle class="f0"', charts.chart([charts.Line("two", np.arange(2.0), np.ones(2))], ""))
+    assert not re.findall(
+        r'<circle class="f0"', charts.line_chart([charts.Line("two", np.arange(2.0), np.ones(2))], "")
+    )
 
 
 def test_dark_16_bit_pictures_are_stretched_and_ordinary_dark_ones_stay_dark() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 1, 16, 16)
-    assert pictures.rgb(ramp * 0.06).max() == 255
-    assert pictures.rgb(ramp * 0.5).max() == 128
+    assert pictures.to_rgb(ramp * 0.06).max() == 255
+    assert pictures.to_rgb(ramp * 0.5).max() == 128
 
 
 def test_a_long_curve_is_thinned_to_means_and_keeps_its_end() -> None:
     x = np.arange(10_001.0)
-    thin_x, thin_y = charts.thin(x, 2 * x, 101)
+    thin_x, thin_y = charts.thin_points(x, 2 * x, 101)
     assert len(thin_x) == 101
     assert np.allclose(thin_y, 2 * thin_x)
     assert thin_x[0] == 49.5
@@ -76,7 +87,7 @@ def test_a_long_curve_is_thinned_to_means_and_keeps_its_end() -> None:
 
 @pytest.mark.parametrize("ends", [(0, 1), (0.13, 0.134), (-5, 7), (0, 300_000), (1e-6, 3e-6)])
 def test_ticks_are_round_and_inside(ends: tuple[float, float]) -> None:
-    ticks = charts.Axis(*map(float, ends)).ticks()
+    ticks = charts.Axis(*map(float, ends)).tick_values()
     assert 3 <= len(ticks) <= 8
     assert all(ends[0] - 1e-9 <= t <= ends[1] + 1e-9 for t in ticks)
     steps = np.diff(ticks)
@@ -85,16 +96,16 @@ def test_ticks_are_round_and_inside(ends: tuple[float, float]) -> None:
 
 
 def test_a_short_logarithmic_axis_has_ticks_too() -> None:
-    ticks = charts.Axis(0.31, 0.42, log=True).ticks()
+    ticks = charts.Axis(0.31, 0.42, log=True).tick_values()
     assert len(ticks) >= 3
-    assert charts.Axis(0.01, 100.0, log=True).ticks() == pytest.approx([0.01, 0.1, 1, 10, 100])
+    assert charts.Axis(0.01, 100.0, log=True).tick_values() == pytest.approx([0.01, 0.1, 1, 10, 100])
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(12e3, "12k"), (0.00031, "3.1e-4"), (2e6, "2e6"), (0.5, "0.5"), (0.0, "0"), (-3.25, "-3.25")]
 )
 def test_numbers_are_short(value: float, text: str) -> None:
-    assert charts.short(value) == text
+    assert charts.short_number(value) == text
 
 
 def test_alike_patches_get_alike_colours_across_images() -> None:
@@ -115,14 +126,14 @@ def test_constant_tokens_have_one_colour() -> None:
 def test_neighbours_are_not_blinded_by_a_common_offset_and_leave_the_query_out() -> None:
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1) + 1000
-    order, cosine = pictures.nearest(circle, np.array([0, 5]), 2)
+    order, cosine = pictures.nearest_rows(circle, np.array([0, 5]), 2)
     assert {*order[0]} == {1, 11}
     assert {*order[1]} == {4, 6}
     assert np.allclose(cosine, np.cos(angle[1]))
 
 
 def test_coverage_counts_what_the_maskers_draw() -> None:
-    (drawn,) = draw(ijepa.Config(masks=(random.Random(ratio=0.5, num_targets=2),)), (4, 4), seed=3)
+    (drawn,) = draw_masks(ijepa.Config(masks=(random.Random(ratio=0.5, num_targets=2),)), (4, 4), seed=3)
     assert drawn.count == 1024
     assert drawn.context + drawn.target == pytest.approx(np.ones((4, 4)))
     assert drawn.target.mean() == pytest.approx(0.5)
@@ -132,12 +143,12 @@ def test_coverage_counts_what_the_maskers_draw() -> None:
 
 def test_cells_are_hidden_context_or_the_number_of_their_target() -> None:
     drawn = Masks(context=torch.tensor([[0, 4]]), targets=torch.tensor([[[1, 2], [2, 5]]]))
-    assert mark(drawn, 7).tolist() == [[1, 2, 3, 0, 1, 3, 0]]
+    assert mark_tokens(drawn, 7).tolist() == [[1, 2, 3, 0, 1, 3, 0]]
 
 
 @pytest.mark.parametrize(("grid", "shape"), [((6,), (1, 6)), ((2, 3), (2, 3)), ((2, 3, 4), (3, 4))])
 def test_coverage_can_be_drawn_on_any_grid(grid: tuple[int, ...], shape: tuple[int, int]) -> None:
-    (drawn,) = draw(ijepa.Config(masks=(random.Random(),)), grid, seed=0)
+    (drawn,) = draw_masks(ijepa.Config(masks=(random.Random(),)), grid, seed=0)
     assert drawn.context.shape == drawn.target.shape == shape
 
 
@@ -146,7 +157,7 @@ def test_an_unreadable_image_is_left_out_and_no_image_comes_twice(tmp_path: Path
         Image.new("RGB", (32, 32), (40 * k, 0, 0)).save(tmp_path / f"{k}.png")
     (tmp_path / "2.png").write_bytes(b"no image")
     source = files.Config(path=str(tmp_path), size=(32, 32)).open()
-    found = list(chunks(source, Signal(3, (32, 32)), range(6)))
+    found = list(read_chunks(source, Signal(3, (32, 32)), range(6)))
     assert [i for ids, _ in found for i in ids] == [0, 1, 3, 4, 5]
     assert [round(float(x[0, 0, 0]) * 255) for _, part in found for x in part] == [0, 40, 120, 160, 200]
 
@@ -155,17 +166,17 @@ def test_a_mask_picture_shows_context_clear_hidden_dark_and_targets_in_their_col
     layer = pictures.mask_layer(np.array([0, 1, 2, 3]), (2, 2))
     assert layer[0, 1, 3] == 0
     assert layer[0, 0, 3] > 200
-    assert tuple(layer[1, 0, :3]) == pictures.BLOCKS[0]
-    assert tuple(layer[1, 1, :3]) == pictures.BLOCKS[1]
+    assert tuple(layer[1, 0, :3]) == pictures.BLOCK_COLORS[0]
+    assert tuple(layer[1, 1, :3]) == pictures.BLOCK_COLORS[1]
 
 
 def test_a_costly_encoder_sees_fewer_images_on_a_cpu() -> None:
     small = ViT(patch=(8, 8), width=32, depth=2, heads=2).build(Signal(3, (32, 32)))
     with torch.device("meta"):
         huge = ViT(patch=(14, 14), width=1280, depth=32, heads=16).build(Signal(3, (224, 224)))
-    assert affordable(small, 600, "cpu") == 600
-    assert 24 <= affordable(huge, 600, "cpu") < 100
-    assert affordable(huge, 600, "cuda") == 600
+    assert affordable_images(small, 600, "cpu") == 600
+    assert 24 <= affordable_images(huge, 600, "cpu") < 100
+    assert affordable_images(huge, 600, "cuda") == 600
 
 
 def test_attention_is_clear_where_it_is_highest() -> None:
@@ -191,16 +202,16 @@ def test_attention_received_is_that_of_the_last_block_and_sums_to_one() -> None:
         for query in range(5):
             scores = torch.stack([q[0, query, head] @ k[0, key, head] / 4 for key in range(5)])
             slow += scores.softmax(0) / 10
-    assert torch.allclose(received(block, inner)[0], slow, atol=1e-6)
+    assert torch.allclose(received_attention(block, inner)[0], slow, atol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "how"), [(20, "PCA"), (90, "t-SNE")])
 def test_the_map_keeps_groups_together_and_is_the_same_every_time(n: int, how: str) -> None:
     group = np.arange(n) % 2
     features = np.random.default_rng(0).normal(size=(n, 8)) * 0.1 + np.outer(group, np.ones(8))
-    spots, found = atlas.layout(features)
+    spots, found = atlas.place_points(features)
     assert found == how
-    assert np.array_equal(spots, atlas.layout(features)[0])
+    assert np.array_equal(spots, atlas.place_points(features)[0])
     assert spots.min() == 0
     assert spots.max() == 1
     near = np.linalg.norm(spots[:, None] - spots[None], axis=-1) + np.eye(n) * 9
@@ -219,7 +230,7 @@ def test_collapsed_features_still_give_a_map() -> None:
 
 def test_each_thumbnail_lies_where_its_number_says() -> None:
     thumbs = [np.full((8, 8, 3), k, np.uint8) for k in range(40)]
-    sheet = atlas.sprite(thumbs)
+    sheet = atlas.thumbnail_sheet(thumbs)
     side, columns = atlas.SPRITE_SIDE, atlas.SPRITE_COLUMNS
     assert all((sheet[k // columns * side, k % columns * side] == k).all() for k in range(40))
 
@@ -229,4 +240,4 @@ def test_each_thumbnail_lies_where_its_number_says() -> None:
 )
 def test_any_number_of_channels_becomes_a_picture(channels: int, expected: tuple[int, int, int]) -> None:
     x = np.stack([np.full((4, 4), 0.2 * (c + 1) if c < 3 else 1.0) for c in range(channels)])[None]
-    assert tuple(int(v) for v in pictures.rgb(x)[0, 0, 0]) == expected
+    assert tuple(int(v) for v in pictures.to_rgb(x)[0, 0, 0]) == expected

@@ -20,8 +20,8 @@ from jepakit.nn.predictor import Predictor
 from jepakit.nn.transformer import ViT
 from jepakit.recurrent.circuit import Circuit
 from jepakit.reporting import figures, paths, write
-from jepakit.reporting.records import read
-from jepakit.reporting.time import Unfolded, gone_through, told, unfold
+from jepakit.reporting.records import read_record
+from jepakit.reporting.time import TimeMeasures, run_through, summarize_steps, unfold_samples
 from jepakit.run import checkpoint, optim
 from jepakit.run.settings import Run
 from jepakit.run.write import to_yaml
@@ -49,7 +49,7 @@ def write_run(folder: Path, source: Any, method: Any) -> Path:
     """A run folder with an untrained checkpoint and two rows."""
     run = Run(method=method, data=source)
     model = methods.build(method, source.open().signal())
-    checkpoint.save(folder, 3, model, optim.build(run.optim, model), {})
+    checkpoint.save_checkpoint(folder, 3, model, optim.build_optimizer(run.optim, model), {})
     (folder / "config.yaml").write_text(to_yaml(run))
     rows = [{"step": k, "loss": 1.0, "metrics": {"spectrum": {"target": [2.0, 1.0 / (1 + k)]}}} for k in (0, 10)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -58,7 +58,7 @@ def write_run(folder: Path, source: Any, method: Any) -> Path:
 
 def test_errors_are_those_of_the_methods_own_states_and_predictions() -> None:
     method, dataset = built(SERIES, SINES), SINES.open()
-    seen = unfold(method, dataset, 12, "cpu")
+    seen = unfold_samples(method, dataset, 12, "cpu")
     assert seen is not None
     x, _ = dataset.whole(np.arange(12), method.signal.size)
     with torch.no_grad():
@@ -77,11 +77,11 @@ def test_errors_are_those_of_the_methods_own_states_and_predictions() -> None:
 
 def test_the_saccade_that_leads_to_a_fixation_is_read(gaze: settings.Config) -> None:
     method, dataset = built(FILMS, gaze), gaze.open()
-    parts = [next(data.loader.stream(dataset, method.signal, batch=6))]
+    parts = [next(data.loader.read_stream(dataset, method.signal, batch=6))]
     x, action = parts[0].x.float() / 255, parts[0].action
     assert action is not None
     with torch.no_grad():
-        _, pred, _ = gone_through(method, x, action)
+        _, pred, _ = run_through(method, x, action)
         h = method.encode(x)[:, :, None].transpose(0, 1)
         assert_close(pred, method.predict(h[:-1], action.transpose(0, 1)))
         assert not torch.allclose(pred, method.predict(h[:-1]))
@@ -93,7 +93,7 @@ def test_a_sample_counts_up_to_its_end_and_steps_of_fewer_than_two_are_left_out(
     pred = torch.randn(4, 3, 2, 4, generator=gen)
     real = torch.arange(5)[:, None] < torch.tensor([5, 3, 4])
     gate = torch.rand(5, 3, 4, generator=gen)
-    seen = told(tokens, pred, gate, real, SINES.open(), [0, 1, 2])
+    seen = summarize_steps(tokens, pred, gate, real, SINES.open(), [0, 1, 2])
     assert seen.gate is not None
     assert_close(torch.from_numpy(seen.gate[3]), gate[3, [0, 2]].mean(0))
     assert seen.states.shape == (3, 4, 4)
@@ -102,7 +102,7 @@ def test_a_sample_counts_up_to_its_end_and_steps_of_fewer_than_two_are_left_out(
     pair = (tokens[3, [0, 2]] - pred[2, [0, 2]]).square().mean()
     assert seen.error[2] == pytest.approx(float(pair))
     tokens[3, 1], gate[3, 1] = 1e9, torch.nan
-    again = told(tokens, pred, gate, real, SINES.open(), [0, 1, 2])
+    again = summarize_steps(tokens, pred, gate, real, SINES.open(), [0, 1, 2])
     for key in ("error", "still", "constant", "gate"):
         assert getattr(again, key).tolist() == getattr(seen, key).tolist()
 
@@ -114,7 +114,7 @@ def test_gates_are_those_of_the_circuit_unit_by_unit() -> None:
     with torch.no_grad():
         cell.weight[:, 1], cell.own[:, 1] = 0, 0
         cell.bias[:, 1] = wanted.logit()
-    seen = unfold(method, SINES.open(), 12, "cpu")
+    seen = unfold_samples(method, SINES.open(), 12, "cpu")
     assert seen is not None
     assert seen.gate is not None
     assert seen.gate.shape == (5, 5)
@@ -123,7 +123,7 @@ def test_gates_are_those_of_the_circuit_unit_by_unit() -> None:
 
 def test_gates_are_followed_over_time_by_their_mean_and_quartiles() -> None:
     gate = np.linspace(0, 1, 5) * np.array([1.0, 0.5, 0.1])[:, None]
-    body = paths.gates(gate).body
+    body = paths.gate_figure(gate).body
     for said in (
         "mean of all units: 0.5 at step 1",
         "upper quartile: 0.75 at step 1",
@@ -136,18 +136,18 @@ def test_gates_are_followed_over_time_by_their_mean_and_quartiles() -> None:
 def test_paths_are_drawn_in_the_directions_of_most_variance_and_not_where_there_is_none() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(400, 3)) * [3.0, 0.1, 1.0]
-    axes, share = paths.directions(rows)
+    axes, share = paths.principal_directions(rows)
     assert np.abs(axes) == pytest.approx(np.eye(3)[[0, 2]], abs=0.05)
     assert share == pytest.approx([0.9, 0.1], abs=0.02)
-    assert paths.paths(np.ones((2, 4, 3)), ["a", "b"], np.ones((2, 4, 3))) == []
-    (figure,) = paths.paths(rows.reshape(4, 100, 3)[:2], ["a", "b"], rows.reshape(4, 100, 3))
+    assert paths.state_paths(np.ones((2, 4, 3)), ["a", "b"], np.ones((2, 4, 3))) == []
+    (figure,) = paths.state_paths(rows.reshape(4, 100, 3)[:2], ["a", "b"], rows.reshape(4, 100, 3))
     assert figure.body.count("<circle") == 2
     assert figure.body.count("<polyline") >= 2
 
 
 def test_an_error_below_both_baselines_is_told_as_such() -> None:
     one = np.ones(3)
-    figure = paths.errors(Unfolded(np.zeros((2, 4, 3)), one, 2 * one, 3 * one, None, ("a", "b")))
+    figure = paths.error_figure(TimeMeasures(np.zeros((2, 4, 3)), one, 2 * one, 3 * one, None, ("a", "b")))
     assert "prediction: 1 at step 2" in figure.body
     assert "state before: 2 at step 2" in figure.body
     assert "best constant: 3 at step 2" in figure.body
@@ -182,8 +182,8 @@ def test_eigenvalues_are_followed_in_order_and_end_where_nothing_is_left(tmp_pat
     folder = write_run(tmp_path / "r", SINES, SERIES)
     rows = [{"step": k, "metrics": {"spectrum": {"target": v}}} for k, v in ((0, [1.0, 4.0]), (5, [2.0, 0.0]))]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    figure = figures.eigenvalues(read(folder), "target")
+    figure = figures.eigenvalue_figure(read_record(folder), "target")
     assert figure is not None
     assert "direction 1: 4 at step 0, 2 at step 5" in figure.body
     assert "direction 2: 1 at step 0, 1 at step 0, 1 values not finite" in figure.body
-    assert figures.eigenvalues(read(folder), "context") is None
+    assert figures.eigenvalue_figure(read_record(folder), "context") is None

@@ -30,7 +30,7 @@ def trained() -> tuple[nn.Linear, torch.optim.AdamW]:
 def saved(trained: tuple[nn.Linear, torch.optim.AdamW], tmp_path: Path) -> Path:
     """A folder with checkpoints of the steps 4 and 8."""
     for step in (4, 8):
-        checkpoint.save(tmp_path / "run", step, *trained, {"seconds": 0.0})
+        checkpoint.save_checkpoint(tmp_path / "run", step, *trained, {"seconds": 0.0})
     return tmp_path / "run"
 
 
@@ -38,18 +38,18 @@ def saved(trained: tuple[nn.Linear, torch.optim.AdamW], tmp_path: Path) -> Path:
     "content", [b"[]", b"7", b'"step"', b"\xff\xfe", b"{", b"", b"{}", b'{"schema": 1, "files": []}', b'{"schema": 1}']
 )
 def test_a_damaged_state_falls_back_to_the_checkpoint_before_and_says_so(saved: Path, content: bytes) -> None:
-    (checkpoint.folder(saved, 8) / "state.json").write_bytes(content)
-    found = checkpoint.load(saved)
+    (checkpoint.step_folder(saved, 8) / "state.json").write_bytes(content)
+    found = checkpoint.load_checkpoint(saved)
     assert found.step == 4
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith("checkpoint of step 8 is unusable (")
 
 
 def test_a_format_that_is_newer_is_refused_and_nothing_older_is_used_in_its_place(saved: Path) -> None:
-    path = checkpoint.folder(saved, 8) / "state.json"
+    path = checkpoint.step_folder(saved, 8) / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
     with pytest.raises(ValueError, match="has format 99; this jepakit reads 1"):
-        checkpoint.load(saved)
+        checkpoint.load_checkpoint(saved)
 
 
 def test_the_optimiser_goes_on_as_it_was(trained: tuple[nn.Linear, torch.optim.AdamW]) -> None:
@@ -96,7 +96,7 @@ def test_a_run_whose_last_checkpoint_can_be_seen_has_its_summary(tmp_path: Path)
     np.save(tmp_path / "data.npy", np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8))
     file = support.write_settings(tmp_path, tmp_path / "data.npy", data={"name": "arrays"}, length={"steps": 2})
     done = api.train(out=tmp_path / "run", recipe=str(file))
-    summary, last = tmp_path / "run" / "summary.json", checkpoint.folder(tmp_path / "run", 2)
+    summary, last = tmp_path / "run" / "summary.json", checkpoint.step_folder(tmp_path / "run", 2)
     assert json.loads(summary.read_text()) == done
     assert done["steps"] == 2
     assert summary.stat().st_mtime_ns < last.stat().st_mtime_ns

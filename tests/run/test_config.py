@@ -13,7 +13,7 @@ BASE = Run(method=methods.load("ijepa").Config(), data=data.load("images")())
 
 
 def change(**flags: str) -> Run:
-    return parse.apply(BASE, parse.flags_to_changes({k.replace("__", "."): v for k, v in flags.items()}))
+    return parse.apply_changes(BASE, parse.flags_to_changes({k.replace("__", "."): v for k, v in flags.items()}))
 
 
 def test_a_flag_beats_the_file_which_beats_the_recipe(tmp_path):
@@ -43,21 +43,21 @@ def test_naming_another_preset_starts_from_that_preset():
 
 def test_repeating_the_name_that_is_there_keeps_its_settings():
     small = change(method__encoder__name="vit_small")
-    again = parse.apply(small, {"method": {"name": "ijepa", "encoder": {"name": "vit", "depth": 3}}})
+    again = parse.apply_changes(small, {"method": {"name": "ijepa", "encoder": {"name": "vit", "depth": 3}}})
     assert (again.method.encoder.width, again.method.encoder.depth) == (384, 3)
 
 
 def test_a_list_replaces_all_maskers_and_an_index_changes_one():
-    two = parse.apply(BASE, {"method": {"masks": [{"name": "multiblock"}, {"name": "random", "ratio": 0.5}]}})
+    two = parse.apply_changes(BASE, {"method": {"masks": [{"name": "multiblock"}, {"name": "random", "ratio": 0.5}]}})
     assert [type(m).__name__ for m in two.method.masks] == ["MultiBlock", "Random"]
-    changed = parse.apply(two, parse.flags_to_changes({"method.masks.1.ratio": "0.25"}))
+    changed = parse.apply_changes(two, parse.flags_to_changes({"method.masks.1.ratio": "0.25"}))
     assert changed.method.masks[1].ratio == 0.25
     assert changed.method.masks[0] == two.method.masks[0]
 
 
 def test_a_list_of_sections_is_read_from_a_file_and_from_a_flag_and_dumped():
     views = [{"count": 2, "size": [32, 32]}, {"count": 4, "crop": [0.1, 0.3]}]
-    from_file = parse.apply(BASE, {"data": {"augment": {"views": views}}})
+    from_file = parse.apply_changes(BASE, {"data": {"augment": {"views": views}}})
     assert [(v.count, v.size) for v in from_file.data.augment.views] == [(2, (32, 32)), (4, None)]
     assert change(data__augment__views=yaml.safe_dump(views, default_flow_style=True)) == from_file
     assert parse.from_dict(yaml.safe_load(write.to_yaml(from_file)), "here") == from_file
@@ -68,13 +68,13 @@ def test_a_flag_may_hold_a_list_of_names():
 
 
 def test_another_kind_of_data_keeps_the_path():
-    assert write.dump(change(data__path="photos", data__name="arrays").data)["path"] == "photos"
+    assert write.dump_settings(change(data__path="photos", data__name="arrays").data)["path"] == "photos"
 
 
 def test_auto_and_null_both_leave_a_setting_open():
-    run = parse.apply(BASE, {"loop": {"workers": 3}})
-    assert parse.apply(run, {"loop": {"workers": "auto"}}).loop.workers is None
-    assert parse.apply(run, {"loop": {"workers": None}}).loop.workers is None
+    run = parse.apply_changes(BASE, {"loop": {"workers": 3}})
+    assert parse.apply_changes(run, {"loop": {"workers": "auto"}}).loop.workers is None
+    assert parse.apply_changes(run, {"loop": {"workers": None}}).loop.workers is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_auto_and_null_both_leave_a_setting_open():
 )
 def test_a_mistake_is_one_sentence_that_names_the_key(flags, sentence):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is checked below
-        parse.apply(BASE, parse.flags_to_changes(flags))
+        parse.apply_changes(BASE, parse.flags_to_changes(flags))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -126,7 +126,7 @@ def test_a_file_that_names_code_is_refused_without_importing_it(entry, tmp_path)
     file = tmp_path / "evil.yaml"
     file.write_text(yaml.safe_dump(entry))
     with pytest.raises(ValueError, match=r"is refused|No method|No data|takes a"):
-        parse.apply(BASE, parse.read_yaml(file))
+        parse.apply_changes(BASE, parse.read_yaml(file))
     assert "antigravity" not in sys.modules
 
 
@@ -139,11 +139,11 @@ def test_a_yaml_tag_that_would_run_code_is_refused(tmp_path):
 
 def test_a_setting_of_another_method_names_its_owner():
     with pytest.raises(ValueError, match=r"method\.cycle_weight is a setting of bijepa, not of ijepa"):
-        parse.apply(BASE, {"method": {"cycle_weight": 0.1}})
+        parse.apply_changes(BASE, {"method": {"cycle_weight": 0.1}})
 
 
 def test_a_difference_names_each_dotted_key_with_both_values():
-    assert write.difference(BASE, change(optim__lr="0.5", method__masks__num_targets="2")) == {
+    assert write.settings_difference(BASE, change(optim__lr="0.5", method__masks__num_targets="2")) == {
         "optim.lr": (1e-3, 0.5),
         "method.masks.0.num_targets": (4, 2),
     }

@@ -43,7 +43,7 @@ def test_a_run_that_goes_on_keeps_the_rows_up_to_its_step_and_none_after_a_broke
 
 
 def test_the_report_shows_every_row_it_can_read_and_counts_the_others(run: Path) -> None:
-    record = records.read(run)
+    record = records.read_record(run)
     assert [row["step"] for row in record.rows] == [1, 2, 5]
     assert record.notes == ("2 of 5 lines of metrics.jsonl could not be read and were left out.",)
 

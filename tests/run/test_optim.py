@@ -27,18 +27,18 @@ class Toy(nn.Module):
 
 @given(st.integers(2, 10_000))
 def test_the_first_step_has_progress_0_and_the_last_has_1_exactly(steps: int) -> None:
-    assert schedules.progress(0, steps) == 0.0
-    assert schedules.progress(steps - 1, steps) == 1.0
-    assert schedules.progress(steps + 5, steps) == 1.0
+    assert schedules.run_progress(0, steps) == 0.0
+    assert schedules.run_progress(steps - 1, steps) == 1.0
+    assert schedules.run_progress(steps + 5, steps) == 1.0
 
 
 def test_the_only_step_of_a_run_is_its_last() -> None:
-    assert schedules.progress(0, 1) == 1.0
+    assert schedules.run_progress(0, 1) == 1.0
 
 
 @given(values, values)
 def test_schedules_start_and_end_exactly_at_their_values(start: float, end: float) -> None:
-    for schedule in (schedules.linear, schedules.cosine):
+    for schedule in (schedules.linear_schedule, schedules.cosine_schedule):
         assert schedule(0.0, start, end) == start
         assert schedule(1.0, start, end) == end
         assert schedule(1.7, start, end) == end
@@ -47,9 +47,9 @@ def test_schedules_start_and_end_exactly_at_their_values(start: float, end: floa
 @given(unit, unit)
 def test_a_cosine_moves_one_way_only_and_is_half_way_in_the_middle(a: float, b: float) -> None:
     low, high = sorted((a, b))
-    assert schedules.cosine(low, 2.0, 1.0) >= schedules.cosine(high, 2.0, 1.0)
-    assert schedules.cosine(0.5, 2.0, 1.0) == pytest.approx(1.5)
-    assert schedules.linear(low, 1.0, 2.0) <= schedules.linear(high, 1.0, 2.0)
+    assert schedules.cosine_schedule(low, 2.0, 1.0) >= schedules.cosine_schedule(high, 2.0, 1.0)
+    assert schedules.cosine_schedule(0.5, 2.0, 1.0) == pytest.approx(1.5)
+    assert schedules.linear_schedule(low, 1.0, 2.0) <= schedules.linear_schedule(high, 1.0, 2.0)
 
 
 @given(values, values, values, st.floats(0.01, 0.9))
@@ -64,7 +64,7 @@ def test_the_learning_rate_passes_exactly_through_start_peak_and_final(
 
 
 def test_the_learning_rate_climbs_in_a_straight_line_then_only_falls() -> None:
-    rates = [optim.learning_rate(CFG, schedules.progress(k, 101)) for k in range(131)]
+    rates = [optim.learning_rate(CFG, schedules.run_progress(k, 101)) for k in range(131)]
     climb = [b - a for a, b in pairwise(rates[:26])]
     assert climb == pytest.approx([(1e-3 - 2e-4) / 25] * 25)
     assert all(b <= a for a, b in pairwise(rates[25:]))
@@ -85,7 +85,7 @@ def test_biases_and_parameters_of_one_axis_are_not_decayed_and_mask_tokens_are()
 
 
 def test_a_schedule_reaches_every_group_and_decays_one_only() -> None:
-    optimizer = optim.build(CFG, Toy())
+    optimizer = optim.build_optimizer(CFG, Toy())
     assert [g["lr"] for g in optimizer.param_groups] == [2e-4, 2e-4]
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0.04, 0.0]
     assert optim.set_schedule(optimizer, CFG, 1.0) == 1e-6
@@ -96,7 +96,7 @@ def test_a_schedule_reaches_every_group_and_decays_one_only() -> None:
 def test_a_step_without_gradient_shrinks_decayed_parameters_alone() -> None:
     module = Toy()
     nn.init.ones_(module.mask_token)
-    optimizer = optim.build(Optim(lr=0.1, start_lr=0.1, weight_decay=0.5), module)
+    optimizer = optim.build_optimizer(Optim(lr=0.1, start_lr=0.1, weight_decay=0.5), module)
     for p in module.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     optimizer.step()
@@ -105,13 +105,13 @@ def test_a_step_without_gradient_shrinks_decayed_parameters_alone() -> None:
 
 
 def test_betas_and_eps_reach_adamw() -> None:
-    group = optim.build(Optim(betas=(0.8, 0.95), eps=1e-6), Toy()).param_groups[1]
+    group = optim.build_optimizer(Optim(betas=(0.8, 0.95), eps=1e-6), Toy()).param_groups[1]
     assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-6)
 
 
 def test_a_module_with_nothing_to_train_is_refused() -> None:
     with pytest.raises(ValueError, match="Linear has no parameter to train"):
-        optim.build(CFG, nn.Linear(2, 2).requires_grad_(False))
+        optim.build_optimizer(CFG, nn.Linear(2, 2).requires_grad_(False))
 
 
 @pytest.mark.parametrize("limit", [0.0, 1.0, 100.0])

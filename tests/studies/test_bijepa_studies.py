@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from jepakit import api, launch, studies
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.masks.halves import Halves
-from jepakit.reporting.charts import short
+from jepakit.reporting.charts import short_number
 from jepakit.run import checkpoint
 from jepakit.studies.bijepa import bijepa_lorenz, bijepa_sine, series_figures, series_map, together
 from jepakit.studies.bijepa import series_forms as forms
@@ -29,7 +29,7 @@ def test_trainings_side_by_side_are_what_the_loop_makes_of_each(tmp_path, name, 
     pair = [forms.training_run(task, forms.FORMS[form], seed, 7) for seed in (0, 1)]
     dataset = pair[0].data.open()
     both = together.train_together(pair, dataset, dataset.signal())
-    launch.carry_out(pair[1], Request(out=tmp_path / "run"), Silent())
+    launch.train_settings(pair[1], Request(out=tmp_path / "run"), SilentProgress())
     alone = checkpoint.load_run(tmp_path / "run").method.state_dict()
     for key, value in both.methods[1].state_dict().items():
         torch.testing.assert_close(value, alone[key], atol=1e-5, rtol=1e-4)
@@ -116,15 +116,15 @@ def small(monkeypatch):
     kept = {k: v for k, v in forms.FORMS.items() if k in ("classic", "bijepa", "sphere", "unconstrained")}
     for module in (forms, series_figures):
         monkeypatch.setattr(module, "FORMS", kept)
-    monkeypatch.setattr(forms, "WINDOWS", 100)
+    monkeypatch.setattr(forms, "NUM_WINDOWS", 100)
     # Of the map, its corners.
-    monkeypatch.setattr(series_map, "RATES", (1e-3, 1e-2))
-    monkeypatch.setattr(series_map, "DECAYS", (1e-5, 1e-1))
-    monkeypatch.setattr(series_figures, "RATES", (1e-3, 1e-2))
-    monkeypatch.setattr(series_figures, "DECAYS", (1e-5, 1e-1))
+    monkeypatch.setattr(series_map, "LEARNING_RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(series_map, "WEIGHT_DECAYS", (1e-5, 1e-1))
+    monkeypatch.setattr(series_figures, "LEARNING_RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(series_figures, "WEIGHT_DECAYS", (1e-5, 1e-1))
     monkeypatch.setattr(bijepa_lorenz, "PATHS", 4)
     monkeypatch.setattr(bijepa_lorenz, "BLOCKS", 15)
-    monkeypatch.setattr(bijepa_lorenz, "SAMPLE", 100)
+    monkeypatch.setattr(bijepa_lorenz, "SAMPLE_SIZE", 100)
 
 
 @pytest.mark.parametrize("name", ["sine", pytest.param("lorenz", marks=pytest.mark.slow)])
@@ -132,7 +132,7 @@ def test_a_rehearsal_leaves_the_table_with_the_papers_figures_and_a_page(small, 
     monkeypatch.delenv("JEPAKIT_DATA", raising=False)
     rows, page = api.reproduce(f"bijepa-{name}", out=tmp_path, seeds=2, steps=5)
     found = {(r["name"], r["metric"]): r for r in rows}
-    for form in ("classic", "bijepa", "sphere", "unconstrained", forms.OURS):
+    for form in ("classic", "bijepa", "sphere", "unconstrained", forms.OUR_FORM):
         for metric in forms.METRICS:
             assert found[form, metric]["seeds"] == 2
             assert np.isfinite(found[form, metric]["mean"])
@@ -154,9 +154,9 @@ def test_a_rehearsal_leaves_the_table_with_the_papers_figures_and_a_page(small, 
         svg = (tmp_path / "figures" / f"{figure}.svg").read_text()
         assert all(f'data-name="{form}"' in svg for form in ("classic", "bijepa", "unconstrained", "sphere"))
     assert "5 steps each" in html
-    rates = {row for row, metric in found if metric == series_map.MOST}
+    rates = {row for row, metric in found if metric == series_map.LARGEST_RISE}
     assert rates == {"map, learning rate 0.001", "map, learning rate 0.01"}
-    assert {found[row, series_map.MOST]["seeds"] for row in rates} == {1}
+    assert {found[row, series_map.LARGEST_RISE]["seeds"] for row in rates} == {1}
     assert ("phase-bijepa" in drawn) == (name == "lorenz")
     (sentence,) = json.loads((tmp_path / "table.json").read_text())["says"]
     assert sentence.startswith("A rehearsal of 5 steps")
@@ -174,7 +174,7 @@ def test_a_rehearsal_leaves_the_table_with_the_papers_figures_and_a_page(small, 
 
 def scores():
     values = {}
-    for name in (*forms.FORMS, forms.OURS, forms.UNTRAINED):
+    for name in (*forms.FORMS, forms.OUR_FORM, forms.UNTRAINED):
         for metric in (*forms.METRICS, "norm", "growth of norm"):
             values[name, metric] = [0.02, 0.04]
     for name in ("last value", "linear autoregression"):
@@ -195,7 +195,7 @@ def test_what_is_said_names_factors_spread_and_the_seeds_in_which_they_hold():
     under = {("sphere", "B_adam"): [0.3, 0.3], ("sphere", "B_ridge"): [0.03, 0.03]}
     told = sentences({**scores().values, **under})
     assert any(f"in 1 of {len(forms.FORMS)} forms, 10.0 times for sphere" in s for s in told)
-    told = sentences({**scores().values, (forms.OURS, "B_ridge"): [0.01, 0.02]})
+    told = sentences({**scores().values, (forms.OUR_FORM, "B_ridge"): [0.01, 0.02]})
     ours = [s for s in told if s.startswith("Our own settings") and "lower B_ridge" in s]
     assert ["than bijepa: holds, 0.015" in s for s in ours] == [True, False]
     assert "0.50 times as much, lower in 2 of 2 seeds" in ours[0]
@@ -236,8 +236,8 @@ def test_what_is_said_of_other_windows_holds_what_speaks_against_bijepa_too():
 
 
 def test_the_map_tells_how_far_norms_rise_and_what_is_no_longer_finite(monkeypatch):
-    monkeypatch.setattr(series_map, "RATES", (1e-3, 1e9))
-    monkeypatch.setattr(series_map, "DECAYS", (1e-5, 1e-1))
+    monkeypatch.setattr(series_map, "LEARNING_RATES", (1e-3, 1e9))
+    monkeypatch.setattr(series_map, "WEIGHT_DECAYS", (1e-5, 1e-1))
     task = replace(TASKS["sine"], data=replace(TASKS["sine"].data, count=192), fresh=False, map_steps=20)
     found = series_map.map_norms(task, None)
     assert found["steps"] == 20
@@ -253,9 +253,9 @@ def test_the_map_tells_how_far_norms_rise_and_what_is_no_longer_finite(monkeypat
 
 
 def test_the_map_shows_the_spread_that_is_lost_where_the_loss_is_low(monkeypatch):
-    monkeypatch.setattr(series_map, "RATES", (1e-9, 3e-2))
-    monkeypatch.setattr(series_map, "DECAYS", (1e-4, 30.0))
-    monkeypatch.setattr(forms, "WINDOWS", 100)
+    monkeypatch.setattr(series_map, "LEARNING_RATES", (1e-9, 3e-2))
+    monkeypatch.setattr(series_map, "WEIGHT_DECAYS", (1e-4, 30.0))
+    monkeypatch.setattr(forms, "NUM_WINDOWS", 100)
     task = replace(TASKS["sine"], data=replace(TASKS["sine"].data, count=192), fresh=False, map_steps=20)
     found = series_map.map_norms(task, None)
     assert found["spread"][0][0] == pytest.approx(1, rel=1e-3)
@@ -267,10 +267,18 @@ def test_the_map_shows_the_spread_that_is_lost_where_the_loss_is_low(monkeypatch
 def with_map(*rises):
     """Made-up scores with a map: by learning rate, the rise of the norm at the least and at the largest decay."""
     values = dict(scores().values)
-    for rate, (low, high) in zip(series_map.RATES, rises, strict=True):
-        ends = {series_map.LEAST: low, series_map.MOST: high, series_map.GROWTH: 2.5, series_map.LOSS: 0.3}
-        ends |= {series_map.LATE: 1.3 if high == 3.0 else 1.01, series_map.SPREAD: 0.04 if high > 100 else 0.7}
-        values |= {(f"{series_map.ROW}{short(rate)}", metric): [value] for metric, value in ends.items()}
+    for rate, (low, high) in zip(series_map.LEARNING_RATES, rises, strict=True):
+        ends = {
+            series_map.LEAST_RISE: low,
+            series_map.LARGEST_RISE: high,
+            series_map.LARGEST_GROWTH: 2.5,
+            series_map.LARGEST_LOSS: 0.3,
+        }
+        ends |= {
+            series_map.LATE_GROWTH: 1.3 if high == 3.0 else 1.01,
+            series_map.LEAST_SPREAD: 0.04 if high > 100 else 0.7,
+        }
+        values |= {(f"{series_map.ROW_PREFIX}{short_number(rate)}", metric): [value] for metric, value in ends.items()}
     return [s for s in sentences(values) if " map" in s]
 
 

@@ -13,7 +13,7 @@ from jepakit.masks.multiblock import MultiBlock
 from jepakit.masks.random import Random
 from jepakit.masks.semantic import Semantic
 from jepakit.methods import cjepa
-from jepakit.recipes import load
+from jepakit.recipes import load_recipe
 from jepakit.studies.cjepa import cjepa_ablation
 from jepakit.studies.study import Arm, Scores
 from jepakit.types import Batch, Rng, Signal
@@ -65,7 +65,7 @@ def test_a_training_differs_from_its_method_by_what_its_name_says(arm: Arm) -> N
         assert found == {"method.masks": (Random(num_targets=1 if arm.name == "I-JEPA" else 4),)}
     elif arm.setting in ("augmentation crop and colour", "augmentation extreme"):
         assert list(found) == ["data.augment"]
-        assert found["data.augment"].photometric
+        assert found["data.augment"].changes_colours
     else:
         assert found == EXPECTED.get(arm.setting, {})
     assert bool(arm.setting) == bool(found)
@@ -76,7 +76,7 @@ def test_the_study_is_found_by_its_name_with_dashes() -> None:
 
 
 def test_the_whole_has_the_published_weights_and_the_recipes_settings() -> None:
-    recipe: Any = load("cifar10-ijepa")
+    recipe: Any = load_recipe("cifar10-ijepa")
     base = ARMS["I-JEPA", ""].run
     smaller = dataclasses.replace(recipe.method.encoder, patch=(8, 8), width=96, depth=3, heads=3)
     assert base.method == dataclasses.replace(recipe.method, encoder=smaller, target_blocks=3)

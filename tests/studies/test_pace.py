@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import support
 
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.run import parse
 from jepakit.run.settings import Length, Run
 from jepakit.studies import pace
@@ -62,13 +62,13 @@ def test_a_larger_batch_costs_more_time_and_memory_and_length_costs_nothing(run:
 def test_a_pace_that_was_measured_is_never_measured_again(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "paces.json"
     trainings = {"a": run, "b": replace(run, length=Length(epochs=1.0, batch=16))}
-    first = load_paces(trainings, {"b": "a"}, path, Silent())
+    first = load_paces(trainings, {"b": "a"}, path, SilentProgress())
     assert first["b"].steps == max(1, round(12 * first["a"].seconds_per_step / first["b"].seconds_per_step))
     path.write_text(json.dumps({"a": Pace(12, 1.0, 5)._asdict(), "b": Pace(3, 4.0, 6)._asdict()}))
-    assert load_paces(trainings, {"b": "a"}, path, Silent()) == {"a": Pace(12, 1.0, 5), "b": Pace(3, 4.0, 6)}
+    assert load_paces(trainings, {"b": "a"}, path, SilentProgress()) == {"a": Pace(12, 1.0, 5), "b": Pace(3, 4.0, 6)}
 
 
 def test_paces_of_another_study_are_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "paces.json").write_text("{}")
     with pytest.raises(ValueError, match=r"has no pace of 'a': the study has changed; begin anew in another --out"):
-        load_paces({"a": run}, {}, tmp_path / "paces.json", Silent())
+        load_paces({"a": run}, {}, tmp_path / "paces.json", SilentProgress())

@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from jepakit import api, launch
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.recurrent import balance
 from jepakit.run.checkpoint import load_run
 from jepakit.run.settings import Evals, Length, Loop, Run
@@ -56,9 +56,9 @@ def test_trainings_side_by_side_are_what_the_loop_makes_of_them(tmp_path: Path) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "read_samples", lambda name: whole)
         found = training.train_arms([arm, training.ARMS["as it is"]], "Lorenz", [0, 1], 5)
-    launch.carry_out(run, Request(out=tmp_path / "run"), Silent())
+    launch.train_settings(run, Request(out=tmp_path / "run"), SilentProgress())
     alone = load_run(tmp_path / "run").method
-    expected = training.Watched(alone, source.held).paths()  # type: ignore[arg-type]
+    expected = training.PanelReference(alone, source.held).paths()  # type: ignore[arg-type]
     assert_close(torch.tensor(found[1]["paths"]), torch.tensor(expected), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(torch.tensor(found[3]["paths"]), torch.tensor(expected), atol=1e-5)
 
@@ -67,15 +67,15 @@ def test_fixations_are_trained_on_too() -> None:
     (found,) = training.train_arms([training.ARMS["as it is"]], "fixations", [0], 2)
     assert [row["step"] for row in found["rows"]] == [0, 1, 2]
     assert found["rows"][-1]["std_ratio_target"] != 1
-    assert torch.tensor(found["paths"]).shape == (training.PATHS, 10, training.WIDTH)
+    assert torch.tensor(found["paths"]).shape == (training.NUM_PATHS, 10, training.WIDTH)
 
 
 def test_correlated_units_read_alike() -> None:
     arm = training.ARMS["correlated units 0.9"]
-    rows = [balance.candidate(training.build_arm(arm, "Lorenz", seed).circuits.top.cell) for seed in range(20)]
+    rows = [balance.candidate_weights(training.build_arm(arm, "Lorenz", seed).circuits.top.cell) for seed in range(20)]
     pairs = [torch.corrcoef(w)[5, 6:].mean() for w in rows]
     assert float(torch.stack(pairs).mean()) == pytest.approx(0.9, abs=0.05)
-    plain = balance.candidate(training.build_arm(training.ARMS["as it is"], "Lorenz", 0).circuits.top.cell)
+    plain = balance.candidate_weights(training.build_arm(training.ARMS["as it is"], "Lorenz", 0).circuits.top.cell)
     assert float(rows[0].var(1).mean() / plain.var(1).mean()) == pytest.approx(1, abs=0.4)
 
 
@@ -129,7 +129,7 @@ def test_theory_for_a_mode_knows_where_it_starts() -> None:
     assert study.predicted_mode(False, 0.9, 1.0, 0.1) == pytest.approx(0.7702, abs=1e-4)
     assert study.predicted_mode(False, 0.9, 1.0, 0.21) == 0
     assert study.predicted_mode(True, 0.9, 1.0, 0.21) == pytest.approx(modes.adam_fixed_point(0.9, 0.21, modes.BATCH))
-    assert study.surviving_decay([0.9] * 10 + [0.01] * 15) == modes.DECAYS[9]
+    assert study.surviving_decay([0.9] * 10 + [0.01] * 15) == modes.WEIGHT_DECAYS[9]
 
 
 def test_it_is_reproduced_without_data_and_takes_no_seed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_it_is_reproduced_without_data_and_takes_no_seed_twice(tmp_path: Path, m
     for module in (study, training):
         monkeypatch.setattr(module, "ARMS", few)
     monkeypatch.setattr(study, "DATA", {"Lorenz": training.DATA["Lorenz"]})
-    monkeypatch.setattr("jepakit.studies.rjepa.rjepa_figures.SHOWN", tuple(few))
+    monkeypatch.setattr("jepakit.studies.rjepa.rjepa_figures.ARMS_SHOWN", tuple(few))
     monkeypatch.setattr("jepakit.studies.rjepa.rjepa_figures.order_figure", lambda seeds, what: _figure())
     monkeypatch.delenv("JEPAKIT_DATA", raising=False)
     rows, page = api.reproduce("rjepa-collapse", out=tmp_path / "out", seeds=1, steps=2)

@@ -19,8 +19,8 @@ from jepakit.recurrent.circuit import Circuit
 from jepakit.run import checkpoint
 from jepakit.run.settings import Loop
 from jepakit.studies.rjepa import cortex, cortex_trials, rjepa_cortex, standin
-from jepakit.studies.rjepa.cortex_claims import INTERVALS
-from jepakit.studies.rjepa.cortex_trials import AT, OTHER, OWN, SAME, Held
+from jepakit.studies.rjepa.cortex_claims import INTERVAL_SUFFIXES
+from jepakit.studies.rjepa.cortex_trials import AT, OTHER, OWN, SAME, HeldScanpaths
 from jepakit.studies.rjepa.rjepa_states import record_circuit
 from jepakit.studies.study import Scores
 from jepakit.types import ActionSpec, Rng, Signal
@@ -37,14 +37,14 @@ def test_the_time_constant_of_an_autoregressive_unit_is_that_of_its_coefficient(
     h = noise(400, 300, 4)
     for t in range(1, 400):
         h[t] += phi * h[t - 1]
-    found = cortex.time_constant(cortex.autocorrelation(h[50:], 8))
+    found = cortex.time_constant(cortex.unit_autocorrelation(h[50:], 8))
     assert found[0] < 0.25
     assert found[1:] == pytest.approx(-1 / np.log(phi[1:]), rel=0.05)
 
 
 def test_what_all_samples_do_alike_is_no_memory() -> None:
     h = noise(200, 60, 3) + 10 * np.sin(np.arange(200) / 20)[:, None, None]
-    assert np.abs(cortex.autocorrelation(h, 4)[1:]).max() < 0.05
+    assert np.abs(cortex.unit_autocorrelation(h, 4)[1:]).max() < 0.05
 
 
 def test_the_time_constant_of_a_difference_is_how_fast_it_shrinks() -> None:
@@ -60,7 +60,7 @@ def test_what_keeps_nothing_everything_or_never_varied_has_the_constant_0_the_lo
     assert found[:2].tolist() == [0, cortex.LONGEST]
     assert np.isnan(found[2])
     flat = noise(9, 5, 2) * np.array([1.0, 0.0])
-    assert np.isnan(cortex.autocorrelation(flat, 2)[:, 1]).all()
+    assert np.isnan(cortex.unit_autocorrelation(flat, 2)[:, 1]).all()
     rows = rjepa_cortex.quartile_rows("x", [np.array([[1, 0, 0], [1.0] * 3, [np.nan] * 3]).T] * 2)
     assert rows["x, level 1"] == rows["x, level 2"] == cortex.LONGEST / 2
 
@@ -91,12 +91,12 @@ def test_adaptation_is_the_contrast_of_first_and_last() -> None:
 
 
 def test_sparseness_is_0_where_all_respond_alike_and_1_where_one_does() -> None:
-    assert cortex.sparseness(np.eye(7)) == pytest.approx(np.ones(7))
-    assert cortex.sparseness(np.full((2, 7), 3.0)) == pytest.approx([0, 0])
-    assert cortex.sparseness(np.zeros((1, 7))) == 0
+    assert cortex.response_sparseness(np.eye(7)) == pytest.approx(np.ones(7))
+    assert cortex.response_sparseness(np.full((2, 7), 3.0)) == pytest.approx([0, 0])
+    assert cortex.response_sparseness(np.zeros((1, 7))) == 0
     # Half of eight respond: (1 - 1 / 2) / (1 - 1 / 8).
-    assert cortex.sparseness(np.array([[1.0] * 4 + [0.0] * 4])) == pytest.approx(4 / 7)
-    assert cortex.sparseness(np.abs(noise(1, 100_000))) == pytest.approx(1 - 2 / np.pi, abs=0.01)
+    assert cortex.response_sparseness(np.array([[1.0] * 4 + [0.0] * 4])) == pytest.approx(4 / 7)
+    assert cortex.response_sparseness(np.abs(noise(1, 100_000))) == pytest.approx(1 - 2 / np.pi, abs=0.01)
 
 
 def test_kurtosis_is_that_of_known_distributions_and_units_that_do_not_vary_have_no_part() -> None:
@@ -104,7 +104,7 @@ def test_kurtosis_is_that_of_known_distributions_and_units_that_do_not_vary_have
     h = np.stack([rng.normal(3, 2, n), rng.laplace(size=n), rng.choice([-1.0, 1.0], n), np.ones(n)], 1)
     z = cortex.standardise_units(h)
     assert z.shape == (n, 3)
-    assert cortex.kurtosis(z) == pytest.approx([0, 3, -2], abs=0.2)
+    assert cortex.excess_kurtosis(z) == pytest.approx([0, 3, -2], abs=0.2)
 
 
 def test_fixations_are_exchanged_one_for_one_with_other_pictures_or_within_one() -> None:
@@ -127,11 +127,11 @@ def circuit(**changes: Any) -> RJEPA:
     return made.eval()
 
 
-def held(pictures: int = 6) -> Held:
+def held(pictures: int = 6) -> HeldScanpaths:
     n = pictures * VIEWERS
     y = torch.from_numpy(noise(T, n, 8, 1, 1)).float()
     length = np.where(np.arange(n) % VIEWERS == 0, 7, T)
-    return Held(y, torch.from_numpy(noise(T - 1, n, 2)).float(), length, np.arange(n) // VIEWERS)
+    return HeldScanpaths(y, torch.from_numpy(noise(T - 1, n, 2)).float(), length, np.arange(n) // VIEWERS)
 
 
 @pytest.mark.parametrize("changes", [{}, {"levels": (3, 5), "recurrence": "all", "feedback": True}])
@@ -269,7 +269,7 @@ def test_it_runs_without_any_data_and_its_untrained_circuit_has_its_first_weight
     found = {(row["name"], row["metric"]): row["values"] for row in rows}
     assert found["fixations · gated", "fixations of people"] == (0.0,)
     assert found["fixations · memoryless", "time constant, swap"] == (0.0,)
-    assert {f"surprise{part}" for part in INTERVALS} <= {metric for _, metric in found}
+    assert {f"surprise{part}" for part in INTERVAL_SUFFIXES} <= {metric for _, metric in found}
     assert "Made-up scanpaths" in rjepa_cortex.STUDY.sentences(Scores(found, ()))[-2]
     assert "Adaptation of the response" in page.read_text()
     same, other = (

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 from jepakit import studies
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.studies import reproduce
 from jepakit.studies.rjepa import rjepa_gaze, rjepa_probes
-from jepakit.studies.rjepa.rjepa_probes import Seen
+from jepakit.studies.rjepa.rjepa_probes import SequenceStates
 from jepakit.studies.study import Scores
 
 T, N = 5, 60
 
 
-def known(noise: float = 0.0, seed: int = 0) -> Seen:
+def known(noise: float = 0.0, seed: int = 0) -> SequenceStates:
     """States that hold the feature before and the next one, which the predictor is told, with noise."""
     rng = np.random.default_rng(seed)
     y = rng.normal(size=(T + 1, N, 3))
     h = np.concatenate([y[:-1], y[1:]], 2)
     pred = h[1:] + noise * rng.normal(size=h[1:].shape)
     label = np.arange(N) % 20
-    return Seen(h, pred, y[:-1], np.linspace(0.1, 0.5, T), np.full(N, T), label, np.arange(N) // 20)
+    return SequenceStates(h, pred, y[:-1], np.linspace(0.1, 0.5, T), np.full(N, T), label, np.arange(N) // 20)
 
 
 def test_errors_are_ratios_to_the_best_constant_and_to_persistence() -> None:
@@ -100,12 +100,12 @@ def test_a_collapse_at_any_time_is_told_with_the_least_spread(tmp_path: Path) ->
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = rjepa_gaze.panel_summary(tmp_path)
-    assert found == {rjepa_gaze.LEAST: 0.05, rjepa_gaze.SOUND: 0.75}
+    assert found == {rjepa_gaze.LEAST_STD_RATIO: 0.05, rjepa_gaze.SOUND_ROWS: 0.75}
     rows = [arm.label for arm in rjepa_gaze.STUDY_ARMS]
-    sound = {(row, rjepa_gaze.SOUND): [1.0, 1.0] for row in rows}
+    sound = {(row, rjepa_gaze.SOUND_ROWS): [1.0, 1.0] for row in rows}
     (claim,) = [c for c in rjepa_gaze.claims() if "No run collapses" in c.words]
     assert ": holds, " in claim.sentence(Scores(sound, ()))
-    gone = {**sound, ("digits · gated", rjepa_gaze.SOUND): [1.0, found[rjepa_gaze.SOUND]]}
+    gone = {**sound, ("digits · gated", rjepa_gaze.SOUND_ROWS): [1.0, found[rjepa_gaze.SOUND_ROWS]]}
     assert "does not hold" in claim.sentence(Scores(gone, ()))
     assert "digits · gated: 0.875 ± 0.18 (below it in 1 of 2 seeds)" in claim.sentence(Scores(gone, ()))
 
@@ -121,11 +121,11 @@ def test_the_study_goes_from_fixations_to_its_page(
     )
     for name in studies.STUDIES.names():  # others read these arms when they are imported
         studies.load(name)
-    monkeypatch.setattr(rjepa_gaze, "MOST", 300)
+    monkeypatch.setattr(rjepa_gaze, "MAX_SCANPATHS", 300)
     monkeypatch.setattr(rjepa_gaze, "STUDY", replace(rjepa_gaze.STUDY, arms=arms))
-    rows, page = reproduce.reproduce("rjepa-gaze", shared_data, tmp_path, Silent(), seeds=1, steps=3)
+    rows, page = reproduce.reproduce("rjepa-gaze", shared_data, tmp_path, SilentProgress(), seeds=1, steps=3)
     names = {(row.name, row.metric) for row in rows}
     assert ("OSIE · human", "error over persistence, 7") in names
     assert ("digits · gated", "accuracy of the class, 10") in names
-    assert ("OSIE · human", rjepa_gaze.LEAST) in names
+    assert ("OSIE · human", rjepa_gaze.LEAST_STD_RATIO) in names
     assert "Error over constant" in page.read_text()

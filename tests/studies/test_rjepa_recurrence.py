@@ -28,7 +28,7 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SMALL.items():
             patch.setattr(study, name, value)
-        patch.setattr(study, "GAZE", replace(study.GAZE, size=(8, 8), count=4))
+        patch.setattr(study, "GAZE_DATA", replace(study.GAZE_DATA, size=(8, 8), count=4))
         yield
     for source in study.DATA.values():
         source.cache_clear()  # type: ignore[attr-defined]
@@ -37,13 +37,13 @@ def small() -> Iterator[None]:
 @pytest.mark.parametrize("name", list(study.DATA))
 def test_no_scan_of_a_digit_is_both_trained_on_and_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scans: list[set[bytes]] = []
-    original = synthetic._placed
+    original = synthetic._place_glyphs
 
     def noted(glyphs: torch.Tensor, u: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
         scans.append({glyph.numpy().tobytes() for glyph in glyphs})
         return original(glyphs, u, size)
 
-    monkeypatch.setattr(synthetic, "_placed", noted)
+    monkeypatch.setattr(synthetic, "_place_glyphs", noted)
     study.moving_samples.cache_clear()
     source = study.DATA[name]()
     assert len(source.train.x) == len(source.train.label) == 60
@@ -110,11 +110,11 @@ def test_rows_side_by_side_are_trained_as_each_alone_would_be() -> None:
     spent = study.train_turns(made, source.train, 1, 3)
     assert all(len(each) == 3 for each in spent.values())
     alone = study.build_row("top", source.signal, 1)
-    optimizer = optim.build(study.OPTIM, alone)
+    optimizer = optim.build_optimizer(study.OPTIM, alone)
     for k in range(3):
-        ids = torch.from_numpy(study.drawn(k, 60, 1, 4, 0, 4)[0])
+        ids = torch.from_numpy(study.batch_ids(k, 60, 1, 4, 0, 4)[0])
         assert source.train.action is not None
-        optim.set_schedule(optimizer, study.OPTIM, schedules.progress(k, 3))
+        optim.set_schedule(optimizer, study.OPTIM, schedules.run_progress(k, 3))
         alone(Batch(source.train.x[ids].float() / 255, action=source.train.action[ids]), Rng(1, k)).total.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -138,7 +138,9 @@ def test_a_ridge_and_a_classifier_find_what_states_hold_and_nothing_else() -> No
     label = (goal[:, 0] > 0).astype(np.int64)
     none = np.zeros((1, 200, 2))
     parts = [
-        rjepa_probes.Seen(past[None, at], none, none, np.zeros(1), np.ones(len(label[at]), int), label[at], label[at])
+        rjepa_probes.SequenceStates(
+            past[None, at], none, none, np.zeros(1), np.ones(len(label[at]), int), label[at], label[at]
+        )
         for at in (slice(200), slice(200, 300))
     ]
     assert rjepa_probes.class_accuracy(parts[0], parts[1], 1) > 0.95
@@ -229,7 +231,7 @@ def test_the_study_leaves_table_figures_and_page(tmp_path: Path, monkeypatch: py
     found = {(row["name"], row["metric"]) for row in table["rows"]}
     for data in study.DATA:
         for row in study.ROWS:
-            for metric in (*told.LOWER, told.NEXT, told.DIGIT, told.RATIO, told.RANK, *told.COSTS):
+            for metric in (*told.LOWER_METRICS, told.NEXT, told.DIGIT, told.RATIO, told.RANK, *told.COST_METRICS):
                 assert (f"{data} · {row}", metric) in found
     assert ("moving digits · none", told.MOTION) in found
     assert ("fixations · none", told.MOTION) not in found

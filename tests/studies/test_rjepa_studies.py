@@ -13,19 +13,19 @@ from jepakit import api, studies
 from jepakit.recurrent import rfp
 from jepakit.studies.rjepa import propagation as rules
 from jepakit.studies.rjepa import rjepa_boundary, rjepa_curves, rjepa_rfp
-from jepakit.studies.rjepa.alive import peak
+from jepakit.studies.rjepa.alive import measure_peak
 from jepakit.types import Rng
 
 
 def test_peak_counts_what_is_alive_at_once_and_not_what_was_there_before() -> None:
     x = torch.zeros(1000)
     one = 4 * 1000
-    assert peak(lambda: [x + k for k in range(10)], [x]) == 10 * one
-    assert peak(lambda: [float((x + k)[0]) for k in range(10)], [x]) == one
-    assert peak(lambda: x[:10].view(2, 5), [x]) == 0
+    assert measure_peak(lambda: [x + k for k in range(10)], [x]) == 10 * one
+    assert measure_peak(lambda: [float((x + k)[0]) for k in range(10)], [x]) == one
+    assert measure_peak(lambda: x[:10].view(2, 5), [x]) == 0
     w = torch.zeros(1000, requires_grad=True)
     # Each factor is kept for the way back, which makes a gradient beside them.
-    assert peak(lambda: torch.autograd.grad((w * 2).exp().sum(), w), [w]) >= 2 * one
+    assert measure_peak(lambda: torch.autograd.grad((w * 2).exp().sum(), w), [w]) >= 2 * one
 
 
 def problem(steps: int = 9, **changes: int) -> rules.Problem:
@@ -34,29 +34,29 @@ def problem(steps: int = 9, **changes: int) -> rules.Problem:
 
 def test_every_rule_of_the_study_has_the_gradient_that_it_is_named_for() -> None:
     one = problem()
-    exact = rules.bptt(one)
+    exact = rules.bptt_gradient(one)
     for chunk in (1, 4, 32):
-        assert rules.largest_error(rules.forward(one, chunk), exact) < 1e-12
-        assert_close(rules.truncated(one, chunk), rules.truncated(one, 32))
-    cut = rules.truncated(one)
+        assert rules.largest_error(rules.forward_gradient(one, chunk), exact) < 1e-12
+        assert_close(rules.truncated_gradient(one, chunk), rules.truncated_gradient(one, 32))
+    cut = rules.truncated_gradient(one)
     assert rules.largest_error(cut, exact) > 0.05
     assert_close(cut[3:], exact[3:])  # what lies above the circuit has no past to lose
     with torch.no_grad():
         one.cell.bias[:, 1] += 40.0
         one.cell.own.zero_()
-    assert_close(rules.truncated(one), rules.bptt(one))  # open gates: no past at all
+    assert_close(rules.truncated_gradient(one), rules.bptt_gradient(one))  # open gates: no past at all
 
 
 def test_memory_is_flat_in_time_for_forward_propagation_and_grows_for_bptt() -> None:
     for name in ("rfp", "rfp, chunk 1"):
-        few, many = (rules.peak_bytes(rules.RULES[name], t, 3, 6) for t in (64, 128))
+        few, many = (rules.peak_bytes(rules.GRADIENT_RULES[name], t, 3, 6) for t in (64, 128))
         assert many == few
-    assert rules.peak_bytes(rules.bptt, 80, 3, 6) > 1.8 * rules.peak_bytes(rules.bptt, 40, 3, 6)
+    assert rules.peak_bytes(rules.bptt_gradient, 80, 3, 6) > 1.8 * rules.peak_bytes(rules.bptt_gradient, 40, 3, 6)
 
 
 @pytest.mark.slow
 def test_at_n_256_and_1024_steps_forward_propagation_takes_a_fifteenth_of_the_memory_of_bptt() -> None:
-    assert rules.peak_bytes(rules.bptt, 1024) >= 15 * rules.peak_bytes(rules.forward, 1024)
+    assert rules.peak_bytes(rules.bptt_gradient, 1024) >= 15 * rules.peak_bytes(rules.forward_gradient, 1024)
 
 
 def test_measured_traces_are_those_of_the_formula() -> None:
@@ -110,7 +110,7 @@ def test_one_run_leaves_table_figures_and_page_of_rjepa_rfp(tmp_path: object, mo
     for rule in ("rfp", "rfp, chunk 1", "bptt", "truncated"):
         for metric in ("gradient_error_float64", "peak_bytes_T32", "seconds_per_step", "seconds_per_step, batch 64"):
             assert (rule, metric) in found
-    for rule in rjepa_curves.RULES:
+    for rule in rjepa_curves.GRADIENT_RULES:
         assert (rule, "final_loss, Lorenz, 8 steps") in found
     table = json.loads((page.parent / "table.json").read_text())
     assert table["says"][0].startswith("Exact")
@@ -135,7 +135,7 @@ def test_what_breaks_exactness_and_what_does_not() -> None:
 
 def test_the_study_of_the_boundary_says_and_draws_what_it_found(tmp_path: object) -> None:
     _, page = api.reproduce("rjepa-boundary", out=tmp_path, seeds=2)  # type: ignore[arg-type]
-    assert {p.stem for p in (page.parent / "figures").iterdir()} == set(rjepa_boundary.NAMES)
+    assert {p.stem for p in (page.parent / "figures").iterdir()} == set(rjepa_boundary.AXIS_NAMES)
     says = json.loads((page.parent / "table.json").read_text())["says"]
     assert len(says) == len(rjepa_boundary.claims())
     assert "relative error is at most 1e-12: holds" in says[0]

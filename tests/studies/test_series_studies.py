@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jepakit import studies
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.data.series import settings as series
 from jepakit.studies.bijepa import bijepa_ett, series_anomaly
 from jepakit.studies.cjepa import cjepa_series
@@ -31,7 +31,7 @@ def nab(data: Path) -> None:
     labelled = [[f"{time[600]}.000000".replace("T", " "), f"{time[639]}.000000".replace("T", " ")]]
     texts["labels/combined_windows.json"] = json.dumps({"real/a.csv": labelled, "real/b.csv": []})
     (data / "timeseries").mkdir(parents=True)
-    with tarfile.open(data / series_anomaly.ARCHIVE, "w:gz") as archive:
+    with tarfile.open(data / series_anomaly.NAB_ARCHIVE, "w:gz") as archive:
         for name, text in texts.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(text)
@@ -40,7 +40,7 @@ def nab(data: Path) -> None:
 
 def test_a_series_is_brought_to_the_mean_and_deviation_of_its_first_part_and_labels_stay_apart(tmp_path: Path) -> None:
     nab(tmp_path)
-    values, labels = series_anomaly.read_archive(tmp_path / series_anomaly.ARCHIVE)
+    values, labels = series_anomaly.read_archive(tmp_path / series_anomaly.NAB_ARCHIVE)
     assert list(values) == ["real/a.csv", "real/b.csv"]
     first = values["real/a.csv"][:150]
     assert (first.mean(), first.std()) == (pytest.approx(0, abs=1e-9), pytest.approx(1))
@@ -51,13 +51,13 @@ def test_a_series_is_brought_to_the_mean_and_deviation_of_its_first_part_and_lab
     # A jump is far from the mean, and averaged over a window it is far from it for longer.
     areas = series_anomaly.baseline_areas(folder)
     assert [len(found) for found in areas.values()] == [1] * 6
-    assert areas[series_anomaly.LEVEL][0] > 0.95
+    assert areas[series_anomaly.LEVEL_ROW][0] > 0.95
 
 
 @pytest.mark.slow
 def test_the_study_of_anomalies_goes_from_the_archive_to_its_page(tmp_path: Path) -> None:
     nab(tmp_path)
-    rows, page = reproduce("series-anomaly", tmp_path, tmp_path / "out", Silent(), seeds=1, steps=30)
+    rows, page = reproduce("series-anomaly", tmp_path, tmp_path / "out", SilentProgress(), seeds=1, steps=30)
     found = {(row.name, row.metric): row.mean for row in rows}
     for name in ("NAB · BiJEPA", "NAB · forward alone"):
         assert 0 <= found[name, series_anomaly.CAUSAL] <= 1
@@ -70,7 +70,10 @@ def test_what_is_said_of_anomalies_sets_both_beside_the_best_baseline() -> None:
     values: dict[tuple[str, str], list[float]] = {}
     for arm, area in zip(arms, (0.7, 0.6), strict=True):
         ours = ("AUC", "AUC, averaged over a window", "AUC, causal")
-        for metric in (*ours, *(f"{b}{e}" for b in series_anomaly.BASELINES for e in ("", series_anomaly.AVERAGED))):
+        for metric in (
+            *ours,
+            *(f"{b}{e}" for b in series_anomaly.BASELINES for e in ("", series_anomaly.AVERAGED_SUFFIX)),
+        ):
             value = area if metric in ours else 0.65 if metric.startswith("distance to the last") else 0.5
             values |= {(arm.label, metric): [value] * 2, (arm.label, f"{metric}, low"): [0.1] * 2}
             values[arm.label, f"{metric}, high"] = [0.9] * 2
@@ -85,7 +88,7 @@ def test_what_is_said_of_anomalies_sets_both_beside_the_best_baseline() -> None:
 def ucr(data: Path) -> None:
     """An archive with every set of the study, of two kinds of waves; the last set has unequal lengths."""
     draw, arrays = np.random.default_rng(0), {}
-    for name in cjepa_series.LENGTHS:
+    for name in cjepa_series.SERIES_LENGTHS:
         for part, count in (("train", 40), ("test", 10)):
             y = np.arange(count) % 2
             x = np.sin(np.arange(21) * (0.3 + 0.3 * y[:, None])) + 0.1 * draw.normal(size=(count, 21))
@@ -93,13 +96,13 @@ def ucr(data: Path) -> None:
                 x[0, 11:] = np.nan
             arrays |= {f"{name}_X_{part}": x[:, None].astype(np.float32), f"{name}_y_{part}": np.array(["-1", "1"])[y]}
     (data / "timeseries").mkdir(parents=True)
-    np.savez(data / cjepa_series.ARCHIVE, **arrays)
+    np.savez(data / cjepa_series.UCR_ARCHIVE, **arrays)
 
 
 def test_every_sample_keeps_its_class_also_that_called_minus_1(tmp_path: Path) -> None:
     ucr(tmp_path)
     folder = cjepa_series.unpack_sets(tmp_path, tmp_path / "out")
-    for name in cjepa_series.LENGTHS:
+    for name in cjepa_series.SERIES_LENGTHS:
         for part, count in (("train", 40), ("test", 10)):
             path = str(folder / f"{name}_{part}.npz")
             assert (
@@ -117,9 +120,9 @@ def test_unequal_series_come_to_one_length_with_both_ends_kept() -> None:
 @pytest.mark.slow
 def test_the_study_of_labels_goes_from_the_archive_to_its_page(tmp_path: Path) -> None:
     ucr(tmp_path)
-    rows, page = reproduce("cjepa-series", tmp_path, tmp_path / "out", Silent(), seeds=1, steps=2)
+    rows, page = reproduce("cjepa-series", tmp_path, tmp_path / "out", SilentProgress(), seeds=1, steps=2)
     found = {(row.name, row.metric): row.mean for row in rows}
-    for name in cjepa_series.LENGTHS:
+    for name in cjepa_series.SERIES_LENGTHS:
         assert found[f"{name} · I-JEPA", "1-NN DTW accuracy"] == found[f"{name} · BiJEPA", "1-NN DTW accuracy"]
         assert found[f"{name} · C-JEPA", "1-NN Euclidean accuracy"] == 1.0
     assert page.exists()
@@ -154,7 +157,7 @@ def ett(data: Path, rows: int = 20 * bijepa_ett.MONTH) -> np.ndarray:
     x = np.sin(2 * np.pi * hours / (20 + 3 * np.arange(7))) + 0.1 * np.random.default_rng(0).normal(size=(rows, 7))
     lines = [f"2016-07-01 00:00:00,{','.join(f'{v:.6f}' for v in row)}" for row in x]
     (data / "timeseries").mkdir(parents=True)
-    (data / bijepa_ett.FILE).write_text("\n".join(["date,a,b,c,d,e,f,OT", *lines, ""]))
+    (data / bijepa_ett.ETT_FILE).write_text("\n".join(["date,a,b,c,d,e,f,OT", *lines, ""]))
     return x
 
 
@@ -194,5 +197,5 @@ def test_a_linear_model_per_channel_follows_a_level_that_was_never_seen(tmp_path
 
 def test_a_missing_table_is_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"bijepa-ett reads timeseries/ETTh1\.csv, which"):
-        reproduce("bijepa-ett", tmp_path, tmp_path / "out", Silent())
+        reproduce("bijepa-ett", tmp_path, tmp_path / "out", SilentProgress())
     assert not (tmp_path / "out").exists()

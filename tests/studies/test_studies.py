@@ -18,14 +18,14 @@ from PIL import Image
 from support import Recorder
 
 from jepakit import methods, studies
-from jepakit.core.progress import Silent
+from jepakit.core.progress import SilentProgress
 from jepakit.reporting.study import score_figures, score_table
 from jepakit.run import parse
 from jepakit.studies import pace
 from jepakit.studies import reproduce as engine
 from jepakit.studies.cjepa import cjepa
 from jepakit.studies.collapse import families
-from jepakit.studies.study import MEMORY, Arm, Gain, Own, Scores, Study, table_row
+from jepakit.studies.study import MEMORY_METRIC, Arm, Gain, Own, Scores, Study, table_row
 from jepakit.types import Signal
 
 
@@ -71,7 +71,7 @@ def test_a_study_leaves_a_table_figures_and_a_page_and_goes_on_where_it_was(
     tiny: Study, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    rows, page = engine.reproduce("tiny", data, out, Silent(), seeds=2)
+    rows, page = engine.reproduce("tiny", data, out, SilentProgress(), seeds=2)
     table = json.loads((out / "table.json").read_text())
     assert [(r["name"], r["metric"], r["paper"], r["seeds"]) for r in table["rows"]] == [
         (f"Tiny · I-JEPA · {n} steps", metric, 0.637 if (n, metric) == (4, "linear accuracy") else None, 2)
@@ -91,7 +91,7 @@ def test_a_study_leaves_a_table_figures_and_a_page_and_goes_on_where_it_was(
     written = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
     evals = {p: p.stat().st_mtime_ns for p in out.rglob("evals/*.json")}
     (last := out / "runs" / "tiny-i-jepa-6-steps-seed-1" / "evals" / "knn.json").unlink()
-    again, _ = engine.reproduce("tiny", data, out, Silent(), seeds=2)
+    again, _ = engine.reproduce("tiny", data, out, SilentProgress(), seeds=2)
     assert again == rows
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors") if p in written} == written
     assert {p for p, t in evals.items() if p.stat().st_mtime_ns != t} == {last}
@@ -101,9 +101,9 @@ def test_baselines_stand_beside_the_first_training_of_each_set(
     tiny: Study, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    engine.reproduce("tiny", data, out, Silent(), seeds=2)
+    engine.reproduce("tiny", data, out, SilentProgress(), seeds=2)
     monkeypatch.setattr(engine, "load", lambda name: replace(tiny, baselines=True))
-    rows, page = engine.reproduce("tiny", data, out, Silent(), seeds=2)
+    rows, page = engine.reproduce("tiny", data, out, SilentProgress(), seeds=2)
     found = {(r.name, r.metric): r.values for r in rows}
     for seed in (0, 1):
         for kind in ("knn", "linear"):
@@ -127,9 +127,9 @@ def test_a_claim_holds_only_beyond_the_scatter_of_seeds() -> None:
 
 
 def test_another_study_setting_is_not_mixed_with_what_was_trained(tiny: Study, data: Path, tmp_path: Path) -> None:
-    engine.reproduce("tiny", data, tmp_path / "out", Silent(), seeds=1)
+    engine.reproduce("tiny", data, tmp_path / "out", SilentProgress(), seeds=1)
     with pytest.raises(ValueError, match=r"the settings differ from the run's: length.steps: 4 → 5"):
-        engine.reproduce("tiny", data, tmp_path / "out", Silent(), seeds=1, steps=5)
+        engine.reproduce("tiny", data, tmp_path / "out", SilentProgress(), seeds=1, steps=5)
 
 
 def test_a_rehearsal_says_so_in_place_of_a_conclusion(tiny: Study, data: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_what_is_missing_is_said_before_the_first_step(
 ) -> None:
     given = {"seeds": 1, "data": data} | change
     with pytest.raises(ValueError, match=sentence):
-        engine.reproduce("tiny", given["data"], tmp_path / "out", Silent(), seeds=given["seeds"])
+        engine.reproduce("tiny", given["data"], tmp_path / "out", SilentProgress(), seeds=given["seeds"])
     assert not (tmp_path / "out").exists()
 
 
@@ -193,7 +193,9 @@ def test_numbers_of_another_version_of_a_study_are_taken_again_and_those_of_its_
     def reproduced(version: int, key: str, seeds: int) -> tuple[float, ...]:
         found = Study("t", "s", "c", (), own=counting(version, key, asked))
         monkeypatch.setattr(engine, "load", lambda name: found)
-        ((_, _, _, _, _, _, values),), _ = engine.reproduce("t", tmp_path, tmp_path / "out", Silent(), seeds=seeds)
+        ((_, _, _, _, _, _, values),), _ = engine.reproduce(
+            "t", tmp_path, tmp_path / "out", SilentProgress(), seeds=seeds
+        )
         return values
 
     assert reproduced(1, "first", 2) == (0.1, 1.1)
@@ -212,7 +214,7 @@ def test_a_study_keeps_the_processor_time_of_its_own_numbers_when_it_goes_on(
     found = Study("t", "s", "c", (), own=counting(1, "n", []))
     monkeypatch.setattr(engine, "load", lambda name: found)
     for seeds, seconds in ((1, 10.0), (3, 30.0), (3, 30.0)):
-        engine.reproduce("t", tmp_path, tmp_path / "out", Silent(), seeds=seeds)
+        engine.reproduce("t", tmp_path, tmp_path / "out", SilentProgress(), seeds=seeds)
         assert json.loads((tmp_path / "out" / "table.json").read_text())["processor_seconds"] == seconds
 
 
@@ -237,16 +239,16 @@ def test_a_training_at_equal_seconds_keeps_the_steps_that_were_measured_first(
     monkeypatch.setattr(pace, "ROUNDS", 1)
     monkeypatch.setattr(pace, "STEPS", 1)
     out = tmp_path / "out"
-    measured = engine.plan_paces(equal, data, out, Silent())
+    measured = engine.plan_paces(equal, data, out, SilentProgress())
     assert [measured[arm.label].steps for arm in equal.arms] == [4, 4]  # of one pace, so the time holds as many
     stored = json.loads((out / "paces.json").read_text())
     stored[equal.arms[1].label] |= {"steps": 7, "memory_bytes": 3 * 2**20}
     (out / "paces.json").write_text(json.dumps(stored))
-    rows, _ = engine.reproduce("equal", data, out, Silent(), seeds=1)
+    rows, _ = engine.reproduce("equal", data, out, SilentProgress(), seeds=1)
     steps = [json.loads((out / "runs" / f"tiny-i-jepa-{name}-seed-0" / "summary.json").read_text())["steps"]
              for name in ("4-steps", "equal-seconds")]  # fmt: skip
     assert steps == [4, 7]
-    memory = {r.name: (r.mean, r.std, r.seeds) for r in rows if r.metric == MEMORY}
+    memory = {r.name: (r.mean, r.std, r.seeds) for r in rows if r.metric == MEMORY_METRIC}
     assert memory[equal.arms[1].label] == (3.0, None, 1)
     assert json.loads((out / "paces.json").read_text()) == stored
 
@@ -257,13 +259,13 @@ def test_a_rehearsal_measures_no_pace_and_probes_have_the_settings_of_the_study(
     out = tmp_path / "out"
     found = out / "runs" / "tiny-i-jepa-equal-seconds-seed-0" / "evals"
     for _ in range(2):  # the second time kNN alone is missing
-        rows, _ = engine.reproduce("equal", data, out, Silent(), seeds=1, steps=2)
+        rows, _ = engine.reproduce("equal", data, out, SilentProgress(), seeds=1, steps=2)
         chosen = {kind: json.loads((found / f"{kind}.json").read_text()) for kind in equal.kinds}
         assert (chosen["knn"]["settings"]["k"], chosen["linear"]["settings"]["l2"]) == (3, [0.5])
         assert [result["step"] for result in chosen.values()] == [2, 2]
         (found / "knn.json").unlink()
     assert not (out / "paces.json").exists()
-    assert MEMORY not in {r.metric for r in rows}
+    assert MEMORY_METRIC not in {r.metric for r in rows}
 
 
 @pytest.mark.parametrize("label", ["nobody", "Tiny · I-JEPA · equal seconds"])
@@ -305,7 +307,7 @@ def test_columns_stand_as_the_rows_and_numbers_in_a_metrics_name_count_as_number
 ) -> None:
     probes = {"error after 10": 1.0, "error after 2": 1.0, "error after 1": 1.0}
     study = replace(tiny, kinds=(), baselines=False, run_metrics=lambda run: probes)
-    values = engine.collect_scores(study, data, tmp_path, Silent(), range(1), 2, {})
+    values = engine.collect_scores(study, data, tmp_path, SilentProgress(), range(1), 2, {})
     metrics = list(dict.fromkeys(metric for _, metric in values))
     assert metrics == ["error after 1", "error after 2", "error after 10", "seconds"]
     html = score_table([table_row("one", metric, None, [1.0])._asdict() for metric in metrics], {})
@@ -352,10 +354,10 @@ def family_sentences(few: dict[str, float], seeds: int = 3) -> list[str]:
     for arm in families.STUDY.arms:
         common = [0.02, 0.0, -0.02]
         scatter = [0.0, 0.0, 0.0] if arm.name == "I-JEPA" else common
-        for metric, means in (("knn accuracy", FAMILIES), ("linear accuracy", FAMILIES), (families.FEW, few)):
+        for metric, means in (("knn accuracy", FAMILIES), ("linear accuracy", FAMILIES), (families.FEW_LABELS, few)):
             values[arm.label, metric] = [means[arm.name] + s for s in scatter][:seeds]
         speed = 100.0 * len(arm.name)
-        values |= {(arm.label, m): [speed] for m in ("seconds", "images/s", MEMORY)}
+        values |= {(arm.label, m): [speed] for m in ("seconds", "images/s", MEMORY_METRIC)}
     return families.STUDY.sentences(Scores(values, families.STUDY.arms))
 
 
@@ -366,7 +368,7 @@ def test_families_are_ranked_with_what_is_beyond_the_scatter_and_what_is_within(
         "MAE 20.0 ± 2.0 %"
     )
     assert f"CIFAR-10 · equal steps, knn accuracy, highest first: {ranks}." in said
-    (few,) = [line for line in said if line.startswith(f"CIFAR-10 · equal steps, {families.FEW}")]
+    (few,) = [line for line in said if line.startswith(f"CIFAR-10 · equal steps, {families.FEW_LABELS}")]
     assert few.endswith("level with the first: C-JEPA.")
     (turned,) = [line for line in said if line.startswith("CIFAR-10, equal steps, against all labels")]
     assert "MAE before LeJEPA (+5.0 points) and VICReg (+2.0 points) and SimCLR (+35.0 points)" in turned
@@ -394,9 +396,9 @@ def test_a_family_of_either_kind_goes_through_on_both_data_sets(
     kinds = {("I-JEPA", "equal steps"), ("VICReg", "equal seconds")}
     arms = tuple(arm for arm in families.STUDY.arms if (arm.name, arm.setting) in kinds)
     monkeypatch.setattr(engine, "load", lambda name: replace(families.STUDY, arms=arms))
-    rows, page = engine.reproduce("families", folder, tmp_path / "out", Silent(), seeds=1, steps=2)
-    metrics = {"knn accuracy", "linear accuracy", families.FEW, "seconds", "images/s", "steps"}
-    beside = {f"{arm.data} · {name}" for arm in arms for name in engine.BASELINES.values()}
+    rows, page = engine.reproduce("families", folder, tmp_path / "out", SilentProgress(), seeds=1, steps=2)
+    metrics = {"knn accuracy", "linear accuracy", families.FEW_LABELS, "seconds", "images/s", "steps"}
+    beside = {f"{arm.data} · {name}" for arm in arms for name in engine.BASELINE_NAMES.values()}
     assert {(r.name, r.metric) for r in rows} == {(arm.label, m) for arm in arms for m in metrics} | {
         (name, m) for name in beside for m in metrics if "accuracy" in m
     }

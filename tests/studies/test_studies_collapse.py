@@ -10,8 +10,8 @@ import torch
 from jepakit.data.images import arrays
 from jepakit.run import checkpoint, optim
 from jepakit.studies.collapse import calibration, label_free, truth
-from jepakit.studies.collapse.calibration import NEVER, STATES, TRUTHS, Case
-from jepakit.studies.collapse.label_free import LABEL, LEAST, PANEL, Runs
+from jepakit.studies.collapse.calibration import NO_MOMENT, STATES, TRUTHS, Case
+from jepakit.studies.collapse.label_free import LABEL_METRIC, MIN_TRAININGS, PANEL_PREFIX, Runs
 from jepakit.studies.collapse.truth import Truth
 from jepakit.studies.study import Scores
 from jepakit.types import Rng, Signal
@@ -59,13 +59,13 @@ def test_the_interval_holds_the_correlation_shrinks_with_more_runs_and_is_the_sa
 
 
 def test_the_best_number_is_named_and_one_that_few_runs_have_is_not() -> None:
-    arms = label_free.STUDY.arms[: LEAST + 5]
-    accuracy = {(arm.label, LABEL): [0.5 + 0.01 * k] for k, arm in enumerate(arms)}
-    good = {(arm.label, f"{PANEL}good"): [-float(k)] for k, arm in enumerate(arms)}
-    poor = {(arm.label, f"{PANEL}poor"): [float(k * 7 % 5)] for k, arm in enumerate(arms)}
-    rare = {(arm.label, f"{PANEL}rare"): [float(k)] for k, arm in enumerate(arms[: LEAST - 1])}
+    arms = label_free.STUDY.arms[: MIN_TRAININGS + 5]
+    accuracy = {(arm.label, LABEL_METRIC): [0.5 + 0.01 * k] for k, arm in enumerate(arms)}
+    good = {(arm.label, f"{PANEL_PREFIX}good"): [-float(k)] for k, arm in enumerate(arms)}
+    poor = {(arm.label, f"{PANEL_PREFIX}poor"): [float(k * 7 % 5)] for k, arm in enumerate(arms)}
+    rare = {(arm.label, f"{PANEL_PREFIX}rare"): [float(k)] for k, arm in enumerate(arms[: MIN_TRAININGS - 1])}
     told = label_free.conclusions(Scores({**accuracy, **good, **poor, **rare}, arms))
-    assert f"of the 2 numbers that all {LEAST + 5} runs have: good -1.00" in told[0]
+    assert f"of the 2 numbers that all {MIN_TRAININGS + 5} runs have: good -1.00" in told[0]
     assert "It is the largest in 100 % of 400 resamples, poor in 0 %." in told[0]
     assert not any("rare" in line for line in told)
 
@@ -89,7 +89,7 @@ GONE = (1.0, 0.5, 0.2, 0.02, 0.009, 0.008, 1e-3, 1e-3, 1e-3, 1e-4, 1e-4)
     ],
 )
 def test_the_onset_is_where_the_variance_is_gone_for_good(variance: tuple[float, ...], onset: float | None) -> None:
-    assert real(variance).onset == onset
+    assert real(variance).collapse_onset == onset
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_onset_is_where_the_variance_is_gone_for_good(variance: tuple[float,
     ],
 )
 def test_the_truth_of_a_run_is_named_without_asking_the_verdict(found: Truth, state: str) -> None:
-    assert calibration.outcome(found) == state
+    assert calibration.true_outcome(found) == state
 
 
 @pytest.mark.parametrize(("alarm", "caught"), [(3, True), (4, True), (5, False), (None, False)])
@@ -112,16 +112,18 @@ def test_the_delay_counts_from_the_onset_and_an_early_alarm_is_no_miss(alarm: in
     rows = [{"std_ratio_target": v**0.5, "std_ratio_context": 1.0} for v in GONE]
     said = ["full" if alarm is not None and k >= alarm else "healthy" for k in range(len(GONE))]
     found = calibration.verdict_numbers(real(GONE), at, rows, said)
-    assert (found["onset"], found["alarm"]) == (40.0, NEVER if alarm is None else 10.0 * alarm)
+    assert (found["onset"], found["alarm"]) == (40.0, NO_MOMENT if alarm is None else 10.0 * alarm)
     assert Case("run", found).within(found["alarm"]) == caught
     assert found["lowest spread"] == pytest.approx(0.01)
     assert found["spread by the deadline"] == pytest.approx(0.009**0.5)
 
 
-def case(name: str, truth: str, verdict: str, alarm: float = NEVER, onset: float = NEVER, **more: float) -> Case:
+def case(
+    name: str, truth: str, verdict: str, alarm: float = NO_MOMENT, onset: float = NO_MOMENT, **more: float
+) -> Case:
     base = {"linear accuracy": 0.5, "untrained accuracy": 0.5, "lowest spread": 0.5, "spread by the deadline": 0.5}
     entries = {"truth": TRUTHS.index(truth), "verdict": STATES.index(verdict), "alarm": alarm, "onset": onset}
-    warning = NEVER if verdict in ("healthy", "unknown") else 50.0
+    warning = NO_MOMENT if verdict in ("healthy", "unknown") else 50.0
     return Case(name, {**base, **{k: float(v) for k, v in entries.items()}, "warning": warning, **more})
 
 
@@ -153,12 +155,12 @@ def test_a_threshold_lies_between_what_collapsed_and_what_did_not_and_is_none_wh
 
 
 def test_the_halves_share_neither_a_method_nor_a_seed() -> None:
-    halves = [(*half.healthy, *half.forced) for half in (calibration.FITTED, calibration.SCORED)]
+    halves = [(*half.healthy, *half.forced_arms) for half in (calibration.FITTED_HALF, calibration.SCORED_HALF)]
     for read in (lambda arm: type(arm.run.method), lambda arm: arm.run.seed):
         first, second = ({read(arm) for arm in half} for half in halves)
         assert not first & second
-    assert sum(len(half.healthy) for half in (calibration.FITTED, calibration.SCORED)) >= 30
-    assert sum(len(half.forced) for half in (calibration.FITTED, calibration.SCORED)) >= 16
+    assert sum(len(half.healthy) for half in (calibration.FITTED_HALF, calibration.SCORED_HALF)) >= 30
+    assert sum(len(half.forced_arms) for half in (calibration.FITTED_HALF, calibration.SCORED_HALF)) >= 16
 
 
 @pytest.mark.parametrize("dead", [False, True])
@@ -174,12 +176,14 @@ def test_the_truth_of_a_run_folder_is_read_from_its_checkpoints(tmp_path: Path, 
         with torch.no_grad():
             loaded.method.target_encoder.patch_embed.proj.weight.zero_()
     for step in (5, 10):
-        checkpoint.save(out, step, loaded.method, optim.build(loaded.run.optim, loaded.method), {}, keep=9)
+        checkpoint.save_checkpoint(
+            out, step, loaded.method, optim.build_optimizer(loaded.run.optim, loaded.method), {}, keep=9
+        )
     found = truth.read_truth(out)
     assert found.steps == (0, 5, 10)
     assert found.untrained > 0.8
-    assert calibration.outcome(found) == ("full" if dead else "still")
-    assert found.onset == (50.0 if dead else None)
+    assert calibration.true_outcome(found) == ("full" if dead else "still")
+    assert found.collapse_onset == (50.0 if dead else None)
     assert found.worse == dead
 
 

@@ -15,7 +15,7 @@ from jepakit.studies.study import Scores
 from jepakit.studies.vicreg import vicreg_limits as limits
 from jepakit.types import Rng
 
-NOISE = torch.tensor(limits.NOISE)
+NOISE = torch.tensor(limits.NOISE_SHARES)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_one_feature_of_one_noise_has_the_std_at_which_variance_and_invariance_b
 
 @pytest.mark.parametrize(("batch", "width"), [(8, 4), (8, 64), (128, 16)])
 def test_eps_sets_the_weight_below_which_everything_collapses_whatever_batch_and_width(batch: int, width: int) -> None:
-    least = 4 * 64.0 * min(limits.NOISE) * math.sqrt(limits.EPS)
+    least = 4 * 64.0 * min(limits.NOISE_SHARES) * math.sqrt(limits.EPS)
     assert limits.predict_minimum(0.98 * least, 64.0, batch, width) == (0, 0)
     assert limits.predict_minimum(1.05 * least, 64.0, batch, width).std > 0
 
@@ -115,11 +115,11 @@ def test_trained_embeddings_have_the_predicted_std_and_rank(batch: int, width: i
 def test_a_hidden_layer_finds_more_directions_than_there_are_in_the_input() -> None:
     weights = torch.tensor([[10.0, 1.0]])
     (found,) = limits.train_embeddings(weights[:, 0], weights[:, 1], 32, 32, Rng(0), steps=150, hidden=32)
-    assert found.rank > len(limits.NOISE) + 4
+    assert found.rank > len(limits.NOISE_SHARES) + 4
 
 
 def test_weights_of_one_training_do_not_reach_another() -> None:
-    def one(*pairs: tuple[float, float]) -> limits.Found:
+    def one(*pairs: tuple[float, float]) -> limits.FeatureSpread:
         weights = torch.tensor(pairs)
         return limits.train_embeddings(weights[:, 0], weights[:, 1], 8, 4, Rng(1), steps=20)[-1]
 
@@ -136,8 +136,8 @@ def test_the_predicted_boundary_is_where_half_is_lost(what: int) -> None:
 
 
 def test_a_boundary_between_two_weights_is_found_as_on_a_power_law() -> None:
-    values = [0.2 * (v / limits.VARIANCE[0]) ** 0.3 for v in limits.VARIANCE]
-    assert limits.crossing_weight(values, 0.5) == pytest.approx(limits.VARIANCE[0] * 2.5 ** (1 / 0.3))
+    values = [0.2 * (v / limits.VARIANCE_WEIGHTS[0]) ** 0.3 for v in limits.VARIANCE_WEIGHTS]
+    assert limits.crossing_weight(values, 0.5) == pytest.approx(limits.VARIANCE_WEIGHTS[0] * 2.5 ** (1 / 0.3))
     assert limits.crossing_weight(values, 0.1) is None
     assert limits.crossing_weight(values, 9.0) is None
 
@@ -162,7 +162,7 @@ def test_what_is_far_off_the_prediction_is_named() -> None:
 def test_reproducing_it_needs_no_data_and_takes_no_seed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "EMBEDDINGS", {"linear · batch 8 · width 4": (8, 4, 0)})
     monkeypatch.setattr(limits, "STEPS", 100)
-    monkeypatch.setattr(limits, "FINE", limits.INVARIANCE)
+    monkeypatch.setattr(limits, "FINE_INVARIANCE", limits.INVARIANCE_WEIGHTS)
     monkeypatch.delenv("JEPAKIT_DATA", raising=False)
     rows, page = api.reproduce("vicreg-limits", out=tmp_path, seeds=2)
     stored = json.loads((tmp_path / "table.json").read_text())

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jepakit import methods, testing
-from jepakit.methods.base import ADVICE, Method, Weights
+from jepakit.methods.base import NEED_ADVICE, Method, Weights
 from jepakit.methods.masked import Masked
 from jepakit.testing import clauses
 from jepakit.testing.case import SIGNALS
@@ -282,7 +282,7 @@ def test_a_correct_method_keeps_the_contract_on_every_signal() -> None:
 
 
 def test_a_method_that_says_its_loss_mixes_samples_need_not_accumulate() -> None:
-    clauses.accumulates(_case(MixesSamplesAndSaysSo))
+    clauses.accumulates_in_halves(_case(MixesSamplesAndSaysSo))
 
 
 @pytest.mark.parametrize(
@@ -305,8 +305,8 @@ def test_a_method_that_says_its_loss_mixes_samples_need_not_accumulate() -> None
         (IgnoresTheEndOfTheSchedule, clauses.moves_the_target_by_the_stated_fraction, "at progress 0.5 .* 1 - 0.995"),
         (KeepsStateOutsideItsBuffers, clauses.saves_everything, "encode changes when saved and loaded"),
         (OverflowsInBfloat16, clauses.is_finite_in_bf16, "not finite in bfloat16"),
-        (MixesSamplesInSecret, clauses.accumulates, "two halves give"),
-        (DrawsForTheLocalBatchOnly, clauses.accumulates, "two halves give"),
+        (MixesSamplesInSecret, clauses.accumulates_in_halves, "two halves give"),
+        (DrawsForTheLocalBatchOnly, clauses.accumulates_in_halves, "two halves give"),
         (LearnsNothing, clauses.learns_one_batch, "took the loss from"),
         (CollapsesToAPoint, clauses.learns_one_batch, "took the std"),
         (CollapsesToALine, clauses.learns_one_batch, "took the rank"),
@@ -339,7 +339,7 @@ def test_a_method_no_signal_fits_is_told_to_bring_one() -> None:
 
 
 def test_hidden_pixels_are_exactly_those_of_the_patches_left_out() -> None:
-    seen = clauses._pixels(torch.tensor([[0, 5]]), (2, 3), (4, 6))
+    seen = clauses._visible_pixels(torch.tensor([[0, 5]]), (2, 3), (4, 6))
     expected = torch.zeros(4, 6, dtype=torch.bool)
     expected[:2, :2] = expected[2:, 4:] = True
     assert torch.equal(seen[0, 0], expected)
@@ -363,7 +363,7 @@ def test_every_method_keeps_the_contract(name: str, signal: Signal) -> None:
 @pytest.mark.parametrize("name", methods.METHODS.names())
 def test_a_signal_without_what_a_method_needs_is_refused(name: str) -> None:
     method = methods.load(name).Method
-    advice = [ADVICE[need] for need in method.needs]
+    advice = [NEED_ADVICE[need] for need in method.needs]
     for signal in testing.variants():
         if method.needs <= signal.has:
             testing.Case(method, signal, testing.example(signal)).build()

@@ -13,7 +13,7 @@ import torch
 from frozen.batches import CASES, prepared
 
 from jepakit.data import Report, load
-from jepakit.run.parse import apply
+from jepakit.run.parse import apply_changes
 from jepakit.testing import data_contract
 from jepakit.types import Rng, Sample, Samples, Signal, Size
 
@@ -38,12 +38,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_data_keeps_the_contract(name: str) -> None:
     kind, settings = CASES[name]
-    data_contract(apply(load(kind)(), settings))
+    data_contract(apply_changes(load(kind)(), settings))
 
 
 @pytest.mark.usefixtures("data")
 def test_the_first_frames_of_a_stream_keep_the_contract() -> None:
-    data_contract(apply(load("stream")(), {"path": "data/frames", "warm": 12, "window": 4, "settle": 0.0}))
+    data_contract(apply_changes(load("stream")(), {"path": "data/frames", "warm": 12, "window": 4, "settle": 0.0}))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 
 from jepakit import testing
 from jepakit.methods.base import token_rows
-from jepakit.testing.clauses import STEPS, learns_one_batch
+from jepakit.testing.clauses import LEARNING_STEPS, learns_one_batch
 from jepakit.training.monitor import Monitor
 from jepakit.types import Batch, Rng, Signal, Terms
 
@@ -47,7 +47,7 @@ def test_the_panel_sees_what_the_loss_of_the_page_compares(byol: ModuleType) -> 
     signal = VIEWED[0]
     case = testing.Case(byol.BYOL, signal, testing.example(signal))
     method = case.build()
-    for _ in case.steps(method, STEPS):
+    for _ in case.steps(method, LEARNING_STEPS):
         pass
     terms = method(case.batch, Rng(0))
     assert terms.compared is not None

@@ -42,7 +42,7 @@ def test_the_states_depend_on_the_actions() -> None:
 def test_a_loaded_model_encodes_with_actions() -> None:
     batch = testing.example(FILM)
     method = testing.Case(world_model.WorldModel, FILM, batch).build().eval()
-    model = Model(checkpoint.Loaded(Run(world_model.Config(), synthetic.Config()), method, 0, {}))
+    model = Model(checkpoint.LoadedRun(Run(world_model.Config(), synthetic.Config()), method, 0, {}))
     assert torch.equal(model.encode(batch.x, action=batch.action), method.encode(batch))
 
 

@@ -39,11 +39,11 @@ def build(name: str) -> methods.base.Method:
 
 def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_enough() -> None:
     data = synthetic.Config(path="shapes", count=100, split="train")
-    chosen = samples.choose(data, data.open(), SIGNAL, 20)
+    chosen = samples.choose_samples(data, data.open(), SIGNAL, 20)
     assert chosen.note == "panel: 20 samples of the test part, which training never sees"
-    train = samples.sample(data.open(), SIGNAL, 80)
+    train = samples.fixed_sample(data.open(), SIGNAL, 80)
     assert not [x for x in chosen.x if (train == x).flatten(1).all(1).any()]
-    again = samples.choose(data, data.open(), SIGNAL, 20)
+    again = samples.choose_samples(data, data.open(), SIGNAL, 20)
     assert torch.equal(chosen.x, again.x)
 
 
@@ -56,21 +56,21 @@ def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_eno
 )
 def test_else_they_are_trained_on_and_the_note_says_why(split: Split, count: int, why: str) -> None:
     data = synthetic.Config(path="shapes", count=100, split=split)
-    chosen = samples.choose(data, data.open(), SIGNAL, count)
+    chosen = samples.choose_samples(data, data.open(), SIGNAL, count)
     assert len(chosen.x) == count
     assert chosen.note == f"panel: {count} samples that are trained on, not augmented ({why})"
 
 
 def test_a_test_part_that_cannot_be_read_is_no_reason_to_stop(array: Path) -> None:
     data = arrays.Config(path=str(array), split="train", held_out=1e-6)
-    assert "trained on" in samples.choose(data, data.open(), SIGNAL, 8).note
+    assert "trained on" in samples.choose_samples(data, data.open(), SIGNAL, 8).note
 
 
 @pytest.mark.parametrize(("name", "expected"), [("ijepa", 2), ("cjepa", 2), ("vicreg", 1), ("mae", 1)])
 def test_a_method_with_one_encoder_is_seen_to_have_one(name: str, expected: int) -> None:
     method = build(name)
-    with measure.watching(method):
-        assert len(measure.encoders(method, Batch(torch.rand(2, 3, 32, 32)))) == expected
+    with measure.evaluation_mode(method):
+        assert len(measure.distinct_encoders(method, Batch(torch.rand(2, 3, 32, 32)))) == expected
     assert not [hook for module in method.modules() for hook in module._forward_pre_hooks]
 
 
@@ -103,9 +103,9 @@ def test_watching_leaves_every_module_in_its_mode_and_every_buffer_as_it_was() -
     modes = [m.training for m in method.modules()]
     before = {key: value.clone() for key, value in method.state_dict().items()}
     x = torch.rand(8, 3, 32, 32)
-    with measure.watching(method):
-        measure.tokens(method, Batch(x), "target")
-        measure.of_energies(method, Batch(x), Batch(x))
+    with measure.evaluation_mode(method):
+        measure.encode_tokens(method, Batch(x), "target")
+        measure.energy_measures(method, Batch(x), Batch(x))
     assert [m.training for m in method.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
 
@@ -120,30 +120,30 @@ class Partners(Method):
 
 def test_every_candidate_meets_a_query_under_the_same_mask() -> None:
     x = torch.rand(70, 3, 4, 4)
-    found = measure.of_energies(Partners(None, SIGNAL), Batch(x), Batch(x + 0.01))
+    found = measure.energy_measures(Partners(None, SIGNAL), Batch(x), Batch(x + 0.01))
     assert found["retrieval"] == 1.0
     assert found["energy_gap"] > 0
 
 
 def test_views_of_a_masking_method_are_masks_and_those_of_the_same_sample_belong_together() -> None:
     method, x = build("ijepa"), synthetic.Config(path="shapes", count=40).open()
-    pictures = samples.sample(x, SIGNAL, 40)
-    with measure.watching(method):
+    pictures = samples.fixed_sample(x, SIGNAL, 40)
+    with measure.evaluation_mode(method):
         views = measure.masked_views(method, pictures)
         assert torch.equal(views, measure.masked_views(method, pictures))
-    assert views.shape[:2] == (40, measure.VIEWS)
+    assert views.shape[:2] == (40, measure.NUM_VIEWS)
     assert views.std(1).mean() > 0
-    assert measure.of_views(views)["signal_share"] > 0.2
+    assert measure.view_measures(views)["signal_share"] > 0.2
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4])
 def test_views_of_other_methods_are_augmented_pictures_the_same_ones_every_time(jitter: float) -> None:
     augment = Augment(jitter=(jitter, jitter, 0.0, 0.0), views=(Views(count=2, size=(16, 16), crop=(0.2, 0.5)),))
     data = synthetic.Config(path="shapes", count=30, augment=augment).open()
-    x = samples.views(data, SIGNAL, 5, 3)
+    x = samples.view_samples(data, SIGNAL, 5, 3)
     assert x.shape == (5, 3, 3, 16, 16)
     assert x.dtype == torch.uint8
-    assert torch.equal(x, samples.views(data, SIGNAL, 5, 3))
+    assert torch.equal(x, samples.view_samples(data, SIGNAL, 5, 3))
     assert not torch.equal(x[:, 0], x[:, 1])
     assert augment.changes
     assert not Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)).changes

@@ -119,7 +119,7 @@ def test_a_stop_that_reaches_the_workers_too_saves_leaves_with_130_and_leaves_no
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "and saved; go on with --resume" in error
-    assert max(support.logged_losses(out)) == checkpoint.load(out).step < 600
+    assert max(support.logged_losses(out)) == checkpoint.load_checkpoint(out).step < 600
     wait_until_gone(process.pid)
 
 
@@ -132,7 +132,7 @@ def test_a_worker_ends_with_a_training_that_is_killed(sources, tmp_path):
 
 def test_a_worker_obeys_its_parent_alone() -> None:
     # What outlives its loader is sent SIGTERM as the parent ends, which then waits: for ever, if it were ignored.
-    loading = iter(loader.dataloader(Numbers(), 0, 100, 1))
+    loading = iter(loader.make_dataloader(Numbers(), 0, 100, 1))
     next(loading)
     (worker,) = loading._workers
     subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
@@ -157,7 +157,7 @@ def test_a_run_asked_to_stop_saves_and_leaves_with_130(number, sources, tmp_path
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "and saved; go on with --resume" in error
-    saved = checkpoint.load(out).step
+    saved = checkpoint.load_checkpoint(out).step
     assert 3 <= saved < 600
     assert max(support.logged_losses(out)) == saved
 

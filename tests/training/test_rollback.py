@@ -17,9 +17,9 @@ import yaml
 
 from jepakit import api, collapse
 from jepakit.cli import text
-from jepakit.core.schedules import progress
+from jepakit.core.schedules import run_progress
 from jepakit.reporting import SECTIONS, records
-from jepakit.reporting.page import render
+from jepakit.reporting.page import render_page
 from jepakit.reporting.samples import Look
 from jepakit.run import checkpoint
 from jepakit.run.optim import Optim, learning_rate
@@ -96,7 +96,7 @@ def rolled(file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     class Watch(support.Recorder):
         def row(self, row: dict[str, Any], steps: int) -> None:
-            KEPT.append(checkpoint.steps(out))
+            KEPT.append(checkpoint.saved_steps(out))
 
     train(file, out, "rollback", Watch())
     return out
@@ -119,9 +119,9 @@ def test_a_stop_ends_the_run_saved_with_its_own_summary_and_with_0(file: str, tm
     assert "and saved: the verdict is full, target std is" in done.stderr
     summary = json.loads((out / "summary.json").read_text())
     assert summary["stopped"]
-    assert summary["steps"] == checkpoint.load(out).step == rows(out)[-1]["step"] < STEPS
-    assert summary["panel"]["std_ratio_target"] < collapse.FULL
-    assert len(checkpoint.steps(out)) == 1, "keep is 1, and nothing will be rolled back"
+    assert summary["steps"] == checkpoint.load_checkpoint(out).step == rows(out)[-1]["step"] < STEPS
+    assert summary["panel"]["std_ratio_target"] < collapse.FULL_STD_RATIO
+    assert len(checkpoint.saved_steps(out)) == 1, "keep is 1, and nothing will be rolled back"
     # Whoever wants to see more goes on.
     assert train(file, out, "warn", resume=True)["steps"] == STEPS
     assert [r["step"] for r in rows(out)] == [*range(1, STEPS + 1)]
@@ -135,19 +135,19 @@ def test_a_rollback_returns_to_the_last_healthy_checkpoint_with_half_the_learnin
     assert 1 <= len(events) <= rollback.MAX_ROLLBACKS
     assert [e["lr_factor"] for e in events] == [0.5 ** (k + 1) for k in range(len(events))]
     assert all(e["verdict"] == "full" and e["to"] < e["step"] and e["to"] % 4 == 0 for e in events)
-    assert checkpoint.load(rolled).state["rollbacks"] == events
+    assert checkpoint.load_checkpoint(rolled).state["rollbacks"] == events
     assert [r["step"] for r in rows(rolled)] == [*range(1, STEPS + 1)]
     done = [r["metrics"].get("rollbacks", 0) for r in rows(rolled)]
     assert done == sorted(done)
     assert done[-1] == len(events)
     whole = Optim(lr=0.4, start_lr=0.4, final_lr=0.0, warmup=0.0)
-    expected = [0.5**n * learning_rate(whole, progress(step, STEPS)) for step, n in enumerate(done)]
+    expected = [0.5**n * learning_rate(whole, run_progress(step, STEPS)) for step, n in enumerate(done)]
     assert [r["lr"] for r in rows(rolled)] == pytest.approx(expected)
 
 
 def test_after_a_rollback_a_spread_just_above_the_threshold_is_not_called_healthy(rolled: Path) -> None:
     summary = json.loads((rolled / "summary.json").read_text())
-    assert collapse.FULL < summary["panel"]["std_ratio_target"] < rollback.CLEAR_SPREAD
+    assert collapse.FULL_STD_RATIO < summary["panel"]["std_ratio_target"] < rollback.CLEAR_SPREAD
     assert summary["verdict"] == rows(rolled)[-1]["metrics"]["verdict"] == "drifting"
     assert summary["reason"].endswith("of its value at step 0, and after a rollback 20% or more is healthy")
     assert summary["advice"] == "lower --optim.lr"
@@ -168,8 +168,8 @@ def test_the_closing_line_and_the_page_tell_the_rollbacks(rolled: Path) -> None:
     events = summary["rollbacks"]
     spent = f"after {len(events)} rollbacks, at {events[-1]['lr_factor']:g} of the learning rate"
     done = {"folder": rolled, "summary": summary, "probes": [], "page": None}
-    assert f"), {spent}; lower --optim.lr" in text.describe(done)
-    html = render([records.read(rolled)], [Look()], "1.2.3", {"rollbacks": SECTIONS.load("rollbacks")})
+    assert f"), {spent}; lower --optim.lr" in text.describe_run(done)
+    html = render_page([records.read_record(rolled)], [Look()], "1.2.3", {"rollbacks": SECTIONS.load("rollbacks")})
     assert f"{spent.capitalize()}." in html
     for event in events:
         told = (event["step"], event["to"], event["verdict"], event["reason"], f"{event['lr_factor']} of it")
@@ -242,7 +242,7 @@ def test_the_healthy_checkpoint_outlives_keep_where_a_rollback_may_need_it(rolle
     # The newest, the healthy one and the one that may become it.
     assert all(len(steps) <= 3 for steps in KEPT)
     assert any(len(steps) > 1 for steps in KEPT)
-    assert checkpoint.steps(rolled)[-1] == STEPS
+    assert checkpoint.saved_steps(rolled)[-1] == STEPS
 
 
 def test_a_fourth_collapse_ends_the_run(tmp_path: Path, file: str) -> None:

@@ -70,11 +70,11 @@ def test_a_source_that_acts_and_remembers_is_resumed_to_the_bit(tmp_path: Path, 
     longer = {"resume": True, "allow_change": ["length.steps"]}
     api.train(out=tmp_path / "parts", recipe=file, settings={"loop.save_every": 3}, steps=6)
     # Back to the middle, as after a kill: the memory is that of step 3.
-    for step in (s for s in checkpoint.steps(tmp_path / "parts") if s > 3):
-        (checkpoint.folder(tmp_path / "parts", step)).rename(tmp_path / f"gone-{step}")
-    assert checkpoint.load(tmp_path / "parts").state["place"] == {"items": BATCH + 3}
+    for step in (s for s in checkpoint.saved_steps(tmp_path / "parts") if s > 3):
+        (checkpoint.step_folder(tmp_path / "parts", step)).rename(tmp_path / f"gone-{step}")
+    assert checkpoint.load_checkpoint(tmp_path / "parts").state["place"] == {"items": BATCH + 3}
     api.train(out=tmp_path / "parts", recipe=file, settings={"loop.save_every": 3}, **longer)
-    one, other = (checkpoint.load(tmp_path / name) for name in ("whole", "parts"))
+    one, other = (checkpoint.load_checkpoint(tmp_path / name) for name in ("whole", "parts"))
     assert support.logged_losses(tmp_path / "whole") == support.logged_losses(tmp_path / "parts")
     for kind in ("model", "optim", "source"):
         before, now = getattr(one, kind), getattr(other, kind)
@@ -95,5 +95,5 @@ def test_a_rollback_takes_a_source_back_to_the_memory_it_had(
     done = api.train(out=tmp_path / "run", recipe=file, settings=changes)
     assert [(event["step"], event["to"]) for event in done["rollbacks"]] == [(5, 3)]
     # Three items chosen before the rollback and three after it: the two of the collapse are forgotten.
-    assert checkpoint.load(tmp_path / "run").state["place"] == {"items": BATCH + 6}
-    assert len(checkpoint.load(tmp_path / "run").source["losses"]) == 6
+    assert checkpoint.load_checkpoint(tmp_path / "run").state["place"] == {"items": BATCH + 6}
+    assert len(checkpoint.load_checkpoint(tmp_path / "run").source["losses"]) == 6

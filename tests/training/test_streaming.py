@@ -35,7 +35,7 @@ from jepakit.run import parse
 from jepakit.training.loop import is_early_check
 from jepakit.training.session import SourceState
 from jepakit.training.stream.follow import follow_frames, initial_stream
-from jepakit.training.stream.windows import StreamPosition, windows
+from jepakit.training.stream.windows import StreamPosition, frame_windows
 from jepakit.types import Batch, Rng, Signal
 
 QUICK = {
@@ -175,10 +175,10 @@ def test_a_file_that_comes_too_late_for_its_name_is_left_out_and_named(tmp_path:
 def test_a_large_folder_is_listed_a_part_at_a_time_and_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "MOST", 3)
+    monkeypatch.setattr(folder, "MAX_NAMES", 3)
     for i in range(40):
         (tmp_path / f"{i:02d}.txt").write_text(f"{i} 0")
-    assert len(folder.listing(tmp_path, "").names) == 3
+    assert len(folder.next_names(tmp_path, "").names) == 3
     assert [int(frame.x[0]) for frame in read(tmp_path)] == list(range(40))
 
 
@@ -237,7 +237,7 @@ def piped(content: bytes, size: tuple[int, int] | None = None) -> list[tuple[str
         target=lambda: (os.write(there, content[:9]), time.sleep(0.05), os.write(there, content[9:]), os.close(there))
     )
     writer.start()
-    found = list(pipe.frames(here, 0.0, lambda: False, size))
+    found = list(pipe.pipe_frames(here, 0.0, lambda: False, size))
     writer.join()
     os.close(here)
     return found
@@ -309,7 +309,7 @@ def test_followed_frames_have_the_gradient_of_the_whole_sequence(name: str, size
 
 def parted(frames: Any, **settings: Any) -> list[tuple[int, bool, str]]:
     cfg = stream.Config("x", **{k: v for k, v in settings.items() if k == "reset"})
-    found = windows(iter(frames), cfg.source(), settings.get("position", StreamPosition()), settings["size"])
+    found = frame_windows(iter(frames), cfg.source(), settings.get("position", StreamPosition()), settings["size"])
     return [(window.x.shape[2], window.fresh, window.place.file) for window in found]
 
 

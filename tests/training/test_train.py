@@ -78,21 +78,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_ids_of_the_batch(
     pictures = np.random.default_rng(0).random((16, 1, 32, 32), dtype=np.float32)
     np.save(path, pictures)
     file = settings(tmp_path, path, length={"batch": 16, "steps": 3})
-    current = session.build(api.settings(api.Request(str(file))), tmp_path / "run", distributed.Dist())
+    current = session.build_session(api.settings(api.Request(str(file))), tmp_path / "run", distributed.Dist())
     with torch.no_grad():
         next(iter(current.method.encoder.parameters())).fill_(float("inf"))
     with pytest.raises(FloatingPointError, match=r"the batch's ids are in .*not-finite-step-00000000\.json"):
-        loop.train(current)
+        loop.train_session(current)
     saved = json.loads((tmp_path / "run" / "not-finite-step-00000000.json").read_text())
     assert len(set(saved["ids"])) == 16
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(tmp_path, array):
     file = settings(tmp_path, array, length={"steps": 5, "batch": 8})
-    current = session.build(api.settings(api.Request(str(file))), tmp_path / "run", distributed.Dist())
+    current = session.build_session(api.settings(api.Request(str(file))), tmp_path / "run", distributed.Dist())
     current.method.predictor.proj.bias.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(FloatingPointError, match="the gradient's norm nan at step 0"):
-        loop.train(current)
+        loop.train_session(current)
     assert all(p.isfinite().all() for p in current.method.parameters())
 
 
@@ -107,8 +107,8 @@ def test_another_run_gives_its_weights_and_a_misfit_names_every_key(tmp_path, ar
     api.train(out=tmp_path / "first", recipe=str(settings(tmp_path, array)))
     file = str(settings(tmp_path, array))
     request = api.Request(file, out=tmp_path / "second", init=tmp_path / "first", flags={"seed": 5})
-    started = launch.begin(request, api.settings(request), distributed.Dist())
-    given = checkpoint.load(tmp_path / "first").model
+    started = launch.open_session(request, api.settings(request), distributed.Dist())
+    given = checkpoint.load_checkpoint(tmp_path / "first").model
     assert all(torch.equal(v, given[k]) for k, v in started.method.state_dict().items())
     with pytest.raises(ValueError, match=r"qkv\.weight is \(96, 32\), not \(144, 48\).* and \d+ more"):
         api.train(

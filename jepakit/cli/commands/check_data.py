@@ -17,11 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Read everything and print what was found."""
     from ... import api
-    from ...core.progress import watching
+    from ...core.progress import terminal_progress
     from .. import text
 
     a = arguments
     options = {name: getattr(a, name) for name in ("image", "label", "fixations", "timing")}
-    with watching() as progress:
+    with terminal_progress() as progress:
         rows = api.check_data(a.path, csv=a.csv, **options, progress=progress)
     text.print_table(rows)

@@ -3,9 +3,9 @@
 import argparse
 from typing import Final
 
-from ..arguments import READING, add_run
+from ..arguments import READING_NOTE, add_run
 
-EPILOG: Final = READING
+EPILOG: Final = READING_NOTE
 TAKES_SETTINGS: Final = True
 
 
@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Complete and print the error and the sharpness."""
     from ... import api
-    from ...core.progress import watching
+    from ...core.progress import terminal_progress
 
     a = arguments
     options = {name: getattr(a, name) for name in ("hide", "limit", "steps", "overwrite", "settings")}
-    with watching() as progress:
+    with terminal_progress() as progress:
         done = api.complete(a.run_folder, data=a.data, out=a.out, progress=progress, **options)
     alike = "" if done.ssim is None else f", SSIM {done.ssim:.3f}"
     print(f"{done.out}: {done.items} items, MSE {done.mse:.4g}{alike}, sharpness {done.sharpness:.3g}")

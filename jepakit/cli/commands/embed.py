@@ -3,9 +3,9 @@
 import argparse
 from typing import Final
 
-from ..arguments import READING, add_run, add_step, add_weights, fail
+from ..arguments import READING_NOTE, add_run, add_step, add_weights, exit_with_error
 
-EPILOG: Final = READING
+EPILOG: Final = READING_NOTE
 TAKES_SETTINGS: Final = True
 
 
@@ -26,16 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Embed and print the shape of what was written."""
     from ... import api
-    from ...core.progress import watching
+    from ...core.progress import terminal_progress
 
     a = arguments
     names = ("tokens", "weights", "step", "batch", "workers", "overwrite", "settings")
     options = {name: getattr(a, name) for name in names}
     try:
-        with watching() as progress:
+        with terminal_progress() as progress:
             done = api.embed(a.run_folder, data=a.data, out=a.out, progress=progress, **options)
     except KeyboardInterrupt:
-        fail("interrupted; the same command continues where it stopped", 130)
+        exit_with_error("interrupted; the same command continues where it stopped", 130)
     print(f"{done.out}: {' × '.join(map(str, done.shape))}")
     if done.missing:
         print(f"{len(done.missing)} unreadable items have a row of NaN, among them {done.missing[0]}")

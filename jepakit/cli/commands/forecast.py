@@ -3,9 +3,9 @@
 import argparse
 from typing import Final
 
-from ..arguments import READING, add_run, add_step
+from ..arguments import READING_NOTE, add_run, add_step
 
-EPILOG: Final = READING
+EPILOG: Final = READING_NOTE
 TAKES_SETTINGS: Final = True
 
 
@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Forecast and print the errors on held-out data."""
     from ... import api
-    from ...core.progress import watching
+    from ...core.progress import terminal_progress
 
     a = arguments
     options = {name: getattr(a, name) for name in ("plot", "overwrite", "step", "settings")}
-    with watching() as progress:
+    with terminal_progress() as progress:
         done = api.forecast(a.run_folder, a.data, a.horizon, a.out, progress=progress, **options)
     errors = ", ".join(f"{name} {error:.4g}" for name, error in done.errors.items())
     print(f"{done.out}: {done.horizon} steps of {done.series} series, read from {done.reader}")

@@ -7,7 +7,7 @@ from typing import Any, Final
 from ...core.registry import Registry
 
 # What a command may name, and where its registry is.
-REGISTRIES: Final = {
+REGISTRY_PATHS: Final = {
     "methods": "methods:METHODS",
     "recipes": "recipes:RECIPES",
     "encoders": "nn:ENCODERS",
@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Print every name with its description, then what other packages offer and cannot be used."""
     from .. import text
 
-    registries = {noun: find_registry(place) for noun, place in REGISTRIES.items()}
-    broken = {noun: registry.unusable() for noun, registry in registries.items()}
+    registries = {noun: find_registry(place) for noun, place in REGISTRY_PATHS.items()}
+    broken = {noun: registry.unusable_members() for noun, registry in registries.items()}
     for noun, registry in registries.items():
         print(f"{noun}")
         text.print_table(

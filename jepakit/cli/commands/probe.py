@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Probe and print the table."""
     from ... import api
-    from ...core.progress import watching
+    from ...core.progress import terminal_progress
     from .. import text
 
     a = arguments
@@ -38,6 +38,6 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--kind {a.kind} has no use for --responses; give --kind rsa, or leave it out")
         a.settings["rsa.responses"] = a.responses
     options = (a.data, a.test, a.weights, a.name, a.settings, a.step)
-    with watching() as progress:
+    with terminal_progress() as progress:
         paths = api.probe_run(Path(a.run_folder), (a.kind,), *options, cache=not a.no_cache, progress=progress)
     print(text.describe_probes(paths))

@@ -16,10 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the study, then print its table and where the page is."""
     from ... import api
-    from ...core.progress import watching
+    from ...core.progress import terminal_progress
     from .. import text
 
     a = arguments
-    with watching() as progress:
+    with terminal_progress() as progress:
         rows, page = api.reproduce(a.study, a.data, a.out, seeds=a.seeds, steps=a.steps, progress=progress)
     print(f"{text.describe_study(rows)}\nreport: {page}")

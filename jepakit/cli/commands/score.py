@@ -3,9 +3,9 @@
 import argparse
 from typing import Final
 
-from ..arguments import READING, add_run, add_step
+from ..arguments import READING_NOTE, add_run, add_step
 
-EPILOG: Final = READING
+EPILOG: Final = READING_NOTE
 TAKES_SETTINGS: Final = True
 
 
@@ -27,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Score and print how many steps are above the threshold."""
     from ... import api
-    from ...core.progress import watching
+    from ...core.progress import terminal_progress
 
     a = arguments
     names = ("causal", "stride", "quantile", "plot", "batch", "overwrite", "step", "settings")
     options = {name: getattr(a, name) for name in names}
-    with watching() as progress:
+    with terminal_progress() as progress:
         done = api.score(a.run_folder, data=a.data, out=a.out, progress=progress, **options)
     print(f"{done.out}: {done.anomalous} of {done.scored} scored steps above {done.reference.threshold:.4g}")
     if done.short:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train, or print what would be trained."""
     from ... import api
-    from ...core.progress import watching
+    from ...core.progress import terminal_progress
     from .. import text
 
     a = arguments
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     elif a.dry_run:
         text.print_table(api.dry_run(request))
     else:
-        with watching() as progress:
-            done = api.run(request, progress)
-        if summary := text.describe(done):
+        with terminal_progress() as progress:
+            done = api.train_and_report(request, progress)
+        if summary := text.describe_run(done):
             print(summary)

@@ -14,19 +14,19 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Samples, Size, unit
-from ..base import Split, existing, spread
+from ..base import Split, existing_path, spread_evenly
 from ..config import DataConfig, shared_last
-from ..paths import ending, file_name, split_key
-from ..rows import encode_labels, select
-from .augment import Augment, centre
-from .box import Ask, Box, check_size
-from .dataset import Draws, Picture, PictureSet
-from .decode import BROKEN, cut, cut_all, scaled
+from ..paths import file_ending, file_name, split_key
+from ..rows import encode_labels, select_part
+from .augment import Augment, centre_box
+from .box import Box, CropRequest, check_size
+from .dataset import Picture, PictureSet, UniformDraws
+from .decode import DECODING_ERRORS, cut_all, cut_box, scale_values
 
 Layout = Literal["auto", "NHW", "NHWC", "NCHW"]
 IMAGE_KEYS = ("x", "X", "images", "image", "data", "x_train", "X_train", "train_images", "arr_0")
 LABEL_KEYS = ("y", "Y", "label", "labels", "target", "targets", "y_train", "train_labels", "arr_1")
-_IDX = {8: np.uint8, 9: np.int8, 11: np.int16, 12: np.int32, 13: np.float32, 14: np.float64}
+_IDX_TYPES = {8: np.uint8, 9: np.int8, 11: np.int16, 12: np.int32, 13: np.float32, 14: np.float64}
 
 
 @shared_last()
@@ -60,17 +60,17 @@ class Config(DataConfig):
 
     def claims(self, kind: str, path: str) -> bool:
         """An array that may as well hold series is read as pictures by a run on pictures."""
-        return kind == "series" and ending(Path(split_key(path)[0])) in (".npy", ".npz")
+        return kind == "series" and file_ending(Path(split_key(path)[0])) in (".npy", ".npz")
 
     def open(self) -> "Arrays":
         """Read or map the array. Raises ValueError, saying what to do."""
-        path = existing(self.path)
-        x, y, notes = _read(path, self.image, self.label)
+        path = existing_path(self.path)
+        x, y, notes = _read_arrays(path, self.image, self.label)
         data, said = _channels_first(x, self.layout, self.path)
         labels, classes = encode_labels([None] * len(data) if y is None else y.reshape(-1).tolist())
         if len(labels) != len(data):
             raise ValueError(f"{self.path!r} has {len(data)} pictures but {len(labels)} labels; name the right arrays")
-        found = build(data, labels, classes, (*notes, *said), path.name, self.split, self.held_out, self.limit)
+        found = build_arrays(data, labels, classes, (*notes, *said), path.name, self.split, self.held_out, self.limit)
         return replace(found, cfg=self)
 
 
@@ -116,23 +116,23 @@ class Arrays(PictureSet):
         """The picture as float32."""
         return unit(self._rows(self.rows[i : i + 1])[0])
 
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
+    def crops(self, i: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c h w"]]:
         """The pictures asked for."""
         return cut_all(self._rows(self.rows[i : i + 1])[0], asks)
 
     def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
         """Items `ids`, resized and cut to their centre."""
         height, width = self.native
-        boxes = np.tile(np.array(centre(height, width, size), dtype=np.int64), (len(ids), 1))
+        boxes = np.tile(np.array(centre_box(height, width, size), dtype=np.int64), (len(ids), 1))
         return Samples(self.crop_batch(ids, size, boxes), torch.from_numpy(ids), {}, self.labels_of(ids))
 
     def cut(
-        self, ids: Int64[np.ndarray, " b"], placed: Sequence[Draws], pictures: Sequence[Picture], rng: Rng
+        self, ids: Int64[np.ndarray, " b"], placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
     ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
         """One batch per picture; every item can be read."""
         parts, (height, width) = [], self.native
         for picture, draws in zip(pictures, placed, strict=True):
-            boxes = [self.box(u, height, width, picture) for u in draws.tolist()]
+            boxes = [self.training_box(u, height, width, picture) for u in draws.tolist()]
             parts.append(self.crop_batch(ids, picture.size, np.array(boxes, dtype=np.int64)))
         return parts, ids.copy(), {}
 
@@ -152,21 +152,21 @@ class Arrays(PictureSet):
             return x
         # Both ways give the same picture, to the last of 8 bits.
         if (boxes[:, 2] <= size[1]).all() and (boxes[:, 3] <= size[0]).all():
-            return _enlarge(x, size, boxes)
-        return torch.stack([cut(row, Box(*box), size) for row, box in zip(x, boxes.tolist(), strict=True)])
+            return _enlarge_boxes(x, size, boxes)
+        return torch.stack([cut_box(row, Box(*box), size) for row, box in zip(x, boxes.tolist(), strict=True)])
 
     def fingerprint(self) -> str:
         """A hash of the shape, the type, the chosen rows and the values of up to 1,024 of them."""
         digest = hashlib.blake2b(repr((self.data.shape, str(self.data.dtype))).encode(), digest_size=8)
         digest.update(self.rows.tobytes())
-        digest.update(np.ascontiguousarray(self.data[self.rows[spread(len(self), 1024)]]).tobytes())
+        digest.update(np.ascontiguousarray(self.data[self.rows[spread_evenly(len(self), 1024)]]).tobytes())
         return digest.hexdigest()
 
     def _rows(self, rows: Int64[np.ndarray, " b"]) -> Shaped[Tensor, "b c h w"]:
-        return torch.from_numpy(scaled(np.ascontiguousarray(self.data[rows])))
+        return torch.from_numpy(scale_values(np.ascontiguousarray(self.data[rows])))
 
 
-def build(
+def build_arrays(
     data: Shaped[np.ndarray, "n c h w"],
     labels: Int64[np.ndarray, " n"],
     classes: tuple[str, ...],
@@ -176,18 +176,20 @@ def build(
     held_out: float = 0.1,
     limit: int = 0,
 ) -> Arrays:
-    """A data set from an array (N, C, H, W) and labels; see `select` for the last three. Raises ValueError."""
-    rows = select([str(i) for i in range(len(data))], split, held_out, limit)
+    """A data set from an array (N, C, H, W) and labels; see `select_part` for the last three. Raises ValueError."""
+    rows = select_part([str(i) for i in range(len(data))], split, held_out, limit)
     return Arrays(data, rows, labels, classes, notes, source)
 
 
-def _enlarge(x: Shaped[Tensor, "b c h w"], size: Size, boxes: Int64[np.ndarray, "b 5"]) -> Shaped[Tensor, "b c _ _"]:
+def _enlarge_boxes(
+    x: Shaped[Tensor, "b c h w"], size: Size, boxes: Int64[np.ndarray, "b 5"]
+) -> Shaped[Tensor, "b c _ _"]:
     """Boxes no larger than `size`, resized bilinearly in one go; values outside a box's edge never enter."""
     height, width = x.shape[-2:]
     box = torch.from_numpy(boxes).to(torch.float32)
-    across = _samples(box[:, 0], box[:, 2], size[1])
+    across = _sample_places(box[:, 0], box[:, 2], size[1])
     across = torch.where(box[:, 4:] > 0, across.flip(-1), across)
-    down = _samples(box[:, 1], box[:, 3], size[0])
+    down = _sample_places(box[:, 1], box[:, 3], size[0])
     grid = torch.stack(
         [
             (2 * across[:, None, :] + 1).div(width).sub(1).expand(-1, size[0], -1),
@@ -199,29 +201,29 @@ def _enlarge(x: Shaped[Tensor, "b c h w"], size: Size, boxes: Int64[np.ndarray, 
     return out.round_().clamp_(0, 255).to(torch.uint8) if x.dtype == torch.uint8 else out
 
 
-def _samples(start: Float[Tensor, " b"], length: Float[Tensor, " b"], count: int) -> Float[Tensor, "b {count}"]:
+def _sample_places(start: Float[Tensor, " b"], length: Float[Tensor, " b"], count: int) -> Float[Tensor, "b {count}"]:
     """Where `count` pixel centres of an output fall between `start` and `start + length`, in input pixels."""
     centres = (torch.arange(count) + 0.5) / count
     inside = start[:, None] + length[:, None] * centres - 0.5
     return inside.clamp(start[:, None], (start + length - 1)[:, None])
 
 
-def _read(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+def _read_arrays(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """The pictures, their labels if any, and what to say."""
     try:
         if path.suffix == ".npz":
-            return _npz(path, image, label)
+            return _read_npz(path, image, label)
         x = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else read_idx(path)
-        beside = _beside(path)
+        beside = _label_file(path)
         if beside is None:
             return x, None, ()
         y = np.load(beside, allow_pickle=False) if beside.suffix == ".npy" else read_idx(beside)
-    except BROKEN as error:
+    except DECODING_ERRORS as error:
         raise ValueError(f"cannot read arrays from {str(path)!r}: {error}") from None
     return x, y, (f"labels from {beside.name}",)
 
 
-def _npz(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+def _read_npz(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     # Opened here, because numpy would leave a broken file open.
     with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
         x = next((key for key in ((image,) if image else IMAGE_KEYS) if key in file), None)
@@ -237,7 +239,7 @@ def _npz(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | N
         return file[x], file[y] if y else None, (said,)
 
 
-def _beside(path: Path) -> Path | None:
+def _label_file(path: Path) -> Path | None:
     """The file of labels that belongs to a file of pictures."""
     swaps = (
         ("images-idx3", "labels-idx1"),
@@ -266,10 +268,10 @@ def read_idx(path: Path) -> Shaped[np.ndarray, "..."]:
     """
     with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
         data = file.read()
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX:
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
         raise ValueError("it is not an idx file; give a .npz, .npy, or idx(.gz) file")
     shape = tuple(np.frombuffer(data, ">u4", count=data[3], offset=4).tolist())
-    kind = np.dtype(_IDX[data[2]]).newbyteorder(">")
+    kind = np.dtype(_IDX_TYPES[data[2]]).newbyteorder(">")
     offset = 4 + 4 * data[3]
     if len(data) != offset + int(np.prod(shape)) * kind.itemsize:
         raise ValueError(f"it is cut short: {len(data)} bytes for shape {shape}; copy it again")

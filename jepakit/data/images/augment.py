@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...types import Size
-from ..config import Strong
-from .box import Ask, Box, check_size
+from ..config import StrongAugmentation
+from .box import Box, CropRequest, check_size
 
-TRIES = 10
-BOX_DRAWS = 2 * TRIES + 3
+BOX_CANDIDATES = 10
+BOX_DRAWS = 2 * BOX_CANDIDATES + 3
 PHOTO_DRAWS = 9
 
 
@@ -75,7 +75,7 @@ class Augment:
             )
 
     @property
-    def photometric(self) -> bool:
+    def changes_colours(self) -> bool:
         """Whether anything but the box and the mirror changes a sample."""
         return any(self.jitter) or self.gray > 0 or self.blur > 0 or self.solarize > 0
 
@@ -83,23 +83,23 @@ class Augment:
     def changes(self) -> bool:
         """Whether two versions of a sample differ: by their crop, their colours, or in mirror image."""
         crop = (self.views[0] if self.views else self).crop
-        return self.photometric or self.flip > 0 or crop != (1.0, 1.0) or self.aspect != (1.0, 1.0)
+        return self.changes_colours or self.flip > 0 or crop != (1.0, 1.0) or self.aspect != (1.0, 1.0)
 
-    def strong(self, channels: int) -> Strong:
+    def strong(self, channels: int) -> StrongAugmentation:
         """Two views of each sample and, where nothing else was said, a mirror and colours that give no picture away.
 
         The values are BYOL's (arXiv:2006.07733), without its blur and its solarisation.
         """
         return self.with_strong_views(channels, Views())
 
-    def with_strong_views(self, channels: int, views: Views) -> Strong:
+    def with_strong_views(self, channels: int, views: Views) -> StrongAugmentation:
         """As `strong`, with the group `views`; `channels` are those of a picture."""
         chosen = self
         if self == type(self)():
             jitter = (0.4, 0.4, 0.2, 0.1) if channels == 3 else (0.4, 0.4, 0.0, 0.0)
             chosen = replace(self, flip=0.5, jitter=jitter, gray=0.2 if channels == 3 else 0.0)
         why = "crops alone could be matched by their colours"
-        return Strong(replace(chosen, views=(views,)), ("flip", "jitter", "gray"), why)
+        return StrongAugmentation(replace(chosen, views=(views,)), ("flip", "jitter", "gray"), why)
 
     def check(self, channels: int) -> None:
         """Raises ValueError where a colour change is asked of data without three colour channels."""
@@ -116,7 +116,7 @@ def check_crop(crop: tuple[float, float], what: str = "the area") -> None:
         raise ValueError(f"crop is {crop}; give a rising range of {what} inside (0, 1], e.g. (0.3, 1.0)")
 
 
-def place(
+def place_box(
     u: Sequence[float],
     height: int,
     width: int,
@@ -131,9 +131,9 @@ def place(
     """
     low, high = math.log(aspect[0]), math.log(aspect[1])
     candidates = []
-    for k in range(TRIES):
+    for k in range(BOX_CANDIDATES):
         area = height * width * (crop[0] + (crop[1] - crop[0]) * u[k])
-        ratio = size[1] / size[0] * math.exp(low + (high - low) * u[TRIES + k])
+        ratio = size[1] / size[0] * math.exp(low + (high - low) * u[BOX_CANDIDATES + k])
         candidates.append((math.sqrt(area * ratio), math.sqrt(area / ratio)))
         if candidates[-1][0] <= width and candidates[-1][1] <= height:
             w, h = candidates[-1]
@@ -142,36 +142,38 @@ def place(
         w, h = candidates[0]
     shrink = min(1.0, width / w, height / h)
     w, h = max(1, round(w * shrink)), max(1, round(h * shrink))
-    left, top, mirror = u[2 * TRIES :]
+    left, top, mirror = u[2 * BOX_CANDIDATES :]
     return Box(int(left * (width - w + 1)), int(top * (height - h + 1)), w, h, int(mirror < flip))
 
 
-def centre(height: int, width: int, size: Size) -> Box:
+def centre_box(height: int, width: int, size: Size) -> Box:
     """The largest centred box with the aspect of `size`."""
     scale = min(height / size[0], width / size[1])
     h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     return Box((width - w) // 2, (height - h) // 2, w, h)
 
 
-def centred(size: Size) -> Ask:
+def centre_crop(size: Size) -> CropRequest:
     """The picture that is not augmented: its centre, at `size`."""
-    return Ask(size, lambda height, width: centre(height, width, size))
+    return CropRequest(size, lambda height, width: centre_box(height, width, size))
 
 
-def photometric(x: Float[Tensor, "b c h w"], u: Float[np.ndarray, "b draws"], cfg: Augment) -> Float[Tensor, "b c h w"]:
+def change_colours(
+    x: Float[Tensor, "b c h w"], u: Float[np.ndarray, "b draws"], cfg: Augment
+) -> Float[Tensor, "b c h w"]:
     """Jitter, gray, blur and solarize of pixels in [0, 1], with `PHOTO_DRAWS` uniform numbers per row."""
     draws = torch.from_numpy(u).to(x.dtype)
-    x = _chosen(x, _jitter(x, draws, cfg), draws[:, 4] < cfg.jitter_prob) if any(cfg.jitter) else x
-    x = _chosen(x, _gray(x), draws[:, 5] < cfg.gray) if cfg.gray else x
-    x = _chosen(x, _blur(x, 0.1 + 1.9 * draws[:, 7]), draws[:, 6] < cfg.blur) if cfg.blur else x
-    return _chosen(x, torch.where(x >= 0.5, 1 - x, x), draws[:, 8] < cfg.solarize) if cfg.solarize else x
+    x = _apply_where(x, _jitter_colours(x, draws, cfg), draws[:, 4] < cfg.jitter_prob) if any(cfg.jitter) else x
+    x = _apply_where(x, _to_gray(x), draws[:, 5] < cfg.gray) if cfg.gray else x
+    x = _apply_where(x, _blur_pixels(x, 0.1 + 1.9 * draws[:, 7]), draws[:, 6] < cfg.blur) if cfg.blur else x
+    return _apply_where(x, torch.where(x >= 0.5, 1 - x, x), draws[:, 8] < cfg.solarize) if cfg.solarize else x
 
 
-def _chosen(x: Tensor, changed: Tensor, where: Tensor) -> Tensor:
+def _apply_where(x: Tensor, changed: Tensor, where: Tensor) -> Tensor:
     return torch.where(where[:, None, None, None], changed, x)
 
 
-def _jitter(x: Float[Tensor, "b c h w"], draws: Float[Tensor, "b d"], cfg: Augment) -> Float[Tensor, "b c h w"]:
+def _jitter_colours(x: Float[Tensor, "b c h w"], draws: Float[Tensor, "b d"], cfg: Augment) -> Float[Tensor, "b c h w"]:
     from kornia import enhance  # imported where it is used: it takes seconds
 
     strength = torch.tensor(cfg.jitter, dtype=x.dtype)
@@ -187,14 +189,14 @@ def _jitter(x: Float[Tensor, "b c h w"], draws: Float[Tensor, "b d"], cfg: Augme
     return x.clamp(0, 1)
 
 
-def _gray(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def _to_gray(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     from kornia.color import rgb_to_grayscale
 
     gray: Tensor = rgb_to_grayscale(x)
     return gray.expand_as(x)
 
 
-def _blur(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+def _blur_pixels(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
     from kornia.filters import gaussian_blur2d
 
     # A tenth of the image, odd, as SimCLR has it; reflection needs less than the image.

@@ -16,7 +16,7 @@ class Box(NamedTuple):
     flip: int = 0
 
 
-class Ask(NamedTuple):
+class CropRequest(NamedTuple):
     """One picture wanted from an item: `place(height, width)` says which box of it, `size` (H, W) how large."""
 
     size: Size

@@ -9,17 +9,17 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, stack, uniform
+from ..base import Dataset, Unreadable, Words, stack_samples, uniform_draws
 from ..report import Progress, Report
-from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centred, photometric, place
-from .box import Ask, Box
+from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre_crop, change_colours, place_box
+from .box import Box, CropRequest
 from .decode import cut_all
 from .report import Content, report_pictures
 
-SMALL = 96
-LARGE = (224, 224)
+MAX_NATIVE_SIDE = 96
+USUAL_SIZE = (224, 224)
 WORDS = Words("image", "images", "pixels", "give images of one size")
-Draws = Float[np.ndarray, "b draws"]
+UniformDraws = Float[np.ndarray, "b draws"]
 
 
 class Picture(NamedTuple):
@@ -39,7 +39,7 @@ class PictureSet(Dataset):
         """The item at its own size; pixels in [0, 1], float arrays in their own units. Raises Unreadable."""
         raise NotImplementedError
 
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c _ _"]]:
+    def crops(self, i: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c _ _"]]:
         """The pictures asked for, from one decoding: uint8 for 8-bit items, else float32. Raises Unreadable."""
         return cut_all(self.raw(i), asks)
 
@@ -53,18 +53,18 @@ class PictureSet(Dataset):
         size: Size | None = self.cfg.size
         if size:
             return tuple(size)
-        return self.native if self.native and max(self.native) <= SMALL else LARGE
+        return self.native if self.native and max(self.native) <= MAX_NATIVE_SIDE else USUAL_SIZE
 
     def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
         """Items `ids`, resized and cut to their centre; those that cannot be read are left out and named."""
         rows, kept, skipped = list[Tensor](), list[int](), dict[str, str]()
         for i in ids.tolist():
             try:
-                rows += self.crops(i, [centred(size)])
+                rows += self.crops(i, [centre_crop(size)])
                 kept.append(i)
             except Unreadable as error:
                 skipped[error.name] = error.why
-        x = stack(rows) if rows else torch.empty(0, self.channels, *size)
+        x = stack_samples(rows) if rows else torch.empty(0, self.channels, *size)
         found = np.array(kept, dtype=np.int64)
         return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found))
 
@@ -75,10 +75,10 @@ class PictureSet(Dataset):
             for g, group in enumerate(self.augment.views)
             for v in range(group.count)
         ]
-        placed = [uniform(rng.fork("box", p.stream), ids, BOX_DRAWS) for p in pictures]
+        placed = [uniform_draws(rng.fork("box", p.stream), ids, BOX_DRAWS) for p in pictures]
         parts, found, skipped = self.cut(ids, placed, pictures, rng)
-        if self.augment.photometric:
-            parts = [self._recolour(x, found, rng, p) for x, p in zip(parts, pictures, strict=True)]
+        if self.augment.changes_colours:
+            parts = [self._change_colours(x, found, rng, p) for x, p in zip(parts, pictures, strict=True)]
         x, rest, views = parts[0] if include_x else None, parts[include_x:], list[Tensor]()
         for group in self.augment.views:
             views.append(torch.stack(rest[: group.count], dim=1))
@@ -86,7 +86,7 @@ class PictureSet(Dataset):
         return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found), tuple(views))
 
     def cut(
-        self, ids: Int64[np.ndarray, " b"], placed: Sequence[Draws], pictures: Sequence[Picture], rng: Rng
+        self, ids: Int64[np.ndarray, " b"], placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
     ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
         """One batch per picture, the items that were cut, and those passed over; `placed` draws place the boxes."""
         draws = {i: [u[b].tolist() for u in placed] for b, i in enumerate(ids.tolist())}
@@ -94,25 +94,25 @@ class PictureSet(Dataset):
         def made(i: int) -> tuple[list[Tensor], int]:
             if i not in draws:
                 own = np.array([i], dtype=np.int64)
-                draws[i] = [uniform(rng.fork("box", p.stream), own, BOX_DRAWS)[0].tolist() for p in pictures]
-            return self.crops(i, [self._ask(u, p) for u, p in zip(draws[i], pictures, strict=True)]), i
+                draws[i] = [uniform_draws(rng.fork("box", p.stream), own, BOX_DRAWS)[0].tolist() for p in pictures]
+            return self.crops(i, [self._crop_request(u, p) for u, p in zip(draws[i], pictures, strict=True)]), i
 
         skipped = dict[str, str]()
-        rows, kept = zip(*[self.readable(i, made, skipped) for i in ids.tolist()], strict=True)
-        return [stack(column) for column in zip(*rows, strict=True)], np.array(kept, dtype=np.int64), skipped
+        rows, kept = zip(*[self.next_readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        return [stack_samples(column) for column in zip(*rows, strict=True)], np.array(kept, dtype=np.int64), skipped
 
-    def box(self, u: list[float], height: int, width: int, picture: Picture) -> Box:
+    def training_box(self, u: list[float], height: int, width: int, picture: Picture) -> Box:
         """Where a picture's box lies in an item, for `BOX_DRAWS` uniform numbers."""
-        return place(u, height, width, picture.size, picture.crop, self.augment.aspect, self.augment.flip)
+        return place_box(u, height, width, picture.size, picture.crop, self.augment.aspect, self.augment.flip)
 
-    def _ask(self, u: list[float], picture: Picture) -> Ask:
-        return Ask(picture.size, lambda height, width: self.box(u, height, width, picture))
+    def _crop_request(self, u: list[float], picture: Picture) -> CropRequest:
+        return CropRequest(picture.size, lambda height, width: self.training_box(u, height, width, picture))
 
-    def _recolour(
+    def _change_colours(
         self, x: Shaped[Tensor, "b c h w"], ids: Int64[np.ndarray, " b"], rng: Rng, picture: Picture
     ) -> Shaped[Tensor, "b c h w"]:
-        u = uniform(rng.fork("photometric", picture.stream), ids, PHOTO_DRAWS)
-        y = photometric(unit(x), u, self.augment)
+        u = uniform_draws(rng.fork("photometric", picture.stream), ids, PHOTO_DRAWS)
+        y = change_colours(unit(x), u, self.augment)
         return y.mul_(255).round_().to(torch.uint8) if x.dtype == torch.uint8 else y
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c h w"]:
@@ -132,12 +132,12 @@ class PictureSet(Dataset):
 
         def draws(stream: str, numbers: int) -> Float[np.ndarray, "q draws"]:
             ids = np.array([i], dtype=np.int64)
-            return np.concatenate([uniform(Rng(0).fork("panel", stream, k), ids, numbers) for k in range(count)])
+            return np.concatenate([uniform_draws(Rng(0).fork("panel", stream, k), ids, numbers) for k in range(count)])
 
-        x = torch.stack(self.crops(i, [self._ask(u, picture) for u in draws("box", BOX_DRAWS).tolist()]))
-        if not self.augment.photometric:
+        x = torch.stack(self.crops(i, [self._crop_request(u, picture) for u in draws("box", BOX_DRAWS).tolist()]))
+        if not self.augment.changes_colours:
             return x
-        changed = photometric(unit(x), draws("photometric", PHOTO_DRAWS), self.augment)
+        changed = change_colours(unit(x), draws("photometric", PHOTO_DRAWS), self.augment)
         return changed.mul(255).round().to(torch.uint8) if x.dtype == torch.uint8 else changed
 
     def height_and_width(self, i: int) -> tuple[int, int]:

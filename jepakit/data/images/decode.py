@@ -25,11 +25,11 @@ from torch import Tensor
 from ...types import Size
 from ..base import Unreadable
 from . import tiff
-from .box import Ask, Box
+from .box import Box, CropRequest
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".npy")
 # What Pillow and numpy raise for broken files.
-BROKEN = (
+DECODING_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -44,8 +44,8 @@ BROKEN = (
     tokenize.TokenError,
     Image.DecompressionBombError,
 )
-_PLAIN = {"L": 1, "RGB": 3}
-_LUMA = (0.299, 0.587, 0.114)
+_PLAIN_CHANNELS = {"L": 1, "RGB": 3}
+_LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 class Header(NamedTuple):
@@ -56,45 +56,45 @@ class Header(NamedTuple):
     channels: int
 
 
-def header(data: bytes, name: str) -> Header:
+def read_header(data: bytes, name: str) -> Header:
     """Size as seen (EXIF orientation applied) and channels. Raises Unreadable."""
-    with _reading(name):
+    with _named_errors(name):
         if (bands := _bands_of(data, name)) is not None:
             channels, height, width = bands.shape
             return Header(height, width, channels)
-        with _open(data) as image:
+        with _open_image(data) as image:
             width, height = image.size
-            if _orientation(image) >= 5:
+            if _exif_orientation(image) >= 5:
                 width, height = height, width
-            return Header(height, width, _bands(image))
+            return Header(height, width, _count_bands(image))
 
 
-def raw(data: bytes, name: str, channels: int) -> Shaped[Tensor, "c h w"]:
+def decode_picture(data: bytes, name: str, channels: int) -> Shaped[Tensor, "c h w"]:
     """The whole picture with `channels` channels: uint8 for 8-bit images, else float32. Raises Unreadable."""
-    with _reading(name):
+    with _named_errors(name):
         if (bands := _bands_of(data, name)) is not None:
-            return convert(torch.from_numpy(bands), channels, name)
-        with _open(data) as image:
-            return _pixels(_upright(image), channels, name)
+            return convert_channels(torch.from_numpy(bands), channels, name)
+        with _open_image(data) as image:
+            return _all_bands(_turn_upright(image), channels, name)
 
 
-def crops(data: bytes, name: str, channels: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
+def decode_crops(data: bytes, name: str, channels: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c h w"]]:
     """The pictures asked for, from one decoding: uint8 for 8-bit images, else float32. Raises Unreadable."""
-    with _reading(name):
+    with _named_errors(name):
         if (bands := _bands_of(data, name)) is not None:
-            return cut_all(convert(torch.from_numpy(bands), channels, name), asks)
-        with _open(data) as image:
-            if _resizable(image, channels):
-                return _resized(image, channels, asks)
-            return cut_all(_pixels(_upright(image), channels, name), asks)
+            return cut_all(convert_channels(torch.from_numpy(bands), channels, name), asks)
+        with _open_image(data) as image:
+            if _can_resize(image, channels):
+                return _resize_boxes(image, channels, asks)
+            return cut_all(_all_bands(_turn_upright(image), channels, name), asks)
 
 
-def cut_all(x: Shaped[Tensor, "c h w"], asks: Sequence[Ask]) -> list[Shaped[Tensor, "c _ _"]]:
+def cut_all(x: Shaped[Tensor, "c h w"], asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c _ _"]]:
     """The pictures asked for, from an array."""
-    return [cut(x, ask.place(*x.shape[1:]), ask.size) for ask in asks]
+    return [cut_box(x, ask.place(*x.shape[1:]), ask.size) for ask in asks]
 
 
-def cut(x: Shaped[Tensor, "c h w"], box: Box, size: Size) -> Shaped[Tensor, "c _ _"]:
+def cut_box(x: Shaped[Tensor, "c h w"], box: Box, size: Size) -> Shaped[Tensor, "c _ _"]:
     """A box of an array, resized with antialiasing; keeps the type."""
     left, top, width, height, flip = box
     part = x[:, top : top + height, left : left + width]
@@ -105,7 +105,7 @@ def cut(x: Shaped[Tensor, "c h w"], box: Box, size: Size) -> Shaped[Tensor, "c _
     return part.flip(-1) if flip else part
 
 
-def convert(x: Shaped[Tensor, "c h w"], channels: int, name: str) -> Shaped[Tensor, "k h w"]:
+def convert_channels(x: Shaped[Tensor, "c h w"], channels: int, name: str) -> Shaped[Tensor, "k h w"]:
     """The same picture with another number of channels: grey ↔ colour, without its fourth band. Raises Unreadable."""
     have = len(x)
     if have == channels:
@@ -115,43 +115,43 @@ def convert(x: Shaped[Tensor, "c h w"], channels: int, name: str) -> Shaped[Tens
     if channels == 3 and have == 4:
         return x[:3]
     if channels == 1 and have in (3, 4):
-        grey = torch.einsum("chw,c->hw", x[:3].float(), torch.tensor(_LUMA))[None]
+        grey = torch.einsum("chw,c->hw", x[:3].float(), torch.tensor(_LUMA_WEIGHTS))[None]
         return grey.round().to(torch.uint8) if x.dtype == torch.uint8 else grey
     raise Unreadable(name, f"has {have} channels where the data set has {channels}")
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
+def _named_errors(name: str) -> Iterator[None]:
     """Whatever is wrong with a file becomes one Unreadable; Pillow's warnings about it add nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
-        except BROKEN as error:
+        except DECODING_ERRORS as error:
             # Pillow names the buffer it reads from by its address, which would differ from run to run.
             why = re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
             raise Unreadable(name, why or type(error).__name__) from None
 
 
-def _open(data: bytes) -> Image.Image:
+def _open_image(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def _orientation(image: Image.Image) -> int:
+def _exif_orientation(image: Image.Image) -> int:
     # Pillow turns TIFF files itself, and asking other images without EXIF costs time.
     if image.format == "TIFF" or "exif" not in image.info:
         return 1
     try:
         return int(image.getexif().get(0x0112, 1))
-    except BROKEN:  # the pixels may still be whole
+    except DECODING_ERRORS:  # the pixels may still be whole
         return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+def _turn_upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _exif_orientation(image) > 1 else image
 
 
-def _bands(image: Image.Image) -> int:
+def _count_bands(image: Image.Image) -> int:
     pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     mode = image.mode
     if mode == "RGBA":
@@ -159,16 +159,16 @@ def _bands(image: Image.Image) -> int:
     return pages if mode in ("L", "1", "LA", "La", "F") or mode.startswith("I") else 3 * pages
 
 
-def _resizable(image: Image.Image, channels: int) -> bool:
+def _can_resize(image: Image.Image, channels: int) -> bool:
     # Pillow multiplies by the fourth channel before it resizes RGBA, which would destroy a band that is not alpha.
     if getattr(image, "n_frames", 1) > 1 and image.format == "TIFF":
         return False
     return channels in (1, 3) and not image.mode.startswith(("I", "F"))
 
 
-def _resized(image: Image.Image, channels: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c _ _"]]:
+def _resize_boxes(image: Image.Image, channels: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c _ _"]]:
     """Draft, turn, cut and resize in Pillow; boxes are placed in the full-size, upright picture."""
-    turned = _orientation(image)
+    turned = _exif_orientation(image)
     full = image.size[::-1] if turned >= 5 else image.size
     placed = [ask.place(full[1], full[0]) for ask in asks]
     if image.format == "JPEG":
@@ -176,12 +176,12 @@ def _resized(image: Image.Image, channels: int, asks: Sequence[Ask]) -> list[Sha
         if reduce >= 2:
             image.draft(image.mode, (int(image.width / reduce), int(image.height / reduce)))
     mode = "L" if channels == 1 else "RGB"
-    plain = image if image.mode in _PLAIN else image.convert(mode)
-    plain = _upright(plain) if turned > 1 else plain
-    return [_to_tensor(_cut(plain, box, ask.size, full, mode)) for ask, box in zip(asks, placed, strict=True)]
+    plain = image if image.mode in _PLAIN_CHANNELS else image.convert(mode)
+    plain = _turn_upright(plain) if turned > 1 else plain
+    return [_to_tensor(_cut_image(plain, box, ask.size, full, mode)) for ask, box in zip(asks, placed, strict=True)]
 
 
-def _cut(image: Image.Image, box: Box, size: Size, full: tuple[int, int], mode: str) -> Image.Image:
+def _cut_image(image: Image.Image, box: Box, size: Size, full: tuple[int, int], mode: str) -> Image.Image:
     left, top, width, height, flip = box
     fx, fy = image.width / full[0], image.height / full[1]
     edges = (left * fx, top * fy, min((left + width) * fx, image.width), min((top + height) * fy, image.height))
@@ -190,18 +190,18 @@ def _cut(image: Image.Image, box: Box, size: Size, full: tuple[int, int], mode: 
     return out.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else out
 
 
-def _pixels(image: Image.Image, channels: int, name: str) -> Shaped[Tensor, "c h w"]:
+def _all_bands(image: Image.Image, channels: int, name: str) -> Shaped[Tensor, "c h w"]:
     """All bands of all pages, with the channels asked for."""
     pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     parts = []
     for page in range(pages):
         if pages > 1:
             image.seek(page)
-        parts.append(_to_tensor(_plain(image)))
-    return convert(torch.cat(parts) if len(parts) > 1 else parts[0], channels, name)
+        parts.append(_to_tensor(_plain_mode(image)))
+    return convert_channels(torch.cat(parts) if len(parts) > 1 else parts[0], channels, name)
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def _plain_mode(image: Image.Image) -> Image.Image:
     """A mode whose array holds one value per band."""
     if image.mode in ("L", "RGB", "RGBA", "F") or image.mode.startswith("I"):
         return image
@@ -221,12 +221,12 @@ def _to_tensor(image: Image.Image) -> Shaped[Tensor, "c h w"]:
 def _bands_of(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"] | None:
     """What Pillow cannot read: an .npy file, or a TIFF of more than four bands; None for anything else."""
     if data[:6] == b"\x93NUMPY":
-        return _array(data, name)
-    at = tiff.layout(data)
-    return None if at is None else scaled(tiff.read(data, at))
+        return _read_npy(data, name)
+    at = tiff.read_layout(data)
+    return None if at is None else scale_values(tiff.read_bands(data, at))
 
 
-def _array(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"]:
+def _read_npy(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"]:
     """One .npy picture: (H, W), (H, W, C) or (C, H, W), the shortest axis being the channels."""
     array = np.load(io.BytesIO(data), allow_pickle=False)
     if array.ndim == 2:
@@ -235,10 +235,10 @@ def _array(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"]:
         raise Unreadable(name, f"an array of shape {array.shape} is no picture")
     elif array.shape[-1] < array.shape[0]:
         array = np.ascontiguousarray(array.transpose(2, 0, 1))
-    return scaled(array)
+    return scale_values(array)
 
 
-def scaled(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+def scale_values(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     """uint8 as it is; uint16 as float32 in [0, 1]; anything else as float32 in its own units."""
     if array.dtype == np.uint8:
         return array

@@ -13,22 +13,22 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from ...types import Signal, Size, unit
-from ..base import Dataset, Unreadable, spread
+from ..base import Dataset, Unreadable, spread_evenly
 from ..config import DataConfig, shared_last
-from ..paths import expand, first_file
-from ..rows import select
+from ..paths import expand_pattern, first_file
+from ..rows import select_part
 from . import decode, masks
 from .arrays import Arrays
-from .augment import Augment, centred
-from .box import Ask, check_size
-from .dataset import SMALL, PictureSet
+from .augment import Augment, centre_crop
+from .box import CropRequest, check_size
+from .dataset import MAX_NATIVE_SIDE, PictureSet
 from .folder import open_folder, open_manifest, read_csv
 from .report import Content
 from .store import Store
 
-HEADERS = 64
-SIZES = 1024
-MEMORY = 2**28
+MAX_HEADERS_READ = 64
+MAX_SIZES_HASHED = 1024
+MAX_BYTES_IN_MEMORY = 2**28
 
 
 @shared_last()
@@ -59,8 +59,8 @@ class Config(DataConfig):
     def open(self) -> "Images":
         """Find the images; only some headers are read. Raises ValueError, saying what to do."""
         store = open_store(self.path, self.image, self.label)
-        rows = select(store.names, self.split, self.held_out, self.limit)
-        channels, native, notes = survey(store, rows, self.channels)
+        rows = select_part(store.names, self.split, self.held_out, self.limit)
+        channels, native, notes = survey_headers(store, rows, self.channels)
         return Images(store, rows, channels, native, (*store.notes, *notes), cfg=self)
 
     @classmethod
@@ -114,15 +114,15 @@ class Images(PictureSet):
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The picture at its own size. Raises Unreadable."""
-        return unit(self.pixels(i))
+        return unit(self.decode_item(i))
 
-    def pixels(self, i: int) -> Shaped[Tensor, "c h w"]:
+    def decode_item(self, i: int) -> Shaped[Tensor, "c h w"]:
         """The same, uint8 for 8-bit images. Raises Unreadable."""
-        return decode.raw(self.bytes(i), self.name(i), self.channels)
+        return decode.decode_picture(self.bytes(i), self.name(i), self.channels)
 
-    def crops(self, i: int, asks: Sequence[Ask]) -> list[Shaped[Tensor, "c h w"]]:
+    def crops(self, i: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c h w"]]:
         """The pictures asked for, from one decoding. Raises Unreadable."""
-        return decode.crops(self.bytes(i), self.name(i), self.channels, asks)
+        return decode.decode_crops(self.bytes(i), self.name(i), self.channels, asks)
 
     def bytes(self, i: int) -> bytes:
         """The encoded picture. Raises Unreadable."""
@@ -136,24 +136,26 @@ class Images(PictureSet):
         digest = hashlib.blake2b(digest_size=8)
         for i in range(len(self)):
             digest.update(self.name(i).encode(errors="surrogateescape") + b"\0")
-        digest.update(repr([self.store.length(int(self.rows[i])) for i in spread(len(self), SIZES)]).encode())
+        digest.update(
+            repr([self.store.length(int(self.rows[i])) for i in spread_evenly(len(self), MAX_SIZES_HASHED)]).encode()
+        )
         return digest.hexdigest()
 
     def height_and_width(self, i: int) -> tuple[int, int]:
         """The size of item i, from its header alone. Raises Unreadable."""
-        head = decode.header(self.bytes(i), self.name(i))
+        head = decode.read_header(self.bytes(i), self.name(i))
         return head.height, head.width
 
     def content(self, i: int) -> Content:
         """The encoded picture, decoded once to see that it can be, and its own channels, height and width."""
         data, name = self.bytes(i), self.name(i)
-        height, width, channels = decode.header(data, name)
-        decode.raw(data, name, self.channels)
+        height, width, channels = decode.read_header(data, name)
+        decode.decode_picture(data, name, self.channels)
         return Content(data, channels, height, width)
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
         """The class ids in the mask beside the file, cut and resized as the picture is. Raises ValueError."""
-        return masks.at_size(masks.beside(self, i), size)
+        return masks.resize_mask(masks.mask_beside(self, i), size)
 
     def film(self, i: int) -> str:
         """The folder that item i lies in. Raises ValueError where the items are no files."""
@@ -165,15 +167,15 @@ class Images(PictureSet):
         Any other set comes back as it is. Whether it is in memory depends on the data alone, so batches stay
         reproducible. An epoch of CIFAR-10 costs ten times more to decode than to cut from memory.
         """
-        if self.native is None or max(self.native) > SMALL:
+        if self.native is None or max(self.native) > MAX_NATIVE_SIDE:
             return self
         shape = (len(self), self.channels, *self.native)
-        if int(np.prod(shape)) > MEMORY:
+        if int(np.prod(shape)) > MAX_BYTES_IN_MEMORY:
             return self
         pixels = np.empty(shape, dtype=np.uint8)
         for i in range(len(self)):
             try:
-                x = self.pixels(i)
+                x = self.decode_item(i)
             except Unreadable:
                 return self
             if x.dtype != torch.uint8 or tuple(x.shape) != shape[1:]:
@@ -186,7 +188,7 @@ class Images(PictureSet):
 
 def open_store(path: str, image: str = "", label: str = "") -> Store:
     """The store behind a folder, file or pattern. Raises ValueError."""
-    files = expand(path)
+    files = expand_pattern(path)
     suffix = files[0].suffix.lower()
     if len(files) == 1 and files[0].is_dir():
         return open_folder(files[0])
@@ -209,13 +211,13 @@ def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
     Raises ValueError, naming the file, where it is missing or cannot be read.
     """
     try:
-        (x,) = decode.crops(path.read_bytes(), str(path), signal.channels, [centred(signal.size)])
+        (x,) = decode.decode_crops(path.read_bytes(), str(path), signal.channels, [centre_crop(signal.size)])
     except (OSError, Unreadable) as error:
         raise ValueError(f"cannot read the image {path}: {error}") from None
     return unit(x)
 
 
-def survey(
+def survey_headers(
     store: Store, rows: Int64[np.ndarray, " n"], channels: int | None
 ) -> tuple[int, Size | None, tuple[str, ...]]:
     """Channels, the common size if there is one, and what to say about them, from up to 64 headers.
@@ -223,12 +225,12 @@ def survey(
     Raises ValueError where none of them can be read.
     """
     heads, broken = [], []
-    for i in spread(len(rows), HEADERS):
+    for i in spread_evenly(len(rows), MAX_HEADERS_READ):
         row = int(rows[i])
         try:
-            head = decode.header(store.read(row), store.names[row])
+            head = decode.read_header(store.read(row), store.names[row])
             if channels:
-                decode.convert(torch.empty(head.channels, 1, 1), channels, store.names[row])
+                decode.convert_channels(torch.empty(head.channels, 1, 1), channels, store.names[row])
             heads.append(head)
         except Unreadable as error:
             broken.append(str(error))

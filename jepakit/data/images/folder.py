@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from ..rows import Names, by_name, encode_labels
+from ..rows import Names, encode_by_name, encode_labels
 from .decode import EXTENSIONS
 from .store import NO_LABELS
 
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+PART_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "target", "y")
-MASK = ".mask.png"
+MASK_SUFFIX = ".mask.png"
 """What replaces an image's suffix in the name of its mask, which is no image itself."""
 
 
@@ -50,27 +50,27 @@ def open_folder(root: Path) -> Files:
     it is the second. A single sub-folder is a class only where it holds all images itself, for further ones below it
     may mean more. Raises ValueError where there are no images.
     """
-    found = sorted(_walk(str(root)))
+    found = sorted(_walk_images(str(root)))
     if not found:
-        raise ValueError(f"no images in {str(root)!r}; {_instead(root)}")
+        raise ValueError(f"no images in {str(root)!r}; {_advice_instead(root)}")
     heads = [tuple(name.split(os.sep)[:-1]) for name in found]
     first = {head[0] for head in heads if head}
-    if all(heads) and first <= SPLITS:
+    if all(heads) and first <= PART_FOLDERS:
         note = f"sub-folders {', '.join(sorted(first))} are read together; name one of them to read one part"
-        return _labelled(root, found, [head[1:] for head in heads], (note,))
-    return _labelled(root, found, heads, ())
+        return _with_labels(root, found, [head[1:] for head in heads], (note,))
+    return _with_labels(root, found, heads, ())
 
 
-def _labelled(root: Path, names: list[str], heads: list[tuple[str, ...]], notes: tuple[str, ...]) -> Files:
+def _with_labels(root: Path, names: list[str], heads: list[tuple[str, ...]], notes: tuple[str, ...]) -> Files:
     shared = len({head[:1] for head in heads}) == 1 and max(map(len, heads)) > 1
     if not all(heads) or shared:
         return Files(str(root), Names(names), NO_LABELS, (), notes)
-    labels, classes = by_name([head[0] for head in heads])
+    labels, classes = encode_by_name([head[0] for head in heads])
     note = f"classes: {len(classes)}, from the sub-folders' names"
     return Files(str(root), Names(names), labels, classes, (*notes, note))
 
 
-def _walk(root: str) -> Iterator[str]:
+def _walk_images(root: str) -> Iterator[str]:
     """Relative names of the image files below root, without hidden ones and masks; linked folders are entered once."""
     todo, seen = [""], {os.path.realpath(root)}
     while todo:
@@ -78,7 +78,7 @@ def _walk(root: str) -> Iterator[str]:
         with os.scandir(os.path.join(root, inner)) as entries:
             for entry in entries:
                 name = os.path.join(inner, entry.name)
-                if entry.name.startswith((".", "__MACOSX")) or entry.name.endswith(MASK):
+                if entry.name.startswith((".", "__MACOSX")) or entry.name.endswith(MASK_SUFFIX):
                     continue
                 if entry.is_dir():
                     real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
@@ -89,7 +89,7 @@ def _walk(root: str) -> Iterator[str]:
                     yield name
 
 
-def _instead(root: Path) -> str:
+def _advice_instead(root: Path) -> str:
     """What to do about a folder without images."""
     files = sorted(entry.name for entry in root.iterdir() if entry.is_file())
     packed = [name for name in files if name.endswith((".tar", ".parquet", ".csv", ".npz", ".gz", "ubyte"))]

@@ -14,11 +14,11 @@ from PIL import Image, UnidentifiedImageError
 
 from ...types import Size
 from ..base import NO_MASKS, Unreadable
-from .augment import centre
-from .decode import header
-from .folder import MASK, Files
+from .augment import centre_box
+from .decode import read_header
+from .folder import MASK_SUFFIX, Files
 
-UNKNOWN = 255
+UNKNOWN_CLASS = 255
 
 
 @runtime_checkable
@@ -40,26 +40,26 @@ class Filed(Protocol):
         ...
 
 
-def beside(dataset: Filed, i: int) -> UInt8[np.ndarray, "h w"]:
+def mask_beside(dataset: Filed, i: int) -> UInt8[np.ndarray, "h w"]:
     """The class ids of item i at its own size; all unknown where the image cannot be read.
 
     Raises ValueError, with the way out, where there is no such mask.
     """
-    files, name = _files(dataset), dataset.name(i)
+    files, name = _files_of(dataset), dataset.name(i)
     try:
-        found = header(files.read(int(dataset.rows[i])), name)
+        found = read_header(files.read(int(dataset.rows[i])), name)
     except (OSError, Unreadable):
-        return np.full((1, 1), UNKNOWN, np.uint8)
-    return read_mask(Path(files.root) / Path(name).with_suffix(MASK), name, (found.height, found.width))
+        return np.full((1, 1), UNKNOWN_CLASS, np.uint8)
+    return read_mask(Path(files.root) / Path(name).with_suffix(MASK_SUFFIX), name, (found.height, found.width))
 
 
 def folder_of(dataset: Filed, i: int) -> str:
     """The folder that item i lies in. Raises ValueError where the items are no files."""
-    _files(dataset)
+    _files_of(dataset)
     return str(Path(dataset.name(i)).parent)
 
 
-def _files(dataset: Filed) -> Files:
+def _files_of(dataset: Filed) -> Files:
     if not isinstance(dataset.store, Files):
         raise ValueError(NO_MASKS)
     return dataset.store
@@ -86,9 +86,9 @@ def read_mask(path: Path, image: str, size: Size) -> UInt8[np.ndarray, "h w"]:
     return ids.astype(np.uint8)
 
 
-def at_size(ids: UInt8[np.ndarray, "h w"], size: Size) -> UInt8[np.ndarray, "_ _"]:
+def resize_mask(ids: UInt8[np.ndarray, "h w"], size: Size) -> UInt8[np.ndarray, "_ _"]:
     """A mask cut and resized as its image is for the model: the centre, each pixel the nearest class id."""
-    left, top, width, height, _ = centre(ids.shape[0], ids.shape[1], size)
+    left, top, width, height, _ = centre_box(ids.shape[0], ids.shape[1], size)
     down = top + (np.arange(size[0]) + 0.5) * height / size[0]
     across = left + (np.arange(size[1]) + 0.5) * width / size[1]
     cut: np.ndarray = ids[down.astype(np.int64)[:, None], across.astype(np.int64)]

@@ -23,7 +23,7 @@ from .store import NO_LABELS
 from .tar import cache_folder
 
 BYTE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
-MEMORY = 2 * 2**30
+MAX_BYTES_IN_MEMORY = 2 * 2**30
 
 
 class RowNames(Sequence[str]):
@@ -70,32 +70,32 @@ def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cel
     Empty column names mean the usual ones. Raises ValueError where a file is no parquet, where there are no rows or no
     such column, and where files differ in their columns.
     """
-    schemas, counts = zip(*map(_facts, files), strict=True)
+    schemas, counts = zip(*map(_schema_and_rows, files), strict=True)
     if not sum(counts):
         raise ValueError(f"{str(files[0])!r} has no rows; give a file with one image per row")
     first = schemas[0]
-    binary = _binary(first)
+    binary = _binary_columns(first)
     usual = [name for name in BYTE_COLUMNS if name in binary] + binary
     if not usual or (image and image not in binary):
-        return _manifest(files, first.names, image, label)
+        return _open_table(files, first.names, image, label)
     name = image or usual[0]
     target = column_named(label, LABEL_COLUMNS, first.names, str(files[0]), "label", needed=bool(label))
     for file, schema in zip(files, schemas, strict=True):
-        if name not in _binary(schema) or (target and target not in schema.names):
+        if name not in _binary_columns(schema) or (target and target not in schema.names):
             raise ValueError(
                 f"{str(file)!r} has columns {', '.join(schema.names)}, unlike {files[0].name!r} with "
                 f"{', '.join(first.names)}; give files of the same columns"
             )
-    column = _column(files, name, first.field(name).type)
+    column = _load_column(files, name, first.field(name).type)
     names = RowNames([file.name for file in files], counts)
     if not target:
         return Cells(column, names, NO_LABELS, (), (f"images from column {name!r}",))
-    labels, classes = encode_labels([value for file in files for value in _values(file, target)])
+    labels, classes = encode_labels([value for file in files for value in _column_values(file, target)])
     return Cells(column, names, labels, classes, (f"images from column {name!r}, labels from {target!r}",))
 
 
 @contextmanager
-def _named(file: Path) -> Iterator[None]:
+def _column_named(file: Path) -> Iterator[None]:
     """Whatever is wrong with a file is a ValueError that names it."""
     import pyarrow as pa
 
@@ -105,23 +105,23 @@ def _named(file: Path) -> Iterator[None]:
         raise ValueError(f"cannot read {str(file)!r} as parquet: {error}; write it again") from None
 
 
-def _facts(file: Path) -> tuple[Any, int]:
+def _schema_and_rows(file: Path) -> tuple[Any, int]:
     """The schema and the number of rows."""
     import pyarrow.parquet as pq
 
-    with _named(file), pq.ParquetFile(file) as source:
+    with _column_named(file), pq.ParquetFile(file) as source:
         return source.schema_arrow, source.metadata.num_rows
 
 
-def _values(file: Path, column: str) -> list[Any]:
+def _column_values(file: Path, column: str) -> list[Any]:
     import pyarrow.parquet as pq
 
-    with _named(file), pq.ParquetFile(file) as source:
+    with _column_named(file), pq.ParquetFile(file) as source:
         values: list[Any] = source.read([column])[column].to_pylist()
         return values
 
 
-def _binary(schema: Any) -> list[str]:
+def _binary_columns(schema: Any) -> list[str]:
     """The columns of bytes."""
     return [field.name for field in schema if _holds_bytes(field.type)]
 
@@ -134,42 +134,42 @@ def _holds_bytes(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _manifest(files: Sequence[Path], columns: Sequence[str], image: str, label: str) -> Files:
+def _open_table(files: Sequence[Path], columns: Sequence[str], image: str, label: str) -> Files:
     """A table that lists image files."""
     import pyarrow.parquet as pq
 
     column_named(image, IMAGE_COLUMNS, columns, str(files[0]), "image")
     if len(files) > 1:
         raise ValueError(f"{len(files)} parquet files list image paths; give one such table")
-    with _named(files[0]), pq.ParquetFile(files[0]) as source:
+    with _column_named(files[0]), pq.ParquetFile(files[0]) as source:
         rows = source.read().to_pylist()
     return open_manifest(files[0], rows, image, label)
 
 
-def _column(files: Sequence[Path], name: str, kind: Any) -> Any:
+def _load_column(files: Sequence[Path], name: str, kind: Any) -> Any:
     """The chunked column of bytes: in memory where it fits, else mapped from the cache."""
     import pyarrow as pa
 
-    if sum(file.stat().st_size for file in files) > MEMORY:
-        return _mapped(files, name, kind)
-    chunks = [chunk for file in files for chunk in _chunks(file, name)]
+    if sum(file.stat().st_size for file in files) > MAX_BYTES_IN_MEMORY:
+        return _map_column(files, name, kind)
+    chunks = [chunk for file in files for chunk in _binary_chunks(file, name)]
     return pa.chunked_array(chunks, type=pa.large_binary())
 
 
-def _chunks(file: Path, name: str) -> Iterator[Any]:
+def _binary_chunks(file: Path, name: str) -> Iterator[Any]:
     """The column's record batches, as large binaries."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with _named(file), pq.ParquetFile(file) as source:
+    with _column_named(file), pq.ParquetFile(file) as source:
         for batch in source.iter_batches(batch_size=4096, columns=[name]):
             column = batch.column(name)
             plain = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
             yield plain.cast(pa.large_binary())
 
 
-def _mapped(files: Sequence[Path], name: str, kind: Any) -> Any:
+def _map_column(files: Sequence[Path], name: str, kind: Any) -> Any:
     """The column from an Arrow file in the cache, written first if it is not there or the data have changed."""
     import pyarrow as pa
 
@@ -189,7 +189,7 @@ def _mapped(files: Sequence[Path], name: str, kind: Any) -> Any:
             pa.ipc.new_file(file, schema) as writer,
         ):
             for source in files:
-                for chunk in _chunks(source, name):
+                for chunk in _binary_chunks(source, name):
                     writer.write_batch(pa.record_batch([chunk], schema=schema))
         os.replace(file.name, target)
     return pa.ipc.open_file(pa.memory_map(str(target))).read_all()[name]

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from ..base import Dataset, Unreadable
-from ..report import PROBLEMS_LISTED, Problem, Progress, Report, finished_report
+from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report
 
-TINY = 16
+MIN_SIDE = 16
 
 
 class Content(NamedTuple):
@@ -43,19 +43,19 @@ def report_pictures(dataset: Dataset, content: Callable[[int], Content], progres
     for i in range(n):
         begin = time.perf_counter()
         try:
-            numbers[i] = _decoded(content(i))
+            numbers[i] = _decode_item(content(i))
         except Unreadable as error:
             problems.append(Problem(dataset.name(i), "unreadable", error.why or "unknown"))
         seconds += time.perf_counter() - begin
         if progress:
             progress(i + 1, n)
     good = numbers[:, 2] > 0
-    twins = _twins(numbers, good)
-    tiny = np.flatnonzero(good & (numbers[:, :2].min(axis=1) < TINY)).tolist()
+    twins = _duplicates(numbers, good)
+    tiny = np.flatnonzero(good & (numbers[:, :2].min(axis=1) < MIN_SIDE)).tolist()
     listed = [
-        *problems[:PROBLEMS_LISTED],
-        *_named(dataset, "duplicate", [(i, f"same content as {dataset.name(j)}") for i, j in twins]),
-        *_named(dataset, "tiny", [(i, f"{numbers[i, 1]} x {numbers[i, 0]} px") for i in tiny]),
+        *problems[:MAX_PROBLEMS_LISTED],
+        *_problems_of(dataset, "duplicate", [(i, f"same content as {dataset.name(j)}") for i, j in twins]),
+        *_problems_of(dataset, "tiny", [(i, f"{numbers[i, 1]} x {numbers[i, 0]} px") for i in tiny]),
     ]
     channels = zip(*np.unique(numbers[good, 2], return_counts=True), strict=True)
     rows = [
@@ -63,29 +63,29 @@ def report_pictures(dataset: Dataset, content: Callable[[int], Content], progres
         ("readable", str(int(good.sum()))),
         ("unreadable", str(len(problems))),
         ("exact duplicates", str(len(twins))),
-        (f"smaller than {TINY} px", str(len(tiny))),
-        ("height min / median / max", _range(numbers[good, 0])),
-        ("width min / median / max", _range(numbers[good, 1])),
+        (f"smaller than {MIN_SIDE} px", str(len(tiny))),
+        ("height min / median / max", _range_text(numbers[good, 0])),
+        ("width min / median / max", _range_text(numbers[good, 1])),
         ("channels", ", ".join(f"{count} with {c}" for c, count in channels)),
         ("classes", str(len(dataset.classes))),
-        ("items per class", _classes(dataset)),
+        ("items per class", _class_range(dataset)),
         ("decoding, images/s per process", f"{n / seconds if seconds else 0.0:.0f}"),
     ]
-    more = f"--csv FILE lists up to {PROBLEMS_LISTED:,} of a kind"
-    return finished_report(rows, dataset.notes, listed, more, len(problems) + len(twins) + len(tiny))
+    more = f"--csv FILE lists up to {MAX_PROBLEMS_LISTED:,} of a kind"
+    return finish_report(rows, dataset.notes, listed, more, len(problems) + len(twins) + len(tiny))
 
 
-def _decoded(content: Content) -> Decoded:
+def _decode_item(content: Content) -> Decoded:
     data, channels, height, width = content
     digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
     return Decoded(height, width, channels, digest)
 
 
-def _named(dataset: Dataset, problem: str, found: list[tuple[int, str]]) -> list[Problem]:
-    return [Problem(dataset.name(i), problem, detail) for i, detail in found[:PROBLEMS_LISTED]]
+def _problems_of(dataset: Dataset, problem: str, found: list[tuple[int, str]]) -> list[Problem]:
+    return [Problem(dataset.name(i), problem, detail) for i, detail in found[:MAX_PROBLEMS_LISTED]]
 
 
-def _classes(dataset: Dataset) -> str:
+def _class_range(dataset: Dataset) -> str:
     """The largest and the smallest class, of those that hold items."""
     counts = Counter(label for i in range(len(dataset)) if (label := dataset.label(i)) >= 0)
     few = sorted(((counts[k], name) for k, name in enumerate(dataset.classes) if counts[k]), key=lambda pair: -pair[0])
@@ -95,7 +95,7 @@ def _classes(dataset: Dataset) -> str:
     return f"{most} ({first}) to {least} ({last}), ratio {most / least:.1f}"
 
 
-def _twins(numbers: Int64[np.ndarray, "n 4"], good: Bool[np.ndarray, " n"]) -> list[tuple[int, int]]:
+def _duplicates(numbers: Int64[np.ndarray, "n 4"], good: Bool[np.ndarray, " n"]) -> list[tuple[int, int]]:
     """Each readable item whose content an earlier one has, with that one."""
     rows = np.flatnonzero(good)
     _, first, inverse = np.unique(numbers[rows, 3], return_index=True, return_inverse=True)
@@ -103,7 +103,7 @@ def _twins(numbers: Int64[np.ndarray, "n 4"], good: Bool[np.ndarray, " n"]) -> l
     return [(int(i), int(j)) for i, j in zip(rows, earliest, strict=True) if i != j]
 
 
-def _range(values: Int64[np.ndarray, " n"]) -> str:
+def _range_text(values: Int64[np.ndarray, " n"]) -> str:
     if not len(values):
         return "0 / 0 / 0"
     return f"{values.min()} / {int(np.median(values))} / {values.max()}"

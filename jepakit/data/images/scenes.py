@@ -11,15 +11,15 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from ...types import Rng, Size
-from ..base import uniform
+from ..base import uniform_draws
 from .arrays import Arrays
-from .masks import at_size
-from .shapes import SHAPES, outside
+from .masks import resize_mask
+from .shapes import SHAPES, outline_distance
 
-FRAMES = 8
-OBJECTS = 3
-_EACH = 10
-_DRAWS = len(SHAPES) + OBJECTS * _EACH + 7
+FRAMES_PER_FILM = 8
+NUM_OBJECTS = 3
+_DRAWS_PER_OBJECT = 10
+_NUM_DRAWS = len(SHAPES) + NUM_OBJECTS * _DRAWS_PER_OBJECT + 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Scenes(Arrays):
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "_ _"]:
         """The class ids of item i, cut and resized as the picture is."""
-        return at_size(self.masks[self.rows[i]], size)
+        return resize_mask(self.masks[self.rows[i]], size)
 
     def film(self, i: int) -> str:
         """The film that item i is a frame of."""
@@ -42,29 +42,29 @@ def films_of(ids: Int64[np.ndarray, " n"], cut: int) -> tuple[Int64[np.ndarray, 
     """The film and the place in it of each frame; frames from `cut` on, which are for testing, begin a new film."""
     test = ids >= cut
     place = np.where(test, ids - cut, ids)
-    return place // FRAMES + np.where(test, -(-cut // FRAMES), 0), place % FRAMES
+    return place // FRAMES_PER_FILM + np.where(test, -(-cut // FRAMES_PER_FILM), 0), place % FRAMES_PER_FILM
 
 
-def draw(
+def draw_scenes(
     ids: Int64[np.ndarray, " n"], cut: int, size: tuple[int, int], seed: int
 ) -> tuple[UInt8[np.ndarray, "n 3 h w"], UInt8[np.ndarray, "n h w"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Pictures, masks, the film of each, and its label: the kind of its front shape."""
     films, time = films_of(ids, cut)
-    u = uniform(Rng(seed).fork("synthetic", "scenes"), films, _DRAWS)
-    kinds = np.argsort(u[:, : len(SHAPES)], axis=1, kind="stable")[:, :OBJECTS]
-    picture = _ground(u[:, -7:], size)
+    u = uniform_draws(Rng(seed).fork("synthetic", "scenes"), films, _NUM_DRAWS)
+    kinds = np.argsort(u[:, : len(SHAPES)], axis=1, kind="stable")[:, :NUM_OBJECTS]
+    picture = _striped_ground(u[:, -7:], size)
     mask = np.zeros((len(ids), *size), np.uint8)
-    for k in range(OBJECTS):
-        first = len(SHAPES) + k * _EACH
-        own = u[:, first : first + _EACH]
-        distance = _placed(kinds[:, k], own, time, size)
+    for k in range(NUM_OBJECTS):
+        first = len(SHAPES) + k * _DRAWS_PER_OBJECT
+        own = u[:, first : first + _DRAWS_PER_OBJECT]
+        distance = _outline_distance(kinds[:, k], own, time, size)
         alpha = np.clip(0.5 - distance, 0, 1)[:, None]
         picture += alpha * (0.35 + 0.65 * own[:, 7:10, None, None] - picture)
         mask = np.where(distance < 0, kinds[:, k, None, None] + 1, mask).astype(np.uint8)
     return np.rint(255 * picture).astype(np.uint8), mask, films, kinds[:, -1].astype(np.int64)
 
 
-def _ground(u: Float[np.ndarray, "n 7"], size: tuple[int, int]) -> Float[np.ndarray, "n 3 h w"]:
+def _striped_ground(u: Float[np.ndarray, "n 7"], size: tuple[int, int]) -> Float[np.ndarray, "n 3 h w"]:
     """A dark colour with soft stripes."""
     down, across = np.mgrid[: size[0], : size[1]] / min(size)
     phase = 2 * np.pi * (u[:, 3, None, None] * 6 * down + u[:, 4, None, None] * 6 * across + u[:, 5, None, None])
@@ -73,7 +73,7 @@ def _ground(u: Float[np.ndarray, "n 7"], size: tuple[int, int]) -> Float[np.ndar
     return ground
 
 
-def _placed(
+def _outline_distance(
     kind: Int64[np.ndarray, " n"], u: Float[np.ndarray, "n 10"], time: Int64[np.ndarray, " n"], size: tuple[int, int]
 ) -> Float[np.ndarray, "n h w"]:
     """The distance of every pixel's centre to the outline of one shape, at its place in its film."""
@@ -85,4 +85,4 @@ def _placed(
     x = np.arange(size[1])[None, None, :] + 0.5 - centre[0][:, None, None]
     y = np.arange(size[0])[None, :, None] + 0.5 - centre[1][:, None, None]
     c, s = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
-    return outside(kind, x * c - y * s, x * s + y * c, radius[:, None, None])
+    return outline_distance(kind, x * c - y * s, x * s + y * c, radius[:, None, None])

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int64
 SHAPES = ("disc", "square", "triangle", "ring", "cross")
 
 
-def outside(
+def outline_distance(
     kind: Int64[np.ndarray, " n"],
     x: Float[np.ndarray, "n #h #w"],
     y: Float[np.ndarray, "n #h #w"],

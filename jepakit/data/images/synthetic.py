@@ -14,17 +14,17 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from ...types import Rng
-from ..base import uniform
+from ..base import uniform_draws
 from ..config import DataConfig, shared_last
 from .arrays import Arrays
 from .augment import Augment
 from .box import check_size
-from .scenes import Scenes, draw
-from .shapes import SHAPES, outside
+from .scenes import Scenes, draw_scenes
+from .shapes import SHAPES, outline_distance
 
 Task = Literal["digits_on_photos", "digits", "shapes", "scenes"]
 TASKS: tuple[Task, ...] = ("digits_on_photos", "digits", "shapes", "scenes")
-DIGITS = tuple("0123456789")
+DIGIT_NAMES = tuple("0123456789")
 
 
 @shared_last()
@@ -62,9 +62,9 @@ class Config(DataConfig):
         if self.path not in TASKS:
             raise ValueError(f"no generated set {self.path!r}; set data.path to one of {', '.join(TASKS)}")
         if self.path == "scenes":
-            return self._scenes()
-        data, labels = generate(self)
-        classes = SHAPES if self.path == "shapes" else DIGITS
+            return self._open_scenes()
+        data, labels = generate_pictures(self)
+        classes = SHAPES if self.path == "shapes" else DIGIT_NAMES
         rows = np.arange(len(labels), dtype=np.int64)
         note = f"{len(rows)} generated pictures, task {self.path!r}, seed {self.seed}"
         return Arrays(data, rows, labels, classes, (note,), self.path, cfg=self)
@@ -74,9 +74,9 @@ class Config(DataConfig):
         """The name of a task."""
         return f"{path!r} names a generated set" if path in TASKS else ""
 
-    def _scenes(self) -> Scenes:
+    def _open_scenes(self) -> Scenes:
         ids, cut = part_of(self)
-        data, masks, films, labels = draw(ids, cut, self.size or (32, 32), self.seed)
+        data, masks, films, labels = draw_scenes(ids, cut, self.size or (32, 32), self.seed)
         note = f"{len(ids)} generated pictures of {len(np.unique(films))} films, seed {self.seed}"
         return Scenes(data, np.arange(len(ids)), labels, SHAPES, (note,), self.path, masks, films, cfg=self)
 
@@ -91,18 +91,18 @@ def part_of(cfg: Config) -> tuple[Int64[np.ndarray, " n"], int]:
     return np.arange(first, last, dtype=np.int64), cut
 
 
-def generate(cfg: Config) -> tuple[UInt8[np.ndarray, "n c h w"], Int64[np.ndarray, " n"]]:
+def generate_pictures(cfg: Config) -> tuple[UInt8[np.ndarray, "n c h w"], Int64[np.ndarray, " n"]]:
     """Pictures (N, C, H, W) and labels of the part asked for."""
     ids, cut = part_of(cfg)
-    u = uniform(Rng(cfg.seed).fork("synthetic", cfg.path), ids, 16)
+    u = uniform_draws(Rng(cfg.seed).fork("synthetic", cfg.path), ids, 16)
     size = cfg.size or (32, 32)
     if cfg.path == "shapes":
-        return _shapes(u, size)
-    glyphs, labels = _digits(u[:, 0], ids >= cut)
-    alpha = _placed(glyphs, u, size)
+        return _draw_shapes(u, size)
+    glyphs, labels = _digit_scans(u[:, 0], ids >= cut)
+    alpha = _place_glyphs(glyphs, u, size)
     if cfg.path == "digits":
         return (alpha * 255).round().to(torch.uint8)[:, None].numpy(), labels
-    back = _photos(u, size)
+    back = _photo_crops(u, size)
     ink = torch.from_numpy(u[:, 8:11]).float()[:, :, None, None] * 255
     mixed = back + alpha[:, None] * (ink - back)
     return mixed.round().clamp(0, 255).to(torch.uint8).numpy(), labels
@@ -116,8 +116,8 @@ def moving_digits(
     Digits are from the training scans, or from the `test` ones. Without bounces, none moves further than 15 % of the
     free room in a step.
     """
-    u = uniform(Rng(seed).fork("synthetic", "moving"), np.arange(count, dtype=np.int64), 16)
-    glyphs, labels = _digits(u[:, 0], np.full(count, test))
+    u = uniform_draws(Rng(seed).fork("synthetic", "moving"), np.arange(count, dtype=np.int64), 16)
+    glyphs, labels = _digit_scans(u[:, 0], np.full(count, test))
     steps = np.arange(frames)[None]
     # A triangle wave of the place is a bounce.
     path = [np.abs((u[:, i : i + 1] * 2 + (u[:, i + 4 : i + 5] - 0.5) * 0.3 * steps) % 2 - 1) for i in (1, 2)]
@@ -125,11 +125,11 @@ def moving_digits(
     for t in range(frames):
         still = u.copy()
         still[:, 1], still[:, 2] = path[0][:, t], path[1][:, t]
-        clips.append(_placed(glyphs, still, size))
+        clips.append(_place_glyphs(glyphs, still, size))
     return (torch.stack(clips, dim=1) * 255).round().to(torch.uint8)[:, None].numpy(), labels
 
 
-def _digits(
+def _digit_scans(
     u: Float[np.ndarray, " n"], test: Shaped[np.ndarray, " n"]
 ) -> tuple[Float[Tensor, "n 8 8"], Int64[np.ndarray, " n"]]:
     """One scan per sample in [0, 1], from the test scans where `test` says so, and its digit."""
@@ -145,7 +145,7 @@ def _digits(
     return glyphs, digits[picked].astype(np.int64)
 
 
-def _placed(
+def _place_glyphs(
     glyphs: Float[Tensor, "n 8 8"], u: Float[np.ndarray, "n 16"], size: tuple[int, int]
 ) -> Float[Tensor, "n h w"]:
     """Each glyph at u[:, 1:3] of the free room, between 0.45 and 0.65 of the short side high, antialiased."""
@@ -158,7 +158,7 @@ def _placed(
     return F.grid_sample(glyphs[:, None], grid, align_corners=False)[:, 0].mul(1.3).clamp(0, 1)
 
 
-def _photos(u: Float[np.ndarray, "n 16"], size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
+def _photo_crops(u: Float[np.ndarray, "n 16"], size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
     """A random box of one of the two photographs per sample, mirrored or not, in 0 … 255."""
     from sklearn.datasets import load_sample_images
 
@@ -183,7 +183,7 @@ def _photos(u: Float[np.ndarray, "n 16"], size: tuple[int, int]) -> Float[Tensor
     return out
 
 
-def _shapes(
+def _draw_shapes(
     u: Float[np.ndarray, "n 16"], size: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "n 3 h w"], Int64[np.ndarray, " n"]]:
     """One turned shape per picture, in a colour of its own on a plain ground, and which it is."""
@@ -195,7 +195,7 @@ def _shapes(
     turn = 2 * np.pi * u[:, 4, None, None]
     x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
     r = radius[:, None, None]
-    inside = outside(labels, x, y, r)
+    inside = outline_distance(labels, x, y, r)
     alpha = np.clip(0.5 - inside, 0, 1)[:, None]
     ground, ink = 0.6 * u[:, 5:8, None, None], 0.4 + 0.6 * u[:, 8:11, None, None]
     return np.rint(255 * (ground + alpha * (ink - ground))).astype(np.uint8), labels

@@ -20,7 +20,7 @@ from jaxtyping import Int64, Shaped
 from ..rows import Names, encode_labels
 from .decode import EXTENSIONS
 
-FORMAT = 1
+INDEX_FORMAT = 1
 JSON_KEYS = ("label", "cls", "class", "target", "fine")
 
 
@@ -68,7 +68,7 @@ def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
         index = load_index(shard)
         if index.why:
             notes.append(f"shard {shard.name} ends early ({index.why}); its first {len(index.names)} members are used")
-        for image, aside in _pairs(index, label):
+        for image, aside in _image_pairs(index, label):
             names.append(f"{shard.name}/{index.names[image]}")
             spans.append((s, int(index.spans[image, 0]), int(index.spans[image, 1])))
             kind = os.path.splitext(index.names[aside])[1] if aside >= 0 else ""
@@ -78,7 +78,7 @@ def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
             f"no images in {str(shards[0])!r}; its members must be named like 000.jpg, with 000.cls beside it"
         )
     paths = tuple(str(shard) for shard in shards)
-    labels, classes = _labels(paths, asides, label)
+    labels, classes = _read_labels(paths, asides, label)
     if classes:
         notes.append(f"classes: {len(classes)}, from the .cls or .json members")
     return Tars(paths, Names(names), np.array(spans, dtype=np.int64), labels, classes, tuple(notes))
@@ -96,7 +96,7 @@ def read_span(path: str, offset: int, length: int) -> bytes:
     return data
 
 
-def _pairs(index: Index, label: str) -> Iterator[tuple[int, int]]:
+def _image_pairs(index: Index, label: str) -> Iterator[tuple[int, int]]:
     """Each image with the member that holds its label, -1 for none."""
     asides: dict[str, dict[str, int]] = {}
     images: list[tuple[str, int]] = []
@@ -115,16 +115,16 @@ def _pairs(index: Index, label: str) -> Iterator[tuple[int, int]]:
         yield i, found.get("json", -1) if label else found.get("cls", found.get("json", -1))
 
 
-def _labels(
+def _read_labels(
     shards: tuple[str, ...], asides: Sequence[tuple[int, int, int, str] | None], label: str
 ) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    values = [None if a is None else _value(read_span(shards[a[0]], a[1], a[2]), a[3], label) for a in asides]
+    values = [None if a is None else _label_value(read_span(shards[a[0]], a[1], a[2]), a[3], label) for a in asides]
     if label and all(value is None for value in values):
         raise ValueError(f"none of {len(values)} images has {label!r} in a .json member; check data.label")
     return encode_labels(values)
 
 
-def _value(data: bytes, kind: str, label: str) -> str | int | None:
+def _label_value(data: bytes, kind: str, label: str) -> str | int | None:
     """The label in a .cls or .json member."""
     text = data.decode("utf-8", errors="replace").strip()
     if kind == ".cls":
@@ -143,17 +143,17 @@ def _value(data: bytes, kind: str, label: str) -> str | int | None:
 def load_index(shard: Path) -> Index:
     """The index of a shard, from the cache while it is valid, else from a scan. Raises ValueError."""
     stat = shard.stat()
-    stamp = np.array([FORMAT, stat.st_size, stat.st_mtime_ns], dtype=np.int64)
+    stamp = np.array([INDEX_FORMAT, stat.st_size, stat.st_mtime_ns], dtype=np.int64)
     name = hashlib.blake2b(os.fsencode(shard.resolve()), digest_size=16).hexdigest()
     cached = cache_folder() / "tar" / f"{name}.npz"
-    index = _cached(cached, stamp)
+    index = _cached_index(cached, stamp)
     if index is None:
-        index = scan(shard)
-        _remember(cached, stamp, index)
+        index = scan_shard(shard)
+        _cache_index(cached, stamp, index)
     return index
 
 
-def scan(shard: Path) -> Index:
+def scan_shard(shard: Path) -> Index:
     """Read the headers of all members. Raises ValueError where it is no uncompressed tar file."""
     names: list[str] = []
     spans: list[tuple[int, int]] = []
@@ -177,7 +177,7 @@ def cache_folder() -> Path:
     return Path(base) / "jepakit"
 
 
-def _cached(path: Path, stamp: Shaped[np.ndarray, " 3"]) -> Index | None:
+def _cached_index(path: Path, stamp: Shaped[np.ndarray, " 3"]) -> Index | None:
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if not np.array_equal(file["stamp"], stamp):
@@ -188,7 +188,7 @@ def _cached(path: Path, stamp: Shaped[np.ndarray, " 3"]) -> Index | None:
         return None  # none yet, or one that was cut short
 
 
-def _remember(path: Path, stamp: Shaped[np.ndarray, " 3"], index: Index) -> None:
+def _cache_index(path: Path, stamp: Shaped[np.ndarray, " 3"], index: Index) -> None:
     names = "".join(f"{name}\0" for name in index.names).encode("utf-8", errors="surrogateescape")
     blob, why = np.frombuffer(names, np.uint8), np.array(index.why)
     try:

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-NONE, DEFLATE = (1,), (8, 32946)
-_KINDS = {1: "u", 2: "i", 3: "f"}
+NO_COMPRESSION, DEFLATE = (1,), (8, 32946)
+_SAMPLE_KINDS = {1: "u", 2: "i", 3: "f"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Layout:
     differences: bool
 
 
-def layout(data: bytes) -> Layout | None:
+def read_layout(data: bytes) -> Layout | None:
     """Where the values of a TIFF file of more than four bands lie; None for any other file. Raises ValueError."""
     if data[:4] not in (b"II*\0", b"MM\0*"):
         return None
@@ -47,21 +47,21 @@ def layout(data: bytes) -> Layout | None:
     chunk = (int(tags[323]), int(tags[322])) if tiled else (min(int(tags.get(278, height)), height), width)
     offsets, lengths = (tags[324], tags[325]) if tiled else (tags[273], tags[279])
     bits, form = set(tags[258]), set(tags.get(339, (1,)))
-    if len(bits) != 1 or len(form) != 1 or not form <= set(_KINDS) or not bits <= {8, 16, 32, 64}:
+    if len(bits) != 1 or len(form) != 1 or not form <= set(_SAMPLE_KINDS) or not bits <= {8, 16, 32, 64}:
         raise ValueError(f"its bands have {sorted(bits)} bits in formats {sorted(form)}; write them with one type")
-    kind = np.dtype(f"{'<' if data[:2] == b'II' else '>'}{_KINDS[form.pop()]}{bits.pop() // 8}")
+    kind = np.dtype(f"{'<' if data[:2] == b'II' else '>'}{_SAMPLE_KINDS[form.pop()]}{bits.pop() // 8}")
     spans = tuple((int(o), int(n)) for o, n in zip(offsets, lengths, strict=True))
     apart, compression = int(tags.get(284, 1)) == 2, int(tags.get(259, 1))
     return Layout(height, width, bands, kind, apart, chunk, spans, compression, int(tags.get(317, 1)) == 2)
 
 
-def read(data: bytes, at: Layout) -> Shaped[np.ndarray, "c h w"]:
+def read_bands(data: bytes, at: Layout) -> Shaped[np.ndarray, "c h w"]:
     """All bands, in the machine's byte order. Raises ValueError for another compression or missing bytes."""
-    if at.compression not in NONE + DEFLATE:
+    if at.compression not in NO_COMPRESSION + DEFLATE:
         raise ValueError(f"its compression is number {at.compression}; write it uncompressed or deflated")
     rows, columns = at.chunk
     out = np.zeros((at.bands, at.height, at.width), at.kind.newbyteorder("="))
-    for k, part in enumerate(_parts(data, at)):
+    for k, part in enumerate(_read_chunks(data, at)):
         band, place = divmod(k, math.ceil(at.height / rows) * math.ceil(at.width / columns)) if at.apart else (0, k)
         down, across = divmod(place, math.ceil(at.width / columns))
         top, left = down * rows, across * columns
@@ -71,7 +71,7 @@ def read(data: bytes, at: Layout) -> Shaped[np.ndarray, "c h w"]:
     return out
 
 
-def _parts(data: bytes, at: Layout) -> Iterator[Shaped[np.ndarray, "h w c"]]:
+def _read_chunks(data: bytes, at: Layout) -> Iterator[Shaped[np.ndarray, "h w c"]]:
     """The strips or tiles in file order; the last strip may be shorter."""
     each = 1 if at.apart else at.bands
     for offset, length in at.spans:

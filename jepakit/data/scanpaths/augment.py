@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Signal, Size, unit
-from ..base import uniform
-from ..config import Strong
-from ..images.augment import PHOTO_DRAWS, Augment, Views, check_crop, photometric
+from ..base import uniform_draws
+from ..config import StrongAugmentation
+from ..images.augment import PHOTO_DRAWS, Augment, Views, change_colours, check_crop
 from ..series import augment as series
 
 
@@ -88,15 +88,15 @@ class GazeAugment(Augment):
 
         There are none unless they are asked for: what follows a saccade depends on where it came from.
         """
-        other = self.photometric or self.flip > 0 or self.values.changes
+        other = self.changes_colours or self.flip > 0 or self.values.changes
         return bool(self.views) and (other or self.views[0].crop != (1.0, 1.0))
 
-    def strong(self, channels: int) -> Strong:
+    def strong(self, channels: int) -> StrongAugmentation:
         """As of pictures; the views show some of the fixations."""
         return self.with_strong_views(channels, GazeViews())
 
 
-def shown(
+def shown_fixations(
     length: Int64[np.ndarray, " b"], u: Float[np.ndarray, "b 2"], crop: tuple[float, float], steps: int
 ) -> Int64[np.ndarray, "b {steps}"]:
     """Which fixations a version shows of scanpaths of these lengths: some that follow one another, at least two.
@@ -112,12 +112,12 @@ def shown(
     return rows
 
 
-def mirrored(ids: Int64[np.ndarray, " b"], augment: Augment, rng: Rng, *stream: str) -> Bool[Tensor, " b"]:
+def mirror_flags(ids: Int64[np.ndarray, " b"], augment: Augment, rng: Rng, *stream: str) -> Bool[Tensor, " b"]:
     """Which samples are seen in mirror image."""
-    return torch.from_numpy(uniform(rng.fork("flip", *stream), ids, 1)[:, 0] < augment.flip)
+    return torch.from_numpy(uniform_draws(rng.fork("flip", *stream), ids, 1)[:, 0] < augment.flip)
 
 
-def changed(
+def change_clips(
     x: Shaped[Tensor, "b c t h w"],
     ids: Int64[np.ndarray, " b"],
     augment: GazeAugment,
@@ -128,28 +128,28 @@ def changed(
 ) -> Shaped[Tensor, "b c t h w"]:
     """Clips mirrored, in other colours and with other values, as drawn for each sample; 8-bit ones stay 8-bit."""
     if augment.flip:
-        x = torch.where(mirrored(ids, augment, rng, *stream)[:, None, None, None, None], x.flip(-1), x)
-    if not (augment.photometric or augment.values.changes):
+        x = torch.where(mirror_flags(ids, augment, rng, *stream)[:, None, None, None, None], x.flip(-1), x)
+    if not (augment.changes_colours or augment.values.changes):
         return x
     y = unit(x)
-    if augment.photometric:
-        y = coloured(y, uniform(rng.fork("photometric", *stream), ids, PHOTO_DRAWS), augment, levels)
+    if augment.changes_colours:
+        y = change_clip_colours(y, uniform_draws(rng.fork("photometric", *stream), ids, PHOTO_DRAWS), augment, levels)
     if augment.values.changes:
-        y = revalued(y, ids, augment, signal, rng.fork("values", *stream))
+        y = change_values(y, ids, augment, signal, rng.fork("values", *stream))
     return y.mul(255).round().clamp(0, 255).to(torch.uint8) if x.dtype == torch.uint8 else y
 
 
-def coloured(
+def change_clip_colours(
     x: Float[Tensor, "b c t h w"], u: Float[np.ndarray, "b draws"], augment: Augment, levels: int
 ) -> Float[Tensor, "b c t h w"]:
     """Colours of every fixation and level, changed by the draws of its sample."""
     b, c, t, h, w = x.shape
     each = x.reshape(b, levels, c // levels, t, h, w).permute(0, 3, 1, 2, 4, 5).flatten(0, 2)
-    y: Shaped[Tensor, "n k h w"] = photometric(each, np.repeat(u, t * levels, axis=0), augment)
+    y: Shaped[Tensor, "n k h w"] = change_colours(each, np.repeat(u, t * levels, axis=0), augment)
     return y.reshape(b, t, levels, c // levels, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, c, t, h, w)
 
 
-def revalued(
+def change_values(
     x: Float[Tensor, "b c t h w"], ids: Int64[np.ndarray, " b"], augment: GazeAugment, signal: Signal, rng: Rng
 ) -> Float[Tensor, "b c t h w"]:
     """Scale, noise and dropped channels, as of a series whose steps are all pixels of all fixations."""
@@ -158,8 +158,8 @@ def revalued(
     # Noise one sample at a time: its draws take several times the memory of the pixels.
     step = 1 if augment.noise else len(flat)
     rows = [
-        series.changed(
-            flat[b : b + step], uniform(rng, ids[b : b + step], draws), augment.values, signal.mean, signal.std
+        series.change_values(
+            flat[b : b + step], uniform_draws(rng, ids[b : b + step], draws), augment.values, signal.mean, signal.std
         )
         for b in range(0, len(flat), step)
     ]

@@ -11,19 +11,19 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, refuse, uniform
+from ..base import Dataset, Unreadable, Words, refuse_unreadable, uniform_draws
 from ..config import DataConfig
 from ..images.dataset import PictureSet
 from ..report import Progress, Report
-from .augment import GazeAugment, Version, changed, mirrored, shown
-from .paths import DRAWS, Order, Scanpath, Synthetic, made_up, reordered, saccades
-from .pictures import Pictures, Reduced, View, cut
+from .augment import GazeAugment, Version, change_clips, mirror_flags, shown_fixations
+from .paths import DRAWS_PER_FIXATION, Order, Scanpath, Synthetic, make_up_places, reorder_path, saccades_between
+from .pictures import Pictures, Reduced, View, cut_crops
 
 Label = Literal["class", "image", "subject"]
 WORDS = Words("scanpath", "scanpaths", "fixations", "give data.least and data.steps the same number")
 # What an action is: a step from one fixation to the next, in crop sides.
-SACCADE = ActionSpec(2, names=("x", "y"))
-REMEMBERED = 2**18
+SACCADE_SPEC = ActionSpec(2, names=("x", "y"))
+MAX_PATHS_KEPT = 2**18
 
 
 class Fixations(NamedTuple):
@@ -50,7 +50,7 @@ class Clip(NamedTuple):
     action: Float[Tensor, "_ 2"]
 
 
-def _unchanged() -> DataConfig:
+def _default_config() -> DataConfig:
     return DataConfig(augment=GazeAugment())
 
 
@@ -74,7 +74,7 @@ class Scanpaths(Dataset):
     kind: Label
     notes: tuple[str, ...]
     given: Int64[np.ndarray, " _"] | None = None
-    cfg: Any = field(default_factory=_unchanged, kw_only=True)
+    cfg: Any = field(default_factory=_default_config, kw_only=True)
     # Remembered only to save making them again; nothing depends on what is.
     named: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
     made: dict[int, Float[np.ndarray, "_ 2"]] = field(default_factory=dict, init=False)
@@ -138,67 +138,67 @@ class Scanpaths(Dataset):
         picture = int(self.rows.image[i])
         return self.source.label(picture) if self.kind == "class" else picture
 
-    def scanpath(self, i: int) -> Scanpath:
+    def scanpath_of(self, i: int) -> Scanpath:
         """Image, subject, places and durations of a sample. Raises Unreadable where its picture is."""
         image = int(self.rows.image[i])
-        return self._path(i, *self.source.height_and_width(image))
+        return self._scanpath_in(i, *self.source.height_and_width(image))
 
     def places(self, i: int) -> Float[np.ndarray, "t 2"]:
         """The places (T, 2) of a sample, (x, y) in pixels of its picture."""
-        return self.scanpath(i).xy
+        return self.scanpath_of(i).xy
 
-    def durations(self, i: int) -> Float[np.ndarray, " t"]:
+    def fixation_durations(self, i: int) -> Float[np.ndarray, " t"]:
         """How long each place was looked at, in the unit of the file; NaN where that is unknown."""
-        return self.scanpath(i).duration
+        return self.scanpath_of(i).duration
 
-    def _path(self, i: int, height: int, width: int) -> Scanpath:
+    def _scanpath_in(self, i: int, height: int, width: int) -> Scanpath:
         key, image, subject, length = (int(column[i]) for column in self.rows)
         who = (self.source.name(image), self.subjects[subject])
         if self.recorded is not None:
             rows = slice(int(self.recorded.first[key]), int(self.recorded.first[key]) + length)
             path = Scanpath(*who, self.recorded.xy[rows], self.recorded.duration[rows])
         else:
-            path = Scanpath(*who, self._made_up(key, image, length), np.full(length, np.nan))
+            path = Scanpath(*who, self._made_up_places(key, image, length), np.full(length, np.nan))
         if self.order == "human":
             return path
-        return reordered(path, self.order, self._draws(key, length, "order"), height, width)
+        return reorder_path(path, self.order, self._uniform_draws(key, length, "order"), height, width)
 
-    def _made_up(self, key: int, image: int, length: int) -> Float[np.ndarray, "t 2"]:
+    def _made_up_places(self, key: int, image: int, length: int) -> Float[np.ndarray, "t 2"]:
         """The places of a scanpath that was not recorded."""
         if key in self.made:
             return self.made[key]
-        picture, draws = self.pictures.reduced(image, self.view), self._draws(key, length, "places")
-        places = made_up(self.synthetic, draws, picture, self.view)
-        if len(self.made) < REMEMBERED:
+        picture, draws = self.pictures.picture_for(image, self.view), self._uniform_draws(key, length, "places")
+        places = make_up_places(self.synthetic, draws, picture, self.view)
+        if len(self.made) < MAX_PATHS_KEPT:
             self.made[key] = places
         return places
 
-    def _draws(self, key: int, length: int, what: str) -> Float[np.ndarray, "t 3"]:
+    def _uniform_draws(self, key: int, length: int, what: str) -> Float[np.ndarray, "t 3"]:
         """Numbers that depend on the seed and on the scanpath alone."""
-        u = uniform(Rng(self.seed).fork("gaze", what), np.array([key]), DRAWS * length)
-        return u.reshape(length, DRAWS)
+        u = uniform_draws(Rng(self.seed).fork("gaze", what), np.array([key]), DRAWS_PER_FIXATION * length)
+        return u.reshape(length, DRAWS_PER_FIXATION)
 
     def clip(self, i: int, size: Size, padded: bool = False) -> Clip:
         """Crops and saccades of the first size[0] fixations of a sample; `padded` by zeros where it has fewer.
 
         Raises Unreadable.
         """
-        picture, view, xy = self._looked(i, size[1:])
+        picture, view, xy = self._picture_and_places(i, size[1:])
         xy = xy[: size[0]]
         steps = size[0] if padded else len(xy)
-        x = cut(picture, xy, view, steps)
-        return Clip(x, saccades(xy, view.side(picture.height, picture.width), steps - 1))
+        x = cut_crops(picture, xy, view, steps)
+        return Clip(x, saccades_between(xy, view.crop_side(picture.height, picture.width), steps - 1))
 
     def seen(self, i: int, rows: Int64[np.ndarray, " k"], size: Size) -> Shaped[Tensor, "c k h w"]:
         """The crops at fixations `rows` of a sample, each (h, w) = `size`. Raises Unreadable."""
-        picture, view, xy = self._looked(i, size)
-        return cut(picture, xy[rows], view, len(rows))
+        picture, view, xy = self._picture_and_places(i, size)
+        return cut_crops(picture, xy[rows], view, len(rows))
 
-    def _looked(self, i: int, size: Size) -> tuple[Reduced, View, Float[np.ndarray, "t 2"]]:
+    def _picture_and_places(self, i: int, size: Size) -> tuple[Reduced, View, Float[np.ndarray, "t 2"]]:
         """The picture of a sample for crops of `size` (h, w), and its places. Raises Unreadable."""
         view = self.view._replace(size=tuple(size))
-        picture = self.pictures.reduced(int(self.rows.image[i]), view)
-        return picture, view, self._path(i, picture.height, picture.width).xy
+        picture = self.pictures.picture_for(int(self.rows.image[i]), view)
+        return picture, view, self._scanpath_in(i, picture.height, picture.width).xy
 
     def raw(self, i: int) -> Float[Tensor, "c t h w"]:
         """The crops of a sample at its own length. Raises Unreadable."""
@@ -216,9 +216,9 @@ class Scanpaths(Dataset):
         found = super().collate(rows, ids, skipped, size)
         if not rows:
             found = found._replace(action=torch.empty(0, size[0] - 1, 2))
-        return found._replace(length=self._lengths(found.id.numpy(), size) if self.is_padded(size) else None)
+        return found._replace(length=self._lengths_at(found.id.numpy(), size) if self.is_padded(size) else None)
 
-    def _lengths(self, ids: Int64[np.ndarray, " b"], size: Size) -> Int64[Tensor, " b"]:
+    def _lengths_at(self, ids: Int64[np.ndarray, " b"], size: Size) -> Int64[Tensor, " b"]:
         return torch.from_numpy(np.minimum(self.lengths[ids], size[0]))
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
@@ -239,7 +239,7 @@ class Scanpaths(Dataset):
             return clip._replace(views=tuple(self.seen(i, each, version.size[1:]) for each, version in parts)), i
 
         skipped = dict[str, str]()
-        rows_read, kept = zip(*[self.readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        rows_read, kept = zip(*[self.next_readable(i, made, skipped) for i in ids.tolist()], strict=True)
         found = self.collate(rows_read, kept, skipped, signal.size)
         each = [self._changed(x, found, rng, signal, v.stream) for x, v in zip(found.views, versions, strict=True)]
         views = list[Tensor]()
@@ -252,7 +252,7 @@ class Scanpaths(Dataset):
     def _changed(
         self, x: Shaped[Tensor, "b c _t _h _w"], found: Samples, rng: Rng, signal: Signal, *stream: str
     ) -> Shaped[Tensor, "b c _t _h _w"]:
-        return changed(x, found.id.numpy(), self.augment, signal, self.view.levels, rng, *stream)
+        return change_clips(x, found.id.numpy(), self.augment, signal, self.view.levels, rng, *stream)
 
     def _changed_clip(self, found: Samples, rng: Rng, signal: Signal) -> Samples:
         """The clips, changed as drawn for each sample, and their saccades with them."""
@@ -262,7 +262,7 @@ class Scanpaths(Dataset):
         if found.length is not None:
             x = torch.where(torch.arange(x.shape[2])[:, None, None] < found.length[:, None, None, None, None], x, 0)
         if self.augment.flip:
-            turned = mirrored(found.id.numpy(), self.augment, rng)[:, None, None]
+            turned = mirror_flags(found.id.numpy(), self.augment, rng)[:, None, None]
             action = action * torch.where(turned, torch.tensor([-1.0, 1.0]), 1.0)
         return found._replace(x=x, action=action)
 
@@ -271,7 +271,9 @@ class Scanpaths(Dataset):
     ) -> Int64[np.ndarray, "b _"]:
         """The fixations that a version shows of samples `ids`, of those that are read; padding is none."""
         length = np.minimum(self.lengths[ids], signal.size[0])
-        return shown(length, uniform(rng.fork("box", version.stream), ids, 2), version.crop, version.size[0])
+        return shown_fixations(
+            length, uniform_draws(rng.fork("box", version.stream), ids, 2), version.crop, version.size[0]
+        )
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c _ _ _"]:
         """`count` versions of each readable sample, changed as training changes its first views."""
@@ -290,7 +292,7 @@ class Scanpaths(Dataset):
         for k in range(count):
             rng = Rng(0).fork("panel", k)
             x = self.seen(i, self._rows(one, rng, signal, version)[0], version.size[1:])
-            found.append(changed(x[None], one, self.augment, signal, self.view.levels, rng, version.stream))
+            found.append(change_clips(x[None], one, self.augment, signal, self.view.levels, rng, version.stream))
         return torch.cat(found)
 
     def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Scanpaths":
@@ -309,7 +311,7 @@ class Scanpaths(Dataset):
                 x = unit(self.clip(i, size).x).double().flatten(1)
             except Unreadable as error:
                 skipped[error.name] = error.why
-                refuse(skipped, self.cfg.corrupt)
+                refuse_unreadable(skipped, self.cfg.corrupt)
                 continue
             sums += x.sum(1)
             squares += (x * x).sum(1)
@@ -319,7 +321,7 @@ class Scanpaths(Dataset):
 
     def action_spec(self) -> ActionSpec:
         """How far a saccade leads across and down, in sides of a crop."""
-        return SACCADE
+        return SACCADE_SPEC
 
     def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str]:
         """One fixation at a time, with `cells` patches or more along each side of it."""

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .pictures import Reduced, View, contrast
+from .pictures import Reduced, View, local_contrast
 
 Order = Literal["human", "shuffled", "repeated", "uniform", "raster"]
 Synthetic = Literal["saliency", "uniform", "raster"]
-DRAWS = 3
+DRAWS_PER_FIXATION = 3
 
 
 class Scanpath(NamedTuple):
@@ -23,7 +23,7 @@ class Scanpath(NamedTuple):
     duration: Float[np.ndarray, " t"]
 
 
-def reordered(path: Scanpath, order: Order, u: Float[np.ndarray, "t 3"], height: int, width: int) -> Scanpath:
+def reorder_path(path: Scanpath, order: Order, u: Float[np.ndarray, "t 3"], height: int, width: int) -> Scanpath:
     """As many fixations in another order, or elsewhere; durations follow their places where these stay."""
     if order == "shuffled":
         rows = np.argsort(u[:, 0], kind="stable")
@@ -36,7 +36,9 @@ def reordered(path: Scanpath, order: Order, u: Float[np.ndarray, "t 3"], height:
     return path._replace(xy=raster_places(len(path.xy), height, width)) if order == "raster" else path
 
 
-def made_up(kind: Synthetic, u: Float[np.ndarray, "t 3"], picture: Reduced, view: View) -> Float[np.ndarray, "t 2"]:
+def make_up_places(
+    kind: Synthetic, u: Float[np.ndarray, "t 3"], picture: Reduced, view: View
+) -> Float[np.ndarray, "t 2"]:
     """As many places as there are rows of uniform numbers."""
     if kind == "uniform":
         return uniform_places(u, picture.height, picture.width)
@@ -67,11 +69,11 @@ def salient_places(u: Float[np.ndarray, "t 3"], picture: Reduced, view: View) ->
 
     A place inhibits its surroundings by a Gaussian whose deviation is half a crop.
     """
-    chance = contrast(picture.grey)
+    chance = local_contrast(picture.grey)
     rows, columns = chance.shape
     scale = np.array([picture.width / columns, picture.height / rows])
     across, down = (np.arange(columns) + 0.5) * scale[0], (np.arange(rows) + 0.5) * scale[1]
-    reach = max(view.side(picture.height, picture.width)[0] / 2, float(scale.max()))
+    reach = max(view.crop_side(picture.height, picture.width)[0] / 2, float(scale.max()))
     places = []
     for draw in u:
         total = np.cumsum(chance)
@@ -83,7 +85,7 @@ def salient_places(u: Float[np.ndarray, "t 3"], picture: Reduced, view: View) ->
     return np.stack(places)
 
 
-def saccades(xy: Float[np.ndarray, "t 2"], side: tuple[float, float], steps: int) -> Float[Tensor, "{steps} 2"]:
+def saccades_between(xy: Float[np.ndarray, "t 2"], side: tuple[float, float], steps: int) -> Float[Tensor, "{steps} 2"]:
     """(dx, dy) from each place to the next, in widths and heights of the crop; zeros after the last, up to `steps`."""
     out = np.zeros((steps, 2), dtype=np.float32)
     out[: len(xy) - 1] = np.diff(xy, axis=0) / np.array([side[1], side[0]])

@@ -12,11 +12,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ...types import Size, unit
-from ..images.box import Ask, Box
+from ..images.box import Box, CropRequest
 from ..images.dataset import PictureSet
 
-MEMORY = 2**27
-SMALL = 24
+MAX_BYTES_KEPT = 2**27
+GREY_SIDE = 24
 
 
 class View(NamedTuple):
@@ -29,7 +29,7 @@ class View(NamedTuple):
     crop: float
     levels: int
 
-    def side(self, height: int, width: int) -> tuple[float, float]:
+    def crop_side(self, height: int, width: int) -> tuple[float, float]:
         """Height and width of the innermost crop, in pixels of a picture."""
         tall = self.crop * min(height, width)
         return tall, tall * self.size[1] / self.size[0]
@@ -55,16 +55,16 @@ class Pictures:
     """
 
     source: PictureSet
-    memory: int = MEMORY
+    memory: int = MAX_BYTES_KEPT
     seen: OrderedDict[tuple[int, View], Reduced] = field(default_factory=OrderedDict)
 
-    def reduced(self, i: int, view: View) -> Reduced:
+    def picture_for(self, i: int, view: View) -> Reduced:
         """Picture i for a view. Raises Unreadable."""
         key = (i, view)
         if key in self.seen:
             self.seen.move_to_end(key)
             return self.seen[key]
-        found = reduce(self.source, i, view)
+        found = reduce_picture(self.source, i, view)
         each = sum(x.nbytes for x in (*found.levels, found.grey))
         self.seen[key] = found
         while len(self.seen) > max(1, self.memory // max(each, 1)):
@@ -72,28 +72,30 @@ class Pictures:
         return found
 
 
-def reduce(source: PictureSet, i: int, view: View) -> Reduced:
+def reduce_picture(source: PictureSet, i: int, view: View) -> Reduced:
     """Picture i at every level's scale, from one decoding. Raises Unreadable."""
     height, width = source.height_and_width(i)
-    return _read(view, height, width, lambda asks: source.crops(i, asks))
+    return _read_levels(view, height, width, lambda asks: source.crops(i, asks))
 
 
-def _read(view: View, height: int, width: int, crops: Callable[[list[Ask]], list[Tensor]]) -> Reduced:
-    side = view.side(height, width)[0]
+def _read_levels(view: View, height: int, width: int, crops: Callable[[list[CropRequest]], list[Tensor]]) -> Reduced:
+    side = view.crop_side(height, width)[0]
     scales = [view.size[0] / side / 2**level for level in range(view.levels)]
-    sizes = [(_at_least(height * s), _at_least(width * s)) for s in scales]
-    scale = SMALL / min(height, width)
-    sizes.append((_at_least(height * scale), _at_least(width * scale)))
-    *levels, grey = crops([Ask(size, lambda h, w: Box(0, 0, w, h)) for size in sizes])
-    wide = [edged(level.numpy(), _margin(view.size[0]), _margin(view.size[1])) for level in levels]
+    sizes = [(_whole_pixels(height * s), _whole_pixels(width * s)) for s in scales]
+    scale = GREY_SIDE / min(height, width)
+    sizes.append((_whole_pixels(height * scale), _whole_pixels(width * scale)))
+    *levels, grey = crops([CropRequest(size, lambda h, w: Box(0, 0, w, h)) for size in sizes])
+    wide = [extend_edges(level.numpy(), _edge_margin(view.size[0]), _edge_margin(view.size[1])) for level in levels]
     return Reduced(height, width, wide, unit(grey).float().mean(0).numpy())
 
 
-def _at_least(length: float) -> int:
+def _whole_pixels(length: float) -> int:
     return max(1, floor(length + 0.5))
 
 
-def cut(picture: Reduced, xy: Float[np.ndarray, "t 2"], view: View, steps: int) -> Shaped[Tensor, "c {steps} h w"]:
+def cut_crops(
+    picture: Reduced, xy: Float[np.ndarray, "t 2"], view: View, steps: int
+) -> Shaped[Tensor, "c {steps} h w"]:
     """The crops around places (x, y) in pixels of the picture, and zeros after them up to `steps` crops.
 
     Levels follow one another along the channels. A place is rounded to the pixels of what is seen; beyond the border
@@ -103,33 +105,33 @@ def cut(picture: Reduced, xy: Float[np.ndarray, "t 2"], view: View, steps: int) 
     c = len(picture.levels[0])
     out = np.zeros((c * len(picture.levels), steps, height, width), dtype=picture.levels[0].dtype)
     for k, level in enumerate(picture.levels):
-        wide = level.shape[2] - 2 * _margin(width), level.shape[1] - 2 * _margin(height)
+        wide = level.shape[2] - 2 * _edge_margin(width), level.shape[1] - 2 * _edge_margin(height)
         scale = np.array(wide) / (picture.width, picture.height)
         # A margin lies before the picture, so that no window begins below 0.
         first = np.floor(xy * scale - np.array([width, height]) / 2 + 0.5).astype(np.int64)
-        first += (_margin(width), _margin(height))
+        first += (_edge_margin(width), _edge_margin(height))
         for t, (left, top) in enumerate(first.tolist()):
             out[k * c : (k + 1) * c, t] = level[:, top : top + height, left : left + width]
     return torch.from_numpy(out)
 
 
-def edged(x: Shaped[np.ndarray, "*c _h _w"], tall: int, wide: int) -> Shaped[np.ndarray, "*c _ _"]:
+def extend_edges(x: Shaped[np.ndarray, "*c _h _w"], tall: int, wide: int) -> Shaped[np.ndarray, "*c _ _"]:
     """A picture that goes on by its outermost pixels, so many above and below, left and right."""
     rows, columns = (np.arange(-m, n + m).clip(0, n - 1) for m, n in zip((tall, wide), x.shape[-2:], strict=True))
     out: np.ndarray = x[..., rows[:, None], columns]
     return out
 
 
-def _margin(length: int) -> int:
+def _edge_margin(length: int) -> int:
     """Pixels of a picture's edge, repeated, that a window of this length may reach beyond it."""
     return length // 2 + 1
 
 
-def contrast(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+def local_contrast(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     """Where a small grey picture has edges: the energy of its differences, summed over 3 x 3 pixels; sums to 1."""
-    wide = edged(grey.astype(np.float64), 1, 1)
+    wide = extend_edges(grey.astype(np.float64), 1, 1)
     across, down = wide[1:-1, 2:] - wide[1:-1, :-2], wide[2:, 1:-1] - wide[:-2, 1:-1]
-    energy = edged(across**2 + down**2, 1, 1)
+    energy = extend_edges(across**2 + down**2, 1, 1)
     rows = energy[:-2] + energy[1:-1] + energy[2:]
     near: np.ndarray = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
     # Some chance everywhere, so that a flat picture has places to look at too.

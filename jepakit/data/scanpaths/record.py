@@ -12,19 +12,19 @@ import numpy as np
 from jaxtyping import Float
 
 from ...core.registry import did_you_mean
-from ..base import existing
+from ..base import existing_path
 from ..images.dataset import PictureSet
-from ..images.decode import BROKEN
+from ..images.decode import DECODING_ERRORS
 from ..images.folder import IMAGE_COLUMNS
 from ..report import Problem
 
 Timing = Literal["auto", "duration", "onset"]
-DURATIONS = ("duration", "dur", "fixation_duration")
-ONSETS = ("onset", "start", "t", "time", "timestamp")
-SUBJECTS = ("subject", "viewer", "participant", "observer")
+DURATION_COLUMNS = ("duration", "dur", "fixation_duration")
+ONSET_COLUMNS = ("onset", "start", "t", "time", "timestamp")
+SUBJECT_COLUMNS = ("subject", "viewer", "participant", "observer")
 
 
-class Asked(NamedTuple):
+class ColumnRequest(NamedTuple):
     """Which columns were named, empty meaning the usual ones, and what times are."""
 
     subject: str = ""
@@ -65,39 +65,41 @@ class Looked(NamedTuple):
     problems: list[Problem]
 
 
-def read_fixations(file: str, asked: Asked) -> Found:
+def read_fixations(file: str, asked: ColumnRequest) -> Found:
     """All scanpaths of a .csv, .json or .json.gz file, in its order.
 
     Raises ValueError where the file is none of these, or lacks a column.
     """
-    path = existing(file)
+    path = existing_path(file)
     name = path.name.lower()
     if name.endswith(".csv"):
-        return _csv(path, asked)
+        return _read_csv(path, asked)
     if name.endswith((".json", ".json.gz")):
-        return _json(path, asked)
+        return _read_json(path, asked)
     raise ValueError(f"cannot read fixations from {file!r}; give a .csv, .json or .json.gz file")
 
 
-def _json(path: Path, asked: Asked) -> Found:
+def _read_json(path: Path, asked: ColumnRequest) -> Found:
     try:
         with gzip.open(path, "rt") if path.suffix.lower() == ".gz" else open(path) as text:
             entries = json.load(text)
-    except BROKEN as error:
+    except DECODING_ERRORS as error:
         raise ValueError(f"cannot read {str(path)!r} as JSON: {error}; write it again") from None
-    if not _listed(entries) or not all(_listed(entry.get("scanpaths", [])) for entry in entries):
+    if not _is_list_of_objects(entries) or not all(
+        _is_list_of_objects(entry.get("scanpaths", [])) for entry in entries
+    ):
         raise ValueError(f"{path.name} must hold a list of {{image, scanpaths: [{{subject, x, y, duration}}]}}")
-    kept = [(k, entry) for k, entry in enumerate(entries, 1) if _pictured(entry)]
+    kept = [(k, entry) for k, entry in enumerate(entries, 1) if _names_picture(entry)]
     groups = [
         (f"{path.name}, entry {k} ({entry['image']})", entry, track)
         for k, entry in kept
         for track in entry.get("scanpaths", [entry])
     ]
     keys = list(groups[0][2]) if groups else ["x", "y"]
-    columns = _columns(asked, keys, path.name)
-    found = Found([], [], len(entries) - len(kept), _said(columns))
+    columns = _choose_columns(asked, keys, path.name)
+    found = Found([], [], len(entries) - len(kept), _timing_note(columns))
     for n, (place, entry, track) in enumerate(groups):
-        who = f"{place}, {_who(track, columns.subject, n)}"
+        who = f"{place}, {_scanpath_name(track, columns.subject, n)}"
         missing = [key for key in ("x", "y", columns.time) if key and key not in track]
         if missing:
             raise ValueError(f"{who} has no {missing[0]!r}, only {', '.join(map(str, track))}; give x, y and a time")
@@ -107,42 +109,42 @@ def _json(path: Path, asked: Asked) -> Found:
             found.problems.append(Problem(who, "no list", detail, "give a number per fixation in each of them"))
             continue
         rows = [f"{who}, fixation {t}" for t in range(1, len(cells[0]) + 1)]
-        stated = _size(entry.get("size"))
+        stated = _stated_size(entry.get("size"))
         if stated and not np.isfinite(stated).all():
             detail, fix = f"size is {entry['size']}, not a width and a height", "write two numbers, or remove it"
             found.problems.append(Problem(place, "size", detail, fix))
             continue
         subject = str(track.get(columns.subject, ""))
-        _add(found, columns, str(entry["image"]), subject, cells, rows, stated)
+        _add_track(found, columns, str(entry["image"]), subject, cells, rows, stated)
     return found
 
 
-def _listed(value: Any) -> bool:
+def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
-def _pictured(entry: Mapping[str, Any]) -> bool:
+def _names_picture(entry: Mapping[str, Any]) -> bool:
     """Whether an entry names a picture; 0 is a name."""
     return entry.get("image") not in (None, "") and entry.get("has_image") is not False
 
 
-def _size(size: Any) -> tuple[float, float] | None:
+def _stated_size(size: Any) -> tuple[float, float] | None:
     """Width and height as a file states them, NaN for what is no number; None where it does not."""
-    return (_number(size[0]), _number(size[1])) if isinstance(size, list) and len(size) == 2 else None
+    return (_to_float(size[0]), _to_float(size[1])) if isinstance(size, list) and len(size) == 2 else None
 
 
-def _who(track: Mapping[str, Any], subject: str, n: int) -> str:
+def _scanpath_name(track: Mapping[str, Any], subject: str, n: int) -> str:
     return f"subject {track[subject]}" if subject in track else f"scanpath {n + 1}"
 
 
-def _csv(path: Path, asked: Asked) -> Found:
+def _read_csv(path: Path, asked: ColumnRequest) -> Found:
     try:
         with open(path, newline="", encoding="utf-8-sig") as text:
             mark = max(",;\t", key=text.readline().count)
             text.seek(0)
             reader = csv.reader(text, delimiter=mark)
             header = [name.strip() for name in next(reader, [])]
-            table = [(reader.line_num, _row(header, cells)) for cells in reader if cells]
+            table = [(reader.line_num, _cells_by_column(header, cells)) for cells in reader if cells]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"cannot read {str(path)!r} as text: {error}; save it as a CSV in UTF-8") from None
     image = next((name for name in IMAGE_COLUMNS if name in header), "")
@@ -153,8 +155,8 @@ def _csv(path: Path, asked: Asked) -> Found:
             f"{path.name} has no column {missing[0]!r}, only {', '.join(header) or 'none'}.{near} It needs a header "
             "and a row per fixation: image, subject, x, y and duration or onset"
         )
-    columns = _columns(asked, header, path.name)
-    found = Found([], [], sum(not row[image] for _, row in table), _said(columns))
+    columns = _choose_columns(asked, header, path.name)
+    found = Found([], [], sum(not row[image] for _, row in table), _timing_note(columns))
     groups: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = {}
     for number, row in table:
         if row[image]:
@@ -162,11 +164,11 @@ def _csv(path: Path, asked: Asked) -> Found:
     names = ["x", "y", *([columns.time] if columns.time else [])]
     for (picture, subject), rows in groups.items():
         cells = [[row[name] for _, row in rows] for name in names]
-        _add(found, columns, picture, subject, cells, [f"{path.name}, row {number}" for number, _ in rows], None)
+        _add_track(found, columns, picture, subject, cells, [f"{path.name}, row {number}" for number, _ in rows], None)
     return found
 
 
-def _row(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+def _cells_by_column(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     """Cells by column, without the blanks around them; empty where a row is short."""
     return dict.fromkeys(header, "") | dict(zip(header, (cell.strip() for cell in cells), strict=False))
 
@@ -177,24 +179,24 @@ class _Columns(NamedTuple):
     timing: str
 
 
-def _columns(asked: Asked, names: Sequence[str], file: str) -> _Columns:
+def _choose_columns(asked: ColumnRequest, names: Sequence[str], file: str) -> _Columns:
     """The columns asked for, or the usual ones. Raises ValueError where one asked for is not there."""
     for key, name in (("subject", asked.subject), ("time", asked.time)):
         if name and name not in names:
             raise ValueError(f"{file} has no column {name!r}, only {', '.join(names)}; set data.{key} to one of these")
-    subject = asked.subject or next((name for name in SUBJECTS if name in names), "")
-    time = asked.time or next((name for name in (*DURATIONS, *ONSETS) if name in names), "")
-    timing = asked.timing if asked.timing != "auto" else "duration" if time in DURATIONS else "onset"
+    subject = asked.subject or next((name for name in SUBJECT_COLUMNS if name in names), "")
+    time = asked.time or next((name for name in (*DURATION_COLUMNS, *ONSET_COLUMNS) if name in names), "")
+    timing = asked.timing if asked.timing != "auto" else "duration" if time in DURATION_COLUMNS else "onset"
     return _Columns(subject, time, timing if time else "")
 
 
-def _said(columns: _Columns) -> tuple[str, ...]:
+def _timing_note(columns: _Columns) -> tuple[str, ...]:
     if not columns.time:
         return ("fixations have no times: they are taken in the order of the file",)
     return (f"times: column {columns.time!r} is the {columns.timing} of each fixation (data.timing)",)
 
 
-def _add(
+def _add_track(
     found: Found,
     columns: _Columns,
     image: str,
@@ -204,16 +206,16 @@ def _add(
     size: tuple[float, float] | None,
 ) -> None:
     """One scanpath from its columns x, y and perhaps times, or what is wrong with it."""
-    numbers = np.stack([_floats(cell) for cell in cells]) if rows else np.zeros((len(cells), 0))
+    numbers = np.stack([_to_floats(cell) for cell in cells]) if rows else np.zeros((len(cells), 0))
     times = numbers[2] if columns.time else np.full(len(rows), np.nan)
-    for problem in _wrong(numbers, times, columns, cells, rows):
+    for problem in _number_problems(numbers, times, columns, cells, rows):
         found.problems.append(problem)
         return
     duration = np.append(np.diff(times), np.nan)[: len(times)] if columns.timing == "onset" else times
     found.tracks.append(Track(image, subject, numbers[:2].T.copy(), duration, rows, size))
 
 
-def _wrong(
+def _number_problems(
     numbers: Float[np.ndarray, "k t"],
     times: Float[np.ndarray, " t"],
     columns: _Columns,
@@ -235,27 +237,29 @@ def _wrong(
         yield Problem(rows[t], "duration", f"duration {times[t]:g} is below 0", "give how long the place was looked at")
 
 
-def _floats(cells: Sequence[Any]) -> Float[np.ndarray, " t"]:
+def _to_floats(cells: Sequence[Any]) -> Float[np.ndarray, " t"]:
     """Numbers, NaN for what is none."""
     try:
         return np.array(cells, dtype=np.float64)
     except (TypeError, ValueError):
-        return np.array([_number(cell) for cell in cells])
+        return np.array([_to_float(cell) for cell in cells])
 
 
-def _number(cell: Any) -> float:
+def _to_float(cell: Any) -> float:
     try:
         return float(cell)
     except (TypeError, ValueError):
         return float("nan")
 
 
-def misplaced(track: Track, height: int, width: int, picture: str) -> Iterator[Problem]:
+def placement_problems(track: Track, height: int, width: int, picture: str) -> Iterator[Problem]:
     """What does not fit the picture that a scanpath is on: its size, or a place outside it."""
     if track.size is not None and track.size != (width, height):
         stated = f"{track.size[0]:g} x {track.size[1]:g}"
         detail = f"the file says {track.image} has {stated} px but it has {width} x {height}"
-        yield Problem(_entry(track), "size", detail, "give the pictures that were looked at, or scale x and y to them")
+        yield Problem(
+            _entry_name(track), "size", detail, "give the pictures that were looked at, or scale x and y to them"
+        )
         return
     x, y = track.xy.T
     out = np.flatnonzero((x < 0) | (y < 0) | (x > width) | (y > height))
@@ -266,5 +270,5 @@ def misplaced(track: Track, height: int, width: int, picture: str) -> Iterator[P
         yield Problem(track.rows[t], "outside", detail, "remove it, or give x and y in pixels from the top left corner")
 
 
-def _entry(track: Track) -> str:
+def _entry_name(track: Track) -> str:
     return track.rows[0].rpartition(", fixation")[0] or track.rows[0] if track.rows else track.image

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import Unreadable
-from ..report import PROBLEMS_LISTED, Problem, Progress, Report, finished_report
+from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report
 from .record import Looked
 
 
@@ -23,29 +23,29 @@ def report_scanpaths(looked: Looked, training: Training, viewers: int, count: in
 
     Made-up scanpaths have `count` fixations, by `viewers` of each picture. Durations are in the file's unit of time.
     """
-    broken = _unreadable(looked, progress)
+    broken = _unreadable_pictures(looked, progress)
     tracks = [] if looked.found is None else looked.found.tracks
     per = np.unique(looked.image, return_counts=True)[1] if looked.image else np.zeros(0)
     made = len(looked.source) * viewers if looked.found is None else len(tracks)
     lengths = [len(track.xy) for track in tracks] or [count]
     times = np.concatenate([track.duration for track in tracks]) if tracks else np.full(1, np.nan)
-    problems = (*looked.problems, *broken)[:PROBLEMS_LISTED]
+    problems = (*looked.problems, *broken)[:MAX_PROBLEMS_LISTED]
     rows = [
         ("pictures looked at", str(len(looked.source) if looked.found is None else len(per))),
         ("unreadable pictures", str(len(broken))),
         ("scanpaths", str(made)),
         ("subjects", str(viewers if looked.found is None else len({track.subject for track in tracks}))),
-        ("fixations min / median / max", _range(lengths)),
-        ("scanpaths per picture", _range([int(n) for n in per] or [viewers])),
+        ("fixations min / median / max", _range_text(lengths)),
+        ("scanpaths per picture", _range_text([int(n) for n in per] or [viewers])),
         ("median duration", f"{np.nanmedian(times):g}" if np.isfinite(times).any() else "unknown"),
         ("median saccade, crop sides", f"{training.saccade:.2f}"),
         ("scanpaths with mistakes", str(sum(p.problem != "unreadable" for p in problems))),
         ("training would read", training.samples),
     ]
-    return finished_report(rows, training.notes, problems, f"--csv FILE lists up to {PROBLEMS_LISTED:,}")
+    return finish_report(rows, training.notes, problems, f"--csv FILE lists up to {MAX_PROBLEMS_LISTED:,}")
 
 
-def _unreadable(looked: Looked, progress: Progress) -> list[Problem]:
+def _unreadable_pictures(looked: Looked, progress: Progress) -> list[Problem]:
     """The pictures, of those looked at, that cannot be decoded."""
     used = sorted(set(looked.image)) if looked.found is not None else range(len(looked.source))
     found = []
@@ -59,5 +59,5 @@ def _unreadable(looked: Looked, progress: Progress) -> list[Problem]:
     return found
 
 
-def _range(counts: Sequence[int]) -> str:
+def _range_text(counts: Sequence[int]) -> str:
     return f"{min(counts)} / {int(np.median(counts))} / {max(counts)}"

@@ -18,20 +18,20 @@ from ..config import DataConfig, shared_last
 from ..images.box import check_size
 from ..images.dataset import PictureSet
 from ..paths import file_name
-from ..registry import guess, load
+from ..registry import guess_kind, load
 from ..report import Problem, Progress, Report
-from ..rows import select
+from ..rows import select_part
 from .augment import GazeAugment
 from .dataset import Fixations, Label, Rows, Scanpaths
 from .paths import Order, Synthetic
 from .pictures import Pictures, View
-from .record import Asked, Looked, Timing, Track, misplaced, read_fixations
+from .record import ColumnRequest, Looked, Timing, Track, placement_problems, read_fixations
 from .report import Training, report_scanpaths
 
-MOST = 16
-LARGEST = 8192
-PICTURES = "pictures"
-FIXATIONS = (".json", ".json.gz")
+MAX_FIXATIONS = 16
+MAX_ENLARGED_SIDE = 8192
+PICTURES_FOLDER = "pictures"
+FIXATION_ENDINGS = (".json", ".json.gz")
 
 
 @shared_last(split_by="split")
@@ -78,7 +78,7 @@ class Config(DataConfig):
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ValueError(f"{key} is {value}; give {least} or more")
-        if not 0 < self.crop <= 1 or max(self.size or (32,)) / self.crop > LARGEST:
+        if not 0 < self.crop <= 1 or max(self.size or (32,)) / self.crop > MAX_ENLARGED_SIDE:
             raise ValueError(
                 f"crop is {self.crop:g} of the picture's shorter side, seen as {self.size or 'at most 32'} px; "
                 "give a share up to 1 that does not enlarge the picture beyond 8192 px, e.g. crop=0.2"
@@ -91,11 +91,11 @@ class Config(DataConfig):
     @classmethod
     def recognises(cls, path: str) -> str:
         """A file of fixations by its name."""
-        return "a .json file holds fixations" if file_name(path).endswith(FIXATIONS) else ""
+        return "a .json file holds fixations" if file_name(path).endswith(FIXATION_ENDINGS) else ""
 
     def claims(self, kind: str, path: str) -> bool:
         """Pictures are looked at by a run on scanpaths."""
-        return load(kind).holds == PICTURES
+        return load(kind).holds == PICTURES_FOLDER
 
     @property
     def overlapping(self) -> bool:
@@ -104,7 +104,7 @@ class Config(DataConfig):
 
     def at(self, path: str, **changes: Any) -> "Config":
         """The same settings for other pictures or, where `path` is a file of fixations, for those beside it."""
-        own = {"fixations": ""} if path.lower().endswith(FIXATIONS) else {}
+        own = {"fixations": ""} if path.lower().endswith(FIXATION_ENDINGS) else {}
         return dataclasses.replace(self, path=path, **own | changes)
 
     def with_names(self, image: str, label: str) -> "Config":
@@ -120,50 +120,54 @@ class Config(DataConfig):
 
     def report(self, progress: Progress = None) -> Report:
         """All scanpaths and pictures with what is wrong with each, also where they cannot be learnt from."""
-        looked = look(self)
+        looked = read_sources(self)
         return report_scanpaths(looked, what_training_reads(self, looked), self.viewers, self.count, progress)
 
     def open(self) -> Scanpaths:
         """Read the fixations and find the pictures. Raises ValueError, with file and row, saying what to do."""
-        found = look(self)
+        found = read_sources(self)
         if found.problems:
             raise ValueError(str(found.problems[0]))
-        return build(self, found)
+        return build_scanpaths(self, found)
 
 
-def look(cfg: Config) -> Looked:
+def read_sources(cfg: Config) -> Looked:
     """Pictures and fixations, with all that is wrong with them. Raises ValueError where there is nothing to read."""
-    path, file = places_of(cfg.path, cfg.fixations)
-    source = pictures(path)
+    path, file = source_paths(cfg.path, cfg.fixations)
+    source = open_pictures(path)
     if not file:
         return Looked(source, None, [], [])
-    found = read_fixations(file, Asked(cfg.subject, cfg.time, cfg.timing))
-    known = by_name(source)
+    found = read_fixations(file, ColumnRequest(cfg.subject, cfg.time, cfg.timing))
+    known = pictures_by_name(source)
     image = [known.get(track.image, known.get(os.path.basename(track.image), -1)) for track in found.tracks]
     tracks = [t for t, i in zip(found.tracks, image, strict=True) if i >= 0]
-    problems = [*found.problems, *_unknown(found.tracks, image, path, known), *_misplaced(found.tracks, image, source)]
+    problems = [
+        *found.problems,
+        *_unknown_pictures(found.tracks, image, path, known),
+        *_misplaced_fixations(found.tracks, image, source),
+    ]
     return Looked(source, dataclasses.replace(found, tracks=tracks), [i for i in image if i >= 0], problems)
 
 
-def places_of(path: str, fixations: str) -> tuple[str, str]:
+def source_paths(path: str, fixations: str) -> tuple[str, str]:
     """Where the pictures are and where the fixations; those of a .json file alone lie beside it."""
-    if fixations or not path.lower().endswith(FIXATIONS):
+    if fixations or not path.lower().endswith(FIXATION_ENDINGS):
         return path, fixations
     folder = Path(path).expanduser().parent
     beside = next((folder / name for name in ("images.tar", "images") if (folder / name).exists()), folder)
     return str(beside), path
 
 
-def pictures(path: str) -> PictureSet:
+def open_pictures(path: str) -> PictureSet:
     """The data set of pictures at a path. Raises ValueError where it holds none."""
-    kind, why = guess(path)
-    found = load(kind)(path=path).open() if kind != "scanpaths" and load(kind).holds == PICTURES else None
+    kind, why = guess_kind(path)
+    found = load(kind)(path=path).open() if kind != "scanpaths" and load(kind).holds == PICTURES_FOLDER else None
     if not isinstance(found, PictureSet):
         raise ValueError(f"scanpaths need pictures, but {path!r} is read as {kind} ({why}); give a folder of images")
     return found
 
 
-def by_name(source: PictureSet) -> dict[str, int]:
+def pictures_by_name(source: PictureSet) -> dict[str, int]:
     """Pictures by what a fixation file may call them: their name, its last part, or the row of an array or table.
 
     What two pictures could be called, neither is; -2 stands for it.
@@ -175,7 +179,9 @@ def by_name(source: PictureSet) -> dict[str, int]:
     return {**short, **{name: i for i, name in enumerate(names)}}
 
 
-def _unknown(tracks: Sequence[Track], image: list[int], path: str, known: Mapping[str, int]) -> Iterator[Problem]:
+def _unknown_pictures(
+    tracks: Sequence[Track], image: list[int], path: str, known: Mapping[str, int]
+) -> Iterator[Problem]:
     told: set[str] = set()
     for track, i in zip(tracks, image, strict=True):
         if i >= 0 or track.image in told:
@@ -190,7 +196,7 @@ def _unknown(tracks: Sequence[Track], image: list[int], path: str, known: Mappin
             yield Problem(where, "image", detail, "add it there, or remove its fixations")
 
 
-def _misplaced(tracks: Sequence[Track], image: list[int], source: PictureSet) -> Iterator[Problem]:
+def _misplaced_fixations(tracks: Sequence[Track], image: list[int], source: PictureSet) -> Iterator[Problem]:
     sizes: dict[int, tuple[int, int] | None] = {}
     for track, i in zip(tracks, image, strict=True):
         if i < 0:
@@ -201,28 +207,28 @@ def _misplaced(tracks: Sequence[Track], image: list[int], source: PictureSet) ->
             except Unreadable:
                 sizes[i] = None  # it is skipped, or an error, when it is its turn
         if (size := sizes[i]) is not None:
-            yield from misplaced(track, *size, track.image)
+            yield from placement_problems(track, *size, track.image)
 
 
-def build(cfg: Config, looked: Looked) -> Scanpaths:
+def build_scanpaths(cfg: Config, looked: Looked) -> Scanpaths:
     """The samples of the part asked for. Raises ValueError where there are none."""
     source = looked.source
     if looked.found is None:
-        rows, recorded, subjects, notes = _made_up(cfg, source)
+        rows, recorded, subjects, notes = _made_up_rows(cfg, source)
     else:
-        rows, recorded, subjects, notes = _recorded(cfg, looked)
-    steps, said = _steps(cfg, rows.length)
+        rows, recorded, subjects, notes = _recorded_rows(cfg, looked)
+    steps, said = _choose_steps(cfg, rows.length)
     rows = rows._replace(length=np.minimum(rows.length, steps))
-    view = View(_size(cfg, source, int(rows.image[0])), cfg.crop, cfg.fovea)
+    view = View(_choose_size(cfg, source, int(rows.image[0])), cfg.crop, cfg.fovea)
     dataset = Scanpaths(
         Pictures(source), rows, recorded, subjects, view, steps, cfg.order, cfg.synthetic, cfg.seed, cfg.label,
         (*source.notes, *notes, *said), cfg=cfg,
     )  # fmt: skip
-    kept = _part(cfg, dataset)
+    kept = _part_rows(cfg, dataset)
     return dataclasses.replace(dataset, rows=Rows(*(column[kept] for column in rows)))
 
 
-def _made_up(cfg: Config, source: PictureSet) -> tuple[Rows, None, tuple[str, ...], list[str]]:
+def _made_up_rows(cfg: Config, source: PictureSet) -> tuple[Rows, None, tuple[str, ...], list[str]]:
     if cfg.count < cfg.least:
         raise ValueError(f"count is {cfg.count} made-up fixations but least is {cfg.least}; give count={cfg.least}")
     n = len(source) * cfg.viewers
@@ -232,14 +238,15 @@ def _made_up(cfg: Config, source: PictureSet) -> tuple[Rows, None, tuple[str, ..
     return rows, None, tuple(map(str, range(cfg.viewers))), [note]
 
 
-def _recorded(cfg: Config, looked: Looked) -> tuple[Rows, Fixations, tuple[str, ...], list[str]]:
+def _recorded_rows(cfg: Config, looked: Looked) -> tuple[Rows, Fixations, tuple[str, ...], list[str]]:
     found = looked.found
     assert found is not None
     kept = [k for k, track in enumerate(found.tracks) if len(track.xy) >= cfg.least]
     if not kept:
         raise ValueError(
-            f"{places_of(cfg.path, cfg.fixations)[1]}: none of {len(found.tracks)} scanpaths on {len(looked.source)} "
-            f"pictures has {cfg.least} fixations or more; give x and y of at least two fixations for each"
+            f"{source_paths(cfg.path, cfg.fixations)[1]}: none of {len(found.tracks)} scanpaths on "
+            f"{len(looked.source)} pictures has {cfg.least} fixations or more; give x and y of at least two "
+            "fixations for each"
         )
     tracks, image = [found.tracks[k] for k in kept], np.array([looked.image[k] for k in kept], dtype=np.int64)
     subjects = tuple(sorted({track.subject for track in tracks}, key=lambda s: (not s.isdecimal(), len(s), s)))
@@ -251,10 +258,10 @@ def _recorded(cfg: Config, looked: Looked) -> tuple[Rows, Fixations, tuple[str, 
     )
     subject = np.array([index[track.subject] for track in tracks], dtype=np.int64)
     rows = Rows(np.arange(len(kept), dtype=np.int64), image, subject, length)
-    return rows, recorded, subjects, [*found.notes, *_counts(cfg, looked, len(kept), len(np.unique(image)))]
+    return rows, recorded, subjects, [*found.notes, *_count_notes(cfg, looked, len(kept), len(np.unique(image)))]
 
 
-def _counts(cfg: Config, looked: Looked, kept: int, used: int) -> Iterator[str]:
+def _count_notes(cfg: Config, looked: Looked, kept: int, used: int) -> Iterator[str]:
     assert looked.found is not None
     yield f"{kept} scanpaths on {used} pictures"
     if short := len(looked.found.tracks) - kept:
@@ -265,13 +272,17 @@ def _counts(cfg: Config, looked: Looked, kept: int, used: int) -> Iterator[str]:
         yield f"{unseen} pictures have no fixations and are left out"
 
 
-def _steps(cfg: Config, length: Int64[np.ndarray, " n"]) -> tuple[int, list[str]]:
+def _choose_steps(cfg: Config, length: Int64[np.ndarray, " n"]) -> tuple[int, list[str]]:
     """How many fixations of each scanpath are read, and what to say of those that are not."""
     most = int(length.max())
-    steps = cfg.steps or max(min(most, MOST), cfg.least)
+    steps = cfg.steps or max(min(most, MAX_FIXATIONS), cfg.least)
     cut = int((length > steps).sum())
     what = (
-        "as set" if cfg.steps else f"the most of any, {most}" if most <= MOST else f"at most {MOST}; the longest {most}"
+        "as set"
+        if cfg.steps
+        else f"the most of any, {most}"
+        if most <= MAX_FIXATIONS
+        else f"at most {MAX_FIXATIONS}; the longest {most}"
     )
     notes = [f"steps {steps} ({what})"]
     if cut:
@@ -279,7 +290,7 @@ def _steps(cfg: Config, length: Int64[np.ndarray, " n"]) -> tuple[int, list[str]
     return steps, notes
 
 
-def _size(cfg: Config, source: PictureSet, i: int) -> tuple[int, int]:
+def _choose_size(cfg: Config, source: PictureSet, i: int) -> tuple[int, int]:
     """Height and width that a fixation has: its own pixels in the first picture, from 8 to 32."""
     if cfg.size:
         return cfg.size
@@ -291,26 +302,26 @@ def _size(cfg: Config, source: PictureSet, i: int) -> tuple[int, int]:
     return side, side
 
 
-def _part(cfg: Config, dataset: Scanpaths) -> Int64[np.ndarray, " k"]:
+def _part_rows(cfg: Config, dataset: Scanpaths) -> Int64[np.ndarray, " k"]:
     """The samples of a part: whole pictures, or all that some subjects saw. Raises ValueError where it is empty."""
     rows, source = dataset.rows, dataset.source
     if cfg.split == "all":
         kept = np.arange(len(rows.key))
     elif cfg.split_by == "image":
         used = np.unique(rows.image)
-        chosen = used[select([source.name(int(i)) for i in used], cfg.split, cfg.held_out, 0)]
+        chosen = used[select_part([source.name(int(i)) for i in used], cfg.split, cfg.held_out, 0)]
         kept = np.flatnonzero(np.isin(rows.image, chosen))
     else:
         kept = np.flatnonzero(
-            np.isin(rows.subject, held_subjects(dataset.subjects, cfg.held_out)) == (cfg.split == "test")
+            np.isin(rows.subject, held_out_subjects(dataset.subjects, cfg.held_out)) == (cfg.split == "test")
         )
     if 0 < cfg.limit < len(kept):
         names = [f"{dataset.name(int(k))} {rows.key[k]}" for k in kept]
-        kept = kept[select(names, "all", cfg.held_out, cfg.limit)]
+        kept = kept[select_part(names, "all", cfg.held_out, cfg.limit)]
     return kept
 
 
-def held_subjects(subjects: Sequence[str], held_out: float) -> list[int]:
+def held_out_subjects(subjects: Sequence[str], held_out: float) -> list[int]:
     """The fraction of subjects whose names hash lowest, at least one and not all. Raises ValueError for one subject."""
     if len(subjects) < 2:
         raise ValueError(f"there is one subject, {subjects[0]!r}, so none can be held out; set data.split_by=image")
@@ -324,7 +335,7 @@ def what_training_reads(cfg: Config, looked: Looked) -> Training:
     if looked.problems:
         return Training(f"nothing: {looked.problems[0]}", float("nan"), looked.found.notes if looked.found else ())
     try:
-        data = build(cfg, looked)
+        data = build_scanpaths(cfg, looked)
         some = [data.clip(int(i), data.native).action for i in np.linspace(0, len(data) - 1, min(len(data), 256))]
     except (ValueError, Unreadable) as error:
         return Training(f"nothing: {error}", float("nan"), looked.source.notes)

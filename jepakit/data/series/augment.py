@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...types import Size
-from ..config import Strong
+from ..config import StrongAugmentation
 
 
 def _check_crop(crop: tuple[float, float]) -> None:
@@ -74,21 +74,21 @@ class SeriesAugment:
     def check(self, channels: int) -> None:
         """Do nothing: every change is one of any number of channels."""
 
-    def strong(self, channels: int) -> Strong:
+    def strong(self, channels: int) -> StrongAugmentation:
         """Two views of each sample and, where nothing else was said, another scale, noise and fewer channels."""
         chosen = self
         if self == SeriesAugment():
             chosen = SeriesAugment(scale=0.2, jitter=0.1, drop=0.2 if channels > 2 else 0.0)
         why = "parts of one series could be matched by their level alone"
-        return Strong(replace(chosen, views=(SeriesViews(),)), ("scale", "jitter", "drop"), why)
+        return StrongAugmentation(replace(chosen, views=(SeriesViews(),)), ("scale", "jitter", "drop"), why)
 
 
 def draws_for(channels: int, steps: int) -> int:
-    """How many uniform numbers `changed` takes per sample."""
+    """How many uniform numbers `change_values` takes per sample."""
     return 2 * channels + 1 + 2 * -(-channels * steps // 2)
 
 
-def changed(
+def change_values(
     x: Float[Tensor, "b c t"],
     u: Float[np.ndarray, "b draws"],
     cfg: SeriesAugment,
@@ -103,14 +103,14 @@ def changed(
     if cfg.scale:
         y = y * (1 + cfg.scale * (2 * draws[:, :c, None] - 1)).to(x.dtype)
     if cfg.jitter:
-        y = y + cfg.jitter * spread * normal(u[:, 2 * c + 1 :])[:, : c * t].reshape(b, c, t).to(x.dtype)
+        y = y + cfg.jitter * spread * normal_draws(u[:, 2 * c + 1 :])[:, : c * t].reshape(b, c, t).to(x.dtype)
     if cfg.drop:
         stays = torch.arange(c)[None] == (draws[:, 2 * c, None] * c).long()
         y = torch.where(((draws[:, c : 2 * c] < cfg.drop) & ~stays)[..., None], 0.0, y)
     return y + centre
 
 
-def normal(u: Float[np.ndarray, "b n"]) -> Float[Tensor, "b n"]:
+def normal_draws(u: Float[np.ndarray, "b n"]) -> Float[Tensor, "b n"]:
     """Normal numbers of an even number of uniform ones in [0, 1). Source: Box & Muller, 1958."""
     half = u.shape[1] // 2
     radius = np.sqrt(-2 * np.log1p(-u[:, :half]))

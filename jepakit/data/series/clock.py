@@ -10,8 +10,8 @@ from jaxtyping import Shaped
 
 from .record import Record
 
-UTC = "+00:00"
-OFFSET = re.compile(r"(?<=:\d\d)(\.\d+)? ?(Z|[+-]\d\d(?::?\d\d)?)$")
+UTC_OFFSET = "+00:00"
+OFFSET_PATTERN = re.compile(r"(?<=:\d\d)(\.\d+)? ?(Z|[+-]\d\d(?::?\d\d)?)$")
 
 
 class Clock(NamedTuple):
@@ -21,25 +21,25 @@ class Clock(NamedTuple):
     offset: str = ""
 
 
-def divided(text: str) -> tuple[str, str]:
+def split_offset(text: str) -> tuple[str, str]:
     """A time without its offset, and that offset as +02:00; "" where it has none."""
-    found = OFFSET.search(text)
+    found = OFFSET_PATTERN.search(text)
     if not found:
         return text, ""
     digits = found[2].replace(":", "")
-    offset = UTC if digits == "Z" else f"{digits[:3]}:{digits[3:] or '00'}"
+    offset = UTC_OFFSET if digits == "Z" else f"{digits[:3]}:{digits[3:] or '00'}"
     return text[: found.start()] + (found[1] or ""), offset
 
 
-def shown(moments: Shaped[np.ndarray, " n"], offsets: Collection[str]) -> Clock:
+def read_clock(moments: Shaped[np.ndarray, " n"], offsets: Collection[str]) -> Clock:
     """Moments of UTC as the clock shows them whose offset they were written with; of several, as UTC does."""
-    offset = next(iter(offsets)) if len(offsets) == 1 else UTC
-    return Clock(moments + _ahead(offset), offset)
+    offset = next(iter(offsets)) if len(offsets) == 1 else UTC_OFFSET
+    return Clock(moments + _offset_delta(offset), offset)
 
 
-def parsed(cells: Sequence[str | None]) -> Clock:
+def parse_times(cells: Sequence[str | None]) -> Clock:
     """Times in text. Raises ValueError where one is none, and where only some of them have an offset."""
-    parts = [divided(cell) if cell else ("NaT", "") for cell in cells]
+    parts = [split_offset(cell) if cell else ("NaT", "") for cell in cells]
     offsets = {offset for cell, (_, offset) in zip(cells, parts, strict=True) if cell}
     time = np.array([text for text, _ in parts], "M8[us]")
     if len(offsets) < 2:
@@ -47,11 +47,11 @@ def parsed(cells: Sequence[str | None]) -> Clock:
     if "" in offsets:
         bare = next(cell for cell, (_, offset) in zip(cells, parts, strict=True) if cell and not offset)
         raise ValueError(f"{bare} has no offset from UTC, and others have {max(offsets)}")
-    ahead = np.array([_ahead(offset or UTC) for _, offset in parts])
-    return Clock(time - ahead, UTC)
+    ahead = np.array([_offset_delta(offset or UTC_OFFSET) for _, offset in parts])
+    return Clock(time - ahead, UTC_OFFSET)
 
 
-def alike(records: Sequence[Record]) -> list[Record]:
+def align_offsets(records: Sequence[Record]) -> list[Record]:
     """Records whose times are of one clock: UTC where they come with several offsets.
 
     Raises ValueError where some have times without an offset, which are then of an unknown clock.
@@ -66,12 +66,14 @@ def alike(records: Sequence[Record]) -> list[Record]:
             "write all of them with an offset, or all without"
         )
     return [
-        record if record.time is None else replace(record, time=record.time - _ahead(record.offset), offset=UTC)
+        record
+        if record.time is None
+        else replace(record, time=record.time - _offset_delta(record.offset), offset=UTC_OFFSET)
         for record in records
     ]
 
 
-def texts(time: Shaped[np.ndarray, " n"], offset: str = "") -> list[str]:
+def time_texts(time: Shaped[np.ndarray, " n"], offset: str = "") -> list[str]:
     """Times as 2024-01-31 12:00:00+02:00, as pandas writes them, in whole seconds where all are; numbers as such."""
     if time.dtype.kind != "M":
         return [f"{value:.15g}" for value in time.tolist()]
@@ -80,15 +82,15 @@ def texts(time: Shaped[np.ndarray, " n"], offset: str = "") -> list[str]:
     return [text.replace("T", " ") + offset for text in np.datetime_as_string(time).tolist()]
 
 
-def arrow(time: Shaped[np.ndarray, " n"], offset: str = "") -> Any:
+def arrow_times(time: Shaped[np.ndarray, " n"], offset: str = "") -> Any:
     """The same as an Arrow array; with an offset as timestamps of that zone."""
     import pyarrow as pa
 
     if not offset:
         return pa.array(time)
-    return pa.array(time - _ahead(offset), pa.timestamp(np.datetime_data(time.dtype)[0], offset))
+    return pa.array(time - _offset_delta(offset), pa.timestamp(np.datetime_data(time.dtype)[0], offset))
 
 
-def _ahead(offset: str) -> np.timedelta64:
+def _offset_delta(offset: str) -> np.timedelta64:
     hours, minutes = offset[1:].split(":") if offset else ("0", "0")
     return np.timedelta64(int(f"{offset[:1]}1") * (60 * int(hours) + int(minutes)), "m")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from .clock import UTC, divided
+from .clock import UTC_OFFSET, split_offset
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?")
+MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Table:
     offsets: dict[str, set[str]]
 
 
-def load(path: Path) -> Table:
+def load_table(path: Path) -> Table:
     """All columns of a table. Raises ValueError where it cannot be read, or holds no row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -39,9 +39,9 @@ def load(path: Path) -> Table:
         if path.suffix.lower() in (".parquet", ".pq"):
             found = pq.read_table(path)
             rows = np.arange(1, found.num_rows + 1, dtype=np.int64)
-            offsets = {f.name: {_zone(f.type.tz)} for f in found.schema if _aware(f.type)}
+            offsets = {f.name: {_zone_offset(f.type.tz)} for f in found.schema if _has_zone(f.type)}
         else:
-            found, rows, offsets = _csv(unpacked(path))
+            found, rows, offsets = _parse_csv(unpack_file(path))
     except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {str(path)!r} as a table: {error}; mend the file") from None
     names = found.column_names
@@ -52,23 +52,23 @@ def load(path: Path) -> Table:
     return Table(path, {name: found[name] for name in names}, rows, offsets)
 
 
-def _aware(kind: Any) -> bool:
+def _has_zone(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_timestamp(kind) and kind.tz is not None)
 
 
-def _zone(name: str) -> str:
+def _zone_offset(name: str) -> str:
     """The offset of a time zone: its name where that is one, else that of UTC, as zones change theirs."""
-    return name if re.fullmatch(r"[+-]\d\d:\d\d", name) else UTC
+    return name if re.fullmatch(r"[+-]\d\d:\d\d", name) else UTC_OFFSET
 
 
-def unpacked(path: Path) -> bytes:
+def unpack_file(path: Path) -> bytes:
     """The content of a file, without its gzip. Raises OSError."""
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
-def _csv(data: bytes) -> tuple[Any, Int64[np.ndarray, " n"], dict[str, set[str]]]:
+def _parse_csv(data: bytes) -> tuple[Any, Int64[np.ndarray, " n"], dict[str, set[str]]]:
     """The table in a text, the line on which each row ends, and the offsets in its columns of times."""
     from pyarrow import csv as arrow
 
@@ -80,20 +80,20 @@ def _csv(data: bytes) -> tuple[Any, Int64[np.ndarray, " n"], dict[str, set[str]]
     options = arrow.ReadOptions(use_threads=False, column_names=None if named else [str(i) for i in range(count)])
 
     def read(**convert: Any) -> Any:
-        missing = arrow.ConvertOptions(null_values=MISSING, strings_can_be_null=True, **convert)
+        missing = arrow.ConvertOptions(null_values=MISSING_WORDS, strings_can_be_null=True, **convert)
         return arrow.read_csv(io.BytesIO(data), options, arrow.ParseOptions(delimiter=mark), missing)
 
     found = read()
-    aware = list(dict.fromkeys(field.name for field in found.schema if _aware(field.type)))
+    aware = list(dict.fromkeys(field.name for field in found.schema if _has_zone(field.type)))
     # Arrow forgets the offset of a time, so that it is read once more, as text.
     text = read(include_columns=aware, column_types=dict.fromkeys(aware, "string")) if aware else {}
-    offsets = {name: {divided(cell)[1] for cell in text[name].to_pylist() if cell} for name in aware}
+    offsets = {name: {split_offset(cell)[1] for cell in text[name].to_pylist() if cell} for name in aware}
     lines = data.count(b"\n") + (not data.endswith(b"\n"))
     rows = np.arange(1 + named, found.num_rows + 1 + named, dtype=np.int64)
-    return found, rows if lines == found.num_rows + named else _lines(data, mark)[int(named) :], offsets
+    return found, rows if lines == found.num_rows + named else _row_lines(data, mark)[int(named) :], offsets
 
 
-def _lines(data: bytes, mark: str) -> Int64[np.ndarray, " n"]:
+def _row_lines(data: bytes, mark: str) -> Int64[np.ndarray, " n"]:
     """The line on which each row ends, where some are empty or rows go over several."""
     reader = csv.reader(io.StringIO(data.decode("utf-8-sig")), delimiter=mark)
     return np.array([reader.line_num for row in reader if row], dtype=np.int64)
@@ -104,5 +104,5 @@ def is_number(text: object) -> bool:
     try:
         float(str(text))
     except ValueError:
-        return str(text).strip() in MISSING
+        return str(text).strip() in MISSING_WORDS
     return True

@@ -11,14 +11,14 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Samples, Signal, Size
-from ..base import Dataset, Words, uniform
+from ..base import Dataset, Words, uniform_draws
 from ..config import DataConfig
 from ..report import Progress, Report
 from ..rows import encode_labels
-from .augment import SeriesAugment, changed, draws_for
-from .clock import texts
-from .record import Record, filled
-from .windows import Cut, shorter
+from .augment import SeriesAugment, change_values, draws_for
+from .clock import time_texts
+from .record import Record, fill_missing
+from .windows import Cut, shorter_advice
 
 Unequal = Literal["pad", "stretch", "cut"]
 WORDS = Words(
@@ -28,7 +28,7 @@ WORDS = Words(
     "train with data.unequal=stretch or data.unequal=cut, or with a data.window",
 )
 # Patches that half of the series have at least, and the shortest, where the patch is chosen for them.
-PATCHES, LEAST_PATCHES = 7, 4
+PATCHES_PER_SERIES, MIN_PATCHES = 7, 4
 
 
 class Steps(NamedTuple):
@@ -57,7 +57,7 @@ class Version(NamedTuple):
     stream: str
 
 
-def _unchanged() -> DataConfig:
+def _default_config() -> DataConfig:
     return DataConfig(augment=SeriesAugment())
 
 
@@ -80,7 +80,7 @@ class Series(Dataset):
     unequal: Unequal
     notes: tuple[str, ...]
     named: bool = False
-    cfg: Any = field(default_factory=_unchanged, kw_only=True)
+    cfg: Any = field(default_factory=_default_config, kw_only=True)
 
     words = WORDS
 
@@ -96,7 +96,7 @@ class Series(Dataset):
         return (int(length.min() if self.unequal == "cut" else length.max()),)
 
     @property
-    def padded(self) -> bool:
+    def has_padding(self) -> bool:
         """Whether some samples are padded."""
         return self.unequal == "pad" and bool((self.cut.length != self.cut.length[0]).any())
 
@@ -198,7 +198,7 @@ class Series(Dataset):
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Samples `ids` and their views, changed as drawn for each; see `Dataset.draw`."""
-        x, length = self._first(ids, rng, signal) if include_x else (None, None)
+        x, length = self._draw_x(ids, rng, signal) if include_x else (None, None)
         views = []
         for g, group in enumerate(self.augment.views):
             size = group.size_for(signal.size)[0]
@@ -207,7 +207,7 @@ class Series(Dataset):
             views.append(torch.stack(each, 1))
         return Samples(x, torch.from_numpy(ids.copy()), {}, self.labels_of(ids), tuple(views), length=length)
 
-    def _first(
+    def _draw_x(
         self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal
     ) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
         """The sample itself, which is cropped only where that was asked for; else padding stays padding."""
@@ -221,7 +221,7 @@ class Series(Dataset):
 
     def version(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, v: Version) -> Float[Tensor, "b c _"]:
         """A random part of each sample's time at the length asked for, changed; padding is never a part of it."""
-        u = uniform(rng.fork("box", v.stream), ids, 2)
+        u = uniform_draws(rng.fork("box", v.stream), ids, 2)
         length = self.cut.length[ids]
         share = v.crop[0] + (v.crop[1] - v.crop[0]) * u[:, 0]
         count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
@@ -234,8 +234,8 @@ class Series(Dataset):
         augment = self.augment
         if not (augment.scale or augment.jitter or augment.drop):
             return x
-        u = uniform(rng.fork("series", stream), ids, draws_for(*x.shape[1:]))
-        return changed(x, u, augment, signal.mean, signal.std)
+        u = uniform_draws(rng.fork("series", stream), ids, draws_for(*x.shape[1:]))
+        return change_values(x, u, augment, signal.mean, signal.std)
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Float[Tensor, "n q c _"]:
         """`count` versions of each sample, changed as its first views are or else as the sample itself."""
@@ -251,11 +251,11 @@ class Series(Dataset):
 
     def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
         """Where series are padded, a patch of which half of the series have several and the shortest one some."""
-        if not self.padded:
+        if not self.has_padding:
             return None
         length = self.cut.length
-        steps = max(1, min(16, int(np.median(length)) // PATCHES, int(length.min()) // LEAST_PATCHES))
-        return (steps,), f"{PATCHES} patches or more in half of the series"
+        steps = max(1, min(16, int(np.median(length)) // PATCHES_PER_SERIES, int(length.min()) // MIN_PATCHES))
+        return (steps,), f"{PATCHES_PER_SERIES} patches or more in half of the series"
 
     def report(self, progress: Progress = None) -> Report:
         """All series of the path that these are of, with what is wrong with each."""
@@ -273,9 +273,9 @@ class Series(Dataset):
     def step_times(self, i: int) -> list[str] | None:
         """When each step of a sample was, as its table writes it; None where the data have no times."""
         times = self.times(i)
-        return None if times is None else texts(times, self.steps.offset)
+        return None if times is None else time_texts(times, self.steps.offset)
 
-    def covered(self) -> Bool[np.ndarray, " t"]:
+    def covered_steps(self) -> Bool[np.ndarray, " t"]:
         """Which steps of all series some sample covers."""
         edges = np.zeros(self.steps.values.shape[1] + 1, dtype=np.int64)
         np.add.at(edges, self.begin, 1)
@@ -291,8 +291,10 @@ class Series(Dataset):
         """
         if len(self) == 1:
             name, steps = self.steps.name[int(self.cut.record[0])], int(self.cut.length[0])
-            raise ValueError(f"{name} makes a single sample, of {steps} steps, which teaches nothing; {shorter(steps)}")
-        inside = self.covered()
+            raise ValueError(
+                f"{name} makes a single sample, of {steps} steps, which teaches nothing; {shorter_advice(steps)}"
+            )
+        inside = self.covered_steps()
         mean, std = zip(*[self._moments_of(c, inside) for c in range(self.channels)], strict=True)
         return self.as_signal(self.native, mean, tuple(value / self.cfg.contrast for value in std))
 
@@ -319,14 +321,14 @@ class Series(Dataset):
         return digest.hexdigest()
 
 
-def join(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:
+def join_records(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:
     """The steps of all records, filled, and the class names; `classes` are those that a file says there are."""
     lengths = [len(record) for record in records]
-    label, names = _labels(records, lengths, classes)
+    label, names = _step_labels(records, lengths, classes)
     clocks = [record.time for record in records if record.time is not None]
     same = len(clocks) == len(records) and len({clock.dtype.kind for clock in clocks}) == 1
     steps = Steps(
-        values=np.concatenate([filled(r.values).astype(np.float32) for r in records], axis=1),
+        values=np.concatenate([fill_missing(r.values).astype(np.float32) for r in records], axis=1),
         missing=np.concatenate([np.isnan(r.values) for r in records], axis=1),
         label=label,
         row=np.concatenate([record.row_numbers for record in records]),
@@ -339,7 +341,7 @@ def join(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps,
     return steps, names
 
 
-def _labels(
+def _step_labels(
     records: Sequence[Record], lengths: Sequence[int], classes: Sequence[str]
 ) -> tuple[Int64[np.ndarray, " t"], tuple[str, ...]]:
     """The label of every step, -1 where there is none, and the class names."""
@@ -355,7 +357,7 @@ def _labels(
     return np.concatenate(full), names
 
 
-def commonest(steps: Steps, cut: Cut, classes: int) -> Int64[np.ndarray, " n"]:
+def commonest_labels(steps: Steps, cut: Cut, classes: int) -> Int64[np.ndarray, " n"]:
     """The label that most steps of each sample have, of two that are as common the smaller; -1 where none has one."""
     begin = steps.first[cut.record] + cut.start
     best, label = np.zeros(len(begin), dtype=np.int64), np.full(len(begin), -1, dtype=np.int64)

@@ -10,22 +10,22 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from ...types import Rng
-from ..base import uniform
+from ..base import uniform_draws
 from ..config import DataConfig, shared_last
 from ..report import Progress, Report
 from . import settings
-from .augment import SeriesAugment, normal
+from .augment import SeriesAugment, normal_draws
 from .dataset import Series, Steps
 from .record import Found, Record
 from .report import report_series
 from .windows import Cut
 
 System = Literal["sines", "lorenz"]
-SYSTEMS: tuple[System, ...] = ("sines", "lorenz")
-LENGTH = {"sines": 20, "lorenz": 40}
-NOISE = {"sines": 0.05, "lorenz": 0.0}
-COLUMNS = {"sines": ("value",), "lorenz": ("x", "y", "z")}
-SIGMA, BETA = 10.0, 8 / 3
+SYSTEM_NAMES: tuple[System, ...] = ("sines", "lorenz")
+DEFAULT_LENGTHS = {"sines": 20, "lorenz": 40}
+DEFAULT_NOISE = {"sines": 0.05, "lorenz": 0.0}
+CHANNEL_NAMES = {"sines": ("value",), "lorenz": ("x", "y", "z")}
+LORENZ_SIGMA, LORENZ_BETA = 10.0, 8 / 3
 
 
 @shared_last()
@@ -71,45 +71,45 @@ class Config(DataConfig):
     @classmethod
     def recognises(cls, path: str) -> str:
         """The name of a system."""
-        return f"{path!r} names a generated system" if path in SYSTEMS else ""
+        return f"{path!r} names a generated system" if path in SYSTEM_NAMES else ""
 
     def open(self) -> Series:
         """Draw the series. Raises ValueError for an unknown system, an empty part, or a system that left all bounds."""
-        if self.path not in SYSTEMS:
-            raise ValueError(f"no generated system {self.path!r}; set data.path to one of {', '.join(SYSTEMS)}")
+        if self.path not in SYSTEM_NAMES:
+            raise ValueError(f"no generated system {self.path!r}; set data.path to one of {', '.join(SYSTEM_NAMES)}")
         cut = self.count - round(self.count * self.held_out)
         first, last = {"all": (0, self.count), "train": (0, cut), "test": (cut, self.count)}[self.split]
         if first == last:
             raise ValueError(f"the {self.split} part of {self.count} series is empty; raise count or use split=all")
         last = min(last, first + self.limit) if self.limit else last
-        return _series(generate(self, np.arange(first, last, dtype=np.int64)), first, self)
+        return _as_series(generate_series(self, np.arange(first, last, dtype=np.int64)), first, self)
 
     def report(self, progress: Progress = None) -> Report:
         """What is generated with the default settings."""
-        x = generate(self, np.arange(self.count, dtype=np.int64))
-        records = [Record(f"{self.path}[{i}]", values, COLUMNS[self.path]) for i, values in enumerate(x)]
+        x = generate_series(self, np.arange(self.count, dtype=np.int64))
+        records = [Record(f"{self.path}[{i}]", values, CHANNEL_NAMES[self.path]) for i, values in enumerate(x)]
         found, cfg = Found(records, many=True), settings.Config(path=self.path)
         return report_series(found, cfg.fill, settings.what_training_reads(found, cfg))
 
 
-def generate(cfg: Config, ids: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n c t"]:
+def generate_series(cfg: Config, ids: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n c t"]:
     """The series of the system that `cfg.path` names, with the numbers `ids`. Raises ValueError where one diverges."""
-    length = cfg.length or LENGTH[cfg.path]
-    channels = len(COLUMNS[cfg.path])
-    noise = NOISE[cfg.path] if cfg.noise is None else cfg.noise
-    u = uniform(Rng(cfg.seed).fork("dynamics", cfg.path), ids, 3 + 2 * -(-channels * length // 2))
+    length = cfg.length or DEFAULT_LENGTHS[cfg.path]
+    channels = len(CHANNEL_NAMES[cfg.path])
+    noise = DEFAULT_NOISE[cfg.path] if cfg.noise is None else cfg.noise
+    u = uniform_draws(Rng(cfg.seed).fork("dynamics", cfg.path), ids, 3 + 2 * -(-channels * length // 2))
     if cfg.path == "sines":
         time = np.linspace(0, 4 * np.pi, length)
         speed = cfg.frequency[0] + (cfg.frequency[1] - cfg.frequency[0]) * u[:, :1]
         x = np.sin(speed * time + 2 * np.pi * u[:, 1:2])[:, None]
     else:
-        x = lorenz(30 * u[:, :3] - 15, length, cfg.dt, cfg.rho, cfg.integrator)
+        x = lorenz_states(30 * u[:, :3] - 15, length, cfg.dt, cfg.rho, cfg.integrator)
     if not np.isfinite(x).all():
         raise ValueError(f"the system leaves all bounds with dt {cfg.dt:g} and rho {cfg.rho:g}; give a smaller dt")
-    return x + noise * normal(u[:, 3:]).numpy()[:, : channels * length].reshape(x.shape) if noise else x
+    return x + noise * normal_draws(u[:, 3:]).numpy()[:, : channels * length].reshape(x.shape) if noise else x
 
 
-def lorenz(
+def lorenz_states(
     start: Float64[np.ndarray, "n 3"], length: int, dt: float, rho: float, integrator: str
 ) -> Float64[np.ndarray, "n 3 t"]:
     """The states at times 0, dt, … from each start; "rk45" is SciPy's, at relative error 1e-8, one start at a time."""
@@ -118,26 +118,26 @@ def lorenz(
         # A step too long for the system overflows, which the caller finds.
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(length - 1):
-                states.append(states[-1] + dt * derivative(states[-1], rho))
+                states.append(states[-1] + dt * lorenz_derivative(states[-1], rho))
         return np.stack(states, axis=2)
     from scipy.integrate import solve_ivp
 
     times = dt * np.arange(length)
     # Together, the step that one start needs would change the numbers of another.
     paths = [
-        solve_ivp(lambda _, s: derivative(s, rho), (0, times[-1]), s, "RK45", times, rtol=1e-8, atol=1e-8).y
+        solve_ivp(lambda _, s: lorenz_derivative(s, rho), (0, times[-1]), s, "RK45", times, rtol=1e-8, atol=1e-8).y
         for s in start
     ]
     return np.stack(paths)
 
 
-def derivative(state: Float64[np.ndarray, "*n 3"], rho: float) -> Float64[np.ndarray, "*n 3"]:
+def lorenz_derivative(state: Float64[np.ndarray, "*n 3"], rho: float) -> Float64[np.ndarray, "*n 3"]:
     """(sigma (y - x), x (rho - z) - y, x y - beta z). Source: Lorenz, Deterministic nonperiodic flow, 1963."""
     x, y, z = state[..., 0], state[..., 1], state[..., 2]
-    return np.stack([SIGMA * (y - x), x * (rho - z) - y, x * y - BETA * z], axis=-1)
+    return np.stack([LORENZ_SIGMA * (y - x), x * (rho - z) - y, x * y - LORENZ_BETA * z], axis=-1)
 
 
-def _series(x: Float64[np.ndarray, "n c t"], first: int, cfg: Config) -> Series:
+def _as_series(x: Float64[np.ndarray, "n c t"], first: int, cfg: Config) -> Series:
     n, channels, length = x.shape
     values = np.ascontiguousarray(x.transpose(1, 0, 2).reshape(channels, -1)).astype(np.float32)
     steps = Steps(
@@ -153,4 +153,4 @@ def _series(x: Float64[np.ndarray, "n c t"], first: int, cfg: Config) -> Series:
     whole = Cut(np.zeros(n, dtype=np.int64), np.full(n, length, dtype=np.int64), np.arange(n, dtype=np.int64))
     note = f"{n} generated series, system {cfg.path!r}, seed {cfg.seed}"
     unlabelled = np.full(n, -1, dtype=np.int64)
-    return Series(steps, whole, unlabelled, (), COLUMNS[cfg.path], 0, 1, "pad", (note,), cfg=cfg)
+    return Series(steps, whole, unlabelled, (), CHANNEL_NAMES[cfg.path], 0, 1, "pad", (note,), cfg=cfg)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..images.folder import IMAGE_COLUMNS
-from ..paths import ending
-from .array import KEYS
+from ..paths import file_ending
+from .array import ARRAY_KEYS
 
-TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
-TEXT = (".ts",)
-ARRAYS = (".npy", ".npz")
-PICTURES = (".tar", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+TEXT_ENDINGS = (".ts",)
+ARRAY_ENDINGS = (".npy", ".npz")
+PICTURE_ENDINGS = (".tar", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -26,39 +26,39 @@ def files_in(folder: Path) -> list[Path]:
 def why_series(path: Path) -> str:
     """The reason to read a path as series; "" where there is none. Nothing is decoded but the head of the file."""
     if path.is_dir():
-        return _folder(path)
-    kind = ending(path)
-    if kind in TEXT:
+        return _why_folder(path)
+    kind = file_ending(path)
+    if kind in TEXT_ENDINGS:
         return ".ts holds series"
     try:
         if kind in (".parquet", ".pq"):
-            return _parquet(path)
-        if kind in TABLES:
-            return _table(path)
-        return _array(path) if kind in ARRAYS else ""
+            return _why_parquet(path)
+        if kind in TABLE_ENDINGS:
+            return _why_table(path)
+        return _why_array(path) if kind in ARRAY_ENDINGS else ""
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return ""  # whoever reads it says what is wrong with it
 
 
-def _folder(path: Path) -> str:
+def _why_folder(path: Path) -> str:
     """A folder of tables or .ts files, without pictures and without folders; the first of either ends the search."""
     tables = []
     with os.scandir(path) as entries:
         for entry in entries:
-            kind = ending(Path(entry.name))
-            if kind in PICTURES or (entry.is_dir() and not entry.name.startswith(".")):
+            kind = file_ending(Path(entry.name))
+            if kind in PICTURE_ENDINGS or (entry.is_dir() and not entry.name.startswith(".")):
                 return ""
-            if kind in (".csv", ".tsv", *TEXT):
+            if kind in (".csv", ".tsv", *TEXT_ENDINGS):
                 tables.append(Path(entry.path))
     return "a folder of series" if any(map(why_series, sorted(tables))) else ""
 
 
 def can_hold(path: Path) -> bool:
     """Whether a file of this ending can hold series."""
-    return ending(path) in (*TABLES, *TEXT, *ARRAYS)
+    return file_ending(path) in (*TABLE_ENDINGS, *TEXT_ENDINGS, *ARRAY_ENDINGS)
 
 
-def _table(path: Path) -> str:
+def _why_table(path: Path) -> str:
     with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
         head = file.readline(65536).decode("utf-8-sig").strip()
         second = file.readline(65536).decode().strip()
@@ -66,10 +66,10 @@ def _table(path: Path) -> str:
     if not second or set(columns) & set(IMAGE_COLUMNS):
         return ""
     cells = second.replace(";", ",").replace("\t", ",").split(",")
-    return "a table of numbers" if any(map(_number, cells)) and not any(map(_picture, cells)) else ""
+    return "a table of numbers" if any(map(_is_number, cells)) and not any(map(_names_picture, cells)) else ""
 
 
-def _number(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
@@ -77,11 +77,11 @@ def _number(cell: str) -> bool:
     return True
 
 
-def _picture(cell: str) -> bool:
-    return ending(Path(cell.strip(" \"'"))) in PICTURES
+def _names_picture(cell: str) -> bool:
+    return file_ending(Path(cell.strip(" \"'"))) in PICTURE_ENDINGS
 
 
-def _parquet(path: Path) -> str:
+def _why_parquet(path: Path) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -95,10 +95,10 @@ def _parquet(path: Path) -> str:
     return "a table of numbers" if plain and numbers and not pictures else ""
 
 
-def _array(path: Path) -> str:
+def _why_array(path: Path) -> str:
     """Pictures are 8-bit or 16-bit, or have two equal sides or three axes each; other arrays of numbers are series."""
-    shapes = dict(_headers(path))
-    usual = next((name for name in (*KEYS, "images", "image") if name in shapes), None)
+    shapes = dict(_array_headers(path))
+    usual = next((name for name in (*ARRAY_KEYS, "images", "image") if name in shapes), None)
     shape, kind = shapes[usual] if usual else max(shapes.values(), key=lambda found: len(found[0]))
     square = len(shape) == 3 and shape[1] == shape[2]
     small = kind.kind == "b" or (kind.kind == "u" and kind.itemsize <= 2)
@@ -107,20 +107,20 @@ def _array(path: Path) -> str:
     return f"an array {shape} of {kind}"
 
 
-def _headers(path: Path) -> list[tuple[str, tuple[tuple[int, ...], np.dtype]]]:
+def _array_headers(path: Path) -> list[tuple[str, tuple[tuple[int, ...], np.dtype]]]:
     """The name, shape and type of each array in a file, of which only the heads are read. Raises ValueError."""
     if path.suffix == ".npy":
         with open(path, "rb") as file:
-            return [("x", _header(file))]
+            return [("x", _read_header(file))]
     found = []
     with zipfile.ZipFile(path) as file:
         for name in file.namelist():
             with file.open(name) as member:
-                found.append((name.removesuffix(".npy"), _header(member)))
+                found.append((name.removesuffix(".npy"), _read_header(member)))
     return found
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, kind = read(file)

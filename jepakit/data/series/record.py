@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 
 from ..report import Problem
 
-SEVERAL = (
+SEVERAL_SERIES_ADVICE = (
     "where they are of several series, name their column by data.entity; data.time=none takes the rows as they stand"
 )
 
@@ -44,7 +44,7 @@ class Record:
         """What step t is called where it lies."""
         return f"{self.place} {int(self.row_numbers[t])}"
 
-    def when(self, t: int) -> str:
+    def step_time(self, t: int) -> str:
         """The time of step t, where there are times."""
         return "" if self.time is None else f"{self.time[t]}{self.offset}"
 
@@ -60,13 +60,13 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def problems(record: Record, fill: int) -> Iterator[Problem]:
+def record_problems(record: Record, fill: int) -> Iterator[Problem]:
     """What keeps a series from being read: its times, values that are infinite, and more than `fill` missing in a row.
 
     One entry per kind of mistake and channel, the first of its kind.
     """
     if record.time is not None:
-        yield from _times(record, record.time)
+        yield from _time_problems(record, record.time)
     for channel, values in zip(record.channels, record.values, strict=True):
         named = f"column {channel!r}"
         if (bad := np.flatnonzero(np.isinf(values))).size:
@@ -81,7 +81,7 @@ def problems(record: Record, fill: int) -> Iterator[Problem]:
             yield Problem(record.name, "missing", detail, fix)
 
 
-def _times(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Problem]:
+def _time_problems(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Problem]:
     """The first step without a time, the first out of order, and the first that repeats one."""
     named = f"column {record.time_name!r}"
     if (empty := np.flatnonzero(np.isnan(time))).size:
@@ -93,20 +93,19 @@ def _times(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Problem]:
     zero = np.zeros(1, step.dtype)[0]
     if (back := np.flatnonzero(step < zero)).size:
         t = int(back[0])
-        detail = (
-            f"{named}, {record.where(t + 1)} ({record.when(t + 1)}) lies before {record.where(t)} ({record.when(t)})"
-        )
-        fix = f"sort the rows by {record.time_name!r} or, {SEVERAL}"
+        later, earlier = (f"{record.where(k)} ({record.step_time(k)})" for k in (t + 1, t))
+        detail = f"{named}, {later} lies before {earlier}"
+        fix = f"sort the rows by {record.time_name!r} or, {SEVERAL_SERIES_ADVICE}"
         yield Problem(record.name, "unsorted", detail, fix)
     order = np.argsort(time, kind="stable")
     if (same := np.flatnonzero(np.diff(time[order]) == zero)).size:
         first, again = (int(order[same[0] + k]) for k in (0, 1))
-        detail = f"{named}, {record.where(again)} repeats the time of {record.where(first)} ({record.when(first)})"
-        fix = f"keep one row per time or, {SEVERAL}"
+        detail = f"{named}, {record.where(again)} repeats the time of {record.where(first)} ({record.step_time(first)})"
+        fix = f"keep one row per time or, {SEVERAL_SERIES_ADVICE}"
         yield Problem(record.name, "duplicate time", detail, fix)
 
 
-def gaps(record: Record) -> Int64[np.ndarray, " k"]:
+def time_gaps(record: Record) -> Int64[np.ndarray, " k"]:
     """The steps after which more time passes than one and a half times the usual, which is the median."""
     if record.time is None or len(record) < 3:
         return np.empty(0, dtype=np.int64)
@@ -124,7 +123,7 @@ def longest_run(mask: Bool[np.ndarray, " t"]) -> tuple[int, int]:
     return int(edges[2 * k]), int(lengths[k])
 
 
-def filled(values: Float[np.ndarray, "c t"]) -> Float[np.ndarray, "c t"]:
+def fill_missing(values: Float[np.ndarray, "c t"]) -> Float[np.ndarray, "c t"]:
     """Every missing value replaced by the last one of its channel: what was known at that time.
 
     Where a channel begins with missing values, they take the first that follows.
@@ -137,7 +136,7 @@ def filled(values: Float[np.ndarray, "c t"]) -> Float[np.ndarray, "c t"]:
     return np.take_along_axis(values, np.where(last < 0, first[:, None], last), axis=1)
 
 
-def only(records: Sequence[Record], columns: Sequence[str]) -> list[Record]:
+def select_columns(records: Sequence[Record], columns: Sequence[str]) -> list[Record]:
     """The records with the channels `columns`, in that order; all where it is empty. Raises ValueError."""
     if not columns:
         return list(records)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..report import PROBLEMS_LISTED, Problem, Report, finished_report
-from .dataset import join
-from .record import Found, Record, gaps, longest_run, problems
+from ..report import MAX_PROBLEMS_LISTED, Problem, Report, finish_report
+from .dataset import join_records
+from .record import Found, Record, longest_run, record_problems, time_gaps
 
 
 def report_series(found: Found, fill: int, samples: str) -> Report:
@@ -15,13 +15,13 @@ def report_series(found: Found, fill: int, samples: str) -> Report:
     `fill` missing values in a row are no mistake.
     """
     records = found.records
-    listed = [problem for record in records for problem in problems(record, fill)]
-    constant = tuple(name for c, name in enumerate(records[0].channels) if _constant(records, c))
+    listed = [problem for record in records for problem in record_problems(record, fill)]
+    constant = tuple(name for c, name in enumerate(records[0].channels) if _is_constant(records, c))
     listed += [_constant_problem(records[0], name) for name in constant]
-    listed += [problem for record in records for problem in _jumps(record)]
-    listed += list(_twins(records))
+    listed += [problem for record in records for problem in _gap_problems(record)]
+    listed += list(_duplicate_problems(records))
     lengths = np.array([len(record) for record in records])
-    steps, classes = join(records, found.classes)
+    steps, classes = join_records(records, found.classes)
     counts = np.bincount(steps.label[steps.label >= 0], minlength=len(classes)).tolist()
     channels = records[0].channels
     few = ", ".join(f"{name}: {n}" for name, n in zip(classes, counts, strict=True) if n)
@@ -29,16 +29,16 @@ def report_series(found: Found, fill: int, samples: str) -> Report:
         ("series", str(len(records))),
         ("steps min / median / max", f"{lengths.min()} / {int(np.median(lengths))} / {lengths.max()}"),
         ("channels", f"{len(channels)}: {', '.join(channels)}"),
-        ("missing values", _missing(records) or "none"),
+        ("missing values", _missing_values(records) or "none"),
         ("constant channels", ", ".join(constant) or "none"),
-        ("times", _clock(records)),
+        ("times", _time_range(records)),
         ("steps per class", few or "no labels"),
         ("training would read", samples),
     ]
-    return finished_report(rows, found.notes, listed[:PROBLEMS_LISTED], "--csv FILE lists them")
+    return finish_report(rows, found.notes, listed[:MAX_PROBLEMS_LISTED], "--csv FILE lists them")
 
 
-def _missing(records: list[Record]) -> str:
+def _missing_values(records: list[Record]) -> str:
     """How many values each channel lacks, and how many in a row."""
     parts = []
     for c, name in enumerate(records[0].channels):
@@ -48,7 +48,7 @@ def _missing(records: list[Record]) -> str:
     return ", ".join(parts)
 
 
-def _constant(records: list[Record], c: int) -> bool:
+def _is_constant(records: list[Record], c: int) -> bool:
     seen = [record.values[c][~np.isnan(record.values[c])] for record in records]
     low = min((v.min() for v in seen if v.size), default=0.0)
     high = max((v.max() for v in seen if v.size), default=0.0)
@@ -61,19 +61,19 @@ def _constant_problem(first: Record, name: str) -> Problem:
     return Problem(first.name, "constant", detail, "leave it out by data.columns")
 
 
-def _jumps(record: Record) -> Iterator[Problem]:
+def _gap_problems(record: Record) -> Iterator[Problem]:
     """The first and the number of the places where more time passes than usual."""
-    found = gaps(record)
+    found = time_gaps(record)
     if len(found) and record.time is not None:
         t = int(found[0])
         detail = (
-            f"column {record.time_name!r} jumps in {len(found)} places, first from {record.when(t)} to "
-            f"{record.when(t + 1)} at {record.where(t + 1)}"
+            f"column {record.time_name!r} jumps in {len(found)} places, first from {record.step_time(t)} to "
+            f"{record.step_time(t + 1)} at {record.where(t + 1)}"
         )
         yield Problem(record.name, "gap", detail, "steps are taken as equally spaced: fill the rows, or split there")
 
 
-def _twins(records: list[Record]) -> Iterator[Problem]:
+def _duplicate_problems(records: list[Record]) -> Iterator[Problem]:
     """Series whose values an earlier one has."""
     seen: dict[bytes, str] = {}
     for record in records:
@@ -83,7 +83,7 @@ def _twins(records: list[Record]) -> Iterator[Problem]:
         seen.setdefault(key, record.name)
 
 
-def _clock(records: list[Record]) -> str:
+def _time_range(records: list[Record]) -> str:
     """From when to when, and how often."""
     with_time = [record for record in records if record.time is not None]
     if not with_time:

@@ -10,18 +10,18 @@ import numpy as np
 from ...core.notes import Note
 from ..base import Dataset
 from ..config import DataConfig, shared_last
-from ..paths import ending, expand, first_file, split_key
+from ..paths import expand_pattern, file_ending, first_file, split_key
 from ..report import Progress, Report
 from .array import Layout, read_array
 from .augment import SeriesAugment
-from .clock import alike
-from .dataset import Series, Unequal, commonest, join
-from .guess import ARRAYS, TABLES, TEXT, can_hold, files_in, why_series
-from .record import Found, Record, gaps, only, problems
+from .clock import align_offsets
+from .dataset import Series, Unequal, commonest_labels, join_records
+from .guess import ARRAY_ENDINGS, TABLE_ENDINGS, TEXT_ENDINGS, can_hold, files_in, why_series
+from .record import Found, Record, record_problems, select_columns, time_gaps
 from .report import report_series
-from .table import Asked, read_table
+from .table import ColumnRequest, read_table
 from .text import read_ts
-from .windows import By, bounds, choose, limited, slide
+from .windows import By, choose_windows, limit_samples, part_bounds, slide_windows
 
 
 @shared_last(by="split", gap="held_out")
@@ -104,24 +104,24 @@ class Config(DataConfig):
 
     def report(self, progress: Progress = None) -> Report:
         """All series with what is wrong with each, also where they cannot be learnt from."""
-        found = read(self)
+        found = read_series(self)
         return report_series(found, self.fill, what_training_reads(found, self))
 
     def open(self) -> Series:
         """Read the series into memory. Raises ValueError, with column and row, saying what to do."""
-        found = read(self)
-        refuse(found, self.fill)
-        return build(found, self)
+        found = read_series(self)
+        refuse_problems(found, self.fill)
+        return build_series(found, self)
 
 
-def read(cfg: Config) -> Found:
+def read_series(cfg: Config) -> Found:
     """The series behind a path, as they stand there. Raises ValueError."""
     path, key = split_key(cfg.path)
     cfg = replace(cfg, array=key or cfg.array)
-    files = [file for found in expand(path) for file in (files_in(found) if found.is_dir() else [found])]
+    files = [file for found in expand_pattern(path) for file in (files_in(found) if found.is_dir() else [found])]
     if not files:
         raise ValueError(f"no series in {cfg.path!r}; give a folder with .csv, .parquet, .ts, .npy or .npz files")
-    parts = [_file(file, cfg) for file in files]
+    parts = [_read_file(file, cfg) for file in files]
     records = [record for part in parts for record in part.records]
     for record in records:
         if record.channels != records[0].channels:
@@ -132,7 +132,7 @@ def read(cfg: Config) -> Found:
     if max(map(len, records)) < 2:
         longest = "" if len(records) == 1 else ", and no other series has more"
         raise ValueError(f"{records[0].name} has 1 {records[0].place}{longest}; give 2 or more, one per step")
-    records = alike(records)
+    records = align_offsets(records)
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     notes = [note for part in parts for note in part.notes]
     if len(notes) > 8:
@@ -140,54 +140,57 @@ def read(cfg: Config) -> Found:
     return Found(records, classes, any(p.many for p in parts), parts[0].named, tuple(notes))
 
 
-def _file(path: Path, cfg: Config) -> Found:
-    kind = ending(path)
-    if kind in TABLES:
-        records, notes = read_table(path, Asked(cfg.time, cfg.entity, cfg.label, cfg.columns))
+def _read_file(path: Path, cfg: Config) -> Found:
+    kind = file_ending(path)
+    if kind in TABLE_ENDINGS:
+        records, notes = read_table(path, ColumnRequest(cfg.time, cfg.entity, cfg.label, cfg.columns))
         return Found(records, named=True, notes=notes)
-    if kind in TEXT:
+    if kind in TEXT_ENDINGS:
         records, classes, notes = read_ts(path)
-        return Found(only(records, cfg.columns), classes, True, notes=notes)
-    if kind in ARRAYS:
+        return Found(select_columns(records, cfg.columns), classes, True, notes=notes)
+    if kind in ARRAY_ENDINGS:
         records, many, notes = read_array(path, cfg.array, cfg.label, cfg.layout)
-        return Found(only(records, cfg.columns), (), many, notes=notes)
+        return Found(select_columns(records, cfg.columns), (), many, notes=notes)
     raise ValueError(f"cannot read series from {str(path)!r}; give .csv, .tsv, .txt, .parquet, .ts, .npy or .npz files")
 
 
-def refuse(found: Found, fill: int) -> None:
+def refuse_problems(found: Found, fill: int) -> None:
     """Raises ValueError where something keeps a series from being read; `fill` missing values in a row do not."""
     for record in found.records:
-        for problem in problems(record, fill):
+        for problem in record_problems(record, fill):
             raise ValueError(str(problem))
 
 
-def build(found: Found, cfg: Config) -> Series:
+def build_series(found: Found, cfg: Config) -> Series:
     """The samples of the part asked for. Raises ValueError where there are none."""
     records = found.records
     lengths = [len(record) for record in records]
-    windows, notes = choose(lengths, found.many, cfg.window, cfg.stride, cfg.held_out)
+    windows, notes = choose_windows(lengths, found.many, cfg.window, cfg.stride, cfg.held_out)
     by = ("time" if windows.size else "entity") if cfg.by == "auto" else cfg.by
     if by == "time" and not windows.size and cfg.split != "all":
         raise ValueError("whole series cannot be divided in time; give a data.window, or set data.by=entity")
-    cut = limited(slide(records, bounds(records, cfg.split, by, cfg.held_out, cfg.gap), windows, cfg.split), cfg.limit)
-    steps, classes = join(records, found.classes)
+    cut = limit_samples(
+        slide_windows(records, part_bounds(records, cfg.split, by, cfg.held_out, cfg.gap), windows, cfg.split),
+        cfg.limit,
+    )
+    steps, classes = join_records(records, found.classes)
     series = Series(
         steps=steps,
         cut=cut,
-        labels=commonest(steps, cut, len(classes)),
+        labels=commonest_labels(steps, cut, len(classes)),
         classes=classes,
         columns=records[0].channels,
         window=windows.size,
         stride=windows.stride,
         unequal=cfg.unequal,
-        notes=(*found.notes, *notes, *_remarks(records, windows.size)),
+        notes=(*found.notes, *notes, *_notes_on(records, windows.size)),
         named=found.named,
         cfg=cfg,
     )
     return series
 
 
-def _remarks(records: Sequence[Record], window: int) -> list[str]:
+def _notes_on(records: Sequence[Record], window: int) -> list[str]:
     """What a person should know of series that can be read."""
     notes = []
     lengths = np.array([len(record) for record in records])
@@ -197,7 +200,7 @@ def _remarks(records: Sequence[Record], window: int) -> list[str]:
         notes.append(f"series have {lengths.min()} to {lengths.max()} steps")
     if filled := sum(int(np.isnan(record.values).sum()) for record in records):
         notes.append(f"{filled} missing values take the last value before them")
-    if jumps := sum(len(gaps(record)) for record in records):
+    if jumps := sum(len(time_gaps(record)) for record in records):
         notes.append(f"times jump in {jumps} places; steps are taken as equally spaced (jepa check-data shows where)")
     return notes
 
@@ -205,11 +208,13 @@ def _remarks(records: Sequence[Record], window: int) -> list[str]:
 def what_training_reads(found: Found, cfg: Config) -> str:
     """The samples that the settings make of these series, or why there are none."""
     try:
-        refuse(found, cfg.fill)
-        series = build(found, cfg)
+        refuse_problems(found, cfg.fill)
+        series = build_series(found, cfg)
         signal = series.signal()
     except ValueError as error:
         return f"nothing: {error}"
     kind = f"windows of {series.window} steps, {series.stride} apart" if series.window else "whole series"
-    padded = f", of {int(series.cut.length.min())} to {signal.size[0]} steps (data.unequal)" if series.padded else ""
+    padded = (
+        f", of {int(series.cut.length.min())} to {signal.size[0]} steps (data.unequal)" if series.has_padding else ""
+    )
     return f"{len(series)} samples: {kind}{padded}"

@@ -11,17 +11,17 @@ from jaxtyping import Float64, Int64
 
 from . import clock
 from .clock import Clock
-from .columns import MISSING, Table, is_number, load
+from .columns import MISSING_WORDS, Table, is_number, load_table
 from .record import Record
 
-TIME = ("time", "date", "timestamp", "datetime", "date_time", "ds")
-ENTITY = ("entity", "series", "series_id", "item_id", "unique_id")
-LABEL = ("label", "class")
-NONE = "none"
+TIME_NAMES = ("time", "date", "timestamp", "datetime", "date_time", "ds")
+ENTITY_NAMES = ("entity", "series", "series_id", "item_id", "unique_id")
+LABEL_NAMES = ("label", "class")
+NO_COLUMN = "none"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ColumnRequest:
     """Which columns are what, as a person said it; empty means the usual names, "none" that there is none."""
 
     time: str = ""
@@ -30,20 +30,22 @@ class Asked:
     columns: tuple[str, ...] = ()
 
 
-def read_table(path: Path, asked: Asked) -> tuple[list[Record], tuple[str, ...]]:
+def read_table(path: Path, asked: ColumnRequest) -> tuple[list[Record], tuple[str, ...]]:
     """The series of a table, one per entity, and what was decided about its columns.
 
     Raises ValueError, with column and row, where text stands in a column of numbers, and where columns are missing.
     """
-    table = load(path)
-    time = _found(table, asked.time, TIME, "time") or (_temporal(table) if asked.time != NONE else "")
-    entity = _found(table, asked.entity, ENTITY, "entity")
-    label = _found(table, asked.label, LABEL, "label")
+    table = load_table(path)
+    time = _find_column(table, asked.time, TIME_NAMES, "time") or (
+        _temporal_column(table) if asked.time != NO_COLUMN else ""
+    )
+    entity = _find_column(table, asked.entity, ENTITY_NAMES, "entity")
+    label = _find_column(table, asked.label, LABEL_NAMES, "label")
     roles = {name for name in (time, entity, label) if name}
-    channels, left_out = _channels(table, asked.columns, roles)
-    values = np.stack([_numbers(table, name) for name in channels])
+    channels, left_out = _channel_columns(table, asked.columns, roles)
+    values = np.stack([_column_numbers(table, name) for name in channels])
     notes = [f"{path.name}: {len(table.rows)} rows, channels {', '.join(channels)}"]
-    times = _times(table, time) if time else Clock(np.empty(0))
+    times = _column_times(table, time) if time else Clock(np.empty(0))
     notes += [f"time from column {time!r}{times.offset and f', {times.offset}'}"] if time else []
     notes += [f"series from column {entity!r}"] if entity else []
     notes += [f"labels from column {label!r}"] if label else []
@@ -61,14 +63,14 @@ def read_table(path: Path, asked: Asked) -> tuple[list[Record], tuple[str, ...]]
             place="row",
             rows=table.rows[rows],
         )
-        for name, rows in _entities(table, entity)
+        for name, rows in _rows_by_entity(table, entity)
     ]
     return records, tuple(notes)
 
 
-def _found(table: Table, asked: str, usual: Sequence[str], what: str) -> str:
+def _find_column(table: Table, asked: str, usual: Sequence[str], what: str) -> str:
     """The column asked for, or the first of a usual name, in any case; "" where there is none. Raises ValueError."""
-    if asked == NONE:
+    if asked == NO_COLUMN:
         return ""
     if asked and asked not in table.columns:
         raise ValueError(
@@ -78,14 +80,14 @@ def _found(table: Table, asked: str, usual: Sequence[str], what: str) -> str:
     return asked or next((name for name in table.columns if name.lower() in usual), "")
 
 
-def _temporal(table: Table) -> str:
+def _temporal_column(table: Table) -> str:
     """The first column of dates or times."""
     import pyarrow as pa
 
     return next((name for name, column in table.columns.items() if pa.types.is_temporal(column.type)), "")
 
 
-def _channels(table: Table, asked: Sequence[str], roles: set[str]) -> tuple[tuple[str, ...], list[str]]:
+def _channel_columns(table: Table, asked: Sequence[str], roles: set[str]) -> tuple[tuple[str, ...], list[str]]:
     """The columns of numbers, and those of text that are left out, each with the first text where numbers stand, too.
 
     Raises ValueError where there is no number, and where numbers have decimal commas.
@@ -98,7 +100,7 @@ def _channels(table: Table, asked: Sequence[str], roles: set[str]) -> tuple[tupl
     if asked:
         return tuple(asked), []
     rest = [name for name in table.columns if name not in roles]
-    text = [name for name in rest if not _numeric(table.columns[name])]
+    text = [name for name in rest if not _is_numeric(table.columns[name])]
     for name in text:
         _refuse_commas(table, name)
     channels = tuple(name for name in rest if name not in text)
@@ -107,12 +109,12 @@ def _channels(table: Table, asked: Sequence[str], roles: set[str]) -> tuple[tupl
             f"{str(table.path)!r} has no column of numbers beside {', '.join(sorted(roles)) or 'text'}; "
             f"its columns are {', '.join(table.columns)}: give one column of numbers per channel"
         )
-    return channels, [_left_out(table, name) for name in text]
+    return channels, [_columns_left_out(table, name) for name in text]
 
 
 def _refuse_commas(table: Table, name: str) -> None:
     """Raises ValueError, with the row, where the first cell of a column of text is a number with a decimal comma."""
-    row, cell = next(_cells(table, name), (0, ""))
+    row, cell = next(_filled_cells(table, name), (0, ""))
     if re.fullmatch(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", cell, re.IGNORECASE):
         raise ValueError(
             f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, a number with a comma; "
@@ -120,22 +122,22 @@ def _refuse_commas(table: Table, name: str) -> None:
         )
 
 
-def _left_out(table: Table, name: str) -> str:
+def _columns_left_out(table: Table, name: str) -> str:
     """A column that is left out; where some of its cells are numbers, how many, and the first that is none."""
-    cells = list(_cells(table, name))
+    cells = list(_filled_cells(table, name))
     text = [(row, cell) for row, cell in cells if not is_number(cell)]
     if len(text) == len(cells) or not text:
         return name
     return f"{name} (row {text[0][0]} holds {text[0][1]!r}; {len(cells) - len(text)} of {len(cells)} are numbers)"
 
 
-def _cells(table: Table, name: str) -> Iterator[tuple[int, str]]:
+def _filled_cells(table: Table, name: str) -> Iterator[tuple[int, str]]:
     """The row and the content of the cells of a column that are not empty."""
     cells = zip(table.rows.tolist(), table.columns[name].to_pylist(), strict=True)
     return ((row, str(cell)) for row, cell in cells if cell is not None)
 
 
-def _numeric(column: Any) -> bool:
+def _is_numeric(column: Any) -> bool:
     """Whether a column is one of numbers, perhaps with some text in it by mistake."""
     import pyarrow as pa
 
@@ -148,7 +150,7 @@ def _numeric(column: Any) -> bool:
     return 2 * sum(map(is_number, cells)) >= max(1, len(cells))
 
 
-def _numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
+def _column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
     """A column as numbers, NaN where a cell is empty. Raises ValueError, with the row, where one is no number."""
     import pyarrow as pa
 
@@ -166,20 +168,20 @@ def _numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
                 f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, which is no number; "
                 "correct it, leave the cell empty, or leave the column out by data.columns"
             )
-    return np.array([float("nan" if cell is None or cell.strip() in MISSING else cell) for cell in cells])
+    return np.array([float("nan" if cell is None or cell.strip() in MISSING_WORDS else cell) for cell in cells])
 
 
-def _times(table: Table, name: str) -> Clock:
+def _column_times(table: Table, name: str) -> Clock:
     """A column as times: datetimes, or numbers. Raises ValueError, with the row, where one is neither."""
     import pyarrow as pa
 
     column = table.columns[name]
     if name in table.offsets:
-        return clock.shown(np.asarray(column.to_numpy()), table.offsets[name])
+        return clock.read_clock(np.asarray(column.to_numpy()), table.offsets[name])
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         return Clock(np.asarray(column.to_numpy()))
     if not pa.types.is_string(column.type) and not pa.types.is_time(column.type):
-        return Clock(_numbers(table, name))
+        return Clock(_column_numbers(table, name))
     for row, cell in zip(table.rows.tolist(), column.to_pylist(), strict=True):
         if cell is not None and not re.match(r"\d{4}-\d\d-\d\d", str(cell)):
             raise ValueError(
@@ -187,12 +189,12 @@ def _times(table: Table, name: str) -> Clock:
                 "write 2024-01-31 12:00:00 or a number, or set data.time=none where rows are equally spaced"
             )
     try:
-        return clock.parsed(column.to_pylist())
+        return clock.parse_times(column.to_pylist())
     except ValueError as error:
         raise ValueError(f"{table.path.name}: column {name!r}: {error}; write times as 2024-01-31 12:00:00") from None
 
 
-def _entities(table: Table, name: str) -> list[tuple[str, Int64[np.ndarray, " k"]]]:
+def _rows_by_entity(table: Table, name: str) -> list[tuple[str, Int64[np.ndarray, " k"]]]:
     """The rows of each entity, in the order of their first row."""
     if not name:
         return [("", np.arange(len(table.rows), dtype=np.int64))]

@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from .columns import unpacked
+from .columns import unpack_file
 from .record import Record
 
 
 def read_ts(path: Path) -> tuple[list[Record], tuple[str, ...], tuple[str, ...]]:
     """The series of a file, its class labels, and what there is to say. Raises ValueError, with line and value."""
     try:
-        lines = unpacked(path).decode().splitlines()
+        lines = unpack_file(path).decode().splitlines()
     except (OSError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {str(path)!r} as text: {error}; copy it again") from None
-    head, first = _header(lines, path)
+    head, first = _read_header(lines, path)
     if head.get("timestamps", ["false"])[0].lower() == "true":
         raise ValueError(f"{path.name} has @timeStamps true, which is not read; write the values alone, or a table")
     label = head.get("classlabel", ["false"])
     records = [
-        _series(line, number, path, labelled=label[0].lower() == "true")
+        _read_series(line, number, path, labelled=label[0].lower() == "true")
         for number, line in enumerate(lines[first:], first + 1)
         if line.strip() and not line.startswith("#")
     ]
@@ -44,7 +44,7 @@ def read_ts(path: Path) -> tuple[list[Record], tuple[str, ...], tuple[str, ...]]
     return records, tuple(label[1:]), (note + (f" to {lengths[-1]}" if len(lengths) > 1 else ""),)
 
 
-def _header(lines: list[str], path: Path) -> tuple[dict[str, list[str]], int]:
+def _read_header(lines: list[str], path: Path) -> tuple[dict[str, list[str]], int]:
     """The words after each @ name, in lower case, and the line after @data. Raises ValueError."""
     found: dict[str, list[str]] = {}
     for number, line in enumerate(lines):
@@ -56,14 +56,14 @@ def _header(lines: list[str], path: Path) -> tuple[dict[str, list[str]], int]:
     raise ValueError(f"{path.name} has no line @data; give a .ts file of the UCR/UEA archive")
 
 
-def _series(line: str, number: int, path: Path, labelled: bool) -> Record:
+def _read_series(line: str, number: int, path: Path, labelled: bool) -> Record:
     """The series of one line."""
     parts = line.strip().split(":")
     label = [parts.pop().strip()] if labelled else []
     name = f"{path.name} line {number}"
     if not parts:
         raise ValueError(f"{name} holds no values; write value,value,…:label")
-    channels = [_numbers(part, f"{name}, channel {c}") for c, part in enumerate(parts)]
+    channels = [_read_numbers(part, f"{name}, channel {c}") for c, part in enumerate(parts)]
     if len({len(values) for values in channels}) > 1:
         sizes = ", ".join(str(len(values)) for values in channels)
         raise ValueError(f"{name} has channels of different lengths ({sizes}); give each as many values")
@@ -72,7 +72,7 @@ def _series(line: str, number: int, path: Path, labelled: bool) -> Record:
     return Record(name, np.stack(channels), names, label, place="value", rows=rows)
 
 
-def _numbers(text: str, where: str) -> Float64[np.ndarray, " t"]:
+def _read_numbers(text: str, where: str) -> Float64[np.ndarray, " t"]:
     cells = text.split(",")
     try:
         return np.array([float("nan" if cell.strip() == "?" else cell) for cell in cells])

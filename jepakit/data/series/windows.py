@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from ..base import Split, spread
+from ..base import Split, spread_evenly
 from .record import Record
 
 By = Literal["auto", "time", "entity"]
-USUAL = 96
-WINDOWS = 256
-SHORT = 512
-SEVERAL = 16
+USUAL_WINDOW = 96
+MIN_WINDOWS = 256
+MAX_WHOLE_STEPS = 512
+MIN_WHOLE_SERIES = 16
 
 
 class Cut(NamedTuple):
@@ -32,7 +32,7 @@ class Windows(NamedTuple):
     stride: int
 
 
-def choose(
+def choose_windows(
     lengths: Sequence[int], many: bool, window: int | None, stride: int | None, held_out: float
 ) -> tuple[Windows, tuple[str, ...]]:
     """The window where none was said, and why.
@@ -43,19 +43,19 @@ def choose(
     """
     longest, notes = max(lengths), []
     if window is None:
-        short = len(lengths) >= SEVERAL and longest <= SHORT
-        window = 0 if many or short else max(8, min(USUAL, int(longest * held_out) // 8 * 8))
+        short = len(lengths) >= MIN_WHOLE_SERIES and longest <= MAX_WHOLE_STEPS
+        window = 0 if many or short else max(8, min(USUAL_WINDOW, int(longest * held_out) // 8 * 8))
         window = min(window, longest)
-        why = "every series is a sample" if not window else f"at most {USUAL}, to fit the held-out part"
+        why = "every series is a sample" if not window else f"at most {USUAL_WINDOW}, to fit the held-out part"
         notes.append(f"data.window = {window} ({why})")
     if window and stride is None:
         room = sum(max(0, n - window) for n in lengths)
-        stride = max(1, min(window // 4, room // WINDOWS))
-        notes.append(f"data.stride = {stride} (a quarter of the window at most, for {WINDOWS} windows or more)")
+        stride = max(1, min(window // 4, room // MIN_WINDOWS))
+        notes.append(f"data.stride = {stride} (a quarter of the window at most, for {MIN_WINDOWS} windows or more)")
     return Windows(window, stride or 1), tuple(notes)
 
 
-def bounds(records: Sequence[Record], split: Split, by: By, held_out: float, gap: int) -> list[tuple[int, int]]:
+def part_bounds(records: Sequence[Record], split: Split, by: By, held_out: float, gap: int) -> list[tuple[int, int]]:
     """The steps of each series that belong to a part: from the first up to, not including, the second.
 
     By "time", a part of all series ends where the other begins: at one moment where all have times, else after the
@@ -66,15 +66,15 @@ def bounds(records: Sequence[Record], split: Split, by: By, held_out: float, gap
     if split == "all":
         return whole
     if by == "entity":
-        held = _held(records, held_out)
+        held = _held_out(records, held_out)
         return [b if (i in held) == (split == "test") else (0, 0) for i, b in enumerate(whole)]
-    cuts = _moments(records, held_out)
+    cuts = _first_held_out(records, held_out)
     if split == "train":
         return [(0, cut) for cut in cuts]
     return [(min(cut + gap, len(r)) if cut else 0, len(r)) for cut, r in zip(cuts, records, strict=True)]
 
 
-def slide(records: Sequence[Record], parts: Sequence[tuple[int, int]], windows: Windows, split: Split) -> Cut:
+def slide_windows(records: Sequence[Record], parts: Sequence[tuple[int, int]], windows: Windows, split: Split) -> Cut:
     """Every window that lies wholly within its part. Raises ValueError where there is none."""
     found = []
     for k, (begin, end) in enumerate(parts):
@@ -90,11 +90,11 @@ def slide(records: Sequence[Record], parts: Sequence[tuple[int, int]], windows: 
     return cut
 
 
-def limited(cut: Cut, limit: int) -> Cut:
+def limit_samples(cut: Cut, limit: int) -> Cut:
     """At most `limit` samples, evenly spread; all where it is 0."""
     if not 0 < limit < len(cut.start):
         return cut
-    rows = spread(len(cut.start), limit)
+    rows = spread_evenly(len(cut.start), limit)
     return Cut(*(column[rows] for column in cut))
 
 
@@ -102,24 +102,24 @@ def _too_long(records: Sequence[Record], most: int, window: int, split: Split) -
     """The sentence where no window fits into any series, or into what a part has of it: `most` steps."""
     if split != "all":
         return (
-            f"the {split} part of {records[0].name}{_others(records)} holds {most} steps at most, so no window of "
-            f"{window} fits; {shorter(most)}, or give another data.held_out"
+            f"the {split} part of {records[0].name}{_others_text(records)} holds {most} steps at most, so no window of "
+            f"{window} fits; {shorter_advice(most)}, or give another data.held_out"
         )
     longest = max(records, key=len)
     more = " and no other series has more" if len(records) > 1 else ""
-    return f"{longest.name} has {most} steps{more}, fewer than the window of {window}; {shorter(most)}"
+    return f"{longest.name} has {most} steps{more}, fewer than the window of {window}; {shorter_advice(most)}"
 
 
-def _others(records: Sequence[Record]) -> str:
+def _others_text(records: Sequence[Record]) -> str:
     return f" and {len(records) - 1} more series" if len(records) > 1 else ""
 
 
-def shorter(steps: int) -> str:
+def shorter_advice(steps: int) -> str:
     """What helps where series of so many steps hold no window, or a single one."""
     return f"give longer series, or train with data.window={steps // 2} or less" if steps > 3 else "give longer series"
 
 
-def _held(records: Sequence[Record], held_out: float) -> set[int]:
+def _held_out(records: Sequence[Record], held_out: float) -> set[int]:
     """The series that are held out: at least one, and not all."""
     if len(records) < 2:
         raise ValueError(
@@ -131,7 +131,7 @@ def _held(records: Sequence[Record], held_out: float) -> set[int]:
     return set(sorted(range(len(records)), key=digest.__getitem__)[:count])
 
 
-def _moments(records: Sequence[Record], held_out: float) -> list[int]:
+def _first_held_out(records: Sequence[Record], held_out: float) -> list[int]:
     """The first step of each series that is held out."""
     clocks = [record.time for record in records]
     kinds = {clock.dtype.kind if clock is not None else "" for clock in clocks}

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ...types import Sample, Signal, Size
-from ..base import Dataset, Words, spread
+from ..base import Dataset, Words, spread_evenly
 from ..config import DataConfig
 from .frames import Frame
 from .source import Source
 
-SAMPLES = 64
+MAX_SAMPLES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,21 +72,21 @@ class First(Dataset):
         return (f"mean and deviation are those of the first {len(self.frames)} frames, and stay so",)
 
     @property
-    def starts(self) -> list[int]:
+    def window_starts(self) -> list[int]:
         """Where the windows begin."""
-        return spread(len(self.frames) - self.steps + 1, SAMPLES)
+        return spread_evenly(len(self.frames) - self.steps + 1, MAX_SAMPLES)
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.window_starts)
 
     def name(self, i: int) -> str:
         """Which frames a window holds."""
-        first = self.starts[i]
+        first = self.window_starts[i]
         return f"frames {first} to {first + self.steps - 1}"
 
     def raw(self, i: int) -> Float[Tensor, "c t ..."]:
         """Window i."""
-        first = self.starts[i]
+        first = self.window_starts[i]
         return self.frames[first : first + self.steps].transpose(0, 1)
 
     def sample(self, i: int, size: Size) -> Sample:

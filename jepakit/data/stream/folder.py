@@ -7,15 +7,15 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .frames import ENDINGS, Place
+from .frames import FRAME_ENDINGS, Place
 
-Stop = Callable[[], bool]
+StopQuestion = Callable[[], bool]
 """Asked about ten times a second while nothing comes: whether to stop waiting for more."""
 
-POLL = 0.1
-MOST = 1024
-UNFINISHED = (".part", ".tmp", ".crdownload")
-PATIENCE = 10.0
+POLL_SECONDS = 0.1
+MAX_NAMES = 1024
+UNFINISHED_ENDINGS = (".part", ".tmp", ".crdownload")
+PATIENCE_SECONDS = 10.0
 
 
 class Name(NamedTuple):
@@ -33,40 +33,40 @@ class Listing(NamedTuple):
     foreign: list[str]
 
 
-def listing(folder: Path, last: str) -> Listing:
+def next_names(folder: Path, last: str) -> Listing:
     """What a folder holds beyond the name `last`."""
     passed, foreign, after = 0, dict[str, str](), list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
             ending = os.path.splitext(name)[1].lower()
-            if name.startswith(".") or ending in UNFINISHED:
+            if name.startswith(".") or ending in UNFINISHED_ENDINGS:
                 continue
-            if ending not in ENDINGS or entry.is_dir():
+            if ending not in FRAME_ENDINGS or entry.is_dir():
                 foreign.setdefault("folder" if entry.is_dir() else ending, name)
             elif name > last:
                 after.append(name)
                 # Kept short, so that a folder of any size takes the memory of a few names.
-                after = heapq.nsmallest(MOST, after) if len(after) > 8 * MOST else after
+                after = heapq.nsmallest(MAX_NAMES, after) if len(after) > 8 * MAX_NAMES else after
             else:
                 passed += 1
-    return Listing(heapq.nsmallest(MOST, after), passed, list(foreign.values()))
+    return Listing(heapq.nsmallest(MAX_NAMES, after), passed, list(foreign.values()))
 
 
-def files(folder: Path, place: Place, wait: float, settle: float, stop: Stop) -> Iterator[Name | str]:
+def following_files(folder: Path, place: Place, wait: float, settle: float, stop: StopQuestion) -> Iterator[Name | str]:
     """The files after `place`, and sentences worth a note; ends `wait` seconds after the last one, or when told to."""
     last, known, told = place.file, place.passed, set[str]()
     since = time.monotonic()
     while True:
-        found = listing(folder, last)
+        found = next_names(folder, last)
         if last and 0 <= known < found.passed:
-            yield late(folder, last, found.passed - known)
+            yield late_sentence(folder, last, found.passed - known)
         known = found.passed
         if found.foreign and "foreign" not in told:
             told.add("foreign")
             yield f"{', '.join(found.foreign[:3])} in {folder} are no frames and left out, and whatever is like them"
         for name in found.names:
-            written = yield from settled(folder / name, settle, stop)
+            written = yield from wait_until_settled(folder / name, settle, stop)
             if written is None:
                 return
             last, known, since = name, known + 1, time.monotonic()
@@ -77,12 +77,12 @@ def files(folder: Path, place: Place, wait: float, settle: float, stop: Stop) ->
             if "waiting" not in told:
                 told.add("waiting")
                 yield f"waiting for files in {folder} after {last or 'the first'}; {wait:g} s without one end the run"
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
 
-def late(folder: Path, last: str, count: int) -> str:
+def late_sentence(folder: Path, last: str, count: int) -> str:
     """The sentence on files that came too late for their names."""
-    before = [e for e in os.scandir(folder) if e.name <= last and e.name.lower().endswith(ENDINGS)]
+    before = [e for e in os.scandir(folder) if e.name <= last and e.name.lower().endswith(FRAME_ENDINGS)]
     newest = max(before, key=lambda e: e.stat().st_ctime).name if before else ""
     return (
         f"{count} files arrived too late and are left out, among them {newest}: their names sort before {last}, which "
@@ -90,7 +90,7 @@ def late(folder: Path, last: str, count: int) -> str:
     )
 
 
-def settled(path: Path, seconds: float, stop: Stop) -> Generator[str, None, bool | None]:
+def wait_until_settled(path: Path, seconds: float, stop: StopQuestion) -> Generator[str, None, bool | None]:
     """Wait until a file stands still; returns True, False where it is gone, None when told to stop."""
     begun = since = time.monotonic()
     seen, told = None, False
@@ -107,7 +107,7 @@ def settled(path: Path, seconds: float, stop: Stop) -> Generator[str, None, bool
             return True
         if stop():
             return None
-        if now - begun > PATIENCE and not told:
+        if now - begun > PATIENCE_SECONDS and not told:
             told = True
             yield f"waiting for {path}, which is still being written"
-        time.sleep(min(POLL, seconds))
+        time.sleep(min(POLL_SECONDS, seconds))

@@ -18,12 +18,12 @@ from torch import Tensor
 from ...types import unit
 from ..base import Unreadable
 from ..images import decode
-from ..images.augment import centred
+from ..images.augment import centre_crop
 
-ARRAYS = (".npy", ".npz")
-TABLES = (".csv", ".tsv", ".txt")
-ENDINGS = (*decode.EXTENSIONS, *ARRAYS, *TABLES)
-LARGE = 96
+ARRAY_ENDINGS = (".npy", ".npz")
+TABLE_ENDINGS = (".csv", ".tsv", ".txt")
+FRAME_ENDINGS = (*decode.EXTENSIONS, *ARRAY_ENDINGS, *TABLE_ENDINGS)
+MAX_NATIVE_SIDE = 96
 
 
 class Place(NamedTuple):
@@ -46,67 +46,67 @@ Read = tuple[str, int, Shaped[Tensor, "c ..."]] | Unreadable
 """A frame with its name and its number in the file, from 0; or why there is none."""
 
 
-def read(path: Path, start: int, channels: int, size: tuple[int, int] | None) -> Iterator[Read]:
+def read_frames(path: Path, start: int, channels: int, size: tuple[int, int] | None) -> Iterator[Read]:
     """The frames of a file from number `start` on; of pictures, `channels` are wanted (0: their own)."""
     ending = path.suffix.lower()
     try:
-        if ending in ARRAYS:
-            yield from arrays(path, start, size)
-        elif ending in TABLES:
+        if ending in ARRAY_ENDINGS:
+            yield from array_frames(path, start, size)
+        elif ending in TABLE_ENDINGS:
             with path.open(encoding="utf-8", errors="replace") as file:
-                yield from rows(file, path.name, start)
+                yield from table_frames(file, path.name, start)
         elif start == 0:
-            yield path.name, 0, picture(path, channels, size)
+            yield path.name, 0, read_picture(path, channels, size)
     except Unreadable as error:
         yield error
-    except (*decode.BROKEN, zipfile.BadZipFile) as error:
+    except (*decode.DECODING_ERRORS, zipfile.BadZipFile) as error:
         yield Unreadable(path.name, str(error) or type(error).__name__)
 
 
-def picture(path: Path, channels: int, size: tuple[int, int] | None) -> Float[Tensor, "c h w"]:
+def read_picture(path: Path, channels: int, size: tuple[int, int] | None) -> Float[Tensor, "c h w"]:
     """A picture with so many channels, at `size`; without one as it is, unless that is large. Raises Unreadable."""
     data = path.read_bytes()
-    height, width, own = decode.header(data, path.name)
+    height, width, own = decode.read_header(data, path.name)
     wanted = channels or (3 if own in (3, 4) else own)
-    size = size or ((LARGE, LARGE) if max(height, width) > LARGE else None)
+    size = size or ((MAX_NATIVE_SIDE, MAX_NATIVE_SIDE) if max(height, width) > MAX_NATIVE_SIDE else None)
     if size is None:
-        return unit(decode.raw(data, path.name, wanted))
-    return unit(decode.crops(data, path.name, wanted, [centred(size)])[0])
+        return unit(decode.decode_picture(data, path.name, wanted))
+    return unit(decode.decode_crops(data, path.name, wanted, [centre_crop(size)])[0])
 
 
-def arrays(path: Path, start: int, size: tuple[int, int] | None) -> Iterator[Read]:
+def array_frames(path: Path, start: int, size: tuple[int, int] | None) -> Iterator[Read]:
     """The frames of an array file; an .npy is read as it is needed, however large."""
     if path.suffix.lower() == ".npy":
         whole = np.load(path, mmap_mode="r", allow_pickle=False)
-        yield from numbered(path.name, whole, 0, start, size)
+        yield from numbered_frames(path.name, whole, 0, start, size)
         return
     before = 0
     with np.load(path, allow_pickle=False) as members:
         for key in sorted(members.files):
             array = members[key]
-            yield from numbered(f"{path.name}:{key}", array, before, start, size)
-            before += count(array)
+            yield from numbered_frames(f"{path.name}:{key}", array, before, start, size)
+            before += frame_count(array)
 
 
-def count(array: Shaped[np.ndarray, "..."]) -> int:
+def frame_count(array: Shaped[np.ndarray, "..."]) -> int:
     """How many frames an array holds."""
     return len(array) if array.ndim in (2, 4) else 1
 
 
-def numbered(
+def numbered_frames(
     name: str, array: Shaped[np.ndarray, "..."], before: int, start: int, size: tuple[int, int] | None = None
 ) -> Iterator[Read]:
     """The frames of an array from number `start` on, where the first of it has the number `before`."""
     several = array.ndim in (2, 4)
-    check(name, array)
-    for i in range(max(0, start - before), count(array)):
-        frame = torch.from_numpy(decode.scaled(np.array(array[i] if several else array)))
+    check_array(name, array)
+    for i in range(max(0, start - before), frame_count(array)):
+        frame = torch.from_numpy(decode.scale_values(np.array(array[i] if several else array)))
         if size is not None and frame.ndim == 3:
-            frame = decode.cut_all(frame, [centred(size)])[0]
+            frame = decode.cut_all(frame, [centre_crop(size)])[0]
         yield (f"{name} frame {i}" if several else name), before + i, unit(frame)
 
 
-def check(name: str, array: Shaped[np.ndarray, "..."]) -> None:
+def check_array(name: str, array: Shaped[np.ndarray, "..."]) -> None:
     """Raises Unreadable where an array holds no frames."""
     shape = tuple(array.shape)
     if array.ndim not in (1, 2, 3, 4) or array.dtype.kind not in "buif" or not array.size:
@@ -118,11 +118,11 @@ def check(name: str, array: Shaped[np.ndarray, "..."]) -> None:
         raise Unreadable(name, f"an array {shape} has its channels last; give (T, C, H, W), as x.transpose(0, 3, 1, 2)")
 
 
-def rows(lines: Iterator[str], name: str, start: int = 0) -> Iterator[Read]:
+def table_frames(lines: Iterator[str], name: str, start: int = 0) -> Iterator[Read]:
     """The rows of a table as vectors, from number `start` on, in the precision of float32."""
     index = 0
     for number, line in enumerate(lines, 1):
-        parts = fields(line)
+        parts = line_fields(line)
         if not parts or (number == 1 and not any(map(is_number, parts))):
             continue
         if index >= start:
@@ -135,7 +135,7 @@ def rows(lines: Iterator[str], name: str, start: int = 0) -> Iterator[Read]:
         index += 1
 
 
-def fields(line: str) -> list[str]:
+def line_fields(line: str) -> list[str]:
     """What stands between the commas, semicolons, tabs or blanks of a line; nothing for an empty one."""
     text = line.strip()
     mark = next((mark for mark in (",", ";", "\t") if mark in text), None)

@@ -8,84 +8,86 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..base import Unreadable
-from .folder import POLL, Stop
-from .frames import Read, numbered, rows
+from .folder import POLL_SECONDS, StopQuestion
+from .frames import Read, numbered_frames, table_frames
 
-MAGIC = b"\x93NUMPY"
-CHUNK = 2**16
-INPUT = "standard input"
+NPY_MAGIC = b"\x93NUMPY"
+CHUNK_BYTES = 2**16
+INPUT_NAME = "standard input"
 
 
-class Stopped(Exception):  # noqa: N818 - a request, not a fault
+class StopReading(Exception):  # noqa: N818 - a request, not a fault
     """Nothing more is wanted."""
 
 
 class Pipe:
     """The bytes of a file descriptor as they come; ends `wait` seconds after the last (0: at its end)."""
 
-    def __init__(self, handle: int, wait: float, stop: Stop) -> None:
+    def __init__(self, handle: int, wait: float, stop: StopQuestion) -> None:
         self.handle, self.wait, self.stop = handle, wait, stop
         self.buffer = bytearray()
         self.ended = False
 
-    def more(self) -> bool:
+    def wait_for_bytes(self) -> bool:
         """Wait for further bytes; False at the end. Raises Stopped."""
         since = time.monotonic()
-        while not self.ended and not select.select([self.handle], [], [], POLL)[0]:
+        while not self.ended and not select.select([self.handle], [], [], POLL_SECONDS)[0]:
             if self.stop():
-                raise Stopped
+                raise StopReading
             self.ended = 0 < self.wait <= time.monotonic() - since
-        found = b"" if self.ended else os.read(self.handle, CHUNK)
+        found = b"" if self.ended else os.read(self.handle, CHUNK_BYTES)
         self.ended = not found
         self.buffer += found
         return bool(found)
 
-    def read(self, size: int = CHUNK, /) -> bytes:
+    def read(self, size: int = CHUNK_BYTES, /) -> bytes:
         """Up to `size` bytes, at least one before the end."""
-        while not self.buffer and self.more():
+        while not self.buffer and self.wait_for_bytes():
             pass
         found = bytes(self.buffer[:size])
         del self.buffer[:size]
         return found
 
-    def lines(self) -> Iterator[str]:
+    def read_lines(self) -> Iterator[str]:
         """The lines, the last one too where it has no end."""
         while True:
             *whole, rest = bytes(self.buffer).split(b"\n")
             self.buffer[:] = rest
             yield from (line.decode("utf-8", "replace") for line in whole)
-            if not self.more():
+            if not self.wait_for_bytes():
                 break
         if self.buffer:
             yield bytes(self.buffer).decode("utf-8", "replace")
 
 
-def frames(handle: int, wait: float, stop: Stop, size: tuple[int, int] | None) -> Iterator[tuple[str, Read]]:
+def pipe_frames(
+    handle: int, wait: float, stop: StopQuestion, size: tuple[int, int] | None
+) -> Iterator[tuple[str, Read]]:
     """The frames on a file descriptor, each with what it is part of: the lines, or one of the arrays."""
     pipe = Pipe(handle, wait, stop)
     try:
-        while len(pipe.buffer) < len(MAGIC) and pipe.more():
+        while len(pipe.buffer) < len(NPY_MAGIC) and pipe.wait_for_bytes():
             pass
-        if not pipe.buffer.startswith(MAGIC):
-            yield from ((INPUT, found) for found in rows(pipe.lines(), INPUT))
+        if not pipe.buffer.startswith(NPY_MAGIC):
+            yield from ((INPUT_NAME, found) for found in table_frames(pipe.read_lines(), INPUT_NAME))
             return
-        yield from arrays(pipe, size)
-    except Stopped:
+        yield from piped_arrays(pipe, size)
+    except StopReading:
         return
 
 
-def arrays(pipe: Pipe, size: tuple[int, int] | None) -> Iterator[tuple[str, Read]]:
+def piped_arrays(pipe: Pipe, size: tuple[int, int] | None) -> Iterator[tuple[str, Read]]:
     """The frames of arrays; after one that cannot be read nothing tells where the next begins."""
     k = 0
-    while pipe.buffer or pipe.more():
-        name = f"{INPUT} array {k}"
+    while pipe.buffer or pipe.wait_for_bytes():
+        name = f"{INPUT_NAME} array {k}"
         try:
             array = np.lib.format.read_array(pipe, allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             yield name, Unreadable(name, f"{error}; what follows it cannot be told apart and is not read")
             return
         try:
-            yield from ((name, found) for found in numbered(name, array, 0, 0, size))
+            yield from ((name, found) for found in numbered_frames(name, array, 0, 0, size))
         except Unreadable as error:
             yield name, error
         k += 1

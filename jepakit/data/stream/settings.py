@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from ...types import Size
-from ..base import Corrupt, existing
-from ..config import SourceConfig, Unchanged
+from ..base import Corrupt, existing_path
+from ..config import NoAugmentation, SourceConfig
 from ..images.box import check_size
 from .first import First
-from .folder import Stop
+from .folder import StopQuestion
 from .frames import Place
-from .source import BEGINNING, Reset, Source, never
+from .source import BEGINNING, Reset, Source, never_stop
 
-LEAST = 2
+MIN_WINDOW = 2
 
 
 @dataclass(frozen=True)
@@ -42,31 +42,31 @@ class Config(SourceConfig):
         for name in ("wait", "settle"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name):g}; give seconds, 0 or more")
-        if self.window < LEAST or self.warm <= self.window:
+        if self.window < MIN_WINDOW or self.warm <= self.window:
             raise ValueError(
-                f"window is {self.window} and warm {self.warm}; give a window of {LEAST} frames or more, and a larger "
-                "warm"
+                f"window is {self.window} and warm {self.warm}; give a window of {MIN_WINDOW} frames or more, "
+                "and a larger warm"
             )
 
     @property
-    def augment(self) -> Unchanged:
+    def augment(self) -> NoAugmentation:
         """Frames are learnt from as they are."""
-        return Unchanged()
+        return NoAugmentation()
 
-    def source(self, shape: Size = (), place: Place = BEGINNING, stop: Stop = never) -> Source:
+    def source(self, shape: Size = (), place: Place = BEGINNING, stop: StopQuestion = never_stop) -> Source:
         """The frames from `place` on, in the shape of the first one or in `shape`."""
         return Source(self.path, self.size, self.wait, self.settle, self.reset, self.corrupt, shape, place, stop)
 
     def open(self) -> First:
         """The first frames, which are waited for. Raises ValueError where the stream ends before."""
         if self.path != "-":
-            existing(self.path)
+            existing_path(self.path)
         source = self.source()
         frames = source.first(self.warm)
         if len(frames) < self.warm:
-            lost = f" ({source.lost} could not be read: {source.reasons})" if source.lost else ""
+            lost = f" ({source.lost} could not be read: {source.skip_reasons})" if source.lost else ""
             where = "standard input" if self.path == "-" else str(Path(self.path))
-            enough = len(frames) > LEAST
+            enough = len(frames) > MIN_WINDOW
             less = f", or a --data.warm of {len(frames)} or fewer with a --data.window below that" if enough else ""
             raise ValueError(
                 f"{where} ended after {len(frames)} frames{lost}, fewer than the {self.warm} that statistics are taken "

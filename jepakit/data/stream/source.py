@@ -11,16 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...types import Size
-from ..base import Corrupt, Unreadable, refuse
+from ..base import Corrupt, Unreadable, refuse_unreadable
 from . import folder, pipe
-from .frames import Frame, Place, Read, read
+from .frames import Frame, Place, Read, read_frames
 
 Reset = Literal["never", "file"]
-MOST = 100
+MAX_NAMED_LOSSES = 100
 BEGINNING = Place()
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Wait on."""
     return False
 
@@ -43,7 +43,7 @@ class Source:
     corrupt: Corrupt
     shape: Size = ()
     place: Place = BEGINNING
-    stop: folder.Stop = never
+    stop: folder.StopQuestion = never_stop
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     lost: int = 0
@@ -51,7 +51,7 @@ class Source:
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames; one iterator, however often it is asked for. Raises ValueError where one that is bad ends it."""
-        self.rest = self.rest or self._frames()
+        self.rest = self.rest or self._accepted_frames()
         return self.rest
 
     def first(self, count: int) -> list[Frame]:
@@ -59,33 +59,33 @@ class Source:
         return list(islice(iter(self), count))
 
     @property
-    def reasons(self) -> str:
+    def skip_reasons(self) -> str:
         """What was left out and why, for a sentence."""
         return "; ".join(f"{name} {why}" for name, why in [*self.skipped.items()][:3])
 
-    def _frames(self) -> Iterator[Frame]:
-        for place, found in self._found():
+    def _accepted_frames(self) -> Iterator[Frame]:
+        for place, found in self._all_frames():
             if isinstance(found, Unreadable):
                 self.leave_out(found)
                 continue
             name, index, x = found
-            if why := self.wrong(x):
+            if why := self.why_wrong(x):
                 self.leave_out(Unreadable(name, why))
                 continue
             self.shape = self.shape or tuple(x.shape)
             yield Frame(x.float(), name, place._replace(done=index + 1))
 
-    def _found(self) -> Iterator[tuple[Place, Read]]:
+    def _all_frames(self) -> Iterator[tuple[Place, Read]]:
         """All frames, also bad ones, each with the file that it is of."""
         if self.path == "-":
-            for part, found in pipe.frames(0, self.wait, lambda: self.stop(), self.size):
+            for part, found in pipe.pipe_frames(0, self.wait, lambda: self.stop(), self.size):
                 yield Place(part), found
             return
         for name in self._files():
             start = self.place.done if name.file == self.place.file else 0
             path = Path(self.path).expanduser()
             at = Place(name.file, start, name.passed)
-            for found in read(path / name.file if path.is_dir() else path, start, self.channels, self.size):
+            for found in read_frames(path / name.file if path.is_dir() else path, start, self.channels, self.size):
                 yield at, found
 
     def _files(self) -> Iterator[folder.Name]:
@@ -96,7 +96,7 @@ class Source:
         if place.file and (path / place.file).is_file():
             # It may have been left in the middle.
             yield folder.Name(place.file, place.passed)
-        for found in folder.files(path, place, self.wait, self.settle, lambda: self.stop()):
+        for found in folder.following_files(path, place, self.wait, self.settle, lambda: self.stop()):
             if isinstance(found, str):
                 self.notes.append(found)
             else:
@@ -107,7 +107,7 @@ class Source:
         """Those of all pictures; 0 before the first frame."""
         return self.shape[0] if self.shape else 0
 
-    def wrong(self, x: Float[Tensor, "c ..."]) -> str:
+    def why_wrong(self, x: Float[Tensor, "c ..."]) -> str:
         """Why a frame does not belong to the stream; nothing where it does."""
         shape: Any = tuple(x.shape)
         if self.shape and shape != self.shape:
@@ -117,14 +117,14 @@ class Source:
 
     def leave_out(self, error: Unreadable) -> None:
         """Note a bad frame, or raise ValueError."""
-        refuse({error.name: error.why}, self.corrupt)
+        refuse_unreadable({error.name: error.why}, self.corrupt)
         self.lost += 1
-        if self.lost <= MOST:
+        if self.lost <= MAX_NAMED_LOSSES:
             self.skipped[error.name] = error.why
-            more = "; further ones are counted, not named" if self.lost == MOST else ""
+            more = "; further ones are counted, not named" if self.lost == MAX_NAMED_LOSSES else ""
             self.notes.append(f"left out {error}{more}")
 
-    def told(self) -> list[str]:
+    def take_notes(self) -> list[str]:
         """The notes not told yet."""
         notes, self.notes = self.notes, []
         return notes

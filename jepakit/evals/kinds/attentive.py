@@ -30,14 +30,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core import schedules
-from ...nn.transformer import FeedForward, initialize
+from ...nn.transformer import FeedForward, init_linears
 from ...run import optim
 from ...run.optim import Optim
 from ...types import Rng
 from ..features import count_classes
 from ..heldout import held_out
-from ..metrics.result import Value, averaged
-from ..tokens import Tokens, moments
+from ..metrics.result import Value, mean_results
+from ..tokens import Tokens, token_moments
 
 READS = "tokens"
 
@@ -99,7 +99,7 @@ class Attentive(nn.Module):
         self.q, self.kv = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
         self.norm, self.mlp = nn.LayerNorm(dim, eps=1e-6), FeedForward(dim, max(1, int(ratio * dim)))
         self.head = nn.Linear(dim, classes)
-        initialize(self, "xavier")
+        init_linears(self, "xavier")
         nn.init.trunc_normal_(self.query, std=0.02)
 
     def looks_for(self) -> Float[Tensor, "h d"]:
@@ -120,7 +120,7 @@ class Attentive(nn.Module):
         return scores
 
 
-def together(probes: list[Attentive], x: Float[Tensor, "b n d"]) -> list[Float[Tensor, "b k"]]:
+def joint_scores(probes: list[Attentive], x: Float[Tensor, "b n d"]) -> list[Float[Tensor, "b k"]]:
     """The class scores of several probes on the same tokens."""
     wanted = [probe.looks_for() for probe in probes]
     weights = torch.softmax(x @ torch.cat(wanted).T, dim=1)
@@ -132,13 +132,15 @@ def evaluate(train: Tokens, test: Tokens, cfg: Config) -> Pairs:
     """Yield the mean accuracy on `test` over the seeds, the chosen `lr` and `weight_decay`, and the `heads`."""
     classes, dim = count_classes(train.y, test.y), train.store.shape[2]
     heads = choose_heads(cfg.heads, dim)
-    lr, weight_decay = yield from _choose(train, cfg, heads, classes)
+    lr, weight_decay = yield from _choose_settings(train, cfg, heads, classes)
     yield "lr", lr
     yield "weight_decay", weight_decay
     yield "heads", float(heads)
-    share = (0.0, 1.0) if _candidates(cfg) == 1 else (0.5, 1.0)
-    probes = yield from fit(train, [Job(lr, weight_decay, seed) for seed in cfg.seeds], cfg, heads, classes, share)
-    yield from averaged(predict(probes, test), test.y, classes)
+    share = (0.0, 1.0) if _count_candidates(cfg) == 1 else (0.5, 1.0)
+    probes = yield from fit_probes(
+        train, [Job(lr, weight_decay, seed) for seed in cfg.seeds], cfg, heads, classes, share
+    )
+    yield from mean_results(predict_classes(probes, test), test.y, classes)
 
 
 def choose_heads(heads: int | None, dim: int) -> int:
@@ -147,11 +149,11 @@ def choose_heads(heads: int | None, dim: int) -> int:
     return max(h for h in range(1, most + 1) if dim % h == 0)
 
 
-def _candidates(cfg: Config) -> int:
+def _count_candidates(cfg: Config) -> int:
     return len(cfg.lr) * len(cfg.weight_decay)
 
 
-def _choose(
+def _choose_settings(
     train: Tokens, cfg: Config, heads: int, classes: int
 ) -> Generator[tuple[str, Value], None, tuple[float, float]]:
     """The pair with the best accuracy on a held-out fifth of `train`; for ties, the lowest rate and strongest decay.
@@ -167,25 +169,25 @@ def _choose(
             f"lr cannot be chosen: no class has two training samples; give one value each, e.g. lr=({cfg.lr[0]},)"
         )
     jobs = [Job(*pair, cfg.seeds[0]) for pair in pairs]
-    probes = yield from fit(train.where(~held), jobs, cfg, heads, classes, (0.0, 0.5))
+    probes = yield from fit_probes(train.where(~held), jobs, cfg, heads, classes, (0.0, 0.5))
     judge = train.where(held)
-    scores = [float((pred == judge.y).mean()) for pred in predict(probes, judge)]
+    scores = [float((pred == judge.y).mean()) for pred in predict_classes(probes, judge)]
     return pairs[int(np.argmax(scores))]
 
 
-def fit(
+def fit_probes(
     train: Tokens, jobs: list[Job], cfg: Config, heads: int, classes: int, share: tuple[float, float] = (0.0, 1.0)
 ) -> Generator[tuple[str, Value], None, list[Attentive]]:
     """Fit one probe per job, all in the same passes over the tokens; yields `progress` between the ends of `share`."""
-    mean, std = moments(train)
-    probes = [build(job.seed, mean, std, heads, cfg.mlp_ratio, classes).to(train.device) for job in jobs]
+    mean, std = token_moments(train)
+    probes = [build_probe(job.seed, mean, std, heads, cfg.mlp_ratio, classes).to(train.device) for job in jobs]
     rules = [Optim(j.lr, j.lr, 0.0, 0.0, j.weight_decay, j.weight_decay) for j in jobs]
-    optimizers = [optim.build(rule, probe) for rule, probe in zip(rules, probes, strict=True)]
+    optimizers = [optim.build_optimizer(rule, probe) for rule, probe in zip(rules, probes, strict=True)]
     y = torch.from_numpy(train.y).to(train.device)
-    plan = list(order(len(train), cfg.batch, cfg.epochs))
+    plan = list(batch_order(len(train), cfg.batch, cfg.epochs))
     for step, index in enumerate(plan):
-        at = schedules.progress(step, len(plan))
-        losses = [F.cross_entropy(scores, y[index]) for scores in together(probes, train.read(index))]
+        at = schedules.run_progress(step, len(plan))
+        losses = [F.cross_entropy(scores, y[index]) for scores in joint_scores(probes, train.read(index))]
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         for rule, optimizer in zip(rules, optimizers, strict=True):
             optim.set_schedule(optimizer, rule, at)
@@ -195,7 +197,7 @@ def fit(
     return probes
 
 
-def build(
+def build_probe(
     seed: int, mean: Float[Tensor, " d"], std: Float[Tensor, " d"], heads: int, ratio: float, classes: int
 ) -> Attentive:
     """An untrained probe; the caller's random state does not change."""
@@ -204,7 +206,7 @@ def build(
         return Attentive(mean, std, heads, ratio, classes)
 
 
-def order(n: int, batch: int, epochs: int) -> Iterator[Int64[np.ndarray, " b"]]:
+def batch_order(n: int, batch: int, epochs: int) -> Iterator[Int64[np.ndarray, " b"]]:
     """The rows of each step: every row once per epoch, in batches that differ in size by at most one."""
     for epoch in range(epochs):
         rows = torch.randperm(n, generator=Rng(0, epoch).fork("probe", "order").generator()).numpy()
@@ -213,8 +215,8 @@ def order(n: int, batch: int, epochs: int) -> Iterator[Int64[np.ndarray, " b"]]:
 
 
 @torch.no_grad()
-def predict(probes: list[Attentive], part: Tokens) -> list[Int64[np.ndarray, " n"]]:
+def predict_classes(probes: list[Attentive], part: Tokens) -> list[Int64[np.ndarray, " n"]]:
     """The class (N,) that each probe predicts for each sample."""
     groups = np.array_split(np.arange(len(part)), -(-len(part) // 256))
-    found = [[scores.argmax(1).cpu() for scores in together(probes, part.read(i))] for i in groups]
+    found = [[scores.argmax(1).cpu() for scores in joint_scores(probes, part.read(i))] for i in groups]
     return [torch.cat(list(column)).numpy() for column in zip(*found, strict=True)]

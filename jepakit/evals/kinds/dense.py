@@ -26,20 +26,20 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..metrics.films import Rule, Score, scores
-from ..metrics.result import Value, interval, resampled
-from ..metrics.segments import iou, mean_iou, overlap, shares
+from ..metrics.films import Rule, Score, object_scores
+from ..metrics.result import Value, bootstrap_counts, bootstrap_interval
+from ..metrics.segments import class_shares, iou, mean_iou, overlap_counts
 from ..split import held_rows
-from ..tokens import Tokens, moments
-from .linear import descend
+from ..tokens import Tokens, token_moments
+from .linear import minimize_logistic
 
 READS = "masks"
 
-MOST = 2**18
+MAX_TOKENS = 2**18
 """The most tokens to fit on; if there are more, the pictures are spread evenly."""
-VALUES = 2**27
+MAX_VALUES = 2**27
 """The most feature values of all these tokens together (512 MiB)."""
-CHUNK = 2**25
+MAX_SCORES = 2**25
 """The most scores held at a time while pixels are classified (128 MiB)."""
 
 
@@ -78,17 +78,17 @@ class Segmenter:
     weight: Float[Tensor, "d k"]
     bias: Float[Tensor, " k"]
 
-    def overlaps(self, part: Tokens) -> Int64[np.ndarray, "n 3 k"]:
-        """The pixel counts of `overlap` for every picture."""
+    def overlap_counts(self, part: Tokens) -> Int64[np.ndarray, "n 3 k"]:
+        """The pixel counts of `overlap_counts` for every picture."""
         classes = len(self.bias)
-        rows = max(1, CHUNK // (classes * int(np.prod(part.truth(np.array([0])).shape))))
+        rows = max(1, MAX_SCORES // (classes * int(np.prod(part.truth(np.array([0])).shape))))
         found = []
         for index in np.array_split(np.arange(len(part)), -(-len(part) // rows)):
             truth = part.truth(index)
             maps = ((part.read(index) - self.mean) / self.std @ self.weight + self.bias).transpose(1, 2)
             maps = maps.reshape(len(index), classes, *part.grid)
             pixels = F.interpolate(maps, tuple(truth.shape[1:]), mode="bilinear", align_corners=False)
-            found.append(overlap(pixels.argmax(1), truth, classes))
+            found.append(overlap_counts(pixels.argmax(1), truth, classes))
         return np.concatenate(found)
 
 
@@ -100,20 +100,20 @@ def evaluate(train: Tokens, test: Tokens, cfg: Config) -> Iterator[tuple[str, Va
     trained, tested = train.classes(), test.classes()
     if not trained or not tested:
         raise ValueError("every pixel of the masks of a part is unknown (255); give masks with class ids 0 … 254")
-    yield from _segmentation(train, test, cfg, 1 + max(trained | tested))
+    yield from _segmentation_results(train, test, cfg, 1 + max(trained | tested))
     if untrained := sorted(tested - trained):
         yield "untrained", [float(c) for c in untrained]
     if cfg.films:
         rule = Rule(cfg.k, cfg.context, cfg.radius, cfg.temperature)
-        yield from _carried(list(scores(test, rule)))
+        yield from _film_results(list(object_scores(test, rule)))
 
 
-def _segmentation(train: Tokens, test: Tokens, cfg: Config, classes: int) -> Iterator[tuple[str, Value]]:
+def _segmentation_results(train: Tokens, test: Tokens, cfg: Config, classes: int) -> Iterator[tuple[str, Value]]:
     l2 = choose_l2(train, cfg, classes)
-    (model,) = fit(train, (l2,), cfg.iterations, classes)
-    counts = model.overlaps(test)
+    (model,) = fit_segmenters(train, (l2,), cfg.iterations, classes)
+    counts = model.overlap_counts(test)
     value = float(mean_iou(counts.sum(0)))
-    low, high = interval(value, mean_iou(_drawn(counts, test)))
+    low, high = bootstrap_interval(value, mean_iou(_resampled_counts(counts, test)))
     yield "name", "miou"
     yield "metric", "mean IoU"
     yield "value", value
@@ -124,11 +124,11 @@ def _segmentation(train: Tokens, test: Tokens, cfg: Config, classes: int) -> Ite
     yield "tokens", float(len(fitted_on(train)) * train.store.shape[1])
 
 
-def _drawn(counts: Int64[np.ndarray, "n 3 k"], test: Tokens) -> Int64[np.ndarray, "r 3 k"]:
+def _resampled_counts(counts: Int64[np.ndarray, "n 3 k"], test: Tokens) -> Int64[np.ndarray, "r 3 k"]:
     """The counts summed over resampled pictures, or over resampled films."""
     if test.sequence is not None:
         counts = np.stack([counts[test.sequence == film].sum(0) for film in np.unique(test.sequence)])
-    return np.tensordot(resampled(len(counts)), counts, axes=1)
+    return np.tensordot(bootstrap_counts(len(counts)), counts, axes=1)
 
 
 def choose_l2(train: Tokens, cfg: Config, classes: int) -> float:
@@ -138,29 +138,29 @@ def choose_l2(train: Tokens, cfg: Config, classes: int) -> float:
     held, candidates = held_rows(train, salt="dense"), sorted(cfg.l2, reverse=True)
     if not held.any():
         raise ValueError(f"l2 cannot be chosen on {len(train)} pictures; give one value, e.g. l2=({cfg.l2[0]},)")
-    models = fit(train.where(~held), tuple(candidates), cfg.iterations, classes)
+    models = fit_segmenters(train.where(~held), tuple(candidates), cfg.iterations, classes)
     judge = train.where(held)
-    return candidates[int(np.argmax([float(mean_iou(m.overlaps(judge).sum(0))) for m in models]))]
+    return candidates[int(np.argmax([float(mean_iou(m.overlap_counts(judge).sum(0))) for m in models]))]
 
 
 def fitted_on(train: Tokens) -> Int64[np.ndarray, " n"]:
     """The pictures to fit on: all, or as many as the limits allow, evenly spread."""
     n, dim = train.store.shape[1:]
-    most = max(1, min(MOST, VALUES // dim) // n)
+    most = max(1, min(MAX_TOKENS, MAX_VALUES // dim) // n)
     return np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).astype(np.int64))
 
 
-def fit(train: Tokens, l2: tuple[float, ...], iterations: int, classes: int) -> list[Segmenter]:
+def fit_segmenters(train: Tokens, l2: tuple[float, ...], iterations: int, classes: int) -> list[Segmenter]:
     """One segmenter per entry of `l2`, whose large values come first."""
-    mean, std = moments(train)
+    mean, std = token_moments(train)
     rows = fitted_on(train)
     x = ((train.read(rows) - mean) / std).flatten(0, 1)
     parts = np.array_split(rows, -(-len(rows) // 64))
-    y = torch.cat([shares(train.truth(part), classes, train.grid) for part in parts]).flatten(0, 1)
-    return [Segmenter(mean, std, weight, bias) for weight, bias in descend(x, y, classes, l2, iterations)]
+    y = torch.cat([class_shares(train.truth(part), classes, train.grid) for part in parts]).flatten(0, 1)
+    return [Segmenter(mean, std, weight, bias) for weight, bias in minimize_logistic(x, y, classes, l2, iterations)]
 
 
-def _carried(found: list[Score]) -> Iterator[tuple[str, Value]]:
+def _film_results(found: list[Score]) -> Iterator[tuple[str, Value]]:
     """Yield the mean of J and F over the objects, and each of them."""
     if not found:
         raise ValueError(
@@ -169,11 +169,11 @@ def _carried(found: list[Score]) -> Iterator[tuple[str, Value]]:
         )
     both = np.array([(s.j + s.f) / 2 for s in found])
     _, film = np.unique([s.film for s in found], return_inverse=True)
-    weight = resampled(int(film.max()) + 1)[:, film]
+    weight = bootstrap_counts(int(film.max()) + 1)[:, film]
     objects = weight.sum(1)
     value = float(both.mean())
     # A resample of films without any object cannot occur: every film here has one.
-    low, high = interval(value, (weight @ both) / objects)
+    low, high = bootstrap_interval(value, (weight @ both) / objects)
     yield "name", "jf"
     yield "metric", "J&F"
     yield "value", value

@@ -25,9 +25,9 @@ from ...core import schedules
 from ...run import optim
 from ...run.optim import Optim
 from ...types import Batch
-from ..features import Pool, count_classes, pooled
+from ..features import Pool, count_classes, pool_tokens
 from ..heldout import held_out
-from ..metrics.result import Value, accuracy
+from ..metrics.result import Value, accuracy_results
 from ..trainable import Live
 
 READS = "encoder"
@@ -63,33 +63,33 @@ class Config:
             )
 
 
-class Tuned(nn.Module):
+class FineTuned(nn.Module):
     """An encoder, its tokens pooled, and a linear classifier that starts at zero."""
 
     def __init__(self, encoder: nn.Module, batch: Batch, pool: Pool, classes: int) -> None:
         super().__init__()
         self.encoder, self.pool = encoder, pool
         with torch.no_grad():
-            dim = pooled(encoder(batch), pool).shape[1]
+            dim = pool_tokens(encoder(batch), pool).shape[1]
         self.weight = nn.Parameter(torch.zeros(classes, dim, device=batch.x.device))
         self.bias = nn.Parameter(torch.zeros(classes, device=batch.x.device))
 
     def forward(self, batch: Batch) -> Float[Tensor, "b k"]:
         """The scores of the classes."""
-        return F.linear(pooled(self.encoder(batch), self.pool), self.weight, self.bias)
+        return F.linear(pool_tokens(self.encoder(batch), self.pool), self.weight, self.bias)
 
 
 def evaluate(train: Live, test: Live, cfg: Config) -> Pairs:
     """Yield the accuracy on `test` after training, the chosen `lr`, and the number of `steps`."""
     classes = count_classes(train.y, test.y)
-    lr = yield from _choose(train, cfg, classes)
+    lr = yield from _choose_lr(train, cfg, classes)
     yield "lr", lr
-    yield "steps", float(length(train, cfg)[1])
-    model = yield from fit(train, lr, cfg, classes, (0.0 if len(cfg.lr) == 1 else 0.5, 1.0))
-    yield from accuracy(*predict(model, test), classes)
+    yield "steps", float(training_length(train, cfg)[1])
+    model = yield from fine_tune(train, lr, cfg, classes, (0.0 if len(cfg.lr) == 1 else 0.5, 1.0))
+    yield from accuracy_results(*predict_classes(model, test), classes)
 
 
-def _choose(train: Live, cfg: Config, classes: int) -> Generator[tuple[str, Value], None, float]:
+def _choose_lr(train: Live, cfg: Config, classes: int) -> Generator[tuple[str, Value], None, float]:
     """The rate with the best accuracy on a held-out fifth of `train`; for ties, the lowest."""
     rates = sorted(cfg.lr)
     if len(rates) == 1:
@@ -102,31 +102,31 @@ def _choose(train: Live, cfg: Config, classes: int) -> Generator[tuple[str, Valu
     scores = []
     for i, rate in enumerate(rates):
         share = (0.5 * i / len(rates), 0.5 * (i + 1) / len(rates))
-        model = yield from fit(train.where(~held), rate, cfg, classes, share)
-        pred, y = predict(model, train.where(held))
+        model = yield from fine_tune(train.where(~held), rate, cfg, classes, share)
+        pred, y = predict_classes(model, train.where(held))
         scores.append(float((pred == y).mean()))
     return rates[int(np.argmax(scores))]
 
 
-def length(train: Live, cfg: Config) -> tuple[int, int]:
+def training_length(train: Live, cfg: Config) -> tuple[int, int]:
     """The batch size and the number of steps."""
     batch = min(cfg.batch, len(train))
     return batch, cfg.epochs * (len(train) // batch)
 
 
-def fit(
+def fine_tune(
     train: Live, lr: float, cfg: Config, classes: int, share: tuple[float, float] = (0.0, 1.0)
-) -> Generator[tuple[str, Value], None, Tuned]:
+) -> Generator[tuple[str, Value], None, FineTuned]:
     """Train a new copy of the encoder; yields `progress` between the ends of `share`."""
-    model = Tuned(train.build(), train.signal.zeros(device=train.device), cfg.pool, classes).train()
+    model = FineTuned(train.build(), train.signal.zeros(device=train.device), cfg.pool, classes).train()
     rule = Optim(lr=lr, start_lr=0.0, final_lr=0.0, warmup=cfg.warmup)
-    optimizer = torch.optim.AdamW(groups(model, cfg))
-    batch, steps = length(train, cfg)
-    for step, samples in enumerate(train.augmented(batch, steps, cfg.seed)):
-        rate = optim.learning_rate(rule, schedules.progress(step + 1, steps + 1))
+    optimizer = torch.optim.AdamW(layer_groups(model, cfg))
+    batch, steps = training_length(train, cfg)
+    for step, samples in enumerate(train.augmented_batches(batch, steps, cfg.seed)):
+        rate = optim.learning_rate(rule, schedules.run_progress(step + 1, steps + 1))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        _loss(model, samples, train, cfg).backward()  # type: ignore[no-untyped-call]
+        _smoothed_loss(model, samples, train, cfg).backward()  # type: ignore[no-untyped-call]
         optim.clip_gradients(model.parameters(), cfg.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -134,16 +134,16 @@ def fit(
     return model.eval()
 
 
-def _loss(model: Tuned, samples: Batch, train: Live, cfg: Config) -> Float[Tensor, ""]:
+def _smoothed_loss(model: FineTuned, samples: Batch, train: Live, cfg: Config) -> Float[Tensor, ""]:
     samples = samples.to(train.device)
     assert samples.label is not None
     return F.cross_entropy(model(samples), samples.label, label_smoothing=cfg.smoothing)
 
 
-def groups(model: Tuned, cfg: Config) -> list[dict[str, Any]]:
+def layer_groups(model: FineTuned, cfg: Config) -> list[dict[str, Any]]:
     """Parameter groups by layer, each with the `scale` of its learning rate; vectors get no weight decay."""
     inside = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
-    depth = [*depths(list(inside)), 0, 0]
+    depth = [*layer_depths(list(inside)), 0, 0]
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for p, k in zip([*inside.values(), model.weight, model.bias], depth, strict=True):
         scale = cfg.layer_decay**k
@@ -151,7 +151,7 @@ def groups(model: Tuned, cfg: Config) -> list[dict[str, Any]]:
     return [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in found.items()]
 
 
-def depths(names: Sequence[str]) -> list[int]:
+def layer_depths(names: Sequence[str]) -> list[int]:
     """For each parameter, in the encoder's order, the number of blocks from its own to the end of the encoder.
 
     It is 0 after the last block, or if there are no blocks. Before the first block, as for a stem, it is one more than
@@ -168,7 +168,7 @@ def depths(names: Sequence[str]) -> list[int]:
 
 
 @torch.no_grad()
-def predict(model: Tuned, part: Live) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+def predict_classes(model: FineTuned, part: Live) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """The class with the highest score, and the label, of each readable sample."""
     preds, labels = [], []
     for batch in part.plain(256):

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float64
 
 from ...types import Rng
-from ..metrics.readers import STRENGTHS, adam_train_error, chosen
-from ..metrics.result import Value, interval, resampled
+from ..metrics.readers import L2_STRENGTHS, adam_train_error, choose_reader
+from ..metrics.result import Value, bootstrap_counts, bootstrap_interval
 from ..windows import Windows
 
 READS = "windows"
@@ -35,7 +35,7 @@ class Config:
     """
 
     horizons: tuple[int, ...] = ()
-    l2: tuple[float, ...] = STRENGTHS
+    l2: tuple[float, ...] = L2_STRENGTHS
     adam: int = 100
     lr: float = 1e-2
 
@@ -51,15 +51,15 @@ class Config:
 def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, Value]]:
     """Yield, for each protocol and horizon, the error on `test`, with a bootstrap interval over its windows."""
     train.check()
-    wanted = horizons(cfg, train.future.shape[2])
-    still = last_value(test)
+    wanted = choose_horizons(cfg, train.future.shape[2])
+    still = last_value_errors(test)
     for protocol in PROTOCOLS:
         x, new = (part.s if protocol == "A" else part.pred for part in (train, test))
-        reader, l2 = chosen(x, train.future, train.held, cfg.l2)
-        errors = squared(reader(new), test)
+        reader, l2 = choose_reader(x, train.future, train.held, cfg.l2)
+        errors = squared_errors(reader(new), test)
         for h in wanted:
             each = errors[:, h - 1]
-            low, high = interval(float(each.mean()), resampled(len(each)) @ each / len(each))
+            low, high = bootstrap_interval(float(each.mean()), bootstrap_counts(len(each)) @ each / len(each))
             yield "name", f"{protocol}-{h}"
             yield "metric", f"{protocol} MSE, {h} {'step' if h == 1 else 'steps'} ahead"
             yield "value", float(each.mean())
@@ -73,7 +73,7 @@ def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, 
             yield "adam_train_mse", adam_train_error(torch.from_numpy(x), y, Rng(0).fork("probe"), cfg.adam, cfg.lr)
 
 
-def horizons(cfg: Config, future: int) -> tuple[int, ...]:
+def choose_horizons(cfg: Config, future: int) -> tuple[int, ...]:
     """The horizons to evaluate. Raises ValueError if one lies beyond the window."""
     if cfg.horizons and max(cfg.horizons) > future:
         raise ValueError(
@@ -83,13 +83,13 @@ def horizons(cfg: Config, future: int) -> tuple[int, ...]:
     return cfg.horizons or tuple(sorted({1, (future + 1) // 2, future}))
 
 
-def squared(read: Float64[np.ndarray, "n k"], windows: Windows) -> Float64[np.ndarray, "n h"]:
+def squared_errors(read: Float64[np.ndarray, "n k"], windows: Windows) -> Float64[np.ndarray, "n h"]:
     """The squared error of every window and step, averaged over channels."""
     error: np.ndarray = ((read.reshape(windows.future.shape) - windows.future) ** 2).mean(1)
     return error
 
 
-def last_value(windows: Windows) -> Float64[np.ndarray, "n h"]:
+def last_value_errors(windows: Windows) -> Float64[np.ndarray, "n h"]:
     """The squared error of every window and step if the last seen value is repeated."""
     still: np.ndarray = ((windows.past[..., -1:].astype(np.float64) - windows.future) ** 2).mean(1)
     return still

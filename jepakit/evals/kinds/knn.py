@@ -26,12 +26,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..features import Features, Pool, count_classes
-from ..metrics.result import Value, accuracy
+from ..metrics.result import Value, accuracy_results
 
-CHUNK = 2**24
+MAX_SIMILARITIES = 2**24
 """The most similarities held at a time (64 MiB)."""
 
-USUAL = 20
+DEFAULT_K = 20
 """The number of neighbours that vote by default."""
 
 SHRINKAGE = 0.1
@@ -62,35 +62,39 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
     """Yield the accuracy on `test` by the labels of the nearest training samples, and `k` with its reason."""
     k, reason = choose_k(cfg.k, len(train))
     yield "k", f"{k}: {reason}"
-    yield from accuracy(predict(train, test.x, cfg), test.y, count_classes(train.y, test.y))
+    yield from accuracy_results(predict_labels(train, test.x, cfg), test.y, count_classes(train.y, test.y))
 
 
 def choose_k(k: int | None, n: int) -> tuple[int, str]:
     """How many of `n` training samples vote, and why. Raises ValueError if `k` exceeds `n`."""
     if k is None:
-        return (USUAL, "the usual number") if n >= USUAL else (n, f"all training samples, fewer than the usual {USUAL}")
+        return (
+            (DEFAULT_K, "the usual number")
+            if n >= DEFAULT_K
+            else (n, f"all training samples, fewer than the usual {DEFAULT_K}")
+        )
     if k > n:
         raise ValueError(f"k={k} neighbours of {n} training samples; give k={n} or less, or more data")
     return k, "as configured"
 
 
-def predict(train: Features, x: Float32[np.ndarray, "m d"], cfg: Config) -> Int64[np.ndarray, " m"]:
+def predict_labels(train: Features, x: Float32[np.ndarray, "m d"], cfg: Config) -> Int64[np.ndarray, " m"]:
     """The predicted label of each row of `x`. Raises ValueError if there are fewer than k training samples."""
     k, _ = choose_k(cfg.k, len(train))
     bank, queries = torch.from_numpy(train.x), torch.from_numpy(x)
     if cfg.whiten:
-        bank, queries = whitened(bank, queries)
+        bank, queries = whiten_features(bank, queries)
     bank = F.normalize(bank, dim=1)
     labels, classes = torch.from_numpy(train.y), count_classes(train.y)
-    rows = max(1, CHUNK // max(len(bank), classes))
+    rows = max(1, MAX_SIMILARITIES // max(len(bank), classes))
     found = []
     for query in torch.split(queries, rows):
         near = (F.normalize(query, dim=1) @ bank.T).topk(k, dim=1)
-        found.append(_vote(near.values.double(), labels[near.indices], classes, k, cfg))
+        found.append(_count_votes(near.values.double(), labels[near.indices], classes, k, cfg))
     return torch.cat(found).numpy()
 
 
-def whitened(
+def whiten_features(
     train: Float32[Tensor, "n d"], x: Float32[Tensor, "m d"]
 ) -> tuple[Float32[Tensor, "n d"], Float32[Tensor, "m d"]]:
     """Both whitened by the module's equation, fitted on `train`."""
@@ -103,7 +107,7 @@ def whitened(
     return centred @ whitener, (x - mean) @ whitener
 
 
-def _vote(similarity: Tensor, label: Tensor, classes: int, k: int, cfg: Config) -> Tensor:
+def _count_votes(similarity: Tensor, label: Tensor, classes: int, k: int, cfg: Config) -> Tensor:
     # Similarities of k neighbours sum to [-k, k], so a vote outweighs all of them, and they only break ties.
     uniform, softmax = similarity + 2 * k + 1, ((similarity - 1) / cfg.temperature).exp()
     weight = uniform if cfg.weights == "uniform" else softmax

@@ -22,15 +22,15 @@ from torch.nn import functional as F
 
 from ..features import Features, Pool, count_classes
 from ..heldout import held_out
-from ..metrics.result import Value, accuracy
+from ..metrics.result import Value, accuracy_results
 
-Chosen = Literal["lbfgs", "ridge"]
+ResolvedSolver = Literal["lbfgs", "ridge"]
 Solver = Literal["auto", "lbfgs", "ridge"]
 
 LBFGS_LIMIT = 1_000_000
 """The most training samples x classes for L-BFGS; features do not count, so that a probe and its baselines agree."""
 
-ROWS = 8192
+ROWS_AT_ONCE = 8192
 """How many samples are converted to float64, or scored, at a time."""
 
 
@@ -59,7 +59,7 @@ class Linear:
 
     def predict(self, x: Float32[np.ndarray, "n d"]) -> Int64[np.ndarray, " n"]:
         """The class with the highest score, for each row."""
-        parts = torch.split(torch.from_numpy(x), ROWS)
+        parts = torch.split(torch.from_numpy(x), ROWS_AT_ONCE)
         return torch.cat([(self.standard(p) @ self.weight + self.bias).argmax(1) for p in parts]).numpy()
 
     def standard(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -74,11 +74,11 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
     l2 = choose_l2(train, solver, cfg, classes)
     yield "solver", f"{solver}: {reason}"
     yield "l2", l2
-    (model,) = fit(train, solver, (l2,), cfg.iterations, classes)
-    yield from accuracy(model.predict(test.x), test.y, classes)
+    (model,) = fit_classifiers(train, solver, (l2,), cfg.iterations, classes)
+    yield from accuracy_results(model.predict(test.x), test.y, classes)
 
 
-def choose_solver(solver: Solver, n: int, classes: int) -> tuple[Chosen, str]:
+def choose_solver(solver: Solver, n: int, classes: int) -> tuple[ResolvedSolver, str]:
     """The solver for `n` samples, and why."""
     if solver != "auto":
         return solver, "as configured"
@@ -88,7 +88,7 @@ def choose_solver(solver: Solver, n: int, classes: int) -> tuple[Chosen, str]:
     return "ridge", f"{size} are more than {LBFGS_LIMIT}, so the closed form is used"
 
 
-def choose_l2(train: Features, solver: Chosen, cfg: Config, classes: int) -> float:
+def choose_l2(train: Features, solver: ResolvedSolver, cfg: Config, classes: int) -> float:
     """The candidate with the best accuracy on a held-out fifth of `train`; for ties, the largest.
 
     Raises ValueError if no class has two samples, so that nothing can be held out.
@@ -101,34 +101,38 @@ def choose_l2(train: Features, solver: Chosen, cfg: Config, classes: int) -> flo
             f"l2 cannot be chosen: no class has two training samples; give one value, e.g. l2=({cfg.l2[0]},)"
         )
     judge, candidates = train.where(held), sorted(cfg.l2, reverse=True)
-    models = fit(train.where(~held), solver, tuple(candidates), cfg.iterations, classes)
+    models = fit_classifiers(train.where(~held), solver, tuple(candidates), cfg.iterations, classes)
     scores = [float((m.predict(judge.x) == judge.y).mean()) for m in models]
     return candidates[int(np.argmax(scores))]
 
 
-def fit(train: Features, solver: Chosen, l2: tuple[float, ...], iterations: int, classes: int) -> list[Linear]:
+def fit_classifiers(
+    train: Features, solver: ResolvedSolver, l2: tuple[float, ...], iterations: int, classes: int
+) -> list[Linear]:
     """One classifier per entry of `l2`; L-BFGS starts each from the previous one, so large values come first."""
-    mean, std = _moments(torch.from_numpy(train.x))
+    mean, std = _feature_moments(torch.from_numpy(train.x))
     start = Linear(mean.float(), std.float(), torch.zeros(len(mean), classes), torch.zeros(classes))
-    return _ridge(train, start, l2) if solver == "ridge" else _lbfgs(train, start, l2, iterations)
+    return _fit_ridge(train, start, l2) if solver == "ridge" else _fit_lbfgs(train, start, l2, iterations)
 
 
-def _moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, " d"]]:
+def _feature_moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, " d"]]:
     """The mean and standard deviation per feature; the deviation of a constant feature is set to 1."""
-    mean = torch.stack([part.double().sum(0) for part in torch.split(x, ROWS)]).sum(0) / len(x)
-    variance = torch.stack([(part.double() - mean).square().sum(0) for part in torch.split(x, ROWS)]).sum(0) / len(x)
+    mean = torch.stack([part.double().sum(0) for part in torch.split(x, ROWS_AT_ONCE)]).sum(0) / len(x)
+    variance = torch.stack([(part.double() - mean).square().sum(0) for part in torch.split(x, ROWS_AT_ONCE)]).sum(
+        0
+    ) / len(x)
     std = variance.sqrt()
     # A feature that varies less than float32 resolves is constant: dividing by that would only amplify rounding.
     return mean, torch.where(std > 1e-6 * mean.abs(), std, 1.0)
 
 
-def _lbfgs(train: Features, start: Linear, l2: tuple[float, ...], iterations: int) -> list[Linear]:
+def _fit_lbfgs(train: Features, start: Linear, l2: tuple[float, ...], iterations: int) -> list[Linear]:
     x, y = start.standard(torch.from_numpy(train.x)), torch.from_numpy(train.y)
-    found = descend(x, y, start.weight.shape[1], l2, iterations)
+    found = minimize_logistic(x, y, start.weight.shape[1], l2, iterations)
     return [Linear(start.mean, start.std, weight, bias) for weight, bias in found]
 
 
-def descend(
+def minimize_logistic(
     x: Float[Tensor, "n d"],
     y: Int64[Tensor, " n"] | Float[Tensor, "n k"],
     classes: int,
@@ -140,7 +144,7 @@ def descend(
     The search runs along the principal axes, each scaled to a curvature of about 1, which takes tens of steps, not
     hundreds.
     """
-    axes, power = _axes(x)
+    axes, power = _principal_axes(x)
     weight, bias = x.new_zeros(x.shape[1], classes), x.new_zeros(classes).requires_grad_()
     models = []
     for strength in l2:
@@ -166,7 +170,7 @@ def descend(
     return models
 
 
-def _axes(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d r"], Float[Tensor, " r"]]:
+def _principal_axes(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d r"], Float[Tensor, " r"]]:
     """Orthonormal axes that span the rows of x, r = min(n, d), and the mean square of x along each."""
     if len(x) < x.shape[1]:
         _, singular, rows = torch.linalg.svd(x, full_matrices=False)
@@ -175,11 +179,13 @@ def _axes(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d r"], Float[Tensor, 
     return axes, power.clamp(min=0)
 
 
-def _ridge(train: Features, start: Linear, l2: tuple[float, ...]) -> list[Linear]:
+def _fit_ridge(train: Features, start: Linear, l2: tuple[float, ...]) -> list[Linear]:
     n, (dim, classes) = len(train), start.weight.shape
     gram, cross = torch.zeros(dim, dim, dtype=torch.float64), torch.zeros(dim, classes, dtype=torch.float64)
     for x, y in zip(
-        torch.split(torch.from_numpy(train.x), ROWS), torch.split(torch.from_numpy(train.y), ROWS), strict=True
+        torch.split(torch.from_numpy(train.x), ROWS_AT_ONCE),
+        torch.split(torch.from_numpy(train.y), ROWS_AT_ONCE),
+        strict=True,
     ):
         rows = start.standard(x).double()
         gram += rows.T @ rows / n

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..features import Features, Pool, count_classes
 from ..heldout import held_out
-from ..metrics.result import Value, averaged
+from ..metrics.result import Value, mean_results
 from . import linear
 from .linear import Solver
 
@@ -46,27 +46,27 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
     for fraction in cfg.fractions:
         preds, strengths, labels = [], [], 0
         for draw in range(cfg.draws):
-            few = drawn(train, fraction, draw)
+            few = few_labelled(train, fraction, draw)
             solver, _ = linear.choose_solver(cfg.solver, len(few), classes)
-            strengths.append(_strength(few, solver, cfg, classes))
-            (model,) = linear.fit(few, solver, (strengths[-1],), cfg.iterations, classes)
+            strengths.append(_choose_strength(few, solver, cfg, classes))
+            (model,) = linear.fit_classifiers(few, solver, (strengths[-1],), cfg.iterations, classes)
             preds.append(model.predict(test.x))
             labels = len(few)
         percent = f"{100 * fraction:g}"
         yield "name", f"{percent}pct"
-        yield from averaged(preds, test.y, classes, f"accuracy with {percent} % of the labels")
+        yield from mean_results(preds, test.y, classes, f"accuracy with {percent} % of the labels")
         yield "labels", float(labels)
         yield "l2", [*strengths]
 
 
-def drawn(train: Features, fraction: float, draw: int) -> Features:
+def few_labelled(train: Features, fraction: float, draw: int) -> Features:
     """The samples that keep their label: in each class the `fraction` whose hashed ids are lowest, at least one."""
     kept = held_out(train.id.tolist(), train.y, fraction, salt=f"low-shot {draw}")
     lone = np.bincount(train.y)[train.y] == 1
     return train.where(kept | lone)
 
 
-def _strength(few: Features, solver: linear.Chosen, cfg: Config, classes: int) -> float:
+def _choose_strength(few: Features, solver: linear.ResolvedSolver, cfg: Config, classes: int) -> float:
     if np.bincount(few.y).max() < 2:
         return max(cfg.l2)
     return linear.choose_l2(few, solver, linear.Config(solver, cfg.l2, cfg.iterations, cfg.pool), classes)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...types import Grid
-from ..tokens import UNKNOWN, Tokens
-from .segments import contour, jaccard, shares
+from ..tokens import UNKNOWN_CLASS, Tokens
+from .segments import class_shares, contour_accuracy, jaccard
 
 
 class Rule(NamedTuple):
@@ -35,7 +35,7 @@ class Score(NamedTuple):
     f: float
 
 
-def scores(part: Tokens, rule: Rule) -> Iterator[Score]:
+def object_scores(part: Tokens, rule: Rule) -> Iterator[Score]:
     """The scores of each object in the first frame of each film; films of a single frame are skipped."""
     assert part.sequence is not None
     for film in np.unique(part.sequence):
@@ -47,29 +47,31 @@ def scores(part: Tokens, rule: Rule) -> Iterator[Score]:
 def film_scores(part: Tokens, frames: Int64[np.ndarray, " t"], film: int, rule: Rule) -> Iterator[Score]:
     """The scores of the objects of one film."""
     truth = part.truth(frames)
-    objects = [int(o) for o in np.unique(truth[0].cpu().numpy()) if o not in (0, UNKNOWN)]
+    objects = [int(o) for o in np.unique(truth[0].cpu().numpy()) if o not in (0, UNKNOWN_CLASS)]
     if not objects:
         return
-    pred = carried(part.read(frames), _begin(truth[0], objects, part.grid), part.grid, rule, tuple(truth.shape[1:]))
-    known = truth[1:] != UNKNOWN
+    pred = carry_labels(
+        part.read(frames), _first_labels(truth[0], objects, part.grid), part.grid, rule, tuple(truth.shape[1:])
+    )
+    known = truth[1:] != UNKNOWN_CLASS
     for i, o in enumerate(objects, 1):
         found = [((p == i) & k, t == o) for p, t, k in zip(pred, truth[1:], known, strict=True)]
-        j, f = (float(np.mean([measure(a, b) for a, b in found])) for measure in (jaccard, contour))
+        j, f = (float(np.mean([measure(a, b) for a, b in found])) for measure in (jaccard, contour_accuracy))
         yield Score(film, j, f)
 
 
-def _begin(truth: Int64[Tensor, "h w"], objects: list[int], grid: Grid) -> Float[Tensor, "n k"]:
+def _first_labels(truth: Int64[Tensor, "h w"], objects: list[int], grid: Grid) -> Float[Tensor, "n k"]:
     """The share of the background and of each object in every token of a first frame."""
-    place = torch.zeros(UNKNOWN + 1, dtype=torch.int64, device=truth.device)
+    place = torch.zeros(UNKNOWN_CLASS + 1, dtype=torch.int64, device=truth.device)
     place[objects] = torch.arange(1, len(objects) + 1, device=truth.device)
-    return shares(place[truth][None], len(objects) + 1, grid)[0]
+    return class_shares(place[truth][None], len(objects) + 1, grid)[0]
 
 
-def carried(
+def carry_labels(
     tokens: Float[Tensor, "t n d"], first: Float[Tensor, "n k"], grid: Grid, rule: Rule, size: tuple[int, ...]
 ) -> Int64[Tensor, "s h w"]:
     """The label of every pixel in the frames after the first; `first` (N, K) are label shares of the first's tokens."""
-    s, near = F.normalize(tokens, dim=-1), close(grid, rule.radius, tokens.device)
+    s, near = F.normalize(tokens, dim=-1), neighbour_mask(grid, rule.radius, tokens.device)
     labels, found = [first], []
     for i in range(1, len(s)):
         context = [0, *range(max(1, i - rule.context), i)]
@@ -84,7 +86,7 @@ def carried(
     return torch.stack(found)
 
 
-def close(grid: Grid, radius: int, device: torch.device) -> Bool[Tensor, "n n"]:
+def neighbour_mask(grid: Grid, radius: int, device: torch.device) -> Bool[Tensor, "n n"]:
     """Whether each pair of tokens is at most `radius` apart along both axes."""
     at = torch.stack(torch.meshgrid(*(torch.arange(n, device=device) for n in grid), indexing="ij")).flatten(1)
     return (at[:, :, None] - at[:, None, :]).abs().amax(0) <= radius

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from ...core.schedules import cosine
+from ...core.schedules import cosine_schedule
 from ...types import Rng
 
-WINDOW: Final = 11
-SIGMA: Final = 1.5
-K1, K2 = 0.01, 0.03
+WINDOW_SIZE: Final = 11
+WINDOW_SIGMA: Final = 1.5
+SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 
 class Tally(NamedTuple):
@@ -25,7 +25,7 @@ class Tally(NamedTuple):
 
     items: int = 0
     values: float = 0.0
-    squared: float = 0.0
+    squared_error_sum: float = 0.0
     similar: float = 0.0
     made: float = 0.0
     true: float = 0.0
@@ -37,7 +37,7 @@ class Tally(NamedTuple):
     @property
     def mse(self) -> float:
         """The mean squared error over hidden values."""
-        return self.squared / max(self.values, 1.0)
+        return self.squared_error_sum / max(self.values, 1.0)
 
     @property
     def ssim(self) -> float:
@@ -60,7 +60,9 @@ class Tally(NamedTuple):
         return self.made / self.true if self.true else float("nan")
 
 
-def tally(made: Float[Tensor, "b c ..."], true: Float[Tensor, "b c ..."], hidden: Bool[Tensor, "..."]) -> Tally:
+def tally_completions(
+    made: Float[Tensor, "b c ..."], true: Float[Tensor, "b c ..."], hidden: Bool[Tensor, "..."]
+) -> Tally:
     """Compare completions with the truth where `hidden` (*size) is true.
 
     Structural similarity is measured only for pictures in [0, 1], and frame by frame for clips of them.
@@ -97,23 +99,27 @@ def ssim_map(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"]) -> Float[
     only the part inside the picture counts. c1 = 0.01², c2 = 0.03². Source: Wang et al., Image quality assessment: from
     error visibility to structural similarity, 2004, which leaves the borders out.
     """
-    m_x, m_y = blurred(x), blurred(y)
-    v_x, v_y, v_xy = blurred(x * x) - m_x * m_x, blurred(y * y) - m_y * m_y, blurred(x * y) - m_x * m_y
-    c1, c2 = K1**2, K2**2
+    m_x, m_y = gaussian_mean(x), gaussian_mean(y)
+    v_x, v_y, v_xy = (
+        gaussian_mean(x * x) - m_x * m_x,
+        gaussian_mean(y * y) - m_y * m_y,
+        gaussian_mean(x * y) - m_x * m_y,
+    )
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
     found = (2 * m_x * m_y + c1) * (2 * v_xy + c2) / ((m_x**2 + m_y**2 + c1) * (v_x + v_y + c2))
     return found.mean(1)
 
 
-def blurred(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+def gaussian_mean(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """The Gaussian-weighted mean of the window around every pixel."""
-    at = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
-    line = (-at.square() / (2 * SIGMA**2)).exp()
+    at = torch.arange(WINDOW_SIZE, dtype=x.dtype, device=x.device) - WINDOW_SIZE // 2
+    line = (-at.square() / (2 * WINDOW_SIGMA**2)).exp()
     one = torch.ones(1, 1, *x.shape[2:], dtype=x.dtype, device=x.device)
 
     def summed(t: Tensor) -> Tensor:
         flat = t.flatten(0, 1)[:, None]
-        down = F.conv2d(flat, line[None, None, :, None], padding=(WINDOW // 2, 0))
-        return F.conv2d(down, line[None, None, None], padding=(0, WINDOW // 2))
+        down = F.conv2d(flat, line[None, None, :, None], padding=(WINDOW_SIZE // 2, 0))
+        return F.conv2d(down, line[None, None, None], padding=(0, WINDOW_SIZE // 2))
 
     found: Tensor = (summed(x) / summed(one)).reshape(x.shape)
     return found
@@ -122,7 +128,7 @@ def blurred(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 Classify = Callable[[Float[Tensor, "b c h w"]], Int64[Tensor, " b"]]
 
 
-def classifier(
+def train_classifier(
     x: Float[Tensor, "n c h w"], y: Int64[Tensor, " n"], rng: Rng, *, epochs: float = 2.0, batch: int = 128
 ) -> Classify:
     """Train a small convolutional network on labelled pictures, to classify completed ones; it never sees a completion.
@@ -131,12 +137,12 @@ def classifier(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fork("init").generator().initial_seed())
-        net = network(x.shape[1], int(y.max()) + 1).to(x.device)
+        net = build_classifier(x.shape[1], int(y.max()) + 1).to(x.device)
     steps = max(1, round(epochs * len(x) / batch))
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-2)
-    for step, rows in enumerate(drawn(len(x), batch, steps, rng)):
+    for step, rows in enumerate(batch_rows(len(x), batch, steps, rng)):
         for group in optimizer.param_groups:
-            group["lr"] = cosine(step / steps, 2e-3, 0.0)
+            group["lr"] = cosine_schedule(step / steps, 2e-3, 0.0)
         optimizer.zero_grad()
         F.cross_entropy(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -149,7 +155,7 @@ def classifier(
     return classify
 
 
-def network(channels: int, classes: int) -> nn.Sequential:
+def build_classifier(channels: int, classes: int) -> nn.Sequential:
     """Three convolutions that each halve the picture, average pooling to 2 × 2, and a linear layer."""
     layers: list[nn.Module] = []
     for before, after in ((channels, 32), (32, 64), (64, 128)):
@@ -157,7 +163,7 @@ def network(channels: int, classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(512, classes))
 
 
-def drawn(n: int, batch: int, steps: int, rng: Rng) -> Iterator[Int64[Tensor, " b"]]:
+def batch_rows(n: int, batch: int, steps: int, rng: Rng) -> Iterator[Int64[Tensor, " b"]]:
     """The rows of each step: epoch after epoch, all rows in a new order."""
     batch = min(batch, n)
     for step in range(steps):

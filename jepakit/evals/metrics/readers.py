@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...types import Rng
 
-STRENGTHS = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+L2_STRENGTHS = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for l2, in units of the variance of a feature."""
 
 
@@ -36,7 +36,7 @@ class Reader:
         return read
 
 
-def ridge(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], l2: Sequence[float]) -> list[Reader]:
+def fit_ridge(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], l2: Sequence[float]) -> list[Reader]:
     """One ridge reader per strength, in closed form from a single decomposition, in float64."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     mean, std, bias = x.mean(0), x.std(0), y.mean(0)
@@ -50,11 +50,11 @@ def ridge(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], l2: Sequence
     return [Reader(mean, std, back @ (along / (np.maximum(power, 0) + s)[:, None]), bias) for s in l2]
 
 
-def chosen(
+def choose_reader(
     x: Float[np.ndarray, "n d"],
     y: Float[np.ndarray, "n c h"],
     held: Bool[np.ndarray, " n"],
-    l2: Sequence[float] = STRENGTHS,
+    l2: Sequence[float] = L2_STRENGTHS,
 ) -> tuple[Reader, Float64[np.ndarray, " h"]]:
     """A reader of all C · H values, and for each of the H steps the strength that is best on the samples `held`.
 
@@ -63,11 +63,11 @@ def chosen(
     strengths, (n, c, h) = sorted(l2, reverse=True), y.shape
     flat = y.reshape(n, -1)
     if len(strengths) == 1:
-        return ridge(x, flat, strengths)[0], np.full(h, float(strengths[0]))
-    trials = ridge(x[~held], flat[~held], strengths)
+        return fit_ridge(x, flat, strengths)[0], np.full(h, float(strengths[0]))
+    trials = fit_ridge(x[~held], flat[~held], strengths)
     errors = [((t(x[held]) - flat[held]) ** 2).reshape(-1, c, h).mean((0, 1)) for t in trials]
     best = np.argmin(errors, axis=0)
-    fits = ridge(x, flat, strengths)
+    fits = fit_ridge(x, flat, strengths)
     weight = np.stack([reader.weight for reader in fits])[np.tile(best, c), :, np.arange(c * h)].T
     return replace(fits[0], weight=weight), np.array(strengths)[best]
 

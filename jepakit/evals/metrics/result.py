@@ -14,7 +14,7 @@ Z95 = 1.959963984540054
 """The normal quantile of a two-sided 95 % interval."""
 
 
-def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson_interval(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
     """The Wilson score interval of a proportion, `hits` of `n`: within [0, 1], and sensible at 0, at 1 and for small n.
 
     It covers only the draw of test samples, neither seeds nor training. Source: Wilson, JASA 22 (1927) 209.
@@ -26,13 +26,15 @@ def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
 
 
-def accuracy(pred: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"], classes: int) -> Iterator[tuple[str, Value]]:
+def accuracy_results(
+    pred: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"], classes: int
+) -> Iterator[tuple[str, Value]]:
     """Yield `metric`, `value`, `low`, `high` (95 %, Wilson) and `per_class`, the recall of each class.
 
     All numbers are fractions in [0, 1]; the recall of a class without a test sample is None.
     """
     hit = pred == y
-    low, high = wilson(int(hit.sum()), len(y))
+    low, high = wilson_interval(int(hit.sum()), len(y))
     total = np.bincount(y, minlength=classes)
     found = np.bincount(y[hit], minlength=classes)
     yield "metric", "accuracy"
@@ -42,17 +44,17 @@ def accuracy(pred: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"], classes: int
     yield "per_class", [float(f / t) if t else None for f, t in zip(found, total, strict=True)]
 
 
-def averaged(
+def mean_results(
     preds: Sequence[Int[np.ndarray, " n"]], y: Int[np.ndarray, " n"], classes: int, metric: str = "accuracy"
 ) -> Iterator[tuple[str, Value]]:
-    """Like `accuracy`, averaged over several classifiers; also `each` accuracy and, if there are several, their `std`.
+    """Like `accuracy_results`, averaged over several classifiers; also `each` accuracy and, of several, their `std`.
 
     The interval is that of one classifier with the mean accuracy: it covers the draw of test samples, while `std` (with
     n - 1) covers the rest.
     """
-    every = [dict(accuracy(pred, y, classes)) for pred in preds]
+    every = [dict(accuracy_results(pred, y, classes)) for pred in preds]
     each = [float((pred == y).mean()) for pred in preds]
-    low, high = wilson(round(float(np.mean(each)) * len(y)), len(y))
+    low, high = wilson_interval(round(float(np.mean(each)) * len(y)), len(y))
     recall = np.array([[np.nan if r is None else r for r in one["per_class"]] for one in every]).mean(0)  # type: ignore[union-attr]
     yield "metric", metric
     yield "value", float(np.mean(each))
@@ -64,17 +66,17 @@ def averaged(
         yield "std", float(np.std(each, ddof=1))
 
 
-RESAMPLES = 1000
+NUM_RESAMPLES = 1000
 
 
-def resampled(n: int) -> Int64[np.ndarray, "r n"]:
+def bootstrap_counts(n: int) -> Int64[np.ndarray, "r n"]:
     """How often each of `n` units is drawn in each resample of a bootstrap; (RESAMPLES, n)."""
-    draws = torch.randint(n, (RESAMPLES, n), generator=Rng(0).fork("bootstrap").generator())
-    counts = torch.zeros(RESAMPLES, n, dtype=torch.int64).scatter_add_(1, draws, torch.ones_like(draws))
+    draws = torch.randint(n, (NUM_RESAMPLES, n), generator=Rng(0).fork("bootstrap").generator())
+    counts = torch.zeros(NUM_RESAMPLES, n, dtype=torch.int64).scatter_add_(1, draws, torch.ones_like(draws))
     return counts.numpy()
 
 
-def interval(value: float, values: Float[np.ndarray, " r"]) -> tuple[float, float]:
+def bootstrap_interval(value: float, values: Float[np.ndarray, " r"]) -> tuple[float, float]:
     """The middle 95 % of resampled `values`, widened if necessary to contain `value` itself."""
     low, high = np.nanquantile(values, [0.025, 0.975])
     return min(float(low), value), max(float(high), value)

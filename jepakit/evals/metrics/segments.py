@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...types import Grid
-from ..tokens import UNKNOWN
+from ..tokens import UNKNOWN_CLASS
 
 
-def shares(truth: Int64[Tensor, "b h w"], classes: int, grid: Grid) -> Float[Tensor, "b n k"]:
+def class_shares(truth: Int64[Tensor, "b h w"], classes: int, grid: Grid) -> Float[Tensor, "b n k"]:
     """The share of each grid cell that belongs to each class; unknown pixels belong to none."""
     b, height, width = truth.shape
     down = torch.arange(height, device=truth.device) * grid[0] // height
@@ -21,13 +21,15 @@ def shares(truth: Int64[Tensor, "b h w"], classes: int, grid: Grid) -> Float[Ten
     picture = torch.arange(b, device=truth.device)[:, None, None]
     at = (picture * grid[0] * grid[1] + cell) * classes + truth
     n = grid[0] * grid[1]
-    counts = torch.bincount(at[truth != UNKNOWN], minlength=b * n * classes)
+    counts = torch.bincount(at[truth != UNKNOWN_CLASS], minlength=b * n * classes)
     return counts.reshape(b, n, classes).float() * (n / (height * width))
 
 
-def overlap(pred: Int64[Tensor, "b h w"], truth: Int64[Tensor, "b h w"], classes: int) -> Int64[np.ndarray, "b 3 k"]:
+def overlap_counts(
+    pred: Int64[Tensor, "b h w"], truth: Int64[Tensor, "b h w"], classes: int
+) -> Int64[np.ndarray, "b 3 k"]:
     """Per picture and class, the pixels in both, in the prediction, and in the truth, where the truth is known."""
-    known = truth != UNKNOWN
+    known = truth != UNKNOWN_CLASS
     out = np.zeros((len(pred), 3, classes), np.int64)
     for i in range(len(pred)):
         p, t = pred[i][known[i]], truth[i][known[i]]
@@ -58,30 +60,30 @@ def jaccard(pred: Bool[Tensor, "h w"], truth: Bool[Tensor, "h w"]) -> float:
     return int((pred & truth).sum()) / union if union else 1.0
 
 
-def outline(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+def region_outline(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     """The outline: pixels that differ from their right, lower or lower right neighbour."""
     padded = F.pad(region[None, None].float(), (0, 1, 0, 1), mode="replicate")[0, 0] > 0
     right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     return (region != right) | (region != below) | (region != diagonal)
 
 
-def contour(pred: Bool[Tensor, "h w"], truth: Bool[Tensor, "h w"], tolerance: float = 0.008) -> float:
+def contour_accuracy(pred: Bool[Tensor, "h w"], truth: Bool[Tensor, "h w"], tolerance: float = 0.008) -> float:
     """F, contour accuracy: the harmonic mean of the precision and recall of outline pixels.
 
     A pixel counts as found if it lies within `tolerance` times the diagonal, at least one pixel. F is 1 if neither has
     an outline, and 0 if only one has. Source: Perazzi et al., A benchmark dataset and evaluation methodology for video
     object segmentation, CVPR 2016.
     """
-    ours, theirs = outline(pred), outline(truth)
+    ours, theirs = region_outline(pred), region_outline(truth)
     if not ours.any() or not theirs.any():
         return float(not ours.any() and not theirs.any())
     radius = math.ceil(tolerance * math.hypot(*pred.shape))
-    precision = float((ours & grown(theirs, radius)).sum() / ours.sum())
-    recall = float((theirs & grown(ours, radius)).sum() / theirs.sum())
+    precision = float((ours & dilate_region(theirs, radius)).sum() / ours.sum())
+    recall = float((theirs & dilate_region(ours, radius)).sum() / theirs.sum())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def grown(region: Bool[Tensor, "h w"], radius: int) -> Bool[Tensor, "h w"]:
+def dilate_region(region: Bool[Tensor, "h w"], radius: int) -> Bool[Tensor, "h w"]:
     """The region dilated by `radius` pixels."""
     at = torch.arange(-radius, radius + 1, device=region.device)
     disc = (at[:, None] ** 2 + at[None] ** 2 <= radius**2).float()

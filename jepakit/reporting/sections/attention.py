@@ -6,14 +6,14 @@ from typing import Final
 from .. import pictures
 from ..figures import Figure
 from ..samples import Look
-from ..section import Part, Section, View, per_run
+from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(80, "Attention", "Where the encoder takes its information from.")
 
 
 def show(views: Sequence[View]) -> Part:
     """Images lit where the last block reads."""
-    return per_run(views, lambda view: attention_figures(view.look))
+    return figures_per_run(views, lambda view: attention_figures(view.look))
 
 
 def attention_figures(look: Look) -> tuple[list[Figure], str]:

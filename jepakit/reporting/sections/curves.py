@@ -15,7 +15,7 @@ SECTION: Final = Section(
 
 def show(views: Sequence[View]) -> Part:
     """A figure per curve, all runs on the same axes."""
-    found = figures.curves([view.record for view in views], [view.name for view in views])
+    found = figures.curve_figures([view.record for view in views], [view.name for view in views])
     if not found:
         return Part(notes=("The run has no metrics.jsonl with rows, so there is nothing to draw.",))
     return Part(tuple(found))

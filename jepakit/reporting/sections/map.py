@@ -5,17 +5,17 @@ from typing import Final
 
 from ..atlas import embedding_map
 from ..figures import Figure
-from ..section import Part, Section, View, per_run
+from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(100, "Embedding map", "All of them at once.")
 
 
 def show(views: Sequence[View]) -> Part:
     """A point per sample that shows its image when pointed at."""
-    return per_run(views, draw)
+    return figures_per_run(views, run_figures)
 
 
-def draw(view: View) -> tuple[list[Figure], str]:
+def run_figures(view: View) -> tuple[list[Figure], str]:
     """The figure of one run."""
     samples = view.look.samples
     if samples is None:

@@ -5,26 +5,26 @@ from typing import Final
 
 from .. import figures, pictures
 from ..figures import Figure
-from ..samples import Drawn, Look
-from ..section import Part, Section, View, per_run
+from ..samples import Look, MaskerSamples
+from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(60, "Masks", "What the encoder sees and what the predictor has to predict.")
 
 
 def show(views: Sequence[View]) -> Part:
     """The coverage of every masker, and some of its masks over pictures."""
-    return per_run(views, draw)
+    return figures_per_run(views, run_figures)
 
 
-def draw(view: View) -> tuple[list[Figure], str]:
+def run_figures(view: View) -> tuple[list[Figure], str]:
     """The figures of one run."""
     found = [figure for drawn in view.look.masks for figure in mask_figures(drawn, view.look)]
     return found, view.look.notes.get("masks", "")
 
 
-def mask_figures(drawn: Drawn, look: Look) -> list[Figure]:
+def mask_figures(drawn: MaskerSamples, look: Look) -> list[Figure]:
     """How often each cell is context and target and, for pictures, examples."""
-    found = [figures.coverage(drawn.context, drawn.target, f"Coverage of {drawn.name}", drawn.count)]
+    found = [figures.coverage_figure(drawn.context, drawn.target, f"Coverage of {drawn.name}", drawn.count)]
     if look.samples and len(look.grid) == 2:
         count = min(len(look.samples.images), len(drawn.examples))
         images, cells, names = look.samples.images[:count], drawn.examples[:count], look.samples.names[:count]

@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import pictures
 from ..figures import Figure
-from ..section import Part, Section, View, per_run
+from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(
     90, "Nearest neighbours", "Which images the encoder finds alike, among those that it was trained on."
@@ -16,13 +16,13 @@ SECTION: Final = Section(
 
 def show(views: Sequence[View]) -> Part:
     """A few images, each with those nearest to it."""
-    return per_run(views, draw)
+    return figures_per_run(views, run_figures)
 
 
-def draw(view: View) -> tuple[list[Figure], str]:
+def run_figures(view: View) -> tuple[list[Figure], str]:
     """The figure of one run."""
     samples = view.look.samples
     if samples is None:
         return [], view.look.notes.get("neighbours", "")
     queries = np.arange(len(samples.images))
-    return [pictures.neighbours(samples.thumbs, samples.features, samples.names, samples.kinds, queries)], ""
+    return [pictures.neighbour_figure(samples.thumbs, samples.features, samples.names, samples.kinds, queries)], ""

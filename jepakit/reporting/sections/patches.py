@@ -5,7 +5,7 @@ from typing import Final
 
 from .. import pictures
 from ..figures import Figure
-from ..section import Part, Section, View, per_run
+from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(
     70, "Patch maps", "What the encoder makes of each patch of a few images that it was trained on."
@@ -14,10 +14,10 @@ SECTION: Final = Section(
 
 def show(views: Sequence[View]) -> Part:
     """Images beside the colours of their patches."""
-    return per_run(views, draw)
+    return figures_per_run(views, run_figures)
 
 
-def draw(view: View) -> tuple[list[Figure], str]:
+def run_figures(view: View) -> tuple[list[Figure], str]:
     """The figure of one run."""
     samples, grid = view.look.samples, view.look.map_grid
     if samples is None:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from ..probes import row
+from ..probes import probe_row
 from ..section import Part, Section, View
-from ..templates import template
+from ..templates import fill_template
 
 SECTION: Final = Section(
     10,
@@ -17,7 +17,7 @@ SECTION: Final = Section(
 
 def show(views: Sequence[View]) -> Part:
     """A table with a row per score."""
-    rows = [row(entry, view.name) for view in views for entry in view.record.evals]
+    rows = [probe_row(entry, view.name) for view in views for entry in view.record.evals]
     if not rows:
         return Part(notes=("No probe was run; with labelled data: jepa probe RUN --kind knn",))
-    return Part(body=template("probes.html.j2", probes=rows, several=len(views) > 1))
+    return Part(body=fill_template("probes.html.j2", probes=rows, several=len(views) > 1))

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from ..facts import undone
+from ..facts import run_rollbacks
 from ..section import Part, Section, View
-from ..templates import template
+from ..templates import fill_template
 
 SECTION: Final = Section(
     40,
@@ -16,5 +16,5 @@ SECTION: Final = Section(
 
 def show(views: Sequence[View]) -> Part | None:
     """A table of what was undone; no section where nothing was."""
-    rows = [(view.name, event) for view in views for event in undone(view.record)]
-    return Part(body=template("rollbacks.html.j2", rows=rows, several=len(views) > 1)) if rows else None
+    rows = [(view.name, event) for view in views for event in run_rollbacks(view.record)]
+    return Part(body=fill_template("rollbacks.html.j2", rows=rows, several=len(views) > 1)) if rows else None

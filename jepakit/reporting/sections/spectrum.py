@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from typing import Final
 
-from ..figures import Figure, eigenvalues, spectrum
-from ..section import Part, Section, View, per_run
+from ..figures import Figure, eigenvalue_figure, spectrum_figure
+from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(30, "Eigenspectrum", "How many directions the representation uses, over time.")
 
 
 def show(views: Sequence[View]) -> Part:
     """The eigenvalues of both encoders, at some steps and over all."""
-    part = per_run(views, draw)
+    part = figures_per_run(views, run_figures)
     return part if part.figures else Part(notes=("The run logged no eigenspectrum.",))
 
 
-def draw(view: View) -> tuple[list[Figure], str]:
+def run_figures(view: View) -> tuple[list[Figure], str]:
     """The figures of one run."""
-    makers = [maker(view.record, side) for side in ("target", "context") for maker in (spectrum, eigenvalues)]
+    makers = [
+        maker(view.record, side) for side in ("target", "context") for maker in (spectrum_figure, eigenvalue_figure)
+    ]
     return [figure for figure in makers if figure], ""

@@ -5,7 +5,7 @@ from typing import Final
 
 from .. import paths
 from ..figures import Figure
-from ..section import Part, Section, View, per_run
+from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(
     50, "Through time", "What the method knows after each step of a sample that it was trained on."
@@ -14,11 +14,11 @@ SECTION: Final = Section(
 
 def show(views: Sequence[View]) -> Part | None:
     """Errors per step, paths of states, gates, scanpaths; no section where no method unfolds in time."""
-    part = per_run(views, draw)
+    part = figures_per_run(views, run_figures)
     return part if part.figures or part.notes else None
 
 
-def draw(view: View) -> tuple[Sequence[Figure], str]:
+def run_figures(view: View) -> tuple[Sequence[Figure], str]:
     """The figures of one run."""
     unfolded = view.look.unfolded
-    return paths.figures(unfolded) if unfolded else (), view.look.notes.get("time", "")
+    return paths.time_figures(unfolded) if unfolded else (), view.look.notes.get("time", "")

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 
 from ...types import Rng
 
-NORMAL: Final = 1.4826  # the standard deviation over the median absolute deviation of a normal distribution
+NORMAL_STD_PER_MAD: Final = 1.4826  # the standard deviation over the median absolute deviation of a normal distribution
 Scores = Float64[np.ndarray, " t"]
 
 
@@ -63,7 +63,7 @@ def median_distance(x: Float[np.ndarray, " t"], window: int) -> Scores:
     for k in range(0, len(last), 4096):
         part = last[k : k + 4096]
         middle = np.median(part, axis=1)
-        spread = NORMAL * np.median(np.abs(part - middle[:, None]), axis=1)
+        spread = NORMAL_STD_PER_MAD * np.median(np.abs(part - middle[:, None]), axis=1)
         found[window - 1 + k : window - 1 + k + len(part)] = np.abs(part[:, -1] - middle) / np.maximum(spread, least)
     return found
 

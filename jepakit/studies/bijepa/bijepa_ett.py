@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from ...core import files
 from ...data.series import settings as series
-from ...evals.metrics.readers import chosen
+from ...evals.metrics.readers import choose_reader
 from ...methods import bijepa
 from ...nn import ViT
 from ...nn.predictor import Predictor
@@ -34,25 +34,25 @@ from ..cells import Mean
 from ..claims import Better, Ranking, Statement
 from ..study import Arm, Study, require_data
 
-FILE: Final = "timeseries/ETTh1.csv"
+ETT_FILE: Final = "timeseries/ETTh1.csv"
 MONTH, HALF, PATCH = 720, 336, 24
 # First and last row of every part; what is tested begins after two weeks of past.
-PARTS: Final[Mapping[str, tuple[int, int]]] = {
+PART_STEPS: Final[Mapping[str, tuple[int, int]]] = {
     "train": (0, 12 * MONTH),
     "choose": (12 * MONTH - HALF, 16 * MONTH),
     "test": (16 * MONTH - HALF, 20 * MONTH),
 }
 HORIZONS: Final = (24, 96, 336)
 STEPS, BATCH = 1000, 64
-WAYS: Final[Mapping[str, float]] = {"classic": 1.0, "bijepa": 0.5}
+FORWARD_WEIGHTS: Final[Mapping[str, float]] = {"classic": 1.0, "bijepa": 0.5}
 LINEAR, CHANNEL, STILL = "linear, all channels", "linear, per channel", "last value"
 
 
 def split_table(data: Path, out: Path) -> Path:
     """Write each part as a table into the study's own folder; returns the folder."""
-    source, folder = require_data("bijepa-ett", data, FILE), out / "data"
+    source, folder = require_data("bijepa-ett", data, ETT_FILE), out / "data"
     header, *rows = source.read_text().splitlines()
-    for name, (first, last) in PARTS.items():
+    for name, (first, last) in PART_STEPS.items():
         path = folder / f"{name}.csv"
         if not path.exists():
             files.write_text(path, "\n".join([header, *rows[first:last], ""]))
@@ -61,10 +61,10 @@ def split_table(data: Path, out: Path) -> Path:
 
 def arms() -> tuple[Arm, ...]:
     """The two trainings: forward only, and in both directions."""
-    return tuple(Arm("ETTh1", name, training(alpha), "test.csv") for name, alpha in WAYS.items())
+    return tuple(Arm("ETTh1", name, training_run(alpha), "test.csv") for name, alpha in FORWARD_WEIGHTS.items())
 
 
-def training(alpha: float) -> Run:
+def training_run(alpha: float) -> Run:
     """The training for one of WAYS, by its weight of the forward direction."""
     return Run(
         method=bijepa.Config(
@@ -114,8 +114,8 @@ def linear_forecasts(train: Float[np.ndarray, "t c"], test: Float[np.ndarray, "s
     mean, std = train.mean(0), train.std(0)
     (x, y), (new, truth) = (split_windows((part - mean) / std) for part in (train, test))
     held = np.arange(len(x)) >= len(x) - len(x) // 5
-    reader, _ = chosen(x.reshape(len(x), -1), y, held)
-    own, _ = chosen(center_channels(x, x), center_channels(y, x)[:, None], np.repeat(held, x.shape[1]))
+    reader, _ = choose_reader(x.reshape(len(x), -1), y, held)
+    own, _ = choose_reader(center_channels(x, x), center_channels(y, x)[:, None], np.repeat(held, x.shape[1]))
     guesses = {
         LINEAR: reader(new.reshape(len(new), -1)).reshape(truth.shape),
         CHANNEL: new[..., -1:] + own(center_channels(new, new)).reshape(truth.shape),

@@ -18,22 +18,22 @@ import torch
 from jaxtyping import Float64
 
 from ...data.series import generated
-from ...evals.metrics.readers import chosen
+from ...evals.metrics.readers import choose_reader
 from ...evals.windows import past_and_future, steps_seen
 from ...methods.bijepa import BiJEPA
 from ..claims import Numbers
 from ..study import Own, Study
 from . import series_forms as forms
-from .dynamics import axis_distances, decode_path, lyapunov, unroll_blocks
+from .dynamics import axis_distances, decode_path, lyapunov_exponent, unroll_blocks
 from .series_claims import conclusions, series_claims
 from .series_figures import draw_figures, draw_phase
 from .series_map import map_norms, tabulate
 
 PATHS, BLOCKS = 20, 40
-FIT: Final = (20, 200)
-APART: Final = 75  # about one turn
-SAMPLE: Final = 1500
-SYSTEM: Final = "the system itself"
+FIT_STEPS: Final = (20, 200)
+MIN_STEPS_APART: Final = 75  # about one turn
+SAMPLE_SIZE: Final = 1500
+SYSTEM_ROW: Final = "the system itself"
 Paths = Float64[np.ndarray, "n 3 t"]
 
 
@@ -43,7 +43,7 @@ def unroll_paths(method: BiJEPA, seed: int) -> tuple[Paths, Paths]:
     x, _ = probe.whole(np.arange(len(probe), dtype=np.int64), method.signal.size)
     target = method.expected(x, past_and_future(method, len(x))).flatten(1).numpy()
     last = np.arange(len(x)) >= 0.8 * len(x)
-    reader, _ = chosen(target, method.normalize(x).numpy()[..., cut:], last)
+    reader, _ = choose_reader(target, method.normalize(x).numpy()[..., cut:], last)
     states = torch.from_numpy(true_paths(seed, cut * (1 + BLOCKS))).float()
     path = decode_path(reader, unroll_blocks(method, states[..., : 2 * cut], BLOCKS), 3)
     return path, method.normalize(states).numpy().astype(np.float64)[..., cut:]
@@ -51,7 +51,9 @@ def unroll_paths(method: BiJEPA, seed: int) -> tuple[Paths, Paths]:
 
 def true_paths(seed: int, length: int) -> Paths:
     """Paths of the system (PATHS, 3, `length`) in its own units."""
-    return generated.generate(replace(TASK.data, length=length, seed=4000 + seed), np.arange(PATHS, dtype=np.int64))
+    return generated.generate_series(
+        replace(TASK.data, length=length, seed=4000 + seed), np.arange(PATHS, dtype=np.int64)
+    )
 
 
 def path_statistics(path: Paths, other: Paths) -> dict[str, float]:
@@ -59,7 +61,9 @@ def path_statistics(path: Paths, other: Paths) -> dict[str, float]:
     a, b = (p.transpose(0, 2, 1).reshape(-1, 3) for p in (path, other))
     return {
         "axis distance": float((axis_distances(a, b) / b.std(0)).mean()),
-        "Lyapunov exponent": lyapunov(path.transpose(0, 2, 1), TASK.data.dt, APART, FIT, SAMPLE),
+        "Lyapunov exponent": lyapunov_exponent(
+            path.transpose(0, 2, 1), TASK.data.dt, MIN_STEPS_APART, FIT_STEPS, SAMPLE_SIZE
+        ),
     }
 
 
@@ -79,7 +83,7 @@ def unrolled_scores(method: BiJEPA, seed: int) -> dict[str, float]:
 def system_rows(seed: int) -> dict[str, dict[str, float]]:
     """The row of the system itself: its statistics against other paths of its own."""
     length = TASK.patch * BLOCKS
-    return {SYSTEM: path_statistics(true_paths(seed, length), true_paths(seed + 500, length))}
+    return {SYSTEM_ROW: path_statistics(true_paths(seed, length), true_paths(seed + 500, length))}
 
 
 def phase_paths(method: BiJEPA, seed: int) -> dict[str, list[list[float]]]:
@@ -105,9 +109,9 @@ TASK: Final = forms.Task(
     portrait=phase_paths,
     map_steps=1000,  # At full length the map alone would take a third of the study's time.
 )
-PAPER: Final = {"classic": (0.0006, 0.0224, 0.0937), "bijepa": (0.0007, 0.0172, 0.0249)}
-UNROLLED: Final = Numbers(
-    ("bijepa", "classic", SYSTEM),
+PAPER_ERRORS: Final = {"classic": (0.0006, 0.0224, 0.0937), "bijepa": (0.0007, 0.0172, 0.0249)}
+UNROLLED_NUMBERS: Final = Numbers(
+    ("bijepa", "classic", SYSTEM_ROW),
     ("Lyapunov exponent", "axis distance"),
     words="Unrolled in latent space (the largest exponent; the distance in deviations)",
 )
@@ -119,14 +123,14 @@ STUDY = Study(
         "probe on them falls from 0.0937 to 0.0249, at about the same loss."
     ),
     arms=(),
-    claims=(*series_claims(TASK.shifts), UNROLLED),
+    claims=(*series_claims(TASK.shifts), UNROLLED_NUMBERS),
     conclusions=conclusions,
     kinds=(),
     own=Own(
         partial(forms.measure_seeds, TASK, map_norms),
         tabulate,
         partial(draw_figures, phase=draw_phase),
-        forms.paper_figures(PAPER),
+        forms.paper_figures(PAPER_ERRORS),
         version=2,
     ),
     seeds=5,

@@ -31,22 +31,22 @@ from torch import Tensor
 
 from ... import launch
 from ...core import files
-from ...core.progress import Silent
+from ...core.progress import SilentProgress
 from ...data import Dataset, loader
 from ...data.images import arrays
 from ...data.images.augment import Augment
-from ...evals.features import extract
+from ...evals.features import extract_features
 from ...evals.kinds import linear
-from ...evals.metrics.generation import Classify, classifier, tally
+from ...evals.metrics.generation import Classify, tally_completions, train_classifier
 from ...inference.complete_images import picture_grid, to_pixels
 from ...masks.halves import Halves
 from ...methods import bijepa
 from ...methods.decoder import Decoder
 from ...nn import CNN, Perceptron
 from ...reporting.figures import Figure
-from ...reporting.pictures import img
+from ...reporting.pictures import img_tag
 from ...run import checkpoint
-from ...run.checkpoint import Loaded
+from ...run.checkpoint import LoadedRun
 from ...run.optim import Optim
 from ...run.settings import Length, Loop, Run
 from ...training.request import Request, settings
@@ -56,21 +56,24 @@ from ..study import Arm, Study
 
 TRAIN, TEST = "mnist/train-images-idx3-ubyte.gz", "mnist/t10k-images-idx3-ubyte.gz"
 EPOCH, EPOCHS = 234, 10
-DECODER = EPOCH * EPOCHS
+DECODER_STEPS = EPOCH * EPOCHS
 RATE: Final[Mapping[str, Any]] = {"lr": 1e-3, "start_lr": 1e-3, "final_lr": 1e-3, "warmup": 0.0}
-SOFT = Optim(**RATE, weight_decay=1e-4, final_weight_decay=1e-4)
-UNDECAYED = Optim(**RATE, weight_decay=0.0, final_weight_decay=0.0)
+SMALL_DECAY = Optim(**RATE, weight_decay=1e-4, final_weight_decay=1e-4)
+NO_DECAY = Optim(**RATE, weight_decay=0.0, final_weight_decay=0.0)
 ENCODER = CNN((28, 14), 64, (32, 64), (128,), "batch", "relu")
 NETWORKS: Final[Mapping[str, Any]] = {"encoder": ENCODER, "predictor": Perceptron(128)}
-BARE: Final[Mapping[str, Any]] = {"encoder": replace(ENCODER, norm="none"), "predictor": Perceptron(128, norm="none")}
+UNNORMED_NETWORKS: Final[Mapping[str, Any]] = {
+    "encoder": replace(ENCODER, norm="none"),
+    "predictor": Perceptron(128, norm="none"),
+}
 COMMON: Final[Mapping[str, Any]] = {"ema": (0.99, 0.99), "buffers": "batch"}
-SLOW = (0.999, 0.999)
-OURS = "our settings"
-PAPER = {
+SLOW_EMA = (0.999, 0.999)
+OUR_SETTINGS = "our settings"
+PAPER_NUMBERS = {
     "classic": {"linear_accuracy": 0.8914, "decoder_mse": 0.0305},
     "bijepa": {"linear_accuracy": 0.9188, "decoder_mse": 0.0298},
 }
-SHOWN: Final = 8
+NUM_SHOWN: Final = 8
 OF_DIGIT: Final = tuple(f"completion_accuracy of {digit}" for digit in range(10))
 
 
@@ -80,21 +83,21 @@ def arms() -> tuple[Arm, ...]:
     two = partial(bijepa.Config, **NETWORKS, **COMMON)
     swapped = (Halves(context="either"),)
     return (
-        _arm("classic", "", one()),
-        _arm("bijepa", "", two()),
-        _arm("sphere", "", two(sphere=True)),
-        _arm("unconstrained", "", bijepa.Config(**BARE, **COMMON), optim=UNDECAYED),
-        _arm("classic", "twice the steps", one(), epochs=2 * EPOCHS),
-        _arm("classic", "swapped pairs", one(masks=swapped)),
-        _arm("classic", OURS, one(ema=SLOW), epochs=2 * EPOCHS),
-        _arm("bijepa", OURS, two(ema=SLOW), epochs=2 * EPOCHS),
+        _make_arm("classic", "", one()),
+        _make_arm("bijepa", "", two()),
+        _make_arm("sphere", "", two(sphere=True)),
+        _make_arm("unconstrained", "", bijepa.Config(**UNNORMED_NETWORKS, **COMMON), optim=NO_DECAY),
+        _make_arm("classic", "twice the steps", one(), epochs=2 * EPOCHS),
+        _make_arm("classic", "swapped pairs", one(masks=swapped)),
+        _make_arm("classic", OUR_SETTINGS, one(ema=SLOW_EMA), epochs=2 * EPOCHS),
+        _make_arm("bijepa", OUR_SETTINGS, two(ema=SLOW_EMA), epochs=2 * EPOCHS),
     )
 
 
-def _arm(name: str, setting: str, method: bijepa.Config, optim: Optim = SOFT, epochs: int = EPOCHS) -> Arm:
+def _make_arm(name: str, setting: str, method: bijepa.Config, optim: Optim = SMALL_DECAY, epochs: int = EPOCHS) -> Arm:
     data = arrays.Config(TRAIN, augment=Augment(crop=(1.0, 1.0), aspect=(1.0, 1.0)))
     run = Run(method, data, optim, Length(steps=EPOCH * epochs, batch=256), Loop(workers=0), seed=10)
-    return Arm("MNIST", name, run, TEST, setting, {} if setting else PAPER.get(name, {}))
+    return Arm("MNIST", name, run, TEST, setting, {} if setting else PAPER_NUMBERS.get(name, {}))
 
 
 def measure_run(folder: Path) -> dict[str, float]:
@@ -106,16 +109,16 @@ def measure_run(folder: Path) -> dict[str, float]:
     loaded = checkpoint.load_run(folder)
     train = cast(Any, loaded.run.data)
     test = replace(train, path=train.path.replace("train", "t10k"))
-    steps = min(DECODER, loaded.run.length.steps or DECODER)
+    steps = min(DECODER_STEPS, loaded.run.length.steps or DECODER_STEPS)
     paper, imagined = (_train_decoder(folder, loaded, reads, steps) for reads in ("context", "prediction"))
     true, label = read_digits(test.path)
-    judge = train_judge(train.path, steps < DECODER)
+    judge = train_judge(train.path, steps < DECODER_STEPS)
     hidden = torch.arange(28).expand(28, 28) >= 14
     made = complete_digits(imagined, true)
-    of_both = tally(made, true, hidden)
+    of_both = tally_completions(made, true, hidden)
     numbers = {
         "linear_accuracy": linear_accuracy(loaded, train.open(), test.open()),
-        "decoder_mse": tally(complete_digits(paper, true), true, hidden).mse,
+        "decoder_mse": tally_completions(complete_digits(paper, true), true, hidden).mse,
         "completion_accuracy": judged_accuracy(judge, made, label),
         **accuracy_by_digit(judge, made, label),
         "accuracy on true digits": judged_accuracy(judge, true, label),
@@ -126,7 +129,7 @@ def measure_run(folder: Path) -> dict[str, float]:
     return numbers
 
 
-def _train_decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Decoder:
+def _train_decoder(folder: Path, loaded: LoadedRun, reads: str, steps: int) -> Decoder:
     """A decoder of right halves on top of a run; it is trained unless its folder exists."""
     out = folder / "heads" / reads
     flags = {
@@ -139,7 +142,7 @@ def _train_decoder(folder: Path, loaded: Loaded, reads: str, steps: int) -> Deco
         "seed": loaded.run.seed,
     }
     wanted = settings(Request("decoder", out=out, init=folder, flags=flags))
-    launch.carry_out(wanted, Request(out=out, resume="auto"), Silent())
+    launch.train_settings(wanted, Request(out=out, resume="auto"), SilentProgress())
     return cast(Decoder, checkpoint.load_run(out, parents=[loaded.method]).method)
 
 
@@ -148,16 +151,18 @@ def left_half() -> Masks:
     return Halves(axis=1)((1, 2), 1, Rng(0))
 
 
-def linear_accuracy(loaded: Loaded, train: Dataset, test: Dataset) -> float:
+def linear_accuracy(loaded: LoadedRun, train: Dataset, test: Dataset) -> float:
     """The test accuracy of a linear classifier on the online encoder's representation of the left half."""
     method: Any = loaded.method
 
     def encode(batch: Batch) -> Tensor:
-        masks = left_half().repeated(len(batch), batch.x.device)
+        masks = left_half().repeat_for(len(batch), batch.x.device)
         s: Tensor = method.context(batch.x, masks)
         return s
 
-    fit, held = (extract(encode, loader.stream(d, method.signal, batch=512), n=len(d)) for d in (train, test))
+    fit, held = (
+        extract_features(encode, loader.read_stream(d, method.signal, batch=512), n=len(d)) for d in (train, test)
+    )
     return float(cast(float, dict(linear.evaluate(fit, held, linear.Config()))["value"]))
 
 
@@ -177,7 +182,7 @@ def complete_digits(decoder: Decoder, x: Float[Tensor, "n 1 28 28"]) -> Float[Te
 def train_judge(path: str, quick: bool) -> Classify:
     """The classifier that judges completions: fitted to true digits, one for all trainings; `quick` in rehearsals."""
     x, y = read_digits(path)
-    return classifier(x, y, Rng(0).fork("judge"), epochs=0.1 if quick else 3.0)
+    return train_classifier(x, y, Rng(0).fork("judge"), epochs=0.1 if quick else 3.0)
 
 
 def with_mean_half(x: Float[Tensor, "n 1 28 28"], path: str) -> Float[Tensor, "n 1 28 28"]:
@@ -222,13 +227,13 @@ def draw_completions(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]
     """Completions of the first test digits by every training of the first seed, beside input and truth."""
     found = {label: checkpoint.load_run(folder / "heads" / "prediction") for label, folder in folders.items()}
     path = cast(Any, next(iter(found.values())).run.data).path.replace("train", "t10k")
-    x = read_digits(path)[0][:SHOWN]
+    x = read_digits(path)[0][:NUM_SHOWN]
     seen = x.clone()
     seen[..., 14:] = 0.5
     columns = [seen, *(complete_digits(cast(Decoder, run.method), x) for run in found.values()), x]
     names = [label.removeprefix("MNIST · ") for label in found]
     sheet = picture_grid(list(to_pixels(torch.stack(columns, 1), unit=True)), ["input", *names, "truth"])
-    picture = img(np.asarray(sheet), "digits with the right half completed", lossless=True)
+    picture = img_tag(np.asarray(sheet), "digits with the right half completed", lossless=True)
     caption = (
         "The left half is given; the right half is decoded from the representation that is predicted for it. A blur is "
         "the mean of what the decoder takes to be possible. First seed."

@@ -32,7 +32,7 @@ TASK: Final = forms.Task(
     },
     ours=forms.Form(norm=False, width=64, hidden=128),
 )
-PAPER: Final = {
+PAPER_ERRORS: Final = {
     "classic": (0.0143, 0.0279, 0.0517),
     "bijepa": (0.0090, 0.0093, 0.0132),
     "sphere": (0.0004, 0.1460, 0.0779),
@@ -51,7 +51,11 @@ STUDY = Study(
     conclusions=conclusions,
     kinds=(),
     own=Own(
-        partial(forms.measure_seeds, TASK, map_norms), tabulate, draw_figures, forms.paper_figures(PAPER), version=2
+        partial(forms.measure_seeds, TASK, map_norms),
+        tabulate,
+        draw_figures,
+        forms.paper_figures(PAPER_ERRORS),
+        version=2,
     ),
     seeds=5,
 )

@@ -15,7 +15,7 @@ from ... import losses
 from ...evals.metrics.readers import Reader
 from ...evals.windows import past_and_future
 
-ROWS = 512
+ROWS_AT_ONCE = 512
 """Points per batch of the neighbour search."""
 
 
@@ -26,7 +26,7 @@ def axis_distances(a: Float[np.ndarray, "n c"], b: Float[np.ndarray, "m c"]) -> 
     return np.array([wasserstein_distance(a[:, c], b[:, c]) for c in range(a.shape[1])])
 
 
-def lyapunov(
+def lyapunov_exponent(
     paths: Float[np.ndarray, "n t c"], dt: float, apart: int, fit: tuple[int, int], sample: int = 4000
 ) -> float:
     """The largest Lyapunov exponent per unit of time: the slope of the mean log distance of neighbours as they move on.
@@ -47,7 +47,10 @@ def lyapunov(
     who, when = np.repeat(np.arange(n), room), np.tile(np.arange(room), n)
     chosen = np.unique(np.linspace(0, len(points) - 1, min(sample, len(points))).astype(int))
     near = np.concatenate(
-        [_nearest(points, who, when, rows, apart) for rows in np.array_split(chosen, -(-len(chosen) // ROWS))]
+        [
+            _nearest_points(points, who, when, rows, apart)
+            for rows in np.array_split(chosen, -(-len(chosen) // ROWS_AT_ONCE))
+        ]
     )
     steps = np.arange(first, last + 1)
     ours, theirs = (paths[who[at][:, None], when[at][:, None] + steps] for at in (chosen, near))
@@ -57,7 +60,7 @@ def lyapunov(
     return float(np.polyfit(steps * dt, logs.mean(0), 1)[0])
 
 
-def _nearest(
+def _nearest_points(
     points: Float[Tensor, "p c"], who: np.ndarray, when: np.ndarray, rows: np.ndarray, apart: int
 ) -> np.ndarray:
     """The index of the nearest point to each of `rows` that is not its neighbour in time."""

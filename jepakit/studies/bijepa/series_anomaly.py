@@ -41,26 +41,26 @@ from ..study import Arm, Study, require_data
 from .anomaly import Scores as Steps
 from .anomaly import average_scores, bootstrap_interval, mark_windows, median_distance, roc_area, step_distance
 
-ARCHIVE: Final = "timeseries/nab_real.tar.gz"
-LEARNT: Final = 0.15  # of each series
+NAB_ARCHIVE: Final = "timeseries/nab_real.tar.gz"
+TRAINING_SHARE: Final = 0.15  # of each series
 PATCH, STRIDE, STEPS, BATCH = 32, 4, 2000, 64
 MEDIAN, LAST = "distance to the median", "distance to the last value"
-LEVEL = "distance to the first part's mean"
+LEVEL_ROW = "distance to the first part's mean"
 AUC, CAUSAL = "AUC", "AUC, causal"
-AVERAGED = ", averaged over a window"
-BASELINES = (LEVEL, MEDIAN, LAST)
-INTERVALS = "means over the series with labels (95 % by bootstrap over them, first seed)"
+AVERAGED_SUFFIX = ", averaged over a window"
+BASELINES = (LEVEL_ROW, MEDIAN, LAST)
+INTERVALS_NOTE = "means over the series with labels (95 % by bootstrap over them, first seed)"
 
 
 def write_tables(data: Path, out: Path) -> Path:
     """Write tables of all series and of their first parts, and labels of every step, into the study's own folder."""
-    folder, source = out / "data", require_data("series-anomaly", data, ARCHIVE)
+    folder, source = out / "data", require_data("series-anomaly", data, NAB_ARCHIVE)
     if (folder / "labels.npz").exists():
         return folder
     values, labels = read_archive(source)
-    for name, share in (("all", 1.0), ("first", LEARNT)):
-        _table(folder / f"{name}.parquet", {k: v[: round(share * len(v))] for k, v in values.items()})
-    with files.replacing(folder / "labels.npz") as part, part.open("wb") as file:
+    for name, share in (("all", 1.0), ("first", TRAINING_SHARE)):
+        _write_table(folder / f"{name}.parquet", {k: v[: round(share * len(v))] for k, v in values.items()})
+    with files.replace_file(folder / "labels.npz") as part, part.open("wb") as file:
         np.savez(file, **labels)  # type: ignore[arg-type]
     return folder
 
@@ -77,22 +77,22 @@ def read_archive(source: Path) -> tuple[dict[str, Float[np.ndarray, " _"]], dict
                 continue
             table, name = csv.read_csv(archive.extractfile(member)), member.removeprefix("data/")
             x = np.asarray(table["value"].to_numpy(), dtype=np.float64)
-            first = x[: round(LEARNT * len(x))]
+            first = x[: round(TRAINING_SHARE * len(x))]
             values[name] = (x - first.mean()) / (first.std() or 1.0)
             labels[name] = mark_windows(np.asarray(table["timestamp"].to_numpy()), windows[name])
     return values, labels
 
 
-def _table(path: Path, values: Mapping[str, Float[np.ndarray, " _"]]) -> None:
+def _write_table(path: Path, values: Mapping[str, Float[np.ndarray, " _"]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = np.repeat(list(values), [len(v) for v in values.values()])
-    with files.replacing(path) as part:
+    with files.replace_file(path) as part:
         pq.write_table(pa.table({"series": names, "value": np.concatenate(list(values.values()))}), part)
 
 
-def training(alpha: float) -> Run:
+def training_run(alpha: float) -> Run:
     """The training on the first parts: BiJEPA, or forward only with an alpha of 1."""
     method = bijepa.Config(
         encoder=MLP(patch=(PATCH,), width=64, hidden=128),
@@ -115,7 +115,7 @@ def run_areas(run: Path) -> dict[str, float]:
     folder = Path(parse.from_yaml(run / "config.yaml").data.path).parent
     found = {
         **smoothed_and_plain(AUC, folder, score_series(run, folder, False)),
-        CAUSAL: _areas(folder, score_series(run, folder, True)),
+        CAUSAL: _series_areas(folder, score_series(run, folder, True)),
     }
     found |= baseline_areas(folder)
     numbers: dict[str, float] = {}
@@ -131,7 +131,7 @@ def smoothed_and_plain(name: str, folder: Path, scores: Mapping[str, Steps]) -> 
     A score by windows is smooth as it is, and labels are long: whatever is averaged gains by that alone.
     """
     smooth = {k: average_scores(s, 2 * PATCH) for k, s in scores.items()}
-    return {name: _areas(folder, scores), f"{name}{AVERAGED}": _areas(folder, smooth)}
+    return {name: _series_areas(folder, scores), f"{name}{AVERAGED_SUFFIX}": _series_areas(folder, smooth)}
 
 
 def score_series(run: Path, folder: Path, causal: bool) -> dict[str, Steps]:
@@ -169,20 +169,22 @@ def read_all(folder: Path) -> Any:
     return series.Config(path=str(folder / "all.parquet"), time="none", entity="series", window=0).open()
 
 
-def _areas(folder: Path, scores: Mapping[str, Steps]) -> list[float]:
+def _series_areas(folder: Path, scores: Mapping[str, Steps]) -> list[float]:
     """The area for every series that has labelled steps after its first part."""
     with np.load(folder / "labels.npz") as labels:
-        after = {name: (round(LEARNT * len(s)), labels[name]) for name, s in scores.items()}
+        after = {name: (round(TRAINING_SHARE * len(s)), labels[name]) for name, s in scores.items()}
     return [roc_area(scores[name][cut:], kinds[cut:]) for name, (cut, kinds) in after.items() if kinds[cut:].any()]
 
 
 OURS, FORWARD = "NAB · BiJEPA", "NAB · forward alone"
 CLAIMS: Final = (
-    Numbers((OURS, FORWARD), (AUC, AUC + AVERAGED, CAUSAL), words=f"Areas under the curve, {INTERVALS}"),
-    Numbers((OURS,), (*BASELINES, *(name + AVERAGED for name in BASELINES)), words=f"Baselines, {INTERVALS}"),
+    Numbers((OURS, FORWARD), (AUC, AUC + AVERAGED_SUFFIX, CAUSAL), words=f"Areas under the curve, {INTERVALS_NOTE}"),
+    Numbers(
+        (OURS,), (*BASELINES, *(name + AVERAGED_SUFFIX for name in BASELINES)), words=f"Baselines, {INTERVALS_NOTE}"
+    ),
     Better(OURS, OURS, AUC, MEDIAN),
-    *(Better(OURS, OURS, AUC + AVERAGED, name + AVERAGED) for name in BASELINES),
-    *(Better(OURS, FORWARD, metric) for metric in (AUC, AUC + AVERAGED, CAUSAL)),
+    *(Better(OURS, OURS, AUC + AVERAGED_SUFFIX, name + AVERAGED_SUFFIX) for name in BASELINES),
+    *(Better(OURS, FORWARD, metric) for metric in (AUC, AUC + AVERAGED_SUFFIX, CAUSAL)),
 )
 STUDY = Study(
     title="Anomalies by latent prediction",
@@ -192,8 +194,8 @@ STUDY = Study(
         "than what lies far from the values before."
     ),
     arms=(
-        Arm("NAB", "BiJEPA", training(0.5), "all.parquet"),
-        Arm("NAB", "forward alone", training(1.0), "all.parquet"),
+        Arm("NAB", "BiJEPA", training_run(0.5), "all.parquet"),
+        Arm("NAB", "forward alone", training_run(1.0), "all.parquet"),
     ),
     claims=CLAIMS,
     kinds=(),

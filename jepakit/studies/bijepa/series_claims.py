@@ -3,17 +3,28 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from ...collapse.judge import EXPLODING, FULL
-from ...reporting.charts import short
+from ...collapse.judge import EXPLODING_RATIO, FULL_STD_RATIO
+from ...reporting.charts import short_number
 from ..cells import cells_of
 from ..claims import AtLeast, AtMost, Better, Numbers, Ranking, Statement
 from ..study import Gain, Scores
-from .series_forms import FORMS, LINEAR, OURS, UNTRAINED
-from .series_map import GROWTH, LATE, LEAST, LOSS, MOST, RATES, ROW, SPREAD
+from .series_forms import FORMS, LINEAR, OUR_FORM, UNTRAINED
+from .series_map import (
+    LARGEST_GROWTH,
+    LARGEST_LOSS,
+    LARGEST_RISE,
+    LATE_GROWTH,
+    LEARNING_RATES,
+    LEAST_RISE,
+    LEAST_SPREAD,
+    ROW_PREFIX,
+)
 
-RISING: Final = 1.02  # growth of the mean norm from one tenth of the training to the next: more than batches scatter
-MAP_ROWS: Final = tuple(f"{ROW}{short(rate)}" for rate in RATES)
-BIJEPA: Final[Mapping[str, Any]] = {"lower": True, "by": "ratio"}
+MAX_LATE_GROWTH: Final = (
+    1.02  # growth of the mean norm from one tenth of the training to the next: more than batches scatter
+)
+MAP_ROWS: Final = tuple(f"{ROW_PREFIX}{short_number(rate)}" for rate in LEARNING_RATES)
+LOWER_RATIO: Final[Mapping[str, Any]] = {"lower": True, "by": "ratio"}
 
 
 def series_claims(shifts: Mapping[str, Any]) -> tuple[Statement, ...]:
@@ -24,23 +35,36 @@ def series_claims(shifts: Mapping[str, Any]) -> tuple[Statement, ...]:
         "A_ridge": "From f(past) alone",
     }
     return (
-        *(Better("bijepa", "classic", metric, **BIJEPA, words=words) for metric, words in by_probe.items()),
+        *(Better("bijepa", "classic", metric, **LOWER_RATIO, words=words) for metric, words in by_probe.items()),
         *(
-            Better("bijepa", f"classic, {control}", "B_ridge", **BIJEPA, words="Fair control")
+            Better("bijepa", f"classic, {control}", "B_ridge", **LOWER_RATIO, words="Fair control")
             for control in ("doubled steps", "swapped pairs")
         ),
-        *(Better("bijepa", "sphere", metric, **BIJEPA, words="The sphere hurts") for metric in ("B_adam", "B_ridge")),
-        *(Better("bijepa", "unconstrained", m, **BIJEPA, words="Norms") for m in ("growth of norm", "norm")),
+        *(
+            Better("bijepa", "sphere", metric, **LOWER_RATIO, words="The sphere hurts")
+            for metric in ("B_adam", "B_ridge")
+        ),
+        *(Better("bijepa", "unconstrained", m, **LOWER_RATIO, words="Norms") for m in ("growth of norm", "norm")),
         Ranking(cells_of([*FORMS], "B_ridge"), True, "unconstrained"),
-        Better(OURS, "bijepa", "B_ridge", **BIJEPA, words="Our own settings"),
-        Better(OURS, "unconstrained", "B_ridge", **BIJEPA, words="Our own settings"),
-        Better(OURS, "bijepa", "B_adam", **BIJEPA, words="Our own settings"),
+        Better(OUR_FORM, "bijepa", "B_ridge", **LOWER_RATIO, words="Our own settings"),
+        Better(OUR_FORM, "unconstrained", "B_ridge", **LOWER_RATIO, words="Our own settings"),
+        Better(OUR_FORM, "bijepa", "B_adam", **LOWER_RATIO, words="Our own settings"),
         Numbers((LINEAR, "last value", UNTRAINED), ("A_ridge",), words="Without a trained encoder"),
         *_shifted_claims(shifts),
-        AtMost(MAP_ROWS, MOST, EXPLODING, words="On the map without LayerNorms, first seed, norms do not explode"),
-        Numbers(MAP_ROWS, (LEAST, GROWTH, LOSS), words="On the map, by learning rate"),
-        AtMost(MAP_ROWS, LATE, RISING, words="On the map, norms have settled by the last tenth of the training"),
-        AtLeast(MAP_ROWS, SPREAD, FULL, words="No low loss of the map is collapse"),
+        AtMost(
+            MAP_ROWS,
+            LARGEST_RISE,
+            EXPLODING_RATIO,
+            words="On the map without LayerNorms, first seed, norms do not explode",
+        ),
+        Numbers(MAP_ROWS, (LEAST_RISE, LARGEST_GROWTH, LARGEST_LOSS), words="On the map, by learning rate"),
+        AtMost(
+            MAP_ROWS,
+            LATE_GROWTH,
+            MAX_LATE_GROWTH,
+            words="On the map, norms have settled by the last tenth of the training",
+        ),
+        AtLeast(MAP_ROWS, LEAST_SPREAD, FULL_STD_RATIO, words="No low loss of the map is collapse"),
     )
 
 
@@ -49,7 +73,7 @@ def _shifted_claims(shifts: Mapping[str, Any]) -> Iterator[Better]:
     for metric, source, beside in (("A_ridge", "f(past)", (LINEAR,)), ("B_ridge", "predictions", ())):
         for kind in shifts:
             words = f"On windows of another kind, read from {source}"
-            yield Better("bijepa", "classic", f"{metric}, {kind}", **BIJEPA, beside=beside, words=words)
+            yield Better("bijepa", "classic", f"{metric}, {kind}", **LOWER_RATIO, beside=beside, words=words)
 
 
 def conclusions(scores: Scores) -> list[str]:
@@ -92,10 +116,12 @@ def _sphere_verdict(scores: Scores) -> str:
 def _decay_effect(scores: Scores) -> list[str]:
     """The largest effect of weight decay on the rise of the norm, where there is a map."""
     ratios = {
-        rate: scores.mean(rate, MOST) / scores.mean(rate, LEAST) for rate in MAP_ROWS if (rate, MOST) in scores.values
+        rate: scores.mean(rate, LARGEST_RISE) / scores.mean(rate, LEAST_RISE)
+        for rate in MAP_ROWS
+        if (rate, LARGEST_RISE) in scores.values
     }
     if not ratios:
         return []
     most = max(ratios, key=ratios.__getitem__)
-    rate = most.removeprefix(ROW)
+    rate = most.removeprefix(ROW_PREFIX)
     return [f"On the map, weight decay changes the rise of the norm by {ratios[most]:.2f} times at most, at {rate}."]

@@ -24,9 +24,10 @@ from jaxtyping import Float
 
 from ...data.series import generated
 from ...data.series.dataset import Series
-from ...evals.kinds.forecast import last_value
-from ...evals.metrics.readers import Reader, adam_train_error, chosen
-from ...evals.windows import Windows, as_raw, represented, steps_seen
+from ...evals.kinds.forecast import last_value_errors
+from ...evals.metrics.readers import Reader, adam_train_error, choose_reader
+from ...evals.windows import Windows, as_raw, steps_seen
+from ...evals.windows import represent_windows as represented
 from ...masks.halves import Halves
 from ...methods import bijepa, build
 from ...methods.bijepa import BiJEPA
@@ -36,10 +37,10 @@ from ...run.settings import Evals, Length, Loop, Run
 from ...types import Rng, Signal
 from . import together
 
-SEED: Final = 10
-WINDOWS: Final = 1000
-BATCH: Final = 64
-Mapped = Callable[["Task", int | None], dict[str, Any]]
+FIRST_SEED: Final = 10
+NUM_WINDOWS: Final = 1000
+BATCH_SIZE: Final = 64
+MapMeasure = Callable[["Task", int | None], dict[str, Any]]
 PROTOCOLS: Final = {"A": "s", "B": "pred"}
 METRICS: Final = ("A_adam", "B_adam", "A_ridge", "B_ridge")
 UNTRAINED, LINEAR = "untrained", "linear autoregression"
@@ -69,7 +70,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "classic, doubled steps": Form({"alpha": 1.0}, longer=2),
     "classic, swapped pairs": Form({"alpha": 1.0, "masks": (Halves(context="either"),)}),
 }
-OURS: Final = "bijepa, our settings"
+OUR_FORM: Final = "bijepa, our settings"
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,16 @@ def training_run(
     method = bijepa.Config(MLP((task.patch,), width, hidden, 2, norm), Perceptron(hidden, 1, norm), **form.method)
     decay = decay if form.norm else 0.0
     rule = Optim(lr=lr, start_lr=lr, final_lr=form.end * lr, warmup=0.0, weight_decay=decay, final_weight_decay=decay)
-    count = BATCH * length if task.fresh else task.data.count
+    count = BATCH_SIZE * length if task.fresh else task.data.count
     where = Loop(device="cpu", amp=False, workers=0)
     return Run(
-        method, replace(task.data, count=count), rule, Length(length, batch=BATCH), where, Evals((), False), SEED + seed
+        method,
+        replace(task.data, count=count),
+        rule,
+        Length(length, batch=BATCH_SIZE),
+        where,
+        Evals((), False),
+        FIRST_SEED + seed,
     )
 
 
@@ -123,7 +130,7 @@ def signal_of(task: Task, dataset: Series) -> Signal:
     return Signal(channels, dataset.native, (mean,) * channels, (std,) * channels)
 
 
-def train_form(task: Task, form: Form, seeds: Sequence[int], steps: int | None) -> together.Trained:
+def train_form(task: Task, form: Form, seeds: Sequence[int], steps: int | None) -> together.TrainedForms:
     """Train a form with every seed."""
     runs = [training_run(task, form, seed, steps) for seed in seeds]
     dataset = cast(Series, runs[0].data.open())
@@ -132,7 +139,7 @@ def train_form(task: Task, form: Form, seeds: Sequence[int], steps: int | None) 
 
 def probe_set(task: Task, seed: int, **changes: Any) -> Series:
     """WINDOWS new windows for probes, drawn by `seed`."""
-    return replace(task.data, count=WINDOWS, seed=seed, **changes).open()
+    return replace(task.data, count=NUM_WINDOWS, seed=seed, **changes).open()
 
 
 def represent_windows(method: BiJEPA, dataset: Series) -> Windows:
@@ -155,14 +162,14 @@ def probe_form(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for protocol, part in PROTOCOLS.items():
         x, y = getattr(probe, part), probe.future[..., :1]
-        rng = Rng(SEED + seed).fork("probe", protocol)
+        rng = Rng(FIRST_SEED + seed).fork("probe", protocol)
         rows = torch.from_numpy(x), torch.from_numpy(y[..., 0])
         found[f"{protocol}_adam"] = adam_train_error(*rows, rng, task.probe_steps)
-        reader, _ = chosen(x, y, probe.held)
+        reader, _ = choose_reader(x, y, probe.held)
         found[f"{protocol}_ridge"] = mean_error(reader, getattr(test, part), test.future[..., 0])
         for name, other in others.items():
             found[f"{protocol}_ridge, {name}"] = mean_error(reader, getattr(other, part), other.future[..., 0])
-    every, _ = chosen(probe.pred, probe.future, probe.held)
+    every, _ = choose_reader(probe.pred, probe.future, probe.held)
     found["B_ridge, all steps"] = mean_error(every, test.pred, test.future.reshape(len(test), -1))
     return found
 
@@ -170,15 +177,15 @@ def probe_form(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
 def naive_rows(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, float]]:
     """The rows without any encoder: the last value repeated, and a ridge on the past itself."""
     raw, test = (as_raw(represent_windows(method, probe_set(task, start + seed))) for start in (1000, 2000))
-    reader, _ = chosen(raw.s, raw.future[..., :1], raw.held)
-    every, _ = chosen(raw.s, raw.future, raw.held)
+    reader, _ = choose_reader(raw.s, raw.future[..., :1], raw.held)
+    every, _ = choose_reader(raw.s, raw.future, raw.held)
     held: dict[str, float] = {}
     read = {"B_ridge, all steps": mean_error(every, test.s, test.future.reshape(len(test), -1))}
     others = {
         f", {k}": as_raw(represent_windows(method, probe_set(task, 3000 + seed, **v))) for k, v in task.shifts.items()
     }
     for name, other in {"": test, **others}.items():
-        held[f"A_ridge{name}"] = float(last_value(other)[:, 0].mean())
+        held[f"A_ridge{name}"] = float(last_value_errors(other)[:, 0].mean())
         read[f"A_ridge{name}"] = mean_error(reader, other.s, other.future[..., 0])
     return {"last value": held, LINEAR: read}
 
@@ -186,18 +193,18 @@ def naive_rows(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, flo
 def sample_forecasts(method: BiJEPA, task: Task, seed: int) -> dict[str, Any]:
     """Twenty test windows and what B_ridge makes of their future: for the figures."""
     probe, test = (represent_windows(method, probe_set(task, start + seed)) for start in (1000, 2000))
-    reader, _ = chosen(probe.pred, probe.future, probe.held)
+    reader, _ = choose_reader(probe.pred, probe.future, probe.held)
     read = reader(test.pred[:20]).reshape(test.future[:20].shape)
     parts = {"past": test.past[:20], "future": test.future[:20], "read": read}
     return {key: np.round(value.astype(np.float64), 5).tolist() for key, value in parts.items()}
 
 
 def measure_seeds(
-    task: Task, mapped: Mapped | None, seeds: Sequence[int], steps: int | None, _: Path
+    task: Task, mapped: MapMeasure | None, seeds: Sequence[int], steps: int | None, _: Path
 ) -> Iterator[dict[str, Any]]:
     """Yield the numbers of one seed after another. Each form trains all its seeds together; seed 0 also has the map."""
     every: list[dict[str, Any]] = [{"rows": {}, "curves": {}, "shown": {}} for _ in seeds]
-    for name, form in {**FORMS, OURS: task.ours}.items():
+    for name, form in {**FORMS, OUR_FORM: task.ours}.items():
         found = train_form(task, form, seeds, steps)
         for k, (seed, method) in enumerate(zip(seeds, found.methods, strict=True)):
             forward, norm = found.forward[:, k].tolist(), found.norm[:, k].tolist()
@@ -218,7 +225,7 @@ def measure_seeds(
 def build_untrained(task: Task, seed: int, form: str = "bijepa") -> BiJEPA:
     """The untrained method of a form."""
     start = training_run(task, FORMS[form], seed, 1)
-    dataset = replace(task.data, count=WINDOWS).open()
+    dataset = replace(task.data, count=NUM_WINDOWS).open()
     method = build(start.method, signal_of(task, dataset), start.seed)
     assert isinstance(method, BiJEPA)
     return method.eval()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import collapse
 from ...data.series.dataset import Series
-from ...reporting.charts import short
+from ...reporting.charts import short_number
 from . import together
 from .series_forms import (
     FORMS,
@@ -22,12 +22,17 @@ from .series_forms import (
     training_run,
 )
 
-RATES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-DECAYS: Final = (1e-4, 1e-3, 1e-2, 1e-1)
-FORM: Final = "unconstrained"
-ROW: Final = "map, learning rate "
-LEAST, MOST, GROWTH, LOSS = "least rise of norm", "largest rise of norm", "largest growth of norm", "largest loss"
-LATE, SPREAD = "largest late growth of norm", "least spread"
+LEARNING_RATES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+WEIGHT_DECAYS: Final = (1e-4, 1e-3, 1e-2, 1e-1)
+MAP_FORM: Final = "unconstrained"
+ROW_PREFIX: Final = "map, learning rate "
+LEAST_RISE, LARGEST_RISE, LARGEST_GROWTH, LARGEST_LOSS = (
+    "least rise of norm",
+    "largest rise of norm",
+    "largest growth of norm",
+    "largest loss",
+)
+LATE_GROWTH, LEAST_SPREAD = "largest late growth of norm", "least spread"
 
 
 def map_norms(task: Task, steps: int | None) -> dict[str, Any]:
@@ -38,10 +43,10 @@ def map_norms(task: Task, steps: int | None) -> dict[str, Any]:
     windows, relative to before training; `forward` is the last forward error, which is low where the spread is gone,
     too. Of trainings that are no longer finite, and beyond it, 1e6 stands.
     """
-    form, steps = FORMS[FORM], steps or task.map_steps or task.steps
+    form, steps = FORMS[MAP_FORM], steps or task.map_steps or task.steps
     runs = []
-    for decay in DECAYS:
-        for rate in RATES:
+    for decay in WEIGHT_DECAYS:
+        for rate in LEARNING_RATES:
             one = training_run(task, form, 0, steps, rate)
             runs.append(replace(one, optim=replace(one.optim, weight_decay=decay, final_weight_decay=decay)))
     dataset = cast(Series, runs[0].data.open())
@@ -49,7 +54,7 @@ def map_norms(task: Task, steps: int | None) -> dict[str, Any]:
 
     def square(values: Tensor) -> list[list[float]]:
         kept = torch.nan_to_num(values.double(), nan=1e6, posinf=1e6).clamp(max=1e6)
-        return [[float(v) for v in row] for row in kept.reshape(len(DECAYS), len(RATES))]
+        return [[float(v) for v in row] for row in kept.reshape(len(WEIGHT_DECAYS), len(LEARNING_RATES))]
 
     norm, tenth = found.norm, max(1, len(found.steps) // 10)
     squares = {
@@ -62,12 +67,12 @@ def map_norms(task: Task, steps: int | None) -> dict[str, Any]:
     return {"steps": steps, **{name: square(values) for name, values in squares.items()}}
 
 
-def relative_spread(task: Task, found: together.Trained) -> Tensor:
+def relative_spread(task: Task, found: together.TrainedForms) -> Tensor:
     """The deviation of f(past) over windows that no training saw, relative to that of the untrained encoder, (M,)."""
     new = probe_set(task, 1000)
     before, *after = (
-        collapse.std(torch.from_numpy(represent_windows(method, new).s))
-        for method in (build_untrained(task, 0, FORM), *found.methods)
+        collapse.feature_std(torch.from_numpy(represent_windows(method, new).s))
+        for method in (build_untrained(task, 0, MAP_FORM), *found.methods)
     )
     return torch.tensor(after) / before
 
@@ -75,15 +80,15 @@ def relative_spread(task: Task, found: together.Trained) -> Tensor:
 def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
     """The rows of the forms and, for each learning rate, what the map of the first seed says over all weight decays."""
     found, rows = seeds[0]["map"], tabulate_forms(seeds)
-    for k, rate in enumerate(RATES if found else ()):
+    for k, rate in enumerate(LEARNING_RATES if found else ()):
         column = {name: [row[k] for row in found[name]] for name in ("rise", "growth", "late", "spread", "forward")}
         ends = {
-            LEAST: min(column["rise"]),
-            MOST: max(column["rise"]),
-            GROWTH: max(column["growth"]),
-            LATE: max(column["late"]),
-            SPREAD: min(column["spread"]),
-            LOSS: max(column["forward"]),
+            LEAST_RISE: min(column["rise"]),
+            LARGEST_RISE: max(column["rise"]),
+            LARGEST_GROWTH: max(column["growth"]),
+            LATE_GROWTH: max(column["late"]),
+            LEAST_SPREAD: min(column["spread"]),
+            LARGEST_LOSS: max(column["forward"]),
         }
-        rows |= {(f"{ROW}{short(rate)}", metric): [value] for metric, value in ends.items()}
+        rows |= {(f"{ROW_PREFIX}{short_number(rate)}", metric): [value] for metric, value in ends.items()}
     return rows

@@ -17,21 +17,21 @@ from torch.func import functional_call, vmap
 
 from ... import losses, methods
 from ...core import schedules
-from ...data.loader import drawn
+from ...data.loader import batch_ids
 from ...data.series.dataset import Series
-from ...masks import draw
+from ...masks import draw_masks
 from ...masks.halves import Halves
-from ...methods.bidirectional import errors, swapped
+from ...methods.bidirectional import direction_errors, swap_masks
 from ...methods.bijepa import BiJEPA, Config
 from ...run.settings import Run
 from ...types import Grid, Masks, Rng, Signal
 from ..side_by_side import Adam, Matrix
 
-POINTS: Final = 100  # of every curve
+CURVE_POINTS: Final = 100  # of every curve
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedForms:
     """The methods, and curves (K, M) of the forward error and of the mean length of f's tokens at `steps`."""
 
     methods: list[BiJEPA]
@@ -51,15 +51,18 @@ class Step(nn.Module):
         """The mean of the weighted distances, `share` of it by each of `masks`; the forward error, and the norm."""
         method, found = self.method, []
         for one in masks:
-            sides = [method.way(p, x, x, side) for p, side in zip(method.predictors, (one, swapped(one)), strict=False)]
-            each = [errors([way], method.cfg.distance).mean() for way in sides]
+            sides = [
+                method.make_direction(p, x, x, side)
+                for p, side in zip(method.predictors, (one, swap_masks(one)), strict=False)
+            ]
+            each = [direction_errors([way], method.cfg.distance).mean() for way in sides]
             total = torch.stack([w * e for w, e in zip(method.shares.values(), each, strict=True)]).sum()
             found.append((total, each[0], losses.norms(torch.cat([way.s.flatten(0, 1) for way in sides])).mean()))
         total, ahead, norm = (torch.stack(column) @ share for column in zip(*found, strict=True))
         return total, ahead, norm
 
 
-def train_together(runs: Sequence[Run], dataset: Series, signal: Signal) -> Trained:
+def train_together(runs: Sequence[Run], dataset: Series, signal: Signal) -> TrainedForms:
     """Train runs that differ only in seed and `optim`, on unaugmented samples of one length."""
     made: list[Any] = [methods.build(run.method, signal, run.seed) for run in runs]
     cfg, steps, batch = runs[0].method, runs[0].length.steps, runs[0].length.batch
@@ -78,20 +81,20 @@ def train_together(runs: Sequence[Run], dataset: Series, signal: Signal) -> Trai
     def one(parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor], x: Tensor, share: Tensor) -> Any:
         return functional_call(module, ({**parameters, **fixed},), (x, share, masks))
 
-    every = ceil(steps / POINTS)
+    every = ceil(steps / CURVE_POINTS)
     for k in range(steps):
         total, ahead, norm = vmap(one)(online.named(), target.named(), x[index[k]], share[k])
         (gradient,) = torch.autograd.grad(total.sum(), online.values)
         adam.step(gradient, k, steps)
         with torch.no_grad():
-            decay = schedules.linear(schedules.progress(k, steps), *cfg.ema)
+            decay = schedules.linear_schedule(schedules.run_progress(k, steps), *cfg.ema)
             target.values.lerp_(online.values[:, : target.values.shape[1]], 1 - decay)
         if k % every == 0 or k == steps - 1:
             curves.append((k + 1, ahead.detach(), norm.detach()))
-    online.give([Step(m) for m in made])
-    target.give([Step(m) for m in made])
+    online.write_to([Step(m) for m in made])
+    target.write_to([Step(m) for m in made])
     at, forward, norms = zip(*curves, strict=True)
-    return Trained([m.eval() for m in made], list(at), torch.stack(forward), torch.stack(norms))
+    return TrainedForms([m.eval() for m in made], list(at), torch.stack(forward), torch.stack(norms))
 
 
 def _mask_sides(
@@ -109,11 +112,11 @@ def _mask_sides(
 
 def _first_half_leads(cfg: Config, grid: Grid, rng: Rng) -> float:
     """1 where the context of a step is the first half, else 0."""
-    (one,) = draw(cfg.masks, grid, 1, rng)
+    (one,) = draw_masks(cfg.masks, grid, 1, rng)
     return float(one.context[0, 0] == 0)
 
 
 def _batch_order(items: int, seeds: Sequence[int], steps: int, batch: int) -> np.ndarray:
     """Which samples are in batch k of each training, (K, M, B): the loop's own order."""
-    found = [np.stack([drawn(k, items, seed, batch, 0, batch)[0] for k in range(steps)]) for seed in seeds]
+    found = [np.stack([batch_ids(k, items, seed, batch, 0, batch)[0] for k in range(steps)]) for seed in seeds]
     return np.stack(found, axis=1)

@@ -12,23 +12,23 @@ from typing import Any, cast
 
 from ...methods import cjepa, ijepa
 from ...reporting.figures import Figure
-from ...reporting.samples import SHOWN, look
+from ...reporting.samples import MAX_LARGE_IMAGES, look_at_run
 from ...reporting.sections.attention import attention_figures
 from ...run.settings import Length
 from ..claims import Better
-from ..coarse import RECIPES, coarsen
+from ..coarse import RECIPES, coarsen_recipe
 from ..study import Arm, Gain, Scores, Study
 
 PICTURES, EPOCHS = 20_000, (3.0, 12.0)
 METRICS = ("knn accuracy", "linear accuracy")
-PAPER = {3.0: {"I-JEPA": 0.637, "C-JEPA": 0.695}, 12.0: {"I-JEPA": 0.729, "C-JEPA": 0.737}}
+PAPER_ACCURACY = {3.0: {"I-JEPA": 0.637, "C-JEPA": 0.695}, 12.0: {"I-JEPA": 0.729, "C-JEPA": 0.737}}
 
 
 def arms() -> tuple[Arm, ...]:
     """Both methods on every data set at every length; the paper's figures are those of its 100 and 600 epochs."""
     found = []
     for data, (recipe, train, test) in RECIPES.items():
-        run = coarsen(recipe())
+        run = coarsen_recipe(recipe())
         assert isinstance(run.method, ijepa.Config)
         kept = {f.name: getattr(run.method, f.name) for f in fields(run.method)}
         for epochs in EPOCHS:
@@ -36,7 +36,7 @@ def arms() -> tuple[Arm, ...]:
                 length = Length(epochs=epochs, batch=run.length.batch)
                 pictures = replace(cast(Any, run.data), path=train, limit=PICTURES)
                 here = replace(run, method=method, length=length, data=pictures)
-                paper = {"linear accuracy": PAPER[epochs][name]} if data == "CIFAR-10" else {}
+                paper = {"linear accuracy": PAPER_ACCURACY[epochs][name]} if data == "CIFAR-10" else {}
                 found.append(Arm(data, name, here, test, f"{epochs:g} epochs", paper))
     return tuple(found)
 
@@ -64,7 +64,7 @@ def attention_maps(folders: Mapping[str, Path]) -> list[tuple[str, Figure]]:
     """The attention maps of every training on the same pictures."""
     found = []
     for label, run in folders.items():
-        for figure in attention_figures(look(run, SHOWN))[0]:
+        for figure in attention_figures(look_at_run(run, MAX_LARGE_IMAGES))[0]:
             found.append((f"attention {label}", replace(figure, title=f"{label}: attention of the last block")))
     return found
 

@@ -38,8 +38,8 @@ from ..claims import AtLeast, Better, Statement
 from ..study import Arm, Scores, Study, require_data
 from .nearest import classify_nearest
 
-ARCHIVE: Final = "timeseries/ucr_uea.npz"
-LENGTHS: Final = {
+UCR_ARCHIVE: Final = "timeseries/ucr_uea.npz"
+SERIES_LENGTHS: Final = {
     "GunPoint": 150,
     "ArrowHead": 252,
     "ItalyPowerDemand": 24,
@@ -50,14 +50,14 @@ LENGTHS: Final = {
 }
 STEPS, BATCH, BAND = 500, 32, 0.1
 LINEAR, NEAREST = "linear accuracy", {"euclidean": "1-NN Euclidean accuracy", "dtw": "1-NN DTW accuracy"}
-GOAL: Final = 0.95  # of GunPoint
+GUNPOINT_GOAL: Final = 0.95  # of GunPoint
 
 
 def unpack_sets(data: Path, out: Path) -> Path:
     """Write each set, resampled to one length, into the study's own folder; returns the folder."""
-    folder, source = out / "data", require_data("cjepa-series", data, ARCHIVE)
+    folder, source = out / "data", require_data("cjepa-series", data, UCR_ARCHIVE)
     with np.load(source) as archive:
-        for name, length in LENGTHS.items():
+        for name, length in SERIES_LENGTHS.items():
             classes = np.unique(archive[f"{name}_y_train"])
             for part in ("train", "test"):
                 path = folder / f"{name}_{part}.npz"
@@ -65,7 +65,7 @@ def unpack_sets(data: Path, out: Path) -> Path:
                     x = stretch_series(archive[f"{name}_X_{part}"], length)
                     # Numbered, so that a class means the same in both parts.
                     y = np.searchsorted(classes, archive[f"{name}_y_{part}"])
-                    with files.replacing(path) as beside, beside.open("wb") as file:
+                    with files.replace_file(path) as beside, beside.open("wb") as file:
                         np.savez(file, x=x, y=y)
     return folder
 
@@ -80,7 +80,7 @@ def stretch_series(x: Float[np.ndarray, "n c _"], length: int) -> Float[np.ndarr
     return np.array(found, dtype=np.float32)
 
 
-def methods(patch: int) -> dict[str, Any]:
+def method_settings(patch: int) -> dict[str, Any]:
     """The settings of the three methods, which share one encoder."""
     encoder, halves = MLP((patch,), width=256, hidden=128), (Halves(context="either"),)
     small = Predictor(width=32, depth=1, heads=1, mlp_ratio=2.0, init="xavier")
@@ -95,8 +95,8 @@ def methods(patch: int) -> dict[str, Any]:
 def arms() -> tuple[Arm, ...]:
     """Every method on every set."""
     found = []
-    for data, length in LENGTHS.items():
-        for name, method in methods(length // 2).items():
+    for data, length in SERIES_LENGTHS.items():
+        for name, method in method_settings(length // 2).items():
             run = Run(
                 method=method,
                 data=series.Config(path=f"{data}_train.npz", window=0, layout="NCT"),
@@ -137,19 +137,21 @@ def _read_set(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def claims() -> Iterator[Statement]:
     """Means over the sets beside those of the nearest neighbours, GunPoint, and each set by itself."""
-    for name in methods(1):
-        mean = Mean(f"{name}, mean over {len(LENGTHS)} sets", tuple(f"{data} · {name}" for data in LENGTHS))
+    for name in method_settings(1):
+        mean = Mean(
+            f"{name}, mean over {len(SERIES_LENGTHS)} sets", tuple(f"{data} · {name}" for data in SERIES_LENGTHS)
+        )
         yield from (Better(mean, mean, LINEAR, metric) for metric in NEAREST.values())
-        yield AtLeast((f"GunPoint · {name}",), LINEAR, GOAL)
+        yield AtLeast((f"GunPoint · {name}",), LINEAR, GUNPOINT_GOAL)
 
 
 def conclusions(scores: Scores) -> list[str]:
     """On which sets every method is ahead of both neighbours."""
     found = []
-    for name in methods(1):
+    for name in method_settings(1):
         ahead = [
             data
-            for data in LENGTHS
+            for data in SERIES_LENGTHS
             if all(
                 scores.mean(f"{data} · {name}", LINEAR) > scores.mean(f"{data} · {name}", metric)
                 for metric in NEAREST.values()

@@ -26,13 +26,13 @@ def classify_nearest(
     away = (
         (lambda one: np.square(train - one).sum((1, 2)))
         if distance == "euclidean"
-        else lambda one: dtw(one, train, steps)
+        else lambda one: dtw_distances(one, train, steps)
     )
     found: Int64[np.ndarray, " m"] = y[[int(away(one).argmin()) for one in test]]
     return found
 
 
-def dtw(a: Float[np.ndarray, "c t"], b: Float[np.ndarray, "n c t"], band: int) -> Float[np.ndarray, " n"]:
+def dtw_distances(a: Float[np.ndarray, "c t"], b: Float[np.ndarray, "n c t"], band: int) -> Float[np.ndarray, " n"]:
     """The DTW, a sum of squares, from one series to each of n; with a band of 0 the squared Euclidean distance.
 
     Cells i + j = k are computed together, for all n: each needs those of the two diagonals before alone. Of the rows

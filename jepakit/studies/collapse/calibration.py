@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
 from ... import collapse
-from ...evals.metrics.result import wilson
+from ...evals.metrics.result import wilson_interval
 from ...masks.random import Random
 from ...nn.heads import Projector
-from ...recipes.small import OPTIM
+from ...recipes.small import SMALL_OPTIM
 from ...run import checkpoint, write
 from ..study import Arm, Scores, Study
 from . import tiny
-from .truth import UNMOVED, Truth, read_truth
+from .truth import NO_CHANGE_SHARE, Truth, read_truth
 
-STEPS: Final = 150
-DEADLINE: Final = 5.0  # % of the run after the onset
-NEVER: Final = -1.0  # where a moment is asked for that did not come
+NUM_STEPS: Final = 150
+ALARM_DEADLINE: Final = 5.0  # % of the run after the onset
+NO_MOMENT: Final = -1.0  # where a moment is asked for that did not come
 STATES: Final = get_args(collapse.State)
 TRUTHS: Final = ("full", "worse", "still", "alive")
 
@@ -39,7 +39,7 @@ class Half(NamedTuple):
     """Healthy trainings, and trainings with a forced risk of collapse."""
 
     healthy: tuple[Arm, ...]
-    forced: tuple[Arm, ...]
+    forced_arms: tuple[Arm, ...]
 
 
 class Case(NamedTuple):
@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
     def within(self, alarm: float) -> bool:
         """Whether an alarm at this % of the run is no later than the onset and DEADLINE; an early one counts."""
-        return alarm != NEVER and alarm - self.numbers["onset"] <= DEADLINE
+        return alarm != NO_MOMENT and alarm - self.numbers["onset"] <= ALARM_DEADLINE
 
 
 def healthy_arms(methods: Sequence[str], seed: int) -> tuple[Arm, ...]:
@@ -72,10 +72,10 @@ def healthy_arms(methods: Sequence[str], seed: int) -> tuple[Arm, ...]:
 
 def make_arm(name: str, data: str, setting: str, seed: int, batch: int = 32, optim: Any = None, **changes: Any) -> Arm:
     """One training; `changes` are of the method's settings, `optim` a mapping of factors."""
-    slow = {key: factor * getattr(OPTIM, key) for key, factor in (optim or {}).items()}
+    slow = {key: factor * getattr(SMALL_OPTIM, key) for key, factor in (optim or {}).items()}
     settings = tiny.small_method(name, data, **changes)
-    run = tiny.training_run(settings, data, STEPS, batch, seed, replace(OPTIM, **slow))
-    return Arm(data, name, run, tiny.SETS[data][1], setting)
+    run = tiny.training_run(settings, data, NUM_STEPS, batch, seed, replace(SMALL_OPTIM, **slow))
+    return Arm(data, name, run, tiny.DATA_SETS[data][1], setting)
 
 
 def scale_rate(factor: float, decay: float = 1.0) -> dict[str, float]:
@@ -84,37 +84,43 @@ def scale_rate(factor: float, decay: float = 1.0) -> dict[str, float]:
     return {**speeds, "weight_decay": decay, "final_weight_decay": decay}
 
 
-BARE: Final = Projector(layers=0)
-EASY: Final = (Random(ratio=0.1),)
+NO_PROJECTOR: Final = Projector(layers=0)
+EASY_MASKS: Final = (Random(ratio=0.1),)
 F, M, C = "Fashion-MNIST", "MNIST", "CIFAR-10"
 
-FITTED: Final = Half(
+FITTED_HALF: Final = Half(
     healthy_arms(("I-JEPA", "VICReg", "SimCLR"), 0),
     (
-        make_arm("I-JEPA", F, "EMA 0, masks too easy", 11, ema=(0.0, 0.0), masks=EASY),
+        make_arm("I-JEPA", F, "EMA 0, masks too easy", 11, ema=(0.0, 0.0), masks=EASY_MASKS),
         make_arm("I-JEPA", M, "EMA 0, learning rate x 10", 12, optim=scale_rate(10.0), ema=(0.0, 0.0)),
         make_arm("I-JEPA", F, "learning rate x 30", 13, optim=scale_rate(30.0)),
         make_arm("I-JEPA", M, "learning rate x 30, weight decay x 100", 15, optim=scale_rate(30.0, 100.0)),
         make_arm("I-JEPA", M, "learning rate x 0.0001", 16, optim=scale_rate(1e-4)),
-        make_arm("VICReg", F, "no stop-gradient, no predictor", 17, std=0.0, cov=0.0, projector=BARE),
-        make_arm("VICReg", C, "no stop-gradient, no predictor", 18, std=0.0, cov=0.0, projector=BARE),
+        make_arm("VICReg", F, "no stop-gradient, no predictor", 17, std=0.0, cov=0.0, projector=NO_PROJECTOR),
+        make_arm("VICReg", C, "no stop-gradient, no predictor", 18, std=0.0, cov=0.0, projector=NO_PROJECTOR),
         make_arm("SimCLR", F, "batch of 4", 20, batch=4),
         make_arm("SimCLR", M, "learning rate x 30, weight decay x 100", 21, optim=scale_rate(30.0, 100.0)),
     ),
 )
-SCORED: Final = Half(
+SCORED_HALF: Final = Half(
     healthy_arms(("C-JEPA", "LeJEPA", "MAE"), 100),
     (
         make_arm("C-JEPA", M, "invariance only, weight x 100", 111, ema=(0.0, 0.0), b_vic=1.0, std=0.0, cov=0.0),
         make_arm("C-JEPA", F, "learning rate x 30, weight decay x 100", 112, optim=scale_rate(30.0, 100.0)),
         make_arm("C-JEPA", F, "batch of 4", 113, batch=4, projector=Projector(layers=2, out=16)),
-        make_arm("LeJEPA", C, "no stop-gradient, no predictor", 115, weight=0.0, projector=BARE),
+        make_arm("LeJEPA", C, "no stop-gradient, no predictor", 115, weight=0.0, projector=NO_PROJECTOR),
         make_arm(
-            "LeJEPA", M, "no stop-gradient, learning rate x 10", 116, optim=scale_rate(10.0), weight=0.0, projector=BARE
+            "LeJEPA",
+            M,
+            "no stop-gradient, learning rate x 10",
+            116,
+            optim=scale_rate(10.0),
+            weight=0.0,
+            projector=NO_PROJECTOR,
         ),
         make_arm("LeJEPA", M, "learning rate x 30", 118, optim=scale_rate(30.0)),
         make_arm("MAE", M, "learning rate x 30, weight decay x 100", 119, optim=scale_rate(30.0, 100.0)),
-        make_arm("MAE", F, "masks too easy", 120, masks=EASY),
+        make_arm("MAE", F, "masks too easy", 120, masks=EASY_MASKS),
         make_arm("MAE", M, "learning rate x 0.0001", 121, optim=scale_rate(1e-4)),
     ),
 )
@@ -125,7 +131,7 @@ def measure_verdict(run: Path) -> Mapping[str, float]:
     loaded = checkpoint.load_run(run)
     rows, every = loaded.state["panel"]["rows"], loaded.run.loop.panel_every or 1
     at = [100 * min(k * every, loaded.step) / loaded.step for k in range(len(rows))]
-    settings = write.dump(loaded.run)
+    settings = write.dump_settings(loaded.run)
     return verdict_numbers(
         read_truth(run), at, rows, [collapse.verdict(rows[: k + 1], settings).name for k in range(len(rows))]
     )
@@ -138,15 +144,15 @@ def verdict_numbers(
 
     Spreads are relative to step 0, that of the encoder with the lower one.
     """
-    onset = NEVER if real.onset is None else real.onset
+    onset = NO_MOMENT if real.collapse_onset is None else real.collapse_onset
     lowest = [min(row[key] for key in row if key.startswith("std_ratio_")) for row in rows]
-    early = [spread for spread, when in zip(lowest, at, strict=True) if when <= onset + DEADLINE]
+    early = [spread for spread, when in zip(lowest, at, strict=True) if when <= onset + ALARM_DEADLINE]
     return {
         "linear accuracy": real.trained,
         "untrained accuracy": real.untrained,
         "variance left": real.variance[-1],
         "change": real.change,
-        "truth": float(TRUTHS.index(outcome(real))),
+        "truth": float(TRUTHS.index(true_outcome(real))),
         "verdict": float(STATES.index(said[-1])),
         "onset": onset,
         "alarm": first_moment(at, [state in ("full", "exploding") for state in said]),
@@ -156,18 +162,18 @@ def verdict_numbers(
     }
 
 
-def outcome(real: Truth) -> str:
+def true_outcome(real: Truth) -> str:
     """The outcome of a run by the truth: one of TRUTHS."""
-    if real.onset is not None:
+    if real.collapse_onset is not None:
         return "full"
     if real.worse:
         return "worse"
-    return "still" if real.change < UNMOVED else "alive"
+    return "still" if real.change < NO_CHANGE_SHARE else "alive"
 
 
 def first_moment(at: Sequence[float], holds: Sequence[bool]) -> float:
     """The moment of the first row at which `holds` is true, or NEVER."""
-    return next((when for when, true in zip(at, holds, strict=True) if true), NEVER)
+    return next((when for when, true in zip(at, holds, strict=True) if true), NO_MOMENT)
 
 
 def fit_threshold(fulls: Sequence[Case], others: Sequence[Case]) -> float | None:
@@ -195,17 +201,17 @@ def conclusions(scores: Scores) -> list[str]:
     """The threshold fitted on one half of the trainings, and how the verdict does on both halves."""
     if not read_cases(scores, scores.arms):
         return ["Nothing was measured."]
-    fitted, told = read_cases(scores, (*FITTED.healthy, *FITTED.forced)), []
+    fitted, told = read_cases(scores, (*FITTED_HALF.healthy, *FITTED_HALF.forced_arms)), []
     fulls, well = ([case for case in fitted if case.truth in kinds] for kinds in (("full",), ("alive", "still")))
     chosen = fit_threshold(fulls, well)
     told.append(
         f"Threshold of `full`, from {len(fulls)} collapses and {len(well)} runs that are well: "
-        f"{'none separates them' if chosen is None else f'{chosen:.3g}'} (the verdict has {collapse.FULL:g})."
+        f"{'none separates them' if chosen is None else f'{chosen:.3g}'} (the verdict has {collapse.FULL_STD_RATIO:g})."
     )
-    for name, half in (("chosen on", FITTED), ("scored", SCORED)):
+    for name, half in (("chosen on", FITTED_HALF), ("scored", SCORED_HALF)):
         told += [
             f"Half {name}: {line}"
-            for line in half_conclusions(read_cases(scores, half.healthy), read_cases(scores, half.forced))
+            for line in half_conclusions(read_cases(scores, half.healthy), read_cases(scores, half.forced_arms))
         ]
     return told
 
@@ -218,13 +224,13 @@ def half_conclusions(fine: Sequence[Case], forced: Sequence[Case]) -> list[str]:
     late = [f"{case.name} ({alarm_delay(case)})" for case in fulls if not case.within(case.numbers["alarm"])]
     blind = sum(case.numbers["linear accuracy"] >= case.numbers["untrained accuracy"] - 0.03 for case in fulls)
     lines = [
-        f"{caught} of {len(fulls)} full collapses were detected within {DEADLINE:g} % of the run"
+        f"{caught} of {len(fulls)} full collapses were detected within {ALARM_DEADLINE:g} % of the run"
         + (f"; not: {'; '.join(late)}." if late else "."),
         f"in {blind} of them a linear probe, which standardises, reads what it read before training (- 3 points).",
     ]
     fine = [case for case in fine if case.truth in ("alive", "still")]
     for what, key in (("a collapse", "alarm"), ("anything but healthy or unknown", "warning")):
-        called = sum(case.numbers[key] != NEVER for case in fine)
+        called = sum(case.numbers[key] != NO_MOMENT for case in fine)
         lines.append(f"{proportion_text(called, len(fine))} healthy runs were ever called {what}.")
     lines += [f"truth {state}: {count_verdicts(every, state)}." for state in TRUTHS]
     spared = [f"{case.name} ({case.truth}; {case.verdict})" for case in forced if case.truth in ("alive", "still")]
@@ -234,14 +240,14 @@ def half_conclusions(fine: Sequence[Case], forced: Sequence[Case]) -> list[str]:
 def alarm_delay(case: Case) -> str:
     """When the alarm came, counted from the onset."""
     alarm = case.numbers["alarm"]
-    return "never" if alarm == NEVER else f"{alarm - case.numbers['onset']:.0f} % late"
+    return "never" if alarm == NO_MOMENT else f"{alarm - case.numbers['onset']:.0f} % late"
 
 
 def proportion_text(hits: int, n: int) -> str:
     """A count with its 95 % interval (Wilson)."""
     if not n:
         return "0 of 0"
-    low, high = wilson(hits, n)
+    low, high = wilson_interval(hits, n)
     return f"{hits} of {n} ({100 * low:.0f} to {100 * high:.0f} %)"
 
 
@@ -255,10 +261,10 @@ STUDY = Study(
     title="The verdict beside the truth",
     source="no paper: forced collapses and healthy trainings of our own",
     claim=(
-        f"The verdict names every full collapse within {DEADLINE:g} % of the run from its onset, and raises no false "
-        "alarm in 15 healthy runs that no threshold was chosen on."
+        f"The verdict names every full collapse within {ALARM_DEADLINE:g} % of the run from its onset, and raises "
+        "no false alarm in 15 healthy runs that no threshold was chosen on."
     ),
-    arms=(*FITTED.healthy, *FITTED.forced, *SCORED.healthy, *SCORED.forced),
+    arms=(*FITTED_HALF.healthy, *FITTED_HALF.forced_arms, *SCORED_HALF.healthy, *SCORED_HALF.forced_arms),
     conclusions=conclusions,
     kinds=(),
     run_metrics=measure_verdict,

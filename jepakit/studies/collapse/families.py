@@ -26,18 +26,18 @@ from ...run import parse
 from ...run.settings import Length, Loop, Run
 from ..cells import cells_of
 from ..claims import Better, Numbers, Ranking, Statement
-from ..coarse import RECIPES, coarsen
-from ..study import HOLDS, MEMORY, Arm, Scores, Study
+from ..coarse import RECIPES, coarsen_recipe
+from ..study import HOLDS_VERDICT, MEMORY_METRIC, Arm, Scores, Study
 
 PICTURES, EPOCHS, HEAD = 10_000, 4.0, 512
 BUDGETS = ("equal steps", "equal seconds")
-FEW = "lowshot accuracy with 1 % of the labels"
-LINEAR = "linear accuracy"
-METRICS = ("knn accuracy", LINEAR, FEW)
-PAPER = {"LeJEPA": 0.9102, "VICReg": 0.9012}
+FEW_LABELS = "lowshot accuracy with 1 % of the labels"
+LINEAR_ACCURACY = "linear accuracy"
+METRICS = ("knn accuracy", LINEAR_ACCURACY, FEW_LABELS)
+PAPER_ACCURACY = {"LeJEPA": 0.9102, "VICReg": 0.9012}
 
 
-def methods(base: ijepa.Config) -> dict[str, Any]:
+def family_settings(base: ijepa.Config) -> dict[str, Any]:
     """The settings of every family with the encoder of `base`; the first sets the time that the others get."""
     encoder, kept = base.encoder, {f.name: getattr(base, f.name) for f in fields(base)}
     return {
@@ -60,24 +60,24 @@ def arms() -> tuple[Arm, ...]:
     """Every family on every data set: once with the same steps, once with those that fit into I-JEPA's time."""
     found: list[Arm] = []
     for data, (recipe, train, test) in RECIPES.items():
-        run = coarsen(recipe())
+        run = coarsen_recipe(recipe())
         assert isinstance(run.method, ijepa.Config)
         here = [
             Arm(
                 data,
                 name,
-                training(run, method, train, data == "CIFAR-10"),
+                training_run(run, method, train, data == "CIFAR-10"),
                 test,
                 BUDGETS[0],
                 published_accuracy(data, name),
             )
-            for name, method in methods(run.method).items()
+            for name, method in family_settings(run.method).items()
         ]
         found += here + [replace(arm, setting=BUDGETS[1], pace=here[0].label) for arm in here[1:]]
     return tuple(found)
 
 
-def training(run: Run, method: Any, path: str, colour: bool) -> Run:
+def training_run(run: Run, method: Any, path: str, colour: bool) -> Run:
     """The recipe with another method; methods that compare views get their own augmentation."""
     masked = isinstance(method, ijepa.Config | mae.Config)
     augment = run.data.augment if masked else two_views(colour)
@@ -90,7 +90,7 @@ def training(run: Run, method: Any, path: str, colour: bool) -> Run:
 
 def published_accuracy(data: str, name: str) -> Mapping[str, float]:
     """The published figure on the same data, where there is one."""
-    return {"linear accuracy": PAPER[name]} if data == "CIFAR-10" and name in PAPER else {}
+    return {"linear accuracy": PAPER_ACCURACY[name]} if data == "CIFAR-10" and name in PAPER_ACCURACY else {}
 
 
 def training_speed(folder: Path) -> dict[str, float]:
@@ -105,23 +105,25 @@ def claims() -> Iterator[Statement]:
     """The order of the families by every probe, the two differences that the papers report, speed and memory."""
     for data in RECIPES:
         for budget in BUDGETS:
-            rivals = {arm.name: arm.label for arm in contenders(arms(), data, budget)}
+            rivals = {arm.name: arm.label for arm in compared_arms(arms(), data, budget)}
             for metric in METRICS:
                 yield Ranking(cells_of([*rivals.values()], metric))
             for better, worse in (("I-JEPA", "MAE"), ("C-JEPA", "I-JEPA")):
-                yield Better(rivals[better], rivals[worse], LINEAR)
-        for budget, metrics in zip(BUDGETS, (("images/s", MEMORY), ("seconds",)), strict=True):
-            rows = tuple(arm.label for arm in contenders(arms(), data, budget))
+                yield Better(rivals[better], rivals[worse], LINEAR_ACCURACY)
+        for budget, metrics in zip(BUDGETS, (("images/s", MEMORY_METRIC), ("seconds",)), strict=True):
+            rows = tuple(arm.label for arm in compared_arms(arms(), data, budget))
             yield Numbers(rows, metrics, words=f"{data}, cost at {budget}")
 
 
 def conclusions(scores: Scores) -> list[str]:
     """Which pairs 1 % of the labels puts in another order than all labels do, beyond the seeds' scatter."""
     pairs = [(data, budget) for data in RECIPES for budget in BUDGETS]
-    return [f"{data}, {budget}, {few_labels(scores, contenders(scores.arms, data, budget))}." for data, budget in pairs]
+    return [
+        f"{data}, {budget}, {few_labels(scores, compared_arms(scores.arms, data, budget))}." for data, budget in pairs
+    ]
 
 
-def contenders(arms: Sequence[Arm], data: str, budget: str) -> list[Arm]:
+def compared_arms(arms: Sequence[Arm], data: str, budget: str) -> list[Arm]:
     """The six arms to compare; the one that sets the time takes part in both budgets."""
     here = [arm for arm in arms if arm.data == data]
     return [arm for arm in here if arm.setting == budget or arm is here[0]]
@@ -131,8 +133,12 @@ def few_labels(scores: Scores, arms: Sequence[Arm]) -> str:
     """The pairs that 1 % of the labels orders differently from all labels."""
     found = []
     for best in arms:
-        turned = [arm for arm in arms if is_ahead(scores, best, arm, FEW) and is_ahead(scores, arm, best, LINEAR)]
-        if points := [f"{arm.name} ({100 * scores.gain(arm, best, FEW).mean:+.1f} points)" for arm in turned]:
+        turned = [
+            arm
+            for arm in arms
+            if is_ahead(scores, best, arm, FEW_LABELS) and is_ahead(scores, arm, best, LINEAR_ACCURACY)
+        ]
+        if points := [f"{arm.name} ({100 * scores.gain(arm, best, FEW_LABELS).mean:+.1f} points)" for arm in turned]:
             found.append(f"{best.name} before {' and '.join(points)}")
     if found:
         return f"against all labels, 1 % of them puts {'; '.join(found)}"
@@ -141,7 +147,7 @@ def few_labels(scores: Scores, arms: Sequence[Arm]) -> str:
 
 def is_ahead(scores: Scores, first: Arm, second: Arm, metric: str) -> bool:
     """Whether `first` exceeds `second` by more than the seeds scatter."""
-    return scores.gain(second, first, metric).verdict == HOLDS
+    return scores.gain(second, first, metric).verdict == HOLDS_VERDICT
 
 
 STUDY = Study(

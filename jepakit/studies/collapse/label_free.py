@@ -23,12 +23,12 @@ from ..study import Arm, Scores, Study
 from . import calibration, tiny
 from .truth import held_out, pooled_tokens, probe_accuracy
 
-METHODS: Final = ("I-JEPA", "C-JEPA", "VICReg", "LeJEPA", "SimCLR", "MAE")
-LONGER: Final = 300
-LEAST: Final = 20  # trainings that a number must have been taken in
-RESAMPLES: Final = 400
-LABEL: Final = "linear accuracy"
-PANEL: Final = "panel: "
+METHOD_NAMES: Final = ("I-JEPA", "C-JEPA", "VICReg", "LeJEPA", "SimCLR", "MAE")
+LONGER_STEPS: Final = 300
+MIN_TRAININGS: Final = 20  # trainings that a number must have been taken in
+NUM_RESAMPLES: Final = 400
+LABEL_METRIC: Final = "linear accuracy"
+PANEL_PREFIX: Final = "panel: "
 
 
 class Runs(NamedTuple):
@@ -43,7 +43,7 @@ class Runs(NamedTuple):
         return Runs(self.x[rows], self.y[rows], self.group[rows])
 
 
-class Found(NamedTuple):
+class Correlation(NamedTuple):
     """A correlation with its 95 % interval, the number of trainings, and its bootstrap resamples."""
 
     value: float
@@ -58,22 +58,22 @@ class Found(NamedTuple):
 
 def arms() -> tuple[Arm, ...]:
     """Every training of `calibration`, and trainings of twice the length or a tenth of the learning rate."""
-    both = (calibration.FITTED, calibration.SCORED)
-    known = [arm for half in both for arm in (*half.healthy, *half.forced)]
+    both = (calibration.FITTED_HALF, calibration.SCORED_HALF)
+    known = [arm for half in both for arm in (*half.healthy, *half.forced_arms)]
     data = "Fashion-MNIST"
     longer = [
         Arm(
             data,
             name,
-            tiny.training_run(tiny.small_method(name, data), data, LONGER, seed=200),
-            tiny.SETS[data][1],
+            tiny.training_run(tiny.small_method(name, data), data, LONGER_STEPS, seed=200),
+            tiny.DATA_SETS[data][1],
             "longer",
         )
-        for name in METHODS
+        for name in METHOD_NAMES
     ]
     slow = [
         calibration.make_arm(name, data, "learning rate x 0.1", 201, optim=calibration.scale_rate(0.1))
-        for name in METHODS
+        for name in METHOD_NAMES
     ]
     return (*known, *longer, *slow)
 
@@ -83,8 +83,10 @@ def measure_run(run: Path) -> Mapping[str, float]:
     loaded = checkpoint.load_run(run)
     x, y = held_out(loaded)
     row = json.loads((run / "summary.json").read_text())["panel"]
-    numbers = {f"{PANEL}{key}": float(v) for key, v in row.items() if isinstance(v, (int, float)) and isfinite(v)}
-    return {LABEL: probe_accuracy(pooled_tokens(run, loaded.step, loaded.method, x), y), **numbers}
+    numbers = {
+        f"{PANEL_PREFIX}{key}": float(v) for key, v in row.items() if isinstance(v, (int, float)) and isfinite(v)
+    }
+    return {LABEL_METRIC: probe_accuracy(pooled_tokens(run, loaded.step, loaded.method, x), y), **numbers}
 
 
 def tied_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -109,19 +111,19 @@ def rank_correlation(runs: Runs) -> float:
     return float(x @ y) / size if size else 0.0
 
 
-def bootstrap_correlation(runs: Runs, rng: Rng) -> Found:
+def bootstrap_correlation(runs: Runs, rng: Rng) -> Correlation:
     """The correlation, with the 2.5 and 97.5 % points of RESAMPLES draws of as many trainings with replacement."""
     n, generator = len(runs.x), np.random.default_rng(rng.generator().initial_seed())
-    draws = [rank_correlation(runs.at(generator.integers(n, size=n))) for _ in range(RESAMPLES)]
+    draws = [rank_correlation(runs.at(generator.integers(n, size=n))) for _ in range(NUM_RESAMPLES)]
     low, high = np.quantile(draws, (0.025, 0.975))
-    return Found(rank_correlation(runs), float(low), float(high), n, np.array(draws))
+    return Correlation(rank_correlation(runs), float(low), float(high), n, np.array(draws))
 
 
 def gather_runs(scores: Scores, number: str, by_method: bool) -> Runs:
     """A number of the panel and the accuracy, over every training that has both."""
     rows = []
     for one in scores.arms:
-        values, accuracies = (scores.values.get((one.label, key), ()) for key in (number, LABEL))
+        values, accuracies = (scores.values.get((one.label, key), ()) for key in (number, LABEL_METRIC))
         group = (one.data, one.name if by_method else "")
         # A number that one seed lacks cannot be told from that of another: such a training is left out.
         rows += [(x, y, group) for x, y in zip(values, accuracies, strict=False) if len(values) == len(accuracies)]
@@ -133,14 +135,14 @@ def gather_runs(scores: Scores, number: str, by_method: bool) -> Runs:
     )
 
 
-def panel_correlations(scores: Scores, by_method: bool) -> dict[str, Found]:
+def panel_correlations(scores: Scores, by_method: bool) -> dict[str, Correlation]:
     """The correlation of every number that enough trainings have, the largest first."""
-    numbers = dict.fromkeys(metric for _, metric in scores.values if metric.startswith(PANEL))
-    over = {number.removeprefix(PANEL): gather_runs(scores, number, by_method) for number in numbers}
+    numbers = dict.fromkeys(metric for _, metric in scores.values if metric.startswith(PANEL_PREFIX))
+    over = {number.removeprefix(PANEL_PREFIX): gather_runs(scores, number, by_method) for number in numbers}
     found = {
         name: bootstrap_correlation(runs, Rng(0).fork("study", "label-free"))
         for name, runs in over.items()
-        if len(runs.x) >= LEAST
+        if len(runs.x) >= MIN_TRAININGS
     }
     return dict(sorted(found.items(), key=lambda item: -abs(item[1].value)))
 
@@ -149,12 +151,12 @@ def conclusions(scores: Scores) -> list[str]:
     """The best number with its certainty, and then every number."""
     overall, inside = panel_correlations(scores, by_method=False), panel_correlations(scores, by_method=True)
     if not overall:
-        return [f"No number of the panel was taken in {LEAST} trainings."]
+        return [f"No number of the panel was taken in {MIN_TRAININGS} trainings."]
     told = [best_number(overall, "over all methods"), best_number(inside, "within methods")]
     return [*told, *(f"{name}: {found}; within methods {inside[name]}." for name, found in overall.items())]
 
 
-def best_number(found: Mapping[str, Found], where: str) -> str:
+def best_number(found: Mapping[str, Correlation], where: str) -> str:
     """The number with the largest correlation, and in how many resamples it is the largest."""
     most = max(one.n for one in found.values())
     # Resamples are comparable only between numbers of the same trainings.

@@ -11,14 +11,14 @@ from ...methods import cjepa, ijepa, lejepa, mae, simclr, vicreg
 from ...nn import ViT
 from ...nn.heads import Projector
 from ...nn.predictor import Predictor
-from ...recipes.small import OPTIM
+from ...recipes.small import SMALL_OPTIM
 from ...run.settings import Length, Loop, Run
 
-ROWS = 25  # measurements by the panel in a run, beside that of step 0: one for every 4 % of it
-SAMPLES = 5000
-PLAIN = Augment(crop=(0.6, 1.0), flip=0.5)
-GREY = Augment(crop=(0.6, 1.0))
-SETS = {
+ROW_EVERY = 25  # measurements by the panel in a run, beside that of step 0: one for every 4 % of it
+NUM_SAMPLES = 5000
+COLOUR_CROPS = Augment(crop=(0.6, 1.0), flip=0.5)
+GREY_CROPS = Augment(crop=(0.6, 1.0))
+DATA_SETS = {
     "CIFAR-10": ("cifar10/train.parquet", "cifar10/test.parquet"),
     "Fashion-MNIST": ("fashion_mnist/train-images-idx3-ubyte.gz", "fashion_mnist/t10k-images-idx3-ubyte.gz"),
     "MNIST": ("mnist/train-images-idx3-ubyte.gz", "mnist/t10k-images-idx3-ubyte.gz"),
@@ -44,13 +44,13 @@ def small_method(name: str, data: str, **changes: Any) -> Any:
 
 def training_run(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 0, optim: Any = None) -> Run:
     """A Run on SAMPLES pictures of one of SETS, without the held-out ones; a panel row every 4 % of `steps`."""
-    colour, path = data == "CIFAR-10", SETS[data][0]
+    colour, path = data == "CIFAR-10", DATA_SETS[data][0]
     # Views are made by the trainer, where nothing is said of the augmentation.
-    augment = (PLAIN if colour else GREY) if hasattr(settings, "masks") else Augment()
+    augment = (COLOUR_CROPS if colour else GREY_CROPS) if hasattr(settings, "masks") else Augment()
     kind = files.Config if colour else arrays.Config
-    source = kind(path, (32, 32) if colour else (28, 28), split="train", limit=SAMPLES, augment=augment)
-    every = max(1, steps // ROWS)
+    source = kind(path, (32, 32) if colour else (28, 28), split="train", limit=NUM_SAMPLES, augment=augment)
+    every = max(1, steps // ROW_EVERY)
     loop = Loop(
-        None, False, workers=0, log_every=every, save_every=every, keep=ROWS + 2, panel_every=every, panel_size=96
+        None, False, workers=0, log_every=every, save_every=every, keep=ROW_EVERY + 2, panel_every=every, panel_size=96
     )
-    return Run(settings, source, optim or OPTIM, Length(steps, batch=batch), loop, seed=seed)
+    return Run(settings, source, optim or SMALL_OPTIM, Length(steps, batch=batch), loop, seed=seed)

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from ...evals import Features
 from ...evals.kinds import linear
-from ...evals.metrics.result import wilson
+from ...evals.metrics.result import wilson_interval
 from ...methods.base import Method
 from ...run import checkpoint
 from ...training.monitor import measure, samples
 from ...types import Batch, Rng
 
-PICTURES: Final = 2000  # held out, at most: a linear probe is fitted to one half and scored on the other
-SPREAD: Final = 256  # of the last ones, those whose variance is followed over the run
-GONE: Final = 0.01  # of the variance at step 0: below, a tenth of the spread is left
-UNMOVED: Final = 0.01  # of the variance at step 0: a mean squared change below it is none
+NUM_PICTURES: Final = 2000  # held out, at most: a linear probe is fitted to one half and scored on the other
+VARIANCE_PICTURES: Final = 256  # of the last ones, those whose variance is followed over the run
+LOST_VARIANCE_SHARE: Final = 0.01  # of the variance at step 0: below, a tenth of the spread is left
+NO_CHANGE_SHARE: Final = 0.01  # of the variance at step 0: a mean squared change below it is none
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Truth:
     variance: tuple[float, ...]
 
     @property
-    def onset(self) -> float | None:
+    def collapse_onset(self) -> float | None:
         """The moment, in % of the run, from which on the variance stays below GONE; None where it does not."""
-        return lasting_onset(self.steps, self.variance, GONE)
+        return lasting_onset(self.steps, self.variance, LOST_VARIANCE_SHARE)
 
     @property
     def worse(self) -> bool:
@@ -61,7 +61,7 @@ def lasting_onset(steps: tuple[int, ...], values: tuple[float, ...], limit: floa
 
 def is_below(share: float, other: float, n: int) -> bool:
     """Whether a proportion of `n` lies below another, their 95 % intervals apart."""
-    return wilson(round(share * n), n)[1] < wilson(round(other * n), n)[0]
+    return wilson_interval(round(share * n), n)[1] < wilson_interval(round(other * n), n)[0]
 
 
 def read_truth(run: Path) -> Truth:
@@ -72,35 +72,36 @@ def read_truth(run: Path) -> Truth:
     """
     loaded = checkpoint.load_run(run)
     x, y = held_out(loaded)
-    steps, method = checkpoint.steps(run), loaded.method
+    steps, method = checkpoint.saved_steps(run), loaded.method
     features = {
-        step: pooled_tokens(run, step, method, x if step in (steps[0], steps[-1]) else x[-SPREAD:]) for step in steps
+        step: pooled_tokens(run, step, method, x if step in (steps[0], steps[-1]) else x[-VARIANCE_PICTURES:])
+        for step in steps
     }
     first, last = features[steps[0]], features[steps[-1]]
-    spread = {step: float(s[-SPREAD:].var(0, correction=0).mean()) for step, s in features.items()}
+    spread = {step: float(s[-VARIANCE_PICTURES:].var(0, correction=0).mean()) for step, s in features.items()}
     start = spread[steps[0]] or inf
-    change = float((last - first)[-SPREAD:].square().mean()) / start
+    change = float((last - first)[-VARIANCE_PICTURES:].square().mean()) / start
     variance = tuple(spread[step] / start for step in steps)
     return Truth(
         probe_accuracy(first, y), probe_accuracy(last, y), len(y) - len(y) // 2, change, tuple(steps), variance
     )
 
 
-def held_out(loaded: checkpoint.Loaded) -> tuple[Shaped[Tensor, "n c ..."], Int64[np.ndarray, " n"]]:
+def held_out(loaded: checkpoint.LoadedRun) -> tuple[Shaped[Tensor, "n c ..."], Int64[np.ndarray, " n"]]:
     """Up to PICTURES held-out pictures, the same for every run on these data, and their labels."""
     dataset, why = samples.test_part(loaded.run.data, loaded.method.signal)
     if dataset is None:
         raise ValueError(f"the truth about a run needs pictures that it did not see: {why}")
     order = torch.randperm(len(dataset), generator=Rng(0).fork("study", "truth").generator()).numpy()
-    found = dataset.read(order[:PICTURES], loaded.method.signal.size)
+    found = dataset.read(order[:NUM_PICTURES], loaded.method.signal.size)
     return found.batch().x, np.array([dataset.label(int(i)) for i in found.id], dtype=np.int64)
 
 
 def pooled_tokens(run: Path, step: int, method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n d"]:
     """The mean token of every picture, by the target encoder as it was at `step`."""
-    checkpoint.load_tensors(method, checkpoint.load(run, step).model, f"{run} at step {step}")
-    with measure.watching(method):
-        return measure.tokens(method, Batch(x), "target").mean(1)
+    checkpoint.load_tensors(method, checkpoint.load_checkpoint(run, step).model, f"{run} at step {step}")
+    with measure.evaluation_mode(method):
+        return measure.encode_tokens(method, Batch(x), "target").mean(1)
 
 
 def probe_accuracy(s: Float[Tensor, "n d"], y: Int64[np.ndarray, " n"]) -> float:

@@ -37,15 +37,15 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.known.add(key)
         self.bytes += size
         self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self.freed, key, size).atexit = False
+        weakref.finalize(storage, self.forget_storage, key, size).atexit = False
 
-    def freed(self, key: int, size: int) -> None:
+    def forget_storage(self, key: int, size: int) -> None:
         """Forget a freed storage, because its address may be reused."""
         self.known.discard(key)
         self.bytes -= size
 
 
-def peak(work: Callable[[], Any], without: Iterable[Tensor] = ()) -> int:
+def measure_peak(work: Callable[[], Any], without: Iterable[Tensor] = ()) -> int:
     """The peak bytes of tensors alive at once in `work`, including its result but not the tensors in `without`."""
     with Alive(without) as alive:
         work()

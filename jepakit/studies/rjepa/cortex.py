@@ -8,15 +8,15 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from ...evals.metrics.result import interval
+from ...evals.metrics.result import bootstrap_interval
 from ...types import Rng
 
 LONGEST, RESAMPLES = 100.0, 1000
 # Time constants that are tried; 0 is a unit that keeps nothing.
-TRIED: Final = np.concatenate([[0.0], np.geomspace(0.1, LONGEST, 400)])
+TIME_CONSTANTS: Final = np.concatenate([[0.0], np.geomspace(0.1, LONGEST, 400)])
 
 
-def autocorrelation(h: Float[np.ndarray, "t n d"], lags: int) -> Float64[np.ndarray, "l d"]:
+def unit_autocorrelation(h: Float[np.ndarray, "t n d"], lags: int) -> Float64[np.ndarray, "l d"]:
     """r(l) of every unit for l = 0 … `lags`, Σ h̃_t h̃_{t+l} / √(Σ h̃_t² Σ h̃_{t+l}²), with sums over steps and samples.
 
     h̃ has the mean over samples taken out of every step, so that what all samples do alike in time counts nowhere. NaN
@@ -65,10 +65,10 @@ def time_constant(curve: Float[np.ndarray, "l d"]) -> Float64[np.ndarray, " d"]:
     Cannot see: that a curve is no exponential (a unit of several time constants, or one that rings); and a τ much
     longer than the lags, which 100 stands for.
     """
-    tried = exponential_decay(TRIED, len(curve) - 1)
+    tried = exponential_decay(TIME_CONSTANTS, len(curve) - 1)
     # Curves that are NaN have NaN errors everywhere, which argmin takes for the first.
     error = np.square(tried).sum(0)[:, None] - 2 * tried.T @ curve
-    found: np.ndarray = np.where(np.isnan(curve).any(0), np.nan, TRIED[error.argmin(0)])
+    found: np.ndarray = np.where(np.isnan(curve).any(0), np.nan, TIME_CONSTANTS[error.argmin(0)])
     return found
 
 
@@ -100,7 +100,7 @@ def paired_effect(
     drawn = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES) @ sums
     (ratio,), (d,) = _effect_sizes(sums.sum(0)[None])
     ratios, ds = _effect_sizes(drawn)
-    return Effect(ratio, *interval(ratio, ratios), d, *interval(d, ds))
+    return Effect(ratio, *bootstrap_interval(ratio, ratios), d, *bootstrap_interval(d, ds))
 
 
 def _effect_sizes(sums: Float64[np.ndarray, "r 4"]) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
@@ -131,7 +131,7 @@ def standardise_units(h: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n e"]
     return found
 
 
-def sparseness(r: Float[np.ndarray, "*k n"]) -> Float64[np.ndarray, "*k"]:
+def response_sparseness(r: Float[np.ndarray, "*k n"]) -> Float64[np.ndarray, "*k"]:
     """S = (1 − a) / (1 − 1 / n), a = (Σ r / n)² / (Σ r² / n), over the last axis: from 0 (all equal) to 1 (one only).
 
     Along stimuli it is a unit's lifetime sparseness, along units the population's. Responses are 0 or more: here
@@ -146,7 +146,7 @@ def sparseness(r: Float[np.ndarray, "*k n"]) -> Float64[np.ndarray, "*k"]:
     return found
 
 
-def kurtosis(z: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, " d"]:
+def excess_kurtosis(z: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, " d"]:
     """The excess kurtosis of every standardised unit over samples, mean z⁴ − 3: 0 for a normal distribution.
 
     Source: Field 1994 (Neural Comput. 6, 559). Cannot see: sparseness of units with two levels, which have −2.

@@ -5,16 +5,21 @@ from typing import Final
 from ..claims import AtLeast, Better, Changes, Every, Numbers, Statement
 from ..study import Scores
 
-QUARTILES = ("", ", first quartile", ", third quartile")
-INTERVALS = ("", ", low", ", high", ", d", ", d low", ", d high")
+QUARTILE_SUFFIXES = ("", ", first quartile", ", third quartile")
+INTERVAL_SUFFIXES = ("", ", low", ", high", ", d", ", d low", ", d high")
 GATED, MEMORYLESS, UNTRAINED = ROWS = tuple(f"fixations · {row}" for row in ("gated", "memoryless", "untrained"))
 RESPONSES: Final = ("change", "error", "response")
-SPARSE: Final = ("lifetime sparseness", "population sparseness", "kurtosis")
-SURPRISES: Final = ("surprise", "surprise, d", "surprise over same picture", "surprise over same picture, d")
-CONSTANTS: Final = tuple(f"time constant, {how}" for how in ("independent", "swap", "swap, all units"))
-KEYS: Final = (*CONSTANTS, *SURPRISES, *(f"adaptation of the {what}" for what in RESPONSES), *SPARSE)
+SPARSENESS_METRICS: Final = ("lifetime sparseness", "population sparseness", "kurtosis")
+SURPRISE_METRICS: Final = ("surprise", "surprise, d", "surprise over same picture", "surprise over same picture, d")
+TIME_CONSTANTS: Final = tuple(f"time constant, {how}" for how in ("independent", "swap", "swap, all units"))
+METRIC_KEYS: Final = (
+    *TIME_CONSTANTS,
+    *SURPRISE_METRICS,
+    *(f"adaptation of the {what}" for what in RESPONSES),
+    *SPARSENESS_METRICS,
+)
 # Each property that the claim names, its measure, and the value of the measure where the property is absent.
-CLAIMED: Final = (
+CLAIMED_PROPERTIES: Final = (
     ("integration", "time constant, swap", 0.0),
     ("surprise as a ratio", "surprise over same picture", 1.0),
     ("surprise beside its scatter", "surprise over same picture, d", 0.0),
@@ -27,8 +32,8 @@ NOT_SHOWN: Final = (
     "`jepa probe RUN --kind rsa --responses FILE.npy` compares a run with responses that were recorded for these items."
 )
 NUMBERS: Final = {
-    "Integration, the median unit's time constant in fixations": CONSTANTS,
-    "Surprise, the error at another picture's fixation over that at its own": SURPRISES,
+    "Integration, the median unit's time constant in fixations": TIME_CONSTANTS,
+    "Surprise, the error at another picture's fixation over that at its own": SURPRISE_METRICS,
     "Where surprised, over where not": ("change where surprised", "gate where surprised"),
     "Adaptation to one fixation repeated, (first - last) / (first + last); a response adapts above 0": tuple(
         f"adaptation of the {what}" for what in RESPONSES
@@ -37,7 +42,7 @@ NUMBERS: Final = {
         f"release of the {what}" for what in RESPONSES
     ),
     "Sparseness (a normal distribution has 0.36, and a kurtosis of 0)": tuple(
-        f"{what}{of}" for what in SPARSE for of in ("", " of the features")
+        f"{what}{of}" for what in SPARSENESS_METRICS for of in ("", " of the features")
     ),
 }
 
@@ -50,18 +55,21 @@ def claims() -> tuple[Statement, ...]:
                 f"{words} is there and learned",
                 (AtLeast((GATED,), key, absent), Better(GATED, UNTRAINED, key)),
             )
-            for words, key, absent in CLAIMED
+            for words, key, absent in CLAIMED_PROPERTIES
         ),
         *(Numbers(ROWS, metrics, words=words) for words, metrics in NUMBERS.items()),
         Numbers(
-            (GATED,), tuple(f"{CONSTANTS[0]}{part}" for part in QUARTILES[1:]), words="Half of the units lie between"
+            (GATED,),
+            tuple(f"{TIME_CONSTANTS[0]}{part}" for part in QUARTILE_SUFFIXES[1:]),
+            words="Half of the units lie between",
         ),
         AtLeast(
             (GATED,), "surprise over same picture, low", 1.0, words="The 95 % interval of the surprise lies above 1"
         ),
         *(
             Changes(
-                tuple(((GATED, key), (control, key)) for key in KEYS), words=f"The trained circuit beside {control}"
+                tuple(((GATED, key), (control, key)) for key in METRIC_KEYS),
+                words=f"The trained circuit beside {control}",
             )
             for control in (UNTRAINED, MEMORYLESS)
         ),

@@ -6,19 +6,19 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 
-from ...reporting.charts import Line, chart
-from ...reporting.figures import Figure, tell
+from ...reporting.charts import Line, line_chart
+from ...reporting.figures import Figure, describe_line
 from . import cortex
-from .cortex_trials import AT, PARTS, REPEATS
+from .cortex_trials import AT, REPEATS, TRIAL_PARTS
 
 Curves = Mapping[str, np.ndarray]
-BINS = 24
-REPEATED: Final = {
+NUM_BINS = 24
+REPETITION_CAPTIONS: Final = {
     "change": "How far the state moves, ‖h_t − h_{t−1}‖.",
     "error": "The prediction error, over the variance of the states after as many fixations.",
     "response": "|h − mean| over the deviation: 0.8 is what a state that is as usual has.",
 }
-SCANPATHS: Final = "Scanpaths on held-out pictures, first seed."
+SCANPATH_TITLE: Final = "Scanpaths on held-out pictures, first seed."
 
 
 def draw_curves(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
@@ -31,7 +31,7 @@ def draw_curves(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
         ("swap", Figure("What a swap leaves", decay_chart(runs, "left"), left)),
     ]
     found += [(f"surprise-{name}", surprise_figure(name, curves)) for name, curves in runs.items()]
-    found += [(f"adaptation-{what}", repeat_figure(runs, what)) for what in REPEATED]
+    found += [(f"adaptation-{what}", repeat_figure(runs, what)) for what in REPETITION_CAPTIONS]
     return [*found, ("sparseness", sparseness_figure(runs))]
 
 
@@ -45,20 +45,20 @@ def decay_chart(runs: Mapping[str, Curves], what: str) -> Markup:
         # Where no unit varies there is nothing to draw.
         y, fitted = (each.mean(1) if curve.shape[1] else np.full(len(lags), np.nan) for each in (curve, fit))
         lines += [Line(name, lags, y, color=k), Line(f"{name}, fit", lags, fitted, color=k, dashed=True)]
-    return chart(lines, f"{what} over fixations. {tell(lines[0])}", x_label="fixations later")
+    return line_chart(lines, f"{what} over fixations. {describe_line(lines[0])}", x_label="fixations later")
 
 
 def surprise_figure(name: str, curves: Curves) -> Figure:
     """The prediction error at every fixation, for each part."""
     lines = []
-    for k, part in enumerate(PARTS):
+    for k, part in enumerate(TRIAL_PARTS):
         y = curves[f"error, {part}"]
         lines.append(Line(part, np.arange(2, len(y) + 2, dtype=float), y, color=k))
     caption = (
         f"The prediction error over the variance of the states, where fixation {AT} is its own, another one in the "
-        f"same picture, or another picture's; all others are as they were. {SCANPATHS}"
+        f"same picture, or another picture's; all others are as they were. {SCANPATH_TITLE}"
     )
-    body = chart(lines, f"Surprise, {name}. {tell(lines[-1])}", x_label="fixation")
+    body = line_chart(lines, f"Surprise, {name}. {describe_line(lines[-1])}", x_label="fixation")
     return Figure(f"Surprise: {name}", body, caption)
 
 
@@ -68,8 +68,10 @@ def repeat_figure(runs: Mapping[str, Curves], what: str) -> Figure:
     for k, (name, curves) in enumerate(runs.items()):
         y = curves[f"repeats, {what}"]
         lines.append(Line(name, np.arange(1, len(y) + 1, dtype=float), y, color=k))
-    caption = f"{REPEATED[what]} One fixation {REPEATS} times, then the next one of the scanpath. {SCANPATHS}"
-    body = chart(lines, f"{what} over repeats. {tell(lines[0])}", x_label="presentation")
+    caption = (
+        f"{REPETITION_CAPTIONS[what]} One fixation {REPEATS} times, then the next one of the scanpath. {SCANPATH_TITLE}"
+    )
+    body = line_chart(lines, f"{what} over repeats. {describe_line(lines[0])}", x_label="presentation")
     return Figure(f"Adaptation of the {what}", body, caption)
 
 
@@ -77,7 +79,7 @@ def sparseness_figure(runs: Mapping[str, Curves]) -> Figure:
     """The distribution of lifetime sparseness over units, and over the encoder's features."""
     sets = {name: curves["lifetime"] for name, curves in runs.items()}
     sets["features"] = next(iter(runs.values()))["lifetime of the features"]
-    edges = np.linspace(min(v.min() for v in sets.values()), max(v.max() for v in sets.values()) + 1e-6, BINS + 1)
+    edges = np.linspace(min(v.min() for v in sets.values()), max(v.max() for v in sets.values()) + 1e-6, NUM_BINS + 1)
     lines = []
     for k, (name, values) in enumerate(sets.items()):
         share = np.histogram(values, edges)[0] / len(values)
@@ -86,6 +88,8 @@ def sparseness_figure(runs: Mapping[str, Curves]) -> Figure:
         lines.append(Line(name, x, y, color=k))
     caption = (
         "The share of units by their lifetime sparseness (Treves and Rolls) over fixations, of |h − mean|; 0.36 is a "
-        f"normal distribution, 0 two levels, 1 an answer to one fixation only. {SCANPATHS}"
+        f"normal distribution, 0 two levels, 1 an answer to one fixation only. {SCANPATH_TITLE}"
     )
-    return Figure("Sparseness", chart(lines, "Lifetime sparseness of units", x_label="lifetime sparseness"), caption)
+    return Figure(
+        "Sparseness", line_chart(lines, "Lifetime sparseness of units", x_label="lifetime sparseness"), caption
+    )

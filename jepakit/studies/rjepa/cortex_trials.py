@@ -14,11 +14,11 @@ from .rjepa_states import States, record_circuit
 
 AT, REPEATED, REPEATS = 5, 4, 6  # fixations, counted from 1
 WINDOW, SEQUENCES = 40, 256
-OWN, SAME, OTHER = PARTS = ("own", "same picture", "other picture")
-SEVERAL: Final = 2
+OWN, SAME, OTHER = TRIAL_PARTS = ("own", "same picture", "other picture")
+MIN_PER_PICTURE: Final = 2
 
 
-class Held(NamedTuple):
+class HeldScanpaths(NamedTuple):
     """Scanpaths: features, saccades, how many fixations each has (those after are padding), and whose picture it is."""
 
     y: Float[Tensor, "t n d h w"]
@@ -26,10 +26,10 @@ class Held(NamedTuple):
     length: Int64[np.ndarray, " n"]
     picture: Int64[np.ndarray, " n"]
 
-    def select(self, rows: Int64[np.ndarray, " k"]) -> "Held":
+    def select(self, rows: Int64[np.ndarray, " k"]) -> "HeldScanpaths":
         """Some of them."""
         at = torch.from_numpy(rows)
-        return Held(self.y[:, at], self.action[:, at], self.length[rows], self.picture[rows])
+        return HeldScanpaths(self.y[:, at], self.action[:, at], self.length[rows], self.picture[rows])
 
     @property
     def real(self) -> Shaped[np.ndarray, "t n"]:
@@ -41,7 +41,7 @@ class Held(NamedTuple):
 class Swap(NamedTuple):
     """The states where fixation AT is its own, of the same picture, or of another, by PARTS; `part` as they were."""
 
-    part: Held
+    part: HeldScanpaths
     states: Mapping[str, States]
 
     def errors(self, name: str) -> Float64[np.ndarray, "t1 n"]:
@@ -78,11 +78,11 @@ def same_picture(picture: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     return found
 
 
-def swap_fixation(method: RJEPA, held: Held, rng: Rng) -> Swap:
+def swap_fixation(method: RJEPA, held: HeldScanpaths, rng: Rng) -> Swap:
     """Fixation AT exchanged, one for one: all three parts hold the same patches, and only where they stand differs."""
     long = held.select(np.flatnonzero(held.length >= AT))
     names, counts = np.unique(long.picture, return_counts=True)
-    part = long.select(np.flatnonzero(np.isin(long.picture, names[counts >= SEVERAL])))
+    part = long.select(np.flatnonzero(np.isin(long.picture, names[counts >= MIN_PER_PICTURE])))
     found = {OWN: record_circuit(method, part.y, part.action)}
     for name, partner in ((SAME, same_picture(part.picture)), (OTHER, other_picture(part.picture, rng))):
         y = part.y.clone()
@@ -91,14 +91,14 @@ def swap_fixation(method: RJEPA, held: Held, rng: Rng) -> Swap:
     return Swap(part, found)
 
 
-def draw_independent(method: RJEPA, held: Held, rng: Rng) -> States:
+def draw_independent(method: RJEPA, held: HeldScanpaths, rng: Rng) -> States:
     """The states of SEQUENCES of WINDOW fixations, each drawn from all: nothing but the circuit links them."""
     step, sample = torch.from_numpy(np.argwhere(held.real)).T
     drawn = torch.randint(len(step), (WINDOW, SEQUENCES), generator=rng.generator())
     return record_circuit(method, held.y[step[drawn], sample[drawn]])
 
 
-def repeat_fixation(method: RJEPA, held: Held) -> Mapping[str, Float64[np.ndarray, " r"]]:
+def repeat_fixation(method: RJEPA, held: HeldScanpaths) -> Mapping[str, Float64[np.ndarray, " r"]]:
     """What REPEATS of fixation REPEATED evoke, then the next one, and last that next one in its own scanpath.
 
     `change` is ‖h_t − h_{t−1}‖, `error` that of the prediction, and `response` |h − mean| over the deviation, with

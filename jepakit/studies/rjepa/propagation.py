@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ...recurrent import rfp
 from ...recurrent.cells import Cell, Gated
-from ...recurrent.gradients import add
+from ...recurrent.gradients import add_in_place
 from ...types import Rng
-from .alive import peak
+from .alive import measure_peak
 
 N, D = 256, 32
 Gradient = list[Tensor]
@@ -64,7 +64,7 @@ class Problem:
         return wrong.square().sum() / pairs
 
 
-def bptt(problem: Problem) -> Gradient:
+def bptt_gradient(problem: Problem) -> Gradient:
     """The gradient by the graph of all steps."""
     cell, state, shown = problem.cell, problem.cell.start(len(problem.x)), []
     for drive in cell.drive(problem.x.transpose(0, 1)).unbind():
@@ -73,33 +73,33 @@ def bptt(problem: Problem) -> Gradient:
     return list(torch.autograd.grad(problem.loss(torch.stack(shown, 1)), problem.parameters))
 
 
-def truncated(problem: Problem, chunk: int = rfp.CHUNK) -> Gradient:
+def truncated_gradient(problem: Problem, chunk: int = rfp.CHUNK_STEPS) -> Gradient:
     """The gradient that treats every step's past as given."""
     cell, steps = problem.cell, problem.x.transpose(0, 1)
     before, sums = cell.start(len(problem.x)), [torch.zeros_like(p) for p in problem.parameters]
     for first in range(0, len(steps), chunk):
         # A window begins with the last step of the one before, as rfp's does.
         taken = steps[max(first - 1, 0) : first + chunk]
-        states = rfp.go(cell, before, taken).states
+        states = rfp.forward_chunk(cell, before, taken).states
         with torch.enable_grad():
             shown = cell.out(cell(states[:-1], cell.drive(taken)))
             found = torch.autograd.grad(problem.loss(shown.transpose(0, 1)), problem.parameters)
-        add(sums, found)
+        add_in_place(sums, found)
         before = states[-2]
     return sums
 
 
-def forward(problem: Problem, chunk: int = rfp.CHUNK, diagonal: bool = False) -> Gradient:
+def forward_gradient(problem: Problem, chunk: int = rfp.CHUNK_STEPS, diagonal: bool = False) -> Gradient:
     """The gradient by recurrent forward propagation."""
     found = rfp.gradients(problem.cell, problem.x, problem.loss, problem.above, chunk=chunk, diagonal=diagonal)
     return list(found.gradients.values())
 
 
-RULES: Final[Mapping[str, Rule]] = {
-    "rfp": forward,
-    "rfp, chunk 1": lambda problem: forward(problem, 1),
-    "bptt": bptt,
-    "truncated": truncated,
+GRADIENT_RULES: Final[Mapping[str, Rule]] = {
+    "rfp": forward_gradient,
+    "rfp, chunk 1": lambda problem: forward_gradient(problem, 1),
+    "bptt": bptt_gradient,
+    "truncated": truncated_gradient,
 }
 
 
@@ -116,7 +116,7 @@ def gradient_cosine(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
 
 def rule_errors(seed: int, batch: int = 4) -> dict[str, dict[str, float]]:
     """Each rule's error against bptt in float64, by precision and length."""
-    found: dict[str, dict[str, float]] = {name: {} for name in RULES}
+    found: dict[str, dict[str, float]] = {name: {} for name in GRADIENT_RULES}
     for precision, lengths in ERROR_STEPS.items():
         for steps in lengths:
             exact = Problem(Rng(seed).fork("error"), steps, batch=batch, dtype=torch.float64)
@@ -125,9 +125,9 @@ def rule_errors(seed: int, batch: int = 4) -> dict[str, dict[str, float]]:
             exact.x = mine.x.double()
             exact.cell.load_state_dict(mine.cell.state_dict())
             exact.predictor.load_state_dict(mine.predictor.state_dict())
-            right = bptt(exact)
+            right = bptt_gradient(exact)
             key = f"gradient_error_{precision}" + ("" if precision == "float64" else f"_T{steps}")
-            for name, rule in RULES.items():
+            for name, rule in GRADIENT_RULES.items():
                 found[name][key] = largest_error(rule(mine), right)
     return found
 
@@ -135,13 +135,13 @@ def rule_errors(seed: int, batch: int = 4) -> dict[str, dict[str, float]]:
 def peak_bytes(rule: Rule, steps: int, d: int = D, n: int = N) -> int:
     """The most bytes alive at once, besides weights and input: forward, traces, and all gradients."""
     problem = Problem(Rng(0), steps, n, d)
-    return peak(lambda: rule(problem), [*problem.parameters, problem.x])
+    return measure_peak(lambda: rule(problem), [*problem.parameters, problem.x])
 
 
 def memory_crossing(d: int, lengths: Sequence[int]) -> dict[str, Any]:
     """Peak bytes of bptt at every length and of rfp at the last, and the length from which on bptt takes more."""
-    back = [peak_bytes(bptt, steps, d) for steps in lengths]
-    ahead = peak_bytes(forward, lengths[-1], d)
+    back = [peak_bytes(bptt_gradient, steps, d) for steps in lengths]
+    ahead = peak_bytes(forward_gradient, lengths[-1], d)
     at = next((k for k, value in enumerate(back) if value > ahead), None)
     where = None
     if at:
@@ -157,7 +157,7 @@ def trace_bytes(sizes: Sequence[int], dense: bool) -> list[int]:
     found = []
     for n in sizes:
         cell = Gated(n, n, n if dense else 1)
-        found.append(peak(lambda cell=cell: rfp.start(cell, 1), cell.parameters()))  # type: ignore[misc]
+        found.append(measure_peak(lambda cell=cell: rfp.start(cell, 1), cell.parameters()))  # type: ignore[misc]
     return found
 
 

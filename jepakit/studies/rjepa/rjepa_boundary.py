@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ...recurrent import rfp, unroll
 from ...recurrent.circuit import Circuit
-from ...recurrent.gradients import add
-from ...reporting.charts import Line, chart
+from ...recurrent.gradients import add_in_place
+from ...reporting.charts import Line, line_chart
 from ...reporting.figures import Figure
 from ...types import Rng
 from ..cells import cells_of
@@ -29,26 +29,26 @@ from ..study import Own, Study
 from . import propagation as rules
 
 N, D, T, BATCH = 16, 8, 20, 4
-SCALES: Final = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0)
-BLOCKS: Final = (1, 2, 4, 8, 16)
+RECURRENT_SCALES: Final = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0)
+BLOCK_SIZES: Final = (1, 2, 4, 8, 16)
 DEPTHS: Final = (1, 2, 3, 4)
-OFFSETS: Final = (-4.0, -2.0, 0.0, 2.0, 4.0)  # added to the gates' drives
+GATE_OFFSETS: Final = (-4.0, -2.0, 0.0, 2.0, 4.0)  # added to the gates' drives
 RATES: Final = (1e-3, 1e-2, 1e-1, 1.0)
-NAMES: Final = {
+AXIS_NAMES: Final = {
     "coupling": "recurrent scale",
     "sparsity": "block size",
     "depth": "levels with a past",
     "below": "mean gate",
     "online": "learning rate",
 }
-ERROR: Final = "relative error"
+ERROR_METRIC: Final = "relative error"
 Pair = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 
 def gradient_agreement(found: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, float]:
     """The cosine of the whole gradients, and the length of their difference over that of the exact one."""
     a, b = (torch.cat([g.flatten() for g in each]) for each in (found, exact))
-    return {"cosine": rules.gradient_cosine([a], [b]), ERROR: float((a - b).norm() / b.norm())}
+    return {"cosine": rules.gradient_cosine([a], [b]), ERROR_METRIC: float((a - b).norm() / b.norm())}
 
 
 def small_problem(seed: int, block: int = 1, recurrent: float = 1.0) -> rules.Problem:
@@ -69,13 +69,13 @@ def circuit_gradient(gradient: Sequence[Tensor]) -> Sequence[Tensor]:
 def coupling_gradients(seed: int, scale: float) -> Pair:
     """Case 1 of the module: the gradient found and the exact one."""
     one = small_problem(seed, N, scale)
-    return circuit_gradient(rules.forward(one, diagonal=True)), circuit_gradient(rules.bptt(one))
+    return circuit_gradient(rules.forward_gradient(one, diagonal=True)), circuit_gradient(rules.bptt_gradient(one))
 
 
 def sparsity_gradients(seed: int, block: int) -> Pair:
     """Case 2 of the module, at scale 1."""
     one = small_problem(seed, block)
-    return circuit_gradient(rules.forward(one, diagonal=True)), circuit_gradient(rules.bptt(one))
+    return circuit_gradient(rules.forward_gradient(one, diagonal=True)), circuit_gradient(rules.bptt_gradient(one))
 
 
 def depth_gradients(seed: int, levels: int) -> Pair:
@@ -90,8 +90,8 @@ def depth_gradients(seed: int, levels: int) -> Pair:
         wrong: Tensor = predictor(h[:-1]) - h[1:].detach()
         return wrong.square().sum()
 
-    rule = unroll.Forward(net, lambda first, last: x[first:last], loss, list(predictor.parameters()))
-    _, found, _ = rule.run(unroll.begin(net, BATCH), T)
+    rule = unroll.ForwardPropagation(net, lambda first, last: x[first:last], loss, list(predictor.parameters()))
+    _, found, _ = rule.run(unroll.start_stream(net, BATCH), T)
     shown, _ = unroll.through_time(net, x)
     exact = torch.autograd.grad(loss(shown, 1), rule.parameters)
     count = 3 * levels
@@ -118,12 +118,12 @@ def below_gradients(seed: int, offset: float) -> tuple[Pair, float]:
         return wrong.square().sum()
 
     trained = list(encoder.parameters())
-    rule = unroll.Forward(net, frames, loss, list(predictor.parameters()), trained, "instant")
-    _, found, _ = rule.run(unroll.begin(net, BATCH), T)
+    rule = unroll.ForwardPropagation(net, frames, loss, list(predictor.parameters()), trained, "instant")
+    _, found, _ = rule.run(unroll.start_stream(net, BATCH), T)
     shown, _ = unroll.through_time(net, frames(0, T))
     exact = torch.autograd.grad(loss(shown, 1), trained)
     with torch.no_grad():
-        path = rfp.go(cell, cell.start(BATCH), encoder(x)).states
+        path = rfp.forward_chunk(cell, cell.start(BATCH), encoder(x)).states
         gates = cell.gate(path[:-1], cell.drive(encoder(x)))
     return (found[-2:], exact), float(gates.mean())
 
@@ -131,7 +131,7 @@ def below_gradients(seed: int, offset: float) -> tuple[Pair, float]:
 def online_gradients(seed: int, rate: float) -> Pair:
     """Case 5 of the module: each pair's gradient, at the weights that the pairs before it left."""
     one = small_problem(seed)
-    exact = rules.bptt(one)
+    exact = rules.bptt_gradient(one)
     state, traces = one.cell.start(BATCH), rfp.start(one.cell, BATCH)
     sums = [torch.zeros_like(p) for p in one.parameters]
     for t in range(T):
@@ -139,7 +139,7 @@ def online_gradients(seed: int, rate: float) -> Pair:
         state, traces, step = found.state, found.traces, list(found.gradients.values())
         # The state before the first step is no state of the sequence.
         if t:
-            add(sums, step)
+            add_in_place(sums, step)
             with torch.no_grad():
                 for p, g in zip(one.parameters, step, strict=True):
                     p.sub_(rate * (T - 1) * g)
@@ -147,8 +147,8 @@ def online_gradients(seed: int, rate: float) -> Pair:
 
 
 CASES: Final[Mapping[str, tuple[Callable[[int, Any], Pair], Sequence[float]]]] = {
-    "coupling": (coupling_gradients, SCALES),
-    "sparsity": (sparsity_gradients, BLOCKS),
+    "coupling": (coupling_gradients, RECURRENT_SCALES),
+    "sparsity": (sparsity_gradients, BLOCK_SIZES),
     "depth": (depth_gradients, DEPTHS),
     "online": (online_gradients, RATES),
 }
@@ -159,7 +159,7 @@ def measure_seed(seed: int) -> dict[str, list[dict[str, float]]]:
     found = {
         name: [{"x": x, **gradient_agreement(*case(seed, x))} for x in points] for name, (case, points) in CASES.items()
     }
-    pairs = [below_gradients(seed, offset) for offset in OFFSETS]
+    pairs = [below_gradients(seed, offset) for offset in GATE_OFFSETS]
     found["below"] = [{"x": gate, **gradient_agreement(*pair)} for pair, gate in pairs]
     return found
 
@@ -174,8 +174,8 @@ def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[f
     found = {}
     for name, points in seeds[0].items():
         for k, point in enumerate(points):
-            at = f"gate drive {OFFSETS[k]:+g}" if name == "below" else f"{NAMES[name]} {point['x']:g}"
-            for metric in ("cosine", ERROR):
+            at = f"gate drive {GATE_OFFSETS[k]:+g}" if name == "below" else f"{AXIS_NAMES[name]} {point['x']:g}"
+            for metric in ("cosine", ERROR_METRIC):
                 found[f"{name} · {at}", metric] = [one[name][k][metric] for one in seeds]
             if name == "below":
                 found[f"{name} · {at}", "mean gate"] = [one[name][k]["x"] for one in seeds]
@@ -184,8 +184,8 @@ def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[f
 
 def claims() -> tuple[Statement, ...]:
     """Where forward propagation is exact, and what each broken condition costs."""
-    rows = {name: [f"{name} · {NAMES[name]} {x:g}" for x in points] for name, (_, points) in CASES.items()}
-    rows["below"] = [f"below · gate drive {offset:+g}" for offset in OFFSETS]
+    rows = {name: [f"{name} · {AXIS_NAMES[name]} {x:g}" for x in points] for name, (_, points) in CASES.items()}
+    rows["below"] = [f"below · gate drive {offset:+g}" for offset in GATE_OFFSETS]
     words = {
         "coupling": "Coupled units",
         "sparsity": f"Units coupled within blocks, {N} in all, scale 1 (traces of whole blocks are exact again, at "
@@ -195,16 +195,17 @@ def claims() -> tuple[Statement, ...]:
         "online": "Weights that change after every step",
     }
     return (
-        AtMost((rows["sparsity"][0],), ERROR, 1e-12, words="Exact where each unit's own past enters it alone"),
+        AtMost((rows["sparsity"][0],), ERROR_METRIC, 1e-12, words="Exact where each unit's own past enters it alone"),
         *(
             Falls(cells_of(rows[name], "cosine"), words=words[name])
             for name in ("coupling", "sparsity", "depth", "below")
         ),
         Falls(
-            cells_of(rows["below"], ERROR), words="The longer the memory, the more of the gradient's length is missing"
+            cells_of(rows["below"], ERROR_METRIC),
+            words="The longer the memory, the more of the gradient's length is missing",
         ),
         Numbers(tuple(rows["below"]), ("mean gate",), words="Mean gates by what is added to their drives"),
-        Rises(cells_of(rows["online"], ERROR), words=words["online"]),
+        Rises(cells_of(rows["online"], ERROR_METRIC), words=words["online"]),
     )
 
 
@@ -212,14 +213,18 @@ def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]
     """The cosine over each condition that breaks exactness; for online updates the relative error."""
     found = []
     for name, points in seeds[0].items():
-        metric = ERROR if name == "online" else "cosine"
+        metric = ERROR_METRIC if name == "online" else "cosine"
         x = np.array([np.mean([one[name][k]["x"] for one in seeds]) for k in range(len(points))])
         values = np.array([[point[metric] for point in one[name]] for one in seeds])
         lines = [Line("mean", x, values.mean(0))]
         lines += [Line("lowest seed", x, values.min(0), color=1, dashed=True)] if metric == "cosine" else []
         log = name == "online"
-        body = chart(
-            lines, f"{metric} over {NAMES[name]}", x_label=NAMES[name], log_x=log or name == "sparsity", log_y=log
+        body = line_chart(
+            lines,
+            f"{metric} over {AXIS_NAMES[name]}",
+            x_label=AXIS_NAMES[name],
+            log_x=log or name == "sparsity",
+            log_y=log,
         )
         found.append((name, Figure(f"{TITLES[name]}: {metric}", body, CAPTIONS[name])))
     return found

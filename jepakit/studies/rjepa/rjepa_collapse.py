@@ -22,11 +22,11 @@ from . import rjepa_modes as modes
 from .rjepa_figures import draw_figures
 from .rjepa_training import ARMS, DATA, STEPS, group_shapes, train_arms
 
-STRUCTURE: Final = 0.8
-FAR: Final = 0.05  # a mode further than this from theory
+MAX_OFF_DIAGONAL: Final = 0.8
+FAR_FROM_THEORY: Final = 0.05  # a mode further than this from theory
 GRID_STEP: Final = 10 ** (1 / 6)  # between two weight decays that are tried
 OPTIMISERS: Final = {"gradient descent": False, "AdamW": True}
-Taken = Mapping[str, Any]
+SeedNumbers = Mapping[str, Any]
 
 
 def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, Any]]:
@@ -45,7 +45,9 @@ def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[
 def train_modes(adam: bool, seed: int, steps: int | None) -> list[list[float]]:
     """The remaining weight of every mode at every weight decay."""
     rng = Rng(seed).fork("modes", str(adam))
-    left: list[list[float]] = modes.train_modes(modes.MODES, modes.DECAYS, rng, adam, steps or modes.STEPS).tolist()
+    left: list[list[float]] = modes.train_modes(
+        modes.MODES, modes.WEIGHT_DECAYS, rng, adam, steps or modes.STEPS
+    ).tolist()
     return left
 
 
@@ -53,9 +55,11 @@ def loss_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     """The step at which structure, rank and spread are first found lost; None where they are not."""
     first = rows[0]["rank_target"]
     gone = {
-        "structure": [max(r["input/off_diagonal"], r.get("balance/off_diagonal", 0.0)) > STRUCTURE for r in rows],
+        "structure": [
+            max(r["input/off_diagonal"], r.get("balance/off_diagonal", 0.0)) > MAX_OFF_DIAGONAL for r in rows
+        ],
         "rank": [r["rank_target"] < first / 2 for r in rows],
-        "spread": [r["std_ratio_target"] < collapse.FULL for r in rows],
+        "spread": [r["std_ratio_target"] < collapse.FULL_STD_RATIO for r in rows],
     }
     return {what: next((int(r["step"]) for r, g in zip(rows, w, strict=True) if g), None) for what, w in gone.items()}
 
@@ -63,7 +67,7 @@ def loss_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
 def training_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The row of a training: the panel's verdict at its end, its numbers, and what was lost, and first."""
     last, gone = rows[-1], loss_steps(rows)
-    name = collapse.verdict([collapse.judged(row) for row in rows]).name
+    name = collapse.verdict([collapse.verdict_inputs(row) for row in rows]).name
     found = {"full collapse": float(name == "full"), "dimensional": float(name == "dimensional")}
     found |= {"std ratio": last["std_ratio_target"], "rank": last["rank_target"]}
     found |= {"rank at step 0": rows[0]["rank_target"], "error / best constant": last["normalized_loss"]}
@@ -76,7 +80,7 @@ def training_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def tabulate(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
+def tabulate(seeds: Sequence[SeedNumbers]) -> dict[tuple[str, str], list[float]]:
     """Every number of every training by seed; some numbers exist only in some seeds."""
     found: dict[tuple[str, str], list[float]] = {}
     for one in seeds:
@@ -86,7 +90,7 @@ def tabulate(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
     for name, adam in OPTIMISERS.items():
         for i, (r, v) in enumerate(modes.MODES):
             label = f"one mode · {name} · r {r:g}, v {v:g}"
-            ends = [predicted_mode(adam, r, v, d) for d in modes.DECAYS]
+            ends = [predicted_mode(adam, r, v, d) for d in modes.WEIGHT_DECAYS]
             found[label, "largest decay survived"] = [surviving_decay(one["modes"][name][i]) for one in seeds]
             found[label, "largest decay survived, theory"] = [surviving_decay(ends)] * len(seeds)
             off = [max(abs(a - b) for a, b in zip(one["modes"][name][i], ends, strict=True)) for one in seeds]
@@ -104,7 +108,7 @@ def predicted_mode(adam: bool, r: float, v: float, decay: float) -> float:
 
 def surviving_decay(left: Sequence[float]) -> float:
     """The largest decay at which a mode survives; 0 where it never does."""
-    return max((d for d, p in zip(modes.DECAYS, left, strict=True) if p > FAR), default=0.0)
+    return max((d for d, p in zip(modes.WEIGHT_DECAYS, left, strict=True) if p > FAR_FROM_THEORY), default=0.0)
 
 
 def claims() -> Iterator[Statement]:
@@ -131,10 +135,10 @@ def claims() -> Iterator[Statement]:
 
 def conclusions(scores: Scores) -> list[str]:
     """What collapses, what gives way first, and what that says about weight decay."""
-    return [*collapse_verdicts(scores), *loss_order(scores), ADAM]
+    return [*collapse_verdicts(scores), *loss_order(scores), ADAM_NOTE]
 
 
-ADAM: Final = (
+ADAM_NOTE: Final = (
     "AdamW has no threshold at r² v / 4: it divides gradients by their own size, and holds a weak mode as firmly as a "
     "strong one. It kills where a mode shrinks faster than AdamW forgets its earlier gradients, which the theory "
     "leaves out. Weight decays that are harmless with one optimiser say nothing about the other."
@@ -149,19 +153,20 @@ def collapse_verdicts(scores: Scores) -> list[str]:
     worst = max(collapse_share(scores, name) for name in stopped)
     return [
         f"No collapse without negatives, with stop-gradient, a linear predictor and a weight decay of 1e-4: "
-        f"{_verdict(plain < 0.1)}. {describe_arms(scores, ['as it is'])}.",
-        f"Stop-gradient is needed: {_verdict(open_ > 0.9)}. {describe_arms(scores, ['no stop-gradient'])}.",
-        f"A predictor is needed: {_verdict(none > 0.9)}. {describe_arms(scores, ['predictor none', 'predictor mlp'])}.",
+        f"{_verdict_word(plain < 0.1)}. {describe_arms(scores, ['as it is'])}.",
+        f"Stop-gradient is needed: {_verdict_word(open_ > 0.9)}. {describe_arms(scores, ['no stop-gradient'])}.",
+        f"A predictor is needed: {_verdict_word(none > 0.9)}. "
+        f"{describe_arms(scores, ['predictor none', 'predictor mlp'])}.",
         "Weight decay takes rank first and then everything: "
         f"{describe_arms(scores, [n for n in ARMS if n.startswith('weight decay')])}. The trainings have {STEPS} "
         "steps, in which a decay of 0.1 by itself shrinks a weight by about a tenth: longer trainings bear less.",
         "First weights that are correlated, of low rank, small or large bring collapse: "
-        f"{_verdict(worst > 0.9, worst > 0.1)} with stop-gradient. {describe_arms(scores, stopped)}. Without "
+        f"{_verdict_word(worst > 0.9, worst > 0.1)} with stop-gradient. {describe_arms(scores, stopped)}. Without "
         f"stop-gradient: {describe_arms(scores, [n for n in starts if n not in stopped])}.",
     ]
 
 
-def _verdict(whole: bool, partly: bool = False) -> str:
+def _verdict_word(whole: bool, partly: bool = False) -> str:
     return "holds" if whole else "in some trainings" if partly else "does not hold"
 
 

@@ -32,27 +32,27 @@ from ...run.settings import Run
 from ...types import Rng
 from ..study import Arm, Study
 from . import cortex, cortex_figures, cortex_trials, standin
-from .cortex_claims import INTERVALS, QUARTILES, claims, conclusions
-from .cortex_trials import AT, OTHER, OWN, PARTS, SAME, Held, Swap
-from .rjepa_gaze import OSIE, find_arm
+from .cortex_claims import INTERVAL_SUFFIXES, QUARTILE_SUFFIXES, claims, conclusions
+from .cortex_trials import AT, OTHER, OWN, SAME, TRIAL_PARTS, HeldScanpaths, Swap
+from .rjepa_gaze import OSIE_FILE, find_arm
 from .rjepa_states import encode_fixations, record_circuit
 
 BY, LAGS, BURN = 7, 8, 10
-SEED: Final = Rng(0).fork("study", "rjepa-cortex")
+STUDY_RNG: Final = Rng(0).fork("study", "rjepa-cortex")
 
 
-class Measured(NamedTuple):
+class RunNumbers(NamedTuple):
     """The rows of a run, and the curves of its figures."""
 
     rows: Mapping[str, float]
     curves: Mapping[str, Float64[np.ndarray, "_ ..."]]
 
 
-def held_out(method: RJEPA, data: Scanpaths) -> Held:
+def held_out(method: RJEPA, data: Scanpaths) -> HeldScanpaths:
     """The inputs of all measures, from scanpaths whose labels are pictures."""
     ids = np.arange(len(data))
     picture = np.array([data.label(int(i)) for i in ids])
-    return Held(*encode_fixations(method, data, ids), data.lengths.clip(max=data.steps), picture)
+    return HeldScanpaths(*encode_fixations(method, data, ids), data.lengths.clip(max=data.steps), picture)
 
 
 def quartile_rows(name: str, curves: Sequence[np.ndarray]) -> dict[str, float]:
@@ -63,26 +63,26 @@ def quartile_rows(name: str, curves: Sequence[np.ndarray]) -> dict[str, float]:
         known = tau[np.isfinite(tau)] if np.isfinite(tau).any() else np.zeros(1)
         level = f", level {k}" if len(curves) > 1 else ""
         values = np.quantile(known, (0.5, 0.25, 0.75))
-        found |= {f"{name}{level}{part}": float(v) for part, v in zip(QUARTILES, values, strict=True)}
+        found |= {f"{name}{level}{part}": float(v) for part, v in zip(QUARTILE_SUFFIXES, values, strict=True)}
     return found
 
 
-def measure_integration(method: RJEPA, held: Held, swapped: Swap) -> Measured:
+def measure_integration(method: RJEPA, held: HeldScanpaths, swapped: Swap) -> RunNumbers:
     """Time constants by autocorrelation and by a swap."""
-    free = [h[BURN:] for h in cortex_trials.draw_independent(method, held, SEED.fork("drawn")).levels]
-    kept = [cortex.autocorrelation(h, LAGS) for h in free]
+    free = [h[BURN:] for h in cortex_trials.draw_independent(method, held, STUDY_RNG.fork("drawn")).levels]
+    kept = [cortex.unit_autocorrelation(h, LAGS) for h in free]
     whole = np.flatnonzero(swapped.part.length >= len(swapped.part.y))
     own, other = ([h[AT - 1 :, whole] for h in swapped.states[name].levels] for name in (OWN, OTHER))
     left = [cortex.remaining_difference(a, b) for a, b in zip(own, other, strict=True)]
     together = cortex.remaining_norm(own[-1], other[-1])
     rows = quartile_rows("time constant, independent", kept) | quartile_rows("time constant, swap", left)
     rows["time constant, swap, all units"] = float(cortex.time_constant(together)[0])
-    return Measured(rows, {"kept": kept[-1], "left": left[-1]})
+    return RunNumbers(rows, {"kept": kept[-1], "left": left[-1]})
 
 
-def measure_surprise(swapped: Swap) -> Measured:
+def measure_surprise(swapped: Swap) -> RunNumbers:
     """The effect of another picture's fixation on error, change and gate."""
-    errors = {name: swapped.errors(name) for name in PARTS}
+    errors = {name: swapped.errors(name) for name in TRIAL_PARTS}
     now: dict[str, dict[str, np.ndarray]] = {"surprise": {name: each[AT - 2] for name, each in errors.items()}}
     now["change"] = {name: cortex_trials.state_change(found.h)[AT - 2] for name, found in swapped.states.items()}
     now["gate"] = {name: found.gate[AT - 1].mean(1) for name, found in swapped.states.items()}
@@ -94,45 +94,45 @@ def measure_surprise(swapped: Swap) -> Measured:
         ("gate", OWN, "gate where surprised"),
     ):
         each = now[what]
-        got = cortex.paired_effect(each[OTHER], each[control], swapped.part.picture, SEED.fork("resampled"))
+        got = cortex.paired_effect(each[OTHER], each[control], swapped.part.picture, STUDY_RNG.fork("resampled"))
         kept = got if what == "surprise" else got[:1]
-        rows |= {f"{words}{part}": value for part, value in zip(INTERVALS, kept, strict=False)}
+        rows |= {f"{words}{part}": value for part, value in zip(INTERVAL_SUFFIXES, kept, strict=False)}
     real = swapped.part.real[1:]
     curves = {f"error, {name}": (each * real).sum(1) / real.sum(1) for name, each in errors.items()}
-    return Measured(rows, curves)
+    return RunNumbers(rows, curves)
 
 
-def measure_adaptation(method: RJEPA, held: Held) -> Measured:
+def measure_adaptation(method: RJEPA, held: HeldScanpaths) -> RunNumbers:
     """How change, error and response adapt to repeats, and what the next fixation then evokes."""
     rows, curves = {}, cortex_trials.repeat_fixation(method, held)
     for name, (*repeats, new, plain) in curves.items():
         rows[f"adaptation of the {name}"] = cortex.adaptation_index(np.array(repeats))
         rows[f"release of the {name}"] = float(new / max(plain, 1e-12))
-    return Measured(rows, {f"repeats, {name}": curve[:-1] for name, curve in curves.items()})
+    return RunNumbers(rows, {f"repeats, {name}": curve[:-1] for name, curve in curves.items()})
 
 
-def measure_sparseness(method: RJEPA, held: Held) -> Measured:
+def measure_sparseness(method: RJEPA, held: HeldScanpaths) -> RunNumbers:
     """Sparseness of the states after BY fixations, and of the features that the last of them has."""
     part = held.select(np.flatnonzero(held.length >= BY))
     h = record_circuit(method, part.y, part.action).h[BY - 1]
     rows, curves = {}, {}
     for words, values in (("", h), (" of the features", part.y[BY - 1].flatten(1).numpy())):
         z = cortex.standardise_units(values)
-        curves[f"lifetime{words}"] = cortex.sparseness(np.abs(z).T)
+        curves[f"lifetime{words}"] = cortex.response_sparseness(np.abs(z).T)
         rows[f"lifetime sparseness{words}"] = float(np.median(curves[f"lifetime{words}"]))
-        rows[f"population sparseness{words}"] = float(cortex.sparseness(np.abs(z)).mean())
-        rows[f"kurtosis{words}"] = float(np.median(cortex.kurtosis(z)))
-    return Measured(rows, curves)
+        rows[f"population sparseness{words}"] = float(cortex.response_sparseness(np.abs(z)).mean())
+        rows[f"kurtosis{words}"] = float(np.median(cortex.excess_kurtosis(z)))
+    return RunNumbers(rows, curves)
 
 
 @cache
-def measure_run(folder: Path) -> Measured:
+def measure_run(folder: Path) -> RunNumbers:
     """All rows and curves of a finished run."""
     loaded = checkpoint.load_run(folder)
     method, cfg = cast(RJEPA, loaded.method.eval()), cast(settings.Config, loaded.run.data)
     data = replace(cfg, split="test", label="image").open()
     held = held_out(method, data)
-    swapped = cortex_trials.swap_fixation(method, held, SEED.fork("partner"))
+    swapped = cortex_trials.swap_fixation(method, held, STUDY_RNG.fork("partner"))
     parts = (
         measure_integration(method, held, swapped),
         measure_surprise(swapped),
@@ -144,7 +144,7 @@ def measure_run(folder: Path) -> Measured:
     for part in parts:
         rows |= part.rows
         curves |= part.curves
-    return Measured(rows, curves)
+    return RunNumbers(rows, curves)
 
 
 def run_measures(folder: Path) -> Mapping[str, float]:
@@ -170,9 +170,9 @@ STUDY = Study(
     source="Model: Velarde & Parra 2024, arXiv:2411.16695; measures: see cortex.py; no published figures",
     claim="What learned to predict its next state integrates, is surprised, adapts and is sparse; what did not, less.",
     arms=(
-        Arm("fixations", "gated", find_arm("human").run, OSIE),
-        Arm("fixations", "memoryless", find_arm("memoryless").run, OSIE),
-        Arm("fixations", "untrained", untrained_run(find_arm("human").run), OSIE),
+        Arm("fixations", "gated", find_arm("human").run, OSIE_FILE),
+        Arm("fixations", "memoryless", find_arm("memoryless").run, OSIE_FILE),
+        Arm("fixations", "untrained", untrained_run(find_arm("human").run), OSIE_FILE),
     ),
     claims=claims(),
     conclusions=conclusions,

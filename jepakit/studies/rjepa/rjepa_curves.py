@@ -23,7 +23,7 @@ from ...run import optim
 from ...run.optim import Optim
 from ...types import Batch, Rng, Signal
 
-RULES: Final[tuple[unroll.Rule, ...]] = ("rfp", "bptt", "truncated")
+GRADIENT_RULES: Final[tuple[unroll.Rule, ...]] = ("rfp", "bptt", "truncated")
 LAST, WIDTH, LR = 10, 32, 3e-3
 
 
@@ -64,11 +64,13 @@ def gaze_data(data: Path, length: int) -> settings.Config:
 
 CIFAR, OSIE, SEEN, PICTURES = "cifar10/train.parquet", "gaze_osie", (8, 8), 512
 # A random encoder that is not trained: below it, forward propagation is exact.
-LOOKS: Final = CNN((1, *SEEN), WIDTH, (16,))
+FIXATION_ENCODER: Final = CNN((1, *SEEN), WIDTH, (16,))
 TASKS: Final[Mapping[str, Task]] = {
     "Lorenz": Task(lorenz_data, {8: 150, 64: 100, 512: 40}),
-    "saccades over CIFAR-10": Task(saccade_data, {8: 100, 128: 50, 1024: 20}, CIFAR, LOOKS, Circuit(width=WIDTH)),
-    "OSIE": Task(gaze_data, {8: 100}, OSIE, LOOKS, Circuit(width=WIDTH)),
+    "saccades over CIFAR-10": Task(
+        saccade_data, {8: 100, 128: 50, 1024: 20}, CIFAR, FIXATION_ENCODER, Circuit(width=WIDTH)
+    ),
+    "OSIE": Task(gaze_data, {8: 100}, OSIE, FIXATION_ENCODER, Circuit(width=WIDTH)),
 }
 
 
@@ -77,14 +79,14 @@ def rule_losses(task: Task, data: Path, length: int, seed: int, steps: int) -> d
     dataset = task.data(data, length).open()
     signal = dataset.signal()
     batches = list(loader.batches(dataset, signal, seed=seed, batch=task.batch, start=0, stop=steps))
-    return {rule: train_losses(task, signal, batches, rule, seed) for rule in RULES}
+    return {rule: train_losses(task, signal, batches, rule, seed) for rule in GRADIENT_RULES}
 
 
 def train_losses(task: Task, signal: Signal, batches: Sequence[Batch], rule: unroll.Rule, seed: int) -> list[float]:
     """The loss at every step by one rule."""
     method = methods.build(rjepa.Config(task.encoder, task.circuit, rule=rule, below="frozen"), signal, seed)
     rates = Optim(lr=LR, start_lr=LR, final_lr=LR, warmup=0.0, weight_decay=1e-4, final_weight_decay=1e-4)
-    optimizer, found = optim.build(rates, method), []
+    optimizer, found = optim.build_optimizer(rates, method), []
     for k, batch in enumerate(batches):
         loss = method(batch.to("cpu"), Rng(seed, k)).total
         loss.backward()

@@ -6,28 +6,30 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...core.files import slug
-from ...reporting.charts import Line, chart
-from ...reporting.figures import Figure, tell
-from ...reporting.paths import paths
+from ...core.files import file_slug
+from ...reporting.charts import Line, line_chart
+from ...reporting.figures import Figure, describe_line
+from ...reporting.paths import state_paths
 from . import rjepa_modes as modes
 
-Drawn = list[tuple[str, Figure]]
-SHOWN: Final = ("as it is", "weight decay 10", "no stop-gradient")
-DATA: Final = "Lorenz"
-DIRECTIONS: Final = (1, 2, 3, 4, 6, 8)
+NamedFigures = list[tuple[str, Figure]]
+ARMS_SHOWN: Final = ("as it is", "weight decay 10", "no stop-gradient")
+DATA_SHOWN: Final = "Lorenz"
+DIRECTIONS_SHOWN: Final = (1, 2, 3, 4, 6, 8)
 
 
-def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> Drawn:
+def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> NamedFigures:
     """All figures; eigenvalues and paths are of the first seed."""
     first = seeds[0]["runs"]
-    found: Drawn = []
-    for name in SHOWN:
-        found.append((f"eigenvalues-{slug(name)}", eigenvalue_figure(name, first[f"{DATA} · {name}"]["rows"])))
-        if kept := first[f"{DATA} · {name}"].get("paths"):
-            found += [(f"paths-{slug(name)}", figure) for figure in _path_figures(name, np.array(kept))]
+    found: NamedFigures = []
+    for name in ARMS_SHOWN:
+        found.append(
+            (f"eigenvalues-{file_slug(name)}", eigenvalue_figure(name, first[f"{DATA_SHOWN} · {name}"]["rows"]))
+        )
+        if kept := first[f"{DATA_SHOWN} · {name}"].get("paths"):
+            found += [(f"paths-{file_slug(name)}", figure) for figure in _path_figures(name, np.array(kept))]
     found += [(f"order-{what}", order_figure(seeds, what)) for what in ("rank", "spread")]
-    return found + [(f"survival-{slug(name)}", survival_figure(seeds, name)) for name in seeds[0]["modes"]]
+    return found + [(f"survival-{file_slug(name)}", survival_figure(seeds, name)) for name in seeds[0]["modes"]]
 
 
 def eigenvalue_figure(name: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -37,27 +39,29 @@ def eigenvalue_figure(name: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
     top = values.max()
     lines = [
         Line(f"direction {k}", steps, np.where(values[:, k - 1] > 1e-14 * top, values[:, k - 1], np.nan), color=i)
-        for i, k in enumerate(DIRECTIONS)
+        for i, k in enumerate(DIRECTIONS_SHOWN)
     ]
     title = f"Variance of the states: {name}"
     caption = (
-        f"Eigenvalues of the covariance of h(t) over held-out samples and times, {DATA}, first seed. All falling "
+        f"Eigenvalues of the covariance of h(t) over held-out samples and times, {DATA_SHOWN}, first seed. All falling "
         "together is a loss of spread; the lower ones falling away from the first is a loss of rank."
     )
-    return Figure(title, chart(lines, f"{title}. {tell(lines[0])}", log_y=True), caption)
+    return Figure(title, line_chart(lines, f"{title}. {describe_line(lines[0])}", log_y=True), caption)
 
 
 def _path_figures(name: str, states: np.ndarray) -> list[Figure]:
     title = f"Paths of states at the end: {name}"
-    drawn = paths(states, [f"path {k + 1}" for k in range(len(states))], states, title)
-    return [replace(f, caption=f"{DATA}, first seed. {f.caption} Mind the axes: they fit each run.") for f in drawn]
+    drawn = state_paths(states, [f"path {k + 1}" for k in range(len(states))], states, title)
+    return [
+        replace(f, caption=f"{DATA_SHOWN}, first seed. {f.caption} Mind the axes: they fit each run.") for f in drawn
+    ]
 
 
 def order_figure(seeds: Sequence[Mapping[str, Any]], what: str) -> Figure:
     """What is left of rank or spread, and of structure, over training, the mean over seeds."""
     key, lines = {"rank": "rank_target", "spread": "std_ratio_target"}[what], []
-    for k, name in enumerate((*SHOWN, "correlated units 0.9")):
-        runs = [one["runs"][f"{DATA} · {name}"]["rows"] for one in seeds]
+    for k, name in enumerate((*ARMS_SHOWN, "correlated units 0.9")):
+        runs = [one["runs"][f"{DATA_SHOWN} · {name}"]["rows"] for one in seeds]
         steps = np.array([row["step"] for row in runs[0]], float)
         left = np.array([[row[key] / rows[0][key] for row in rows] for rows in runs]).mean(0)
         kept = np.array([[1 - row["input/off_diagonal"] for row in rows] for rows in runs]).mean(0)
@@ -66,14 +70,14 @@ def order_figure(seeds: Sequence[Mapping[str, Any]], what: str) -> Figure:
     title = f"Structure and {what}"
     caption = (
         f"Solid: {what} of the states over that at step 0. Dashed: the share of the squares of W Wᵀ on its diagonal, "
-        f"about 0.5 for random weights. {DATA}, mean over the seeds."
+        f"about 0.5 for random weights. {DATA_SHOWN}, mean over the seeds."
     )
-    return Figure(title, chart(lines, f"{title} over training", log_y=what == "spread"), caption)
+    return Figure(title, line_chart(lines, f"{title} over training", log_y=what == "spread"), caption)
 
 
 def survival_figure(seeds: Sequence[Mapping[str, Any]], name: str) -> Figure:
     """What is left of single modes over weight decay, measured and by theory."""
-    lines, decays = [], np.array(modes.DECAYS)
+    lines, decays = [], np.array(modes.WEIGHT_DECAYS)
     fine = np.geomspace(decays[0], decays[-1], 200)
     for k, (r, v) in enumerate(modes.MODES):
         told = f"r {r:g}, v {v:g}"
@@ -97,5 +101,5 @@ def survival_figure(seeds: Sequence[Mapping[str, Any]], name: str) -> Figure:
         if name == "AdamW"
         else "Beyond r² v / 4 nothing is left."
     )
-    body = chart(lines, f"What {name} leaves of single modes", x_label="weight decay", log_x=True)
+    body = line_chart(lines, f"What {name} leaves of single modes", x_label="weight decay", log_x=True)
     return Figure(f"One mode and weight decay: {name}", body, caption)

@@ -28,7 +28,7 @@ from ...data.scanpaths import settings
 from ...data.scanpaths.dataset import Scanpaths
 from ...methods.rjepa import RJEPA
 from ...recipes.rjepa import gaze_rjepa
-from ...reporting.charts import Line, chart
+from ...reporting.charts import Line, line_chart
 from ...reporting.figures import Figure
 from ...run import checkpoint
 from ...run.metrics import read_rows
@@ -36,26 +36,26 @@ from ...run.settings import Length, Run
 from ..cells import Cell
 from ..claims import AtLeast, Better, Every, Falls, Numbers, Rises, Statement
 from ..study import Arm, Study
-from .rjepa_probes import Seen, class_accuracy, next_feature, prediction_errors
+from .rjepa_probes import SequenceStates, class_accuracy, next_feature, prediction_errors
 from .rjepa_states import encode_fixations, record_circuit
 
 FIRST, LAST = 2, 7  # fixations between which errors have to fall: almost all scanpaths have so many
 STEPS, DIGIT_STEPS = 10, 10
-MOST = 1500
+MAX_SCANPATHS = 1500
 LENGTH: Final = Length(steps=200, batch=64)
-OSIE: Final = "gaze_osie/fixations.json.gz"
-DIGITS: Final = "mnist/train-images-idx3-ubyte.gz"
-LEAST: Final = "least std ratio"
-SOUND: Final = "rows without collapse"
+OSIE_FILE: Final = "gaze_osie/fixations.json.gz"
+DIGITS_FILE: Final = "mnist/train-images-idx3-ubyte.gz"
+LEAST_STD_RATIO: Final = "least std ratio"
+SOUND_ROWS: Final = "rows without collapse"
 ORDERS: Final = ("human", "shuffled", "repeated", "uniform", "raster")
 
 
-def record_states(method: RJEPA, data: Scanpaths, most: int) -> Seen:
+def record_states(method: RJEPA, data: Scanpaths, most: int) -> SequenceStates:
     """The states and features of up to `most` scanpaths."""
     ids = np.arange(len(data)) if len(data) <= most else np.linspace(0, len(data) - 1, most).astype(int)
     y, action = encode_fixations(method, data, ids)
     found, length = record_circuit(method, y, action), data.lengths[ids].clip(max=data.steps)
-    return Seen(
+    return SequenceStates(
         found.h,
         found.pred,
         y.flatten(2).numpy(),
@@ -74,7 +74,7 @@ def mean_gate(gate: Float[np.ndarray, "t n v"], length: Int64[np.ndarray, " n"])
     return mean
 
 
-def picture_accuracy(test: Seen, k: int) -> float:
+def picture_accuracy(test: SequenceStates, k: int) -> float:
     """How often the nearest state of another viewer, after k fixations, is of the same picture.
 
     A third of the viewers ask, the others are there to be found: who asks is held out of what is found, not of the
@@ -101,7 +101,7 @@ def panel_summary(folder: Path) -> dict[str, float]:
     """While a run was trained: the least spread over that at step 0, and the share of measurements without collapse."""
     rows = [row["metrics"] for row in read_rows(folder) if row and "std_ratio_target" in row["metrics"]]
     sound = [row["verdict"] not in ("dimensional", "full") for row in rows]
-    return {LEAST: min(row["std_ratio_target"] for row in rows), SOUND: statistics.fmean(sound)}
+    return {LEAST_STD_RATIO: min(row["std_ratio_target"] for row in rows), SOUND_ROWS: statistics.fmean(sound)}
 
 
 @cache
@@ -111,8 +111,11 @@ def read_curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
     method, cfg = cast(RJEPA, loaded.method.eval()), cast(settings.Config, loaded.run.data)
     human = bool(cfg.fixations) or cfg.path.endswith(".json.gz")
     label: Any = "image" if human else "class"
-    parts = [replace(cfg, split=split, label=label, limit=0 if human else MOST).open() for split in ("train", "test")]
-    train, test = (record_states(method, part, MOST) for part in parts)
+    parts = [
+        replace(cfg, split=split, label=label, limit=0 if human else MAX_SCANPATHS).open()
+        for split in ("train", "test")
+    ]
+    train, test = (record_states(method, part, MAX_SCANPATHS) for part in parts)
     found: dict[str, dict[int, float]] = {}
     for k in range(1, train.h.shape[0] + 1):
         row = {} if human else {f"accuracy of the class, {k}": class_accuracy(train, test, k)}
@@ -135,8 +138,8 @@ def claims() -> tuple[Statement, ...]:
     return (
         *(strict_claim(f"OSIE · {name}") for name in (*ORDERS, "memoryless")),
         *(Better(human, memoryless, metric, words="Memory helps") for metric in later),
-        AtLeast(labels, SOUND, 1.0, words="No run collapses at any time"),
-        Numbers(labels, (LEAST,), words="Spread of the states over that at step 0"),
+        AtLeast(labels, SOUND_ROWS, 1.0, words="No run collapses at any time"),
+        Numbers(labels, (LEAST_STD_RATIO,), words="Spread of the states over that at step 0"),
         *(
             Rises(tuple((row, f"accuracy of the class, {k}") for k in (1, DIGIT_STEPS)))
             for row in ("digits · gated", "digits · memoryless")
@@ -173,7 +176,9 @@ def draw_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
         lines = [
             Line(arm, np.array(list(v)), np.array(list(v.values())), color=i) for i, (arm, v) in enumerate(has.items())
         ]
-        found.append((name, Figure(f"{name[0].upper()}{name[1:]}", chart(lines, f"{name} over fixations"), caption)))
+        found.append(
+            (name, Figure(f"{name[0].upper()}{name[1:]}", line_chart(lines, f"{name} over fixations"), caption))
+        )
     return found
 
 
@@ -186,23 +191,23 @@ def _gaze_run(order: str = "human", **circuit: Any) -> Run:
     base = gaze_rjepa()
     method: Any = base.method
     data = settings.Config(
-        OSIE, timing="duration", size=(32, 32), steps=STEPS, order=cast(Any, order), split="train", held_out=0.2
+        OSIE_FILE, timing="duration", size=(32, 32), steps=STEPS, order=cast(Any, order), split="train", held_out=0.2
     )
     return replace(base, method=replace(method, circuit=replace(method.circuit, **circuit)), data=data, length=LENGTH)
 
 
 def _digit_run(**circuit: Any) -> Run:
     data = settings.Config(
-        DIGITS, size=(8, 8), crop=0.3, steps=DIGIT_STEPS, count=DIGIT_STEPS, split="train", limit=6000
+        DIGITS_FILE, size=(8, 8), crop=0.3, steps=DIGIT_STEPS, count=DIGIT_STEPS, split="train", limit=6000
     )
     return replace(_gaze_run(**circuit), data=data)
 
 
 STUDY_ARMS: Final = (
-    *(Arm("OSIE", order, _gaze_run(order), OSIE) for order in ORDERS),
-    Arm("OSIE", "memoryless", _gaze_run(recurrence="none"), OSIE),
-    Arm("digits", "gated", _digit_run(), DIGITS),
-    Arm("digits", "memoryless", _digit_run(recurrence="none"), DIGITS),
+    *(Arm("OSIE", order, _gaze_run(order), OSIE_FILE) for order in ORDERS),
+    Arm("OSIE", "memoryless", _gaze_run(recurrence="none"), OSIE_FILE),
+    Arm("digits", "gated", _digit_run(), DIGITS_FILE),
+    Arm("digits", "memoryless", _digit_run(recurrence="none"), DIGITS_FILE),
 )
 STUDY = Study(
     title="R-JEPA on human fixations",

@@ -27,9 +27,9 @@ from torch import Tensor
 from ...types import Rng
 
 MODES: Final = ((0.9, 1.0), (0.9, 0.25), (0.5, 1.0))  # (r, v)
-DECAYS: Final = tuple(1e-3 * 10 ** (k / 6) for k in range(25))  # 1e-3 … 10
+WEIGHT_DECAYS: Final = tuple(1e-3 * 10 ** (k / 6) for k in range(25))  # 1e-3 … 10
 STEPS, BATCH, START = 6000, 64, 0.6
-RATES: Final = {"gradient descent": 0.1, "AdamW": 1e-3}
+LEARNING_RATES: Final = {"gradient descent": 0.1, "AdamW": 1e-3}
 
 
 class Roots(NamedTuple):
@@ -79,7 +79,7 @@ def train_modes(
     start: float = START,
 ) -> Float[Tensor, "m k"]:
     """Each mode trained with each decay, on new normal pairs in every step: √|p w| over the last tenth of them."""
-    gen, lr = rng.generator(), RATES["AdamW" if adam else "gradient descent"]
+    gen, lr = rng.generator(), LEARNING_RATES["AdamW" if adam else "gradient descent"]
     r, v = (torch.tensor(column)[:, None] for column in zip(*modes, strict=True))
     weight = torch.tensor(decays).expand(len(modes), -1)
     w, p = (torch.full_like(weight, start) for _ in range(2))
@@ -93,14 +93,14 @@ def train_modes(
         inner = p * w * second - w * crossed
         gradient = torch.stack([inner * p, inner * w])
         if adam:
-            gradient = _scaled(gradient, moments, k)
+            gradient = _adam_scaled(gradient, moments, k)
         w, p = w - lr * (gradient[0] + weight * w), p - lr * (gradient[1] + weight * p)
         if k >= steps - steps // 10:
             kept += (p * w).abs().sqrt() / (steps // 10)
     return kept
 
 
-def _scaled(gradient: Tensor, moments: list[Tensor], k: int) -> Tensor:
+def _adam_scaled(gradient: Tensor, moments: list[Tensor], k: int) -> Tensor:
     """The gradient as Adam has it in its k-th step."""
     first, second = moments
     first.lerp_(gradient, 0.1)

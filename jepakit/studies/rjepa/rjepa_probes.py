@@ -8,10 +8,10 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-ALPHAS: Final = tuple(10.0**k for k in range(1, 6))
+RIDGE_ALPHAS: Final = tuple(10.0**k for k in range(1, 6))
 
 
-class Seen(NamedTuple):
+class SequenceStates(NamedTuple):
     """A trained circuit's states on sequences of at most T steps, (T, N, …); `length` says which steps are real."""
 
     h: Float[np.ndarray, "t n w"]
@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     subject: Int64[np.ndarray, " n"]
 
 
-def prediction_errors(found: Seen, k: int) -> dict[str, float]:
+def prediction_errors(found: SequenceStates, k: int) -> dict[str, float]:
     """After k frames: the two ratios, the gate and the change. The best constant is that of the same step."""
     real = found.length > k
     h, target, pred = found.h[k - 1, real], found.h[k, real], found.pred[k - 1, real]
@@ -38,7 +38,9 @@ def prediction_errors(found: Seen, k: int) -> dict[str, float]:
     }
 
 
-def next_feature(train: Seen, test: Seen, k: int, kin: Int64[np.ndarray, " n"] | None = None) -> dict[str, float]:
+def next_feature(
+    train: SequenceStates, test: SequenceStates, k: int, kin: Int64[np.ndarray, " n"] | None = None
+) -> dict[str, float]:
     """R² of a ridge from h_k, and from the present feature alone, to the next feature; `kin` is as in `ridge_score`."""
     rows, held = train.length > k, test.length > k
     scaler = StandardScaler().fit(train.y[k, rows])
@@ -66,11 +68,11 @@ def ridge_score(
     scale = StandardScaler().fit(past)
     x = scale.transform(past)
     folds = None if kin is None else list(GroupKFold(5).split(x, goal, kin))
-    read = RidgeCV(alphas=ALPHAS, cv=folds).fit(x, goal).predict(scale.transform(now))
+    read = RidgeCV(alphas=RIDGE_ALPHAS, cv=folds).fit(x, goal).predict(scale.transform(now))
     return 1 - float(np.square(truth - read).sum() / np.square(truth - goal.mean(0)).sum())
 
 
-def class_accuracy(train: Seen, test: Seen, k: int) -> float:
+def class_accuracy(train: SequenceStates, test: SequenceStates, k: int) -> float:
     """Accuracy of a linear classifier of the label on the state after k frames."""
     scale = StandardScaler().fit(train.h[k - 1])
     model = LogisticRegression(max_iter=300, C=0.1).fit(scale.transform(train.h[k - 1]), train.label)

@@ -31,7 +31,7 @@ from ... import methods
 from ...collapse import features
 from ...core import schedules
 from ...data.images import synthetic
-from ...data.loader import drawn
+from ...data.loader import batch_ids
 from ...data.scanpaths import settings
 from ...methods import rjepa
 from ...nn.pixels import Pixels
@@ -40,9 +40,20 @@ from ...run import optim
 from ...run.optim import Optim
 from ...types import Batch, Rng, Signal, unit
 from ..study import Own, Study
-from .alive import peak
-from .recurrence_claims import DIGIT, MOTION, NEXT, PROBES, RANK, RATIO, UNTRAINED, claims, conclusions, draw_figures
-from .rjepa_probes import Seen, class_accuracy, next_feature, prediction_errors, ridge_score
+from .alive import measure_peak
+from .recurrence_claims import (
+    DIGIT,
+    MOTION,
+    NEXT,
+    PROBE_METRICS,
+    RANK,
+    RATIO,
+    UNTRAINED,
+    claims,
+    conclusions,
+    draw_figures,
+)
+from .rjepa_probes import SequenceStates, class_accuracy, next_feature, prediction_errors, ridge_score
 from .rjepa_states import record_circuit
 
 STEPS, BATCH, FRAMES = 600, 32, 10
@@ -55,9 +66,9 @@ ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
     "all levels": {"recurrence": "all"},
     "all with feedback": {"recurrence": "all", "feedback": True},
 }
-SPREAD: Final = "std"
-GAZE: Final = settings.Config("digits", size=(12, 12), crop=0.6, count=FRAMES)
-Taken = Mapping[str, Mapping[str, Mapping[str, float]]]
+SPREAD_METRIC: Final = "std"
+GAZE_DATA: Final = settings.Config("digits", size=(12, 12), crop=0.6, count=FRAMES)
+SeedNumbers = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 class Part(NamedTuple):
@@ -81,8 +92,8 @@ class Samples:
 @cache
 def fixation_samples() -> Samples:
     """Scanpaths over generated pictures of digits."""
-    paths = GAZE.open()
-    cut = synthetic.part_of(synthetic.Config(GAZE.path))[1]
+    paths = GAZE_DATA.open()
+    cut = synthetic.part_of(synthetic.Config(GAZE_DATA.path))[1]
 
     def part(first: int, count: int) -> Part:
         ids = np.arange(first, first + count)
@@ -91,7 +102,7 @@ def fixation_samples() -> Samples:
         return Part(x, action, np.array([paths.label(int(i)) for i in ids]), None)
 
     train = np.arange(min(TRAIN, cut))
-    signal = paths.subset(train).with_config(GAZE).signal()
+    signal = paths.subset(train).with_config(GAZE_DATA).signal()
     return Samples(signal, part(0, TRAIN), part(cut, HELD))
 
 
@@ -150,8 +161,8 @@ def train_rows(source: Samples, seed: int, steps: int) -> dict[str, dict[str, fl
 
 def combine_numbers(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """The numbers after training, what the probes were before, and how much of the spread is left."""
-    first = {f"{name}{UNTRAINED}": value for name, value in before.items() if name in (*PROBES, RANK)}
-    return {**after, **first, RATIO: after[SPREAD] / before[SPREAD]}
+    first = {f"{name}{UNTRAINED}": value for name, value in before.items() if name in (*PROBE_METRICS, RANK)}
+    return {**after, **first, RATIO: after[SPREAD_METRIC] / before[SPREAD_METRIC]}
 
 
 def measure_method(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
@@ -170,29 +181,29 @@ def measure_method(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
     if source.train.motion is not None and source.held.motion is not None:
         found[MOTION] = ridge_score(train.h[last], source.train.motion, held.h[last], source.held.motion)
     h = torch.from_numpy(held.h).transpose(0, 1)
-    return {**found, RANK: features.effective_rank(h.flatten(0, 1)), SPREAD: features.std_over_samples(h)}
+    return {**found, RANK: features.effective_rank(h.flatten(0, 1)), SPREAD_METRIC: features.std_over_samples(h)}
 
 
 @torch.no_grad()
-def record_part(method: rjepa.RJEPA, part: Part) -> Seen:
+def record_part(method: rjepa.RJEPA, part: Part) -> SequenceStates:
     """A method's states and predictions on a part."""
     y = method.maps(method.normalize(unit(part.x)))
     found = record_circuit(method, y, None if part.action is None else part.action.transpose(0, 1))
     n = len(part.label)
-    return Seen(
+    return SequenceStates(
         found.h, found.pred, y.flatten(2).numpy(), found.gate.mean((1, 2)), np.full(n, FRAMES), part.label, np.arange(n)
     )
 
 
 def train_turns(made: Mapping[str, rjepa.RJEPA], part: Part, seed: int, steps: int) -> dict[str, list[float]]:
     """Train all methods on the same batches, a step of each in turn; the processor time of every step."""
-    optimizers = {row: optim.build(OPTIM, method) for row, method in made.items()}
+    optimizers = {row: optim.build_optimizer(OPTIM, method) for row, method in made.items()}
     spent: dict[str, list[float]] = {row: [] for row in made}
     for k in range(steps):
-        batch = select_batch(part, drawn(k, len(part.x), seed, BATCH, 0, BATCH)[0])
+        batch = select_batch(part, batch_ids(k, len(part.x), seed, BATCH, 0, BATCH)[0])
         for row in list(made)[:: 1 if k % 2 else -1]:
             begun = time.process_time()
-            optim.set_schedule(optimizers[row], OPTIM, schedules.progress(k, steps))
+            optim.set_schedule(optimizers[row], OPTIM, schedules.run_progress(k, steps))
             made[row](batch, Rng(seed, k)).total.backward()
             optimizers[row].step()
             optimizers[row].zero_grad()
@@ -211,10 +222,10 @@ def step_bytes(method: rjepa.RJEPA, part: Part) -> int:
     batch = select_batch(part, np.arange(BATCH))
     weights = [p for p in method.parameters() if p.requires_grad]
     known = [*method.parameters(), *method.buffers(), batch.x, *([] if batch.action is None else [batch.action])]
-    return peak(lambda: torch.autograd.grad(method(batch, Rng(0)).total, weights), known)
+    return measure_peak(lambda: torch.autograd.grad(method(batch, Rng(0)).total, weights), known)
 
 
-def tabulate(seeds: Sequence[Taken]) -> dict[tuple[str, str], list[float]]:
+def tabulate(seeds: Sequence[SeedNumbers]) -> dict[tuple[str, str], list[float]]:
     """Every number of every row by seed."""
     found: dict[tuple[str, str], list[float]] = {}
     for one in seeds:

@@ -18,7 +18,7 @@ from torch.func import functional_call, vmap
 
 from ... import collapse, losses, methods
 from ...data import loader
-from ...data.loader import drawn
+from ...data.loader import batch_ids
 from ...data.scanpaths import settings
 from ...data.series import generated
 from ...methods import rjepa
@@ -31,14 +31,14 @@ from ..side_by_side import Adam, Matrix
 
 STEPS, BATCH, HELD, ROWS = 800, 16, 128, 16
 WIDTH, HIDDEN, LR = 24, 32, 3e-3
-EIGENVALUES: Final = 8  # of the covariance of the states, kept at every row
-PATHS: Final = 7  # samples whose states are kept at the end
-KEPT: Final = ("std_ratio", "rank_target", "rank_share", "norm_target")  # of the panel
+NUM_EIGENVALUES: Final = 8  # of the covariance of the states, kept at every row
+NUM_PATHS: Final = 7  # samples whose states are kept at the end
+PANEL_METRICS: Final = ("std_ratio", "rank_target", "rank_share", "norm_target")  # of the panel
 DATA: Final[Mapping[str, Any]] = {
     "Lorenz": generated.Config("lorenz", count=1500),
     "fixations": settings.Config("shapes", size=(4, 4), crop=0.3, count=10, viewers=1, limit=1500),
 }
-PATCH: Final[Mapping[str, tuple[int, ...]]] = {"Lorenz": (4,), "fixations": (1, 4, 4)}
+PATCH_SIZES: Final[Mapping[str, tuple[int, ...]]] = {"Lorenz": (4,), "fixations": (1, 4, 4)}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def read_samples(name: str) -> Samples:
     cfg = DATA[name]
     dataset = cfg.open()
     signal = dataset.signal()
-    x = torch.cat([batch.to("cpu", torch.float32).x for batch in loader.stream(dataset, signal, batch=HELD)])
+    x = torch.cat([batch.to("cpu", torch.float32).x for batch in loader.read_stream(dataset, signal, batch=HELD)])
     return Samples(signal, x[HELD:], x[:HELD])
 
 
@@ -105,7 +105,9 @@ class Loss(nn.Module):
 def build_arm(arm: Arm, data: str, seed: int) -> rjepa.RJEPA:
     """The untrained method of an arm."""
     circuit = Circuit(width=WIDTH, scale=arm.scale, rank=arm.rank)
-    cfg = rjepa.Config(MLP(PATCH[data], width=WIDTH, hidden=HIDDEN, depth=1), circuit, hidden=HIDDEN, **arm.method)
+    cfg = rjepa.Config(
+        MLP(PATCH_SIZES[data], width=WIDTH, hidden=HIDDEN, depth=1), circuit, hidden=HIDDEN, **arm.method
+    )
     made = methods.build(cfg, read_samples(data).signal, seed)
     assert isinstance(made, rjepa.RJEPA)
     if arm.correlated:
@@ -136,7 +138,7 @@ def train_arms(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int)
     modules = [Loss(m) for m in made]
     online = Matrix(modules, True)
     adam = Adam(online, [decay_settings(arm.decay) for arm in arms for _ in seeds])
-    panels = [Watched(m, source.held) for m in made]
+    panels = [PanelReference(m, source.held) for m in made]
     found = [[panel.row(0)] for panel in panels]
     due = panel_steps(steps)
 
@@ -150,7 +152,7 @@ def train_arms(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int)
         (gradient,) = torch.autograd.grad(total.sum(), online.values)
         adam.step(gradient, k, steps)
         if k + 1 in due:
-            online.give(modules)
+            online.write_to(modules)
             for panel, had in zip(panels, found, strict=True):
                 had.append(panel.row(k + 1))
     return [{"rows": had, "paths": panel.paths()} for panel, had in zip(panels, found, strict=True)]
@@ -158,16 +160,16 @@ def train_arms(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int)
 
 def batch_rows(k: int, items: int, seeds: Sequence[int], arms: int) -> Tensor:
     """Which samples are in batch k of every training, (A · S, B): the loop's own order, the same for all arms."""
-    each = torch.stack([torch.from_numpy(drawn(k, items, seed, BATCH, 0, BATCH)[0]) for seed in seeds])
+    each = torch.stack([torch.from_numpy(batch_ids(k, items, seed, BATCH, 0, BATCH)[0]) for seed in seeds])
     return each.repeat(arms, 1)
 
 
-class Watched:
+class PanelReference:
     """A method, and the panel's reference from before its first step."""
 
     def __init__(self, method: rjepa.RJEPA, x: Float[Tensor, "m c ..."]) -> None:
         self.method, self.x = method, x
-        self.start = collapse.start(self.states(), None)
+        self.start = collapse.start_panel(self.states(), None)
 
     @torch.no_grad()
     def states(self) -> Float[Tensor, "m t d"]:
@@ -179,22 +181,22 @@ class Watched:
         """The panel's row, the error over the best constant's, the balance, and the largest eigenvalues of h."""
         h = self.states()
         pred = self.method.predict(h[:, :-1, None])[:, :, 0]
-        row = {key: v for key, v in collapse.panel(h, None, self.start).items() if key.startswith(KEPT)}
+        row = {key: v for key, v in collapse.panel_row(h, None, self.start).items() if key.startswith(PANEL_METRICS)}
         row["normalized_loss"] = collapse.normalized_loss(pred, h[:, 1:], "l2")
         row |= {key: float(value) for key, value in self.method.diagnostics(Batch(self.x)).items()}
         row["input/off_diagonal"] = float(off_diagonal(self.method))
-        values = collapse.spectrum(h.flatten(0, 1))[:EIGENVALUES]
+        values = collapse.spectrum(h.flatten(0, 1))[:NUM_EIGENVALUES]
         return {"step": step, **row, "eigenvalues": values.tolist()}
 
     def paths(self) -> list[Any]:
         """h(t) (PATHS, T, D) of the first samples."""
-        found: list[Any] = self.states()[:PATHS].tolist()
+        found: list[Any] = self.states()[:NUM_PATHS].tolist()
         return found
 
 
 def off_diagonal(method: rjepa.RJEPA) -> float:
     """The share of the squares of W Wᵀ that lies off its diagonal, W the weights from the input to the units."""
-    w = balance.candidate(method.circuits.top.cell)
+    w = balance.candidate_weights(method.circuits.top.cell)
     both = (w @ w.T).square()
     return float(1 - both.diagonal().sum() / both.sum().clamp(min=1e-30))
 

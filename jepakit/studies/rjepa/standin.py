@@ -11,18 +11,18 @@ from ...core import files
 from ...data.images import synthetic
 from ...data.scanpaths import settings
 from ...data.scanpaths.dataset import Scanpaths
-from .rjepa_gaze import OSIE, STEPS
+from .rjepa_gaze import OSIE_FILE, STEPS
 
 PICTURES, VIEWERS, SIDE = 400, 4, 64
-VIEWER: Final = "made up"
+VIEWER_NAME: Final = "made up"
 
 
 def find_scanpaths(data: Path, out: Path) -> Path:
     """The folder of all data sets if it holds OSIE, else the study's own folder with a stand-in of that name."""
-    if (data / OSIE).exists():
+    if (data / OSIE_FILE).exists():
         return data
-    if not (out / "stand-in" / OSIE).exists():
-        make_scanpaths(out / "stand-in" / OSIE)
+    if not (out / "stand-in" / OSIE_FILE).exists():
+        make_scanpaths(out / "stand-in" / OSIE_FILE)
     return out / "stand-in"
 
 
@@ -37,15 +37,15 @@ def make_scanpaths(file: Path) -> None:
     looked = settings.Config(str(folder), count=STEPS, viewers=VIEWERS, steps=STEPS).open()
     rows = []
     for i in range(len(looked)):
-        path = looked.scanpath(i)
-        viewer = f"{VIEWER} {path.subject}"
+        path = looked.scanpath_of(i)
+        viewer = f"{VIEWER_NAME} {path.subject}"
         x, y = path.xy.T.tolist()
         rows.append({"image": Path(path.image).name, "subject": viewer, "x": x, "y": y})
     # The file comes last, so that it stands only beside all of its pictures.
-    with files.replacing(file) as part, part.open("wb") as plain, gzip.open(plain, "wt") as packed:
+    with files.replace_file(file) as part, part.open("wb") as plain, gzip.open(plain, "wt") as packed:
         json.dump(rows, packed)
 
 
 def is_made_up(data: Scanpaths) -> bool:
     """Whether the scanpaths are made up."""
-    return all(name.startswith(VIEWER) for name in data.subjects)
+    return all(name.startswith(VIEWER_NAME) for name in data.subjects)

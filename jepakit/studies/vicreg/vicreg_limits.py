@@ -42,30 +42,30 @@ from torch.optim import Adam
 
 from ... import losses
 from ...collapse.features import entropy_rank
-from ...core.files import slug
+from ...core.files import file_slug
 from ...reporting.figures import Figure
 from ...reporting.maps import Map, draw_map_grid
 from ...types import Rng
 from ..claims import Equal
 from ..study import Own, Scores, Study
 
-NOISE: Final = tuple(0.05 + 0.03 * j for j in range(16))  # the shares ρ_j
-VARIANCE: Final = tuple(0.125 * 3.0**k for k in range(7))
-INVARIANCE: Final = tuple(0.25 * 4.0**k for k in range(5))
+NOISE_SHARES: Final = tuple(0.05 + 0.03 * j for j in range(16))  # the shares ρ_j
+VARIANCE_WEIGHTS: Final = tuple(0.125 * 3.0**k for k in range(7))
+INVARIANCE_WEIGHTS: Final = tuple(0.25 * 4.0**k for k in range(5))
 BATCHES, WIDTHS = (8, 32, 128), (4, 16, 64)
-BENT: Final = (32, 64)  # the batch and width at which an embedding with a hidden layer is trained as well
+HIDDEN_LAYER_CASE: Final = (32, 64)  # the batch and width at which an embedding with a hidden layer is trained as well
 HIDDEN, STEPS, LR, SEEN, EPS, TINY = 64, 400, 0.03, 4096, 1e-4, 1e-9
-FAILED: Final = 0.5  # of the std that the hinge asks for, and of the rank that there could be
+COLLAPSE_SHARE: Final = 0.5  # of the std that the hinge asks for, and of the rank that there could be
 METRICS: Final = ("variance weight at half the std", "variance weight at half the rank")
-CLOSE: Final = 0.15
-FINE: Final = tuple(INVARIANCE[0] * 2 ** (k / 4) for k in range(33))
+PREDICTION_TOLERANCE: Final = 0.15
+FINE_INVARIANCE: Final = tuple(INVARIANCE_WEIGHTS[0] * 2 ** (k / 4) for k in range(33))
 EMBEDDINGS: Final = {
     **{f"linear · batch {n} · width {d}": (n, d, 0) for n in BATCHES for d in WIDTHS},
-    f"hidden layer · batch {BENT[0]} · width {BENT[1]}": (*BENT, HIDDEN),
+    f"hidden layer · batch {HIDDEN_LAYER_CASE[0]} · width {HIDDEN_LAYER_CASE[1]}": (*HIDDEN_LAYER_CASE, HIDDEN),
 }
 
 
-class Found(NamedTuple):
+class FeatureSpread(NamedTuple):
     """The standard deviation of the features, and their rank by variance (`collapse.features.entropy_rank`)."""
 
     std: float
@@ -73,15 +73,15 @@ class Found(NamedTuple):
 
 
 def predict_minimum(
-    variance: float, invariance: float, batch: int, width: int, cov: float = 1.0, noise: Sequence[float] = NOISE
-) -> Found:
+    variance: float, invariance: float, batch: int, width: int, cov: float = 1.0, noise: Sequence[float] = NOISE_SHARES
+) -> FeatureSpread:
     """The minimum of the expected loss, by steps 1 to 5 of the module; `cov` is positive."""
     rho = torch.tensor(sorted(noise)[:width], dtype=torch.float64)
     sigma, short = hinge_shortfall(batch)
     mu = fill_level(width * sigma**2, invariance * rho, 2 * cov * batch / (batch - 1))
     least = variance * short + expected_loss(mu, sigma, invariance * rho, batch, width, cov)
     k = int(least.argmin())
-    return Found(float(sigma[k]), entropy_rank(mu[k]))
+    return FeatureSpread(float(sigma[k]), entropy_rank(mu[k]))
 
 
 def fill_level(total: Float[Tensor, " g"], price: Float[Tensor, " p"], slope: float) -> Float[Tensor, "g p"]:
@@ -123,8 +123,8 @@ def train_embeddings(
     rng: Rng,
     steps: int = STEPS,
     hidden: int = 0,
-    noise: Sequence[float] = NOISE,
-) -> list[Found]:
+    noise: Sequence[float] = NOISE_SHARES,
+) -> list[FeatureSpread]:
     """Embeddings trained from the same start on the same samples, one for each pair of weights; covariance weighs 1.
 
     Linear, or with a `hidden` layer of rectified units. What is found is that of SEEN samples of one view.
@@ -134,7 +134,7 @@ def train_embeddings(
     layers = [torch.randn(a, b, generator=gen) / math.sqrt(a) for a, b in pairwise(sizes)]
     weights = [w.expand(len(variance), -1, -1).clone().requires_grad_() for w in layers]
     optimizer = Adam(weights, lr=LR, betas=(0.9, 0.99))
-    total = torch.func.vmap(_loss, in_dims=(0, 0, 0, None))
+    total = torch.func.vmap(_training_loss, in_dims=(0, 0, 0, None))
     for k in range(steps):
         optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * k / steps)) / 2
         optimizer.zero_grad()
@@ -153,19 +153,19 @@ def embed_samples(weights: Sequence[Float[Tensor, "_ _"]], x: Float[Tensor, "*v 
     return x @ weights[-1]
 
 
-def _loss(weights: Sequence[Tensor], variance: Tensor, invariance: Tensor, x: Tensor) -> Tensor:
+def _training_loss(weights: Sequence[Tensor], variance: Tensor, invariance: Tensor, x: Tensor) -> Tensor:
     terms = losses.vicreg(embed_samples(weights, x))
     return invariance * terms["invariance"] + variance * terms["variance"] + terms["covariance"]
 
 
-def _spectrum_of(z: Float[Tensor, "n d"]) -> Found:
+def _spectrum_of(z: Float[Tensor, "n d"]) -> FeatureSpread:
     eigenvalues = torch.linalg.eigvalsh(z.T.cov()).flip(0).clamp(min=0)
-    return Found(float(z.std(0).mean()), entropy_rank(eigenvalues))
+    return FeatureSpread(float(z.std(0).mean()), entropy_rank(eigenvalues))
 
 
 def train_seed(seed: int, steps: int | None = None) -> dict[str, list[list[float]]]:
     """All trainings of one seed: by embedding, the std and the rank at every pair of weights."""
-    pairs = torch.cartesian_prod(torch.tensor(VARIANCE), torch.tensor(INVARIANCE))
+    pairs = torch.cartesian_prod(torch.tensor(VARIANCE_WEIGHTS), torch.tensor(INVARIANCE_WEIGHTS))
     found = {}
     for name, (batch, width, hidden) in EMBEDDINGS.items():
         rng = Rng(seed).fork(name)
@@ -185,13 +185,13 @@ def crossing_weight(values: Sequence[float], level: float) -> float | None:
         if low < level <= high:
             # Between two weights, both are nearly powers of the weight.
             share = math.log(level / max(low, TINY)) / math.log(high / max(low, TINY))
-            return VARIANCE[k] * math.pow(VARIANCE[k + 1] / VARIANCE[k], share)
+            return VARIANCE_WEIGHTS[k] * math.pow(VARIANCE_WEIGHTS[k + 1] / VARIANCE_WEIGHTS[k], share)
     return None
 
 
 def predicted_boundary(what: int, invariance: float, batch: int, width: int) -> float | None:
-    """The weight of variance at which the prediction fails, by bisection; `what` is an index of `Found`."""
-    limit, (low, high) = failure_level(what, width), (math.log(VARIANCE[0]), math.log(VARIANCE[-1]))
+    """The weight of variance at which the prediction fails, by bisection; `what` is an index of `FeatureSpread`."""
+    limit, (low, high) = failure_level(what, width), (math.log(VARIANCE_WEIGHTS[0]), math.log(VARIANCE_WEIGHTS[-1]))
     ends = [predict_minimum(math.exp(at), invariance, batch, width)[what] < limit for at in (low, high)]
     if ends != [True, False]:
         return None
@@ -206,22 +206,23 @@ def predicted_boundary(what: int, invariance: float, batch: int, width: int) -> 
 
 def failure_level(what: int, width: int) -> float:
     """The std or the rank below which an embedding has failed."""
-    return FAILED * (1 if what == 0 else min(width, len(NOISE)))
+    return COLLAPSE_SHARE * (1 if what == 0 else min(width, len(NOISE_SHARES)))
 
 
 def tabulate(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[tuple[str, str], list[float]]:
     """The boundary by seeds, and the predicted one, wherever both lie among the weights that were tried."""
     rows: dict[tuple[str, str], list[float]] = {}
     for name, (batch, width, _) in EMBEDDINGS.items():
-        for k, invariance in enumerate(INVARIANCE):
+        for k, invariance in enumerate(INVARIANCE_WEIGHTS):
             for what, metric in enumerate(METRICS):
                 here = [
-                    crossing_weight(seed[name][what][k :: len(INVARIANCE)], failure_level(what, width))
+                    crossing_weight(seed[name][what][k :: len(INVARIANCE_WEIGHTS)], failure_level(what, width))
                     for seed in seeds
                 ]
                 # Read from the same weights as the measured one, or the gaps between them would count as errors.
                 theory = crossing_weight(
-                    [predict_minimum(v, invariance, batch, width)[what] for v in VARIANCE], failure_level(what, width)
+                    [predict_minimum(v, invariance, batch, width)[what] for v in VARIANCE_WEIGHTS],
+                    failure_level(what, width),
                 )
                 if theory is not None and None not in here:
                     label = f"{name} · invariance {invariance:g}"
@@ -233,10 +234,12 @@ def tabulate(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[t
 def claims() -> Iterator[Equal]:
     """The boundary of each kind of embedding lies where the prediction has it."""
     for kind in ("linear", "hidden layer"):
-        rows = [f"{name} · invariance {s:g}" for name in EMBEDDINGS if name.startswith(kind) for s in INVARIANCE]
+        rows = [
+            f"{name} · invariance {s:g}" for name in EMBEDDINGS if name.startswith(kind) for s in INVARIANCE_WEIGHTS
+        ]
         for metric in METRICS:
             pairs = tuple(((row, metric), (row, f"{metric}, predicted")) for row in rows)
-            yield Equal(f"{metric} and the predicted one", pairs, CLOSE, words=kind.capitalize())
+            yield Equal(f"{metric} and the predicted one", pairs, PREDICTION_TOLERANCE, words=kind.capitalize())
 
 
 def conclusions(scores: Scores) -> list[str]:
@@ -254,19 +257,25 @@ def draw_maps(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> list[
     for what, kind in enumerate(("Standard deviation", "Rank")):
         maps = []
         for name, (batch, width, _) in EMBEDDINGS.items():
-            mean = torch.tensor([seed[name][what] for seed in seeds]).mean(0).reshape(len(VARIANCE), -1).tolist()
+            mean = (
+                torch.tensor([seed[name][what] for seed in seeds]).mean(0).reshape(len(VARIANCE_WEIGHTS), -1).tolist()
+            )
             limit = failure_level(what, width)
-            dots = [(s, crossing_weight([row[k] for row in mean], limit)) for k, s in enumerate(INVARIANCE)]
-            line = [(s, predicted_boundary(what, s, batch, width)) for s in FINE]
-            maps.append(Map(name, [[v * FAILED / limit for v in row] for row in mean], line, dots))
+            dots = [(s, crossing_weight([row[k] for row in mean], limit)) for k, s in enumerate(INVARIANCE_WEIGHTS)]
+            line = [(s, predicted_boundary(what, s, batch, width)) for s in FINE_INVARIANCE]
+            maps.append(Map(name, [[v * COLLAPSE_SHARE / limit for v in row] for row in mean], line, dots))
         svg = draw_map_grid(
-            maps, VARIANCE, INVARIANCE, f"{kind} over both weights", ("weight of invariance", "weight of variance")
+            maps,
+            VARIANCE_WEIGHTS,
+            INVARIANCE_WEIGHTS,
+            f"{kind} over both weights",
+            ("weight of invariance", "weight of variance"),
         )
-        found.append((slug(kind), Figure(kind, svg, CAPTION, wide=True)))
+        found.append((file_slug(kind), Figure(kind, svg, MAP_CAPTION, wide=True)))
     return found
 
 
-CAPTION: Final = (
+MAP_CAPTION: Final = (
     "Each cell is a training, all seeds averaged: the stronger the colour, the nearer to what there could be. The line "
     "is the boundary by the prediction for a linear embedding, the dots are the measured one: below them more than "
     "half is lost. The prediction has no constant that was fitted. Where the std is 0, the rank is that of roundings."

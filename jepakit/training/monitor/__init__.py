@@ -24,7 +24,7 @@ from ...types import Batch, Terms
 from ..session import Session
 from . import measure, samples
 
-TOKENS = 1024
+MAX_TOKENS = 1024
 
 
 class Monitor:
@@ -35,10 +35,10 @@ class Monitor:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.settings = write.dump(session.run)
+        self.settings = write.dump_settings(session.run)
         self.fresh: dict[str, Any] = {}
         self.last: dict[str, float] = {}
-        self.samples = _chosen(session) if session.dist.main else None
+        self.samples = _panel_samples(session) if session.dist.main else None
 
     @property
     def rows(self) -> list[dict[str, float]]:
@@ -54,7 +54,7 @@ class Monitor:
     def encoders(self) -> tuple[Weights, ...]:
         """The encoders that the method has."""
         assert self.samples is not None
-        return measure.encoders(self.session.method, self.samples.batch)
+        return measure.distinct_encoders(self.session.method, self.samples.batch)
 
     def observe(self, terms: Terms | None = None, last: bool = False) -> None:
         """Measure the samples; at step 0, where there are no terms yet, keep what to compare with."""
@@ -64,21 +64,23 @@ class Monitor:
             # Its representations are its parent's, which stay what they are: there is the loss alone to judge.
             row = {} if terms is None else self.loss(terms)
             self.session.panel.start = self.session.panel.start or {}
-            self.rows.append(collapse.judged(row))
+            self.rows.append(collapse.verdict_inputs(row))
             self.last = self.fresh = row
             return
-        with measure.watching(self.session.method):
-            tokens = {side: measure.tokens(self.session.method, self.samples.batch, side) for side in self.encoders}
-            row = {**self._row(tokens), **({} if terms is None else self.loss(terms)), **self._costly_row(last)}
-        self.rows.append(collapse.judged(row))
+        with measure.evaluation_mode(self.session.method):
+            tokens = {
+                side: measure.encode_tokens(self.session.method, self.samples.batch, side) for side in self.encoders
+            }
+            row = {**self._spread_row(tokens), **({} if terms is None else self.loss(terms)), **self._costly_row(last)}
+        self.rows.append(collapse.verdict_inputs(row))
         self.last = row
         self.fresh = {**row, "spectrum": {k: collapse.spectrum(v.mean(1)).tolist() for k, v in tokens.items()}}
 
-    def _row(self, tokens: dict[Weights, Tensor]) -> dict[str, float]:
+    def _spread_row(self, tokens: dict[Weights, Tensor]) -> dict[str, float]:
         panel, target, context = self.session.panel, tokens["target"], tokens.get("context")
-        start = collapse.Panel(**panel.start) if panel.start is not None else collapse.start(target, context)
+        start = collapse.Panel(**panel.start) if panel.start is not None else collapse.start_panel(target, context)
         panel.start = asdict(start)
-        return collapse.panel(target, context, start)
+        return collapse.panel_row(target, context, start)
 
     def _costly_row(self, last: bool) -> dict[str, float]:
         """Of views and of pairs, where it is time for them."""
@@ -86,48 +88,48 @@ class Monitor:
         every, since = loop.views_every or 1, step - (loop.panel_every or 1)
         if not last and (step == 0 or step // every == max(since, 0) // every):
             return {}
-        method, (x, y) = self.session.method, self._pairs
-        views = measure.picture_views(method, self._pictures) if self._pictures is not None else None
+        method, (x, y) = self.session.method, self._energy_pairs
+        views = measure.picture_views(method, self._augmented_views) if self._augmented_views is not None else None
         if views is None and isinstance(method, Masked):
-            views = measure.masked_views(method, x.x[: measure.CLASSES])
-        found = {} if views is None or len(views) < 2 else measure.of_views(views)
+            views = measure.masked_views(method, x.x[: measure.MAX_LIDAR_SAMPLES])
+        found = {} if views is None or len(views) < 2 else measure.view_measures(views)
         if type(method).energy is not Method.energy and len(x) > 1:
             with torch.autocast(self.session.dist.device.type, torch.bfloat16, enabled=bool(loop.amp)):
-                found |= measure.of_energies(method, x, y)
+                found |= measure.energy_measures(method, x, y)
         return found
 
     @cached_property
-    def _pictures(self) -> Shaped[Tensor, "n q c ..."] | None:
+    def _augmented_views(self) -> Shaped[Tensor, "n q c ..."] | None:
         """Augmented pictures of samples, for a method that compares those; None for one that masks."""
         assert self.samples is not None
         run, method = self.session.run, self.session.method
         if isinstance(method, Masked) or not run.data.augment.changes:
             return None
-        n = min(measure.CLASSES, len(self.samples.x))
-        return samples.views(self.samples.dataset, method.signal, n, measure.VIEWS)
+        n = min(measure.MAX_LIDAR_SAMPLES, len(self.samples.x))
+        return samples.view_samples(self.samples.dataset, method.signal, n, measure.NUM_VIEWS)
 
     @property
-    def _pairs(self) -> tuple[Batch, Batch]:
+    def _energy_pairs(self) -> tuple[Batch, Batch]:
         """Samples x, and the y that belongs to each: another view, or the sample itself under a mask."""
         assert self.samples is not None
-        if self._pictures is None:
+        if self._augmented_views is None:
             return self.samples.batch, self.samples.batch
-        return Batch(self._pictures[:, 0]), Batch(self._pictures[:, 1])
+        return Batch(self._augmented_views[:, 0]), Batch(self._augmented_views[:, 1])
 
     def loss(self, terms: Terms) -> dict[str, float]:
         """The normalised loss of a step, from up to 1,024 of its tokens, and over that of a chance prediction."""
         if terms.compared is None:
             return {}
         pred, target = terms.compared
-        rows = collapse.drawn(len(pred), TOKENS).to(pred.device)
+        rows = collapse.row_sample(len(pred), MAX_TOKENS).to(pred.device)
         over_constant = collapse.normalized_loss(pred[rows], target[rows], self.session.method.distance)
         return {"normalized_loss": over_constant / self.session.method.chance_loss}
 
     def said(self) -> dict[str, float]:
         """The method's own diagnostics, of its parameters and of some of the samples."""
         assert self.samples is not None
-        with measure.watching(self.session.method):
-            return measure.said(self.session.method, self.samples.batch)
+        with measure.evaluation_mode(self.session.method):
+            return measure.method_diagnostics(self.session.method, self.samples.batch)
 
     def take(self) -> dict[str, Any]:
         """The measures that no row has reported yet."""
@@ -135,8 +137,8 @@ class Monitor:
         return fresh
 
 
-def _chosen(session: Session) -> samples.Samples:
+def _panel_samples(session: Session) -> samples.Samples:
     # Ranks of another number of samples could not be compared with the rows that there are.
     session.panel.size = session.panel.size or session.run.loop.panel_size or 2
     method, size = session.method, session.panel.size
-    return samples.choose(session.run.data, session.dataset, method.signal, size, padding.stride(method))
+    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, padding.patch_steps(method))

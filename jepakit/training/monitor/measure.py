@@ -16,16 +16,16 @@ from ...methods.base import Method, Weights
 from ...methods.masked import Masked
 from ...types import Batch, Masks, Rng
 
-CHUNK: Final = 32  # small enough for a processor's cache
-VIEWS: Final = 8
-CLASSES: Final = 128  # samples, at most, whose views LiDAR compares
-QUERIES: Final = 8
-CANDIDATES: Final = 64
-SAID: Final = 16  # samples for a method's own diagnostics
+CHUNK_SIZE: Final = 32  # small enough for a processor's cache
+NUM_VIEWS: Final = 8
+MAX_LIDAR_SAMPLES: Final = 128  # samples, at most, whose views LiDAR compares
+NUM_QUERIES: Final = 8
+MAX_CANDIDATES: Final = 64
+DIAGNOSTIC_SAMPLES: Final = 16  # samples for a method's own diagnostics
 
 
 @contextmanager
-def watching(method: nn.Module) -> Iterator[None]:
+def evaluation_mode(method: nn.Module) -> Iterator[None]:
     """The method in evaluation mode and without gradients; every module's own mode comes back."""
     modes = [(module, module.training) for module in method.modules()]
     method.eval()
@@ -38,13 +38,13 @@ def watching(method: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def encoders(method: Method, batch: Batch) -> tuple[Weights, ...]:
+def distinct_encoders(method: Method, batch: Batch) -> tuple[Weights, ...]:
     """Which encoders the method has: the target alone, where the context's is made of the same modules."""
-    used = [_used(method, batch[:1], weights) for weights in ("target", "context")]
+    used = [_called_modules(method, batch[:1], weights) for weights in ("target", "context")]
     return ("target",) if used[0] == used[1] != set() else ("target", "context")
 
 
-def _used(method: Method, batch: Batch, weights: Weights) -> set[nn.Module]:
+def _called_modules(method: Method, batch: Batch, weights: Weights) -> set[nn.Module]:
     """The modules with parameters of their own that an encoding calls."""
     seen: set[nn.Module] = set()
 
@@ -54,28 +54,28 @@ def _used(method: Method, batch: Batch, weights: Weights) -> set[nn.Module]:
     owners = [module for module in method.modules() if next(module.parameters(recurse=False), None) is not None]
     hooks = [module.register_forward_pre_hook(note) for module in owners]
     try:
-        method.encode(_input(method, batch), weights)
+        method.encode(_to_method(method, batch), weights)
     finally:
         for hook in hooks:
             hook.remove()
     return seen
 
 
-def tokens(method: Method, batch: Batch, weights: Weights) -> Float[Tensor, "n t d"]:
+def encode_tokens(method: Method, batch: Batch, weights: Weights) -> Float[Tensor, "n t d"]:
     """Tokens of the samples, in fp32 or wider whatever precision training has, on the CPU."""
-    return torch.cat([method.encode(_input(method, part), weights).float().cpu() for part in _chunks(batch)])
+    return torch.cat([method.encode(_to_method(method, part), weights).float().cpu() for part in _split_chunks(batch)])
 
 
 def masked_views(method: Masked, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n q d"]:
     """The mean context token (n, VIEWS, D) of each sample under several masks, the same ones every time."""
     masks, views = method.cfg.masks, []
-    for k in range(VIEWS):
+    for k in range(NUM_VIEWS):
         grid = method.encoder.grid_of(x)
         drawn: Masks = masks[k % len(masks)](grid, len(x), Rng(0).fork("panel", "views", k))
-        parts = zip(*(torch.split(t, CHUNK) for t in (x, drawn.context, drawn.targets)), strict=True)
+        parts = zip(*(torch.split(t, CHUNK_SIZE) for t in (x, drawn.context, drawn.targets)), strict=True)
         here = method.mean.device
         means = [
-            method.context(_input(method, Batch(part)).x, Masks(seen.to(here), hidden.to(here), grid))
+            method.context(_to_method(method, Batch(part)).x, Masks(seen.to(here), hidden.to(here), grid))
             for part, seen, hidden in parts
         ]
         views.append(torch.cat([s.float().mean(1).cpu() for s in means]))
@@ -86,46 +86,48 @@ def picture_views(method: Method, pictures: Shaped[Tensor, "n q c ..."]) -> Floa
     """The mean token of each picture, by the encoder that is trained."""
     n, q = pictures.shape[:2]
     means = [
-        method.encode(_input(method, part), "context").float().mean(1).cpu()
-        for part in _chunks(Batch(pictures.flatten(0, 1)))
+        method.encode(_to_method(method, part), "context").float().mean(1).cpu()
+        for part in _split_chunks(Batch(pictures.flatten(0, 1)))
     ]
     return torch.cat(means).reshape(n, q, -1)
 
 
-def of_views(views: Float[Tensor, "n q d"]) -> dict[str, float]:
+def view_measures(views: Float[Tensor, "n q d"]) -> dict[str, float]:
     """LiDAR as published and corrected, the share of signal and the consistency; what cannot be taken is left out."""
     numbers = {
         "lidar": collapse.lidar(views),
         "lidar_corrected": collapse.lidar_corrected(views),
         "signal_share": collapse.signal_share(views),
-        "consistency": collapse.consistency(views),
+        "consistency": collapse.view_consistency(views),
     }
     return {key: value for key, value in numbers.items() if value is not None}
 
 
-def of_energies(method: Method, x: Batch, y: Batch) -> dict[str, float]:
+def energy_measures(method: Method, x: Batch, y: Batch) -> dict[str, float]:
     """The energy gap and the rate at which the first QUERIES samples of x find their y among up to CANDIDATES.
 
     The candidates are compared one by one with all queries, so that each query meets them all under the same masks.
     """
-    queries = _input(method, x[:QUERIES])
-    candidates = _input(method, y[:CANDIDATES])
+    queries = _to_method(method, x[:NUM_QUERIES])
+    candidates = _to_method(method, y[:MAX_CANDIDATES])
     rows = [torch.full((len(queries),), k, device=candidates.x.device) for k in range(len(candidates))]
     columns = [method.energy(queries, candidates[row]) for row in rows]
     energy = torch.stack(columns, 1).float().cpu()
-    return {"energy_gap": collapse.energy_gap(energy), "retrieval": collapse.retrieval(energy)}
+    return {"energy_gap": collapse.energy_gap(energy), "retrieval": collapse.retrieval_rate(energy)}
 
 
-def said(method: Method, batch: Batch) -> dict[str, float]:
+def method_diagnostics(method: Method, batch: Batch) -> dict[str, float]:
     """The method's own diagnostics, of its parameters and of the first SAID samples."""
-    return {key: float(value) for key, value in method.diagnostics(_input(method, batch[:SAID])).items()}
+    return {
+        key: float(value) for key, value in method.diagnostics(_to_method(method, batch[:DIAGNOSTIC_SAMPLES])).items()
+    }
 
 
-def _chunks(batch: Batch) -> Iterator[Batch]:
+def _split_chunks(batch: Batch) -> Iterator[Batch]:
     """CHUNK samples at a time."""
-    return (batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK))
+    return (batch[start : start + CHUNK_SIZE] for start in range(0, len(batch), CHUNK_SIZE))
 
 
-def _input(method: Method, batch: Batch) -> Batch:
+def _to_method(method: Method, batch: Batch) -> Batch:
     """The batch where the method is, in its precision."""
     return batch.to(method.mean.device, method.mean.dtype)

@@ -20,7 +20,7 @@ from ...types import Batch, Rng
 from ..session import Session
 from . import measure, samples
 
-LEAST = 10
+MIN_LABELLED = 10
 """Samples below which a fifth is nothing to score."""
 
 
@@ -35,29 +35,29 @@ class Online:
 
     def judge(self, method: Method) -> float:
         """The share of the scored samples whose label the target encoder's nearest neighbours tell."""
-        with measure.watching(method):
-            s = measure.tokens(method, Batch(self.x), "target").mean(1)
+        with measure.evaluation_mode(method):
+            s = measure.encode_tokens(method, Batch(self.x), "target").mean(1)
         features = Features(s.numpy(), self.y, np.arange(len(self.y)))
-        told = knn.predict(features.where(~self.scored), features.x[self.scored], knn.Config())
+        told = knn.predict_labels(features.where(~self.scored), features.x[self.scored], knn.Config())
         return float((told == self.y[self.scored]).mean())
 
 
-def choose(session: Session, count: int) -> Online:
-    """Up to `count` labelled samples for a session. Raises ValueError as `check` does."""
-    dataset, whose, known = labelled(session, count)
+def choose_labelled(session: Session, count: int) -> Online:
+    """Up to `count` labelled samples for a session. Raises ValueError as `check_labels` does."""
+    dataset, whose, known = labelled_items(session, count)
     found = dataset.read(known, session.method.signal.size)
-    y, scored = split(dataset, found.id.numpy())
+    y, scored = split_items(dataset, found.id.numpy())
     note = f"kNN while training: {int(scored.sum())} of {len(y)} labelled samples {whose} are scored"
     return Online(found.batch().x, y, scored, note)
 
 
-def check(session: Session, count: int) -> None:
+def check_labels(session: Session, count: int) -> None:
     """Raises ValueError where the data have no labels, or too few for a score; reads no sample."""
-    dataset, _, known = labelled(session, count)
-    split(dataset, known)
+    dataset, _, known = labelled_items(session, count)
+    split_items(dataset, known)
 
 
-def labelled(session: Session, count: int) -> tuple[Dataset, str, Int64[np.ndarray, " n"]]:
+def labelled_items(session: Session, count: int) -> tuple[Dataset, str, Int64[np.ndarray, " n"]]:
     """The same up to `count` items with a label, spread over the data; also the data, and whose they are."""
     held, _ = samples.test_part(session.run.data, session.method.signal)
     dataset, whose = (session.dataset, "that are trained on") if held is None else (held, "of the test part")
@@ -66,13 +66,15 @@ def labelled(session: Session, count: int) -> tuple[Dataset, str, Int64[np.ndarr
     return dataset, whose, np.fromiter(islice(known, count), dtype=np.int64)
 
 
-def split(dataset: Dataset, ids: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+def split_items(
+    dataset: Dataset, ids: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """The labels of items, and which of the items are scored. Raises ValueError where nothing can be told from them."""
     y = np.array([dataset.label(int(i)) for i in ids], dtype=np.int64)
-    if len(y) < LEAST or len(np.unique(y)) < 2:
+    if len(y) < MIN_LABELLED or len(np.unique(y)) < 2:
         raise ValueError(
             f"evals.online judges by labels, but of the data {len(y)} samples of {len(np.unique(y))} classes carry "
-            f"one; give labelled data with {LEAST} samples and 2 classes or more, or set evals.online 0"
+            f"one; give labelled data with {MIN_LABELLED} samples and 2 classes or more, or set evals.online 0"
         )
     scored = held_out([dataset.name(int(i)) for i in ids], y)
     if not scored.any():

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from ...data import Dataset, sample
+from ...data import Dataset, fixed_sample
 from ...data.loader import spread_order
 from ...types import Batch, Signal
 
@@ -27,34 +27,34 @@ class Samples:
         return Batch(self.x)
 
 
-def choose(data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1) -> Samples:
+def choose_samples(data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1) -> Samples:
     """`count` samples, the same every time: of the test part where training reads the train part, else trained on.
 
-    A test part with fewer samples than asked for, where training has more, is not used. See `equal` for `patch`.
+    A test part with fewer samples than asked for, where training has more, is not used.
     """
     held, why = test_part(data, signal)
     if held is not None:
         wanted = min(count, len(train))
-        x = equal(held, signal, count, patch)
+        x = equal_length_samples(held, signal, count, patch)
         if len(x) >= wanted:
-            return Samples(x, held, f"panel: {told(x, signal)} of the test part, which training never sees")
+            return Samples(x, held, f"panel: {describe_samples(x, signal)} of the test part, which training never sees")
         why = f"the test part holds {len(x)} of the {wanted} that it takes"
-    x = equal(train, signal, count, patch)
-    return Samples(x, train, f"panel: {told(x, signal)} that are trained on, not augmented ({why})")
+    x = equal_length_samples(train, signal, count, patch)
+    return Samples(x, train, f"panel: {describe_samples(x, signal)} that are trained on, not augmented ({why})")
 
 
-def told(x: Shaped[Tensor, "n c ..."], signal: Signal) -> str:
+def describe_samples(x: Shaped[Tensor, "n c ..."], signal: Signal) -> str:
     """How many samples, and of how many steps where that is not all."""
     return f"{len(x)} samples" + (f" of {x.shape[2]} steps" if x.shape[2] != signal.size[0] else "")
 
 
-def equal(dataset: Dataset, signal: Signal, count: int, patch: int) -> Shaped[Tensor, "n c ..."]:
+def equal_length_samples(dataset: Dataset, signal: Signal, count: int, patch: int) -> Shaped[Tensor, "n c ..."]:
     """Up to `count` samples of one length: where theirs are not, the first steps of those of the median and above.
 
     These are whole patches, so that no number of the panel is of padding.
     """
     if dataset.lengths is None or not dataset.is_padded(signal.size):
-        return sample(dataset, signal, count)
+        return fixed_sample(dataset, signal, count)
     length = dataset.lengths
     steps = max(patch, int(np.median(length)) // patch * patch)
     order = spread_order(dataset)
@@ -76,7 +76,7 @@ def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:
     return held, ""
 
 
-def views(dataset: Dataset, signal: Signal, n: int, q: int) -> Shaped[Tensor, "n q c ..."]:
+def view_samples(dataset: Dataset, signal: Signal, n: int, q: int) -> Shaped[Tensor, "n q c ..."]:
     """`q` versions of each of up to `n` readable items, changed as training changes its views, or else its samples.
 
     8-bit items stay uint8. They are the same every time.

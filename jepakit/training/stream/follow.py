@@ -32,7 +32,7 @@ def follow_frames(method: RJEPA, stream: unroll.Stream, batch: Batch) -> FollowR
     x = method.normalize(batch.x)
     steps, begun = method.encoder.grid_of(x)[0], min(stream.step, 1)
     window = WindowLoss(method, batch, steps)
-    rule = method.propagation(x, window)
+    rule = method.forward_rule(x, window)
     at = stream._replace(step=begun)
     loss, found, end = rule.run(at, steps, method.cfg.chunk)
     pairs = [(p, g) for p, g in zip(rule.parameters, found, strict=True) if p.requires_grad]
@@ -80,4 +80,4 @@ def closed_form_loss(method: RJEPA) -> rfp.SquaredError | None:
 def initial_stream(method: RJEPA) -> unroll.Stream:
     """A stream of one sample before its first frame."""
     traced = sum(p.numel() for p in method.encoder.parameters() if p.requires_grad) if method.below == "full" else 0
-    return unroll.begin(method.circuits, 1, traced)
+    return unroll.start_stream(method.circuits, 1, traced)

@@ -8,7 +8,7 @@ from typing import Final, cast
 import torch
 
 from ...core import files
-from ...data.base import existing
+from ...data.base import existing_path
 from ...data.stream import Config, First, Frame
 from ...methods.rjepa import RJEPA
 from ...recurrent import unroll
@@ -19,7 +19,7 @@ from ..session import Session, SourceState
 from ..source import BatchSource, Idle, keep_waiting
 from .follow import follow_frames, initial_stream
 from .recent import Recent
-from .windows import StreamPosition, Window, windows
+from .windows import StreamPosition, Window, frame_windows
 
 FRAMES_FILE: Final = "frames.safetensors"
 
@@ -33,7 +33,7 @@ def first_frames(run: Run, out: Path) -> First | None:
         return None
     cfg = cast(Config, run.data)
     if cfg.path != "-":
-        existing(cfg.path)
+        existing_path(cfg.path)
     return First.load(out / FRAMES_FILE, cfg.window)
 
 
@@ -63,7 +63,7 @@ class StreamSource(BatchSource):
         Raises ValueError for a frame that cannot be read where `data.corrupt` is fail.
         """
         self.frames.stop = idle
-        for window in windows(self._arriving_frames(), self.frames, self.position, self.session.run.length.batch):
+        for window in frame_windows(self._arriving_frames(), self.frames, self.position, self.session.run.length.batch):
             self.window = window
             yield Batch(window.x.to(self.session.method.mean))
 
@@ -130,7 +130,7 @@ class StreamSource(BatchSource):
 
     def take_messages(self) -> list[str]:
         """The sentences of the stream, such as which frames are left out."""
-        return self.frames.told()
+        return self.frames.take_notes()
 
     def store_state(self) -> None:
         """States, traces, the last frame and the position; also which frames were left out.
@@ -139,7 +139,7 @@ class StreamSource(BatchSource):
         """
         session, frames = self.session, self.frames
         if not (session.out / FRAMES_FILE).is_file():
-            with files.replacing(session.out / FRAMES_FILE) as part:
+            with files.replace_file(session.out / FRAMES_FILE) as part:
                 part.write_bytes(self.first.kept())
         session.state = SourceState(self.position.tensors(), self.position.place._asdict())
         session.skipped |= frames.skipped

@@ -56,7 +56,7 @@ class StreamPosition:
         return cls(stream, tensors["last"], Place(**state.place))
 
 
-def windows(frames: Iterator[Frame], source: Source, position: StreamPosition, size: int) -> Iterator[Window]:
+def frame_windows(frames: Iterator[Frame], source: Source, position: StreamPosition, size: int) -> Iterator[Window]:
     """`size` further frames at a time; with `reset` file, a window ends with its file and may then be shorter."""
     kept = [] if position.last is None else [position.last]
     fresh, before = position.last is None, Frame(torch.empty(0), position.place.file, position.place)

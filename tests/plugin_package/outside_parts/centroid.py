@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepakit.evals.features import Features, Pool
-from jepakit.evals.metrics.result import Value, accuracy
+from jepakit.evals.metrics.result import Value, accuracy_results
 
 
 @dataclass(frozen=True)
@@ -23,4 +23,4 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
     for label in np.unique(train.y):
         centres[label] = train.x[train.y == label].mean(0)
     pred = np.square(test.x[:, None] - centres).sum(-1).argmin(1)
-    yield from accuracy(pred, test.y, classes)
+    yield from accuracy_results(pred, test.y, classes)

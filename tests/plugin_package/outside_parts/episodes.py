@@ -9,7 +9,7 @@ import torch
 
 from jepakit.data import DataConfig, Dataset, Words
 from jepakit.data.paths import file_name
-from jepakit.data.rows import select
+from jepakit.data.rows import select_part
 from jepakit.types import ActionSpec, Sample, Size
 
 STEPS = ("actions", "rewards", "dones")
@@ -40,7 +40,7 @@ class Config(DataConfig):
             arrays = {name: file[name] for name in file.files}
         if len(arrays["observations"]) != len(arrays["actions"]):
             raise ValueError(f"{self.path!r} holds observations and actions of different numbers of episodes")
-        rows = select([str(i) for i in range(len(arrays["actions"]))], self.split, self.held_out, self.limit)
+        rows = select_part([str(i) for i in range(len(arrays["actions"]))], self.split, self.held_out, self.limit)
         return Episodes(arrays, rows, Path(self.path).name, self)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from jepakit.nn.encoder import Encoder, chosen
+from jepakit.nn.encoder import Encoder, cells_to_compute
 from jepakit.nn.patch import grid_of, patches
 from jepakit.types import Signal, Size
 
@@ -38,5 +38,5 @@ class PatchwiseEncoder(Encoder):
         read: Int[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b _ d"]:
         """Tokens of the patches at `keep`, of which those at `read`."""
-        out: Tensor = self.linear(patches(x, self.patch, chosen(keep, read)).flatten(2))
+        out: Tensor = self.linear(patches(x, self.patch, cells_to_compute(keep, read)).flatten(2))
         return out
