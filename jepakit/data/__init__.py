@@ -1,4 +1,4 @@
-"""Data: kinds of samples behind one interface, the loader, and what is known of a data set."""
+"""The data layer: one interface for every kind of data, the batch loader, and the data-set checks."""
 
 from typing import TYPE_CHECKING
 

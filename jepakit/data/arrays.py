@@ -1,4 +1,4 @@
-"""Pictures in one array: .npz, .npy or idx, with labels beside them."""
+"""The kind `arrays`: images in one .npz, .npy or idx array, with optional labels."""
 
 from .images.arrays import Arrays, Config
 

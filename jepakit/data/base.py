@@ -1,4 +1,4 @@
-"""The interface of data: what every room asks of a data set, and the small pieces that kinds share."""
+"""The interface of a data set, and the helpers that the kinds of data share."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ FIT_VALUES, FIT_ITEMS_RANGE, FIT_CHUNK = 2**24, (256, 4096), 32
 
 
 class Unreadable(Exception):  # noqa: N818 - the caller decides whether it is an error
-    """An item that cannot be decoded: its name, and why."""
+    """An item that cannot be decoded, with its name and the reason."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(name, why)
@@ -36,7 +36,7 @@ class Unreadable(Exception):  # noqa: N818 - the caller decides whether it is an
 
 
 class Words(NamedTuple):
-    """What one sample, several, and the parts of one are called, and how samples of unequal length become equal."""
+    """The nouns for one sample, for several and for their parts, and how samples of unequal length become equal."""
 
     one: str = "item"
     many: str = "items"
@@ -48,59 +48,59 @@ DEFAULT_FACTS: Mapping[str, Any] = {"classes": (), "native": None, "lengths": No
 
 
 class Dataset:
-    """Samples 0 … len - 1, which are decoded when they are asked for. Every kind of data is a subclass.
+    """Samples 0 … len - 1, decoded on access. Every kind of data is a subclass.
 
-    A kind has `cfg` and `channels`, the other facts below where they hold, as fields or properties, and the methods
-    `__len__`, `name`, `fingerprint` and either `sample` or `read` and `draw`. `cfg` are the settings that the data
-    were opened with: how samples are augmented, what becomes of unreadable ones. A question that a kind cannot answer
-    is a ValueError of one sentence.
+    A kind defines `cfg`, `channels` and any other facts below that apply, as fields or properties. It implements
+    `__len__`, `name`, `fingerprint` and either `sample` or `read` and `draw`. `cfg` holds the settings that opened the
+    data: how samples are augmented, what happens to unreadable items. A kind that cannot answer a question raises
+    ValueError with one sentence.
     """
 
     if TYPE_CHECKING:
-        # Not at run time: a dataclass would take an inherited property for the default of its field.
+        # Only for the type checker: a dataclass would take an inherited property for the default of its field.
         @property
         def cfg(self) -> Any:
-            """The settings that the data were opened with."""
+            """The settings that opened the data."""
 
         @property
         def channels(self) -> int:
-            """How many channels every sample has."""
+            """The number of channels of every sample."""
 
         @property
         def classes(self) -> tuple[str, ...]:
-            """The class names; empty where there are no labels."""
+            """The class names; empty if there are no labels."""
 
         @property
         def native(self) -> Size | None:
-            """The size (H, W), (T, H, W) or (T,) that all samples share; None where they differ."""
+            """The size (H, W), (T, H, W) or (T,) that all samples share; None if sizes differ."""
 
         @property
         def lengths(self) -> Int64[np.ndarray, " n"] | None:
-            """The steps of each sample where shorter ones are padded; None where all come in one length."""
+            """The number of steps of each sample if short samples are padded; None if all have one length."""
 
         @property
         def notes(self) -> tuple[str, ...]:
-            """What was decided when the data were opened, one sentence each."""
+            """The decisions made on opening the data, one sentence each."""
 
         @property
         def words(self) -> Words:
-            """How to speak of the samples."""
+            """The nouns that messages use for the samples."""
     else:
 
         def __getattr__(self, name: str) -> Any:
-            """What holds where a kind does not have the fact."""
+            """The default for a fact that the kind does not define."""
             if name in DEFAULT_FACTS:
                 return DEFAULT_FACTS[name]
             raise AttributeError(f"{type(self).__name__} has no {name}; give it one")
 
     arrives: ClassVar[bool] = False
-    """Whether these are the first frames of a stream whose end nobody knows."""
+    """Whether this is the warm-up set of a stream, whose length is unknown."""
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def name(self, i: int) -> str:
-        """What the item is called where it lies."""
+        """The item's name in its source."""
         raise NotImplementedError
 
     def fingerprint(self) -> str:
@@ -108,7 +108,7 @@ class Dataset:
         raise NotImplementedError
 
     def label(self, i: int) -> int:
-        """The index into `classes`, -1 where there is none."""
+        """The index into `classes`, -1 if the item has no label."""
         return -1
 
     # --- samples
@@ -118,7 +118,7 @@ class Dataset:
         raise NotImplementedError
 
     def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """Items `ids` at `size` in that order, not augmented; those that cannot be read are left out and named."""
+        """Items `ids` at `size`, in that order, not augmented; unreadable items are left out, listed in `skipped`."""
         rows, kept, skipped = list[Sample](), list[int](), dict[str, str]()
         for i in ids.tolist():
             try:
@@ -129,27 +129,27 @@ class Dataset:
         return self.collate(rows, kept, skipped, size)
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
-        """Items `ids` as training sees them, with their views; without `include_x` the views alone.
+        """Items `ids` as training sees them, with their views; without `include_x` only the views.
 
-        An unreadable item gives way to the next readable one. What an item looks like depends on `rng` and its id
-        alone, so that a batch can be split. Raises ValueError where nothing can be read, or an item cannot and
-        `cfg.corrupt` is "fail".
+        The next readable item replaces an unreadable one. An item's augmentation depends only on `rng` and its id, so a
+        batch can be split. Raises ValueError if nothing can be read, or if an item cannot be read and `cfg.corrupt` is
+        "fail".
         """
         skipped = dict[str, str]()
         found = [self.next_readable(i, lambda j: (self.sample(j, signal.size), j), skipped) for i in ids.tolist()]
         return self.collate([row for row, _ in found], [j for _, j in found], skipped, signal.size)
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
-        """`count` augmented versions of each item, made as training makes its first views; the same every time.
+        """`count` augmented versions of each item, made like training's first views; the same on every call.
 
-        Items that cannot be read are left out.
+        Unreadable items are left out.
         """
         readable = self.read(ids, signal.size).id.numpy()
         drawn = [self.draw(readable, Rng(0).fork("panel", k), signal).batch() for k in range(count)]
         return torch.stack([batch.views[0][:, 0] if batch.views else batch.x for batch in drawn], 1)
 
     def next_readable(self, i: int, make: Callable[[int], Item], skipped: dict[str, str]) -> Item:
-        """What `make` makes of item i or of the first readable one after it; those passed over go to `skipped`."""
+        """The result of `make` for item i or the first readable item after it; adds items passed over to `skipped`."""
         for step in range(len(self)):
             j = (i + step) % len(self)
             if j not in self.broken:
@@ -165,11 +165,11 @@ class Dataset:
 
     @cached_property
     def broken(self) -> dict[int, str]:
-        """Items that could not be read. Remembered only to save a second attempt: no sample depends on it."""
+        """Items that could not be read. A cache that saves a second attempt: no sample depends on it."""
         return {}
 
     def collate(self, rows: Sequence[Sample], ids: Sequence[int], skipped: Mapping[str, str], size: Size) -> Samples:
-        """The samples of items `ids` as one batch, with their labels; fields that they do not have stay None."""
+        """The samples of items `ids` as one batch, with their labels; fields that the samples lack stay None."""
         kept = np.array(ids, dtype=np.int64)
         found = Samples(None, torch.from_numpy(kept), skipped, self.labels_of(kept))
         if not rows:
@@ -182,17 +182,17 @@ class Dataset:
         return found._replace(**values)
 
     def labels_of(self, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"] | None:
-        """The label of each item, -1 where there is none; None where the data have no classes."""
+        """The label of each item, -1 if it has none; None if the data have no classes."""
         return torch.tensor([self.label(i) for i in ids.tolist()], dtype=torch.int64) if self.classes else None
 
-    # --- what is known of all samples
+    # --- statistics of all samples
 
     def signal(self) -> Signal:
         """Size, channels and per-channel statistics, from a fixed sample of 256 to 4,096 items, not augmented.
 
-        The deviation is divided by `cfg.contrast`: normalised samples then have that one, as those of paler data under
-        the normalisation of ordinary ones would, without the rounding to 8 bits. Raises ValueError where none of the
-        sample can be read, where an item cannot and `cfg.corrupt` is "fail", and where values are not finite.
+        The standard deviation is divided by `cfg.contrast`, so normalised samples have that deviation. They look like
+        low-contrast data normalised with ordinary statistics, but without the rounding to 8 bits. Raises ValueError if
+        no item of the sample can be read, if one cannot and `cfg.corrupt` is "fail", or if values are not finite.
         """
         size = self.sample_size()
         count = min(len(self), max(FIT_ITEMS_RANGE[0], min(FIT_ITEMS_RANGE[1], FIT_VALUES // prod(size))))
@@ -202,28 +202,28 @@ class Dataset:
         std = (squares / values - mean**2).clamp(min=0).sqrt()
         if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all()):
             raise ValueError("the data hold values that are not finite (NaN or infinite); replace them before training")
-        # A constant channel is centred and left alone.
+        # A constant channel is centred but not scaled.
         scale = tuple(float(value) / self.cfg.contrast if value > 1e-8 else 1.0 for value in std)
         return self.as_signal(size, tuple(mean.tolist()), scale)
 
     def as_signal(self, size: Size, mean: tuple[float, ...], std: tuple[float, ...]) -> Signal:
-        """The signal with these statistics, and with the views, actions and classes that batches carry."""
+        """The signal with these statistics, plus the views, actions and classes that batches carry."""
         views = sum(group.count for group in self.cfg.augment.views)
         spec = self.action_spec()
         return Signal(self.channels, size, mean, std, views=views, action=spec, classes=len(self.classes))
 
     def action_spec(self) -> ActionSpec | None:
-        """What the action between two frames is; None where there are no actions."""
+        """The meaning of the action between two frames; None if the data have no actions."""
         return None
 
     def sample_size(self) -> Size:
-        """The size that samples are brought to. Raises ValueError where they differ and nothing says to which."""
+        """The size to which samples are resized. Raises ValueError if sizes differ and no setting chooses one."""
         if self.native is None:
             raise ValueError(f"the {self.words.many} differ in size; give {self.words.many} of one size")
         return self.native
 
     def moments(self, ids: Int64[np.ndarray, " k"], size: Size) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], int]:
-        """Sum and sum of squares per channel in float64 over `ids`, and how many values; padding does not count."""
+        """Sum and sum of squares per channel over `ids` in float64, and the number of values; padding is excluded."""
         sums, squares = torch.zeros(2, self.channels, dtype=torch.float64)
         values, skipped = 0, dict[str, str]()
         for part in np.array_split(ids, -(-len(ids) // FIT_CHUNK)):
@@ -240,7 +240,7 @@ class Dataset:
         return sums, squares, values
 
     def need_values(self, values: int, tried: int, skipped: Mapping[str, str]) -> None:
-        """Raises ValueError where none of the items tried could be read."""
+        """Raises ValueError if none of the items tried could be read."""
         if not values:
             raise ValueError(
                 f"none of {tried} {self.words.many} tried can be read, e.g. {example_of(skipped)}; "
@@ -248,30 +248,30 @@ class Dataset:
             )
 
     def is_padded(self, size: Size) -> bool:
-        """Whether some samples are shorter than `size` along its first axis, and come with padding and `length`."""
+        """Whether some samples are shorter than `size` along its first axis and come with padding and `length`."""
         return self.lengths is not None and bool((self.lengths < size[0]).any())
 
     def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """The first size[0] steps of items that have as many or more."""
+        """The first size[0] steps of every item that has at least that many."""
         return self.read(ids, size)
 
     def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
-        """The encoder's patch for these data, and why; None: chosen from the size alone. `cells` lie along a side."""
+        """The encoder's patch and the reason; None: chosen from the size alone. `cells` is the patch count per side."""
         return None
 
     @property
     def picture_channels(self) -> int:
-        """The channels of one picture of a sample, by which colours are changed."""
+        """The number of channels of one image in a sample; colour changes apply to each image."""
         return self.channels
 
     def check_augment(self) -> None:
-        """Raises ValueError where the augmentation does not go with the data."""
+        """Raises ValueError if the augmentation does not fit the data."""
         self.cfg.augment.check(self.picture_channels)
 
-    # --- other data sets of the same items
+    # --- derived data sets
 
     def with_config(self, cfg: Any) -> "Dataset":
-        """The same items under settings that differ in how they are augmented, normalised or skipped."""
+        """The same items with other settings for augmentation, normalisation or skipping."""
         return dataclasses.replace(self, cfg=cfg)  # type: ignore[type-var]
 
     def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Dataset":
@@ -279,13 +279,13 @@ class Dataset:
         return Subset(self, rows, labels)
 
     def in_memory(self) -> "Dataset":
-        """The same items, decoded once where that pays."""
+        """The same items, decoded once and kept in memory if that saves time."""
         return self
 
-    # --- what only some kinds can answer
+    # --- questions that only some kinds answer
 
     def report(self, progress: Progress = None) -> Report:
-        """What `jepa check-data` prints of the data, every item of which is read once."""
+        """The report that `jepa check-data` prints; reads every item once."""
         problems, total, size = list[Problem](), len(self), self.sample_size()
         for i in range(total):
             found = self.read(np.array([i], dtype=np.int64), size)
@@ -305,41 +305,41 @@ class Dataset:
         return finish_report(rows, self.notes, problems, "--csv FILE lists them")
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
-        """The class of every pixel of item i at `size`, cut as the picture is; 255 where unknown. Raises ValueError."""
+        """The class of every pixel of item i at `size`, cropped like the image; 255 if unknown. Raises ValueError."""
         raise ValueError(NO_MASKS)
 
     def film(self, i: int) -> str:
-        """The film that item i is a frame of. Raises ValueError where the data are no films."""
+        """The film that item i is a frame of. Raises ValueError if the data are not films."""
         raise ValueError(NO_MASKS)
 
     def as_series(self) -> Any:
-        """The data as series whose steps can be scored and forecast; None where they are none."""
+        """The data as series whose steps can be scored and forecast; None if they are not series."""
         return None
 
     def step_span(self, i: int) -> tuple[int, int] | None:
-        """The first step of item i in the series that it is cut from, and the step after its last; None: no series."""
+        """The first step of item i in its source series and the step after its last; None if there is no series."""
         return None
 
     def step_times(self, i: int) -> list[str] | None:
-        """When each step of item i was, as text; None where the data have no times."""
+        """The time of each step of item i, as text; None if the data have no times."""
         return None
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """What the channels are called."""
+        """The channel names."""
         return tuple(f"channel {c}" for c in range(self.channels))
 
     def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
-        """The picture that item i looks at and the places (x, y) in its pixels; None where items look at none."""
+        """The image that item i looks at and its fixations (x, y) in pixels of it; None if items have no gaze."""
         return None
 
 
 class Subset(Dataset):
-    """Some items of a data set, perhaps with labels of their own: for kinds that cannot say it in their own fields."""
+    """Some items of a data set, optionally with their own labels; for kinds that have no field for a subset."""
 
     def __init__(self, whole: Dataset, rows: Int64[np.ndarray, " k"], given: Int64[np.ndarray, " k"] | None) -> None:
         self.whole, self.rows, self.given = whole, rows, given
-        # Attributes here are read-only properties to who reads them: set past the type checker.
+        # These attributes are read-only properties for the type checker, so they are set past it.
         facts = {name: getattr(whole, name) for name in ("cfg", "channels", "classes", "native", "notes", "words")}
         vars(self).update(facts, lengths=None if whole.lengths is None else whole.lengths[rows])
 
@@ -347,24 +347,24 @@ class Subset(Dataset):
         return len(self.rows)
 
     def name(self, i: int) -> str:
-        """What the item is called in the whole."""
+        """The item's name in the parent data set."""
         return self.whole.name(int(self.rows[i]))
 
     def label(self, i: int) -> int:
-        """The item's label here."""
+        """The item's label in this subset."""
         return self.whole.label(int(self.rows[i])) if self.given is None else int(self.given[i])
 
     def fingerprint(self) -> str:
-        """A hash of the whole and of which items of it there are."""
+        """A hash of the parent data set and of the chosen items."""
         digest = hashlib.blake2b(self.whole.fingerprint().encode() + self.rows.tobytes(), digest_size=8)
         return digest.hexdigest()
 
     def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """As of the whole."""
+        """Items `ids` at `size`, read from the parent data set."""
         return self._counted(self.whole.read(self.rows[ids], size), self._known(ids))
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
-        """As of the whole; an unreadable item gives way to the next one of this part."""
+        """Items `ids` as training sees them; the next item of this subset replaces an unreadable one."""
         ids, skipped = ids.copy(), dict[str, str]()
         for _ in range(len(self)):
             found = self.whole.draw(self.rows[ids], rng, signal, include_x)
@@ -376,70 +376,70 @@ class Subset(Dataset):
         raise ValueError(f"none of {len(self)} {self.words.many} can be read; look at jepa check-data")
 
     def with_config(self, cfg: Any) -> "Subset":
-        """The same part of the whole under other settings."""
+        """The same subset of the parent data set with other settings."""
         return Subset(self.whole.with_config(cfg), self.rows, self.given)
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
-        """As of the whole."""
+        """`count` augmented versions of each item, made by the parent data set."""
         return self.whole.versions(self.rows[ids], count, signal)
 
     def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """As of the whole."""
+        """The first size[0] steps of every item that has at least that many."""
         return self._counted(self.whole.read_beginnings(self.rows[ids], size), self._known(ids))
 
     def sample_size(self) -> Size:
-        """As of the whole."""
+        """The sample size of the parent data set."""
         return self.whole.sample_size()
 
     def action_spec(self) -> ActionSpec | None:
-        """As of the whole."""
+        """The action spec of the parent data set."""
         return self.whole.action_spec()
 
     def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
-        """As of the whole."""
+        """The patch that the parent data set chooses, and the reason."""
         return self.whole.auto_patch(cells)
 
     @property
     def picture_channels(self) -> int:
-        """As of the whole."""
+        """The number of channels of one image in a sample of the parent data set."""
         return self.whole.picture_channels
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """As of the whole."""
+        """The channel names of the parent data set."""
         return self.whole.column_names
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "_ _"]:
-        """As of the whole."""
+        """The class of every pixel of item i, from the parent data set."""
         return self.whole.mask(int(self.rows[i]), size)
 
     def film(self, i: int) -> str:
-        """As of the whole."""
+        """The film that item i is a frame of, from the parent data set."""
         return self.whole.film(int(self.rows[i]))
 
     def step_span(self, i: int) -> tuple[int, int] | None:
-        """As of the whole."""
+        """The steps that item i covers in its source series, from the parent data set."""
         return self.whole.step_span(int(self.rows[i]))
 
     def step_times(self, i: int) -> list[str] | None:
-        """As of the whole."""
+        """The time of each step of item i, from the parent data set."""
         return self.whole.step_times(int(self.rows[i]))
 
     def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
-        """As of the whole."""
+        """The image that item i looks at and its fixations, from the parent data set."""
         return self.whole.looked_at(int(self.rows[i]))
 
     def _known(self, ids: Int64[np.ndarray, " b"]) -> dict[int, int]:
         return {int(self.rows[i]): int(i) for i in ids}
 
     def _counted(self, found: Samples, known: dict[int, int]) -> Samples:
-        """Samples of the whole with the ids and labels that they have here."""
+        """Samples of the parent data set, with the ids and labels of this subset."""
         ids = np.array([known[i] for i in found.id.tolist()], dtype=np.int64)
         return found._replace(id=torch.from_numpy(ids), label=self.labels_of(ids))
 
 
 def refuse_padding(dataset: Dataset, size: Size, what: str) -> None:
-    """Raises ValueError where samples are padded at `size`, which `what` cannot leave out."""
+    """Raises ValueError if samples are padded at `size`; `what` names the use that cannot handle padding."""
     if dataset.lengths is not None and dataset.is_padded(size):
         low, high, words = int(dataset.lengths.min()), int(dataset.lengths.max()), dataset.words
         have = f"{low} to {high} {words.parts}" if low < high else f"{low} {words.parts} each"
@@ -454,7 +454,7 @@ NO_MASKS = (
 
 
 def without_padding(found: Samples) -> Iterator[Shaped[Tensor, "_ c ..."]]:
-    """The x of samples without their padding: all at once where there is none, else one sample at a time."""
+    """The x of the samples without their padding: one batch if nothing is padded, else one sample at a time."""
     if found.x is None or not len(found.x):
         return
     if found.length is None:
@@ -465,30 +465,30 @@ def without_padding(found: Samples) -> Iterator[Shaped[Tensor, "_ c ..."]]:
 
 
 def stack_samples(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
-    """One tensor of at least one row: uint8 where all rows are 8-bit, else float32."""
+    """One tensor from one or more rows: uint8 if all rows are 8-bit, else float32."""
     same = all(x.dtype == torch.uint8 for x in rows)
-    # The DataLoader's own function stacks straight into shared memory when it runs in a worker.
+    # In a worker, the DataLoader's own function stacks straight into shared memory.
     stacked: Tensor = default_collate(list(rows) if same else [unit(x) for x in rows])
     return stacked
 
 
 def refuse_unreadable(skipped: Mapping[str, str], corrupt: Corrupt) -> None:
-    """Raises ValueError, naming the first, where items that cannot be read are to fail the run."""
+    """Raises ValueError, naming the first unreadable item, if unreadable items must fail the run."""
     if skipped and corrupt == "fail":
         name, why = next(iter(skipped.items()))
         raise ValueError(f"cannot read {name}: {why}; remove or replace it, or set data.corrupt=skip") from None
 
 
 def example_of(skipped: Mapping[str, str]) -> str:
-    """One of the items that could not be read, as a part of a sentence."""
+    """The name and reason of one unreadable item, as part of a sentence."""
     name, why = next(iter(skipped.items()))
     return f"{name} ({why})"
 
 
 def uniform_draws(rng: Rng, ids: Int64[np.ndarray, " b"], draws: int) -> Float[np.ndarray, "b draws"]:
-    """Numbers in [0, 1) that depend on `rng` (not on its step's batch) and on each id alone, whoever asks.
+    """Uniform numbers in [0, 1) that depend only on `rng` (not on its step's batch) and on each id.
 
-    A counter-based generator: the key and the id are mixed by the splitmix64 finaliser, and so is each draw's index.
+    A counter-based generator: the splitmix64 finaliser mixes the key with the id, and then with each draw's index.
     Source: Steele, Lea & Flood, Fast splittable pseudorandom number generators, OOPSLA 2014.
     """
     key = np.uint64(rng.generator().initial_seed())
@@ -507,12 +507,12 @@ def _mix_bits(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
 
 
 def spread_evenly(n: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0 … n - 1, evenly spread."""
+    """At most `most` of the numbers 0 … n - 1, evenly spaced."""
     return [int(i) for i in np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))]
 
 
 def existing_path(path: str) -> Path:
-    """The path, which must exist. Raises ValueError."""
+    """The path as a Path. Raises ValueError if it does not exist."""
     if not path:
         raise ValueError("no data given; name a folder, file or glob, e.g. --data.path photos/")
     found = Path(path).expanduser()

@@ -1,4 +1,4 @@
-"""Look at data before training: what is there, what cannot be read, what is there twice."""
+"""The report of `jepa check-data`: what a data set holds, which items are unreadable, which are duplicates."""
 
 import csv
 import io
@@ -17,10 +17,10 @@ def check_path(
     timing: str = "auto",
     progress: Progress = None,
 ) -> Report:
-    """What `jepa check-data` prints of the data at `path`, every item of which is read once.
+    """The report that `jepa check-data` prints for the data at `path`; reads every item once.
 
     `image`, `label`, `fixations` and `timing` are as in the data's config; `progress` is called with (done, all).
-    Raises ValueError where there is nothing to read at all.
+    Raises ValueError if there is nothing to read.
     """
     kind, why = guess_kind(path)
     if fixations or kind == "scanpaths":
@@ -33,7 +33,7 @@ def check_path(
 
 
 def as_csv(problems: Sequence[Problem]) -> str:
-    """Problems as a table with a row each."""
+    """The problems as a CSV table, one row each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("item", "problem", "detail"), *((p.name, p.problem, p.detail) for p in problems)])

@@ -1,6 +1,6 @@
-"""The settings of data: what every room asks of them, and those that all kinds share.
+"""The base class of data settings, and the settings that all data sets share.
 
-In config.yaml a kind's own settings come before those that all share; `shared_last` keeps that order.
+In config.yaml a kind's own settings come before the shared ones; `shared_last` keeps that order.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ Class = TypeVar("Class", bound=type)
 
 
 class StrongAugmentation(NamedTuple):
-    """An augmentation with views, the settings that make it strong, and why it has to be."""
+    """An augmentation with views, the settings that make it strong, and the reason it must be strong."""
 
     augment: Any
     keys: tuple[str, ...]
@@ -25,11 +25,11 @@ class StrongAugmentation(NamedTuple):
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """How training samples are changed."""
+    """How training samples are augmented."""
 
     @property
     def views(self) -> tuple[Any, ...]:
-        """Groups of further versions of each sample, each with `count`, `size` and `size_for(size of the signal)`."""
+        """Groups of extra versions of each sample, each with `count`, `size` and `size_for(size of the signal)`."""
         ...
 
     @property
@@ -38,17 +38,17 @@ class Augmentation(Protocol):
         ...
 
     def check(self, channels: int) -> None:
-        """Raises ValueError where data of so many channels cannot be changed like that."""
+        """Raises ValueError if the augmentation cannot apply to data with this number of channels."""
         ...
 
     def strong(self, channels: int) -> StrongAugmentation:
-        """The same with views, made strong where it says nothing yet. Raises ValueError where there can be no views."""
+        """This augmentation with views, made strong if at its defaults. Raises ValueError if views are impossible."""
         ...
 
 
 @dataclass(frozen=True)
 class NoAugmentation:
-    """Samples stay as they are: the augmentation of a kind that has none."""
+    """The augmentation of a kind that has none: samples stay as they are."""
 
     @property
     def views(self) -> tuple[Any, ...]:
@@ -61,20 +61,20 @@ class NoAugmentation:
         return False
 
     def check(self, channels: int) -> None:
-        """Do nothing: unchanged samples may have any channels."""
+        """Accept any number of channels: samples are unchanged."""
 
     def strong(self, channels: int) -> StrongAugmentation:
-        """Raises ValueError: there are no views of unchanged samples."""
+        """Raises ValueError: unchanged samples have no views."""
         raise ValueError("data of this kind are not augmented, so a sample has no two views; choose another method")
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """The settings of a data set or of a stream: where it lies, and how it is read.
+    """The settings of a data set or of a stream: where it is and how to read it.
 
-    `arrives`: frames come one after the other, and nobody knows the last one. `axes` are the numbers of axes that
-    samples may have (empty: any), `holds` what they are called in a sentence.
-    `meanings` names the settings that mean something else here than in other kinds, so that they are not taken over.
+    `arrives`: frames come one after the other, and their number is unknown. `axes` lists the numbers of axes that
+    samples may have (empty: any); `holds` is the noun for the samples in a sentence.
+    `meanings` names the settings that mean something else here than in other kinds, so they are not carried over.
     """
 
     path: str = ""
@@ -85,71 +85,71 @@ class SourceConfig:
     meanings: ClassVar[frozenset[str]] = frozenset()
 
     if TYPE_CHECKING:
-        # Not at run time: a dataclass would take an inherited property for the default of its field.
+        # Only for the type checker: a dataclass would take an inherited property for the default of its field.
         @property
         def augment(self) -> Augmentation:
-            """How training samples are changed."""
+            """How training samples are augmented."""
 
     @classmethod
     def recognises(cls, path: str) -> str:
-        """Why the data at `path` are of this kind; "" where they are not. Reads no more than the head of a file."""
+        """The reason the data at `path` are of this kind; "" if they are not. Reads at most the head of a file."""
         return ""
 
     def open(self) -> Dataset:
-        """The data. Raises ValueError, saying what to do, where they cannot be found or read."""
+        """The data. Raises ValueError, with the remedy, if they cannot be found or read."""
         raise NotImplementedError
 
     def claims(self, kind: str, path: str) -> bool:
-        """Whether these settings read `path`, although it is recognised as another `kind`."""
+        """Whether these settings read `path` even though it is recognised as another `kind`."""
         return False
 
     def at(self, path: str, **changes: Any) -> "SourceConfig":
-        """The same settings for other data."""
+        """The same settings for another path."""
         return dataclasses.replace(self, path=path, **changes)
 
     def with_channels(self, channels: int) -> "SourceConfig":
-        """The same settings for samples of so many channels, where a kind can bring them to that."""
+        """The same settings for samples with this number of channels, if the kind can convert them."""
         return self
 
     def with_names(self, image: str, label: str) -> "SourceConfig":
-        """The same settings with the names of the columns or arrays to read, where they are not empty."""
+        """The same settings with these column or array names; empty names change nothing."""
         known = {f.name for f in dataclasses.fields(self)}
         given = {"image": image, "label": label}
         return dataclasses.replace(self, **{key: name for key, name in given.items() if name and key in known})
 
     def training_part(self) -> "SourceConfig":
-        """The same settings, of the training part alone where samples of all data overlap."""
+        """The same settings, restricted to the training part if samples overlap."""
         return self
 
     def test_part(self) -> "SourceConfig | None":
-        """The settings of the test part where these are of the training part; else None."""
+        """The settings of the test part if these settings are for the training part; else None."""
         return None
 
     def whole(self) -> "SourceConfig":
-        """The same settings, of all data."""
+        """The same settings for all data."""
         return self
 
     def without_views(self) -> "SourceConfig":
-        """The same settings, with the sample itself alone."""
+        """The same settings without views: only the sample itself."""
         return self
 
     def uncut(self) -> "SourceConfig":
-        """The same settings, of whole series where samples are windows of them."""
+        """The same settings for whole series instead of windows."""
         return self
 
     def without_overlap(self) -> "SourceConfig":
-        """The same settings, with windows that follow one another."""
+        """The same settings with consecutive windows that do not overlap."""
         return self
 
     def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["SourceConfig", list[Note]]:
-        """What was chosen when the data were opened, and what a `method` with such `needs` takes, with a note each.
+        """The settings with all choices made on opening the data or for a `method` with these `needs`, and a note each.
 
-        Other data are then read in the same way. Raises ValueError where the data cannot give what the method needs.
+        Other data are then read the same way. Raises ValueError if the data cannot give what the method needs.
         """
         return self, []
 
     def report(self, progress: Progress = None) -> Report:
-        """What `jepa check-data` prints, also where the data cannot be opened for training."""
+        """The report that `jepa check-data` prints, even for data that cannot be opened for training."""
         return self.open().report(progress)
 
 
@@ -157,9 +157,9 @@ class SourceConfig:
 class DataConfig(SourceConfig):
     """The settings that all data sets share.
 
-    `split` cuts off the part `held_out`; `limit` keeps so many items (0: all). `corrupt`: an item that cannot be read
-    is skipped for the next one, or fails the run. `augment` says how training samples are changed. `contrast` is the
-    deviation of normalised values, for training and whatever follows: 0.1 makes data of low variance of any data.
+    `split` chooses a part; `held_out` is the test fraction; `limit` keeps that many items (0: all). `corrupt`: skip an
+    unreadable item for the next one, or fail the run. `augment` says how training samples are augmented. `contrast` is
+    the standard deviation of normalised values in training and afterwards: 0.1 turns any data into low-variance data.
     """
 
     _: KW_ONLY
@@ -182,31 +182,31 @@ class DataConfig(SourceConfig):
 
     @property
     def overlapping(self) -> bool:
-        """Whether samples share values, so that a random fifth of them is no test part."""
+        """Whether samples share values, so that a random fifth of them is not a valid test part."""
         return False
 
     def training_part(self) -> "DataConfig":
-        """The same settings, of the training part alone where samples of all data overlap."""
+        """The same settings, restricted to the training part if samples overlap."""
         return dataclasses.replace(self, split="train") if self.overlapping and self.split == "all" else self
 
     def test_part(self) -> "DataConfig | None":
-        """The settings of the whole test part where these are of the training part; else None."""
+        """The settings of the whole test part if these settings are for the training part; else None."""
         return dataclasses.replace(self, split="test", limit=0) if self.split == "train" else None
 
     def whole(self) -> "DataConfig":
-        """The same settings, of all data."""
+        """The same settings for all data."""
         return dataclasses.replace(self, split="all", limit=0)
 
     def without_views(self) -> "DataConfig":
-        """The same settings, with the sample itself alone."""
+        """The same settings without views: only the sample itself."""
         if not self.augment.views:
             return self
         return dataclasses.replace(self, augment=dataclasses.replace(cast(Any, self.augment), views=()))
 
     def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["DataConfig", list[Note]]:
-        """These settings with two views of each sample, where the method compares views and they ask for none.
+        """These settings, with two views per sample if the method compares views and the settings have none.
 
-        Where nothing else is said of the augmentation, it is made strong.
+        An augmentation at its defaults is made strong.
         """
         if "views" not in needs or self.augment.views:
             return self, []
@@ -222,9 +222,10 @@ class DataConfig(SourceConfig):
 
 
 def shared_last(**after: str) -> Callable[[Class], Class]:
-    """Puts the settings that all kinds share behind a kind's own; `after` names those that one of them precedes.
+    """A decorator that moves the shared settings behind a kind's own.
 
-    What is changed is the order of `dataclasses.fields`, and so that of config.yaml; not that of the arguments.
+    `after` maps one of the kind's own settings to the shared setting that it follows.
+    The decorator changes the order of `dataclasses.fields`, and so of config.yaml, but not the order of the arguments.
     """
 
     def ordered(cls: Class) -> Class:

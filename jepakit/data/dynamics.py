@@ -1,4 +1,4 @@
-"""Generated series: noisy sines and the Lorenz system."""
+"""The kind `dynamics`: generated series, noisy sines and the Lorenz system."""
 
 from .series.generated import Config
 

@@ -1,4 +1,4 @@
-"""The kinds of data by name, found without importing them."""
+"""The names of the kinds of data, found without importing their modules."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def kind_of(found: Any) -> "type[SourceConfig]":
-    """The settings class of a kind's module. Raises ValueError where it has none."""
+    """The settings class of a kind's module. Raises ValueError if it has none."""
     from .config import SourceConfig
 
     config = getattr(found, "Config", found)

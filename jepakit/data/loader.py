@@ -1,7 +1,7 @@
-"""Batches: batch k is a pure function of (seed, k), whatever the number of workers, ranks and restarts.
+"""Batches of a data set: batch k is a pure function of (seed, k) for any number of workers, ranks and restarts.
 
-One item of the torch DataLoader is one whole batch, so that workers need no order among themselves. 8-bit
-pixels leave as uint8; `Batch.to` makes them floats, where they are needed.
+One item of the torch DataLoader is one whole batch, so workers need no order among themselves. 8-bit
+pixels leave as uint8; `Batch.to` converts them to floats.
 """
 
 import os
@@ -45,7 +45,7 @@ class Draws(TorchDataset[Samples]):
 
 @dataclass(frozen=True, eq=False)
 class Readings(TorchDataset[Samples]):
-    """Item k is the k-th batch from sample `start` on, in order and not augmented."""
+    """Item k is the k-th batch from sample `start` on, in order, not augmented."""
 
     dataset: Dataset
     signal: Signal
@@ -62,7 +62,7 @@ class Readings(TorchDataset[Samples]):
 
 
 class Batches(Iterator[Batch]):
-    """An iterator of batches. `skipped` names the items met so far that could not be read, each with the reason."""
+    """An iterator of batches. `skipped` maps each unreadable item met so far to the reason."""
 
     def __init__(self, source: TorchDataset[Samples], start: int, stop: int, workers: int) -> None:
         self.skipped: dict[str, str] = {}
@@ -87,7 +87,7 @@ class Batches(Iterator[Batch]):
 
 @dataclass(frozen=True, eq=False)
 class _CatchMistakes(TorchDataset[Samples | str]):
-    """A user's mistake comes back as its sentence: raised in a worker, it would arrive wrapped in a traceback."""
+    """Returns a user's mistake as its sentence: an exception raised in a worker would arrive wrapped in a traceback."""
 
     source: TorchDataset[Samples]
 
@@ -111,12 +111,12 @@ def batches(
     total: int = 0,
     include_x: bool = True,
 ) -> Batches:
-    """Training batches `start` … `stop` - 1 of `batch` samples, shuffled anew each epoch, incomplete batches dropped.
+    """Training batches `start` … `stop` - 1 of `batch` samples, reshuffled each epoch; incomplete batches are dropped.
 
-    Samples `offset` … of a global batch of `total` (0: `batch`) are yielded, so ranks share one order. An unreadable
-    item gives way to the next readable one, or raises ValueError where the data's `corrupt` is "fail". Small images are
-    decoded once, before the first batch. Without `include_x`, for methods that read views only, no further picture is
-    cut: `Batch.x` is the first view. Raises ValueError where there are fewer items than one global batch holds.
+    Yields samples `offset` … of a global batch of `total` (0: `batch`), so ranks share one order. The next readable
+    item replaces an unreadable one, or ValueError is raised if the data's `corrupt` is "fail". Small images are
+    decoded once, before the first batch. Without `include_x`, for methods that read only views, no further image is
+    cropped: `Batch.x` is the first view. Raises ValueError if there are fewer items than one global batch holds.
     """
     _check_batch(batch)
     total = total or batch
@@ -140,8 +140,8 @@ def read_stream(
 ) -> Batches:
     """All samples in order, not augmented; the last batch may be smaller.
 
-    `start` is the first sample. Unreadable items are left out (`id` says which are there) and listed in `skipped`, or
-    raise ValueError where `corrupt` is "fail". Raises ValueError where the data have other channels than the signal.
+    `start` is the first sample. Unreadable items are left out (`id` lists the items present) and listed in `skipped`,
+    or raise ValueError if `corrupt` is "fail". Raises ValueError if the data and the signal differ in channels.
     """
     _check_batch(batch)
     check_channels(dataset, signal)
@@ -150,9 +150,9 @@ def read_stream(
 
 
 def fixed_sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor, "n c ..."]:
-    """Up to `count` readable items spread over the data, always the same; `unit` of them is what `read_stream` gives.
+    """Up to `count` readable items spread over the data, the same on every call; `unit` of them equals `read_stream`.
 
-    8-bit items stay uint8, a quarter of the memory.
+    8-bit items stay uint8, which takes a quarter of the memory.
     """
     found: list[Tensor] = []
     order = spread_order(dataset)
@@ -164,12 +164,12 @@ def fixed_sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor,
 
 
 def spread_order(dataset: Dataset) -> Int64[np.ndarray, " n"]:
-    """The order in which samples are taken that are to be the same every time."""
+    """A fixed order of the samples, for selections that must be the same on every call."""
     return torch.randperm(len(dataset), generator=Rng(0).fork("data", "sample").generator()).numpy()
 
 
 def check_channels(dataset: Dataset, signal: Signal) -> None:
-    """Raises ValueError where the data have other channels than the signal."""
+    """Raises ValueError if the data and the signal differ in channels."""
     if dataset.channels != signal.channels:
         raise ValueError(
             f"the data have {dataset.channels} channels but the model takes {signal.channels}; "
@@ -185,9 +185,9 @@ def _check_batch(batch: int) -> None:
 def batch_ids(
     k: int, items: int, seed: int, batch: int, offset: int, total: int
 ) -> tuple[Int64[np.ndarray, " b"], Rng]:
-    """The ids of training batch k, and the stream that its epoch's changes are drawn from.
+    """The ids of training batch k, and the random stream for its epoch's augmentation.
 
-    A rank's `batch` of the `total` samples of the global batch begin at `offset`.
+    A rank's `batch` samples start at `offset` in the `total` samples of the global batch.
     """
     epoch, j = divmod(k, items // total)
     first = j * total + offset
@@ -201,11 +201,11 @@ def epoch_order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
 
 
 def make_dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:
-    """Items `start` … `stop` - 1 of `source` in order, made by that many processes (0: this one) and not collated."""
+    """Items `start` … `stop` - 1 of `source` in order, not collated, made by `workers` processes (0: this one)."""
     options: dict[str, Any] = {}
     if workers:
         options = {"worker_init_fn": _start_worker, "prefetch_factor": 2}
-        # Forked workers share what is in memory; torch keeps to one thread in each.
+        # Forked workers share memory with their parent; torch uses one thread in each.
         options["multiprocessing_context"] = "fork" if sys.platform == "linux" else None
     return DataLoader(
         source,
@@ -213,7 +213,7 @@ def make_dataloader(source: TorchDataset[Item], start: int, stop: int, workers: 
         sampler=range(start, stop),
         num_workers=workers,
         collate_fn=_uncollated,
-        # Without a generator of its own the DataLoader draws from the global one.
+        # Without its own generator the DataLoader draws from the global one.
         generator=torch.Generator(),
         **options,
     )
@@ -224,8 +224,8 @@ def _uncollated(item: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    # Ctrl-C and SIGTERM are the main process's to handle, also where they reach all of its processes, as those of a
-    # batch system do: a worker ends when it is told to, or orphaned.
+    # The main process handles Ctrl-C and SIGTERM, even if a batch system sends them to all processes: a worker ends
+    # when it is told to, or when it is orphaned.
     signals.signal(signals.SIGINT, signals.SIG_IGN)
     if not hasattr(signals, "sigwaitinfo"):
         signals.signal(signals.SIGTERM, signals.SIG_DFL)
@@ -235,7 +235,7 @@ def _start_worker(worker: int) -> None:
 
 
 def _end_on_request() -> None:
-    """End this process on a SIGTERM, but only one of its parent, who sends it to workers that would outlive it."""
+    """End this process on SIGTERM, but only from its parent, which sends it to workers that would outlive it."""
     while signals.sigwaitinfo({signals.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)  # With another code PyTorch would report a failure in the parent.

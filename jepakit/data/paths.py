@@ -1,4 +1,4 @@
-"""What a path means: one file or folder, or the files of a pattern."""
+"""Resolve a data path: one file, one folder, or all files that match a pattern."""
 
 import glob
 from pathlib import Path
@@ -7,7 +7,7 @@ from .base import existing_path
 
 
 def expand_pattern(path: str) -> list[Path]:
-    """The files a path, glob or brace pattern means, sorted within each pattern. Raises ValueError."""
+    """The files that a path, glob or brace pattern matches, sorted within each pattern. Raises ValueError."""
     if not any(mark in path for mark in "*?[{") or Path(path).expanduser().exists():
         return [existing_path(path)]
     from braceexpand import braceexpand
@@ -23,7 +23,7 @@ def expand_pattern(path: str) -> list[Path]:
 
 
 def first_file(path: str) -> Path | None:
-    """The first file or folder that a path means; None where there is none."""
+    """The first file or folder that a path matches; None if there is none."""
     try:
         return expand_pattern(path)[0]
     except ValueError:
@@ -31,17 +31,17 @@ def first_file(path: str) -> Path | None:
 
 
 def file_name(path: str) -> str:
-    """The name, in small letters, of the first file that a path means; "" where there is none, or a folder."""
+    """The lower-case name of the first file that a path matches; "" if there is none or it is a folder."""
     file = first_file(path)
     return "" if file is None or file.is_dir() else file.name.lower()
 
 
 def file_ending(path: Path) -> str:
-    """The suffix in small letters, without that of gzip."""
+    """The lower-case suffix, ignoring that of gzip."""
     return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def split_key(path: str) -> tuple[str, str]:
-    """The file and the array of `file.npz:array`; the path itself and "" where it names no array."""
+    """The file and the array of `file.npz:array`; the path itself and "" if it names no array."""
     file, mark, key = path.rpartition(".npz:")
     return (f"{file}.npz", key) if mark else (path, "")

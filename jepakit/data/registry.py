@@ -1,8 +1,8 @@
-"""The kinds of data by name, which of them a path is, and other data read the way a run reads its own.
+"""Find the kind of data by name or by path, and read other data the way a run reads its own.
 
 A kind is a module or folder of `jepakit.data`, or of another package under the entry-point group "jepakit.data", that
-has a `Config`. A path is of the first kind that recognises it: the kinds that name what they hold exactly are asked
-first, in the order of their names; then those that take whole families of files: series, scanpaths, arrays, images.
+has a `Config`. The first kind that recognises a path reads it. Kinds that name their contents exactly are asked
+first, in alphabetical order; then the kinds that read whole families of files: series, scanpaths, arrays, images.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ def load(name: str) -> type[SourceConfig]:
 
 
 def guess_kind(path: str) -> tuple[str, str]:
-    """Which kind reads a path, and why. Raises ValueError where nothing is there or nothing reads it."""
+    """The kind that reads a path, and the reason. Raises ValueError if nothing is there or no kind reads it."""
     broken = KINDS.unusable_members()
     for name in [*(name for name in KINDS.names() if name not in (*GUESS_ORDER, *broken)), *GUESS_ORDER]:
         if why := load(name).recognises(path):
@@ -35,10 +35,10 @@ def guess_kind(path: str) -> tuple[str, str]:
 
 
 def read_like(old: Any, path: str, *, channels: int | None = None, **changes: Any) -> Any:
-    """Settings of the kind that `guess_kind` names for `path`; they keep what `old` says, but for `changes`.
+    """Settings of the kind that `guess_kind` finds for `path`; they keep the values of `old`, except for `changes`.
 
-    `channels`, those a model was trained on, are asked of kinds that can bring samples to them; `stream` refuses
-    others.
+    `channels`, the number that a model was trained on, is passed to kinds that can convert samples; `read_stream`
+    rejects a mismatch.
     """
     kind, _ = guess_kind(path)
     if type(old) is not load(kind) and not old.claims(kind, path):
@@ -48,17 +48,17 @@ def read_like(old: Any, path: str, *, channels: int | None = None, **changes: An
 
 
 def _take_over(old: SourceConfig, new: SourceConfig) -> SourceConfig:
-    """The settings `new` with those of `old` that mean the same in both."""
+    """The settings `new`, with the values from `old` that mean the same in both."""
     shared = {f.name for f in dataclasses.fields(new)} & {f.name for f in dataclasses.fields(old)}
     shared -= new.meanings | old.meanings
     if type(getattr(new, "augment", None)) is not type(getattr(old, "augment", None)):
-        # How samples of one kind are sized and changed says nothing of another.
+        # Sizes and augmentation of one kind do not carry over to another.
         shared -= {"size", "augment"}
     return dataclasses.replace(new, **{name: getattr(old, name) for name in shared})
 
 
 def check_kind(cfg: SourceConfig, axes: int) -> None:
-    """Raises ValueError where the settings read samples that cannot have the axes of those a run was trained on."""
+    """Raises ValueError if the settings read samples with other axes than those a run was trained on."""
     if cfg.axes and axes not in cfg.axes:
         wants = {1: "series", 2: "pictures"}.get(axes, "clips")
         raise ValueError(f"{cfg.path!r} holds {cfg.holds}, but the run was trained on {wants}; give data of its kind")

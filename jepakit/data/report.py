@@ -1,4 +1,4 @@
-"""What `jepa check-data` prints: rows, notes and the problems that were found."""
+"""The report of `jepa check-data` as data: rows, notes and problems."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ MAX_PROBLEMS_LISTED, MAX_PROBLEMS_SHOWN = 1000, 10
 
 
 class Problem(NamedTuple):
-    """Something wrong with an item: which one, what kind of mistake, where it is, and what to do about it."""
+    """A problem with an item: which item, the kind of mistake, where it is, and how to fix it."""
 
     name: str
     problem: str
@@ -20,7 +20,7 @@ class Problem(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `jepa check-data` prints: (what, value) rows that end with the first problems, and all problems."""
+    """The report of `jepa check-data`: (what, value) rows that end with the first problems, and all problems."""
 
     rows: list[tuple[str, str]]
     problems: tuple[Problem, ...]
@@ -29,7 +29,7 @@ class Report(NamedTuple):
 def finish_report(
     rows: Sequence[tuple[str, str]], notes: Sequence[str], problems: Sequence[Problem], more: str, count: int = -1
 ) -> Report:
-    """A report that ends with the notes and the first problems, of `count` (-1: as many as there are); see `more`."""
+    """A report that ends with the notes and the first of `count` problems (-1: as many as given); see `more`."""
     rest = (len(problems) if count < 0 else count) - MAX_PROBLEMS_SHOWN
     shown = [
         (p.name, f"{p.problem}: {p.detail}" + (f"; {p.fix}" if p.fix else "")) for p in problems[:MAX_PROBLEMS_SHOWN]

@@ -1,4 +1,4 @@
-"""The names, the labels and the parts of a data set's rows."""
+"""The names, labels and splits of a data set's rows."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from .base import Split
 
 
 class Names(Sequence[str]):
-    """Many strings in one block of bytes: small, and never copied by a forked worker's reference counts."""
+    """Many strings in one block of bytes: compact, and never copied by a forked worker's reference counts."""
 
     def __init__(self, names: Iterable[str]) -> None:
         parts = [os.fsencode(name) for name in names]
@@ -31,10 +31,10 @@ class Names(Sequence[str]):
 
 
 def select_part(names: Sequence[str], split: Split, held_out: float, limit: int) -> Int64[np.ndarray, " n"]:
-    """The rows that belong to a part of the data, in their order; decided by a hash of each name alone.
+    """The rows of one part of the data, in order; a hash of each name decides.
 
-    "test" is about the fraction `held_out`, "train" the rest. `limit` keeps that many, chosen by another hash; 0 all.
-    Raises ValueError where nothing is left.
+    "test" is about the fraction `held_out`, "train" the rest. `limit` keeps that many, chosen by another hash; 0: all.
+    Raises ValueError if nothing is left.
     """
     rows = np.arange(len(names), dtype=np.int64)
     if split != "all":
@@ -57,10 +57,10 @@ def _unit_hash(name: str, salt: bytes) -> float:
 
 
 def encode_labels(values: Sequence[object]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    """Labels as indices, and the class names; None, NaN, empty texts and negative integers are no label, -1.
+    """Labels as indices, and the class names; None, NaN, empty text and negative integers mean no label, -1.
 
-    Integers 0 … 9,999 stay what they are, so that two parts of one data set agree; anything else is sorted by name.
-    Where negative integers leave one class, as in -1 and 1, they are classes themselves.
+    Integers 0 … 9,999 keep their value, so that two parts of one data set agree; anything else is sorted by name.
+    If dropping negative integers would leave one class, as in -1 and 1, they are classes too.
     """
     texts = ["" if value is None or value != value else str(value).strip() for value in values]
     if len({text for text in texts if text and not _is_negative(text)}) != 1:

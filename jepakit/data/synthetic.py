@@ -1,4 +1,4 @@
-"""Generated labelled pictures: digits, shapes and scenes."""
+"""The kind `synthetic`: generated labelled images of digits, shapes and scenes."""
 
 from .images.synthetic import Config
 

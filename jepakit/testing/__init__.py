@@ -1,15 +1,15 @@
-"""The contract: what the trainer, the evaluators and the reports rely on, checked on any method in seconds.
+"""The method contract: checks in seconds what trainer, evaluators and reports rely on in any method.
 
 `contract(MyMethod)` builds `MyMethod.Config.tiny(signal)` (a classmethod that returns a configuration of at most 32
 tokens) for an image, a video and a series, each plain and with actions, views and labels, as far as `needs` allows, and
-runs every clause of `CLAUSES` on each. What a method offers decides which clauses bind it:
+runs every clause of `CLAUSES` on each. The features of a method decide which clauses apply:
 
 - always: `loss`, `encode`, `energy`, `after_step`;
-- a masked method (`methods/masked.py`): what `context` and `predict` give never depends on hidden patches;
-- a target encoder that follows by EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
-- a method whose loss mixes samples says so: `batch_statistics = True`;
-- a head (`methods/head.py`) is put on untrained parents of the classes that it names, which it must leave as they are;
-- a method that unfolds in time (`methods/predictive.py`) has states that know no future, streamed or not.
+- a masked method (`methods/masked.py`): the results of `context` and `predict` never depend on hidden patches;
+- a target encoder with EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
+- a method whose loss mixes samples declares it: `batch_statistics = True`;
+- a head (`methods/head.py`) is built on untrained parents of the classes that it names and must leave them unchanged;
+- a method that unfolds in time (`methods/predictive.py`) has states that do not depend on the future, streamed or not.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ __all__ = ["CLAUSES", "SIGNALS", "Case", "DataCase", "contract", "data_contract"
 def contract(method: type[Method], signals: Sequence[Signal] | None = None) -> None:
     """Run every clause on every signal that the method's `needs` allow; `signals` replaces the built-in ones.
 
-    Raises AssertionError with one sentence: the method, the signal, what does not hold and how to mend it.
+    Raises AssertionError with one sentence: the method, the signal, what fails and how to fix it.
     """
     offered = variants() if signals is None else tuple(signals)
     allowed = [signal for signal in offered if method.needs <= signal.has]

@@ -1,4 +1,4 @@
-"""The case that a clause of the contract runs on: a method, a signal and a batch that can be learnt."""
+"""The test case of the method contract: a method, a signal and a learnable batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Case:
     def build(
         self, seed: int = 0, cfg: Any = None, signal: Signal | None = None, parents: Sequence[Method] = ()
     ) -> Method:
-        """The method with weights drawn from `seed`; the global random state is given back as it was.
+        """The method with weights drawn from `seed`; the global random state is restored afterwards.
 
         A head is built over `parents`, by default over `parents_for` the signal.
         """
@@ -48,7 +48,7 @@ class Case:
             return self.method(cfg, signal, *below)
 
     def steps(self, method: Method, count: int) -> Iterator[int]:
-        """Train on the batch, one optimiser step per item; gradients can be read in between."""
+        """Train on the batch, one optimiser step per item; the caller can read gradients in between."""
         optimizer = torch.optim.AdamW(
             [p for p in method.parameters() if p.requires_grad], LEARNING_RATE, weight_decay=0.0
         )
@@ -61,20 +61,20 @@ class Case:
 
     @property
     def maskers(self) -> tuple[Masker, ...]:
-        """The maskers of the configuration: those of a masked method, and of a head that hides parts of its input."""
+        """The maskers of the configuration: those of a masked method, or of a head that hides parts of its input."""
         return tuple(vars(self.cfg).get("masks", ()))
 
 
 def parents_for(head: type[Head], signal: Signal) -> tuple[Method, ...]:
-    """What a head is put on: for each of its `Parents` a small untrained method of that class, the same every time.
+    """The parents of a head: for each of its `Parents` a small untrained method of that class, always the same.
 
-    Raises ValueError where no method of that class takes the signal.
+    Raises ValueError if no method of that class accepts the signal.
     """
     return tuple(_build_untrained(_of_kind(kind, signal), signal, seed) for seed, kind in enumerate(head.Parents))
 
 
 def _of_kind(kind: type[Method], signal: Signal) -> type[Method]:
-    """The class itself where it has settings of its own, else the first of our methods that is of it."""
+    """The class itself if it has its own settings, else the first built-in method of that class."""
     if "Config" in vars(kind):
         return kind
     heads = issubclass(kind, Head)
@@ -94,13 +94,13 @@ def _build_untrained(kind: type[Method], signal: Signal, seed: int) -> Method:
 
 
 def variants() -> tuple[Signal, ...]:
-    """Image, video and series, plain and with everything a batch of that kind may carry."""
+    """Image, video and series signals, each plain and with everything that a batch of that kind may carry."""
     full = tuple(replace(s, views=2, classes=2, action=ActionSpec(2) if "time" in s.has else None) for s in SIGNALS)
     return (*SIGNALS, *full)
 
 
 def example(signal: Signal, batch: int = BATCH_SIZE) -> Batch:
-    """A batch of smooth waves, (B, C, *size) in [0, 1]: what is hidden follows from what is seen."""
+    """A batch of smooth waves, (B, C, *size) in [0, 1]: the visible part determines the hidden part."""
     generator = Rng(0).fork("example").generator()
     rank = len(signal.size)
     axes = torch.meshgrid(*[torch.linspace(0, 1, n) for n in signal.size], indexing="ij")

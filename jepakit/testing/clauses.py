@@ -1,4 +1,4 @@
-"""The clauses of the contract: functions of a case that raise AssertionError with what fails and how to mend it."""
+"""The clauses of the method contract: each raises AssertionError with what fails and how to fix it."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -22,11 +22,11 @@ from .case import BATCH_SIZE, Case
 
 MAX_TOKENS: Final = 32
 LEARNING_STEPS: Final = 80
-MAX_NORMALIZED_LOSS: Final = 3  # of what was learnt; 1 is the best constant
+MAX_NORMALIZED_LOSS: Final = 3  # after training; the best constant prediction has 1
 
 
 def encodes_every_token(case: Case) -> None:
-    """Encode gives finite (B, N, D) for both weights; the loss is a sum of scalars, and what is watched is detached."""
+    """Encode gives finite (B, N, D) for both weights; the loss is a sum of scalars; monitored values are detached."""
     method = case.build().eval()
     tokens = {weights: method.encode(case.batch, weights) for weights in ("target", "context")}
     for weights, s in tokens.items():
@@ -50,7 +50,7 @@ def encodes_every_token(case: Case) -> None:
 
 
 def normalises_first(case: Case) -> None:
-    """The data's mean and std are applied by the model, once: raw units in, the same tokens as for standard units."""
+    """The model applies the data's mean and std, once: raw units give the same tokens as standard units."""
     method, plain = case.build().eval(), case.build(signal=replace(case.signal, mean=(), std=())).eval()
     standard = replace(case.batch, x=method.normalize(case.batch.x))
     equal = torch.equal(method.encode(case.batch), plain.encode(standard))
@@ -70,7 +70,7 @@ def uses_every_parameter(case: Case) -> None:
 
 
 def draws_from_rng_alone(case: Case) -> None:
-    """The same rng gives the same loss whatever the global random state, which is left untouched."""
+    """The same rng gives the same loss for any global random state, and leaves that state unchanged."""
     method = case.build()
     losses = []
     for seed in (1, 2):
@@ -83,7 +83,7 @@ def draws_from_rng_alone(case: Case) -> None:
 
 
 def follows_rng(case: Case) -> None:
-    """Another rng gives another loss, where a random masker is configured."""
+    """Another rng gives another loss if a random masker is configured."""
     if not case.maskers or not _draws_vary(case):
         return
     method = case.build()
@@ -92,7 +92,7 @@ def follows_rng(case: Case) -> None:
 
 
 def hides_what_is_masked(case: Case) -> None:
-    """Changing pixels of hidden patches leaves the context, and what is predicted from it, equal to the bit."""
+    """Changing pixels of hidden patches leaves the context, and predictions from it, bit-equal."""
     for masker in case.maskers:
         seen: list[Masks] = []
         method: Any = case.build(cfg=replace(case.cfg, masks=(_Recorder(masker, seen),))).eval()
@@ -134,10 +134,10 @@ def moves_the_target_by_the_stated_fraction(case: Case) -> None:
 
 
 def learns_one_batch(case: Case) -> None:
-    """One batch can be learnt, without loss of rank, and then energy tells what belongs together from what does not.
+    """The method can learn one batch without loss of rank; afterwards energy separates matching from other pairs.
 
-    The normalised loss of what was learnt is between 0 and 3. Before training it tells nothing: fresh targets can
-    differ so little from one another that a right method begins at 100.
+    The normalised loss after training is between 0 and 3. Before training it is no guide: fresh targets can
+    differ so little from one another that a correct method begins at 100.
     """
     method, batch = case.build(), case.batch
     loss, rank, std = _mean_loss(case, method), _token_rank(method, batch), _spread_over_samples(method, batch)
@@ -169,9 +169,9 @@ def learns_one_batch(case: Case) -> None:
 
 
 def saves_everything(case: Case) -> None:
-    """State saved and loaded into other weights, built without the data's statistics, encodes equal to the bit.
+    """State saved and loaded into other weights, built without the data's statistics, gives bit-equal encodings.
 
-    So do energies, which are all that a head adds to its parents; these are saved as runs of their own.
+    Energies are bit-equal too; they are all that a head adds to its parents, which are saved as their own runs.
     """
     method, batch = case.build(), case.batch
     for _ in case.steps(method, 1):
@@ -188,7 +188,7 @@ def saves_everything(case: Case) -> None:
 
 
 def leaves_its_parents_alone(case: Case) -> None:
-    """A head trains and saves what is its own; its parents move with it, in evaluation mode."""
+    """A head trains and saves only its own weights; its parents move with it and stay in evaluation mode."""
     if not issubclass(case.method, Head):
         return
     head = cast(Head, case.build())
@@ -268,7 +268,7 @@ class _Recorder:
 
 
 def require(holds: bool, sentence: str) -> None:
-    """Raises AssertionError with the sentence where that does not hold."""
+    """Raises AssertionError with `sentence` unless `holds`."""
     if not holds:
         raise AssertionError(sentence)
 
@@ -281,7 +281,7 @@ def _draws_vary(case: Case) -> bool:
 
 
 def _visible_pixels(kept: Int[Tensor, "b k"], grid: Grid, size: Size) -> Bool[Tensor, "b 1 ..."]:
-    """True where a pixel belongs to a kept patch."""
+    """True if a pixel belongs to a kept patch."""
     mask = torch.zeros(len(kept), prod(grid), dtype=torch.bool).scatter_(1, kept, True)
     mask = mask.reshape(-1, 1, *grid)
     for axis, (cells, length) in enumerate(zip(grid, size, strict=True)):
@@ -304,7 +304,7 @@ def _global_seed(seed: int) -> Iterator[None]:
 
 
 def _global_state() -> tuple[object, ...]:
-    # Python's own state is varied, not compared: run-time checkers of annotations such as beartype draw from it.
+    # Python's own state is varied, not compared: run-time annotation checkers such as beartype draw from it.
     numpy = np.random.get_state(legacy=False)["state"]
     return numpy["key"].tolist(), numpy["pos"], torch.get_rng_state().tolist()
 
@@ -322,5 +322,5 @@ def _token_rank(method: Method, batch: Batch) -> float:
 
 @torch.no_grad()
 def _spread_over_samples(method: Method, batch: Batch) -> float:
-    """Spread over samples at each position: what a representation of positions only would lose."""
+    """Spread over samples at each position; zero for a representation that encodes only positions."""
     return float(method.encode(batch).std(0).mean())

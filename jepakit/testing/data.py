@@ -1,8 +1,8 @@
-"""The data contract: what the loader, the trainer and every command rely on, checked on any kind of data in seconds.
+"""The data contract: checks in seconds what loader, trainer and commands rely on in any kind of data.
 
-`data_contract(Config(path=…))` opens the data, of three items or more, and runs every clause of `CLAUSES` on them and
-on the first three of them. What a kind cannot do it refuses with one sentence, a ValueError; any other exception is a
-break of the contract.
+`data_contract(Config(path=…))` opens the data, which must have at least three items, and runs every clause of
+`CLAUSES` on them and on the first three of them. A kind refuses what it cannot do with a ValueError of one sentence;
+any other exception breaks the contract.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ CLAUSE_RNG: Final = Rng(7, 1).fork("data")
 
 @dataclass(frozen=True, eq=False)
 class DataCase:
-    """What a clause is run on: data, and the settings that opened them."""
+    """The subject of a clause: data, and the settings that opened them."""
 
     cfg: SourceConfig
     dataset: Dataset
@@ -38,15 +38,15 @@ class DataCase:
 
     @property
     def ids(self) -> Int64[np.ndarray, " n"]:
-        """The items that clauses read: all of a few, else the first ones, backwards."""
+        """The ids of the first items, at most six, in reverse order; clauses read these."""
         return np.arange(min(len(self.dataset), 6), dtype=np.int64)[::-1].copy()
 
 
 def data_contract(cfg: SourceConfig | type[SourceConfig]) -> None:
-    """Run every clause on the data that `cfg` opens, which are three items or more, and on a part of them.
+    """Run every clause on the data that `cfg` opens, at least three items, and on a part of them.
 
-    A class is opened with its defaults, as generated data can be. Raises AssertionError with one sentence: the data,
-    what does not hold and how to mend it.
+    A class is opened with its defaults, which suits generated data. Raises AssertionError with one sentence: the data,
+    what fails and how to fix it.
     """
     made = cfg() if isinstance(cfg, type) else cfg
     dataset = made.open()
@@ -78,7 +78,7 @@ def _require_data(holds: bool, sentence: str) -> None:
 
 
 def facts_are_of_the_items(case: DataCase) -> None:
-    """Names tell items apart, labels index classes, and sizes have one length per axis."""
+    """Names are unique, labels index classes, and sizes have one length per axis."""
     dataset, n = case.dataset, len(case.dataset)
     names, labels = [dataset.name(i) for i in range(n)], [dataset.label(i) for i in range(n)]
     _require_data(
@@ -94,7 +94,7 @@ def facts_are_of_the_items(case: DataCase) -> None:
 
 
 def opening_again_gives_the_same_items(case: DataCase) -> None:
-    """The fingerprint and the samples are those of the data alone."""
+    """The fingerprint and the samples depend only on the data."""
     whole, again = case.cfg.open(), case.cfg.open()
     same = whole.fingerprint() == again.fingerprint()
     _require_data(same, "fingerprint differs between two openings; hash the names and the content, nothing else")
@@ -113,7 +113,7 @@ def a_fingerprint_follows_the_items(case: DataCase) -> None:
 
 
 def the_signal_is_that_of_samples(case: DataCase) -> None:
-    """Statistics are finite, one per channel, and what it counts is what batches carry."""
+    """Statistics are finite, one per channel, and the signal's counts match what batches carry."""
     dataset, signal = case.dataset, case.signal
     counts = (signal.channels, signal.classes) == (dataset.channels, len(dataset.classes))
     _require_data(counts, "signal counts other channels or classes than the data; use Dataset.as_signal")
@@ -133,7 +133,7 @@ def the_signal_is_that_of_samples(case: DataCase) -> None:
 
 
 def items_are_read_in_order(case: DataCase) -> None:
-    """`read` gives the items asked for, in that order and of that size, whatever is read beside them."""
+    """`read` returns the items asked for, in that order and size, whatever else is read with them."""
     dataset, size = case.dataset, case.signal.size
     found = dataset.read(case.ids, size)
     kept = [i for i in case.ids.tolist() if dataset.name(i) not in found.skipped]
@@ -148,7 +148,7 @@ def items_are_read_in_order(case: DataCase) -> None:
 
 
 def draws_do_not_depend_on_how_a_batch_is_split(case: DataCase) -> None:
-    """`draw` depends on `rng` and each item alone: not on its batch, on what came before, or on the global state."""
+    """`draw` depends only on `rng` and each item: not on its batch, on earlier calls, or on the global state."""
     dataset, signal, ids = case.dataset, case.signal, case.ids
     state = _global_state()
     whole = dataset.draw(ids, CLAUSE_RNG, signal)
@@ -165,7 +165,7 @@ def draws_do_not_depend_on_how_a_batch_is_split(case: DataCase) -> None:
 
 
 def views_are_the_same_without_the_sample(case: DataCase) -> None:
-    """Without `include_x`, views are what they are with it."""
+    """Views are the same with and without `include_x`."""
     if not case.signal.views:
         return
     whole, alone = (case.dataset.draw(case.ids, CLAUSE_RNG, case.signal, include) for include in (True, False))
@@ -175,7 +175,7 @@ def views_are_the_same_without_the_sample(case: DataCase) -> None:
 
 
 def draw_and_read_agree_on_what_is_not_random(case: DataCase) -> None:
-    """Labels, lengths, rewards, ends and the shape of x are those of the item."""
+    """Labels, lengths, rewards, ends and the shape of x are the same from `draw` and `read`."""
     read, drawn = case.dataset.read(case.ids, case.signal.size), case.dataset.draw(case.ids, CLAUSE_RNG, case.signal)
     if read.skipped:
         return
@@ -188,7 +188,7 @@ def draw_and_read_agree_on_what_is_not_random(case: DataCase) -> None:
 
 
 def padding_is_zero(case: DataCase) -> None:
-    """What lies beyond the length of a sample holds nothing."""
+    """Values beyond the length of a sample are zero."""
     found = case.dataset.read(case.ids, case.signal.size)
     if found.length is None:
         return
@@ -198,7 +198,7 @@ def padding_is_zero(case: DataCase) -> None:
 
 
 def batches_are_the_same_for_workers_and_ranks(case: DataCase) -> None:
-    """Batch k is a function of (seed, k): of no worker, and of no rank."""
+    """Batch k is a function of (seed, k): not of workers, and not of ranks."""
     options: dict[str, Any] = {"seed": 3, "start": 0, "stop": 2}
     alone = list(loader.batches(case.dataset, case.signal, batch=BATCH_SIZE, **options))
     for workers in (1, 2):
@@ -219,7 +219,7 @@ def batches_are_the_same_for_workers_and_ranks(case: DataCase) -> None:
 
 
 def a_subset_is_its_items(case: DataCase) -> None:
-    """`subset` keeps names, samples and labels, and takes labels of its own."""
+    """`subset` keeps names, samples and labels, and accepts replacement labels."""
     rows = np.array([len(case.dataset) - 1, 0], dtype=np.int64)
     part, size = case.dataset.subset(rows), case.signal.size
     same = [part.name(i) for i in range(len(part))] == [case.dataset.name(int(i)) for i in rows]
@@ -232,7 +232,7 @@ def a_subset_is_its_items(case: DataCase) -> None:
 
 
 def the_panel_has_its_versions(case: DataCase) -> None:
-    """`versions` gives as many as are asked for, the same every time."""
+    """`versions` returns the requested number, the same on every call."""
     if not case.cfg.augment.changes:
         return
     ids = case.ids[:2]
@@ -244,7 +244,7 @@ def the_panel_has_its_versions(case: DataCase) -> None:
 
 
 def every_question_is_answered_or_refused(case: DataCase) -> None:
-    """What commands ask is answered by the right kind of thing, or refused with one sentence."""
+    """Every question of the commands gets an answer of the right type, or a refusal of one sentence."""
     dataset, cfg, size = case.dataset, case.cfg, case.signal.size
     report = _answer_or_refusal("check-data", dataset.report)
     if report is not REFUSED_ANSWER:
@@ -300,7 +300,7 @@ REFUSED_ANSWER: Final = object()
 
 
 def _answer_or_refusal(question: str, ask: Callable[[], Any]) -> Any:
-    """The answer, or REFUSED where a ValueError of one sentence refuses it."""
+    """The answer, or REFUSED if a ValueError of one sentence refuses it."""
     try:
         return ask()
     except (ValueError, Unreadable) as error:
@@ -326,7 +326,7 @@ def _values_of(found: Samples | Batch) -> Tensor:
 
 
 def _join_batches(parts: Sequence[Samples] | Sequence[Batch]) -> Batch:
-    """Batches of one item each as one batch; a length that only some have is full for the others."""
+    """Batches of one item each as one batch; a length that only some have is the full length for the others."""
     batches = [part.batch() if isinstance(part, Samples) else part for part in parts]
     batches = [batch for batch in batches if len(batch)]
     padded = any(batch.length is not None for batch in batches)
@@ -342,12 +342,12 @@ def _join_batches(parts: Sequence[Samples] | Sequence[Batch]) -> Batch:
 
 
 def _full_length(batch: Samples | Batch) -> Tensor:
-    """The length of every sample, all of it where none is given."""
+    """The length of every sample; the full length if none is given."""
     return torch.full((len(batch.id),), _values_of(batch).shape[2]) if batch.length is None else batch.length
 
 
 def _require_same(one: Samples | Batch, other: Samples | Batch, sentence: str, steps: int = 0) -> None:
-    """Both batches hold the same; with `steps`, the length of all, they are made in other parts and may be rounded."""
+    """Require equal content; with `steps`, the full length, batches may have been split and may differ by rounding."""
     for name in SAMPLES_FIELDS:
         _same_field(one, other, name, f"{sentence} (in {name})", steps)
     alike = _almost_equal if steps else torch.equal
@@ -356,7 +356,7 @@ def _require_same(one: Samples | Batch, other: Samples | Batch, sentence: str, s
 
 
 def _same_field(one: Samples | Batch, other: Samples | Batch, name: str, sentence: str, steps: int) -> None:
-    """The same tensor on both sides, or none; a length that is not given is `steps`."""
+    """Require the same tensor on both sides, or None; a missing length counts as `steps`."""
     a, b = getattr(one, name), getattr(other, name)
     if name == "length" and (a is None) != (b is None) and steps:
         a, b = _full_length(one), _full_length(other)
@@ -366,7 +366,7 @@ def _same_field(one: Samples | Batch, other: Samples | Batch, name: str, sentenc
 
 
 def _almost_equal(a: Tensor, b: Tensor) -> bool:
-    """The same values but for rounding: of 8-bit pixels by one step."""
+    """Whether the values are equal up to rounding: for 8-bit pixels, one step."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     rounding = 1.0 if a.dtype == torch.uint8 else 1e-4 * float(a.abs().max().clamp(min=1)) if a.numel() else 0.0
@@ -374,5 +374,5 @@ def _almost_equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _global_state() -> tuple[bytes, str]:
-    """Where the global generators of torch and NumPy stand."""
+    """The state of the global generators of torch and NumPy."""
     return torch.random.get_rng_state().numpy().tobytes(), repr(np.random.get_state(legacy=False)["state"])

@@ -1,4 +1,4 @@
-"""The clause on methods that unfold in time."""
+"""The contract clause on methods that unfold in time."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,9 +15,9 @@ from .clauses import require
 
 
 def knows_no_future(case: Case) -> None:
-    """Changing frame t + 1, and the action that leads to it, leaves the states up to t equal to the bit.
+    """Changing frame t + 1, and the action that leads to it, leaves the states up to t bit-equal.
 
-    Streamed states are those of `encode`; `observe` is given actions where the method needs them.
+    Streamed states equal those of `encode`; `observe` gets actions if the method needs them.
     """
     if not issubclass(case.method, Predictive):
         return
@@ -51,7 +51,7 @@ def change_future(batch: Batch, first: int) -> Batch:
 
 
 def split_frames(batch: Batch, each: int) -> Iterator[tuple[Float[Tensor, "b c ..."], Float[Tensor, "b a"] | None]]:
-    """What `start` and `observe` see, `each` time steps of x at once, and the action that led to the first of them."""
+    """The inputs of `start` and `observe`: `each` time steps of x, and the action that led to the first of them."""
     for t, frame in enumerate(torch.split(batch.x, each, 2)):
         action = None if batch.action is None or t == 0 else batch.action[:, t * each - 1]
         yield frame if each > 1 or batch.x.ndim == 3 else frame[:, :, 0], action

@@ -1,4 +1,4 @@
-"""Pictures in files: a folder, a table that lists them, tar shards or parquet."""
+"""The kind `images`: image files in a folder, a manifest, tar shards or parquet."""
 
 from .files import Config, Images
 

@@ -1,4 +1,4 @@
-"""Pictures in one array: .npz, .npy (memory-mapped) or idx (perhaps gzipped), with labels beside them."""
+"""Images in one array: .npz, .npy (memory-mapped) or idx (optionally gzipped), with optional labels."""
 
 import gzip
 import hashlib
@@ -32,10 +32,10 @@ _IDX_TYPES = {8: np.uint8, 9: np.int8, 11: np.int16, 12: np.int32, 13: np.float3
 @shared_last()
 @dataclass(frozen=True)
 class Config(DataConfig):
-    """Pictures in a .npz, .npy or idx file. uint8 and uint16 become [0, 1]; floats keep their units.
+    """Images in a .npz, .npy or idx file. uint8 and uint16 are scaled to [0, 1]; floats keep their units.
 
-    `layout` auto: the shortest axis holds the channels. `image` and `label` name the arrays in a .npz (empty: the usual
-    names); beside .npy and idx files, labels are looked for under the matching name. The rest is as in `images.Config`.
+    `layout` auto: the shortest axis is the channels. `image` and `label` name the arrays in a .npz (empty: the usual
+    names); for .npy and idx, labels come from the file with the matching name. The rest is as in `images.Config`.
     """
 
     size: tuple[int, int] | None = None
@@ -53,17 +53,17 @@ class Config(DataConfig):
 
     @classmethod
     def recognises(cls, path: str) -> str:
-        """An array file by its name; which of them hold series is for the kind `series` to say first."""
+        """The reason to read an array file, from its name; the kind `series` first claims the arrays of series."""
         name = file_name(path)
         arrays = name.endswith((".npz", ".npy")) or "ubyte" in name or ".idx" in name or "-idx" in name
         return f"{Path(name).suffix or name} holds arrays" if arrays else ""
 
     def claims(self, kind: str, path: str) -> bool:
-        """An array that may as well hold series is read as pictures by a run on pictures."""
+        """A run on images reads an array as images even if it may hold series."""
         return kind == "series" and file_ending(Path(split_key(path)[0])) in (".npy", ".npz")
 
     def open(self) -> "Arrays":
-        """Read or map the array. Raises ValueError, saying what to do."""
+        """Read or map the array. Raises ValueError with the remedy."""
         path = existing_path(self.path)
         x, y, notes = _read_arrays(path, self.image, self.label)
         data, said = _channels_first(x, self.layout, self.path)
@@ -76,7 +76,7 @@ class Config(DataConfig):
 
 @dataclass(frozen=True, eq=False)
 class Arrays(PictureSet):
-    """The chosen rows of an array (N, C, H, W); whole batches are cut at once. `given` stand in for their labels."""
+    """The chosen rows of an array (N, C, H, W), cropped in whole batches. `given` replaces their labels."""
 
     data: Shaped[np.ndarray, "n c h w"]
     rows: Int64[np.ndarray, " k"]
@@ -89,12 +89,12 @@ class Arrays(PictureSet):
 
     @property
     def channels(self) -> int:
-        """How many channels each picture has."""
+        """The number of channels of each image."""
         return int(self.data.shape[1])
 
     @property
     def native(self) -> Size:
-        """(H, W) of every picture."""
+        """The (H, W) of every image."""
         return (int(self.data.shape[2]), int(self.data.shape[3]))
 
     def __len__(self) -> int:
@@ -105,23 +105,23 @@ class Arrays(PictureSet):
         return f"{self.source}[{int(self.rows[i])}]"
 
     def label(self, i: int) -> int:
-        """The index into `classes`, -1 where there is none."""
+        """The index into `classes`, -1 if the item has no label."""
         return int(self.labels[self.rows[i]] if self.given is None else self.given[i])
 
     def sample_size(self) -> Size:
-        """The size that is set, else the size that all have."""
+        """The configured size, else the size that all images share."""
         return tuple(self.cfg.size or self.native)
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
-        """The picture as float32."""
+        """The image as float32."""
         return unit(self._rows(self.rows[i : i + 1])[0])
 
     def crops(self, i: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c h w"]]:
-        """The pictures asked for."""
+        """The requested crops."""
         return cut_all(self._rows(self.rows[i : i + 1])[0], asks)
 
     def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """Items `ids`, resized and cut to their centre."""
+        """Items `ids`, resized and centre-cropped."""
         height, width = self.native
         boxes = np.tile(np.array(centre_box(height, width, size), dtype=np.int64), (len(ids), 1))
         return Samples(self.crop_batch(ids, size, boxes), torch.from_numpy(ids), {}, self.labels_of(ids))
@@ -129,7 +129,7 @@ class Arrays(PictureSet):
     def cut(
         self, ids: Int64[np.ndarray, " b"], placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
     ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
-        """One batch per picture; every item can be read."""
+        """One batch per requested image; every item of an array is readable."""
         parts, (height, width) = [], self.native
         for picture, draws in zip(pictures, placed, strict=True):
             boxes = [self.training_box(u, height, width, picture) for u in draws.tolist()]
@@ -150,13 +150,13 @@ class Arrays(PictureSet):
         whole = (boxes == (0, 0, width, height, 0)).all()
         if whole and tuple(size) == self.native:
             return x
-        # Both ways give the same picture, to the last of 8 bits.
+        # Both ways give the same image, to the last of 8 bits.
         if (boxes[:, 2] <= size[1]).all() and (boxes[:, 3] <= size[0]).all():
             return _enlarge_boxes(x, size, boxes)
         return torch.stack([cut_box(row, Box(*box), size) for row, box in zip(x, boxes.tolist(), strict=True)])
 
     def fingerprint(self) -> str:
-        """A hash of the shape, the type, the chosen rows and the values of up to 1,024 of them."""
+        """A hash of the shape, the dtype, the chosen rows and the values of up to 1,024 of them."""
         digest = hashlib.blake2b(repr((self.data.shape, str(self.data.dtype))).encode(), digest_size=8)
         digest.update(self.rows.tobytes())
         digest.update(np.ascontiguousarray(self.data[self.rows[spread_evenly(len(self), 1024)]]).tobytes())
@@ -184,7 +184,7 @@ def build_arrays(
 def _enlarge_boxes(
     x: Shaped[Tensor, "b c h w"], size: Size, boxes: Int64[np.ndarray, "b 5"]
 ) -> Shaped[Tensor, "b c _ _"]:
-    """Boxes no larger than `size`, resized bilinearly in one go; values outside a box's edge never enter."""
+    """Boxes no larger than `size`, resized bilinearly in one call; values outside a box never leak in."""
     height, width = x.shape[-2:]
     box = torch.from_numpy(boxes).to(torch.float32)
     across = _sample_places(box[:, 0], box[:, 2], size[1])
@@ -202,14 +202,14 @@ def _enlarge_boxes(
 
 
 def _sample_places(start: Float[Tensor, " b"], length: Float[Tensor, " b"], count: int) -> Float[Tensor, "b {count}"]:
-    """Where `count` pixel centres of an output fall between `start` and `start + length`, in input pixels."""
+    """The positions of `count` output pixel centres between `start` and `start + length`, in input pixels."""
     centres = (torch.arange(count) + 0.5) / count
     inside = start[:, None] + length[:, None] * centres - 0.5
     return inside.clamp(start[:, None], (start + length - 1)[:, None])
 
 
 def _read_arrays(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """The pictures, their labels if any, and what to say."""
+    """The images, their labels if any, and notes."""
     try:
         if path.suffix == ".npz":
             return _read_npz(path, image, label)
@@ -224,7 +224,7 @@ def _read_arrays(path: Path, image: str, label: str) -> tuple[np.ndarray, np.nda
 
 
 def _read_npz(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    # Opened here, because numpy would leave a broken file open.
+    # Opened here because numpy would leave a broken file open.
     with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
         x = next((key for key in ((image,) if image else IMAGE_KEYS) if key in file), None)
         if x is None:
@@ -240,7 +240,7 @@ def _read_npz(path: Path, image: str, label: str) -> tuple[np.ndarray, np.ndarra
 
 
 def _label_file(path: Path) -> Path | None:
-    """The file of labels that belongs to a file of pictures."""
+    """The label file that belongs to an image file; None if there is none."""
     swaps = (
         ("images-idx3", "labels-idx1"),
         ("images.idx3", "labels.idx1"),
@@ -280,7 +280,7 @@ def read_idx(path: Path) -> Shaped[np.ndarray, "..."]:
 
 
 def _channels_first(x: np.ndarray, layout: Layout, path: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(N, C, H, W) as a view, and what was guessed. Raises ValueError."""
+    """A (N, C, H, W) view, and notes on what was guessed. Raises ValueError."""
     if x.ndim not in (3, 4) or x.dtype.kind not in "uifb" or not len(x):
         raise ValueError(
             f"{path!r} holds an array of shape {x.shape} and type {x.dtype}; "

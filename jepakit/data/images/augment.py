@@ -1,8 +1,8 @@
-"""Augmentation: boxes cut from each sample, and photometric changes of whole batches.
+"""Image augmentation: random crops per sample, and colour changes of whole batches.
 
-All draws come from `uniform(rng, ids, …)`: they depend on (seed, epoch, sample id) alone, so the same sample meets the
+All draws come from `uniform(rng, ids, …)`: they depend only on (seed, epoch, sample id), so a sample gets the
 same augmentation however the batch is split and whichever worker makes it. kornia does the arithmetic through its
-functional interface, which draws nothing.
+functional interface, which draws no random numbers.
 """
 
 import math
@@ -25,7 +25,7 @@ PHOTO_DRAWS = 9
 
 @dataclass(frozen=True)
 class Views:
-    """`count` further pictures of each sample at one `size` (None: the signal's), each covering `crop` of its area."""
+    """`count` extra crops of each sample at one `size` (None: the signal's), each covering `crop` of its area."""
 
     count: int = 2
     size: tuple[int, int] | None = None
@@ -38,17 +38,17 @@ class Views:
         check_crop(self.crop)
 
     def size_for(self, size: Size) -> Size:
-        """The size of these views, where that of the signal is `size`."""
+        """The size of these views for a signal of this size."""
         return self.size or size
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How a training sample is changed each time it is seen.
+    """How a training sample is augmented each time it is drawn.
 
     `crop` is the range of the area kept, `aspect` of the box's width / height relative to the output's; (1, 1) for both
     is the centre crop. `flip` (left to right), `gray`, `blur`, `solarize` and `jitter_prob` are probabilities; `jitter`
-    holds the strengths of brightness, contrast, saturation and hue. `views` asks for further pictures (`Batch.views`).
+    holds the strengths of brightness, contrast, saturation and hue. `views` adds extra crops (`Batch.views`).
     """
 
     crop: tuple[float, float] = (0.3, 1.0)
@@ -76,24 +76,24 @@ class Augment:
 
     @property
     def changes_colours(self) -> bool:
-        """Whether anything but the box and the mirror changes a sample."""
+        """Whether the augmentation changes more than the crop and the flip."""
         return any(self.jitter) or self.gray > 0 or self.blur > 0 or self.solarize > 0
 
     @property
     def changes(self) -> bool:
-        """Whether two versions of a sample differ: by their crop, their colours, or in mirror image."""
+        """Whether two versions of a sample differ in crop, colour or flip."""
         crop = (self.views[0] if self.views else self).crop
         return self.changes_colours or self.flip > 0 or crop != (1.0, 1.0) or self.aspect != (1.0, 1.0)
 
     def strong(self, channels: int) -> StrongAugmentation:
-        """Two views of each sample and, where nothing else was said, a mirror and colours that give no picture away.
+        """Two views of each sample; an augmentation at its defaults also gets flips and strong colour changes.
 
         The values are BYOL's (arXiv:2006.07733), without its blur and its solarisation.
         """
         return self.with_strong_views(channels, Views())
 
     def with_strong_views(self, channels: int, views: Views) -> StrongAugmentation:
-        """As `strong`, with the group `views`; `channels` are those of a picture."""
+        """The result of `strong` with the view group `views`; `channels` is the number of channels of one image."""
         chosen = self
         if self == type(self)():
             jitter = (0.4, 0.4, 0.2, 0.1) if channels == 3 else (0.4, 0.4, 0.0, 0.0)
@@ -102,7 +102,7 @@ class Augment:
         return StrongAugmentation(replace(chosen, views=(views,)), ("flip", "jitter", "gray"), why)
 
     def check(self, channels: int) -> None:
-        """Raises ValueError where a colour change is asked of data without three colour channels."""
+        """Raises ValueError if colour changes are configured for data without three colour channels."""
         if channels != 3 and (self.jitter[2] or self.jitter[3] or self.gray):
             raise ValueError(
                 f"saturation, hue and gray need 3 channels but the data have {channels}; "
@@ -111,7 +111,7 @@ class Augment:
 
 
 def check_crop(crop: tuple[float, float], what: str = "the area") -> None:
-    """Raises ValueError where a range of what is kept is none."""
+    """Raises ValueError if `crop` is not a valid range; `what` names it."""
     if not 0 < crop[0] <= crop[1] <= 1:
         raise ValueError(f"crop is {crop}; give a rising range of {what} inside (0, 1], e.g. (0.3, 1.0)")
 
@@ -127,7 +127,7 @@ def place_box(
 ) -> Box:
     """The random-resized-crop box for `BOX_DRAWS` uniform numbers: area and log aspect uniform in their ranges.
 
-    The first of ten candidates that fits the image is taken; where none does, the first is shrunk until it fits.
+    Takes the first of ten candidates that fits the image; if none fits, shrinks the first until it does.
     """
     low, high = math.log(aspect[0]), math.log(aspect[1])
     candidates = []
@@ -154,7 +154,7 @@ def centre_box(height: int, width: int, size: Size) -> Box:
 
 
 def centre_crop(size: Size) -> CropRequest:
-    """The picture that is not augmented: its centre, at `size`."""
+    """The request for the unaugmented image: a centre crop at `size`."""
     return CropRequest(size, lambda height, width: centre_box(height, width, size))
 
 
@@ -174,7 +174,7 @@ def _apply_where(x: Tensor, changed: Tensor, where: Tensor) -> Tensor:
 
 
 def _jitter_colours(x: Float[Tensor, "b c h w"], draws: Float[Tensor, "b d"], cfg: Augment) -> Float[Tensor, "b c h w"]:
-    from kornia import enhance  # imported where it is used: it takes seconds
+    from kornia import enhance  # imported on use: the import takes seconds
 
     strength = torch.tensor(cfg.jitter, dtype=x.dtype)
     factor = 1 + strength * (2 * draws[:, :4] - 1)
@@ -199,7 +199,7 @@ def _to_gray(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 def _blur_pixels(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
     from kornia.filters import gaussian_blur2d
 
-    # A tenth of the image, odd, as SimCLR has it; reflection needs less than the image.
+    # A tenth of the image, odd, as in SimCLR; reflection needs less than the image.
     kernel = max(3, min(x.shape[-2:]) // 10 | 1)
     blurred: Tensor = gaussian_blur2d(x, (kernel, kernel), sigma[:, None].expand(-1, 2))
     return blurred

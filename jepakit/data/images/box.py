@@ -1,4 +1,4 @@
-"""A part of a picture."""
+"""Crop boxes and crop requests of an image."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from ...types import Size
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels, mirrored left to right where `flip` is 1."""
+    """A rectangle in pixels, flipped left to right if `flip` is 1."""
 
     left: int
     top: int
@@ -17,13 +17,13 @@ class Box(NamedTuple):
 
 
 class CropRequest(NamedTuple):
-    """One picture wanted from an item: `place(height, width)` says which box of it, `size` (H, W) how large."""
+    """One crop wanted from an item: `place(height, width)` gives the box, `size` (H, W) the output size."""
 
     size: Size
     place: Callable[[int, int], Box]
 
 
 def check_size(size: Size | None) -> None:
-    """Raises ValueError where a size asked for is not a height and a width."""
+    """Raises ValueError if a configured size is not a height and a width."""
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"size is {size}; give a height and a width of at least 1, e.g. (224, 224)")

@@ -1,4 +1,4 @@
-"""Pictures as samples: boxes cut from each, resized, mirrored and in other colours, as drawn for it."""
+"""The base class of image data sets: crops, resizes, flips and recolours each sample."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -23,7 +23,7 @@ UniformDraws = Float[np.ndarray, "b draws"]
 
 
 class Picture(NamedTuple):
-    """One picture per sample: its size, the share of the area allowed, and the stream it draws from."""
+    """One crop per sample: its size, the allowed share of the area, and its random stream."""
 
     size: Size
     crop: tuple[float, float]
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
 
 
 class PictureSet(Dataset):
-    """Pictures (C, H, W) that are cut and changed. A kind gives `raw`, or `crops` where it can do better."""
+    """Images (C, H, W) with crops and colour changes. A kind implements `raw`, or `crops` if it has a faster way."""
 
     words = WORDS
 
@@ -40,23 +40,23 @@ class PictureSet(Dataset):
         raise NotImplementedError
 
     def crops(self, i: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c _ _"]]:
-        """The pictures asked for, from one decoding: uint8 for 8-bit items, else float32. Raises Unreadable."""
+        """The requested crops, from one decoding: uint8 for 8-bit items, else float32. Raises Unreadable."""
         return cut_all(self.raw(i), asks)
 
     @property
     def augment(self) -> Augment:
-        """How training samples are changed."""
+        """How training samples are augmented."""
         return cast(Augment, self.cfg.augment)
 
     def sample_size(self) -> Size:
-        """The size that is set, else the size that all have where it is small, else 224 x 224."""
+        """The configured size, else the common size of all images if small, else 224 x 224."""
         size: Size | None = self.cfg.size
         if size:
             return tuple(size)
         return self.native if self.native and max(self.native) <= MAX_NATIVE_SIDE else USUAL_SIZE
 
     def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """Items `ids`, resized and cut to their centre; those that cannot be read are left out and named."""
+        """Items `ids`, resized and centre-cropped; unreadable items are left out and listed in `skipped`."""
         rows, kept, skipped = list[Tensor](), list[int](), dict[str, str]()
         for i in ids.tolist():
             try:
@@ -69,7 +69,7 @@ class PictureSet(Dataset):
         return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found))
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
-        """Random boxes of items `ids`, their colours changed, and the views; see `Dataset.draw`."""
+        """Random crops of items `ids` with colour changes, and the views; see `Dataset.draw`."""
         pictures = [Picture(signal.size, self.augment.crop, "x")] * include_x + [
             Picture(group.size or signal.size, group.crop, f"view {g} {v}")
             for g, group in enumerate(self.augment.views)
@@ -88,7 +88,7 @@ class PictureSet(Dataset):
     def cut(
         self, ids: Int64[np.ndarray, " b"], placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
     ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
-        """One batch per picture, the items that were cut, and those passed over; `placed` draws place the boxes."""
+        """One batch per requested image, the ids cropped, and items passed over; the `placed` draws place the boxes."""
         draws = {i: [u[b].tolist() for u in placed] for b, i in enumerate(ids.tolist())}
 
         def made(i: int) -> tuple[list[Tensor], int]:
@@ -102,7 +102,7 @@ class PictureSet(Dataset):
         return [stack_samples(column) for column in zip(*rows, strict=True)], np.array(kept, dtype=np.int64), skipped
 
     def training_box(self, u: list[float], height: int, width: int, picture: Picture) -> Box:
-        """Where a picture's box lies in an item, for `BOX_DRAWS` uniform numbers."""
+        """The position of an image's box in an item, for `BOX_DRAWS` uniform numbers."""
         return place_box(u, height, width, picture.size, picture.crop, self.augment.aspect, self.augment.flip)
 
     def _crop_request(self, u: list[float], picture: Picture) -> CropRequest:
@@ -116,7 +116,7 @@ class PictureSet(Dataset):
         return y.mul_(255).round_().to(torch.uint8) if x.dtype == torch.uint8 else y
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c h w"]:
-        """`count` versions of each readable item, changed as its first views are or else as the item itself."""
+        """`count` versions of each readable item, augmented like its first views, or like the item without views."""
         found = list[Tensor]()
         for i in ids.tolist():
             try:
@@ -141,18 +141,18 @@ class PictureSet(Dataset):
         return changed.mul(255).round().to(torch.uint8) if x.dtype == torch.uint8 else changed
 
     def height_and_width(self, i: int) -> tuple[int, int]:
-        """The size of item i, without decoding it where that can be. Raises Unreadable."""
+        """The size of item i, without decoding it if possible. Raises Unreadable."""
         if self.native is None:
             _, height, width = self.raw(i).shape
             return height, width
         return self.native[0], self.native[1]
 
     def content(self, i: int) -> Content:
-        """What makes item i the same as another one, after it was decoded. Raises Unreadable."""
+        """The content that identifies duplicates of item i, after decoding it once. Raises Unreadable."""
         x = self.raw(i)
         channels, height, width = x.shape
         return Content(x.numpy().tobytes(), channels, height, width)
 
     def report(self, progress: Progress = None) -> Report:
-        """Sizes, channels, classes, and what is unreadable, there twice or tiny; every item is decoded once."""
+        """Sizes, channels, classes, and unreadable, duplicate or tiny items; decodes every item once."""
         return report_pictures(self, self.content, progress)

@@ -1,6 +1,6 @@
-"""Encoded bytes (JPEG, PNG, WebP, TIFF, .npy …) to pictures, at the size asked for.
+"""Decode image bytes (JPEG, PNG, WebP, TIFF, .npy …) at the requested size.
 
-8-bit images with one or three channels are cut and resized by Pillow, JPEG files at a reduced scale where the box
+Pillow crops and resizes 8-bit images with one or three channels, and decodes JPEG at a reduced scale if the box
 allows it. Everything else (16-bit, float, multi-page or many-band TIFF, .npy, four channels) becomes an array first.
 """
 
@@ -28,7 +28,7 @@ from . import tiff
 from .box import Box, CropRequest
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".npy")
-# What Pillow and numpy raise for broken files.
+# The exceptions that Pillow and numpy raise for broken files.
 DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -49,7 +49,7 @@ _LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 class Header(NamedTuple):
-    """What is known before the pixels are read."""
+    """The facts known before the pixels are read."""
 
     height: int
     width: int
@@ -57,7 +57,7 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes, name: str) -> Header:
-    """Size as seen (EXIF orientation applied) and channels. Raises Unreadable."""
+    """The displayed size (EXIF orientation applied) and channels. Raises Unreadable."""
     with _named_errors(name):
         if (bands := _bands_of(data, name)) is not None:
             channels, height, width = bands.shape
@@ -70,7 +70,7 @@ def read_header(data: bytes, name: str) -> Header:
 
 
 def decode_picture(data: bytes, name: str, channels: int) -> Shaped[Tensor, "c h w"]:
-    """The whole picture with `channels` channels: uint8 for 8-bit images, else float32. Raises Unreadable."""
+    """The whole image with `channels` channels: uint8 for 8-bit images, else float32. Raises Unreadable."""
     with _named_errors(name):
         if (bands := _bands_of(data, name)) is not None:
             return convert_channels(torch.from_numpy(bands), channels, name)
@@ -79,7 +79,7 @@ def decode_picture(data: bytes, name: str, channels: int) -> Shaped[Tensor, "c h
 
 
 def decode_crops(data: bytes, name: str, channels: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c h w"]]:
-    """The pictures asked for, from one decoding: uint8 for 8-bit images, else float32. Raises Unreadable."""
+    """The requested crops, from one decoding: uint8 for 8-bit images, else float32. Raises Unreadable."""
     with _named_errors(name):
         if (bands := _bands_of(data, name)) is not None:
             return cut_all(convert_channels(torch.from_numpy(bands), channels, name), asks)
@@ -90,12 +90,12 @@ def decode_crops(data: bytes, name: str, channels: int, asks: Sequence[CropReque
 
 
 def cut_all(x: Shaped[Tensor, "c h w"], asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c _ _"]]:
-    """The pictures asked for, from an array."""
+    """The requested crops of an array."""
     return [cut_box(x, ask.place(*x.shape[1:]), ask.size) for ask in asks]
 
 
 def cut_box(x: Shaped[Tensor, "c h w"], box: Box, size: Size) -> Shaped[Tensor, "c _ _"]:
-    """A box of an array, resized with antialiasing; keeps the type."""
+    """A box of an array, resized with antialiasing; keeps the dtype."""
     left, top, width, height, flip = box
     part = x[:, top : top + height, left : left + width]
     if (height, width) != tuple(size):
@@ -106,7 +106,7 @@ def cut_box(x: Shaped[Tensor, "c h w"], box: Box, size: Size) -> Shaped[Tensor, 
 
 
 def convert_channels(x: Shaped[Tensor, "c h w"], channels: int, name: str) -> Shaped[Tensor, "k h w"]:
-    """The same picture with another number of channels: grey ↔ colour, without its fourth band. Raises Unreadable."""
+    """The image with `channels` channels: converts grey ↔ colour or drops a fourth band. Raises Unreadable."""
     have = len(x)
     if have == channels:
         return x
@@ -122,13 +122,13 @@ def convert_channels(x: Shaped[Tensor, "c h w"], channels: int, name: str) -> Sh
 
 @contextmanager
 def _named_errors(name: str) -> Iterator[None]:
-    """Whatever is wrong with a file becomes one Unreadable; Pillow's warnings about it add nothing."""
+    """Turn any decoding error into one Unreadable, and silence Pillow's warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         except DECODING_ERRORS as error:
-            # Pillow names the buffer it reads from by its address, which would differ from run to run.
+            # Pillow names its buffer by address, which would differ from run to run.
             why = re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
             raise Unreadable(name, why or type(error).__name__) from None
 
@@ -138,7 +138,7 @@ def _open_image(data: bytes) -> Image.Image:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    # Pillow turns TIFF files itself, and asking other images without EXIF costs time.
+    # Pillow rotates TIFF files itself, and reading EXIF of images without it costs time.
     if image.format == "TIFF" or "exif" not in image.info:
         return 1
     try:
@@ -167,7 +167,7 @@ def _can_resize(image: Image.Image, channels: int) -> bool:
 
 
 def _resize_boxes(image: Image.Image, channels: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c _ _"]]:
-    """Draft, turn, cut and resize in Pillow; boxes are placed in the full-size, upright picture."""
+    """Draft, rotate, crop and resize in Pillow; boxes refer to the full-size, upright image."""
     turned = _exif_orientation(image)
     full = image.size[::-1] if turned >= 5 else image.size
     placed = [ask.place(full[1], full[0]) for ask in asks]
@@ -191,7 +191,7 @@ def _cut_image(image: Image.Image, box: Box, size: Size, full: tuple[int, int], 
 
 
 def _all_bands(image: Image.Image, channels: int, name: str) -> Shaped[Tensor, "c h w"]:
-    """All bands of all pages, with the channels asked for."""
+    """All bands of all pages, converted to `channels`."""
     pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     parts = []
     for page in range(pages):
@@ -202,24 +202,24 @@ def _all_bands(image: Image.Image, channels: int, name: str) -> Shaped[Tensor, "
 
 
 def _plain_mode(image: Image.Image) -> Image.Image:
-    """A mode whose array holds one value per band."""
+    """The image in a mode whose array holds one value per band."""
     if image.mode in ("L", "RGB", "RGBA", "F") or image.mode.startswith("I"):
         return image
     return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
 
 
 def _to_tensor(image: Image.Image) -> Shaped[Tensor, "c h w"]:
-    # Read-only, so one copy less; Pillow's own memory is kept alive by the tensor.
+    # Read-only, which saves a copy; the tensor keeps Pillow's memory alive.
     array = np.asarray(image)
     if image.mode.startswith("I"):
         array = (array / np.float32(65535)).astype(np.float32)
-    # Turned while it is in the cache: to gather a batch is then plain copying.
+    # Transposed while it is in the cache, so that gathering a batch is a plain copy.
     array = array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
     return torch.from_numpy(array)
 
 
 def _bands_of(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"] | None:
-    """What Pillow cannot read: an .npy file, or a TIFF of more than four bands; None for anything else."""
+    """The bands of files that Pillow cannot read: .npy, or TIFF with more than four bands; None for anything else."""
     if data[:6] == b"\x93NUMPY":
         return _read_npy(data, name)
     at = tiff.read_layout(data)
@@ -227,7 +227,7 @@ def _bands_of(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"] | None:
 
 
 def _read_npy(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"]:
-    """One .npy picture: (H, W), (H, W, C) or (C, H, W), the shortest axis being the channels."""
+    """One .npy image: (H, W), (H, W, C) or (C, H, W); the shortest axis is the channels."""
     array = np.load(io.BytesIO(data), allow_pickle=False)
     if array.ndim == 2:
         array = array[None]
@@ -239,7 +239,7 @@ def _read_npy(data: bytes, name: str) -> Shaped[np.ndarray, "c h w"]:
 
 
 def scale_values(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """uint8 as it is; uint16 as float32 in [0, 1]; anything else as float32 in its own units."""
+    """uint8 unchanged; uint16 as float32 in [0, 1]; anything else as float32 in its own units."""
     if array.dtype == np.uint8:
         return array
     return array.astype(np.float32) / np.float32(65535) if array.dtype == np.uint16 else array.astype(np.float32)

@@ -36,9 +36,9 @@ MAX_BYTES_IN_MEMORY = 2**28
 class Config(DataConfig):
     """Images on disk. `path` is a folder, a .csv, .parquet or .tar file, or a glob or brace pattern of shards.
 
-    `size` (H, W) None: 224 x 224, or their own size for small images of one size. `channels` None: the commonest.
-    `image` and `label` name the columns (or the key in a shard's .json), empty meaning the usual names. `split` cuts
-    off the part `held_out` by a hash of the names. The rest is as in `DataConfig`.
+    `size` (H, W) None: 224 x 224, or the common size of small images. `channels` None: the most common number.
+    `image` and `label` name the columns (or the key in a shard's .json); empty: the usual names. `split` uses a hash of
+    the names to hold out the fraction `held_out`. The rest is as in `DataConfig`.
     """
 
     size: tuple[int, int] | None = None
@@ -57,7 +57,7 @@ class Config(DataConfig):
             raise ValueError(f"channels is {self.channels}; give a number of at least 1, or none for the commonest")
 
     def open(self) -> "Images":
-        """Find the images; only some headers are read. Raises ValueError, saying what to do."""
+        """Find the images; reads only some headers. Raises ValueError with the remedy."""
         store = open_store(self.path, self.image, self.label)
         rows = select_part(store.names, self.split, self.held_out, self.limit)
         channels, native, notes = survey_headers(store, rows, self.channels)
@@ -65,7 +65,7 @@ class Config(DataConfig):
 
     @classmethod
     def recognises(cls, path: str) -> str:
-        """A folder, or a file that holds or lists images, by its name."""
+        """The reason to read a path as images, from its name: a folder, or a file that holds or lists images."""
         file = first_file(path)
         if file is None or file.is_dir():
             return "" if file is None else "a folder"
@@ -73,13 +73,13 @@ class Config(DataConfig):
         return f"{file.suffix.lower()} holds or lists images" if holds else ""
 
     def with_channels(self, channels: int) -> "Config":
-        """The same settings for images brought to so many channels."""
+        """The same settings with images converted to this number of channels."""
         return replace(self, channels=channels)
 
 
 @dataclass(frozen=True, eq=False)
 class Images(PictureSet):
-    """The chosen rows of a store; `given` are labels that stand in for theirs."""
+    """The chosen rows of a store; `given` replaces their labels."""
 
     store: Store
     rows: Int64[np.ndarray, " n"]
@@ -91,18 +91,18 @@ class Images(PictureSet):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names; empty where there are no labels."""
+        """The class names; empty if there are no labels."""
         return self.store.classes
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def name(self, i: int) -> str:
-        """The file's or member's name."""
+        """The name of the file or archive member."""
         return self.store.names[int(self.rows[i])]
 
     def label(self, i: int) -> int:
-        """The index into `classes`, -1 where there is none."""
+        """The index into `classes`, -1 if the item has no label."""
         if self.given is not None:
             return int(self.given[i])
         return int(self.store.labels[self.rows[i]]) if len(self.store.labels) else -1
@@ -113,26 +113,26 @@ class Images(PictureSet):
         return replace(self, rows=self.rows[rows], given=given)
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
-        """The picture at its own size. Raises Unreadable."""
+        """The image at its own size. Raises Unreadable."""
         return unit(self.decode_item(i))
 
     def decode_item(self, i: int) -> Shaped[Tensor, "c h w"]:
-        """The same, uint8 for 8-bit images. Raises Unreadable."""
+        """The image at its own size, uint8 for 8-bit images. Raises Unreadable."""
         return decode.decode_picture(self.bytes(i), self.name(i), self.channels)
 
     def crops(self, i: int, asks: Sequence[CropRequest]) -> list[Shaped[Tensor, "c h w"]]:
-        """The pictures asked for, from one decoding. Raises Unreadable."""
+        """The requested crops, from one decoding. Raises Unreadable."""
         return decode.decode_crops(self.bytes(i), self.name(i), self.channels, asks)
 
     def bytes(self, i: int) -> bytes:
-        """The encoded picture. Raises Unreadable."""
+        """The encoded image. Raises Unreadable."""
         try:
             return self.store.read(int(self.rows[i]))
         except OSError as error:
             raise Unreadable(self.name(i), str(error)) from None
 
     def fingerprint(self) -> str:
-        """A hash of all names and of the byte lengths of up to 1,024 items, evenly spread."""
+        """A hash of all names and of the byte lengths of up to 1,024 items, evenly spaced."""
         digest = hashlib.blake2b(digest_size=8)
         for i in range(len(self)):
             digest.update(self.name(i).encode(errors="surrogateescape") + b"\0")
@@ -142,30 +142,30 @@ class Images(PictureSet):
         return digest.hexdigest()
 
     def height_and_width(self, i: int) -> tuple[int, int]:
-        """The size of item i, from its header alone. Raises Unreadable."""
+        """The size of item i, read from its header. Raises Unreadable."""
         head = decode.read_header(self.bytes(i), self.name(i))
         return head.height, head.width
 
     def content(self, i: int) -> Content:
-        """The encoded picture, decoded once to see that it can be, and its own channels, height and width."""
+        """The encoded image, decoded once to check it, and its own channels, height and width."""
         data, name = self.bytes(i), self.name(i)
         height, width, channels = decode.read_header(data, name)
         decode.decode_picture(data, name, self.channels)
         return Content(data, channels, height, width)
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
-        """The class ids in the mask beside the file, cut and resized as the picture is. Raises ValueError."""
+        """The class ids in the mask beside the file, cropped and resized like the image. Raises ValueError."""
         return masks.resize_mask(masks.mask_beside(self, i), size)
 
     def film(self, i: int) -> str:
-        """The folder that item i lies in. Raises ValueError where the items are no files."""
+        """The folder of item i. Raises ValueError if the items are not files."""
         return masks.folder_of(self, i)
 
     def in_memory(self) -> Dataset:
-        """The same items as one array, where they are small 8-bit images of one size, all readable, of at most 256 MiB.
+        """The same items as one array, if they are small 8-bit images of one size, all readable, of at most 256 MiB.
 
-        Any other set comes back as it is. Whether it is in memory depends on the data alone, so batches stay
-        reproducible. An epoch of CIFAR-10 costs ten times more to decode than to cut from memory.
+        Any other set is returned unchanged. The choice depends only on the data, so batches stay
+        reproducible. An epoch of CIFAR-10 costs ten times more to decode than to crop from memory.
         """
         if self.native is None or max(self.native) > MAX_NATIVE_SIDE:
             return self
@@ -187,7 +187,7 @@ class Images(PictureSet):
 
 
 def open_store(path: str, image: str = "", label: str = "") -> Store:
-    """The store behind a folder, file or pattern. Raises ValueError."""
+    """The store for a folder, file or pattern. Raises ValueError."""
     files = expand_pattern(path)
     suffix = files[0].suffix.lower()
     if len(files) == 1 and files[0].is_dir():
@@ -206,9 +206,9 @@ def open_store(path: str, image: str = "", label: str = "") -> Store:
 
 
 def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
-    """One image file at the signal's size, cut to its centre, as a data set reads it; pixels in [0, 1].
+    """One image file, centre-cropped to the signal's size as a data set reads it; pixels in [0, 1].
 
-    Raises ValueError, naming the file, where it is missing or cannot be read.
+    Raises ValueError, naming the file, if it is missing or cannot be read.
     """
     try:
         (x,) = decode.decode_crops(path.read_bytes(), str(path), signal.channels, [centre_crop(signal.size)])
@@ -220,9 +220,9 @@ def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
 def survey_headers(
     store: Store, rows: Int64[np.ndarray, " n"], channels: int | None
 ) -> tuple[int, Size | None, tuple[str, ...]]:
-    """Channels, the common size if there is one, and what to say about them, from up to 64 headers.
+    """Channels, the common size if there is one, and notes on them, from up to 64 headers.
 
-    Raises ValueError where none of them can be read.
+    Raises ValueError if none of them can be read.
     """
     heads, broken = [], []
     for i in spread_evenly(len(rows), MAX_HEADERS_READ):

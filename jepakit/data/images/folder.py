@@ -1,4 +1,4 @@
-"""Images as files: a folder, with or without class sub-folders, or a CSV or parquet manifest that lists them."""
+"""Image files on disk: a folder, with or without class sub-folders, or a CSV or parquet manifest."""
 
 import csv
 import os
@@ -17,7 +17,7 @@ PART_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "te
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "target", "y")
 MASK_SUFFIX = ".mask.png"
-"""What replaces an image's suffix in the name of its mask, which is no image itself."""
+"""The suffix that replaces an image's suffix in the name of its mask; a mask is not an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Files:
             return file.read()
 
     def length(self, i: int) -> int:
-        """The size of file i, -1 where it is gone."""
+        """The size of file i in bytes, -1 if it is missing."""
         try:
             return os.stat(os.path.join(self.root, self.names[i])).st_size
         except OSError:
@@ -44,11 +44,11 @@ class Files:
 
 
 def open_folder(root: Path) -> Files:
-    """All images below a folder, sorted by name; nothing is decoded.
+    """All images below a folder, sorted by name; decodes nothing.
 
-    The class is the first sub-folder when every image lies in one; below folders named like parts (train, val, test)
-    it is the second. A single sub-folder is a class only where it holds all images itself, for further ones below it
-    may mean more. Raises ValueError where there are no images.
+    The class is the first sub-folder if every image is in one; below folders named like parts (train, val, test)
+    it is the second. A single sub-folder is a class only if it holds all images directly, because deeper folders
+    may have another meaning. Raises ValueError if there are no images.
     """
     found = sorted(_walk_images(str(root)))
     if not found:
@@ -71,7 +71,7 @@ def _with_labels(root: Path, names: list[str], heads: list[tuple[str, ...]], not
 
 
 def _walk_images(root: str) -> Iterator[str]:
-    """Relative names of the image files below root, without hidden ones and masks; linked folders are entered once."""
+    """Relative names of the image files below root, without hidden files and masks; visits each linked folder once."""
     todo, seen = [""], {os.path.realpath(root)}
     while todo:
         inner = todo.pop()
@@ -90,20 +90,20 @@ def _walk_images(root: str) -> Iterator[str]:
 
 
 def _advice_instead(root: Path) -> str:
-    """What to do about a folder without images."""
+    """The advice for a folder without images."""
     files = sorted(entry.name for entry in root.iterdir() if entry.is_file())
     packed = [name for name in files if name.endswith((".tar", ".parquet", ".csv", ".npz", ".gz", "ubyte"))]
     if packed:
-        # A table may only say what the classes are called.
+        # A table may only list the class names.
         likely = next((name for name in packed if not name.endswith(".csv")), packed[0])
         return f"it holds {', '.join(packed[:4])}: name one of these files or a glob, e.g. {str(root / likely)!r}"
     return f"give a folder with {', '.join(EXTENSIONS[:6])} … files below it, a CSV, tar shards, parquet or arrays"
 
 
 def open_manifest(path: Path, rows: Sequence[dict[str, object]], image: str, label: str) -> Files:
-    """The images a table lists by path, relative to the table; labels from a column, where there is one.
+    """The images that a table lists by path, relative to the table; labels come from a column, if there is one.
 
-    `image` and `label` name the columns; empty means the first usual name. Raises ValueError where they are not there.
+    `image` and `label` name the columns; empty: the first usual name. Raises ValueError if a named column is missing.
     """
     if not rows:
         raise ValueError(f"{str(path)!r} lists no images; give it a header and one line per image, e.g. path,label")
@@ -118,7 +118,7 @@ def open_manifest(path: Path, rows: Sequence[dict[str, object]], image: str, lab
 
 
 def read_csv(path: Path) -> list[dict[str, object]]:
-    """The rows of a comma-separated table with a header. Raises ValueError where it is no such text."""
+    """The rows of a comma-separated table with a header. Raises ValueError if the file is not such a table."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             return [dict(row) for row in csv.DictReader(file, restkey="")]
@@ -129,7 +129,7 @@ def read_csv(path: Path) -> list[dict[str, object]]:
 def column_named(
     asked: str, usual: Sequence[str], columns: Sequence[str], path: str, what: str, needed: bool = True
 ) -> str:
-    """The column asked for, or the first usual one; "" where there is none and none is needed. Raises ValueError."""
+    """The named column, or the first usual one; "" if there is none and it is optional. Raises ValueError."""
     for name in (asked,) if asked else usual:
         if name in columns:
             return name

@@ -1,7 +1,7 @@
-"""Dense truth: the class of every pixel, as a mask beside the image.
+"""Segmentation masks: the class of every pixel, in a file beside the image.
 
-The mask of `a.jpg` is `a.mask.png` in the same folder: one channel of 8 bits, grey or palette (the index counts), as
-large as the image. Its values are class ids 0 … 254; 255 means that nothing is known. In a folder of films every
+The mask of `a.jpg` is `a.mask.png` in the same folder: one 8-bit channel, grey or palette (the index counts), of
+the same size as the image. Its values are class ids 0 … 254; 255 means unknown. In a folder of films every
 sub-folder is one film, and its files, sorted by name, are the frames.
 """
 
@@ -23,11 +23,11 @@ UNKNOWN_CLASS = 255
 
 @runtime_checkable
 class Filed(Protocol):
-    """Pictures whose encoded bytes lie in a store."""
+    """A data set whose encoded images are in a store."""
 
     @property
     def store(self) -> Any:
-        """Where the bytes lie."""
+        """The store that holds the bytes."""
         ...
 
     @property
@@ -36,14 +36,14 @@ class Filed(Protocol):
         ...
 
     def name(self, i: int) -> str:
-        """What the item is called in the store."""
+        """The item's name in the store."""
         ...
 
 
 def mask_beside(dataset: Filed, i: int) -> UInt8[np.ndarray, "h w"]:
-    """The class ids of item i at its own size; all unknown where the image cannot be read.
+    """The class ids of item i at its own size; all unknown if the image cannot be read.
 
-    Raises ValueError, with the way out, where there is no such mask.
+    Raises ValueError, with the remedy, if there is no mask.
     """
     files, name = _files_of(dataset), dataset.name(i)
     try:
@@ -54,7 +54,7 @@ def mask_beside(dataset: Filed, i: int) -> UInt8[np.ndarray, "h w"]:
 
 
 def folder_of(dataset: Filed, i: int) -> str:
-    """The folder that item i lies in. Raises ValueError where the items are no files."""
+    """The folder of item i. Raises ValueError if the items are not files."""
     _files_of(dataset)
     return str(Path(dataset.name(i)).parent)
 
@@ -66,7 +66,7 @@ def _files_of(dataset: Filed) -> Files:
 
 
 def read_mask(path: Path, image: str, size: Size) -> UInt8[np.ndarray, "h w"]:
-    """The class ids in a mask. Raises ValueError where it is missing, no mask, or not of the `size` of its image."""
+    """The class ids in a mask. Raises ValueError if it is missing, not a mask, or not of its image's `size`."""
     if not path.is_file():
         raise ValueError(f"{image} has no mask; put {path.name} beside it, a PNG of 8-bit class ids of the same size")
     try:
@@ -87,7 +87,7 @@ def read_mask(path: Path, image: str, size: Size) -> UInt8[np.ndarray, "h w"]:
 
 
 def resize_mask(ids: UInt8[np.ndarray, "h w"], size: Size) -> UInt8[np.ndarray, "_ _"]:
-    """A mask cut and resized as its image is for the model: the centre, each pixel the nearest class id."""
+    """A mask cropped and resized like its image: centre crop, each pixel the nearest class id."""
     left, top, width, height, _ = centre_box(ids.shape[0], ids.shape[1], size)
     down = top + (np.arange(size[0]) + 0.5) * height / size[0]
     across = left + (np.arange(size[1]) + 0.5) * width / size[1]

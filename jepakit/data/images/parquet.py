@@ -1,7 +1,7 @@
-"""Parquet with a column of encoded images, or with one of paths (a manifest).
+"""Parquet files with a column of encoded images, or with a column of image paths (a manifest).
 
-Images up to 2 GiB are held in memory. More is written once as an Arrow file in the user's cache folder and mapped: row
-groups are compressed, so reading rows of them in random order would decompress each group for every row.
+Images up to 2 GiB are held in memory. Larger data are written once as an Arrow file in the user's cache folder and
+mapped: row groups are compressed, so random reads from parquet would decompress a whole group for every row.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class RowNames(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Images in the cells of an Arrow column of binaries."""
+    """Images in the cells of a binary Arrow column."""
 
     column: Any
     names: RowNames
@@ -52,14 +52,14 @@ class Cells:
     notes: tuple[str, ...]
 
     def read(self, i: int) -> bytes:
-        """The bytes in row i. Raises OSError where the cell is empty."""
+        """The bytes in row i. Raises OSError if the cell is empty."""
         value = self.column[i].as_py()
         if value is None:
             raise OSError("the cell is empty")
         return bytes(value)
 
     def length(self, i: int) -> int:
-        """How many bytes row i has."""
+        """The number of bytes in row i."""
         buffer = self.column[i].as_buffer()
         return -1 if buffer is None else int(buffer.size)
 
@@ -67,8 +67,8 @@ class Cells:
 def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cells | Files:
     """The images in the column `image` (bytes, or a struct of bytes and path as Hugging Face writes it) of all files.
 
-    Empty column names mean the usual ones. Raises ValueError where a file is no parquet, where there are no rows or no
-    such column, and where files differ in their columns.
+    Empty column names mean the usual ones. Raises ValueError if a file is not parquet, if there are no rows or no
+    such column, or if files differ in their columns.
     """
     schemas, counts = zip(*map(_schema_and_rows, files), strict=True)
     if not sum(counts):
@@ -96,7 +96,7 @@ def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cel
 
 @contextmanager
 def _column_named(file: Path) -> Iterator[None]:
-    """Whatever is wrong with a file is a ValueError that names it."""
+    """Turn any error in reading a file into a ValueError that names the file."""
     import pyarrow as pa
 
     try:
@@ -122,7 +122,7 @@ def _column_values(file: Path, column: str) -> list[Any]:
 
 
 def _binary_columns(schema: Any) -> list[str]:
-    """The columns of bytes."""
+    """The binary columns."""
     return [field.name for field in schema if _holds_bytes(field.type)]
 
 
@@ -135,7 +135,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _open_table(files: Sequence[Path], columns: Sequence[str], image: str, label: str) -> Files:
-    """A table that lists image files."""
+    """The image files that a table lists."""
     import pyarrow.parquet as pq
 
     column_named(image, IMAGE_COLUMNS, columns, str(files[0]), "image")
@@ -147,7 +147,7 @@ def _open_table(files: Sequence[Path], columns: Sequence[str], image: str, label
 
 
 def _load_column(files: Sequence[Path], name: str, kind: Any) -> Any:
-    """The chunked column of bytes: in memory where it fits, else mapped from the cache."""
+    """The chunked binary column: in memory if it fits, else mapped from the cache."""
     import pyarrow as pa
 
     if sum(file.stat().st_size for file in files) > MAX_BYTES_IN_MEMORY:
@@ -170,7 +170,7 @@ def _binary_chunks(file: Path, name: str) -> Iterator[Any]:
 
 
 def _map_column(files: Sequence[Path], name: str, kind: Any) -> Any:
-    """The column from an Arrow file in the cache, written first if it is not there or the data have changed."""
+    """The column from an Arrow file in the cache; written first if it is missing or the data have changed."""
     import pyarrow as pa
 
     stamp = repr([(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files] + [name, str(kind)])

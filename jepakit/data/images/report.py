@@ -1,4 +1,4 @@
-"""Look at pictures before training: what is there, what cannot be read, what is there twice."""
+"""The `jepa check-data` report on images: sizes, classes, and unreadable, duplicate or tiny items."""
 
 import hashlib
 import time
@@ -16,7 +16,7 @@ MIN_SIDE = 16
 
 
 class Content(NamedTuple):
-    """The bytes that make one item the same as another, and its own channels, height and width."""
+    """The bytes that identify duplicates of an item, and its own channels, height and width."""
 
     data: bytes
     channels: int
@@ -25,7 +25,7 @@ class Content(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """One item: its size, channels, and a hash of its content."""
+    """The size and channels of one item, and a hash of its content."""
 
     height: int
     width: int
@@ -34,9 +34,9 @@ class Decoded(NamedTuple):
 
 
 def report_pictures(dataset: Dataset, content: Callable[[int], Content], progress: Progress = None) -> Report:
-    """Sizes, channels, classes, and what is unreadable, there twice or tiny. Memory grows by 33 bytes per item.
+    """Sizes, channels, classes, and unreadable, duplicate or tiny items. Memory grows by 33 bytes per item.
 
-    `content` decodes an item, and raises Unreadable.
+    `content` decodes an item and raises Unreadable if it cannot.
     """
     n = len(dataset)
     numbers, seconds, problems = np.zeros((n, 4), dtype=np.int64), 0.0, list[Problem]()
@@ -86,7 +86,7 @@ def _problems_of(dataset: Dataset, problem: str, found: list[tuple[int, str]]) -
 
 
 def _class_range(dataset: Dataset) -> str:
-    """The largest and the smallest class, of those that hold items."""
+    """The largest and the smallest class among those that have items."""
     counts = Counter(label for i in range(len(dataset)) if (label := dataset.label(i)) >= 0)
     few = sorted(((counts[k], name) for k, name in enumerate(dataset.classes) if counts[k]), key=lambda pair: -pair[0])
     if not few:
@@ -96,7 +96,7 @@ def _class_range(dataset: Dataset) -> str:
 
 
 def _duplicates(numbers: Int64[np.ndarray, "n 4"], good: Bool[np.ndarray, " n"]) -> list[tuple[int, int]]:
-    """Each readable item whose content an earlier one has, with that one."""
+    """Each readable item that duplicates an earlier one, paired with that one."""
     rows = np.flatnonzero(good)
     _, first, inverse = np.unique(numbers[rows, 3], return_index=True, return_inverse=True)
     earliest = rows[first[inverse]]

@@ -1,8 +1,8 @@
-"""Composed scenes with exact dense truth: shapes that move over a ground, and the class of every pixel.
+"""Generated scenes with exact segmentation masks: moving shapes over a background.
 
-Frames come in films of 8. In a film three different shapes, each in a colour of its own that says nothing about its
-kind, move in straight lines, bounce off the edges, turn, and hide each other. The mask is computed from the same
-outlines as the picture: a pixel belongs to the front shape whose outline contains its centre.
+Frames come in films of 8. In a film three different shapes move in straight lines, bounce off the edges, turn and
+hide each other; a shape's colour is independent of its kind. The mask is computed from the same
+outlines as the image: a pixel belongs to the front shape whose outline contains its centre.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ _NUM_DRAWS = len(SHAPES) + NUM_OBJECTS * _DRAWS_PER_OBJECT + 7
 
 @dataclass(frozen=True, eq=False)
 class Scenes(Arrays):
-    """Pictures (N, C, H, W), for each a mask of class ids (0 the ground, k shape k - 1), and the film it is of."""
+    """Images (N, C, H, W), the mask of class ids of each (0: background, k: shape k - 1), and its film."""
 
     masks: UInt8[np.ndarray, "n h w"]
     films: Int64[np.ndarray, " n"]
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "_ _"]:
-        """The class ids of item i, cut and resized as the picture is."""
+        """The class ids of item i, cropped and resized like the image."""
         return resize_mask(self.masks[self.rows[i]], size)
 
     def film(self, i: int) -> str:
@@ -39,7 +39,7 @@ class Scenes(Arrays):
 
 
 def films_of(ids: Int64[np.ndarray, " n"], cut: int) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """The film and the place in it of each frame; frames from `cut` on, which are for testing, begin a new film."""
+    """The film of each frame and its position in it; frames from `cut` on are for testing and begin a new film."""
     test = ids >= cut
     place = np.where(test, ids - cut, ids)
     return place // FRAMES_PER_FILM + np.where(test, -(-cut // FRAMES_PER_FILM), 0), place % FRAMES_PER_FILM
@@ -48,7 +48,7 @@ def films_of(ids: Int64[np.ndarray, " n"], cut: int) -> tuple[Int64[np.ndarray, 
 def draw_scenes(
     ids: Int64[np.ndarray, " n"], cut: int, size: tuple[int, int], seed: int
 ) -> tuple[UInt8[np.ndarray, "n 3 h w"], UInt8[np.ndarray, "n h w"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Pictures, masks, the film of each, and its label: the kind of its front shape."""
+    """Images, masks, the film of each image, and its label: the kind of its front shape."""
     films, time = films_of(ids, cut)
     u = uniform_draws(Rng(seed).fork("synthetic", "scenes"), films, _NUM_DRAWS)
     kinds = np.argsort(u[:, : len(SHAPES)], axis=1, kind="stable")[:, :NUM_OBJECTS]
@@ -76,10 +76,10 @@ def _striped_ground(u: Float[np.ndarray, "n 7"], size: tuple[int, int]) -> Float
 def _outline_distance(
     kind: Int64[np.ndarray, " n"], u: Float[np.ndarray, "n 10"], time: Int64[np.ndarray, " n"], size: tuple[int, int]
 ) -> Float[np.ndarray, "n h w"]:
-    """The distance of every pixel's centre to the outline of one shape, at its place in its film."""
+    """The distance of every pixel's centre to the outline of one shape, at its position in its film."""
     radius = (0.16 + 0.08 * u[:, 0]) * min(size)
     turn = 2 * np.pi * (u[:, 5] + (u[:, 6] - 0.5) * 0.1 * time)
-    # A triangle wave of the place is a bounce; a step is at most 6 % of the way.
+    # A triangle wave of the position is a bounce; a step is at most 6 % of the way.
     at = [np.abs((2 * u[:, 1 + i] + (u[:, 3 + i] - 0.5) * 0.12 * time) % 2 - 1) for i in (0, 1)]
     centre = [radius + place * (length - 2 * radius) for place, length in zip(at, (size[1], size[0]), strict=True)]
     x = np.arange(size[1])[None, None, :] + 0.5 - centre[0][:, None, None]

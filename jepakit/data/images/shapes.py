@@ -1,4 +1,4 @@
-"""Five plane shapes, as distances to their outlines."""
+"""Signed distances to the outlines of five plane shapes."""
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -12,7 +12,7 @@ def outline_distance(
     y: Float[np.ndarray, "n #h #w"],
     r: Float[np.ndarray, "n 1 1"],
 ) -> Float[np.ndarray, "n h w"]:
-    """How far (x, y) lies outside the shape `kind` of radius about `r` around the origin; negative inside."""
+    """The distance of (x, y) outside the shape `kind` of radius about `r` around the origin; negative inside."""
     far = np.hypot(x, y)
     distance: np.ndarray = np.select(
         [kind[:, None, None] == k for k in range(len(SHAPES))],

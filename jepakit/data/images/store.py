@@ -1,4 +1,4 @@
-"""Where encoded items lie: a `Store` hands out the bytes of item i, whatever file they are in."""
+"""The interface `Store`: the bytes of encoded item i, whatever file holds them."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -13,22 +13,22 @@ class Store(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """What the items are called."""
+        """The names of the items."""
         ...
 
     @property
     def labels(self) -> Int64[np.ndarray, " n"]:
-        """Indices into `classes`, -1 where there is none; empty where there are no labels."""
+        """Indices into `classes`, -1 if an item has no label; empty if there are no labels."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names; empty where there are no labels."""
+        """The class names; empty if there are no labels."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was decided when the store was opened."""
+        """The decisions made on opening the store, one sentence each."""
         ...
 
     def read(self, i: int) -> bytes:
@@ -36,7 +36,7 @@ class Store(Protocol):
         ...
 
     def length(self, i: int) -> int:
-        """How many bytes item i has, without reading it; -1 where it is gone."""
+        """The number of bytes of item i, without reading it; -1 if it is missing."""
         ...
 
 

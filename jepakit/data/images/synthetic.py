@@ -1,7 +1,7 @@
-"""Generated labelled pictures: no download, the same from the same seed.
+"""Generated labelled images that need no download; the same seed gives the same images.
 
-Digits are scikit-learn's 8 x 8 scans (`load_digits`, 1,797 of them), photographs its two sample images. The training
-and the test part never share a scan: every fifth is for testing.
+Digits are scikit-learn's 8 x 8 scans (`load_digits`, 1,797 of them); photographs are its two sample images. The
+training and the test part never share a scan: every fifth scan is for testing.
 """
 
 from dataclasses import dataclass, field
@@ -30,12 +30,12 @@ DIGIT_NAMES = tuple("0123456789")
 @shared_last()
 @dataclass(frozen=True)
 class Config(DataConfig):
-    """`count` generated pictures of side `size`.
+    """`count` generated images of side `size`.
 
-    `path` names the task: "digits_on_photos" (a coloured digit, anywhere, over a crop of a photograph: pixels alone
+    `path` names the task: "digits_on_photos" (a coloured digit, anywhere, over a crop of a photograph: raw pixels
     say little), "digits" (a white digit anywhere on black), "shapes" (one of five, any size, place and colour) or
-    "scenes" (three shapes that move through films of 8 pictures, with the class of every pixel; the label is the front
-    one's). Part "train" and part "test" are disjoint; "all" is both. `limit` keeps the first that many of a part.
+    "scenes" (three shapes that move through films of 8 images, with the class of every pixel; the label is the front
+    shape's). Part "train" and part "test" are disjoint; "all" is both. A part keeps its first `limit` images.
     The rest is as in `DataConfig`.
     """
 
@@ -58,7 +58,7 @@ class Config(DataConfig):
             raise ValueError(f"size is {self.size}; give at least 16 x 16, which a digit needs")
 
     def open(self) -> Arrays:
-        """Draw the pictures. Raises ValueError for an unknown task or an empty part."""
+        """Draw the images. Raises ValueError for an unknown task or an empty part."""
         if self.path not in TASKS:
             raise ValueError(f"no generated set {self.path!r}; set data.path to one of {', '.join(TASKS)}")
         if self.path == "scenes":
@@ -71,7 +71,7 @@ class Config(DataConfig):
 
     @classmethod
     def recognises(cls, path: str) -> str:
-        """The name of a task."""
+        """The reason to read `path`: it names a task."""
         return f"{path!r} names a generated set" if path in TASKS else ""
 
     def _open_scenes(self) -> Scenes:
@@ -82,7 +82,7 @@ class Config(DataConfig):
 
 
 def part_of(cfg: Config) -> tuple[Int64[np.ndarray, " n"], int]:
-    """The pictures of the part asked for, and the first of all that is for testing. ValueError where it is empty."""
+    """The ids of the chosen part, and the first id that is for testing. Raises ValueError if the part is empty."""
     cut = cfg.count - round(cfg.count * cfg.held_out)
     first, last = {"all": (0, cfg.count), "train": (0, cut), "test": (cut, cfg.count)}[cfg.split]
     if first == last:
@@ -92,7 +92,7 @@ def part_of(cfg: Config) -> tuple[Int64[np.ndarray, " n"], int]:
 
 
 def generate_pictures(cfg: Config) -> tuple[UInt8[np.ndarray, "n c h w"], Int64[np.ndarray, " n"]]:
-    """Pictures (N, C, H, W) and labels of the part asked for."""
+    """Images (N, C, H, W) and labels of the chosen part."""
     ids, cut = part_of(cfg)
     u = uniform_draws(Rng(cfg.seed).fork("synthetic", cfg.path), ids, 16)
     size = cfg.size or (32, 32)
@@ -113,13 +113,13 @@ def moving_digits(
 ) -> tuple[UInt8[np.ndarray, "n 1 t h w"], Int64[np.ndarray, " n"]]:
     """Clips (N, 1, T, H, W) of one white digit that moves in a straight line and bounces off the edges, and labels.
 
-    Digits are from the training scans, or from the `test` ones. Without bounces, none moves further than 15 % of the
-    free room in a step.
+    Digits come from the training scans, or from the test scans if `test`. Without bounces, no digit moves further than
+    15 % of the free room in a step.
     """
     u = uniform_draws(Rng(seed).fork("synthetic", "moving"), np.arange(count, dtype=np.int64), 16)
     glyphs, labels = _digit_scans(u[:, 0], np.full(count, test))
     steps = np.arange(frames)[None]
-    # A triangle wave of the place is a bounce.
+    # A triangle wave of the position is a bounce.
     path = [np.abs((u[:, i : i + 1] * 2 + (u[:, i + 4 : i + 5] - 0.5) * 0.3 * steps) % 2 - 1) for i in (1, 2)]
     clips = []
     for t in range(frames):
@@ -132,7 +132,7 @@ def moving_digits(
 def _digit_scans(
     u: Float[np.ndarray, " n"], test: Shaped[np.ndarray, " n"]
 ) -> tuple[Float[Tensor, "n 8 8"], Int64[np.ndarray, " n"]]:
-    """One scan per sample in [0, 1], from the test scans where `test` says so, and its digit."""
+    """One scan per sample in [0, 1], from the test scans if `test` is true, and its digit."""
     from sklearn.datasets import load_digits
 
     scans, digits = load_digits(return_X_y=True)
@@ -159,7 +159,7 @@ def _place_glyphs(
 
 
 def _photo_crops(u: Float[np.ndarray, "n 16"], size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
-    """A random box of one of the two photographs per sample, mirrored or not, in 0 … 255."""
+    """A random box of one of the two photographs per sample, flipped or not, in 0 … 255."""
     from sklearn.datasets import load_sample_images
 
     stack = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2).float()
@@ -186,7 +186,7 @@ def _photo_crops(u: Float[np.ndarray, "n 16"], size: tuple[int, int]) -> Float[T
 def _draw_shapes(
     u: Float[np.ndarray, "n 16"], size: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "n 3 h w"], Int64[np.ndarray, " n"]]:
-    """One turned shape per picture, in a colour of its own on a plain ground, and which it is."""
+    """One rotated shape per image, in its own colour on a plain background, and its kind."""
     height, width = size
     labels = (u[:, 0] * len(SHAPES)).astype(np.int64)
     radius = (0.18 + 0.12 * u[:, 3]) * min(size)

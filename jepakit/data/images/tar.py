@@ -1,7 +1,7 @@
-"""WebDataset tar shards, read at random: each shard is scanned once, and where its members lie is remembered.
+"""WebDataset tar shards with random access: each shard is scanned once and its member offsets are cached.
 
-The index lies in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache, in jepakit/), never beside the data. It counts
-only while the shard has the length and the time of change it had; it is written to a temporary file and renamed.
+The index is in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache, in jepakit/), never beside the data. It is
+valid only while the shard keeps its length and modification time; it is written to a temporary file and renamed.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ JSON_KEYS = ("label", "cls", "class", "target", "fine")
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The regular members of one shard: names, and where their bytes lie. `why` says what ended the scan early."""
+    """The regular members of one shard: names and byte spans. `why` is the reason a scan ended early."""
 
     names: Names
     spans: Int64[np.ndarray, "n 2"]
@@ -50,15 +50,15 @@ class Tars:
         return read_span(self.shards[shard], offset, length)
 
     def length(self, i: int) -> int:
-        """How many bytes image i has."""
+        """The number of bytes of image i."""
         return int(self.spans[i, 2])
 
 
 def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
     """All images in the shards, in the order of shards and members; KEY.jpg, KEY.cls and KEY.json belong together.
 
-    Labels come from KEY.cls, or from KEY.json under `label` (empty: the usual keys). Raises ValueError where a shard
-    is no plain tar file, where there is no image, or where none has the label asked for.
+    Labels come from KEY.cls, or from KEY.json under `label` (empty: the usual keys). Raises ValueError if a shard
+    is not a plain tar file, if there is no image, or if no image has the named label.
     """
     names: list[str] = []
     spans: list[tuple[int, int, int]] = []
@@ -85,7 +85,7 @@ def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
 
 
 def read_span(path: str, offset: int, length: int) -> bytes:
-    """`length` bytes of a file from `offset` on. Raises OSError where they are not there."""
+    """`length` bytes of a file from `offset` on. Raises OSError if they are missing."""
     handle = os.open(path, os.O_RDONLY)
     try:
         data = os.pread(handle, length, offset)
@@ -141,7 +141,7 @@ def _label_value(data: bytes, kind: str, label: str) -> str | int | None:
 
 
 def load_index(shard: Path) -> Index:
-    """The index of a shard, from the cache while it is valid, else from a scan. Raises ValueError."""
+    """The index of a shard: from the cache while it is valid, else from a scan. Raises ValueError."""
     stat = shard.stat()
     stamp = np.array([INDEX_FORMAT, stat.st_size, stat.st_mtime_ns], dtype=np.int64)
     name = hashlib.blake2b(os.fsencode(shard.resolve()), digest_size=16).hexdigest()
@@ -154,7 +154,7 @@ def load_index(shard: Path) -> Index:
 
 
 def scan_shard(shard: Path) -> Index:
-    """Read the headers of all members. Raises ValueError where it is no uncompressed tar file."""
+    """The index of a shard, from the headers of all members. Raises ValueError if it is not a plain tar file."""
     names: list[str] = []
     spans: list[tuple[int, int]] = []
     why, end = "", shard.stat().st_size
@@ -172,7 +172,7 @@ def scan_shard(shard: Path) -> Index:
 
 
 def cache_folder() -> Path:
-    """Where indexes are kept between runs."""
+    """The folder that keeps indexes between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "jepakit"
 
@@ -185,7 +185,7 @@ def _cached_index(path: Path, stamp: Shaped[np.ndarray, " 3"]) -> Index | None:
             names = file["names"].tobytes().decode("utf-8", errors="surrogateescape")
             return Index(Names(names.split("\0")[:-1]), file["spans"], str(file["why"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # none yet, or one that was cut short
+        return None  # no index yet, or an incomplete one
 
 
 def _cache_index(path: Path, stamp: Shaped[np.ndarray, " 3"], index: Index) -> None:
@@ -197,4 +197,4 @@ def _cache_index(path: Path, stamp: Shaped[np.ndarray, " 3"], index: Index) -> N
             np.savez(file, names=blob, spans=index.spans, why=why, stamp=stamp)
         os.replace(file.name, path)
     except OSError:
-        return  # a full or read-only home costs a scan next time, no more
+        return  # a full or read-only home only costs another scan next time

@@ -1,6 +1,6 @@
-"""TIFF files of more bands than Pillow knows: strips or tiles, bands interleaved or apart, uncompressed or deflated.
+"""Read TIFF files with more bands than Pillow supports: strips or tiles, interleaved or planar, raw or deflated.
 
-Satellite and microscope pictures are written so. Source: TIFF 6.0 and its Technical Note 2 (predictor, deflate).
+Satellite and microscope images use this format. Source: TIFF 6.0 and its Technical Note 2 (predictor, deflate).
 """
 
 import io
@@ -19,7 +19,7 @@ _SAMPLE_KINDS = {1: "u", 2: "i", 3: "f"}
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the values lie: `chunks` of (rows, columns), each holding all `bands` or, where they are `apart`, one."""
+    """The layout of the values: `chunks` of (rows, columns), each with all `bands`, or with one band if `apart`."""
 
     height: int
     width: int
@@ -33,7 +33,7 @@ class Layout:
 
 
 def read_layout(data: bytes) -> Layout | None:
-    """Where the values of a TIFF file of more than four bands lie; None for any other file. Raises ValueError."""
+    """The layout of a TIFF file with more than four bands; None for any other file. Raises ValueError."""
     if data[:4] not in (b"II*\0", b"MM\0*"):
         return None
     tags = ImageFileDirectory_v2(data[:8])
@@ -56,7 +56,7 @@ def read_layout(data: bytes) -> Layout | None:
 
 
 def read_bands(data: bytes, at: Layout) -> Shaped[np.ndarray, "c h w"]:
-    """All bands, in the machine's byte order. Raises ValueError for another compression or missing bytes."""
+    """All bands, in native byte order. Raises ValueError for an unsupported compression or missing bytes."""
     if at.compression not in NO_COMPRESSION + DEFLATE:
         raise ValueError(f"its compression is number {at.compression}; write it uncompressed or deflated")
     rows, columns = at.chunk

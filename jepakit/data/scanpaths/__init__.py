@@ -1,4 +1,4 @@
-"""Scanpaths: fixations read or made up, the pictures they look at, and the crops they see."""
+"""The kind `scanpaths`: recorded or synthetic fixations on images, and the crops seen at each fixation."""
 
 from .dataset import Scanpaths
 from .settings import Config

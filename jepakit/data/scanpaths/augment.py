@@ -1,6 +1,6 @@
-"""How scanpaths are changed in training: mirrored, in other colours, with other values; views of some fixations.
+"""Augmentation of scanpaths: flips, colour changes, value noise, and views of some of the fixations.
 
-All draws come from `uniform(rng, ids, …)`, so they depend on (seed, epoch, sample id) alone.
+All draws come from `uniform(rng, ids, …)`, so they depend only on (seed, epoch, sample id).
 """
 
 import math
@@ -20,7 +20,7 @@ from ..series import augment as series
 
 
 class Version(NamedTuple):
-    """One version of a sample: its size (T, h, w), the share of the fixations it shows, the stream it draws from."""
+    """One version of a sample: its size (T, h, w), the share of the fixations it shows, and its random stream."""
 
     size: Size
     crop: tuple[float, float]
@@ -29,9 +29,9 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True)
 class GazeViews(Views):
-    """`count` further versions of each sample, each of consecutive fixations, `crop` of all that it has.
+    """`count` extra versions of each sample, each of consecutive fixations; `crop` is the share of fixations kept.
 
-    A version is `steps` fixations long (None: as the signal), each seen at `size` (None: the signal's).
+    A version is `steps` fixations long (None: as the signal), each crop of `size` (None: the signal's).
     """
 
     crop: tuple[float, float] = (0.5, 1.0)
@@ -44,18 +44,18 @@ class GazeViews(Views):
             raise ValueError(f"steps is {self.steps}; give a version at least 1 fixation, e.g. 8")
 
     def size_for(self, size: Size) -> Size:
-        """The size (T, h, w) of a version, where that of the signal is `size`."""
+        """The size (T, h, w) of a version for a signal of this size."""
         return (self.steps or size[0], *(self.size or size[1:]))
 
 
 @dataclass(frozen=True)
 class GazeAugment(Augment):
-    """How a scanpath is changed each time it is seen: mirrored, with its saccades; its colours; its values.
+    """How a scanpath is augmented each time it is drawn: flips (with its saccades), colours and values.
 
-    A fixation is a crop already, so there is no `crop` and no `aspect`; all fixations of a scanpath change alike.
-    Values move away from the channel's mean by a factor in 1 ± `scale`, drawn per channel; `noise` is the deviation of
-    normal noise, in the channel's own; `drop` the probability that a channel is its mean throughout, of which one
-    always stays. `views` asks for further versions (`Batch.views`).
+    A fixation is already a crop, so there is no `crop` and no `aspect`; all fixations of a scanpath change alike.
+    A factor in 1 ± `scale`, drawn per channel, scales values around the channel's mean. `noise` is the deviation of
+    normal noise, in units of the channel's deviation. `drop` is the probability that a channel is set to its mean; at
+    least one channel always stays. `views` adds extra versions (`Batch.views`).
     """
 
     crop: tuple[float, float] = (1.0, 1.0)
@@ -79,41 +79,41 @@ class GazeAugment(Augment):
 
     @property
     def values(self) -> series.SeriesAugment:
-        """What changes values, in the words of series: jitter is a colour's in pictures, and noise in series."""
+        """The value settings as a `SeriesAugment`: `jitter` means colour for images and noise for series."""
         return series.SeriesAugment(scale=self.scale, jitter=self.noise, drop=self.drop)
 
     @property
     def changes(self) -> bool:
         """Whether two views of a sample differ.
 
-        There are none unless they are asked for: what follows a saccade depends on where it came from.
+        There are no views by default: what follows a saccade depends on where it came from.
         """
         other = self.changes_colours or self.flip > 0 or self.values.changes
         return bool(self.views) and (other or self.views[0].crop != (1.0, 1.0))
 
     def strong(self, channels: int) -> StrongAugmentation:
-        """As of pictures; the views show some of the fixations."""
+        """Two views with the strong settings of images; each view shows some of the fixations."""
         return self.with_strong_views(channels, GazeViews())
 
 
 def shown_fixations(
     length: Int64[np.ndarray, " b"], u: Float[np.ndarray, "b 2"], crop: tuple[float, float], steps: int
 ) -> Int64[np.ndarray, "b {steps}"]:
-    """Which fixations a version shows of scanpaths of these lengths: some that follow one another, at least two.
+    """The fixations that a version shows of scanpaths of these lengths: a consecutive run of at least two.
 
-    Where they are fewer than `steps`, they stay for several, as equally long as can be; where they are more, some are
-    passed over. So every crop is one that was looked at, never a mixture of two.
+    A run shorter than `steps` repeats fixations as evenly as possible; a longer run skips some. So every crop
+    shows one real fixation, never a mixture of two.
     """
     share = crop[0] + (crop[1] - crop[0]) * u[:, 0]
     count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
     first = (u[:, 1] * (length - count + 1)).astype(np.int64)
-    # The middle of each step, so that none is nearer to one end than to the other.
+    # The middle of each step, so that the choice favours neither end.
     rows: np.ndarray = first[:, None] + (2 * np.arange(steps) + 1) * count[:, None] // (2 * steps)
     return rows
 
 
 def mirror_flags(ids: Int64[np.ndarray, " b"], augment: Augment, rng: Rng, *stream: str) -> Bool[Tensor, " b"]:
-    """Which samples are seen in mirror image."""
+    """Whether each sample is flipped left to right."""
     return torch.from_numpy(uniform_draws(rng.fork("flip", *stream), ids, 1)[:, 0] < augment.flip)
 
 
@@ -126,7 +126,7 @@ def change_clips(
     rng: Rng,
     *stream: str,
 ) -> Shaped[Tensor, "b c t h w"]:
-    """Clips mirrored, in other colours and with other values, as drawn for each sample; 8-bit ones stay 8-bit."""
+    """Clips with flips, colour and value changes, as drawn for each sample; 8-bit clips stay 8-bit."""
     if augment.flip:
         x = torch.where(mirror_flags(ids, augment, rng, *stream)[:, None, None, None, None], x.flip(-1), x)
     if not (augment.changes_colours or augment.values.changes):
@@ -142,7 +142,7 @@ def change_clips(
 def change_clip_colours(
     x: Float[Tensor, "b c t h w"], u: Float[np.ndarray, "b draws"], augment: Augment, levels: int
 ) -> Float[Tensor, "b c t h w"]:
-    """Colours of every fixation and level, changed by the draws of its sample."""
+    """Clips with colour changes; all fixations and levels of a sample share its draws."""
     b, c, t, h, w = x.shape
     each = x.reshape(b, levels, c // levels, t, h, w).permute(0, 3, 1, 2, 4, 5).flatten(0, 2)
     y: Shaped[Tensor, "n k h w"] = change_colours(each, np.repeat(u, t * levels, axis=0), augment)
@@ -152,10 +152,10 @@ def change_clip_colours(
 def change_values(
     x: Float[Tensor, "b c t h w"], ids: Int64[np.ndarray, " b"], augment: GazeAugment, signal: Signal, rng: Rng
 ) -> Float[Tensor, "b c t h w"]:
-    """Scale, noise and dropped channels, as of a series whose steps are all pixels of all fixations."""
+    """Scale, noise and dropped channels; treats all pixels of all fixations as the steps of a series."""
     flat = x.flatten(2)
     draws = series.draws_for(flat.shape[1], flat.shape[2] if augment.noise else 0)
-    # Noise one sample at a time: its draws take several times the memory of the pixels.
+    # Noise is made one sample at a time: its draws take several times the memory of the pixels.
     step = 1 if augment.noise else len(flat)
     rows = [
         series.change_values(

@@ -1,4 +1,4 @@
-"""Scanpaths as samples: for every fixation a crop of the picture, for every saccade where it leads."""
+"""The data set of scanpaths: an image crop for every fixation, a displacement for every saccade."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from .pictures import Pictures, Reduced, View, cut_crops
 
 Label = Literal["class", "image", "subject"]
 WORDS = Words("scanpath", "scanpaths", "fixations", "give data.least and data.steps the same number")
-# What an action is: a step from one fixation to the next, in crop sides.
+# An action is the step from one fixation to the next, in crop sides.
 SACCADE_SPEC = ActionSpec(2, names=("x", "y"))
 MAX_PATHS_KEPT = 2**18
 
 
 class Fixations(NamedTuple):
-    """The fixations of all recorded scanpaths, one after the other; sample `key` k has rows first[k] … first[k + 1]."""
+    """The fixations of all recorded scanpaths, concatenated; sample `key` k has rows first[k] … first[k + 1]."""
 
     xy: Float[np.ndarray, "f 2"]
     duration: Float[np.ndarray, " f"]
@@ -35,7 +35,7 @@ class Fixations(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Which scanpath each sample is: its number among all, its picture, its subject, its fixations that are read."""
+    """The scanpath of each sample: its number among all, its image, its subject, the number of fixations read."""
 
     key: Int64[np.ndarray, " n"]
     image: Int64[np.ndarray, " n"]
@@ -56,10 +56,10 @@ def _default_config() -> DataConfig:
 
 @dataclass(frozen=True, eq=False)
 class Scanpaths(Dataset):
-    """Samples (C, T, h, w) with saccades as actions. `recorded` None: places are made up, `synthetic` says how.
+    """Samples (C, T, h, w) with saccades as actions. `recorded` None: `synthetic` says how places are generated.
 
-    `steps` is the length to which samples are padded, `subjects` what viewers are called; `given` are labels that stand
-    in for those of `kind`.
+    `steps` is the length to which samples are padded, `subjects` the names of viewers; `given` replaces the labels of
+    `kind`.
     """
 
     pictures: Pictures
@@ -75,7 +75,7 @@ class Scanpaths(Dataset):
     notes: tuple[str, ...]
     given: Int64[np.ndarray, " _"] | None = None
     cfg: Any = field(default_factory=_default_config, kw_only=True)
-    # Remembered only to save making them again; nothing depends on what is.
+    # Caches that only save recomputation; no sample depends on what they hold.
     named: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
     made: dict[int, Float[np.ndarray, "_ 2"]] = field(default_factory=dict, init=False)
 
@@ -83,27 +83,27 @@ class Scanpaths(Dataset):
 
     @property
     def augment(self) -> GazeAugment:
-        """How training samples are changed."""
+        """How training samples are augmented."""
         return cast(GazeAugment, self.cfg.augment)
 
     @property
     def picture_channels(self) -> int:
-        """The channels of one picture, at one level."""
+        """The number of channels of one image at one level."""
         return self.source.channels
 
     @property
     def source(self) -> PictureSet:
-        """The pictures that are looked at."""
+        """The data set of images that viewers look at."""
         return self.pictures.source
 
     @property
     def channels(self) -> int:
-        """Those of the pictures, for every level."""
+        """The number of image channels times the number of levels."""
         return self.source.channels * self.view.levels
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of what labels are: classes of pictures, pictures, or subjects."""
+        """The names of the labels: image classes, images or subjects."""
         if self.kind == "class":
             return self.source.classes
         if self.kind == "subject":
@@ -119,18 +119,18 @@ class Scanpaths(Dataset):
 
     @property
     def lengths(self) -> Int64[np.ndarray, " n"]:
-        """How many fixations each sample has."""
+        """The number of fixations of each sample."""
         return self.rows.length
 
     def __len__(self) -> int:
         return len(self.rows.key)
 
     def name(self, i: int) -> str:
-        """The picture's name and the subject's."""
+        """The image's name and the subject's."""
         return f"{self.source.name(int(self.rows.image[i]))}@{self.subjects[int(self.rows.subject[i])]}"
 
     def label(self, i: int) -> int:
-        """The index into `classes`, -1 where there is none."""
+        """The index into `classes`, -1 if the item has no label."""
         if self.given is not None:
             return int(self.given[i])
         if self.kind == "subject":
@@ -139,16 +139,16 @@ class Scanpaths(Dataset):
         return self.source.label(picture) if self.kind == "class" else picture
 
     def scanpath_of(self, i: int) -> Scanpath:
-        """Image, subject, places and durations of a sample. Raises Unreadable where its picture is."""
+        """Image, subject, places and durations of a sample. Raises Unreadable if its image is unreadable."""
         image = int(self.rows.image[i])
         return self._scanpath_in(i, *self.source.height_and_width(image))
 
     def places(self, i: int) -> Float[np.ndarray, "t 2"]:
-        """The places (T, 2) of a sample, (x, y) in pixels of its picture."""
+        """The places (T, 2) of a sample, (x, y) in pixels of its image."""
         return self.scanpath_of(i).xy
 
     def fixation_durations(self, i: int) -> Float[np.ndarray, " t"]:
-        """How long each place was looked at, in the unit of the file; NaN where that is unknown."""
+        """The duration of each fixation, in the unit of the file; NaN if unknown."""
         return self.scanpath_of(i).duration
 
     def _scanpath_in(self, i: int, height: int, width: int) -> Scanpath:
@@ -164,7 +164,7 @@ class Scanpaths(Dataset):
         return reorder_path(path, self.order, self._uniform_draws(key, length, "order"), height, width)
 
     def _made_up_places(self, key: int, image: int, length: int) -> Float[np.ndarray, "t 2"]:
-        """The places of a scanpath that was not recorded."""
+        """The places of a synthetic scanpath."""
         if key in self.made:
             return self.made[key]
         picture, draws = self.pictures.picture_for(image, self.view), self._uniform_draws(key, length, "places")
@@ -174,12 +174,12 @@ class Scanpaths(Dataset):
         return places
 
     def _uniform_draws(self, key: int, length: int, what: str) -> Float[np.ndarray, "t 3"]:
-        """Numbers that depend on the seed and on the scanpath alone."""
+        """Uniform numbers that depend only on the seed and on the scanpath."""
         u = uniform_draws(Rng(self.seed).fork("gaze", what), np.array([key]), DRAWS_PER_FIXATION * length)
         return u.reshape(length, DRAWS_PER_FIXATION)
 
     def clip(self, i: int, size: Size, padded: bool = False) -> Clip:
-        """Crops and saccades of the first size[0] fixations of a sample; `padded` by zeros where it has fewer.
+        """Crops and saccades of the first size[0] fixations of a sample; `padded` fills missing fixations with zeros.
 
         Raises Unreadable.
         """
@@ -195,7 +195,7 @@ class Scanpaths(Dataset):
         return cut_crops(picture, xy[rows], view, len(rows))
 
     def _picture_and_places(self, i: int, size: Size) -> tuple[Reduced, View, Float[np.ndarray, "t 2"]]:
-        """The picture of a sample for crops of `size` (h, w), and its places. Raises Unreadable."""
+        """The image of a sample, reduced for crops of `size` (h, w), and its places. Raises Unreadable."""
         view = self.view._replace(size=tuple(size))
         picture = self.pictures.picture_for(int(self.rows.image[i]), view)
         return picture, view, self._scanpath_in(i, picture.height, picture.width).xy
@@ -204,7 +204,7 @@ class Scanpaths(Dataset):
         """The crops of a sample at its own length. Raises Unreadable."""
         return unit(self.clip(i, self.native).x)
 
-    # --- samples as training and evaluation read them
+    # --- samples for training and evaluation
 
     def sample(self, i: int, size: Size) -> Sample:
         """Crops and saccades of sample i, padded to size[0] fixations. Raises Unreadable."""
@@ -212,7 +212,7 @@ class Scanpaths(Dataset):
         return Sample(x, action=action)
 
     def collate(self, rows: Sequence[Sample], ids: Sequence[int], skipped: Mapping[str, str], size: Size) -> Samples:
-        """As of any data, with the lengths of samples where some of the data are padded at that size."""
+        """A batch of samples, with their lengths if some of the data are padded at that size."""
         found = super().collate(rows, ids, skipped, size)
         if not rows:
             found = found._replace(action=torch.empty(0, size[0] - 1, 2))
@@ -222,7 +222,7 @@ class Scanpaths(Dataset):
         return torch.from_numpy(np.minimum(self.lengths[ids], size[0]))
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
-        """Samples `ids` and their views, changed as drawn for each; the clip keeps its padding. See `Dataset.draw`."""
+        """Samples `ids` and their views, augmented as drawn for each; clips keep their padding. See `Dataset.draw`."""
         groups = [
             [Version(group.size_for(signal.size), group.crop, f"view {g} {v}") for v in range(group.count)]
             for g, group in enumerate(self.augment.views)
@@ -255,7 +255,7 @@ class Scanpaths(Dataset):
         return change_clips(x, found.id.numpy(), self.augment, signal, self.view.levels, rng, *stream)
 
     def _changed_clip(self, found: Samples, rng: Rng, signal: Signal) -> Samples:
-        """The clips, changed as drawn for each sample, and their saccades with them."""
+        """The clips and their saccades, augmented as drawn for each sample."""
         assert found.x is not None
         assert found.action is not None
         x, action = self._changed(found.x, found, rng, signal), found.action
@@ -269,14 +269,14 @@ class Scanpaths(Dataset):
     def _rows(
         self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, version: Version
     ) -> Int64[np.ndarray, "b _"]:
-        """The fixations that a version shows of samples `ids`, of those that are read; padding is none."""
+        """The fixations that a version shows of samples `ids`, among those that are read; never padding."""
         length = np.minimum(self.lengths[ids], signal.size[0])
         return shown_fixations(
             length, uniform_draws(rng.fork("box", version.stream), ids, 2), version.crop, version.size[0]
         )
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c _ _ _"]:
-        """`count` versions of each readable sample, changed as training changes its first views."""
+        """`count` versions of each readable sample, augmented like training's first views."""
         group = self.augment.views[0]
         version = Version(group.size_for(signal.size), group.crop, "view")
         found = list[Tensor]()
@@ -300,10 +300,10 @@ class Scanpaths(Dataset):
         given = self.given[rows] if labels is None and self.given is not None else labels
         return replace(self, rows=Rows(*(column[rows] for column in self.rows)), given=given)
 
-    # --- what is known of all samples
+    # --- statistics of all samples
 
     def moments(self, ids: Int64[np.ndarray, " k"], size: Size) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], int]:
-        """Sum and sum of squares per channel over the fixations of samples `ids`, one sample after the other."""
+        """Sum and sum of squares per channel over the fixations of samples `ids`, computed one sample at a time."""
         sums, squares = torch.zeros(2, self.channels, dtype=torch.float64)
         values, skipped = 0, dict[str, str]()
         for i in ids.tolist():
@@ -320,25 +320,25 @@ class Scanpaths(Dataset):
         return sums, squares, values
 
     def action_spec(self) -> ActionSpec:
-        """How far a saccade leads across and down, in sides of a crop."""
+        """The horizontal and vertical length of a saccade, in crop sides."""
         return SACCADE_SPEC
 
     def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str]:
-        """One fixation at a time, with `cells` patches or more along each side of it."""
+        """A patch of one fixation, with at least `cells` patches along each side of its crop, and the reason."""
         sides = [max(p for p in range(1, 17) if n % p == 0 and (n // p >= cells or p == 1)) for n in self.native[1:]]
         return (1, *sides), f"one fixation, {cells} patches or more along each side of it"
 
     def report(self, progress: Progress = None) -> Report:
-        """All scanpaths of the path that these are of, with what is wrong with each."""
+        """The report on all scanpaths of this data path, with the problems of each."""
         report: Report = self.cfg.report(progress)
         return report
 
     def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]]:
-        """The picture of a sample, and the places of its fixations in it. Raises Unreadable."""
+        """The image of a sample, and the places of its fixations in it. Raises Unreadable."""
         return self.source.raw(int(self.rows.image[i])), self.places(i)
 
     def fingerprint(self) -> str:
-        """A hash of the pictures, of all places, and of what is made of them."""
+        """A hash of the images, of all places, and of the settings that shape samples."""
         made = (self.view, self.steps, self.order, self.synthetic, self.seed, self.kind, self.subjects)
         digest = hashlib.blake2b(repr((self.source.fingerprint(), made)).encode(), digest_size=8)
         for column in (*self.rows, *(self.recorded or ())):

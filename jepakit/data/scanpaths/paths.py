@@ -1,4 +1,4 @@
-"""Where a scanpath goes: recorded places in some order, or places that are made up."""
+"""The fixation places of a scanpath: recorded ones in a chosen order, or synthetic ones."""
 
 from typing import Literal, NamedTuple
 
@@ -15,7 +15,7 @@ DRAWS_PER_FIXATION = 3
 
 
 class Scanpath(NamedTuple):
-    """The fixations of one viewer on one picture: places (T, 2) in its pixels, durations (T,), NaN where unknown."""
+    """The fixations of one viewer on one image: places (T, 2) in its pixels, durations (T,), NaN if unknown."""
 
     image: str
     subject: str
@@ -24,7 +24,7 @@ class Scanpath(NamedTuple):
 
 
 def reorder_path(path: Scanpath, order: Order, u: Float[np.ndarray, "t 3"], height: int, width: int) -> Scanpath:
-    """As many fixations in another order, or elsewhere; durations follow their places where these stay."""
+    """The same number of fixations, reordered or moved; durations follow their places if these stay."""
     if order == "shuffled":
         rows = np.argsort(u[:, 0], kind="stable")
         return path._replace(xy=path.xy[rows], duration=path.duration[rows])
@@ -39,7 +39,7 @@ def reorder_path(path: Scanpath, order: Order, u: Float[np.ndarray, "t 3"], heig
 def make_up_places(
     kind: Synthetic, u: Float[np.ndarray, "t 3"], picture: Reduced, view: View
 ) -> Float[np.ndarray, "t 2"]:
-    """As many places as there are rows of uniform numbers."""
+    """Synthetic places, one per row of uniform numbers."""
     if kind == "uniform":
         return uniform_places(u, picture.height, picture.width)
     if kind == "raster":
@@ -48,14 +48,14 @@ def make_up_places(
 
 
 def uniform_places(u: Float[np.ndarray, "t 3"], height: int, width: int) -> Float[np.ndarray, "t 2"]:
-    """Anywhere in the picture."""
+    """Places uniform over the image."""
     return u[:, :2] * np.array([width, height], dtype=np.float64)
 
 
 def raster_places(count: int, height: int, width: int) -> Float[np.ndarray, "t 2"]:
-    """The centres of the cells of a grid that is about as wide as the picture, as one reads: left to right, downwards.
+    """The centres of the cells of a grid, in reading order: left to right, downwards.
 
-    The grid has no more rows than are filled; the last row may end early.
+    The grid has about the image's aspect and no more rows than are filled; the last row may end early.
     """
     columns = min(count, max(1, round(float(np.sqrt(count * width / height)))))
     rows = -(-count // columns)
@@ -65,7 +65,7 @@ def raster_places(count: int, height: int, width: int) -> Float[np.ndarray, "t 2
 
 
 def salient_places(u: Float[np.ndarray, "t 3"], picture: Reduced, view: View) -> Float[np.ndarray, "t 2"]:
-    """Places drawn in proportion to local contrast, where those seen already are less likely to be seen again.
+    """Places drawn in proportion to local contrast; places already seen are less likely to be drawn again.
 
     A place inhibits its surroundings by a Gaussian whose deviation is half a crop.
     """
@@ -86,7 +86,7 @@ def salient_places(u: Float[np.ndarray, "t 3"], picture: Reduced, view: View) ->
 
 
 def saccades_between(xy: Float[np.ndarray, "t 2"], side: tuple[float, float], steps: int) -> Float[Tensor, "{steps} 2"]:
-    """(dx, dy) from each place to the next, in widths and heights of the crop; zeros after the last, up to `steps`."""
+    """(dx, dy) from each place to the next, in crop widths and heights; zeros after the last, up to `steps`."""
     out = np.zeros((steps, 2), dtype=np.float32)
     out[: len(xy) - 1] = np.diff(xy, axis=0) / np.array([side[1], side[0]])
     return torch.from_numpy(out)

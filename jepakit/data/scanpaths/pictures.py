@@ -1,4 +1,4 @@
-"""Pictures made small once, so that every crop of them is a slice: one decoding for all fixations of a scanpath."""
+"""Images reduced once, so that every crop is a slice: one decoding serves all fixations of a scanpath."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,9 +20,9 @@ GREY_SIDE = 24
 
 
 class View(NamedTuple):
-    """What a fixation sees: `size` (h, w) px, `crop` the height of it as a share of the picture's shorter side.
+    """What a fixation sees: `size` (h, w) px; `crop` is its height as a share of the image's shorter side.
 
-    Of `levels` above 1 each further one is twice as wide and high, at the same size.
+    With `levels` above 1, each further level covers twice the width and height at the same size.
     """
 
     size: Size
@@ -30,15 +30,15 @@ class View(NamedTuple):
     levels: int
 
     def crop_side(self, height: int, width: int) -> tuple[float, float]:
-        """Height and width of the innermost crop, in pixels of a picture."""
+        """Height and width of the innermost crop, in pixels of an image."""
         tall = self.crop * min(height, width)
         return tall, tall * self.size[1] / self.size[0]
 
 
 class Reduced(NamedTuple):
-    """A picture (height, width) at each level's scale, where a crop has `View.size`, and a small grey one.
+    """An image (height, width) at each level's scale, in which a crop has `View.size`, and a small grey version.
 
-    Levels go on around the picture by the colours of its edge, so far as a crop may reach.
+    Each level repeats the colours of the image's edge as far as a crop may reach.
     """
 
     height: int
@@ -49,9 +49,9 @@ class Reduced(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The pictures of a data set, reduced. Those used last are remembered, up to 128 MiB in every process.
+    """The images of a data set, reduced. Caches the most recently used ones, up to 128 MiB per process.
 
-    Nothing that is read depends on what is remembered.
+    No sample depends on what the cache holds.
     """
 
     source: PictureSet
@@ -59,7 +59,7 @@ class Pictures:
     seen: OrderedDict[tuple[int, View], Reduced] = field(default_factory=OrderedDict)
 
     def picture_for(self, i: int, view: View) -> Reduced:
-        """Picture i for a view. Raises Unreadable."""
+        """Image i, reduced for a view. Raises Unreadable."""
         key = (i, view)
         if key in self.seen:
             self.seen.move_to_end(key)
@@ -73,7 +73,7 @@ class Pictures:
 
 
 def reduce_picture(source: PictureSet, i: int, view: View) -> Reduced:
-    """Picture i at every level's scale, from one decoding. Raises Unreadable."""
+    """Image i at every level's scale, from one decoding. Raises Unreadable."""
     height, width = source.height_and_width(i)
     return _read_levels(view, height, width, lambda asks: source.crops(i, asks))
 
@@ -96,10 +96,10 @@ def _whole_pixels(length: float) -> int:
 def cut_crops(
     picture: Reduced, xy: Float[np.ndarray, "t 2"], view: View, steps: int
 ) -> Shaped[Tensor, "c {steps} h w"]:
-    """The crops around places (x, y) in pixels of the picture, and zeros after them up to `steps` crops.
+    """The crops around places (x, y) in pixels of the image, then zeros up to `steps` crops.
 
-    Levels follow one another along the channels. A place is rounded to the pixels of what is seen; beyond the border
-    the picture's edge goes on.
+    The channels stack the levels. A place is rounded to the pixels of its level; beyond the border, the edge pixels
+    repeat.
     """
     height, width = view.size
     c = len(picture.levels[0])
@@ -107,7 +107,7 @@ def cut_crops(
     for k, level in enumerate(picture.levels):
         wide = level.shape[2] - 2 * _edge_margin(width), level.shape[1] - 2 * _edge_margin(height)
         scale = np.array(wide) / (picture.width, picture.height)
-        # A margin lies before the picture, so that no window begins below 0.
+        # The margin precedes the image, so that no window begins below 0.
         first = np.floor(xy * scale - np.array([width, height]) / 2 + 0.5).astype(np.int64)
         first += (_edge_margin(width), _edge_margin(height))
         for t, (left, top) in enumerate(first.tolist()):
@@ -116,25 +116,25 @@ def cut_crops(
 
 
 def extend_edges(x: Shaped[np.ndarray, "*c _h _w"], tall: int, wide: int) -> Shaped[np.ndarray, "*c _ _"]:
-    """A picture that goes on by its outermost pixels, so many above and below, left and right."""
+    """An image extended by its outermost pixels: `tall` rows above and below, `wide` columns left and right."""
     rows, columns = (np.arange(-m, n + m).clip(0, n - 1) for m, n in zip((tall, wide), x.shape[-2:], strict=True))
     out: np.ndarray = x[..., rows[:, None], columns]
     return out
 
 
 def _edge_margin(length: int) -> int:
-    """Pixels of a picture's edge, repeated, that a window of this length may reach beyond it."""
+    """The number of repeated edge pixels that a window of this length may reach beyond the image."""
     return length // 2 + 1
 
 
 def local_contrast(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Where a small grey picture has edges: the energy of its differences, summed over 3 x 3 pixels; sums to 1."""
+    """Edge strength of a small grey image: the energy of its differences, summed over 3 x 3 pixels; sums to 1."""
     wide = extend_edges(grey.astype(np.float64), 1, 1)
     across, down = wide[1:-1, 2:] - wide[1:-1, :-2], wide[2:, 1:-1] - wide[:-2, 1:-1]
     energy = extend_edges(across**2 + down**2, 1, 1)
     rows = energy[:-2] + energy[1:-1] + energy[2:]
     near: np.ndarray = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    # Some chance everywhere, so that a flat picture has places to look at too.
+    # Every place keeps some probability, so that a flat image has places too.
     near += 0.02 * near.mean() + 1e-12
     near /= near.sum()
     return near

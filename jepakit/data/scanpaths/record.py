@@ -1,4 +1,4 @@
-"""Fixation files, JSON or CSV: the scanpaths they hold, and every mistake with its place in the file."""
+"""Read fixation files (JSON or CSV): their scanpaths, and every mistake with its place in the file."""
 
 import csv
 import gzip
@@ -25,7 +25,7 @@ SUBJECT_COLUMNS = ("subject", "viewer", "participant", "observer")
 
 
 class ColumnRequest(NamedTuple):
-    """Which columns were named, empty meaning the usual ones, and what times are."""
+    """The named columns (empty: the usual names), and what times mean."""
 
     subject: str = ""
     time: str = ""
@@ -33,9 +33,9 @@ class ColumnRequest(NamedTuple):
 
 
 class Track(NamedTuple):
-    """One scanpath as it stands in its file: T places in pixels, how long each was looked at (NaN: unknown).
+    """One scanpath as its file states it: T places in pixels, and durations (NaN: unknown).
 
-    `rows` says where each fixation stands, `size` (width, height) what the file says of the picture.
+    `rows` is the place of each fixation in the file, `size` the (width, height) that the file states for the image.
     """
 
     image: str
@@ -48,7 +48,7 @@ class Track(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a file holds: tracks, mistakes in the order of the file, entries without a picture, what was decided."""
+    """The content of a file: tracks, mistakes in file order, entries without an image, and decisions made."""
 
     tracks: list[Track]
     problems: list[Problem] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Found:
 
 
 class Looked(NamedTuple):
-    """The pictures; of a file with fixations what it holds, each track's picture, and every mistake in it."""
+    """The images, the content of the fixation file if any, the image of each track, and every mistake."""
 
     source: PictureSet
     found: Found | None
@@ -66,9 +66,9 @@ class Looked(NamedTuple):
 
 
 def read_fixations(file: str, asked: ColumnRequest) -> Found:
-    """All scanpaths of a .csv, .json or .json.gz file, in its order.
+    """All scanpaths of a .csv, .json or .json.gz file, in file order.
 
-    Raises ValueError where the file is none of these, or lacks a column.
+    Raises ValueError if the file is none of these, or lacks a column.
     """
     path = existing_path(file)
     name = path.name.lower()
@@ -124,12 +124,12 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def _names_picture(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry names a picture; 0 is a name."""
+    """Whether an entry names an image; 0 is a name."""
     return entry.get("image") not in (None, "") and entry.get("has_image") is not False
 
 
 def _stated_size(size: Any) -> tuple[float, float] | None:
-    """Width and height as a file states them, NaN for what is no number; None where it does not."""
+    """Width and height as a file states them, NaN if not a number; None if the file states none."""
     return (_to_float(size[0]), _to_float(size[1])) if isinstance(size, list) and len(size) == 2 else None
 
 
@@ -169,7 +169,7 @@ def _read_csv(path: Path, asked: ColumnRequest) -> Found:
 
 
 def _cells_by_column(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    """Cells by column, without the blanks around them; empty where a row is short."""
+    """Cells by column, stripped of blanks; empty if a row is short."""
     return dict.fromkeys(header, "") | dict(zip(header, (cell.strip() for cell in cells), strict=False))
 
 
@@ -180,7 +180,7 @@ class _Columns(NamedTuple):
 
 
 def _choose_columns(asked: ColumnRequest, names: Sequence[str], file: str) -> _Columns:
-    """The columns asked for, or the usual ones. Raises ValueError where one asked for is not there."""
+    """The named columns, or the usual ones. Raises ValueError if a named column is missing."""
     for key, name in (("subject", asked.subject), ("time", asked.time)):
         if name and name not in names:
             raise ValueError(f"{file} has no column {name!r}, only {', '.join(names)}; set data.{key} to one of these")
@@ -205,7 +205,7 @@ def _add_track(
     rows: list[str],
     size: tuple[float, float] | None,
 ) -> None:
-    """One scanpath from its columns x, y and perhaps times, or what is wrong with it."""
+    """Add one scanpath from its columns x, y and optional times, or the problems with it."""
     numbers = np.stack([_to_floats(cell) for cell in cells]) if rows else np.zeros((len(cells), 0))
     times = numbers[2] if columns.time else np.full(len(rows), np.nan)
     for problem in _number_problems(numbers, times, columns, cells, rows):
@@ -222,7 +222,7 @@ def _number_problems(
     cells: Sequence[Sequence[Any]],
     rows: Sequence[str],
 ) -> Iterator[Problem]:
-    """What is wrong with the numbers of one scanpath, the first of its kind."""
+    """The problems with the numbers of one scanpath, the first of each kind."""
     if (bad := np.argwhere(~np.isfinite(numbers))).size:
         k, t = bad[0].tolist()
         name = ("x", "y", columns.time)[k]
@@ -238,7 +238,7 @@ def _number_problems(
 
 
 def _to_floats(cells: Sequence[Any]) -> Float[np.ndarray, " t"]:
-    """Numbers, NaN for what is none."""
+    """The cells as numbers, NaN if a cell is not a number."""
     try:
         return np.array(cells, dtype=np.float64)
     except (TypeError, ValueError):
@@ -253,7 +253,7 @@ def _to_float(cell: Any) -> float:
 
 
 def placement_problems(track: Track, height: int, width: int, picture: str) -> Iterator[Problem]:
-    """What does not fit the picture that a scanpath is on: its size, or a place outside it."""
+    """The conflicts between a scanpath and its image: a different size, or a place outside it."""
     if track.size is not None and track.size != (width, height):
         stated = f"{track.size[0]:g} x {track.size[1]:g}"
         detail = f"the file says {track.image} has {stated} px but it has {width} x {height}"

@@ -1,4 +1,4 @@
-"""Look at scanpaths before training: how many and how long, what does not fit the pictures, which cannot be read."""
+"""The `jepa check-data` report on scanpaths: counts, lengths, misplaced fixations and unreadable images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from .record import Looked
 
 
 class Training(NamedTuple):
-    """What training would read, the median length of a saccade in sides of a crop, and what was decided."""
+    """What training would read, the median saccade length in crop sides, and decisions made."""
 
     samples: str
     saccade: float
@@ -19,9 +19,9 @@ class Training(NamedTuple):
 
 
 def report_scanpaths(looked: Looked, training: Training, viewers: int, count: int, progress: Progress = None) -> Report:
-    """All fixations and every picture that was looked at, one problem per scanpath and kind of mistake.
+    """The report on all fixations and every image looked at, one problem per scanpath and kind of mistake.
 
-    Made-up scanpaths have `count` fixations, by `viewers` of each picture. Durations are in the file's unit of time.
+    Synthetic scanpaths have `count` fixations, by `viewers` viewers per image. Durations are in the file's time unit.
     """
     broken = _unreadable_pictures(looked, progress)
     tracks = [] if looked.found is None else looked.found.tracks
@@ -46,7 +46,7 @@ def report_scanpaths(looked: Looked, training: Training, viewers: int, count: in
 
 
 def _unreadable_pictures(looked: Looked, progress: Progress) -> list[Problem]:
-    """The pictures, of those looked at, that cannot be decoded."""
+    """The images looked at that cannot be decoded."""
     used = sorted(set(looked.image)) if looked.found is not None else range(len(looked.source))
     found = []
     for k, i in enumerate(used, 1):

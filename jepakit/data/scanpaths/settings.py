@@ -1,4 +1,4 @@
-"""The settings of scanpath data, and how fixations and pictures become samples."""
+"""The settings of scanpath data, and how fixations and images become samples."""
 
 import dataclasses
 import hashlib
@@ -37,15 +37,15 @@ FIXATION_ENDINGS = (".json", ".json.gz")
 @shared_last(split_by="split")
 @dataclass(frozen=True)
 class Config(DataConfig):
-    """Pictures and where they were looked at. `path` names pictures of any kind, `fixations` a .json or .csv file.
+    """Images and the fixations on them. `path` names images of any kind, `fixations` a .json or .csv file.
 
-    Without `fixations`, `viewers` scanpaths of `count` places each are made up for every picture, as `synthetic` says,
+    Without `fixations`, `viewers` scanpaths of `count` places each are generated per image, by the rule `synthetic`,
     from `seed`. `path` may be the .json file itself, with images.tar or images/ beside it.
-    A fixation sees `size` (h, w; None: its own pixels, at most 32), which is `crop` of the picture's shorter side high,
-    and at each of `fovea` levels above 1 twice as much. `steps` fixations are read (None: the most there are, at most
-    16); scanpaths of fewer than `least` are left out. `order` changes human ones, to compare with. `subject` and `time`
-    name columns, `timing` what times are. The `label` is the picture's class, the picture, or the subject. `split`
-    holds the fraction `held_out` of pictures or of subjects (`split_by`) out. The rest is as in `DataConfig`.
+    A fixation sees `size` (h, w; None: its own pixels, at most 32). Its height is `crop` of the image's shorter side;
+    each `fovea` level above 1 covers twice as much. `steps` fixations are read (None: the longest, at most 16);
+    scanpaths with fewer than `least` are left out. `order` changes human scanpaths, as a baseline. `subject` and
+    `time` name columns, `timing` says what times mean. The `label` is the image's class, the image, or the subject.
+    `split` holds out the fraction `held_out` of images or of subjects (`split_by`). The rest is as in `DataConfig`.
     """
 
     fixations: str = ""
@@ -68,7 +68,7 @@ class Config(DataConfig):
 
     axes: ClassVar[tuple[int, ...]] = (3,)
     holds: ClassVar[str] = "pictures"
-    # A label is not the name of a column here, a time is that of a fixation, and places are counted, not pictures.
+    # Here `label` is not a column name, `time` is the column of fixation times, and `count` counts places, not images.
     meanings: ClassVar[frozenset[str]] = frozenset({"label", "time", "count", "seed"})
 
     def __post_init__(self) -> None:
@@ -90,41 +90,41 @@ class Config(DataConfig):
 
     @classmethod
     def recognises(cls, path: str) -> str:
-        """A file of fixations by its name."""
+        """The reason to read a fixation file, from its name."""
         return "a .json file holds fixations" if file_name(path).endswith(FIXATION_ENDINGS) else ""
 
     def claims(self, kind: str, path: str) -> bool:
-        """Pictures are looked at by a run on scanpaths."""
+        """A run on scanpaths reads images as the images that viewers look at."""
         return load(kind).holds == PICTURES_FOLDER
 
     @property
     def overlapping(self) -> bool:
-        """Always true: viewers of one picture see the same."""
+        """Always true: viewers of one image see the same content."""
         return True
 
     def at(self, path: str, **changes: Any) -> "Config":
-        """The same settings for other pictures or, where `path` is a file of fixations, for those beside it."""
+        """The same settings for other images or, if `path` is a fixation file, for the images beside it."""
         own = {"fixations": ""} if path.lower().endswith(FIXATION_ENDINGS) else {}
         return dataclasses.replace(self, path=path, **own | changes)
 
     def with_names(self, image: str, label: str) -> "Config":
-        """The same settings: no column holds pictures or labels."""
+        """The same settings: no column holds images or labels."""
         return self
 
     def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
-        """Beside the views the size of a crop and how many fixations, so that other data are read the same."""
+        """Also resolves the crop size and the number of fixations, so that other data are read the same way."""
         cfg, notes = super().resolved(dataset, needs, method)
         assert isinstance(dataset, Scanpaths)
         height, width = dataset.view.size
         return dataclasses.replace(cast(Config, cfg), size=(height, width), steps=dataset.steps), notes
 
     def report(self, progress: Progress = None) -> Report:
-        """All scanpaths and pictures with what is wrong with each, also where they cannot be learnt from."""
+        """The report on all scanpaths and images with the problems of each, even if they cannot be trained on."""
         looked = read_sources(self)
         return report_scanpaths(looked, what_training_reads(self, looked), self.viewers, self.count, progress)
 
     def open(self) -> Scanpaths:
-        """Read the fixations and find the pictures. Raises ValueError, with file and row, saying what to do."""
+        """Read the fixations and find the images. Raises ValueError, with file, row and remedy."""
         found = read_sources(self)
         if found.problems:
             raise ValueError(str(found.problems[0]))
@@ -132,7 +132,7 @@ class Config(DataConfig):
 
 
 def read_sources(cfg: Config) -> Looked:
-    """Pictures and fixations, with all that is wrong with them. Raises ValueError where there is nothing to read."""
+    """Images and fixations, with all their problems. Raises ValueError if there is nothing to read."""
     path, file = source_paths(cfg.path, cfg.fixations)
     source = open_pictures(path)
     if not file:
@@ -150,7 +150,7 @@ def read_sources(cfg: Config) -> Looked:
 
 
 def source_paths(path: str, fixations: str) -> tuple[str, str]:
-    """Where the pictures are and where the fixations; those of a .json file alone lie beside it."""
+    """The path of the images and the path of the fixations; for a .json file alone, the images are beside it."""
     if fixations or not path.lower().endswith(FIXATION_ENDINGS):
         return path, fixations
     folder = Path(path).expanduser().parent
@@ -159,7 +159,7 @@ def source_paths(path: str, fixations: str) -> tuple[str, str]:
 
 
 def open_pictures(path: str) -> PictureSet:
-    """The data set of pictures at a path. Raises ValueError where it holds none."""
+    """The data set of images at a path. Raises ValueError if it holds none."""
     kind, why = guess_kind(path)
     found = load(kind)(path=path).open() if kind != "scanpaths" and load(kind).holds == PICTURES_FOLDER else None
     if not isinstance(found, PictureSet):
@@ -168,9 +168,9 @@ def open_pictures(path: str) -> PictureSet:
 
 
 def pictures_by_name(source: PictureSet) -> dict[str, int]:
-    """Pictures by what a fixation file may call them: their name, its last part, or the row of an array or table.
+    """The image index for each name a fixation file may use: full name, last part, or the row of an array or table.
 
-    What two pictures could be called, neither is; -2 stands for it.
+    A name that fits two images maps to -2.
     """
     names = [source.name(i) for i in range(len(source))]
     last = [name.rpartition("[")[2].rstrip("]") if name.endswith("]") else os.path.basename(name) for name in names]
@@ -205,13 +205,13 @@ def _misplaced_fixations(tracks: Sequence[Track], image: list[int], source: Pict
             try:
                 sizes[i] = source.height_and_width(i)
             except Unreadable:
-                sizes[i] = None  # it is skipped, or an error, when it is its turn
+                sizes[i] = None  # reading the image later skips it or raises the error
         if (size := sizes[i]) is not None:
             yield from placement_problems(track, *size, track.image)
 
 
 def build_scanpaths(cfg: Config, looked: Looked) -> Scanpaths:
-    """The samples of the part asked for. Raises ValueError where there are none."""
+    """The samples of the chosen part. Raises ValueError if there are none."""
     source = looked.source
     if looked.found is None:
         rows, recorded, subjects, notes = _made_up_rows(cfg, source)
@@ -273,7 +273,7 @@ def _count_notes(cfg: Config, looked: Looked, kept: int, used: int) -> Iterator[
 
 
 def _choose_steps(cfg: Config, length: Int64[np.ndarray, " n"]) -> tuple[int, list[str]]:
-    """How many fixations of each scanpath are read, and what to say of those that are not."""
+    """The number of fixations read from each scanpath, and notes on the fixations dropped."""
     most = int(length.max())
     steps = cfg.steps or max(min(most, MAX_FIXATIONS), cfg.least)
     cut = int((length > steps).sum())
@@ -291,7 +291,7 @@ def _choose_steps(cfg: Config, length: Int64[np.ndarray, " n"]) -> tuple[int, li
 
 
 def _choose_size(cfg: Config, source: PictureSet, i: int) -> tuple[int, int]:
-    """Height and width that a fixation has: its own pixels in the first picture, from 8 to 32."""
+    """The height and width of a fixation: its own pixels in the first image, from 8 to 32."""
     if cfg.size:
         return cfg.size
     try:
@@ -303,7 +303,7 @@ def _choose_size(cfg: Config, source: PictureSet, i: int) -> tuple[int, int]:
 
 
 def _part_rows(cfg: Config, dataset: Scanpaths) -> Int64[np.ndarray, " k"]:
-    """The samples of a part: whole pictures, or all that some subjects saw. Raises ValueError where it is empty."""
+    """The samples of a part: whole images, or everything some subjects saw. Raises ValueError if it is empty."""
     rows, source = dataset.rows, dataset.source
     if cfg.split == "all":
         kept = np.arange(len(rows.key))
@@ -331,7 +331,7 @@ def held_out_subjects(subjects: Sequence[str], held_out: float) -> list[int]:
 
 
 def what_training_reads(cfg: Config, looked: Looked) -> Training:
-    """What the settings give training to read of these scanpaths."""
+    """What training would read from these scanpaths with these settings."""
     if looked.problems:
         return Training(f"nothing: {looked.problems[0]}", float("nan"), looked.found.notes if looked.found else ())
     try:

@@ -1,4 +1,4 @@
-"""Series: tables, arrays and `.ts` files, whole or cut into windows."""
+"""The kind `series`: tables, arrays and `.ts` files, as whole series or as windows."""
 
 from .dataset import Series
 from .settings import Config

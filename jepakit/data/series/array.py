@@ -1,13 +1,13 @@
-"""Series in arrays: .npy and .npz.
+"""Read series from .npy and .npz arrays.
 
-Which axis is what, where `layout` is "auto":
+The meaning of the axes if `layout` is "auto":
 
     (T,)        one long series of one channel
-    (A, B)      "TC", one long series of A steps and B channels, where there are no labels, B <= 16 and B < A;
+    (A, B)      "TC", one long series of A steps and B channels, if there are no labels, B <= 16 and B < A;
                 else "NT", A series of B steps
     (N, A, B)   "NCT" where A <= B, else "NTC": a series has fewer channels than steps
 
-NaN at the end of all channels of a series of "NT", "NCT" or "NTC" pads it: the series is shorter.
+NaN at the end of all channels of a series in "NT", "NCT" or "NTC" is padding: the series is shorter.
 """
 
 import zipfile
@@ -29,7 +29,7 @@ LAYOUTS_BY_AXES: dict[int, tuple[Layout, ...]] = {1: ("TC",), 2: ("TC", "NT"), 3
 
 
 def read_array(path: Path, key: str, label: str, layout: Layout) -> tuple[list[Record], bool, tuple[str, ...]]:
-    """The series of an array, whether they are many, and what was guessed. Raises ValueError with the shape."""
+    """The series of an array, whether there are many, and notes on guesses. Raises ValueError with the shape."""
     try:
         x, y, said = _load_arrays(path, key, label)
     except (*DECODING_ERRORS, zipfile.BadZipFile) as error:
@@ -54,7 +54,7 @@ def read_array(path: Path, key: str, label: str, layout: Layout) -> tuple[list[R
 
 
 def choose_layout(x: Shaped[np.ndarray, "..."], layout: Layout, labelled: bool, path: str) -> Layout:
-    """Which axis is what. Raises ValueError, with the shape, where it holds no series or the layout does not fit."""
+    """The layout of an array. Raises ValueError, with the shape, if it holds no series or the layout does not fit."""
     fits: tuple[Layout, ...] = LAYOUTS_BY_AXES.get(x.ndim, ())
     if not fits or x.dtype.kind not in "uifb" or not x.size:
         raise ValueError(
@@ -74,7 +74,7 @@ def choose_layout(x: Shaped[np.ndarray, "..."], layout: Layout, labelled: bool, 
 
 
 def _one_series(path: Path, i: int, values: Shaped[np.ndarray, "c t"], label: list[object] | tuple[()]) -> Record:
-    """Series i, without the NaN that pads it."""
+    """Series i, without its NaN padding."""
     there = np.flatnonzero(~np.isnan(values).all(axis=0))
     length = int(there[-1]) + 1 if there.size else values.shape[1]
     return Record(f"{path.name}[{i}]", values[:, :length], _channel_names(len(values)), label)
@@ -91,14 +91,14 @@ def _first_names(names: Sequence[str]) -> str:
 def _load_arrays(path: Path, key: str, label: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False), None, ()
-    # Opened here, because numpy would leave a broken file open.
+    # Opened here because numpy would leave a broken file open.
     with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
         x = next((name for name in ((key,) if key else ARRAY_KEYS) if name in file), None)
         if x is None:
             raise ValueError(
                 f"no array {key or 'x'!r}; it holds {_first_names(file.files)}: set data.array to one of them"
             )
-        # Of NAME_X_train the labels are NAME_y_train.
+        # The labels of NAME_X_train are NAME_y_train.
         beside = (x.replace("_X_", "_y_"),) if "_X_" in x else ()
         y = next((name for name in ((label,) if label else (*beside, *LABEL_KEYS)) if name in file), None)
         if label not in ("", "none") and y is None:

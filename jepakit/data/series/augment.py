@@ -1,6 +1,6 @@
-"""How series are changed in training: a part of the time, another scale, noise, channels left out.
+"""Augmentation of series: time crops, scaling, noise and dropped channels.
 
-All draws come from `uniform(rng, ids, …)`, so they depend on (seed, epoch, sample id) alone.
+All draws come from `uniform(rng, ids, …)`, so they depend only on (seed, epoch, sample id).
 """
 
 import math
@@ -22,7 +22,7 @@ def _check_crop(crop: tuple[float, float]) -> None:
 
 @dataclass(frozen=True)
 class SeriesViews:
-    """`count` further versions of each sample, each `crop` of its time stretched to `size` (None: the sample's)."""
+    """`count` extra versions of each sample: `crop` of its time, stretched to `size` (None: the sample's)."""
 
     count: int = 2
     size: tuple[int] | None = None
@@ -36,18 +36,18 @@ class SeriesViews:
         _check_crop(self.crop)
 
     def size_for(self, size: Size) -> Size:
-        """The size of these versions, where that of the signal is `size`."""
+        """The size of these versions for a signal of this size."""
         return self.size or size
 
 
 @dataclass(frozen=True)
 class SeriesAugment:
-    """How a training sample is changed each time it is seen; by default not at all.
+    """How a training sample is augmented each time it is drawn; by default not at all.
 
-    `crop` is the range of the share of its time that is kept, and stretched to the sample's length. Values move away
-    from the channel's mean by a factor in 1 ± `scale`, drawn per channel; `jitter` is the deviation of normal noise,
-    in the channel's own; `drop` the probability that a channel is its mean throughout, of which one always stays.
-    `views` asks for further versions (`Batch.views`).
+    `crop` is the range of the share of time that is kept and stretched to the sample's length. A factor in
+    1 ± `scale`, drawn per channel, scales values around the channel's mean. `jitter` is the deviation of normal noise,
+    in units of the channel's deviation. `drop` is the probability that a channel is set to its mean; at least one
+    channel always stays. `views` adds extra versions (`Batch.views`).
     """
 
     crop: tuple[float, float] = (1.0, 1.0)
@@ -72,10 +72,10 @@ class SeriesAugment:
         return crop != (1.0, 1.0) or self.scale > 0 or self.jitter > 0 or self.drop > 0
 
     def check(self, channels: int) -> None:
-        """Do nothing: every change is one of any number of channels."""
+        """Accept any number of channels: every change works on all of them."""
 
     def strong(self, channels: int) -> StrongAugmentation:
-        """Two views of each sample and, where nothing else was said, another scale, noise and fewer channels."""
+        """Two views of each sample; an augmentation at its defaults also gets scaling, noise and dropped channels."""
         chosen = self
         if self == SeriesAugment():
             chosen = SeriesAugment(scale=0.2, jitter=0.1, drop=0.2 if channels > 2 else 0.0)
@@ -84,7 +84,7 @@ class SeriesAugment:
 
 
 def draws_for(channels: int, steps: int) -> int:
-    """How many uniform numbers `change_values` takes per sample."""
+    """The number of uniform numbers that `change_values` takes per sample."""
     return 2 * channels + 1 + 2 * -(-channels * steps // 2)
 
 
@@ -111,7 +111,7 @@ def change_values(
 
 
 def normal_draws(u: Float[np.ndarray, "b n"]) -> Float[Tensor, "b n"]:
-    """Normal numbers of an even number of uniform ones in [0, 1). Source: Box & Muller, 1958."""
+    """Normal numbers from an even number of uniform ones in [0, 1). Source: Box & Muller, 1958."""
     half = u.shape[1] // 2
     radius = np.sqrt(-2 * np.log1p(-u[:, :half]))
     angle = 2 * np.pi * u[:, half:]

@@ -1,4 +1,4 @@
-"""Times as a table has them: what its clock shows, and how far that is ahead of UTC, for tables written in turn."""
+"""Times as a table shows them, with their UTC offset, so that output tables use the same clock."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -15,14 +15,14 @@ OFFSET_PATTERN = re.compile(r"(?<=:\d\d)(\.\d+)? ?(Z|[+-]\d\d(?::?\d\d)?)$")
 
 
 class Clock(NamedTuple):
-    """Times, datetimes or numbers, and the `offset` from UTC of the clock that shows them; "" where none is written."""
+    """Times (datetimes or numbers), and the UTC `offset` of the clock that shows them; "" if none is written."""
 
     time: Shaped[np.ndarray, " n"]
     offset: str = ""
 
 
 def split_offset(text: str) -> tuple[str, str]:
-    """A time without its offset, and that offset as +02:00; "" where it has none."""
+    """A time without its offset, and the offset as +02:00; "" if it has none."""
     found = OFFSET_PATTERN.search(text)
     if not found:
         return text, ""
@@ -32,13 +32,13 @@ def split_offset(text: str) -> tuple[str, str]:
 
 
 def read_clock(moments: Shaped[np.ndarray, " n"], offsets: Collection[str]) -> Clock:
-    """Moments of UTC as the clock shows them whose offset they were written with; of several, as UTC does."""
+    """UTC moments as the clock with the written offset shows them; with several offsets, as UTC."""
     offset = next(iter(offsets)) if len(offsets) == 1 else UTC_OFFSET
     return Clock(moments + _offset_delta(offset), offset)
 
 
 def parse_times(cells: Sequence[str | None]) -> Clock:
-    """Times in text. Raises ValueError where one is none, and where only some of them have an offset."""
+    """Times in text. Raises ValueError if one is not a time, or if only some of them have an offset."""
     parts = [split_offset(cell) if cell else ("NaT", "") for cell in cells]
     offsets = {offset for cell, (_, offset) in zip(cells, parts, strict=True) if cell}
     time = np.array([text for text, _ in parts], "M8[us]")
@@ -52,9 +52,9 @@ def parse_times(cells: Sequence[str | None]) -> Clock:
 
 
 def align_offsets(records: Sequence[Record]) -> list[Record]:
-    """Records whose times are of one clock: UTC where they come with several offsets.
+    """The records with all times on one clock: UTC if they have several offsets.
 
-    Raises ValueError where some have times without an offset, which are then of an unknown clock.
+    Raises ValueError if some times lack an offset, because their clock is then unknown.
     """
     by = {record.offset: record for record in records if record.time is not None and record.time.dtype.kind == "M"}
     if len(by) < 2:
@@ -74,7 +74,7 @@ def align_offsets(records: Sequence[Record]) -> list[Record]:
 
 
 def time_texts(time: Shaped[np.ndarray, " n"], offset: str = "") -> list[str]:
-    """Times as 2024-01-31 12:00:00+02:00, as pandas writes them, in whole seconds where all are; numbers as such."""
+    """Times as 2024-01-31 12:00:00+02:00, in pandas' format, in whole seconds if all are; numbers as numbers."""
     if time.dtype.kind != "M":
         return [f"{value:.15g}" for value in time.tolist()]
     if np.datetime_data(time.dtype)[0] != "D" and (time.astype("M8[s]") == time).all():
@@ -83,7 +83,7 @@ def time_texts(time: Shaped[np.ndarray, " n"], offset: str = "") -> list[str]:
 
 
 def arrow_times(time: Shaped[np.ndarray, " n"], offset: str = "") -> Any:
-    """The same as an Arrow array; with an offset as timestamps of that zone."""
+    """The times as an Arrow array; with an offset, as timestamps of that zone."""
     import pyarrow as pa
 
     if not offset:

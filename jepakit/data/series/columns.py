@@ -1,4 +1,4 @@
-"""The columns of a table file as Arrow reads them: CSV and its relatives (gzipped or not), and parquet."""
+"""Load a table file with Arrow: CSV and similar text (gzipped or not), and parquet."""
 
 import csv
 import gzip
@@ -19,9 +19,9 @@ MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns by name as Arrow arrays, and the 1-based row of the file in which each stands.
+    """Columns by name as Arrow arrays, and the 1-based file row of each table row.
 
-    `offsets` are those that the times of a column were written with, where Arrow has taken them to UTC.
+    `offsets` are the written UTC offsets of each time column that Arrow converted to UTC.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class Table:
 
 
 def load_table(path: Path) -> Table:
-    """All columns of a table. Raises ValueError where it cannot be read, or holds no row."""
+    """All columns of a table. Raises ValueError if it cannot be read, or has no row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -59,7 +59,7 @@ def _has_zone(kind: Any) -> bool:
 
 
 def _zone_offset(name: str) -> str:
-    """The offset of a time zone: its name where that is one, else that of UTC, as zones change theirs."""
+    """The offset of a time zone: its name if that is an offset, else UTC's, because zones change their offset."""
     return name if re.fullmatch(r"[+-]\d\d:\d\d", name) else UTC_OFFSET
 
 
@@ -69,14 +69,14 @@ def unpack_file(path: Path) -> bytes:
 
 
 def _parse_csv(data: bytes) -> tuple[Any, Int64[np.ndarray, " n"], dict[str, set[str]]]:
-    """The table in a text, the line on which each row ends, and the offsets in its columns of times."""
+    """The table in a text, the line on which each row ends, and the offsets in its time columns."""
     from pyarrow import csv as arrow
 
     head = data[:65536].decode("utf-8-sig", errors="replace").lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
     mark = max(",;\t", key=head.count)
     named = not all(is_number(cell) for cell in head.split(mark))
     count = head.count(mark) + 1
-    # Only a single thread tells in which row it failed.
+    # Only a single-threaded read reports the row that failed.
     options = arrow.ReadOptions(use_threads=False, column_names=None if named else [str(i) for i in range(count)])
 
     def read(**convert: Any) -> Any:
@@ -85,7 +85,7 @@ def _parse_csv(data: bytes) -> tuple[Any, Int64[np.ndarray, " n"], dict[str, set
 
     found = read()
     aware = list(dict.fromkeys(field.name for field in found.schema if _has_zone(field.type)))
-    # Arrow forgets the offset of a time, so that it is read once more, as text.
+    # Arrow drops the offset of a time, so the column is read again as text.
     text = read(include_columns=aware, column_types=dict.fromkeys(aware, "string")) if aware else {}
     offsets = {name: {split_offset(cell)[1] for cell in text[name].to_pylist() if cell} for name in aware}
     lines = data.count(b"\n") + (not data.endswith(b"\n"))
@@ -94,13 +94,13 @@ def _parse_csv(data: bytes) -> tuple[Any, Int64[np.ndarray, " n"], dict[str, set
 
 
 def _row_lines(data: bytes, mark: str) -> Int64[np.ndarray, " n"]:
-    """The line on which each row ends, where some are empty or rows go over several."""
+    """The line on which each row ends, even if some lines are empty or rows span several."""
     reader = csv.reader(io.StringIO(data.decode("utf-8-sig")), delimiter=mark)
     return np.array([reader.line_num for row in reader if row], dtype=np.int64)
 
 
 def is_number(text: object) -> bool:
-    """Whether a cell holds a number, or says that it is missing."""
+    """Whether a cell holds a number, or a marker for a missing value."""
     try:
         float(str(text))
     except ValueError:

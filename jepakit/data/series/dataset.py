@@ -1,4 +1,4 @@
-"""Samples of series held in memory: one block of all values, and which steps of it each sample covers."""
+"""The data set of series in memory: one block of all values, and the steps that each sample covers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ WORDS = Words(
     "steps",
     "train with data.unequal=stretch or data.unequal=cut, or with a data.window",
 )
-# Patches that half of the series have at least, and the shortest, where the patch is chosen for them.
+# The automatic patch gives half of the series this many patches, and the shortest one at least the minimum.
 PATCHES_PER_SERIES, MIN_PATCHES = 7, 4
 
 
 class Steps(NamedTuple):
-    """Every step of all series, one series after the other: values, what was filled in, and where each step stands.
+    """Every step of all series, concatenated: values, the mask of filled-in values, and each step's origin.
 
-    `row` is the step's row in its file, `time` its time, where all series have one; `first` the first step of each
-    series, `name` what it is called, `place` what rows are called, `offset` what is written behind times (clock.py).
+    `row` is the step's row in its file, `time` its time if all series have times; `first` is the first step of each
+    series, `name` its name, `place` the noun for rows, `offset` the UTC offset written after times (clock.py).
     """
 
     values: Float32[np.ndarray, "c t"]
@@ -50,7 +50,7 @@ class Steps(NamedTuple):
 
 
 class Version(NamedTuple):
-    """One version of a sample: its length, the share of the time it shows, and the stream it draws from."""
+    """One version of a sample: its length, the share of the time it shows, and its random stream."""
 
     size: int
     crop: tuple[float, float]
@@ -63,11 +63,11 @@ def _default_config() -> DataConfig:
 
 @dataclass(frozen=True, eq=False)
 class Series(Dataset):
-    """Samples (C, T) of series: `cut` says which steps they are. `window` and `stride` made the cut.
+    """Samples (C, T) of series: `cut` holds their steps. `window` and `stride` made the cut.
 
-    Where their lengths differ, `unequal` says how they come to one: padded at the end to the longest (`Batch.length`),
-    stretched to the longest by linear interpolation, or cut at the shortest. `columns` are the channels' names, which
-    are a table's where they are `named`.
+    `unequal` says how samples of different lengths become equal: padded at the end to the longest (`Batch.length`),
+    stretched to the longest by linear interpolation, or cut to the shortest. `columns` are the channel names; `named`
+    says whether they come from a table.
     """
 
     steps: Steps
@@ -86,12 +86,12 @@ class Series(Dataset):
 
     @property
     def channels(self) -> int:
-        """How many channels every sample has."""
+        """The number of channels of every sample."""
         return len(self.columns)
 
     @property
     def native(self) -> Size:
-        """(T,), the length to which samples come."""
+        """(T,), the common length of samples."""
         length = self.cut.length
         return (int(length.min() if self.unequal == "cut" else length.max()),)
 
@@ -102,44 +102,44 @@ class Series(Dataset):
 
     @property
     def lengths(self) -> Int64[np.ndarray, " n"] | None:
-        """The steps of each sample; None where all are brought to one length."""
+        """The number of steps of each sample; None if all are brought to one length."""
         return self.cut.length if self.unequal == "pad" else None
 
     @property
     def augment(self) -> SeriesAugment:
-        """How training samples are changed."""
+        """How training samples are augmented."""
         return cast(SeriesAugment, self.cfg.augment)
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """What the channels are called."""
+        """The channel names."""
         return self.columns
 
     def __len__(self) -> int:
         return len(self.cut.start)
 
     def name(self, i: int) -> str:
-        """The series and, where it is cut into windows, the steps of it, counted from 0."""
+        """The series' name and, if it is cut into windows, the steps, counted from 0."""
         name, begin, end = self.span(i)
         return f"{name}[{begin}:{end}]" if self.window else name
 
     def span(self, i: int) -> tuple[str, int, int]:
-        """The series that a sample is of, its first step, and the step after its last."""
+        """The source series of a sample, its first step, and the step after its last."""
         begin = int(self.cut.start[i])
         return self.steps.name[int(self.cut.record[i])], begin, begin + int(self.cut.length[i])
 
     def times(self, i: int) -> Shaped[np.ndarray, " t"] | None:
-        """The time of each step of a sample, where the data have times."""
+        """The time of each step of a sample, if the data have times."""
         begin = int(self.begin[i])
         return None if self.steps.time is None else self.steps.time[begin : begin + int(self.cut.length[i])]
 
     def label(self, i: int) -> int:
-        """The index into `classes` of the label that most of its steps have, -1 where there is none."""
+        """The index into `classes` of the most common label of its steps, -1 if there is none."""
         return int(self.labels[i])
 
     @property
     def begin(self) -> Int64[np.ndarray, " n"]:
-        """Where each sample begins among the steps of all series."""
+        """The position of each sample's first step among the steps of all series."""
         place: np.ndarray = self.steps.first[self.cut.record] + self.cut.start
         return place
 
@@ -153,7 +153,7 @@ class Series(Dataset):
     ) -> Float[Tensor, "b c {size}"]:
         """`count` steps of each sample from its step `offset` on, stretched to `size` by linear interpolation.
 
-        Both ends stay what they are; where `count` is `size`, every value does.
+        Both end values are kept; if `count` is `size`, all values are.
         """
         at = np.arange(size) * ((count[:, None] - 1) / max(size - 1, 1))
         low = np.minimum(np.floor(at).astype(np.int64), count[:, None] - 1)
@@ -168,9 +168,9 @@ class Series(Dataset):
     def whole(
         self, ids: Int64[np.ndarray, " b"], size: Size
     ) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
-        """Samples (B, C, T), T = size[0], unchanged but for what makes their lengths equal; their lengths if padded.
+        """Samples (B, C, T), T = size[0], changed only to equalise their lengths; their lengths if padded.
 
-        Padding is 0. Raises ValueError where samples are longer than the model takes, or must not be padded.
+        Padding is 0. Raises ValueError if samples are longer than the model accepts, or must not be padded.
         """
         length, start = self.cut.length[ids], np.zeros(len(ids), dtype=np.int64)
         if self.unequal == "stretch" or (length == size[0]).all():
@@ -192,12 +192,12 @@ class Series(Dataset):
         return Samples(x, torch.from_numpy(ids), {}, self.labels_of(ids), length=length)
 
     def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """The first size[0] steps of samples that have as many or more."""
+        """The first size[0] steps of every sample that has at least that many."""
         x = self.part(ids, np.zeros_like(ids), np.full_like(ids, size[0]), size[0])
         return Samples(x, torch.from_numpy(ids), {}, self.labels_of(ids))
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
-        """Samples `ids` and their views, changed as drawn for each; see `Dataset.draw`."""
+        """Samples `ids` and their views, augmented as drawn for each; see `Dataset.draw`."""
         x, length = self._draw_x(ids, rng, signal) if include_x else (None, None)
         views = []
         for g, group in enumerate(self.augment.views):
@@ -210,7 +210,7 @@ class Series(Dataset):
     def _draw_x(
         self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal
     ) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
-        """The sample itself, which is cropped only where that was asked for; else padding stays padding."""
+        """The sample itself, cropped only if the settings say so; otherwise padding stays padding."""
         if self.augment.crop != (1.0, 1.0):
             return self.version(ids, rng, signal, Version(signal.size[0], self.augment.crop, "x")), None
         x, length = self.whole(ids, signal.size)
@@ -220,7 +220,7 @@ class Series(Dataset):
         return y, length
 
     def version(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, v: Version) -> Float[Tensor, "b c _"]:
-        """A random part of each sample's time at the length asked for, changed; padding is never a part of it."""
+        """A random crop of each sample's time at the wanted length, augmented; it never includes padding."""
         u = uniform_draws(rng.fork("box", v.stream), ids, 2)
         length = self.cut.length[ids]
         share = v.crop[0] + (v.crop[1] - v.crop[0]) * u[:, 0]
@@ -238,7 +238,7 @@ class Series(Dataset):
         return change_values(x, u, augment, signal.mean, signal.std)
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Float[Tensor, "n q c _"]:
-        """`count` versions of each sample, changed as its first views are or else as the sample itself."""
+        """`count` versions of each sample, augmented like its first views, or like the sample if it has no views."""
         group = self.augment.views[0] if self.augment.views else None
         size = (group.size_for(signal.size) if group else signal.size)[0]
         v = Version(size, (group or self.augment).crop, "view")
@@ -250,7 +250,7 @@ class Series(Dataset):
         return replace(self, cut=cut, labels=self.labels[rows] if labels is None else labels)
 
     def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
-        """Where series are padded, a patch of which half of the series have several and the shortest one some."""
+        """A patch that gives half of the series several patches and the shortest one some; None without padding."""
         if not self.has_padding:
             return None
         length = self.cut.length
@@ -258,12 +258,12 @@ class Series(Dataset):
         return (steps,), f"{PATCHES_PER_SERIES} patches or more in half of the series"
 
     def report(self, progress: Progress = None) -> Report:
-        """All series of the path that these are of, with what is wrong with each."""
+        """The report on all series of this data path, with the problems of each."""
         report: Report = self.cfg.report(progress)
         return report
 
     def as_series(self) -> "Series":
-        """The data themselves."""
+        """This data set."""
         return self
 
     def step_span(self, i: int) -> tuple[int, int]:
@@ -271,12 +271,12 @@ class Series(Dataset):
         return self.span(i)[1:]
 
     def step_times(self, i: int) -> list[str] | None:
-        """When each step of a sample was, as its table writes it; None where the data have no times."""
+        """The time of each step of a sample, as its table writes it; None if the data have no times."""
         times = self.times(i)
         return None if times is None else time_texts(times, self.steps.offset)
 
     def covered_steps(self) -> Bool[np.ndarray, " t"]:
-        """Which steps of all series some sample covers."""
+        """Whether any sample covers each step of all series."""
         edges = np.zeros(self.steps.values.shape[1] + 1, dtype=np.int64)
         np.add.at(edges, self.begin, 1)
         np.add.at(edges, self.begin + self.cut.length, -1)
@@ -284,10 +284,10 @@ class Series(Dataset):
         return inside
 
     def signal(self) -> Signal:
-        """The signal: mean and deviation of every channel over the steps that the samples cover, each counted once.
+        """The signal: mean and deviation of every channel over the steps that samples cover, each step counted once.
 
-        Values that were filled in, and padding, count nowhere. Raises ValueError where a channel is constant, or was
-        never measured, and where there is a single sample.
+        Filled-in values and padding are excluded. Raises ValueError if a channel is constant or was
+        never measured, or if there is only one sample.
         """
         if len(self) == 1:
             name, steps = self.steps.name[int(self.cut.record[0])], int(self.cut.length[0])
@@ -314,7 +314,7 @@ class Series(Dataset):
         return mean, std
 
     def fingerprint(self) -> str:
-        """A hash of all values, labels, and which steps the samples cover."""
+        """A hash of all values, the labels, and the steps that samples cover."""
         digest = hashlib.blake2b(repr((self.columns, self.classes, self.unequal)).encode(), digest_size=8)
         for column in (self.steps.values, *self.cut, self.labels):
             digest.update(np.ascontiguousarray(column).tobytes())
@@ -322,7 +322,7 @@ class Series(Dataset):
 
 
 def join_records(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:
-    """The steps of all records, filled, and the class names; `classes` are those that a file says there are."""
+    """The steps of all records, filled, and the class names; `classes` are those that a file declares."""
     lengths = [len(record) for record in records]
     label, names = _step_labels(records, lengths, classes)
     clocks = [record.time for record in records if record.time is not None]
@@ -344,7 +344,7 @@ def join_records(records: Sequence[Record], classes: Sequence[str] = ()) -> tupl
 def _step_labels(
     records: Sequence[Record], lengths: Sequence[int], classes: Sequence[str]
 ) -> tuple[Int64[np.ndarray, " t"], tuple[str, ...]]:
-    """The label of every step, -1 where there is none, and the class names."""
+    """The label of every step, -1 if there is none, and the class names."""
     given = [record.label for record in records]
     codes, names = encode_labels([*(value for label in given for value in label), *classes])
     if not any(given):
@@ -358,7 +358,7 @@ def _step_labels(
 
 
 def commonest_labels(steps: Steps, cut: Cut, classes: int) -> Int64[np.ndarray, " n"]:
-    """The label that most steps of each sample have, of two that are as common the smaller; -1 where none has one."""
+    """The most common label of each sample's steps, the smaller of two on a tie; -1 if no step has one."""
     begin = steps.first[cut.record] + cut.start
     best, label = np.zeros(len(begin), dtype=np.int64), np.full(len(begin), -1, dtype=np.int64)
     for k in range(classes):

@@ -36,8 +36,8 @@ class Config(DataConfig):
     `path` names the system. "sines": sin(w t + phase) + noise on t from 0 to 4 pi, w uniform in `frequency`, phase
     uniform in [0, 2 pi). "lorenz": the state from a start uniform in [-15, 15)^3, sigma 10, beta 8/3 and `rho`, every
     `dt`, by explicit Euler steps of `dt` or by SciPy's RK45. `noise` is the deviation of the normal noise on every
-    value (None: 0.05 for sines, none for Lorenz). Part "train" and part "test" are disjoint; `limit` keeps the first
-    that many of a part.
+    value (None: 0.05 for sines, none for Lorenz). Part "train" and part "test" are disjoint; a part keeps its
+    first `limit` series.
     """
 
     path: str = "sines"
@@ -70,11 +70,11 @@ class Config(DataConfig):
 
     @classmethod
     def recognises(cls, path: str) -> str:
-        """The name of a system."""
+        """The reason to read `path`: it names a system."""
         return f"{path!r} names a generated system" if path in SYSTEM_NAMES else ""
 
     def open(self) -> Series:
-        """Draw the series. Raises ValueError for an unknown system, an empty part, or a system that left all bounds."""
+        """Draw the series. Raises ValueError for an unknown system, an empty part, or a system that diverges."""
         if self.path not in SYSTEM_NAMES:
             raise ValueError(f"no generated system {self.path!r}; set data.path to one of {', '.join(SYSTEM_NAMES)}")
         cut = self.count - round(self.count * self.held_out)
@@ -85,7 +85,7 @@ class Config(DataConfig):
         return _as_series(generate_series(self, np.arange(first, last, dtype=np.int64)), first, self)
 
     def report(self, progress: Progress = None) -> Report:
-        """What is generated with the default settings."""
+        """The report on data generated with the default settings."""
         x = generate_series(self, np.arange(self.count, dtype=np.int64))
         records = [Record(f"{self.path}[{i}]", values, CHANNEL_NAMES[self.path]) for i, values in enumerate(x)]
         found, cfg = Found(records, many=True), settings.Config(path=self.path)
@@ -93,7 +93,7 @@ class Config(DataConfig):
 
 
 def generate_series(cfg: Config, ids: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n c t"]:
-    """The series of the system that `cfg.path` names, with the numbers `ids`. Raises ValueError where one diverges."""
+    """Series number `ids` of the system that `cfg.path` names. Raises ValueError if one diverges."""
     length = cfg.length or DEFAULT_LENGTHS[cfg.path]
     channels = len(CHANNEL_NAMES[cfg.path])
     noise = DEFAULT_NOISE[cfg.path] if cfg.noise is None else cfg.noise
@@ -115,7 +115,7 @@ def lorenz_states(
     """The states at times 0, dt, … from each start; "rk45" is SciPy's, at relative error 1e-8, one start at a time."""
     if integrator == "euler":
         states = [start]
-        # A step too long for the system overflows, which the caller finds.
+        # A step too long for the system overflows; the caller detects it.
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(length - 1):
                 states.append(states[-1] + dt * lorenz_derivative(states[-1], rho))
@@ -123,7 +123,7 @@ def lorenz_states(
     from scipy.integrate import solve_ivp
 
     times = dt * np.arange(length)
-    # Together, the step that one start needs would change the numbers of another.
+    # Solved together, the step size that one start needs would change the numbers of another.
     paths = [
         solve_ivp(lambda _, s: lorenz_derivative(s, rho), (0, times[-1]), s, "RK45", times, rtol=1e-8, atol=1e-8).y
         for s in start

@@ -1,4 +1,4 @@
-"""Whether a path holds series: told from its ending and, where that says too little, from the head of the file."""
+"""Detect whether a path holds series, from its suffix and, if that is not enough, from the head of the file."""
 
 import gzip
 import os
@@ -24,7 +24,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def why_series(path: Path) -> str:
-    """The reason to read a path as series; "" where there is none. Nothing is decoded but the head of the file."""
+    """The reason to read a path as series; "" if there is none. Reads only the head of the file."""
     if path.is_dir():
         return _why_folder(path)
     kind = file_ending(path)
@@ -37,11 +37,11 @@ def why_series(path: Path) -> str:
             return _why_table(path)
         return _why_array(path) if kind in ARRAY_ENDINGS else ""
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return ""  # whoever reads it says what is wrong with it
+        return ""  # the reader reports what is wrong with the file
 
 
 def _why_folder(path: Path) -> str:
-    """A folder of tables or .ts files, without pictures and without folders; the first of either ends the search."""
+    """The reason to read a folder as tables or .ts files; "" if it holds images or sub-folders."""
     tables = []
     with os.scandir(path) as entries:
         for entry in entries:
@@ -54,7 +54,7 @@ def _why_folder(path: Path) -> str:
 
 
 def can_hold(path: Path) -> bool:
-    """Whether a file of this ending can hold series."""
+    """Whether a file with this suffix can hold series."""
     return file_ending(path) in (*TABLE_ENDINGS, *TEXT_ENDINGS, *ARRAY_ENDINGS)
 
 
@@ -96,7 +96,7 @@ def _why_parquet(path: Path) -> str:
 
 
 def _why_array(path: Path) -> str:
-    """Pictures are 8-bit or 16-bit, or have two equal sides or three axes each; other arrays of numbers are series."""
+    """The reason to read an array as series: images are 8- or 16-bit, or have two equal sides or three axes each."""
     shapes = dict(_array_headers(path))
     usual = next((name for name in (*ARRAY_KEYS, "images", "image") if name in shapes), None)
     shape, kind = shapes[usual] if usual else max(shapes.values(), key=lambda found: len(found[0]))
@@ -108,7 +108,7 @@ def _why_array(path: Path) -> str:
 
 
 def _array_headers(path: Path) -> list[tuple[str, tuple[tuple[int, ...], np.dtype]]]:
-    """The name, shape and type of each array in a file, of which only the heads are read. Raises ValueError."""
+    """The name, shape and dtype of each array in a file; reads only the headers. Raises ValueError."""
     if path.suffix == ".npy":
         with open(path, "rb") as file:
             return [("x", _read_header(file))]

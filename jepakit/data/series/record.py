@@ -1,4 +1,4 @@
-"""One series as it stands in its file, what is wrong with it, and how missing values are filled."""
+"""One series as its file states it, its problems, and how missing values are filled."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ SEVERAL_SERIES_ADVICE = (
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """T steps of C channels, NaN where a value is missing.
+    """T steps of C channels, NaN if a value is missing.
 
-    `place` and `rows` say where a step stands in its file, as "row" and 2, 3, …; empty rows: 0, 1, …. `time` is as the
-    file has it, `offset` what it says of its distance from UTC, `time_name` its column. `label` holds one entry per
-    step, or one for all.
+    `place` and `rows` locate a step in its file, as "row" and 2, 3, …; empty rows: 0, 1, …. `time` is as in the
+    file, `offset` its written UTC offset, `time_name` its column. `label` holds one entry per step, or one for the
+    whole series.
     """
 
     name: str
@@ -37,21 +37,21 @@ class Record:
 
     @property
     def row_numbers(self) -> Int64[np.ndarray, " t"]:
-        """Where each step stands in its file."""
+        """The row of each step in its file."""
         return np.arange(len(self), dtype=np.int64) if self.rows is None else self.rows
 
     def where(self, t: int) -> str:
-        """What step t is called where it lies."""
+        """The location of step t in its file, as text."""
         return f"{self.place} {int(self.row_numbers[t])}"
 
     def step_time(self, t: int) -> str:
-        """The time of step t, where there are times."""
+        """The time of step t, if there are times."""
         return "" if self.time is None else f"{self.time[t]}{self.offset}"
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was read: the series, the classes that a file names, whether it holds many, and what was decided."""
+    """The content of a file: the series, the classes it declares, whether it holds many series, and decisions made."""
 
     records: list[Record]
     classes: tuple[str, ...] = ()
@@ -61,9 +61,9 @@ class Found:
 
 
 def record_problems(record: Record, fill: int) -> Iterator[Problem]:
-    """What keeps a series from being read: its times, values that are infinite, and more than `fill` missing in a row.
+    """The problems that prevent reading a series: its times, infinite values, and over `fill` missing in a row.
 
-    One entry per kind of mistake and channel, the first of its kind.
+    One entry per kind of mistake and channel, for the first occurrence.
     """
     if record.time is not None:
         yield from _time_problems(record, record.time)
@@ -82,7 +82,7 @@ def record_problems(record: Record, fill: int) -> Iterator[Problem]:
 
 
 def _time_problems(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Problem]:
-    """The first step without a time, the first out of order, and the first that repeats one."""
+    """The first step without a time, the first out of order, and the first that repeats a time."""
     named = f"column {record.time_name!r}"
     if (empty := np.flatnonzero(np.isnan(time))).size:
         yield Problem(
@@ -106,7 +106,7 @@ def _time_problems(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[P
 
 
 def time_gaps(record: Record) -> Int64[np.ndarray, " k"]:
-    """The steps after which more time passes than one and a half times the usual, which is the median."""
+    """The steps followed by a time gap of more than one and a half times the median gap."""
     if record.time is None or len(record) < 3:
         return np.empty(0, dtype=np.int64)
     step = np.diff(record.time).astype(np.float64)
@@ -114,7 +114,7 @@ def time_gaps(record: Record) -> Int64[np.ndarray, " k"]:
 
 
 def longest_run(mask: Bool[np.ndarray, " t"]) -> tuple[int, int]:
-    """Where the longest run of true begins, and how long it is; (0, 0) where nothing is true."""
+    """The start and the length of the longest run of true; (0, 0) if nothing is true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     if not edges.size:
         return 0, 0
@@ -124,9 +124,9 @@ def longest_run(mask: Bool[np.ndarray, " t"]) -> tuple[int, int]:
 
 
 def fill_missing(values: Float[np.ndarray, "c t"]) -> Float[np.ndarray, "c t"]:
-    """Every missing value replaced by the last one of its channel: what was known at that time.
+    """Every missing value replaced by the last known value of its channel.
 
-    Where a channel begins with missing values, they take the first that follows.
+    Missing values at the start of a channel take the first value that follows.
     """
     missing = np.isnan(values)
     if not missing.any():
@@ -137,7 +137,7 @@ def fill_missing(values: Float[np.ndarray, "c t"]) -> Float[np.ndarray, "c t"]:
 
 
 def select_columns(records: Sequence[Record], columns: Sequence[str]) -> list[Record]:
-    """The records with the channels `columns`, in that order; all where it is empty. Raises ValueError."""
+    """The records with the channels `columns`, in that order; all channels if it is empty. Raises ValueError."""
     if not columns:
         return list(records)
     have = records[0].channels

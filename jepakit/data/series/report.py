@@ -1,4 +1,4 @@
-"""Look at series before training: how many and how long, what is missing, constant, out of order."""
+"""The `jepa check-data` report on series: counts, lengths, missing, constant and out-of-order values."""
 
 from collections.abc import Iterator
 
@@ -10,9 +10,9 @@ from .record import Found, Record, longest_run, record_problems, time_gaps
 
 
 def report_series(found: Found, fill: int, samples: str) -> Report:
-    """What holds of all series, and one problem per mistake and channel; `samples` is what training would read.
+    """The facts of all series, and one problem per mistake and channel; `samples` is what training would read.
 
-    `fill` missing values in a row are no mistake.
+    Up to `fill` missing values in a row are not a mistake.
     """
     records = found.records
     listed = [problem for record in records for problem in record_problems(record, fill)]
@@ -39,7 +39,7 @@ def report_series(found: Found, fill: int, samples: str) -> Report:
 
 
 def _missing_values(records: list[Record]) -> str:
-    """How many values each channel lacks, and how many in a row."""
+    """The number of missing values per channel, and the longest run of them."""
     parts = []
     for c, name in enumerate(records[0].channels):
         gone = [np.isnan(record.values[c]) for record in records]
@@ -62,7 +62,7 @@ def _constant_problem(first: Record, name: str) -> Problem:
 
 
 def _gap_problems(record: Record) -> Iterator[Problem]:
-    """The first and the number of the places where more time passes than usual."""
+    """The first time gap that is longer than usual, and the number of such gaps."""
     found = time_gaps(record)
     if len(found) and record.time is not None:
         t = int(found[0])
@@ -74,7 +74,7 @@ def _gap_problems(record: Record) -> Iterator[Problem]:
 
 
 def _duplicate_problems(records: list[Record]) -> Iterator[Problem]:
-    """Series whose values an earlier one has."""
+    """Series that duplicate an earlier one."""
     seen: dict[bytes, str] = {}
     for record in records:
         key = record.values.tobytes()
@@ -84,7 +84,7 @@ def _duplicate_problems(records: list[Record]) -> Iterator[Problem]:
 
 
 def _time_range(records: list[Record]) -> str:
-    """From when to when, and how often."""
+    """The first and the last time, and the interval between steps."""
     with_time = [record for record in records if record.time is not None]
     if not with_time:
         return "none: steps are taken as equally spaced"

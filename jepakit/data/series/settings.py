@@ -1,4 +1,4 @@
-"""The settings of series data, and how what they name becomes samples."""
+"""The settings of series data, and how files become samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -29,12 +29,12 @@ from .windows import By, choose_windows, limit_samples, part_bounds, slide_windo
 class Config(DataConfig):
     """Series in tables (.csv, .tsv, .txt, .parquet), arrays (.npy, .npz) or .ts files, or a folder or glob of them.
 
-    `time`, `entity`, `label` name a table's columns (empty: the usual names, "none": there is none), `columns` those of
-    its channels (empty: all numbers). `array` names the array in a .npz, as file.npz:array does; `layout` its axes.
-    `window` steps make a sample, beginning `stride` steps apart; 0: a whole series; None: chosen from the data.
-    `unequal` says how series of different lengths become one. A missing value takes the last one, over at most `fill`
-    steps. `split` holds the fraction `held_out` out, `by` the last times or by whole series ("auto": whole series only
-    where samples are whole series); `gap` steps between the parts belong to neither. The rest is as in `DataConfig`.
+    `time`, `entity`, `label` name a table's columns (empty: the usual names, "none": there is none), `columns` its
+    channels (empty: all numeric columns). `array` names the array in a .npz, like file.npz:array; `layout` its axes.
+    A sample has `window` steps; samples begin `stride` steps apart. 0: a whole series; None: chosen from the data.
+    `unequal` says how lengths become equal. A missing value takes the last known one, over at most `fill` steps.
+    `split` holds out the fraction `held_out`; `by` chooses the last times or whole series ("auto": whole series only
+    if samples are whole series); `gap` steps between the parts belong to neither. The rest is as in `DataConfig`.
     """
 
     time: str = ""
@@ -67,7 +67,7 @@ class Config(DataConfig):
 
     @classmethod
     def recognises(cls, path: str) -> str:
-        """A named array of a .npz, or what the head of the file tells."""
+        """The reason to read a path as series: it names an array of a .npz, or the head of the file says so."""
         file, key = split_key(path)
         found = first_file(file)
         if found is None:
@@ -75,47 +75,47 @@ class Config(DataConfig):
         return f"array {key!r} of {found.name}" if key else why_series(found)
 
     def claims(self, kind: str, path: str) -> bool:
-        """A file that may hold series is read as series by a run on series."""
+        """A run on series reads a file as series if it may hold series."""
         return kind in ("arrays", "images") and can_hold(Path(split_key(path)[0]))
 
     @property
     def overlapping(self) -> bool:
-        """Whether samples are windows of series, or may be."""
+        """Whether samples are, or may be, windows of series."""
         return self.window != 0
 
     def with_names(self, image: str, label: str) -> "Config":
-        """The same settings with the array of values and of labels to read, where they are not empty."""
+        """The same settings with these names for the arrays of values and labels; empty names change nothing."""
         return replace(self, array=image or self.array, label=label or self.label)
 
     def uncut(self) -> "Config":
-        """The same settings, of whole series."""
+        """The same settings for whole series."""
         return replace(self, window=0, stride=None)
 
     def without_overlap(self) -> "Config":
-        """The same settings, with windows that follow one another."""
+        """The same settings with consecutive windows that do not overlap."""
         return replace(self, stride=self.window) if self.window else self
 
     def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
-        """Beside the views the window, the stride and the channels that were chosen, so that other data are read so."""
+        """Also resolves the window, the stride and the channels, so that other data are read the same way."""
         cfg, notes = super().resolved(dataset, needs, method)
         assert isinstance(dataset, Series)
         columns = dataset.columns if dataset.named else self.columns
         return replace(cast(Config, cfg), window=dataset.window, stride=dataset.stride, columns=columns), notes
 
     def report(self, progress: Progress = None) -> Report:
-        """All series with what is wrong with each, also where they cannot be learnt from."""
+        """The report on all series with the problems of each, even if they cannot be trained on."""
         found = read_series(self)
         return report_series(found, self.fill, what_training_reads(found, self))
 
     def open(self) -> Series:
-        """Read the series into memory. Raises ValueError, with column and row, saying what to do."""
+        """Read the series into memory. Raises ValueError, with column, row and remedy."""
         found = read_series(self)
         refuse_problems(found, self.fill)
         return build_series(found, self)
 
 
 def read_series(cfg: Config) -> Found:
-    """The series behind a path, as they stand there. Raises ValueError."""
+    """The series at a path, as their files state them. Raises ValueError."""
     path, key = split_key(cfg.path)
     cfg = replace(cfg, array=key or cfg.array)
     files = [file for found in expand_pattern(path) for file in (files_in(found) if found.is_dir() else [found])]
@@ -155,14 +155,14 @@ def _read_file(path: Path, cfg: Config) -> Found:
 
 
 def refuse_problems(found: Found, fill: int) -> None:
-    """Raises ValueError where something keeps a series from being read; `fill` missing values in a row do not."""
+    """Raises ValueError if a problem prevents reading a series; up to `fill` missing values in a row do not."""
     for record in found.records:
         for problem in record_problems(record, fill):
             raise ValueError(str(problem))
 
 
 def build_series(found: Found, cfg: Config) -> Series:
-    """The samples of the part asked for. Raises ValueError where there are none."""
+    """The samples of the chosen part. Raises ValueError if there are none."""
     records = found.records
     lengths = [len(record) for record in records]
     windows, notes = choose_windows(lengths, found.many, cfg.window, cfg.stride, cfg.held_out)
@@ -191,7 +191,7 @@ def build_series(found: Found, cfg: Config) -> Series:
 
 
 def _notes_on(records: Sequence[Record], window: int) -> list[str]:
-    """What a person should know of series that can be read."""
+    """Notes for the user on readable series."""
     notes = []
     lengths = np.array([len(record) for record in records])
     if short := int((lengths < window).sum()):
@@ -206,7 +206,7 @@ def _notes_on(records: Sequence[Record], window: int) -> list[str]:
 
 
 def what_training_reads(found: Found, cfg: Config) -> str:
-    """The samples that the settings make of these series, or why there are none."""
+    """A description of the samples that the settings make of these series, or why there are none."""
     try:
         refuse_problems(found, cfg.fill)
         series = build_series(found, cfg)

@@ -1,4 +1,4 @@
-"""Series in tables: CSV and its relatives (gzipped or not) and parquet; one row is one step, one column a channel."""
+"""Read series from tables, CSV (gzipped or not) or parquet: one row is one step, one column is one channel."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ NO_COLUMN = "none"
 
 @dataclass(frozen=True)
 class ColumnRequest:
-    """Which columns are what, as a person said it; empty means the usual names, "none" that there is none."""
+    """The role of each column as the user named it; empty: the usual names, "none": there is none."""
 
     time: str = ""
     entity: str = ""
@@ -31,9 +31,9 @@ class ColumnRequest:
 
 
 def read_table(path: Path, asked: ColumnRequest) -> tuple[list[Record], tuple[str, ...]]:
-    """The series of a table, one per entity, and what was decided about its columns.
+    """The series of a table, one per entity, and the decisions about its columns.
 
-    Raises ValueError, with column and row, where text stands in a column of numbers, and where columns are missing.
+    Raises ValueError, with column and row, if a numeric column contains text, or if columns are missing.
     """
     table = load_table(path)
     time = _find_column(table, asked.time, TIME_NAMES, "time") or (
@@ -69,7 +69,7 @@ def read_table(path: Path, asked: ColumnRequest) -> tuple[list[Record], tuple[st
 
 
 def _find_column(table: Table, asked: str, usual: Sequence[str], what: str) -> str:
-    """The column asked for, or the first of a usual name, in any case; "" where there is none. Raises ValueError."""
+    """The named column, or the first with a usual name, ignoring case; "" if there is none. Raises ValueError."""
     if asked == NO_COLUMN:
         return ""
     if asked and asked not in table.columns:
@@ -81,16 +81,16 @@ def _find_column(table: Table, asked: str, usual: Sequence[str], what: str) -> s
 
 
 def _temporal_column(table: Table) -> str:
-    """The first column of dates or times."""
+    """The first column of dates or times; "" if there is none."""
     import pyarrow as pa
 
     return next((name for name, column in table.columns.items() if pa.types.is_temporal(column.type)), "")
 
 
 def _channel_columns(table: Table, asked: Sequence[str], roles: set[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The columns of numbers, and those of text that are left out, each with the first text where numbers stand, too.
+    """The numeric columns, and a sentence on each text column left out, with its first text if it also holds numbers.
 
-    Raises ValueError where there is no number, and where numbers have decimal commas.
+    Raises ValueError if there are no numeric columns, or if numbers have decimal commas.
     """
     if missing := [name for name in asked if name not in table.columns]:
         raise ValueError(
@@ -113,7 +113,7 @@ def _channel_columns(table: Table, asked: Sequence[str], roles: set[str]) -> tup
 
 
 def _refuse_commas(table: Table, name: str) -> None:
-    """Raises ValueError, with the row, where the first cell of a column of text is a number with a decimal comma."""
+    """Raises ValueError, with the row, if the first cell of a text column is a number with a decimal comma."""
     row, cell = next(_filled_cells(table, name), (0, ""))
     if re.fullmatch(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", cell, re.IGNORECASE):
         raise ValueError(
@@ -123,7 +123,7 @@ def _refuse_commas(table: Table, name: str) -> None:
 
 
 def _columns_left_out(table: Table, name: str) -> str:
-    """A column that is left out; where some of its cells are numbers, how many, and the first that is none."""
+    """A column that is left out; if some of its cells are numbers, how many, and the first that is not."""
     cells = list(_filled_cells(table, name))
     text = [(row, cell) for row, cell in cells if not is_number(cell)]
     if len(text) == len(cells) or not text:
@@ -132,13 +132,13 @@ def _columns_left_out(table: Table, name: str) -> str:
 
 
 def _filled_cells(table: Table, name: str) -> Iterator[tuple[int, str]]:
-    """The row and the content of the cells of a column that are not empty."""
+    """The row and the content of each non-empty cell of a column."""
     cells = zip(table.rows.tolist(), table.columns[name].to_pylist(), strict=True)
     return ((row, str(cell)) for row, cell in cells if cell is not None)
 
 
 def _is_numeric(column: Any) -> bool:
-    """Whether a column is one of numbers, perhaps with some text in it by mistake."""
+    """Whether a column is numeric, perhaps with some text in it by mistake."""
     import pyarrow as pa
 
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -151,7 +151,7 @@ def _is_numeric(column: Any) -> bool:
 
 
 def _column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
-    """A column as numbers, NaN where a cell is empty. Raises ValueError, with the row, where one is no number."""
+    """A column as numbers, NaN if a cell is empty. Raises ValueError, with the row, if one is not a number."""
     import pyarrow as pa
 
     column = table.columns[name]
@@ -172,7 +172,7 @@ def _column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
 
 
 def _column_times(table: Table, name: str) -> Clock:
-    """A column as times: datetimes, or numbers. Raises ValueError, with the row, where one is neither."""
+    """A column as datetimes or numbers. Raises ValueError, with the row, if a cell is neither."""
     import pyarrow as pa
 
     column = table.columns[name]

@@ -1,8 +1,8 @@
-"""The `.ts` text format of the UCR/UEA archive: a header of @ lines, then one series per line.
+"""Read the `.ts` text format of the UCR/UEA archive: a header of @ lines, then one series per line.
 
 @problemName Name · @timeStamps false · @univariate true · @equalLength true · @classLabel true a b
 @data
-1.0,2.0,?,4.0:5.0,6.0,7.0,8.0:a          channels are separated by colons, the label stands last, ? is missing
+1.0,2.0,?,4.0:5.0,6.0,7.0,8.0:a          colons separate channels, the label is last, ? means missing
 """
 
 import gzip
@@ -17,7 +17,7 @@ from .record import Record
 
 
 def read_ts(path: Path) -> tuple[list[Record], tuple[str, ...], tuple[str, ...]]:
-    """The series of a file, its class labels, and what there is to say. Raises ValueError, with line and value."""
+    """The series of a file, its class labels, and notes. Raises ValueError, with line and value."""
     try:
         lines = unpack_file(path).decode().splitlines()
     except (OSError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
@@ -57,7 +57,7 @@ def _read_header(lines: list[str], path: Path) -> tuple[dict[str, list[str]], in
 
 
 def _read_series(line: str, number: int, path: Path, labelled: bool) -> Record:
-    """The series of one line."""
+    """The series on one line."""
     parts = line.strip().split(":")
     label = [parts.pop().strip()] if labelled else []
     name = f"{path.name} line {number}"

@@ -1,4 +1,4 @@
-"""Which steps of which series a sample covers, so that no step is on both sides of a split."""
+"""Cut series into windows, so that no step is on both sides of a split."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Cut(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """How long a sample is, in steps, and how many lie between the beginnings of two; size 0: the whole series."""
+    """The length of a sample in steps, and the steps between the starts of two samples; size 0: the whole series."""
 
     size: int
     stride: int
@@ -35,11 +35,11 @@ class Windows(NamedTuple):
 def choose_windows(
     lengths: Sequence[int], many: bool, window: int | None, stride: int | None, held_out: float
 ) -> tuple[Windows, tuple[str, ...]]:
-    """The window where none was said, and why.
+    """The window and stride to use, chosen here if the settings leave them open, and the reason.
 
-    Whole series where a file holds many, or where there are 16 series or more of at most 512 steps. Else 96 steps,
-    fewer where the held-out part of the longest series would hold none, and beginnings a quarter of the window apart,
-    closer where that gives fewer than 256 windows.
+    Whole series if a file holds many, or if there are 16 series or more of at most 512 steps. Else 96 steps,
+    or fewer if the held-out part of the longest series would hold no window; windows start a quarter of a window
+    apart, or closer if that gives fewer than 256 windows.
     """
     longest, notes = max(lengths), []
     if window is None:
@@ -56,11 +56,11 @@ def choose_windows(
 
 
 def part_bounds(records: Sequence[Record], split: Split, by: By, held_out: float, gap: int) -> list[tuple[int, int]]:
-    """The steps of each series that belong to a part: from the first up to, not including, the second.
+    """The steps of each series that belong to a part, as (first, end) with end excluded.
 
-    By "time", a part of all series ends where the other begins: at one moment where all have times, else after the
+    By "time", a part of all series ends where the other begins: at one moment if all have times, else after the
     fraction 1 - `held_out` of each; the test part begins `gap` steps later. By "entity", whole series are held out,
-    those whose names hash lowest. Raises ValueError where there is a single one.
+    those whose names hash lowest. Raises ValueError if there is only one.
     """
     whole = [(0, len(record)) for record in records]
     if split == "all":
@@ -75,7 +75,7 @@ def part_bounds(records: Sequence[Record], split: Split, by: By, held_out: float
 
 
 def slide_windows(records: Sequence[Record], parts: Sequence[tuple[int, int]], windows: Windows, split: Split) -> Cut:
-    """Every window that lies wholly within its part. Raises ValueError where there is none."""
+    """Every window that is wholly within its part. Raises ValueError if there is none."""
     found = []
     for k, (begin, end) in enumerate(parts):
         if windows.size:
@@ -91,7 +91,7 @@ def slide_windows(records: Sequence[Record], parts: Sequence[tuple[int, int]], w
 
 
 def limit_samples(cut: Cut, limit: int) -> Cut:
-    """At most `limit` samples, evenly spread; all where it is 0."""
+    """At most `limit` samples, evenly spaced; all if it is 0."""
     if not 0 < limit < len(cut.start):
         return cut
     rows = spread_evenly(len(cut.start), limit)
@@ -99,7 +99,7 @@ def limit_samples(cut: Cut, limit: int) -> Cut:
 
 
 def _too_long(records: Sequence[Record], most: int, window: int, split: Split) -> str:
-    """The sentence where no window fits into any series, or into what a part has of it: `most` steps."""
+    """The error sentence if no window fits into any series, or into its part: `most` steps."""
     if split != "all":
         return (
             f"the {split} part of {records[0].name}{_others_text(records)} holds {most} steps at most, so no window of "
@@ -115,7 +115,7 @@ def _others_text(records: Sequence[Record]) -> str:
 
 
 def shorter_advice(steps: int) -> str:
-    """What helps where series of so many steps hold no window, or a single one."""
+    """The advice if series of this many steps hold no window, or only one."""
     return f"give longer series, or train with data.window={steps // 2} or less" if steps > 3 else "give longer series"
 
 

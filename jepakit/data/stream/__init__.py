@@ -1,4 +1,4 @@
-"""Frames that arrive one after the other: in a folder that is watched, in a file, or on standard input."""
+"""The kind `stream`: frames that arrive one by one in a watched folder, in a file, or on standard input."""
 
 from .first import First
 from .frames import Frame, Place

@@ -1,4 +1,4 @@
-"""The first frames of a stream: its statistics, and the samples that the panel measures ever after."""
+"""The warm-up set of a stream: its first frames, which give the statistics and the panel's samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,9 +22,9 @@ MAX_SAMPLES = 64
 
 @dataclass(frozen=True, eq=False)
 class First(Dataset):
-    """The first frames as a data set of up to 64 windows (C, T, *size) of `steps` frames, evenly spread.
+    """The first frames as a data set of up to 64 windows (C, T, *size) of `steps` frames, evenly spaced.
 
-    `begun` are the frames as they came, for who goes on to read `source`; a run taken up again has read them.
+    `begun` holds the original frames for a reader that continues with `source`; a resumed run has already read them.
     """
 
     frames: Float[Tensor, "f c ..."]
@@ -38,27 +38,27 @@ class First(Dataset):
 
     @classmethod
     def of(cls, frames: Sequence[Frame], steps: int, source: Source) -> "First":
-        """The warm-up set of frames that were read from `source`."""
+        """The warm-up set from frames read from `source`."""
         return cls(torch.stack([frame.x for frame in frames]), steps, tuple(frames), source)
 
     @classmethod
     def load(cls, path: Path, steps: int) -> "First":
-        """The warm-up set that `kept` wrote. Raises ValueError where its file is gone."""
+        """The warm-up set that `kept` saved. Raises ValueError if its file is missing."""
         if not path.is_file():
             raise ValueError(f"{path} is gone, which holds the run's first frames; put it back, or begin a new run")
         return cls(load_file(path)["frames"], steps)
 
     def kept(self) -> bytes:
-        """What `load` reads."""
+        """The warm-up set as bytes, for `load`."""
         return save({"frames": self.frames.contiguous()})
 
     def going_on(self, source: Source) -> "First":
-        """The same frames, with the source that is read next."""
+        """The same frames with the source to read next."""
         return replace(self, begun=(), source=source)
 
     @property
     def channels(self) -> int:
-        """How many channels, or numbers in a vector."""
+        """The number of channels, or of numbers in a vector."""
         return self.frames.shape[1]
 
     @property
@@ -68,19 +68,19 @@ class First(Dataset):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was decided."""
+        """The decisions made on opening the data."""
         return (f"mean and deviation are those of the first {len(self.frames)} frames, and stay so",)
 
     @property
     def window_starts(self) -> list[int]:
-        """Where the windows begin."""
+        """The start frame of each window."""
         return spread_evenly(len(self.frames) - self.steps + 1, MAX_SAMPLES)
 
     def __len__(self) -> int:
         return len(self.window_starts)
 
     def name(self, i: int) -> str:
-        """Which frames a window holds."""
+        """The frame range of a window, as text."""
         first = self.window_starts[i]
         return f"frames {first} to {first + self.steps - 1}"
 
@@ -90,7 +90,7 @@ class First(Dataset):
         return self.frames[first : first + self.steps].transpose(0, 1)
 
     def sample(self, i: int, size: Size) -> Sample:
-        """Window i, whatever size is asked for: the frames of a stream are of one."""
+        """Window i at its own size, whatever `size` is: all frames of a stream have one size."""
         return Sample(self.raw(i))
 
     def with_config(self, cfg: Any) -> "First":
@@ -102,7 +102,7 @@ class First(Dataset):
         return blake2b(self.frames.numpy().tobytes(), digest_size=16).hexdigest()
 
     def signal(self) -> Signal:
-        """The signal: of a constant channel the deviation is 1."""
+        """The signal; the deviation of a constant channel is 1."""
         values = self.frames.transpose(0, 1).flatten(1).double()
         std = [float(v) if v > 1e-8 else 1.0 for v in values.std(1, correction=0)]
         return Signal(self.channels, self.native, tuple(values.mean(1).tolist()), tuple(std))

@@ -1,4 +1,4 @@
-"""The files of a folder in the order of their names, those that are still to come among them."""
+"""List the files of a folder in name order, and wait for the files still to come."""
 
 import heapq
 import os
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .frames import FRAME_ENDINGS, Place
 
 StopQuestion = Callable[[], bool]
-"""Asked about ten times a second while nothing comes: whether to stop waiting for more."""
+"""Asked about ten times a second while no data arrive: whether to stop waiting."""
 
 POLL_SECONDS = 0.1
 MAX_NAMES = 1024
@@ -19,14 +19,14 @@ PATIENCE_SECONDS = 10.0
 
 
 class Name(NamedTuple):
-    """A file to read, and how many names up to it are in the folder."""
+    """A file to read, and the number of names in the folder up to and including it."""
 
     file: str
     passed: int
 
 
 class Listing(NamedTuple):
-    """The next names, at most MOST; how many are not after `last`; what is none of a stream, for a note."""
+    """The next names, at most MAX_NAMES; the count of names up to `last`; files that are not frames, for a note."""
 
     names: list[str]
     passed: int
@@ -34,7 +34,7 @@ class Listing(NamedTuple):
 
 
 def next_names(folder: Path, last: str) -> Listing:
-    """What a folder holds beyond the name `last`."""
+    """The files of a folder whose names sort after `last`."""
     passed, foreign, after = 0, dict[str, str](), list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -54,7 +54,7 @@ def next_names(folder: Path, last: str) -> Listing:
 
 
 def following_files(folder: Path, place: Place, wait: float, settle: float, stop: StopQuestion) -> Iterator[Name | str]:
-    """The files after `place`, and sentences worth a note; ends `wait` seconds after the last one, or when told to."""
+    """The files after `place`, and note sentences; ends `wait` seconds after the last file, or when told to stop."""
     last, known, told = place.file, place.passed, set[str]()
     since = time.monotonic()
     while True:
@@ -81,7 +81,7 @@ def following_files(folder: Path, place: Place, wait: float, settle: float, stop
 
 
 def late_sentence(folder: Path, last: str, count: int) -> str:
-    """The sentence on files that came too late for their names."""
+    """The sentence on files that arrived too late for their position in name order."""
     before = [e for e in os.scandir(folder) if e.name <= last and e.name.lower().endswith(FRAME_ENDINGS)]
     newest = max(before, key=lambda e: e.stat().st_ctime).name if before else ""
     return (
@@ -91,7 +91,7 @@ def late_sentence(folder: Path, last: str, count: int) -> str:
 
 
 def wait_until_settled(path: Path, seconds: float, stop: StopQuestion) -> Generator[str, None, bool | None]:
-    """Wait until a file stands still; returns True, False where it is gone, None when told to stop."""
+    """Wait until a file stops changing; returns True, False if it disappears, None if told to stop."""
     begun = since = time.monotonic()
     seen, told = None, False
     while True:
@@ -102,7 +102,7 @@ def wait_until_settled(path: Path, seconds: float, stop: StopQuestion) -> Genera
         now = time.monotonic()
         if seen != (seen := (found.st_size, found.st_mtime_ns)):
             since = now
-        # Its own time of change, or, where another machine's clock wrote that, how long we have looked.
+        # Uses its modification time or, if another machine's clock wrote that, how long we have watched.
         if time.time() - found.st_mtime >= seconds or now - since >= seconds:
             return True
         if stop():

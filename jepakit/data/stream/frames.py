@@ -1,8 +1,8 @@
-"""What a file of a stream holds: a picture one frame, an array several, a table one vector in every row.
+"""Read the frames in one file of a stream: an image is one frame, an array holds several, a table row is a vector.
 
-.npy, .npz    (C,) a vector, (T, C) vectors, (C, H, W) a frame, (T, C, H, W) frames; of .npz every array, by name
+.npy, .npz    (C,) a vector, (T, C) vectors, (C, H, W) a frame, (T, C, H, W) frames; a .npz gives every array, by name
 .csv …        numbers between commas, semicolons, tabs or blanks; a first row of words is a header
-.png, .jpg …  a picture
+.png, .jpg …  an image
 """
 
 import zipfile
@@ -27,7 +27,7 @@ MAX_NATIVE_SIDE = 96
 
 
 class Place(NamedTuple):
-    """Where a stream stands: `done` frames of `file` are read; `passed` names up to that file's were there."""
+    """The read position of a stream: `done` frames of `file` are read; `passed` names up to that file were there."""
 
     file: str = ""
     done: int = 0
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One frame (C,) or (C, H, W), what it is called, and where the stream stands after it."""
+    """One frame (C,) or (C, H, W), its name, and the stream's read position after it."""
 
     x: Float[Tensor, "c ..."]
     name: str
@@ -43,11 +43,11 @@ class Frame(NamedTuple):
 
 
 Read = tuple[str, int, Shaped[Tensor, "c ..."]] | Unreadable
-"""A frame with its name and its number in the file, from 0; or why there is none."""
+"""A frame with its name and its number in the file, from 0; or the reason there is none."""
 
 
 def read_frames(path: Path, start: int, channels: int, size: tuple[int, int] | None) -> Iterator[Read]:
-    """The frames of a file from number `start` on; of pictures, `channels` are wanted (0: their own)."""
+    """The frames of a file from number `start` on; images are converted to `channels` (0: their own)."""
     ending = path.suffix.lower()
     try:
         if ending in ARRAY_ENDINGS:
@@ -64,7 +64,7 @@ def read_frames(path: Path, start: int, channels: int, size: tuple[int, int] | N
 
 
 def read_picture(path: Path, channels: int, size: tuple[int, int] | None) -> Float[Tensor, "c h w"]:
-    """A picture with so many channels, at `size`; without one as it is, unless that is large. Raises Unreadable."""
+    """An image with `channels` channels at `size`; without `size`, large images are reduced. Raises Unreadable."""
     data = path.read_bytes()
     height, width, own = decode.read_header(data, path.name)
     wanted = channels or (3 if own in (3, 4) else own)
@@ -75,7 +75,7 @@ def read_picture(path: Path, channels: int, size: tuple[int, int] | None) -> Flo
 
 
 def array_frames(path: Path, start: int, size: tuple[int, int] | None) -> Iterator[Read]:
-    """The frames of an array file; an .npy is read as it is needed, however large."""
+    """The frames of an array file; an .npy is read on demand, whatever its size."""
     if path.suffix.lower() == ".npy":
         whole = np.load(path, mmap_mode="r", allow_pickle=False)
         yield from numbered_frames(path.name, whole, 0, start, size)
@@ -89,14 +89,14 @@ def array_frames(path: Path, start: int, size: tuple[int, int] | None) -> Iterat
 
 
 def frame_count(array: Shaped[np.ndarray, "..."]) -> int:
-    """How many frames an array holds."""
+    """The number of frames in an array."""
     return len(array) if array.ndim in (2, 4) else 1
 
 
 def numbered_frames(
     name: str, array: Shaped[np.ndarray, "..."], before: int, start: int, size: tuple[int, int] | None = None
 ) -> Iterator[Read]:
-    """The frames of an array from number `start` on, where the first of it has the number `before`."""
+    """The frames of an array from number `start` on; the array's first frame has the number `before`."""
     several = array.ndim in (2, 4)
     check_array(name, array)
     for i in range(max(0, start - before), frame_count(array)):
@@ -107,7 +107,7 @@ def numbered_frames(
 
 
 def check_array(name: str, array: Shaped[np.ndarray, "..."]) -> None:
-    """Raises Unreadable where an array holds no frames."""
+    """Raises Unreadable if an array holds no frames."""
     shape = tuple(array.shape)
     if array.ndim not in (1, 2, 3, 4) or array.dtype.kind not in "buif" or not array.size:
         raise Unreadable(
@@ -119,7 +119,7 @@ def check_array(name: str, array: Shaped[np.ndarray, "..."]) -> None:
 
 
 def table_frames(lines: Iterator[str], name: str, start: int = 0) -> Iterator[Read]:
-    """The rows of a table as vectors, from number `start` on, in the precision of float32."""
+    """The rows of a table as float32 vectors, from number `start` on."""
     index = 0
     for number, line in enumerate(lines, 1):
         parts = line_fields(line)
@@ -136,7 +136,7 @@ def table_frames(lines: Iterator[str], name: str, start: int = 0) -> Iterator[Re
 
 
 def line_fields(line: str) -> list[str]:
-    """What stands between the commas, semicolons, tabs or blanks of a line; nothing for an empty one."""
+    """The fields of a line, separated by commas, semicolons, tabs or blanks; empty for an empty line."""
     text = line.strip()
     mark = next((mark for mark in (",", ";", "\t") if mark in text), None)
     return [part.strip() for part in text.split(mark)] if text else []

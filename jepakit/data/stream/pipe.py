@@ -1,4 +1,4 @@
-"""Frames on standard input: lines of numbers, or .npy arrays one after the other, whichever comes first."""
+"""Read frames from standard input: lines of numbers, or a sequence of .npy arrays; the first bytes decide which."""
 
 import os
 import select
@@ -17,11 +17,11 @@ INPUT_NAME = "standard input"
 
 
 class StopReading(Exception):  # noqa: N818 - a request, not a fault
-    """Nothing more is wanted."""
+    """Raised when the reader is told to stop."""
 
 
 class Pipe:
-    """The bytes of a file descriptor as they come; ends `wait` seconds after the last (0: at its end)."""
+    """The bytes of a file descriptor as they arrive; ends `wait` seconds after the last (0: at end of file)."""
 
     def __init__(self, handle: int, wait: float, stop: StopQuestion) -> None:
         self.handle, self.wait, self.stop = handle, wait, stop
@@ -29,7 +29,7 @@ class Pipe:
         self.ended = False
 
     def wait_for_bytes(self) -> bool:
-        """Wait for further bytes; False at the end. Raises Stopped."""
+        """Wait for more bytes; False at the end. Raises StopReading."""
         since = time.monotonic()
         while not self.ended and not select.select([self.handle], [], [], POLL_SECONDS)[0]:
             if self.stop():
@@ -41,7 +41,7 @@ class Pipe:
         return bool(found)
 
     def read(self, size: int = CHUNK_BYTES, /) -> bytes:
-        """Up to `size` bytes, at least one before the end."""
+        """Up to `size` bytes, at least one unless the input has ended."""
         while not self.buffer and self.wait_for_bytes():
             pass
         found = bytes(self.buffer[:size])
@@ -49,7 +49,7 @@ class Pipe:
         return found
 
     def read_lines(self) -> Iterator[str]:
-        """The lines, the last one too where it has no end."""
+        """The lines, including a last one without a newline."""
         while True:
             *whole, rest = bytes(self.buffer).split(b"\n")
             self.buffer[:] = rest
@@ -63,7 +63,7 @@ class Pipe:
 def pipe_frames(
     handle: int, wait: float, stop: StopQuestion, size: tuple[int, int] | None
 ) -> Iterator[tuple[str, Read]]:
-    """The frames on a file descriptor, each with what it is part of: the lines, or one of the arrays."""
+    """The frames on a file descriptor, each with its source: the lines, or one of the arrays."""
     pipe = Pipe(handle, wait, stop)
     try:
         while len(pipe.buffer) < len(NPY_MAGIC) and pipe.wait_for_bytes():
@@ -77,7 +77,7 @@ def pipe_frames(
 
 
 def piped_arrays(pipe: Pipe, size: tuple[int, int] | None) -> Iterator[tuple[str, Read]]:
-    """The frames of arrays; after one that cannot be read nothing tells where the next begins."""
+    """The frames of the arrays; stops after an unreadable one, because the start of the next is unknown."""
     k = 0
     while pipe.buffer or pipe.wait_for_bytes():
         name = f"{INPUT_NAME} array {k}"

@@ -1,4 +1,4 @@
-"""The settings of a stream, and its first frames."""
+"""The settings of a stream, and how its first frames become the warm-up set."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ MIN_WINDOW = 2
 class Config(SourceConfig):
     """Frames one after the other. `path` is a folder, a file, or "-" for standard input.
 
-    `size` (H, W) None: as they are, but pictures above 96 pixels a side at 96 x 96. The run ends `wait` seconds after
-    the last frame came (0: when all that is there is read); a file counts as written once it has stood still for
-    `settle` seconds. `reset` file: every file is a sequence of its own. The first `warm` frames give mean and deviation
-    and, as samples of `window` frames, what the panel measures. `corrupt`: a frame that cannot be read, or is of
-    another shape, is left out, or ends the run.
+    `size` (H, W) None: unchanged, but images above 96 pixels a side at 96 x 96. The run ends `wait` seconds after
+    the last frame arrives (0: when everything there is read); a file counts as written once it is unchanged for
+    `settle` seconds. `reset` file: every file is its own sequence. The first `warm` frames give mean and deviation
+    and, as samples of `window` frames, the data that the panel measures. `corrupt`: skip a frame that is unreadable or
+    has another shape, or end the run.
     """
 
     size: tuple[int, int] | None = None
@@ -50,7 +50,7 @@ class Config(SourceConfig):
 
     @property
     def augment(self) -> NoAugmentation:
-        """Frames are learnt from as they are."""
+        """No augmentation: frames are used unchanged."""
         return NoAugmentation()
 
     def source(self, shape: Size = (), place: Place = BEGINNING, stop: StopQuestion = never_stop) -> Source:
@@ -58,7 +58,7 @@ class Config(SourceConfig):
         return Source(self.path, self.size, self.wait, self.settle, self.reset, self.corrupt, shape, place, stop)
 
     def open(self) -> First:
-        """The first frames, which are waited for. Raises ValueError where the stream ends before."""
+        """The warm-up set; waits for its frames. Raises ValueError if the stream ends too early."""
         if self.path != "-":
             existing_path(self.path)
         source = self.source()

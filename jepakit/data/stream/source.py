@@ -1,4 +1,4 @@
-"""A stream as it is read: good frames one after the other, and word of all that was left out."""
+"""Read a stream: its valid frames in order, with notes on the frames left out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,18 +21,18 @@ BEGINNING = Place()
 
 
 def never_stop() -> bool:
-    """Wait on."""
+    """The default `stop` question: always keep waiting."""
     return False
 
 
 @dataclass
 class Source:
-    """The frames of a stream from `place` on. Its `shape` is that of the first frame, where none is given.
+    """The frames of a stream from `place` on. `shape` defaults to that of the first frame.
 
     The first fields are settings; see `Config`.
 
-    `stop` is asked while nothing comes. `notes` are sentences not told yet, `skipped` the first MOST frames that were
-    left out and why, `lost` how many there were.
+    `stop` is asked while no data arrive. `notes` are sentences not yet reported, `skipped` maps the first
+    MAX_NAMED_LOSSES frames left out to the reason, `lost` counts all of them.
     """
 
     path: str
@@ -50,17 +50,17 @@ class Source:
     rest: Iterator[Frame] | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames; one iterator, however often it is asked for. Raises ValueError where one that is bad ends it."""
+        """The frames; always the same iterator. Raises ValueError if a bad frame ends the run."""
         self.rest = self.rest or self._accepted_frames()
         return self.rest
 
     def first(self, count: int) -> list[Frame]:
-        """The next `count` frames, or what there is of them."""
+        """The next `count` frames, or fewer if the stream ends."""
         return list(islice(iter(self), count))
 
     @property
     def skip_reasons(self) -> str:
-        """What was left out and why, for a sentence."""
+        """The frames left out and the reasons, as part of a sentence."""
         return "; ".join(f"{name} {why}" for name, why in [*self.skipped.items()][:3])
 
     def _accepted_frames(self) -> Iterator[Frame]:
@@ -76,7 +76,7 @@ class Source:
             yield Frame(x.float(), name, place._replace(done=index + 1))
 
     def _all_frames(self) -> Iterator[tuple[Place, Read]]:
-        """All frames, also bad ones, each with the file that it is of."""
+        """All frames, including bad ones, each with the place of its file."""
         if self.path == "-":
             for part, found in pipe.pipe_frames(0, self.wait, lambda: self.stop(), self.size):
                 yield Place(part), found
@@ -94,7 +94,7 @@ class Source:
             yield folder.Name(path.name, 0)
             return
         if place.file and (path / place.file).is_file():
-            # It may have been left in the middle.
+            # A previous run may have stopped in the middle of this file.
             yield folder.Name(place.file, place.passed)
         for found in folder.following_files(path, place, self.wait, self.settle, lambda: self.stop()):
             if isinstance(found, str):
@@ -104,11 +104,11 @@ class Source:
 
     @property
     def channels(self) -> int:
-        """Those of all pictures; 0 before the first frame."""
+        """The number of channels of all images; 0 before the first frame."""
         return self.shape[0] if self.shape else 0
 
     def why_wrong(self, x: Float[Tensor, "c ..."]) -> str:
-        """Why a frame does not belong to the stream; nothing where it does."""
+        """The reason a frame does not belong to the stream; "" if it does."""
         shape: Any = tuple(x.shape)
         if self.shape and shape != self.shape:
             fix = "; --data.size brings pictures to one" if len(shape) == 3 else ""
@@ -116,7 +116,7 @@ class Source:
         return "" if bool(torch.isfinite(x).all()) else "holds values that are not finite"
 
     def leave_out(self, error: Unreadable) -> None:
-        """Note a bad frame, or raise ValueError."""
+        """Record a bad frame, or raise ValueError."""
         refuse_unreadable({error.name: error.why}, self.corrupt)
         self.lost += 1
         if self.lost <= MAX_NAMED_LOSSES:
@@ -125,6 +125,6 @@ class Source:
             self.notes.append(f"left out {error}{more}")
 
     def take_notes(self) -> list[str]:
-        """The notes not told yet."""
+        """The notes not yet reported; clears them."""
         notes, self.notes = self.notes, []
         return notes
