@@ -16,7 +16,7 @@ from .reporting import write
 from .reporting.facts import format_duration
 from .run import checkpoint
 from .run.settings import Run
-from .training import estimate, loop, session
+from .training import estimate, loop, resume, session
 from .training.monitor import online, samples
 from .training.request import Request, asks_for_probes, renaming_notes, settings
 from .training.stream.source import first_frames
@@ -77,7 +77,7 @@ def open_session(request: Request, wanted: Run, dist: distributed.Dist) -> sessi
     if resuming:
         current = session.build_session(wanted, out, dist, dataset=first_frames(wanted, out))
         check_probes(current, request)
-        session.restore_checkpoint(current, request.allow_change)
+        resume.restore_checkpoint(current, request.allow_change)
         if dist.main:
             session.write_settings(current)
         return current

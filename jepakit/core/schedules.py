@@ -1,4 +1,4 @@
-"""Schedules: functions of a run's progress, 0 at the first step and 1 at the last."""
+"""The shapes of schedules, as functions of a run's progress; run/optim.py has the learning rate and weight decay."""
 
 from math import cos, pi
 

@@ -1,3 +1,3 @@
-"""From a request to a trained run: resolve, session, loop, records."""
+"""Trains a method: resolves its settings, builds the session, runs the loop, keeps the records."""
 
-__all__ = ["estimate", "loop", "monitor", "request", "resolve", "rollback", "session", "stream"]
+__all__ = ["estimate", "loop", "monitor", "request", "resolve", "resume", "rollback", "session", "stream"]

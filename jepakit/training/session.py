@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,18 +17,11 @@ from ..core.distributed import Dist
 from ..data import Dataset
 from ..methods.base import Method
 from ..nn import encoder, weights
-from ..run import checkpoint, optim, parse, write
+from ..run import checkpoint, optim, write
 from ..run.metrics import describe_environment
 from ..run.settings import Run
 from . import resolve
 from .panel import PanelMemory
-
-# Settings that a resumed run may change, as they alter no number. The panel keeps its first size all the same.
-RESUMABLE_KEYS = (
-    *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
-    *("loop.panel_", "loop.views_every", "loop.on_collapse", "data.wait", "data.settle"),
-)
-
 
 # Every path that a run writes in its folder; the runs of heads below it write the same.
 RUN_FILES = re.compile(
@@ -108,54 +100,6 @@ def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
         return run, ()
     cfg = replace(cast(Any, run.method), parent_hashes=tuple(checkpoint.module_hash(parent) for parent in parents))
     return replace(run, method=cfg), parents
-
-
-def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
-    """Load the newest readable checkpoint of `session.out` into the session.
-
-    Raises ValueError, listing the differences, where settings or data differ from the run's and `allow` names none.
-    """
-    stored = parse.from_yaml(session.out / "config.yaml")
-    session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
-    # A stream's rate stands still, so that it may end anywhere.
-    refuse_changes(stored, session.run, [*allow, "length.steps"] if session.run.from_stream else allow)
-    saved = checkpoint.load_checkpoint(session.out)
-    if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
-        raise ValueError(
-            f"the data of {session.out} have changed since it was saved (files added, removed or resized); "
-            "restore them, or go on with --allow-change data"
-        )
-    if saved.step > session.steps > 0:
-        raise ValueError(f"{session.out} stands at step {saved.step} already; give --steps {saved.step} or more")
-    checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
-    checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
-    session.step, session.saved, session.seconds = saved.step, saved.step, saved.state["seconds"]
-    session.panel, session.skipped = PanelMemory.from_json(saved.state["panel"]), saved.state["skipped"]
-    session.state = SourceState(saved.source, saved.state.get("place", {}))
-    session.healthy, session.rollbacks = saved.state.get("healthy", 0), saved.state.get("rollbacks", [])
-    of = f" of {session.steps}" if session.steps else ""
-    session.notes += [*saved.warnings, f"resumed from step {saved.step}{of}"]
-
-
-def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
-    """Raises ValueError with a diff where settings differ that are neither in RESUMABLE_KEYS nor in `allow`."""
-    allowed = [parse.current_path(path) for path in allow]
-    changed = {
-        key: values
-        for key, values in write.settings_difference(old, new).items()
-        if not key.startswith(RESUMABLE_KEYS) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
-    }
-    if not changed:
-        return
-    shown = "; ".join(f"{key}: {a!r} → {b!r}" for key, (a, b) in changed.items())
-    advice = " ".join(f"--allow-change {key}" for key in changed)
-    longer = "length.steps" in changed and len(changed) == 1
-    why = (
-        "the schedules were laid out for the old length, so from here on the learning rate jumps to the new one's"
-        if longer
-        else "the run would not be the one that was begun"
-    )
-    raise ValueError(f"the settings differ from the run's: {shown}; {why}. Give the old ones, or {advice}")
 
 
 def check_free(out: Path, replace: bool) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_a_run_is_tuned_beside_both_baselines_and_left_as_it_was(tmp_path: Path)
 def test_the_rate_is_chosen_on_a_part_of_train_alone(tmp_path: Path) -> None:
     train = parts(tmp_path, data=bars(tmp_path / "bars.npz"))["value"]
     test = train.where(np.arange(60) % 5 == 0)
-    foul = Live(test.dataset, test.build, 1 - test.y, test.id, test.signal, test.reading)
+    foul = replace(test, y=1 - test.y)
     cfg = Config(lr=(1e-7, 5e-3), epochs=15, batch=12, layer_decay=1.0)
     found = [dict(finetune.evaluate(train, part, cfg)) for part in (test, foul)]
     assert [one["lr"] for one in found] == [5e-3, 5e-3]

@@ -84,14 +84,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "N", 8)
     monkeypatch.setattr(rules, "ERROR_STEPS", {"float64": (8,), "float32": (8, 16)})
     for name, value in {
-        "LENGTHS": (8, 32),
-        "LONG": 32,
-        "SHORT": (8, 32, 64),
-        "INPUTS": (4, 8),
-        "WIDTHS": (4, 8, 16),
-        "DENSE": (4, 8),
-        "CHUNKS": (1, 8),
-        "TIMED": {1: (8, 1), 64: (4, 1)},
+        "SEQUENCE_LENGTHS": (8, 32),
+        "MEMORY_LENGTH": 32,
+        "BPTT_LENGTHS": (8, 32, 64),
+        "INPUT_WIDTHS": (4, 8),
+        "STATE_WIDTHS": (4, 8, 16),
+        "DENSE_WIDTHS": (4, 8),
+        "CHUNK_SIZES": (1, 8),
+        "TIMING_ROUNDS": {1: (8, 1), 64: (4, 1)},
     }.items():
         monkeypatch.setattr(rjepa_rfp, name, value)
     lorenz = rjepa_curves.TASKS["Lorenz"]

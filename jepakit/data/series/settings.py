@@ -16,7 +16,7 @@ from .array import Layout, read_array
 from .augment import SeriesAugment
 from .clock import align_offsets
 from .dataset import Series, Unequal, commonest_labels, join_records
-from .guess import ARRAY_ENDINGS, TABLE_ENDINGS, TEXT_ENDINGS, can_hold, files_in, why_series
+from .recognise import ARRAY_ENDINGS, TABLE_ENDINGS, TEXT_ENDINGS, can_hold, files_in, why_series
 from .record import Found, Record, record_problems, select_columns, time_gaps
 from .report import report_series
 from .table import ColumnRequest, read_table

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 
 from . import clock
 from .clock import Clock
-from .columns import MISSING_WORDS, Table, is_number, load_table
+from .load_table import MISSING_WORDS, Table, is_number, load_table
 from .record import Record
 
 TIME_NAMES = ("time", "date", "timestamp", "datetime", "date_time", "ds")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from .columns import unpack_file
+from .load_table import unpack_file
 from .record import Record
 
 

@@ -109,7 +109,6 @@ def _sphere_verdict(scores: Scores) -> str:
         times = scores.mean("sphere", "B_ridge") / scores.mean("bijepa", "B_ridge")
         return f"Sphere: the short probe exaggerates, but {times:.1f} times the error remain by the converged one."
     only_ridge = ridge and not short_probe
-    only_ridge = ridge and not short_probe
     return f"Sphere: {'only the converged probe shows that it hurts' if only_ridge else 'both probes agree'}."
 
 

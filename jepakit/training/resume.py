@@ -1,0 +1,62 @@
+"""Resuming a run: load its newest checkpoint, and refuse settings or data that differ from the run's."""
+
+from collections.abc import Sequence
+
+from ..run import checkpoint, parse, write
+from ..run.settings import Run
+from .panel import PanelMemory
+from .session import Session, SourceState, with_hash
+
+# Settings that a resumed run may change, as they alter no number. The panel keeps its first size all the same.
+RESUMABLE_KEYS = (
+    *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
+    *("loop.panel_", "loop.views_every", "loop.on_collapse", "data.wait", "data.settle"),
+)
+
+
+def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
+    """Load the newest readable checkpoint of `session.out` into the session.
+
+    Raises ValueError, listing the differences, where settings or data differ from the run's and `allow` names none.
+    """
+    stored = parse.from_yaml(session.out / "config.yaml")
+    session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
+    # A stream's rate stands still, so that it may end anywhere.
+    refuse_changes(stored, session.run, [*allow, "length.steps"] if session.run.from_stream else allow)
+    saved = checkpoint.load_checkpoint(session.out)
+    if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
+        raise ValueError(
+            f"the data of {session.out} have changed since it was saved (files added, removed or resized); "
+            "restore them, or go on with --allow-change data"
+        )
+    if saved.step > session.steps > 0:
+        raise ValueError(f"{session.out} stands at step {saved.step} already; give --steps {saved.step} or more")
+    checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
+    checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
+    session.step, session.saved, session.seconds = saved.step, saved.step, saved.state["seconds"]
+    session.panel, session.skipped = PanelMemory.from_json(saved.state["panel"]), saved.state["skipped"]
+    session.state = SourceState(saved.source, saved.state.get("place", {}))
+    session.healthy, session.rollbacks = saved.state.get("healthy", 0), saved.state.get("rollbacks", [])
+    of = f" of {session.steps}" if session.steps else ""
+    session.notes += [*saved.warnings, f"resumed from step {saved.step}{of}"]
+
+
+def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
+    """Raises ValueError with a diff where settings differ that are neither in RESUMABLE_KEYS nor in `allow`."""
+    allowed = [parse.current_path(path) for path in allow]
+    changed = {
+        key: values
+        for key, values in write.settings_difference(old, new).items()
+        if not key.startswith(RESUMABLE_KEYS) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
+    }
+    if not changed:
+        return
+    shown = "; ".join(f"{key}: {a!r} → {b!r}" for key, (a, b) in changed.items())
+    advice = " ".join(f"--allow-change {key}" for key in changed)
+    longer = "length.steps" in changed and len(changed) == 1
+    why = (
+        "the schedules were laid out for the old length, so from here on the learning rate jumps to the new one's"
+        if longer
+        else "the run would not be the one that was begun"
+    )
+    raise ValueError(f"the settings differ from the run's: {shown}; {why}. Give the old ones, or {advice}")
