@@ -1,8 +1,7 @@
 """Studies: one file for each published table or figure that we measure again; the file name registers it.
 
 A study is a module with `STUDY`: trainings × seeds, and claims that compare its numbers with the paper's. Names have
-dashes:
-`jepa reproduce cjepa-ablation` runs `studies/cjepa_ablation.py`.
+dashes: `jepa reproduce cjepa-ablation` runs `studies/cjepa_ablation.py`.
 """
 
 from typing import TYPE_CHECKING, Any, Final

@@ -188,6 +188,6 @@ def stored_results(run: Path, step: int, test: str) -> list[dict[str, Any]]:
 
 
 def _sort_key(names: Mapping[str, str], key: tuple[str, str]) -> tuple[list[str | int], int]:
-    """A sort key: by metric, with numbers in numerical order ("after 2" before "after 10"), then by the study's arms."""
+    """A sort key: metric, with numbers in numerical order ("after 2" before "after 10"), then the study's arm order."""
     metric = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])]
     return metric, [*names].index(key[0])

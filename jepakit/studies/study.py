@@ -192,8 +192,8 @@ class Study:
     - `prepare`: a function for data sets that cannot be read as they are; it gets the folder of all data sets and the
       study's own folder and returns the folder that the arms' paths are relative to
     - `has_standin`: whether the study runs on generated data if the real data set is missing
-    - `baselines`: whether the probes of each data set's first arm include its untrained encoder and the raw input, which
-      get rows of their own
+    - `baselines`: whether the probes of each data set's first arm include its untrained encoder and the raw input, each
+      in a row of its own
     """
 
     title: str

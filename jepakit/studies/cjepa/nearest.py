@@ -1,7 +1,7 @@
 """Classifies series by the nearest training series (Euclidean or DTW): the baseline for representations of series.
 
-    DTW(a, b) = the least Σ |a_i − b_j|² over paths of pairs (i, j) from both first steps to both last steps that advance
-    by one step in a, in b or in both, with |i − j| at most the band.
+    DTW(a, b) = the least Σ |a_i − b_j|² over paths of pairs (i, j) from both first steps to both last steps that
+    advance by one step in a, in b or in both, with |i − j| at most the band.
 
 Source: Sakoe & Chiba, IEEE Trans. ASSP 26 (1978) 43. All channels share one warping path.
 """

@@ -59,7 +59,7 @@ class Case(NamedTuple):
         return str(STATES[int(self.numbers["verdict"])])
 
     def within(self, alarm: float) -> bool:
-        """Whether an alarm at this % of the run comes at most DEADLINE after the onset; an early alarm counts."""
+        """Whether an alarm at this % of the run comes at most ALARM_DEADLINE after the onset; an early alarm counts."""
         return alarm != NO_MOMENT and alarm - self.numbers["onset"] <= ALARM_DEADLINE
 
 
@@ -172,7 +172,7 @@ def true_outcome(real: Truth) -> str:
 
 
 def first_moment(at: Sequence[float], holds: Sequence[bool]) -> float:
-    """The moment of the first row at which `holds` is true, or NEVER."""
+    """The moment of the first row at which `holds` is true, or NO_MOMENT if there is none."""
     return next((when for when, true in zip(at, holds, strict=True) if true), NO_MOMENT)
 
 

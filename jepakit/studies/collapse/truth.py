@@ -20,8 +20,8 @@ from ...types import Batch, Rng
 
 NUM_PICTURES: Final = 2000  # the most held-out pictures: a linear probe is fitted to one half and scored on the other
 VARIANCE_PICTURES: Final = 256  # how many of the last pictures are used to follow the variance over the run
-LOST_VARIANCE_SHARE: Final = 0.01  # as a share of the variance at step 0: below it, less than a tenth of the spread is left
-NO_CHANGE_SHARE: Final = 0.01  # as a share of the variance at step 0: a mean squared change below it counts as none
+LOST_VARIANCE_SHARE: Final = 0.01  # a share of the variance at step 0: below it, under a tenth of the spread is left
+NO_CHANGE_SHARE: Final = 0.01  # a share of the variance at step 0: a smaller mean squared change counts as none
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Truth:
 
     @property
     def collapse_onset(self) -> float | None:
-        """The moment, in % of the run, from which the variance stays below GONE; None if there is none."""
+        """The moment, in % of the run, from which the variance stays below the collapse limit; None if there is none."""
         return lasting_onset(self.steps, self.variance, LOST_VARIANCE_SHARE)
 
     @property
