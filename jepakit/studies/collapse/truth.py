@@ -41,7 +41,7 @@ class Truth:
 
     @property
     def collapse_onset(self) -> float | None:
-        """The moment, in % of the run, from which the variance stays below the collapse limit; None if there is none."""
+        """The moment, in % of the run, from which the variance stays below the collapse limit, or None."""
         return lasting_onset(self.steps, self.variance, LOST_VARIANCE_SHARE)
 
     @property

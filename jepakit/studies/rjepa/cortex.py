@@ -61,7 +61,7 @@ def exponential_decay(tau: Float[np.ndarray, "*k"], lags: int) -> Float64[np.nda
 def time_constant(curve: Float[np.ndarray, "l d"]) -> Float64[np.ndarray, " d"]:
     """The τ, in steps, of the least-squares fit exp(−l / τ) to each curve that is 1 at lag 0: 0 or 0.1 … 100.
 
-    NaN if the curve is NaN. A unit h' = φ h + noise has τ = −1 / ln φ. Source: Murray et al. 2014, without their offset.
+    NaN for a NaN curve. A unit h' = φ h + noise has τ = −1 / ln φ. Source: Murray et al. 2014, without their offset.
     Limit: it does not show that a curve is not exponential (a unit with several time constants, or one that rings), nor
     a τ much longer than the lags, for which it gives 100.
     """

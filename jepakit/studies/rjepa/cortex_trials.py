@@ -39,13 +39,13 @@ class HeldScanpaths(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """The states, by part, if the swapped fixation is its own, from the same picture, or from another picture."""
+    """States with one fixation its own, from the same picture, or from another; `part` has the original scanpaths."""
 
     part: HeldScanpaths
     states: Mapping[str, States]
 
     def errors(self, name: str) -> Float64[np.ndarray, "t1 n"]:
-        """The prediction error at every fixation after the first, over the variance of the unswapped states of that step."""
+        """The prediction error at every fixation after the first, over the unswapped states' variance at that step."""
         each: np.ndarray = prediction_error(self.states[name]) / state_variance(self.states[OWN].h[1:])[:, None]
         return each
 
@@ -70,7 +70,7 @@ def other_picture(picture: Int64[np.ndarray, " n"], rng: Rng) -> Int64[np.ndarra
 
 
 def same_picture(picture: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """A partner from the same picture for each scanpath, each used once; a picture's only scanpath is its own partner."""
+    """A partner from the same picture for each scanpath, each used once; a lone scanpath is its own partner."""
     found = np.arange(len(picture))
     for name in np.unique(picture):
         rows = np.flatnonzero(picture == name)
@@ -102,7 +102,7 @@ def repeat_fixation(method: RJEPA, held: HeldScanpaths) -> Mapping[str, Float64[
     """Responses to repeats of one fixation, then to the next fixation, and last to that one in its own scanpath.
 
     `change` is ‖h_t − h_{t−1}‖, `error` the prediction error, and `response` |h − mean| over the deviation, where mean
-    and deviation are those of the states before the repeats. All are means over scanpaths and units. Saccades of
+    and deviation are those of the states after REPEATED fixations. All are means over scanpaths and units. Saccades of
     repeats are zero.
     """
     part, k = held.select(np.flatnonzero(held.length > REPEATED)), REPEATED - 1

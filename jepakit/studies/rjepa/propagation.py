@@ -168,7 +168,7 @@ def trace_formula(sizes: Sequence[int], dense: bool) -> list[int]:
 
 
 def step_seconds(rules: Mapping[str, Rule], problem: Problem, rounds: int) -> dict[str, list[float]]:
-    """Processor time per step of every rule in every round, after a warm-up round; each goes first in half the rounds."""
+    """Processor time per step of every rule in every round, after a warm-up; each goes first in half the rounds."""
     found: dict[str, list[float]] = {name: [] for name in rules}
     for k in range(rounds + 1):
         for name in list(rules)[:: 1 if k % 2 else -1]:

@@ -149,7 +149,7 @@ def claims() -> tuple[Statement, ...]:
 
 
 def strict_claim(row: str) -> Every:
-    """The claim that both errors fall from the first to the last measured fixation, and the ridge on the state gains."""
+    """The claim that both errors fall from the first to the last measured fixation, while the ridge's R² rises."""
 
     def points(metric: str) -> tuple[Cell, ...]:
         return tuple((row, f"{metric}, {k}") for k in (FIRST, LAST))

@@ -78,7 +78,7 @@ def train_modes(
     batch: int = BATCH,
     start: float = START,
 ) -> Float[Tensor, "m k"]:
-    """Train each mode with each decay on new normal pairs in every step; returns √|p w| over the last tenth of steps."""
+    """Train each mode with each decay on new normal pairs in every step; returns √|p w| over the last tenth."""
     gen, lr = rng.generator(), LEARNING_RATES["AdamW" if adam else "gradient descent"]
     r, v = (torch.tensor(column)[:, None] for column in zip(*modes, strict=True))
     weight = torch.tensor(decays).expand(len(modes), -1)

@@ -60,7 +60,7 @@ def ridge_score(
     truth: Float[np.ndarray, "m q"],
     kin: Int64[np.ndarray, " n"] | None = None,
 ) -> float:
-    """R² on (now, truth) of a ridge fitted from `past` to `goal`, over all outputs; predicting the mean of `goal` has 0.
+    """R² on (now, truth) of a ridge fitted from `past` to `goal`, over all outputs; the mean of `goal` scores 0.
 
     The ridge strength is chosen on the training part by leave-one-out, or, if `kin` groups rows, such as those of one
     picture, by leaving out a fifth of the groups.
