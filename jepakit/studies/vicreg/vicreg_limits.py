@@ -1,4 +1,4 @@
-"""Where VICReg loses the spread or the rank of its features, and where theory says that it does.
+"""Study: at which weights does VICReg lose the spread or the rank of its features, measured and predicted by theory?
 
 Two views x_i = √(1 − ρ) u + √ρ e_i of normal samples, feature by feature: of variance 1, with the share ρ_j of it noise
 in direction j. A linear embedding z = x W of d features sees n new samples in every step. With the weights s of
