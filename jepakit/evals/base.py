@@ -1,20 +1,21 @@
 """The kinds of evaluation: one file each, found by file name, or by the entry-point group of another package.
 
 A kind is a module with a frozen dataclass `Config` and `evaluate(train, test, cfg)` yielding (name, value): `metric`,
-`value`, `low`, `high`, `per_class`, and whatever it wants noted. Both parts of the data hold what the kind `READS`:
+`value`, `low`, `high`, `per_class`, and any further notes. `READS` says what both parts of the data contain:
 
     "pooled"     `Features`: a vector per sample; `Config.pool` says how tokens become one. The default.
-    "tokens"     `Tokens`: all tokens of every sample, on the disk.
+    "tokens"     `Tokens`: all tokens of every sample, on disk.
     "masks"      `Tokens` whose samples carry a picture of class ids instead of a label.
     "encoder"    `Live`: the samples themselves, and encoders to train on them.
     "windows"    `Windows` of series, cut into past and future; no labels are needed.
-    "recorded"   `Recorded`: pooled vectors and what was recorded to the same items. Nothing is fitted: the part to
-                 fit on is empty, the other holds all items. No labels are needed.
+    "recorded"   `Recorded`: pooled vectors and the recorded responses to the same items. Nothing is fitted: the part
+                 to fit on is empty, the other part has all items. No labels are needed.
 
-A kind whose `value` is an error says `LOWER_IS_BETTER`, one whose `value` is a number and no share of a whole `PLAIN`.
+A kind whose `value` is an error sets `LOWER_IS_BETTER`; a kind whose `value` is a number but not a fraction sets
+`PLAIN`.
 
-A kind that measures several things begins each with `name`, which becomes a part of that result's file name. A kind
-that takes long yields `progress`, from 0 to 1, in between; it is shown and not kept.
+A kind that measures several things begins each result with `name`, which becomes a part of the result's file name. A
+slow kind yields `progress`, from 0 to 1, in between; it is shown but not saved.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ Reads = Literal["pooled", "tokens", "masks", "encoder", "windows", "recorded"]
 
 
 class Kind(NamedTuple):
-    """A kind's settings, its function of (train, test, settings), what both parts hold, and how its value is read."""
+    """A kind's settings, its function of (train, test, settings), what both parts contain, and how to read `value`."""
 
     Config: type[Any]
     evaluate: "Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]"
@@ -44,7 +45,7 @@ class Kind(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether something is fitted, to other samples than it is scored on."""
+        """Whether the kind fits something, on other samples than it scores."""
         return self.reads != "recorded"
 
 
@@ -65,5 +66,5 @@ KINDS: Final = Registry(
 
 
 def load_kind(kind: str) -> Kind:
-    """The kind called `kind`. Raises ValueError, with the nearest name, where there is none."""
+    """The kind called `kind`. Raises ValueError, which suggests the nearest name, if there is none."""
     return KINDS.load(kind)

@@ -1,4 +1,4 @@
-"""From a run and its data to what a kind reads: pooled features, tokens, or the encoders themselves."""
+"""Prepares what a kind of probe reads from a run and its data: pooled features, tokens, or the encoders themselves."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ Parts = Mapping[str, Part]
 
 
 class Sets(NamedTuple):
-    """The data to fit on and, where it is another set, to score on; `label` says what was read."""
+    """The data set to fit on and, if it is a different one, the set to score on; `label` describes both."""
 
     train: data.Dataset
     test: data.Dataset | None
@@ -43,9 +43,9 @@ class Sets(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: a run at one step, on these data, beside the baselines or alone.
+    """The subject of a probe: a run at one step, on these data, with or without the baselines.
 
-    `kept` is the run folder, None where nothing is to be kept.
+    `kept` is the run folder, or None if nothing is to be cached.
     """
 
     loaded: LoadedRun
@@ -62,20 +62,20 @@ class Subject:
 
 
 def encoders_under_test(subject: Subject) -> dict[str, Encode]:
-    """The trained encoder and, unless it stands alone, its two baselines, on the subject's device."""
+    """The trained encoder and, if wanted, its two baselines, on the subject's device."""
     run, method = subject.loaded.run, subject.method.to(subject.device)
     value: dict[str, Encode] = {"value": partial(method.encode, weights=subject.weights)}
     if subject.alone:
         return value
     return value | {
         "random_init": random_init(run.method, method.signal, run.seed, subject.device),
-        # As the encoder sees it: a stronger bar than plain pixels.
+        # The raw input is what the encoder sees, which is a stronger baseline than plain pixels.
         "raw": lambda batch: raw_tokens(resample_time(method.normalize(batch.x), method.signal.size)),
     }
 
 
 def resample_time(x: Float[Tensor, "b c ..."], size: Size) -> Float[Tensor, "b c ..."]:
-    """x as long as the longest sample, by linear interpolation: as many raw values of each."""
+    """x stretched to the length of the longest sample by linear interpolation, so that all have equally many values."""
     if x.ndim == 4 or x.shape[2] == size[0]:
         return x
     last = x.movedim(2, -1)
@@ -85,7 +85,7 @@ def resample_time(x: Float[Tensor, "b c ..."], size: Size) -> Float[Tensor, "b c
 
 @contextmanager
 def load_parts(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts, Parts | None]]:
-    """What a kind reads, for the data to fit on and, where it is another set, to score on; temporary files go after."""
+    """Yield what a kind reads, for the set to fit on and a different set to score on; deletes temporary files after."""
     if reads == "pooled":
         yield _read_both(subject, partial(pooled_features, subject, cfg.pool))
     elif reads == "encoder":
@@ -154,12 +154,12 @@ def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
 
 
 def reader_count(loaded: LoadedRun) -> int:
-    """As many processes that read as the run had, but no more than there are processors here."""
+    """The number of reading processes: the run's, but at most the number of processors of this machine."""
     return min(loaded.run.loop.workers or 0, devices.available_cores())
 
 
 def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:
-    """Features of a whole data set by every encoder; what was kept of an earlier probe is not computed again."""
+    """Features of a whole data set by every encoder; features cached by an earlier probe are reused."""
     encoders = encoders_under_test(subject)
     if subject.kept is None:
         return _extract_features(subject, dataset, encoders, pool)
@@ -195,7 +195,7 @@ def live_parts(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
 
 
 def window_parts(subject: Subject, dataset: data.Dataset) -> dict[str, Windows]:
-    """All windows of a data set by the trained method, an untrained one, and as they are."""
+    """All windows of a data set as represented by the trained method, by an untrained one, and as raw values."""
     run, method, device = subject.loaded.run, subject.method.to(subject.device), subject.device
     found = {"value": read_windows(method, stream_batches(subject, dataset), device)}
     if subject.alone:
@@ -208,7 +208,7 @@ def window_parts(subject: Subject, dataset: data.Dataset) -> dict[str, Windows]:
 def token_parts(subject: Subject, limit: float, folder: Path, dataset: data.Dataset) -> dict[str, Tokens]:
     """The tokens of a whole data set by every encoder, in files of `folder`; raw: pixels cut into the same patches.
 
-    Raises ValueError where they take more than `limit` GiB.
+    Raises ValueError if they take more than `limit` GiB.
     """
     encoders = encoders_with_patches(subject)
     signal, n = subject.method.signal, len(dataset)
@@ -254,14 +254,14 @@ def read_truth(dataset: data.Dataset, size: Size, file: Path) -> UInt8[np.ndarra
 
 
 def film_numbers(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
-    """Which film each item is a frame of."""
+    """The number of the film that each item is a frame of."""
     names = [dataset.film(i) for i in range(len(dataset))]
     number = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return np.array([number[name] for name in names], dtype=np.int64)
 
 
 def encoders_with_patches(subject: Subject) -> dict[str, Encode]:
-    """As `encoders_under_test`, but raw is the pixels of each patch where the encoder has patches."""
+    """Like `encoders_under_test`, but with the pixels of each patch as raw input if the encoder has patches."""
     method, encoders = subject.method, encoders_under_test(subject)
     patch = patch_of(method)
     if patch is None or subject.alone:
@@ -274,13 +274,13 @@ def encoders_with_patches(subject: Subject) -> dict[str, Encode]:
 
 
 def patch_of(method: Method) -> tuple[int, ...] | None:
-    """What a token of the method's encoder sees at first, where it says so."""
+    """The patch that a token of the method's encoder reads, or None if the encoder does not define one."""
     found = getattr(getattr(method, "encoder", None), "patch", None)
     return None if found is None else tuple(found)
 
 
 def grid_of_tokens(subject: Subject, n: int) -> Grid | None:
-    """How the encoder's `n` tokens lie in a sample; None where they do not lie in a grid of patches."""
+    """The grid of the encoder's `n` tokens in a sample; None if they do not form a grid of patches."""
     patch = patch_of(subject.method)
     grid = None if patch is None else grid_of(subject.method.signal.size, patch)
     return grid if grid is not None and int(np.prod(grid)) == n else None

@@ -1,4 +1,4 @@
-"""The parts of the data that kinds read, how one is held out, and checks of the labels."""
+"""Defines the parts of the data that kinds read, holds one part out, and checks the labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -15,7 +15,7 @@ class Part(Protocol):
 
     @property
     def y(self) -> Int64[np.ndarray, " n"]:
-        """The label of each sample, -1 where there is none."""
+        """The label of each sample, -1 without a label."""
         ...
 
     @property

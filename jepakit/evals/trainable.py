@@ -1,4 +1,4 @@
-"""Samples to train on, and encoders to train: what a kind reads that does more than look at frozen features."""
+"""Provides samples to train on and encoders to train, for kinds of probe that do more than read frozen features."""
 
 import copy
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from run folders: what was trained, whether it worked, what the encoder sees."""
+"""Writes a self-contained HTML report on run folders: what was trained, whether it worked, what the encoder sees."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ MAP_IMAGES = 1000
 
 
 def section_of(module: Any) -> "Entry":
-    """The section that a module defines; ValueError where it defines none."""
+    """The section that a module defines. Raises ValueError if it defines none."""
     from .section import Entry, Section
 
     if not isinstance(module.SECTION, Section) or not callable(module.show):
@@ -58,12 +58,12 @@ SECTIONS: "Final[Registry[Entry]]" = Registry(
 
 
 def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, device: str = "cpu") -> Path:
-    """Write the report on one or several runs; where it was written.
+    """Write the report on one run, or a comparison of several, and return its path.
 
-    By default RUN/report.html, or report.html beside the first run where there are several, which are then compared.
-    The page is one file that loads nothing; it is renamed into place when it is whole. `images` samples (at most 1000
-    over all runs) of each run's data go through its encoder on `device`. What is missing from a run, the page says.
-    Raises ValueError where there is no run, or a folder is none.
+    The default path is RUN/report.html, or report.html beside the first run if there are several.
+    The page is one file that loads nothing; it is renamed into place when it is complete. Each run's encoder processes
+    `images` samples of its data (at most 1000 over all runs) on `device`. The page says what is missing from a run.
+    Raises ValueError if `runs` is empty or a folder is not a run.
     """
     from ..core.files import write_text
     from ..core.version import VERSION
@@ -79,19 +79,19 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
         raise ValueError(f"{target} is a folder; give --out a file, e.g. {target / 'report.html'}")
     records = [read_record(run) for run in runs]
     each = max(2, min(images, MAP_IMAGES // len(runs)))
-    # So that the page of many runs stays about as large as that of four.
+    # Keeps the page of many runs about as large as the page of four.
     shown = max(2, min(8, 32 // len(runs)))
     looks = [look_at_run(run, each, device).first(shown) for run in runs]
     problems = SECTIONS.unusable_members()
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names() if name not in problems}
     html = render_page(records, looks, VERSION, sections, list(problems.values()))
-    # File names may hold bytes that are no text; they became lone surrogates, which no file can hold.
+    # File names may contain bytes that are not text; Python decodes them to lone surrogates, which cannot be encoded.
     write_text(target, html.encode("utf-8", "replace").decode())
     return target
 
 
 def comparison_table(runs: Sequence[Path]) -> dict[str, Any]:
-    """The numbers of several runs and the settings that differ, one column per run; see `facts.comparison`."""
+    """The numbers of several runs and the settings that differ, one column per run."""
     from .facts import compare_records
     from .records import read_record, unique_names
 
@@ -102,7 +102,7 @@ def comparison_table(runs: Sequence[Path]) -> dict[str, Any]:
 def write_study(
     found: Mapping[str, Any], groups: Mapping[str, str], out: Path, drawn: Iterable[tuple[str, "Figure"]] = ()
 ) -> Path:
-    """Write the page and the figures of a study into `out`; see `study.write_study`."""
+    """Write the page and the figures of a study into `out` and return the page's path (`study.write_study`)."""
     from . import study
 
     return study.write_study(found, groups, out, drawn)

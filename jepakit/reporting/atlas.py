@@ -1,4 +1,4 @@
-"""The embedding map: representations laid out in two dimensions, each point showing its image when pointed at."""
+"""Draws the embedding map: representations in two dimensions; hovering over a point shows its image."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MIN_POINTS = 50
 
 
 def place_points(features: Array) -> tuple[Array, Literal["t-SNE", "PCA"]]:
-    """Positions (n, 2) in [0, 1] and how they were found: t-SNE on the centred cosine, PCA where n < 50.
+    """Positions (n, 2) in [0, 1] and the name of the method: t-SNE on the centred cosine, or PCA if n < 50.
 
     The same features always give the same map.
     """
@@ -27,7 +27,7 @@ def place_points(features: Array) -> tuple[Array, Literal["t-SNE", "PCA"]]:
         return _unit_square(principal_components(unit, 2)[0]), "PCA"
     from sklearn.manifold import TSNE
 
-    # 50 directions keep what t-SNE can use and make its neighbour search several times faster.
+    # 50 directions keep all that t-SNE can use and make its neighbour search several times faster.
     compact = principal_components(unit, min(50, unit.shape[1]))[0].astype(np.float32)
     perplexity = min(30, len(features) // 4)
     return _unit_square(TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(compact)), "t-SNE"
@@ -39,7 +39,7 @@ def _unit_square(points: Array) -> Array:
 
 
 def thumbnail_sheet(thumbs: Sequence[Array]) -> Array:
-    """All thumbnails in one sheet (rows x SIDE, COLUMNS x SIDE, 3), row by row, each fitted into its square."""
+    """One sheet (rows x SPRITE_SIDE, SPRITE_COLUMNS x SPRITE_SIDE, 3) of all thumbnails, row by row."""
     rows = -(-len(thumbs) // SPRITE_COLUMNS)
     sheet = Image.new("RGB", (SPRITE_COLUMNS * SPRITE_SIDE, rows * SPRITE_SIDE), (128, 128, 128))
     for k, thumb in enumerate(thumbs):
@@ -55,7 +55,7 @@ def thumbnail_sheet(thumbs: Sequence[Array]) -> Array:
 def embedding_map(
     features: Array, thumbs: Sequence[Array] | None, names: Sequence[str], kinds: Sequence[str]
 ) -> Figure:
-    """A scatter of `features` (n, D) coloured by class; pointing at a dot shows its image (where `thumbs`) and name."""
+    """A scatter plot of `features` (n, D) coloured by class; hovering over a dot shows its name and any image."""
     points, how = place_points(features)
     classes = sorted({kind for kind in kinds if kind})
     dots = [
@@ -65,7 +65,7 @@ def embedding_map(
     label = f"Map of {len(points)} representations" + (f" in {len(classes)} classes" if classes else "")
     svg = Markup('<svg viewBox="-2 -2 104 74" role="img" aria-label="{}">{}</svg>').format(label, Markup("".join(dots)))
     facts = json.dumps({"names": list(names), "kinds": list(kinds), "side": SPRITE_SIDE, "columns": SPRITE_COLUMNS})
-    # data-sprite is an attribute, not a style: no rule of the page may be built from data.
+    # data-sprite is an attribute, not a style, because no CSS rule of the page may contain data.
     body = Markup('<div class="atlas" data-sprite="{}" data-facts="{}">{}</div>{}').format(
         data_uri(thumbnail_sheet(thumbs)) if thumbs is not None else "", facts, svg, _class_legend(classes)
     )

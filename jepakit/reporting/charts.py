@@ -1,4 +1,4 @@
-"""Line charts and heat maps as SVG text: they follow the page's colours, so they read in light and in dark."""
+"""Draws line charts and heat maps as SVG text in the page's colours, readable in light and in dark mode."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ NUM_COLORS = 8
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """One curve: `x`, `y` (K,). `color` picks from the page's palette, `fade` in (0, 1] its opacity."""
+    """One curve with points `x`, `y` (K,). `color` indexes the page's palette, `fade` in (0, 1] is the opacity."""
 
     name: str
     x: Array
@@ -29,23 +29,23 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: the data range it shows, and whether it is logarithmic."""
+    """An axis: the data range that it shows, and whether it is logarithmic."""
 
     low: float
     high: float
     log: bool = False
 
     def place(self, values: Array) -> Array:
-        """Positions in [0, 1]."""
+        """The positions of values along the axis, in [0, 1]."""
         values, low, high = (np.log10(v) if self.log else np.asarray(v) for v in (values, self.low, self.high))
         return np.asarray((values - low) / (high - low))
 
     def tick_values(self) -> list[float]:
-        """Round values inside the range, about five."""
+        """About five round values inside the range."""
         marks = self._power_ticks() if self.log else []
         if len(marks) > 1:
             return marks
-        # Also where a logarithmic axis is too short to hold two powers.
+        # Also applies if a logarithmic axis is too short for two powers.
         step = nice_step((self.high - self.low) / 4.5)
         first = math.ceil(self.low / step - 1e-9)
         return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
@@ -64,7 +64,7 @@ def nice_step(step: float) -> float:
 
 
 def short_number(value: float) -> str:
-    """A number in at most about six characters: 12000 → 12k, 0.00031 → 3.1e-4."""
+    """A number as text of at most about six characters: 12000 → 12k, 0.00031 → 3.1e-4."""
     if not math.isfinite(value):
         return str(value)
     size = abs(value)
@@ -77,7 +77,7 @@ def short_number(value: float) -> str:
 
 
 def thin_points(x: Array, y: Array, points: int = MAX_POINTS) -> tuple[Array, Array]:
-    """At most `points` points: means over equal stretches of the rows; the last row stays itself."""
+    """At most `points` points: means over equal stretches of the rows; the last row is kept unchanged."""
     if len(x) <= points:
         return x, y
     edges = np.linspace(0, len(x) - 1, points).astype(int)
@@ -87,7 +87,7 @@ def thin_points(x: Array, y: Array, points: int = MAX_POINTS) -> tuple[Array, Ar
 
 
 def fit_axis(values: Sequence[Array], log: bool, include: Sequence[float] = (), margin: float = 0.05) -> Axis:
-    """An axis over all finite values (positive ones where `log`), with a `margin` of its length at either end."""
+    """An axis over all finite values (positive ones if `log`), with a `margin` at both ends, a share of its length."""
     joined = np.concatenate([np.asarray(v, float) for v in (*values, np.array(include, float))] or [np.zeros(0)])
     joined = joined[np.isfinite(joined) & ((joined > 0) | (not log))]
     if not len(joined):
@@ -97,7 +97,7 @@ def fit_axis(values: Sequence[Array], log: bool, include: Sequence[float] = (), 
         ratio = max(high / low, 2.0) ** margin
         return Axis(low / ratio, high * (ratio if high > low else 2.0), True)
     if high == low:
-        # A single value stands in the middle.
+        # A single value goes in the middle.
         return Axis(min(0.0, 2 * low), max(0.0, 2 * low) or 1.0, False)
     gap = high - low
     return Axis(low - margin * gap if low else 0.0, high + margin * gap, False)
@@ -112,9 +112,9 @@ def line_chart(
     log_y: bool = False,
     marks: Sequence[tuple[float, str]] = (),
 ) -> Markup:
-    """An SVG line chart with a legend where there is more than one line; `marks` are labelled horizontal lines.
+    """An SVG line chart, with a legend if there is more than one line; `marks` are labelled horizontal lines.
 
-    `label` is the text alternative. Values that are not finite break the curve.
+    `label` is the alt text. Values that are not finite break the curve.
     """
     thinned = [(line, *thin_points(line.x, line.y)) for line in lines]
     x_axis = fit_axis([x for _, x, _ in thinned], log_x, margin=0.0)
@@ -137,12 +137,12 @@ def line_chart(
 
 
 def _svg_x(axis: Axis, value: float) -> float:
-    """Where a value lies, left to right."""
+    """The x coordinate of a value in the SVG."""
     return LEFT + float(axis.place(np.array([value]))[0]) * (WIDTH - LEFT - RIGHT)
 
 
 def _svg_y(axis: Axis, value: float) -> float:
-    """Where a value lies, bottom to top."""
+    """The y coordinate of a value in the SVG; larger values are higher up."""
     return HEIGHT - BOTTOM - float(axis.place(np.array([value]))[0]) * (HEIGHT - TOP - BOTTOM)
 
 
@@ -165,7 +165,7 @@ def _grid_lines(x_axis: Axis, y_axis: Axis, x_label: str) -> Markup:
 def _marked_line(y_axis: Axis, value: float, text: str) -> Markup:
     y = _svg_y(y_axis, value)
     line = Markup('<line class="mark" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
-    # Above its line, unless that is at the very top.
+    # The text goes above its line, unless the line is at the very top.
     words = Markup('<text class="end soft" x="{}" y="{:.1f}">{}</text>')
     return line + words.format(WIDTH - RIGHT - 2, y - 4 if y > 24 else y + 12, text)
 
@@ -179,7 +179,7 @@ def _line_path(line: Line, x: Array, y: Array, x_axis: Axis, y_axis: Axis) -> Ma
         py = HEIGHT - BOTTOM - y_axis.place(y[run]) * (HEIGHT - TOP - BOTTOM)
         pairs = [f"{a:.2f},{b:.2f}" for a, b in zip(px, py, strict=True)]
         if len(run) == 1:
-            # A point between two gaps, or the only one, would be invisible as a line.
+            # A point between two gaps, or a single point, would be invisible as a line.
             dot = Markup('<circle class="f{}" style="opacity:{:.2f}" cx="{:.2f}" cy="{:.2f}" r="3"/>')
             parts.append(dot.format(line.color % NUM_COLORS, line.fade, float(px[0]), float(py[0])))
         shape = '<polyline class="c{}{}" style="opacity:{:.2f}" data-name="{}" points="{}"/>'
@@ -189,7 +189,7 @@ def _line_path(line: Line, x: Array, y: Array, x_axis: Axis, y_axis: Axis) -> Ma
 
 
 def line_legend(lines: Sequence[Line]) -> Markup:
-    """The names beside their strokes; empty for a single line."""
+    """The legend: names beside samples of their lines; empty for a single line."""
     if len(lines) < 2:
         return Markup("")
     item = (
@@ -201,7 +201,7 @@ def line_legend(lines: Sequence[Line]) -> Markup:
 
 
 def heat_map(values: Array, label: str) -> Markup:
-    """A heat map (h, w) as SVG: the largest value is the strongest colour, zero is none; each cell names its value."""
+    """An SVG heat map of values (h, w): the largest has the strongest colour, zero has none; cells have tooltips."""
     h, w = values.shape
     top = float(values.max()) or 1.0
     cells = [
@@ -215,7 +215,7 @@ def heat_map(values: Array, label: str) -> Markup:
 
 
 def interval_bar(value: float, low: float, high: float, references: Sequence[float | None], label: str) -> Markup:
-    """A value with its confidence interval on a scale from 0 to 1; `references` are ticks, coloured in order."""
+    """An SVG of a value and its confidence interval on a 0 to 1 scale; `references` are ticks, coloured in order."""
     shapes = [
         Markup('<rect class="span" x="{:.1f}" y="1" width="{:.1f}" height="12"/>').format(low * 200, (high - low) * 200)
     ]

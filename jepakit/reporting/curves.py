@@ -1,4 +1,4 @@
-"""The curves of the page: which columns of metrics.jsonl each draws, how to read it, and what it cannot see."""
+"""Declares the curves of the page: the columns of metrics.jsonl, how to read each curve, and what it cannot show."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from ..training.monitor.measure import MAX_CANDIDATES, NUM_QUERIES
 
 @dataclass(frozen=True)
 class Curve:
-    """One chart over steps: which columns of metrics.jsonl it draws, and how to read it."""
+    """One chart over steps: the columns of metrics.jsonl that it draws, and how to read it."""
 
     title: str
     columns: tuple[tuple[str, tuple[str, ...]], ...]

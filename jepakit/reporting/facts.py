@@ -1,4 +1,4 @@
-"""A run in numbers and words: the facts of the headline, and the table that compares runs."""
+"""Describes a run in numbers and words: the facts of the headline, and the table that compares runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,12 +29,12 @@ PANEL_KEYS = (
     ("Retrieval", "retrieval"),
 )
 BASELINE_NAMES = {"random_init": "untrained encoder", "raw": "raw input"}
-SCORE_KEYS = ("data", "name", "weights", "settings")  # what tells scores of one kind and metric from one another
-Key = tuple[str, ...]  # kind and metric, APART as `_format_setting`, and the step of an earlier one
+SCORE_KEYS = ("data", "name", "weights", "settings")  # keys that distinguish scores of the same kind and metric
+Key = tuple[str, ...]  # kind and metric, APART formatted by `_format_setting`, and the step of an earlier score
 
 
 def run_facts(record: Record) -> dict[str, str]:
-    """The run in a line: what was trained on what, how long, and where it ended; "–" where unknown."""
+    """The main facts of a run: method, data, duration and final numbers; "–" marks an unknown value."""
     last = {label: record.last(*path) for label, path in NUMBER_PATHS}
     if (loss := finite_number(record.summary.get("loss"))) is not None:
         last["Loss"] = loss
@@ -54,18 +54,18 @@ def run_facts(record: Record) -> dict[str, str]:
 
 
 def run_rollbacks(record: Record) -> list[Mapping[str, Any]]:
-    """The rollbacks of a run that has ended, oldest first."""
+    """The rollbacks of a finished run, oldest first."""
     return list(record.summary.get("rollbacks") or ())
 
 
 def median_throughput(record: Record) -> str:
-    """The median throughput: single rows carry the cost of a checkpoint or a probe."""
+    """The median throughput; a mean would include rows slowed down by a checkpoint or a probe."""
     _, y = record.column("metrics", "throughput")
     return short_number(float(np.median(y))) if len(y) else UNKNOWN
 
 
 def final_verdict(record: Record) -> Verdict:
-    """The final verdict of the run; of one that left no summary, the verdict on the rows it has logged so far."""
+    """The final verdict of the run, or, without a summary, the verdict on the rows logged so far."""
     if record.summary.get("verdict"):
         return Verdict(*(str(record.summary.get(key) or "") for key in ("verdict", "reason", "advice")))  # type: ignore[arg-type]
     measured = [m for row in record.rows if "rank_target" in (m := row.get("metrics") or {})]
@@ -73,7 +73,7 @@ def final_verdict(record: Record) -> Verdict:
 
 
 def format_duration(seconds: float | None) -> str:
-    """Seconds in days and hours, hours and minutes, or minutes and seconds; "–" where unknown."""
+    """A duration in days and hours, hours and minutes, or minutes and seconds; "–" if unknown."""
     if seconds is None:
         return UNKNOWN
     hours, rest = divmod(round(seconds), 3600)
@@ -84,7 +84,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
-    """One column per run: rows of facts and scores, and of the settings that differ."""
+    """The comparison table with one column per run: rows of facts, scores and the settings that differ."""
     told = [run_facts(r) for r in records]
     flat = [flatten_settings(r.settings) for r in records]
     keys = sorted({k for f in flat for k in f if any(g.get(k) != f.get(k) for g in flat)})
@@ -94,7 +94,7 @@ def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str
 
 
 def _panel_rows(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
-    """The rows of PANEL that any run has, each as it was last measured."""
+    """The rows of PANEL_KEYS that at least one run has, with the last measured values."""
     rows = [(label, [_panel_values(r, key) for r in records]) for label, key in PANEL_KEYS]
     return [
         (label, [UNKNOWN if v is None else short_number(v) for v in values])
@@ -109,7 +109,7 @@ def _panel_values(record: Record, key: str) -> float | None:
 
 
 def _score_rows(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
-    """Every score of every run with its interval, and below it the baselines'; one row for what can be compared."""
+    """Every score of every run with its interval, baselines below; comparable scores share a row."""
     found = [_by_score_key(r.evals) for r in records]
     keys = sorted({key for scores in found for key in scores})
     rows = []
@@ -123,7 +123,7 @@ def _score_rows(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
 
 
 def _by_score_key(evals: Sequence[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
-    """A run's scores by what they can be compared with; of several steps the latest has no step in its key."""
+    """A run's scores by comparison key; if a score exists at several steps, the latest has no step in its key."""
     found: dict[Key, Mapping[str, Any]] = {}
     for entry in sorted(evals, key=lambda e: finite_number(e.get("step")) or 0, reverse=True):
         key = (probe_name(entry), *(said for part in SCORE_KEYS for said in _format_setting(entry.get(part))))
@@ -132,47 +132,47 @@ def _by_score_key(evals: Sequence[Mapping[str, Any]]) -> dict[Key, Mapping[str, 
 
 
 def _format_setting(part: Any) -> list[str]:
-    """A part of a key as a label says it; settings one by one, as k=5."""
+    """A part of a key as label text; settings are listed one by one, such as k=5."""
     if isinstance(part, Mapping):
         return [f"{key}={value}" for key, value in part.items()]
     return [str(part)] if part else []
 
 
 def _score_labels(keys: Sequence[Key]) -> list[str]:
-    """Names of rows: kind and metric, and of the rest what not all keys of that name share."""
+    """Row names: kind and metric, plus the parts in which keys of the same kind and metric differ."""
     shared = {key[0]: set.intersection(*(set(k) for k in keys if k[0] == key[0])) for key in keys}
     return [" · ".join([key[0], *(said for said in key[1:] if said not in shared[key[0]])]) for key in keys]
 
 
 def interval_text(entry: Mapping[str, Any]) -> str:
-    """A score with its interval, as 52.6% (51.0% … 54.2%); "–" where there is none."""
+    """A score with its interval, such as 52.6% (51.0% … 54.2%); "–" if there is no score."""
     written = score_format(entry)
     value, low, high = (finite_number(entry.get(k)) for k in ("value", "low", "high"))
     return written(value) if low is None or high is None else f"{written(value)} ({written(low)} … {written(high)})"
 
 
 def probe_name(entry: Mapping[str, Any]) -> str:
-    """What was measured how, such as "knn accuracy"."""
+    """The name of a score: probe and metric, such as "knn accuracy"."""
     return " ".join(str(entry[k]) for k in ("kind", "metric") if entry.get(k)) or "probe"
 
 
 def finite_number(value: Any) -> float | None:
-    """A number from JSON, None for anything else."""
+    """A finite number from JSON, None for anything else."""
     return float(value) if isinstance(value, (int, float)) else None
 
 
 def score_format(entry: Mapping[str, Any]) -> Callable[[float | None], str]:
-    """How the scores of one evals/*.json are written."""
+    """The function that formats the scores of one evals/*.json."""
     return format_number if entry.get("lower_is_better") or entry.get("plain") else format_percent
 
 
 def format_percent(value: float | None) -> str:
-    """A score: as a percentage where it lies in [0, 1]."""
+    """A score as text: a percentage if it lies in [0, 1]."""
     if value is None:
         return UNKNOWN
     return f"{value:.1%}" if 0 <= value <= 1 else short_number(value)
 
 
 def format_number(value: float | None) -> str:
-    """An error or a correlation: as it is."""
+    """An error or a correlation as plain text, never as a percentage."""
     return UNKNOWN if value is None else short_number(value)

@@ -1,4 +1,4 @@
-"""The figures of the page: pure functions from records and arrays to SVG, each with how to read it and its limits."""
+"""Draws the charts of the page: pure functions from records to SVG, each with how to read it and its limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Figure:
 
 
 class Parts(NamedTuple):
-    """What a row holds under `key` by names of the method's own, drawn together where there are `least` or more."""
+    """The values that a row holds under `key`, with names of the method's own; drawn together if there are `least`."""
 
     key: str
     title: str
@@ -82,7 +82,7 @@ def _parts_figure(record: Record, part: Parts) -> Figure | None:
 
 
 def describe_line(line: Line) -> str:
-    """A curve in one sentence, for those who cannot see it."""
+    """A description of a curve in one sentence, for readers who cannot see it."""
     good = np.isfinite(line.y)
     if not good.any():
         return f"{line.name}: no finite value."
@@ -93,7 +93,7 @@ def describe_line(line: Line) -> str:
 
 
 def spectrum_figure(record: Record, side: str) -> Figure | None:
-    """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to SPECTRA steps."""
+    """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to MAX_SPECTRA steps."""
     found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
     found = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
     if not found:
@@ -120,7 +120,7 @@ def spectrum_figure(record: Record, side: str) -> Figure | None:
 
 
 def eigenvalue_figure(record: Record, side: str) -> Figure | None:
-    """The same eigenvalues over training, those of a few directions; None for fewer than two rows."""
+    """The eigenvalues of a few directions over training; None if there are fewer than two rows."""
     found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
     rows = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
     if len(rows) < 2:
@@ -148,7 +148,7 @@ def _variance_sentence(step: int, values: Array) -> str:
 
 
 def coverage_figure(context: Array, target: Array, title: str, drawn: int) -> Figure:
-    """How often each cell (h, w) is context and target, both as shares in [0, 1] of `drawn` masks."""
+    """A figure of how often each cell (h, w) is context and target: shares in [0, 1] of `drawn` masks."""
     halves = []
     for name, share in (("context", context), ("target", target)):
         facts = f"least {share.min():.0%}, mean {share.mean():.0%}, most {share.max():.0%}"

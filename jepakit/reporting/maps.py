@@ -1,4 +1,4 @@
-"""Maps: a number over two settings on logarithmic axes, several of them side by side, with boundaries drawn on top."""
+"""Draws maps side by side: a number over two settings on logarithmic axes, with boundaries drawn on top."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,9 +14,9 @@ Point = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class Map:
-    """`cells[j][i]` at the j-th y and the i-th x, from 0 (no colour) to 1 (the strongest), which caps larger values.
+    """A map: `cells[j][i]` is the shade at the j-th y and the i-th x, from 0 (no colour) to 1 (the strongest, a cap).
 
-    `line` and `dots` are points (x, y); y is None where there is no point.
+    `line` and `dots` are points (x, y); y is None if there is no point at x.
     """
 
     title: str
@@ -27,7 +27,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Scale:
-    """A logarithmic axis: rising, evenly spaced `values`, each in the middle of a cell, over a length."""
+    """A logarithmic axis of a given length: rising, evenly spaced `values`, each in the middle of its cell."""
 
     values: Sequence[float]
     length: float
@@ -38,7 +38,7 @@ class Scale:
         return self.length / len(self.values)
 
     def place(self, value: float) -> float:
-        """The distance of a value from the axis' start."""
+        """The distance of a value from the start of the axis."""
         ratio = math.log(self.values[-1] / self.values[0]) / (len(self.values) - 1)
         return (math.log(value / self.values[0]) / ratio + 0.5) * self.cell
 
@@ -46,7 +46,7 @@ class Scale:
 def draw_map_grid(
     maps: Sequence[Map], y: Sequence[float], x: Sequence[float], label: str, names: tuple[str, str]
 ) -> Markup:
-    """An SVG with three maps in a row; `names` are those of the axes, x first, and `label` is the alternative text."""
+    """An SVG with three maps in a row; `names` are the axis names, x first, and `label` is the alt text."""
     rows = math.ceil(len(maps) / COLUMNS)
     width, height = LEFT + COLUMNS * (SIDE + GAP), rows * (SIDE + TOP + GAP) + FOOT - GAP
     parts = [

@@ -1,4 +1,4 @@
-"""The page: a pure function from what was read of runs to one self-contained HTML text."""
+"""Renders the report: a pure function from the data read from runs to one self-contained HTML text."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ def render_page(
     sections: Mapping[str, Entry],
     problems: Sequence[str] = (),
 ) -> str:
-    """The whole page as HTML; everything that comes from the runs is escaped.
+    """The whole page as HTML; escapes everything that comes from the runs.
 
-    `sections` are those of the registry, by name; `problems` are sentences on those that cannot be used.
+    `sections` maps names to the registered sections; `problems` has a sentence for each section that cannot be used.
     """
     names = unique_names(records)
     views = [View(*parts) for parts in zip(records, names, looks, strict=True)]
@@ -49,7 +49,7 @@ def render_page(
 
 
 def fill_sections(views: Sequence[View], sections: Mapping[str, Entry]) -> list[Block]:
-    """Every section that has something to show on this page, in their order."""
+    """All sections that have something to show on this page, in display order."""
     blocks = []
     for name, (section, show) in sorted(sections.items(), key=lambda item: (item[1].section.order, item[0])):
         part = show(views)
@@ -59,7 +59,7 @@ def fill_sections(views: Sequence[View], sections: Mapping[str, Entry]) -> list[
 
 
 def run_headline(view: View) -> dict[str, Any]:
-    """The headline of one run: the verdict with its reason and advice, and the facts beside it."""
+    """The headline of one run: the verdict with its reason and advice, and the run's main facts."""
     record = view.record
     found = final_verdict(record)
     advice = found.advice and f"To do: {found.advice}"
@@ -75,6 +75,6 @@ def run_headline(view: View) -> dict[str, Any]:
 
 
 def mark_flags(text: str) -> Markup:
-    """Text whose --flags are set as code, in one piece."""
+    """The text as HTML, with every --flag set as code that does not break across lines."""
     parts = re.split(r"(--[\w.]+\w)", text)
     return Markup("").join(Markup("<code>{}</code>").format(p) if p.startswith("--") else p for p in parts)

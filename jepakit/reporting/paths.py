@@ -1,4 +1,4 @@
-"""The figures of a method that unfolds in time: errors per step, paths of states, gates, scanpaths."""
+"""Draws the figures of a method that unfolds in time: errors per step, paths of states, gates, scanpaths."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ MIN_SPREAD = 1e-12
 
 
 def time_figures(seen: TimeMeasures) -> tuple[Figure, ...]:
-    """All of them."""
+    """All figures of one run: errors per step, paths of states, gates and scanpaths, as far as the run has them."""
     found = [error_figure(seen), *state_paths(seen.states[:MAX_PATHS], seen.names, seen.states)]
     if seen.gate is not None:
         found.append(gate_figure(seen.gate))
@@ -25,7 +25,7 @@ def time_figures(seen: TimeMeasures) -> tuple[Figure, ...]:
 
 
 def error_figure(seen: TimeMeasures) -> Figure:
-    """The prediction error of every step, beside those of the best constant and of the state before."""
+    """The prediction error at every step, beside the errors of the best constant and of the previous state."""
     x = np.arange(2, len(seen.error) + 2, dtype=float)
     sides = (
         ("prediction", seen.error, False),
@@ -43,9 +43,9 @@ def error_figure(seen: TimeMeasures) -> Figure:
 
 
 def state_paths(states: Array, names: Sequence[str], over: Array, title: str = "Paths of states") -> list[Figure]:
-    """States (k, T, D) as paths in the two directions in which those of `over` (n, T, D) differ most.
+    """States (k, T, D) as paths in the two directions in which the states `over` (n, T, D) vary most.
 
-    Empty where the states do not differ at all.
+    Returns no figure if the states do not vary at all.
     """
     rows = over.reshape(-1, over.shape[-1])
     rows = rows[np.isfinite(rows).all(1)].astype(float)
@@ -75,7 +75,7 @@ def principal_directions(rows: Array) -> tuple[Array, Array]:
 
 
 def gate_figure(gate: Array) -> Figure:
-    """How open the units are (T, W) at every step: their mean and quartiles, between the ends of what a gate can be."""
+    """The mean and quartiles over units of `gate` (T, W) at every step, on an axis that spans a gate's full range."""
     x, gate = np.arange(1, len(gate) + 1, dtype=float), gate.astype(float)
     low, high = np.quantile(gate, (0.25, 0.75), axis=1)
     lines = [
@@ -94,7 +94,7 @@ def gate_figure(gate: Array) -> Figure:
 
 
 def scanpath_figure(pictures: Sequence[Array], names: Sequence[str]) -> Figure:
-    """Pictures with their scanpaths."""
+    """A figure of pictures with their scanpaths drawn over them."""
     cell = '<figure class="half">{}<figcaption>{}</figcaption></figure>'
     cells = [
         Markup(cell).format(img_tag(p, f"{name} with the places that were looked at"), name)

@@ -1,4 +1,4 @@
-"""Figures made of images: pure functions from arrays to pixels and from pixels to HTML with embedded JPEG and PNG."""
+"""Draws figures made of images: pure functions from arrays to pixels, and from pixels to HTML with embedded images."""
 
 import base64
 import io
@@ -13,14 +13,14 @@ from .records import Array
 
 SPRITE_COLUMNS = 32
 SPRITE_SIDE = 56
-# One colour per target block: the page's palette entries that are furthest apart, at half opacity.
+# One colour per target block: the most distinct entries of the page's palette, at half opacity.
 BLOCK_COLORS = ((230, 126, 34), (46, 134, 222), (39, 174, 96), (192, 57, 143), (241, 196, 15), (22, 160, 133))
 
 
 def to_rgb(x: Array) -> Array:
-    """Signals (n, C, H, W) to pixels (n, H, W, 3) uint8: one or two channels as grey, of more the first three.
+    """Pixels (n, H, W, 3) uint8 of signals (n, C, H, W): grey for one or two channels, else the first three channels.
 
-    Values outside [0, 1], and those that use less than an eighth of it, as 16-bit pictures may, are stretched from
+    Values outside [0, 1], and values that use less than an eighth of it, as in some 16-bit pictures, are stretched from
     their 1st to their 99th percentile.
     """
     x = x[:, :3] if x.shape[1] >= 3 else x.mean(1, keepdims=True).repeat(3, 1)
@@ -31,7 +31,7 @@ def to_rgb(x: Array) -> Array:
 
 
 def shrink_image(pixels: Array, side: int) -> Array:
-    """One image (H, W, 3) whose longer side is at most `side`; never enlarged."""
+    """The image (H, W, 3), reduced so that its longer side is at most `side`; never enlarged."""
     h, w = pixels.shape[:2]
     scale = side / max(h, w)
     if scale >= 1:
@@ -42,7 +42,7 @@ def shrink_image(pixels: Array, side: int) -> Array:
 
 
 def data_uri(pixels: Array, lossless: bool = False) -> str:
-    """Pixels (H, W, 3 or 4) uint8 as a data URI: JPEG, or PNG where `lossless` or with alpha."""
+    """Pixels (H, W, 3 or 4) uint8 as a data URI: JPEG, or PNG if `lossless` or if there is an alpha channel."""
     buffer = io.BytesIO()
     png = lossless or pixels.shape[2] == 4
     Image.fromarray(pixels).save(buffer, "PNG" if png else "JPEG", **({} if png else {"quality": 82}))
@@ -50,19 +50,19 @@ def data_uri(pixels: Array, lossless: bool = False) -> str:
 
 
 def img_tag(pixels: Array, alt: str, *, lossless: bool = False) -> Markup:
-    """An <img> with its text alternative; small grids stay crisp when the page enlarges them."""
+    """An <img> tag with alt text; small grids stay crisp when the page enlarges them."""
     tag = '<img class="{}" src="{}" alt="{}" width="{}" height="{}">'
     h, w = pixels.shape[:2]
     return Markup(tag).format("crisp" if max(h, w) <= 64 else "", data_uri(pixels, lossless), alt, w, h)
 
 
 def overlay_layer(pixels: Array, layer: Array, alt: str) -> Markup:
-    """A picture under a coarse RGBA layer (h, w, 4) stretched over it."""
+    """HTML of a picture with a coarse RGBA layer (h, w, 4) stretched over it."""
     return Markup('<span class="stack">{}{}</span>').format(img_tag(pixels, alt), img_tag(layer, "", lossless=True))
 
 
 def tile_strip(tiles: Sequence[tuple[Markup, str]]) -> Markup:
-    """Pictures side by side, each with its words underneath."""
+    """HTML of pictures side by side, each with its caption underneath."""
     tile = '<figure class="tile">{}<figcaption>{}</figcaption></figure>'
     return Markup('<div class="strip">{}</div>').format(Markup("").join(Markup(tile).format(*t) for t in tiles))
 
@@ -70,7 +70,7 @@ def tile_strip(tiles: Sequence[tuple[Markup, str]]) -> Markup:
 def principal_components(x: Array, count: int) -> tuple[Array, float]:
     """Projections (n, count) of x (n, D) on its leading principal directions, and the share of variance they hold.
 
-    Directions that x lacks are zero. The sign is fixed: each direction's largest loading is positive.
+    Directions beyond the rank of x are zero. The sign is fixed: each direction's largest loading is positive.
     """
     centred = x.astype(np.float64) - x.mean(0)
     values, vectors = np.linalg.eigh(centred.T @ centred)
@@ -82,7 +82,7 @@ def principal_components(x: Array, count: int) -> tuple[Array, float]:
 
 
 def patch_colors(tokens: Array, grid: tuple[int, int]) -> tuple[Array, float]:
-    """Tokens (k, N, D) to colours (k, h, w, 3) uint8 by three principal components fitted over all k; their share."""
+    """Colours (k, h, w, 3) uint8 of tokens (k, N, D) by three principal components over all k; their variance share."""
     parts, share = principal_components(tokens.reshape(-1, tokens.shape[-1]), 3)
     low, high = np.percentile(parts, (2, 98), axis=0)
     scaled = ((parts - low) / np.maximum(high - low, 1e-12)).clip(0, 1)
@@ -90,7 +90,7 @@ def patch_colors(tokens: Array, grid: tuple[int, int]) -> tuple[Array, float]:
 
 
 def patch_maps(images: Sequence[Array], tokens: Array, grid: tuple[int, int], names: Sequence[str]) -> Figure:
-    """Real images (k, H, W, 3) beside the colours of their patches' representations."""
+    """A figure of images (k, H, W, 3), each beside its patch representations as colours."""
     colors, share = patch_colors(tokens, grid)
     tiles = [
         (
@@ -111,7 +111,7 @@ def patch_maps(images: Sequence[Array], tokens: Array, grid: tuple[int, int], na
 
 
 def attention_layer(attention: Array) -> Array:
-    """Weights (h, w) to an RGBA layer (h, w, 4) uint8: dark where little is read, clear where much is."""
+    """An RGBA layer (h, w, 4) uint8 of attention weights (h, w): dark for low attention, clear for high attention."""
     low, high = np.percentile(attention, (2, 98))
     shade = 1 - ((attention - low) / max(float(high - low), 1e-12)).clip(0, 1)
     layer = np.zeros((*attention.shape, 4), np.uint8)
@@ -121,7 +121,7 @@ def attention_layer(attention: Array) -> Array:
 
 
 def attention_maps(images: Sequence[Array], attention: Array, grid: tuple[int, int], names: Sequence[str]) -> Figure:
-    """Images (k, H, W, 3) lit where the last block reads: `attention` (k, N), what each patch receives."""
+    """A figure of images (k, H, W, 3), bright where patches receive much `attention` (k, N) in the last block."""
     tiles = []
     for image, weights, name in zip(images, attention, names, strict=True):
         ratio = float(weights.max() * weights.size / max(float(weights.sum()), 1e-30))
@@ -136,7 +136,7 @@ def attention_maps(images: Sequence[Array], attention: Array, grid: tuple[int, i
 
 
 def mask_layer(cells: Array, grid: tuple[int, int]) -> Array:
-    """Cells (N,) — 0 hidden, 1 context, 2 + m target block m — to an RGBA layer (h, w, 4) uint8."""
+    """An RGBA layer (h, w, 4) uint8 of cells (N,): 0 hidden, 1 context, 2 + m target block m."""
     colors = np.array(
         [
             (16, 18, 40, 225),
@@ -150,7 +150,7 @@ def mask_layer(cells: Array, grid: tuple[int, int]) -> Array:
 def mask_examples(
     images: Sequence[Array], cells: Array, grid: tuple[int, int], names: Sequence[str], title: str
 ) -> Figure:
-    """Images (k, H, W, 3) under one drawn mask each; `cells` (k, N) as in `mask_layer`."""
+    """A figure of images (k, H, W, 3), each under one drawn mask; `cells` (k, N) has the codes of `mask_layer`."""
     tiles = []
     for image, drawn, name in zip(images, cells, names, strict=True):
         facts = f"{(drawn == 1).mean():.0%} context, {(drawn > 1).mean():.0%} target"
@@ -164,9 +164,9 @@ def mask_examples(
 
 
 def nearest_rows(features: Array, queries: Array, count: int = 5) -> tuple[Array, Array]:
-    """Indices and cosines (q, count) of the rows of `features` (n, D) nearest to each query row, itself excluded.
+    """Indices and cosines (q, count) of the rows of `features` (n, D) nearest to each query row, excluding the row.
 
-    The mean is removed first: a common offset would make every cosine 1.
+    The function removes the mean first, because a common offset would push every cosine towards 1.
     """
     unit = features - features.mean(0)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
@@ -179,7 +179,7 @@ def nearest_rows(features: Array, queries: Array, count: int = 5) -> tuple[Array
 def neighbour_figure(
     thumbs: Sequence[Array], features: Array, names: Sequence[str], kinds: Sequence[str], queries: Array
 ) -> Figure:
-    """Each query image and its nearest images; `kinds` (n) are class names, empty where there are no labels."""
+    """A figure of query images with their nearest images; `kinds` (n) are class names, empty without labels."""
     order, cosine = nearest_rows(features, queries)
     rows, hits, total = [], 0, 0
     for query, found, near in zip(queries, order, cosine, strict=True):

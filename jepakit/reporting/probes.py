@@ -1,4 +1,4 @@
-"""The rows of the probe table: every score beside the untrained encoder's and the raw pixels'."""
+"""Builds the rows of the probe table: every score beside those of the untrained encoder and of the raw pixels."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ FACT_KEYS = ("data", "weights", "step", "n_train", "n_test")
 
 
 def probe_row(entry: Mapping[str, Any], run: str) -> dict[str, Any]:
-    """What the template shows of one evals/*.json; the encoder `wins` where its interval lies above both baselines."""
+    """The template's values for one evals/*.json; the encoder `wins` if its interval lies above both baselines."""
     value, low, high = (finite_number(entry.get(k)) for k in ("value", "low", "high"))
     references = {k: finite_number(entry.get(k)) for k in BASELINE_NAMES}
     error = bool(entry.get("lower_is_better"))
@@ -51,7 +51,7 @@ def _format_range(low: float | None, high: float | None, told: Callable[[float |
 
 
 def _scale_note(entry: Mapping[str, Any]) -> Markup:
-    """What stands in place of a picture where the score has no scale from 0 to 1; empty where it has one."""
+    """The text that replaces the bar of a score without a scale from 0 to 1; empty for scores with one."""
     if entry.get("lower_is_better"):
         return Markup("an error: lower is better")
     low, high = (finite_number(nested_value(entry, ("notes", f"ceiling_{end}"))) for end in ("low", "high"))
@@ -62,7 +62,7 @@ def _scale_note(entry: Mapping[str, Any]) -> Markup:
 
 
 def _format_gain(value: float | None, best: float | None, error: bool, bare: bool) -> str:
-    """Points over the better baseline; of a plain number the difference, of an error that as a share."""
+    """The gain over the better baseline: in points, as a difference for plain numbers, as a percentage for errors."""
     if value is None or best is None or (error and not best):
         return UNKNOWN
     if error:
@@ -71,7 +71,7 @@ def _format_gain(value: float | None, best: float | None, error: bool, bare: boo
 
 
 def _beats_baselines(value: float | None, end: float | None, best: float | None, error: bool) -> bool:
-    """Whether the whole interval, whose nearer end is `end`, lies on the right side of the better baseline."""
+    """Whether the whole interval beats the better baseline; `end` is the interval's end nearest to it."""
     if value is None or best is None:
         return False
     nearer = end if end is not None else value

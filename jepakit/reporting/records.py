@@ -1,4 +1,4 @@
-"""What a run folder says about itself, read without torch: metrics, summary, settings, environment, probes."""
+"""Reads a run folder without importing torch: metrics, summary, settings, environment, probes."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One run as its files tell it: what is missing is empty; `notes` has a sentence for each broken file."""
+    """The contents of one run folder; a missing file leaves an empty field, `notes` has a sentence per broken file."""
 
     folder: Path
     name: str
@@ -31,11 +31,11 @@ class Record:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps done."""
+        """The number of optimiser steps that the run has completed."""
         return int(self.summary.get("steps") or (self.rows[-1].get("step", 0) if self.rows else 0))
 
     def last(self, *path: str) -> float | None:
-        """The last finite value of a column, None where there is none."""
+        """The last finite value of a column, or None if it has none."""
         _, y = self.column(*path)
         y = y[np.isfinite(y)]
         return float(y[-1]) if len(y) else None
@@ -48,7 +48,7 @@ class Record:
 
 
 def nested_value(tree: Any, path: Sequence[str]) -> Any:
-    """The value at `path` in nested mappings, None where a step is missing."""
+    """The value at `path` in nested mappings, or None if a key on the way is missing."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
@@ -57,7 +57,7 @@ def nested_value(tree: Any, path: Sequence[str]) -> Any:
 def read_record(run: Path) -> Record:
     """The record of one run folder.
 
-    Raises ValueError where `run` is no run folder, that is holds neither config.yaml nor metrics.jsonl.
+    Raises ValueError if `run` is not a run folder, which means it holds neither config.yaml nor metrics.jsonl.
     """
     run = Path(run)
     if not any((run / name).is_file() for name in ("config.yaml", "metrics.jsonl")):
@@ -105,7 +105,7 @@ def _read_object(path: Path, notes: list[str]) -> Row:
 
 
 def _logged_rows(run: Path, notes: list[str]) -> tuple[Row, ...]:
-    """The logged rows; a line cut short by a kill is left out and counted."""
+    """The logged rows; skips and counts lines that a killed process left incomplete."""
     lines = list(read_rows(run))
     if bad := lines.count(None):
         notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
@@ -113,6 +113,6 @@ def _logged_rows(run: Path, notes: list[str]) -> tuple[Row, ...]:
 
 
 def unique_names(records: Sequence[Record]) -> list[str]:
-    """One name per record: the folder's, with its parent's before it where two folders share a name."""
+    """One name per record: the folder name, prefixed with the parent folder if two runs share a name."""
     names = [r.name for r in records]
     return [f"{r.folder.resolve().parent.name}/{r.name}" if names.count(r.name) > 1 else r.name for r in records]

@@ -1,4 +1,4 @@
-"""What a trained run makes of its data: a few samples through its encoder, and masks drawn as in training."""
+"""Encodes a few samples of a trained run's data, and draws masks as training does, for the figures of the report."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,16 +28,16 @@ IMAGE_SIDE = 224
 MAX_LARGE_IMAGES = 8
 BATCH_SIZE = 16
 MASK_STEPS = 64
-# Multiplications that the pictures may cost on a CPU, a minute or two: 590 images for a ViT-B/16, 60 for a ViT-H/14.
+# Multiplications allowed on a CPU, one or two minutes: 590 images for a ViT-B/16, 60 for a ViT-H/14.
 MAX_MULTIPLICATIONS = 1e13
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """n items and their mean-pooled representations (n, D); of the first k also pictures and tokens (k, N, D).
+    """n items and their mean-pooled representations (n, D); the first k also have pictures and tokens (k, N, D).
 
-    `kinds` are class names, empty where an item has no label. `attention` (k, N) is what each patch receives in the
-    last block, None where the encoder has none. `images` and `thumbs` are uint8 (H, W, 3).
+    `kinds` are class names, empty for an item without a label. `attention` (k, N) is the attention that each patch
+    receives in the last block, None if the encoder has no attention. `images` and `thumbs` are uint8 (H, W, 3).
     """
 
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class MaskerSamples:
-    """Masks of one masker: the shares of `count` masks in which a cell is context and target; examples (k, N)."""
+    """Masks of one masker: per cell, the share of `count` masks that use it as context or target; examples (k, N)."""
 
     name: str
     context: Array
@@ -67,7 +67,7 @@ class MaskerSamples:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What there is to show of one run; `notes` says per section why something is missing."""
+    """All data that the figures of one run need; `notes` says, per section, why something is missing."""
 
     grid: Grid = ()
     samples: Samples | None = None
@@ -77,14 +77,14 @@ class Look:
 
     @property
     def map_grid(self) -> tuple[int, int] | None:
-        """The grid of a picture for whose every cell there is a token of its own; None where there is no such grid."""
+        """The patch grid of a picture if each of its cells has exactly one token, else None."""
         tokens = self.samples.tokens.shape[1] if self.samples else 0
         if len(self.grid) != 2 or tokens != prod(self.grid) or tokens == 1:
             return None
         return self.grid[0], self.grid[1]
 
     def first(self, count: int) -> "Look":
-        """The same, with at most `count` images shown large."""
+        """The same data, with at most `count` images shown large."""
         return replace(self, samples=self.samples and self.samples.first(count))
 
 
@@ -112,7 +112,7 @@ def look_at_run(run: Path, images: int, device: torch.device | str = "cpu") -> L
 def _unfold_run(
     data: object, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
 ) -> TimeMeasures | None:
-    """What a method that unfolds in time does on the way; None where it is none, or, said in `notes`, nothing is."""
+    """Measurements of a method that unfolds in time; None for other methods and, with a note, for unreadable data."""
     if not isinstance(method, Predictive):
         return None
     try:
@@ -126,7 +126,7 @@ def _unfold_run(
 
 
 def affordable_images(encoder: Encoder | None, images: int, device: torch.device | str) -> int:
-    """How many of `images` are encoded: all, or on a CPU no more than BUDGET allows, but at least a screenful."""
+    """How many of `images` to encode: all, but on a CPU only what MAX_MULTIPLICATIONS allows, at least a screenful."""
     if encoder is None or torch.device(device).type != "cpu":
         return images
     each = sum(p.numel() for p in encoder.parameters()) * prod(encoder.grid)
@@ -155,10 +155,10 @@ def _encode_samples(
 
 
 def draw_masks(cfg: object, grid: Grid, seed: int, tokens: Array | None = None) -> tuple[MaskerSamples, ...]:
-    """Masks of every masker that the method's settings name, drawn as a training with `seed` would.
+    """Masks of every masker that the method's settings name, drawn as a training with `seed` draws them.
 
-    Maskers that read tokens are shown `tokens` (k, N, D), where there is one for every cell: those of the pictures
-    under which their examples are drawn.
+    Maskers that read tokens get `tokens` (k, N, D) if every cell has one: the tokens of the pictures that the example
+    masks are drawn over.
     """
     maskers = tuple(getattr(cfg, "masks", ())) if grid else ()
     shown = torch.from_numpy(tokens) if tokens is not None and tokens.shape[1] == prod(grid) else None
@@ -168,20 +168,20 @@ def draw_masks(cfg: object, grid: Grid, seed: int, tokens: Array | None = None) 
         cells = np.stack([mark_tokens(drawn[i], prod(grid)) for drawn in steps])
         context, target = (flatten_grid(seen.mean((0, 1)), grid) for seen in (cells == 1, cells > 1))
         name = type(masker).__name__ + (f" {i}" if len(maskers) > 1 else "")
-        # Every example of another step, so that all sizes are seen, and each over its own picture.
+        # Each example comes from a different step, so that all sizes appear, and covers its own picture.
         k = np.arange(min(MAX_LARGE_IMAGES, cells.shape[1]))
         out.append(MaskerSamples(name, context, target, cells[..., 0].size, cells[k, k]))
     return tuple(out)
 
 
 def flatten_grid(values: Array, grid: Grid) -> Array:
-    """Values (N,) on the grid as a picture (h, w): a series is one row, of a video the mean over time is shown."""
+    """Values (N,) on the grid as a picture (h, w): a series becomes one row, a video its mean over time."""
     on_grid = values.reshape(grid)
     return np.asarray(on_grid[None] if len(grid) == 1 else on_grid.mean(0) if len(grid) == 3 else on_grid)
 
 
 def mark_tokens(masks: Masks, tokens: int) -> Array:
-    """What each token is, (B, N): 0 hidden, 1 context, 2 + m target block m."""
+    """The role of each token, (B, N): 0 hidden, 1 context, 2 + m target block m."""
     cells = torch.zeros(len(masks.context), tokens, dtype=torch.int64).scatter_(1, masks.context, 1)
     for m in range(masks.targets.shape[1]):
         cells.scatter_(1, masks.targets[:, m], 2 + m)
@@ -189,9 +189,9 @@ def mark_tokens(masks: Masks, tokens: int) -> Array:
 
 
 def encode_samples(method: Method, dataset: Dataset, most: int, device: torch.device | str) -> Samples | None:
-    """At most `most` samples with everything the figures need; None where fewer than two can be read.
+    """At most `most` samples with everything the figures need, or None if fewer than two are readable.
 
-    They are spread evenly over the data, those shown large first. Representations are the target encoder's.
+    The samples are spread evenly over the data; those shown large come first. Representations are the target encoder's.
     """
     ids: list[int] = []
     images: tuple[Array, ...] = ()
@@ -220,13 +220,13 @@ def encode_samples(method: Method, dataset: Dataset, most: int, device: torch.de
 
 
 def class_name(dataset: Dataset, i: int) -> str:
-    """The class of item i, empty where it has none."""
+    """The class name of item i, empty if it has no label."""
     label = dataset.label(i)
     return dataset.classes[label] if 0 <= label < len(dataset.classes) else ""
 
 
 def sample_order(n: int, most: int) -> list[int]:
-    """At most `most` of n items, evenly spread; the first SHOWN of them are evenly spread, too."""
+    """Indices of at most `most` of n items, evenly spread; those shown large come first and are evenly spread too."""
     chosen = spread_evenly(n, most)
     first = [chosen[k] for k in spread_evenly(len(chosen), MAX_LARGE_IMAGES)]
     return [*first, *(i for i in chosen if i not in set(first))]
@@ -235,7 +235,7 @@ def sample_order(n: int, most: int) -> list[int]:
 def read_chunks(
     dataset: Dataset, signal: Signal, wanted: Sequence[int]
 ) -> Iterator[tuple[list[int], Float[Tensor, "b c h w"]]]:
-    """Items and their pixels as `jepa embed` reads them, a few at a time; an unreadable one gives way to the next."""
+    """Items and their pixels as `jepa embed` reads them, in chunks; readable items replace unreadable ones."""
     seen: set[int] = set()
     for part in (wanted[k : k + MAX_LARGE_IMAGES] for k in range(0, len(wanted), MAX_LARGE_IMAGES)):
         found = {}
@@ -249,9 +249,9 @@ def read_chunks(
 
 
 def with_attention(method: Method, x: Tensor) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n"] | None]:
-    """Tokens (B, N, D) of `method.encode`, and the attention (B, N) each received in the last block it ran.
+    """Tokens (B, N, D) of `method.encode`, and the attention (B, N) that each received in the last block.
 
-    The mean over heads and over the tokens that read; None where the encoder has no attention.
+    The attention is the mean over heads and over query tokens; None if the encoder has no attention.
     """
     seen: list[tuple[nn.Module, Tensor]] = []
     lasts = [m.blocks[-1] for m in method.modules() if isinstance(m, ViTEncoder)]
@@ -265,7 +265,7 @@ def with_attention(method: Method, x: Tensor) -> tuple[Float[Tensor, "b n d"], F
 
 
 def received_attention(block: nn.Module, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
-    """The attention each token receives in a transformer block with input x; sums to one over the tokens."""
+    """The attention that each token receives in a transformer block with input x; it sums to one over the tokens."""
     project: Callable[[Tensor], tuple[Tensor, ...]] = block.attn.project_qkv  # type: ignore[union-attr, assignment]
     q, k, _ = project(block.norm1(x))  # type: ignore[operator]
     return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1).mean((1, 2))

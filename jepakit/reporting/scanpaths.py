@@ -1,4 +1,4 @@
-"""A picture with the path of a gaze over it."""
+"""Draws the path of a gaze over a picture."""
 
 import math
 from itertools import pairwise
@@ -13,9 +13,9 @@ FIRST, LAST = (255, 214, 64), (214, 40, 90)
 
 
 def draw_scanpath(picture: Array, places: Array, side: int = 480) -> Array:
-    """Pixels (H, W, 3) uint8 with a numbered dot per place (T, 2), in pixels of the picture, and lines between them.
+    """Pixels (H, W, 3) uint8 with a numbered dot at each of `places` (T, 2), in picture pixels, and lines between them.
 
-    The result's longer side is `side`, whatever the picture's; numbers count from 1, colours go from yellow to red.
+    The result's longer side is always `side`; numbers count from 1, colours go from yellow to red.
     """
     height, width = picture.shape[:2]
     scale = side / max(height, width)
@@ -42,7 +42,7 @@ def step_color(t: int, count: int) -> tuple[int, ...]:
 
 
 def spread_dots(points: list[tuple[float, float]], radius: int) -> list[tuple[int, tuple[float, float]]]:
-    """(t, where its dot goes): a dot that would hide an earlier one moves aside, to the nearest of growing circles."""
+    """Yields (t, position of its dot); a dot that would hide an earlier one moves to the nearest of growing circles."""
     rings = [(ring * radius, math.tau * k / (8 * ring or 1)) for ring in range(4) for k in range(8 * ring or 1)]
     placed: list[tuple[float, float]] = []
     for x, y in points:

@@ -1,6 +1,6 @@
-"""What a section of the page is: a file of `sections/` with a constant `SECTION` and a function `show`.
+"""Defines a section of the page: a file in `sections/` with a constant `SECTION` and a function `show`.
 
-`show` gets one `View` per run and returns a `Part`, or None where this page needs no such section.
+`show` gets one `View` per run and returns a `Part`, or None if the section has nothing to show.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from .samples import Look
 
 
 class Section(NamedTuple):
-    """A section's place on the page, lower `order` first, its title, and the sentence under the title."""
+    """A section's title, the sentence under it, and its position on the page: a lower `order` comes first."""
 
     order: int
     title: str
@@ -27,7 +27,7 @@ NO_BODY: Final = Markup("")
 
 @dataclass(frozen=True)
 class Part:
-    """What a section shows: figures, `notes` on what could not be shown, and any other `body` of safe HTML."""
+    """The content of a section: figures, `notes` on what could not be shown, and an optional `body` of safe HTML."""
 
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Block:
-    """A section as the template shows it, with its entry in the index."""
+    """A section as the template renders it, with its entry in the index."""
 
     id: str
     title: str
@@ -48,7 +48,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What was read of one run: its files, and what its encoder makes of its data. `name` is its name on the page."""
+    """The data of one run: its files and its encoded samples. `name` is the run's name on the page."""
 
     record: Record
     name: str
@@ -59,14 +59,14 @@ Show = Callable[[Sequence[View]], Part | None]
 
 
 class Entry(NamedTuple):
-    """A section and the function that fills it."""
+    """A registered section and the function that fills it."""
 
     section: Section
     show: Show
 
 
 def figures_per_run(views: Sequence[View], draw: Callable[[View], tuple[Sequence[Figure], str]]) -> Part:
-    """The figures of every run, and a note where some are missing; with the run's name where there are several."""
+    """The figures of every run, with a note for missing ones; titles carry the run's name if there are several runs."""
     figures: list[Figure] = []
     notes: list[str] = []
     for view in views:

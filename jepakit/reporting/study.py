@@ -1,4 +1,4 @@
-"""The page of a study: its claim, what its numbers say, the table beside the paper's figures, and one dot per seed."""
+"""Writes the page of a study: its claim and verdict, a table beside the paper's figures, and one dot per seed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,10 +27,10 @@ COMPARISON_NOTE = (
 def write_study(
     found: Mapping[str, Any], groups: Mapping[str, str], out: Path, drawn: Iterable[tuple[str, Figure]] = ()
 ) -> Path:
-    """Write `out`/report.html of a study, and every drawing as `out`/figures/NAME.svg; returns the path of the page.
+    """Write `out`/report.html of a study and every drawing as `out`/figures/NAME.svg; returns the path of the page.
 
-    `found` is the content of its table.json; `groups` maps the names of rows to their data set, where they have one.
-    `drawn` are the study's own figures by name: an SVG gets a file of its own, pictures are on the page only.
+    `found` is the content of the study's table.json; `groups` maps row names to data sets, for rows that have one.
+    `drawn` maps names to the study's own figures: an SVG also gets a file, pictures appear on the page only.
     """
     pictures = {name: (figure, figure.body) for name, figure in drawn} | dict(score_figures(found["rows"], groups))
     for name, (figure, body) in pictures.items():
@@ -56,9 +56,9 @@ def write_study(
 
 
 def score_table(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> Markup:
-    """A line per training, grouped by data set, and a column per metric: mean ± sample standard deviation over seeds.
+    """One line per training, grouped by data set, one column per metric: mean ± sample standard deviation over seeds.
 
-    The columns have the order of `rows`. The paper's figures for a metric are a column after it.
+    The columns follow the order of `rows`. A column with the paper's figures for a metric comes after that metric.
     """
     known = {row["metric"] for row in rows if row["paper"] is not None}
     metrics = dict.fromkeys(row["metric"] for row in rows)
@@ -76,7 +76,7 @@ def score_table(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) ->
 def _table_row(
     name: str, group: str, rows: Mapping[tuple[str, str], Mapping[str, Any]], columns: Sequence[tuple[str, bool]]
 ) -> Markup:
-    """The line of one training; a dash where it has no such number."""
+    """The line of one training; a dash marks a missing number."""
     cells = []
     for metric, paper in columns:
         row = rows.get((name, metric))
@@ -92,19 +92,19 @@ def _table_row(
 
 
 def _cell_row(tag: str, texts: Sequence[str], within: str = "") -> Markup:
-    """Table cells; a whole head where `within` says so."""
+    """A row of table cells; `within` may make it a complete table head."""
     scope = Markup(' scope="col"') if tag == "th" else ""
     cells = Markup("").join(Markup("<{0}{1}>{2}</{0}>").format(tag, scope, text) for text in texts)
     return Markup("<{0}><tr>{1}</tr></{0}>").format(within, cells) if within else cells
 
 
 def _without_breaks(text: str) -> str:
-    """The text with non-breaking spaces."""
+    """The text with its spaces replaced by non-breaking spaces."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def format_value(metric: str, mean: float, std: float | None) -> str:
-    """A mean with its spread: accuracies in per cent, anything else as it is, a spread to two digits."""
+    """A mean with its spread: accuracies in per cent, other metrics unchanged, the spread to two digits."""
     if "accuracy" not in metric:
         return short_number(mean) + ("" if not std else f" ± {short_number(float(f'{std:.2g}'))}")
     return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}") + " %"
@@ -113,7 +113,7 @@ def format_value(metric: str, mean: float, std: float | None) -> str:
 def score_figures(
     rows: Sequence[Mapping[str, Any]], groups: Mapping[str, str]
 ) -> Iterator[tuple[str, tuple[Figure, Markup]]]:
-    """For each data set and metric a name, the figure and its drawing."""
+    """A name, a figure and its SVG for each data set and metric."""
     for group in dict.fromkeys(groups.values()):
         for metric in dict.fromkeys(row["metric"] for row in rows):
             chosen = [row for row in rows if row["metric"] == metric and groups[row["name"]] == group]
@@ -147,7 +147,7 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup
 
 
 def _standalone_svg(svg: Markup, title: str) -> str:
-    """The drawing as a file of its own: the page's colours do not reach there."""
+    """The drawing as a standalone SVG with its own colours, because the page's style sheet does not apply to it."""
     style = (
         "<style>text{font:11px sans-serif;fill:#333}.end{text-anchor:end}.mid{text-anchor:middle}"
         ".rule{stroke:#ddd}.c1{stroke:#d97706}.f0{fill:#2563eb}.f1{fill:#d97706}</style>"

@@ -1,4 +1,4 @@
-"""Pieces of HTML: the templates of this folder, and long texts that fold."""
+"""Builds pieces of HTML: fills the templates of this folder, and folds long texts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 
 def fill_template(name: str, **values: Any) -> Markup:
-    """A template of this folder, filled in; everything in `values` is escaped."""
+    """Fill in a template of this folder; escapes everything in `values`."""
     loader = FileSystemLoader(Path(__file__).parent)
     engine = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -18,7 +18,7 @@ def fill_template(name: str, **values: Any) -> Markup:
 
 
 def folded_texts(texts: Mapping[str, str]) -> Markup:
-    """Long texts, by title, that fold; a single one is open."""
+    """HTML of folding texts, by title; a single text starts unfolded."""
     block = '<details{}><summary>{}</summary><pre tabindex="0">{}</pre></details>'
     state = Markup(" open" if len(texts) == 1 else "")
     return Markup("").join(Markup(block).format(state, name, text) for name, text in texts.items())

@@ -1,4 +1,4 @@
-"""A method that unfolds in time, watched on a few samples: what it predicts at every step, its states, its gates."""
+"""Runs a method that unfolds in time on a few samples and records its predictions, states and gates at every step."""
 
 from dataclasses import dataclass
 
@@ -26,12 +26,12 @@ PICTURE_SIDE = 440
 
 @dataclass(frozen=True, eq=False)
 class TimeMeasures:
-    """Steps 1 … T of n samples, NaN after a sample's end; `names` and `pictures` are of the first PATHS of them.
+    """Measurements at steps 1 … T of n samples, NaN after a sample's end; `names` covers the first MAX_PATHS samples.
 
     `states` (n, T, D) are means over positions. `error`, `still` and `constant` (T - 1,) are the mean squared
     difference between each next state and its prediction, the state before it, and the best constant of that step.
-    `gate` (T, W), where there is one, is how open each unit is to its input, the mean over the samples that reach a
-    step. `pictures` are those of the first LOOKS with their scanpaths, where the data are some.
+    `gate` (T, W), if the circuit has gates, is how open each unit is to its input: the mean over the samples that
+    reach a step. `pictures` shows the first MAX_PICTURES with their scanpaths, if the data are scanpaths.
     """
 
     states: Array
@@ -44,7 +44,7 @@ class TimeMeasures:
 
 
 def unfold_samples(method: Method, dataset: Dataset, most: int, device: torch.device | str) -> TimeMeasures | None:
-    """Go through at most SAMPLES and `most` samples, spread over the data; None where fewer than two can be read."""
+    """Run the method on up to MAX_SAMPLES or `most` samples spread over the data; None for fewer than two readable."""
     assert isinstance(method, Predictive)
     parts = read_samples(dataset, method.signal, spread_evenly(len(dataset), min(MAX_SAMPLES, most)))
     if len(parts) < 2:
@@ -61,7 +61,7 @@ def unfold_samples(method: Method, dataset: Dataset, most: int, device: torch.de
 
 
 def read_samples(dataset: Dataset, signal: Signal, wanted: list[int]) -> list[Batch]:
-    """Samples, each a batch of one as `jepa embed` reads it; an unreadable one gives way to the next."""
+    """Samples as `jepa embed` reads them, each a batch of one; the next readable sample replaces an unreadable one."""
     found: dict[int, Batch] = {}
     for i in wanted:
         batch = next(loader.read_stream(dataset, signal, batch=1, start=i), None)
@@ -73,7 +73,7 @@ def read_samples(dataset: Dataset, signal: Signal, wanted: list[int]) -> list[Ba
 def run_through(
     method: Predictive, x: Float[Tensor, "n c ..."], action: Float[Tensor, "n a f"] | None
 ) -> tuple[Float[Tensor, "t n p d"], Float[Tensor, "u n p d"], Float[Tensor, "t n w"] | None]:
-    """Tokens after every step, what was predicted of all but the first, and the gates of the topmost circuit.
+    """Tokens after every step, predictions of all of them but the first, and the gates of the topmost circuit.
 
     Gates are means over positions.
     """
@@ -88,7 +88,7 @@ def run_through(
         gates.append(cell.gate(*args).float().reshape(len(x), -1, cell.width).mean(1).cpu())
 
     cells = [m for m in method.modules() if isinstance(m, Cell)]
-    # The last one made is the topmost; the state that it is given is the one before.
+    # The last circuit built is the topmost; its state argument is the previous state.
     hook = cells[-1].register_forward_pre_hook(note) if cells else None
     try:
         state = method.start(frames[0])
@@ -112,7 +112,7 @@ def summarize_steps(
     dataset: Dataset,
     ids: list[int],
 ) -> TimeMeasures:
-    """Errors, baselines and gates of the steps that samples have; a step that fewer than two reach is left out."""
+    """Errors, baselines and gates per step; omits steps that fewer than two samples reach."""
     steps = int((real.sum(1) > 1).sum())
     tokens, pred, real = tokens[:steps].double(), pred[: steps - 1].double(), real[:steps]
     weight = real / real.sum(1, keepdim=True)
@@ -130,7 +130,7 @@ def summarize_steps(
 
 
 def scanpath_picture(dataset: Dataset, i: int) -> Array | None:
-    """The picture that a sample looks at with its path over it; None where samples look at none."""
+    """The picture that a sample looks at, with its scanpath drawn over it; None if the data are not scanpaths."""
     if (found := dataset.looked_at(i)) is None:
         return None
     picture, places = found

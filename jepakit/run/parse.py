@@ -1,4 +1,4 @@
-"""How YAML and dotted flags change a Run.
+"""Applies YAML files and dotted flags to a Run.
 
 Changes are applied to a Run that exists already: recipe, then the YAML file, then the flags. At a *family* (method,
 data, encoder, masks) the entry `name` is read first and looked up in our own tables; the entries beside it are then

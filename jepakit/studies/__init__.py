@@ -1,7 +1,7 @@
-"""Studies: one file for each published table or figure that we measure again, found by file name.
+"""Studies: one file for each published table or figure that we measure again; the file name registers it.
 
-A study is a module with `STUDY`: trainings × seeds, and what its numbers say beside the paper's. Its name has dashes:
-`jepa reproduce cjepa-ablation` runs `studies/cjepa_ablation.py`.
+A study is a module with `STUDY`: trainings × seeds, and claims that compare its numbers with the paper's. Names have
+dashes: `jepa reproduce cjepa-ablation` runs `studies/cjepa_ablation.py`.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -29,5 +29,5 @@ STUDIES: "Final[Registry[Study]]" = Registry(
 
 
 def load(name: str) -> "Study":
-    """The study called `name`. Raises ValueError, with the nearest name, where there is none."""
+    """The study called `name`. Raises ValueError, which suggests the nearest name, if there is none."""
     return STUDIES.load(name)

@@ -1,4 +1,4 @@
-"""Cells of a study's table: their values by seed, their differences, and how a sentence writes and names them."""
+"""Reads cells of a study's table (values by seed, differences) and formats them for sentences."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from .study import Gain, Scores
 
 @dataclass(frozen=True)
 class Mean:
-    """Several rows that count as one: the mean of their numbers, seed by seed."""
+    """A group of rows that counts as one row: its number is their mean, seed by seed."""
 
     name: str
     rows: tuple[str, ...]
@@ -26,7 +26,7 @@ def cells_of(rows: Sequence[str | Mean], metric: str) -> tuple[Cell, ...]:
 
 
 def values_of(scores: Scores, cell: Cell) -> tuple[float, ...]:
-    """The values of a cell, one per seed. Raises KeyError where it was not measured."""
+    """The values of a cell, one per seed. Raises KeyError if the cell was not measured."""
     row, metric = cell
     if isinstance(row, str):
         return tuple(map(float, scores.values[row, metric]))
@@ -36,19 +36,19 @@ def values_of(scores: Scores, cell: Cell) -> tuple[float, ...]:
 
 
 def paired_values(scores: Scores, cell: Cell, other: Cell) -> list[tuple[float, float]]:
-    """The values of two cells, seed by seed; what was measured once counts for every seed."""
+    """The values of two cells, paired by seed; a value measured only once counts for every seed."""
     a, b = values_of(scores, cell), values_of(scores, other)
     a, b = a * len(b) if len(a) == 1 else a, b * len(a) if len(b) == 1 else b
     return list(zip(a, b, strict=True))
 
 
 def cell_gain(scores: Scores, cell: Cell, base: Cell) -> Gain:
-    """By how much a cell exceeds another, seed by seed."""
+    """The difference between a cell and `base`, seed by seed."""
     return Gain(tuple(a - b for a, b in paired_values(scores, cell, base)))
 
 
 def cell_text(scores: Scores, cell: Cell) -> str:
-    """A cell's mean ± sample standard deviation over seeds, and the first seed's interval where the table has one."""
+    """A cell's mean ± sample standard deviation over seeds, and the first seed's interval if the table has one."""
     values, (row, metric) = values_of(scores, cell), cell
     text = format_value(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
     if isinstance(row, str) and (row, f"{metric}, low") in scores.values:
@@ -58,7 +58,7 @@ def cell_text(scores: Scores, cell: Cell) -> str:
 
 
 def signed_number(gain: Gain, metric: str) -> str:
-    """A difference with its sign and spread: accuracies in points of 100, anything else in the metric's own unit."""
+    """A difference with its sign and spread: accuracies in percentage points, other metrics in their own unit."""
     if "accuracy" in metric:
         return str(gain)
     spread = f" ± {statistics.stdev(gain.values):.2g}" if len(gain.values) > 1 else ""
@@ -66,17 +66,17 @@ def signed_number(gain: Gain, metric: str) -> str:
 
 
 def count_of(n: int, noun: str) -> str:
-    """A number of things, such as "1 seed" and "3 seeds"."""
+    """A number with its noun in the right form, such as "1 seed" and "3 seeds"."""
     return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
 def row_name(row: str | Mean) -> str:
-    """How a sentence calls a row."""
+    """The name of a row, as sentences use it."""
     return row if isinstance(row, str) else row.name
 
 
 def split_names(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What all names have in common, and the rest of each: "A · x 1" and "A · x 2" are "A · x", then "1" and "2"."""
+    """The common part of all names and the rest of each: "A · x 1" and "A · x 2" give "A · x", then "1" and "2"."""
     if len(set(names)) < 2:
         return "", list(names)
     parts, shared = [name.split(" · ") for name in names], []
@@ -87,7 +87,7 @@ def split_names(names: Sequence[str]) -> tuple[str, list[str]]:
     words = [name.split(" ") for name in names]
     first = min(count_shared(zip(*words, strict=False)), min(map(len, words)) - 1)
     if any("," in word for each in words for word in each[first:-1]):
-        first = 0  # "r 0.9, v 1" keeps its first word
+        first = 0  # so that "r 0.9, v 1" keeps its first word
     pieces = [" ".join(each[first:]).split(", ") for each in words]
     last = min(count_shared(zip(*map(reversed, pieces), strict=False)), min(map(len, pieces)) - 1)
     shared += [" ".join(words[0][:first]).rstrip(" ,·"), ", ".join(pieces[0][len(pieces[0]) - last :])]
@@ -96,12 +96,12 @@ def split_names(names: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def count_shared(columns: Iterable[Sequence[str]]) -> int:
-    """How many of the first columns hold a single value."""
+    """The number of leading columns that hold a single value."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def label_cells(cells: Sequence[Cell]) -> tuple[str, list[str]]:
-    """What cells have in common, as "row, metric", and what tells each from the others."""
+    """The common part of the cells' names, as "row, metric", and the distinguishing part of each."""
     rows, metrics = [row_name(row) for row, _ in cells], [metric for _, metric in cells]
     (row, row_labels), (metric, metric_labels) = split_names(rows), split_names(metrics)
     if len(set(metrics)) == 1:
@@ -113,12 +113,12 @@ def label_cells(cells: Sequence[Cell]) -> tuple[str, list[str]]:
 
 
 def quote_commas(name: str) -> str:
-    """A name within a sentence: in quotes where it has a comma."""
+    """A name for use in a sentence, in quotes if it contains a comma."""
     return f'"{name}"' if "," in name else name
 
 
 def paper_figures(scores: Scores, cells: Sequence[Cell]) -> str:
-    """What the paper has for some cells; empty where it has nothing."""
+    """A text with the paper's figures for some cells; empty if the paper has none."""
     known = [(row_name(row), m, scores.paper.get((row_name(row), m))) for row, m in cells]
     _, labels = split_names([row for row, _, _ in known])
     told = [

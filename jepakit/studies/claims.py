@@ -1,8 +1,8 @@
-"""Claims of a study, declared as data; each writes its own sentence: the claim, whether it holds here, the numbers.
+"""Defines the claims of a study as data; each writes a sentence with the claim, its verdict and its numbers.
 
-A cell names a number of the table by row and metric; it has a value for every seed. A comparison holds where the mean
-difference over the seeds has the right sign and exceeds their scatter (one sample standard deviation), does not hold
-where it exceeds the scatter with the wrong sign, and is not told apart in between or for a single seed.
+A cell names a number of the table by row and metric; it has one value per seed. A comparison holds if the mean
+difference over the seeds has the right sign and exceeds their scatter (one sample standard deviation). It does not hold
+if the difference exceeds the scatter with the wrong sign. Otherwise, or with a single seed, it is undecided.
 """
 
 import statistics
@@ -35,16 +35,16 @@ NOT_MEASURED = "not measured here"
 
 @dataclass(frozen=True)
 class Statement(ABC):
-    """What a study says of some cells; `words` begin the sentence."""
+    """A statement about some cells; its sentence begins with `words`."""
 
     words: str = field(default="", kw_only=True)
 
     @abstractmethod
     def describe(self, scores: Scores) -> str:
-        """The sentence without its beginning and its full stop."""
+        """The sentence without its beginning and without the full stop."""
 
     def sentence(self, scores: Scores) -> str:
-        """The sentence that the study's page has of it; it says so where a cell was not measured."""
+        """The sentence for the study's page; it names a missing cell if one was not measured."""
         try:
             told = self.describe(scores)
         except KeyError:
@@ -52,17 +52,17 @@ class Statement(ABC):
         return f"{self.words}: {told}." if self.words else f"{told}."
 
     def head(self) -> str:
-        """What the sentence is about."""
+        """The subject of the sentence."""
         return type(self).__name__.lower()
 
 
 @dataclass(frozen=True)
 class Claim(Statement):
-    """What may hold here or not."""
+    """A statement that holds here or does not."""
 
     @abstractmethod
     def judge(self, scores: Scores) -> Verdict:
-        """Whether the claim holds here. Raises KeyError where a cell was not measured."""
+        """Whether the claim holds here. Raises KeyError if a cell was not measured."""
 
     @abstractmethod
     def evidence(self, scores: Scores) -> str:
@@ -75,11 +75,11 @@ class Claim(Statement):
 
 @dataclass(frozen=True)
 class Better(Claim):
-    """A metric of one row is higher than that of another, or lower where lower is better.
+    """The claim that one row has a better metric than another: higher, or lower if lower is better.
 
-    `than` is the second row's metric where it is another one. With `by` "ratio" the sentence gives the ratio of the
-    means. With `exact` no seed changes the numbers, so that their order alone decides. `beside` are further rows whose
-    numbers the sentence gives.
+    `than` is the second row's metric if it differs from the first's. With `by` "ratio" the sentence gives the ratio of
+    the means. With `exact` the numbers do not depend on the seed, so their order alone decides. `beside` are further
+    rows whose numbers the sentence gives.
     """
 
     better: str | Mean
@@ -106,7 +106,7 @@ class Better(Claim):
         return f"{start}{a} has a {sense} {quote_commas(self.metric)} than {b}{other}"
 
     def judge(self, scores: Scores) -> Verdict:
-        """By the mean difference beside the scatter of the seeds."""
+        """The verdict by the mean difference relative to the scatter of the seeds."""
         first, second = self.ordered_cells
         gain = cell_gain(scores, *((second, first) if self.lower else (first, second)))
         return (HOLDS_VERDICT if gain.mean > 0 else "does not hold") if self.exact else gain.verdict
@@ -129,7 +129,7 @@ class Better(Claim):
 
 @dataclass(frozen=True)
 class AtLeast(Claim):
-    """A metric is no less than `limit` in every seed of every row."""
+    """The claim that a metric is at least `limit` in every seed of every row."""
 
     rows: tuple[str, ...]
     metric: str
@@ -148,12 +148,12 @@ class AtLeast(Claim):
         return f"{name} is {self.sense} {format_value(self.metric, self.limit, None)}"
 
     def judge(self, scores: Scores) -> Verdict:
-        """It holds where every seed of every row keeps to the limit."""
+        """The verdict: the claim holds if every seed of every row is within the limit."""
         every = [v for cell in cells_of(self.rows, self.metric) for v in values_of(scores, cell)]
         return HOLDS_VERDICT if all(map(self.keeps, every)) else "does not hold"
 
     def evidence(self, scores: Scores) -> str:
-        """The number of every row, and in how many seeds it is beyond the limit where it is."""
+        """The number of every row, and the count of seeds beyond the limit, if any."""
         cells = cells_of(self.rows, self.metric)
         told = []
         for label, cell in zip(label_cells(cells)[1], cells, strict=True):
@@ -167,7 +167,7 @@ class AtLeast(Claim):
 
 @dataclass(frozen=True)
 class AtMost(AtLeast):
-    """A metric is no more than `limit` in every seed of every row."""
+    """The claim that a metric is at most `limit` in every seed of every row."""
 
     sense: ClassVar[str] = "at most"
     miss: ClassVar[str] = "above"
@@ -179,7 +179,7 @@ class AtMost(AtLeast):
 
 @dataclass(frozen=True)
 class Rises(Claim):
-    """From the first of some cells to the last, the number rises."""
+    """The claim that a number rises from the first of some cells to the last."""
 
     points: tuple[Cell, ...]
     sense: ClassVar[str] = "rises"
@@ -190,12 +190,12 @@ class Rises(Claim):
         return f"{name} {self.sense} from {labels[0]} to {labels[-1]}"
 
     def judge(self, scores: Scores) -> Verdict:
-        """By the mean change beside the scatter of the seeds."""
+        """The verdict by the mean change relative to the scatter of the seeds."""
         ends = (self.points[-1], self.points[0])
         return cell_gain(scores, *(ends if self.sense == "rises" else ends[::-1])).verdict
 
     def evidence(self, scores: Scores) -> str:
-        """Every number, and the change."""
+        """The number of every cell, and the change."""
         labels = label_cells(self.points)[1]
         told = [f"{cell_text(scores, c)} at {label}" for label, c in zip(labels, self.points, strict=True)]
         change = cell_gain(scores, self.points[-1], self.points[0])
@@ -204,14 +204,14 @@ class Rises(Claim):
 
 @dataclass(frozen=True)
 class Falls(Rises):
-    """From the first of some cells to the last, the number falls."""
+    """The claim that a number falls from the first of some cells to the last."""
 
     sense: ClassVar[str] = "falls"
 
 
 @dataclass(frozen=True)
 class Equal(Claim):
-    """In every pair of cells the first is the second, but for a share of it (`within`); `name` says what they are.
+    """The claim that the cells of every pair are equal up to the share `within`; `name` says what they are.
 
     Pairs that were not measured do not count.
     """
@@ -225,7 +225,7 @@ class Equal(Claim):
         return f"{self.name} are equal within {100 * self.within:.2g} %"
 
     def seed_ratios(self, scores: Scores) -> dict[str, tuple[float, ...]]:
-        """The first number over the second, seed by seed, for every pair that was measured."""
+        """The ratio of the first number to the second, seed by seed, for every measured pair."""
         cells, rows = [cell for cell, _ in self.pairs], [row_name(row) for (row, _), _ in self.pairs]
         labels = rows if len(set(rows)) == len(rows) else label_cells(cells)[1]
         found = {}
@@ -237,16 +237,16 @@ class Equal(Claim):
         return found
 
     def distant_ratios(self, scores: Scores) -> dict[str, float]:
-        """The mean ratio of the pairs that are further apart."""
+        """The mean ratios of the pairs that differ by more than `within`."""
         means = {label: statistics.fmean(each) for label, each in self.seed_ratios(scores).items()}
         return {label: mean for label, mean in means.items() if abs(mean - 1) > self.within}
 
     def judge(self, scores: Scores) -> Verdict:
-        """It holds where no pair is further apart."""
+        """The verdict: the claim holds if no pair differs by more than `within`."""
         return "does not hold" if self.distant_ratios(scores) else HOLDS_VERDICT
 
     def evidence(self, scores: Scores) -> str:
-        """The range and median of the ratios, how far off the worst seed is, and the pairs that are too far apart."""
+        """The range and median of the ratios, the deviation of the worst seed, and the pairs that differ too much."""
         each = self.seed_ratios(scores)
         means = [statistics.fmean(ratios) for ratios in each.values()]
         worst = max(abs(ratio - 1) for ratios in each.values() for ratio in ratios)
@@ -260,13 +260,13 @@ class Equal(Claim):
 
 @dataclass(frozen=True)
 class Every(Claim):
-    """A claim of several parts: it holds where all hold, and does not hold where one does not; `name` is the whole."""
+    """A claim of several parts: it holds if all parts hold and fails if one fails; `name` words the whole claim."""
 
     name: str
     parts: tuple[Claim, ...]
 
     def head(self) -> str:
-        """The claim as a whole."""
+        """The whole claim in words."""
         return self.name
 
     def judge(self, scores: Scores) -> Verdict:
@@ -284,9 +284,9 @@ class Every(Claim):
 
 @dataclass(frozen=True)
 class Ranking(Statement):
-    """Cells from the best to the worst; `first` is the row that is claimed to be best, where one is.
+    """A ranking of cells from best to worst; `first` is the row that is claimed to be best, if any.
 
-    Between neighbours, > is a difference beyond the seeds' scatter and ≈ one within it.
+    Between neighbours, > marks a difference beyond the scatter of the seeds and ≈ a difference within it.
     """
 
     cells: tuple[Cell, ...]
@@ -294,22 +294,22 @@ class Ranking(Statement):
     first: str = ""
 
     def head(self) -> str:
-        """What is ranked."""
+        """The quantity that is ranked."""
         name, _ = label_cells(self.cells)
         return f"{name}, {'lowest' if self.lower else 'highest'} first"
 
     def order(self, scores: Scores) -> list[int]:
-        """The places of the cells, the best first."""
+        """The indices of the cells, the best first."""
         sign = 1 if self.lower else -1
         return sorted(range(len(self.cells)), key=lambda k: sign * statistics.fmean(values_of(scores, self.cells[k])))
 
     def level(self, scores: Scores) -> list[int]:
-        """The places of those that the first does not exceed beyond the seeds' scatter."""
+        """The indices of the cells that the best one does not beat by more than the scatter of the seeds."""
         first, *others = self.order(scores)
         return [k for k in others if cell_gain(scores, self.cells[first], self.cells[k]).beyond_spread is False]
 
     def describe(self, scores: Scores) -> str:
-        """All cells with their numbers, who is level with the first, and whether the claimed one is first."""
+        """All cells with their numbers, the cells level with the best, and whether the claimed row is best."""
         _, labels = label_cells(self.cells)
         order, level = self.order(scores), [labels[k] for k in self.level(scores)]
         signs = {None: ", ", True: " < " if self.lower else " > ", False: " ≈ "}
@@ -328,17 +328,17 @@ class Ranking(Statement):
 
 @dataclass(frozen=True)
 class Numbers(Statement):
-    """Numbers that the reader needs beside the claims: every metric of every row."""
+    """Numbers that the reader needs in addition to the claims: every metric of every row."""
 
     rows: tuple[str, ...]
     metrics: tuple[str, ...]
 
     def head(self) -> str:
-        """What they are."""
+        """The name of the numbers."""
         return ", ".join(self.metrics)
 
     def describe(self, scores: Scores) -> str:
-        """Metric by metric, the number of every row."""
+        """The number of every row, metric by metric."""
         shared, names = split_names(self.rows)
         names = [""] if len(self.rows) == 1 and self.words else names
         told = []
@@ -351,12 +351,12 @@ class Numbers(Statement):
 
 @dataclass(frozen=True)
 class Changes(Statement):
-    """Which cells are more than the one they are compared with, which are less, and which are not told apart."""
+    """A list of the cells that are above their reference, below it, or not distinguishable from it."""
 
     pairs: tuple[tuple[Cell, Cell], ...]
 
     def describe(self, scores: Scores) -> str:
-        """The three groups, each cell with its difference; for one seed by its sign."""
+        """The three groups, each cell with its difference; with a single seed the sign alone decides."""
         groups: dict[str, list[str]] = {"more": [], "less": [], "not told apart": []}
         _, labels = label_cells([cell for cell, _ in self.pairs])
         for label, (cell, base) in zip(labels, self.pairs, strict=True):

@@ -1,4 +1,4 @@
-"""The small recipes of I-JEPA on pictures of a coarse grid: what several studies train their methods by."""
+"""Adapts the small I-JEPA recipes to a coarse grid of patches, for the trainings of several studies."""
 
 from dataclasses import replace
 from typing import Any, cast
@@ -19,7 +19,7 @@ RATE, SIDE = 2e-3, 4
 
 
 def coarsen_recipe(run: Run) -> Run:
-    """A small recipe on 4 × 4 patches, at a rate of 2e-3: what is learnt shows sooner, for a third of the time."""
+    """A small recipe on 4 × 4 patches at a learning rate of 2e-3: it learns sooner, in a third of the time."""
     height, width = cast(Any, run.data).size
     assert isinstance(run.method, ijepa.Config)
     encoder = replace(run.method.encoder, patch=(height // SIDE, width // SIDE))  # type: ignore[type-var]

@@ -1,7 +1,7 @@
-"""The pace of trainings on this machine, so that each gets as many steps as fit into the same seconds.
+"""Measures the pace of trainings on this machine, so that each gets as many steps as fit into the same time.
 
-The speed of a machine varies over time. So the trainings take turns, some optimiser steps of each, round after round,
-and the median of the rounds counts: whatever slows down one round slows down all trainings.
+The speed of a machine varies over time. The trainings therefore take turns, a few optimiser steps each, for several
+rounds, and the median over rounds counts: whatever slows down one round slows down all trainings.
 """
 
 import json
@@ -24,10 +24,10 @@ ROUNDS, STEPS = 5, 6
 
 
 class Pace(NamedTuple):
-    """How many optimiser steps a training takes, the seconds of one, and its memory.
+    """The number of optimiser steps of a training, the seconds per step, and the memory.
 
-    The memory is that of weights, gradients, AdamW's moments and of what the forward pass of one micro-batch keeps for
-    the backward pass; neither of the libraries nor of what operations need in passing (`prepare.estimate`).
+    The memory covers weights, gradients, AdamW's moments and the tensors that the forward pass of one micro-batch keeps
+    for the backward pass; it covers neither libraries nor temporary buffers of operations (`prepare.estimate`).
     """
 
     steps: int
@@ -36,10 +36,10 @@ class Pace(NamedTuple):
 
 
 def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, progress: Progress) -> dict[str, Pace]:
-    """The pace of every training: read from `path` where that exists, else measured and written there.
+    """The pace of every training: read from `path` if it exists, else measured and written to it.
 
-    An existing file is never measured anew, because a training that has begun must keep its steps. `after` maps a
-    training to the one whose time it gets. Raises ValueError where `path` lacks one of the trainings.
+    An existing file is never replaced, because a training that has begun must keep its steps. `after` maps a training
+    to the training whose time it gets. Raises ValueError if `path` lacks one of the trainings.
     """
     if not path.exists():
         progress.note(f"measuring the pace of {len(runs)} trainings, in turns")
@@ -52,7 +52,7 @@ def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, pr
 
 
 def fit_steps(found: Mapping[str, Pace], after: Mapping[str, str]) -> dict[str, Pace]:
-    """The paces, where each training in `after` has the steps that its reference's time allows, at least 1."""
+    """The paces, with as many steps for each training in `after` as its reference's time allows, at least 1."""
     fit = {label: found[other].steps * found[other].seconds_per_step for label, other in after.items()}
     return {
         label: pace._replace(steps=max(1, round(fit[label] / pace.seconds_per_step))) if label in fit else pace
@@ -61,9 +61,10 @@ def fit_steps(found: Mapping[str, Pace], after: Mapping[str, str]) -> dict[str, 
 
 
 def measure_paces(runs: Mapping[str, Run], out: Path) -> dict[str, Pace]:
-    """Every run with its own steps. Runs that differ in length alone are measured once, those of one data set in turns.
+    """The pace of every run at its own number of steps.
 
-    `out` is where the ids of a batch are written whose loss is not finite.
+    Runs that differ only in length are measured once; runs on one data set take turns. If a loss is not finite, the ids
+    of its batch are written to `out`.
     """
     endless = {label: replace(run, length=replace(run.length, steps=10**6, epochs=1.0)) for label, run in runs.items()}
     like = {label: next(first for first in endless if endless[first] == run) for label, run in endless.items()}
@@ -75,7 +76,7 @@ def measure_paces(runs: Mapping[str, Run], out: Path) -> dict[str, Pace]:
 
 
 class Cost(NamedTuple):
-    """Seconds and memory of a step, and how many samples the data have."""
+    """The seconds and memory of one step, and the number of samples in the data."""
 
     seconds: float
     memory: int
@@ -89,11 +90,11 @@ def fit_own_steps(length: Length, cost: Cost) -> Pace:
 
 
 def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
-    """What each run costs: the median of rounds over all of them."""
+    """The cost of each run: the median over rounds."""
     with distributed.process_group(devices.device_for(runs[0].loop.device)) as dist:
         turns = [session.build_session(run, out, dist) for run in runs]
         for turn in turns:
-            # Decoded here, once, and not within each round.
+            # Decode the data once here, not in each round.
             turn.dataset = turn.dataset.in_memory()
         memory = [step_memory(turn) for turn in turns]
         rounds = [[seconds_per_step(turn) for turn in turns] for _ in range(ROUNDS)]
@@ -102,7 +103,7 @@ def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:
 
 
 def seconds_per_step(turn: session.Session) -> float:
-    """The mean of a few steps, loading included, once the loader has no batch in advance."""
+    """The mean seconds of a few steps, loading included, after the prefetched batches are used up."""
     ahead = 1 + 2 * (turn.run.loop.workers or 0)
     source = loop.open_source(turn)
     with closing(source.batches()) as batches:
@@ -115,14 +116,14 @@ def seconds_per_step(turn: session.Session) -> float:
 
 
 def read_clock(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
+    """The time in seconds, read after the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def step_memory(turn: session.Session) -> int:
-    """What a step of the whole batch holds in memory."""
+    """The memory of a step with the whole batch."""
     with closing(loop.open_source(turn).batches()) as batches:
         cost = estimate.estimate_cost(turn, next(batches))
     turn.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Carry out a study: every arm with every seed, then its table, figures and page. Finished work is not repeated."""
+"""Runs a study: trains every arm with every seed, then writes table, figures and page; skips finished work."""
 
 import json
 import re
@@ -24,7 +24,7 @@ BASELINE_NAMES: Final = {"random_init": "untrained", "raw": "raw input"}
 
 
 class OwnNumbers(NamedTuple):
-    """A study's own numbers for one seed, the version of the study that measured them, and what that cost."""
+    """A study's own numbers for one seed, the version of the study that measured them, and the cost in time."""
 
     version: int
     processor_seconds: float
@@ -37,7 +37,7 @@ def reproduce(
     """Run the study called `name` into `out`; returns the rows of its table.json and the path of its page.
 
     `data` is the folder that holds the data sets. `steps` shortens every training to a rehearsal, and the page says so.
-    An interrupted study continues where it stopped. Raises ValueError before the first step where data are missing.
+    An interrupted study continues where it stopped. Raises ValueError before the first step if data are missing.
     """
     study = load(name)
     seeds = study.seeds if seeds is None else seeds
@@ -71,7 +71,7 @@ def reproduce(
 def own_numbers(
     own: Own, data: Path, out: Path, progress: Progress, seeds: Sequence[int], steps: int | None
 ) -> list[OwnNumbers]:
-    """The study's own numbers, seed by seed; what its folder holds from this version is not measured again."""
+    """The study's own numbers, seed by seed; numbers of this version in the study's folder are not measured again."""
     rest = "" if steps is None else f"-{steps}-steps"
     paths = {seed: out / "taken" / f"seed-{seed}{rest}.json" for seed in seeds}
     missing = [seed for seed, path in paths.items() if not is_current(path, own.version)]
@@ -86,9 +86,9 @@ def own_numbers(
 
 
 def is_current(path: Path, version: int) -> bool:
-    """Whether a file exists and holds a seed's numbers as measured by this version of the study."""
+    """Whether a file exists and holds a seed's numbers, measured by this version of the study."""
     kept = json.loads(path.read_text()) if path.exists() else None
-    # Files from before there were versions are bare numbers.
+    # Files older than the version field hold bare numbers.
     return isinstance(kept, dict) and kept.get("version") == version
 
 
@@ -98,7 +98,7 @@ def rehearsal_note(steps: int) -> str:
 
 
 def plan_paces(study: Study, data: Path, out: Path, progress: Progress) -> dict[str, Pace]:
-    """The pace of every training; empty where no training depends on the time of another."""
+    """The pace of every training; empty if no training depends on the time of another."""
     after = {arm.label: arm.pace for arm in study.arms if arm.pace}
     runs = {arm.label: localize_run(arm, data, 0, None) for arm in study.arms}
     return load_paces(runs, after, out / "paces.json", progress) if after else {}
@@ -113,10 +113,10 @@ def collect_scores(
     steps: int | None,
     plan: Mapping[str, Pace],
 ) -> dict[tuple[str, str], list[float]]:
-    """The values by (arm, metric).
+    """Run every arm with every seed and return the values by (arm, metric).
 
-    Seed by seed, so that an interrupted study has trained every arm at least once. Memory comes from `plan`, which
-    measured it once for all seeds.
+    Seeds form the outer loop, so that an interrupted study has trained every arm at least once. Memory comes from
+    `plan`, which measured it once for all seeds.
     """
     values = {(arm.label, MEMORY_METRIC): [plan[arm.label].memory_bytes / 2**20] for arm in study.arms if plan}
     with_baselines = {arm.label for arm in study.first_arms.values() if study.baselines}
@@ -139,7 +139,7 @@ def run_folder(out: Path, arm: Arm, seed: int) -> Path:
 
 
 def localize_run(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
-    """The arm's Run with full paths to its data and `seed` added to its own; the study probes it, not the run."""
+    """The arm's Run with full data paths, `seed` added to its own seed, and no probes: the study runs the probes."""
     run = arm.run
     here = replace(run.data, path=str(data / run.data.path))
     length = run.length if steps is None else replace(run.length, steps=steps)
@@ -147,7 +147,7 @@ def localize_run(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
 
 
 def row_groups(study: Study) -> dict[str, str]:
-    """The data set of every row: of the trainings, and of the baselines of the first training of each set."""
+    """The data set of every row: the trainings, and the baselines of the first training on each set."""
     baselines = {
         f"{data} · {name}": data for data in study.first_arms for name in BASELINE_NAMES.values() if study.baselines
     }
@@ -188,6 +188,6 @@ def stored_results(run: Path, step: int, test: str) -> list[dict[str, Any]]:
 
 
 def _sort_key(names: Mapping[str, str], key: tuple[str, str]) -> tuple[list[str | int], int]:
-    """By metric, whose numbers count as numbers ("after 2" before "after 10"), then as the study lists its arms."""
+    """A sort key: metric, with numbers in numerical order ("after 2" before "after 10"), then the study's arm order."""
     metric = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key[1])]
     return metric, [*names].index(key[0])

@@ -1,7 +1,8 @@
-"""Parameters of several trainings as the rows of one matrix, and AdamW on these rows.
+"""Trains several small networks at once: their parameters are the rows of one matrix, and AdamW updates all rows.
 
-The networks of some studies are so small that a step of the loop is all overhead. With the parameters of M trainings in
-one matrix, a step is one call for all of them (`torch.func.vmap`), and AdamW is a few operations on the matrix.
+The networks of some studies are so small that a step of the training loop is almost all overhead. With the parameters
+of M trainings in one matrix, one call computes a step of all of them (`torch.func.vmap`), and AdamW is a few matrix
+operations.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from ..run import optim
 
 
 class Matrix:
-    """Parameters of M modules of one shape, as the rows of a matrix."""
+    """The parameters of M modules of the same shape, as the rows of a matrix."""
 
     def __init__(self, modules: Sequence[nn.Module], grad: bool) -> None:
         first = dict(modules[0].named_parameters())
@@ -26,18 +27,18 @@ class Matrix:
         self.values.requires_grad_(grad)
 
     def named(self) -> dict[str, Tensor]:
-        """Every parameter by name, (M, *shape)."""
+        """All parameters by name, each (M, *shape)."""
         parts = torch.split(self.values, self.sizes, dim=1)
         return {n: p.reshape(-1, *s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
 
     def where(self, wanted: Callable[[str, torch.Size], bool]) -> Tensor:
-        """1 at the entries of the parameters of which `wanted(name, shape)` holds, else 0."""
+        """A mask of entries: 1 for parameters for which `wanted(name, shape)` is true, else 0."""
         flags = [float(wanted(n, s)) for n, s in zip(self.names, self.shapes, strict=True)]
         return torch.repeat_interleave(torch.tensor(flags), torch.tensor(self.sizes))
 
     @torch.no_grad()
     def write_to(self, modules: Sequence[nn.Module]) -> None:
-        """Write the rows into the modules."""
+        """Copy the rows into the parameters of the modules."""
         for k, module in enumerate(modules):
             own = dict(module.named_parameters())
             for name, value in self.named().items():
@@ -45,7 +46,7 @@ class Matrix:
 
 
 class Adam:
-    """AdamW with the schedules of each training, on rows."""
+    """AdamW on the rows of a matrix, with a schedule per training."""
 
     def __init__(self, online: Matrix, runs: Sequence[optim.Optim]) -> None:
         self.values, self.runs = online.values, runs
@@ -54,7 +55,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self, gradient: Tensor, k: int, steps: int) -> None:
-        """One step, the k-th of `steps`."""
+        """Take step k of `steps`."""
         p, (b1, b2) = schedules.run_progress(k, steps), self.runs[0].betas
         lr = torch.tensor([[optim.learning_rate(cfg, p)] for cfg in self.runs])
         decay = torch.tensor([[optim.weight_decay(cfg, p)] for cfg in self.runs])

@@ -1,4 +1,4 @@
-"""What a study is: trainings that are repeated for every seed, the claims they test, and numbers of its own."""
+"""Defines a study: trainings repeated for every seed, the claims they test, and measurements of its own."""
 
 import math
 import statistics
@@ -17,11 +17,11 @@ Verdict = Literal["holds", "does not hold", "not told apart"]
 
 @dataclass(frozen=True)
 class Arm:
-    """One training of a study: what is trained on which data, and the paper's figures for it.
+    """One training of a study: a method, its data, and the paper's figures.
 
-    `data` names the set for a reader; `run.data.path` and `test` are paths in the folder of all data sets. `setting` is
-    what varies beside the method, such as the length. `paper` maps a metric to the paper's figure, in the same unit.
-    `pace` is the label of another training: this one then gets as many steps as fit into the other's time.
+    `data` is the data set's display name; `run.data.path` and `test` are paths in the folder of all data sets.
+    `setting` is what varies besides the method, such as the length. `paper` maps a metric to the paper's figure, in the
+    same unit. `pace` is the label of another training: this one then gets as many steps as fit into the other's time.
     """
 
     data: str
@@ -34,7 +34,7 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """The training in words, as it heads its row and names its folders."""
+        """The training's name, used for its row and its folders."""
         return " · ".join(part for part in (self.data, self.name, self.setting) if part)
 
 
@@ -52,9 +52,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """The values of every row by (name, metric), one per seed and in the order of the seeds.
+    """The values of every row by (name, metric), one per seed, in the order of the seeds.
 
-    `published` has the paper's figures for rows that belong to no arm, like `Own.paper`.
+    `published` has the paper's figures for rows that belong to no arm, in the form of `Own.paper`.
     """
 
     values: Mapping[tuple[str, str], Sequence[float]]
@@ -79,7 +79,7 @@ class Scores:
         return statistics.fmean(self.values[name, metric])
 
     def gain(self, first: Arm, second: Arm, metric: str) -> "Gain":
-        """By how much `second` exceeds `first`, seed by seed."""
+        """The difference `second` − `first`, seed by seed."""
         pairs = zip(self.values[first.label, metric], self.values[second.label, metric], strict=True)
         return Gain(tuple(b - a for a, b in pairs))
 
@@ -97,20 +97,20 @@ class Gain:
 
     @property
     def beyond_spread(self) -> bool | None:
-        """Whether the mean lies further from 0 than the seeds scatter (one sample std); None for a single seed."""
+        """Whether the mean is further from 0 than one sample std over seeds; None for a single seed."""
         if len(self.values) < 2:
             return None
         return abs(self.mean) > statistics.stdev(self.values)
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the claim that there is a gain holds beyond the seeds' scatter."""
+        """Whether there is a gain beyond the scatter of the seeds, in words."""
         if not self.beyond_spread:
             return "not told apart"
         return HOLDS_VERDICT if self.mean > 0 else "does not hold"
 
     def __str__(self) -> str:
-        """In points of 100, such as "+1.2 ± 0.4 points over 3 seeds"."""
+        """The gain in percentage points, such as "+1.2 ± 0.4 points over 3 seeds"."""
         if len(self.values) < 2:
             return f"{100 * self.mean:+.1f} points (1 seed)"
         spread = statistics.stdev(self.values)
@@ -118,7 +118,7 @@ class Gain:
 
 
 def table_row(name: str, metric: str, paper: float | None, values: Sequence[float]) -> Row:
-    """The table's line for one metric of one row. Raises ValueError where a value is not finite."""
+    """The table's line for one metric of one row. Raises ValueError if a value is not finite."""
     if not all(map(math.isfinite, values)):
         raise ValueError(f"{name} has a {metric} that is not finite: {list(values)}; look at its runs")
     spread = statistics.stdev(values) if len(values) > 1 else None
@@ -127,34 +127,34 @@ def table_row(name: str, metric: str, paper: float | None, values: Sequence[floa
 
 @runtime_checkable
 class Sentence(Protocol):
-    """What a study declares as data and turns into a sentence by its scores: see the claims of `claims.py`."""
+    """A statement that a study declares as data; it turns scores into a sentence. `claims.py` implements it."""
 
     def sentence(self, scores: Scores) -> str:
-        """The claim, whether it holds here, and the numbers."""
+        """The claim, whether it holds here, and the numbers, as one sentence."""
 
 
 def no_conclusions(scores: Scores) -> list[str]:
-    """Nothing beyond the declared claims."""
+    """An empty result: the study concludes nothing beyond its declared claims."""
     return []
 
 
 def no_metrics(folder: Path) -> Mapping[str, float]:
-    """No numbers beyond those of the probes."""
+    """An empty result: the study has no numbers beyond those of the probes."""
     return {}
 
 
 def no_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
-    """No figures beyond those of the table."""
+    """An empty result: the study has no figures beyond those of the table."""
     return ()
 
 
 def original_data(data: Path, out: Path) -> Path:
-    """The folder of all data sets itself: they are read as they are."""
+    """The folder of all data sets, unchanged: the study reads the sets as they are."""
     return data
 
 
 def require_data(study: str, data: Path, file: str) -> Path:
-    """The path of a data set's file. Raises ValueError where the folder of all data sets does not hold it."""
+    """The path of a data set's file. Raises ValueError if the folder of all data sets does not contain it."""
     if not (data / file).exists():
         raise ValueError(f"study {study} reads {file}, which {data} does not hold; give --data the folder that does")
     return data / file
@@ -162,12 +162,12 @@ def require_data(study: str, data: Path, file: str) -> Path:
 
 @dataclass(frozen=True)
 class Own:
-    """Numbers that a study measures by itself, because its trainings are no Runs.
+    """Numbers that a study measures itself, because its trainings are not Runs.
 
-    `measure` yields the numbers of one seed after another, as JSON can hold them. It is given the seeds, the length of
-    its trainings in steps (None for their own length) and the folder of all data sets, and may train all seeds
-    together. `table` turns the numbers of all seeds into the values of the rows, by (name, metric), and `figures` draws
-    them, by name. `paper` has the paper's figures for these rows. Raise `version` with every change of what `measure`
+    `measure` yields JSON-compatible numbers, one seed after another. Its arguments are the seeds, the length of the
+    trainings in steps (None for their own length) and the folder of all data sets; it may train all seeds together.
+    `table` turns the numbers of all seeds into values of rows by (name, metric), and `figures` turns them into figures
+    by name. `paper` has the paper's figures for these rows. Increase `version` with every change of what `measure`
     yields: numbers of an older version are measured again.
     """
 
@@ -180,20 +180,20 @@ class Own:
 
 @dataclass(frozen=True)
 class Study:
-    """One published table or figure: what it claims, the trainings that test it, and what their scores say.
+    """One published table or figure: its claim, the trainings that test it, and conclusions from their scores.
 
-    - `claim`: the paper's claim in words; `claims`: the same as data, of which the engine writes the sentences
-    - `conclusions`: further sentences by the scores, for what no kind of claim expresses
+    - `claim`: the paper's claim in words; `claims`: the claim as data, from which the engine writes sentences
+    - `conclusions`: a function of the scores that writes further sentences, for what no kind of claim expresses
     - `kinds`: the probes; `options`: their settings, dotted, such as {"knn.k": 5}
-    - `run_metrics`: further numbers, by metric, from the folder of a finished run
-    - `figures`: figures, by name, from the folders of the first seed's runs, by the label of their arm
-    - `own`: numbers that the study measures beside its arms, or in place of any
-    - `seeds`: how many seeds by default
-    - `prepare`: given the folder of all data sets and the study's own, it returns the folder that the arms' paths are
-      in, where the sets cannot be read as they are
-    - `has_standin`: runs on generated data when the real data set is missing
-    - `baselines`: the first arm of each data set is probed beside its untrained encoder and the raw input, which get
-      rows of their own
+    - `run_metrics`: a function of a finished run's folder that returns further numbers by metric
+    - `figures`: a function that returns figures by name; it gets the folders of the first seed's runs by arm label
+    - `own`: numbers that the study measures in addition to its arms, or instead of arms
+    - `seeds`: the default number of seeds
+    - `prepare`: a function for data sets that cannot be read as they are; it gets the folder of all data sets and the
+      study's own folder and returns the folder that the arms' paths are relative to
+    - `has_standin`: whether the study runs on generated data if the real data set is missing
+    - `baselines`: whether the probes of each data set's first arm include its untrained encoder and the raw input, each
+      in a row of its own
     """
 
     title: str
@@ -218,7 +218,7 @@ class Study:
         return {arm.data: arm for arm in reversed(self.arms)}
 
     def sentences(self, scores: Scores) -> list[str]:
-        """Every claim with its verdict and numbers, then the conclusions."""
+        """A sentence for every claim with its verdict and numbers, then the conclusions."""
         return [*(claim.sentence(scores) for claim in self.claims), *self.conclusions(scores)]
 
     def __post_init__(self) -> None:

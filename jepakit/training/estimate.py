@@ -1,4 +1,4 @@
-"""What a run would cost: parameters, operations, memory and time, from two real micro-batches."""
+"""Estimates the cost of a run from two real micro-batches: parameters, operations, memory and time."""
 
 import time
 from typing import NamedTuple

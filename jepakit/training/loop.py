@@ -1,4 +1,4 @@
-"""The loop. A step is a pure function of the settings and the state before it, so a resumed run is the same run."""
+"""The training loop: a step is a pure function of settings and previous state, so a resumed run repeats exactly."""
 
 import json
 import signal
@@ -41,10 +41,9 @@ class Step(NamedTuple):
 def train_session(session: Session, progress: Progress | None = None) -> dict[str, Any]:
     """Train from `session.step` to the end; write metrics.jsonl, checkpoints and summary.json; return the summary.
 
-    The end is that of `length.steps` or, where the data arrive as a stream, of the data. A collapse ends or rolls back
-    the run where loop.on_collapse says so. Raises Interrupted after saving, on SIGTERM or Ctrl-C; ValueError after
-    saving, for a frame of a stream that is to end the run; FloatingPointError on a loss that is not finite, unless it
-    is rolled back.
+    The run ends after `length.steps` or, for a stream, with its data. A collapse ends or rolls back the run if
+    loop.on_collapse says so. Raises Interrupted after saving, on SIGTERM or Ctrl-C; ValueError after saving, for a
+    stream frame that must end the run; FloatingPointError for a loss that is not finite, unless it is rolled back.
     """
     progress = progress or SilentProgress()
     if session.steps and session.step == session.steps:
@@ -68,7 +67,7 @@ def train_session(session: Session, progress: Progress | None = None) -> dict[st
 
 
 def open_source(session: Session) -> BatchSource:
-    """The batches of a session: in epochs, or as its data arrive."""
+    """The batch source of a session: in epochs, or as a stream."""
     return StreamSource(session) if session.run.from_stream else EpochSource(session)
 
 
@@ -112,7 +111,7 @@ class Training:
         return None
 
     def follow_up(self) -> rollback.Action:
-        """Measure, decide, log and save what is due after a step. Returns what is to follow; raises Interrupted."""
+        """Measure, decide, log and save what is due after a step. Returns how to continue; raises Interrupted."""
         session = self.session
         last, stopping = session.step == session.steps, is_stop_asked(self.stop_signals, session)
         action: rollback.Action = "go on"
@@ -143,18 +142,18 @@ class Training:
             self.save_checkpoint(ended)
 
     def is_due(self, every: int | None) -> bool:
-        """Whether something is due at this step that is done every `every` steps."""
+        """Whether an action with interval `every` is due at this step."""
         step, every = self.session.step, every or 1
         return is_early_check(step, every) if self.source.open_ended else step % every == 0
 
     def measure_panel(self, last: bool = False) -> None:
-        """Let the panel measure."""
+        """Run a measurement of the panel."""
         self.recorder.measure_panel(self.source.row_terms(), last)
         if self.source.open_ended:
             self.session.panel.thin_out(MAX_PANEL_ROWS)
 
     def write_row(self) -> None:
-        """Write a row of what the source tells of the steps since the last one."""
+        """Write a row with the source's terms for the steps since the last row."""
         if self.newest and (terms := self.source.row_terms()):
             self.recorder.write_row(terms, self.newest.lr, self.newest.norm)
             self.source.clear_terms()
@@ -165,25 +164,25 @@ class Training:
         self.recorder.save_checkpoint(ended)
 
     def save_everything(self, ended: bool = False) -> None:
-        """Write a row of the steps that have none yet, and a checkpoint."""
+        """Write a row for the steps without one, and a checkpoint."""
         if self.source.has_pending_row:
             self.write_row()
         self.save_checkpoint(ended)
 
     def pass_messages(self) -> None:
-        """Pass on what the source has to say."""
+        """Pass the source's messages on to the user."""
         for text in self.source.take_messages():
             self.recorder.progress.note(text)
 
     def while_idle(self) -> bool:
-        """While no batch comes: save what there is from time to time. Returns whether to stop waiting."""
+        """Save from time to time while no batch arrives. Returns whether to stop waiting."""
         self.pass_messages()
         if self.session.step > self.session.saved and time.monotonic() - self.recorder.saved_at > IDLE_SECONDS:
             self.save_checkpoint()
         return bool(self.stop_signals)
 
     def conclude_run(self, began: int) -> None:
-        """After the last batch of a source that is open-ended: measure, log and save once more."""
+        """Measure, log and save once more after the last batch of an open-ended source."""
         session, source = self.session, self.source
         self.pass_messages()
         if self.stop_signals:
@@ -201,12 +200,12 @@ class Training:
             self.save_checkpoint(ended=True)
 
     def interruption_error(self) -> Interrupted:
-        """The error of a run that was asked to stop, and is saved."""
+        """The error to raise for a run that was asked to stop and has been saved."""
         where = f"step {self.session.step}{self.source.where}"
         return Interrupted(f"stopped at {where} and saved; go on with --resume")
 
     def stop_note(self) -> str:
-        """The sentence on a run that its collapse has ended."""
+        """The sentence on a run that ended because of a collapse."""
         session, verdict = self.session, self.recorder.verdict
         spent = f" {rollback.rollback_summary(session.rollbacks)}," if session.rollbacks else ""
         return (
@@ -231,7 +230,7 @@ def take_step(session: Session, source: BatchSource, batch: Batch, rates: optim.
 
 
 def is_early_check(step: int, every: int) -> bool:
-    """Whether it is time at a step: every `every` steps, and at 100, 200, 400 … before the first of them."""
+    """Whether a check is due at a step: every `every` steps, and at 100, 200, 400 … before the first of these."""
     part, rest = divmod(step, FIRST_CHECK)
     return step % every == 0 or (step < every and rest == 0 and part & (part - 1) == 0)
 

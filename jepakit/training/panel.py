@@ -1,4 +1,4 @@
-"""What a run remembers of its collapse panel: the values at step 0, the rows since, and the kNN scores."""
+"""Stores a run's collapse panel for its checkpoints: the values at step 0, later rows, and kNN scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

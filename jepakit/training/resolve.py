@@ -1,4 +1,4 @@
-"""Before step 1: every setting that was left open becomes a value, chosen by its owner, in one fixed order."""
+"""Resolves every `auto` setting before step 1: each owner chooses its value, in one fixed order."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple

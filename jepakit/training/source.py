@@ -1,4 +1,4 @@
-"""Where a run's batches come from, and the gradient that is taken from each.
+"""Provides the batches of a run, and computes the gradient of each.
 
 The loop asks a source for batches, for the gradient of each, and for what a row says of the steps. A source may wait
 for data, choose them by what the method predicts, and learn from `feedback` how a step went. What it needs to go on

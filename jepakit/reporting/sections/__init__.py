@@ -1,1 +1,1 @@
-"""The sections of the page: one file each, found by file name, and placed by the `order` of their `SECTION`."""
+"""The sections of the page: one file each; the file name registers a section and `SECTION.order` places it."""

@@ -1,4 +1,4 @@
-"""Where the encoder takes its information from."""
+"""The section that shows which parts of an image the encoder attends to."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,12 +12,12 @@ SECTION: Final = Section(80, "Attention", "Where the encoder takes its informati
 
 
 def show(views: Sequence[View]) -> Part:
-    """Images lit where the last block reads."""
+    """A few images of every run, bright where the last block attends."""
     return figures_per_run(views, lambda view: attention_figures(view.look))
 
 
 def attention_figures(look: Look) -> tuple[list[Figure], str]:
-    """The figure of one run, or none and why."""
+    """The attention figure of one run, or no figure and the reason."""
     samples, grid = look.samples, look.map_grid
     if samples is None:
         return [], look.notes.get("attention", "")

@@ -1,4 +1,4 @@
-"""What was logged along the way, as curves over the steps."""
+"""The section with the training curves: logged metrics over the steps."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +14,7 @@ SECTION: Final = Section(
 
 
 def show(views: Sequence[View]) -> Part:
-    """A figure per curve, all runs on the same axes."""
+    """One figure per curve, with all runs on the same axes."""
     found = figures.curve_figures([view.record for view in views], [view.name for view in views])
     if not found:
         return Part(notes=("The run has no metrics.jsonl with rows, so there is nothing to draw.",))

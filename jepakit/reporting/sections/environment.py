@@ -1,4 +1,4 @@
-"""Where the runs were trained: machine, versions, command."""
+"""The section on where the runs were trained: machine, versions, command."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +12,7 @@ SECTION: Final = Section(120, "Environment", "Where it was trained.")
 
 
 def show(views: Sequence[View]) -> Part:
-    """A table with a column per run."""
+    """A table of the environment with one column per run."""
     flat = [flatten_settings(view.record.environment) if view.record.environment else {} for view in views]
     keys = list(dict.fromkeys(key for entries in flat for key in entries))
     if not keys:

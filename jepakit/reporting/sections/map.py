@@ -1,4 +1,4 @@
-"""All representations, laid out in two dimensions."""
+"""The section with the embedding map: all representations in two dimensions."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +11,7 @@ SECTION: Final = Section(100, "Embedding map", "All of them at once.")
 
 
 def show(views: Sequence[View]) -> Part:
-    """A point per sample that shows its image when pointed at."""
+    """A map per run with one point per sample; hovering over a point shows its image."""
     return figures_per_run(views, run_figures)
 
 

@@ -1,4 +1,4 @@
-"""What the encoder sees and what the predictor has to predict."""
+"""The section on masks: what the encoder sees and what the predictor has to predict."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +12,7 @@ SECTION: Final = Section(60, "Masks", "What the encoder sees and what the predic
 
 
 def show(views: Sequence[View]) -> Part:
-    """The coverage of every masker, and some of its masks over pictures."""
+    """The coverage of every masker, and some of its masks drawn over pictures."""
     return figures_per_run(views, run_figures)
 
 
@@ -23,7 +23,7 @@ def run_figures(view: View) -> tuple[list[Figure], str]:
 
 
 def mask_figures(drawn: MaskerSamples, look: Look) -> list[Figure]:
-    """How often each cell is context and target and, for pictures, examples."""
+    """Figures of how often each cell is context and target, and, for pictures, of example masks."""
     found = [figures.coverage_figure(drawn.context, drawn.target, f"Coverage of {drawn.name}", drawn.count)]
     if look.samples and len(look.grid) == 2:
         count = min(len(look.samples.images), len(drawn.examples))

@@ -1,4 +1,4 @@
-"""Which images the encoder finds alike."""
+"""The section that shows which images the encoder finds similar."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +15,7 @@ SECTION: Final = Section(
 
 
 def show(views: Sequence[View]) -> Part:
-    """A few images, each with those nearest to it."""
+    """A few images of every run, each with its nearest neighbours."""
     return figures_per_run(views, run_figures)
 
 

@@ -1,4 +1,4 @@
-"""The representation of every patch of a few images, as colours."""
+"""The section that shows the representation of every patch of a few images as colours."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,7 +13,7 @@ SECTION: Final = Section(
 
 
 def show(views: Sequence[View]) -> Part:
-    """Images beside the colours of their patches."""
+    """A few images of every run beside the colours of their patches."""
     return figures_per_run(views, run_figures)
 
 

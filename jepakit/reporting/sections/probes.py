@@ -1,4 +1,4 @@
-"""Scores of probes, each beside the untrained encoder's and the raw input's."""
+"""The section on probe scores, beside the scores of the untrained encoder and of the raw input."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -16,7 +16,7 @@ SECTION: Final = Section(
 
 
 def show(views: Sequence[View]) -> Part:
-    """A table with a row per score."""
+    """A table with one row per score."""
     rows = [probe_row(entry, view.name) for view in views for entry in view.record.evals]
     if not rows:
         return Part(notes=("No probe was run; with labelled data: jepa probe RUN --kind knn",))

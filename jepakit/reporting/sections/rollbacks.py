@@ -1,4 +1,4 @@
-"""Collapses that were undone during training."""
+"""The section on rollbacks: collapses that the training undid."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,6 +15,6 @@ SECTION: Final = Section(
 
 
 def show(views: Sequence[View]) -> Part | None:
-    """A table of what was undone; no section where nothing was."""
+    """A table of rollbacks, or None if there were none."""
     rows = [(view.name, event) for view in views for event in run_rollbacks(view.record)]
     return Part(body=fill_template("rollbacks.html.j2", rows=rows, several=len(views) > 1)) if rows else None

@@ -1,4 +1,4 @@
-"""The settings of the runs, as their config.yaml."""
+"""The section that shows the config.yaml of every run."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,6 +10,6 @@ SECTION: Final = Section(110, "Settings", "The run's config.yaml: jepa train wit
 
 
 def show(views: Sequence[View]) -> Part:
-    """A text per run."""
+    """One folding text per run with all its settings."""
     texts = {view.name: view.record.config for view in views if view.record.config}
     return Part(body=folded_texts(texts)) if texts else Part(notes=("No config.yaml was found.",))

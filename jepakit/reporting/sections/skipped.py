@@ -1,4 +1,4 @@
-"""What could not be read, in the data and in the run folder."""
+"""The section that lists unreadable files in the data and in the run folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,7 +10,7 @@ SECTION: Final = Section(130, "Skipped files", "What could not be read, in the d
 
 
 def show(views: Sequence[View]) -> Part:
-    """A list of files per run, and the run's broken files as notes."""
+    """A list of skipped data files per run, and a note for each broken file of the run folder."""
     texts: dict[str, str] = {}
     notes: list[str] = []
     for view in views:
@@ -24,7 +24,7 @@ def show(views: Sequence[View]) -> Part:
 
 
 def file_lines(skipped: Any) -> list[str]:
-    """One line per file: summary.json maps names to reasons."""
+    """One line per skipped file with the reason; `skipped` maps names to reasons as summary.json does."""
     if isinstance(skipped, Mapping):
         return [f"{name}: {why}" for name, why in skipped.items()]
     return [str(name) for name in skipped] if isinstance(skipped, list) else []

@@ -1,4 +1,4 @@
-"""The eigenspectrum of the features: how many directions the representation uses, over time."""
+"""The section on the eigenvalues of the features: how many directions the representation uses over training."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,7 +10,7 @@ SECTION: Final = Section(30, "Eigenspectrum", "How many directions the represent
 
 
 def show(views: Sequence[View]) -> Part:
-    """The eigenvalues of both encoders, at some steps and over all."""
+    """The eigenvalues of both encoders as spectra at some steps and as curves over training."""
     part = figures_per_run(views, run_figures)
     return part if part.figures else Part(notes=("The run logged no eigenspectrum.",))
 

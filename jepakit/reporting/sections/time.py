@@ -1,4 +1,4 @@
-"""What a method that unfolds in time knows after each step of a sample."""
+"""The section on methods that unfold in time: what the method predicts and remembers after each step of a sample."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,7 +13,7 @@ SECTION: Final = Section(
 
 
 def show(views: Sequence[View]) -> Part | None:
-    """Errors per step, paths of states, gates, scanpaths; no section where no method unfolds in time."""
+    """Errors per step, paths of states, gates and scanpaths; None if no run's method unfolds in time."""
     part = figures_per_run(views, run_figures)
     return part if part.figures or part.notes else None
 

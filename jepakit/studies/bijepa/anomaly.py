@@ -1,4 +1,4 @@
-"""How well step scores separate anomalies from the rest, and simple baselines for comparison.
+"""Measures how well step scores separate anomalies from the rest, and computes simple baselines.
 
 The area under the ROC curve of a series is the chance that a step in a labelled window scores above one outside of all;
 .5 is chance. It is taken series by series and averaged: whether scores of different series can be compared is another

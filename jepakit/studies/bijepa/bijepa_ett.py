@@ -1,15 +1,15 @@
-"""Forecasts of a transformer's temperature and loads, ETTh1: classic and BiJEPA, beside linear autoregression.
+"""Study: the classic JEPA and BiJEPA forecast a transformer's temperature and loads (ETTh1), beside linear models.
 
-The split in time that is usual for this set: 12 months to train on, 4 left for choosing settings, 4 to test on, all in
-the units of the training months. A window is two weeks of past and two of future (7 variables, hourly); every hour
-begins one, so 2,545 windows are tested, whatever the horizon. The encoder, a vision transformer of days, sees the past
-alone; a ridge reads the future's values from it (A) or from its prediction of the future's representation (B). The mean
-square is over all steps up to the horizon, as published ones are. Linear models are the same ridge on the values of the
-past: of all channels, and of one channel less its last value, to the same one, with weights that all share (the form of
-Zeng et al. 2022, arXiv:2205.13504, which is hard to beat on this set).
+The split in time is the usual one: 12 months for training, 4 for choosing settings, 4 for testing, all in units of the
+training months. A window has two weeks of past and two of future (7 variables, hourly). A window starts at every hour,
+so 2,545 windows are tested, whatever the horizon. The encoder, a vision transformer with one patch per day, sees only
+the past; a ridge reads the future values from its representation (A) or from the predicted representation of the future
+(B). The mean square covers all steps up to the horizon, as in published results. The linear models are the same ridge
+on past values: on all channels, or from each channel minus its last value to the same channel, with shared weights (the
+form of Zeng et al. 2022, arXiv:2205.13504, which is hard to beat on this set).
 
-Settings were chosen on the months for it, by one seed each: patches of 12, 24 and 48 hours, widths of 32 to 128, 100 to
-1000 steps, between which the errors hardly differ (B is best with days).
+Settings were chosen on the 4 months for it, with one seed each: patches of 12, 24 and 48 hours, widths of 32 to 128,
+100 to 1000 steps. The errors hardly differ (B is best with one patch per day).
 """
 
 import json
@@ -36,7 +36,7 @@ from ..study import Arm, Study, require_data
 
 ETT_FILE: Final = "timeseries/ETTh1.csv"
 MONTH, HALF, PATCH = 720, 336, 24
-# First and last row of every part; what is tested begins after two weeks of past.
+# First and last row of every part; test windows need two weeks of past before the first tested step.
 PART_STEPS: Final[Mapping[str, tuple[int, int]]] = {
     "train": (0, 12 * MONTH),
     "choose": (12 * MONTH - HALF, 16 * MONTH),
@@ -49,7 +49,7 @@ LINEAR, CHANNEL, STILL = "linear, all channels", "linear, per channel", "last va
 
 
 def split_table(data: Path, out: Path) -> Path:
-    """Write each part as a table into the study's own folder; returns the folder."""
+    """Write each part as a table into the study's own folder and return the folder."""
     source, folder = require_data("bijepa-ett", data, ETT_FILE), out / "data"
     header, *rows = source.read_text().splitlines()
     for name, (first, last) in PART_STEPS.items():
@@ -65,7 +65,7 @@ def arms() -> tuple[Arm, ...]:
 
 
 def training_run(alpha: float) -> Run:
-    """The training for one of WAYS, by its weight of the forward direction."""
+    """The training of one arm; `alpha` is its weight of the forward direction (FORWARD_WEIGHTS)."""
     return Run(
         method=bijepa.Config(
             encoder=ViT((PATCH,), width=64, depth=2, heads=4, mlp_ratio=2.0, init="xavier"),
@@ -144,7 +144,7 @@ def split_windows(
 
 
 def claims() -> Iterator[Statement]:
-    """At every horizon, what predicting both ways gains, and where the errors stand beside those of linear models."""
+    """Claims, at every horizon, on the gain of predicting in both directions, and on errors versus linear models."""
     bijepa, classic = "ETTh1 · bijepa", "ETTh1 · classic"
     for h in HORIZONS:
         yield from (Better(bijepa, classic, metric_name(reader, h), lower=True) for reader in ("A", "B"))

@@ -1,8 +1,8 @@
-"""The Lorenz system: BiJEPA beside the JEPA of one direction, on the paper's second experiment.
+"""Study: BiJEPA and the one-directional JEPA forecast the Lorenz system, the paper's second experiment.
 
-`series_forms.py` defines what is trained and read. In addition, every method is unrolled in latent space: from the past
-half of a window on, each prediction is the start of the next, and a ridge reads the states from it. Such a path cannot
-follow the true one for long, but it can have the same distribution along each axis and the same largest Lyapunov
+`series_forms.py` defines trainings and measurements. In addition, every method is unrolled in latent space: starting at
+the past half of a window, each prediction is the input of the next, and a ridge reads the states from it. Such a path
+cannot follow the true one for long, but it can have the same distribution along each axis and the same largest Lyapunov
 exponent, here of paths of 8 units of time by 180 steps of their neighbours.
 
 The map of growing norms has trainings of a third of the length. Our own settings were chosen among four on other

@@ -1,18 +1,19 @@
-"""Halves of digits: BiJEPA beside the JEPA of one direction, on the paper's third experiment.
+"""Study: BiJEPA and the one-directional JEPA predict halves of digits, the paper's third experiment.
 
-Encoder, predictors, optimiser and the ten epochs are the paper's (docs/bijepa.md says what differs). The seeds are 10,
-11, …, and the numbers, all on the 10,000 test digits:
+Encoder, predictors, optimiser and the ten epochs are the paper's (docs/bijepa.md lists the differences). The seeds are
+10, 11, …, and all numbers are measured on the 10,000 test digits:
 
-    linear_accuracy       a linear classifier on f(left half), the encoder that is trained; L-BFGS to its optimum
+    linear_accuracy       a linear classifier on f(left half), f the trained encoder; L-BFGS to the optimum
     decoder_mse           the paper's decoder on f(left half), ten epochs; error of the right half, pixels in [0, 1]
-    completion_accuracy   what a classifier that saw only true digits takes completions for: the left half as it is, and
-                          the right half decoded from what the forward predictor says; also for each digit apart
+    completion_accuracy   how often a classifier trained on true digits recognises completions: the given left half, and
+                          the right half decoded from the forward prediction; also for each digit
     ssim, sharpness, mse  of these completions, over the right half
 
-and the classifier's accuracy on true digits, and on such whose right half is the mean of all training digits.
+The study also measures the classifier's accuracy on true digits, and on digits whose right half is the mean of all
+training digits.
 
-Fair controls, as BiJEPA's encoder sees both halves at every step: the classic JEPA for twice the steps, and the classic
-JEPA on swapped pairs, where one half or the other, drawn for each step, predicts the rest. "unconstrained" has neither
+BiJEPA's encoder sees both halves at every step, so the fair controls are the classic JEPA with twice the steps, and the
+classic JEPA on swapped pairs, where at each step a randomly drawn half predicts the other. "unconstrained" has neither
 LayerNorm nor BatchNorm, and no weight decay. Our own settings, chosen on other seeds and on training digits alone, have
 a target that follows ten times as slowly, and twice the steps; the classic JEPA has them too.
 """
@@ -78,7 +79,7 @@ OF_DIGIT: Final = tuple(f"completion_accuracy of {digit}" for digit in range(10)
 
 
 def arms() -> tuple[Arm, ...]:
-    """Classic, BiJEPA, the sphere, no norm control, the two controls, and classic and BiJEPA with our settings."""
+    """The arms: classic, BiJEPA, sphere, unconstrained, the two controls, and classic and BiJEPA with our settings."""
     one = partial(bijepa.Config, **NETWORKS, **COMMON, alpha=1.0)
     two = partial(bijepa.Config, **NETWORKS, **COMMON)
     swapped = (Halves(context="either"),)
@@ -101,10 +102,10 @@ def _make_arm(name: str, setting: str, method: bijepa.Config, optim: Optim = SMA
 
 
 def measure_run(folder: Path) -> dict[str, float]:
-    """The numbers of a finished run. They are measured once and kept in its folder, with the decoders they need."""
+    """The numbers of a finished run, measured once and stored in its folder with the decoders they need."""
     kept = folder / "heads" / "measured.json"
     found: dict[str, float] = json.loads(kept.read_text()) if kept.is_file() else {}
-    if found.keys() >= set(OF_DIGIT):  # Those of before had them not.
+    if found.keys() >= set(OF_DIGIT):  # Older files lack these numbers.
         return found
     loaded = checkpoint.load_run(folder)
     train = cast(Any, loaded.run.data)
@@ -130,7 +131,7 @@ def measure_run(folder: Path) -> dict[str, float]:
 
 
 def _train_decoder(folder: Path, loaded: LoadedRun, reads: str, steps: int) -> Decoder:
-    """A decoder of right halves on top of a run; it is trained unless its folder exists."""
+    """A decoder of right halves for a run, trained unless its folder exists."""
     out = folder / "heads" / reads
     flags = {
         **{f"optim.{key}": value for key, value in RATE.items()},
@@ -180,13 +181,13 @@ def complete_digits(decoder: Decoder, x: Float[Tensor, "n 1 28 28"]) -> Float[Te
 
 @cache
 def train_judge(path: str, quick: bool) -> Classify:
-    """The classifier that judges completions: fitted to true digits, one for all trainings; `quick` in rehearsals."""
+    """The classifier that judges completions, trained on true digits and shared by all runs; `quick` for rehearsals."""
     x, y = read_digits(path)
     return train_classifier(x, y, Rng(0).fork("judge"), epochs=0.1 if quick else 3.0)
 
 
 def with_mean_half(x: Float[Tensor, "n 1 28 28"], path: str) -> Float[Tensor, "n 1 28 28"]:
-    """Pictures whose right half is the mean right half of a file's pictures: the score without any completion."""
+    """Pictures with the mean right half of a file's pictures as right half: the baseline without any completion."""
     mean = read_digits(path)[0].mean(0, keepdim=True)
     return torch.cat([x[..., :14], mean[..., 14:].expand(len(x), -1, -1, -1)], -1)
 
@@ -203,7 +204,7 @@ def accuracy_by_digit(judge: Classify, x: Float[Tensor, "n c h w"], label: Int64
 
 
 def claims() -> tuple[Statement, ...]:
-    """BiJEPA beside every other training by each metric, the digits it completes best, and the judge's own limits."""
+    """Claims on BiJEPA versus every other training, the digits it completes best, and the judge's limits."""
     every = arms()
     bijepa, ours = (arm for arm in every if arm.name == "bijepa")
     pairs = [(bijepa, other) for other in every if other is not bijepa]
@@ -224,7 +225,7 @@ def claims() -> tuple[Statement, ...]:
 
 
 def draw_completions(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
-    """Completions of the first test digits by every training of the first seed, beside input and truth."""
+    """A figure of completions of the first test digits by every training of the first seed, beside input and truth."""
     found = {label: checkpoint.load_run(folder / "heads" / "prediction") for label, folder in folders.items()}
     path = cast(Any, next(iter(found.values())).run.data).path.replace("train", "t10k")
     x = read_digits(path)[0][:NUM_SHOWN]

@@ -1,6 +1,6 @@
-"""Sines whose past predicts their future: BiJEPA beside the JEPA of one direction, on the paper's first experiment.
+"""Study: BiJEPA and the one-directional JEPA predict the future of sines, the paper's first experiment.
 
-`series_forms.py` defines what is trained and read. Every training sample is seen once, as in the paper.
+`series_forms.py` defines trainings and measurements. Every training sample is seen once, as in the paper.
 
 Our own settings were chosen among 23 on other seeds: no LayerNorms, 64 features for 16 and 128 hidden ones for 64.
 """

@@ -1,7 +1,7 @@
-"""Does a forecast behave like the system it was learnt from? Long unrolled paths and their statistics.
+"""Compares long unrolled forecasts with the true system by the statistics of their paths.
 
-Values of a chaotic system cannot be foretold for long; what can be compared is where the path spends its time, and how
-fast neighbouring paths part.
+The values of a chaotic system cannot be predicted for long. The statistics of its paths can be compared: where a path
+spends its time, and how fast neighbouring paths diverge.
 """
 
 from typing import Any
@@ -55,7 +55,7 @@ def lyapunov_exponent(
     steps = np.arange(first, last + 1)
     ours, theirs = (paths[who[at][:, None], when[at][:, None] + steps] for at in (chosen, near))
     distance = np.linalg.norm(ours.astype(np.float64) - theirs, axis=-1)
-    # A path that has come to rest has neighbours at no distance at all.
+    # A path that has come to rest has neighbours at distance 0.
     logs = np.log(np.maximum(distance, 1e-12 * (float(points.std()) or 1.0)))
     return float(np.polyfit(steps * dt, logs.mean(0), 1)[0])
 

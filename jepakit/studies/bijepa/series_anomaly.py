@@ -1,16 +1,16 @@
-"""Anomalies in real series by the error of a prediction in latent space: BiJEPA, and forward alone, on NAB.
+"""Study: BiJEPA and the forward-only JEPA detect anomalies in real series (NAB) by prediction errors in latent space.
 
-The 47 real series of the Numenta Anomaly Benchmark. Its convention: the first 15 % of a series are there to learn from
-and are not scored. One model for all series is trained, without labels, on those parts; each series is brought to the
-mean and deviation of its own, and labels are read for the areas under the ROC curves alone.
+The data are the 47 real series of the Numenta Anomaly Benchmark. By its convention, the first 15 % of a series are for
+learning and are not scored. One model for all series trains, without labels, on those parts. Each series is normalised
+by the mean and deviation of its own first part. Labels are used only for the areas under the ROC curves.
 
-A window is two patches of 32 steps, which a perceptron sees one at a time, so that a target says what is in its patch
-and nothing else. These settings were chosen on 24 generated series with planted anomalies (2,000 steps, one seed): .84
-and .82 for BiJEPA and forward alone, .81 for windows of 32, 96 and 128, .60 to .74 for small transformers of 500 steps,
-.51 for the distance to the rolling median. No label of NAB was read for that.
+A window has two patches of 32 steps. A perceptron sees one patch at a time, so a target contains nothing but its patch.
+These settings were chosen on 24 generated series with planted anomalies (2,000 steps, one seed): .84 and .82 for BiJEPA
+and forward alone, .81 for windows of 32, 96 and 128, .60 to .74 for small transformers with 500 steps, .51 for the
+distance to the rolling median. No NAB label was used to choose them.
 
-NAB's own score rewards early alarms and is not computed here. Its windows are a tenth of each series and hold much that
-looks as ever, so areas are far from 1 for every detector.
+The study does not compute NAB's own score, which rewards early alarms. NAB's labelled windows cover a tenth of each
+series and contain many normal steps, so areas are far from 1 for every detector.
 """
 
 import json
@@ -128,7 +128,7 @@ def run_areas(run: Path) -> dict[str, float]:
 def smoothed_and_plain(name: str, folder: Path, scores: Mapping[str, Steps]) -> dict[str, list[float]]:
     """The areas of the raw scores, and of scores averaged over as many steps as a window has.
 
-    A score by windows is smooth as it is, and labels are long: whatever is averaged gains by that alone.
+    Window scores are smooth already, and labelled windows are long, so averaging alone improves any score.
     """
     smooth = {k: average_scores(s, 2 * PATCH) for k, s in scores.items()}
     return {name: _series_areas(folder, scores), f"{name}{AVERAGED_SUFFIX}": _series_areas(folder, smooth)}
@@ -165,7 +165,7 @@ def _window_median(x: Float[np.ndarray, " t"]) -> Steps:
 
 
 def read_all(folder: Path) -> Any:
-    """All series, as one data set without windows."""
+    """All series as one data set, not cut into windows."""
     return series.Config(path=str(folder / "all.parquet"), time="none", entity="series", window=0).open()
 
 

@@ -1,4 +1,4 @@
-"""The claims of `bijepa-sine` and `bijepa-lorenz`, and what their numbers say beyond them."""
+"""The claims of `bijepa-sine` and `bijepa-lorenz`, and further conclusions from their numbers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -21,7 +21,7 @@ from .series_map import (
 )
 
 MAX_LATE_GROWTH: Final = (
-    1.02  # growth of the mean norm from one tenth of the training to the next: more than batches scatter
+    1.02  # growth of the mean norm from one tenth of the training to the next that exceeds the scatter between batches
 )
 MAP_ROWS: Final = tuple(f"{ROW_PREFIX}{short_number(rate)}" for rate in LEARNING_RATES)
 LOWER_RATIO: Final[Mapping[str, Any]] = {"lower": True, "by": "ratio"}
@@ -77,12 +77,12 @@ def _shifted_claims(shifts: Mapping[str, Any]) -> Iterator[Better]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """How far the paper's probe can be trusted, and how much weight decay matters on the map."""
+    """Sentences on the reliability of the paper's probe, and on the effect of weight decay on the map."""
     return [_probe_gap(scores), _sphere_verdict(scores), *_decay_effect(scores)]
 
 
 def _probe_gap(scores: Scores) -> str:
-    """How far the Adam probe is from its optimum: a train error that exceeds a test error."""
+    """A sentence on the Adam probe's distance from its optimum: its train error exceeds the ridge's test error."""
     ratios = {name: scores.mean(name, "B_adam") / scores.mean(name, "B_ridge") for name in FORMS}
     worst = max(ratios, key=ratios.__getitem__)
     return (

@@ -1,4 +1,4 @@
-"""The figures of `bijepa-sine` and `bijepa-lorenz`: losses and norms, forecasts, paths, and a map of growing norms."""
+"""Draws the figures of `bijepa-sine` and `bijepa-lorenz`: losses, norms, forecasts, paths, maps of growing norms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import cos, log10, radians, sin
@@ -17,7 +17,7 @@ NamedFigures = list[tuple[str, Figure]]
 FORMS_SHOWN: Final = ("classic", "bijepa", "unconstrained", "sphere")
 NUM_WINDOWS: Final = 3  # test windows drawn one by one, as in the paper
 FORM_COLORS: Final = {name: k for k, name in enumerate((*FORMS, OUR_FORM))}
-PATH_STEPS: Final = 280  # of a path: more of them a chart would average
+PATH_STEPS: Final = 280  # points of a path; a chart would average more of them
 SQUARE_SCALES: Final = {  # of the map: the title, and the powers of ten of no colour and of the strongest
     "rise": ("rise of the norm", 0.0, 2.0),
     "growth": ("growth of the norm", 0.0, 1.0),
@@ -25,13 +25,13 @@ SQUARE_SCALES: Final = {  # of the map: the title, and the powers of ten of no c
     "spread": ("spread", -2.0, 2.0),
     "forward": ("forward loss", -4.0, 0.0),
 }
-TRUTH_COLOR: Final = 7  # the colour of what really came
+TRUTH_COLOR: Final = 7  # the colour of the true values
 
 
 def draw_figures(
     seeds: Sequence[Mapping[str, Any]], phase: Callable[[Mapping[str, Any]], NamedFigures] | None = None
 ) -> NamedFigures:
-    """All figures; forecasts, paths and the map are of the first seed."""
+    """All figures by name; forecasts, paths and the map show the first seed."""
     first = seeds[0]
     found = [
         _curve_figure(seeds, "forward", "Forward loss", True),
@@ -56,7 +56,7 @@ def _curve_figure(seeds: Sequence[Mapping[str, Any]], key: str, title: str, log:
 
 
 def _batch_figure(first: Mapping[str, Any]) -> tuple[str, Figure]:
-    """Twenty test windows, the next value of the first channel in rising order."""
+    """A figure of twenty test windows, with the next value of the first channel in rising order."""
     truth = np.array(first["shown"][FORMS_SHOWN[0]]["future"])[:, 0, 0]
     order, x = np.argsort(truth), np.arange(1, len(truth) + 1)
     lines = [Line("what came", x, truth[order], color=TRUTH_COLOR)]
@@ -72,7 +72,7 @@ def _batch_figure(first: Mapping[str, Any]) -> tuple[str, Figure]:
 
 
 def _trajectory_figure(first: Mapping[str, Any], k: int) -> tuple[str, Figure]:
-    """The k-th test window: past, future, and every form's forecast of it."""
+    """A figure of the k-th test window: past, future, and every form's forecast."""
     one = first["shown"][FORMS_SHOWN[0]]
     past, future = np.array(one["past"])[k, 0], np.array(one["future"])[k, 0]
     x = np.arange(1, len(past) + len(future) + 1)
@@ -89,7 +89,7 @@ def _trajectory_figure(first: Mapping[str, Any], k: int) -> tuple[str, Figure]:
 
 
 def draw_phase(first: Mapping[str, Any]) -> NamedFigures:
-    """The true path and the unrolled ones from the same start, seen from one corner of the three axes."""
+    """A drawing of the true path and the unrolled paths from the same start, seen from one corner of the axes."""
     found = []
     truth = np.array(first["shown"][FORMS_SHOWN[0]]["truth"])
     for name in FORMS_SHOWN[:2]:
@@ -111,7 +111,7 @@ def draw_phase(first: Mapping[str, Any]) -> NamedFigures:
 
 
 def _project_path(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[np.ndarray, np.ndarray]:
-    """A path (3, T) projected on a plane, its first POINTS steps."""
+    """A path (3, T) projected on a plane, its first PATH_STEPS steps."""
     x, y, z = path[:, :PATH_STEPS]
     across = x * cos(radians(turn)) + y * sin(radians(turn))
     depth = -x * sin(radians(turn)) + y * cos(radians(turn))
@@ -119,7 +119,7 @@ def _project_path(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> t
 
 
 def _map_figures(found: Mapping[str, Any]) -> NamedFigures:
-    """The maps without LayerNorms: norms, forward loss, and the spread; where it is gone, a low loss is collapse."""
+    """The maps without LayerNorms: norms, forward loss and spread; a low loss without spread is a collapse."""
     maps = [Map(name, _log_shades(found[key], *ends), (), ()) for key, (name, *ends) in SQUARE_SCALES.items()]
     axes = ("learning rate", "weight decay")
     svg: Markup = draw_map_grid(

@@ -1,15 +1,15 @@
-"""What `bijepa-sine` and `bijepa-lorenz` share: the forms of BiJEPA that are trained, and what is read from each.
+"""Shared code of `bijepa-sine` and `bijepa-lorenz`: the forms of BiJEPA to train, and the measurements on each.
 
-Every training has the paper's networks, optimiser, batch and normalisation, but for those of our own settings, which
-were chosen by B_ridge on the seeds 0 to 2 (docs/LOG.md) and keep its steps and batch. Seeds are 10, 11, …; those of one
-form are trained together (`studies/together.py`). Read is the value one step after the cut:
+Every training has the paper's networks, optimiser, batch and normalisation. Only our own settings, chosen by B_ridge on
+the seeds 0 to 2 (docs/LOG.md), differ, but they keep the paper's steps and batch. Seeds are 10, 11, …; all seeds of a
+form train together (`studies/together.py`). The probes read the value one step after the cut:
 
     A_adam, B_adam      the paper's probe: a linear layer after 100 (Lorenz: 200) full-batch Adam steps, and its error
                         on the 1,000 windows that it was fitted to
     A_ridge, B_ridge    a ridge on the same windows, its strength chosen on a fifth of them; error on 1,000 others
 
-A reads f(past), B what the method predicts from it. Windows are drawn anew for every seed, none of them trained on.
-Weight decay leaves biases and LayerNorms alone, which the paper's does not.
+A reads f(past), B reads the method's prediction from it. Windows are drawn anew for every seed; no training uses them.
+Unlike the paper's, our weight decay does not apply to biases and LayerNorms.
 """
 
 import statistics
@@ -48,10 +48,10 @@ UNTRAINED, LINEAR = "untrained", "linear autoregression"
 
 @dataclass(frozen=True)
 class Form:
-    """One row: what differs from the paper's BiJEPA.
+    """One row of the table: its differences from the paper's BiJEPA.
 
-    Its settings; without `norm` neither LayerNorms nor weight decay; how many times as long it trains; features and
-    hidden ones, 0 for the task's; and what share of the learning rate a cosine leaves at the end.
+    These are method settings; `norm`, without which there are neither LayerNorms nor weight decay; a factor on the
+    length; the numbers of features and hidden features, 0 for the task's; and the final share of a cosine schedule.
     """
 
     method: Mapping[str, Any] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Task:
 def training_run(
     task: Task, form: Form, seed: int, steps: int | None = None, lr: float = 0.0, decay: float = 1e-4
 ) -> Run:
-    """The training of a form; without `steps` or `lr` it has the task's."""
+    """The training of a form; `steps` and `lr` default to the task's."""
     norm: Norm = "layer" if form.norm else "none"
     length, lr = (steps or task.steps) * form.longer, lr or task.lr
     width, hidden = form.width or task.width, form.hidden or task.hidden
@@ -124,7 +124,7 @@ def training_run(
 
 
 def signal_of(task: Task, dataset: Series) -> Signal:
-    """The statistics by which the paper normalises: none for sines, one pair of numbers for all of Lorenz's axes."""
+    """The paper's normalisation statistics: none for sines, one mean and deviation for all of Lorenz's axes."""
     values, channels = dataset.steps.values.astype(np.float64), dataset.channels
     mean, std = (float(values.mean()), float(values.std())) if task.pooled else (0.0, 1.0)
     return Signal(channels, dataset.native, (mean,) * channels, (std,) * channels)
@@ -138,7 +138,7 @@ def train_form(task: Task, form: Form, seeds: Sequence[int], steps: int | None) 
 
 
 def probe_set(task: Task, seed: int, **changes: Any) -> Series:
-    """WINDOWS new windows for probes, drawn by `seed`."""
+    """NUM_WINDOWS new windows for probes, drawn by `seed`."""
     return replace(task.data, count=NUM_WINDOWS, seed=seed, **changes).open()
 
 
@@ -156,7 +156,7 @@ def mean_error(reader: Reader, x: Float[np.ndarray, "n d"], y: Float[np.ndarray,
 
 
 def probe_form(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
-    """The errors of both probes on a method, on windows like those of training and on other kinds."""
+    """The errors of both probes on a method, on windows of the training kind and of other kinds."""
     probe, test = (represent_windows(method, probe_set(task, start + seed)) for start in (1000, 2000))
     others = {k: represent_windows(method, probe_set(task, 3000 + seed, **v)) for k, v in task.shifts.items()}
     found: dict[str, float] = {}
@@ -175,7 +175,7 @@ def probe_form(task: Task, method: BiJEPA, seed: int) -> dict[str, float]:
 
 
 def naive_rows(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, float]]:
-    """The rows without any encoder: the last value repeated, and a ridge on the past itself."""
+    """The rows without an encoder: repeating the last value, and a ridge on the raw past."""
     raw, test = (as_raw(represent_windows(method, probe_set(task, start + seed))) for start in (1000, 2000))
     reader, _ = choose_reader(raw.s, raw.future[..., :1], raw.held)
     every, _ = choose_reader(raw.s, raw.future, raw.held)
@@ -191,7 +191,7 @@ def naive_rows(task: Task, method: BiJEPA, seed: int) -> dict[str, dict[str, flo
 
 
 def sample_forecasts(method: BiJEPA, task: Task, seed: int) -> dict[str, Any]:
-    """Twenty test windows and what B_ridge makes of their future: for the figures."""
+    """Twenty test windows and B_ridge's forecasts of their future, for the figures."""
     probe, test = (represent_windows(method, probe_set(task, start + seed)) for start in (1000, 2000))
     reader, _ = choose_reader(probe.pred, probe.future, probe.held)
     read = reader(test.pred[:20]).reshape(test.future[:20].shape)
@@ -232,7 +232,7 @@ def build_untrained(task: Task, seed: int, form: str = "bijepa") -> BiJEPA:
 
 
 def norm_growth(norm: Sequence[float]) -> float:
-    """The norm at the end over that after a tenth of the training."""
+    """The final norm over the norm after a tenth of the training."""
     return norm[-1] / norm[len(norm) // 10]
 
 
@@ -243,6 +243,6 @@ def tabulate_forms(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], 
 
 
 def paper_figures(paper: Mapping[str, tuple[float, float, float]]) -> dict[tuple[str, str], float]:
-    """The paper's figures: forward loss, A and B of every form."""
+    """The paper's figures by (name, metric): forward loss, A and B of every form."""
     metrics = ("forward loss", "A_adam", "B_adam")
     return {(name, metric): v for name, row in paper.items() for metric, v in zip(metrics, row, strict=True)}

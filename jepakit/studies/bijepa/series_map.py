@@ -1,4 +1,4 @@
-"""Without LayerNorms, where do norms grow and where is the spread lost? A map over weight decay and learning rate."""
+"""Maps where norms grow and where the spread is lost without LayerNorms, over weight decay and learning rate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,12 +36,12 @@ LATE_GROWTH, LEAST_SPREAD = "largest late growth of norm", "least spread"
 
 
 def map_norms(task: Task, steps: int | None) -> dict[str, Any]:
-    """What becomes of norms, spread and forward error without LayerNorms, for the first seed, by [decay][rate].
+    """Norms, spread and forward error after training without LayerNorms, for the first seed, by [decay][rate].
 
-    `rise` is the norm at the end over that of the first batch, `growth` over that after a tenth of the `steps`, and
-    `late` its mean over the last tenth over that of the tenth before. `spread` is the deviation of f(past) over new
-    windows, relative to before training; `forward` is the last forward error, which is low where the spread is gone,
-    too. Of trainings that are no longer finite, and beyond it, 1e6 stands.
+    `rise` is the final norm over that of the first batch, `growth` the final norm over that after a tenth of the
+    `steps`, and `late` the mean norm over the last tenth over that of the tenth before. `spread` is the deviation of
+    f(past) over new windows, relative to before training; `forward` is the last forward error, which is also low after
+    a loss of spread. Values above 1e6, and those of trainings that are no longer finite, are 1e6.
     """
     form, steps = FORMS[MAP_FORM], steps or task.map_steps or task.steps
     runs = []
@@ -68,7 +68,7 @@ def map_norms(task: Task, steps: int | None) -> dict[str, Any]:
 
 
 def relative_spread(task: Task, found: together.TrainedForms) -> Tensor:
-    """The deviation of f(past) over windows that no training saw, relative to that of the untrained encoder, (M,)."""
+    """The deviation (M,) of f(past) over unseen windows, relative to that of the untrained encoder."""
     new = probe_set(task, 1000)
     before, *after = (
         collapse.feature_std(torch.from_numpy(represent_windows(method, new).s))
@@ -78,7 +78,7 @@ def relative_spread(task: Task, found: together.TrainedForms) -> Tensor:
 
 
 def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
-    """The rows of the forms and, for each learning rate, what the map of the first seed says over all weight decays."""
+    """The rows of the forms and, for each learning rate, a summary of the first seed's map over all weight decays."""
     found, rows = seeds[0]["map"], tabulate_forms(seeds)
     for k, rate in enumerate(LEARNING_RATES if found else ()):
         column = {name: [row[k] for row in found[name]] for name in ("rise", "growth", "late", "spread", "forward")}

@@ -1,7 +1,7 @@
-"""Several trainings of one BiJEPA side by side: the same results as the loop in a fraction of the time.
+"""Trains several runs of one BiJEPA side by side, with the results of the training loop in a fraction of the time.
 
-One step is one call for all trainings (`studies/side_by_side.py`). Weights, batches, schedules and the order of samples
-are those of the loop.
+One call computes a step of all trainings (`studies/side_by_side.py`). Weights, batches, schedules and the order of
+samples are the same as in the loop.
 """
 
 from collections.abc import Mapping, Sequence

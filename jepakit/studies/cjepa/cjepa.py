@@ -1,7 +1,8 @@
-"""I-JEPA against C-JEPA at equal numbers of steps and several lengths: is the early convergence faster?
+"""Study: does C-JEPA converge faster than I-JEPA early in training? Both train for equal steps, at several lengths.
 
 The paper's gain on ImageNet falls from 5.8 points of linear accuracy after 100 epochs to 0.8 after 600. Here the small
-recipes learn on a coarse grid (`coarse.py`) from 20,000 pictures (`data.limit`), to which the probes are fitted, too.
+recipes train on a coarse grid (`coarse.py`) with 20,000 pictures (`data.limit`); the probes are fitted to the same
+pictures.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ PAPER_ACCURACY = {3.0: {"I-JEPA": 0.637, "C-JEPA": 0.695}, 12.0: {"I-JEPA": 0.72
 
 
 def arms() -> tuple[Arm, ...]:
-    """Both methods on every data set at every length; the paper's figures are those of its 100 and 600 epochs."""
+    """Both methods on every data set at every length; the paper's figures are those after 100 and 600 epochs."""
     found = []
     for data, (recipe, train, test) in RECIPES.items():
         run = coarsen_recipe(recipe())
@@ -42,14 +43,14 @@ def arms() -> tuple[Arm, ...]:
 
 
 def claims() -> Iterator[Better]:
-    """C-JEPA is above I-JEPA on every data set after every length."""
+    """The claim, for every data set and length, that C-JEPA is above I-JEPA."""
     for arm in arms()[::2]:
         better = replace(arm, name="C-JEPA").label
         yield from (Better(better, arm.label, metric) for metric in METRICS)
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """Whether C-JEPA's gain is larger after the shorter length, as the paper has it."""
+    """A sentence on whether C-JEPA's gain is larger after the shorter length, as in the paper."""
     found = []
     for data, metric in product(RECIPES, METRICS):
         here = [arm for arm in scores.arms if arm.data == data]

@@ -1,14 +1,14 @@
-"""The effect of each part of C-JEPA: terms, their weight, what they compare, masks, augmentation, low-contrast data.
+"""Study: the effect of each part of C-JEPA: its terms and weights, masks, augmentation, low-contrast data.
 
-Every training is that of `studies/cjepa.py` on CIFAR-10 with three blocks of 96 features, on 10,000 pictures for five
-epochs of them, with one thing changed. I-JEPA cannot be C-JEPA without its projector: it is the row in which no term
-acts.
+Every training is that of `studies/cjepa.py` on CIFAR-10 with three blocks of 96 features, for five epochs on 10,000
+pictures, with one thing changed. I-JEPA has no projector, so it is not C-JEPA with zero weights; it is the row without
+any term.
 
-- terms: the weights of the others are 0; all three make the whole, at the published b_vic of 0.001
+- terms: the weights of the other terms are 0; all three terms make the whole, at the published b_vic of 0.001
 - masks: "block" has one target, so that C-JEPA has no two blocks to compare; C-JEPA's random masks have four targets
-- augmentation: "crop" is the recipe's (60 % of the area or more, mirrored), and that of every other row
+- augmentation: "crop" is the recipe's (60 % of the area or more, mirrored); all other rows use it too
 - low variance: `data.contrast` 0.1 gives the normalised pixels a tenth of their deviation, in training and in probes;
-  darker files would be brought back by the normalisation, which is fitted to them
+  darker files would not, because the normalisation is fitted to them
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from ..study import Arm, Study
 TRAIN, TEST = "cifar10/train.parquet", "cifar10/test.parquet"
 LIMIT, EPOCHS = 10_000, 5.0
 METRICS = ("knn accuracy", "linear accuracy")
-# Table 3, ViT-B/16 after 100 epochs. Of its two middle rows, 68.3 and 67.6 %, our copy does not tell which is which.
+# Table 3, ViT-B/16 after 100 epochs. Our copy does not show which of its two middle rows has 68.3 % and which 67.6 %.
 PAPER_ACCURACY: Final[Mapping[str, float]] = {"I-JEPA": 0.637, "C-JEPA": 0.695}
 
 CROP_AUGMENT = Augment(crop=(0.6, 1.0), flip=0.5)
@@ -59,7 +59,7 @@ MASKS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def arms() -> tuple[Arm, ...]:
-    """Every training: the two methods, then changes to C-JEPA, then changes to the data and masks of both."""
+    """All trainings: the two methods, then changes to C-JEPA, then changes to the data and masks of both."""
     plain = {"I-JEPA": i_jepa(), "C-JEPA": c_jepa()}
     found = [_make_arm(name, "", method) for name, method in plain.items()]
     for setting, changes in METHOD_CHANGES.items():
@@ -102,7 +102,7 @@ TABLE_3: Final = ((WHOLE, I_JEPA), (BOTH, I_JEPA), (INVARIANCE, I_JEPA), (WHOLE,
 
 
 def claims() -> tuple[Statement, ...]:
-    """The paper's ablation, and every row beside the two methods as they are."""
+    """Claims on the paper's ablation, and every row beside the two unchanged methods."""
     changed = [arm.label for arm in arms() if arm.setting]
     return (
         *(Better(better, worse, metric, words="Table 3") for better, worse in TABLE_3 for metric in METRICS),

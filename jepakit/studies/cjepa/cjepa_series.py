@@ -1,16 +1,16 @@
-"""Labels of series by I-JEPA, C-JEPA and BiJEPA, beside the nearest training series by Euclidean distance and by DTW.
+"""Study: I-JEPA, C-JEPA and BiJEPA classify series, beside the nearest training series by Euclidean distance and DTW.
 
-Seven sets of the UCR and UEA archives, with 36 to 270 series to train on; ECG5000 has no test part here. Each is
-stretched to an even length, at which unequal lengths become equal. All methods have the same encoder, which sees either
-half of a series: with so little to learn from, a perceptron did better than transformers. The two others hide one half
-as BiJEPA does, but have one predictor, which is told which; C-JEPA's terms compare context and target.
+The data are seven sets of the UCR and UEA archives with 36 to 270 training series; ECG5000 has no test part here. Every
+series is resampled to an even length, the same within a set. All methods have the same encoder, which sees either half
+of a series: with so few series, a perceptron did better than transformers. I-JEPA and C-JEPA hide one half as BiJEPA
+does, but have a single predictor, which knows the hidden half; C-JEPA's terms compare context and target.
 
-Settings were chosen on training parts alone, by a linear classifier on five folds of them, thrice (GunPoint and
-ArrowHead, one seed; raw values .87 and .83): transformers of 25 patches, 300 steps, by the mean of their tokens or all
-of them side by side .87 to .91 and .66 to .81, untrained .89 and .70 to .83; two halves and a perceptron of width 64
-.89 to .90 and .82 to .84, of 256 .94 to .95 and .84; crops and noise lowered that. Of the linear probe, too: both
-tokens side by side and an l2 of .01, as a fifth of 36 series is too little to choose one on (GunPoint .94 to .95 by it,
-.87 to .89 by 1). DTW has a band of 10 %, not tuned.
+Settings were chosen on training parts alone, by a linear classifier on five folds, three times (GunPoint and ArrowHead,
+one seed; raw values .87 and .83). Transformers of 25 patches with 300 steps reached .87 to .91 and .66 to .81 by the
+mean of their tokens or all tokens side by side (untrained .89 and .70 to .83). Two halves and a perceptron of width 64
+reached .89 to .90 and .82 to .84, of width 256 .94 to .95 and .84; crops and noise lowered that. The linear probe's
+settings were chosen in the same way: both tokens side by side, and an l2 of .01, because a fifth of 36 series is too
+little to choose it on (GunPoint: .94 to .95 with .01, .87 to .89 with 1). DTW has a band of 10 %, not tuned.
 """
 
 import json
@@ -54,7 +54,7 @@ GUNPOINT_GOAL: Final = 0.95  # of GunPoint
 
 
 def unpack_sets(data: Path, out: Path) -> Path:
-    """Write each set, resampled to one length, into the study's own folder; returns the folder."""
+    """Write each set, resampled to one length, into the study's own folder, and return the folder."""
     folder, source = out / "data", require_data("cjepa-series", data, UCR_ARCHIVE)
     with np.load(source) as archive:
         for name, length in SERIES_LENGTHS.items():
@@ -63,7 +63,7 @@ def unpack_sets(data: Path, out: Path) -> Path:
                 path = folder / f"{name}_{part}.npz"
                 if not path.exists():
                     x = stretch_series(archive[f"{name}_X_{part}"], length)
-                    # Numbered, so that a class means the same in both parts.
+                    # Classes are numbered, so that a number means the same class in both parts.
                     y = np.searchsorted(classes, archive[f"{name}_y_{part}"])
                     with files.replace_file(path) as beside, beside.open("wb") as file:
                         np.savez(file, x=x, y=y)
@@ -81,7 +81,7 @@ def stretch_series(x: Float[np.ndarray, "n c _"], length: int) -> Float[np.ndarr
 
 
 def method_settings(patch: int) -> dict[str, Any]:
-    """The settings of the three methods, which share one encoder."""
+    """The settings of the three methods, which have the same encoder."""
     encoder, halves = MLP((patch,), width=256, hidden=128), (Halves(context="either"),)
     small = Predictor(width=32, depth=1, heads=1, mlp_ratio=2.0, init="xavier")
     base: dict[str, Any] = {"masks": halves, "ema": (0.98, 0.9995)}
@@ -110,7 +110,7 @@ def arms() -> tuple[Arm, ...]:
 
 
 def nearest_accuracies(run: Path) -> dict[str, float]:
-    """The accuracies of the nearest training series on a run's set, which are kept beside it."""
+    """The accuracies of the nearest-neighbour classifiers on a run's data set, cached beside the run."""
     train = Path(parse.from_yaml(run / "config.yaml").data.path)
     return _kept_accuracies(train)
 
@@ -136,7 +136,7 @@ def _read_set(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def claims() -> Iterator[Statement]:
-    """Means over the sets beside those of the nearest neighbours, GunPoint, and each set by itself."""
+    """Claims on means over the sets beside those of the nearest neighbours, on GunPoint, and on each set."""
     for name in method_settings(1):
         mean = Mean(
             f"{name}, mean over {len(SERIES_LENGTHS)} sets", tuple(f"{data} · {name}" for data in SERIES_LENGTHS)
@@ -146,7 +146,7 @@ def claims() -> Iterator[Statement]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """On which sets every method is ahead of both neighbours."""
+    """Sentences that list, for every method, the sets on which it beats both nearest-neighbour classifiers."""
     found = []
     for name in method_settings(1):
         ahead = [

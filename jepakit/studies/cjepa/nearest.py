@@ -1,9 +1,9 @@
-"""The nearest training series by Euclidean distance or dynamic time warping (DTW), which a representation has to beat.
+"""Classifies series by the nearest training series (Euclidean or DTW): the baseline for representations of series.
 
-    DTW(a, b) = the least Σ |a_i − b_j|² over paths of pairs (i, j) from both first steps to both last ones, that go on
-    by one step in a, in b or in both, with |i − j| at most the band.
+    DTW(a, b) = the least Σ |a_i − b_j|² over paths of pairs (i, j) from both first steps to both last steps that
+    advance by one step in a, in b or in both, with |i − j| at most the band.
 
-Source: Sakoe & Chiba, IEEE Trans. ASSP 26 (1978) 43. Channels are warped together.
+Source: Sakoe & Chiba, IEEE Trans. ASSP 26 (1978) 43. All channels share one warping path.
 """
 
 from typing import Literal
@@ -33,14 +33,14 @@ def classify_nearest(
 
 
 def dtw_distances(a: Float[np.ndarray, "c t"], b: Float[np.ndarray, "n c t"], band: int) -> Float[np.ndarray, " n"]:
-    """The DTW, a sum of squares, from one series to each of n; with a band of 0 the squared Euclidean distance.
+    """The DTW distance, a sum of squares, from one series to each of n; a band of 0 gives squared Euclidean distance.
 
-    Cells i + j = k are computed together, for all n: each needs those of the two diagonals before alone. Of the rows
-    of a diagonal, row i + 1 is cell i, and row 0 lies outside.
+    The cells with i + j = k are computed together, for all n, because each depends only on the two previous diagonals.
+    Row i + 1 of a diagonal is cell i; row 0 lies outside the table.
     """
     t, x, many = a.shape[1], a[..., None], b.transpose(1, 2, 0)
     two, one = (np.full((t + 1, len(b)), np.inf) for _ in range(2))
-    two[0] = 0.0  # before the first step of both
+    two[0] = 0.0  # the start, before the first step of both series
     for k in range(2 * t - 1):
         low, high = max(0, k - t + 1, -((band - k) // 2)), min(t - 1, k, (k + band) // 2)
         now, rows, above = np.full_like(one, np.inf), slice(low + 1, high + 2), slice(low, high + 1)

@@ -1,1 +1,1 @@
-"""Studies of collapse, of its verdict, and of the families side by side."""
+"""The studies of collapse, of the panel's verdict, and of the method families side by side."""

@@ -1,14 +1,14 @@
-"""How far the verdict can be trusted: forced collapses, healthy trainings, and a truth that does not depend on it.
+"""Study: how reliable is the collapse verdict, on forced collapses and healthy trainings with a known outcome?
 
-The truth (`studies/truth.py`) is read from the checkpoints: a run is
+The true outcome (`studies/truth.py`) comes from the checkpoints, not from the panel or the settings. A run is
 
-    full    where the variance of its target features over held-out pictures ends below 1 % of that at step 0
-    worse   else, where its linear probe ends below the untrained encoder's, 95 % intervals apart
-    still   else, where its features have moved by less than 1 % of that variance
+    full    if the variance of its target features over held-out pictures ends below 1 % of that at step 0
+    worse   else, if its linear probe ends below the untrained encoder's, with separate 95 % intervals
+    still   else, if its features have moved by less than 1 % of that variance
     alive   else
 
-whatever was done to it. The threshold of the verdict `full` is chosen on one half of the runs and scored on the other,
-which has other methods and other seeds. About ten minutes of one quiet core.
+The threshold of the verdict `full` is chosen on one half of the runs and scored on the other half, which has other
+methods and other seeds. The study takes about ten minutes on one idle core.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ from .truth import NO_CHANGE_SHARE, Truth, read_truth
 
 NUM_STEPS: Final = 150
 ALARM_DEADLINE: Final = 5.0  # % of the run after the onset
-NO_MOMENT: Final = -1.0  # where a moment is asked for that did not come
+NO_MOMENT: Final = -1.0  # the value of a moment that never comes
 STATES: Final = get_args(collapse.State)
 TRUTHS: Final = ("full", "worse", "still", "alive")
 
@@ -59,7 +59,7 @@ class Case(NamedTuple):
         return str(STATES[int(self.numbers["verdict"])])
 
     def within(self, alarm: float) -> bool:
-        """Whether an alarm at this % of the run is no later than the onset and DEADLINE; an early one counts."""
+        """Whether an alarm at this % of the run comes at most ALARM_DEADLINE after the onset; an early alarm counts."""
         return alarm != NO_MOMENT and alarm - self.numbers["onset"] <= ALARM_DEADLINE
 
 
@@ -71,7 +71,7 @@ def healthy_arms(methods: Sequence[str], seed: int) -> tuple[Arm, ...]:
 
 
 def make_arm(name: str, data: str, setting: str, seed: int, batch: int = 32, optim: Any = None, **changes: Any) -> Arm:
-    """One training; `changes` are of the method's settings, `optim` a mapping of factors."""
+    """One training; `changes` overrides method settings, `optim` maps optimiser settings to factors."""
     slow = {key: factor * getattr(SMALL_OPTIM, key) for key, factor in (optim or {}).items()}
     settings = tiny.small_method(name, data, **changes)
     run = tiny.training_run(settings, data, NUM_STEPS, batch, seed, replace(SMALL_OPTIM, **slow))
@@ -79,7 +79,7 @@ def make_arm(name: str, data: str, setting: str, seed: int, batch: int = 32, opt
 
 
 def scale_rate(factor: float, decay: float = 1.0) -> dict[str, float]:
-    """Factors for the learning rate and the weight decay over the whole run."""
+    """Optimiser factors that scale the learning rate and the weight decay over the whole run."""
     speeds = dict.fromkeys(("lr", "start_lr", "final_lr"), factor)
     return {**speeds, "weight_decay": decay, "final_weight_decay": decay}
 
@@ -127,7 +127,7 @@ SCORED_HALF: Final = Half(
 
 
 def measure_verdict(run: Path) -> Mapping[str, float]:
-    """The truth about a finished run, the verdict and when it came, and the spread that decides it."""
+    """The true outcome of a finished run, the verdict and its moment, and the spread that decides it."""
     loaded = checkpoint.load_run(run)
     rows, every = loaded.state["panel"]["rows"], loaded.run.loop.panel_every or 1
     at = [100 * min(k * every, loaded.step) / loaded.step for k in range(len(rows))]
@@ -140,9 +140,9 @@ def measure_verdict(run: Path) -> Mapping[str, float]:
 def verdict_numbers(
     real: Truth, at: Sequence[float], rows: Sequence[Mapping[str, float]], said: Sequence[str]
 ) -> dict[str, float]:
-    """The truth beside the verdicts `said` of the panel's `rows`, which were taken `at` these % of the run.
+    """The numbers of the true outcome and of the verdicts `said` on the panel's `rows`, measured `at` % of the run.
 
-    Spreads are relative to step 0, that of the encoder with the lower one.
+    Spreads are relative to step 0; of the two encoders, the one with the lower spread counts.
     """
     onset = NO_MOMENT if real.collapse_onset is None else real.collapse_onset
     lowest = [min(row[key] for key in row if key.startswith("std_ratio_")) for row in rows]
@@ -163,7 +163,7 @@ def verdict_numbers(
 
 
 def true_outcome(real: Truth) -> str:
-    """The outcome of a run by the truth: one of TRUTHS."""
+    """The true outcome of a run: one of TRUTHS."""
     if real.collapse_onset is not None:
         return "full"
     if real.worse:
@@ -172,15 +172,15 @@ def true_outcome(real: Truth) -> str:
 
 
 def first_moment(at: Sequence[float], holds: Sequence[bool]) -> float:
-    """The moment of the first row at which `holds` is true, or NEVER."""
+    """The moment of the first row at which `holds` is true, or NO_MOMENT if there is none."""
     return next((when for when, true in zip(at, holds, strict=True) if true), NO_MOMENT)
 
 
 def fit_threshold(fulls: Sequence[Case], others: Sequence[Case]) -> float | None:
-    """The spread, relative to step 0, below which a run is called full: as far from both sides as a ratio can be.
+    """The spread, relative to step 0, below which a run counts as fully collapsed.
 
-    Between the highest spread that a collapsed run has reached by its deadline and the lowest of a run that is well.
-    None where there is no collapse, or where no threshold separates them.
+    It is the geometric midpoint between the highest spread that a collapsed run reaches by its deadline and the lowest
+    spread of a healthy run. None if there is no collapse, or if no threshold separates the two.
     """
     highest = max((case.numbers["spread by the deadline"] for case in fulls), default=1.0)
     lowest = min((case.numbers["lowest spread"] for case in others), default=0.0)
@@ -198,7 +198,7 @@ def read_cases(scores: Scores, arms: Sequence[Arm]) -> list[Case]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """The threshold fitted on one half of the trainings, and how the verdict does on both halves."""
+    """Sentences on the threshold fitted on one half of the trainings, and on the verdict's accuracy on both halves."""
     if not read_cases(scores, scores.arms):
         return ["Nothing was measured."]
     fitted, told = read_cases(scores, (*FITTED_HALF.healthy, *FITTED_HALF.forced_arms)), []
@@ -217,7 +217,7 @@ def conclusions(scores: Scores) -> list[str]:
 
 
 def half_conclusions(fine: Sequence[Case], forced: Sequence[Case]) -> list[str]:
-    """Detection, false alarms, the confusion table, and the interventions that did not collapse."""
+    """Sentences on detection, false alarms, the confusion table, and the interventions that caused no collapse."""
     every = [*fine, *forced]
     fulls = [case for case in every if case.truth == "full"]
     caught = sum(case.within(case.numbers["alarm"]) for case in fulls)
@@ -238,7 +238,7 @@ def half_conclusions(fine: Sequence[Case], forced: Sequence[Case]) -> list[str]:
 
 
 def alarm_delay(case: Case) -> str:
-    """When the alarm came, counted from the onset."""
+    """The delay of the alarm after the onset, as text."""
     alarm = case.numbers["alarm"]
     return "never" if alarm == NO_MOMENT else f"{alarm - case.numbers['onset']:.0f} % late"
 
@@ -252,7 +252,7 @@ def proportion_text(hits: int, n: int) -> str:
 
 
 def count_verdicts(every: Sequence[Case], state: str) -> str:
-    """How often each verdict ends a run of this outcome."""
+    """The count of each final verdict among runs with this outcome, as text."""
     counts = Counter(case.verdict for case in every if case.truth == state)
     return ", ".join(f"{verdict} {n}" for verdict, n in counts.most_common()) or "no run"
 

@@ -1,15 +1,15 @@
-"""Six families with one encoder: I-JEPA, C-JEPA, LeJEPA, VICReg, SimCLR and MAE, at equal steps and at equal seconds.
+"""Study: I-JEPA, C-JEPA, LeJEPA, VICReg, SimCLR and MAE with the same encoder, at equal steps and at equal time.
 
-The encoder is the vision transformer of the recipes `cifar10-ijepa` and `fashion-ijepa` on a grid of 4 × 4 patches, and
-the optimiser, at a rate of 2e-3, the batch of 64 and I-JEPA's settings are theirs. 10,000 training pictures
-(`data.limit`), 4 epochs of them, for all. The methods that predict see the recipe's augmentation, those that compare
-views see two crops that are mirrored and changed in colour. Equal seconds: the steps that fit into I-JEPA's time, by a
-pace measured on this machine, loading included.
+The encoder is the vision transformer of the recipes `cifar10-ijepa` and `fashion-ijepa` on a grid of 4 × 4 patches.
+The optimiser (at a learning rate of 2e-3), the batch of 64 and I-JEPA's settings also come from these recipes. All
+methods train for 4 epochs on 10,000 pictures (`data.limit`). Methods that predict use the recipe's augmentation;
+methods that compare views use two crops, mirrored and changed in colour. Equal time means as many steps as fit into
+I-JEPA's time, by a pace measured on this machine, loading included.
 
-Settings that are not the recipe's: the heads of LeJEPA, VICReg and SimCLR are 512 wide, four times the encoder, as
-VICReg's 8192 are four times a ResNet-50's features; LeJEPA's weight is that of its small example, 0.02 for 256 samples,
-for 64. Nothing was tuned. The probes are fitted to the same 10,000 pictures, on the mean of all tokens: what a
-comparison of views trains, while prediction trains each token. 1 % of the labels are about 100.
+These settings differ from the recipes: the heads of LeJEPA, VICReg and SimCLR are 512 wide, four times the encoder,
+just as VICReg's 8192 are four times a ResNet-50's features; LeJEPA's weight is that of its small example, 0.02 for 256
+samples, applied to 64. Nothing was tuned. The probes are fitted to the same 10,000 pictures, on the mean of all tokens.
+Methods that compare views train this mean; methods that predict train each token. 1 % of the labels are about 100.
 """
 
 import json
@@ -38,7 +38,7 @@ PAPER_ACCURACY = {"LeJEPA": 0.9102, "VICReg": 0.9012}
 
 
 def family_settings(base: ijepa.Config) -> dict[str, Any]:
-    """The settings of every family with the encoder of `base`; the first sets the time that the others get."""
+    """The settings of every family with the encoder of `base`; the first family's time is the budget of the others."""
     encoder, kept = base.encoder, {f.name: getattr(base, f.name) for f in fields(base)}
     return {
         "I-JEPA": base,
@@ -57,7 +57,7 @@ def two_views(colour: bool) -> Augment:
 
 
 def arms() -> tuple[Arm, ...]:
-    """Every family on every data set: once with the same steps, once with those that fit into I-JEPA's time."""
+    """Every family on every data set: once with equal steps, once with the steps that fit into I-JEPA's time."""
     found: list[Arm] = []
     for data, (recipe, train, test) in RECIPES.items():
         run = coarsen_recipe(recipe())
@@ -82,14 +82,14 @@ def training_run(run: Run, method: Any, path: str, colour: bool) -> Run:
     masked = isinstance(method, ijepa.Config | mae.Config)
     augment = run.data.augment if masked else two_views(colour)
     data = replace(cast(Any, run.data), path=path, limit=PICTURES, augment=augment)
-    # One process that also loads: its seconds are those of one worker, whatever the machine has beside it.
+    # One process also loads the data, so that the time does not depend on the machine's other cores.
     return replace(
         run, method=method, data=data, length=Length(epochs=EPOCHS, batch=run.length.batch), loop=Loop(workers=0)
     )
 
 
 def published_accuracy(data: str, name: str) -> Mapping[str, float]:
-    """The published figure on the same data, where there is one."""
+    """The published figure on the same data, if there is one."""
     return {"linear accuracy": PAPER_ACCURACY[name]} if data == "CIFAR-10" and name in PAPER_ACCURACY else {}
 
 
@@ -102,7 +102,7 @@ def training_speed(folder: Path) -> dict[str, float]:
 
 
 def claims() -> Iterator[Statement]:
-    """The order of the families by every probe, the two differences that the papers report, speed and memory."""
+    """Claims on the order of the families by every probe, two differences reported in papers, speed and memory."""
     for data in RECIPES:
         for budget in BUDGETS:
             rivals = {arm.name: arm.label for arm in compared_arms(arms(), data, budget)}
@@ -116,7 +116,7 @@ def claims() -> Iterator[Statement]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """Which pairs 1 % of the labels puts in another order than all labels do, beyond the seeds' scatter."""
+    """Sentences on pairs that 1 % of the labels orders differently from all labels, beyond the scatter of the seeds."""
     pairs = [(data, budget) for data in RECIPES for budget in BUDGETS]
     return [
         f"{data}, {budget}, {few_labels(scores, compared_arms(scores.arms, data, budget))}." for data, budget in pairs
@@ -124,7 +124,7 @@ def conclusions(scores: Scores) -> list[str]:
 
 
 def compared_arms(arms: Sequence[Arm], data: str, budget: str) -> list[Arm]:
-    """The six arms to compare; the one that sets the time takes part in both budgets."""
+    """The six arms to compare under a budget; the arm that sets the time appears in both budgets."""
     here = [arm for arm in arms if arm.data == data]
     return [arm for arm in here if arm.setting == budget or arm is here[0]]
 
@@ -146,7 +146,7 @@ def few_labels(scores: Scores, arms: Sequence[Arm]) -> str:
 
 
 def is_ahead(scores: Scores, first: Arm, second: Arm, metric: str) -> bool:
-    """Whether `first` exceeds `second` by more than the seeds scatter."""
+    """Whether `first` exceeds `second` by more than the scatter of the seeds."""
     return scores.gain(second, first, metric).verdict == HOLDS_VERDICT
 
 

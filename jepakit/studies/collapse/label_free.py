@@ -1,11 +1,11 @@
-"""Which of the panel's label-free numbers correlates with the accuracy of a linear probe?
+"""Study: which of the panel's label-free numbers correlates with the accuracy of a linear probe?
 
-Spearman's rank correlation, over many trainings, of every number of the panel's last row with the accuracy of a linear
-probe on held-out pictures. Data sets differ in both, so ranks are taken within each data set; within methods, within
-each data set and method. The trainings are those of the study `calibration` and others of another length and learning
-rate. About ten minutes of one quiet core.
+The study computes Spearman's rank correlation, over many trainings, between every number in the panel's last row and
+the accuracy of a linear probe on held-out pictures. Both differ between data sets, so ranks are taken within each data
+set, or, in the analysis within methods, within each data set and method. The trainings are those of the study
+`calibration` and others with a different length or learning rate. It takes about ten minutes on one idle core.
 
-Sources of such comparisons: RankMe, arXiv:2210.02885; LiDAR, arXiv:2312.04000. They compare runs of one method.
+Sources of similar comparisons: RankMe, arXiv:2210.02885; LiDAR, arXiv:2312.04000. They compare runs of one method.
 """
 
 import json
@@ -25,21 +25,21 @@ from .truth import held_out, pooled_tokens, probe_accuracy
 
 METHOD_NAMES: Final = ("I-JEPA", "C-JEPA", "VICReg", "LeJEPA", "SimCLR", "MAE")
 LONGER_STEPS: Final = 300
-MIN_TRAININGS: Final = 20  # trainings that a number must have been taken in
+MIN_TRAININGS: Final = 20  # the least number of trainings in which a number was measured
 NUM_RESAMPLES: Final = 400
 LABEL_METRIC: Final = "linear accuracy"
 PANEL_PREFIX: Final = "panel: "
 
 
 class Runs(NamedTuple):
-    """One number of the panel over trainings: its values, the accuracies, and the group that each is ranked in."""
+    """One number of the panel over trainings: its values, the accuracies, and the group in which each is ranked."""
 
     x: Float[np.ndarray, " n"]
     y: Float[np.ndarray, " n"]
     group: Int[np.ndarray, " n"]
 
     def at(self, rows: Int[np.ndarray, " k"]) -> "Runs":
-        """The rows of some trainings, possibly repeated."""
+        """The same data for some trainings, which may repeat."""
         return Runs(self.x[rows], self.y[rows], self.group[rows])
 
 
@@ -97,9 +97,9 @@ def tied_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def rank_correlation(runs: Runs) -> float:
-    """Pearson's correlation of the ranks within each group, every group's mean rank taken out; 0 where all are equal.
+    """Pearson's correlation of the ranks within groups, minus each group's mean rank; 0 if all values are equal.
 
-    With one group it is Spearman's. A large group counts more, as its ranks spread further.
+    With one group it is Spearman's correlation. A large group counts more, because its ranks spread further.
     """
     x, y = np.zeros(len(runs.x)), np.zeros(len(runs.x))
     for group in np.unique(runs.group):
@@ -112,7 +112,7 @@ def rank_correlation(runs: Runs) -> float:
 
 
 def bootstrap_correlation(runs: Runs, rng: Rng) -> Correlation:
-    """The correlation, with the 2.5 and 97.5 % points of RESAMPLES draws of as many trainings with replacement."""
+    """The correlation, with the 2.5 and 97.5 % points of NUM_RESAMPLES draws of as many trainings with replacement."""
     n, generator = len(runs.x), np.random.default_rng(rng.generator().initial_seed())
     draws = [rank_correlation(runs.at(generator.integers(n, size=n))) for _ in range(NUM_RESAMPLES)]
     low, high = np.quantile(draws, (0.025, 0.975))
@@ -125,7 +125,7 @@ def gather_runs(scores: Scores, number: str, by_method: bool) -> Runs:
     for one in scores.arms:
         values, accuracies = (scores.values.get((one.label, key), ()) for key in (number, LABEL_METRIC))
         group = (one.data, one.name if by_method else "")
-        # A number that one seed lacks cannot be told from that of another: such a training is left out.
+        # If a seed lacks the number, the values cannot be assigned to seeds: leave the training out.
         rows += [(x, y, group) for x, y in zip(values, accuracies, strict=False) if len(values) == len(accuracies)]
     index = {group: k for k, group in enumerate(dict.fromkeys(group for _, _, group in rows))}
     return Runs(
@@ -136,7 +136,7 @@ def gather_runs(scores: Scores, number: str, by_method: bool) -> Runs:
 
 
 def panel_correlations(scores: Scores, by_method: bool) -> dict[str, Correlation]:
-    """The correlation of every number that enough trainings have, the largest first."""
+    """The correlation of every number that enough trainings have, in falling order."""
     numbers = dict.fromkeys(metric for _, metric in scores.values if metric.startswith(PANEL_PREFIX))
     over = {number.removeprefix(PANEL_PREFIX): gather_runs(scores, number, by_method) for number in numbers}
     found = {
@@ -148,7 +148,7 @@ def panel_correlations(scores: Scores, by_method: bool) -> dict[str, Correlation
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """The best number with its certainty, and then every number."""
+    """Sentences on the best number with its certainty, then on every number."""
     overall, inside = panel_correlations(scores, by_method=False), panel_correlations(scores, by_method=True)
     if not overall:
         return [f"No number of the panel was taken in {MIN_TRAININGS} trainings."]
@@ -157,9 +157,9 @@ def conclusions(scores: Scores) -> list[str]:
 
 
 def best_number(found: Mapping[str, Correlation], where: str) -> str:
-    """The number with the largest correlation, and in how many resamples it is the largest."""
+    """A sentence on the number with the largest correlation, and on how many resamples agree."""
     most = max(one.n for one in found.values())
-    # Resamples are comparable only between numbers of the same trainings.
+    # Resamples are comparable only between numbers from the same trainings.
     whole = {name: one for name, one in found.items() if one.n == most}
     names, draws = list(whole), np.abs([one.resampled for one in whole.values()])
     wins = np.bincount(draws.argmax(0), minlength=len(names)) / draws.shape[1]

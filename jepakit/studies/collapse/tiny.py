@@ -1,4 +1,4 @@
-"""Trainings of about ten seconds on one core, for every family: for studies that need many of them."""
+"""Builds tiny trainings, about ten seconds each on one core, of every method family for studies that need many."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from ...nn.predictor import Predictor
 from ...recipes.small import SMALL_OPTIM
 from ...run.settings import Length, Loop, Run
 
-ROW_EVERY = 25  # measurements by the panel in a run, beside that of step 0: one for every 4 % of it
+ROW_EVERY = 25  # panel measurements per run, not counting step 0: one per 4 % of the run
 NUM_SAMPLES = 5000
 COLOUR_CROPS = Augment(crop=(0.6, 1.0), flip=0.5)
 GREY_CROPS = Augment(crop=(0.6, 1.0))
@@ -26,7 +26,7 @@ DATA_SETS = {
 
 
 def small_method(name: str, data: str, **changes: Any) -> Any:
-    """Small settings of a family's method for one of SETS: 16 tokens of 96 features, three blocks."""
+    """Small settings of a family's method for one of DATA_SETS: 16 tokens of 96 features, three blocks."""
     side = 8 if data == "CIFAR-10" else 7
     encoder = ViT(patch=(side, side), width=96, depth=3, heads=3, mlp_ratio=2.0, init="xavier")
     head = Predictor(width=48, depth=2, heads=2, mlp_ratio=2.0, init="xavier")
@@ -43,9 +43,9 @@ def small_method(name: str, data: str, **changes: Any) -> Any:
 
 
 def training_run(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 0, optim: Any = None) -> Run:
-    """A Run on SAMPLES pictures of one of SETS, without the held-out ones; a panel row every 4 % of `steps`."""
+    """A Run on NUM_SAMPLES pictures of one of DATA_SETS, without held-out ones; a panel row every 4 % of `steps`."""
     colour, path = data == "CIFAR-10", DATA_SETS[data][0]
-    # Views are made by the trainer, where nothing is said of the augmentation.
+    # Without an augmentation setting, the trainer makes the views.
     augment = (COLOUR_CROPS if colour else GREY_CROPS) if hasattr(settings, "masks") else Augment()
     kind = files.Config if colour else arrays.Config
     source = kind(path, (32, 32) if colour else (28, 28), split="train", limit=NUM_SAMPLES, augment=augment)

@@ -1,4 +1,4 @@
-"""The outcome of a training, from checkpoints and held-out labels, without the panel and its verdict."""
+"""Determines the true outcome of a training from checkpoints and held-out labels, without the collapse panel."""
 
 from dataclasses import dataclass
 from math import inf
@@ -18,15 +18,15 @@ from ...run import checkpoint
 from ...training.monitor import measure, samples
 from ...types import Batch, Rng
 
-NUM_PICTURES: Final = 2000  # held out, at most: a linear probe is fitted to one half and scored on the other
-VARIANCE_PICTURES: Final = 256  # of the last ones, those whose variance is followed over the run
-LOST_VARIANCE_SHARE: Final = 0.01  # of the variance at step 0: below, a tenth of the spread is left
-NO_CHANGE_SHARE: Final = 0.01  # of the variance at step 0: a mean squared change below it is none
+NUM_PICTURES: Final = 2000  # the most held-out pictures: a linear probe is fitted to one half and scored on the other
+VARIANCE_PICTURES: Final = 256  # how many of the last pictures are used to follow the variance over the run
+LOST_VARIANCE_SHARE: Final = 0.01  # a share of the variance at step 0: below it, under a tenth of the spread is left
+NO_CHANGE_SHARE: Final = 0.01  # a share of the variance at step 0: a smaller mean squared change counts as none
 
 
 @dataclass(frozen=True)
 class Truth:
-    """A run's linear probe, before training and after, and the variance of its target features over the run.
+    """A run's linear probe before and after training, and the variance of its target features over the run.
 
     The probes are accuracies over `scored` pictures. `variance` is relative to step 0, one number for each of `steps`;
     `change` is the mean squared change of a feature from the first to the last step, in the same unit.
@@ -41,17 +41,17 @@ class Truth:
 
     @property
     def collapse_onset(self) -> float | None:
-        """The moment, in % of the run, from which on the variance stays below GONE; None where it does not."""
+        """The moment, in % of the run, from which the variance stays below the collapse limit, or None."""
         return lasting_onset(self.steps, self.variance, LOST_VARIANCE_SHARE)
 
     @property
     def worse(self) -> bool:
-        """Whether the trained encoder's probe is below the untrained one's, 95 % intervals apart."""
+        """Whether the trained encoder's probe is below the untrained encoder's, with separate 95 % intervals."""
         return is_below(self.trained, self.untrained, self.scored)
 
 
 def lasting_onset(steps: tuple[int, ...], values: tuple[float, ...], limit: float) -> float | None:
-    """The first step from which on every value is below `limit`, in % of the last step; None where the last is not."""
+    """The first step from which all values are below `limit`, in % of the last step; None if the last value is not."""
     low = [value < limit for value in values]
     if not low[-1]:
         return None
@@ -60,15 +60,15 @@ def lasting_onset(steps: tuple[int, ...], values: tuple[float, ...], limit: floa
 
 
 def is_below(share: float, other: float, n: int) -> bool:
-    """Whether a proportion of `n` lies below another, their 95 % intervals apart."""
+    """Whether a proportion of `n` lies below another, with separate 95 % intervals."""
     return wilson_interval(round(share * n), n)[1] < wilson_interval(round(other * n), n)[0]
 
 
 def read_truth(run: Path) -> Truth:
-    """The truth about the run in a folder that keeps all its checkpoints, that of step 0 among them.
+    """The true outcome of the run in a folder that keeps all its checkpoints, including step 0.
 
-    The pictures are of the part that `data.split` train leaves out; the panel's may be among them. Raises ValueError
-    where there is no such part.
+    The pictures come from the part that `data.split` train leaves out; the panel may use some of them too. Raises
+    ValueError if there is no such part.
     """
     loaded = checkpoint.load_run(run)
     x, y = held_out(loaded)
@@ -88,7 +88,7 @@ def read_truth(run: Path) -> Truth:
 
 
 def held_out(loaded: checkpoint.LoadedRun) -> tuple[Shaped[Tensor, "n c ..."], Int64[np.ndarray, " n"]]:
-    """Up to PICTURES held-out pictures, the same for every run on these data, and their labels."""
+    """Up to NUM_PICTURES held-out pictures, the same for every run on these data, and their labels."""
     dataset, why = samples.test_part(loaded.run.data, loaded.method.signal)
     if dataset is None:
         raise ValueError(f"the truth about a run needs pictures that it did not see: {why}")
@@ -98,14 +98,14 @@ def held_out(loaded: checkpoint.LoadedRun) -> tuple[Shaped[Tensor, "n c ..."], I
 
 
 def pooled_tokens(run: Path, step: int, method: Method, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n d"]:
-    """The mean token of every picture, by the target encoder as it was at `step`."""
+    """The mean token of every picture, computed by the target encoder of the checkpoint at `step`."""
     checkpoint.load_tensors(method, checkpoint.load_checkpoint(run, step).model, f"{run} at step {step}")
     with measure.evaluation_mode(method):
         return measure.encode_tokens(method, Batch(x), "target").mean(1)
 
 
 def probe_accuracy(s: Float[Tensor, "n d"], y: Int64[np.ndarray, " n"]) -> float:
-    """The accuracy of a linear probe fitted to the first half of the features, on the second."""
+    """The accuracy, on the second half of the features, of a linear probe fitted to the first half."""
     ids = np.arange(len(y))
     features, second = Features(s.numpy(), y, ids), ids >= len(y) // 2
     fit, scored = features.where(~second), features.where(second)

@@ -1,4 +1,4 @@
-"""Peak memory of a computation: the bytes of all tensors alive at once, measured storage by storage."""
+"""Measures the peak memory of a computation: the bytes of all tensors alive at once, storage by storage."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the storages that operations make, backward's among them, from when they appear to when they are freed.
+    """Counts the storages that operations create, also in backward passes, from their creation until they are freed.
 
-    Those of `without` were there before and do not count. What a kernel uses within one operation is not seen.
+    The storages of `without` existed before and do not count. Temporary memory inside a kernel is invisible.
     """
 
     def __init__(self, without: Iterable[Tensor] = ()) -> None:

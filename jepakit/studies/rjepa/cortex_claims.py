@@ -1,4 +1,4 @@
-"""The claims of `rjepa-cortex`, and what its numbers say beyond them."""
+"""The claims of `rjepa-cortex`, and further conclusions from its numbers."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ METRIC_KEYS: Final = (
     *(f"adaptation of the {what}" for what in RESPONSES),
     *SPARSENESS_METRICS,
 )
-# Each property that the claim names, its measure, and the value of the measure where the property is absent.
+# Each property in the claim, its measure, and the value of the measure if the property is absent.
 CLAIMED_PROPERTIES: Final = (
     ("integration", "time constant, swap", 0.0),
     ("surprise as a ratio", "surprise over same picture", 1.0),
@@ -48,7 +48,7 @@ NUMBERS: Final = {
 
 
 def claims() -> tuple[Statement, ...]:
-    """Each property: there, and learned; its numbers beside the controls; and what training and memory change."""
+    """Claims that each property is present and learned, its numbers beside the controls, and effects of training."""
     return (
         *(
             Every(
@@ -77,7 +77,7 @@ def claims() -> tuple[Statement, ...]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """Whose scanpaths they are, and what is not shown."""
+    """Sentences on the source of the scanpaths, and on what the study does not show."""
     if scores.mean(GATED, "fixations of people") == 1:
         return ["Scanpaths of people, on pictures of OSIE that no training saw.", NOT_SHOWN]
     return [

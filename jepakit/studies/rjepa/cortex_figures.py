@@ -1,4 +1,4 @@
-"""The figures of `rjepa-cortex`, from the curves of each run."""
+"""Draws the figures of `rjepa-cortex` from the curves of each run."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -22,7 +22,7 @@ SCANPATH_TITLE: Final = "Scanpaths on held-out pictures, first seed."
 
 
 def draw_curves(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
-    """All figures, from the curves of each run by its name."""
+    """All figures by name; `runs` maps run names to curves."""
     fit = "Dashed: the mean of the exponentials that fit each unit. Held-out pictures, first seed."
     kept = f"The autocorrelation of units, their mean, while fixations are drawn independently. {fit}"
     left = f"What is left of |h − h'| where fixation {AT} was another picture's, the mean over units. {fit}"
@@ -36,13 +36,13 @@ def draw_curves(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
 
 
 def decay_chart(runs: Mapping[str, Curves], what: str) -> Markup:
-    """The mean over units of a curve that begins at 1, and of its fit."""
+    """A chart of a curve that begins at 1, averaged over units, and of its fit."""
     lines = []
     for k, (name, curves) in enumerate(runs.items()):
         curve = curves[what][:, np.isfinite(curves[what]).all(0)]
         lags = np.arange(len(curve), dtype=float)
         fit = cortex.exponential_decay(cortex.time_constant(curve), len(curve) - 1)
-        # Where no unit varies there is nothing to draw.
+        # If no unit varies, there is nothing to draw.
         y, fitted = (each.mean(1) if curve.shape[1] else np.full(len(lags), np.nan) for each in (curve, fit))
         lines += [Line(name, lags, y, color=k), Line(f"{name}, fit", lags, fitted, color=k, dashed=True)]
     return line_chart(lines, f"{what} over fixations. {describe_line(lines[0])}", x_label="fixations later")

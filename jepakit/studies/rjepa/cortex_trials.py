@@ -1,4 +1,4 @@
-"""Trials on features of held-out scanpaths: fixations are exchanged, repeated, or drawn independently."""
+"""Runs trials on the features of held-out scanpaths: it exchanges, repeats or independently draws fixations."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -19,7 +19,7 @@ MIN_PER_PICTURE: Final = 2
 
 
 class HeldScanpaths(NamedTuple):
-    """Scanpaths: features, saccades, how many fixations each has (those after are padding), and whose picture it is."""
+    """Scanpaths: features, saccades, the number of fixations of each (the rest is padding), and its picture."""
 
     y: Float[Tensor, "t n d h w"]
     action: Float[Tensor, "t1 n a"]
@@ -27,34 +27,34 @@ class HeldScanpaths(NamedTuple):
     picture: Int64[np.ndarray, " n"]
 
     def select(self, rows: Int64[np.ndarray, " k"]) -> "HeldScanpaths":
-        """Some of them."""
+        """The scanpaths in `rows`."""
         at = torch.from_numpy(rows)
         return HeldScanpaths(self.y[:, at], self.action[:, at], self.length[rows], self.picture[rows])
 
     @property
     def real(self) -> Shaped[np.ndarray, "t n"]:
-        """Which fixations are real, not padding."""
+        """A mask of the fixations that are real, not padding."""
         there: np.ndarray = np.arange(len(self.y))[:, None] < self.length
         return there
 
 
 class Swap(NamedTuple):
-    """The states where fixation AT is its own, of the same picture, or of another, by PARTS; `part` as they were."""
+    """States with one fixation its own, from the same picture, or from another; `part` has the original scanpaths."""
 
     part: HeldScanpaths
     states: Mapping[str, States]
 
     def errors(self, name: str) -> Float64[np.ndarray, "t1 n"]:
-        """The prediction error at every fixation after the first, over the variance of the own states of that step."""
+        """The prediction error at every fixation after the first, over the unswapped states' variance at that step."""
         each: np.ndarray = prediction_error(self.states[name]) / state_variance(self.states[OWN].h[1:])[:, None]
         return each
 
 
 def other_picture(picture: Int64[np.ndarray, " n"], rng: Rng) -> Int64[np.ndarray, " n"]:
-    """A partner of another picture for each, everybody being one once. Raises ValueError where there is none.
+    """A partner from another picture for each scanpath; each is a partner once. Raises ValueError if there is none.
 
-    Scanpaths stand in order of their pictures, which is drawn; a partner is as far on as the most scanpaths that any
-    picture has.
+    Scanpaths are ordered by picture, in random picture order; a partner's offset is the largest number of scanpaths of
+    any picture.
     """
     names, place, counts = np.unique(picture, return_inverse=True, return_counts=True)
     if 2 * counts.max() > len(picture):
@@ -70,7 +70,7 @@ def other_picture(picture: Int64[np.ndarray, " n"], rng: Rng) -> Int64[np.ndarra
 
 
 def same_picture(picture: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """A partner of the same picture for each, everybody being one once; itself where a picture has one scanpath."""
+    """A partner from the same picture for each scanpath, each used once; a lone scanpath is its own partner."""
     found = np.arange(len(picture))
     for name in np.unique(picture):
         rows = np.flatnonzero(picture == name)
@@ -79,7 +79,7 @@ def same_picture(picture: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
 
 
 def swap_fixation(method: RJEPA, held: HeldScanpaths, rng: Rng) -> Swap:
-    """Fixation AT exchanged, one for one: all three parts hold the same patches, and only where they stand differs."""
+    """The states with one fixation exchanged; all three parts contain the same patches, only in different scanpaths."""
     long = held.select(np.flatnonzero(held.length >= AT))
     names, counts = np.unique(long.picture, return_counts=True)
     part = long.select(np.flatnonzero(np.isin(long.picture, names[counts >= MIN_PER_PICTURE])))
@@ -92,17 +92,18 @@ def swap_fixation(method: RJEPA, held: HeldScanpaths, rng: Rng) -> Swap:
 
 
 def draw_independent(method: RJEPA, held: HeldScanpaths, rng: Rng) -> States:
-    """The states of SEQUENCES of WINDOW fixations, each drawn from all: nothing but the circuit links them."""
+    """The states on sequences of fixations drawn independently from all scanpaths: only the circuit links them."""
     step, sample = torch.from_numpy(np.argwhere(held.real)).T
     drawn = torch.randint(len(step), (WINDOW, SEQUENCES), generator=rng.generator())
     return record_circuit(method, held.y[step[drawn], sample[drawn]])
 
 
 def repeat_fixation(method: RJEPA, held: HeldScanpaths) -> Mapping[str, Float64[np.ndarray, " r"]]:
-    """What REPEATS of fixation REPEATED evoke, then the next one, and last that next one in its own scanpath.
+    """Responses to repeats of one fixation, then to the next fixation, and last to that one in its own scanpath.
 
-    `change` is ‖h_t − h_{t−1}‖, `error` that of the prediction, and `response` |h − mean| over the deviation, with
-    those of the states after REPEATED fixations: means over scanpaths and units. Saccades of repeats are zero.
+    `change` is ‖h_t − h_{t−1}‖, `error` the prediction error, and `response` |h − mean| over the deviation, where mean
+    and deviation are those of the states after REPEATED fixations. All are means over scanpaths and units. Saccades of
+    repeats are zero.
     """
     part, k = held.select(np.flatnonzero(held.length > REPEATED)), REPEATED - 1
     y, action = part.y, part.action
@@ -121,24 +122,24 @@ def repeat_fixation(method: RJEPA, held: HeldScanpaths) -> Mapping[str, Float64[
             "response": response.mean((1, 2), dtype=np.float64),
         }
 
-    # The first of each is of the second fixation.
+    # The first entry of each belongs to the second fixation.
     there = measured(plain)
     return {name: np.append(curve[k - 1 :], there[name][k]) for name, curve in measured(found).items()}
 
 
 def prediction_error(found: States) -> Float64[np.ndarray, "t1 n"]:
-    """The mean square between every state after the first and what was predicted."""
+    """The mean squared difference between every state after the first and its prediction."""
     each: np.ndarray = np.square(found.pred - found.h[1:], dtype=np.float64).mean(2)
     return each
 
 
 def state_variance(h: Float[np.ndarray, "t n w"]) -> Float64[np.ndarray, " t"]:
-    """The variance over samples at each step, the mean over units: how far the best constant errs."""
+    """The variance over samples at each step, averaged over units: the error of the best constant."""
     each: np.ndarray = np.maximum(h.var(1, dtype=np.float64).mean(1), 1e-12)
     return each
 
 
 def state_change(h: Float[np.ndarray, "t n w"]) -> Float64[np.ndarray, "t1 n"]:
-    """‖h_t − h_{t−1}‖ at every step after the first."""
+    """The change ‖h_t − h_{t−1}‖ at every step after the first."""
     each: np.ndarray = np.linalg.norm(np.diff(h.astype(np.float64), axis=0), axis=2)
     return each

@@ -1,9 +1,9 @@
-"""Learning rules on a bare circuit with a linear predictor: their gradients, the memory and the time they take.
+"""Compares learning rules on a bare circuit with a linear predictor: their gradients, memory and time.
 
     s_t = F(s_{t−1}, W x_t + b)        L = mean over t of (P s_t − sg(s_{t+1}))²
 
-rfp is `jepakit.rfp`; bptt differentiates the graph of all steps; truncated, at each step alone, takes as many steps at
-once as rfp does. Dense RTRL is rfp on the circuit whose block is its whole width.
+rfp is `jepakit.rfp`; bptt differentiates the graph of all steps; truncated differentiates each step alone, in chunks as
+long as those of rfp. Dense RTRL is rfp on a circuit with a single block of the whole width.
 """
 
 import time
@@ -58,14 +58,14 @@ class Problem:
         return [self.cell.weight, self.cell.bias, self.cell.own, *self.above]
 
     def loss(self, h: Float[Tensor, "b k n"], t: int = 1) -> Float[Tensor, ""]:
-        """The part of the loss that a window of states contributes."""
+        """The contribution of a window of states to the loss."""
         pairs = (self.x.shape[1] - 1) * len(h) * h.shape[2]
         wrong: Tensor = self.predictor(h[:, :-1]) - h[:, 1:].detach()
         return wrong.square().sum() / pairs
 
 
 def bptt_gradient(problem: Problem) -> Gradient:
-    """The gradient by the graph of all steps."""
+    """The gradient by back-propagation through the graph of all steps."""
     cell, state, shown = problem.cell, problem.cell.start(len(problem.x)), []
     for drive in cell.drive(problem.x.transpose(0, 1)).unbind():
         state = cell(state, drive)
@@ -74,11 +74,11 @@ def bptt_gradient(problem: Problem) -> Gradient:
 
 
 def truncated_gradient(problem: Problem, chunk: int = rfp.CHUNK_STEPS) -> Gradient:
-    """The gradient that treats every step's past as given."""
+    """The gradient that treats the past of every step as a constant."""
     cell, steps = problem.cell, problem.x.transpose(0, 1)
     before, sums = cell.start(len(problem.x)), [torch.zeros_like(p) for p in problem.parameters]
     for first in range(0, len(steps), chunk):
-        # A window begins with the last step of the one before, as rfp's does.
+        # A window begins with the last step of the previous one, as in rfp.
         taken = steps[max(first - 1, 0) : first + chunk]
         states = rfp.forward_chunk(cell, before, taken).states
         with torch.enable_grad():
@@ -104,7 +104,7 @@ GRADIENT_RULES: Final[Mapping[str, Rule]] = {
 
 
 def largest_error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
-    """max |difference| / max |gradient|, of the worst tensor."""
+    """The error max |difference| / max |gradient| of the worst tensor."""
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True) if b.abs().max())
 
 
@@ -121,7 +121,7 @@ def rule_errors(seed: int, batch: int = 4) -> dict[str, dict[str, float]]:
         for steps in lengths:
             exact = Problem(Rng(seed).fork("error"), steps, batch=batch, dtype=torch.float64)
             mine = Problem(Rng(seed).fork("error"), steps, batch=batch, dtype=getattr(torch, precision))
-            # The same numbers in both precisions, or their rounding would count as an error of the rule.
+            # Both precisions start from the same numbers; otherwise rounding them would count as an error of the rule.
             exact.x = mine.x.double()
             exact.cell.load_state_dict(mine.cell.state_dict())
             exact.predictor.load_state_dict(mine.predictor.state_dict())
@@ -133,13 +133,13 @@ def rule_errors(seed: int, batch: int = 4) -> dict[str, dict[str, float]]:
 
 
 def peak_bytes(rule: Rule, steps: int, d: int = D, n: int = N) -> int:
-    """The most bytes alive at once, besides weights and input: forward, traces, and all gradients."""
+    """The peak of bytes alive at once, besides weights and input: forward pass, traces and all gradients."""
     problem = Problem(Rng(0), steps, n, d)
     return measure_peak(lambda: rule(problem), [*problem.parameters, problem.x])
 
 
 def memory_crossing(d: int, lengths: Sequence[int]) -> dict[str, Any]:
-    """Peak bytes of bptt at every length and of rfp at the last, and the length from which on bptt takes more."""
+    """Peak bytes of bptt at every length and of rfp at the last, and the length beyond which bptt takes more."""
     back = [peak_bytes(bptt_gradient, steps, d) for steps in lengths]
     ahead = peak_bytes(forward_gradient, lengths[-1], d)
     at = next((k for k, value in enumerate(back) if value > ahead), None)
@@ -153,7 +153,7 @@ def memory_crossing(d: int, lengths: Sequence[int]) -> dict[str, Any]:
 
 
 def trace_bytes(sizes: Sequence[int], dense: bool) -> list[int]:
-    """What the traces of one row take with n = d inputs, measured."""
+    """The measured bytes of the traces of one row with n = d inputs."""
     found = []
     for n in sizes:
         cell = Gated(n, n, n if dense else 1)
@@ -162,13 +162,13 @@ def trace_bytes(sizes: Sequence[int], dense: bool) -> list[int]:
 
 
 def trace_formula(sizes: Sequence[int], dense: bool) -> list[int]:
-    """What the traces of one row take with n = d inputs, by the formula."""
+    """The bytes of the traces of one row with n = d inputs, by the formula."""
     with torch.device("meta"):
         return [4 * rfp.trace_floats(Gated(n, n, n if dense else 1)) for n in sizes]
 
 
 def step_seconds(rules: Mapping[str, Rule], problem: Problem, rounds: int) -> dict[str, list[float]]:
-    """Processor time per step of every rule in every round, after one to warm up; each is first in half of them."""
+    """Processor time per step of every rule in every round, after a warm-up; each goes first in half the rounds."""
     found: dict[str, list[float]] = {name: [] for name in rules}
     for k in range(rounds + 1):
         for name in list(rules)[:: 1 if k % 2 else -1]:

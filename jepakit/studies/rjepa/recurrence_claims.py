@@ -1,4 +1,4 @@
-"""The claims of `rjepa-recurrence`, what its numbers say beyond them, and its figures: one dot per seed."""
+"""The claims of `rjepa-recurrence`, further conclusions from its numbers, and its figures with one dot per seed."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ Values = Mapping[tuple[str, str], Sequence[float]]
 
 
 def rows_of(values: Values) -> dict[str, list[str]]:
-    """The rows of every data set, in their order."""
+    """The rows of every data set, in table order."""
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for name, _ in values):
         data, _, row = name.partition(" · ")
@@ -31,7 +31,7 @@ def rows_of(values: Values) -> dict[str, list[str]]:
 
 
 def claims(data: Sequence[str], rows: Sequence[str]) -> Iterator[Statement]:
-    """For every data set: what collapses, which row has the best probes, what training adds, and what a step takes."""
+    """Claims for every data set: which rows collapse, which has the best probes, what training adds, and step costs."""
     for source in data:
         labels = [f"{source} · {row}" for row in rows]
         probes = PROBE_METRICS if source == "moving digits" else PROBE_METRICS[:2]
@@ -47,12 +47,12 @@ def claims(data: Sequence[str], rows: Sequence[str]) -> Iterator[Statement]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """Which row has the most best probes, the errors of rows that did not collapse, and what the best rows cost."""
+    """Sentences on the row with the most best probes, errors of rows without collapse, and costs of the best rows."""
     found = [best_rows(scores.values)]
     for data, rows in rows_of(scores.values).items():
         cheap = []
         for metric in (m for m in (*LOWER_METRICS, *PROBE_METRICS) if (f"{data} · {rows[0]}", m) in scores.values):
-            # An error over a spread that is gone is a ratio of two small numbers.
+            # After a collapse, error over spread is a ratio of two tiny numbers.
             gone = collapsed_rows(scores.values, data, rows) if metric in LOWER_METRICS else []
             if left := [f"{data} · {row}" for row in rows if row not in gone]:
                 ranking = Ranking(cells_of(left, metric), metric in LOWER_METRICS)
@@ -82,7 +82,7 @@ def collapsed_rows(values: Values, data: str, rows: Sequence[str]) -> list[str]:
 
 
 def cheapest_row(scores: Scores, data: str, ranking: Ranking) -> str:
-    """The cheapest of the rows that the best one does not beat beyond the scatter, and what a step of it costs."""
+    """The cheapest row that the best one does not beat beyond the scatter, and the cost of its step."""
     level = [str(ranking.cells[k][0]) for k in (ranking.order(scores)[0], *ranking.level(scores))]
     every = [f"{data} · {name}" for name in rows_of(scores.values)[data]]
     row, first = (min(rows, key=lambda name: scores.mean(name, COST_METRICS[0])) for rows in (level, every))

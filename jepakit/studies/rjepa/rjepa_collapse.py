@@ -1,12 +1,13 @@
-"""When R-JEPA collapses: stop-gradient, predictor, weight decay and the first weights, and what gives way first.
+"""Study: when does R-JEPA collapse? It varies stop-gradient, predictor, weight decay and initial weights.
 
-Small R-JEPAs (24 gated units above a perceptron) on Lorenz paths and on made-up fixations over pictures of shapes
-(`studies/rjepa_training.py`), and single modes beside the theory for them (`studies/rjepa_modes.py`). Lost is
+The trainings are small R-JEPAs (24 gated units above a perceptron) on Lorenz paths and on generated fixations over
+pictures of shapes (`studies/rjepa_training.py`), and single modes compared with theory (`studies/rjepa_modes.py`). The
+study records which of these is lost first:
 
-- spread, where the panel calls the states fully collapsed: their std is under FULL of that at step 0;
-- rank, where the effective rank of the states is under half of that at step 0;
-- structure, where over STRUCTURE of the squares of W Wᵀ (W from the input to the units) or of Pᵀ P (the predictor) lie
-  off the diagonal. Random weights have about half there, weights of rank 1 nearly all.
+- spread is lost if the panel calls the states fully collapsed: their std is under a limit relative to step 0;
+- rank is lost if the effective rank of the states is under half of that at step 0;
+- structure is lost if more than a limit of the squares of W Wᵀ (W from the input to the units) or of Pᵀ P (the
+  predictor) lie off the diagonal. Random weights have about half there, weights of rank 1 nearly all.
 """
 
 import statistics
@@ -23,14 +24,14 @@ from .rjepa_figures import draw_figures
 from .rjepa_training import ARMS, DATA, STEPS, group_shapes, train_arms
 
 MAX_OFF_DIAGONAL: Final = 0.8
-FAR_FROM_THEORY: Final = 0.05  # a mode further than this from theory
+FAR_FROM_THEORY: Final = 0.05  # the largest distance of a mode from theory
 GRID_STEP: Final = 10 ** (1 / 6)  # between two weight decays that are tried
 OPTIMISERS: Final = {"gradient descent": False, "AdamW": True}
 SeedNumbers = Mapping[str, Any]
 
 
 def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[dict[str, Any]]:
-    """All trainings of all seeds, those of one shape together; then each seed's rows, and its modes."""
+    """Run all trainings of all seeds, grouped by shape, then yield each seed's rows and modes."""
     runs: list[dict[str, Any]] = [{} for _ in seeds]
     for data in DATA:
         for names in group_shapes():
@@ -52,7 +53,7 @@ def train_modes(adam: bool, seed: int, steps: int | None) -> list[list[float]]:
 
 
 def loss_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
-    """The step at which structure, rank and spread are first found lost; None where they are not."""
+    """The first step at which structure, rank and spread are lost; None if they are not."""
     first = rows[0]["rank_target"]
     gone = {
         "structure": [
@@ -65,7 +66,7 @@ def loss_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
 
 
 def training_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The row of a training: the panel's verdict at its end, its numbers, and what was lost, and first."""
+    """The row of a training: the panel's final verdict and numbers, what was lost, and what was lost first."""
     last, gone = rows[-1], loss_steps(rows)
     name = collapse.verdict([collapse.verdict_inputs(row) for row in rows]).name
     found = {"full collapse": float(name == "full"), "dimensional": float(name == "dimensional")}
@@ -107,12 +108,12 @@ def predicted_mode(adam: bool, r: float, v: float, decay: float) -> float:
 
 
 def surviving_decay(left: Sequence[float]) -> float:
-    """The largest decay at which a mode survives; 0 where it never does."""
+    """The largest decay at which a mode survives; 0 if it never does."""
     return max((d for d, p in zip(modes.WEIGHT_DECAYS, left, strict=True) if p > FAR_FROM_THEORY), default=0.0)
 
 
 def claims() -> Iterator[Statement]:
-    """Single modes beside theory, and the balance of the two sides."""
+    """Claims on single modes compared with theory, and on the balance of weights and predictor."""
     for name in OPTIMISERS:
         labels = [f"one mode · {name} · r {r:g}, v {v:g}" for r, v in modes.MODES]
         survived_decays = "largest decay survived"
@@ -134,7 +135,7 @@ def claims() -> Iterator[Statement]:
 
 
 def conclusions(scores: Scores) -> list[str]:
-    """What collapses, what gives way first, and what that says about weight decay."""
+    """Sentences on what collapses, what is lost first, and what that means for weight decay."""
     return [*collapse_verdicts(scores), *loss_order(scores), ADAM_NOTE]
 
 
@@ -146,7 +147,7 @@ ADAM_NOTE: Final = (
 
 
 def collapse_verdicts(scores: Scores) -> list[str]:
-    """What each change does to R-JEPA, on both data sets together, and whether the claim holds by that."""
+    """Sentences on the effect of each change over both data sets, and whether the claim holds."""
     starts = [n for n in ARMS if n.startswith(("initial", "correlated"))]
     stopped = [n for n in starts if "no stop" not in n]
     plain, open_, none = (collapse_share(scores, name) for name in ("as it is", "no stop-gradient", "predictor none"))
@@ -171,7 +172,7 @@ def _verdict_word(whole: bool, partly: bool = False) -> str:
 
 
 def collapse_flags(scores: Scores, name: str) -> list[float]:
-    """1 for each training of an arm, on any data, that ends in a full or dimensional collapse, else 0."""
+    """Per training of an arm, on all data: 1 if it ends in a full or dimensional collapse, else 0."""
     pairs = ((scores.values[f"{data} · {name}", what] for what in ("full collapse", "dimensional")) for data in DATA)
     return [max(both) for full, flat in pairs for both in zip(full, flat, strict=True)]
 
@@ -182,7 +183,7 @@ def collapse_share(scores: Scores, name: str) -> float:
 
 
 def describe_arms(scores: Scores, names: Sequence[str]) -> str:
-    """For each arm how many collapse, and the spread and rank that are left on each set."""
+    """A text with each arm's count of collapses, and the remaining spread and rank on each data set."""
     parts = []
     for name in names:
         found = collapse_flags(scores, name)
@@ -199,7 +200,7 @@ def describe_arms(scores: Scores, names: Sequence[str]) -> str:
 
 
 def loss_order(scores: Scores) -> list[str]:
-    """Whether loss of structure comes before loss of rank, and whether it predicts it."""
+    """Sentences on whether the loss of structure precedes and predicts the loss of rank."""
     names = [label for label, what in scores.values if what == "rank lost"]
     kinds = ("structure lost", "rank lost", "spread lost")
     rows = [row for n in names for row in zip(*(scores.values[n, kind] for kind in kinds), strict=True)]

@@ -1,16 +1,17 @@
-"""R-JEPA as a circuit of cortex: how long it integrates, what surprises it, whether it adapts, how sparse it is.
+"""Study: R-JEPA as a model of a cortical circuit: integration time, surprise, adaptation and sparseness.
 
-The circuit of `rjepa-gaze`, beside the same without a past, and beside itself before any training, whose row tells what
-was learned. It is trained on scanpaths of people (OSIE); where that set is not there, on made-up ones over digits. All
-is measured on pictures that are held out, by the measures of `cortex.py`, which say what they cannot see:
+The study compares the circuit of `rjepa-gaze` with the same circuit without a past, and with itself before training,
+whose row shows what was learned. It is trained on human scanpaths (OSIE), or, if that set is missing, on generated ones
+over digits. All measures (`cortex.py`, which also states their limits) use held-out pictures:
 
-- τ: of the autocorrelation of units while fixations are drawn independently, so that nothing but the circuit
-  remembers; and of what is left, in scanpaths as they are, of a fixation that was another
-- surprise: the prediction error at fixation AT where it is another picture's, over that where it is its own.
-  Fixations are exchanged one for one, so they are as typical as they were. `over same picture` is the same over that
-  of a fixation which another viewer made in the same picture, to tell the picture from a broken order
-- adaptation: fixation REPEATED again and again, then the next one, whose `release` is over what it evokes without
-- sparseness: of |h − mean| after BY fixations, beside the encoder's features
+- τ: of the autocorrelation of units on independently drawn fixations, so that only the circuit provides memory; and of
+  the remaining effect, in unchanged scanpaths, of one exchanged fixation
+- surprise: the prediction error at a fixation from another picture, over the error at the original fixation. Fixations
+  are exchanged one for one, so they stay equally typical. `over same picture` is the ratio to the error at a fixation
+  of another viewer in the same picture, which separates the picture's effect from that of a broken order
+- adaptation: one fixation is repeated, then the next one follows; its `release` is relative to its response without
+  the repeats
+- sparseness: of |h − mean| after a number of fixations, beside the encoder's features
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,14 +50,14 @@ class RunNumbers(NamedTuple):
 
 
 def held_out(method: RJEPA, data: Scanpaths) -> HeldScanpaths:
-    """The inputs of all measures, from scanpaths whose labels are pictures."""
+    """The inputs of all measures: held-out scanpaths whose labels are pictures."""
     ids = np.arange(len(data))
     picture = np.array([data.label(int(i)) for i in ids])
     return HeldScanpaths(*encode_fixations(method, data, ids), data.lengths.clip(max=data.steps), picture)
 
 
 def quartile_rows(name: str, curves: Sequence[np.ndarray]) -> dict[str, float]:
-    """The quartiles over units of the time constants of each level; levels count from the bottom where several are."""
+    """The quartiles over units of each level's time constants; several levels are numbered from the bottom."""
     found: dict[str, float] = {}
     for k, curve in enumerate(curves, 1):
         tau = cortex.time_constant(curve)
@@ -103,7 +104,7 @@ def measure_surprise(swapped: Swap) -> RunNumbers:
 
 
 def measure_adaptation(method: RJEPA, held: HeldScanpaths) -> RunNumbers:
-    """How change, error and response adapt to repeats, and what the next fixation then evokes."""
+    """The adaptation of change, error and response to repeats, and the response to the next fixation."""
     rows, curves = {}, cortex_trials.repeat_fixation(method, held)
     for name, (*repeats, new, plain) in curves.items():
         rows[f"adaptation of the {name}"] = cortex.adaptation_index(np.array(repeats))
@@ -112,7 +113,7 @@ def measure_adaptation(method: RJEPA, held: HeldScanpaths) -> RunNumbers:
 
 
 def measure_sparseness(method: RJEPA, held: HeldScanpaths) -> RunNumbers:
-    """Sparseness of the states after BY fixations, and of the features that the last of them has."""
+    """The sparseness of the states after a number of fixations, and of the features at the last of them."""
     part = held.select(np.flatnonzero(held.length >= BY))
     h = record_circuit(method, part.y, part.action).h[BY - 1]
     rows, curves = {}, {}

@@ -1,6 +1,6 @@
-"""R-JEPA trained from the same start by each learning rule: the loss over the steps, on data of several lengths.
+"""Trains R-JEPA from the same start by each learning rule and records the loss, on data of several lengths.
 
-What people looked at ends after a few seconds, so that OSIE has one length. Sets that are not there are left out.
+Human scanpaths end after a few seconds, so OSIE has a single length. Missing data sets are left out.
 """
 
 import statistics
@@ -31,8 +31,8 @@ LAST, WIDTH, LR = 10, 32, 3e-3
 class Task:
     """The data of a training, and the encoder and circuit that read them.
 
-    `data` gives them for samples of so many steps, read in the folder of all data sets; `needs` is what that must hold.
-    `steps` has, by the length of samples, how many steps are trained.
+    `data` opens the data in the folder of all data sets, for samples of a given length; `needs` is the file required
+    there. `steps` maps the length of samples to the number of training steps.
     """
 
     data: Callable[[Path, int], Any]
@@ -63,7 +63,7 @@ def gaze_data(data: Path, length: int) -> settings.Config:
 
 
 CIFAR, OSIE, SEEN, PICTURES = "cifar10/train.parquet", "gaze_osie", (8, 8), 512
-# A random encoder that is not trained: below it, forward propagation is exact.
+# The encoder is random and not trained, so that forward propagation is exact.
 FIXATION_ENCODER: Final = CNN((1, *SEEN), WIDTH, (16,))
 TASKS: Final[Mapping[str, Task]] = {
     "Lorenz": Task(lorenz_data, {8: 150, 64: 100, 512: 40}),
@@ -75,7 +75,7 @@ TASKS: Final[Mapping[str, Task]] = {
 
 
 def rule_losses(task: Task, data: Path, length: int, seed: int, steps: int) -> dict[str, list[float]]:
-    """The loss at every step of a training by each rule, all of the same weights and batches."""
+    """The loss at every training step by each rule, from the same weights and batches."""
     dataset = task.data(data, length).open()
     signal = dataset.signal()
     batches = list(loader.batches(dataset, signal, seed=seed, batch=task.batch, start=0, stop=steps))
@@ -83,7 +83,7 @@ def rule_losses(task: Task, data: Path, length: int, seed: int, steps: int) -> d
 
 
 def train_losses(task: Task, signal: Signal, batches: Sequence[Batch], rule: unroll.Rule, seed: int) -> list[float]:
-    """The loss at every step by one rule."""
+    """The loss at every training step by one rule."""
     method = methods.build(rjepa.Config(task.encoder, task.circuit, rule=rule, below="frozen"), signal, seed)
     rates = Optim(lr=LR, start_lr=LR, final_lr=LR, warmup=0.0, weight_decay=1e-4, final_weight_decay=1e-4)
     optimizer, found = optim.build_optimizer(rates, method), []
@@ -97,7 +97,7 @@ def train_losses(task: Task, signal: Signal, batches: Sequence[Batch], rule: unr
 
 
 def loss_curves(data: Path, seed: int, steps: int | None = None) -> dict[str, dict[str, list[float]]]:
-    """The loss at every step of all trainings of one seed whose data exist, by data with their length, and by rule."""
+    """The loss at every step of one seed's trainings, by data with length, and by rule; missing data are left out."""
     return {
         f"{name}, {length} steps": rule_losses(task, data, length, seed, steps or count)
         for name, task in TASKS.items()
@@ -107,5 +107,5 @@ def loss_curves(data: Path, seed: int, steps: int | None = None) -> dict[str, di
 
 
 def final_loss(losses: Sequence[float]) -> float:
-    """The mean loss of the last LAST steps."""
+    """The mean loss of the last steps."""
     return statistics.fmean(losses[-LAST:])

@@ -1,4 +1,4 @@
-"""The figures of `rjepa-collapse`: eigenvalues and structure over training, paths of states, single modes."""
+"""Draws the figures of `rjepa-collapse`: eigenvalues and structure over training, paths of states, single modes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ DIRECTIONS_SHOWN: Final = (1, 2, 3, 4, 6, 8)
 
 
 def draw_figures(seeds: Sequence[Mapping[str, Any]]) -> NamedFigures:
-    """All figures; eigenvalues and paths are of the first seed."""
+    """All figures by name; eigenvalues and paths show the first seed."""
     first = seeds[0]["runs"]
     found: NamedFigures = []
     for name in ARMS_SHOWN:
@@ -58,7 +58,7 @@ def _path_figures(name: str, states: np.ndarray) -> list[Figure]:
 
 
 def order_figure(seeds: Sequence[Mapping[str, Any]], what: str) -> Figure:
-    """What is left of rank or spread, and of structure, over training, the mean over seeds."""
+    """The remaining rank or spread and the remaining structure over training, as means over seeds."""
     key, lines = {"rank": "rank_target", "spread": "std_ratio_target"}[what], []
     for k, name in enumerate((*ARMS_SHOWN, "correlated units 0.9")):
         runs = [one["runs"][f"{DATA_SHOWN} · {name}"]["rows"] for one in seeds]
@@ -76,7 +76,7 @@ def order_figure(seeds: Sequence[Mapping[str, Any]], what: str) -> Figure:
 
 
 def survival_figure(seeds: Sequence[Mapping[str, Any]], name: str) -> Figure:
-    """What is left of single modes over weight decay, measured and by theory."""
+    """The remaining size of single modes over weight decay, measured and predicted."""
     lines, decays = [], np.array(modes.WEIGHT_DECAYS)
     fine = np.geomspace(decays[0], decays[-1], 200)
     for k, (r, v) in enumerate(modes.MODES):

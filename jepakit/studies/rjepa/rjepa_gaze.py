@@ -1,17 +1,18 @@
-"""R-JEPA on fixations: do errors fall as fixations accumulate, does memory help, and is it the human order?
+"""Study: R-JEPA on fixations: do errors fall as fixations accumulate, does memory help, does the human order matter?
 
-Trained on scanpaths of OSIE (every viewer's, of the pictures that are not held out), read on pictures never seen:
+The runs train on OSIE scanpaths (of every viewer, on the pictures that are not held out) and are measured on unseen
+pictures:
 
 - `error`: the prediction error of the next state after k fixations, over that of the best constant (the mean of the
-  next states) and over that of persistence (the state that is there already)
-- `next feature`: how much of what the encoder will see next a ridge reads from h_k (R² on held-out pictures)
-- `gate`, `change`: how open the circuit is, and how far it moves, relative to its size
-- `picture`: which picture was looked at, by the nearest of other viewers' states after as many fixations
-- `least std ratio`, `rows without collapse`: what the panel found while the run was trained
+  next states) and over that of persistence (the present state)
+- `next feature`: the R² on held-out pictures of a ridge from h_k to the encoder's next feature
+- `gate`, `change`: how open the circuit is, and how far its state moves, relative to the state's size
+- `picture`: how often the nearest state of another viewer, after as many fixations, belongs to the same picture
+- `least std ratio`, `rows without collapse`: the panel's findings during training
 
-That errors fall counts only where both ratios fall and the ridge gains, each beyond the spread of the seeds.
-`memoryless` is the circuit without a past.
-Beside it digits, looked at in places that stand out: a linear probe of the class after k fixations.
+Errors count as falling only if both ratios fall and the ridge gains, each beyond the spread of the seeds. `memoryless`
+is the circuit without a past. A second data set has digits with fixations on salient places: a linear probe reads the
+class after k fixations.
 """
 
 import statistics
@@ -39,7 +40,7 @@ from ..study import Arm, Study
 from .rjepa_probes import SequenceStates, class_accuracy, next_feature, prediction_errors
 from .rjepa_states import encode_fixations, record_circuit
 
-FIRST, LAST = 2, 7  # fixations between which errors have to fall: almost all scanpaths have so many
+FIRST, LAST = 2, 7  # fixations between which errors have to fall; almost all scanpaths have that many
 STEPS, DIGIT_STEPS = 10, 10
 MAX_SCANPATHS = 1500
 LENGTH: Final = Length(steps=200, batch=64)
@@ -75,10 +76,10 @@ def mean_gate(gate: Float[np.ndarray, "t n v"], length: Int64[np.ndarray, " n"])
 
 
 def picture_accuracy(test: SequenceStates, k: int) -> float:
-    """How often the nearest state of another viewer, after k fixations, is of the same picture.
+    """How often the nearest state of another viewer, after k fixations, belongs to the same picture.
 
-    A third of the viewers ask, the others are there to be found: who asks is held out of what is found, not of the
-    training, which saw them on other pictures. States are compared by their cosine.
+    The states of a third of the viewers are the queries and those of the others the candidates. The training saw all
+    viewers, but on other pictures. States are compared by cosine similarity.
     """
     real = test.length >= k
     h, label = test.h[k - 1, real], test.label[real]
@@ -98,7 +99,7 @@ def run_measures(folder: Path) -> Mapping[str, float]:
 
 
 def panel_summary(folder: Path) -> dict[str, float]:
-    """While a run was trained: the least spread over that at step 0, and the share of measurements without collapse."""
+    """The least spread during training over that at step 0, and the share of panel measurements without collapse."""
     rows = [row["metrics"] for row in read_rows(folder) if row and "std_ratio_target" in row["metrics"]]
     sound = [row["verdict"] not in ("dimensional", "full") for row in rows]
     return {LEAST_STD_RATIO: min(row["std_ratio_target"] for row in rows), SOUND_ROWS: statistics.fmean(sound)}
@@ -131,7 +132,7 @@ def read_curves(folder: Path) -> Mapping[str, Mapping[int, float]]:
 
 
 def claims() -> tuple[Statement, ...]:
-    """The claim in its strict form for every order, what memory adds, and whether a run collapsed."""
+    """The strict claim for every order of fixations, the benefit of memory, and whether a run collapsed."""
     human, memoryless = "OSIE · human", "OSIE · memoryless"
     labels = tuple(arm.label for arm in STUDY_ARMS)
     later = (f"next feature R² from the state, {LAST}", f"picture, {LAST}")
@@ -148,7 +149,7 @@ def claims() -> tuple[Statement, ...]:
 
 
 def strict_claim(row: str) -> Every:
-    """Both errors fall from FIRST to LAST fixations, and the ridge on the state gains."""
+    """The claim that both errors fall from the first to the last measured fixation, while the ridge's R² rises."""
 
     def points(metric: str) -> tuple[Cell, ...]:
         return tuple((row, f"{metric}, {k}") for k in (FIRST, LAST))
@@ -183,7 +184,7 @@ def draw_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
 
 
 def find_arm(name: str) -> Arm:
-    """The arm on human pictures of that name."""
+    """The arm with this name on human scanpaths."""
     return next(arm for arm in STUDY_ARMS if arm.label == f"OSIE · {name}")
 
 

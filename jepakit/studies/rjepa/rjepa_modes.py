@@ -1,19 +1,19 @@
-"""One mode of R-JEPA alone: which survives weight decay, by theory and by training.
+"""Single modes of R-JEPA: theory and training show which modes survive weight decay.
 
-One unit w reads a filtered input e_t of variance v whose neighbours correlate by r; one number p predicts, and the
+One unit w reads a filtered input e_t of variance v whose neighbours have correlation r; one number p predicts, and the
 target has no gradient: L = ½ E (p w e_t − w e_{t+1})². From a balanced start, w = p at all times.
 
 1. Gradient descent with weight decay η: dp/dt = v p² (r − p) − η p, so p = 0, or p = (r ± √(r² − 4 η / v)) / 2. The
-   larger root is stable, the smaller one the border: what starts below it dies, and beyond η = r² v / 4 all does.
+   larger root is stable; a start below the smaller root decays to 0, and beyond η = r² v / 4 every start does.
 2. AdamW divides each gradient by its root mean square, over batches of B pairs, so that its decay λ has another scale:
    r − p = λ p √((2 p² − 4 p r + 1 + r²) / B + (r − p)²) for normal inputs. The left side is larger at p = 0 and
    smaller at p = r: there is always a root between, whatever v. The mode shrinks with λ, and there is no threshold.
 
-   That takes its mean square for that of the gradients now. A mode that shrinks by more than about a thousandth per
-   step, rate times decay, leaves its large early gradients in that mean, and dies: with r = 0.9, v = 1 and λ = 3.2, at
-   a rate of 3e-4 p stays at 0.310 as predicted, at 1e-3 nothing is left.
+   The formula assumes that AdamW's mean square is that of the current gradients. If a mode shrinks by more than about
+   a thousandth per step (rate times decay), large early gradients remain in the mean, and the mode decays to 0: with
+   r = 0.9, v = 1 and λ = 3.2, p stays at 0.310 as predicted at a rate of 3e-4, and decays to 0 at 1e-3.
 
-Both hold for a mode by itself. Where a weight has a share in many modes, AdamW's root mean square is that of all.
+Both results hold for a single mode. If a weight contributes to many modes, AdamW's root mean square covers all of them.
 """
 
 import math
@@ -33,7 +33,7 @@ LEARNING_RATES: Final = {"gradient descent": 0.1, "AdamW": 1e-3}
 
 
 class Roots(NamedTuple):
-    """Where a mode settles, and the smallest start from which it gets there; both 0 where it always dies."""
+    """The value at which a mode settles, and the smallest start that leads there; both 0 if every start decays to 0."""
 
     stable: float
     border: float
@@ -61,7 +61,7 @@ def adam_fixed_point(r: float, decay: float, batch: int) -> float:
 
 
 def descend_mode(r: float, v: float, decay: float, start: float, lr: float, steps: int) -> float:
-    """Gradient descent on the expected loss from w = p = `start`: the p in the end."""
+    """The final p of gradient descent on the expected loss from w = p = `start`."""
     w = p = start
     for _ in range(steps):
         by_p, by_w = v * w * w * (p - r), v * p * w * (p - r)
@@ -78,7 +78,7 @@ def train_modes(
     batch: int = BATCH,
     start: float = START,
 ) -> Float[Tensor, "m k"]:
-    """Each mode trained with each decay, on new normal pairs in every step: √|p w| over the last tenth of them."""
+    """Train each mode with each decay on new normal pairs in every step; returns √|p w| over the last tenth."""
     gen, lr = rng.generator(), LEARNING_RATES["AdamW" if adam else "gradient descent"]
     r, v = (torch.tensor(column)[:, None] for column in zip(*modes, strict=True))
     weight = torch.tensor(decays).expand(len(modes), -1)
@@ -101,7 +101,7 @@ def train_modes(
 
 
 def _adam_scaled(gradient: Tensor, moments: list[Tensor], k: int) -> Tensor:
-    """The gradient as Adam has it in its k-th step."""
+    """The gradient as scaled by Adam in step k."""
     first, second = moments
     first.lerp_(gradient, 0.1)
     second.lerp_(gradient.square(), 0.001)

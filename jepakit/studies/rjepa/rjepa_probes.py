@@ -1,4 +1,4 @@
-"""What the states of an R-JEPA are worth after k frames: errors beside trivial predictions, and probes."""
+"""Evaluates the states of an R-JEPA after k frames: errors relative to trivial predictions, and probes."""
 
 from typing import Final, NamedTuple
 
@@ -12,7 +12,7 @@ RIDGE_ALPHAS: Final = tuple(10.0**k for k in range(1, 6))
 
 
 class SequenceStates(NamedTuple):
-    """A trained circuit's states on sequences of at most T steps, (T, N, …); `length` says which steps are real."""
+    """A trained circuit's states on sequences of at most T steps, (T, N, …); `length` counts each one's real steps."""
 
     h: Float[np.ndarray, "t n w"]
     pred: Float[np.ndarray, "t1 n w"]
@@ -24,7 +24,7 @@ class SequenceStates(NamedTuple):
 
 
 def prediction_errors(found: SequenceStates, k: int) -> dict[str, float]:
-    """After k frames: the two ratios, the gate and the change. The best constant is that of the same step."""
+    """The two error ratios, the gate and the change after k frames. The best constant is fitted to the same step."""
     real = found.length > k
     h, target, pred = found.h[k - 1, real], found.h[k, real], found.pred[k - 1, real]
     size = float(np.square(target - target.mean(0)).mean())
@@ -41,7 +41,7 @@ def prediction_errors(found: SequenceStates, k: int) -> dict[str, float]:
 def next_feature(
     train: SequenceStates, test: SequenceStates, k: int, kin: Int64[np.ndarray, " n"] | None = None
 ) -> dict[str, float]:
-    """R² of a ridge from h_k, and from the present feature alone, to the next feature; `kin` is as in `ridge_score`."""
+    """R² for the next feature of a ridge on h_k, and of one on the present feature; `kin` as in `ridge_score`."""
     rows, held = train.length > k, test.length > k
     scaler = StandardScaler().fit(train.y[k, rows])
     goal, truth = scaler.transform(train.y[k, rows]), scaler.transform(test.y[k, held])
@@ -60,10 +60,10 @@ def ridge_score(
     truth: Float[np.ndarray, "m q"],
     kin: Int64[np.ndarray, " n"] | None = None,
 ) -> float:
-    """R² on (now, truth) of a ridge from `past` to `goal`, all outputs together; 0 is the mean of `goal`.
+    """R² on (now, truth) of a ridge fitted from `past` to `goal`, over all outputs; the mean of `goal` scores 0.
 
-    Its strength is chosen on the training part, by leaving one out; where rows are `kin`, such as those of one picture,
-    by leaving out a fifth of the kins.
+    The ridge strength is chosen on the training part by leave-one-out, or, if `kin` groups rows, such as those of one
+    picture, by leaving out a fifth of the groups.
     """
     scale = StandardScaler().fit(past)
     x = scale.transform(past)
@@ -73,7 +73,7 @@ def ridge_score(
 
 
 def class_accuracy(train: SequenceStates, test: SequenceStates, k: int) -> float:
-    """Accuracy of a linear classifier of the label on the state after k frames."""
+    """The accuracy of a linear classifier that predicts the label from the state after k frames."""
     scale = StandardScaler().fit(train.h[k - 1])
     model = LogisticRegression(max_iter=300, C=0.1).fit(scale.transform(train.h[k - 1]), train.label)
     return float(model.score(scale.transform(test.h[k - 1]), test.label))

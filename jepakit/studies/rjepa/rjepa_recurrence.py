@@ -1,16 +1,16 @@
-"""Where recurrence should sit in R-JEPA: nowhere, at the top, at all levels, or at all levels with feedback.
+"""Study: where should recurrence sit in R-JEPA: nowhere, at the top, at all levels, or at all levels with feedback?
 
-Two convolutional circuits below a top of one vector read the frames themselves (nn/circuit.py), with no encoder, and
-learn by back-propagation through time, which is exact for every row, in equal steps from equal seeds. `none` is the
-memoryless control of the same width. Data are made up (data/synthetic.py); no scan of a digit is in both parts:
+Two convolutional circuits below a top of one vector read the frames directly (nn/circuit.py), without an encoder. They
+learn by back-propagation through time, which is exact for every row, with equal steps and seeds. `none` is the
+memoryless control of the same width. The data are generated (data/synthetic.py); both parts use different digit scans:
 
-- fixations: a digit somewhere in a picture, looked at in ten places that stand out; the predictor reads the saccade
-- moving digits: clips of ten frames. How a digit moves is in no single frame, so only a memory can know it
+- fixations: a digit somewhere in a picture, with ten fixations on salient places; the predictor reads the saccade
+- moving digits: clips of ten frames. No single frame shows how a digit moves, so only a memory can represent it
 
-Measured on held-out digits, at the last frame or, of what is predicted, the one before: the prediction error over the
-best constant's and over persistence's, what a ridge reads of the next frame and of the motion (R²; motion is how far
-the digit's centre of mass has gone in the last step), and a linear probe of the digit; before training, too. A step is
-timed in processor time, the rows in turns; its bytes are those of all tensors alive at once in forward and backward
+The study measures on held-out digits, at the last frame, or the one before for predictions: the prediction error over
+that of the best constant and over that of persistence; the R² of a ridge for the next frame and for the motion (how far
+the digit's centre of mass moved in the last step); and a linear probe of the digit, also before training. A step is
+timed in processor time, with rows in turns; its bytes are those of all tensors alive at once in forward and backward
 pass, besides weights and input (`studies/alive.py`).
 """
 
@@ -72,7 +72,7 @@ SeedNumbers = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 class Part(NamedTuple):
-    """Sequences, the actions between their frames, which digit each shows, and how it moves at the end."""
+    """Sequences, the actions between frames, the digit that each sequence shows, and its motion at the end."""
 
     x: UInt8[Tensor, "n 1 t h w"]
     action: Float[Tensor, "n _ 2"] | None
@@ -147,7 +147,7 @@ def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[
 
 
 def train_rows(source: Samples, seed: int, steps: int) -> dict[str, dict[str, float]]:
-    """Train all rows side by side, and measure them before and after."""
+    """Train all rows side by side and measure them before and after training."""
     made = {row: build_row(row, source.signal, seed) for row in ROWS}
     cost = {row: {"MiB per step": step_bytes(method, source.train) / 2**20} for row, method in made.items()}
     before = {row: measure_method(method, source) for row, method in made.items()}
@@ -160,13 +160,13 @@ def train_rows(source: Samples, seed: int, steps: int) -> dict[str, dict[str, fl
 
 
 def combine_numbers(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """The numbers after training, what the probes were before, and how much of the spread is left."""
+    """The numbers after training, the probes before training, and the remaining share of the spread."""
     first = {f"{name}{UNTRAINED}": value for name, value in before.items() if name in (*PROBE_METRICS, RANK)}
     return {**after, **first, RATIO: after[SPREAD_METRIC] / before[SPREAD_METRIC]}
 
 
 def measure_method(method: rjepa.RJEPA, source: Samples) -> dict[str, float]:
-    """Errors, probes, and the spread and rank of the states, on held-out digits."""
+    """Errors, probes, and the spread and rank of the states on held-out digits."""
     train, held = (record_part(method, part) for part in (source.train, source.held))
     last = FRAMES - 1
     found = {
@@ -196,7 +196,7 @@ def record_part(method: rjepa.RJEPA, part: Part) -> SequenceStates:
 
 
 def train_turns(made: Mapping[str, rjepa.RJEPA], part: Part, seed: int, steps: int) -> dict[str, list[float]]:
-    """Train all methods on the same batches, a step of each in turn; the processor time of every step."""
+    """Train all methods on the same batches, one step each in turn; returns the processor time of every step."""
     optimizers = {row: optim.build_optimizer(OPTIM, method) for row, method in made.items()}
     spent: dict[str, list[float]] = {row: [] for row in made}
     for k in range(steps):
@@ -218,7 +218,7 @@ def select_batch(part: Part, ids: Int64[np.ndarray, " b"]) -> Batch:
 
 
 def step_bytes(method: rjepa.RJEPA, part: Part) -> int:
-    """The most bytes alive at once in the forward and backward pass of a batch, all gradients included."""
+    """The peak of bytes alive at once in the forward and backward pass of a batch, including all gradients."""
     batch = select_batch(part, np.arange(BATCH))
     weights = [p for p in method.parameters() if p.requires_grad]
     known = [*method.parameters(), *method.buffers(), batch.x, *([] if batch.action is None else [batch.action])]

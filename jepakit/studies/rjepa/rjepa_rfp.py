@@ -1,9 +1,9 @@
-"""Recurrent forward propagation beside back-propagation through time: exactness, memory, time, and what is learnt.
+"""Study: recurrent forward propagation versus back-propagation through time: exactness, memory, time and learning.
 
 The circuit is the gated one with n = 256 units on d = 32 inputs under a linear predictor (`studies/propagation.py`).
 Peak bytes are those of all tensors alive at once, besides weights and input (`studies/alive.py`): states or traces,
-the predictor's graph and all gradients. Seconds are processor time, everything included, of rules that take turns.
-What is learnt is in `studies/rjepa_curves.py`.
+the predictor's graph and all gradients. Seconds are total processor time; the rules take turns.
+`studies/rjepa_curves.py` compares the learning curves.
 """
 
 import statistics
@@ -34,7 +34,7 @@ TIMING_ROUNDS: Final = {1: (256, 3), 64: (64, 2)}  # steps and rounds, by batch
 
 
 def measure_seeds(seeds: Sequence[int], steps: int | None, data: Path) -> Iterator[dict[str, Any]]:
-    """Yield the numbers of one seed after another; seed 0 also has what no seed changes."""
+    """Yield the numbers of one seed after another; seed 0 also has the numbers that do not depend on the seed."""
     for seed in seeds:
         found = {
             "errors": rules.rule_errors(seed),
@@ -53,7 +53,7 @@ def time_rules(seed: int, batch: int, steps: int, rounds: int) -> dict[str, floa
 
 
 def seedless_numbers() -> dict[str, Any]:
-    """The numbers that no seed changes: memory, time over the chunk, and dense RTRL."""
+    """The numbers that do not depend on the seed: memory, time over the chunk, and dense RTRL."""
     problem = rules.Problem(Rng(0), TIMING_ROUNDS[1][0])
     chunks = {str(c): (lambda p, c=c: rules.forward_gradient(p, c)) for c in CHUNK_SIZES}
     dense = rules.Problem(Rng(0), 2, block=rules.N)
@@ -90,7 +90,7 @@ def log_slope(sizes: Sequence[int], values: Sequence[int]) -> float:
 
 
 def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
-    """Every rule's metrics by seed; metrics that no seed changes have one value."""
+    """Every rule's metrics by seed; metrics that do not depend on the seed have one value."""
     first, found = seeds[0], {}
     for name in rules.GRADIENT_RULES:
         for metric in first["errors"][name]:
@@ -121,7 +121,7 @@ def metric_name(batch: int) -> str:
 
 
 def claims() -> tuple[Statement, ...]:
-    """Exactness, memory, time and what is learnt, each beside back-propagation through time."""
+    """Claims on exactness, memory, time and learning, each relative to back-propagation through time."""
     rounded = f"gradient_error_float32_T{rules.ERROR_STEPS['float32'][-1]}"
     short, long = (f"peak_bytes_T{t}" for t in (SEQUENCE_LENGTHS[0], SEQUENCE_LENGTHS[-1]))
     fewer: dict[str, Any] = {"lower": True, "by": "ratio"}

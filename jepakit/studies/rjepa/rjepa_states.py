@@ -1,4 +1,4 @@
-"""A trained R-JEPA on scanpaths: features of every fixation, states, predictions and gates."""
+"""Records a trained R-JEPA on scanpaths: features of every fixation, states, predictions and gates."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ from ...types import unit
 
 
 class States(NamedTuple):
-    """Of N sequences of T frames: the states of every level, bottom first; the top's next ones as predicted; its gates.
+    """States of every level on N sequences of T frames, bottom first; the top's predicted next states and its gates.
 
-    Positions and features of a map are one axis.
+    Positions and features of a map share one axis.
     """
 
     levels: tuple[Float[np.ndarray, "t n _"], ...]
@@ -24,7 +24,7 @@ class States(NamedTuple):
 
     @property
     def h(self) -> Float[np.ndarray, "t n w"]:
-        """The states of the top."""
+        """The states of the top level."""
         return self.levels[-1]
 
 
@@ -32,7 +32,7 @@ class States(NamedTuple):
 def encode_fixations(
     method: RJEPA, data: Scanpaths, ids: Int64[np.ndarray, " n"]
 ) -> tuple[Float[Tensor, "t n d h w"], Float[Tensor, "t1 n a"]]:
-    """The encoder's feature maps of the fixations of some scanpaths, and the saccades between them."""
+    """The encoder's feature maps of the fixations in some scanpaths, and the saccades between them."""
     clips = [data.clip(int(i), data.native, padded=True) for i in ids]
     x = method.normalize(unit(torch.stack([clip.x for clip in clips])))
     return method.maps(x), torch.stack([clip.action for clip in clips]).transpose(0, 1)

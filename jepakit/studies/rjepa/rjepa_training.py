@@ -1,8 +1,8 @@
-"""The trainings of `rjepa-collapse` and their panel; trainings of one shape run side by side.
+"""Runs the trainings of `rjepa-collapse` with their panel; trainings of one shape run side by side.
 
-Every training has new order and weights by its seed. What the loop would do at each step is done for all trainings of
-one shape at once (`studies/side_by_side.py`); at ROWS moments, closer together in the beginning, the panel measures the
-states of held-out samples.
+The seed determines the sample order and the initial weights of a training. One call does the work of a training step
+for all trainings of one shape (`studies/side_by_side.py`). At moments that are closer together in the beginning, the
+panel measures the states of held-out samples.
 """
 
 import math
@@ -31,8 +31,8 @@ from ..side_by_side import Adam, Matrix
 
 STEPS, BATCH, HELD, ROWS = 800, 16, 128, 16
 WIDTH, HIDDEN, LR = 24, 32, 3e-3
-NUM_EIGENVALUES: Final = 8  # of the covariance of the states, kept at every row
-NUM_PATHS: Final = 7  # samples whose states are kept at the end
+NUM_EIGENVALUES: Final = 8  # eigenvalues of the covariance of the states, recorded at every row
+NUM_PATHS: Final = 7  # samples whose final states are recorded
 PANEL_METRICS: Final = ("std_ratio", "rank_target", "rank_share", "norm_target")  # of the panel
 DATA: Final[Mapping[str, Any]] = {
     "Lorenz": generated.Config("lorenz", count=1500),
@@ -95,7 +95,7 @@ class Loss(nn.Module):
         self.method = method
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, ""]:
-        """The method's own loss: what it keeps for the panel depends on lengths, which vmap does not take."""
+        """The method's loss without its panel records, which depend on lengths and therefore do not work under vmap."""
         h = self.method.encode(Batch(x))
         target = h[:, 1:].detach() if self.method.cfg.stop_gradient else h[:, 1:]
         pred = self.method.predict(h[:, :-1, None])[:, :, 0]
@@ -122,7 +122,7 @@ def correlate_units(weight: Float[Tensor, "m q d"], share: float) -> None:
 
 
 def decay_settings(decay: float) -> Optim:
-    """AdamW with one weight decay throughout, at a rate that lets the decay work within so few steps."""
+    """AdamW with a constant weight decay, at a rate that lets the decay act within few steps."""
     return replace(Optim(), lr=LR, weight_decay=decay, final_weight_decay=decay)
 
 
@@ -132,7 +132,7 @@ def panel_steps(steps: int) -> list[int]:
 
 
 def train_arms(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
-    """Train arms of one shape with every seed; for each, arm by arm, its rows, eigenvalues and last states."""
+    """Train arms of one shape with every seed; returns rows, eigenvalues and last states of each, arm by arm."""
     source = read_samples(data)
     made = [build_arm(arm, data, seed) for arm in arms for seed in seeds]
     modules = [Loss(m) for m in made]
@@ -159,13 +159,13 @@ def train_arms(arms: Sequence[Arm], data: str, seeds: Sequence[int], steps: int)
 
 
 def batch_rows(k: int, items: int, seeds: Sequence[int], arms: int) -> Tensor:
-    """Which samples are in batch k of every training, (A · S, B): the loop's own order, the same for all arms."""
+    """The samples in batch k of every training, (A · S, B): the training loop's order, the same for all arms."""
     each = torch.stack([torch.from_numpy(batch_ids(k, items, seed, BATCH, 0, BATCH)[0]) for seed in seeds])
     return each.repeat(arms, 1)
 
 
 class PanelReference:
-    """A method, and the panel's reference from before its first step."""
+    """A method, and the panel's reference values from before its first step."""
 
     def __init__(self, method: rjepa.RJEPA, x: Float[Tensor, "m c ..."]) -> None:
         self.method, self.x = method, x
@@ -173,7 +173,7 @@ class PanelReference:
 
     @torch.no_grad()
     def states(self) -> Float[Tensor, "m t d"]:
-        """h(t) of the held-out samples."""
+        """The states h(t) of the held-out samples."""
         return self.method.encode(Batch(self.x))
 
     @torch.no_grad()
@@ -189,7 +189,7 @@ class PanelReference:
         return {"step": step, **row, "eigenvalues": values.tolist()}
 
     def paths(self) -> list[Any]:
-        """h(t) (PATHS, T, D) of the first samples."""
+        """The states h(t) of the first samples, (samples, T, D)."""
         found: list[Any] = self.states()[:NUM_PATHS].tolist()
         return found
 
@@ -202,7 +202,7 @@ def off_diagonal(method: rjepa.RJEPA) -> float:
 
 
 def group_shapes() -> Iterator[list[str]]:
-    """The names of ARMS in groups whose networks and losses have one shape."""
+    """The names of ARMS, grouped by the shape of networks and losses."""
     kinds = dict.fromkeys(tuple(sorted(arm.method.items())) for arm in ARMS.values())
     for kind in kinds:
         yield [name for name, arm in ARMS.items() if tuple(sorted(arm.method.items())) == kind]

@@ -1,4 +1,4 @@
-"""Made-up scanpaths over digits, which replace those of people where OSIE is missing."""
+"""Generates scanpaths over digits that replace human scanpaths if the OSIE data set is missing."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ VIEWER_NAME: Final = "made up"
 
 
 def find_scanpaths(data: Path, out: Path) -> Path:
-    """The folder of all data sets if it holds OSIE, else the study's own folder with a stand-in of that name."""
+    """The folder of all data sets if it contains OSIE, else the study's own folder with a generated stand-in."""
     if (data / OSIE_FILE).exists():
         return data
     if not (out / "stand-in" / OSIE_FILE).exists():
@@ -27,7 +27,7 @@ def find_scanpaths(data: Path, out: Path) -> Path:
 
 
 def make_scanpaths(file: Path) -> None:
-    """Write pictures of digits on photographs beside `file`, and into it VIEWERS salient scanpaths of each."""
+    """Write pictures of digits on photographs beside `file`, and several salient scanpaths of each into `file`."""
     pictures = synthetic.Config("digits_on_photos", count=PICTURES, size=(SIDE, SIDE)).open()
     folder = file.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,11 +41,11 @@ def make_scanpaths(file: Path) -> None:
         viewer = f"{VIEWER_NAME} {path.subject}"
         x, y = path.xy.T.tolist()
         rows.append({"image": Path(path.image).name, "subject": viewer, "x": x, "y": y})
-    # The file comes last, so that it stands only beside all of its pictures.
+    # The file is written last, so that it exists only when all pictures do.
     with files.replace_file(file) as part, part.open("wb") as plain, gzip.open(plain, "wt") as packed:
         json.dump(rows, packed)
 
 
 def is_made_up(data: Scanpaths) -> bool:
-    """Whether the scanpaths are made up."""
+    """Whether the scanpaths are generated."""
     return all(name.startswith(VIEWER_NAME) for name in data.subjects)

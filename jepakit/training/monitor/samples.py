@@ -1,4 +1,4 @@
-"""Which samples the panel measures: fixed, not augmented, held out from training where the data have such a part."""
+"""Chooses the samples that the panel measures: fixed, not augmented, and held out from training if possible."""
 
 from dataclasses import dataclass
 from typing import Any
