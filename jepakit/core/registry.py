@@ -88,9 +88,9 @@ class Registry(Generic[T]):
         try:
             return self._member(_load_place(self._resolve_attribute(name, place)))
         except IMPORT_ERRORS as error:
-            if not place.owner:
-                raise
             reason = f"{type(error).__name__}: {error}" if isinstance(error, ImportError | SyntaxError) else error
+            if not place.owner:
+                raise ValueError(f"the {self.noun} {name!r} of {place.module} cannot be used: {reason}") from error
             raise ValueError(
                 f"the {self.noun} {name!r} of the package {place.owner} cannot be used: {reason}; "
                 f"update {place.owner} or uninstall it"
@@ -123,23 +123,32 @@ class Registry(Generic[T]):
         """Every name and where its member is, sorted by name. Imports nothing."""
         return dict(_member_places(self, tuple(sys.path)))
 
-    def unusable_members(self) -> dict[str, str]:
-        """Name → why, of what outside packages offer and cannot be used. Imports what they offer."""
+    def unusable_members(self, own: bool = False) -> dict[str, str]:
+        """Name → why, of the members of outside packages that cannot be used; with `own` of ours as well.
+
+        Imports every member that it asks.
+        """
         found: dict[str, str] = {}
-        for name in (name for name, place in self.places().items() if place.owner):
+        for name in (name for name, place in self.places().items() if own or place.owner):
             try:
                 self.load(name)
             except ValueError as error:
                 found[name] = str(error)
         return found
 
+    def check_name(self, name: str) -> None:
+        """Raises ValueError where no member has this name: with the nearest, or with what its file lacks."""
+        self._place_of(name)
+
     def _place_of(self, name: str) -> Place:
         places = self.places()
         if name in places:
             return places[name]
         own = next((path for stem, path in self._own_files() if stem == name.replace("-", "_")), None)
-        if own is not None and not self._rule(name, ast.parse(own.read_text())):
-            raise ValueError(f"{own.name} of {self.package} is no {self.noun}: it does not define {self.what}")
+        tree = _parse_file(own) if own is not None else None
+        if own is not None and (tree is None or not self._rule(name, tree)):
+            why = "Python cannot parse it" if tree is None else f"it does not define {self.what}"
+            raise ValueError(f"{own.name} of {self.package} is no {self.noun}: {why}")
         raise ValueError(no_such(self.noun, name, places))
 
     def _resolve_attribute(self, name: str, place: Place) -> Place:
@@ -166,8 +175,17 @@ class Registry(Generic[T]):
         for stem, path in self._own_files():
             parts = path.relative_to(_package_folder(self.package)).with_suffix("").parts
             module = ".".join((self.package, *parts)).removesuffix(".__init__")
-            for name, attribute in self._rule(stem, ast.parse(path.read_text())).items():
+            tree = _parse_file(path)
+            for name, attribute in (self._rule(stem, tree) if tree else {}).items():
                 yield name, _rule_place(module, attribute)
+
+
+def _parse_file(path: Path) -> ast.Module | None:
+    """The syntax tree of a file; None where it is no Python, such as a file that is still being written."""
+    try:
+        return ast.parse(path.read_text(), filename=str(path))
+    except SyntaxError:
+        return None
 
 
 @lru_cache

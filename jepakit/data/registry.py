@@ -22,7 +22,7 @@ def load(name: str) -> type[SourceConfig]:
 
 def guess_kind(path: str) -> tuple[str, str]:
     """The kind that reads a path, and the reason. Raises ValueError if nothing is there or no kind reads it."""
-    broken = KINDS.unusable_members()
+    broken = KINDS.unusable_members(own=True)
     for name in [*(name for name in KINDS.names() if name not in (*GUESS_ORDER, *broken)), *GUESS_ORDER]:
         if why := load(name).recognises(path):
             return name, why

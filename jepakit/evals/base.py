@@ -30,7 +30,7 @@ Reads = Literal["pooled", "tokens", "masks", "encoder", "windows", "recorded"]
 
 
 class Kind(NamedTuple):
-    """A kind's settings, its function of (train, test, settings), what both parts hold, and how to read `value`."""
+    """A kind's settings, its function of (train, test, settings), what both parts contain, and how to read `value`."""
 
     Config: type[Any]
     evaluate: "Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]"

@@ -39,7 +39,7 @@ OUTPUT_KINDS: Final[Mapping[int, tuple[str, WriteChunks]]] = {
     2: ("pictures", write_pictures),
     3: ("clips", write_clips),
 }
-"""What samples are called, and what writes them, by the number of their axes."""
+"""The name of samples and the function that writes them, by their number of axes."""
 
 
 class Completed(NamedTuple):
@@ -101,7 +101,7 @@ def complete(
 
 
 def check_side_name(hide: str, axes: int) -> None:
-    """Raises ValueError if samples with so many axes have no side of that name."""
+    """Raises ValueError if samples with `axes` axes have no side of that name."""
     names = named_halves(axes)
     if hide not in names:
         raise ValueError(f"no side {hide!r} of {OUTPUT_KINDS[axes][0]}; give --hide {', '.join(names)}")

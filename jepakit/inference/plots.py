@@ -27,7 +27,7 @@ MAX_POINTS: Final = 2000
 
 
 class ScoreStrip(NamedTuple):
-    """What is drawn of one scored series: its channels and scores, thinned to MAX_POINTS."""
+    """The drawn part of one scored series: its channels and scores, thinned to MAX_POINTS."""
 
     name: str
     time: Shaped[np.ndarray, " p"]
@@ -127,7 +127,7 @@ MAX_CHANNELS_COMPLETED: Final = 3
 
 
 class CompletedSeries(NamedTuple):
-    """What is drawn of one sample: its name, the number of its first step, the completion and the truth."""
+    """The drawn part of one sample: its name, the number of its first step, the completion and the truth."""
 
     name: str
     begin: int

@@ -56,7 +56,7 @@ class Origins:
         return torch.from_numpy(np.ascontiguousarray(self.values[:, at].transpose(1, 0, 2)))
 
     def future_values(self, begin: int, horizon: int) -> Float[np.ndarray, "k c {horizon}"]:
-        """What followed the first `begin` steps from each of `tried`; NaN beyond the end of its series."""
+        """The values after the first `begin` steps from each of `tried`; NaN beyond the end of the series."""
         steps = np.arange(horizon)
         at = np.minimum(self.validation_starts[:, None] + begin + steps, self.values.shape[1] - 1)
         found = self.values[:, at].transpose(1, 0, 2).astype(np.float64)

@@ -36,14 +36,14 @@ class WindowLengths(NamedTuple):
 
     @property
     def length_requirement(self) -> str:
-        """What a series must hold, as part of an error message."""
+        """The required length of a series, as part of an error message."""
         if self.shortest == self.longest:
             return f"the run's window has {self.shortest} steps"
         return f"the shortest series that the run was trained on has {self.shortest} steps in whole patches"
 
     @property
     def advice(self) -> str:
-        """What to do about shorter series, as part of an error message."""
+        """Advice on shorter series, as part of an error message."""
         smaller = "smaller " if self.shortest == self.longest else ""
         return f"give longer series, or train with a {smaller}data.window"
 
@@ -66,7 +66,7 @@ class Span(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """How many steps it has."""
+        """The number of steps of the span."""
         return self.end - self.begin
 
 
@@ -77,7 +77,7 @@ def whole_spans(dataset: Series) -> list[Span]:
 
 
 def sampled_spans(dataset: Series) -> list[Span]:
-    """Of every series, the steps from the first to the last that some sample holds."""
+    """For every series, the steps from the first to the last that any sample contains."""
     found = []
     for k, name in enumerate(dataset.steps.name):
         mine = dataset.cut.record == k

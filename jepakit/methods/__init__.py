@@ -69,7 +69,7 @@ METHODS: Final = Registry(
 
 
 def load(name: str) -> Entry:
-    """The method called `name`. Raises ValueError, with the nearest names, where there is none."""
+    """The method called `name`. Raises ValueError, which suggests the nearest names, if there is none."""
     return METHODS.load(name)
 
 

@@ -116,7 +116,7 @@ class Method(nn.Module):
 
     @property
     def calibration_samples(self) -> int:
-        """How many samples `calibrate` needs; 0 where there is nothing to fit."""
+        """The number of samples that `calibrate` needs; 0 if there is nothing to fit."""
         return 0
 
     def calibrate(self, batch: Batch) -> None:

@@ -89,7 +89,7 @@ class CJEPA(ijepa.IJEPA):
             raise ValueError("pairs is blocks but the masks have one target block; give num_targets 2 or more")
 
     def caution(self, samples: int) -> str:
-        """A sentence where covariances of `samples` samples keep the std of so many features well below 1."""
+        """A warning if the covariances of `samples` samples keep the std of the features well below 1."""
         return losses.vicreg_shortfall(samples, self.projector_width, *self.held)
 
     @property

@@ -97,7 +97,7 @@ class Decoder(Head):
         return Terms({"values": loss}, compared=(token_rows([pred]), token_rows([target])))
 
     def compare(self, x: Tensor, y: Tensor, rng: Rng) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "b k p"]]:
-        """What is decoded from x at the hidden patches of every mask, and what y has there."""
+        """The decoding from x at the hidden patches of every mask, and the values of y there."""
         drawn = draw_masks(self.masks, self.grid, len(x), rng, x.device)
         # All masks at once: BatchNorm would take out what the tokens of one side have in common.
         tokens = [self.read(x, m, masker).flatten(1, 2) for m, masker in zip(drawn, self.masks, strict=True)]

@@ -44,7 +44,7 @@ class Masked(Method):
 
     @property
     def both_ways(self) -> bool:
-        """Whether there is a predictor of the way back, too, from the target block to the context."""
+        """Whether there is also a backward predictor, from the target block to the context."""
         return False
 
     def draw(

@@ -98,18 +98,18 @@ class RJEPA(Predictive):
 
     @property
     def below(self) -> unroll.Below:
-        """How the encoder learns; frozen where it has nothing to learn."""
+        """How the encoder learns; frozen if it has no parameters to learn."""
         learns = any(p.requires_grad for p in self.encoder.parameters())
         return self.cfg.below if learns else "frozen"
 
     @property
     def read_actions(self) -> int:
-        """How many numbers of an action the predictor reads."""
+        """The number of action values that the predictor reads."""
         return self.signal.action_size * self.cfg.saccade
 
     @property
     def calibration_samples(self) -> int:
-        """How many samples the circuit's standardisation is fitted to."""
+        """The number of samples that the circuit's standardisation is fitted to."""
         return CALIBRATION_SAMPLES if self.cfg.circuit.standardize else 0
 
     def calibrate(self, batch: Batch) -> None:
@@ -117,12 +117,12 @@ class RJEPA(Predictive):
         self.circuits.fit(self.maps(self.normalize(batch.x)))
 
     def check(self, samples: int) -> None:
-        """Raises ValueError where the traces of so many samples do not fit into memory."""
+        """Raises ValueError if the traces of `samples` samples do not fit into memory."""
         if self.cfg.rule == "rfp":
             unroll.check_memory(self.circuits, self.encoder if self.below == "full" else None, samples, self.mean)
 
     def caution(self, samples: int) -> str:
-        """How much memory the traces of the encoder take, where rfp carries them."""
+        """A sentence on the memory of the encoder's traces, if rfp carries them."""
         traced = self.cfg.rule == "rfp" and self.below == "full"
         return unroll.trace_cost(self.circuits, self.encoder, samples) if traced else ""
 
@@ -337,7 +337,7 @@ def hold_statistics(encoder: Encoder) -> None:
 
 
 def build_predictor(cfg: Config, action: int) -> nn.Module:
-    """From a state, and an action of so many numbers, to the next state. Raises ValueError where there is none."""
+    """The predictor from a state and `action` action values to the next state. Raises ValueError if there is none."""
     kind, width, hidden = cfg.predictor, cfg.circuit.width, cfg.hidden
     if cfg.identity and kind != "linear":
         raise ValueError("identity is how a linear predictor begins; give predictor linear, or identity false")

@@ -46,11 +46,11 @@ class VICReg(JointEmbedding):
     cfg: Config
 
     def check(self, samples: int) -> None:
-        """Raises ValueError where covariances of `samples` samples say too little about so many features."""
+        """Raises ValueError if `samples` samples are too few to estimate the covariances of the features."""
         losses.check_vicreg(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
 
     def caution(self, samples: int) -> str:
-        """A sentence where covariances of `samples` samples keep the std of so many features well below 1."""
+        """A warning if the covariances of `samples` samples keep the std of the features well below 1."""
         return losses.vicreg_shortfall(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:

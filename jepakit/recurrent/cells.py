@@ -267,7 +267,7 @@ class Reciprocal(Cell):
         return g[..., 1:] * self._gate_inputs(state)[..., None, :]
 
     def gate(self, state: Float[Tensor, "*n m b"], drive: Float[Tensor, "*n m q"]) -> Float[Tensor, "*n w"]:
-        """How much of the input h lets in."""
+        """How much of the input enters h."""
         return torch.sigmoid(-self.own[:, 0] * state[..., 1])
 
 

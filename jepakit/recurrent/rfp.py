@@ -85,7 +85,7 @@ def start(cell: Cell, rows: int) -> Traces:
 
 
 def trace_floats(cell: Cell) -> int:
-    """How many numbers the traces of one row hold."""
+    """The count of numbers in the traces of one row."""
     m, q, d = cell.weight.shape
     return m * cell.block * (q * (d + 1) + int(cell.own.shape[1]))
 

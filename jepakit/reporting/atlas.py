@@ -39,7 +39,7 @@ def _unit_square(points: Array) -> Array:
 
 
 def thumbnail_sheet(thumbs: Sequence[Array]) -> Array:
-    """One sheet (rows x SIDE, COLUMNS x SIDE, 3) of all thumbnails, row by row, each scaled to fit its square."""
+    """One sheet (rows x SPRITE_SIDE, SPRITE_COLUMNS x SPRITE_SIDE, 3) of all thumbnails, row by row."""
     rows = -(-len(thumbs) // SPRITE_COLUMNS)
     sheet = Image.new("RGB", (SPRITE_COLUMNS * SPRITE_SIDE, rows * SPRITE_SIDE), (128, 128, 128))
     for k, thumb in enumerate(thumbs):

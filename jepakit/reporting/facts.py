@@ -94,7 +94,7 @@ def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str
 
 
 def _panel_rows(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
-    """The rows of PANEL that at least one run has, with the last measured values."""
+    """The rows of PANEL_KEYS that at least one run has, with the last measured values."""
     rows = [(label, [_panel_values(r, key) for r in records]) for label, key in PANEL_KEYS]
     return [
         (label, [UNKNOWN if v is None else short_number(v) for v in values])

@@ -93,7 +93,7 @@ def describe_line(line: Line) -> str:
 
 
 def spectrum_figure(record: Record, side: str) -> Figure | None:
-    """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to SPECTRA steps."""
+    """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to MAX_SPECTRA steps."""
     found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
     found = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
     if not found:

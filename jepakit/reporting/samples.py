@@ -126,7 +126,7 @@ def _unfold_run(
 
 
 def affordable_images(encoder: Encoder | None, images: int, device: torch.device | str) -> int:
-    """How many of `images` to encode: all, but on a CPU at most as many as BUDGET allows and at least a screenful."""
+    """How many of `images` to encode: all, but on a CPU only what MAX_MULTIPLICATIONS allows, at least a screenful."""
     if encoder is None or torch.device(device).type != "cpu":
         return images
     each = sum(p.numel() for p in encoder.parameters()) * prod(encoder.grid)
@@ -226,7 +226,7 @@ def class_name(dataset: Dataset, i: int) -> str:
 
 
 def sample_order(n: int, most: int) -> list[int]:
-    """Indices of at most `most` of n items, evenly spread; the first SHOWN of them are evenly spread too."""
+    """Indices of at most `most` of n items, evenly spread; those shown large come first and are evenly spread too."""
     chosen = spread_evenly(n, most)
     first = [chosen[k] for k in spread_evenly(len(chosen), MAX_LARGE_IMAGES)]
     return [*first, *(i for i in chosen if i not in set(first))]

@@ -26,12 +26,12 @@ PICTURE_SIDE = 440
 
 @dataclass(frozen=True, eq=False)
 class TimeMeasures:
-    """Measurements at steps 1 … T of n samples, NaN after a sample's end; `names` covers the first PATHS samples.
+    """Measurements at steps 1 … T of n samples, NaN after a sample's end; `names` covers the first MAX_PATHS samples.
 
     `states` (n, T, D) are means over positions. `error`, `still` and `constant` (T - 1,) are the mean squared
     difference between each next state and its prediction, the state before it, and the best constant of that step.
     `gate` (T, W), if the circuit has gates, is how open each unit is to its input: the mean over the samples that
-    reach a step. `pictures` shows the first LOOKS samples with their scanpaths, if the data are scanpaths.
+    reach a step. `pictures` shows the first MAX_PICTURES with their scanpaths, if the data are scanpaths.
     """
 
     states: Array
@@ -44,7 +44,7 @@ class TimeMeasures:
 
 
 def unfold_samples(method: Method, dataset: Dataset, most: int, device: torch.device | str) -> TimeMeasures | None:
-    """Run the method on at most SAMPLES and `most` samples spread over the data; None for fewer than two readable."""
+    """Run the method on up to MAX_SAMPLES or `most` samples spread over the data; None for fewer than two readable."""
     assert isinstance(method, Predictive)
     parts = read_samples(dataset, method.signal, spread_evenly(len(dataset), min(MAX_SAMPLES, most)))
     if len(parts) < 2:

@@ -1,3 +1,3 @@
-"""What a run is, its settings, and its folder on disk."""
+"""Defines a run: its settings and its folder on disk."""
 
 __all__ = ["checkpoint", "metrics", "optim", "parse", "settings", "write"]

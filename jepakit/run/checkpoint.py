@@ -120,7 +120,7 @@ def saved_steps(run: Path) -> list[int]:
 
 
 def load_checkpoint(run: Path, step: int | None = None) -> Checkpoint:
-    """The newest readable checkpoint, or that of `step`. ValueError where there is none, with what was tried."""
+    """The newest readable checkpoint, or that of `step`. Raises ValueError, listing all attempts, if there is none."""
     saved = saved_steps(run)
     if step is not None and step not in saved:
         raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, saved)) or 'none'}")

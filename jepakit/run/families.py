@@ -19,7 +19,7 @@ class Family(NamedTuple):
 
     @property
     def noun(self) -> str:
-        """What a member is called."""
+        """The word for one member."""
         return self.registry.noun
 
     @property

@@ -1,4 +1,4 @@
-"""How often a run measures and saves, where its settings leave that open: the panel takes less than 3 % of the run."""
+"""Chooses how often a run measures and saves if settings leave it open: the panel takes under 3 % of the run."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run writes while it trains (metrics.jsonl, TensorBoard events, environment.json), and its rows read back."""
+"""Writes a run's records during training (metrics.jsonl, TensorBoard, environment.json) and reads rows back."""
 
 import json
 import os

@@ -44,7 +44,7 @@ class Optim:
                 raise ValueError(f"{name} is {getattr(self, name):g}; give a finite number of 0 or more")
 
     def without_schedule(self) -> tuple["Optim", list[Note]]:
-        """The same without any schedule, for a run whose end is not known, and a note where that changes it."""
+        """These settings without any schedule, for a run whose end is not known, with a note if that changes them."""
         decay = self.weight_decay
         steady = replace(self, start_lr=self.lr, final_lr=self.lr, warmup=0.0, final_weight_decay=decay)
         if steady == self:

@@ -1,4 +1,4 @@
-"""How YAML and dotted flags change a Run.
+"""Applies YAML files and dotted flags to a Run.
 
 Changes are applied to a Run that exists already: recipe, then the YAML file, then the flags. At a *family* (method,
 data, encoder, masks) the entry `name` is read first and looked up in our own tables; the entries beside it are then
@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_type_hints
 import yaml
 
 from .. import methods
-from ..core.registry import did_you_mean, no_such
+from ..core.registry import did_you_mean
 from ..data import check_kind, load, read_like
 from ..types import Signal
 from .families import Family, family_of
@@ -111,8 +111,10 @@ def _change_member(group: Family, current: Any, change: Any, path: str) -> Any:
     rest = {key: v for key, v in change.items() if key != "name"}
     if "name" in change:
         name = str(change["name"])
-        if name not in group.names:
-            raise ValueError(f"{path}: {no_such(group.noun, name, group.names)}")
+        try:
+            group.registry.check_name(name)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         # The name of what is there already keeps its settings, so that a file may repeat it.
         if current is None or name != group.name_of(current):
             current = _is_renamed(current, group.default_settings(name))

@@ -26,7 +26,7 @@ def require_at_least(least: int, settings: Any, *keys: str) -> None:
 
 @dataclass(frozen=True)
 class Length:
-    """How long, in optimiser steps. `batch` is global: over all processes and accumulated micro-batches."""
+    """The length of a run, in optimiser steps. `batch` is global: over all processes and accumulated micro-batches."""
 
     steps: int | None = None  # auto: epochs × samples / batch
     epochs: float = 100.0
@@ -68,7 +68,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Loop:
-    """Where and how the loop runs; None means auto, and is replaced by the value chosen before step 1."""
+    """Device, precision, workers and intervals of the loop; None means auto, resolved to a value before step 1."""
 
     device: str | None = None
     amp: bool | None = None  # bfloat16 where it pays
@@ -105,7 +105,7 @@ class Loop:
         )
 
     def for_stream(self, samples: int) -> tuple["Loop", list[Note]]:
-        """The same for a stream. Raises ValueError where it cannot be learnt like that."""
+        """These settings for a stream. Raises ValueError if a run on a stream cannot use them."""
         if self.amp:
             raise ValueError("loop.amp is true, but forward propagation keeps its traces in full precision; give false")
         if self.on_collapse == "rollback":
@@ -122,7 +122,7 @@ class Loop:
         )
 
     def _fill_open(self, values: dict[str, tuple[Any, str]]) -> tuple["Loop", list[Note]]:
-        """What was left open replaced by `values`, and a note of each with its reason."""
+        """These settings with open values filled in from `values`, and a note with the reason for each."""
         filled = {key: value for key, value in values.items() if getattr(self, key) is None}
         notes = [Note(f"loop.{key}", *value) for key, value in filled.items()]
         return replace(self, **{key: value for key, (value, _) in filled.items()}), notes
@@ -130,9 +130,9 @@ class Loop:
 
 @dataclass(frozen=True)
 class Evals:
-    """What judges by labels: probes of `kinds` after the last step, and the report.
+    """Evaluation with labels: probes of `kinds` after the last step, and the report.
 
-    With `online`, kNN on up to so many labelled samples scores every checkpoint; the best one is kept.
+    With `online`, kNN on up to that many labelled samples scores every checkpoint; the best one is kept.
     """
 
     kinds: tuple[str, ...] = ("knn", "linear")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jepakit.core import registry as registry_module
 from jepakit.core.registry import Registry, file_with, is_dataclass_with, one_class
 
 GROUP = "jepakit.test_shapes"
@@ -118,3 +119,26 @@ def test_one_class_is_found_by_what_it_can_do() -> None:
 def test_the_registries_are_read_without_importing_torch() -> None:
     code = "import sys; from jepakit.core import registry; assert not {'torch', 'numpy', 'yaml'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_half_written_file_of_ours_is_named_and_the_rest_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "_package_folder", lambda package: tmp_path)
+    (tmp_path / "square.py").write_text(SHAPE)
+    (tmp_path / "circle.py").write_text('"""A circle')
+    registry = Registry("jepakit.drawn", "shape", "a constant SIDES", file_with("SIDES"), sides, GROUP)
+    assert registry.names() == ("square",)
+    with pytest.raises(ValueError, match=r"circle\.py of jepakit\.drawn is no shape: Python cannot parse it"):
+        registry.check_name("circle")
+
+
+def test_a_member_of_ours_that_cannot_be_imported_is_named_with_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "_package_folder", lambda package: tmp_path)
+    (tmp_path / "square.py").write_text("import a_library_that_is_not_there\n" + SHAPE)
+    registry = Registry("jepakit.drawn", "shape", "a constant SIDES", file_with("SIDES"), sides, GROUP)
+    reason = "the shape 'square' of jepakit.drawn.square cannot be used: ModuleNotFoundError"
+    assert registry.unusable_members() == {}
+    assert registry.unusable_members(own=True)["square"].startswith(reason)

@@ -119,7 +119,7 @@ def mean_agreement(
 def pair_counts(counts: Int64[np.ndarray, "r n"]) -> Iterator[Float64[np.ndarray, "b pairs"]]:
     """How often each pair of different items occurs, given how often each item was drawn, a few draws at a time.
 
-    Copies of one item do not form pairs. The number of draws at a time is limited by BLOCK.
+    Copies of one item do not form pairs. MAX_PAIRS limits the number of draws at a time.
     """
     first, second = np.triu_indices(counts.shape[1], 1)
     step = max(1, MAX_PAIRS // len(first))

@@ -70,7 +70,7 @@ NUM_RESAMPLES = 1000
 
 
 def bootstrap_counts(n: int) -> Int64[np.ndarray, "r n"]:
-    """How often each of `n` units is drawn in each resample of a bootstrap; (RESAMPLES, n)."""
+    """How often each of `n` units is drawn in each resample of a bootstrap; (NUM_RESAMPLES, n)."""
     draws = torch.randint(n, (NUM_RESAMPLES, n), generator=Rng(0).fork("bootstrap").generator())
     counts = torch.zeros(NUM_RESAMPLES, n, dtype=torch.int64).scatter_add_(1, draws, torch.ones_like(draws))
     return counts.numpy()

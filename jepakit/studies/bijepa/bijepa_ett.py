@@ -65,7 +65,7 @@ def arms() -> tuple[Arm, ...]:
 
 
 def training_run(alpha: float) -> Run:
-    """The training for one of WAYS, by its weight of the forward direction."""
+    """The training of one arm; `alpha` is its weight of the forward direction (FORWARD_WEIGHTS)."""
     return Run(
         method=bijepa.Config(
             encoder=ViT((PATCH,), width=64, depth=2, heads=4, mlp_ratio=2.0, init="xavier"),

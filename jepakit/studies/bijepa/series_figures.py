@@ -111,7 +111,7 @@ def draw_phase(first: Mapping[str, Any]) -> NamedFigures:
 
 
 def _project_path(path: np.ndarray, turn: float = 35.0, tilt: float = 20.0) -> tuple[np.ndarray, np.ndarray]:
-    """A path (3, T) projected on a plane, its first POINTS steps."""
+    """A path (3, T) projected on a plane, its first PATH_STEPS steps."""
     x, y, z = path[:, :PATH_STEPS]
     across = x * cos(radians(turn)) + y * sin(radians(turn))
     depth = -x * sin(radians(turn)) + y * cos(radians(turn))

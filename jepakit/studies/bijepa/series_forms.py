@@ -138,7 +138,7 @@ def train_form(task: Task, form: Form, seeds: Sequence[int], steps: int | None) 
 
 
 def probe_set(task: Task, seed: int, **changes: Any) -> Series:
-    """WINDOWS new windows for probes, drawn by `seed`."""
+    """NUM_WINDOWS new windows for probes, drawn by `seed`."""
     return replace(task.data, count=NUM_WINDOWS, seed=seed, **changes).open()
 
 

@@ -112,7 +112,7 @@ def rank_correlation(runs: Runs) -> float:
 
 
 def bootstrap_correlation(runs: Runs, rng: Rng) -> Correlation:
-    """The correlation, with the 2.5 and 97.5 % points of RESAMPLES draws of as many trainings with replacement."""
+    """The correlation, with the 2.5 and 97.5 % points of NUM_RESAMPLES draws of as many trainings with replacement."""
     n, generator = len(runs.x), np.random.default_rng(rng.generator().initial_seed())
     draws = [rank_correlation(runs.at(generator.integers(n, size=n))) for _ in range(NUM_RESAMPLES)]
     low, high = np.quantile(draws, (0.025, 0.975))

@@ -26,7 +26,7 @@ DATA_SETS = {
 
 
 def small_method(name: str, data: str, **changes: Any) -> Any:
-    """Small settings of a family's method for one of SETS: 16 tokens of 96 features, three blocks."""
+    """Small settings of a family's method for one of DATA_SETS: 16 tokens of 96 features, three blocks."""
     side = 8 if data == "CIFAR-10" else 7
     encoder = ViT(patch=(side, side), width=96, depth=3, heads=3, mlp_ratio=2.0, init="xavier")
     head = Predictor(width=48, depth=2, heads=2, mlp_ratio=2.0, init="xavier")
@@ -43,7 +43,7 @@ def small_method(name: str, data: str, **changes: Any) -> Any:
 
 
 def training_run(settings: Any, data: str, steps: int, batch: int = 32, seed: int = 0, optim: Any = None) -> Run:
-    """A Run on SAMPLES pictures of one of SETS, held-out ones excluded, with a panel row every 4 % of `steps`."""
+    """A Run on NUM_SAMPLES pictures of one of DATA_SETS, without held-out ones; a panel row every 4 % of `steps`."""
     colour, path = data == "CIFAR-10", DATA_SETS[data][0]
     # Without an augmentation setting, the trainer makes the views.
     augment = (COLOUR_CROPS if colour else GREY_CROPS) if hasattr(settings, "masks") else Augment()

@@ -88,7 +88,7 @@ def read_truth(run: Path) -> Truth:
 
 
 def held_out(loaded: checkpoint.LoadedRun) -> tuple[Shaped[Tensor, "n c ..."], Int64[np.ndarray, " n"]]:
-    """Up to PICTURES held-out pictures, the same for every run on these data, and their labels."""
+    """Up to NUM_PICTURES held-out pictures, the same for every run on these data, and their labels."""
     dataset, why = samples.test_part(loaded.run.data, loaded.method.signal)
     if dataset is None:
         raise ValueError(f"the truth about a run needs pictures that it did not see: {why}")

@@ -127,7 +127,7 @@ def train_embeddings(
 ) -> list[FeatureSpread]:
     """Embeddings trained from the same start on the same samples, one for each pair of weights; covariance weighs 1.
 
-    Linear, or with a `hidden` layer of rectified units. What is found is that of SEEN samples of one view.
+    They are linear, or have a `hidden` layer of rectified units. Returns their spread on SEEN samples of one view.
     """
     gen, rho = rng.generator(), torch.tensor(noise)
     sizes = [len(noise), *([hidden] if hidden else []), width]
@@ -180,7 +180,7 @@ def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[
 
 
 def crossing_weight(values: Sequence[float], level: float) -> float | None:
-    """The weight of variance, of the rising VARIANCE, at which `values` first pass `level`; None where they do not."""
+    """The variance weight at which `values` (over rising VARIANCE_WEIGHTS) first pass `level`; None if they do not."""
     for k, (low, high) in enumerate(pairwise(values)):
         if low < level <= high:
             # Between two weights, both are nearly powers of the weight.
@@ -232,7 +232,7 @@ def tabulate(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[t
 
 
 def claims() -> Iterator[Equal]:
-    """The boundary of each kind of embedding lies where the prediction has it."""
+    """The claim, for each kind of embedding, that the measured boundary agrees with the prediction."""
     for kind in ("linear", "hidden layer"):
         rows = [
             f"{name} · invariance {s:g}" for name in EMBEDDINGS if name.startswith(kind) for s in INVARIANCE_WEIGHTS

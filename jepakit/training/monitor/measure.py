@@ -67,7 +67,7 @@ def encode_tokens(method: Method, batch: Batch, weights: Weights) -> Float[Tenso
 
 
 def masked_views(method: Masked, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n q d"]:
-    """The mean context token (n, VIEWS, D) of each sample under several masks, the same ones every time."""
+    """The mean context token (n, NUM_VIEWS, D) of each sample under several masks, the same masks every time."""
     masks, views = method.cfg.masks, []
     for k in range(NUM_VIEWS):
         grid = method.encoder.grid_of(x)
@@ -104,7 +104,7 @@ def view_measures(views: Float[Tensor, "n q d"]) -> dict[str, float]:
 
 
 def energy_measures(method: Method, x: Batch, y: Batch) -> dict[str, float]:
-    """The energy gap and the rate at which the first QUERIES samples of x find their y among up to CANDIDATES.
+    """The energy gap and the rate at which the first NUM_QUERIES samples of x find their y among MAX_CANDIDATES.
 
     The candidates are compared one by one with all queries, so that each query meets them all under the same masks.
     """
@@ -117,14 +117,14 @@ def energy_measures(method: Method, x: Batch, y: Batch) -> dict[str, float]:
 
 
 def method_diagnostics(method: Method, batch: Batch) -> dict[str, float]:
-    """The method's own diagnostics, of its parameters and of the first SAID samples."""
+    """The method's own diagnostics, of its parameters and of the first DIAGNOSTIC_SAMPLES samples."""
     return {
         key: float(value) for key, value in method.diagnostics(_to_method(method, batch[:DIAGNOSTIC_SAMPLES])).items()
     }
 
 
 def _split_chunks(batch: Batch) -> Iterator[Batch]:
-    """CHUNK samples at a time."""
+    """Slices of CHUNK_SIZE samples."""
     return (batch[start : start + CHUNK_SIZE] for start in range(0, len(batch), CHUNK_SIZE))
 
 
