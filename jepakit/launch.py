@@ -20,7 +20,6 @@ from .training import estimate, loop, resume, session
 from .training.monitor import online, samples
 from .training.request import Request, asks_for_probes, renaming_notes, settings
 from .training.stream.source import first_frames
-from .types import Batch
 
 
 def train_and_report(request: Request, progress: Progress) -> dict[str, Any]:
@@ -105,10 +104,10 @@ def calibrate_method(current: session.Session) -> None:
     """Fit the method's constants to samples before the first step; every rank takes the same ones."""
     if not current.method.calibration_samples:
         return
-    x = samples.equal_length_samples(
+    found = samples.equal_length_samples(
         current.dataset, current.method.signal, current.method.calibration_samples, padding.patch_steps(current.method)
     )
-    shown = Batch(x).to(current.dist.device, getattr(torch, current.run.loop.dtype))
+    shown = found.to(current.dist.device, getattr(torch, current.run.loop.dtype))
     current.method.calibrate(shown)
     current.notes.append(f"constants of {methods.name_of(current.run.method)} fitted to {len(shown)} samples")
 

@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
-from torch import Tensor
+from jaxtyping import Int64
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -149,18 +148,20 @@ def read_stream(
     return Batches(readings, 0, -(-(len(dataset) - start) // batch), workers)
 
 
-def fixed_sample(dataset: Dataset, signal: Signal, count: int) -> Shaped[Tensor, "n c ..."]:
-    """Up to `count` readable items spread over the data, the same on every call; `unit` of them equals `read_stream`.
+def fixed_sample(dataset: Dataset, signal: Signal, count: int) -> Batch:
+    """Up to `count` readable items spread over the data, with their actions; the same on every call.
 
-    8-bit items stay uint8, which takes a quarter of the memory.
+    `unit` of their x equals that of `read_stream`. 8-bit items stay uint8, which takes a quarter of the memory.
     """
-    found: list[Tensor] = []
+    found: list[Batch] = []
     order = spread_order(dataset)
     for i in range(len(order)):
         if len(found) == count:
             break
-        found.extend(dataset.read(order[i : i + 1], signal.size).batch().x)
-    return stack_samples(found)
+        one = dataset.read(order[i : i + 1], signal.size).batch()
+        found += [one] * len(one)
+    actions = [one.action for one in found if one.action is not None]
+    return Batch(stack_samples([one.x[0] for one in found]), action=torch.cat(actions) if actions else None)
 
 
 def spread_order(dataset: Dataset) -> Int64[np.ndarray, " n"]:

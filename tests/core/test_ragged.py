@@ -160,7 +160,7 @@ def test_the_panel_measures_steps_that_all_its_samples_have(unequal: Path) -> No
     signal = Signal(1, series.native)
     found = samples.choose_samples(cfg, series, signal, 8, patch=3)
     median = int(np.median(series.cut.length))
-    assert found.x.shape == (8, 1, median // 3 * 3)
+    assert found.batch.x.shape == (8, 1, median // 3 * 3)
     assert f"8 samples of {median // 3 * 3} steps" in found.note
 
 

@@ -216,13 +216,13 @@ def test_a_sample_keeps_8_bits_and_is_what_the_stream_gives(tmp_path, deep):
     cfg = files.Config(str(tmp_path), size=(16, 16))
     dataset = cfg.open()
     signal = dataset.signal()
-    found = data.fixed_sample(dataset, signal, 50)
+    found = data.fixed_sample(dataset, signal, 50).x
     assert found.dtype == (torch.float32 if deep else torch.uint8)
     (batch,) = loader.read_stream(dataset, signal, batch=50)
     pictures, streamed = ({x.numpy().tobytes() for x in part} for part in (found, batch.x))
     assert pictures == streamed
     assert len(found) == len(batch) == (6 if deep else 5)
-    assert torch.equal(data.fixed_sample(dataset, signal, 3), found[:3])
+    assert torch.equal(data.fixed_sample(dataset, signal, 3).x, found[:3])
 
 
 def test_images_are_read_with_the_channels_a_model_was_trained_on(tmp_path):

@@ -350,11 +350,15 @@ def test_samples_of_one_length_have_a_saccade_less_than_fixations(small):
         assert torch.equal(part.action, found.action[rows, : steps - 1])
 
 
-def test_the_panel_measures_no_padding(osie):
+def test_the_panel_measures_no_padding_and_has_the_saccades(osie):
     _, dataset = osie
-    x = samples.equal_length_samples(dataset, Signal(3, dataset.native), 16, 1)
-    assert x.shape == (16, 3, int(np.median(dataset.lengths)), 32, 32)
-    assert x.flatten(3).any(3).any(1).all()
+    found = samples.equal_length_samples(dataset, Signal(3, dataset.native), 16, 1)
+    steps = int(np.median(dataset.lengths))
+    assert found.x.shape == (16, 3, steps, 32, 32)
+    assert found.x.flatten(3).any(3).any(1).all()
+    assert found.action is not None
+    assert found.action.shape == (16, steps - 1, 2)
+    assert found.action.any(2).all()
 
 
 def test_a_mirrored_scanpath_has_mirrored_crops_and_saccades(small):

@@ -41,10 +41,10 @@ def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_eno
     data = synthetic.Config(path="shapes", count=100, split="train")
     chosen = samples.choose_samples(data, data.open(), SIGNAL, 20)
     assert chosen.note == "panel: 20 samples of the test part, which training never sees"
-    train = samples.fixed_sample(data.open(), SIGNAL, 80)
-    assert not [x for x in chosen.x if (train == x).flatten(1).all(1).any()]
+    train = samples.fixed_sample(data.open(), SIGNAL, 80).x
+    assert not [x for x in chosen.batch.x if (train == x).flatten(1).all(1).any()]
     again = samples.choose_samples(data, data.open(), SIGNAL, 20)
-    assert torch.equal(chosen.x, again.x)
+    assert torch.equal(chosen.batch.x, again.batch.x)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_eno
 def test_else_they_are_trained_on_and_the_note_says_why(split: Split, count: int, why: str) -> None:
     data = synthetic.Config(path="shapes", count=100, split=split)
     chosen = samples.choose_samples(data, data.open(), SIGNAL, count)
-    assert len(chosen.x) == count
+    assert len(chosen.batch) == count
     assert chosen.note == f"panel: {count} samples that are trained on, not augmented ({why})"
 
 
@@ -127,7 +127,7 @@ def test_every_candidate_meets_a_query_under_the_same_mask() -> None:
 
 def test_views_of_a_masking_method_are_masks_and_those_of_the_same_sample_belong_together() -> None:
     method, x = build("ijepa"), synthetic.Config(path="shapes", count=40).open()
-    pictures = samples.fixed_sample(x, SIGNAL, 40)
+    pictures = samples.fixed_sample(x, SIGNAL, 40).x
     with measure.evaluation_mode(method):
         views = measure.masked_views(method, pictures)
         assert torch.equal(views, measure.masked_views(method, pictures))

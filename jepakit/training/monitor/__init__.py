@@ -105,7 +105,7 @@ class Monitor:
         run, method = self.session.run, self.session.method
         if isinstance(method, Masked) or not run.data.augment.changes:
             return None
-        n = min(measure.MAX_LIDAR_SAMPLES, len(self.samples.x))
+        n = min(measure.MAX_LIDAR_SAMPLES, len(self.samples.batch))
         return samples.view_samples(self.samples.dataset, method.signal, n, measure.NUM_VIEWS)
 
     @property

@@ -15,16 +15,11 @@ from ...types import Batch, Signal
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Samples `x` (N, C, *size), 8-bit where the data are; `dataset` is where they are from, `note` says it."""
+    """N samples with their actions, 8-bit where the data are; `dataset` is where they are from, `note` says it."""
 
-    x: Shaped[Tensor, "n c ..."]
+    batch: Batch
     dataset: Dataset
     note: str
-
-    @property
-    def batch(self) -> Batch:
-        """The samples as a batch."""
-        return Batch(self.x)
 
 
 def choose_samples(data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1) -> Samples:
@@ -35,12 +30,14 @@ def choose_samples(data: Any, train: Dataset, signal: Signal, count: int, patch:
     held, why = test_part(data, signal)
     if held is not None:
         wanted = min(count, len(train))
-        x = equal_length_samples(held, signal, count, patch)
-        if len(x) >= wanted:
-            return Samples(x, held, f"panel: {describe_samples(x, signal)} of the test part, which training never sees")
-        why = f"the test part holds {len(x)} of the {wanted} that it takes"
-    x = equal_length_samples(train, signal, count, patch)
-    return Samples(x, train, f"panel: {describe_samples(x, signal)} that are trained on, not augmented ({why})")
+        found = equal_length_samples(held, signal, count, patch)
+        if len(found) >= wanted:
+            said = f"panel: {describe_samples(found.x, signal)} of the test part, which training never sees"
+            return Samples(found, held, said)
+        why = f"the test part holds {len(found)} of the {wanted} that it takes"
+    found = equal_length_samples(train, signal, count, patch)
+    said = f"panel: {describe_samples(found.x, signal)} that are trained on, not augmented ({why})"
+    return Samples(found, train, said)
 
 
 def describe_samples(x: Shaped[Tensor, "n c ..."], signal: Signal) -> str:
@@ -48,7 +45,7 @@ def describe_samples(x: Shaped[Tensor, "n c ..."], signal: Signal) -> str:
     return f"{len(x)} samples" + (f" of {x.shape[2]} steps" if x.shape[2] != signal.size[0] else "")
 
 
-def equal_length_samples(dataset: Dataset, signal: Signal, count: int, patch: int) -> Shaped[Tensor, "n c ..."]:
+def equal_length_samples(dataset: Dataset, signal: Signal, count: int, patch: int) -> Batch:
     """Up to `count` samples of one length: where theirs are not, the first steps of those of the median and above.
 
     These are whole patches, so that no number of the panel is of padding.
@@ -59,7 +56,8 @@ def equal_length_samples(dataset: Dataset, signal: Signal, count: int, patch: in
     steps = max(patch, int(np.median(length)) // patch * patch)
     order = spread_order(dataset)
     ids = order[length[order] >= steps][:count]
-    return dataset.read_beginnings(ids, (steps, *signal.size[1:])).batch().x
+    found = dataset.read_beginnings(ids, (steps, *signal.size[1:])).batch()
+    return Batch(found.x, action=found.action)
 
 
 def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:
