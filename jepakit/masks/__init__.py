@@ -40,7 +40,7 @@ def masker_of(value: Any) -> "Masker":
 
     masker = default_settings(value)
     if not isinstance(masker, Masker):
-        raise ValueError(f"{type(masker).__name__} draws no masks: it has no `check` or is not called")
+        raise ValueError(f"{type(masker).__name__} draws no masks; give it check(grid) and __call__(grid, batch, rng)")
     return masker
 
 
