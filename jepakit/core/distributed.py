@@ -5,6 +5,7 @@ over ranks. So the backward pass of a sum over ranks is again a sum over ranks, 
 and two ranks get the loss and the gradient that one process gets for the same global batch.
 """
 
+import importlib
 import json
 import os
 from collections.abc import Iterator
@@ -49,6 +50,9 @@ def process_group(device: str = "cpu") -> Iterator[Dist]:
         raise ValueError(f"WORLD_SIZE is {world} but {', '.join(missing)} is not set; start with torchrun")
     if kind.type == "cuda":
         kind = _local_device(int(os.environ["LOCAL_RANK"]))
+    # DDP imports this module, which would keep a group that already exists: its threads would then outlive the
+    # interpreter's shutdown, where one that releases a tensor aborts the process.
+    importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if kind.type == "cuda" else "gloo")
     try:
         yield Dist(dist.get_rank(), dist.get_world_size(), kind)

@@ -1,5 +1,6 @@
 """Two processes (gloo) must have the loss and the gradient of one process with the same global batch."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,8 +85,14 @@ def plain(dist: distributed.Dist) -> dict[str, Any]:
 
 def worker(rank: int, port: int, folder: str) -> None:
     with joined_rank(rank, port, WORLD) as dist:
-        torch.save({"train": train(dist), "plain": plain(dist)}, f"{folder}/{rank}.pt")
+        out = {"train": train(dist), "plain": plain(dist)}
     assert not torch.distributed.is_initialized()
+    torch.save({**out, "threads": thread_names()}, f"{folder}/{rank}.pt")
+
+
+def thread_names() -> list[str]:
+    """The names of this process's threads, where the system lists them."""
+    return [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +131,12 @@ def test_a_second_derivative_through_a_sum_is_right(ranks: list[dict[str, Any]])
 
 def test_ranks_know_their_place(ranks: list[dict[str, Any]]) -> None:
     assert [rank["plain"]["rank"] for rank in ranks] == [(0, 2, True), (1, 2, False)]
+
+
+def test_no_thread_of_a_group_outlives_it(ranks: list[dict[str, Any]]) -> None:
+    # At interpreter shutdown, a thread that still held a tensor would abort the process.
+    for rank in ranks:
+        assert not [name for name in rank["threads"] if "gloo" in name]
 
 
 def test_in_one_process_everything_is_the_identity() -> None:
