@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import losses
-from ..methods.base import Method
+from ..methods.base import Method, method_name
 from ..methods.bidirectional import swap_masks
 from ..methods.bijepa import BiJEPA
 from ..methods.masked import Masked
@@ -53,7 +53,7 @@ class Round:
 
 def scorable_method(method: Method) -> Masked:
     """`method`, if it can be scored. Raises ValueError if it predicts no representation or is not for series."""
-    name = type(method).__module__.rsplit(".", 1)[-1]
+    name = method_name(type(method))
     if not (isinstance(method, Masked) and method.latent):
         raise ValueError(
             f"{name} predicts no representation, so nothing tells what was not to be expected; train ijepa, cjepa or "
