@@ -24,19 +24,6 @@ T = TypeVar("T")
 # From a file's name, without .py, and its syntax tree: name → where the member is, as `Place.attribute` says it.
 Rule = Callable[[str, ast.Module], Mapping[str, str]]
 
-# What the import of a broken module raises.
-IMPORT_ERRORS = (
-    ImportError,
-    SyntaxError,
-    NameError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    LookupError,
-    OSError,
-    RuntimeError,
-)
-
 
 class Place(NamedTuple):
     """Where a member is.
@@ -88,8 +75,8 @@ class Registry(Generic[T]):
         place = self._place_of(name)
         try:
             return self._member(_load_place(self._resolve_attribute(name, place)))
-        except IMPORT_ERRORS as error:
-            reason = f"{type(error).__name__}: {error}" if isinstance(error, ImportError | SyntaxError) else error
+        except Exception as error:  # the import of a broken module raises anything
+            reason = str(error) if isinstance(error, ValueError | NameError) else f"{type(error).__name__}: {error}"
             if not place.owner:
                 raise ValueError(f"the {self.noun} {name!r} of {place.module} cannot be used: {reason}") from error
             raise ValueError(

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ..core.registry import IMPORT_ERRORS, Registry
+from ..core.registry import Registry
 
 if TYPE_CHECKING:
     from ..run.settings import Run
@@ -63,8 +63,9 @@ def load_recipe(name: str) -> "Run":
     recipe = RECIPES.load(name)
     try:
         run = recipe()
-    except IMPORT_ERRORS as error:
-        raise ValueError(f"the recipe {name!r} of {recipe.__module__} cannot be used: {error}") from error
+    except Exception as error:  # somebody else's code raises anything
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"the recipe {name!r} of {recipe.__module__} cannot be used: {reason}") from error
     if not isinstance(run, Run):
         raise ValueError(f"recipe {name!r} returns a {type(run).__name__}; a recipe returns a Run")
     return run

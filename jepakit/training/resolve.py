@@ -46,6 +46,7 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     )
     signal = whole_patches(signal, dataset, method)
     check_views(run.data, method, signal.size)
+    dataset.check_views(signal)
     length, length_notes = run.length.for_stream(world) if streaming else run.length.resolve(len(dataset), world)
     optim, optim_notes = run.optim.without_schedule() if streaming else (run.optim, [])
     loop, loop_notes = (

@@ -2,11 +2,13 @@
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import support
 import torch
 import yaml
 
@@ -21,7 +23,7 @@ from jepakit.reporting.facts import format_duration
 from jepakit.reporting.page import render_page
 from jepakit.reporting.records import read_record
 from jepakit.reporting.samples import Look, Samples, look_at_run
-from jepakit.reporting.section import View
+from jepakit.reporting.section import Entry, Section, View
 from jepakit.run import checkpoint, optim
 from jepakit.run import settings as config
 from jepakit.run.write import to_yaml
@@ -351,3 +353,48 @@ def test_what_a_method_watches_is_drawn_apart_from_the_terms_of_its_loss(tmp_pat
     assert "forward" in found["Loss terms"]
     assert "norm" not in found["Loss terms"]
     assert "norm: 9" in found["Watched by the method"]
+
+
+def show_nothing_that_can_be_shown(views: list[View]) -> Any:
+    return {"figures": []}
+
+
+def divide_by_zero(views: list[View]) -> Any:
+    return 1 / (len(views) - 1)
+
+
+@pytest.mark.parametrize(
+    ("show", "reason"),
+    [
+        (divide_by_zero, "ZeroDivisionError: division by zero"),
+        (
+            show_nothing_that_can_be_shown,
+            "TypeError: show returned a dict; return a Part of figures and texts, or None",
+        ),
+        (lambda views: views[0].gone, "AttributeError: "),
+        (lambda views: [][0], "IndexError: list index out of range"),
+    ],
+)
+def test_a_section_that_fails_loses_its_own_place_only(
+    show: Any, reason: str, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = {name: SECTIONS.load(name) for name in SECTIONS.names()}
+    broken = sound | {"mine": Entry(Section(55, "Mine"), show)}
+    monkeypatch.setattr(SECTIONS, "names", lambda: tuple(broken))
+    monkeypatch.setattr(SECTIONS, "load", broken.__getitem__)
+    seen = support.Recorder()
+    html = write([files], progress=seen).read_text()
+    sentence = f"he report section 'mine' failed and is left out ({reason}"
+    assert f"T{sentence}" in unescape(html)
+    assert [note for note in seen.notes if note.startswith(f"t{sentence}")]
+    assert len(seen.notes) == 1
+    whole = page(files)
+    assert [name for name in sound if f'<section id="{name}">' in html] == [
+        name for name in sound if f'<section id="{name}">' in whole
+    ]
+
+
+def test_no_section_of_ours_fails_on_a_run_that_is_whole(tmp_path: Path) -> None:
+    seen = support.Recorder()
+    write([write_run(tmp_path / "r", synthetic.Config("shapes", count=8))], images=4, progress=seen)
+    assert not seen.notes
