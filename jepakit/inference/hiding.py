@@ -19,7 +19,6 @@ from torch import Tensor
 from .. import losses
 from ..methods.base import Method, method_name
 from ..methods.bidirectional import swap_masks
-from ..methods.bijepa import BiJEPA
 from ..methods.masked import Masked
 from ..types import Masks, Rng
 
@@ -75,7 +74,7 @@ def scoring_rounds(method: Masked, causal: bool, tokens: int | None = None) -> l
     """
     tokens = tokens or prod(method.encoder.grid)
     own = method.draw(1, Rng(0).fork("score"), grid=(tokens,))[0]
-    directions = 1 + method.both_ways if isinstance(method, BiJEPA) else 0
+    directions = method.directions
     if causal:
         return [_causal_round(own, tokens, directions)]
     if directions:
