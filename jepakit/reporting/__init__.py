@@ -92,10 +92,10 @@ def write(
     each = max(2, min(images, MAP_IMAGES // len(runs)))
     # Keeps the page of many runs about as large as the page of four.
     shown = max(2, min(8, 32 // len(runs)))
-    looks = [look_at_run(run, each, device).first(shown) for run in runs]
+    note = (progress or SilentProgress()).note
+    looks = [look_at_run(run, each, device, note).first(shown) for run in runs]
     problems = SECTIONS.unusable_members()
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names() if name not in problems}
-    note = (progress or SilentProgress()).note
     for problem in problems.values():
         note(problem)
     html = render_page(records, looks, VERSION, sections, list(problems.values()), note)

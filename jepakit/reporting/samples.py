@@ -90,10 +90,18 @@ class Look:
         return replace(self, samples=self.samples and self.samples.first(count))
 
 
-def look_at_run(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
-    """Load a run and pass `images` of its samples, evenly spread over its data, through the target encoder."""
+def look_at_run(
+    run: Path,
+    images: int,
+    device: torch.device | str = "cpu",
+    note: Callable[[str], None] = lambda sentence: None,
+) -> Look:
+    """Load a run and pass `images` of its samples, evenly spread over its data, through the target encoder.
+
+    `note` gets what loading the run has to say.
+    """
     try:
-        loaded = checkpoint.load_run(run)
+        loaded = checkpoint.load_run(run, note=note)
     except (ValueError, OSError) as error:
         return Look(
             notes=dict.fromkeys(
