@@ -46,7 +46,7 @@ def run_ranks(world: int, work: Callable[[int], Result]) -> list[Result]:
             barrier.abort()  # the others would wait for this rank
             raise
 
-    simulated = {
+    simulated: dict[str, Any] = {
         "is_available": lambda: True,
         "is_initialized": is_rank,
         "get_world_size": lambda group=None: world if is_rank() else 1,
