@@ -72,7 +72,7 @@ def test_a_name_that_two_packages_claim_is_refused_and_both_are_named(site: Path
         ("SIDES = 'three'", "SIDES is 'three'; give a whole number"),
         ("SIDES = undefined", "name 'undefined' is not defined"),
         ("SIDES = 1 / 0", "ZeroDivisionError: division by zero"),
-        ("assert False, 'no sides'", "AssertionError: no sides"),
+        ("SIDES = 4; assert False, 'no sides'", "AssertionError: no sides"),
         ("SIDES = (", "SyntaxError"),
     ],
 )

@@ -179,6 +179,7 @@ def test_only_functions_that_say_that_they_return_a_run_are_recipes() -> None:
 def test_a_helper_that_is_asked_for_as_a_recipe_is_said_to_be_none(
     name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    recipes.RECIPES.names()  # kept by the registry, so that other tests do not find the helpers below
     monkeypatch.setattr(
         recipes.RECIPES, "own_trees", lambda: iter([("mine", "jepakit.recipes.mine", ast.parse(HELPERS))])
     )
