@@ -96,14 +96,16 @@ def probe(
     return probe_run(Path(run), (kind,), train, held, weights, name, settings, step, cache=cache, progress=progress)[0]
 
 
-def report(*runs: PathLike, out: PathLike | None = None) -> Path:
+def report(*runs: PathLike, out: PathLike | None = None, progress: Progress | None = None) -> Path:
     """Write one self-contained HTML page about one or several runs; where it was written."""
     from .reporting import write
 
-    return write([Path(run) for run in runs], None if out is None else Path(out))
+    return write([Path(run) for run in runs], None if out is None else Path(out), progress=progress)
 
 
-def compare(*runs: PathLike, out: PathLike | None = None) -> tuple[dict[str, Any], Path]:
+def compare(
+    *runs: PathLike, out: PathLike | None = None, progress: Progress | None = None
+) -> tuple[dict[str, Any], Path]:
     """Two runs or more beside each other, and the page that shows them together; the table and where the page is.
 
     The table holds `names`, `rows` of (what, one value per run) and `settings` of (key, values) that differ. Raises
@@ -113,7 +115,7 @@ def compare(*runs: PathLike, out: PathLike | None = None) -> tuple[dict[str, Any
 
     if len(runs) < 2:
         raise ValueError(f"comparing takes two runs or more, {len(runs)} given, e.g. jepa compare runs/a runs/b")
-    page = report(*runs, out=out)
+    page = report(*runs, out=out, progress=progress)
     return comparison_table([Path(run) for run in runs]), page
 
 

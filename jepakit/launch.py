@@ -40,7 +40,7 @@ def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[st
         if not dist.main:
             return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
     probes = run_probes(current, progress)
-    page = write([request.folder]) if current.run.evals.report else None
+    page = write([request.folder], progress=progress) if current.run.evals.report else None
     return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
 
 

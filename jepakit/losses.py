@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from .core.distributed import all_gather, all_reduce_sum, global_moments, process_rank, world_size
+from .core.distributed import all_gather, all_reduce_sum, global_moments, process_rank
 from .types import Rng
 
 Kind = Literal["smooth_l1", "l1", "l2"]
@@ -31,20 +31,12 @@ def prediction(
     pred: Float[Tensor, "*n d"],
     target: Float[Tensor, "*n d"],
     kind: Kind = "smooth_l1",
-    valid: Bool[Tensor, "*n"] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean distance over tokens and features; "smooth_l1" is quadratic below a difference of 1.
 
-    Tokens that are not `valid` are ignored, whatever they hold; the mean then runs over the valid tokens of all ranks,
-    so that ranks with more padding do not weigh more. No gradient reaches the target.
+    No gradient reaches the target.
     """
-    pred, target = at_least_float32(pred), at_least_float32(target.detach())
-    if valid is None:
-        return elementwise(pred, target, kind).mean()
-    # Zeroed before the distance is taken: a NaN in the padding would survive multiplication by a zero gradient.
-    pred, target = (t.where(valid[..., None], 0) for t in (pred, target))
-    count = all_reduce_sum(valid.sum().to(pred.dtype)) / world_size()
-    return elementwise(pred, target, kind).sum() / (count * pred.shape[-1]).clamp(min=1)
+    return elementwise(at_least_float32(pred), at_least_float32(target.detach()), kind).mean()
 
 
 def elementwise(pred: Float[Tensor, "*n"], target: Float[Tensor, "*#n"], kind: Kind) -> Float[Tensor, "*n"]:

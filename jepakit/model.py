@@ -12,7 +12,7 @@ import torch
 from .core.padding import equal_length_groups, patch_steps
 from .data import guess_kind, loader
 from .data.images.files import read_image
-from .methods.base import Method, Weights
+from .methods.base import Method, Weights, method_name
 from .methods.predictive import Predictive
 from .run import checkpoint, parse
 from .training.request import PathLike
@@ -104,7 +104,7 @@ class Model:
 
     def _predictive_method(self) -> Predictive:
         if not isinstance(self.method, Predictive):
-            name = type(self.method).__module__.rsplit(".", 1)[-1]
+            name = method_name(type(self.method))
             raise ValueError(f"{name} has no state that goes on from frame to frame; give a run of rjepa")
         return self.method
 

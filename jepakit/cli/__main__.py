@@ -1,12 +1,15 @@
 """The command `jepa`: parse, call the API, print.
 
-Exit codes: 0 done, also where --on-collapse stopped it, 1 failed, 2 a user's mistake, 130 interrupted and saved.
+Exit codes: 0 done, also where --on-collapse stopped it, 1 failed, 2 a user's mistake, 130 interrupted and saved, 141
+where the reader of the output has gone, as `jepa list | head` does.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from ..core.progress import Interrupted
 from .arguments import (
@@ -21,10 +24,31 @@ from .arguments import (
 from .commands import COMMANDS
 
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+CLOSED_PIPE_CODE: Final = 141  # 128 + SIGPIPE, as of programs that the signal ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    try:
+        try:
+            return run_words(argv)
+        finally:
+            sys.stdout.flush()  # here, as Python reports a pipe that it finds closed at its own end
+    except BrokenPipeError:
+        discard_output()
+        return CLOSED_PIPE_CODE
+
+
+def discard_output() -> None:
+    """Send what is still to be written, on stdout and on stderr, nowhere: nobody reads it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def run_words(argv: Sequence[str] | None) -> int:
+    """Parse the words and run the command that they name; returns the exit code."""
     words, settings = split_settings(sys.argv[1:] if argv is None else argv)
     if not words or words[0].startswith("-"):
         return without_command(words)
@@ -66,6 +90,8 @@ def run_guarded(run: Callable[[argparse.Namespace], None], a: argparse.Namespace
         exit_with_error(str(error), 130)
     except KeyboardInterrupt:
         exit_with_error("interrupted", 130)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
         if a.debug:
             raise

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
@@ -101,18 +101,15 @@ def all_gather(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "_ *shape"]:
 
 
 def global_moments(
-    x: Float[Tensor, "n d"], valid: Bool[Tensor, " n"] | None = None
+    x: Float[Tensor, "n d"],
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"], Float[Tensor, ""]]:
-    """Mean, biased variance and number of rows over all ranks; rows that are not `valid` are ignored.
+    """Mean, biased variance and number of rows over all ranks.
 
     A second pass takes the variance around the global mean, because cancellation would cost half the digits.
     """
-    keep = torch.ones(len(x), dtype=torch.bool, device=x.device) if valid is None else valid
-    x = x.where(keep[:, None], 0)
-    count = all_reduce_sum(keep.sum().to(x.dtype)).clamp(min=1)
+    count = all_reduce_sum(x.new_tensor(float(len(x)))).clamp(min=1)
     mean = all_reduce_sum(x.sum(0)) / count
-    centred = (x - mean).where(keep[:, None], 0)
-    return mean, all_reduce_sum(centred.square().sum(0)) / count, count
+    return mean, all_reduce_sum((x - mean).square().sum(0)) / count, count
 
 
 def _is_distributed() -> bool:

@@ -1,7 +1,8 @@
 """The registry: members found by file name, or by the entry points of other packages, and imported when asked for.
 
-A member is one file: nothing else lists it. What a file offers is read from its syntax tree, so that names and
-descriptions cost no import; `load` imports the one module that it is asked for. A package of somebody else's offers a
+A member is one file, or a folder whose `__init__.py` defines it or imports it from a module inside: nothing else lists
+it. What a file offers is read from its syntax tree, so that names and descriptions cost no import; `load` imports the
+one module that it is asked for. A package of somebody else's offers a
 member by an entry point whose group is the registry's, as in
 
     [project.entry-points."jepakit.masks"]
@@ -22,19 +23,6 @@ T = TypeVar("T")
 
 # From a file's name, without .py, and its syntax tree: name → where the member is, as `Place.attribute` says it.
 Rule = Callable[[str, ast.Module], Mapping[str, str]]
-
-# What the import of a broken module raises.
-IMPORT_ERRORS = (
-    ImportError,
-    SyntaxError,
-    NameError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    LookupError,
-    OSError,
-    RuntimeError,
-)
 
 
 class Place(NamedTuple):
@@ -87,8 +75,8 @@ class Registry(Generic[T]):
         place = self._place_of(name)
         try:
             return self._member(_load_place(self._resolve_attribute(name, place)))
-        except IMPORT_ERRORS as error:
-            reason = f"{type(error).__name__}: {error}" if isinstance(error, ImportError | SyntaxError) else error
+        except Exception as error:  # the import of a broken module raises anything
+            reason = str(error) if isinstance(error, ValueError | NameError) else f"{type(error).__name__}: {error}"
             if not place.owner:
                 raise ValueError(f"the {self.noun} {name!r} of {place.module} cannot be used: {reason}") from error
             raise ValueError(
@@ -108,14 +96,18 @@ class Registry(Generic[T]):
         return (ast.get_docstring(documented, clean=False) or "").strip().partition("\n")[0]
 
     def name_of(self, kind: type) -> str:
-        """The first name whose member is, or is an instance of, the class `kind`."""
+        """The first name whose member is, has as a part, or is an instance of, the class `kind`."""
         places = self.places()
         for name, place in places.items():
             if place.module == kind.__module__:
                 return name
-        broken = self.unusable_members()
-        for name in (name for name in places if name not in broken):  # defined below the module that has the name
-            if kind in (member := self.load(name), type(member)):
+        # Defined elsewhere, mostly below the module that has the name: such names are asked first.
+        for name in sorted(places, key=lambda name: not kind.__module__.startswith(f"{places[name].module}.")):
+            try:
+                member = self.load(name)
+            except ValueError:
+                continue
+            if kind in (member, type(member), *(member if isinstance(member, tuple) else ())):
                 return name
         raise ValueError(f"{kind.__module__}.{kind.__qualname__} is no {self.noun} that jepakit knows")
 
@@ -145,10 +137,11 @@ class Registry(Generic[T]):
         if name in places:
             return places[name]
         own = next((path for stem, path in self._own_files() if stem == name.replace("-", "_")), None)
-        tree = _parse_file(own) if own is not None else None
+        tree = _parse_file(own, self._module_of(own)) if own is not None else None
         if own is not None and (tree is None or not self._rule(name, tree)):
+            file = own.relative_to(_package_folder(self.package)).as_posix()
             why = "Python cannot parse it" if tree is None else f"it does not define {self.what}"
-            raise ValueError(f"{own.name} of {self.package} is no {self.noun}: {why}")
+            raise ValueError(f"{file} of {self.package} is no {self.noun}: {why}")
         raise ValueError(no_such(self.noun, name, places))
 
     def _resolve_attribute(self, name: str, place: Place) -> Place:
@@ -167,25 +160,69 @@ class Registry(Generic[T]):
         """The name and the path of every file that may hold a member."""
         folder = _package_folder(self.package)
         for path in sorted({path for pattern in self._files for path in folder.glob(pattern)}):
-            stem = path.parent.name if path.name == "__init__.py" else path.stem
-            if path.parent != folder or not stem.startswith("_"):
-                yield stem, path
+            if path.parent != folder or not path.name.startswith("_"):
+                yield path.parent.name if path.name == "__init__.py" else path.stem, path
+
+    def own_trees(self) -> Iterator[tuple[str, str, ast.Module]]:
+        """File name, module and syntax tree of every file of ours that may hold a member and that Python can parse."""
+        for stem, path in self._own_files():
+            module = self._module_of(path)
+            tree = _parse_file(path, module)
+            if tree is not None:
+                yield stem, module, tree
+
+    def _module_of(self, path: Path) -> str:
+        parts = path.relative_to(_package_folder(self.package)).with_suffix("").parts
+        return ".".join((self.package, *parts)).removesuffix(".__init__")
 
     def _own_places(self) -> Iterator[tuple[str, Place]]:
-        for stem, path in self._own_files():
-            parts = path.relative_to(_package_folder(self.package)).with_suffix("").parts
-            module = ".".join((self.package, *parts)).removesuffix(".__init__")
-            tree = _parse_file(path)
-            for name, attribute in (self._rule(stem, tree) if tree else {}).items():
+        for stem, module, tree in self.own_trees():
+            for name, attribute in self._rule(stem, tree).items():
                 yield name, _rule_place(module, attribute)
 
 
-def _parse_file(path: Path) -> ast.Module | None:
+def _parse_file(path: Path, module: str) -> ast.Module | None:
     """The syntax tree of a file; None where it is no Python, such as a file that is still being written."""
     try:
-        return ast.parse(path.read_text(), filename=str(path))
+        return _read_tree(path, module)
     except SyntaxError:
         return None
+
+
+def _read_tree(path: Path, module: str) -> ast.Module:
+    """The syntax tree of a file; in that of a folder's `__init__.py`, imports from inside become definitions."""
+    tree = ast.parse(path.read_text(), filename=str(path))
+    if path.name == "__init__.py":
+        tree.body = [part for node in tree.body for part in _written_out(node, path.parent, module)]
+    return tree
+
+
+def _written_out(node: ast.stmt, folder: Path, module: str) -> list[ast.stmt]:
+    """A statement of the folder's `__init__.py`, and the definitions that it imports from modules in the folder."""
+    if not isinstance(node, ast.ImportFrom):
+        return [node]
+    inside = (node.module or "") if node.level == 1 else (node.module or "").removeprefix(f"{module}.")
+    if node.level > 1 or not inside or (node.level == 0 and inside == node.module):
+        return [node]
+    target = folder.joinpath(*inside.split("."))
+    path = next((p for p in (target.with_suffix(".py"), target / "__init__.py") if p.is_file()), None)
+    tree = _parse_file(path, f"{module}.{inside}") if path is not None else None
+    if tree is None:
+        return [node]
+    known = {name: found for name, found in top_level_names(tree).items() if not isinstance(found, ast.ImportFrom)}
+    wanted = {alias.name: alias.asname or alias.name for alias in node.names}
+    if "*" in wanted:
+        wanted = {name: name for name in known if not name.startswith("_")}
+    found = [_renamed(known[name], asname) for name, asname in wanted.items() if name in known]
+    return [node, *found]
+
+
+def _renamed(node: ast.stmt, name: str) -> ast.stmt:
+    """A definition under another name."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return type(node)(**{**vars(node), "name": name})
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    return ast.Assign([ast.Name(name, ast.Store())], value) if value is not None else node
 
 
 @lru_cache
@@ -250,7 +287,7 @@ def _syntax_tree(module: str) -> ast.Module | None:
         if spec is None:
             return None
         origin, path = spec.origin, list(spec.submodule_search_locations or ())
-    return ast.parse(Path(origin).read_text()) if origin and origin.endswith(".py") else None
+    return _read_tree(Path(origin), module) if origin and origin.endswith(".py") else None
 
 
 def _package_folder(package: str) -> Path:

@@ -268,6 +268,18 @@ class Dataset:
         """Raises ValueError if the augmentation does not fit the data."""
         self.cfg.augment.check(self.picture_channels)
 
+    def check_views(self, signal: Signal) -> None:
+        """Raises ValueError if `draw` does not make the views that the settings ask for, as where it is inherited."""
+        if not signal.views:
+            return
+        drawn = self.draw(np.zeros(1, dtype=np.int64), Rng(0).fork("check"), signal, include_x=False).views
+        if (made := sum(group.shape[1] for group in drawn)) != signal.views:
+            kind = type(self).__name__
+            raise ValueError(
+                f"data.augment.views asks for {signal.views} views of each {self.words.one}, but {kind}.draw makes "
+                f"{made}; give {kind} a draw that makes them, or choose a method that needs no views"
+            )
+
     # --- derived data sets
 
     def with_config(self, cfg: Any) -> "Dataset":

@@ -60,7 +60,8 @@ def probe_run(
     features stay in the run folder for the next kind. Without `baselines`, only the trained encoder is scored, and
     nothing is cached.
     """
-    loaded = load_run(run, step)
+    progress = progress or SilentProgress()
+    loaded = load_run(run, step, note=progress.note)
     if isinstance(loaded.method, Head):
         below = loaded.method.cfg.parents[0]
         raise ValueError(f"{run} is a head over {below} and has the same representations; probe {below} instead")
@@ -82,7 +83,7 @@ def probe_run(
         with report_refusals(refused, ", ".join(group)), load_parts(subject, judge.reads, cfg) as (fit, held):
             for kind, (_, cfg) in group.items():
                 with report_refusals(refused, kind):
-                    tell = progress_rows(progress or SilentProgress(), kind, list(fit))
+                    tell = progress_rows(progress, kind, list(fit))
                     # A prediction starts from the context encoder, whichever weights were asked for.
                     here = facts | ({"weights": "context"} if judge.reads == "windows" else {})
                     written += [

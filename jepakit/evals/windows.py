@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from ..masks.halves import Halves
-from ..methods.base import Method
+from ..methods.base import Method, method_name
 from ..methods.masked import Masked
 from ..types import Batch, Masks, Rng
 
@@ -65,7 +65,7 @@ class Windows:
 
 def check_cut(method: Method) -> None:
     """Raise ValueError, naming the fix, if the method cannot predict the later half of a series."""
-    name = type(method).__module__.rsplit(".", 1)[-1]
+    name = method_name(type(method))
     if len(method.signal.size) != 1:
         raise ValueError(f"the run's samples have size {method.signal.size} and no future to forecast; train on series")
     if not isinstance(method, Masked):

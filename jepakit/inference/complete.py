@@ -81,7 +81,7 @@ def complete(
     run, out, progress = Path(run), Path(out), progress or SilentProgress()
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; give how many items to complete, 1 or more")
-    loaded = checkpoint.load_run(run)
+    loaded = checkpoint.load_run(run, note=progress.note)
     signal = loaded.method.signal
     if isinstance(loaded.method, Head):
         raise ValueError(f"{run} is a head; give the run below it, {loaded.method.cfg.parents[0]}")

@@ -76,11 +76,11 @@ def embed(
     if batch < 1:
         raise ValueError(f"the batch is {batch}; give 1 or more, e.g. --batch 64")
     check_embedding_file(Path(out), overwrite)
-    loaded = checkpoint.load_run(Path(run), step)
+    progress = progress or SilentProgress()
+    loaded = checkpoint.load_run(Path(run), step, note=progress.note)
     dataset, signal = open_data(loaded, os.fspath(data), settings), loaded.method.signal
     if tokens:
         refuse_padding(dataset, signal.size, "one vector per patch")
-    progress = progress or SilentProgress()
     for note in dataset.notes:
         progress.note(note)
     device, _ = devices.best_device()

@@ -72,7 +72,7 @@ def forecast(
     files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
     if picture is not None:
         files.check_writable(picture, overwrite, (".png",))
-    loaded = checkpoint.load_run(Path(run), step)
+    loaded = checkpoint.load_run(Path(run), step, note=progress.note)
     check_cut(loaded.method)
     own = open_training_series(loaded, "its readers are fitted to it")
     lengths = window_lengths(loaded.method, own)

@@ -17,9 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import losses
-from ..methods.base import Method
+from ..methods.base import Method, method_name
 from ..methods.bidirectional import swap_masks
-from ..methods.bijepa import BiJEPA
 from ..methods.masked import Masked
 from ..types import Masks, Rng
 
@@ -53,7 +52,7 @@ class Round:
 
 def scorable_method(method: Method) -> Masked:
     """`method`, if it can be scored. Raises ValueError if it predicts no representation or is not for series."""
-    name = type(method).__module__.rsplit(".", 1)[-1]
+    name = method_name(type(method))
     if not (isinstance(method, Masked) and method.latent):
         raise ValueError(
             f"{name} predicts no representation, so nothing tells what was not to be expected; train ijepa, cjepa or "
@@ -75,7 +74,7 @@ def scoring_rounds(method: Masked, causal: bool, tokens: int | None = None) -> l
     """
     tokens = tokens or prod(method.encoder.grid)
     own = method.draw(1, Rng(0).fork("score"), grid=(tokens,))[0]
-    directions = 1 + method.both_ways if isinstance(method, BiJEPA) else 0
+    directions = method.directions
     if causal:
         return [_causal_round(own, tokens, directions)]
     if directions:

@@ -119,7 +119,7 @@ def score(
     files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
     if picture is not None:
         files.check_writable(picture, overwrite, (".png",))
-    loaded = checkpoint.load_run(Path(run), step)
+    loaded = checkpoint.load_run(Path(run), step, note=progress.note)
     scorable_method(loaded.method)
     own = open_training_series(loaded, "scores are set against those of its data")
     lengths = window_lengths(loaded.method, own)

@@ -1,7 +1,9 @@
 """The methods: one file each, found by file name, or by the entry-point group `jepakit.methods` of another package."""
 
 import importlib
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..core.registry import Registry, file_with
@@ -17,6 +19,7 @@ __all__ = [
     "bijepa",
     "build",
     "cjepa",
+    "class_of",
     "decoder",
     "entry",
     "head",
@@ -42,21 +45,32 @@ class Entry(NamedTuple):
 
 
 def entry(module_path: str) -> Entry:
-    """The `Config` and the one `Method` subclass that a module defines."""
+    """The `Config` and the one `Method` subclass that a module defines, or that a folder imports from inside."""
     from .base import Method
 
     module = importlib.import_module(module_path)
-    classes = [
+    classes = {
         v
         for v in vars(module).values()
-        if isinstance(v, type) and issubclass(v, Method) and v.__module__ == module_path
-    ]
+        if isinstance(v, type) and issubclass(v, Method) and f"{v.__module__}.".startswith(f"{module_path}.")
+    }
     if len(classes) != 1 or not hasattr(module, "Config"):
         raise ValueError(
             f"{module_path} defines {len(classes)} Method subclasses and "
             f"{'a' if hasattr(module, 'Config') else 'no'} Config; a method's module defines exactly one of each"
         )
-    return Entry(module.Config, classes[0])
+    return Entry(module.Config, classes.pop())
+
+
+def class_of(config: Any) -> "type[Method]":
+    """The class of the method whose settings `config` is: of its own module, or of a folder that imports them both."""
+    parts = type(config).__module__.split(".")
+    modules = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    holders = [name for name in modules if getattr(sys.modules.get(name), "Config", None) is type(config)]
+    for name in holders[:-1]:
+        with suppress(ValueError):
+            return entry(name).Method
+    return entry((holders or modules)[-1]).Method
 
 
 METHODS: Final = Registry(
@@ -82,14 +96,14 @@ def is_head(config: Any) -> bool:
     """Whether the method of this settings object is trained over other runs, its parents."""
     from .head import Head
 
-    return issubclass(entry(type(config).__module__).Method, Head)
+    return issubclass(class_of(config), Head)
 
 
 def is_predictive(config: Any) -> bool:
     """Whether the method of this settings object unfolds in time."""
     from .predictive import Predictive
 
-    return issubclass(entry(type(config).__module__).Method, Predictive)
+    return issubclass(class_of(config), Predictive)
 
 
 def build(config: Any, signal: Any, seed: int = 0, parents: "Sequence[Method]" = ()) -> "Method":
@@ -102,5 +116,5 @@ def build(config: Any, signal: Any, seed: int = 0, parents: "Sequence[Method]" =
     # Initial weights: the one place where torch draws by itself.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = entry(type(config).__module__).Method
+        made = class_of(config)
         return made(config, signal, parents) if parents else made(config, signal)  # type: ignore[call-arg]

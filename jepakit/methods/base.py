@@ -15,6 +15,7 @@ from ..core.notes import Note
 from ..losses import Kind
 from ..nn.auto import fit_patch
 from ..types import Batch, Rng, Signal, Size, Terms
+from . import METHODS
 
 Weights = Literal["target", "context"]
 
@@ -33,6 +34,14 @@ TAKES_BATCHES = ("encode", "energy", "diagnostics", "calibrate")
 def token_rows(parts: Sequence[Float[Tensor, "... d"]]) -> Float[Tensor, "r d"]:
     """All tokens of `parts` as rows, without gradients: what `Terms.compared` holds."""
     return torch.cat([part.detach().flatten(0, -2) for part in parts])
+
+
+def method_name(kind: type["Method"]) -> str:
+    """The name under which a method is listed; of one that is not listed, that of its module."""
+    try:
+        return METHODS.name_of(kind)
+    except ValueError:
+        return kind.__module__.rpartition(".")[2]
 
 
 def accept_tensors(of: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +87,7 @@ class Method(nn.Module):
         if missing:
             advice = "; ".join(["", *[NEED_ADVICE[name] for name in missing if name in NEED_ADVICE]])
             raise ValueError(
-                f"{type(self).__module__.rsplit('.', 1)[-1]} needs {' and '.join(missing)}, which the data lack; "
+                f"{method_name(type(self))} needs {' and '.join(missing)}, which the data lack; "
                 f"they carry {', '.join(sorted(signal.has)) or 'samples only'}{advice}"
             )
         self.cfg, self.signal = cfg, signal

@@ -130,9 +130,9 @@ class BiJEPA(Masked):
         return cast(Tensor, self.predictors[0](self.context(x, masks), masks))
 
     @property
-    def both_ways(self) -> bool:
-        """Whether there is a way back, which alpha below 1 gives."""
-        return len(self.predictors) == 2
+    def directions(self) -> int:
+        """2 with a way back, which alpha below 1 gives; else 1."""
+        return len(self.predictors)
 
     def predict_back(self, x: Tensor, masks: Masks) -> Float[Tensor, "b 1 kt d"]:
         """P_bwd(f(context)) of masks of the way back."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..types import Batch, Masks, Signal
-from .base import Method, Weights
+from .base import Method, Weights, method_name
 from .masked import Masked
 
 
@@ -29,7 +29,7 @@ class Head(Method):
     parents: tuple[Method, ...]
 
     def __init__(self, cfg: Any, signal: Signal, parents: Sequence[Method] = ()) -> None:
-        name = type(self).__module__.rsplit(".", 1)[-1]
+        name = method_name(type(self))
         self._check_parents(name, parents)
         here = (signal.channels, tuple(signal.size))
         for parent in parents:

@@ -43,9 +43,17 @@ class Masked(Method):
         return replace(cfg, masks=(Random(num_targets=3),)), [*notes, note]
 
     @property
+    def directions(self) -> int:
+        """How many predictors lead one way each, under the method's own masks: there, or there and back.
+
+        0 if one predictor serves whatever masks it is asked about. A method with 2 has `predict_back`.
+        """
+        return 0
+
+    @property
     def both_ways(self) -> bool:
         """Whether there is also a backward predictor, from the target block to the context."""
-        return False
+        return self.directions == 2
 
     def draw(
         self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None, tokens: Tensor | None = None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,8 +14,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation of features-last tensors (…, D) with the moments of all ranks, on CPU and GPU.
 
     Two ranks give the loss and gradients that one process gives for the same global batch; in one process it equals
-    `torch.nn.BatchNorm1d`, and its state has the same names. Statistics are at least fp32. Entries that are not `valid`
-    enter no statistic and come out as zero.
+    `torch.nn.BatchNorm1d`, and its state has the same names. Statistics are at least fp32.
     """
 
     held: bool = False  # stays in evaluation mode, so that the running moments do not change
@@ -36,15 +35,14 @@ class BatchNorm(nn.Module):
         """Switch to training or evaluation mode; always to evaluation if the statistics are held."""
         return super().train(mode and not self.held)
 
-    def forward(self, x: Float[Tensor, "*n d"], valid: Bool[Tensor, "*n"] | None = None) -> Float[Tensor, "*n d"]:
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """x, normalised with the batch's moments in training and with the running ones in evaluation."""
-        if valid is None and world_size() == 1:
+        if world_size() == 1:
             return self._normalize_alone(x.flatten(0, -2)).reshape(x.shape)
         rows = x.flatten(0, -2).to(torch.promote_types(x.dtype, self.weight.dtype))
-        mean, var = self._batch_moments(rows, None if valid is None else valid.flatten())
+        mean, var = self._batch_moments(rows)
         out = (rows - mean) * (var + self.eps).rsqrt() * self.weight + self.bias
-        out = out.to(x.dtype).reshape(x.shape)
-        return out if valid is None else out.where(valid[..., None], 0)
+        return out.to(x.dtype).reshape(x.shape)
 
     def _normalize_alone(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         # The fused kernel gives the same numbers and is several times as fast on the maps of a convolution.
@@ -54,12 +52,10 @@ class BatchNorm(nn.Module):
             rows, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
         )
 
-    def _batch_moments(
-        self, rows: Float[Tensor, "n d"], valid: Bool[Tensor, " n"] | None
-    ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    def _batch_moments(self, rows: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
         if not self.training:
             return self.running_mean, self.running_var
-        mean, var, count = global_moments(rows, valid)
+        mean, var, count = global_moments(rows)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)

@@ -1,7 +1,7 @@
 """Recipes: functions that return a Run, with the command, the time and the expected score in their docstrings.
 
-A public function without parameters, in any module here, is a recipe, named with dashes: `cifar10_ijepa` is
-`jepa train cifar10-ijepa`.
+A public function without parameters that is annotated to return a Run, in any module here, is a recipe, named with
+dashes: `def cifar10_ijepa() -> Run` is `jepa train cifar10-ijepa`. Any other function is a helper.
 """
 
 import ast
@@ -13,13 +13,34 @@ from ..core.registry import Registry
 if TYPE_CHECKING:
     from ..run.settings import Run
 
-__all__ = ["RECIPES", "imagenet", "load_recipe", "rjepa", "series", "small", "views"]
+__all__ = ["RECIPES", "explain_helper", "imagenet", "load_recipe", "rjepa", "series", "small", "views"]
 
 
 def recipe_functions(stem: str, tree: ast.Module) -> dict[str, str]:
-    """The recipes of a file: its public functions without parameters, by their names with dashes."""
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-    return {node.name.replace("_", "-"): node.name for node in found if not (node.args.args or node.args.kwonlyargs)}
+    """The recipes of a file: its public functions `() -> Run`, by their names with dashes."""
+    found = [node.name for node in public_functions(tree) if returns_run(node) and not ast.unparse(node.args)]
+    return {name.replace("_", "-"): name for name in found}
+
+
+def public_functions(tree: ast.Module) -> list[ast.FunctionDef]:
+    """The functions of a module whose names have no leading underscore."""
+    return [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+
+
+def returns_run(node: ast.FunctionDef) -> bool:
+    """Whether a function is annotated to return a Run, as `Run`, `settings.Run` or either in quotes."""
+    annotation = ast.unparse(node.returns).strip("'\"") if node.returns else ""
+    return annotation.rpartition(".")[2] == "Run"
+
+
+def explain_helper(name: str) -> str:
+    """Why the function that a recipe called `name` would be is none, as a sentence; "" where there is no function."""
+    for _, module, tree in RECIPES.own_trees():
+        for node in public_functions(tree):
+            if node.name == name.replace("-", "_"):
+                fix = "give it no parameters" if returns_run(node) else "annotate what it returns: -> Run"
+                return f"{node.name} of {module} is no recipe; {fix}"
+    return ""
 
 
 def recipe_of(value: Any) -> "Callable[[], Run]":
@@ -31,7 +52,7 @@ def recipe_of(value: Any) -> "Callable[[], Run]":
 
 
 RECIPES: "Final[Registry[Callable[[], Run]]]" = Registry(
-    __name__, "recipe", "a function without parameters that returns a Run", recipe_functions, recipe_of
+    __name__, "recipe", "a function without parameters, annotated -> Run", recipe_functions, recipe_of
 )
 
 
@@ -39,7 +60,12 @@ def load_recipe(name: str) -> "Run":
     """The Run of a recipe. Raises ValueError, with the nearest name, where there is none."""
     from ..run.settings import Run
 
-    run = RECIPES.load(name)()
+    recipe = RECIPES.load(name)
+    try:
+        run = recipe()
+    except Exception as error:  # somebody else's code raises anything
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"the recipe {name!r} of {recipe.__module__} cannot be used: {reason}") from error
     if not isinstance(run, Run):
         raise ValueError(f"recipe {name!r} returns a {type(run).__name__}; a recipe returns a Run")
     return run

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ..core.progress import Progress, SilentProgress
 from ..core.registry import Registry, file_with
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def section_of(module: Any) -> "Entry":
 
     if not isinstance(module.SECTION, Section) or not callable(module.show):
         raise ValueError(f"{module.__name__} needs a Section SECTION and a function show(views)")
+    if not isinstance(module.SECTION.order, int | float):
+        raise ValueError(f"SECTION.order of {module.__name__} is {module.SECTION.order!r}; give a number")
     return Entry(module.SECTION, module.show)
 
 
@@ -57,12 +60,20 @@ SECTIONS: "Final[Registry[Entry]]" = Registry(
 )
 
 
-def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, device: str = "cpu") -> Path:
+def write(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    images: int = 600,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Path:
     """Write the report on one run, or a comparison of several, and return its path.
 
     The default path is RUN/report.html, or report.html beside the first run if there are several.
     The page is one file that loads nothing; it is renamed into place when it is complete. Each run's encoder processes
     `images` samples of its data (at most 1000 over all runs) on `device`. The page says what is missing from a run.
+    A section that fails, or that cannot be used, costs only its own place on the page; `progress` gets a note.
     Raises ValueError if `runs` is empty or a folder is not a run.
     """
     from ..core.files import write_text
@@ -81,10 +92,13 @@ def write(runs: Sequence[Path], out: Path | None = None, *, images: int = 600, d
     each = max(2, min(images, MAP_IMAGES // len(runs)))
     # Keeps the page of many runs about as large as the page of four.
     shown = max(2, min(8, 32 // len(runs)))
-    looks = [look_at_run(run, each, device).first(shown) for run in runs]
+    note = (progress or SilentProgress()).note
+    looks = [look_at_run(run, each, device, note).first(shown) for run in runs]
     problems = SECTIONS.unusable_members()
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names() if name not in problems}
-    html = render_page(records, looks, VERSION, sections, list(problems.values()))
+    for problem in problems.values():
+        note(problem)
+    html = render_page(records, looks, VERSION, sections, list(problems.values()), note)
     # File names may contain bytes that are not text; Python decodes them to lone surrogates, which cannot be encoded.
     write_text(target, html.encode("utf-8", "replace").decode())
     return target

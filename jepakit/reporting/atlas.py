@@ -53,9 +53,12 @@ def thumbnail_sheet(thumbs: Sequence[Array]) -> Array:
 
 
 def embedding_map(
-    features: Array, thumbs: Sequence[Array] | None, names: Sequence[str], kinds: Sequence[str]
+    features: Array, thumbs: Sequence[Array] | None, names: Sequence[str], kinds: Sequence[str], many: str = "samples"
 ) -> Figure:
-    """A scatter plot of `features` (n, D) coloured by class; hovering over a dot shows its name and any image."""
+    """A scatter plot of `features` (n, D) coloured by class; hovering over a dot shows its name and any image.
+
+    `many` is what the data call their samples.
+    """
     points, how = place_points(features)
     classes = sorted({kind for kind in kinds if kind})
     dots = [
@@ -70,7 +73,7 @@ def embedding_map(
         data_uri(thumbnail_sheet(thumbs)) if thumbs is not None else "", facts, svg, _class_legend(classes)
     )
     caption = (
-        f"Each dot is one of {len(points)} images, placed by {how}: neighbours on the map are similar to the "
+        f"Each dot is one of {len(points)} {many}, placed by {how}: neighbours on the map are similar to the "
         "encoder. Point at a dot to see it. Distances between far groups, their sizes and densities mean nothing"
         + (", and labels were not used to place the dots." if classes else ".")
     )

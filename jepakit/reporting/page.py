@@ -1,16 +1,17 @@
 """Renders the report: a pure function from the data read from runs to one self-contained HTML text."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from ..training.rollback import rollback_summary
 from .facts import compare_records, final_verdict, run_facts, run_rollbacks
+from .figures import Figure
 from .records import Record, unique_names
 from .samples import Look
-from .section import Block, Entry, View
+from .section import Block, Entry, Part, View
 from .templates import fill_template
 
 VERDICT_TONES = {
@@ -30,10 +31,12 @@ def render_page(
     version: str,
     sections: Mapping[str, Entry],
     problems: Sequence[str] = (),
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> str:
     """The whole page as HTML; escapes everything that comes from the runs.
 
     `sections` maps names to the registered sections; `problems` has a sentence for each section that cannot be used.
+    `note` gets a sentence for each section that fails.
     """
     names = unique_names(records)
     views = [View(*parts) for parts in zip(records, names, looks, strict=True)]
@@ -42,20 +45,40 @@ def render_page(
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         heads=[run_headline(view) for view in views],
         comparison=compare_records(records, names) if len(records) > 1 else None,
-        sections=fill_sections(views, sections),
+        sections=fill_sections(views, sections, note),
         problems=problems,
         version=version,
     )
 
 
-def fill_sections(views: Sequence[View], sections: Mapping[str, Entry]) -> list[Block]:
-    """All sections that have something to show on this page, in display order."""
+def fill_sections(
+    views: Sequence[View], sections: Mapping[str, Entry], note: Callable[[str], None] = lambda sentence: None
+) -> list[Block]:
+    """All sections that have something to show on this page, in display order.
+
+    In the place of a section that fails stands a sentence that says why; `note` gets the same sentence.
+    """
     blocks = []
     for name, (section, show) in sorted(sections.items(), key=lambda item: (item[1].section.order, item[0])):
-        part = show(views)
+        try:
+            part = check_part(show(views))
+        except Exception as error:  # whatever a section raises, the others are still worth reading
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            sentence = f"the report section {name!r} failed and is left out ({' '.join(reason.split())})"
+            note(sentence)
+            part = Part(notes=(f"{sentence[0].upper()}{sentence[1:]}.",))
         if part is not None:
             blocks.append(Block(name, section.title, section.intro, part.figures, part.notes, part.body))
     return blocks
+
+
+def check_part(part: object) -> Part | None:
+    """The content that a section returned. Raises TypeError where it is none."""
+    if part is None:
+        return None
+    if not isinstance(part, Part) or not all(isinstance(figure, Figure) for figure in part.figures):
+        raise TypeError(f"show returned a {type(part).__name__}; return a Part of figures and texts, or None")
+    return part
 
 
 def run_headline(view: View) -> dict[str, Any]:

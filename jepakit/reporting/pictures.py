@@ -177,9 +177,17 @@ def nearest_rows(features: Array, queries: Array, count: int = 5) -> tuple[Array
 
 
 def neighbour_figure(
-    thumbs: Sequence[Array], features: Array, names: Sequence[str], kinds: Sequence[str], queries: Array
+    thumbs: Sequence[Array],
+    features: Array,
+    names: Sequence[str],
+    kinds: Sequence[str],
+    queries: Array,
+    many: str = "samples",
 ) -> Figure:
-    """A figure of query images with their nearest images; `kinds` (n) are class names, empty without labels."""
+    """A figure of query images with their nearest images; `kinds` (n) are class names, empty without labels.
+
+    `many` is what the data call their samples.
+    """
     order, cosine = nearest_rows(features, queries)
     rows, hits, total = [], 0, 0
     for query, found, near in zip(queries, order, cosine, strict=True):
@@ -196,7 +204,7 @@ def neighbour_figure(
         else ""
     )
     caption = (
-        f"Left the query, then the closest of {len(features)} images by cosine of their mean-pooled, centred "
+        f"Left the query, then the closest of {len(features)} {many} by cosine of their mean-pooled, centred "
         f"representations (the number).{score} A handful of queries is an impression, not a score: the probe table "
         "is."
     )

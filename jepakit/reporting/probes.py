@@ -1,4 +1,4 @@
-"""Builds the rows of the probe table: every score beside those of the untrained encoder and of the raw pixels."""
+"""Builds the rows of the probe table: every score beside those of the untrained encoder and of the raw input."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -36,6 +36,7 @@ MAX_MULTIPLICATIONS = 1e13
 class Samples:
     """n items and their mean-pooled representations (n, D); the first k also have pictures and tokens (k, N, D).
 
+    `many` is what the data call their items.
     `kinds` are class names, empty for an item without a label. `attention` (k, N) is the attention that each patch
     receives in the last block, None if the encoder has no attention. `images` and `thumbs` are uint8 (H, W, 3).
     """
@@ -47,6 +48,7 @@ class Samples:
     images: tuple[Array, ...]
     tokens: Array
     attention: Array | None
+    many: str = "samples"
 
     def first(self, count: int) -> "Samples":
         """The same samples, of which only the first `count` have pictures and tokens."""
@@ -88,10 +90,18 @@ class Look:
         return replace(self, samples=self.samples and self.samples.first(count))
 
 
-def look_at_run(run: Path, images: int, device: torch.device | str = "cpu") -> Look:
-    """Load a run and pass `images` of its samples, evenly spread over its data, through the target encoder."""
+def look_at_run(
+    run: Path,
+    images: int,
+    device: torch.device | str = "cpu",
+    note: Callable[[str], None] = lambda sentence: None,
+) -> Look:
+    """Load a run and pass `images` of its samples, evenly spread over its data, through the target encoder.
+
+    `note` gets what loading the run has to say.
+    """
     try:
-        loaded = checkpoint.load_run(run)
+        loaded = checkpoint.load_run(run, note=note)
     except (ValueError, OSError) as error:
         return Look(
             notes=dict.fromkeys(
@@ -139,9 +149,7 @@ def _encode_samples(
     pictures = ("patches", "attention", "neighbours", "map")
     if len(method.signal.size) != 2:
         size = " x ".join(map(str, method.signal.size))
-        notes.update(
-            dict.fromkeys(pictures, f"The samples are of size {size}, not images, so there is no picture to show.")
-        )
+        notes.update(dict.fromkeys(pictures, f"A sample has size {size} and is no picture, so there is none to show."))
         return None
     try:
         dataset: Dataset = data.open()  # type: ignore[attr-defined]
@@ -150,7 +158,8 @@ def _encode_samples(
         notes.update(dict.fromkeys(pictures, f"The data could not be read: {error}."))
         return None
     if samples is None:
-        notes.update(dict.fromkeys(pictures, "Fewer than two images could be read, so there is nothing to compare."))
+        few = f"Fewer than two {dataset.words.many} could be read, so there is nothing to compare."
+        notes.update(dict.fromkeys(pictures, few))
     return samples
 
 
@@ -216,6 +225,7 @@ def encode_samples(method: Method, dataset: Dataset, most: int, device: torch.de
         images=images,
         tokens=tokens.numpy(),
         attention=None if attention is None else attention.float().cpu().numpy(),
+        many=dataset.words.many,
     )
 
 

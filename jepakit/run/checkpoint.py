@@ -9,7 +9,7 @@ used.
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -150,13 +150,21 @@ def _read_step(run: Path, step: int, warnings: list[str]) -> Checkpoint:
     return Checkpoint(step, model, optim, state, list(warnings), source)
 
 
-def load_run(run: Path, step: int | None = None, parents: Sequence[Method] = ()) -> LoadedRun:
+def load_run(
+    run: Path,
+    step: int | None = None,
+    parents: Sequence[Method] = (),
+    note: Callable[[str], None] = lambda sentence: None,
+) -> LoadedRun:
     """A run's method with its trained weights, on the CPU in eval mode.
 
-    A head is put on `parents`, by default on the runs that it names. Raises ValueError where there is no run, and where
-    the parents of a head have other weights than it was trained over.
+    A head is put on `parents`, by default on the runs that it names. `note` gets a sentence for each setting of the run
+    that has another name now. Raises ValueError where there is no run, and where the parents of a head have other
+    weights than it was trained over.
     """
     settings = settings_of(run)
+    for sentence in parse.renaming_notes(parse.read_yaml(run / "config.yaml")):
+        note(f"{run / 'config.yaml'}: {sentence}")
     saved = load_checkpoint(run, step)
     below = parents_of(settings.method, parents)
     method = methods.build(settings.method, signal_from(saved.state["signal"]), parents=below)

@@ -7,7 +7,7 @@ runs every clause of `CLAUSES` on each. The features of a method decide which cl
 - always: `loss`, `encode`, `energy`, `after_step`;
 - a masked method (`methods/masked.py`): the results of `context` and `predict` never depend on hidden patches;
 - a target encoder with EMA: `cfg.ema = (start, end)`, linear in progress, `encoder` and `target_encoder`;
-- a method whose loss mixes samples declares it: `batch_statistics = True`;
+- a method whose loss mixes samples declares it, `batch_statistics = True`, and mixes those of all ranks;
 - a head (`methods/head.py`) is built on untrained parents of the classes that it names and must leave them unchanged;
 - a method that unfolds in time (`methods/predictive.py`) has states that do not depend on the future, streamed or not.
 """

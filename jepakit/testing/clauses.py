@@ -19,6 +19,7 @@ from ..methods.head import Head
 from ..methods.masked import Masked
 from ..types import Batch, Grid, Masks, Rng, Size
 from .case import BATCH_SIZE, Case
+from .ranks import run_ranks
 
 MAX_TOKENS: Final = 32
 LEARNING_STEPS: Final = 80
@@ -238,6 +239,36 @@ def accumulates_in_halves(case: Case) -> None:
         require(close, f"two halves give another gradient for {name}; {advice}")
 
 
+def sees_the_samples_of_all_ranks(case: Case) -> None:
+    """Two ranks of half the batch each have the loss and the gradient of one process, to 1e-9 in float64."""
+    if not case.method.batch_statistics:
+        return  # then `accumulates_in_halves` says so
+    whole, halves = case.build().double(), [case.build().double() for _ in range(2)]
+    batch, half = case.batch.to("cpu", torch.float64), BATCH_SIZE // 2
+    loss = whole(batch, Rng(0)).total
+    loss.backward()
+
+    def work(rank: int) -> Tensor:
+        start = rank * half
+        part = halves[rank](batch[start : start + half], Rng(0, offset=start, total=BATCH_SIZE)).total
+        part.backward()
+        return cast(Tensor, part.detach())
+
+    total = torch.stack(run_ranks(2, work)).mean()
+    advice = (
+        "take statistics over all processes: by jepakit.losses, by nn.heads.BatchNorm in place of torch's, or by "
+        "core.distributed.global_moments, all_gather and all_reduce_sum"
+    )
+    require(
+        torch.allclose(loss.detach(), total, rtol=1e-9),
+        f"two processes with half the batch each have loss {total:.6g}, one with all of it {loss:.6g}; {advice}",
+    )
+    for (name, p), *parts in zip(whole.named_parameters(), *(rank.parameters() for rank in halves), strict=True):
+        found = [torch.zeros_like(p) if q.grad is None else q.grad for q in parts]
+        close = p.grad is None or torch.allclose(p.grad, torch.stack(found).mean(0), rtol=1e-7, atol=1e-9)
+        require(close, f"two processes have another gradient for {name} than one; {advice}")
+
+
 CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
     encodes_every_token,
     normalises_first,
@@ -250,6 +281,7 @@ CLAUSES: Final[tuple[Callable[[Case], None], ...]] = (
     leaves_its_parents_alone,
     is_finite_in_bf16,
     accumulates_in_halves,
+    sees_the_samples_of_all_ranks,
     learns_one_batch,
 )
 

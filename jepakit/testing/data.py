@@ -174,6 +174,19 @@ def views_are_the_same_without_the_sample(case: DataCase) -> None:
     _require_data(alone.x is None, "draw makes x without include_x; leave it None")
 
 
+def views_that_a_method_asks_for_are_drawn(case: DataCase) -> None:
+    """Where the settings agree to a method that compares views, `draw` makes them."""
+    try:
+        cfg, _ = case.cfg.resolved(case.dataset, frozenset({"views"}), "a method")
+    except ValueError:
+        return
+    dataset = case.dataset.with_config(cfg)
+    try:
+        dataset.check_views(dataset.signal())
+    except ValueError as error:
+        raise AssertionError(str(error)) from None
+
+
 def draw_and_read_agree_on_what_is_not_random(case: DataCase) -> None:
     """Labels, lengths, rewards, ends and the shape of x are the same from `draw` and `read`."""
     read, drawn = case.dataset.read(case.ids, case.signal.size), case.dataset.draw(case.ids, CLAUSE_RNG, case.signal)
@@ -286,6 +299,7 @@ CLAUSES: Final = (
     items_are_read_in_order,
     draws_do_not_depend_on_how_a_batch_is_split,
     views_are_the_same_without_the_sample,
+    views_that_a_method_asks_for_are_drawn,
     draw_and_read_agree_on_what_is_not_random,
     padding_is_zero,
     batches_are_the_same_for_workers_and_ranks,

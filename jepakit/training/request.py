@@ -97,6 +97,8 @@ def starting_run(request: Request) -> Run:
     if name in methods.METHODS.names():
         cfg = methods.load(name).Config()
         return head_run(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=data.load("images")())
+    if helper := recipes.explain_helper(name):
+        raise ValueError(helper)
     raise ValueError(no_such("recipe or method", name, [*recipes.RECIPES.names(), *methods.METHODS.names()]))
 
 

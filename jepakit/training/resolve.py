@@ -35,7 +35,7 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     4. optimiser: constant rates on a stream (`Optim.without_schedule`)
     5. loop: device, precision, workers and intervals (`Loop.resolve`)
     """
-    entry, streaming = methods.entry(type(run.method).__module__).Method, run.from_stream
+    entry, streaming = methods.class_of(run.method), run.from_stream
     if streaming:
         limits.check_method(run.method)
     run, dataset, data_notes = resolve_data(run, dataset)
@@ -46,6 +46,7 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     )
     signal = whole_patches(signal, dataset, method)
     check_views(run.data, method, signal.size)
+    dataset.check_views(signal)
     length, length_notes = run.length.for_stream(world) if streaming else run.length.resolve(len(dataset), world)
     optim, optim_notes = run.optim.without_schedule() if streaming else (run.optim, [])
     loop, loop_notes = (
@@ -61,7 +62,7 @@ def resolve_data(run: Run, dataset: Dataset) -> tuple[Run, Dataset, list[Note]]:
 
     Raises ValueError where the data cannot give what the method needs.
     """
-    needs = methods.entry(type(run.method).__module__).Method.requires(run.method)
+    needs = methods.class_of(run.method).requires(run.method)
     cfg, notes = run.data.resolved(dataset, needs, methods.name_of(run.method))
     return replace(run, data=cfg), dataset.with_config(cfg), notes
 

@@ -2,9 +2,12 @@
 
 import argparse
 import errno
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
+import support
 
 from jepakit.cli import __main__ as cli
 from jepakit.cli import arguments
@@ -122,3 +125,16 @@ def test_too_little_memory_is_said_with_what_helps(error: str, size: str) -> Non
     sentence, code = cli.error_sentence(RuntimeError(error))
     assert sentence.startswith(f"memory ran out, as {size} more were asked for; give a smaller --length.batch")
     assert code == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["list"], ["train", "ijepa", "--print-config"], ["--help"], ["train", "--help"]])
+def test_a_command_whose_reader_has_gone_ends_without_a_word(words: list[str], unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(support.jepa_command(*words), stdout=writer, stderr=subprocess.PIPE, text=True, env=env)
+    os.close(writer)
+    assert done.stderr == ""
+    ignored = unbuffered and "--help" in words  # argparse passes over a help text that cannot be written
+    assert done.returncode == (0 if ignored else 141)

@@ -19,7 +19,7 @@ PARTS = (({"b": "no image", "a\udcff": "größe"}, {}), ({}, {"c": "x" * 5000}),
 
 
 class Program(nn.Module):
-    """A loss whose terms need the whole batch: batch normalisation, the spread of means, a padded mean."""
+    """A loss whose terms need the whole batch: batch normalisation, the spread of means."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,24 +27,20 @@ class Program(nn.Module):
         self.norm = BatchNorm(DIM)
         self.outer = nn.Linear(DIM, DIM)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        s = self.norm(self.inner(x), valid)
-        pred = losses.prediction(self.outer(s), x, "l2", valid)
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.norm(self.inner(x))
+        pred = losses.prediction(self.outer(s), x, "l2")
         own = s.mean(1)
         return pred + distributed.global_moments(own)[1].add(1e-4).sqrt().mean()
 
 
-def data() -> tuple[Tensor, Tensor]:
-    gen = torch.Generator().manual_seed(0)
-    x = torch.randn(BATCH, TOKENS, DIM, generator=gen, dtype=torch.float64)
-    # Uneven padding: the first half of the batch has twice as many valid tokens as the second.
-    length = torch.tensor([3, 3, 3, 3, 2, 1, 2, 1])
-    return x, torch.arange(TOKENS) < length[:, None]
+def data() -> Tensor:
+    return torch.randn(BATCH, TOKENS, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def train(dist: distributed.Dist) -> dict[str, Any]:
     """Three steps on this rank's part of the batch; what came out, for comparison."""
-    x, valid = data()
+    x = data()
     part = slice(dist.rank * BATCH // dist.world, (dist.rank + 1) * BATCH // dist.world)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -54,7 +50,7 @@ def train(dist: distributed.Dist) -> dict[str, Any]:
     out: dict[str, Any] = {"loss": []}
     for _ in range(3):
         optimizer.zero_grad()
-        loss = model(x[part], valid[part])
+        loss = model(x[part])
         loss.backward()
         out["loss"].append(distributed.all_reduce_sum(loss.detach()) / dist.world)
         optimizer.step()
@@ -159,13 +155,12 @@ def test_an_incomplete_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
-def test_moments_are_those_of_the_valid_rows() -> None:
+def test_moments_are_those_of_the_rows_even_far_from_zero() -> None:
     x = 1000 + torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    valid = torch.arange(50) % 3 > 0
-    mean, var, count = distributed.global_moments(x.where(valid[:, None], float("nan")), valid)
-    assert count == valid.sum()
-    assert_close(mean, x[valid].mean(0))
-    assert_close(var, x[valid].var(0, correction=0), rtol=1e-5, atol=0)
+    mean, var, count = distributed.global_moments(x)
+    assert count == 50
+    assert_close(mean, x.mean(0))
+    assert_close(var, x.var(0, correction=0), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(16,), (4, 5), (3, 2, 4)])
@@ -186,20 +181,6 @@ def test_batch_norm_equals_torchs_in_one_process(shape: tuple[int, ...]) -> None
     ours.eval()
     theirs.eval()
     assert_close(ours(x), theirs(y.reshape(-1, DIM)).reshape(y.shape))
-
-
-@pytest.mark.parametrize("padding", [7.0, float("nan")])
-def test_padding_changes_no_bit_of_batch_norm(padding: float) -> None:
-    x, valid = data()
-    ours, without = BatchNorm(DIM).double(), BatchNorm(DIM).double()
-    filled = x.where(valid[..., None], padding).requires_grad_()
-    out, expected = ours(filled, valid), without(x[valid])
-    assert_close(out[valid], expected)
-    assert not out[~valid].any()
-    assert_close(ours.state_dict(), without.state_dict())
-    out.square().sum().backward()
-    assert filled.grad is not None
-    assert not filled.grad[~valid].any()
 
 
 def test_batch_norm_keeps_its_statistics_in_fp32_for_bf16_input() -> None:

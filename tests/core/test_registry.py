@@ -71,6 +71,8 @@ def test_a_name_that_two_packages_claim_is_refused_and_both_are_named(site: Path
         ("CORNERS = 3", "does not define a constant SIDES"),
         ("SIDES = 'three'", "SIDES is 'three'; give a whole number"),
         ("SIDES = undefined", "name 'undefined' is not defined"),
+        ("SIDES = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("SIDES = 4; assert False, 'no sides'", "AssertionError: no sides"),
         ("SIDES = (", "SyntaxError"),
     ],
 )

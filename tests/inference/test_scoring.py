@@ -19,6 +19,7 @@ from jepakit.inference.hiding import scoring_rounds
 from jepakit.masks.halves import Halves
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa, mae, vicreg
+from jepakit.methods.masked import Masked
 from jepakit.nn import MLP, ViT
 from jepakit.nn.mlp import Perceptron
 from jepakit.nn.predictor import Predictor
@@ -159,6 +160,28 @@ def test_errors_are_those_of_the_loss(method: Any) -> None:
     x = torch.from_numpy(sine_waves(48, 2)).float().reshape(2, 2, 24).transpose(0, 1).contiguous()
     errors = torch.cat([one.token_errors(built, x) for one in scoring_rounds(built, False)], 1)
     torch.testing.assert_close(errors.mean(1), built.energy(x, x))
+
+
+class ThereAndBack(Masked):
+    """Somebody else's method of two directions: it declares them, and is no BiJEPA."""
+
+    def __init__(self, cfg: Any, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.inner = methods.build(cfg, signal)
+        self.encoder = self.inner.encoder  # type: ignore[assignment]
+
+    @property
+    def directions(self) -> int:
+        return 2
+
+
+def test_any_method_that_declares_two_directions_is_scored_by_its_own_masks_and_their_reverse() -> None:
+    ours, theirs = methods.build(TWO, SIGNAL), ThereAndBack(TWO, SIGNAL)
+    for causal in (False, True):
+        rounds = [scoring_rounds(method, causal) for method in (ours, theirs)]  # type: ignore[arg-type]
+        found = [[(one.is_backward, one.tokens.tolist()) for one in each] for each in rounds]
+        assert found[0] == found[1]
+    assert [one.is_backward for one in scoring_rounds(theirs, False)] == [False, True]
 
 
 def test_where_both_ways_lead_the_same_token_is_asked_of_the_right_predictor(folder: Path) -> None:

@@ -2,16 +2,22 @@
 
 import json
 import re
+from dataclasses import dataclass, fields, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import support
 import torch
 import yaml
 
 from jepakit import methods
+from jepakit.data import dynamics
+from jepakit.data.base import Words
 from jepakit.data.images import synthetic
+from jepakit.masks import Random
 from jepakit.methods import ijepa
 from jepakit.nn import MLP, ViT
 from jepakit.nn.predictor import Predictor
@@ -20,8 +26,8 @@ from jepakit.reporting.curves import METRIC_CURVES
 from jepakit.reporting.facts import format_duration
 from jepakit.reporting.page import render_page
 from jepakit.reporting.records import read_record
-from jepakit.reporting.samples import Look, Samples, look_at_run
-from jepakit.reporting.section import View
+from jepakit.reporting.samples import Look, Samples, encode_samples, look_at_run
+from jepakit.reporting.section import Entry, Section, View
 from jepakit.run import checkpoint, optim
 from jepakit.run import settings as config
 from jepakit.run.write import to_yaml
@@ -351,3 +357,80 @@ def test_what_a_method_watches_is_drawn_apart_from_the_terms_of_its_loss(tmp_pat
     assert "forward" in found["Loss terms"]
     assert "norm" not in found["Loss terms"]
     assert "norm: 9" in found["Watched by the method"]
+
+
+def show_nothing_that_can_be_shown(views: list[View]) -> Any:
+    return {"figures": []}
+
+
+def divide_by_zero(views: list[View]) -> Any:
+    return 1 / (len(views) - 1)
+
+
+@pytest.mark.parametrize(
+    ("show", "reason"),
+    [
+        (divide_by_zero, "ZeroDivisionError: division by zero"),
+        (
+            show_nothing_that_can_be_shown,
+            "TypeError: show returned a dict; return a Part of figures and texts, or None",
+        ),
+        (lambda views: views[0].gone, "AttributeError: "),
+        (lambda views: [][0], "IndexError: list index out of range"),
+    ],
+)
+def test_a_section_that_fails_loses_its_own_place_only(
+    show: Any, reason: str, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = {name: SECTIONS.load(name) for name in SECTIONS.names()}
+    broken = sound | {"mine": Entry(Section(55, "Mine"), show)}
+    monkeypatch.setattr(SECTIONS, "names", lambda: tuple(broken))
+    monkeypatch.setattr(SECTIONS, "load", broken.__getitem__)
+    seen = support.Recorder()
+    html = write([files], progress=seen).read_text()
+    sentence = f"he report section 'mine' failed and is left out ({reason}"
+    assert f"T{sentence}" in unescape(html)
+    assert [note for note in seen.notes if note.startswith(f"t{sentence}")]
+    assert len(seen.notes) == 1
+    whole = page(files)
+    assert [name for name in sound if f'<section id="{name}">' in html] == [
+        name for name in sound if f'<section id="{name}">' in whole
+    ]
+
+
+def test_no_section_of_ours_fails_on_a_run_that_is_whole(tmp_path: Path) -> None:
+    seen = support.Recorder()
+    write([write_run(tmp_path / "r", synthetic.Config("shapes", count=8))], images=4, progress=seen)
+    assert not seen.notes
+
+
+def test_the_report_on_vectors_speaks_of_no_pictures(tmp_path: Path) -> None:
+    waves = dynamics.Config("sines", count=12)
+    size = waves.open().signal().size
+    method = ijepa.Config(encoder=ViT(patch=(size[0] // 4,), width=32, depth=2, heads=2), predictor=TINY.predictor)
+    folder = write_run(tmp_path / "r", waves, replace(method, masks=(Random(),)))
+    (folder / "evals").mkdir()
+    (folder / "evals" / "knn.json").write_text(json.dumps(probe(0.553, 0.541, 0.565)))
+    seen = support.Recorder()
+    html = write([folder], images=8, progress=seen).read_text()
+    assert not seen.notes
+    text = re.sub(r"<(style|script)>.*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL)
+    assert "Raw input" in text
+    assert not re.findall(r".{0,40}(?:pixel|image).{0,40}", text, re.IGNORECASE)
+
+
+def test_figures_call_samples_what_the_data_call_them(tmp_path: Path) -> None:
+    @dataclass(frozen=True, eq=False)
+    class Maps(type(synthetic.Config("shapes", count=8).open())):  # type: ignore[misc]
+        words = Words("map", "maps")
+
+    dataset = synthetic.Config("shapes", count=8).open()
+    maps = Maps(**{f.name: getattr(dataset, f.name) for f in fields(dataset)})
+    method = methods.build(TINY, maps.signal())
+    seen = encode_samples(method, maps, 8, "cpu")
+    assert seen is not None
+    view = View(read_record(write_files(tmp_path / "r")), "r", Look((8, 8), seen))
+    for name in ("map", "neighbours"):
+        part = SECTIONS.load(name).show([view])
+        assert part is not None
+        assert "8 maps" in part.figures[0].caption

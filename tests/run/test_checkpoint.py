@@ -1,6 +1,8 @@
 """What a run folder holds is whole or not there, is read back to the bit, and nothing else is ever deleted."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from torch import nn
 
 from jepakit import api
 from jepakit.core import files
+from jepakit.core.progress import Progress
+from jepakit.data.images import arrays
+from jepakit.reporting.samples import look_at_run
 from jepakit.run import checkpoint
 from jepakit.training import session
 from jepakit.types import ActionSpec, Signal
@@ -182,3 +187,23 @@ def test_a_signal_is_read_back_from_json_as_it_was(action: ActionSpec | None) ->
 def test_an_action_that_an_earlier_version_kept_as_a_number_is_read(number: int, action: ActionSpec | None) -> None:
     entries = {**asdict(Signal(1, (4, 8, 8))), "action": number}
     assert checkpoint.signal_from(json.loads(json.dumps(entries))).action == action
+
+
+def test_a_command_on_a_run_of_an_earlier_version_notes_the_settings_that_were_renamed(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", support.noise_pictures(12, 16))
+    run = support.untrained_run(tmp_path / "run", arrays.Config(str(tmp_path / "x.npy")), Signal(3, (16, 16)))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("views_every", "dear_every"))
+    commands: dict[str, Callable[[Progress], object]] = {
+        "embed": lambda seen: api.embed(run, tmp_path / "x.npy", tmp_path / "x.csv", progress=seen),
+        "report": lambda seen: look_at_run(run, 2, note=seen.note),
+        "probe": lambda seen: api.probe(run, progress=seen),
+        "score": lambda seen: api.score(run, tmp_path / "x.npy", tmp_path / "s.csv", progress=seen),
+        "forecast": lambda seen: api.forecast(run, tmp_path / "x.npy", 4, tmp_path / "f.csv", progress=seen),
+        "complete": lambda seen: api.complete(run, tmp_path / "x.npy", tmp_path / "c", hide="past", progress=seen),
+    }
+    for name, command in commands.items():
+        seen = support.Recorder()
+        with suppress(ValueError):  # pictures without labels suit only some commands
+            command(seen)
+        assert seen.notes[:1] == [f"{config}: loop.dear_every is called loop.views_every now"], name

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jepakit import methods, testing
+from jepakit.core import distributed
 from jepakit.methods.base import NEED_ADVICE, Method, Weights
 from jepakit.methods.masked import Masked
 from jepakit.testing import clauses
@@ -217,6 +218,39 @@ class MixesSamplesAndSaysSo(MixesSamplesInSecret):
     batch_statistics = True
 
 
+class MixesTheSamplesOfAllRanks(Toy):
+    batch_statistics = True
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        terms = super().loss(batch, rng)
+        _, var, _ = distributed.global_moments(self.encode(batch, "context").mean(1))
+        return replace(terms, loss={**terms.loss, "spread": (1 - var.mean()).square()})
+
+
+class ForgetsOtherRanksInTheGradient(Toy):
+    batch_statistics = True
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        terms = super().loss(batch, rng)
+        means = self.encode(batch, "context").mean(1)
+        own = means.var(0, correction=0)
+        spread = own - own.detach() + distributed.global_moments(means.detach())[1]
+        return replace(terms, loss={**terms.loss, "spread": (1 - spread.mean()).square()})
+
+
+class NormalisesEachRankByItself(Toy):
+    batch_statistics = True
+
+    def __init__(self, cfg: ToyConfig, signal: Signal) -> None:
+        super().__init__(cfg, signal)
+        self.norm = nn.BatchNorm1d(self.encoder.dim)
+
+    def loss(self, batch: Batch, rng: Rng) -> Terms:
+        terms = super().loss(batch, rng)
+        spread = self.norm(self.encode(batch, "context").mean(1)).square().square().mean()
+        return replace(terms, loss={**terms.loss, "spread": spread})
+
+
 class DrawsForTheLocalBatchOnly(Toy):
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         return super().loss(batch, replace(rng, offset=0, total=0))
@@ -285,9 +319,16 @@ def test_a_method_that_says_its_loss_mixes_samples_need_not_accumulate() -> None
     clauses.accumulates_in_halves(_case(MixesSamplesAndSaysSo))
 
 
+def test_a_method_that_mixes_the_samples_of_all_ranks_keeps_the_clause() -> None:
+    clauses.sees_the_samples_of_all_ranks(_case(MixesTheSamplesOfAllRanks))
+
+
 @pytest.mark.parametrize(
     ("broken", "clause", "sentence"),
     [
+        (MixesSamplesAndSaysSo, clauses.sees_the_samples_of_all_ranks, "two processes .* loss .* over all processes"),
+        (NormalisesEachRankByItself, clauses.sees_the_samples_of_all_ranks, r"BatchNorm in place of torch's"),
+        (ForgetsOtherRanksInTheGradient, clauses.sees_the_samples_of_all_ranks, "another gradient for .* than one"),
         (CarriesGradientsInTerms, clauses.encodes_every_token, "detach them"),
         (ComparesWhatTheLossDoesNot, clauses.learns_one_batch, "the normalised loss of .* as the loss compares them"),
         (ComparesRowsWithoutATarget, clauses.encodes_every_token, "give a target for every prediction"),

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and where the page is."""
     from ... import api
+    from ...core.progress import terminal_progress
     from .. import text
 
-    table, page = api.compare(*arguments.run_folders, out=arguments.out)
+    with terminal_progress() as progress:
+        table, page = api.compare(*arguments.run_folders, out=arguments.out, progress=progress)
     print(f"{text.describe_comparison(table)}\nreport: {page}")

@@ -14,5 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the page and print where it is."""
     from ... import api
+    from ...core.progress import terminal_progress
 
-    print(api.report(*arguments.run_folders, out=arguments.out))
+    with terminal_progress() as progress:
+        page = api.report(*arguments.run_folders, out=arguments.out, progress=progress)
+    print(page)

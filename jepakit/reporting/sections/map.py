@@ -20,4 +20,4 @@ def run_figures(view: View) -> tuple[list[Figure], str]:
     samples = view.look.samples
     if samples is None:
         return [], view.look.notes.get("map", "")
-    return [embedding_map(samples.features, samples.thumbs, samples.names, samples.kinds)], ""
+    return [embedding_map(samples.features, samples.thumbs, samples.names, samples.kinds, samples.many)], ""

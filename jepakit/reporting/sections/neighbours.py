@@ -1,4 +1,4 @@
-"""The section that shows which images the encoder finds similar."""
+"""The section that shows which samples the encoder finds similar."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,7 +10,7 @@ from ..figures import Figure
 from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(
-    90, "Nearest neighbours", "Which images the encoder finds alike, among those that it was trained on."
+    90, "Nearest neighbours", "Which samples the encoder finds alike, among those that it was trained on."
 )
 
 
@@ -25,4 +25,6 @@ def run_figures(view: View) -> tuple[list[Figure], str]:
     if samples is None:
         return [], view.look.notes.get("neighbours", "")
     queries = np.arange(len(samples.images))
-    return [pictures.neighbour_figure(samples.thumbs, samples.features, samples.names, samples.kinds, queries)], ""
+    return [
+        pictures.neighbour_figure(samples.thumbs, samples.features, samples.names, samples.kinds, queries, samples.many)
+    ], ""

@@ -10,7 +10,7 @@ from ..templates import fill_template
 SECTION: Final = Section(
     10,
     "Probes",
-    "Does the encoder know more than it did before training, and more than the pixels themselves? A score counts only "
+    "Does the encoder know more than it did before training, and more than the raw input holds? A score counts only "
     "beside both.",
 )
 
