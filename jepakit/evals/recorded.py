@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from ..data.base import existing_path
+from ..data.paths import existing_path
 from .features import Features
 
 MIN_ITEMS, MIN_UNITS = 5, 3

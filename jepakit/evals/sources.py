@@ -226,11 +226,11 @@ def masked_parts(subject: Subject, cfg: Any, folder: Path) -> tuple[Parts, Parts
     sets, size = subject.sets, subject.method.signal.size
     given = [dataset for dataset in (sets.train, sets.test) if dataset is not None]
     truths = [read_truth(dataset, size, folder / f"masks-{i}.npy") for i, dataset in enumerate(given)]
-    seen = [{int(c) for picture in truth for c in np.unique(picture)} - {UNKNOWN_CLASS} for truth in truths]
-    if missing := sorted(seen[-1] - seen[0]):
+    present = [{int(c) for picture in truth for c in np.unique(picture)} - {UNKNOWN_CLASS} for truth in truths]
+    if missing := sorted(present[-1] - present[0]):
         raise ValueError(
             f"the test masks hold the class {missing[0]}, which the training masks lack; they hold "
-            f"{', '.join(map(str, sorted(seen[0])))}: give --data with every class, "
+            f"{', '.join(map(str, sorted(present[0])))}: give --data with every class, "
             f"or set it to {UNKNOWN_CLASS} (unknown)"
         )
     found = []

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..data import Dataset
-from ..data.base import spread_evenly
+from ..data.draws import spread_evenly
 from ..evals.metrics.generation import Tally, tally_completions
 from .complete_folder import Chunk
 from .plots import CompletedSeries, draw_completions

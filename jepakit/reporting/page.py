@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ..training.rollback import rollback_summary
 from .facts import compare_records, final_verdict, run_facts, run_rollbacks
-from .records import Record, unique_names
+from .records import RunRecord, unique_names
 from .samples import Look
 from .section import Block, Entry, View
 from .templates import fill_template
@@ -25,7 +25,7 @@ UNFINISHED_NOTE = "the run left no summary.json: it has not finished, or was sto
 
 
 def render_page(
-    records: Sequence[Record],
+    records: Sequence[RunRecord],
     looks: Sequence[Look],
     version: str,
     sections: Mapping[str, Entry],

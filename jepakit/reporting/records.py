@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class RunRecord:
     """The contents of one run folder; a missing file leaves an empty field, `notes` has a sentence per broken file."""
 
     folder: Path
@@ -54,7 +54,7 @@ def nested_value(tree: Any, path: Sequence[str]) -> Any:
     return tree
 
 
-def read_record(run: Path) -> Record:
+def read_record(run: Path) -> RunRecord:
     """The record of one run folder.
 
     Raises ValueError if `run` is not a run folder, which means it holds neither config.yaml nor metrics.jsonl.
@@ -65,7 +65,7 @@ def read_record(run: Path) -> Record:
         raise ValueError(f"{run} is not a run: it {what}; give the folder that `jepa train --out` wrote")
     notes: list[str] = []
     config = _read_text(run / "config.yaml")
-    return Record(
+    return RunRecord(
         folder=run,
         name=run.resolve().name,
         config=config,
@@ -112,7 +112,7 @@ def _logged_rows(run: Path, notes: list[str]) -> tuple[Row, ...]:
     return tuple(row for row in lines if row is not None)
 
 
-def unique_names(records: Sequence[Record]) -> list[str]:
+def unique_names(records: Sequence[RunRecord]) -> list[str]:
     """One name per record: the folder name, prefixed with the parent folder if two runs share a name."""
     names = [r.name for r in records]
     return [f"{r.folder.resolve().parent.name}/{r.name}" if names.count(r.name) > 1 else r.name for r in records]

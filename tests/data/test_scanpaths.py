@@ -213,7 +213,7 @@ def test_fixations_and_crops_do_not_depend_on_what_is_remembered(small):
     forgetful = replace(dataset, pictures=Pictures(dataset.source, memory=0))
     for i in (0, 2, 0, 1):
         assert torch.equal(forgetful.raw(i), dataset.raw(i))
-    assert len(forgetful.pictures.seen) == 1 < len(dataset.pictures.seen)
+    assert len(forgetful.pictures.cache) == 1 < len(dataset.pictures.cache)
 
 
 # --- parts, orders, places

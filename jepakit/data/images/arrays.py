@@ -14,9 +14,10 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Samples, Size, unit
-from ..base import Split, existing_path, spread_evenly
+from ..base import Split
 from ..config import DataConfig, shared_last
-from ..paths import file_ending, file_name, split_key
+from ..draws import spread_evenly
+from ..paths import existing_path, file_ending, file_name, split_key
 from ..rows import encode_labels, select_part
 from .augment import Augment, centre_box
 from .box import Box, CropRequest, check_size

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, stack_samples, uniform_draws
+from ..base import Dataset, Unreadable, Words, stack_samples
+from ..draws import uniform_draws
 from ..report import Progress, Report
 from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre_crop, change_colours, place_box
 from .box import Box, CropRequest
@@ -91,14 +92,14 @@ class PictureSet(Dataset):
         """One batch per requested image, the ids cropped, and items passed over; the `placed` draws place the boxes."""
         draws = {i: [u[b].tolist() for u in placed] for b, i in enumerate(ids.tolist())}
 
-        def made(i: int) -> tuple[list[Tensor], int]:
+        def read_crops(i: int) -> tuple[list[Tensor], int]:
             if i not in draws:
                 own = np.array([i], dtype=np.int64)
                 draws[i] = [uniform_draws(rng.fork("box", p.stream), own, BOX_DRAWS)[0].tolist() for p in pictures]
             return self.crops(i, [self._crop_request(u, p) for u, p in zip(draws[i], pictures, strict=True)]), i
 
         skipped = dict[str, str]()
-        rows, kept = zip(*[self.next_readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        rows, kept = zip(*[self.next_readable(i, read_crops, skipped) for i in ids.tolist()], strict=True)
         return [stack_samples(column) for column in zip(*rows, strict=True)], np.array(kept, dtype=np.int64), skipped
 
     def training_box(self, u: list[float], height: int, width: int, picture: Picture) -> Box:

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from ...types import Signal, Size, unit
-from ..base import Dataset, Unreadable, spread_evenly
+from ..base import Dataset, Unreadable
 from ..config import DataConfig, shared_last
+from ..draws import spread_evenly
 from ..paths import expand_pattern, first_file
 from ..rows import select_part
 from . import decode, masks

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from ...types import Rng, Size
-from ..base import uniform_draws
+from ..draws import uniform_draws
 from .arrays import Arrays
 from .masks import resize_mask
 from .shapes import SHAPES, outline_distance

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from ...types import Rng
-from ..base import uniform_draws
 from ..config import DataConfig, shared_last
+from ..draws import uniform_draws
 from .arrays import Arrays
 from .augment import Augment
 from .box import check_size

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Signal, Size, unit
-from ..base import uniform_draws
 from ..config import StrongAugmentation
+from ..draws import uniform_draws
 from ..images.augment import PHOTO_DRAWS, Augment, Views, change_colours, check_crop
 from ..series import augment as series
 

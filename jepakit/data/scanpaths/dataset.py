@@ -11,8 +11,9 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, refuse_unreadable, uniform_draws
+from ..base import Dataset, Unreadable, Words, refuse_unreadable
 from ..config import DataConfig
+from ..draws import uniform_draws
 from ..images.dataset import PictureSet
 from ..report import Progress, Report
 from .augment import GazeAugment, Version, change_clips, mirror_flags, shown_fixations
@@ -77,7 +78,7 @@ class Scanpaths(Dataset):
     cfg: Any = field(default_factory=_default_config, kw_only=True)
     # Caches that only save recomputation; no sample depends on what they hold.
     named: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
-    made: dict[int, Float[np.ndarray, "_ 2"]] = field(default_factory=dict, init=False)
+    synthetic_places: dict[int, Float[np.ndarray, "_ 2"]] = field(default_factory=dict, init=False)
 
     words = WORDS
 
@@ -165,12 +166,12 @@ class Scanpaths(Dataset):
 
     def _made_up_places(self, key: int, image: int, length: int) -> Float[np.ndarray, "t 2"]:
         """The places of a synthetic scanpath."""
-        if key in self.made:
-            return self.made[key]
+        if key in self.synthetic_places:
+            return self.synthetic_places[key]
         picture, draws = self.pictures.picture_for(image, self.view), self._uniform_draws(key, length, "places")
         places = make_up_places(self.synthetic, draws, picture, self.view)
-        if len(self.made) < MAX_PATHS_KEPT:
-            self.made[key] = places
+        if len(self.synthetic_places) < MAX_PATHS_KEPT:
+            self.synthetic_places[key] = places
         return places
 
     def _uniform_draws(self, key: int, length: int, what: str) -> Float[np.ndarray, "t 3"]:
@@ -189,7 +190,7 @@ class Scanpaths(Dataset):
         x = cut_crops(picture, xy, view, steps)
         return Clip(x, saccades_between(xy, view.crop_side(picture.height, picture.width), steps - 1))
 
-    def seen(self, i: int, rows: Int64[np.ndarray, " k"], size: Size) -> Shaped[Tensor, "c k h w"]:
+    def crops_at(self, i: int, rows: Int64[np.ndarray, " k"], size: Size) -> Shaped[Tensor, "c k h w"]:
         """The crops at fixations `rows` of a sample, each (h, w) = `size`. Raises Unreadable."""
         picture, view, xy = self._picture_and_places(i, size)
         return cut_crops(picture, xy[rows], view, len(rows))
@@ -231,15 +232,15 @@ class Scanpaths(Dataset):
         rows = [self._rows(ids, rng, signal, version) for version in versions]
         known = {i: [each[b] for each in rows] for b, i in enumerate(ids.tolist())}
 
-        def made(i: int) -> tuple[Sample, int]:
+        def read_sample(i: int) -> tuple[Sample, int]:
             one = np.array([i], dtype=np.int64)
             shows = known[i] if i in known else [self._rows(one, rng, signal, version)[0] for version in versions]
             clip = self.sample(i, signal.size) if include_x else Sample()
             parts = zip(shows, versions, strict=True)
-            return clip._replace(views=tuple(self.seen(i, each, version.size[1:]) for each, version in parts)), i
+            return clip._replace(views=tuple(self.crops_at(i, each, version.size[1:]) for each, version in parts)), i
 
         skipped = dict[str, str]()
-        rows_read, kept = zip(*[self.next_readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        rows_read, kept = zip(*[self.next_readable(i, read_sample, skipped) for i in ids.tolist()], strict=True)
         found = self.collate(rows_read, kept, skipped, signal.size)
         each = [self._changed(x, found, rng, signal, v.stream) for x, v in zip(found.views, versions, strict=True)]
         views = list[Tensor]()
@@ -291,7 +292,7 @@ class Scanpaths(Dataset):
         one, found = np.array([i], dtype=np.int64), list[Tensor]()
         for k in range(count):
             rng = Rng(0).fork("panel", k)
-            x = self.seen(i, self._rows(one, rng, signal, version)[0], version.size[1:])
+            x = self.crops_at(i, self._rows(one, rng, signal, version)[0], version.size[1:])
             found.append(change_clips(x[None], one, self.augment, signal, self.view.levels, rng, version.stream))
         return torch.cat(found)
 

@@ -56,19 +56,19 @@ class Pictures:
 
     source: PictureSet
     memory: int = MAX_BYTES_KEPT
-    seen: OrderedDict[tuple[int, View], Reduced] = field(default_factory=OrderedDict)
+    cache: OrderedDict[tuple[int, View], Reduced] = field(default_factory=OrderedDict)
 
     def picture_for(self, i: int, view: View) -> Reduced:
         """Image i, reduced for a view. Raises Unreadable."""
         key = (i, view)
-        if key in self.seen:
-            self.seen.move_to_end(key)
-            return self.seen[key]
+        if key in self.cache:
+            self.cache.move_to_end(key)
+            return self.cache[key]
         found = reduce_picture(self.source, i, view)
         each = sum(x.nbytes for x in (*found.levels, found.grey))
-        self.seen[key] = found
-        while len(self.seen) > max(1, self.memory // max(each, 1)):
-            self.seen.popitem(last=False)
+        self.cache[key] = found
+        while len(self.cache) > max(1, self.memory // max(each, 1)):
+            self.cache.popitem(last=False)
         return found
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ...core.registry import did_you_mean
-from ..base import existing_path
 from ..images.dataset import PictureSet
 from ..images.decode import DECODING_ERRORS
 from ..images.folder import IMAGE_COLUMNS
+from ..paths import existing_path
 from ..report import Problem
 
 Timing = Literal["auto", "duration", "onset"]

@@ -11,13 +11,14 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from ...types import Rng, Samples, Signal, Size
-from ..base import Dataset, Words, uniform_draws
+from ..base import Dataset, Words
 from ..config import DataConfig
+from ..draws import uniform_draws
 from ..report import Progress, Report
 from ..rows import encode_labels
 from .augment import SeriesAugment, change_values, draws_for
 from .clock import time_texts
-from .record import Record, fill_missing
+from .record import SeriesRecord, fill_missing
 from .windows import Cut, shorter_advice
 
 Unequal = Literal["pad", "stretch", "cut"]
@@ -321,7 +322,7 @@ class Series(Dataset):
         return digest.hexdigest()
 
 
-def join_records(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:
+def join_records(records: Sequence[SeriesRecord], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:
     """The steps of all records, filled, and the class names; `classes` are those that a file declares."""
     lengths = [len(record) for record in records]
     label, names = _step_labels(records, lengths, classes)
@@ -342,7 +343,7 @@ def join_records(records: Sequence[Record], classes: Sequence[str] = ()) -> tupl
 
 
 def _step_labels(
-    records: Sequence[Record], lengths: Sequence[int], classes: Sequence[str]
+    records: Sequence[SeriesRecord], lengths: Sequence[int], classes: Sequence[str]
 ) -> tuple[Int64[np.ndarray, " t"], tuple[str, ...]]:
     """The label of every step, -1 if there is none, and the class names."""
     given = [record.label for record in records]
@@ -362,7 +363,7 @@ def commonest_labels(steps: Steps, cut: Cut, classes: int) -> Int64[np.ndarray, 
     begin = steps.first[cut.record] + cut.start
     best, label = np.zeros(len(begin), dtype=np.int64), np.full(len(begin), -1, dtype=np.int64)
     for k in range(classes):
-        seen = np.concatenate([[0], np.cumsum(steps.label == k)])
-        count = seen[begin + cut.length] - seen[begin]
+        total = np.concatenate([[0], np.cumsum(steps.label == k)])
+        count = total[begin + cut.length] - total[begin]
         label, best = np.where(count > best, k, label), np.maximum(best, count)
     return label

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from ...types import Rng
-from ..base import uniform_draws
 from ..config import DataConfig, shared_last
+from ..draws import uniform_draws
 from ..report import Progress, Report
 from . import settings
 from .augment import SeriesAugment, normal_draws
 from .dataset import Series, Steps
-from .record import Found, Record
+from .record import Found, SeriesRecord
 from .report import report_series
 from .windows import Cut
 
@@ -87,7 +87,7 @@ class Config(DataConfig):
     def report(self, progress: Progress = None) -> Report:
         """The report on data generated with the default settings."""
         x = generate_series(self, np.arange(self.count, dtype=np.int64))
-        records = [Record(f"{self.path}[{i}]", values, CHANNEL_NAMES[self.path]) for i, values in enumerate(x)]
+        records = [SeriesRecord(f"{self.path}[{i}]", values, CHANNEL_NAMES[self.path]) for i, values in enumerate(x)]
         found, cfg = Found(records, many=True), settings.Config(path=self.path)
         return report_series(found, cfg.fill, settings.what_training_reads(found, cfg))
 

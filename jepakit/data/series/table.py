@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from . import clock
 from .clock import Clock
 from .load_table import MISSING_WORDS, Table, is_number, load_table
-from .record import Record
+from .record import SeriesRecord
 
 TIME_NAMES = ("time", "date", "timestamp", "datetime", "date_time", "ds")
 ENTITY_NAMES = ("entity", "series", "series_id", "item_id", "unique_id")
@@ -30,7 +30,7 @@ class ColumnRequest:
     columns: tuple[str, ...] = ()
 
 
-def read_table(path: Path, asked: ColumnRequest) -> tuple[list[Record], tuple[str, ...]]:
+def read_table(path: Path, asked: ColumnRequest) -> tuple[list[SeriesRecord], tuple[str, ...]]:
     """The series of a table, one per entity, and the decisions about its columns.
 
     Raises ValueError, with column and row, if a numeric column contains text, or if columns are missing.
@@ -52,7 +52,7 @@ def read_table(path: Path, asked: ColumnRequest) -> tuple[list[Record], tuple[st
     notes += [f"columns of text are left out: {', '.join(left_out)}"] if left_out else []
     labels = np.array(table.columns[label].to_pylist(), dtype=object) if label else None
     records = [
-        Record(
+        SeriesRecord(
             name=f"{path.name}/{name}" if entity else path.name,
             values=values[:, rows],
             channels=channels,
