@@ -1,8 +1,9 @@
 """The interface of a data set: what a kind defines, and what follows from that for every kind."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -117,14 +118,21 @@ class Dataset:
 
     def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
         """Items `ids` at `size`, in that order, not augmented; unreadable items are left out, listed in `skipped`."""
-        rows, kept, skipped = list[Sample](), list[int](), dict[str, str]()
+        rows, kept, skipped = self.all_readable(ids, lambda i: self.sample(i, size))
+        return self.collate(rows, kept, skipped, size)
+
+    def all_readable(
+        self, ids: Int64[np.ndarray, " b"], make: Callable[[int], Item]
+    ) -> tuple[list[Item], list[int], dict[str, str]]:
+        """The results of `make` for items `ids`, their ids, and the names of unreadable items with the reason."""
+        found, kept, skipped = list[Item](), list[int](), dict[str, str]()
         for i in ids.tolist():
             try:
-                rows.append(self.sample(i, size))
+                found.append(make(i))
                 kept.append(i)
             except Unreadable as error:
                 skipped[error.name] = error.why
-        return self.collate(rows, kept, skipped, size)
+        return found, kept, skipped
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Items `ids` as training sees them, with their views; without `include_x` only the views.
@@ -350,6 +358,14 @@ def stack_samples(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..
     # In a worker, the DataLoader's own function stacks straight into shared memory.
     stacked: Tensor = default_collate(list(rows) if same else [unit(x) for x in rows])
     return stacked
+
+
+def stack_groups(
+    parts: Iterable[Shaped[Tensor, "b ..."]], counts: Iterable[int]
+) -> tuple[Shaped[Tensor, "b _ ..."], ...]:
+    """Views, one batch each, as one batch per group; the groups have `counts` views."""
+    rest = iter(parts)
+    return tuple(torch.stack(list(islice(rest, count)), 1) for count in counts)
 
 
 def refuse_unreadable(skipped: Mapping[str, str], corrupt: Corrupt) -> None:

@@ -216,7 +216,8 @@ class DataConfig(SourceConfig):
             raise ValueError(f"{method} compares views of one sample: {error}") from None
         notes = [Note("data.augment.views", "[{count: 2}]", f"{method} compares views of one sample")]
         if self.augment == type(self.augment)():
-            value = ", ".join(f"{key} {_as_list(getattr(chosen.augment, key))}" for key in chosen.keys)
+            values = {key: getattr(chosen.augment, key) for key in chosen.keys}
+            value = ", ".join(f"{key} {list(v) if isinstance(v, tuple) else v}" for key, v in values.items())
             notes.append(Note("data.augment", value, chosen.why))
         return dataclasses.replace(self, augment=chosen.augment), notes
 
@@ -238,7 +239,3 @@ def shared_last(**after: str) -> Callable[[Class], Class]:
         return cls
 
     return move_shared
-
-
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

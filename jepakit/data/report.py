@@ -43,6 +43,11 @@ def finish_report(
     return Report([*rows, *(("note", note) for note in notes), *shown, *end], tuple(problems))
 
 
+def range_text(values: Sequence[int]) -> str:
+    """The smallest, the median and the largest of whole numbers; zeros if there are none."""
+    return f"{min(values)} / {int(np.median(values))} / {max(values)}" if len(values) else "0 / 0 / 0"
+
+
 def report_items(dataset: "Dataset", progress: Progress = None) -> Report:
     """Counts of readable items and of classes, the size, and every unreadable item; reads every item once."""
     problems, total, size = list[Problem](), len(dataset), dataset.sample_size()

@@ -1,15 +1,36 @@
 """Some items of a data set as a data set, for kinds that have no field for a subset."""
 
 import hashlib
+from functools import wraps
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped, UInt8
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from ..types import ActionSpec, Rng, Samples, Signal, Size
+from ..types import Rng, Samples, Signal, Size
 from .base import Dataset
+
+
+def _ask_parent(name: str) -> Any:
+    """The method `name` of a data set, answered by the parent of a subset."""
+
+    @wraps(getattr(Dataset, name))
+    def ask(self: "Subset", *args: Any) -> Any:
+        return getattr(self.whole, name)(*args)
+
+    return ask
+
+
+def _ask_parent_item(name: str) -> Any:
+    """The method `name` of a data set, whose first argument is an item, answered by the parent of a subset."""
+
+    @wraps(getattr(Dataset, name))
+    def ask(self: "Subset", i: int, *args: Any) -> Any:
+        return getattr(self.whole, name)(int(self.rows[i]), *args)
+
+    return ask
 
 
 class Subset(Dataset):
@@ -65,17 +86,11 @@ class Subset(Dataset):
         """The first size[0] steps of every item that has at least that many."""
         return self._counted(self.whole.read_beginnings(self.rows[ids], size), self._known(ids))
 
-    def sample_size(self) -> Size:
-        """The sample size of the parent data set."""
-        return self.whole.sample_size()
-
-    def action_spec(self) -> ActionSpec | None:
-        """The action spec of the parent data set."""
-        return self.whole.action_spec()
-
-    def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
-        """The patch that the parent data set chooses, and the reason."""
-        return self.whole.auto_patch(cells)
+    # What a question about the whole data set, or about one item, gets: the parent's answer.
+    sample_size, action_spec, auto_patch = map(_ask_parent, ("sample_size", "action_spec", "auto_patch"))
+    mask, film, step_span, step_times, looked_at = map(
+        _ask_parent_item, ("mask", "film", "step_span", "step_times", "looked_at")
+    )
 
     @property
     def picture_channels(self) -> int:
@@ -86,26 +101,6 @@ class Subset(Dataset):
     def column_names(self) -> tuple[str, ...]:
         """The channel names of the parent data set."""
         return self.whole.column_names
-
-    def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "_ _"]:
-        """The class of every pixel of item i, from the parent data set."""
-        return self.whole.mask(int(self.rows[i]), size)
-
-    def film(self, i: int) -> str:
-        """The film that item i is a frame of, from the parent data set."""
-        return self.whole.film(int(self.rows[i]))
-
-    def step_span(self, i: int) -> tuple[int, int] | None:
-        """The steps that item i covers in its source series, from the parent data set."""
-        return self.whole.step_span(int(self.rows[i]))
-
-    def step_times(self, i: int) -> list[str] | None:
-        """The time of each step of item i, from the parent data set."""
-        return self.whole.step_times(int(self.rows[i]))
-
-    def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
-        """The image that item i looks at and its fixations, from the parent data set."""
-        return self.whole.looked_at(int(self.rows[i]))
 
     def _known(self, ids: Int64[np.ndarray, " b"]) -> dict[int, int]:
         return {int(self.rows[i]): int(i) for i in ids}

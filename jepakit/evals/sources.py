@@ -109,7 +109,10 @@ def load_parts(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts
 def _read_both(subject: Subject, read: Any) -> tuple[Parts, Parts | None]:
     index = check_labels(subject.sets)
     train = read(subject.sets.train)
-    return train, None if subject.sets.test is None else align_labels(read(subject.sets.test), index)
+    if subject.sets.test is None:
+        return train, None
+    # Test labels are counted in the classes of the training data; label -1 takes the last entry.
+    return train, {key: replace(part, y=index[part.y]) for key, part in read(subject.sets.test).items()}
 
 
 def check_labels(sets: Sets) -> Int64[np.ndarray, " k"]:
@@ -134,11 +137,6 @@ def check_labels(sets: Sets) -> Int64[np.ndarray, " k"]:
 def item_labels(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
     """The label of every item."""
     return np.array([dataset.label(i) for i in range(len(dataset))], dtype=np.int64)
-
-
-def align_labels(test: Parts, index: Int64[np.ndarray, " k"]) -> dict[str, Part]:
-    """Test samples with their labels counted in the classes of the training data; label -1 takes the last entry."""
-    return {key: replace(part, y=index[part.y]) for key, part in test.items()}  # type: ignore[type-var]
 
 
 def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 
 from ..rows import encode_labels
 from .folder import IMAGE_COLUMNS, LABEL_COLUMNS, Files, column_named, open_manifest
-from .store import NO_LABELS
+from .store import NO_LABELS, Store
 from .tar import cache_folder
 
 BYTE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
@@ -42,14 +41,10 @@ class RowNames(Sequence[str]):
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class Cells(Store):
     """Images in the cells of a binary Arrow column."""
 
     column: Any
-    names: RowNames
-    labels: Int64[np.ndarray, " n"]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
 
     def read(self, i: int) -> bytes:
         """The bytes in row i. Raises OSError if the cell is empty."""
@@ -89,9 +84,9 @@ def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cel
     column = _load_column(files, name, first.field(name).type)
     names = RowNames([file.name for file in files], counts)
     if not target:
-        return Cells(column, names, NO_LABELS, (), (f"images from column {name!r}",))
+        return Cells(names, NO_LABELS, (), (f"images from column {name!r}",), column)
     labels, classes = encode_labels([value for file in files for value in _column_values(file, target)])
-    return Cells(column, names, labels, classes, (f"images from column {name!r}, labels from {target!r}",))
+    return Cells(names, labels, classes, (f"images from column {name!r}, labels from {target!r}",), column)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from jaxtyping import Int64, Shaped
 
 from ..rows import Names, encode_labels
 from .decode import EXTENSIONS
+from .store import Store
 
 INDEX_FORMAT = 1
 JSON_KEYS = ("label", "cls", "class", "target", "fine")
@@ -34,15 +35,11 @@ class Index:
 
 
 @dataclass(frozen=True, eq=False)
-class Tars:
+class Tars(Store):
     """Images in tar shards; row i of `spans` is (shard, offset, length)."""
 
     shards: tuple[str, ...]
-    names: Names
     spans: Int64[np.ndarray, "n 3"]
-    labels: Int64[np.ndarray, " k"]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
 
     def read(self, i: int) -> bytes:
         """The bytes of image i. Raises OSError."""
@@ -81,7 +78,7 @@ def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
     labels, classes = _read_labels(paths, asides, label)
     if classes:
         notes.append(f"classes: {len(classes)}, from the .cls or .json members")
-    return Tars(paths, Names(names), np.array(spans, dtype=np.int64), labels, classes, tuple(notes))
+    return Tars(Names(names), labels, classes, tuple(notes), paths, np.array(spans, dtype=np.int64))
 
 
 def read_span(path: str, offset: int, length: int) -> bytes:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...types import Rng, Signal, Size, unit
 from ..config import StrongAugmentation
 from ..draws import uniform_draws
-from ..images.augment import PHOTO_DRAWS, Augment, Views, change_colours, check_crop
+from ..images.augment import PHOTO_DRAWS, Augment, Views, change_colours, check_crop, keep_bits
 from ..series import augment as series
 
 
@@ -104,9 +104,7 @@ def shown_fixations(
     A run shorter than `steps` repeats fixations as evenly as possible; a longer run skips some. So every crop
     shows one real fixation, never a mixture of two.
     """
-    share = crop[0] + (crop[1] - crop[0]) * u[:, 0]
-    count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
-    first = (u[:, 1] * (length - count + 1)).astype(np.int64)
+    first, count = series.crop_steps(length, u, crop)
     # The middle of each step, so that the choice favours neither end.
     rows: np.ndarray = first[:, None] + (2 * np.arange(steps) + 1) * count[:, None] // (2 * steps)
     return rows
@@ -136,7 +134,7 @@ def change_clips(
         y = change_clip_colours(y, uniform_draws(rng.fork("photometric", *stream), ids, PHOTO_DRAWS), augment, levels)
     if augment.values.changes:
         y = change_values(y, ids, augment, signal, rng.fork("values", *stream))
-    return y.mul(255).round().clamp(0, 255).to(torch.uint8) if x.dtype == torch.uint8 else y
+    return keep_bits(y, x.dtype)
 
 
 def change_clip_colours(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, refuse_unreadable
+from ..base import Dataset, Unreadable, Words, refuse_unreadable, stack_groups
 from ..config import DataConfig
 from ..draws import uniform_draws
 from ..images.dataset import PictureSet
@@ -148,10 +148,6 @@ class Scanpaths(Dataset):
         """The places (T, 2) of a sample, (x, y) in pixels of its image."""
         return self.scanpath_of(i).xy
 
-    def fixation_durations(self, i: int) -> Float[np.ndarray, " t"]:
-        """The duration of each fixation, in the unit of the file; NaN if unknown."""
-        return self.scanpath_of(i).duration
-
     def _scanpath_in(self, i: int, height: int, width: int) -> Scanpath:
         key, image, subject, length = (int(column[i]) for column in self.rows)
         who = (self.source.name(image), self.subjects[subject])
@@ -217,10 +213,8 @@ class Scanpaths(Dataset):
         found = super().collate(rows, ids, skipped, size)
         if not rows:
             found = found._replace(action=torch.empty(0, size[0] - 1, 2))
-        return found._replace(length=self._lengths_at(found.id.numpy(), size) if self.is_padded(size) else None)
-
-    def _lengths_at(self, ids: Int64[np.ndarray, " b"], size: Size) -> Int64[Tensor, " b"]:
-        return torch.from_numpy(np.minimum(self.lengths[ids], size[0]))
+        length = torch.from_numpy(np.minimum(self.lengths[found.id.numpy()], size[0])) if self.is_padded(size) else None
+        return found._replace(length=length)
 
     def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Samples `ids` and their views, augmented as drawn for each; clips keep their padding. See `Dataset.draw`."""
@@ -243,11 +237,7 @@ class Scanpaths(Dataset):
         rows_read, kept = zip(*[self.next_readable(i, read_sample, skipped) for i in ids.tolist()], strict=True)
         found = self.collate(rows_read, kept, skipped, signal.size)
         each = [self._changed(x, found, rng, signal, v.stream) for x, v in zip(found.views, versions, strict=True)]
-        views = list[Tensor]()
-        for group in groups:
-            views.append(torch.stack(each[: len(group)], 1))
-            each = each[len(group) :]
-        found = found._replace(views=tuple(views))
+        found = found._replace(views=stack_groups(each, map(len, groups)))
         return self._changed_clip(found, rng, signal) if include_x else found._replace(length=None)
 
     def _changed(
@@ -280,12 +270,7 @@ class Scanpaths(Dataset):
         """`count` versions of each readable sample, augmented like training's first views."""
         group = self.augment.views[0]
         version = Version(group.size_for(signal.size), group.crop, "view")
-        found = list[Tensor]()
-        for i in ids.tolist():
-            try:
-                found.append(self._versions(i, count, signal, version))
-            except Unreadable:
-                continue
+        found, _, _ = self.all_readable(ids, lambda i: self._versions(i, count, signal, version))
         return torch.stack(found) if found else torch.empty(0, count, self.channels, *version.size)
 
     def _versions(self, i: int, count: int, signal: Signal, version: Version) -> Shaped[Tensor, "q c _ _ _"]:

@@ -16,7 +16,7 @@ from ..config import DataConfig
 from ..draws import uniform_draws
 from ..report import Progress, Report
 from ..rows import encode_labels
-from .augment import SeriesAugment, change_values, draws_for
+from .augment import SeriesAugment, change_values, crop_steps, draws_for
 from .clock import time_texts
 from .record import SeriesRecord, fill_missing
 from .windows import Cut, shorter_advice
@@ -222,11 +222,7 @@ class Series(Dataset):
 
     def version(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, v: Version) -> Float[Tensor, "b c _"]:
         """A random crop of each sample's time at the wanted length, augmented; it never includes padding."""
-        u = uniform_draws(rng.fork("box", v.stream), ids, 2)
-        length = self.cut.length[ids]
-        share = v.crop[0] + (v.crop[1] - v.crop[0]) * u[:, 0]
-        count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
-        offset = (u[:, 1] * (length - count + 1)).astype(np.int64)
+        offset, count = crop_steps(self.cut.length[ids], uniform_draws(rng.fork("box", v.stream), ids, 2), v.crop)
         return self._changed(self.part(ids, offset, count, v.size), ids, rng, signal, v.stream)
 
     def _changed(

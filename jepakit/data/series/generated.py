@@ -13,6 +13,7 @@ from ...types import Rng
 from ..config import DataConfig, shared_last
 from ..draws import uniform_draws
 from ..report import Progress, Report
+from ..rows import generated_part
 from . import settings
 from .augment import SeriesAugment, normal_draws
 from .dataset import Series, Steps
@@ -77,12 +78,8 @@ class Config(DataConfig):
         """Draw the series. Raises ValueError for an unknown system, an empty part, or a system that diverges."""
         if self.path not in SYSTEM_NAMES:
             raise ValueError(f"no generated system {self.path!r}; set data.path to one of {', '.join(SYSTEM_NAMES)}")
-        cut = self.count - round(self.count * self.held_out)
-        first, last = {"all": (0, self.count), "train": (0, cut), "test": (cut, self.count)}[self.split]
-        if first == last:
-            raise ValueError(f"the {self.split} part of {self.count} series is empty; raise count or use split=all")
-        last = min(last, first + self.limit) if self.limit else last
-        return _as_series(generate_series(self, np.arange(first, last, dtype=np.int64)), first, self)
+        ids, _ = generated_part(self.count, self.split, self.held_out, self.limit, "series")
+        return _as_series(generate_series(self, ids), int(ids[0]), self)
 
     def report(self, progress: Progress = None) -> Report:
         """The report on data generated with the default settings."""

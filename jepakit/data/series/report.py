@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..report import MAX_PROBLEMS_LISTED, Problem, Report, finish_report
+from ..report import MAX_PROBLEMS_LISTED, Problem, Report, finish_report, range_text
 from .dataset import join_records
 from .record import Found, SeriesRecord, longest_run, record_problems, time_gaps
 
@@ -16,21 +16,20 @@ def report_series(found: Found, fill: int, samples: str) -> Report:
     """
     records = found.records
     listed = [problem for record in records for problem in record_problems(record, fill)]
-    constant = tuple(name for c, name in enumerate(records[0].channels) if _is_constant(records, c))
-    listed += [_constant_problem(records[0], name) for name in constant]
+    constant = [c for c in range(len(records[0].channels)) if _is_constant(records, c)]
+    listed += [_constant_problem(records[0], c) for c in constant]
     listed += [problem for record in records for problem in _gap_problems(record)]
     listed += list(_duplicate_problems(records))
-    lengths = np.array([len(record) for record in records])
     steps, classes = join_records(records, found.classes)
     counts = np.bincount(steps.label[steps.label >= 0], minlength=len(classes)).tolist()
     channels = records[0].channels
     few = ", ".join(f"{name}: {n}" for name, n in zip(classes, counts, strict=True) if n)
     rows = [
         ("series", str(len(records))),
-        ("steps min / median / max", f"{lengths.min()} / {int(np.median(lengths))} / {lengths.max()}"),
+        ("steps min / median / max", range_text([len(record) for record in records])),
         ("channels", f"{len(channels)}: {', '.join(channels)}"),
         ("missing values", _missing_values(records) or "none"),
-        ("constant channels", ", ".join(constant) or "none"),
+        ("constant channels", ", ".join(channels[c] for c in constant) or "none"),
         ("times", _time_range(records)),
         ("steps per class", few or "no labels"),
         ("training would read", samples),
@@ -55,9 +54,8 @@ def _is_constant(records: list[SeriesRecord], c: int) -> bool:
     return bool(low == high)
 
 
-def _constant_problem(first: SeriesRecord, name: str) -> Problem:
-    value = first.values[first.channels.index(name), 0]
-    detail = f"column {name!r} is {value:g} in every row, from {first.where(0)} on"
+def _constant_problem(first: SeriesRecord, c: int) -> Problem:
+    detail = f"column {first.channels[c]!r} is {first.values[c, 0]:g} in every row, from {first.where(0)} on"
     return Problem(first.name, "constant", detail, "leave it out by data.columns")
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 
 from . import clock
 from .clock import Clock
-from .load_table import MISSING_WORDS, Table, is_number, load_table
+from .load_table import MISSING_WORDS, Table, is_number_or_missing, load_table
 from .record import SeriesRecord
 
 TIME_NAMES = ("time", "date", "timestamp", "datetime", "date_time", "ds")
@@ -125,7 +125,7 @@ def _refuse_commas(table: Table, name: str) -> None:
 def _columns_left_out(table: Table, name: str) -> str:
     """A column that is left out; if some of its cells are numbers, how many, and the first that is not."""
     cells = list(_filled_cells(table, name))
-    text = [(row, cell) for row, cell in cells if not is_number(cell)]
+    text = [(row, cell) for row, cell in cells if not is_number_or_missing(cell)]
     if len(text) == len(cells) or not text:
         return name
     return f"{name} (row {text[0][0]} holds {text[0][1]!r}; {len(cells) - len(text)} of {len(cells)} are numbers)"
@@ -147,7 +147,7 @@ def _is_numeric(column: Any) -> bool:
             pa.types.is_decimal(kind) or pa.types.is_null(kind)
         )
     cells = [value for value in column.to_pylist() if value is not None]
-    return 2 * sum(map(is_number, cells)) >= max(1, len(cells))
+    return 2 * sum(map(is_number_or_missing, cells)) >= max(1, len(cells))
 
 
 def _column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
@@ -163,7 +163,7 @@ def _column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
     _refuse_commas(table, name)
     cells = column.to_pylist()
     for row, cell in zip(table.rows.tolist(), cells, strict=True):
-        if not is_number(cell):
+        if not is_number_or_missing(cell):
             raise ValueError(
                 f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, which is no number; "
                 "correct it, leave the cell empty, or leave the column out by data.columns"

@@ -106,17 +106,14 @@ def limit_samples(cut: Cut, limit: int) -> Cut:
 def _too_long(records: Sequence[SeriesRecord], most: int, window: int, split: Split) -> str:
     """The error sentence if no window fits into any series, or into its part: `most` steps."""
     if split != "all":
+        others = f" and {len(records) - 1} more series" if len(records) > 1 else ""
         return (
-            f"the {split} part of {records[0].name}{_others_text(records)} holds {most} steps at most, so no window of "
+            f"the {split} part of {records[0].name}{others} holds {most} steps at most, so no window of "
             f"{window} fits; {shorter_advice(most)}, or give another data.held_out"
         )
     longest = max(records, key=len)
     more = " and no other series has more" if len(records) > 1 else ""
     return f"{longest.name} has {most} steps{more}, fewer than the window of {window}; {shorter_advice(most)}"
-
-
-def _others_text(records: Sequence[SeriesRecord]) -> str:
-    return f" and {len(records) - 1} more series" if len(records) > 1 else ""
 
 
 def shorter_advice(steps: int) -> str:

@@ -26,7 +26,7 @@ from ...run import optim
 from ...run.optim import Optim
 from ...types import Batch
 from ..features import Pool, count_classes, pool_tokens
-from ..heldout import held_out
+from ..heldout import held_for_choice
 from ..metrics.result import Value, accuracy_results
 from ..trainable import Live
 
@@ -94,11 +94,7 @@ def _choose_lr(train: Live, cfg: Config, classes: int) -> Generator[tuple[str, V
     rates = sorted(cfg.lr)
     if len(rates) == 1:
         return rates[0]
-    held = held_out(train.id.tolist(), train.y, salt="finetune")
-    if not held.any():
-        raise ValueError(
-            f"lr cannot be chosen: no class has two training samples; give one value, e.g. lr=({rates[0]},)"
-        )
+    held = held_for_choice(train.id.tolist(), train.y, "finetune", "lr", f", e.g. lr=({rates[0]},)")
     scores = []
     for i, rate in enumerate(rates):
         share = (0.5 * i / len(rates), 0.5 * (i + 1) / len(rates))

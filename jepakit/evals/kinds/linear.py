@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..features import Features, Pool, count_classes
-from ..heldout import held_out
+from ..heldout import held_for_choice
+from ..metrics.readers import check_strengths
 from ..metrics.result import Value, accuracy_results
 
 ResolvedSolver = Literal["lbfgs", "ridge"]
@@ -44,8 +45,7 @@ class Config:
     pool: Pool = "mean"
 
     def __post_init__(self) -> None:
-        if not self.l2 or min(self.l2) <= 0:
-            raise ValueError(f"l2={self.l2} must hold positive values, e.g. l2=(1e-4, 1e-2)")
+        check_strengths(self.l2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +95,7 @@ def choose_l2(train: Features, solver: ResolvedSolver, cfg: Config, classes: int
     """
     if len(cfg.l2) == 1:
         return cfg.l2[0]
-    held = held_out(train.id.tolist(), train.y, salt="l2")
-    if not held.any():
-        raise ValueError(
-            f"l2 cannot be chosen: no class has two training samples; give one value, e.g. l2=({cfg.l2[0]},)"
-        )
+    held = held_for_choice(train.id.tolist(), train.y, "l2", "l2", f", e.g. l2=({cfg.l2[0]},)")
     judge, candidates = train.where(held), sorted(cfg.l2, reverse=True)
     models = fit_classifiers(train.where(~held), solver, tuple(candidates), cfg.iterations, classes)
     scores = [float((m.predict(judge.x) == judge.y).mean()) for m in models]

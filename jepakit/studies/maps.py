@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from .charts import short_number
+from ..reporting.charts import short_number
 
 COLUMNS, SIDE, LEFT, TOP, GAP, FOOT = 3, 118.0, 54, 20, 40, 44
 Point = tuple[float, float | None]

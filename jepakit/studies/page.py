@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from ..core.files import file_slug, write_text
 from ..core.version import VERSION
-from .charts import fit_axis, short_number
-from .facts import UNKNOWN
-from .figures import Figure
-from .section import Block
-from .templates import fill_template
+from ..reporting.charts import fit_axis, short_number
+from ..reporting.facts import UNKNOWN
+from ..reporting.figures import Figure
+from ..reporting.section import Block
+from ..reporting.templates import fill_template
 
 WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
 DOTS_NOTE = "One dot per seed, a bar at their mean."
