@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ..types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
+from ..types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size, unit
 from .report import Progress, Report, report_items
 
 Split = Literal["all", "train", "test"]
@@ -116,14 +116,12 @@ class Dataset:
         """Item i at `size`, not augmented. Raises Unreadable."""
         raise NotImplementedError
 
-    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read(self, ids: Ids, size: Size) -> Samples:
         """Items `ids` at `size`, in that order, not augmented; unreadable items are left out, listed in `skipped`."""
         rows, kept, skipped = self.all_readable(ids, lambda i: self.sample(i, size))
         return self.collate(rows, kept, skipped, size)
 
-    def all_readable(
-        self, ids: Int64[np.ndarray, " b"], make: Callable[[int], Item]
-    ) -> tuple[list[Item], list[int], dict[str, str]]:
+    def all_readable(self, ids: Ids, make: Callable[[int], Item]) -> tuple[list[Item], list[int], dict[str, str]]:
         """The results of `make` for items `ids`, their ids, and the names of unreadable items with the reason."""
         found, kept, skipped = list[Item](), list[int](), dict[str, str]()
         for i in ids.tolist():
@@ -134,7 +132,7 @@ class Dataset:
                 skipped[error.name] = error.why
         return found, kept, skipped
 
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Items `ids` as training sees them, with their views; without `include_x` only the views.
 
         The next readable item replaces an unreadable one. An item's augmentation depends only on `rng` and its id, so a
@@ -187,7 +185,7 @@ class Dataset:
         values["views"] = tuple(stack_samples(column) for column in zip(*[row.views for row in rows], strict=True))
         return found._replace(**values)
 
-    def labels_of(self, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"] | None:
+    def labels_of(self, ids: Ids) -> Int64[Tensor, " b"] | None:
         """The label of each item, -1 if it has none; None if the data have no classes."""
         return torch.tensor([self.label(i) for i in ids.tolist()], dtype=torch.int64) if self.classes else None
 
@@ -257,7 +255,7 @@ class Dataset:
         """Whether some samples are shorter than `size` along its first axis and come with padding and `length`."""
         return self.lengths is not None and bool((self.lengths < size[0]).any())
 
-    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read_beginnings(self, ids: Ids, size: Size) -> Samples:
         """The first size[0] steps of every item that has at least that many."""
         return self.read(ids, size)
 

@@ -1,12 +1,12 @@
 """Uniform numbers per item, and choices of items, that depend on nothing but a seed and the items."""
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Shaped
 
-from ..types import Rng
+from ..types import Ids, Rng
 
 
-def uniform_draws(rng: Rng, ids: Int64[np.ndarray, " b"], draws: int) -> Float[np.ndarray, "b draws"]:
+def uniform_draws(rng: Rng, ids: Ids, draws: int) -> Float[np.ndarray, "b draws"]:
     """Uniform numbers in [0, 1) that depend only on `rng` (not on its step's batch) and on each id.
 
     A counter-based generator: the splitmix64 finaliser mixes the key with the id, and then with each draw's index.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from ..types import Rng, Samples, Signal, Size
+from ..types import Ids, Rng, Samples, Signal, Size
 from .base import Dataset
 
 
@@ -58,11 +58,11 @@ class Subset(Dataset):
         digest = hashlib.blake2b(self.whole.fingerprint().encode() + self.rows.tobytes(), digest_size=8)
         return digest.hexdigest()
 
-    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read(self, ids: Ids, size: Size) -> Samples:
         """Items `ids` at `size`, read from the parent data set."""
         return self._counted(self.whole.read(self.rows[ids], size), self._known(ids))
 
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Items `ids` as training sees them; the next item of this subset replaces an unreadable one."""
         ids, skipped = ids.copy(), dict[str, str]()
         for _ in range(len(self)):
@@ -82,7 +82,7 @@ class Subset(Dataset):
         """`count` augmented versions of each item, made by the parent data set."""
         return self.whole.versions(self.rows[ids], count, signal)
 
-    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read_beginnings(self, ids: Ids, size: Size) -> Samples:
         """The first size[0] steps of every item that has at least that many."""
         return self._counted(self.whole.read_beginnings(self.rows[ids], size), self._known(ids))
 
@@ -102,7 +102,7 @@ class Subset(Dataset):
         """The channel names of the parent data set."""
         return self.whole.column_names
 
-    def _known(self, ids: Int64[np.ndarray, " b"]) -> dict[int, int]:
+    def _known(self, ids: Ids) -> dict[int, int]:
         return {int(self.rows[i]): int(i) for i in ids}
 
     def _counted(self, found: Samples, known: dict[int, int]) -> Samples:

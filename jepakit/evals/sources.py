@@ -143,12 +143,7 @@ def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     """All samples of a data set, in order; of each padded batch those of one length at a time."""
     signal, workers = subject.method.signal, reader_count(subject.loaded)
     for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
-        same = (
-            [(None, batch)]
-            if batch.length is None
-            else padding.equal_length_groups(batch, padding.patch_steps(subject.method))
-        )
-        yield from (part for _, part in same)
+        yield from (part for _, part in padding.equal_length_groups(batch, padding.patch_steps(subject.method)))
 
 
 def reader_count(loaded: LoadedRun) -> int:

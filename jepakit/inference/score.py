@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from ..core import devices, files
+from ..core import devices
 from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data.series.dataset import Series
 from ..run import checkpoint
@@ -27,7 +27,7 @@ from ..training.request import PathLike
 from .hiding import Round, scorable_method, scoring_rounds
 from .inputs import open_series, open_training_series
 from .plots import MAX_SERIES_DRAWN, ScoreStrip, draw_scores, score_strip
-from .tables import STEP_TABLE_ENDINGS, SeriesScores, score_table
+from .tables import SeriesScores, check_step_outputs, score_table
 from .windows import Scores, SlidingScorer, WindowLengths, sampled_spans, whole_spans, window_lengths
 
 __all__ = ["Reference", "Scored", "Settings", "score", "series_scores", "sliding_scorer"]
@@ -116,9 +116,7 @@ def score(
     """
     how, progress = Settings(causal, stride, quantile, batch), progress or SilentProgress()
     out, picture = Path(out), None if plot is None else Path(plot)
-    files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
-    if picture is not None:
-        files.check_writable(picture, overwrite, (".png",))
+    check_step_outputs(out, picture, overwrite)
     loaded = checkpoint.load_run(Path(run), step)
     scorable_method(loaded.method)
     own = open_training_series(loaded, "scores are set against those of its data")

@@ -95,17 +95,17 @@ def compare_records(records: Sequence[RunRecord], names: Sequence[str]) -> dict[
 
 def _panel_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """The rows of PANEL_KEYS that at least one run has, with the last measured values."""
-    rows = [(label, [_panel_values(r, key) for r in records]) for label, key in PANEL_KEYS]
+
+    def last_value(record: RunRecord, key: str) -> float | None:
+        last = finite_number(nested_value(record.summary, ("panel", key)))
+        return record.last("metrics", key) if last is None else last
+
+    rows = [(label, [last_value(r, key) for r in records]) for label, key in PANEL_KEYS]
     return [
         (label, [UNKNOWN if v is None else short_number(v) for v in values])
         for label, values in rows
         if any(v is not None for v in values)
     ]
-
-
-def _panel_values(record: RunRecord, key: str) -> float | None:
-    last = finite_number(nested_value(record.summary, ("panel", key)))
-    return record.last("metrics", key) if last is None else last
 
 
 def _score_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:

@@ -94,8 +94,7 @@ def describe_line(line: Line) -> str:
 
 def spectrum_figure(record: RunRecord, side: str) -> Figure | None:
     """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to MAX_SPECTRA steps."""
-    found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
-    found = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
+    found = _logged_spectra(record, side)
     if not found:
         return None
     chosen = [found[k] for k in sorted(set(np.linspace(0, len(found) - 1, MAX_SPECTRA).astype(int)))]
@@ -121,8 +120,7 @@ def spectrum_figure(record: RunRecord, side: str) -> Figure | None:
 
 def eigenvalue_figure(record: RunRecord, side: str) -> Figure | None:
     """The eigenvalues of a few directions over training; None if there are fewer than two rows."""
-    found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
-    rows = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
+    rows = _logged_spectra(record, side)
     if len(rows) < 2:
         return None
     steps, values = np.array([step for step, _ in rows], float), np.array([v for _, v in rows])
@@ -138,6 +136,12 @@ def eigenvalue_figure(record: RunRecord, side: str) -> Figure | None:
     )
     label = f"Eigenvalues of the {side} features over steps. " + " ".join(describe_line(line) for line in lines)
     return Figure(f"Eigenvalues over steps, {side} encoder", line_chart(lines, label, log_y=True), caption)
+
+
+def _logged_spectra(record: RunRecord, side: str) -> list[tuple[int, Array]]:
+    """The steps at which eigenvalues were logged, and these, the largest first."""
+    found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
+    return [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
 
 
 def _variance_sentence(step: int, values: Array) -> str:

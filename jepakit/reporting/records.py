@@ -65,12 +65,16 @@ def read_record(run: Path) -> RunRecord:
         raise ValueError(f"{run} is not a run: it {what}; give the folder that `jepa train --out` wrote")
     notes: list[str] = []
     config = _read_text(run / "config.yaml")
+    settings, lines = _read_settings(config, notes), list(read_rows(run))
+    # A process that is killed leaves its last line incomplete.
+    if bad := lines.count(None):
+        notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
     return RunRecord(
         folder=run,
         name=run.resolve().name,
         config=config,
-        settings=_read_settings(config, notes),
-        rows=_logged_rows(run, notes),
+        settings=settings,
+        rows=tuple(row for row in lines if row is not None),
         summary=_read_object(run / "summary.json", notes),
         environment=_read_object(run / "environment.json", notes),
         evals=tuple(e for p in sorted((run / "evals").glob("*.json")) if (e := _read_object(p, notes))),
@@ -102,14 +106,6 @@ def _read_object(path: Path, notes: list[str]) -> Row:
         return tree
     notes.append(f"{path.name} is not a valid JSON object and was left out.")
     return {}
-
-
-def _logged_rows(run: Path, notes: list[str]) -> tuple[Row, ...]:
-    """The logged rows; skips and counts lines that a killed process left incomplete."""
-    lines = list(read_rows(run))
-    if bad := lines.count(None):
-        notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
-    return tuple(row for row in lines if row is not None)
 
 
 def unique_names(records: Sequence[RunRecord]) -> list[str]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Samples, Size, unit
+from ...types import Ids, Rng, Samples, Size, unit
 from ..config import DataConfig, shared_last
 from ..draws import spread_evenly
 from ..paths import existing_path, file_ending, file_name, split_key
@@ -113,14 +113,14 @@ class Arrays(PictureSet):
         """The requested crops."""
         return cut_all(self._rows(self.rows[i : i + 1])[0], asks)
 
-    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read(self, ids: Ids, size: Size) -> Samples:
         """Items `ids`, resized and centre-cropped."""
         height, width = self.native
         boxes = np.tile(np.array(centre_box(height, width, size), dtype=np.int64), (len(ids), 1))
         return Samples(self.crop_batch(ids, size, boxes), torch.from_numpy(ids), {}, self.labels_of(ids))
 
     def cut(
-        self, ids: Int64[np.ndarray, " b"], placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
+        self, ids: Ids, placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
     ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
         """One batch per requested image; every item of an array is readable."""
         parts, (height, width) = [], self.native
@@ -129,9 +129,7 @@ class Arrays(PictureSet):
             parts.append(self.crop_batch(ids, picture.size, np.array(boxes, dtype=np.int64)))
         return parts, ids.copy(), {}
 
-    def crop_batch(
-        self, ids: Int64[np.ndarray, " b"], size: Size, boxes: Int64[np.ndarray, "b 5"]
-    ) -> Shaped[Tensor, "b c _ _"]:
+    def crop_batch(self, ids: Ids, size: Size, boxes: Int64[np.ndarray, "b 5"]) -> Shaped[Tensor, "b c _ _"]:
         """Box b of item ids[b], resized to `size`."""
         x = self._rows(self.rows[ids])
         height, width = self.native

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Sample, Samples, Signal, Size, unit
+from ...types import Ids, Rng, Sample, Samples, Signal, Size, unit
 from ..base import Dataset, Words, stack_groups, stack_samples
 from ..draws import uniform_draws
 from ..report import Progress, Report
@@ -81,7 +81,7 @@ class PictureSet(Dataset):
         """Item i, resized and centre-cropped. Raises Unreadable."""
         return Sample(self.crops(i, [centre_crop(size)])[0])
 
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Random crops of items `ids` with colour changes, and the views; see `Dataset.draw`."""
         pictures = [Picture(signal.size, self.augment.crop, "x")] * include_x + [
             Picture(group.size or signal.size, group.crop, f"view {g} {v}")
@@ -99,7 +99,7 @@ class PictureSet(Dataset):
         return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found), views)
 
     def cut(
-        self, ids: Int64[np.ndarray, " b"], placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
+        self, ids: Ids, placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
     ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
         """One batch per requested image, the ids cropped, and items passed over; the `placed` draws place the boxes."""
         draws = {i: [u[b].tolist() for u in placed] for b, i in enumerate(ids.tolist())}
@@ -122,7 +122,7 @@ class PictureSet(Dataset):
         return CropRequest(picture.size, lambda height, width: self.training_box(u, height, width, picture))
 
     def _change_colours(
-        self, x: Shaped[Tensor, "b c h w"], ids: Int64[np.ndarray, " b"], rng: Rng, picture: Picture
+        self, x: Shaped[Tensor, "b c h w"], ids: Ids, rng: Rng, picture: Picture
     ) -> Shaped[Tensor, "b c h w"]:
         u = uniform_draws(rng.fork("photometric", picture.stream), ids, PHOTO_DRAWS)
         return keep_bits(change_colours(unit(x), u, self.augment), x.dtype)

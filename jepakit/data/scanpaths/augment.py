@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Signal, Size, unit
+from ...types import Ids, Rng, Signal, Size, unit
 from ..config import StrongAugmentation
 from ..draws import uniform_draws
 from ..images.augment import PHOTO_DRAWS, Augment, Views, change_colours, check_crop, keep_bits
@@ -110,14 +110,14 @@ def shown_fixations(
     return rows
 
 
-def mirror_flags(ids: Int64[np.ndarray, " b"], augment: Augment, rng: Rng, *stream: str) -> Bool[Tensor, " b"]:
+def mirror_flags(ids: Ids, augment: Augment, rng: Rng, *stream: str) -> Bool[Tensor, " b"]:
     """Whether each sample is flipped left to right."""
     return torch.from_numpy(uniform_draws(rng.fork("flip", *stream), ids, 1)[:, 0] < augment.flip)
 
 
 def change_clips(
     x: Shaped[Tensor, "b c t h w"],
-    ids: Int64[np.ndarray, " b"],
+    ids: Ids,
     augment: GazeAugment,
     signal: Signal,
     levels: int,
@@ -148,7 +148,7 @@ def change_clip_colours(
 
 
 def change_values(
-    x: Float[Tensor, "b c t h w"], ids: Int64[np.ndarray, " b"], augment: GazeAugment, signal: Signal, rng: Rng
+    x: Float[Tensor, "b c t h w"], ids: Ids, augment: GazeAugment, signal: Signal, rng: Rng
 ) -> Float[Tensor, "b c t h w"]:
     """Scale, noise and dropped channels; treats all pixels of all fixations as the steps of a series."""
     flat = x.flatten(2)

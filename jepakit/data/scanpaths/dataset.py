@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
+from ...types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size, unit
 from ..base import Dataset, Unreadable, Words, refuse_unreadable, stack_groups
 from ..config import DataConfig
 from ..draws import uniform_draws
@@ -216,7 +216,7 @@ class Scanpaths(Dataset):
         length = torch.from_numpy(np.minimum(self.lengths[found.id.numpy()], size[0])) if self.is_padded(size) else None
         return found._replace(length=length)
 
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Samples `ids` and their views, augmented as drawn for each; clips keep their padding. See `Dataset.draw`."""
         groups = [
             [Version(group.size_for(signal.size), group.crop, f"view {g} {v}") for v in range(group.count)]
@@ -257,9 +257,7 @@ class Scanpaths(Dataset):
             action = action * torch.where(turned, torch.tensor([-1.0, 1.0]), 1.0)
         return found._replace(x=x, action=action)
 
-    def _rows(
-        self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, version: Version
-    ) -> Int64[np.ndarray, "b _"]:
+    def _rows(self, ids: Ids, rng: Rng, signal: Signal, version: Version) -> Int64[np.ndarray, "b _"]:
         """The fixations that a version shows of samples `ids`, among those that are read; never padding."""
         length = np.minimum(self.lengths[ids], signal.size[0])
         return shown_fixations(
