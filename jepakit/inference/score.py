@@ -124,7 +124,9 @@ def score(
     dataset = open_series(loaded, os.fspath(data), settings)
     check_length(dataset, os.fspath(data), lengths)
     scorer = sliding_scorer(loaded, how, lengths)
-    reference = Reference.from_scores(training_scores(scorer, own, progress), how.quantile)
+    count = progress_counter(progress, "scoring what was trained on", "windows")
+    trained_on = np.concatenate(list(scorer.step_scores(own, sampled_spans(own), count)))
+    reference = Reference.from_scores(trained_on, how.quantile)
     return _write_scores(scorer, dataset, reference, out, picture, progress)
 
 
@@ -148,12 +150,6 @@ def check_length(dataset: Series, path: str, lengths: WindowLengths) -> None:
         raise ValueError(
             f"{lengths.length_requirement}, but the longest series in {path!r} has {longest}; {lengths.advice}"
         )
-
-
-def training_scores(scorer: SlidingScorer, dataset: Series, progress: Progress) -> Scores:
-    """The score of every step that the run was trained on."""
-    count = progress_counter(progress, "scoring what was trained on", "windows")
-    return np.concatenate(list(scorer.step_scores(dataset, sampled_spans(dataset), count)))
 
 
 def series_scores(

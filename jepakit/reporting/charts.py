@@ -142,11 +142,6 @@ def line_chart(
     )
 
 
-def _svg_x(axis: Axis, value: float) -> float:
-    """The x coordinate of a value in the SVG."""
-    return LEFT + float(axis.place(np.array([value]))[0]) * (WIDTH - LEFT - RIGHT)
-
-
 def _svg_y(axis: Axis, value: float) -> float:
     """The y coordinate of a value in the SVG; larger values are higher up."""
     return HEIGHT - BOTTOM - float(axis.place(np.array([value]))[0]) * (HEIGHT - TOP - BOTTOM)
@@ -162,7 +157,8 @@ def _grid_lines(x_axis: Axis, y_axis: Axis, x_label: str) -> Markup:
         y = _svg_y(y_axis, tick)
         parts.append(rule.format(LEFT, WIDTH - RIGHT, y, y, LEFT - 6, y + 3.5, short_number(tick)))
     for tick in x_axis.tick_values():
-        parts.append(number.format(_svg_x(x_axis, tick), HEIGHT - BOTTOM + 14, short_number(tick)))
+        x = LEFT + float(x_axis.place(np.array([tick]))[0]) * (WIDTH - LEFT - RIGHT)
+        parts.append(number.format(x, HEIGHT - BOTTOM + 14, short_number(tick)))
     name = Markup('<text x="{}" y="{}" class="mid soft">{}</text>')
     parts.append(name.format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, x_label))
     return Markup("").join(parts)

@@ -5,9 +5,7 @@ mapped: row groups are compressed, so random reads from parquet would decompress
 """
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.files import replace_file
 from ..rows import encode_labels
 from .folder import IMAGE_COLUMNS, LABEL_COLUMNS, Files, column_named, open_manifest
 from .store import NO_LABELS, Store
@@ -179,12 +178,8 @@ def _map_column(files: Sequence[Path], name: str, kind: Any) -> Any:
                 "set XDG_CACHE_HOME to a folder on a larger disk, or use tar shards"
             )
         schema = pa.schema([(name, pa.large_binary())])
-        with (
-            tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file,
-            pa.ipc.new_file(file, schema) as writer,
-        ):
+        with replace_file(target) as part, pa.ipc.new_file(str(part), schema) as writer:
             for source in files:
                 for chunk in _binary_chunks(source, name):
                     writer.write_batch(pa.record_batch([chunk], schema=schema))
-        os.replace(file.name, target)
     return pa.ipc.open_file(pa.memory_map(str(target))).read_all()[name]

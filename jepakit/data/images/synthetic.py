@@ -20,8 +20,7 @@ from ..rows import generated_part
 from .arrays import Arrays
 from .augment import Augment
 from .box import check_size
-from .scenes import Scenes, draw_scenes
-from .shapes import SHAPES, outline_distance
+from .scenes import SHAPES, Scenes, draw_scenes, outline_distance
 
 Task = Literal["digits_on_photos", "digits", "shapes", "scenes"]
 TASKS: tuple[Task, ...] = ("digits_on_photos", "digits", "shapes", "scenes")

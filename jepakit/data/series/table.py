@@ -35,10 +35,12 @@ def read_table(path: Path, asked: ColumnRequest) -> tuple[list[SeriesRecord], tu
 
     Raises ValueError, with column and row, if a numeric column contains text, or if columns are missing.
     """
+    import pyarrow as pa
+
     table = load_table(path)
-    time = _find_column(table, asked.time, TIME_NAMES, "time") or (
-        _temporal_column(table) if asked.time != NO_COLUMN else ""
-    )
+    time = _find_column(table, asked.time, TIME_NAMES, "time")
+    if not time and asked.time != NO_COLUMN:
+        time = next((name for name, column in table.columns.items() if pa.types.is_temporal(column.type)), "")
     entity = _find_column(table, asked.entity, ENTITY_NAMES, "entity")
     label = _find_column(table, asked.label, LABEL_NAMES, "label")
     roles = {name for name in (time, entity, label) if name}
@@ -78,13 +80,6 @@ def _find_column(table: Table, asked: str, usual: Sequence[str], what: str) -> s
             f"set data.{what} to one of them"
         )
     return asked or next((name for name in table.columns if name.lower() in usual), "")
-
-
-def _temporal_column(table: Table) -> str:
-    """The first column of dates or times; "" if there is none."""
-    import pyarrow as pa
-
-    return next((name for name, column in table.columns.items() if pa.types.is_temporal(column.type)), "")
 
 
 def _channel_columns(table: Table, asked: Sequence[str], roles: set[str]) -> tuple[tuple[str, ...], list[str]]:

@@ -122,18 +122,15 @@ def fine_tune(
         rate = optim.learning_rate(rule, schedules.run_progress(step + 1, steps + 1))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        _smoothed_loss(model, samples, train, cfg).backward()  # type: ignore[no-untyped-call]
+        samples = samples.to(train.device)
+        assert samples.label is not None
+        loss = F.cross_entropy(model(samples), samples.label, label_smoothing=cfg.smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
         optim.clip_gradients(model.parameters(), cfg.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield "progress", share[0] + (share[1] - share[0]) * (step + 1) / steps
     return model.eval()
-
-
-def _smoothed_loss(model: FineTuned, samples: Batch, train: Live, cfg: Config) -> Float[Tensor, ""]:
-    samples = samples.to(train.device)
-    assert samples.label is not None
-    return F.cross_entropy(model(samples), samples.label, label_smoothing=cfg.smoothing)
 
 
 def layer_groups(model: FineTuned, cfg: Config) -> list[dict[str, Any]]:

@@ -108,7 +108,10 @@ def fit_classifiers(
     """One classifier per entry of `l2`; L-BFGS starts each from the previous one, so large values come first."""
     mean, std = _feature_moments(torch.from_numpy(train.x))
     start = Linear(mean.float(), std.float(), torch.zeros(len(mean), classes), torch.zeros(classes))
-    return _fit_ridge(train, start, l2) if solver == "ridge" else _fit_lbfgs(train, start, l2, iterations)
+    if solver == "ridge":
+        return _fit_ridge(train, start, l2)
+    x, y = start.standard(torch.from_numpy(train.x)), torch.from_numpy(train.y)
+    return [Linear(start.mean, start.std, *found) for found in minimize_logistic(x, y, classes, l2, iterations)]
 
 
 def _feature_moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, " d"]]:
@@ -120,12 +123,6 @@ def _feature_moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], 
     std = variance.sqrt()
     # A feature that varies less than float32 resolves is constant: dividing by that would only amplify rounding.
     return mean, torch.where(std > 1e-6 * mean.abs(), std, 1.0)
-
-
-def _fit_lbfgs(train: Features, start: Linear, l2: tuple[float, ...], iterations: int) -> list[Linear]:
-    x, y = start.standard(torch.from_numpy(train.x)), torch.from_numpy(train.y)
-    found = minimize_logistic(x, y, start.weight.shape[1], l2, iterations)
-    return [Linear(start.mean, start.std, weight, bias) for weight, bias in found]
 
 
 def minimize_logistic(
