@@ -115,7 +115,7 @@ def test_csv_and_json_give_the_same(small, tmp_path):
     for i in range(3):
         assert one.name(i) == two.name(i)
         assert torch.equal(one.raw(i), two.raw(i))
-        np.testing.assert_array_equal(one.scanpath_of(i).duration, two.fixation_durations(i))
+        np.testing.assert_array_equal(one.scanpath_of(i).duration, two.scanpath_of(i).duration)
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
