@@ -26,7 +26,7 @@ from record import save
 from sklearn.datasets import load_sample_images
 
 from jepakit.data import loader
-from jepakit.data.base import uniform_draws
+from jepakit.data.draws import uniform_draws
 from jepakit.data.images import files
 from jepakit.data.images.augment import BOX_DRAWS, place_box
 from jepakit.types import Batch, Rng, Signal

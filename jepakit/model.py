@@ -73,13 +73,8 @@ class Model:
         dataset = parse.other_data(self.loaded.run, os.fspath(path), signal, {}).open()
         with closing(loader.read_stream(dataset, signal, batch=FILE_BATCH, corrupt="fail")) as batches:
             for batch in batches:
-                batch = batch.to(self.method.mean.device)
-                equal = (
-                    [batch]
-                    if batch.length is None
-                    else [part for _, part in equal_length_groups(batch, patch_steps(self.method))]
-                )
-                yield from (self._encode_batch(part, weights) for part in equal)
+                groups = equal_length_groups(batch.to(self.method.mean.device), patch_steps(self.method))
+                yield from (self._encode_batch(part, weights) for _, part in groups)
 
     def start(self, frame: torch.Tensor) -> State:
         """The state of a predictive model after a first frame (B, C, H, W), or (B, C, p) for series.

@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 Size = tuple[int, ...]
 Device = torch.device | str
 Grid = tuple[int, ...]
+Ids = Int64[np.ndarray, " b"]
+"""The items of a batch, by their places in their data set."""
 
 
 @dataclass(frozen=True)

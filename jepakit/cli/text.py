@@ -69,7 +69,7 @@ def describe_comparison(found: Mapping[str, Any]) -> str:
 
 def describe_study(rows: Sequence[Mapping[str, Any]]) -> str:
     """A study's table: mean and spread over the seeds, beside the paper's figure."""
-    from ..reporting.study import format_value
+    from ..studies.page import format_value
 
     table = [["training", "metric", "here", "paper", "seeds"]]
     for row in rows:

@@ -26,8 +26,13 @@ def patch_steps(method: nn.Module) -> int:
 
 
 def equal_length_groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batch]]:
-    """The rows (K,) of each length in whole patches, and their batch without padding; shortest first."""
-    assert batch.length is not None
+    """The rows (K,) of each length in whole patches, and their batch without padding; shortest first.
+
+    A batch of equal lengths is its own only group.
+    """
+    if batch.length is None:
+        yield torch.arange(len(batch)), batch
+        return
     whole = batch.length // patch * patch
     for steps in torch.unique(whole).tolist():
         rows = (whole == steps).nonzero()[:, 0]

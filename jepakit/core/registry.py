@@ -344,6 +344,21 @@ def default_settings(value: Any) -> Any:
     return value() if isinstance(value, type) else value
 
 
+def settings_like(module: str, protocol: str, lack: str) -> Callable[[Any], Any]:
+    """A registry's `member`: settings at their defaults that satisfy a protocol, which `module` defines.
+
+    ValueError says what other settings `lack`. The module is imported when a member is loaded, not before.
+    """
+
+    def check(value: Any) -> Any:
+        settings = default_settings(value)
+        if not isinstance(settings, getattr(importlib.import_module(module), protocol)):
+            raise ValueError(f"{type(settings).__name__} {lack}")
+        return settings
+
+    return check
+
+
 def top_level_names(tree: ast.Module) -> dict[str, ast.stmt]:
     """The names that a module binds at its top level, as classes, functions, constants or imports from elsewhere."""
     found: dict[str, ast.stmt] = {}

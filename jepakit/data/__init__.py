@@ -26,6 +26,7 @@ __all__ = [
     "check",
     "check_kind",
     "config",
+    "draws",
     "dynamics",
     "fixed_sample",
     "guess_kind",
@@ -41,6 +42,7 @@ __all__ = [
     "scanpaths",
     "series",
     "stream",
+    "subset",
     "synthetic",
 ]
 

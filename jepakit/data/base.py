@@ -1,11 +1,10 @@
-"""The interface of a data set, and the helpers that the kinds of data share."""
+"""The interface of a data set: what a kind defines, and what follows from that for every kind."""
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,8 +13,8 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ..types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
-from .report import Problem, Progress, Report, finish_report
+from ..types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size, unit
+from .report import Progress, Report, report_items
 
 Split = Literal["all", "train", "test"]
 Corrupt = Literal["skip", "fail"]
@@ -117,18 +116,23 @@ class Dataset:
         """Item i at `size`, not augmented. Raises Unreadable."""
         raise NotImplementedError
 
-    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read(self, ids: Ids, size: Size) -> Samples:
         """Items `ids` at `size`, in that order, not augmented; unreadable items are left out, listed in `skipped`."""
-        rows, kept, skipped = list[Sample](), list[int](), dict[str, str]()
+        rows, kept, skipped = self.all_readable(ids, lambda i: self.sample(i, size))
+        return self.collate(rows, kept, skipped, size)
+
+    def all_readable(self, ids: Ids, make: Callable[[int], Item]) -> tuple[list[Item], list[int], dict[str, str]]:
+        """The results of `make` for items `ids`, their ids, and the names of unreadable items with the reason."""
+        found, kept, skipped = list[Item](), list[int](), dict[str, str]()
         for i in ids.tolist():
             try:
-                rows.append(self.sample(i, size))
+                found.append(make(i))
                 kept.append(i)
             except Unreadable as error:
                 skipped[error.name] = error.why
-        return self.collate(rows, kept, skipped, size)
+        return found, kept, skipped
 
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Items `ids` as training sees them, with their views; without `include_x` only the views.
 
         The next readable item replaces an unreadable one. An item's augmentation depends only on `rng` and its id, so a
@@ -181,7 +185,7 @@ class Dataset:
         values["views"] = tuple(stack_samples(column) for column in zip(*[row.views for row in rows], strict=True))
         return found._replace(**values)
 
-    def labels_of(self, ids: Int64[np.ndarray, " b"]) -> Int64[Tensor, " b"] | None:
+    def labels_of(self, ids: Ids) -> Int64[Tensor, " b"] | None:
         """The label of each item, -1 if it has none; None if the data have no classes."""
         return torch.tensor([self.label(i) for i in ids.tolist()], dtype=torch.int64) if self.classes else None
 
@@ -251,7 +255,7 @@ class Dataset:
         """Whether some samples are shorter than `size` along its first axis and come with padding and `length`."""
         return self.lengths is not None and bool((self.lengths < size[0]).any())
 
-    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read_beginnings(self, ids: Ids, size: Size) -> Samples:
         """The first size[0] steps of every item that has at least that many."""
         return self.read(ids, size)
 
@@ -288,6 +292,8 @@ class Dataset:
 
     def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Dataset":
         """The items `rows`, with their own labels or with `labels`."""
+        from .subset import Subset  # imported on use: a subset is a data set
+
         return Subset(self, rows, labels)
 
     def in_memory(self) -> "Dataset":
@@ -298,23 +304,7 @@ class Dataset:
 
     def report(self, progress: Progress = None) -> Report:
         """The report that `jepa check-data` prints; reads every item once."""
-        problems, total, size = list[Problem](), len(self), self.sample_size()
-        for i in range(total):
-            found = self.read(np.array([i], dtype=np.int64), size)
-            problems += [Problem(name, "unreadable", why) for name, why in found.skipped.items()]
-            if progress:
-                progress(i + 1, total)
-        counts = np.bincount([k for i in range(total) if (k := self.label(i)) >= 0], minlength=len(self.classes))
-        classes = ", ".join(f"{name}: {n}" for name, n in zip(self.classes, counts.tolist(), strict=True) if n)
-        rows = [
-            (self.words.many, str(total)),
-            ("readable", str(total - len(problems))),
-            ("unreadable", str(len(problems))),
-            ("size", " x ".join(map(str, size))),
-            ("channels", str(self.channels)),
-            (f"{self.words.many} per class", classes or "no labels"),
-        ]
-        return finish_report(rows, self.notes, problems, "--csv FILE lists them")
+        return report_items(self, progress)
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
         """The class of every pixel of item i at `size`, cropped like the image; 255 if unknown. Raises ValueError."""
@@ -344,110 +334,6 @@ class Dataset:
     def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
         """The image that item i looks at and its fixations (x, y) in pixels of it; None if items have no gaze."""
         return None
-
-
-class Subset(Dataset):
-    """Some items of a data set, optionally with their own labels; for kinds that have no field for a subset."""
-
-    def __init__(self, whole: Dataset, rows: Int64[np.ndarray, " k"], given: Int64[np.ndarray, " k"] | None) -> None:
-        self.whole, self.rows, self.given = whole, rows, given
-        # These attributes are read-only properties for the type checker, so they are set past it.
-        facts = {name: getattr(whole, name) for name in ("cfg", "channels", "classes", "native", "notes", "words")}
-        vars(self).update(facts, lengths=None if whole.lengths is None else whole.lengths[rows])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def name(self, i: int) -> str:
-        """The item's name in the parent data set."""
-        return self.whole.name(int(self.rows[i]))
-
-    def label(self, i: int) -> int:
-        """The item's label in this subset."""
-        return self.whole.label(int(self.rows[i])) if self.given is None else int(self.given[i])
-
-    def fingerprint(self) -> str:
-        """A hash of the parent data set and of the chosen items."""
-        digest = hashlib.blake2b(self.whole.fingerprint().encode() + self.rows.tobytes(), digest_size=8)
-        return digest.hexdigest()
-
-    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """Items `ids` at `size`, read from the parent data set."""
-        return self._counted(self.whole.read(self.rows[ids], size), self._known(ids))
-
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
-        """Items `ids` as training sees them; the next item of this subset replaces an unreadable one."""
-        ids, skipped = ids.copy(), dict[str, str]()
-        for _ in range(len(self)):
-            found = self.whole.draw(self.rows[ids], rng, signal, include_x)
-            skipped |= found.skipped
-            wrong = found.id.numpy() != self.rows[ids]
-            if not wrong.any():
-                return self._counted(found._replace(skipped=skipped), self._known(ids))
-            ids[wrong] = (ids[wrong] + 1) % len(self)
-        raise ValueError(f"none of {len(self)} {self.words.many} can be read; look at jepa check-data")
-
-    def with_config(self, cfg: Any) -> "Subset":
-        """The same subset of the parent data set with other settings."""
-        return Subset(self.whole.with_config(cfg), self.rows, self.given)
-
-    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
-        """`count` augmented versions of each item, made by the parent data set."""
-        return self.whole.versions(self.rows[ids], count, signal)
-
-    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """The first size[0] steps of every item that has at least that many."""
-        return self._counted(self.whole.read_beginnings(self.rows[ids], size), self._known(ids))
-
-    def sample_size(self) -> Size:
-        """The sample size of the parent data set."""
-        return self.whole.sample_size()
-
-    def action_spec(self) -> ActionSpec | None:
-        """The action spec of the parent data set."""
-        return self.whole.action_spec()
-
-    def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str] | None:
-        """The patch that the parent data set chooses, and the reason."""
-        return self.whole.auto_patch(cells)
-
-    @property
-    def picture_channels(self) -> int:
-        """The number of channels of one image in a sample of the parent data set."""
-        return self.whole.picture_channels
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """The channel names of the parent data set."""
-        return self.whole.column_names
-
-    def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "_ _"]:
-        """The class of every pixel of item i, from the parent data set."""
-        return self.whole.mask(int(self.rows[i]), size)
-
-    def film(self, i: int) -> str:
-        """The film that item i is a frame of, from the parent data set."""
-        return self.whole.film(int(self.rows[i]))
-
-    def step_span(self, i: int) -> tuple[int, int] | None:
-        """The steps that item i covers in its source series, from the parent data set."""
-        return self.whole.step_span(int(self.rows[i]))
-
-    def step_times(self, i: int) -> list[str] | None:
-        """The time of each step of item i, from the parent data set."""
-        return self.whole.step_times(int(self.rows[i]))
-
-    def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
-        """The image that item i looks at and its fixations, from the parent data set."""
-        return self.whole.looked_at(int(self.rows[i]))
-
-    def _known(self, ids: Int64[np.ndarray, " b"]) -> dict[int, int]:
-        return {int(self.rows[i]): int(i) for i in ids}
-
-    def _counted(self, found: Samples, known: dict[int, int]) -> Samples:
-        """Samples of the parent data set, with the ids and labels of this subset."""
-        ids = np.array([known[i] for i in found.id.tolist()], dtype=np.int64)
-        return found._replace(id=torch.from_numpy(ids), label=self.labels_of(ids))
 
 
 def refuse_padding(dataset: Dataset, size: Size, what: str) -> None:
@@ -484,6 +370,14 @@ def stack_samples(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..
     return stacked
 
 
+def stack_groups(
+    parts: Iterable[Shaped[Tensor, "b ..."]], counts: Iterable[int]
+) -> tuple[Shaped[Tensor, "b _ ..."], ...]:
+    """Views, one batch each, as one batch per group; the groups have `counts` views."""
+    rest = iter(parts)
+    return tuple(torch.stack(list(islice(rest, count)), 1) for count in counts)
+
+
 def refuse_unreadable(skipped: Mapping[str, str], corrupt: Corrupt) -> None:
     """Raises ValueError, naming the first unreadable item, if unreadable items must fail the run."""
     if skipped and corrupt == "fail":
@@ -495,39 +389,3 @@ def example_of(skipped: Mapping[str, str]) -> str:
     """The name and reason of one unreadable item, as part of a sentence."""
     name, why = next(iter(skipped.items()))
     return f"{name} ({why})"
-
-
-def uniform_draws(rng: Rng, ids: Int64[np.ndarray, " b"], draws: int) -> Float[np.ndarray, "b draws"]:
-    """Uniform numbers in [0, 1) that depend only on `rng` (not on its step's batch) and on each id.
-
-    A counter-based generator: the splitmix64 finaliser mixes the key with the id, and then with each draw's index.
-    Source: Steele, Lea & Flood, Fast splittable pseudorandom number generators, OOPSLA 2014.
-    """
-    key = np.uint64(rng.generator().initial_seed())
-    rows = _mix_bits(ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key)
-    counters = np.arange(1, draws + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    bits = _mix_bits(rows[:, None] + counters) >> np.uint64(11)
-    numbers: np.ndarray = bits * 2.0**-53
-    return numbers
-
-
-def _mix_bits(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = x ^ (x >> np.uint64(31))
-    return mixed
-
-
-def spread_evenly(n: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0 … n - 1, evenly spaced."""
-    return [int(i) for i in np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))]
-
-
-def existing_path(path: str) -> Path:
-    """The path as a Path. Raises ValueError if it does not exist."""
-    if not path:
-        raise ValueError("no data given; name a folder, file or glob, e.g. --data.path photos/")
-    found = Path(path).expanduser()
-    if not found.exists():
-        raise ValueError(f"no file or folder {path!r}; check the path (it is read relative to {Path.cwd()})")
-    return found

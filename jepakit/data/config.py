@@ -141,7 +141,7 @@ class SourceConfig:
         """The same settings with consecutive windows that do not overlap."""
         return self
 
-    def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["SourceConfig", list[Note]]:
+    def resolve(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["SourceConfig", list[Note]]:
         """The settings with all choices made on opening the data or for a `method` with these `needs`, and a note each.
 
         Other data are then read the same way. Raises ValueError if the data cannot give what the method needs.
@@ -203,7 +203,7 @@ class DataConfig(SourceConfig):
             return self
         return dataclasses.replace(self, augment=dataclasses.replace(cast(Any, self.augment), views=()))
 
-    def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["DataConfig", list[Note]]:
+    def resolve(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["DataConfig", list[Note]]:
         """These settings, with two views per sample if the method compares views and the settings have none.
 
         An augmentation at its defaults is made strong.
@@ -216,7 +216,8 @@ class DataConfig(SourceConfig):
             raise ValueError(f"{method} compares views of one sample: {error}") from None
         notes = [Note("data.augment.views", "[{count: 2}]", f"{method} compares views of one sample")]
         if self.augment == type(self.augment)():
-            value = ", ".join(f"{key} {_as_list(getattr(chosen.augment, key))}" for key in chosen.keys)
+            values = {key: getattr(chosen.augment, key) for key in chosen.keys}
+            value = ", ".join(f"{key} {list(v) if isinstance(v, tuple) else v}" for key, v in values.items())
             notes.append(Note("data.augment", value, chosen.why))
         return dataclasses.replace(self, augment=chosen.augment), notes
 
@@ -228,7 +229,7 @@ def shared_last(**after: str) -> Callable[[Class], Class]:
     The decorator changes the order of `dataclasses.fields`, and so of config.yaml, but not the order of the arguments.
     """
 
-    def ordered(cls: Class) -> Class:
+    def move_shared(cls: Class) -> Class:
         fields: Mapping[str, Any] = cls.__dataclass_fields__  # type: ignore[attr-defined]
         shared = [f.name for f in dataclasses.fields(DataConfig) if f.name != "path"]
         names = [name for name in fields if name not in shared and name not in after] + shared
@@ -237,8 +238,4 @@ def shared_last(**after: str) -> Callable[[Class], Class]:
         cls.__dataclass_fields__ = {name: fields[name] for name in names}  # type: ignore[attr-defined]
         return cls
 
-    return ordered
-
-
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return move_shared

@@ -3,7 +3,15 @@
 import glob
 from pathlib import Path
 
-from .base import existing_path
+
+def existing_path(path: str) -> Path:
+    """The path as a Path. Raises ValueError if it does not exist."""
+    if not path:
+        raise ValueError("no data given; name a folder, file or glob, e.g. --data.path photos/")
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise ValueError(f"no file or folder {path!r}; check the path (it is read relative to {Path.cwd()})")
+    return found
 
 
 def expand_pattern(path: str) -> list[Path]:

@@ -76,6 +76,29 @@ def _is_negative(text: str) -> bool:
     return text[:1] == "-" and text[1:].isdecimal()
 
 
+def is_number(text: str) -> bool:
+    """Whether a cell of a table holds a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def generated_part(
+    count: int, split: Split, held_out: float, limit: int, noun: str
+) -> tuple[Int64[np.ndarray, " n"], int]:
+    """The ids of a part of `count` generated samples, and the first id that is for testing.
+
+    Raises ValueError, with the `noun` of the samples, if the part is empty.
+    """
+    cut = count - round(count * held_out)
+    first, last = {"all": (0, count), "train": (0, cut), "test": (cut, count)}[split]
+    if first == last:
+        raise ValueError(f"the {split} part of {count} {noun} is empty; raise count or use split=all")
+    return np.arange(first, min(last, first + limit) if limit else last, dtype=np.int64), cut
+
+
 def encode_by_name(texts: Sequence[str]) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
     """Labels as indices into the sorted names; -1 for ""."""
     classes = tuple(sorted(set(texts) - {""}))

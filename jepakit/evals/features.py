@@ -6,10 +6,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int64
+from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
 from ..types import Batch
+from .split import Part
 
 Encode = Callable[[Batch], Tensor]
 """Maps a batch of raw samples to tokens (B, N, D); the caller puts the module in evaluation mode."""
@@ -19,19 +20,14 @@ Pool = Literal["mean", "flat"]
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class Features(Part):
     """Row i of `x` is the feature vector of sample `id[i]`, whose label is `y[i]` (-1: none)."""
 
     x: Float32[np.ndarray, "n d"]
     y: Int64[np.ndarray, " n"]
     id: Int64[np.ndarray, " n"]
 
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def where(self, rows: Bool[np.ndarray, " n"]) -> "Features":
-        """The samples where `rows` is true."""
-        return Features(self.x[rows], self.y[rows], self.id[rows])
+    ROWS = ("x", "y", "id")
 
     def same(self, other: "Features") -> bool:
         """Whether both hold equal vectors."""

@@ -15,7 +15,8 @@ def held_out(
     `keys` identify the samples (by id, or by name so that the split survives a new order). A class of two samples or
     more keeps at least one on each side; a class of one is never held out. `salt` makes independent splits.
     """
-    hashed = np.array([_hash_text(f"{salt}:{key}") for key in keys], dtype=np.uint64)
+    digests = [blake2b(f"{salt}:{key}".encode(), digest_size=8).digest() for key in keys]
+    hashed = np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
     mask = np.zeros(len(y), dtype=bool)
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
@@ -24,5 +25,14 @@ def held_out(
     return mask
 
 
-def _hash_text(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+def held_for_choice(
+    keys: Sequence[Hashable], y: Int[np.ndarray, " n"], salt: str, setting: str, advice: str
+) -> Bool[np.ndarray, " n"]:
+    """A mask of the fifth of the training samples on which the value of a `setting` is chosen.
+
+    Raises ValueError, with the `advice`, if no class has two samples, so that nothing can be held out.
+    """
+    held = held_out(keys, y, salt=salt)
+    if not held.any():
+        raise ValueError(f"{setting} cannot be chosen: no class has two training samples; give one value{advice}")
+    return held

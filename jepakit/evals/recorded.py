@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from ..data.base import existing_path
+from ..data.paths import existing_path
 from .features import Features
+from .split import Unlabelled
 
 MIN_ITEMS, MIN_UNITS = 5, 3
 """The fewest items with a response, and units per response, for which a correlation means something."""
 
 
 @dataclass(frozen=True, eq=False)
-class RecordedResponses:
+class RecordedResponses(Unlabelled):
     """Row i of `x` represents item `id[i]`; `responses[r, i]` is the response to it in repeat (or subject) r.
 
     `nan`, `flat` and `unread` count the items left out because a response is missing, because it does not vary over the
@@ -28,14 +29,6 @@ class RecordedResponses:
     nan: int = 0
     flat: int = 0
     unread: int = 0
-
-    @property
-    def y(self) -> Int64[np.ndarray, " n"]:
-        """-1 for every item: none needs a label."""
-        return np.full(len(self), -1, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.id)
 
     def where(self, rows: Bool[np.ndarray, " n"]) -> "RecordedResponses":
         """The items where `rows` is true."""

@@ -66,7 +66,8 @@ def probe_run(
         below = loaded.method.cfg.parents[0]
         raise ValueError(f"{run} is a head over {below} and has the same representations; probe {below} instead")
     chosen = {kind: (load_kind(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
-    given = {fits: _opener_for(fits)(loaded, train, test) for fits in {judge.fits for judge, _ in chosen.values()}}
+    fitting = {judge.fits for judge, _ in chosen.values()}
+    given = {fits: (open_sets if fits else open_whole)(loaded, train, test) for fits in fitting}
     for fits, sets in given.items():
         check_lengths(loaded, sets, {kind: c for kind, c in chosen.items() if c[0].fits == fits})
     if any(judge.labels for judge, _ in chosen.values()):
@@ -144,10 +145,6 @@ def open_whole(loaded: LoadedRun, path: str | None, test: str | None) -> Sets:
     items = own.with_channels(channels) if path is None else data.read_like(own, path, channels=channels)
     items = items.whole()
     return Sets(items.open(), None, items.path)
-
-
-def _opener_for(fits: bool) -> Callable[[LoadedRun, str | None, str | None], Sets]:
-    return open_sets if fits else open_whole
 
 
 def check_lengths(loaded: LoadedRun, sets: Sets, chosen: ChosenKinds) -> None:

@@ -109,7 +109,10 @@ def load_parts(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts
 def _read_both(subject: Subject, read: Any) -> tuple[Parts, Parts | None]:
     index = check_labels(subject.sets)
     train = read(subject.sets.train)
-    return train, None if subject.sets.test is None else align_labels(read(subject.sets.test), index)
+    if subject.sets.test is None:
+        return train, None
+    # Test labels are counted in the classes of the training data; label -1 takes the last entry.
+    return train, {key: replace(part, y=index[part.y]) for key, part in read(subject.sets.test).items()}
 
 
 def check_labels(sets: Sets) -> Int64[np.ndarray, " k"]:
@@ -136,21 +139,11 @@ def item_labels(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
     return np.array([dataset.label(i) for i in range(len(dataset))], dtype=np.int64)
 
 
-def align_labels(test: Parts, index: Int64[np.ndarray, " k"]) -> dict[str, Part]:
-    """Test samples with their labels counted in the classes of the training data; label -1 takes the last entry."""
-    return {key: replace(part, y=index[part.y]) for key, part in test.items()}  # type: ignore[type-var]
-
-
 def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     """All samples of a data set, in order; of each padded batch those of one length at a time."""
     signal, workers = subject.method.signal, reader_count(subject.loaded)
     for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
-        same = (
-            [(None, batch)]
-            if batch.length is None
-            else padding.equal_length_groups(batch, padding.patch_steps(subject.method))
-        )
-        yield from (part for _, part in same)
+        yield from (part for _, part in padding.equal_length_groups(batch, padding.patch_steps(subject.method)))
 
 
 def reader_count(loaded: LoadedRun) -> int:
@@ -226,11 +219,11 @@ def masked_parts(subject: Subject, cfg: Any, folder: Path) -> tuple[Parts, Parts
     sets, size = subject.sets, subject.method.signal.size
     given = [dataset for dataset in (sets.train, sets.test) if dataset is not None]
     truths = [read_truth(dataset, size, folder / f"masks-{i}.npy") for i, dataset in enumerate(given)]
-    seen = [{int(c) for picture in truth for c in np.unique(picture)} - {UNKNOWN_CLASS} for truth in truths]
-    if missing := sorted(seen[-1] - seen[0]):
+    present = [{int(c) for picture in truth for c in np.unique(picture)} - {UNKNOWN_CLASS} for truth in truths]
+    if missing := sorted(present[-1] - present[0]):
         raise ValueError(
             f"the test masks hold the class {missing[0]}, which the training masks lack; they hold "
-            f"{', '.join(map(str, sorted(seen[0])))}: give --data with every class, "
+            f"{', '.join(map(str, sorted(present[0])))}: give --data with every class, "
             f"or set it to {UNKNOWN_CLASS} (unknown)"
         )
     found = []

@@ -1,44 +1,50 @@
 """Defines the parts of the data that kinds read, holds one part out, and checks the labels."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from .heldout import held_out
 
+P = TypeVar("P", bound="Part")
 
-@runtime_checkable
-class Part(Protocol):
-    """Samples in a fixed order, by id, with labels (-1: none)."""
 
-    @property
-    def y(self) -> Int64[np.ndarray, " n"]:
-        """The label of each sample, -1 without a label."""
-        ...
+class Part:
+    """Samples in a fixed order: `id` is that of each in its data set, `y` its label (-1: none).
 
-    @property
-    def id(self) -> Int64[np.ndarray, " n"]:
-        """The id of each sample in its data set."""
-        ...
+    A kind of part is a frozen dataclass that names in `ROWS` its fields with an entry per sample.
+    """
 
-    def __len__(self) -> int: ...
+    id: Int64[np.ndarray, " n"]
+    y: Int64[np.ndarray, " n"]
+    ROWS: ClassVar[tuple[str, ...]] = ()
 
-    def where(self, rows: Bool[np.ndarray, " n"]) -> Any:
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def where(self: P, rows: Bool[np.ndarray, " n"]) -> P:
         """The samples where `rows` is true."""
-        ...
+        values = {name: value for name in self.ROWS if (value := getattr(self, name)) is not None}
+        return replace(self, **{name: value[rows] for name, value in values.items()})  # type: ignore[type-var]
 
     def same(self, other: Any) -> bool:
         """Whether both hold the same samples."""
-        ...
+        raise NotImplementedError
 
     def check(self) -> None:
-        """Raise ValueError if a feature is not finite."""
-        ...
+        """Raise ValueError if a feature is not finite, or if there are too few samples; here nothing is checked."""
 
 
-P = TypeVar("P", bound=Part)
+class Unlabelled(Part):
+    """Samples that need no label."""
+
+    @property
+    def y(self) -> Int64[np.ndarray, " n"]:  # type: ignore[override]
+        """-1 for every sample."""
+        return np.full(len(self), -1, dtype=np.int64)
 
 
 def held_rows(part: Part, name: Callable[[int], object] = int, salt: str = "test") -> Bool[np.ndarray, " n"]:

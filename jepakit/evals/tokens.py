@@ -2,16 +2,17 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Int64, UInt8
+from jaxtyping import Float, Float16, Int64, UInt8
 from torch import Tensor
 
 from ..types import Batch, Grid
 from .features import Encode
+from .split import Part
 
 GIB = 2**30
 ROWS_AT_ONCE = 512
@@ -23,12 +24,12 @@ Shape = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class Tokens(Part):
     """Row i is sample `id[i]` with label `y[i]` (-1: none); its tokens, row-major over `grid`, are on disk.
 
     `store` is memory-mapped and holds all samples that were read; `rows` are those of this part. `masks` of class ids
     (255: unknown) are memory-mapped too, and hold every item of the data set. Samples of one `sequence` are the frames
-    of one film, in order. Tokens are read to `device`.
+    of one film, in order. Tokens are read to `device`; those that are not finite are never written.
     """
 
     store: Float16[np.ndarray, "m n d"]
@@ -40,13 +41,7 @@ class Tokens:
     sequence: Int64[np.ndarray, " k"] | None = None
     device: str = "cpu"
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def where(self, rows: Bool[np.ndarray, " k"]) -> "Tokens":
-        """The samples where `rows` is true."""
-        sequence = None if self.sequence is None else self.sequence[rows]
-        return replace(self, rows=self.rows[rows], y=self.y[rows], id=self.id[rows], sequence=sequence)
+    ROWS = ("rows", "y", "id", "sequence")
 
     def read(self, index: Int64[np.ndarray, " b"]) -> Float[Tensor, "b n d"]:
         """The tokens of these rows, as float32."""
@@ -68,9 +63,6 @@ class Tokens:
             return False
         parts = np.array_split(np.arange(len(self)), max(1, len(self) // ROWS_AT_ONCE))
         return all(np.array_equal(self.store[self.rows[i]], other.store[other.rows[i]]) for i in parts)
-
-    def check(self) -> None:
-        """Nothing: tokens that are not finite are never written."""
 
 
 def token_shapes(encoders: Mapping[str, Encode], batch: Batch) -> dict[str, Shape]:

@@ -2,20 +2,21 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..data import Dataset, loader
 from ..methods.base import Method, Weights
 from ..types import Batch, Signal
 from .baselines import raw_tokens
+from .split import Part
 
 
 @dataclass(frozen=True, eq=False)
-class Live:
+class Live(Part):
     """Items `id` of a data set, with labels `y` (-1: none), and `build`, which makes the encoder to train.
 
     Every call of `build` gives a new copy on `device`, samples to tokens, of which exactly the parameters that the
@@ -30,19 +31,11 @@ class Live:
     workers: int = 0
     device: str = "cpu"
 
-    def __len__(self) -> int:
-        return len(self.id)
-
-    def where(self, rows: Bool[np.ndarray, " n"]) -> "Live":
-        """The samples where `rows` is true."""
-        return replace(self, y=self.y[rows], id=self.id[rows])
+    ROWS = ("y", "id")
 
     def same(self, other: "Live") -> bool:
         """Whether both hold the same samples."""
         return np.array_equal(self.id, other.id) and self.dataset.fingerprint() == other.dataset.fingerprint()
-
-    def check(self) -> None:
-        """Nothing: there are no features yet."""
 
     def augmented_batches(self, batch: int, steps: int, seed: int) -> Iterable[Batch]:
         """`steps` training batches as the run's own are made; `Batch.id` counts the samples of this part."""

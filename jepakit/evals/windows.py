@@ -13,13 +13,14 @@ from ..masks.halves import Halves
 from ..methods.base import Method, method_name
 from ..methods.masked import Masked
 from ..types import Batch, Masks, Rng
+from .split import Unlabelled
 
 MIN_WINDOWS = 10
 """The fewest windows to fit on; a fifth of them is held out."""
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class Windows(Unlabelled):
     """Row i is window `id[i]`: `s` represents its past, and `pred` is the method's prediction of its future from that.
 
     Both hold all tokens side by side; `past` and `future` are the values, as the model normalises them.
@@ -31,17 +32,7 @@ class Windows:
     future: Float32[np.ndarray, "n c h"]
     id: Int64[np.ndarray, " n"]
 
-    @property
-    def y(self) -> Int64[np.ndarray, " n"]:
-        """-1 for every window: none has a label."""
-        return np.full(len(self), -1, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.id)
-
-    def where(self, rows: Bool[np.ndarray, " n"]) -> "Windows":
-        """The windows where `rows` is true."""
-        return Windows(*(getattr(self, key)[rows] for key in ("s", "pred", "past", "future", "id")))
+    ROWS = ("s", "pred", "past", "future", "id")
 
     def same(self, other: "Windows") -> bool:
         """Whether both hold equal values."""

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..data import Dataset
-from ..data.base import spread_evenly
+from ..data.draws import spread_evenly
 from ..evals.metrics.generation import Tally, tally_completions
 from ..reporting.pictures import to_rgb
 from .complete_folder import GRID_FILE, Chunk, free_path
@@ -77,8 +77,8 @@ def stack_triples(chunk: Chunk, hidden: Bool[Tensor, "..."]) -> tuple[Float[Tens
     """Input, completion and truth, as in TITLES, and whether they are pixels, which are clipped to [0, 1]."""
     unit = bool((chunk.true >= 0).all() and (chunk.true <= 1).all())
     made = chunk.made.clamp(0, 1) if unit else chunk.made
-    seen = torch.where(hidden, HIDDEN_GREY if unit else float(chunk.true.mean()), chunk.true)
-    return torch.stack([seen, made, chunk.true], 1), unit
+    given = torch.where(hidden, HIDDEN_GREY if unit else float(chunk.true.mean()), chunk.true)
+    return torch.stack([given, made, chunk.true], 1), unit
 
 
 def to_pixels(x: Float[Tensor, "b k c h w"], unit: bool) -> UInt8[np.ndarray, "b k h w 3"]:

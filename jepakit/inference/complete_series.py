@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..data import Dataset
-from ..data.base import spread_evenly
+from ..data.draws import spread_evenly
 from ..evals.metrics.generation import Tally, tally_completions
 from .complete_folder import Chunk
 from .plots import CompletedSeries, draw_completions
@@ -27,7 +27,8 @@ def write_series(
     """
     names = list(dataset.column_names)
     total, samples, drawn = Tally(), list[CompletedSeries](), spread_evenly(count, MAX_SAMPLES_DRAWN)
-    timed, flags = has_times(dataset), [int(flag) for flag in hidden]
+    timed = len(dataset) > 0 and dataset.step_times(0) is not None
+    flags = [int(flag) for flag in hidden]
     with csv_table(folder / "completions.csv", ["item", "step", *["time"] * timed, "hidden", *names]) as append:
         for chunk in chunks:
             total = total.plus(tally_completions(chunk.made / std, chunk.true / std, hidden))
@@ -42,11 +43,6 @@ def write_series(
     if samples:
         draw_completions(samples, names, hidden.numpy(), folder / "figure.png")
     return total
-
-
-def has_times(dataset: Dataset) -> bool:
-    """Whether the data hold the time of each step."""
-    return len(dataset) > 0 and dataset.step_times(0) is not None
 
 
 def step_times(dataset: Dataset, item: int, length: int) -> tuple[int, list[str]]:

@@ -133,8 +133,8 @@ def write_embeddings(
     def blocks(start: int, shape: Shape | None = None) -> Blocks:
         batches = read_stream(dataset, signal, batch=batch, workers=workers, start=start)
         try:
-            encoded = _encode_batches(partial(_batch_rows, encode, tokens, patch), batches, device)
-            yield from _complete_blocks(_check_finite(encoded, dataset.name), start, len(dataset), batch, shape)
+            encoded = _encode_batches(partial(_batch_rows, encode, tokens, patch), batches, device, dataset.name)
+            yield from _complete_blocks(encoded, start, len(dataset), batch, shape)
         finally:
             batches.close()
 
@@ -154,13 +154,23 @@ def write_embeddings(
 
 
 def _encode_batches(
-    rows: Callable[[Batch], Tensor], batches: Iterator[Batch], device: torch.device | str
+    rows: Callable[[Batch], Tensor], batches: Iterator[Batch], device: torch.device | str, name: Name
 ) -> Iterator[tuple[np.ndarray, Rows]]:
-    """The ids and features of each batch."""
+    """The ids and features of each batch.
+
+    Raises ValueError if a value is not finite: NaN in the file marks unreadable items only.
+    """
     for batch in batches:
         with torch.inference_mode():
             found = rows(batch.to(device)).cpu().numpy()
-        yield batch.id.numpy(), found
+        ids = batch.id.numpy()
+        bad = ids[~np.isfinite(found).reshape(len(found), -1).all(1)]
+        if len(bad):
+            raise ValueError(
+                f"the representations of {len(bad)} of {len(found)} items are not finite, the first of them "
+                f"{name(int(bad[0]))}; embed an earlier checkpoint or, if only some are, look for NaN in the data"
+            )
+        yield ids, found
 
 
 def _batch_rows(encode: Encode, tokens: bool, patch: int, batch: Batch) -> Tensor:
@@ -171,18 +181,6 @@ def _batch_rows(encode: Encode, tokens: bool, patch: int, batch: Batch) -> Tenso
     means = [(rows, encode(part).float().mean(1)) for rows, part in padding.equal_length_groups(batch, patch)]
     order = torch.cat([rows for rows, _ in means]).argsort()
     return torch.cat([mean for _, mean in means])[order]
-
-
-def _check_finite(encoded: Iterator[tuple[np.ndarray, Rows]], name: Name) -> Iterator[tuple[np.ndarray, Rows]]:
-    """Pass batches through. Raises ValueError if a value is not finite: NaN in the file marks unreadable items only."""
-    for ids, rows in encoded:
-        bad = ids[~np.isfinite(rows).reshape(len(rows), -1).all(1)]
-        if len(bad):
-            raise ValueError(
-                f"the representations of {len(bad)} of {len(rows)} items are not finite, the first of them "
-                f"{name(int(bad[0]))}; embed an earlier checkpoint or, if only some are, look for NaN in the data"
-            )
-        yield ids, rows
 
 
 def _complete_blocks(

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-from ..core import devices, files
+from ..core import devices
 from ..core.progress import Progress, SilentProgress
 from ..data.series.dataset import Series
 from ..evals.windows import check_cut, steps_seen
@@ -24,7 +24,7 @@ from ..training.request import PathLike
 from .inputs import open_series, open_training_series
 from .plots import draw_forecast
 from .rollout import INTERVAL_PERCENTS, best_reader, forecast_origins, half_widths
-from .tables import STEP_TABLE_ENDINGS, Forecasts, write_forecasts
+from .tables import Forecasts, check_step_outputs, write_forecasts
 from .windows import WindowLengths, whole_spans, window_lengths
 
 __all__ = ["Forecast", "forecast"]
@@ -69,9 +69,7 @@ def forecast(
     progress, out, picture = progress or SilentProgress(), Path(out), None if plot is None else Path(plot)
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
-    files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
-    if picture is not None:
-        files.check_writable(picture, overwrite, (".png",))
+    check_step_outputs(out, picture, overwrite)
     loaded = checkpoint.load_run(Path(run), step, note=progress.note)
     check_cut(loaded.method)
     own = open_training_series(loaded, "its readers are fitted to it")

@@ -99,9 +99,9 @@ def _causal_round(own: Masks, tokens: int, directions: int) -> Round:
 
 def _masks_hiding(block: Int[Tensor, " k"], tokens: int) -> Masks:
     """Masks that hide the tokens `block` and show all others."""
-    seen = torch.ones(tokens, dtype=torch.bool)
-    seen[block] = False
-    return Masks(seen.nonzero().flatten()[None], block[None, None], (tokens,))
+    shown = torch.ones(tokens, dtype=torch.bool)
+    shown[block] = False
+    return Masks(shown.nonzero().flatten()[None], block[None, None], (tokens,))
 
 
 def _full_round(masks: Masks, back: bool) -> Round:

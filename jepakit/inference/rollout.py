@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from ..data.base import spread_evenly
+from ..data.draws import spread_evenly
 from ..data.series.dataset import Series
 from ..evals.metrics.readers import Reader, choose_reader
 from ..evals.windows import MIN_WINDOWS, represent_windows, steps_seen

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from ..core import devices, files
+from ..core import devices
 from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data.series.dataset import Series
 from ..run import checkpoint
@@ -27,7 +27,7 @@ from ..training.request import PathLike
 from .hiding import Round, scorable_method, scoring_rounds
 from .inputs import open_series, open_training_series
 from .plots import MAX_SERIES_DRAWN, ScoreStrip, draw_scores, score_strip
-from .tables import STEP_TABLE_ENDINGS, SeriesScores, score_table
+from .tables import SeriesScores, check_step_outputs, score_table
 from .windows import Scores, SlidingScorer, WindowLengths, sampled_spans, whole_spans, window_lengths
 
 __all__ = ["Reference", "Scored", "Settings", "score", "series_scores", "sliding_scorer"]
@@ -116,9 +116,7 @@ def score(
     """
     how, progress = Settings(causal, stride, quantile, batch), progress or SilentProgress()
     out, picture = Path(out), None if plot is None else Path(plot)
-    files.check_writable(out, overwrite, STEP_TABLE_ENDINGS)
-    if picture is not None:
-        files.check_writable(picture, overwrite, (".png",))
+    check_step_outputs(out, picture, overwrite)
     loaded = checkpoint.load_run(Path(run), step, note=progress.note)
     scorable_method(loaded.method)
     own = open_training_series(loaded, "scores are set against those of its data")
@@ -126,7 +124,9 @@ def score(
     dataset = open_series(loaded, os.fspath(data), settings)
     check_length(dataset, os.fspath(data), lengths)
     scorer = sliding_scorer(loaded, how, lengths)
-    reference = Reference.from_scores(training_scores(scorer, own, progress), how.quantile)
+    count = progress_counter(progress, "scoring what was trained on", "windows")
+    trained_on = np.concatenate(list(scorer.step_scores(own, sampled_spans(own), count)))
+    reference = Reference.from_scores(trained_on, how.quantile)
     return _write_scores(scorer, dataset, reference, out, picture, progress)
 
 
@@ -150,12 +150,6 @@ def check_length(dataset: Series, path: str, lengths: WindowLengths) -> None:
         raise ValueError(
             f"{lengths.length_requirement}, but the longest series in {path!r} has {longest}; {lengths.advice}"
         )
-
-
-def training_scores(scorer: SlidingScorer, dataset: Series, progress: Progress) -> Scores:
-    """The score of every step that the run was trained on."""
-    count = progress_counter(progress, "scoring what was trained on", "windows")
-    return np.concatenate(list(scorer.step_scores(dataset, sampled_spans(dataset), count)))
 
 
 def series_scores(

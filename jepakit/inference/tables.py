@@ -122,6 +122,13 @@ EmbeddingWriter = Callable[[Rows, Name, Path], None]
 EMBEDDING_WRITERS: Final = {".parquet": _write_parquet, ".npy": _write_npy, ".csv": _write_csv}
 
 
+def check_step_outputs(out: Path, plot: Path | None, overwrite: bool) -> None:
+    """Raises ValueError unless a table of steps can be written to `out`, and a picture to `plot` if it is given."""
+    check_writable(out, overwrite, STEP_TABLE_ENDINGS)
+    if plot is not None:
+        check_writable(plot, overwrite, (".png",))
+
+
 # --- scores: one row per step, appended series by series
 
 STEP_TABLE_ENDINGS: Final = (".csv", ".parquet")
@@ -220,14 +227,11 @@ def write_forecasts(out: Path, forecasts: Forecasts) -> None:
             return
         with path.open("wb") as file:
             # Arrow's own header has every name in quotes.
-            file.write((",".join(_header_cell(name) for name in columns) + "\n").encode())
+            cells = ('"' + c.replace('"', '""') + '"' if set(c) & set(',"\n') else c for c in columns)
+            file.write((",".join(cells) + "\n").encode())
             csv.write_csv(table, file, csv.WriteOptions(include_header=False))
 
 
 def _flat_channel(values: Values, channel: int) -> np.ndarray:
     flat: np.ndarray = values[:, channel].astype(np.float32).reshape(-1)
     return flat
-
-
-def _header_cell(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n') else text

@@ -4,10 +4,10 @@ A new masker is a file here, with one frozen dataclass that has `check(grid)` an
 named as the file is.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..core.lazy import lazy_names
-from ..core.registry import Registry, default_settings, is_dataclass_with, one_class
+from ..core.registry import Registry, is_dataclass_with, one_class, settings_like
 
 if TYPE_CHECKING:
     from .base import Masker, TokenMasker, draw_masks, need_tokens
@@ -34,22 +34,12 @@ __all__ = [
 ]
 
 
-def masker_of(value: Any) -> "Masker":
-    """The masker at its defaults of what a file defines; ValueError where that is none."""
-    from .base import Masker
-
-    masker = default_settings(value)
-    if not isinstance(masker, Masker):
-        raise ValueError(f"{type(masker).__name__} draws no masks; give it check(grid) and __call__(grid, batch, rng)")
-    return masker
-
-
 MASKERS: "Final[Registry[Masker]]" = Registry(
     __name__,
     "masker",
     "one frozen dataclass with __call__(grid, batch, rng)",
     one_class(is_dataclass_with("__call__", "grid", "batch", "rng")),
-    masker_of,
+    settings_like(f"{__name__}.base", "Masker", "draws no masks; give it check(grid) and __call__(grid, batch, rng)"),
 )
 
 __getattr__ = lazy_names(

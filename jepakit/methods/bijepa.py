@@ -113,14 +113,14 @@ class BiJEPA(Masked):
         """The prediction from the context of x, and the target encoder's tokens of the targets of y, encoded alone."""
         return Direction(masks, s := self.context(x, masks), predictor(s, masks), self.expected(y, masks))
 
-    def seen(self, encoder: nn.Module, x: Tensor, keep: Tensor | None = None) -> Float[Tensor, "b k d"]:
+    def encode_tokens(self, encoder: nn.Module, x: Tensor, keep: Tensor | None = None) -> Float[Tensor, "b k d"]:
         """An encoder's tokens of the patches at `keep`, on the unit sphere if `cfg.sphere`."""
         s = cast(Tensor, encoder(self.normalize(x), keep=keep))
         return losses.on_sphere(s) if self.cfg.sphere else s
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """Representations (B, Kc, D) of the context patches; the other patches are never seen."""
-        return self.seen(self.encoder, x, masks.context)
+        return self.encode_tokens(self.encoder, x, masks.context)
 
     def predict(self, x: Tensor, masks: Masks | None = None, back: bool = False) -> Float[Tensor, "b 1 kt d"]:
         """P_fwd(f(context)) or, `back`, P_bwd(f(targets)), by default of the first mask; the rest is never seen."""
@@ -143,11 +143,11 @@ class BiJEPA(Masked):
     @torch.no_grad()
     def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b 1 kt d"]:
         """What a prediction is compared with: the target encoder of the targets of x, seen alone."""
-        return self.seen(self.target_encoder, x, masks.targets[:, 0])[:, None]
+        return self.encode_tokens(self.target_encoder, x, masks.targets[:, 0])[:, None]
 
     def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
         """Representations (B, N, D) of every patch, the whole signal seen."""
-        return self.seen(self.target_encoder if weights == "target" else self.encoder, batch.x)
+        return self.encode_tokens(self.target_encoder if weights == "target" else self.encoder, batch.x)
 
     def after_step(self, progress: float) -> None:
         """The EMA; its decay moves linearly from `ema[0]` to `ema[1]`."""

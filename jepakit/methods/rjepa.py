@@ -315,11 +315,11 @@ def check_encoder(encoder: Encoder, saccade: bool) -> None:
 
 def check_frame(circuits: Circuits, frame: Float[Tensor, "t b d h w"], states: States, obs: Tensor) -> None:
     """Raises ValueError where what the encoder made of `obs` is not one step of the maps that the circuit reads."""
-    steps, side, seen = len(frame), tuple(frame.shape[-2:]), tuple(circuits.levels[0].seen)
-    if steps != 1 or side != seen:
+    steps, side, read = len(frame), tuple(frame.shape[-2:]), tuple(circuits.levels[0].grid_below)
+    if steps != 1 or side != read:
         raise ValueError(
             f"a frame of shape {tuple(obs.shape)} is {steps} steps of {side} positions to the encoder, where the "
-            f"circuit reads 1 step of {seen}; give one frame of the size that the run was trained on"
+            f"circuit reads 1 step of {read}; give one frame of the size that the run was trained on"
         )
     if len(states[-1]) != len(obs) * prod(circuits.grid):
         raise ValueError(

@@ -4,10 +4,10 @@ A new encoder is a file here: one frozen dataclass with `build(signal)`, named a
 with `build(dim, grid, out)`. A file that offers other names, or several, lists them in `ENCODERS` or `PREDICTORS`.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..core.lazy import lazy_names
-from ..core.registry import Registry, default_settings, is_dataclass_with, one_class
+from ..core.registry import Registry, is_dataclass_with, one_class, settings_like
 
 if TYPE_CHECKING:
     from .conv import CNN
@@ -56,33 +56,13 @@ __all__ = [
 ]
 
 
-def encoder_of(value: Any) -> "EncoderConfig":
-    """The settings of an encoder at their defaults, of what a file defines; ValueError where that is none."""
-    from .encoder import EncoderConfig
-
-    settings = default_settings(value)
-    if not isinstance(settings, EncoderConfig):
-        raise ValueError(f"{type(settings).__name__} has no method build(signal)")
-    return settings
-
-
-def predictor_of(value: Any) -> "PredictorConfig":
-    """The settings of a predictor at their defaults, of what a file defines; ValueError where that is none."""
-    from .predictor import PredictorConfig
-
-    settings = default_settings(value)
-    if not isinstance(settings, PredictorConfig):
-        raise ValueError(f"{type(settings).__name__} has no method build(dim, grid, out)")
-    return settings
-
-
 # What a config may name as `encoder.name`.
 ENCODERS: "Final[Registry[EncoderConfig]]" = Registry(
     __name__,
     "encoder",
     "one frozen dataclass with build(signal)",
     one_class(is_dataclass_with("build", "signal"), "ENCODERS"),
-    encoder_of,
+    settings_like(f"{__name__}.encoder", "EncoderConfig", "has no method build(signal)"),
     group="jepakit.encoders",
 )
 
@@ -92,7 +72,7 @@ PREDICTORS: "Final[Registry[PredictorConfig]]" = Registry(
     "predictor",
     "one frozen dataclass with build(dim, grid, out)",
     one_class(is_dataclass_with("build", "dim", "grid", "out"), "PREDICTORS"),
-    predictor_of,
+    settings_like(f"{__name__}.predictor", "PredictorConfig", "has no method build(dim, grid, out)"),
     group="jepakit.predictors",
 )
 

@@ -83,7 +83,7 @@ class Level(nn.Module):
         self.flat = top and bool(cfg.levels)
         self.kernel, self.stride = (cfg.kernel, 1) if top else (3, 2)
         self.grid: Grid = (1, 1) if self.flat else tuple(-(-side // self.stride) for side in grid)
-        self.seen = grid
+        self.grid_below = grid
         area = prod(grid) if self.flat else self.kernel**2
         self.normed = cfg.norm
         self.cell = cfg.cell_of((channels + fed) * area, width, top)
@@ -103,7 +103,7 @@ class Level(nn.Module):
 
     def beside(self, rows: Float[Tensor, "np d"], above: Float[Tensor, "n f _ _"]) -> Float[Tensor, "np e"]:
         """The rows of the maps below, joined with those of the level above, enlarged to this grid."""
-        return torch.cat([rows, self.rows(F.interpolate(above, size=self.seen))], 1)
+        return torch.cat([rows, self.rows(F.interpolate(above, size=self.grid_below))], 1)
 
     def maps(self, state: Float[Tensor, "np m b"]) -> Float[Tensor, "n w h v"]:
         """The circuit's output as maps."""

@@ -1,6 +1,6 @@
 """Writes a self-contained HTML report on run folders: what was trained, whether it worked, what the encoder sees."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -8,7 +8,6 @@ from ..core.progress import Progress, SilentProgress
 from ..core.registry import Registry, file_with
 
 if TYPE_CHECKING:
-    from .figures import Figure
     from .section import Entry
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "curves",
     "facts",
     "figures",
-    "maps",
     "page",
     "paths",
     "pictures",
@@ -29,11 +27,9 @@ __all__ = [
     "scanpaths",
     "section",
     "sections",
-    "study",
     "templates",
     "time",
     "write",
-    "write_study",
 ]
 
 MAP_IMAGES = 1000
@@ -111,12 +107,3 @@ def comparison_table(runs: Sequence[Path]) -> dict[str, Any]:
 
     records = [read_record(Path(run)) for run in runs]
     return compare_records(records, unique_names(records))
-
-
-def write_study(
-    found: Mapping[str, Any], groups: Mapping[str, str], out: Path, drawn: Iterable[tuple[str, "Figure"]] = ()
-) -> Path:
-    """Write the page and the figures of a study into `out` and return the page's path (`study.write_study`)."""
-    from . import study
-
-    return study.write_study(found, groups, out, drawn)

@@ -61,8 +61,9 @@ def embedding_map(
     """
     points, how = place_points(features)
     classes = sorted({kind for kind in kinds if kind})
+    colors = {"": "bare", **{kind: f"k{i % NUM_COLORS}" for i, kind in enumerate(classes)}}
     dots = [
-        _draw_dot(k, x, y, classes.index(kind) if kind else -1)
+        f'<circle class="{colors[kind]}" cx="{x * 100:.2f}" cy="{70 - y * 70:.2f}" r="0.6" data-i="{k}"/>'
         for k, ((x, y), kind) in enumerate(zip(points, kinds, strict=True))
     ]
     label = f"Map of {len(points)} representations" + (f" in {len(classes)} classes" if classes else "")
@@ -78,11 +79,6 @@ def embedding_map(
         + (", and labels were not used to place the dots." if classes else ".")
     )
     return Figure("Map of the representations", body, caption, wide=True)
-
-
-def _draw_dot(k: int, x: float, y: float, kind: int) -> str:
-    color = f"k{kind % NUM_COLORS}" if kind >= 0 else "bare"
-    return f'<circle class="{color}" cx="{x * 100:.2f}" cy="{70 - y * 70:.2f}" r="0.6" data-i="{k}"/>'
 
 
 def _class_legend(classes: Sequence[str]) -> Markup:

@@ -1,7 +1,7 @@
 """Draws line charts and heat maps as SVG text in the page's colours, readable in light and in dark mode."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,12 @@ def fit_axis(values: Sequence[Array], log: bool, include: Sequence[float] = (), 
     return Axis(low - margin * gap if low else 0.0, high + margin * gap, False)
 
 
+def svg_drawing(kind: str, box: tuple[object, ...], label: str, parts: Iterable[Markup]) -> Markup:
+    """An SVG element of class `kind` with the view box (x, y, width, height); `label` is the alt text."""
+    head = Markup('<svg class="{}" viewBox="{} {} {} {}" role="img" aria-label="{}">').format(kind, *box, label)
+    return head + Markup("").join(parts) + Markup("</svg>")
+
+
 def line_chart(
     lines: Sequence[Line],
     label: str,
@@ -136,11 +142,6 @@ def line_chart(
     )
 
 
-def _svg_x(axis: Axis, value: float) -> float:
-    """The x coordinate of a value in the SVG."""
-    return LEFT + float(axis.place(np.array([value]))[0]) * (WIDTH - LEFT - RIGHT)
-
-
 def _svg_y(axis: Axis, value: float) -> float:
     """The y coordinate of a value in the SVG; larger values are higher up."""
     return HEIGHT - BOTTOM - float(axis.place(np.array([value]))[0]) * (HEIGHT - TOP - BOTTOM)
@@ -156,7 +157,8 @@ def _grid_lines(x_axis: Axis, y_axis: Axis, x_label: str) -> Markup:
         y = _svg_y(y_axis, tick)
         parts.append(rule.format(LEFT, WIDTH - RIGHT, y, y, LEFT - 6, y + 3.5, short_number(tick)))
     for tick in x_axis.tick_values():
-        parts.append(number.format(_svg_x(x_axis, tick), HEIGHT - BOTTOM + 14, short_number(tick)))
+        x = LEFT + float(x_axis.place(np.array([tick]))[0]) * (WIDTH - LEFT - RIGHT)
+        parts.append(number.format(x, HEIGHT - BOTTOM + 14, short_number(tick)))
     name = Markup('<text x="{}" y="{}" class="mid soft">{}</text>')
     parts.append(name.format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, x_label))
     return Markup("").join(parts)
@@ -210,8 +212,7 @@ def heat_map(values: Array, label: str) -> Markup:
         for i in range(h)
         for j in range(w)
     ]
-    head = Markup('<svg class="heat" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(w, h, label)
-    return head + Markup("".join(cells)) + Markup("</svg>")
+    return svg_drawing("heat", (0, 0, w, h), label, map(Markup, cells))
 
 
 def interval_bar(value: float, low: float, high: float, references: Sequence[float | None], label: str) -> Markup:
@@ -224,6 +225,5 @@ def interval_bar(value: float, low: float, high: float, references: Sequence[flo
             tick = '<rect class="f{}" x="{:.1f}" y="1" width="2" height="12"/>'
             shapes.append(Markup(tick).format(k, reference * 200 - 1))
     shapes.append(Markup('<circle class="f0" cx="{:.1f}" cy="7" r="3"/>').format(value * 200))
-    head = Markup('<svg class="interval" viewBox="-5 0 210 14" role="img" aria-label="{}">').format(label)
     axis = Markup('<line class="rule" x2="200" y1="7" y2="7"/>')
-    return Markup("").join([head, axis, *shapes, Markup("</svg>")])
+    return svg_drawing("interval", (-5, 0, 210, 14), label, [axis, *shapes])

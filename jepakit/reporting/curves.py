@@ -75,7 +75,7 @@ METRIC_CURVES = (
         marks=((FULL_STD_RATIO, "full collapse"),),
     ),
     Curve(
-        "Length of tokens",
+        "Token norm",
         (("target", ("metrics", "norm_target")), ("context", ("metrics", "norm_context"))),
         "The mean length of a patch's representation. It may grow in health, and it stays where a LayerNorm or a "
         "sphere holds it; growth that does not slow down asks for weight decay or a penalty on the norm.",

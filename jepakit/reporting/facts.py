@@ -9,7 +9,7 @@ from ..collapse import Verdict, verdict_inputs
 from ..collapse import verdict as judge
 from ..run.write import flatten_settings
 from .charts import short_number
-from .records import Record, nested_value
+from .records import RunRecord, nested_value
 
 UNKNOWN = "–"
 NUMBER_PATHS = (
@@ -33,7 +33,7 @@ SCORE_KEYS = ("data", "name", "weights", "settings")  # keys that distinguish sc
 Key = tuple[str, ...]  # kind and metric, APART formatted by `_format_setting`, and the step of an earlier score
 
 
-def run_facts(record: Record) -> dict[str, str]:
+def run_facts(record: RunRecord) -> dict[str, str]:
     """The main facts of a run: method, data, duration and final numbers; "–" marks an unknown value."""
     last = {label: record.last(*path) for label, path in NUMBER_PATHS}
     if (loss := finite_number(record.summary.get("loss"))) is not None:
@@ -53,18 +53,18 @@ def run_facts(record: Record) -> dict[str, str]:
     }
 
 
-def run_rollbacks(record: Record) -> list[Mapping[str, Any]]:
+def run_rollbacks(record: RunRecord) -> list[Mapping[str, Any]]:
     """The rollbacks of a finished run, oldest first."""
     return list(record.summary.get("rollbacks") or ())
 
 
-def median_throughput(record: Record) -> str:
+def median_throughput(record: RunRecord) -> str:
     """The median throughput; a mean would include rows slowed down by a checkpoint or a probe."""
     _, y = record.column("metrics", "throughput")
     return short_number(float(np.median(y))) if len(y) else UNKNOWN
 
 
-def final_verdict(record: Record) -> Verdict:
+def final_verdict(record: RunRecord) -> Verdict:
     """The final verdict of the run, or, without a summary, the verdict on the rows logged so far."""
     if record.summary.get("verdict"):
         return Verdict(*(str(record.summary.get(key) or "") for key in ("verdict", "reason", "advice")))  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def format_duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{seconds:.3g} s"
 
 
-def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
+def compare_records(records: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Any]:
     """The comparison table with one column per run: rows of facts, scores and the settings that differ."""
     told = [run_facts(r) for r in records]
     flat = [flatten_settings(r.settings) for r in records]
@@ -93,9 +93,14 @@ def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str
     return {"names": names, "rows": rows, "settings": [(k, [str(f.get(k, UNKNOWN)) for f in flat]) for k in keys]}
 
 
-def _panel_rows(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+def _panel_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """The rows of PANEL_KEYS that at least one run has, with the last measured values."""
-    rows = [(label, [_panel_values(r, key) for r in records]) for label, key in PANEL_KEYS]
+
+    def last_value(record: RunRecord, key: str) -> float | None:
+        last = finite_number(nested_value(record.summary, ("panel", key)))
+        return record.last("metrics", key) if last is None else last
+
+    rows = [(label, [last_value(r, key) for r in records]) for label, key in PANEL_KEYS]
     return [
         (label, [UNKNOWN if v is None else short_number(v) for v in values])
         for label, values in rows
@@ -103,12 +108,7 @@ def _panel_rows(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _panel_values(record: Record, key: str) -> float | None:
-    last = finite_number(nested_value(record.summary, ("panel", key)))
-    return record.last("metrics", key) if last is None else last
-
-
-def _score_rows(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+def _score_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """Every score of every run with its interval, baselines below; comparable scores share a row."""
     found = [_by_score_key(r.evals) for r in records]
     keys = sorted({key for scores in found for key in scores})

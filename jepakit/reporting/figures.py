@@ -10,7 +10,7 @@ from markupsafe import Markup
 from . import charts
 from .charts import Line, line_chart, short_number
 from .curves import METRIC_CURVES, Curve
-from .records import Array, Record, nested_value
+from .records import Array, RunRecord, nested_value
 
 MAX_SPECTRA = 6
 DRAWN_DIRECTIONS = (1, 2, 4, 8, 16, 32)
@@ -49,7 +49,7 @@ STACKED_PARTS = (
 )
 
 
-def curve_figures(records: Sequence[Record], names: Sequence[str]) -> list[Figure]:
+def curve_figures(records: Sequence[RunRecord], names: Sequence[str]) -> list[Figure]:
     """One figure per curve that at least one run has logged; several runs share axes, one colour each."""
     figures = [f for curve in METRIC_CURVES if (f := _curve_figure(curve, records, names))]
     if len(records) == 1:
@@ -57,7 +57,7 @@ def curve_figures(records: Sequence[Record], names: Sequence[str]) -> list[Figur
     return figures
 
 
-def _curve_figure(curve: Curve, records: Sequence[Record], names: Sequence[str]) -> Figure | None:
+def _curve_figure(curve: Curve, records: Sequence[RunRecord], names: Sequence[str]) -> Figure | None:
     lines = []
     for k, (record, name) in enumerate(zip(records, names, strict=True)):
         for j, (part, path) in enumerate(curve.columns):
@@ -72,7 +72,7 @@ def _curve_figure(curve: Curve, records: Sequence[Record], names: Sequence[str])
     return Figure(curve.title, line_chart(lines, label, log_y=curve.log, marks=curve.marks), curve.caption)
 
 
-def _parts_figure(record: Record, part: Parts) -> Figure | None:
+def _parts_figure(record: RunRecord, part: Parts) -> Figure | None:
     names = sorted({name for row in record.rows for name in row.get(part.key, {})})
     if len(names) < part.least:
         return None
@@ -92,10 +92,9 @@ def describe_line(line: Line) -> str:
     return f"{line.name}: {first}, {last}{lost}."
 
 
-def spectrum_figure(record: Record, side: str) -> Figure | None:
+def spectrum_figure(record: RunRecord, side: str) -> Figure | None:
     """The eigenvalues of the feature covariance of `side` ("target" or "context") at up to MAX_SPECTRA steps."""
-    found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
-    found = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
+    found = _logged_spectra(record, side)
     if not found:
         return None
     chosen = [found[k] for k in sorted(set(np.linspace(0, len(found) - 1, MAX_SPECTRA).astype(int)))]
@@ -119,10 +118,9 @@ def spectrum_figure(record: Record, side: str) -> Figure | None:
     return Figure(f"Eigenspectrum, {side} encoder", body, caption)
 
 
-def eigenvalue_figure(record: Record, side: str) -> Figure | None:
+def eigenvalue_figure(record: RunRecord, side: str) -> Figure | None:
     """The eigenvalues of a few directions over training; None if there are fewer than two rows."""
-    found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
-    rows = [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
+    rows = _logged_spectra(record, side)
     if len(rows) < 2:
         return None
     steps, values = np.array([step for step, _ in rows], float), np.array([v for _, v in rows])
@@ -138,6 +136,12 @@ def eigenvalue_figure(record: Record, side: str) -> Figure | None:
     )
     label = f"Eigenvalues of the {side} features over steps. " + " ".join(describe_line(line) for line in lines)
     return Figure(f"Eigenvalues over steps, {side} encoder", line_chart(lines, label, log_y=True), caption)
+
+
+def _logged_spectra(record: RunRecord, side: str) -> list[tuple[int, Array]]:
+    """The steps at which eigenvalues were logged, and these, the largest first."""
+    found = [(row.get("step", 0), nested_value(row, ("metrics", "spectrum", side))) for row in record.rows]
+    return [(step, np.sort(np.array(values, float))[::-1]) for step, values in found if values]
 
 
 def _variance_sentence(step: int, values: Array) -> str:

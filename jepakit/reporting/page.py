@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ..training.rollback import rollback_summary
 from .facts import compare_records, final_verdict, run_facts, run_rollbacks
 from .figures import Figure
-from .records import Record, unique_names
+from .records import RunRecord, unique_names
 from .samples import Look
 from .section import Block, Entry, Part, View
 from .templates import fill_template
@@ -26,7 +26,7 @@ UNFINISHED_NOTE = "the run left no summary.json: it has not finished, or was sto
 
 
 def render_page(
-    records: Sequence[Record],
+    records: Sequence[RunRecord],
     looks: Sequence[Look],
     version: str,
     sections: Mapping[str, Entry],

@@ -14,29 +14,29 @@ from .time import MAX_PATHS, TimeMeasures
 MIN_SPREAD = 1e-12
 
 
-def time_figures(seen: TimeMeasures) -> tuple[Figure, ...]:
+def time_figures(measures: TimeMeasures) -> tuple[Figure, ...]:
     """All figures of one run: errors per step, paths of states, gates and scanpaths, as far as the run has them."""
-    found = [error_figure(seen), *state_paths(seen.states[:MAX_PATHS], seen.names, seen.states)]
-    if seen.gate is not None:
-        found.append(gate_figure(seen.gate))
-    if seen.pictures:
-        found.append(scanpath_figure(seen.pictures, seen.names))
+    found = [error_figure(measures), *state_paths(measures.states[:MAX_PATHS], measures.names, measures.states)]
+    if measures.gate is not None:
+        found.append(gate_figure(measures.gate))
+    if measures.pictures:
+        found.append(scanpath_figure(measures.pictures, measures.names))
     return tuple(found)
 
 
-def error_figure(seen: TimeMeasures) -> Figure:
+def error_figure(measures: TimeMeasures) -> Figure:
     """The prediction error at every step, beside the errors of the best constant and of the previous state."""
-    x = np.arange(2, len(seen.error) + 2, dtype=float)
+    x = np.arange(2, len(measures.error) + 2, dtype=float)
     sides = (
-        ("prediction", seen.error, False),
-        ("best constant", seen.constant, True),
-        ("state before", seen.still, True),
+        ("prediction", measures.error, False),
+        ("best constant", measures.constant, True),
+        ("state before", measures.still, True),
     )
     lines = [Line(name, x, y, color=k, dashed=dashed) for k, (name, y, dashed) in enumerate(sides)]
     caption = (
-        f"The mean squared error of what is predicted of each step, over {len(seen.states)} samples, from the steps "
-        "before. Below both dashed lines the predictor knows more than the mean state of that step (best constant) and "
-        "than that nothing changes (state before). All three fall when states shrink."
+        f"The mean squared error of what is predicted of each step, over {len(measures.states)} samples, from the "
+        "steps before. Below both dashed lines the predictor knows more than the mean state of that step (best "
+        "constant) and than that nothing changes (state before). All three fall when states shrink."
     )
     label = "Prediction error per step. " + " ".join(describe_line(line) for line in lines)
     return Figure("Error per step", line_chart(lines, label, x_label="step that is predicted", log_y=True), caption)

@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class RunRecord:
     """The contents of one run folder; a missing file leaves an empty field, `notes` has a sentence per broken file."""
 
     folder: Path
@@ -54,7 +54,7 @@ def nested_value(tree: Any, path: Sequence[str]) -> Any:
     return tree
 
 
-def read_record(run: Path) -> Record:
+def read_record(run: Path) -> RunRecord:
     """The record of one run folder.
 
     Raises ValueError if `run` is not a run folder, which means it holds neither config.yaml nor metrics.jsonl.
@@ -65,12 +65,16 @@ def read_record(run: Path) -> Record:
         raise ValueError(f"{run} is not a run: it {what}; give the folder that `jepa train --out` wrote")
     notes: list[str] = []
     config = _read_text(run / "config.yaml")
-    return Record(
+    settings, lines = _read_settings(config, notes), list(read_rows(run))
+    # A process that is killed leaves its last line incomplete.
+    if bad := lines.count(None):
+        notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
+    return RunRecord(
         folder=run,
         name=run.resolve().name,
         config=config,
-        settings=_read_settings(config, notes),
-        rows=_logged_rows(run, notes),
+        settings=settings,
+        rows=tuple(row for row in lines if row is not None),
         summary=_read_object(run / "summary.json", notes),
         environment=_read_object(run / "environment.json", notes),
         evals=tuple(e for p in sorted((run / "evals").glob("*.json")) if (e := _read_object(p, notes))),
@@ -104,15 +108,7 @@ def _read_object(path: Path, notes: list[str]) -> Row:
     return {}
 
 
-def _logged_rows(run: Path, notes: list[str]) -> tuple[Row, ...]:
-    """The logged rows; skips and counts lines that a killed process left incomplete."""
-    lines = list(read_rows(run))
-    if bad := lines.count(None):
-        notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
-    return tuple(row for row in lines if row is not None)
-
-
-def unique_names(records: Sequence[Record]) -> list[str]:
+def unique_names(records: Sequence[RunRecord]) -> list[str]:
     """One name per record: the folder name, prefixed with the parent folder if two runs share a name."""
     names = [r.name for r in records]
     return [f"{r.folder.resolve().parent.name}/{r.name}" if names.count(r.name) > 1 else r.name for r in records]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import masks
 from ..data import Dataset, loader
-from ..data.base import spread_evenly
+from ..data.draws import spread_evenly
 from ..methods.base import Method
 from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
@@ -126,13 +126,13 @@ def _unfold_run(
     if not isinstance(method, Predictive):
         return None
     try:
-        seen = unfold_samples(method, data.open(), images, device)  # type: ignore[attr-defined]
+        measures = unfold_samples(method, data.open(), images, device)  # type: ignore[attr-defined]
     except (ValueError, OSError) as error:
         notes["time"] = f"The data could not be read: {error}."
         return None
-    if seen is None:
+    if measures is None:
         notes["time"] = "Fewer than two samples could be read, so there is nothing to compare."
-    return seen
+    return measures
 
 
 def affordable_images(encoder: Encoder | None, images: int, device: torch.device | str) -> int:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from markupsafe import Markup
 
 from .figures import Figure
-from .records import Record
+from .records import RunRecord
 from .samples import Look
 
 
@@ -50,7 +50,7 @@ class Block:
 class View:
     """The data of one run: its files and its encoded samples. `name` is the run's name on the page."""
 
-    record: Record
+    record: RunRecord
     name: str
     look: Look = field(default_factory=Look)
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..data import Dataset, loader
-from ..data.base import spread_evenly
+from ..data.draws import spread_evenly
 from ..methods.base import Method
 from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder

@@ -11,7 +11,7 @@ from ..core.registry import Registry, file_with
 if TYPE_CHECKING:
     from .study import Study
 
-__all__ = ["STUDIES", "load", "reproduce", "study"]
+__all__ = ["STUDIES", "load", "page", "reproduce", "study"]
 
 
 def study_of(module: Any) -> "Study":

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ..reporting.study import format_value
+from .page import format_value
 from .study import Gain, Scores
 
 

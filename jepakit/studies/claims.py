@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal
 
-from ..reporting.study import format_value
 from .cells import (
     Cell,
     Mean,
@@ -28,6 +27,7 @@ from .cells import (
     split_names,
     values_of,
 )
+from .page import format_value
 from .study import HOLDS_VERDICT, Scores, Verdict
 
 NOT_MEASURED = "not measured here"

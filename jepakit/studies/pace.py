@@ -85,8 +85,8 @@ class Cost(NamedTuple):
 
 def fit_own_steps(length: Length, cost: Cost) -> Pace:
     """The pace of a training of this length."""
-    resolved, _ = length.resolve(cost.samples, distributed.world_size())
-    return Pace(resolved.steps or 0, cost.seconds, cost.memory)
+    fixed, _ = length.resolve(cost.samples, distributed.world_size())
+    return Pace(fixed.steps or 0, cost.seconds, cost.memory)
 
 
 def time_in_turns(runs: Sequence[Run], out: Path) -> list[Cost]:

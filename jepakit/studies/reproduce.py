@@ -13,11 +13,11 @@ from ..core import files
 from ..core.files import file_slug
 from ..core.progress import Progress
 from ..evals.runs import probe_run
-from ..reporting import write_study
 from ..run.settings import Evals, Run
 from ..training.request import Request
 from . import load
 from .pace import Pace, load_paces
+from .page import write_study
 from .study import MEMORY_METRIC, Arm, Own, Row, Scores, Study, require_data
 
 BASELINE_NAMES: Final = {"random_init": "untrained", "raw": "raw input"}

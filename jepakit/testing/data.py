@@ -177,7 +177,7 @@ def views_are_the_same_without_the_sample(case: DataCase) -> None:
 def views_that_a_method_asks_for_are_drawn(case: DataCase) -> None:
     """Where the settings agree to a method that compares views, `draw` makes them."""
     try:
-        cfg, _ = case.cfg.resolved(case.dataset, frozenset({"views"}), "a method")
+        cfg, _ = case.cfg.resolve(case.dataset, frozenset({"views"}), "a method")
     except ValueError:
         return
     dataset = case.dataset.with_config(cfg)
@@ -264,7 +264,7 @@ def every_question_is_answered_or_refused(case: DataCase) -> None:
         _require_data(isinstance(report, Report), "report gives no Report; see finished_report in jepakit.data.report")
         _require_data(all(map(_is_row, report.rows)), "a row of the report is not two texts")
     questions: dict[str, tuple[Callable[[], Any], type | tuple[type, ...]]] = {
-        "train: resolved": (lambda: cfg.resolved(dataset, frozenset({"views"}), "a method"), tuple),
+        "train: resolve": (lambda: cfg.resolve(dataset, frozenset({"views"}), "a method"), tuple),
         "train: check_augment": (dataset.check_augment, type(None)),
         "train: auto_patch": (lambda: dataset.auto_patch(1), (tuple, type(None))),
         "train: action_spec": (dataset.action_spec, (ActionSpec, type(None))),

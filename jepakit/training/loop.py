@@ -96,7 +96,7 @@ class Training:
                 try:
                     self.newest = take_step(session, source, batch, rates)
                 except FloatingPointError as error:
-                    if not rollback.has_rollbacks_left(session):
+                    if not rollback.may_roll_back(session):
                         raise
                     return Verdict("exploding", str(error).partition("; ")[0])
                 action = self.follow_up()

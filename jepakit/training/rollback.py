@@ -103,7 +103,7 @@ def decide_action(session: Session, verdict: Verdict) -> Action:
     return "roll back" if wanted == "rollback" and _may_help(session) else "stop"
 
 
-def has_rollbacks_left(session: Session) -> bool:
+def may_roll_back(session: Session) -> bool:
     """Whether a loss that is not finite leads to a rollback."""
     return session.run.loop.on_collapse == "rollback" and len(session.rollbacks) < MAX_ROLLBACKS
 
@@ -113,7 +113,7 @@ def _may_help(session: Session) -> bool:
     rows = session.panel.rows
     hopeless = float(bool(rows) and collapse.is_constant(rows[0]))
     hopeless = float(distributed.all_reduce_sum(torch.tensor(hopeless, device=session.dist.device)))
-    return has_rollbacks_left(session) and not hopeless
+    return may_roll_back(session) and not hopeless
 
 
 def roll_back(session: Session, verdict: Verdict) -> str:

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from jepakit.data import loader
-from jepakit.data.base import uniform_draws
+from jepakit.data.draws import uniform_draws
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images import files as images
 from jepakit.data.images.augment import Augment, Views

@@ -106,7 +106,7 @@ def test_of_osie_the_scanpaths_on_pictures_that_are_there_are_read_and_the_short
     path = dataset.scanpath_of(3)
     assert (path.image, path.subject) == ("images.tar/1001.jpg", "3")
     np.testing.assert_allclose(path.xy.T, [entries[0]["scanpaths"][3][k] for k in ("x", "y")])
-    np.testing.assert_allclose(dataset.fixation_durations(3), entries[0]["scanpaths"][3]["t"])
+    np.testing.assert_allclose(dataset.scanpath_of(3).duration, entries[0]["scanpaths"][3]["t"])
 
 
 def test_csv_and_json_give_the_same(small, tmp_path):
@@ -115,7 +115,7 @@ def test_csv_and_json_give_the_same(small, tmp_path):
     for i in range(3):
         assert one.name(i) == two.name(i)
         assert torch.equal(one.raw(i), two.raw(i))
-        np.testing.assert_array_equal(one.fixation_durations(i), two.fixation_durations(i))
+        np.testing.assert_array_equal(one.scanpath_of(i).duration, two.scanpath_of(i).duration)
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
@@ -154,7 +154,7 @@ def test_onsets_become_durations_and_the_last_is_unknown(small, tmp_path):
     rows = [(*row[:4], 1000 + 250 * k) for k, row in enumerate(ROWS)]
     file = table(tmp_path / "o.csv", rows, ("image", "subject", "x", "y", "t"))
     dataset = replace(small, fixations=file).open()
-    np.testing.assert_array_equal(dataset.fixation_durations(0), [250, 250, np.nan])
+    np.testing.assert_array_equal(dataset.scanpath_of(0).duration, [250, 250, np.nan])
     assert "times: column 't' is the onset of each fixation (data.timing)" in dataset.notes
 
 
@@ -213,7 +213,7 @@ def test_fixations_and_crops_do_not_depend_on_what_is_remembered(small):
     forgetful = replace(dataset, pictures=Pictures(dataset.source, memory=0))
     for i in (0, 2, 0, 1):
         assert torch.equal(forgetful.raw(i), dataset.raw(i))
-    assert len(forgetful.pictures.seen) == 1 < len(dataset.pictures.seen)
+    assert len(forgetful.pictures.cache) == 1 < len(dataset.pictures.cache)
 
 
 # --- parts, orders, places

@@ -13,7 +13,7 @@ from jepakit.reporting import SECTIONS, atlas, figures
 from jepakit.reporting.charts import Line, line_chart
 from jepakit.reporting.page import render_page
 from jepakit.reporting.pictures import img_tag
-from jepakit.reporting.records import Record
+from jepakit.reporting.records import RunRecord
 from jepakit.reporting.samples import Look
 from jepakit.reporting.section import Part
 
@@ -30,7 +30,9 @@ pytestmark = [
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with a curve, and a map of 60 images of which the first is red and the others are blue."""
     rows = tuple({"step": k, "loss": 100.0 - k, "lr": 0.1} for k in range(0, 101, 10))
-    record = Record(Path("runs/one"), "one", "seed: 0\n", {"seed": 0}, rows, {"verdict": "healthy"}, {"torch": "2"}, ())
+    record = RunRecord(
+        Path("runs/one"), "one", "seed: 0\n", {"seed": 0}, rows, {"verdict": "healthy"}, {"torch": "2"}, ()
+    )
     colors = [(255, 0, 0), *[(0, 0, 255)] * 59]
     thumbs = [np.full((8, 8, 3), color, np.uint8) for color in colors]
     features = np.random.default_rng(0).normal(size=(60, 5))

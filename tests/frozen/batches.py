@@ -49,7 +49,7 @@ def views_alone(source: tuple[Any, Any, Any]) -> Batch:
     return drawn(source, 0, 0, 1, include_x=False)[0]
 
 
-def ordered(source: tuple[Any, Any, Any], workers: int = 0) -> list[Batch]:
+def read_in_order(source: tuple[Any, Any, Any], workers: int = 0) -> list[Batch]:
     """All samples in order, the third and all that follow it once more."""
     dataset, _, signal = source
     readings = (loader.read_stream(dataset, signal, batch=5, workers=workers, start=start) for start in (0, 2))
@@ -234,7 +234,7 @@ def recorded_parts(source: tuple[Any, Any, Any], seeds: tuple[int, ...]) -> dict
                     *drawn(source, seed, k, k + 1, **share)
                 )
     parts["views alone"] = lambda: described(views_alone(source))
-    parts["in order"] = lambda: described(*ordered(source))
+    parts["in order"] = lambda: described(*read_in_order(source))
     return parts
 
 
@@ -259,7 +259,7 @@ def check_workers(name: str, workers: int) -> None:
     stop = epoch(source) + 1
     for inside, outside in (
         (drawn(source, 1, 0, stop), drawn(source, 1, 0, stop, workers=workers)),
-        (ordered(source), ordered(source, workers)),
+        (read_in_order(source), read_in_order(source, workers)),
     ):
         assert [described(batch) for batch in inside] == [described(batch) for batch in outside], name
 

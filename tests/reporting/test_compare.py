@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from jepakit.reporting.facts import compare_records
-from jepakit.reporting.records import Record
+from jepakit.reporting.records import RunRecord
 
 
-def record(*evals: dict[str, Any], **panel: float) -> Record:
-    return Record(Path("run"), "run", "", {}, (), {"steps": 40, "panel": panel}, {}, evals)
+def record(*evals: dict[str, Any], **panel: float) -> RunRecord:
+    return RunRecord(Path("run"), "run", "", {}, (), {"steps": 40, "panel": panel}, {}, evals)
 
 
 def score(value: float, **more: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def score(value: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def rows(*records: Record) -> dict[str, list[str]]:
+def rows(*records: RunRecord) -> dict[str, list[str]]:
     """What is in the table's rows of scores."""
     found = compare_records(records, [f"run {k}" for k in range(len(records))])["rows"]
     assert len(dict(found)) == len(found), "two rows have one name"

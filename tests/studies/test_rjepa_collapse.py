@@ -153,6 +153,6 @@ def test_it_is_reproduced_without_data_and_takes_no_seed_twice(tmp_path: Path, m
 
 def _figure() -> Any:
     from jepakit.reporting.figures import Figure
-    from jepakit.reporting.maps import draw_map_grid
+    from jepakit.studies.maps import draw_map_grid
 
     return Figure("Order", draw_map_grid([], (1.0, 2.0), (1.0, 2.0), "none", ("x", "y")), "")

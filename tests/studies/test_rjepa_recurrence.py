@@ -53,7 +53,7 @@ def test_no_scan_of_a_digit_is_both_trained_on_and_measured(name: str, monkeypat
         assert len(scans) == 2 * frames
         assert not scans[0] & scans[-1]
     else:
-        cut = synthetic.part_of(synthetic.Config("digits"))[1]
+        cut = synthetic.Config("digits").part()[1]
         train, held = (synthetic.Config("digits", split=split).open() for split in ("train", "test"))
         assert source.train.label.tolist() == train.labels[:60].tolist()
         assert source.held.label.tolist() == held.labels[:30].tolist()

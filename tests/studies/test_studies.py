@@ -19,12 +19,12 @@ from support import Recorder
 
 from jepakit import methods, studies
 from jepakit.core.progress import SilentProgress
-from jepakit.reporting.study import score_figures, score_table
 from jepakit.run import parse
 from jepakit.studies import pace
 from jepakit.studies import reproduce as engine
 from jepakit.studies.cjepa import cjepa
 from jepakit.studies.collapse import families
+from jepakit.studies.page import score_figures, score_table
 from jepakit.studies.study import MEMORY_METRIC, Arm, Gain, Own, Scores, Study, table_row
 from jepakit.types import Signal
 

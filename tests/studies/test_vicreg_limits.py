@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jepakit import api, losses
-from jepakit.reporting.maps import Map, Scale, draw_map_grid
+from jepakit.studies.maps import Map, Scale, draw_map_grid
 from jepakit.studies.study import Scores
 from jepakit.studies.vicreg import vicreg_limits as limits
 from jepakit.types import Rng

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Samples, Size, unit
-from ..base import Split, existing_path, spread_evenly
+from ...types import Ids, Rng, Samples, Size, unit
 from ..config import DataConfig, shared_last
-from ..paths import file_ending, file_name, split_key
+from ..draws import spread_evenly
+from ..paths import existing_path, file_ending, file_name, split_key
 from ..rows import encode_labels, select_part
 from .augment import Augment, centre_box
 from .box import Box, CropRequest, check_size
@@ -70,8 +70,8 @@ class Config(DataConfig):
         labels, classes = encode_labels([None] * len(data) if y is None else y.reshape(-1).tolist())
         if len(labels) != len(data):
             raise ValueError(f"{self.path!r} has {len(data)} pictures but {len(labels)} labels; name the right arrays")
-        found = build_arrays(data, labels, classes, (*notes, *said), path.name, self.split, self.held_out, self.limit)
-        return replace(found, cfg=self)
+        rows = select_part([str(i) for i in range(len(data))], self.split, self.held_out, self.limit)
+        return Arrays(data, rows, labels, classes, (*notes, *said), path.name, cfg=self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +97,9 @@ class Arrays(PictureSet):
         """The (H, W) of every image."""
         return (int(self.data.shape[2]), int(self.data.shape[3]))
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def name(self, i: int) -> str:
         """The file and the row in it."""
         return f"{self.source}[{int(self.rows[i])}]"
-
-    def label(self, i: int) -> int:
-        """The index into `classes`, -1 if the item has no label."""
-        return int(self.labels[self.rows[i]] if self.given is None else self.given[i])
 
     def sample_size(self) -> Size:
         """The configured size, else the size that all images share."""
@@ -120,14 +113,14 @@ class Arrays(PictureSet):
         """The requested crops."""
         return cut_all(self._rows(self.rows[i : i + 1])[0], asks)
 
-    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read(self, ids: Ids, size: Size) -> Samples:
         """Items `ids`, resized and centre-cropped."""
         height, width = self.native
         boxes = np.tile(np.array(centre_box(height, width, size), dtype=np.int64), (len(ids), 1))
         return Samples(self.crop_batch(ids, size, boxes), torch.from_numpy(ids), {}, self.labels_of(ids))
 
     def cut(
-        self, ids: Int64[np.ndarray, " b"], placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
+        self, ids: Ids, placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
     ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
         """One batch per requested image; every item of an array is readable."""
         parts, (height, width) = [], self.native
@@ -136,14 +129,7 @@ class Arrays(PictureSet):
             parts.append(self.crop_batch(ids, picture.size, np.array(boxes, dtype=np.int64)))
         return parts, ids.copy(), {}
 
-    def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Arrays":
-        """The items `rows`, with their own labels or with `labels`."""
-        given = self.given[rows] if labels is None and self.given is not None else labels
-        return replace(self, rows=self.rows[rows], given=given)
-
-    def crop_batch(
-        self, ids: Int64[np.ndarray, " b"], size: Size, boxes: Int64[np.ndarray, "b 5"]
-    ) -> Shaped[Tensor, "b c _ _"]:
+    def crop_batch(self, ids: Ids, size: Size, boxes: Int64[np.ndarray, "b 5"]) -> Shaped[Tensor, "b c _ _"]:
         """Box b of item ids[b], resized to `size`."""
         x = self._rows(self.rows[ids])
         height, width = self.native
@@ -164,21 +150,6 @@ class Arrays(PictureSet):
 
     def _rows(self, rows: Int64[np.ndarray, " b"]) -> Shaped[Tensor, "b c h w"]:
         return torch.from_numpy(scale_values(np.ascontiguousarray(self.data[rows])))
-
-
-def build_arrays(
-    data: Shaped[np.ndarray, "n c h w"],
-    labels: Int64[np.ndarray, " n"],
-    classes: tuple[str, ...],
-    notes: tuple[str, ...],
-    source: str,
-    split: Split = "all",
-    held_out: float = 0.1,
-    limit: int = 0,
-) -> Arrays:
-    """A data set from an array (N, C, H, W) and labels; see `select_part` for the last three. Raises ValueError."""
-    rows = select_part([str(i) for i in range(len(data))], split, held_out, limit)
-    return Arrays(data, rows, labels, classes, notes, source)
 
 
 def _enlarge_boxes(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ...types import Size
@@ -167,6 +167,11 @@ def change_colours(
     x = _apply_where(x, _to_gray(x), draws[:, 5] < cfg.gray) if cfg.gray else x
     x = _apply_where(x, _blur_pixels(x, 0.1 + 1.9 * draws[:, 7]), draws[:, 6] < cfg.blur) if cfg.blur else x
     return _apply_where(x, torch.where(x >= 0.5, 1 - x, x), draws[:, 8] < cfg.solarize) if cfg.solarize else x
+
+
+def keep_bits(x: Float[Tensor, "*shape"], dtype: torch.dtype) -> Shaped[Tensor, "*shape"]:
+    """Pixels in [0, 1] as 8-bit pixels if `dtype`, that of the pixels before a change, is uint8; else as they are."""
+    return x.mul(255).round().clamp(0, 255).to(torch.uint8) if dtype == torch.uint8 else x
 
 
 def _apply_where(x: Tensor, changed: Tensor, where: Tensor) -> Tensor:

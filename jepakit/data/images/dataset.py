@@ -1,6 +1,7 @@
 """The base class of image data sets: crops, resizes, flips and recolours each sample."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, stack_samples, uniform_draws
+from ...types import Ids, Rng, Sample, Samples, Signal, Size, unit
+from ..base import Dataset, Words, stack_groups, stack_samples
+from ..draws import uniform_draws
 from ..report import Progress, Report
-from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre_crop, change_colours, place_box
+from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre_crop, change_colours, keep_bits, place_box
 from .box import Box, CropRequest
 from .decode import cut_all
 from .report import Content, report_pictures
@@ -31,8 +33,14 @@ class Picture(NamedTuple):
 
 
 class PictureSet(Dataset):
-    """Images (C, H, W) with crops and colour changes. A kind implements `raw`, or `crops` if it has a faster way."""
+    """Images (C, H, W) with crops and colour changes. A kind implements `raw`, or `crops` if it has a faster way.
 
+    Item i is row `rows[i]` of the source, which has `labels` (empty: none); `given` replaces those of the items.
+    """
+
+    rows: Int64[np.ndarray, " k"]
+    labels: Int64[np.ndarray, " n"]
+    given: Int64[np.ndarray, " k"] | None
     words = WORDS
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
@@ -55,20 +63,25 @@ class PictureSet(Dataset):
             return tuple(size)
         return self.native if self.native and max(self.native) <= MAX_NATIVE_SIDE else USUAL_SIZE
 
-    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
-        """Items `ids`, resized and centre-cropped; unreadable items are left out and listed in `skipped`."""
-        rows, kept, skipped = list[Tensor](), list[int](), dict[str, str]()
-        for i in ids.tolist():
-            try:
-                rows += self.crops(i, [centre_crop(size)])
-                kept.append(i)
-            except Unreadable as error:
-                skipped[error.name] = error.why
-        x = stack_samples(rows) if rows else torch.empty(0, self.channels, *size)
-        found = np.array(kept, dtype=np.int64)
-        return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found))
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+    def label(self, i: int) -> int:
+        """The index into `classes`, -1 if the item has no label."""
+        if self.given is not None:
+            return int(self.given[i])
+        return int(self.labels[self.rows[i]]) if len(self.labels) else -1
+
+    def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "PictureSet":
+        """The items `rows`, with their own labels or with `labels`."""
+        given = self.given[rows] if labels is None and self.given is not None else labels
+        return replace(self, rows=self.rows[rows], given=given)  # type: ignore[type-var]
+
+    def sample(self, i: int, size: Size) -> Sample:
+        """Item i, resized and centre-cropped. Raises Unreadable."""
+        return Sample(self.crops(i, [centre_crop(size)])[0])
+
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Random crops of items `ids` with colour changes, and the views; see `Dataset.draw`."""
         pictures = [Picture(signal.size, self.augment.crop, "x")] * include_x + [
             Picture(group.size or signal.size, group.crop, f"view {g} {v}")
@@ -79,26 +92,26 @@ class PictureSet(Dataset):
         parts, found, skipped = self.cut(ids, placed, pictures, rng)
         if self.augment.changes_colours:
             parts = [self._change_colours(x, found, rng, p) for x, p in zip(parts, pictures, strict=True)]
-        x, rest, views = parts[0] if include_x else None, parts[include_x:], list[Tensor]()
-        for group in self.augment.views:
-            views.append(torch.stack(rest[: group.count], dim=1))
-            rest = rest[group.count :]
-        return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found), tuple(views))
+        x, views = (
+            parts[0] if include_x else None,
+            stack_groups(parts[include_x:], (g.count for g in self.augment.views)),
+        )
+        return Samples(x, torch.from_numpy(found), skipped, self.labels_of(found), views)
 
     def cut(
-        self, ids: Int64[np.ndarray, " b"], placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
+        self, ids: Ids, placed: Sequence[UniformDraws], pictures: Sequence[Picture], rng: Rng
     ) -> tuple[list[Shaped[Tensor, "b c _ _"]], Int64[np.ndarray, " b"], dict[str, str]]:
         """One batch per requested image, the ids cropped, and items passed over; the `placed` draws place the boxes."""
         draws = {i: [u[b].tolist() for u in placed] for b, i in enumerate(ids.tolist())}
 
-        def made(i: int) -> tuple[list[Tensor], int]:
+        def read_crops(i: int) -> tuple[list[Tensor], int]:
             if i not in draws:
                 own = np.array([i], dtype=np.int64)
                 draws[i] = [uniform_draws(rng.fork("box", p.stream), own, BOX_DRAWS)[0].tolist() for p in pictures]
             return self.crops(i, [self._crop_request(u, p) for u, p in zip(draws[i], pictures, strict=True)]), i
 
         skipped = dict[str, str]()
-        rows, kept = zip(*[self.next_readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        rows, kept = zip(*[self.next_readable(i, read_crops, skipped) for i in ids.tolist()], strict=True)
         return [stack_samples(column) for column in zip(*rows, strict=True)], np.array(kept, dtype=np.int64), skipped
 
     def training_box(self, u: list[float], height: int, width: int, picture: Picture) -> Box:
@@ -109,20 +122,14 @@ class PictureSet(Dataset):
         return CropRequest(picture.size, lambda height, width: self.training_box(u, height, width, picture))
 
     def _change_colours(
-        self, x: Shaped[Tensor, "b c h w"], ids: Int64[np.ndarray, " b"], rng: Rng, picture: Picture
+        self, x: Shaped[Tensor, "b c h w"], ids: Ids, rng: Rng, picture: Picture
     ) -> Shaped[Tensor, "b c h w"]:
         u = uniform_draws(rng.fork("photometric", picture.stream), ids, PHOTO_DRAWS)
-        y = change_colours(unit(x), u, self.augment)
-        return y.mul_(255).round_().to(torch.uint8) if x.dtype == torch.uint8 else y
+        return keep_bits(change_colours(unit(x), u, self.augment), x.dtype)
 
     def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c h w"]:
         """`count` versions of each readable item, augmented like its first views, or like the item without views."""
-        found = list[Tensor]()
-        for i in ids.tolist():
-            try:
-                found.append(self._versions(i, count, signal))
-            except Unreadable:
-                continue
+        found, _, _ = self.all_readable(ids, lambda i: self._versions(i, count, signal))
         return torch.stack(found) if found else torch.empty(0, count, self.channels, *signal.size)
 
     def _versions(self, i: int, count: int, signal: Signal) -> Shaped[Tensor, "q c h w"]:
@@ -137,8 +144,7 @@ class PictureSet(Dataset):
         x = torch.stack(self.crops(i, [self._crop_request(u, picture) for u in draws("box", BOX_DRAWS).tolist()]))
         if not self.augment.changes_colours:
             return x
-        changed = change_colours(unit(x), draws("photometric", PHOTO_DRAWS), self.augment)
-        return changed.mul(255).round().to(torch.uint8) if x.dtype == torch.uint8 else changed
+        return keep_bits(change_colours(unit(x), draws("photometric", PHOTO_DRAWS), self.augment), x.dtype)
 
     def height_and_width(self, i: int) -> tuple[int, int]:
         """The size of item i, without decoding it if possible. Raises Unreadable."""

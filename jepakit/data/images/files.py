@@ -13,8 +13,9 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from ...types import Signal, Size, unit
-from ..base import Dataset, Unreadable, spread_evenly
+from ..base import Dataset, Unreadable
 from ..config import DataConfig, shared_last
+from ..draws import spread_evenly
 from ..paths import expand_pattern, first_file
 from ..rows import select_part
 from . import decode, masks
@@ -94,23 +95,14 @@ class Images(PictureSet):
         """The class names; empty if there are no labels."""
         return self.store.classes
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    def labels(self) -> Int64[np.ndarray, " n"]:  # type: ignore[override]
+        """The label of each item of the store, -1 if it has none; empty if there are no labels."""
+        return self.store.labels
 
     def name(self, i: int) -> str:
         """The name of the file or archive member."""
         return self.store.names[int(self.rows[i])]
-
-    def label(self, i: int) -> int:
-        """The index into `classes`, -1 if the item has no label."""
-        if self.given is not None:
-            return int(self.given[i])
-        return int(self.store.labels[self.rows[i]]) if len(self.store.labels) else -1
-
-    def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Images":
-        """The items `rows`, with their own labels or with `labels`."""
-        given = self.given[rows] if labels is None and self.given is not None else labels
-        return replace(self, rows=self.rows[rows], given=given)
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The image at its own size. Raises Unreadable."""
@@ -155,11 +147,11 @@ class Images(PictureSet):
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
         """The class ids in the mask beside the file, cropped and resized like the image. Raises ValueError."""
-        return masks.resize_mask(masks.mask_beside(self, i), size)
+        return masks.resize_mask(masks.mask_beside(self.store, int(self.rows[i])), size)
 
     def film(self, i: int) -> str:
         """The folder of item i. Raises ValueError if the items are not files."""
-        return masks.folder_of(self, i)
+        return masks.folder_of(self.store, int(self.rows[i]))
 
     def in_memory(self) -> Dataset:
         """The same items as one array, if they are small 8-bit images of one size, all readable, of at most 256 MiB.
@@ -241,10 +233,6 @@ def survey_headers(
     counts = Counter(head.channels for head in heads)
     common = channels or counts.most_common(1)[0][0]
     sizes = {(head.height, head.width) for head in heads}
-    notes = [] if set(counts) == {common} else [_mix_note(counts, common, len(heads))]
-    return common, sizes.pop() if len(sizes) == 1 else None, tuple(notes)
-
-
-def _mix_note(counts: Counter[int], common: int, total: int) -> str:
-    mix = ", ".join(f"{count} of {total} with {channels}" for channels, count in sorted(counts.items()))
-    return f"channels {common}: sampled images are {mix}; the others are converted"
+    mix = ", ".join(f"{count} of {len(heads)} with {n}" for n, count in sorted(counts.items()))
+    note = f"channels {common}: sampled images are {mix}; the others are converted"
+    return common, sizes.pop() if len(sizes) == 1 else None, () if set(counts) == {common} else (note,)

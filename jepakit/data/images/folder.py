@@ -6,12 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int64
-
 from ..rows import Names, encode_by_name, encode_labels
 from .decode import EXTENSIONS
-from .store import NO_LABELS
+from .store import NO_LABELS, Store
 
 PART_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name")
@@ -21,14 +18,10 @@ MASK_SUFFIX = ".mask.png"
 
 
 @dataclass(frozen=True, eq=False)
-class Files:
+class Files(Store):
     """Image files below `root`, by relative name."""
 
     root: str
-    names: Names
-    labels: Int64[np.ndarray, " n"]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
 
     def read(self, i: int) -> bytes:
         """The bytes of file i. Raises OSError."""
@@ -64,10 +57,10 @@ def open_folder(root: Path) -> Files:
 def _with_labels(root: Path, names: list[str], heads: list[tuple[str, ...]], notes: tuple[str, ...]) -> Files:
     shared = len({head[:1] for head in heads}) == 1 and max(map(len, heads)) > 1
     if not all(heads) or shared:
-        return Files(str(root), Names(names), NO_LABELS, (), notes)
+        return Files(Names(names), NO_LABELS, (), notes, str(root))
     labels, classes = encode_by_name([head[0] for head in heads])
     note = f"classes: {len(classes)}, from the sub-folders' names"
-    return Files(str(root), Names(names), labels, classes, (*notes, note))
+    return Files(Names(names), labels, classes, (*notes, note), str(root))
 
 
 def _walk_images(root: str) -> Iterator[str]:
@@ -111,10 +104,10 @@ def open_manifest(path: Path, rows: Sequence[dict[str, object]], image: str, lab
     names = Names(str(row[column]) for row in rows)
     target = column_named(label, LABEL_COLUMNS, list(rows[0]), str(path), "label", needed=bool(label))
     if not target:
-        return Files(str(path.parent), names, NO_LABELS, ())
+        return Files(names, NO_LABELS, (), (), str(path.parent))
     labels, classes = encode_labels([row[target] for row in rows])
     note = f"classes: {len(classes)}, from column {target!r}"
-    return Files(str(path.parent), names, labels, classes, (note,))
+    return Files(names, labels, classes, (note,), str(path.parent))
 
 
 def read_csv(path: Path) -> list[dict[str, object]]:

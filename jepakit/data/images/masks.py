@@ -6,10 +6,9 @@ sub-folder is one film, and its files, sorted by name, are the frames.
 """
 
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from ...types import Size
@@ -17,52 +16,33 @@ from ..base import NO_MASKS, Unreadable
 from .augment import centre_box
 from .decode import read_header
 from .folder import MASK_SUFFIX, Files
+from .store import Store
 
 UNKNOWN_CLASS = 255
 
 
-@runtime_checkable
-class Filed(Protocol):
-    """A data set whose encoded images are in a store."""
-
-    @property
-    def store(self) -> Any:
-        """The store that holds the bytes."""
-        ...
-
-    @property
-    def rows(self) -> Int64[np.ndarray, " n"]:
-        """The row of each item in the store."""
-        ...
-
-    def name(self, i: int) -> str:
-        """The item's name in the store."""
-        ...
-
-
-def mask_beside(dataset: Filed, i: int) -> UInt8[np.ndarray, "h w"]:
-    """The class ids of item i at its own size; all unknown if the image cannot be read.
+def mask_beside(store: Store, i: int) -> UInt8[np.ndarray, "h w"]:
+    """The class ids of item i of a store, at its own size; all unknown if the image cannot be read.
 
     Raises ValueError, with the remedy, if there is no mask.
     """
-    files, name = _files_of(dataset), dataset.name(i)
+    files, name = _files_of(store), store.names[i]
     try:
-        found = read_header(files.read(int(dataset.rows[i])), name)
+        found = read_header(files.read(i), name)
     except (OSError, Unreadable):
         return np.full((1, 1), UNKNOWN_CLASS, np.uint8)
     return read_mask(Path(files.root) / Path(name).with_suffix(MASK_SUFFIX), name, (found.height, found.width))
 
 
-def folder_of(dataset: Filed, i: int) -> str:
-    """The folder of item i. Raises ValueError if the items are not files."""
-    _files_of(dataset)
-    return str(Path(dataset.name(i)).parent)
+def folder_of(store: Store, i: int) -> str:
+    """The folder of item i of a store. Raises ValueError if the items are not files."""
+    return str(Path(_files_of(store).names[i]).parent)
 
 
-def _files_of(dataset: Filed) -> Files:
-    if not isinstance(dataset.store, Files):
+def _files_of(store: Store) -> Files:
+    if not isinstance(store, Files):
         raise ValueError(NO_MASKS)
-    return dataset.store
+    return store
 
 
 def read_mask(path: Path, image: str, size: Size) -> UInt8[np.ndarray, "h w"]:

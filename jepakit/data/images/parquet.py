@@ -5,9 +5,7 @@ mapped: row groups are compressed, so random reads from parquet would decompress
 """
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 
+from ...core.files import replace_file
 from ..rows import encode_labels
 from .folder import IMAGE_COLUMNS, LABEL_COLUMNS, Files, column_named, open_manifest
-from .store import NO_LABELS
+from .store import NO_LABELS, Store
 from .tar import cache_folder
 
 BYTE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "content", "data")
@@ -42,14 +40,10 @@ class RowNames(Sequence[str]):
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class Cells(Store):
     """Images in the cells of a binary Arrow column."""
 
     column: Any
-    names: RowNames
-    labels: Int64[np.ndarray, " n"]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
 
     def read(self, i: int) -> bytes:
         """The bytes in row i. Raises OSError if the cell is empty."""
@@ -89,9 +83,9 @@ def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cel
     column = _load_column(files, name, first.field(name).type)
     names = RowNames([file.name for file in files], counts)
     if not target:
-        return Cells(column, names, NO_LABELS, (), (f"images from column {name!r}",))
+        return Cells(names, NO_LABELS, (), (f"images from column {name!r}",), column)
     labels, classes = encode_labels([value for file in files for value in _column_values(file, target)])
-    return Cells(column, names, labels, classes, (f"images from column {name!r}, labels from {target!r}",))
+    return Cells(names, labels, classes, (f"images from column {name!r}, labels from {target!r}",), column)
 
 
 @contextmanager
@@ -184,12 +178,8 @@ def _map_column(files: Sequence[Path], name: str, kind: Any) -> Any:
                 "set XDG_CACHE_HOME to a folder on a larger disk, or use tar shards"
             )
         schema = pa.schema([(name, pa.large_binary())])
-        with (
-            tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file,
-            pa.ipc.new_file(file, schema) as writer,
-        ):
+        with replace_file(target) as part, pa.ipc.new_file(str(part), schema) as writer:
             for source in files:
                 for chunk in _binary_chunks(source, name):
                     writer.write_batch(pa.record_batch([chunk], schema=schema))
-        os.replace(file.name, target)
     return pa.ipc.open_file(pa.memory_map(str(target))).read_all()[name]

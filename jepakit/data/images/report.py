@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from ..base import Dataset, Unreadable
-from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report
+from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report, range_text
 
 MIN_SIDE = 16
 
@@ -24,15 +24,6 @@ class Content(NamedTuple):
     width: int
 
 
-class Decoded(NamedTuple):
-    """The size and channels of one item, and a hash of its content."""
-
-    height: int
-    width: int
-    channels: int
-    digest: int
-
-
 def report_pictures(dataset: Dataset, content: Callable[[int], Content], progress: Progress = None) -> Report:
     """Sizes, channels, classes, and unreadable, duplicate or tiny items. Memory grows by 33 bytes per item.
 
@@ -43,7 +34,9 @@ def report_pictures(dataset: Dataset, content: Callable[[int], Content], progres
     for i in range(n):
         begin = time.perf_counter()
         try:
-            numbers[i] = _decode_item(content(i))
+            found = content(i)
+            digest = int.from_bytes(hashlib.blake2b(found.data, digest_size=8).digest(), "little", signed=True)
+            numbers[i] = found.height, found.width, found.channels, digest
         except Unreadable as error:
             problems.append(Problem(dataset.name(i), "unreadable", error.why or "unknown"))
         seconds += time.perf_counter() - begin
@@ -64,8 +57,8 @@ def report_pictures(dataset: Dataset, content: Callable[[int], Content], progres
         ("unreadable", str(len(problems))),
         ("exact duplicates", str(len(twins))),
         (f"smaller than {MIN_SIDE} px", str(len(tiny))),
-        ("height min / median / max", _range_text(numbers[good, 0])),
-        ("width min / median / max", _range_text(numbers[good, 1])),
+        ("height min / median / max", range_text(numbers[good, 0].tolist())),
+        ("width min / median / max", range_text(numbers[good, 1].tolist())),
         ("channels", ", ".join(f"{count} with {c}" for c, count in channels)),
         ("classes", str(len(dataset.classes))),
         ("items per class", _class_range(dataset)),
@@ -73,12 +66,6 @@ def report_pictures(dataset: Dataset, content: Callable[[int], Content], progres
     ]
     more = f"--csv FILE lists up to {MAX_PROBLEMS_LISTED:,} of a kind"
     return finish_report(rows, dataset.notes, listed, more, len(problems) + len(twins) + len(tiny))
-
-
-def _decode_item(content: Content) -> Decoded:
-    data, channels, height, width = content
-    digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
-    return Decoded(height, width, channels, digest)
 
 
 def _problems_of(dataset: Dataset, problem: str, found: list[tuple[int, str]]) -> list[Problem]:
@@ -101,9 +88,3 @@ def _duplicates(numbers: Int64[np.ndarray, "n 4"], good: Bool[np.ndarray, " n"])
     _, first, inverse = np.unique(numbers[rows, 3], return_index=True, return_inverse=True)
     earliest = rows[first[inverse]]
     return [(int(i), int(j)) for i, j in zip(rows, earliest, strict=True) if i != j]
-
-
-def _range_text(values: Int64[np.ndarray, " n"]) -> str:
-    if not len(values):
-        return "0 / 0 / 0"
-    return f"{values.min()} / {int(np.median(values))} / {values.max()}"

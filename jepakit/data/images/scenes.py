@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from ...types import Rng, Size
-from ..base import uniform_draws
+from ..draws import uniform_draws
 from .arrays import Arrays
 from .masks import resize_mask
-from .shapes import SHAPES, outline_distance
 
+SHAPES = ("disc", "square", "triangle", "ring", "cross")
 FRAMES_PER_FILM = 8
 NUM_OBJECTS = 3
 _DRAWS_PER_OBJECT = 10
@@ -86,3 +86,24 @@ def _outline_distance(
     y = np.arange(size[0])[None, :, None] + 0.5 - centre[1][:, None, None]
     c, s = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
     return outline_distance(kind, x * c - y * s, x * s + y * c, radius[:, None, None])
+
+
+def outline_distance(
+    kind: Int64[np.ndarray, " n"],
+    x: Float[np.ndarray, "n #h #w"],
+    y: Float[np.ndarray, "n #h #w"],
+    r: Float[np.ndarray, "n 1 1"],
+) -> Float[np.ndarray, "n h w"]:
+    """The distance of (x, y) outside the shape `kind` of radius about `r` around the origin; negative inside."""
+    far = np.hypot(x, y)
+    distance: np.ndarray = np.select(
+        [kind[:, None, None] == k for k in range(len(SHAPES))],
+        [
+            far - r,
+            np.maximum(np.abs(x), np.abs(y)) - 0.75 * r,
+            np.maximum(np.maximum(-y, y / 2 + 0.866 * x), y / 2 - 0.866 * x) - 0.5 * r,
+            np.abs(far - 0.75 * r) - 0.25 * r,
+            np.maximum(np.minimum(np.abs(x), np.abs(y)) - 0.25 * r, far - r),
+        ],
+    )
+    return distance

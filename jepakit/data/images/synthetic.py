@@ -14,13 +14,13 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from ...types import Rng
-from ..base import uniform_draws
 from ..config import DataConfig, shared_last
+from ..draws import uniform_draws
+from ..rows import generated_part
 from .arrays import Arrays
 from .augment import Augment
 from .box import check_size
-from .scenes import Scenes, draw_scenes
-from .shapes import SHAPES, outline_distance
+from .scenes import SHAPES, Scenes, draw_scenes, outline_distance
 
 Task = Literal["digits_on_photos", "digits", "shapes", "scenes"]
 TASKS: tuple[Task, ...] = ("digits_on_photos", "digits", "shapes", "scenes")
@@ -74,26 +74,20 @@ class Config(DataConfig):
         """The reason to read `path`: it names a task."""
         return f"{path!r} names a generated set" if path in TASKS else ""
 
+    def part(self) -> tuple[Int64[np.ndarray, " n"], int]:
+        """The ids of the chosen part, and the first id that is for testing. Raises ValueError if the part is empty."""
+        return generated_part(self.count, self.split, self.held_out, self.limit, "pictures")
+
     def _open_scenes(self) -> Scenes:
-        ids, cut = part_of(self)
+        ids, cut = self.part()
         data, masks, films, labels = draw_scenes(ids, cut, self.size or (32, 32), self.seed)
         note = f"{len(ids)} generated pictures of {len(np.unique(films))} films, seed {self.seed}"
         return Scenes(data, np.arange(len(ids)), labels, SHAPES, (note,), self.path, masks, films, cfg=self)
 
 
-def part_of(cfg: Config) -> tuple[Int64[np.ndarray, " n"], int]:
-    """The ids of the chosen part, and the first id that is for testing. Raises ValueError if the part is empty."""
-    cut = cfg.count - round(cfg.count * cfg.held_out)
-    first, last = {"all": (0, cfg.count), "train": (0, cut), "test": (cut, cfg.count)}[cfg.split]
-    if first == last:
-        raise ValueError(f"the {cfg.split} part of {cfg.count} pictures is empty; raise count or use split=all")
-    last = min(last, first + cfg.limit) if cfg.limit else last
-    return np.arange(first, last, dtype=np.int64), cut
-
-
 def generate_pictures(cfg: Config) -> tuple[UInt8[np.ndarray, "n c h w"], Int64[np.ndarray, " n"]]:
     """Images (N, C, H, W) and labels of the chosen part."""
-    ids, cut = part_of(cfg)
+    ids, cut = cfg.part()
     u = uniform_draws(Rng(cfg.seed).fork("synthetic", cfg.path), ids, 16)
     size = cfg.size or (32, 32)
     if cfg.path == "shapes":

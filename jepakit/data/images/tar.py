@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from ...core.files import replace_file
 from ..rows import Names, encode_labels
 from .decode import EXTENSIONS
+from .store import Store
 
 INDEX_FORMAT = 1
 JSON_KEYS = ("label", "cls", "class", "target", "fine")
@@ -34,15 +35,11 @@ class Index:
 
 
 @dataclass(frozen=True, eq=False)
-class Tars:
+class Tars(Store):
     """Images in tar shards; row i of `spans` is (shard, offset, length)."""
 
     shards: tuple[str, ...]
-    names: Names
     spans: Int64[np.ndarray, "n 3"]
-    labels: Int64[np.ndarray, " k"]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
 
     def read(self, i: int) -> bytes:
         """The bytes of image i. Raises OSError."""
@@ -78,10 +75,13 @@ def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
             f"no images in {str(shards[0])!r}; its members must be named like 000.jpg, with 000.cls beside it"
         )
     paths = tuple(str(shard) for shard in shards)
-    labels, classes = _read_labels(paths, asides, label)
+    values = [None if a is None else _label_value(read_span(paths[a[0]], a[1], a[2]), a[3], label) for a in asides]
+    if label and all(value is None for value in values):
+        raise ValueError(f"none of {len(values)} images has {label!r} in a .json member; check data.label")
+    labels, classes = encode_labels(values)
     if classes:
         notes.append(f"classes: {len(classes)}, from the .cls or .json members")
-    return Tars(paths, Names(names), np.array(spans, dtype=np.int64), labels, classes, tuple(notes))
+    return Tars(Names(names), labels, classes, tuple(notes), paths, np.array(spans, dtype=np.int64))
 
 
 def read_span(path: str, offset: int, length: int) -> bytes:
@@ -113,15 +113,6 @@ def _image_pairs(index: Index, label: str) -> Iterator[tuple[int, int]]:
     for full, i in images:
         found = asides.get(full, {})
         yield i, found.get("json", -1) if label else found.get("cls", found.get("json", -1))
-
-
-def _read_labels(
-    shards: tuple[str, ...], asides: Sequence[tuple[int, int, int, str] | None], label: str
-) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
-    values = [None if a is None else _label_value(read_span(shards[a[0]], a[1], a[2]), a[3], label) for a in asides]
-    if label and all(value is None for value in values):
-        raise ValueError(f"none of {len(values)} images has {label!r} in a .json member; check data.label")
-    return encode_labels(values)
 
 
 def _label_value(data: bytes, kind: str, label: str) -> str | int | None:
@@ -192,9 +183,7 @@ def _cache_index(path: Path, stamp: Shaped[np.ndarray, " 3"], index: Index) -> N
     names = "".join(f"{name}\0" for name in index.names).encode("utf-8", errors="surrogateescape")
     blob, why = np.frombuffer(names, np.uint8), np.array(index.why)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        with replace_file(path) as part, part.open("wb") as file:
             np.savez(file, names=blob, spans=index.spans, why=why, stamp=stamp)
-        os.replace(file.name, path)
     except OSError:
         return  # a full or read-only home only costs another scan next time

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Signal, Size, unit
-from ..base import uniform_draws
+from ...types import Ids, Rng, Signal, Size, unit
 from ..config import StrongAugmentation
-from ..images.augment import PHOTO_DRAWS, Augment, Views, change_colours, check_crop
+from ..draws import uniform_draws
+from ..images.augment import PHOTO_DRAWS, Augment, Views, change_colours, check_crop, keep_bits
 from ..series import augment as series
 
 
@@ -104,22 +104,20 @@ def shown_fixations(
     A run shorter than `steps` repeats fixations as evenly as possible; a longer run skips some. So every crop
     shows one real fixation, never a mixture of two.
     """
-    share = crop[0] + (crop[1] - crop[0]) * u[:, 0]
-    count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
-    first = (u[:, 1] * (length - count + 1)).astype(np.int64)
+    first, count = series.crop_steps(length, u, crop)
     # The middle of each step, so that the choice favours neither end.
     rows: np.ndarray = first[:, None] + (2 * np.arange(steps) + 1) * count[:, None] // (2 * steps)
     return rows
 
 
-def mirror_flags(ids: Int64[np.ndarray, " b"], augment: Augment, rng: Rng, *stream: str) -> Bool[Tensor, " b"]:
+def mirror_flags(ids: Ids, augment: Augment, rng: Rng, *stream: str) -> Bool[Tensor, " b"]:
     """Whether each sample is flipped left to right."""
     return torch.from_numpy(uniform_draws(rng.fork("flip", *stream), ids, 1)[:, 0] < augment.flip)
 
 
 def change_clips(
     x: Shaped[Tensor, "b c t h w"],
-    ids: Int64[np.ndarray, " b"],
+    ids: Ids,
     augment: GazeAugment,
     signal: Signal,
     levels: int,
@@ -136,7 +134,7 @@ def change_clips(
         y = change_clip_colours(y, uniform_draws(rng.fork("photometric", *stream), ids, PHOTO_DRAWS), augment, levels)
     if augment.values.changes:
         y = change_values(y, ids, augment, signal, rng.fork("values", *stream))
-    return y.mul(255).round().clamp(0, 255).to(torch.uint8) if x.dtype == torch.uint8 else y
+    return keep_bits(y, x.dtype)
 
 
 def change_clip_colours(
@@ -150,7 +148,7 @@ def change_clip_colours(
 
 
 def change_values(
-    x: Float[Tensor, "b c t h w"], ids: Int64[np.ndarray, " b"], augment: GazeAugment, signal: Signal, rng: Rng
+    x: Float[Tensor, "b c t h w"], ids: Ids, augment: GazeAugment, signal: Signal, rng: Rng
 ) -> Float[Tensor, "b c t h w"]:
     """Scale, noise and dropped channels; treats all pixels of all fixations as the steps of a series."""
     flat = x.flatten(2)

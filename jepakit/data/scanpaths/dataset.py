@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from ...types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, refuse_unreadable, uniform_draws
+from ...types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size, unit
+from ..base import Dataset, Unreadable, Words, refuse_unreadable, stack_groups
 from ..config import DataConfig
+from ..draws import uniform_draws
 from ..images.dataset import PictureSet
 from ..report import Progress, Report
 from .augment import GazeAugment, Version, change_clips, mirror_flags, shown_fixations
@@ -77,7 +78,7 @@ class Scanpaths(Dataset):
     cfg: Any = field(default_factory=_default_config, kw_only=True)
     # Caches that only save recomputation; no sample depends on what they hold.
     named: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
-    made: dict[int, Float[np.ndarray, "_ 2"]] = field(default_factory=dict, init=False)
+    synthetic_places: dict[int, Float[np.ndarray, "_ 2"]] = field(default_factory=dict, init=False)
 
     words = WORDS
 
@@ -147,10 +148,6 @@ class Scanpaths(Dataset):
         """The places (T, 2) of a sample, (x, y) in pixels of its image."""
         return self.scanpath_of(i).xy
 
-    def fixation_durations(self, i: int) -> Float[np.ndarray, " t"]:
-        """The duration of each fixation, in the unit of the file; NaN if unknown."""
-        return self.scanpath_of(i).duration
-
     def _scanpath_in(self, i: int, height: int, width: int) -> Scanpath:
         key, image, subject, length = (int(column[i]) for column in self.rows)
         who = (self.source.name(image), self.subjects[subject])
@@ -165,12 +162,12 @@ class Scanpaths(Dataset):
 
     def _made_up_places(self, key: int, image: int, length: int) -> Float[np.ndarray, "t 2"]:
         """The places of a synthetic scanpath."""
-        if key in self.made:
-            return self.made[key]
+        if key in self.synthetic_places:
+            return self.synthetic_places[key]
         picture, draws = self.pictures.picture_for(image, self.view), self._uniform_draws(key, length, "places")
         places = make_up_places(self.synthetic, draws, picture, self.view)
-        if len(self.made) < MAX_PATHS_KEPT:
-            self.made[key] = places
+        if len(self.synthetic_places) < MAX_PATHS_KEPT:
+            self.synthetic_places[key] = places
         return places
 
     def _uniform_draws(self, key: int, length: int, what: str) -> Float[np.ndarray, "t 3"]:
@@ -189,7 +186,7 @@ class Scanpaths(Dataset):
         x = cut_crops(picture, xy, view, steps)
         return Clip(x, saccades_between(xy, view.crop_side(picture.height, picture.width), steps - 1))
 
-    def seen(self, i: int, rows: Int64[np.ndarray, " k"], size: Size) -> Shaped[Tensor, "c k h w"]:
+    def crops_at(self, i: int, rows: Int64[np.ndarray, " k"], size: Size) -> Shaped[Tensor, "c k h w"]:
         """The crops at fixations `rows` of a sample, each (h, w) = `size`. Raises Unreadable."""
         picture, view, xy = self._picture_and_places(i, size)
         return cut_crops(picture, xy[rows], view, len(rows))
@@ -216,12 +213,10 @@ class Scanpaths(Dataset):
         found = super().collate(rows, ids, skipped, size)
         if not rows:
             found = found._replace(action=torch.empty(0, size[0] - 1, 2))
-        return found._replace(length=self._lengths_at(found.id.numpy(), size) if self.is_padded(size) else None)
+        length = torch.from_numpy(np.minimum(self.lengths[found.id.numpy()], size[0])) if self.is_padded(size) else None
+        return found._replace(length=length)
 
-    def _lengths_at(self, ids: Int64[np.ndarray, " b"], size: Size) -> Int64[Tensor, " b"]:
-        return torch.from_numpy(np.minimum(self.lengths[ids], size[0]))
-
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Samples `ids` and their views, augmented as drawn for each; clips keep their padding. See `Dataset.draw`."""
         groups = [
             [Version(group.size_for(signal.size), group.crop, f"view {g} {v}") for v in range(group.count)]
@@ -231,22 +226,18 @@ class Scanpaths(Dataset):
         rows = [self._rows(ids, rng, signal, version) for version in versions]
         known = {i: [each[b] for each in rows] for b, i in enumerate(ids.tolist())}
 
-        def made(i: int) -> tuple[Sample, int]:
+        def read_sample(i: int) -> tuple[Sample, int]:
             one = np.array([i], dtype=np.int64)
             shows = known[i] if i in known else [self._rows(one, rng, signal, version)[0] for version in versions]
             clip = self.sample(i, signal.size) if include_x else Sample()
             parts = zip(shows, versions, strict=True)
-            return clip._replace(views=tuple(self.seen(i, each, version.size[1:]) for each, version in parts)), i
+            return clip._replace(views=tuple(self.crops_at(i, each, version.size[1:]) for each, version in parts)), i
 
         skipped = dict[str, str]()
-        rows_read, kept = zip(*[self.next_readable(i, made, skipped) for i in ids.tolist()], strict=True)
+        rows_read, kept = zip(*[self.next_readable(i, read_sample, skipped) for i in ids.tolist()], strict=True)
         found = self.collate(rows_read, kept, skipped, signal.size)
         each = [self._changed(x, found, rng, signal, v.stream) for x, v in zip(found.views, versions, strict=True)]
-        views = list[Tensor]()
-        for group in groups:
-            views.append(torch.stack(each[: len(group)], 1))
-            each = each[len(group) :]
-        found = found._replace(views=tuple(views))
+        found = found._replace(views=stack_groups(each, map(len, groups)))
         return self._changed_clip(found, rng, signal) if include_x else found._replace(length=None)
 
     def _changed(
@@ -266,9 +257,7 @@ class Scanpaths(Dataset):
             action = action * torch.where(turned, torch.tensor([-1.0, 1.0]), 1.0)
         return found._replace(x=x, action=action)
 
-    def _rows(
-        self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, version: Version
-    ) -> Int64[np.ndarray, "b _"]:
+    def _rows(self, ids: Ids, rng: Rng, signal: Signal, version: Version) -> Int64[np.ndarray, "b _"]:
         """The fixations that a version shows of samples `ids`, among those that are read; never padding."""
         length = np.minimum(self.lengths[ids], signal.size[0])
         return shown_fixations(
@@ -279,19 +268,14 @@ class Scanpaths(Dataset):
         """`count` versions of each readable sample, augmented like training's first views."""
         group = self.augment.views[0]
         version = Version(group.size_for(signal.size), group.crop, "view")
-        found = list[Tensor]()
-        for i in ids.tolist():
-            try:
-                found.append(self._versions(i, count, signal, version))
-            except Unreadable:
-                continue
+        found, _, _ = self.all_readable(ids, lambda i: self._versions(i, count, signal, version))
         return torch.stack(found) if found else torch.empty(0, count, self.channels, *version.size)
 
     def _versions(self, i: int, count: int, signal: Signal, version: Version) -> Shaped[Tensor, "q c _ _ _"]:
         one, found = np.array([i], dtype=np.int64), list[Tensor]()
         for k in range(count):
             rng = Rng(0).fork("panel", k)
-            x = self.seen(i, self._rows(one, rng, signal, version)[0], version.size[1:])
+            x = self.crops_at(i, self._rows(one, rng, signal, version)[0], version.size[1:])
             found.append(change_clips(x[None], one, self.augment, signal, self.view.levels, rng, version.stream))
         return torch.cat(found)
 

@@ -1,7 +1,6 @@
 """Images reduced once, so that every crop is a slice: one decoding serves all fixations of a scanpath."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import floor
 from typing import NamedTuple
@@ -56,35 +55,29 @@ class Pictures:
 
     source: PictureSet
     memory: int = MAX_BYTES_KEPT
-    seen: OrderedDict[tuple[int, View], Reduced] = field(default_factory=OrderedDict)
+    cache: OrderedDict[tuple[int, View], Reduced] = field(default_factory=OrderedDict)
 
     def picture_for(self, i: int, view: View) -> Reduced:
         """Image i, reduced for a view. Raises Unreadable."""
         key = (i, view)
-        if key in self.seen:
-            self.seen.move_to_end(key)
-            return self.seen[key]
+        if key in self.cache:
+            self.cache.move_to_end(key)
+            return self.cache[key]
         found = reduce_picture(self.source, i, view)
         each = sum(x.nbytes for x in (*found.levels, found.grey))
-        self.seen[key] = found
-        while len(self.seen) > max(1, self.memory // max(each, 1)):
-            self.seen.popitem(last=False)
+        self.cache[key] = found
+        while len(self.cache) > max(1, self.memory // max(each, 1)):
+            self.cache.popitem(last=False)
         return found
 
 
 def reduce_picture(source: PictureSet, i: int, view: View) -> Reduced:
     """Image i at every level's scale, from one decoding. Raises Unreadable."""
     height, width = source.height_and_width(i)
-    return _read_levels(view, height, width, lambda asks: source.crops(i, asks))
-
-
-def _read_levels(view: View, height: int, width: int, crops: Callable[[list[CropRequest]], list[Tensor]]) -> Reduced:
     side = view.crop_side(height, width)[0]
     scales = [view.size[0] / side / 2**level for level in range(view.levels)]
-    sizes = [(_whole_pixels(height * s), _whole_pixels(width * s)) for s in scales]
-    scale = GREY_SIDE / min(height, width)
-    sizes.append((_whole_pixels(height * scale), _whole_pixels(width * scale)))
-    *levels, grey = crops([CropRequest(size, lambda h, w: Box(0, 0, w, h)) for size in sizes])
+    sizes = [(_whole_pixels(height * s), _whole_pixels(width * s)) for s in (*scales, GREY_SIDE / min(height, width))]
+    *levels, grey = source.crops(i, [CropRequest(size, lambda h, w: Box(0, 0, w, h)) for size in sizes])
     wide = [extend_edges(level.numpy(), _edge_margin(view.size[0]), _edge_margin(view.size[1])) for level in levels]
     return Reduced(height, width, wide, unit(grey).float().mean(0).numpy())
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ...core.registry import did_you_mean
-from ..base import existing_path
 from ..images.dataset import PictureSet
 from ..images.decode import DECODING_ERRORS
 from ..images.folder import IMAGE_COLUMNS
+from ..paths import existing_path
 from ..report import Problem
 
 Timing = Literal["auto", "duration", "onset"]
@@ -99,7 +99,7 @@ def _read_json(path: Path, asked: ColumnRequest) -> Found:
     columns = _choose_columns(asked, keys, path.name)
     found = Found([], [], len(entries) - len(kept), _timing_note(columns))
     for n, (place, entry, track) in enumerate(groups):
-        who = f"{place}, {_scanpath_name(track, columns.subject, n)}"
+        who = f"{place}, " + (f"subject {track[columns.subject]}" if columns.subject in track else f"scanpath {n + 1}")
         missing = [key for key in ("x", "y", columns.time) if key and key not in track]
         if missing:
             raise ValueError(f"{who} has no {missing[0]!r}, only {', '.join(map(str, track))}; give x, y and a time")
@@ -133,10 +133,6 @@ def _stated_size(size: Any) -> tuple[float, float] | None:
     return (_to_float(size[0]), _to_float(size[1])) if isinstance(size, list) and len(size) == 2 else None
 
 
-def _scanpath_name(track: Mapping[str, Any], subject: str, n: int) -> str:
-    return f"subject {track[subject]}" if subject in track else f"scanpath {n + 1}"
-
-
 def _read_csv(path: Path, asked: ColumnRequest) -> Found:
     try:
         with open(path, newline="", encoding="utf-8-sig") as text:
@@ -144,7 +140,9 @@ def _read_csv(path: Path, asked: ColumnRequest) -> Found:
             text.seek(0)
             reader = csv.reader(text, delimiter=mark)
             header = [name.strip() for name in next(reader, [])]
-            table = [(reader.line_num, _cells_by_column(header, cells)) for cells in reader if cells]
+            # A short row has empty cells at its end.
+            lines = ((reader.line_num, map(str.strip, cells)) for cells in reader if cells)
+            table = [(n, dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))) for n, cells in lines]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"cannot read {str(path)!r} as text: {error}; save it as a CSV in UTF-8") from None
     image = next((name for name in IMAGE_COLUMNS if name in header), "")
@@ -166,11 +164,6 @@ def _read_csv(path: Path, asked: ColumnRequest) -> Found:
         cells = [[row[name] for _, row in rows] for name in names]
         _add_track(found, columns, picture, subject, cells, [f"{path.name}, row {number}" for number, _ in rows], None)
     return found
-
-
-def _cells_by_column(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    """Cells by column, stripped of blanks; empty if a row is short."""
-    return dict.fromkeys(header, "") | dict(zip(header, (cell.strip() for cell in cells), strict=False))
 
 
 class _Columns(NamedTuple):
@@ -257,9 +250,9 @@ def placement_problems(track: Track, height: int, width: int, picture: str) -> I
     if track.size is not None and track.size != (width, height):
         stated = f"{track.size[0]:g} x {track.size[1]:g}"
         detail = f"the file says {track.image} has {stated} px but it has {width} x {height}"
-        yield Problem(
-            _entry_name(track), "size", detail, "give the pictures that were looked at, or scale x and y to them"
-        )
+        # The entry's place in the file, without the fixation.
+        entry = track.rows[0].rpartition(", fixation")[0] or track.rows[0] if track.rows else track.image
+        yield Problem(entry, "size", detail, "give the pictures that were looked at, or scale x and y to them")
         return
     x, y = track.xy.T
     out = np.flatnonzero((x < 0) | (y < 0) | (x > width) | (y > height))
@@ -268,7 +261,3 @@ def placement_problems(track: Track, height: int, width: int, picture: str) -> I
         more = f", and {len(out) - 1} more of this scanpath" if len(out) > 1 else ""
         detail = f"({x[t]:g}, {y[t]:g}) lies outside {picture}, which has {width} x {height} px{more}"
         yield Problem(track.rows[t], "outside", detail, "remove it, or give x and y in pixels from the top left corner")
-
-
-def _entry_name(track: Track) -> str:
-    return track.rows[0].rpartition(", fixation")[0] or track.rows[0] if track.rows else track.image

@@ -1,12 +1,11 @@
 """The `jepa check-data` report on scanpaths: counts, lengths, misplaced fixations and unreadable images."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..base import Unreadable
-from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report
+from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report, range_text
 from .record import Looked
 
 
@@ -35,8 +34,8 @@ def report_scanpaths(looked: Looked, training: Training, viewers: int, count: in
         ("unreadable pictures", str(len(broken))),
         ("scanpaths", str(made)),
         ("subjects", str(viewers if looked.found is None else len({track.subject for track in tracks}))),
-        ("fixations min / median / max", _range_text(lengths)),
-        ("scanpaths per picture", _range_text([int(n) for n in per] or [viewers])),
+        ("fixations min / median / max", range_text(lengths)),
+        ("scanpaths per picture", range_text([int(n) for n in per] or [viewers])),
         ("median duration", f"{np.nanmedian(times):g}" if np.isfinite(times).any() else "unknown"),
         ("median saccade, crop sides", f"{training.saccade:.2f}"),
         ("scanpaths with mistakes", str(sum(p.problem != "unreadable" for p in problems))),
@@ -57,7 +56,3 @@ def _unreadable_pictures(looked: Looked, progress: Progress) -> list[Problem]:
         if progress:
             progress(k, len(used))
     return found
-
-
-def _range_text(counts: Sequence[int]) -> str:
-    return f"{min(counts)} / {int(np.median(counts))} / {max(counts)}"

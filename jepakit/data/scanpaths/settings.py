@@ -111,9 +111,9 @@ class Config(DataConfig):
         """The same settings: no column holds images or labels."""
         return self
 
-    def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
+    def resolve(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
         """Also resolves the crop size and the number of fixations, so that other data are read the same way."""
-        cfg, notes = super().resolved(dataset, needs, method)
+        cfg, notes = super().resolve(dataset, needs, method)
         assert isinstance(dataset, Scanpaths)
         height, width = dataset.view.size
         return dataclasses.replace(cast(Config, cfg), size=(height, width), steps=dataset.steps), notes

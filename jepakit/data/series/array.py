@@ -20,7 +20,7 @@ from jaxtyping import Shaped
 
 from ..images.arrays import LABEL_KEYS
 from ..images.decode import DECODING_ERRORS
-from .record import Record
+from .record import SeriesRecord
 
 Layout = Literal["auto", "NT", "NCT", "NTC", "TC"]
 ARRAY_KEYS = ("x", "X", "series", "data", "values", "x_train", "X_train", "arr_0")
@@ -28,7 +28,7 @@ MAX_CHANNELS_GUESSED = 16
 LAYOUTS_BY_AXES: dict[int, tuple[Layout, ...]] = {1: ("TC",), 2: ("TC", "NT"), 3: ("NCT", "NTC")}
 
 
-def read_array(path: Path, key: str, label: str, layout: Layout) -> tuple[list[Record], bool, tuple[str, ...]]:
+def read_array(path: Path, key: str, label: str, layout: Layout) -> tuple[list[SeriesRecord], bool, tuple[str, ...]]:
     """The series of an array, whether there are many, and notes on guesses. Raises ValueError with the shape."""
     try:
         x, y, said = _load_arrays(path, key, label)
@@ -42,7 +42,7 @@ def read_array(path: Path, key: str, label: str, layout: Layout) -> tuple[list[R
                 f"{path.name} has {values.shape[1]} steps but {len(y)} labels; give one per step, or data.label=none"
             )
         labels = [] if y is None else y.tolist()
-        records = [Record(path.name, values.astype(np.float64), _channel_names(len(values)), labels)]
+        records = [SeriesRecord(path.name, values.astype(np.float64), _channel_names(len(values)), labels)]
     else:
         many = x[:, None] if chosen == "NT" else x.transpose(0, 2, 1) if chosen == "NTC" else x
         if y is not None and len(y) != len(many):
@@ -73,11 +73,11 @@ def choose_layout(x: Shaped[np.ndarray, "..."], layout: Layout, labelled: bool, 
     return "NCT" if a <= b else "NTC"
 
 
-def _one_series(path: Path, i: int, values: Shaped[np.ndarray, "c t"], label: list[object] | tuple[()]) -> Record:
+def _one_series(path: Path, i: int, values: Shaped[np.ndarray, "c t"], label: list[object] | tuple[()]) -> SeriesRecord:
     """Series i, without its NaN padding."""
     there = np.flatnonzero(~np.isnan(values).all(axis=0))
     length = int(there[-1]) + 1 if there.size else values.shape[1]
-    return Record(f"{path.name}[{i}]", values[:, :length], _channel_names(len(values)), label)
+    return SeriesRecord(f"{path.name}[{i}]", values[:, :length], _channel_names(len(values)), label)
 
 
 def _channel_names(channels: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ...types import Size
@@ -81,6 +81,15 @@ class SeriesAugment:
             chosen = SeriesAugment(scale=0.2, jitter=0.1, drop=0.2 if channels > 2 else 0.0)
         why = "parts of one series could be matched by their level alone"
         return StrongAugmentation(replace(chosen, views=(SeriesViews(),)), ("scale", "jitter", "drop"), why)
+
+
+def crop_steps(
+    length: Int64[np.ndarray, " b"], u: Float[np.ndarray, "b 2"], crop: tuple[float, float]
+) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
+    """The first of the steps that a version shows of samples of these lengths, and their number: at least two."""
+    share = crop[0] + (crop[1] - crop[0]) * u[:, 0]
+    count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
+    return (u[:, 1] * (length - count + 1)).astype(np.int64), count
 
 
 def draws_for(channels: int, steps: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from .record import Record
+from .record import SeriesRecord
 
 UTC_OFFSET = "+00:00"
 OFFSET_PATTERN = re.compile(r"(?<=:\d\d)(\.\d+)? ?(Z|[+-]\d\d(?::?\d\d)?)$")
@@ -51,7 +51,7 @@ def parse_times(cells: Sequence[str | None]) -> Clock:
     return Clock(time - ahead, UTC_OFFSET)
 
 
-def align_offsets(records: Sequence[Record]) -> list[Record]:
+def align_offsets(records: Sequence[SeriesRecord]) -> list[SeriesRecord]:
     """The records with all times on one clock: UTC if they have several offsets.
 
     Raises ValueError if some times lack an offset, because their clock is then unknown.

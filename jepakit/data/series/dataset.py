@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
-from ...types import Rng, Samples, Signal, Size
-from ..base import Dataset, Words, uniform_draws
+from ...types import Ids, Rng, Samples, Signal, Size
+from ..base import Dataset, Words
 from ..config import DataConfig
+from ..draws import uniform_draws
 from ..report import Progress, Report
 from ..rows import encode_labels
-from .augment import SeriesAugment, change_values, draws_for
+from .augment import SeriesAugment, change_values, crop_steps, draws_for
 from .clock import time_texts
-from .record import Record, fill_missing
+from .record import SeriesRecord, fill_missing
 from .windows import Cut, shorter_advice
 
 Unequal = Literal["pad", "stretch", "cut"]
@@ -149,7 +150,7 @@ class Series(Dataset):
         return torch.from_numpy(self.steps.values[:, begin : begin + int(self.cut.length[i])].copy())
 
     def part(
-        self, ids: Int64[np.ndarray, " b"], offset: Int64[np.ndarray, " b"], count: Int64[np.ndarray, " b"], size: int
+        self, ids: Ids, offset: Int64[np.ndarray, " b"], count: Int64[np.ndarray, " b"], size: int
     ) -> Float[Tensor, "b c {size}"]:
         """`count` steps of each sample from its step `offset` on, stretched to `size` by linear interpolation.
 
@@ -165,9 +166,7 @@ class Series(Dataset):
             x = x * (1 - weight) + self.steps.values[:, first + high] * weight
         return torch.from_numpy(np.ascontiguousarray(x.transpose(1, 0, 2)))
 
-    def whole(
-        self, ids: Int64[np.ndarray, " b"], size: Size
-    ) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
+    def whole(self, ids: Ids, size: Size) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
         """Samples (B, C, T), T = size[0], changed only to equalise their lengths; their lengths if padded.
 
         Padding is 0. Raises ValueError if samples are longer than the model accepts, or must not be padded.
@@ -186,17 +185,17 @@ class Series(Dataset):
         x = np.where(np.arange(size[0]) < length[:, None], self.steps.values[:, at], np.float32(0))
         return torch.from_numpy(np.ascontiguousarray(x.transpose(1, 0, 2))), torch.from_numpy(length.copy())
 
-    def read(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read(self, ids: Ids, size: Size) -> Samples:
         """Samples `ids` at a length of size[0]; see `whole`."""
         x, length = self.whole(ids, size)
         return Samples(x, torch.from_numpy(ids), {}, self.labels_of(ids), length=length)
 
-    def read_beginnings(self, ids: Int64[np.ndarray, " b"], size: Size) -> Samples:
+    def read_beginnings(self, ids: Ids, size: Size) -> Samples:
         """The first size[0] steps of every sample that has at least that many."""
         x = self.part(ids, np.zeros_like(ids), np.full_like(ids, size[0]), size[0])
         return Samples(x, torch.from_numpy(ids), {}, self.labels_of(ids))
 
-    def draw(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
         """Samples `ids` and their views, augmented as drawn for each; see `Dataset.draw`."""
         x, length = self._draw_x(ids, rng, signal) if include_x else (None, None)
         views = []
@@ -207,9 +206,7 @@ class Series(Dataset):
             views.append(torch.stack(each, 1))
         return Samples(x, torch.from_numpy(ids.copy()), {}, self.labels_of(ids), tuple(views), length=length)
 
-    def _draw_x(
-        self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal
-    ) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
+    def _draw_x(self, ids: Ids, rng: Rng, signal: Signal) -> tuple[Float[Tensor, "b c _"], Int64[Tensor, " b"] | None]:
         """The sample itself, cropped only if the settings say so; otherwise padding stays padding."""
         if self.augment.crop != (1.0, 1.0):
             return self.version(ids, rng, signal, Version(signal.size[0], self.augment.crop, "x")), None
@@ -219,17 +216,13 @@ class Series(Dataset):
             y = torch.where(torch.arange(y.shape[2]) < length[:, None, None], y, 0.0)
         return y, length
 
-    def version(self, ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, v: Version) -> Float[Tensor, "b c _"]:
+    def version(self, ids: Ids, rng: Rng, signal: Signal, v: Version) -> Float[Tensor, "b c _"]:
         """A random crop of each sample's time at the wanted length, augmented; it never includes padding."""
-        u = uniform_draws(rng.fork("box", v.stream), ids, 2)
-        length = self.cut.length[ids]
-        share = v.crop[0] + (v.crop[1] - v.crop[0]) * u[:, 0]
-        count = np.clip(np.round(share * length).astype(np.int64), np.minimum(2, length), length)
-        offset = (u[:, 1] * (length - count + 1)).astype(np.int64)
+        offset, count = crop_steps(self.cut.length[ids], uniform_draws(rng.fork("box", v.stream), ids, 2), v.crop)
         return self._changed(self.part(ids, offset, count, v.size), ids, rng, signal, v.stream)
 
     def _changed(
-        self, x: Float[Tensor, "b c t"], ids: Int64[np.ndarray, " b"], rng: Rng, signal: Signal, stream: str
+        self, x: Float[Tensor, "b c t"], ids: Ids, rng: Rng, signal: Signal, stream: str
     ) -> Float[Tensor, "b c t"]:
         augment = self.augment
         if not (augment.scale or augment.jitter or augment.drop):
@@ -321,7 +314,7 @@ class Series(Dataset):
         return digest.hexdigest()
 
 
-def join_records(records: Sequence[Record], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:
+def join_records(records: Sequence[SeriesRecord], classes: Sequence[str] = ()) -> tuple[Steps, tuple[str, ...]]:
     """The steps of all records, filled, and the class names; `classes` are those that a file declares."""
     lengths = [len(record) for record in records]
     label, names = _step_labels(records, lengths, classes)
@@ -342,7 +335,7 @@ def join_records(records: Sequence[Record], classes: Sequence[str] = ()) -> tupl
 
 
 def _step_labels(
-    records: Sequence[Record], lengths: Sequence[int], classes: Sequence[str]
+    records: Sequence[SeriesRecord], lengths: Sequence[int], classes: Sequence[str]
 ) -> tuple[Int64[np.ndarray, " t"], tuple[str, ...]]:
     """The label of every step, -1 if there is none, and the class names."""
     given = [record.label for record in records]
@@ -362,7 +355,7 @@ def commonest_labels(steps: Steps, cut: Cut, classes: int) -> Int64[np.ndarray, 
     begin = steps.first[cut.record] + cut.start
     best, label = np.zeros(len(begin), dtype=np.int64), np.full(len(begin), -1, dtype=np.int64)
     for k in range(classes):
-        seen = np.concatenate([[0], np.cumsum(steps.label == k)])
-        count = seen[begin + cut.length] - seen[begin]
+        total = np.concatenate([[0], np.cumsum(steps.label == k)])
+        count = total[begin + cut.length] - total[begin]
         label, best = np.where(count > best, k, label), np.maximum(best, count)
     return label

@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from ...types import Rng
-from ..base import uniform_draws
 from ..config import DataConfig, shared_last
+from ..draws import uniform_draws
 from ..report import Progress, Report
+from ..rows import generated_part
 from . import settings
 from .augment import SeriesAugment, normal_draws
 from .dataset import Series, Steps
-from .record import Found, Record
+from .record import Found, SeriesRecord
 from .report import report_series
 from .windows import Cut
 
@@ -77,17 +78,13 @@ class Config(DataConfig):
         """Draw the series. Raises ValueError for an unknown system, an empty part, or a system that diverges."""
         if self.path not in SYSTEM_NAMES:
             raise ValueError(f"no generated system {self.path!r}; set data.path to one of {', '.join(SYSTEM_NAMES)}")
-        cut = self.count - round(self.count * self.held_out)
-        first, last = {"all": (0, self.count), "train": (0, cut), "test": (cut, self.count)}[self.split]
-        if first == last:
-            raise ValueError(f"the {self.split} part of {self.count} series is empty; raise count or use split=all")
-        last = min(last, first + self.limit) if self.limit else last
-        return _as_series(generate_series(self, np.arange(first, last, dtype=np.int64)), first, self)
+        ids, _ = generated_part(self.count, self.split, self.held_out, self.limit, "series")
+        return _as_series(generate_series(self, ids), int(ids[0]), self)
 
     def report(self, progress: Progress = None) -> Report:
         """The report on data generated with the default settings."""
         x = generate_series(self, np.arange(self.count, dtype=np.int64))
-        records = [Record(f"{self.path}[{i}]", values, CHANNEL_NAMES[self.path]) for i, values in enumerate(x)]
+        records = [SeriesRecord(f"{self.path}[{i}]", values, CHANNEL_NAMES[self.path]) for i, values in enumerate(x)]
         found, cfg = Found(records, many=True), settings.Config(path=self.path)
         return report_series(found, cfg.fill, settings.what_training_reads(found, cfg))
 

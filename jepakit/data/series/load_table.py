@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from ..rows import is_number
 from .clock import UTC_OFFSET, split_offset
 
 MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?")
@@ -39,7 +40,9 @@ def load_table(path: Path) -> Table:
         if path.suffix.lower() in (".parquet", ".pq"):
             found = pq.read_table(path)
             rows = np.arange(1, found.num_rows + 1, dtype=np.int64)
-            offsets = {f.name: {_zone_offset(f.type.tz)} for f in found.schema if _has_zone(f.type)}
+            zones = {f.name: f.type.tz for f in found.schema if _has_zone(f.type)}
+            # A zone that is named by a place changes its offset over the year, so its times stay in UTC.
+            offsets = {name: {z if re.fullmatch(r"[+-]\d\d:\d\d", z) else UTC_OFFSET} for name, z in zones.items()}
         else:
             found, rows, offsets = _parse_csv(unpack_file(path))
     except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -58,11 +61,6 @@ def _has_zone(kind: Any) -> bool:
     return bool(pa.types.is_timestamp(kind) and kind.tz is not None)
 
 
-def _zone_offset(name: str) -> str:
-    """The offset of a time zone: its name if that is an offset, else UTC's, because zones change their offset."""
-    return name if re.fullmatch(r"[+-]\d\d:\d\d", name) else UTC_OFFSET
-
-
 def unpack_file(path: Path) -> bytes:
     """The content of a file, without its gzip. Raises OSError."""
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -74,7 +72,7 @@ def _parse_csv(data: bytes) -> tuple[Any, Int64[np.ndarray, " n"], dict[str, set
 
     head = data[:65536].decode("utf-8-sig", errors="replace").lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
     mark = max(",;\t", key=head.count)
-    named = not all(is_number(cell) for cell in head.split(mark))
+    named = not all(is_number_or_missing(cell) for cell in head.split(mark))
     count = head.count(mark) + 1
     # Only a single-threaded read reports the row that failed.
     options = arrow.ReadOptions(use_threads=False, column_names=None if named else [str(i) for i in range(count)])
@@ -99,10 +97,6 @@ def _row_lines(data: bytes, mark: str) -> Int64[np.ndarray, " n"]:
     return np.array([reader.line_num for row in reader if row], dtype=np.int64)
 
 
-def is_number(text: object) -> bool:
+def is_number_or_missing(text: object) -> bool:
     """Whether a cell holds a number, or a marker for a missing value."""
-    try:
-        float(str(text))
-    except ValueError:
-        return str(text).strip() in MISSING_WORDS
-    return True
+    return is_number(str(text)) or str(text).strip() in MISSING_WORDS

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..images.folder import IMAGE_COLUMNS
 from ..paths import file_ending
+from ..rows import is_number
 from .array import ARRAY_KEYS
 
 TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq")
@@ -66,15 +67,7 @@ def _why_table(path: Path) -> str:
     if not second or set(columns) & set(IMAGE_COLUMNS):
         return ""
     cells = second.replace(";", ",").replace("\t", ",").split(",")
-    return "a table of numbers" if any(map(_is_number, cells)) and not any(map(_names_picture, cells)) else ""
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return "a table of numbers" if any(map(is_number, cells)) and not any(map(_names_picture, cells)) else ""
 
 
 def _names_picture(cell: str) -> bool:

@@ -14,7 +14,7 @@ SEVERAL_SERIES_ADVICE = (
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class SeriesRecord:
     """T steps of C channels, NaN if a value is missing.
 
     `place` and `rows` locate a step in its file, as "row" and 2, 3, …; empty rows: 0, 1, …. `time` is as in the
@@ -53,14 +53,14 @@ class Record:
 class Found:
     """The content of a file: the series, the classes it declares, whether it holds many series, and decisions made."""
 
-    records: list[Record]
+    records: list[SeriesRecord]
     classes: tuple[str, ...] = ()
     many: bool = False
     named: bool = False
     notes: tuple[str, ...] = ()
 
 
-def record_problems(record: Record, fill: int) -> Iterator[Problem]:
+def record_problems(record: SeriesRecord, fill: int) -> Iterator[Problem]:
     """The problems that prevent reading a series: its times, infinite values, and over `fill` missing in a row.
 
     One entry per kind of mistake and channel, for the first occurrence.
@@ -81,7 +81,7 @@ def record_problems(record: Record, fill: int) -> Iterator[Problem]:
             yield Problem(record.name, "missing", detail, fix)
 
 
-def _time_problems(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[Problem]:
+def _time_problems(record: SeriesRecord, time: Shaped[np.ndarray, " t"]) -> Iterator[Problem]:
     """The first step without a time, the first out of order, and the first that repeats a time."""
     named = f"column {record.time_name!r}"
     if (empty := np.flatnonzero(np.isnan(time))).size:
@@ -105,7 +105,7 @@ def _time_problems(record: Record, time: Shaped[np.ndarray, " t"]) -> Iterator[P
         yield Problem(record.name, "duplicate time", detail, fix)
 
 
-def time_gaps(record: Record) -> Int64[np.ndarray, " k"]:
+def time_gaps(record: SeriesRecord) -> Int64[np.ndarray, " k"]:
     """The steps followed by a time gap of more than one and a half times the median gap."""
     if record.time is None or len(record) < 3:
         return np.empty(0, dtype=np.int64)
@@ -136,7 +136,7 @@ def fill_missing(values: Float[np.ndarray, "c t"]) -> Float[np.ndarray, "c t"]:
     return np.take_along_axis(values, np.where(last < 0, first[:, None], last), axis=1)
 
 
-def select_columns(records: Sequence[Record], columns: Sequence[str]) -> list[Record]:
+def select_columns(records: Sequence[SeriesRecord], columns: Sequence[str]) -> list[SeriesRecord]:
     """The records with the channels `columns`, in that order; all channels if it is empty. Raises ValueError."""
     if not columns:
         return list(records)

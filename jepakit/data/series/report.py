@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..report import MAX_PROBLEMS_LISTED, Problem, Report, finish_report
+from ..report import MAX_PROBLEMS_LISTED, Problem, Report, finish_report, range_text
 from .dataset import join_records
-from .record import Found, Record, longest_run, record_problems, time_gaps
+from .record import Found, SeriesRecord, longest_run, record_problems, time_gaps
 
 
 def report_series(found: Found, fill: int, samples: str) -> Report:
@@ -16,21 +16,20 @@ def report_series(found: Found, fill: int, samples: str) -> Report:
     """
     records = found.records
     listed = [problem for record in records for problem in record_problems(record, fill)]
-    constant = tuple(name for c, name in enumerate(records[0].channels) if _is_constant(records, c))
-    listed += [_constant_problem(records[0], name) for name in constant]
+    constant = [c for c in range(len(records[0].channels)) if _is_constant(records, c)]
+    listed += [_constant_problem(records[0], c) for c in constant]
     listed += [problem for record in records for problem in _gap_problems(record)]
     listed += list(_duplicate_problems(records))
-    lengths = np.array([len(record) for record in records])
     steps, classes = join_records(records, found.classes)
     counts = np.bincount(steps.label[steps.label >= 0], minlength=len(classes)).tolist()
     channels = records[0].channels
     few = ", ".join(f"{name}: {n}" for name, n in zip(classes, counts, strict=True) if n)
     rows = [
         ("series", str(len(records))),
-        ("steps min / median / max", f"{lengths.min()} / {int(np.median(lengths))} / {lengths.max()}"),
+        ("steps min / median / max", range_text([len(record) for record in records])),
         ("channels", f"{len(channels)}: {', '.join(channels)}"),
         ("missing values", _missing_values(records) or "none"),
-        ("constant channels", ", ".join(constant) or "none"),
+        ("constant channels", ", ".join(channels[c] for c in constant) or "none"),
         ("times", _time_range(records)),
         ("steps per class", few or "no labels"),
         ("training would read", samples),
@@ -38,7 +37,7 @@ def report_series(found: Found, fill: int, samples: str) -> Report:
     return finish_report(rows, found.notes, listed[:MAX_PROBLEMS_LISTED], "--csv FILE lists them")
 
 
-def _missing_values(records: list[Record]) -> str:
+def _missing_values(records: list[SeriesRecord]) -> str:
     """The number of missing values per channel, and the longest run of them."""
     parts = []
     for c, name in enumerate(records[0].channels):
@@ -48,20 +47,19 @@ def _missing_values(records: list[Record]) -> str:
     return ", ".join(parts)
 
 
-def _is_constant(records: list[Record], c: int) -> bool:
-    seen = [record.values[c][~np.isnan(record.values[c])] for record in records]
-    low = min((v.min() for v in seen if v.size), default=0.0)
-    high = max((v.max() for v in seen if v.size), default=0.0)
+def _is_constant(records: list[SeriesRecord], c: int) -> bool:
+    known = [record.values[c][~np.isnan(record.values[c])] for record in records]
+    low = min((v.min() for v in known if v.size), default=0.0)
+    high = max((v.max() for v in known if v.size), default=0.0)
     return bool(low == high)
 
 
-def _constant_problem(first: Record, name: str) -> Problem:
-    value = first.values[first.channels.index(name), 0]
-    detail = f"column {name!r} is {value:g} in every row, from {first.where(0)} on"
+def _constant_problem(first: SeriesRecord, c: int) -> Problem:
+    detail = f"column {first.channels[c]!r} is {first.values[c, 0]:g} in every row, from {first.where(0)} on"
     return Problem(first.name, "constant", detail, "leave it out by data.columns")
 
 
-def _gap_problems(record: Record) -> Iterator[Problem]:
+def _gap_problems(record: SeriesRecord) -> Iterator[Problem]:
     """The first time gap that is longer than usual, and the number of such gaps."""
     found = time_gaps(record)
     if len(found) and record.time is not None:
@@ -73,7 +71,7 @@ def _gap_problems(record: Record) -> Iterator[Problem]:
         yield Problem(record.name, "gap", detail, "steps are taken as equally spaced: fill the rows, or split there")
 
 
-def _duplicate_problems(records: list[Record]) -> Iterator[Problem]:
+def _duplicate_problems(records: list[SeriesRecord]) -> Iterator[Problem]:
     """Series that duplicate an earlier one."""
     seen: dict[bytes, str] = {}
     for record in records:
@@ -83,7 +81,7 @@ def _duplicate_problems(records: list[Record]) -> Iterator[Problem]:
         seen.setdefault(key, record.name)
 
 
-def _time_range(records: list[Record]) -> str:
+def _time_range(records: list[SeriesRecord]) -> str:
     """The first and the last time, and the interval between steps."""
     with_time = [record for record in records if record.time is not None]
     if not with_time:

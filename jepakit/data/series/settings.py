@@ -17,7 +17,7 @@ from .augment import SeriesAugment
 from .clock import align_offsets
 from .dataset import Series, Unequal, commonest_labels, join_records
 from .recognise import ARRAY_ENDINGS, TABLE_ENDINGS, TEXT_ENDINGS, can_hold, files_in, why_series
-from .record import Found, Record, record_problems, select_columns, time_gaps
+from .record import Found, SeriesRecord, record_problems, select_columns, time_gaps
 from .report import report_series
 from .table import ColumnRequest, read_table
 from .text import read_ts
@@ -95,9 +95,9 @@ class Config(DataConfig):
         """The same settings with consecutive windows that do not overlap."""
         return replace(self, stride=self.window) if self.window else self
 
-    def resolved(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
+    def resolve(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
         """Also resolves the window, the stride and the channels, so that other data are read the same way."""
-        cfg, notes = super().resolved(dataset, needs, method)
+        cfg, notes = super().resolve(dataset, needs, method)
         assert isinstance(dataset, Series)
         columns = dataset.columns if dataset.named else self.columns
         return replace(cast(Config, cfg), window=dataset.window, stride=dataset.stride, columns=columns), notes
@@ -190,7 +190,7 @@ def build_series(found: Found, cfg: Config) -> Series:
     return series
 
 
-def _notes_on(records: Sequence[Record], window: int) -> list[str]:
+def _notes_on(records: Sequence[SeriesRecord], window: int) -> list[str]:
     """Notes for the user on readable series."""
     notes = []
     lengths = np.array([len(record) for record in records])

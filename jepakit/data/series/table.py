@@ -11,8 +11,8 @@ from jaxtyping import Float64, Int64
 
 from . import clock
 from .clock import Clock
-from .load_table import MISSING_WORDS, Table, is_number, load_table
-from .record import Record
+from .load_table import MISSING_WORDS, Table, is_number_or_missing, load_table
+from .record import SeriesRecord
 
 TIME_NAMES = ("time", "date", "timestamp", "datetime", "date_time", "ds")
 ENTITY_NAMES = ("entity", "series", "series_id", "item_id", "unique_id")
@@ -30,15 +30,17 @@ class ColumnRequest:
     columns: tuple[str, ...] = ()
 
 
-def read_table(path: Path, asked: ColumnRequest) -> tuple[list[Record], tuple[str, ...]]:
+def read_table(path: Path, asked: ColumnRequest) -> tuple[list[SeriesRecord], tuple[str, ...]]:
     """The series of a table, one per entity, and the decisions about its columns.
 
     Raises ValueError, with column and row, if a numeric column contains text, or if columns are missing.
     """
+    import pyarrow as pa
+
     table = load_table(path)
-    time = _find_column(table, asked.time, TIME_NAMES, "time") or (
-        _temporal_column(table) if asked.time != NO_COLUMN else ""
-    )
+    time = _find_column(table, asked.time, TIME_NAMES, "time")
+    if not time and asked.time != NO_COLUMN:
+        time = next((name for name, column in table.columns.items() if pa.types.is_temporal(column.type)), "")
     entity = _find_column(table, asked.entity, ENTITY_NAMES, "entity")
     label = _find_column(table, asked.label, LABEL_NAMES, "label")
     roles = {name for name in (time, entity, label) if name}
@@ -52,7 +54,7 @@ def read_table(path: Path, asked: ColumnRequest) -> tuple[list[Record], tuple[st
     notes += [f"columns of text are left out: {', '.join(left_out)}"] if left_out else []
     labels = np.array(table.columns[label].to_pylist(), dtype=object) if label else None
     records = [
-        Record(
+        SeriesRecord(
             name=f"{path.name}/{name}" if entity else path.name,
             values=values[:, rows],
             channels=channels,
@@ -78,13 +80,6 @@ def _find_column(table: Table, asked: str, usual: Sequence[str], what: str) -> s
             f"set data.{what} to one of them"
         )
     return asked or next((name for name in table.columns if name.lower() in usual), "")
-
-
-def _temporal_column(table: Table) -> str:
-    """The first column of dates or times; "" if there is none."""
-    import pyarrow as pa
-
-    return next((name for name, column in table.columns.items() if pa.types.is_temporal(column.type)), "")
 
 
 def _channel_columns(table: Table, asked: Sequence[str], roles: set[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -125,7 +120,7 @@ def _refuse_commas(table: Table, name: str) -> None:
 def _columns_left_out(table: Table, name: str) -> str:
     """A column that is left out; if some of its cells are numbers, how many, and the first that is not."""
     cells = list(_filled_cells(table, name))
-    text = [(row, cell) for row, cell in cells if not is_number(cell)]
+    text = [(row, cell) for row, cell in cells if not is_number_or_missing(cell)]
     if len(text) == len(cells) or not text:
         return name
     return f"{name} (row {text[0][0]} holds {text[0][1]!r}; {len(cells) - len(text)} of {len(cells)} are numbers)"
@@ -147,7 +142,7 @@ def _is_numeric(column: Any) -> bool:
             pa.types.is_decimal(kind) or pa.types.is_null(kind)
         )
     cells = [value for value in column.to_pylist() if value is not None]
-    return 2 * sum(map(is_number, cells)) >= max(1, len(cells))
+    return 2 * sum(map(is_number_or_missing, cells)) >= max(1, len(cells))
 
 
 def _column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
@@ -163,7 +158,7 @@ def _column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
     _refuse_commas(table, name)
     cells = column.to_pylist()
     for row, cell in zip(table.rows.tolist(), cells, strict=True):
-        if not is_number(cell):
+        if not is_number_or_missing(cell):
             raise ValueError(
                 f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, which is no number; "
                 "correct it, leave the cell empty, or leave the column out by data.columns"

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from .load_table import unpack_file
-from .record import Record
+from .record import SeriesRecord
 
 
-def read_ts(path: Path) -> tuple[list[Record], tuple[str, ...], tuple[str, ...]]:
+def read_ts(path: Path) -> tuple[list[SeriesRecord], tuple[str, ...], tuple[str, ...]]:
     """The series of a file, its class labels, and notes. Raises ValueError, with line and value."""
     try:
         lines = unpack_file(path).decode().splitlines()
@@ -56,7 +56,7 @@ def _read_header(lines: list[str], path: Path) -> tuple[dict[str, list[str]], in
     raise ValueError(f"{path.name} has no line @data; give a .ts file of the UCR/UEA archive")
 
 
-def _read_series(line: str, number: int, path: Path, labelled: bool) -> Record:
+def _read_series(line: str, number: int, path: Path, labelled: bool) -> SeriesRecord:
     """The series on one line."""
     parts = line.strip().split(":")
     label = [parts.pop().strip()] if labelled else []
@@ -69,7 +69,7 @@ def _read_series(line: str, number: int, path: Path, labelled: bool) -> Record:
         raise ValueError(f"{name} has channels of different lengths ({sizes}); give each as many values")
     names = tuple(str(c) for c in range(len(parts)))
     rows = np.arange(1, len(channels[0]) + 1, dtype=np.int64)
-    return Record(name, np.stack(channels), names, label, place="value", rows=rows)
+    return SeriesRecord(name, np.stack(channels), names, label, place="value", rows=rows)
 
 
 def _read_numbers(text: str, where: str) -> Float64[np.ndarray, " t"]:

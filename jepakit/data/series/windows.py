@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from ..base import Split, spread_evenly
-from .record import Record
+from ..base import Split
+from ..draws import spread_evenly
+from .record import SeriesRecord
 
 By = Literal["auto", "time", "entity"]
 USUAL_WINDOW = 96
@@ -55,7 +56,9 @@ def choose_windows(
     return Windows(window, stride or 1), tuple(notes)
 
 
-def part_bounds(records: Sequence[Record], split: Split, by: By, held_out: float, gap: int) -> list[tuple[int, int]]:
+def part_bounds(
+    records: Sequence[SeriesRecord], split: Split, by: By, held_out: float, gap: int
+) -> list[tuple[int, int]]:
     """The steps of each series that belong to a part, as (first, end) with end excluded.
 
     By "time", a part of all series ends where the other begins: at one moment if all have times, else after the
@@ -74,7 +77,9 @@ def part_bounds(records: Sequence[Record], split: Split, by: By, held_out: float
     return [(min(cut + gap, len(r)) if cut else 0, len(r)) for cut, r in zip(cuts, records, strict=True)]
 
 
-def slide_windows(records: Sequence[Record], parts: Sequence[tuple[int, int]], windows: Windows, split: Split) -> Cut:
+def slide_windows(
+    records: Sequence[SeriesRecord], parts: Sequence[tuple[int, int]], windows: Windows, split: Split
+) -> Cut:
     """Every window that is wholly within its part. Raises ValueError if there is none."""
     found = []
     for k, (begin, end) in enumerate(parts):
@@ -98,11 +103,12 @@ def limit_samples(cut: Cut, limit: int) -> Cut:
     return Cut(*(column[rows] for column in cut))
 
 
-def _too_long(records: Sequence[Record], most: int, window: int, split: Split) -> str:
+def _too_long(records: Sequence[SeriesRecord], most: int, window: int, split: Split) -> str:
     """The error sentence if no window fits into any series, or into its part: `most` steps."""
     if split != "all":
+        others = f" and {len(records) - 1} more series" if len(records) > 1 else ""
         return (
-            f"the {split} part of {records[0].name}{_others_text(records)} holds {most} steps at most, so no window of "
+            f"the {split} part of {records[0].name}{others} holds {most} steps at most, so no window of "
             f"{window} fits; {shorter_advice(most)}, or give another data.held_out"
         )
     longest = max(records, key=len)
@@ -110,16 +116,12 @@ def _too_long(records: Sequence[Record], most: int, window: int, split: Split) -
     return f"{longest.name} has {most} steps{more}, fewer than the window of {window}; {shorter_advice(most)}"
 
 
-def _others_text(records: Sequence[Record]) -> str:
-    return f" and {len(records) - 1} more series" if len(records) > 1 else ""
-
-
 def shorter_advice(steps: int) -> str:
     """The advice if series of this many steps hold no window, or only one."""
     return f"give longer series, or train with data.window={steps // 2} or less" if steps > 3 else "give longer series"
 
 
-def _held_out(records: Sequence[Record], held_out: float) -> set[int]:
+def _held_out(records: Sequence[SeriesRecord], held_out: float) -> set[int]:
     """The series that are held out: at least one, and not all."""
     if len(records) < 2:
         raise ValueError(
@@ -131,7 +133,7 @@ def _held_out(records: Sequence[Record], held_out: float) -> set[int]:
     return set(sorted(range(len(records)), key=digest.__getitem__)[:count])
 
 
-def _first_held_out(records: Sequence[Record], held_out: float) -> list[int]:
+def _first_held_out(records: Sequence[SeriesRecord], held_out: float) -> list[int]:
     """The first step of each series that is held out."""
     clocks = [record.time for record in records]
     kinds = {clock.dtype.kind if clock is not None else "" for clock in clocks}

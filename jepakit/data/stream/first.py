@@ -1,7 +1,7 @@
 """The warm-up set of a stream: its first frames, which give the statistics and the panel's samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ...types import Sample, Signal, Size
-from ..base import Dataset, Words, spread_evenly
+from ..base import Dataset, Words
 from ..config import DataConfig
+from ..draws import spread_evenly
 from .frames import Frame
 from .source import Source
 
@@ -21,15 +22,15 @@ MAX_SAMPLES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class First(Dataset):
+class FirstFrames(Dataset):
     """The first frames as a data set of up to 64 windows (C, T, *size) of `steps` frames, evenly spaced.
 
-    `begun` holds the original frames for a reader that continues with `source`; a resumed run has already read them.
+    `frames_read` are those to learn from before `source` goes on; a resumed run has learnt from them.
     """
 
     frames: Float[Tensor, "f c ..."]
     steps: int
-    begun: tuple[Frame, ...] = ()
+    frames_read: tuple[Frame, ...] = ()
     source: Source | None = None
     cfg: Any = field(default_factory=DataConfig, kw_only=True)
 
@@ -37,24 +38,20 @@ class First(Dataset):
     arrives = True
 
     @classmethod
-    def of(cls, frames: Sequence[Frame], steps: int, source: Source) -> "First":
+    def from_frames(cls, frames: Sequence[Frame], steps: int, source: Source) -> "FirstFrames":
         """The warm-up set from frames read from `source`."""
         return cls(torch.stack([frame.x for frame in frames]), steps, tuple(frames), source)
 
     @classmethod
-    def load(cls, path: Path, steps: int) -> "First":
-        """The warm-up set that `kept` saved. Raises ValueError if its file is missing."""
+    def load(cls, path: Path, steps: int) -> "FirstFrames":
+        """The warm-up set that `to_bytes` wrote. Raises ValueError if its file is missing."""
         if not path.is_file():
             raise ValueError(f"{path} is gone, which holds the run's first frames; put it back, or begin a new run")
         return cls(load_file(path)["frames"], steps)
 
-    def kept(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """The warm-up set as bytes, for `load`."""
         return save({"frames": self.frames.contiguous()})
-
-    def going_on(self, source: Source) -> "First":
-        """The same frames with the source to read next."""
-        return replace(self, begun=(), source=source)
 
     @property
     def channels(self) -> int:
@@ -93,7 +90,7 @@ class First(Dataset):
         """Window i at its own size, whatever `size` is: all frames of a stream have one size."""
         return Sample(self.raw(i))
 
-    def with_config(self, cfg: Any) -> "First":
+    def with_config(self, cfg: Any) -> "FirstFrames":
         """The same frames: no setting changes them."""
         return self
 

@@ -19,6 +19,7 @@ from ...types import unit
 from ..base import Unreadable
 from ..images import decode
 from ..images.augment import centre_crop
+from ..rows import is_number
 
 ARRAY_ENDINGS = (".npy", ".npz")
 TABLE_ENDINGS = (".csv", ".tsv", ".txt")
@@ -140,12 +141,3 @@ def line_fields(line: str) -> list[str]:
     text = line.strip()
     mark = next((mark for mark in (",", ";", "\t") if mark in text), None)
     return [part.strip() for part in text.split(mark)] if text else []
-
-
-def is_number(text: str) -> bool:
-    """Whether a field is a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

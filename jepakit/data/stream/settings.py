@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from ...types import Size
-from ..base import Corrupt, existing_path
+from ..base import Corrupt
 from ..config import NoAugmentation, SourceConfig
 from ..images.box import check_size
-from .first import First
+from ..paths import existing_path
+from .first import FirstFrames
 from .folder import StopQuestion
 from .frames import Place
 from .source import BEGINNING, Reset, Source, never_stop
@@ -57,7 +58,7 @@ class Config(SourceConfig):
         """The frames from `place` on, in the shape of the first one or in `shape`."""
         return Source(self.path, self.size, self.wait, self.settle, self.reset, self.corrupt, shape, place, stop)
 
-    def open(self) -> First:
+    def open(self) -> FirstFrames:
         """The warm-up set; waits for its frames. Raises ValueError if the stream ends too early."""
         if self.path != "-":
             existing_path(self.path)
@@ -72,4 +73,4 @@ class Config(SourceConfig):
                 f"{where} ended after {len(frames)} frames{lost}, fewer than the {self.warm} that statistics are taken "
                 f"from before step 1; give more{less}"
             )
-        return First.of(frames, self.window, source)
+        return FirstFrames.from_frames(frames, self.window, source)

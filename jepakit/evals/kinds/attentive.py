@@ -35,7 +35,7 @@ from ...run import optim
 from ...run.optim import Optim
 from ...types import Rng
 from ..features import count_classes
-from ..heldout import held_out
+from ..heldout import held_for_choice
 from ..metrics.result import Value, mean_results
 from ..tokens import Tokens, token_moments
 
@@ -136,7 +136,7 @@ def evaluate(train: Tokens, test: Tokens, cfg: Config) -> Pairs:
     yield "lr", lr
     yield "weight_decay", weight_decay
     yield "heads", float(heads)
-    share = (0.0, 1.0) if _count_candidates(cfg) == 1 else (0.5, 1.0)
+    share = (0.0, 1.0) if len(cfg.lr) * len(cfg.weight_decay) == 1 else (0.5, 1.0)
     probes = yield from fit_probes(
         train, [Job(lr, weight_decay, seed) for seed in cfg.seeds], cfg, heads, classes, share
     )
@@ -149,10 +149,6 @@ def choose_heads(heads: int | None, dim: int) -> int:
     return max(h for h in range(1, most + 1) if dim % h == 0)
 
 
-def _count_candidates(cfg: Config) -> int:
-    return len(cfg.lr) * len(cfg.weight_decay)
-
-
 def _choose_settings(
     train: Tokens, cfg: Config, heads: int, classes: int
 ) -> Generator[tuple[str, Value], None, tuple[float, float]]:
@@ -163,11 +159,7 @@ def _choose_settings(
     pairs = sorted(product(cfg.lr, cfg.weight_decay), key=lambda pair: (pair[0], -pair[1]))
     if len(pairs) == 1:
         return pairs[0]
-    held = held_out(train.id.tolist(), train.y, salt="attentive")
-    if not held.any():
-        raise ValueError(
-            f"lr cannot be chosen: no class has two training samples; give one value each, e.g. lr=({cfg.lr[0]},)"
-        )
+    held = held_for_choice(train.id.tolist(), train.y, "attentive", "lr", f" each, e.g. lr=({cfg.lr[0]},)")
     jobs = [Job(*pair, cfg.seeds[0]) for pair in pairs]
     probes = yield from fit_probes(train.where(~held), jobs, cfg, heads, classes, (0.0, 0.5))
     judge = train.where(held)

@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..metrics.films import Rule, Score, object_scores
-from ..metrics.result import Value, bootstrap_counts, bootstrap_interval
+from ..metrics.readers import check_strengths
+from ..metrics.result import Value, bootstrap_counts, bootstrap_interval, score_results
 from ..metrics.segments import class_shares, iou, mean_iou, overlap_counts
 from ..split import held_rows
 from ..tokens import Tokens, token_moments
@@ -60,8 +61,7 @@ class Config:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.l2 or min(self.l2) <= 0:
-            raise ValueError(f"l2={self.l2} must hold positive values, e.g. l2=(1e-4, 1e-2)")
+        check_strengths(self.l2)
         if min(self.k, self.radius + 1, self.context + 1) < 1 or self.temperature <= 0:
             raise ValueError(
                 f"k={self.k}, context={self.context}, radius={self.radius} and temperature={self.temperature} must be "
@@ -113,13 +113,10 @@ def _segmentation_results(train: Tokens, test: Tokens, cfg: Config, classes: int
     (model,) = fit_segmenters(train, (l2,), cfg.iterations, classes)
     counts = model.overlap_counts(test)
     value = float(mean_iou(counts.sum(0)))
-    low, high = bootstrap_interval(value, mean_iou(_resampled_counts(counts, test)))
+    interval = bootstrap_interval(value, mean_iou(_resampled_counts(counts, test)))
     yield "name", "miou"
-    yield "metric", "mean IoU"
-    yield "value", value
-    yield "low", low
-    yield "high", high
-    yield "per_class", [None if np.isnan(c) else float(c) for c in iou(counts.sum(0))]
+    each = [None if np.isnan(c) else float(c) for c in iou(counts.sum(0))]
+    yield from score_results("mean IoU", value, interval, each)
     yield "l2", l2
     yield "tokens", float(len(fitted_on(train)) * train.store.shape[1])
 
@@ -173,13 +170,9 @@ def _film_results(found: list[Score]) -> Iterator[tuple[str, Value]]:
     objects = weight.sum(1)
     value = float(both.mean())
     # A resample of films without any object cannot occur: every film here has one.
-    low, high = bootstrap_interval(value, (weight @ both) / objects)
+    interval = bootstrap_interval(value, (weight @ both) / objects)
     yield "name", "jf"
-    yield "metric", "J&F"
-    yield "value", value
-    yield "low", low
-    yield "high", high
-    yield "per_class", []
+    yield from score_results("J&F", value, interval)
     yield "J", float(np.mean([s.j for s in found]))
     yield "F", float(np.mean([s.f for s in found]))
     yield "objects", float(len(found))

@@ -26,7 +26,7 @@ from ...run import optim
 from ...run.optim import Optim
 from ...types import Batch
 from ..features import Pool, count_classes, pool_tokens
-from ..heldout import held_out
+from ..heldout import held_for_choice
 from ..metrics.result import Value, accuracy_results
 from ..trainable import Live
 
@@ -94,11 +94,7 @@ def _choose_lr(train: Live, cfg: Config, classes: int) -> Generator[tuple[str, V
     rates = sorted(cfg.lr)
     if len(rates) == 1:
         return rates[0]
-    held = held_out(train.id.tolist(), train.y, salt="finetune")
-    if not held.any():
-        raise ValueError(
-            f"lr cannot be chosen: no class has two training samples; give one value, e.g. lr=({rates[0]},)"
-        )
+    held = held_for_choice(train.id.tolist(), train.y, "finetune", "lr", f", e.g. lr=({rates[0]},)")
     scores = []
     for i, rate in enumerate(rates):
         share = (0.5 * i / len(rates), 0.5 * (i + 1) / len(rates))
@@ -126,18 +122,15 @@ def fine_tune(
         rate = optim.learning_rate(rule, schedules.run_progress(step + 1, steps + 1))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        _smoothed_loss(model, samples, train, cfg).backward()  # type: ignore[no-untyped-call]
+        samples = samples.to(train.device)
+        assert samples.label is not None
+        loss = F.cross_entropy(model(samples), samples.label, label_smoothing=cfg.smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
         optim.clip_gradients(model.parameters(), cfg.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield "progress", share[0] + (share[1] - share[0]) * (step + 1) / steps
     return model.eval()
-
-
-def _smoothed_loss(model: FineTuned, samples: Batch, train: Live, cfg: Config) -> Float[Tensor, ""]:
-    samples = samples.to(train.device)
-    assert samples.label is not None
-    return F.cross_entropy(model(samples), samples.label, label_smoothing=cfg.smoothing)
 
 
 def layer_groups(model: FineTuned, cfg: Config) -> list[dict[str, Any]]:

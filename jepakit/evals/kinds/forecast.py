@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float64
 
 from ...types import Rng
-from ..metrics.readers import L2_STRENGTHS, adam_train_error, choose_reader
-from ..metrics.result import Value, bootstrap_counts, bootstrap_interval
+from ..metrics.readers import L2_STRENGTHS, adam_train_error, check_strengths, choose_reader
+from ..metrics.result import Value, bootstrap_counts, bootstrap_interval, score_results
 from ..windows import Windows
 
 READS = "windows"
@@ -40,8 +40,7 @@ class Config:
     lr: float = 1e-2
 
     def __post_init__(self) -> None:
-        if not self.l2 or min(self.l2) <= 0:
-            raise ValueError(f"l2={self.l2} must hold positive values, e.g. l2=(1e-4, 1e-2)")
+        check_strengths(self.l2)
         if self.horizons and min(self.horizons) < 1:
             raise ValueError(f"horizons={self.horizons} holds a value below 1, the first step after the cut")
         if self.adam < 1 or self.lr <= 0:
@@ -59,13 +58,10 @@ def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, 
         errors = squared_errors(reader(new), test)
         for h in wanted:
             each = errors[:, h - 1]
-            low, high = bootstrap_interval(float(each.mean()), bootstrap_counts(len(each)) @ each / len(each))
+            interval = bootstrap_interval(float(each.mean()), bootstrap_counts(len(each)) @ each / len(each))
             yield "name", f"{protocol}-{h}"
-            yield "metric", f"{protocol} MSE, {h} {'step' if h == 1 else 'steps'} ahead"
-            yield "value", float(each.mean())
-            yield "low", low
-            yield "high", high
-            yield "per_class", []
+            ahead = f"{protocol} MSE, {h} {'step' if h == 1 else 'steps'} ahead"
+            yield from score_results(ahead, float(each.mean()), interval)
             yield "l2", float(l2[h - 1])
             yield "path", float(errors[:, :h].mean())
             yield "last_value", float(still[:, h - 1].mean())

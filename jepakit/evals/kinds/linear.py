@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..features import Features, Pool, count_classes
-from ..heldout import held_out
+from ..heldout import held_for_choice
+from ..metrics.readers import check_strengths
 from ..metrics.result import Value, accuracy_results
 
 ResolvedSolver = Literal["lbfgs", "ridge"]
@@ -44,8 +45,7 @@ class Config:
     pool: Pool = "mean"
 
     def __post_init__(self) -> None:
-        if not self.l2 or min(self.l2) <= 0:
-            raise ValueError(f"l2={self.l2} must hold positive values, e.g. l2=(1e-4, 1e-2)")
+        check_strengths(self.l2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +95,7 @@ def choose_l2(train: Features, solver: ResolvedSolver, cfg: Config, classes: int
     """
     if len(cfg.l2) == 1:
         return cfg.l2[0]
-    held = held_out(train.id.tolist(), train.y, salt="l2")
-    if not held.any():
-        raise ValueError(
-            f"l2 cannot be chosen: no class has two training samples; give one value, e.g. l2=({cfg.l2[0]},)"
-        )
+    held = held_for_choice(train.id.tolist(), train.y, "l2", "l2", f", e.g. l2=({cfg.l2[0]},)")
     judge, candidates = train.where(held), sorted(cfg.l2, reverse=True)
     models = fit_classifiers(train.where(~held), solver, tuple(candidates), cfg.iterations, classes)
     scores = [float((m.predict(judge.x) == judge.y).mean()) for m in models]
@@ -112,7 +108,10 @@ def fit_classifiers(
     """One classifier per entry of `l2`; L-BFGS starts each from the previous one, so large values come first."""
     mean, std = _feature_moments(torch.from_numpy(train.x))
     start = Linear(mean.float(), std.float(), torch.zeros(len(mean), classes), torch.zeros(classes))
-    return _fit_ridge(train, start, l2) if solver == "ridge" else _fit_lbfgs(train, start, l2, iterations)
+    if solver == "ridge":
+        return _fit_ridge(train, start, l2)
+    x, y = start.standard(torch.from_numpy(train.x)), torch.from_numpy(train.y)
+    return [Linear(start.mean, start.std, *found) for found in minimize_logistic(x, y, classes, l2, iterations)]
 
 
 def _feature_moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, " d"]]:
@@ -124,12 +123,6 @@ def _feature_moments(x: Float32[Tensor, "n d"]) -> tuple[Float64[Tensor, " d"], 
     std = variance.sqrt()
     # A feature that varies less than float32 resolves is constant: dividing by that would only amplify rounding.
     return mean, torch.where(std > 1e-6 * mean.abs(), std, 1.0)
-
-
-def _fit_lbfgs(train: Features, start: Linear, l2: tuple[float, ...], iterations: int) -> list[Linear]:
-    x, y = start.standard(torch.from_numpy(train.x)), torch.from_numpy(train.y)
-    found = minimize_logistic(x, y, start.weight.shape[1], l2, iterations)
-    return [Linear(start.mean, start.std, weight, bias) for weight, bias in found]
 
 
 def minimize_logistic(

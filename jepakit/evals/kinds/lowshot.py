@@ -48,7 +48,9 @@ def evaluate(train: Features, test: Features, cfg: Config) -> Iterator[tuple[str
         for draw in range(cfg.draws):
             few = few_labelled(train, fraction, draw)
             solver, _ = linear.choose_solver(cfg.solver, len(few), classes)
-            strengths.append(_choose_strength(few, solver, cfg, classes))
+            own = linear.Config(solver, cfg.l2, cfg.iterations, cfg.pool)
+            lone = np.bincount(few.y).max() < 2
+            strengths.append(max(cfg.l2) if lone else linear.choose_l2(few, solver, own, classes))
             (model,) = linear.fit_classifiers(few, solver, (strengths[-1],), cfg.iterations, classes)
             preds.append(model.predict(test.x))
             labels = len(few)
@@ -64,9 +66,3 @@ def few_labelled(train: Features, fraction: float, draw: int) -> Features:
     kept = held_out(train.id.tolist(), train.y, fraction, salt=f"low-shot {draw}")
     lone = np.bincount(train.y)[train.y] == 1
     return train.where(kept | lone)
-
-
-def _choose_strength(few: Features, solver: linear.ResolvedSolver, cfg: Config, classes: int) -> float:
-    if np.bincount(few.y).max() < 2:
-        return max(cfg.l2)
-    return linear.choose_l2(few, solver, linear.Config(solver, cfg.l2, cfg.iterations, cfg.pool), classes)

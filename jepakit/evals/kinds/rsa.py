@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from ..metrics.result import NUM_RESAMPLES, Value, bootstrap_counts, bootstrap_interval
+from ..metrics.result import NUM_RESAMPLES, Value, bootstrap_counts, bootstrap_interval, score_results
 from ..recorded import RecordedResponses
 
 READS = "recorded"
@@ -52,12 +52,8 @@ def evaluate(train: RecordedResponses, test: RecordedResponses, cfg: Config) -> 
     for weights in pair_counts(bootstrap_counts(len(test))):
         draws.extend(mean_agreement(own, recorded, weights))
         yield "progress", len(draws) / NUM_RESAMPLES
-    low, high = _finite_interval(float(value), np.array(draws))
-    yield "metric", "RDM Spearman correlation"
-    yield "value", 0.0 if np.isnan(value) else float(value)
-    yield "low", low
-    yield "high", high
-    yield "per_class", []
+    interval = _finite_interval(float(value), np.array(draws))
+    yield from score_results("RDM Spearman correlation", 0.0 if np.isnan(value) else float(value), interval)
     yield "cka", float(np.mean([cka(test.x, y) for y in test.responses]))
     yield "cka_plain", float(np.mean([cka_plain(test.x, y) for y in test.responses]))
     if len(recorded) > 1:

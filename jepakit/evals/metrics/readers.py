@@ -21,6 +21,12 @@ L2_STRENGTHS = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for l2, in units of the variance of a feature."""
 
 
+def check_strengths(l2: Sequence[float]) -> None:
+    """Raise ValueError unless `l2` holds positive values, at least one."""
+    if not l2 or min(l2) <= 0:
+        raise ValueError(f"l2={l2} must hold positive values, e.g. l2=(1e-4, 1e-2)")
+
+
 @dataclass(frozen=True, eq=False)
 class Reader:
     """y = ((x − mean) / std) weight + bias."""

@@ -26,6 +26,16 @@ def wilson_interval(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
 
 
+def score_results(
+    metric: str, value: float, interval: tuple[float, float], per_class: Sequence[float | None] = ()
+) -> Iterator[tuple[str, Value]]:
+    """Yield what every result holds: `metric`, `value`, the ends `low` and `high` of its interval, and `per_class`."""
+    yield "metric", metric
+    yield "value", value
+    yield from zip(("low", "high"), interval, strict=True)
+    yield "per_class", [*per_class]
+
+
 def accuracy_results(
     pred: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"], classes: int
 ) -> Iterator[tuple[str, Value]]:
@@ -34,14 +44,10 @@ def accuracy_results(
     All numbers are fractions in [0, 1]; the recall of a class without a test sample is None.
     """
     hit = pred == y
-    low, high = wilson_interval(int(hit.sum()), len(y))
     total = np.bincount(y, minlength=classes)
     found = np.bincount(y[hit], minlength=classes)
-    yield "metric", "accuracy"
-    yield "value", float(hit.mean())
-    yield "low", low
-    yield "high", high
-    yield "per_class", [float(f / t) if t else None for f, t in zip(found, total, strict=True)]
+    recall = [float(f / t) if t else None for f, t in zip(found, total, strict=True)]
+    yield from score_results("accuracy", float(hit.mean()), wilson_interval(int(hit.sum()), len(y)), recall)
 
 
 def mean_results(
@@ -54,13 +60,10 @@ def mean_results(
     """
     every = [dict(accuracy_results(pred, y, classes)) for pred in preds]
     each = [float((pred == y).mean()) for pred in preds]
-    low, high = wilson_interval(round(float(np.mean(each)) * len(y)), len(y))
+    interval = wilson_interval(round(float(np.mean(each)) * len(y)), len(y))
     recall = np.array([[np.nan if r is None else r for r in one["per_class"]] for one in every]).mean(0)  # type: ignore[union-attr]
-    yield "metric", metric
-    yield "value", float(np.mean(each))
-    yield "low", low
-    yield "high", high
-    yield "per_class", [None if np.isnan(r) else float(r) for r in recall]
+    known = [None if np.isnan(r) else float(r) for r in recall]
+    yield from score_results(metric, float(np.mean(each)), interval, known)
     yield "each", [*each]
     if len(each) > 1:
         yield "std", float(np.std(each, ddof=1))

@@ -38,7 +38,7 @@ from ...data.images import arrays
 from ...data.images.augment import Augment
 from ...evals.features import extract_features
 from ...evals.kinds import linear
-from ...evals.metrics.generation import Classify, tally_completions, train_classifier
+from ...evals.metrics.generation import tally_completions
 from ...inference.complete_images import picture_grid, to_pixels
 from ...masks.halves import Halves
 from ...methods import bijepa
@@ -54,6 +54,7 @@ from ...training.request import Request, settings
 from ...types import Batch, Masks, Rng
 from ..claims import Better, Numbers, Ranking, Statement
 from ..study import Arm, Study
+from .classifier import Classify, train_classifier
 
 TRAIN, TEST = "mnist/train-images-idx3-ubyte.gz", "mnist/t10k-images-idx3-ubyte.gz"
 EPOCH, EPOCHS = 234, 10

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ...reporting.charts import Line, line_chart
 from ...reporting.figures import Figure
-from ...reporting.maps import Map, draw_map_grid
+from ..maps import Map, draw_map_grid
 from .series_forms import FORMS, OUR_FORM
 from .series_map import LEARNING_RATES, WEIGHT_DECAYS
 

@@ -7,9 +7,9 @@ from typing import Final
 from ... import collapse
 from ...core.files import file_slug
 from ...reporting.figures import Figure
-from ...reporting.study import dot_chart
 from ..cells import cells_of
 from ..claims import AtLeast, Changes, Numbers, Ranking, Statement
+from ..page import dot_chart
 from ..study import Scores
 
 CONSTANT, PERSISTENCE = "error over constant", "error over persistence"

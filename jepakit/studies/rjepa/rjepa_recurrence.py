@@ -93,7 +93,7 @@ class Samples:
 def fixation_samples() -> Samples:
     """Scanpaths over generated pictures of digits."""
     paths = GAZE_DATA.open()
-    cut = synthetic.part_of(synthetic.Config(GAZE_DATA.path))[1]
+    cut = synthetic.Config(GAZE_DATA.path).part()[1]
 
     def part(first: int, count: int) -> Part:
         ids = np.arange(first, first + count)

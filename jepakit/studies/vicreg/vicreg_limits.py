@@ -44,9 +44,9 @@ from ... import losses
 from ...collapse.features import entropy_rank
 from ...core.files import file_slug
 from ...reporting.figures import Figure
-from ...reporting.maps import Map, draw_map_grid
 from ...types import Rng
 from ..claims import Equal
+from ..maps import Map, draw_map_grid
 from ..study import Own, Scores, Study
 
 NOISE_SHARES: Final = tuple(0.05 + 0.03 * j for j in range(16))  # the shares ρ_j

@@ -28,7 +28,7 @@ def follow_frames(method: RJEPA, stream: unroll.Stream, batch: Batch) -> FollowR
     two calls: states and traces are kept, and the gradient is exact as long as the weights do not change.
     """
     if is_one_level(method) and stream.step and batch.x.shape[2] == 2 and batch.action is None:
-        return follow_frame(method, stream, batch.x[:, :, 1:])
+        return _follow_next_frame(method, stream, batch.x[:, :, 1:])
     x = method.normalize(batch.x)
     steps, begun = method.encoder.grid_of(x)[0], min(stream.step, 1)
     window = WindowLoss(method, batch, steps)
@@ -44,7 +44,7 @@ def is_one_level(method: RJEPA) -> bool:
     return method.below == "frozen" and len(method.circuits.levels) == 1 and method.cfg.stop_gradient
 
 
-def follow_frame(method: RJEPA, stream: unroll.Stream, x: Float[Tensor, "n c one ..."]) -> FollowResult:
+def _follow_next_frame(method: RJEPA, stream: unroll.Stream, x: Float[Tensor, "n c one ..."]) -> FollowResult:
     """One further frame, whose state is a constant target, in few operations (`rfp.observe`)."""
     circuits, (cell,), (traces,) = method.circuits, method.circuits.cells, stream.traces
     (rows,) = circuits.read(method.maps(method.normalize(x)))

@@ -8,8 +8,8 @@ from typing import Final, cast
 import torch
 
 from ...core import files
-from ...data.base import existing_path
-from ...data.stream import Config, First, Frame
+from ...data.paths import existing_path
+from ...data.stream import Config, FirstFrames, Frame
 from ...methods.rjepa import RJEPA
 from ...recurrent import unroll
 from ...run import optim
@@ -24,7 +24,7 @@ from .windows import StreamPosition, Window, frame_windows
 FRAMES_FILE: Final = "frames.safetensors"
 
 
-def first_frames(run: Run, out: Path) -> First | None:
+def first_frames(run: Run, out: Path) -> FirstFrames | None:
     """The first frames of a run on a stream that is resumed in `out`; None where its data are a set of samples.
 
     Raises ValueError where they, or the stream, are gone.
@@ -34,7 +34,7 @@ def first_frames(run: Run, out: Path) -> First | None:
     cfg = cast(Config, run.data)
     if cfg.path != "-":
         existing_path(cfg.path)
-    return First.load(out / FRAMES_FILE, cfg.window)
+    return FirstFrames.load(out / FRAMES_FILE, cfg.window)
 
 
 class StreamSource(BatchSource):
@@ -49,7 +49,7 @@ class StreamSource(BatchSource):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.method = cast(RJEPA, session.method)
-        self.first = cast(First, session.dataset)
+        self.first = cast(FirstFrames, session.dataset)
         self.trained = [p for p in session.method.parameters() if p.requires_grad]
         self.recent, self.norm = Recent(), torch.tensor(0.0)
         self.position = StreamPosition.from_state(session.state, session.method.mean)
@@ -69,7 +69,7 @@ class StreamSource(BatchSource):
 
     def _arriving_frames(self) -> Iterator[Frame]:
         """The frames that were read before step 1, and then those that come."""
-        yield from self.first.begun
+        yield from self.first.frames_read
         yield from self.frames
 
     def example_batch(self) -> Batch:
@@ -140,7 +140,7 @@ class StreamSource(BatchSource):
         session, frames = self.session, self.frames
         if not (session.out / FRAMES_FILE).is_file():
             with files.replace_file(session.out / FRAMES_FILE) as part:
-                part.write_bytes(self.first.kept())
+                part.write_bytes(self.first.to_bytes())
         session.state = SourceState(self.position.tensors(), self.position.place._asdict())
         session.skipped |= frames.skipped
         if (more := frames.lost - len(frames.skipped)) > 0:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from .charts import short_number
+from ..reporting.charts import short_number, svg_drawing
 
 COLUMNS, SIDE, LEFT, TOP, GAP, FOOT = 3, 118.0, 54, 20, 40, 44
 Point = tuple[float, float | None]
@@ -59,8 +59,7 @@ def draw_map_grid(
     parts.append(word.format(width / 2, height - 4, "", names[0]))
     turned = Markup(' transform="rotate(-90 9 {0})"').format(height / 2)
     parts.append(word.format(9, height / 2, turned, names[1]))
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">')
-    return head.format(width, height, label) + Markup("").join(parts) + Markup("</svg>")
+    return svg_drawing("chart", (0, 0, width, height), label, parts)
 
 
 def _map_panel(one: Map, y: Sequence[float], x: Sequence[float]) -> Markup:

@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from ..core.files import file_slug, write_text
 from ..core.version import VERSION
-from .charts import fit_axis, short_number
-from .facts import UNKNOWN
-from .figures import Figure
-from .section import Block
-from .templates import fill_template
+from ..reporting.charts import fit_axis, short_number, svg_drawing
+from ..reporting.facts import UNKNOWN
+from ..reporting.figures import Figure
+from ..reporting.section import Block
+from ..reporting.templates import fill_template
 
 WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
 DOTS_NOTE = "One dot per seed, a bar at their mean."
@@ -142,8 +142,7 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Markup
         parts.append(Markup('<rect class="f1" x="{:.1f}" y="{:.1f}" width="2" height="14"/>').format(mean - 1, y - 7))
         dot = Markup('<circle class="f0" cx="{:.1f}" cy="{:.1f}" r="3.5" fill-opacity="0.6"/>')
         parts += [dot.format(across(v), y) for v in values]
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">')
-    return head.format(WIDTH, bottom + FOOT, label) + Markup("").join(parts) + Markup("</svg>")
+    return svg_drawing("chart", (0, 0, WIDTH, bottom + FOOT), label, parts)
 
 
 def _standalone_svg(svg: Markup, title: str) -> str:
