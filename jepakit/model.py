@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from .core.padding import equal_length_groups, patch_steps
+from .core.padding import equal_length_groups
 from .data import guess_kind, loader
 from .data.images.files import read_image
 from .methods.base import Method, Weights
@@ -77,7 +77,7 @@ class Model:
                 equal = (
                     [batch]
                     if batch.length is None
-                    else [part for _, part in equal_length_groups(batch, patch_steps(self.method))]
+                    else [part for _, part in equal_length_groups(batch, self.method.patch_steps)]
                 )
                 yield from (self._encode_batch(part, weights) for part in equal)
 

@@ -146,9 +146,7 @@ def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     signal, workers = subject.method.signal, reader_count(subject.loaded)
     for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
         same = (
-            [(None, batch)]
-            if batch.length is None
-            else padding.equal_length_groups(batch, padding.patch_steps(subject.method))
+            [(None, batch)] if batch.length is None else padding.equal_length_groups(batch, subject.method.patch_steps)
         )
         yield from (part for _, part in same)
 

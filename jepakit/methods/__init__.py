@@ -17,6 +17,7 @@ __all__ = [
     "bijepa",
     "build",
     "cjepa",
+    "class_of",
     "decoder",
     "entry",
     "head",
@@ -78,18 +79,23 @@ def name_of(config: Any) -> str:
     return METHODS.name_of(type(config))
 
 
+def class_of(config: Any) -> "type[Method]":
+    """The class of the method of this settings object."""
+    return entry(type(config).__module__).Method
+
+
 def is_head(config: Any) -> bool:
     """Whether the method of this settings object is trained over other runs, its parents."""
     from .head import Head
 
-    return issubclass(entry(type(config).__module__).Method, Head)
+    return issubclass(class_of(config), Head)
 
 
 def is_predictive(config: Any) -> bool:
     """Whether the method of this settings object unfolds in time."""
     from .predictive import Predictive
 
-    return issubclass(entry(type(config).__module__).Method, Predictive)
+    return issubclass(class_of(config), Predictive)
 
 
 def build(config: Any, signal: Any, seed: int = 0, parents: "Sequence[Method]" = ()) -> "Method":
@@ -102,5 +108,5 @@ def build(config: Any, signal: Any, seed: int = 0, parents: "Sequence[Method]" =
     # Initial weights: the one place where torch draws by itself.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = entry(type(config).__module__).Method
+        made = class_of(config)
         return made(config, signal, parents) if parents else made(config, signal)  # type: ignore[call-arg]
