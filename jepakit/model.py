@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from .core.padding import equal_length_groups, patch_steps
+from .core.padding import equal_length_groups
 from .data import guess_kind, loader
 from .data.images.files import read_image
 from .methods.base import Method, Weights, method_name
@@ -73,7 +73,7 @@ class Model:
         dataset = parse.other_data(self.loaded.run, os.fspath(path), signal, {}).open()
         with closing(loader.read_stream(dataset, signal, batch=FILE_BATCH, corrupt="fail")) as batches:
             for batch in batches:
-                groups = equal_length_groups(batch.to(self.method.mean.device), patch_steps(self.method))
+                groups = equal_length_groups(batch.to(self.method.mean.device), self.method.patch_steps)
                 yield from (self._encode_batch(part, weights) for _, part in groups)
 
     def start(self, frame: torch.Tensor) -> State:

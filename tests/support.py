@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from torch import Tensor
 
 from jepakit import methods
 from jepakit.core import distributed, files
+from jepakit.core.notes import Note
 from jepakit.core.progress import SilentProgress
+from jepakit.data import Dataset
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa
 from jepakit.nn import MLP, Perceptron
@@ -55,6 +58,14 @@ def write_settings(folder: Path, source: Path | str, **sections: dict) -> Path:
     path = folder / "settings.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+def resolve_data(run: Run, dataset: Dataset) -> tuple[Run, Dataset, list[Note]]:
+    """A run and its open data with every setting of data chosen as before a training, and a note for each choice."""
+    cfg, notes = run.data.resolve(
+        dataset, methods.class_of(run.method).requires(run.method), methods.name_of(run.method)
+    )
+    return replace(run, data=cfg), dataset.with_config(cfg), notes
 
 
 def save_untrained(out: Path, settings: Any, signal: Signal, data: Any, step: int = 0, seed: int = 0) -> Path:

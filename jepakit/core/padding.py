@@ -10,19 +10,11 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..types import Batch, Rng, Terms, averaged
 
 Loss = Callable[[Batch, Rng], Terms]
-
-
-def patch_steps(method: nn.Module) -> int:
-    """How many steps a patch of the method's encoder covers; 1 if it has no patches along time."""
-    patch: tuple[int, ...] = getattr(getattr(method, "encoder", None), "patch", (1,))
-    # An encoder of single frames has no patch along time.
-    axes = len(getattr(getattr(method, "signal", None), "size", patch))
-    return patch[0] if len(patch) == axes else 1
 
 
 def equal_length_groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor, " k"], Batch]]:

@@ -143,7 +143,7 @@ def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     """All samples of a data set, in order; of each padded batch those of one length at a time."""
     signal, workers = subject.method.signal, reader_count(subject.loaded)
     for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
-        yield from (part for _, part in padding.equal_length_groups(batch, padding.patch_steps(subject.method)))
+        yield from (part for _, part in padding.equal_length_groups(batch, subject.method.patch_steps))
 
 
 def reader_count(loaded: LoadedRun) -> int:

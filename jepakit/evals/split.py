@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from .base import load_kind
 from .heldout import held_out
 
 P = TypeVar("P", bound="Part")
@@ -88,6 +89,25 @@ def need_labels(classes: tuple[str, ...]) -> None:
             f"the data carry {found}, so nothing can be scored; give a folder with one sub-folder per class, "
             "or a manifest with a label column"
         )
+
+
+def allowed_kinds(
+    kinds: Sequence[str], classes: tuple[str, ...], required: bool = False
+) -> tuple[Sequence[str], list[str]]:
+    """The kinds that data of these classes allow, and a note on those that are left out, as they need labels.
+
+    Raises ValueError in place of the note where the kinds are `required`.
+    """
+    blind = [kind for kind in kinds if load_kind(kind).labels]
+    try:
+        if blind:
+            need_labels(classes)
+    except ValueError as error:
+        if required:
+            raise ValueError(f"evals.kinds asks for {', '.join(blind)}, but {error}, or --evals.kinds '[]'") from None
+        note = f"no {', '.join(blind)} after the last step: {error}"
+        return [kind for kind in kinds if kind not in blind], [note]
+    return kinds, []
 
 
 def need_classes(missing: Sequence[str]) -> None:

@@ -95,7 +95,7 @@ def embed(
         device=device,
         overwrite=overwrite,
         identity=encoder_identity(loaded, weights),
-        patch=padding.patch_steps(loaded.method),
+        patch=loaded.method.patch_steps,
         progress=progress_counter(progress, "embedding", "items"),
     )
 

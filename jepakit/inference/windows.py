@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from ..core.padding import patch_steps
 from ..data.series.dataset import Series
 from ..methods.base import Method
 from ..methods.masked import Masked
@@ -50,7 +49,7 @@ class WindowLengths(NamedTuple):
 
 def window_lengths(method: Method, dataset: Series) -> WindowLengths:
     """The lengths of the windows that `method` was trained on; `dataset` is its training data."""
-    patch, size = patch_steps(method), int(method.signal.size[0])
+    patch, size = method.patch_steps, int(method.signal.size[0])
     if not dataset.has_padding:
         return WindowLengths(size, size, patch)
     shortest, longest = (int(n) // patch * patch for n in (dataset.cut.length.min(), dataset.cut.length.max()))

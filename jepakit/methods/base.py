@@ -107,6 +107,12 @@ class Method(nn.Module):
         It is called before step 1, with the number of samples of all processes in one micro-batch.
         """
 
+    def check_steps(self, steps: int) -> None:
+        """Raises ValueError if the loss cannot work on samples of `steps` steps, fewer than those of the signal."""
+        if self.reads_x:
+            with torch.no_grad():
+                self.loss(self.signal.zeros(2, steps=steps), Rng(0))
+
     def caution(self, samples: int) -> str:
         """A warning if `samples` samples at a time pass `check` at a price, such as much memory; otherwise empty."""
         return ""
@@ -120,8 +126,15 @@ class Method(nn.Module):
         return (
             self.loss(batch, rng)
             if batch.length is None
-            else padding.loss_by_length(self.loss, batch, rng, padding.patch_steps(self))
+            else padding.loss_by_length(self.loss, batch, rng, self.patch_steps)
         )
+
+    @property
+    def patch_steps(self) -> int:
+        """How many steps a patch of the encoder covers; 1 if it has no patches along time."""
+        patch: Size = getattr(getattr(self, "encoder", None), "patch", (1,))
+        # An encoder of single frames has no patch along time.
+        return patch[0] if len(patch) == len(self.signal.size) else 1
 
     @property
     def calibration_samples(self) -> int:

@@ -68,6 +68,14 @@ def asks_for_probes(request: Request) -> bool:
     return any("kinds" in (change.get("evals") or {}) for change in changes)
 
 
+def is_new(request: Request) -> bool:
+    """Whether the request begins a run and does not resume one. Raises ValueError where it asks for both."""
+    if request.resume and (request.init is not None or request.overwrite):
+        other = "--init" if request.init is not None else "--overwrite"
+        raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
+    return not request.resume or (request.resume == "auto" and not checkpoint.saved_steps(request.folder))
+
+
 def renaming_notes(request: Request) -> list[str]:
     """What to say of settings that the request, or the run that it goes on with, names as earlier versions did."""
     named = [Path(file) for file in (request.recipe, request.config) if file is not None]

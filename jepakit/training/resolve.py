@@ -3,17 +3,14 @@
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import torch
-
 from .. import methods
-from ..core import padding
 from ..core.notes import Note
 from ..data import Dataset, refuse_padding
 from ..methods.base import Method
 from ..nn.auto import cells_per_side
 from ..nn.patch import grid_of
-from ..run.settings import Run
-from ..types import Rng, Signal, Size
+from ..run.settings import Length, Run
+from ..types import Signal, Size
 from .stream import limits
 
 
@@ -35,36 +32,30 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     4. optimiser: constant rates on a stream (`Optim.without_schedule`)
     5. loop: device, precision, workers and intervals (`Loop.resolve`)
     """
-    entry, streaming = methods.class_of(run.method), run.from_stream
+    name, method_class = methods.name_of(run.method), methods.class_of(run.method)
+    needs, streaming = method_class.requires(run.method), run.from_stream
     if streaming:
-        limits.check_method(run.method)
-    run, dataset, data_notes = resolve_data(run, dataset)
+        limits.check_method(name, method_class, getattr(run.method, "rule", ""))
+    data, data_notes = run.data.resolve(dataset, needs, name)
+    dataset = dataset.with_config(data)
     signal = dataset.signal()
     method, frame_notes = limits.fit_encoder(run.method, signal) if streaming else (run.method, [])
-    method, method_notes = entry.fit_config(
+    method, method_notes = method_class.fit_config(
         method, signal, dataset.auto_patch(cells_per_side(getattr(method, "encoder", None)))
     )
     signal = whole_patches(signal, dataset, method)
-    check_views(run.data, method, signal.size)
+    check_views(data, method, signal.size)
     dataset.check_views(signal)
+    check_data(dataset, signal.size, name, method_class, run.evals.online)
     length, length_notes = run.length.for_stream(world) if streaming else run.length.resolve(len(dataset), world)
     optim, optim_notes = run.optim.without_schedule() if streaming else (run.optim, [])
     loop, loop_notes = (
         run.loop.for_stream(len(dataset)) if streaming else run.loop.resolve(length.steps or 1, length.batch)
     )
-    run = replace(run, method=method, length=length, optim=optim, loop=loop)
+    run = replace(run, method=method, data=data, length=length, optim=optim, loop=loop)
     choices = [*data_notes, *frame_notes, *method_notes, *length_notes, *optim_notes, *loop_notes]
-    return ResolvedRun(run, dataset, signal, [*dataset.notes, *map(str, [*choices, *micro_batch_notes(run, entry)])])
-
-
-def resolve_data(run: Run, dataset: Dataset) -> tuple[Run, Dataset, list[Note]]:
-    """The run and its open data with every setting of data that was left open, and a note for each choice.
-
-    Raises ValueError where the data cannot give what the method needs.
-    """
-    needs = methods.class_of(run.method).requires(run.method)
-    cfg, notes = run.data.resolve(dataset, needs, methods.name_of(run.method))
-    return replace(run, data=cfg), dataset.with_config(cfg), notes
+    choices += micro_batch_notes(length, method_class)
+    return ResolvedRun(run, dataset, signal, [*dataset.notes, *map(str, choices)])
 
 
 def whole_patches(signal: Signal, dataset: Dataset, method: Any) -> Signal:
@@ -89,46 +80,25 @@ def check_views(cfg: Any, method: Any, size: Size) -> None:
                 raise ValueError(f"data.augment.views.{i}.{key}: {error}") from error
 
 
-def micro_batch_notes(run: Run, method: type[Method]) -> list[Note]:
+def micro_batch_notes(length: Length, method: type[Method]) -> list[Note]:
     """A note where accumulation makes the batch smaller for a loss that mixes samples."""
-    parts = run.length.accumulate
+    parts = length.accumulate
     if parts == 1 or not method.batch_statistics:
         return []
-    why = f"statistics are those of {run.length.batch // parts} samples at a time, not of {run.length.batch}"
+    why = f"statistics are those of {length.batch // parts} samples at a time, not of {length.batch}"
     return [Note("length.accumulate", parts, why)]
 
 
-def check_method(run: Run, method: Method, dataset: Dataset) -> list[str]:
-    """Refuse what only the built method shows to be impossible; returns its cautions. Raises ValueError."""
-    if run.evals.online and len(dataset.classes) < 2:
+def check_data(dataset: Dataset, size: Size, name: str, method: type[Method], online: int) -> None:
+    """Raises ValueError where labels are missing, or samples of unequal lengths cannot be compared.
+
+    `online` is the number of labelled samples that score the checkpoints.
+    """
+    if online and len(dataset.classes) < 2:
         raise ValueError(
             "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
         )
-    if run.from_stream:
-        limits.check_encoder(method)
-    method.check(run.samples_at_once)
-    check_shortest(run, method, dataset)
-    caution = method.caution(run.samples_at_once)
-    return [caution] if caution else []
-
-
-def check_shortest(run: Run, method: Method, dataset: Dataset) -> None:
-    """Raises ValueError where samples are of unequal lengths and the method cannot learn from the shortest."""
-    size = method.signal.size
-    if dataset.lengths is None or not dataset.is_padded(size):
-        return
-    name, shortest, patch = methods.name_of(run.method), int(dataset.lengths.min()), padding.patch_steps(method)
     if method.batch_statistics and method.reads_x:
         refuse_padding(dataset, size, f"{name}, which compares the samples of a batch with one another,")
-    if run.evals.online:
+    if online:
         refuse_padding(dataset, size, "evals.online")
-    steps = shortest // patch * patch
-    try:
-        if not steps:
-            raise ValueError(f"that is less than the patch of {patch}")
-        if method.reads_x:
-            with torch.no_grad():
-                method.loss(method.signal.zeros(2, steps=steps), Rng(0))
-    except ValueError as error:
-        words = dataset.words
-        raise ValueError(f"the shortest {words.one} has {shortest} {words.parts}: {error}; or {words.fix}") from None

@@ -1,11 +1,15 @@
-"""Resuming a run: load its newest checkpoint, and refuse settings or data that differ from the run's."""
+"""Resuming a run: build its session, load its newest checkpoint, and refuse other settings or data than the run's."""
 
 from collections.abc import Sequence
 
+from ..core.distributed import Dist
 from ..run import checkpoint, parse, write
+from ..run.checkpoint import Checkpoint
 from ..run.settings import Run
 from .panel import PanelMemory
-from .session import Session, SourceState, with_hash
+from .request import Request, asks_for_probes
+from .session import Session, SourceState, build_session, with_hash
+from .stream.source import first_frames
 
 # Settings that a resumed run may change, as they alter no number. The panel keeps its first size all the same.
 RESUMABLE_KEYS = (
@@ -14,23 +18,32 @@ RESUMABLE_KEYS = (
 )
 
 
-def restore_checkpoint(session: Session, allow: Sequence[str]) -> None:
-    """Load the newest readable checkpoint of `session.out` into the session.
+def resume_session(run: Run, request: Request, dist: Dist) -> Session:
+    """The session of the run in the request's folder, at its newest readable checkpoint. Writes nothing.
 
-    Raises ValueError, listing the differences, where settings or data differ from the run's and `allow` names none.
+    Raises ValueError, listing the differences, where settings or data differ from the run's and the request does not
+    allow it.
     """
-    stored = parse.from_yaml(session.out / "config.yaml")
+    out, allow = request.folder, request.allow_change
+    session = build_session(run, out, dist, first_frames(run, out), asks_for_probes(request))
+    stored = parse.from_yaml(out / "config.yaml")
     session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
     # A stream's rate stands still, so that it may end anywhere.
-    refuse_changes(stored, session.run, [*allow, "length.steps"] if session.run.from_stream else allow)
-    saved = checkpoint.load_checkpoint(session.out)
+    refuse_changes(stored, session.run, [*allow, "length.steps"] if run.from_stream else allow)
+    saved = checkpoint.load_checkpoint(out)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
         raise ValueError(
-            f"the data of {session.out} have changed since it was saved (files added, removed or resized); "
+            f"the data of {out} have changed since it was saved (files added, removed or resized); "
             "restore them, or go on with --allow-change data"
         )
     if saved.step > session.steps > 0:
-        raise ValueError(f"{session.out} stands at step {saved.step} already; give --steps {saved.step} or more")
+        raise ValueError(f"{out} stands at step {saved.step} already; give --steps {saved.step} or more")
+    restore_checkpoint(session, saved)
+    return session
+
+
+def restore_checkpoint(session: Session, saved: Checkpoint) -> None:
+    """Put the session where it was when the checkpoint was saved."""
     checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
     session.step, session.saved, session.seconds = saved.step, saved.step, saved.state["seconds"]

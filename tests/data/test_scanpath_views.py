@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import resolve_data
 from test_scanpaths import pictures, table, walk
 
 import jepakit as jk
@@ -18,7 +19,7 @@ from jepakit.nn.transformer import ViT
 from jepakit.run import parse
 from jepakit.run.settings import Run
 from jepakit.training.monitor import samples
-from jepakit.training.resolve import check_views, resolve_data
+from jepakit.training.resolve import check_views
 from jepakit.types import Batch, Signal
 
 ALL = GazeAugment(

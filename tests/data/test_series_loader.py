@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from support import two_kinds, write_table
+from support import resolve_data, two_kinds, write_table
 
 from jepakit.data import loader
 from jepakit.data.series.augment import SeriesAugment, SeriesViews
@@ -14,7 +14,7 @@ from jepakit.data.series.settings import Config
 from jepakit.methods import cjepa, ijepa, load
 from jepakit.run.settings import Length, Run
 from jepakit.training.monitor import samples
-from jepakit.training.resolve import resolve_data, resolve_run
+from jepakit.training.resolve import resolve_run
 from jepakit.types import Signal
 
 ALL = SeriesAugment(crop=(0.5, 0.9), scale=0.2, jitter=0.1, drop=0.3, views=(SeriesViews(2, (12,)), SeriesViews(3)))

@@ -16,8 +16,8 @@ from jepakit.evals.kinds import lowshot
 from jepakit.evals.runs import open_sets, probe_run
 from jepakit.evals.sources import Subject
 from jepakit.methods import ijepa
+from jepakit.run import folder
 from jepakit.run.checkpoint import load_run
-from jepakit.training import session
 from jepakit.types import Batch, Signal
 
 SIGNAL = Signal(3, (16, 16))
@@ -255,10 +255,10 @@ def test_kept_features_belong_to_the_samples_in_their_order(tmp_path: Path) -> N
 def test_what_is_kept_is_a_part_of_the_run_and_goes_with_it(run: Path) -> None:
     probe_run(run, ["knn"])
     assert list((run / "cache").iterdir())
-    session.check_free(run, replace=True)
+    folder.check_free(run, replace=True)
     (run / "cache" / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"cache/notes.txt is no part of a run"):
-        session.check_free(run, replace=True)
+        folder.check_free(run, replace=True)
 
 
 def test_the_raw_tokens_are_the_pixels_of_the_encoders_own_patches(run: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import support
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -138,13 +139,13 @@ def test_a_temperature_that_is_none_is_refused() -> None:
 PICTURES = synthetic.Config("shapes", count=4).open()
 
 
-def run(method: Any, augment: Augment | None = None, **length: int) -> Run:
-    return Run(method, synthetic.Config(augment=augment or Augment()), length=Length(**length))
+def run(method: Any, augment: Augment | None = None) -> Run:
+    return Run(method, synthetic.Config(augment=augment or Augment()))
 
 
 @pytest.mark.parametrize("method", [vicreg.Config(), cjepa.Config(pairs="views")], ids=["vicreg", "cjepa-views"])
 def test_a_method_of_views_gets_two_strong_ones_with_the_reason_where_none_are_asked_for(method: Any) -> None:
-    chosen, dataset, notes = resolve.resolve_data(run(method), PICTURES)
+    chosen, dataset, notes = support.resolve_data(run(method), PICTURES)
     augment = chosen.data.augment
     assert augment.views == (Views(count=2),)
     assert (augment.flip, augment.gray) == (0.5, 0.2)
@@ -152,27 +153,27 @@ def test_a_method_of_views_gets_two_strong_ones_with_the_reason_where_none_are_a
     assert [note.key for note in notes] == ["data.augment.views", "data.augment"]
     assert all(note.reason for note in notes)
     # Chosen once: a run that goes on, or is repeated from its own settings, has the same.
-    again, _, none = resolve.resolve_data(chosen, dataset)
+    again, _, none = support.resolve_data(chosen, dataset)
     assert (again, none) == (chosen, [])
 
 
 def test_gray_pictures_get_no_change_of_colour() -> None:
     digits = synthetic.Config("digits", count=4).open()
-    augment = resolve.resolve_data(run(vicreg.Config()), digits)[0].data.augment
+    augment = support.resolve_data(run(vicreg.Config()), digits)[0].data.augment
     augment.check(channels=1)
     assert augment.jitter[0] > 0
 
 
 def test_an_augmentation_of_ones_own_is_kept_and_only_views_are_added() -> None:
     own = Augment(crop=(0.5, 1.0), flip=0.1)
-    assert resolve.resolve_data(run(vicreg.Config(), own), PICTURES)[0].data.augment == replace(own, views=(Views(),))
+    assert support.resolve_data(run(vicreg.Config(), own), PICTURES)[0].data.augment == replace(own, views=(Views(),))
     asked = replace(own, views=(Views(count=3),))
-    assert resolve.resolve_data(run(vicreg.Config(), asked), PICTURES)[0].data.augment == asked
+    assert support.resolve_data(run(vicreg.Config(), asked), PICTURES)[0].data.augment == asked
 
 
 @pytest.mark.parametrize("method", [ijepa.Config(), cjepa.Config()], ids=["ijepa", "cjepa"])
 def test_a_method_without_views_gets_none(method: Any) -> None:
-    same, _, notes = resolve.resolve_data(run(method), PICTURES)
+    same, _, notes = support.resolve_data(run(method), PICTURES)
     assert (same, notes) == (run(method), [])
 
 
@@ -186,10 +187,10 @@ def test_views_that_the_patch_does_not_divide_are_refused() -> None:
 
 
 def test_accumulation_of_statistics_is_said() -> None:
-    (note,) = resolve.micro_batch_notes(run(vicreg.Config(), batch=64, accumulate=4), vicreg.VICReg)
+    (note,) = resolve.micro_batch_notes(Length(batch=64, accumulate=4), vicreg.VICReg)
     assert str(note) == "length.accumulate = 4 (statistics are those of 16 samples at a time, not of 64)"
-    assert not resolve.micro_batch_notes(run(vicreg.Config(), batch=64), vicreg.VICReg)
-    assert not resolve.micro_batch_notes(run(ijepa.Config(), batch=64, accumulate=4), ijepa.IJEPA)
+    assert not resolve.micro_batch_notes(Length(batch=64), vicreg.VICReg)
+    assert not resolve.micro_batch_notes(Length(batch=64, accumulate=4), ijepa.IJEPA)
 
 
 def test_methods_say_whether_their_loss_mixes_samples() -> None:

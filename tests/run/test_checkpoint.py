@@ -17,8 +17,7 @@ from jepakit.core import files
 from jepakit.core.progress import Progress
 from jepakit.data.images import arrays
 from jepakit.reporting.samples import look_at_run
-from jepakit.run import checkpoint
-from jepakit.training import session
+from jepakit.run import checkpoint, folder
 from jepakit.types import ActionSpec, Signal
 
 
@@ -106,7 +105,7 @@ def test_a_run_whose_last_checkpoint_can_be_seen_has_its_summary(tmp_path: Path)
     assert done["steps"] == 2
     assert summary.stat().st_mtime_ns < last.stat().st_mtime_ns
     # Everything that a run writes is recognised as its own.
-    session.check_free(tmp_path / "run", replace=True)
+    folder.check_free(tmp_path / "run", replace=True)
 
 
 def run_folder(at: Path, *more: str) -> Path:
@@ -125,9 +124,9 @@ def run_folder(at: Path, *more: str) -> Path:
 def test_a_run_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
     out = run_folder(tmp_path / "run")
     with pytest.raises(ValueError, match="replace it by --overwrite"):
-        session.check_free(out, replace=False)
-    session.check_free(out, replace=True)
-    session.clear_folder(out)
+        folder.check_free(out, replace=False)
+    folder.check_free(out, replace=True)
+    folder.clear_folder(out)
     assert list(out.iterdir()) == []
 
 
@@ -137,20 +136,20 @@ def test_a_run_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
 def test_a_folder_with_anything_that_no_run_writes_is_not_deleted(tmp_path: Path, foreign: str) -> None:
     out = run_folder(tmp_path / "project", foreign)
     with pytest.raises(ValueError, match=f"not deleted, as {Path(foreign).parts[0]}.* is no part of a run"):
-        session.check_free(out, replace=True)
+        folder.check_free(out, replace=True)
 
 
 def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(ValueError, match=r"it holds no run \(no config.yaml\)"):
-        session.check_free(tmp_path, replace=True)
+        folder.check_free(tmp_path, replace=True)
 
 
 def test_a_link_to_a_run_folder_stays_and_the_folder_is_emptied(tmp_path: Path) -> None:
     disk, out = run_folder(tmp_path / "disk"), tmp_path / "run"
     out.symlink_to(disk)
-    session.check_free(out, replace=True)
-    session.clear_folder(out)
+    folder.check_free(out, replace=True)
+    folder.clear_folder(out)
     assert out.is_symlink()
     assert list(disk.iterdir()) == []
 
@@ -160,8 +159,8 @@ def test_a_link_inside_a_run_is_deleted_and_what_it_points_to_is_not(tmp_path: P
     out.mkdir()
     (out / "config.yaml").write_text("")
     (out / "checkpoints").symlink_to(elsewhere / "checkpoints")
-    session.check_free(out, replace=True)
-    session.clear_folder(out)
+    folder.check_free(out, replace=True)
+    folder.clear_folder(out)
     assert list(out.iterdir()) == []
     assert (elsewhere / "checkpoints" / "step-00000008" / "state.json").exists()
 
@@ -169,9 +168,9 @@ def test_a_link_inside_a_run_is_deleted_and_what_it_points_to_is_not(tmp_path: P
 def test_an_out_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="file is a file; give --out a folder"):
-        session.check_free(tmp_path / "file", replace=True)
+        folder.check_free(tmp_path / "file", replace=True)
     with pytest.raises(ValueError, match=r"file/run cannot be written \(.+\); give --out a folder"):
-        session.clear_folder(tmp_path / "file" / "run")
+        folder.clear_folder(tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -15,7 +15,6 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from ... import collapse
-from ...core import padding
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
@@ -141,4 +140,4 @@ def _panel_samples(session: Session) -> samples.Samples:
     # Ranks of another number of samples could not be compared with the rows that there are.
     session.panel.size = session.panel.size or session.run.loop.panel_size or 2
     method, size = session.method, session.panel.size
-    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, padding.patch_steps(method))
+    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, method.patch_steps)

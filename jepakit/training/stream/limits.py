@@ -3,18 +3,18 @@
 from dataclasses import replace
 from typing import Any, cast
 
-from ... import methods
 from ...core.notes import Note
 from ...methods.base import Method
+from ...methods.predictive import Predictive
 from ...nn import Pixels
 from ...types import Signal
 
 
-def check_method(method: Any) -> None:
-    """Raises ValueError where the settings are of a method that cannot learn from a stream."""
-    if not methods.is_predictive(method) or getattr(method, "rule", "") != "rfp":
+def check_method(name: str, method_class: type[Method], rule: str) -> None:
+    """Raises ValueError where a method cannot learn from a stream by this rule."""
+    if not issubclass(method_class, Predictive) or rule != "rfp":
         raise ValueError(
-            f"{methods.name_of(method)} as it is set cannot learn from a stream, which takes the method rjepa with "
+            f"{name} as it is set cannot learn from a stream, which takes the method rjepa with "
             "rule rfp; use the recipe rjepa-online, or --method.rule rfp"
         )
 
