@@ -74,7 +74,8 @@ def test_naming_the_runs_own_data_changes_nothing(tmp_path: Path) -> None:
     loaded = load_run(support.halves_run(tmp_path / "run", cfg))
     given, own = (open_sets(loaded, path, None) for path in (str(tmp_path / "a.csv"), None))
     assert (given.seen, own.seen) == (False, False)
-    assert given.test is not None and own.test is not None
+    assert given.test is not None
+    assert own.test is not None
     assert given.test.fingerprint() == own.test.fingerprint()
     assert open_sets(loaded, None, str(tmp_path / "a.csv")).seen
 
