@@ -48,7 +48,8 @@ def describe_probes(paths: Sequence[Path]) -> str:
             f"{result[k]:.4g}" if error or result.get("plain") else f"{100 * result[k]:.1f} %"
             for k in ("value", "low", "high", "random_init", "raw")
         )
-        rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}"])
+        seen = " (seen in training)" if result.get("seen") else ""
+        rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}{seen}"])
         if "warning" in result["notes"]:
             warnings.append(f"{path.stem}: {result['notes']['warning']}")
         ahead = {key: result[key] > result["high"] if error else result[key] < result["low"] for key in BASELINE_NAMES}

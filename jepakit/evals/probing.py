@@ -18,6 +18,10 @@ Tell = Callable[[str, float], None]
 SAME_DATA_WARNING = (
     "the test data are the training data, so the score says nothing about new data; give a different --test"
 )
+SEEN_WARNING = (
+    "the encoder was trained on the samples that are scored (seen in training), so on new data it may do worse; "
+    "give other data as --test, or train with data.split=train"
+)
 
 
 def probe_results(
@@ -30,6 +34,7 @@ def probe_results(
     data: str,
     step: int,
     weights: str = "target",
+    seen: bool = False,
     name: Callable[[int], object] = int,
     tell: Tell = lambda encoder, fraction: None,
 ) -> list[dict[str, Any]]:
@@ -37,7 +42,8 @@ def probe_results(
 
     Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (`split_parts`). The
     baselines get the same samples, settings and solver. `data` describes the data, such as one or two paths. A class
-    without a test sample has no entry in `per_class`. `notes` contain a `warning` if both parts are the same samples.
+    without a test sample has no entry in `per_class`. `notes` contain a `warning` if both parts are the same samples,
+    or if the encoder was trained on those that are scored (`seen`).
     `tell` receives the encoder's name and the fraction of its work that is done.
     """
     judge = load_kind(kind)
@@ -55,6 +61,7 @@ def probe_results(
         "data": data,
         "weights": weights,
         "step": step,
+        "seen": seen,
         "settings": asdict(cfg),
         **({"lower_is_better": True} if judge.lower else {}),
         **({"plain": True} if judge.plain else {}),
@@ -70,6 +77,7 @@ def _one_result(
 ) -> dict[str, Any]:
     """One result: the scores of the trained encoder and of the baselines, with the facts behind them."""
     own = scores["value"]
+    warning = SAME_DATA_WARNING if same else SEEN_WARNING if facts["seen"] else ""
     fixed = ("metric", "value", "low", "high")
     notes = {key: value for key, value in own.items() if key not in (*fixed, "per_class", "name")}
     return {
@@ -78,7 +86,7 @@ def _one_result(
         **{key: scores[key]["value"] if key in scores else None for key in BASELINES},
         **facts,
         "per_class": {c: r for c, r in zip(classes, own["per_class"], strict=False) if r is not None},
-        "notes": notes | ({"warning": SAME_DATA_WARNING} if same else {}),
+        "notes": notes | ({"warning": warning} if warning else {}),
         "baselines": {key: {k: scores[key][k] for k in fixed[1:]} for key in BASELINES if key in scores},
     }
 

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import data
 from ..core import devices
 from ..core.progress import Progress, SilentProgress
-from ..data import refuse_padding
+from ..data import Dataset, SourceConfig, read_like, refuse_padding
 from ..methods.base import Weights
 from ..methods.head import Head
 from ..run import parse
 from ..run.checkpoint import LoadedRun, load_run
+from ..run.own_data import is_own, own_data
 from .base import Kind, load_kind
 from .probing import Tell, probe_results, save_result
 from .sources import Sets, Subject, check_labels, load_parts
@@ -79,7 +79,7 @@ def probe_run(
         judge, cfg = next(iter(group.values()))
         sets = given[judge.fits]
         subject = Subject(loaded, sets, device, weights, kept, alone=not baselines)
-        facts: dict[str, Any] = {"data": sets.label, "step": loaded.step, "weights": weights}
+        facts: dict[str, Any] = {"data": sets.label, "step": loaded.step, "weights": weights, "seen": sets.seen}
         facts |= {"classes": sets.train.classes, "name": sets.train.name}
         with report_refusals(refused, ", ".join(group)), load_parts(subject, judge.reads, cfg) as (fit, held):
             for kind, (_, cfg) in group.items():
@@ -122,29 +122,48 @@ def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any]) -> dict[str
 
 
 def open_sets(loaded: LoadedRun, train: str | None, test: str | None) -> Sets:
-    """The data sets to fit on and to score on."""
-    own, channels = loaded.run.data, loaded.method.signal.channels
-    own = own.with_channels(channels)
-    first = own if train is None else data.read_like(own, train, channels=channels).whole()
-    first = first.training_part() if test is None else first
-    second = first.test_part() if test is None else data.read_like(own, test, channels=channels).whole()
-    paths = [first.path] if second is None else [first.path, second.path + (" (test part)" if test is None else "")]
+    """The data set to fit on and, if it is another one, the data set to score on.
+
+    Without `test`, the run's own data are scored on the part that training left out. If it left out none, the part that
+    is scored was seen in training, and `Sets.seen` says so.
+    """
+    channels = loaded.method.signal.channels
+    own = own_data(loaded) if train is None or is_own(loaded, train) else None
+    first = own.cfg.with_channels(channels) if own else read_other(loaded, train or "")
+    if test is not None:
+        fit = first if train is None else first.whole()
+        held: SourceConfig | None = read_other(loaded, test)
+        seen = is_own(loaded, test)
+    else:
+        fit = first.training_part()
+        held, seen = fit.test_part(), own is not None and first.test_part() is None
+    paths = [fit.path] if held is None else [fit.path, held.path + (" (test part)" if test is None else "")]
+    opened = own.dataset if own and fit == own.cfg else fit.open()
+    return Sets(opened, None if held is None else open_held(held, test), " → ".join(paths), seen)
+
+
+def open_held(held: SourceConfig, test: str | None) -> Dataset:
+    """The data set to score on. Raises ValueError, naming the fix, if the part that training left out is empty."""
     try:
-        opened_train = first.open()
+        return held.open()
     except ValueError as error:
-        raise ValueError(str(error) if train else f"{error}. The run was trained on it; give --data PATH") from None
-    sets = Sets(opened_train, None if second is None else second.open(), " → ".join(paths))
-    return sets
+        raise ValueError(str(error) if test else f"{error}; or give data to score on as --test PATH") from None
 
 
 def open_whole(loaded: LoadedRun, path: str | None, test: str | None) -> Sets:
     """All items of one data set in order, for kinds that fit nothing. Raises ValueError if a test set is given."""
     if test is not None:
         raise ValueError(f"this probe fits nothing and cannot use --test {test}; give all items as --data")
-    own, channels = loaded.run.data, loaded.method.signal.channels
-    items = own.with_channels(channels) if path is None else data.read_like(own, path, channels=channels)
-    items = items.whole()
-    return Sets(items.open(), None, items.path)
+    own = path is None or is_own(loaded, path)
+    cfg = own_data(loaded).cfg.with_channels(loaded.method.signal.channels) if own else read_other(loaded, path or "")
+    items = cfg.whole()
+    return Sets(items.open(), None, items.path, own)
+
+
+def read_other(loaded: LoadedRun, path: str) -> SourceConfig:
+    """The settings to read all data at `path` as the run reads its own."""
+    found: SourceConfig = read_like(loaded.run.data, path, channels=loaded.method.signal.channels).whole()
+    return found
 
 
 def check_lengths(loaded: LoadedRun, sets: Sets, chosen: ChosenKinds) -> None:

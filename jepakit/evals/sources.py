@@ -34,11 +34,15 @@ Parts = Mapping[str, Part]
 
 
 class Sets(NamedTuple):
-    """The data set to fit on and, if it is a different one, the set to score on; `label` describes both."""
+    """The data set to fit on and, if it is a different one, the set to score on; `label` describes both.
+
+    `seen`: the encoder was trained on what is scored.
+    """
 
     train: data.Dataset
     test: data.Dataset | None
     label: str
+    seen: bool = False
 
 
 @dataclass(frozen=True)

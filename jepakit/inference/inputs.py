@@ -10,6 +10,7 @@ from ..data import Dataset
 from ..data.series.dataset import Series
 from ..run import parse
 from ..run.checkpoint import LoadedRun
+from ..run.own_data import own_data
 
 Windows = Literal["as trained", "adjacent", "none"]
 
@@ -52,12 +53,9 @@ def open_series(loaded: LoadedRun, path: str, settings: Mapping[str, Any] | None
 def open_training_series(loaded: LoadedRun, use: str) -> Series:
     """The series that the run was trained on; `use` completes the error message with what they are needed for.
 
-    Raises ValueError if they are gone, are no series, or were stretched to one length.
+    Raises ValueError if they are gone or have changed, are no series, or were stretched to one length.
     """
-    try:
-        found: Series | None = loaded.run.data.open().as_series()
-    except ValueError as error:
-        raise ValueError(f"{error}. The run was trained on that, and {use}") from None
+    found: Series | None = own_data(loaded, f"put it back: {use}").dataset.as_series()
     if found is None:
         raise ValueError(f"the run was not trained on series, and {use}; train on a table or array of series")
     if found.unequal == "stretch" and (found.cut.length != found.native[0]).any():

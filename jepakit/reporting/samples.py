@@ -18,6 +18,7 @@ from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
 from ..nn.transformer import ViTEncoder
 from ..run import checkpoint
+from ..run.own_data import own_data
 from ..types import Batch, Grid, Masks, Rng, Signal, unit
 from .pictures import shrink_image, to_rgb
 from .records import Array
@@ -28,6 +29,7 @@ IMAGE_SIDE = 224
 MAX_LARGE_IMAGES = 8
 BATCH_SIZE = 16
 MASK_STEPS = 64
+REMEDY = "put it back and write the report again"
 # Multiplications allowed on a CPU, one or two minutes: 590 images for a ViT-B/16, 60 for a ViT-H/14.
 MAX_MULTIPLICATIONS = 1e13
 
@@ -112,23 +114,23 @@ def look_at_run(
     encoder = next((m for m in method.modules() if isinstance(m, Encoder)), None)
     grid = encoder.grid if encoder else ()
     notes: dict[str, str] = {}
-    samples = _encode_samples(loaded.run.data, method, affordable_images(encoder, images, device), device, notes)
+    samples = _encode_samples(loaded, method, affordable_images(encoder, images, device), device, notes)
     drawn = draw_masks(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
     if not drawn:
         notes["masks"] = "This method draws no masks."
-    return Look(grid, samples, drawn, _unfold_run(loaded.run.data, method, images, device, notes), notes)
+    return Look(grid, samples, drawn, _unfold_run(loaded, method, images, device, notes), notes)
 
 
 def _unfold_run(
-    data: object, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
+    loaded: checkpoint.LoadedRun, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
 ) -> TimeMeasures | None:
     """Measurements of a method that unfolds in time; None for other methods and, with a note, for unreadable data."""
     if not isinstance(method, Predictive):
         return None
     try:
-        measures = unfold_samples(method, data.open(), images, device)  # type: ignore[attr-defined]
+        measures = unfold_samples(method, own_data(loaded, REMEDY).dataset, images, device)
     except (ValueError, OSError) as error:
-        notes["time"] = f"The data could not be read: {error}."
+        notes["time"] = f"The data were not read: {error}."
         return None
     if measures is None:
         notes["time"] = "Fewer than two samples could be read, so there is nothing to compare."
@@ -144,7 +146,7 @@ def affordable_images(encoder: Encoder | None, images: int, device: torch.device
 
 
 def _encode_samples(
-    data: object, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
+    loaded: checkpoint.LoadedRun, method: Method, images: int, device: torch.device | str, notes: dict[str, str]
 ) -> Samples | None:
     pictures = ("patches", "attention", "neighbours", "map")
     if len(method.signal.size) != 2:
@@ -152,10 +154,10 @@ def _encode_samples(
         notes.update(dict.fromkeys(pictures, f"A sample has size {size} and is no picture, so there is none to show."))
         return None
     try:
-        dataset: Dataset = data.open()  # type: ignore[attr-defined]
+        dataset = own_data(loaded, REMEDY).dataset
         samples = encode_samples(method, dataset, images, device)
     except (ValueError, OSError) as error:
-        notes.update(dict.fromkeys(pictures, f"The data could not be read: {error}."))
+        notes.update(dict.fromkeys(pictures, f"The data were not read: {error}."))
         return None
     if samples is None:
         few = f"Fewer than two {dataset.words.many} could be read, so there is nothing to compare."

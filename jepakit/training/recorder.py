@@ -11,6 +11,7 @@ from ..core import distributed, files
 from ..core.progress import Progress
 from ..run import checkpoint
 from ..run.metrics import Journal
+from ..run.own_data import absolute_path
 from ..types import Terms
 from . import rollback
 from .monitor import Monitor, online
@@ -27,6 +28,7 @@ class Recorder:
         self.last_verdict = ""
         # Taken once: it costs seconds for a million pictures, and data that change meanwhile are no longer the run's.
         self.data = session.dataset.fingerprint() if session.dist.main else ""
+        self.path = absolute_path(session.run.data.path)
         wanted = session.run.evals.online if session.dist.main else 0
         self.online = online.choose_labelled(session, wanted) if wanted else None
         self.journal = Journal(session.out, session.step) if session.dist.main else None
@@ -129,6 +131,7 @@ class Recorder:
         state = {
             "seconds": session.seconds,
             "data": self.data,
+            "source": self.path,
             "panel": session.panel.to_json(),
             "skipped": session.skipped,
             "healthy": session.healthy,

@@ -12,6 +12,7 @@ from ..core.registry import no_such
 from ..nn import Frames
 from ..run import checkpoint, parse
 from ..run.optim import Optim
+from ..run.own_data import own_data
 from ..run.settings import Evals, Length, Run
 
 PathLike = str | os.PathLike[str]
@@ -104,25 +105,26 @@ def starting_run(request: Request) -> Run:
         return recipes.load_recipe(name)
     if name in methods.METHODS.names():
         cfg = methods.load(name).Config()
-        return head_run(cfg, request.init) if methods.is_head(cfg) else Run(method=cfg, data=data.load("images")())
+        if methods.is_head(cfg):
+            return head_run(cfg, request.init, own=request.data is None)
+        return Run(method=cfg, data=data.training_settings("images"))
     if helper := recipes.explain_helper(name):
         raise ValueError(helper)
     raise ValueError(no_such("recipe or method", name, [*recipes.RECIPES.names(), *methods.METHODS.names()]))
 
 
-def head_run(cfg: Any, parent: PathLike | None) -> Run:
+def head_run(cfg: Any, parent: PathLike | None, own: bool = True) -> Run:
     """The Run of a head over the run at `parent`: its data without views, its batch, and nothing to probe.
 
-    Raises ValueError where there is no such run.
+    Raises ValueError where there is no such run and, for its `own` data, where they are gone or have changed.
     """
     if parent is None:
         name = methods.name_of(cfg)
         raise ValueError(f"{name} is trained over a finished run; name it, as in jepa train {name} --init RUN")
     below = checkpoint.settings_of(Path(parent))
-    source: Any = below.data
-    seen = source.without_views()
+    source: Any = own_data(checkpoint.load_run(Path(parent))).cfg if own else below.data
     length = Length(steps=HEAD_STEPS, batch=below.length.batch)
-    return on_parent(Run(cfg, seen, HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
+    return on_parent(Run(cfg, source.without_views(), HEAD_OPTIM, length, evals=Evals(kinds=())), parent)
 
 
 def on_parent(wanted: Run, parent: PathLike | None) -> Run:
