@@ -32,6 +32,7 @@ __all__ = [
     "images",
     "load",
     "loader",
+    "overlap",
     "paths",
     "read_like",
     "refuse_padding",

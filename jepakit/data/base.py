@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ..types import ActionSpec, Rng, Sample, Samples, Signal, Size, unit
+from .overlap import hash_array
 from .report import Problem, Progress, Report, finish_report
 
 Split = Literal["all", "train", "test"]
@@ -303,6 +304,11 @@ class Dataset:
             (f"{self.words.many} per class", classes or "no labels"),
         ]
         return finish_report(rows, self.notes, problems, "--csv FILE lists them")
+
+    def content_hash(self, i: int) -> int | None:
+        """A hash of item i as it is read, not augmented; None if it cannot be read."""
+        found = next(without_padding(self.read(np.array([i], dtype=np.int64), self.sample_size())), None)
+        return None if found is None else hash_array(found[0].numpy())
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
         """The class of every pixel of item i at `size`, cropped like the image; 255 if unknown. Raises ValueError."""
