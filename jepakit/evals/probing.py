@@ -40,8 +40,8 @@ def probe_results(
     Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (`split_parts`). The
     baselines get the same samples, settings and solver. `data` describes the data, such as one or two paths. A class
     without a test sample has no entry in `per_class`. With the `hashes` of both sets' samples, `n_shared` counts the
-    test samples that are also training samples. `notes` contain a `warning` if there are any. `tell` receives the
-    encoder's name and the fraction of its work that is done.
+    test samples that are also training samples; if there are any, `notes` contain a `warning`, otherwise both are left
+    out. `tell` receives the encoder's name and the fraction of its work that is done.
     """
     judge = load_kind(kind)
     if judge.reads == "masks":
@@ -55,7 +55,7 @@ def probe_results(
         train, test = split_parts(train, name)
     elif hashes is not None:
         count = count_shared(train["value"], test["value"], hashes, judge.labels)
-        shared = {"n_shared": count}
+        shared = {"n_shared": count} if count else {}
         if count and not warning:
             found = overlap_sentence(count, _count_samples(judge, test["value"]))
             warning = f"{found}, so the score says too much about new data; leave them out of one of both sets"
