@@ -150,6 +150,7 @@ def check_data(
     path: PathLike,
     csv: PathLike | None = None,
     *,
+    test: PathLike | None = None,
     image: str = "",
     label: str = "",
     fixations: str = "",
@@ -159,12 +160,15 @@ def check_data(
     """Read every item of a data set; rows of what was found. With `csv`, also a file with a row per problem.
 
     `image` and `label` name columns or arrays, where they are not called as usual; `fixations` is a file of scanpaths
-    on the pictures, `timing` what its times are.
+    on the pictures, `timing` what its times are. With `test`, a second data set, a row counts its items that are also
+    in the first.
     """
     from .data.check import as_csv, check_path
 
     count = progress_counter(progress or SilentProgress(), "reading", "items")
-    found = check_path(os.fspath(path), image=image, label=label, fixations=fixations, timing=timing, progress=count)
+    other = "" if test is None else os.fspath(test)
+    names = {"image": image, "label": label, "fixations": fixations, "timing": timing}
+    found = check_path(os.fspath(path), test=other, **names, progress=count)
     if csv is not None:
         files.write_text(Path(csv), as_csv(found.problems))
     return found.rows

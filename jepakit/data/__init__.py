@@ -33,6 +33,7 @@ __all__ = [
     "images",
     "load",
     "loader",
+    "overlap",
     "paths",
     "read_like",
     "refuse_padding",

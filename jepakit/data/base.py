@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ..types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size, unit
+from .overlap import hash_array
 from .report import Progress, Report, report_items
 
 Split = Literal["all", "train", "test"]
@@ -305,6 +306,11 @@ class Dataset:
     def report(self, progress: Progress = None) -> Report:
         """The report that `jepa check-data` prints; reads every item once."""
         return report_items(self, progress)
+
+    def content_hash(self, i: int) -> int | None:
+        """A hash of item i as it is read, not augmented; None if it cannot be read."""
+        found = next(without_padding(self.read(np.array([i], dtype=np.int64), self.sample_size())), None)
+        return None if found is None else hash_array(found[0].numpy())
 
     def mask(self, i: int, size: Size) -> UInt8[np.ndarray, "h w"]:
         """The class of every pixel of item i at `size`, cropped like the image; 255 if unknown. Raises ValueError."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_json
+from ..data.overlap import Hashes, overlap_sentence
 from .base import Kind, load_kind
-from .split import Part, held_rows, labelled_part, need_held, need_labels
+from .split import Part, count_shared, held_rows, labelled_part, need_held, need_labels
 
 BASELINES = ("random_init", "raw")
 Tell = Callable[[str, float], None]
@@ -37,27 +38,40 @@ def probe_results(
     seen: bool = False,
     name: Callable[[int], object] = int,
     tell: Tell = lambda encoder, fraction: None,
+    hashes: tuple[Hashes, Hashes] | None = None,
 ) -> list[dict[str, Any]]:
     """The content of the kind's evals/*.json files, from parts by "value" (the run's encoder) and by the baselines.
 
     Without `test`, the fifth of each class whose `name(id)` hashes lowest is held out of `train` (`split_parts`). The
     baselines get the same samples, settings and solver. `data` describes the data, such as one or two paths. A class
-    without a test sample has no entry in `per_class`. `notes` contain a `warning` if both parts are the same samples,
-    or if the encoder was trained on those that are scored (`seen`).
-    `tell` receives the encoder's name and the fraction of its work that is done.
+    without a test sample has no entry in `per_class`. With the `hashes` of both sets' samples, `n_shared` counts the
+    test samples that are also training samples and is left out if there are none. `notes` contain a `warning` if some
+    are shared, or if the encoder was trained on those that are scored (`seen`). `tell` receives the encoder's name and
+    the fraction of its work that is done.
     """
     judge = load_kind(kind)
     if judge.reads == "masks":
         classes = tuple(map(str, range(256)))
     elif judge.labels:
         need_labels(classes)
-    same = test is not None and all(train[key].same(test[key]) for key in train)
+    warning, shared = "", dict[str, int]()
+    if test is not None and all(train[key].same(test[key]) for key in train):
+        warning = SAME_DATA_WARNING
     if test is None:
         train, test = split_parts(train, name)
+    elif hashes is not None:
+        count = count_shared(train["value"], test["value"], hashes, judge.labels)
+        shared = {"n_shared": count} if count else {}
+        if count and not warning:
+            found = overlap_sentence(count, _count_samples(judge, test["value"]))
+            warning = f"{found}, so the score says too much about new data; leave them out of one of both sets"
+    if seen and warning != SAME_DATA_WARNING:
+        warning = f"{SEEN_WARNING}; {warning}" if warning else SEEN_WARNING
     scores = {key: _kind_scores(judge, cfg, train[key], test[key], partial(tell, key)) for key in train}
     facts = {
         "n_train": _count_samples(judge, train["value"]),
         "n_test": _count_samples(judge, test["value"]),
+        **shared,
         "data": data,
         "weights": weights,
         "step": step,
@@ -67,17 +81,16 @@ def probe_results(
         **({"plain": True} if judge.plain else {}),
     }
     return [
-        {"kind": kind, **_one_result({key: found[i] for key, found in scores.items()}, facts, classes, same)}
+        {"kind": kind, **_one_result({key: found[i] for key, found in scores.items()}, facts, classes, warning)}
         for i in range(len(scores["value"]))
     ]
 
 
 def _one_result(
-    scores: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], classes: tuple[str, ...], same: bool
+    scores: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], classes: tuple[str, ...], warning: str
 ) -> dict[str, Any]:
     """One result: the scores of the trained encoder and of the baselines, with the facts behind them."""
     own = scores["value"]
-    warning = SAME_DATA_WARNING if same else SEEN_WARNING if facts["seen"] else ""
     fixed = ("metric", "value", "low", "high")
     notes = {key: value for key, value in own.items() if key not in (*fixed, "per_class", "name")}
     return {

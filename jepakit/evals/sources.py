@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from .. import data, methods
 from ..core import devices, padding
 from ..data import loader
+from ..data.overlap import Hashes, sample_hashes
 from ..methods.base import Method, Weights
 from ..nn.patch import grid_of, patches
 from ..run.checkpoint import LoadedRun
@@ -49,7 +50,8 @@ class Sets(NamedTuple):
 class Subject:
     """The subject of a probe: a run at one step, on these data, with or without the baselines.
 
-    `kept` is the run folder, or None if nothing is to be cached.
+    `kept` is the run folder, or None if nothing is to be cached. `hashes` fill with those of the samples, by data set,
+    as they are read.
     """
 
     loaded: LoadedRun
@@ -58,6 +60,13 @@ class Subject:
     weights: Weights
     kept: Path | None = None
     alone: bool = False
+    hashes: dict[int, Hashes] = field(default_factory=dict)
+
+    @property
+    def read_hashes(self) -> tuple[Hashes, Hashes] | None:
+        """The hashes of the samples to fit on and of those to score on; None without a set to score on."""
+        train, test = self.sets.train, self.sets.test
+        return None if test is None else (self.hashes.get(id(train), {}), self.hashes.get(id(test), {}))
 
     @property
     def method(self) -> Method:
@@ -144,9 +153,14 @@ def item_labels(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
 
 
 def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
-    """All samples of a data set, in order; of each padded batch those of one length at a time."""
+    """All samples of a data set, in order; of each padded batch those of one length at a time.
+
+    If there is a set to score on, the samples' hashes are kept in `subject.hashes`.
+    """
     signal, workers = subject.method.signal, reader_count(subject.loaded)
     for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
+        if subject.sets.test is not None:
+            subject.hashes.setdefault(id(dataset), {}).update(sample_hashes(batch))
         yield from (part for _, part in padding.equal_length_groups(batch, subject.method.patch_steps))
 
 
@@ -188,6 +202,9 @@ def live_parts(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
         builds["raw"] = partial(raw_baseline, method, device)
     facts = (item_labels(dataset), np.arange(len(dataset)), method.signal, reader_count(subject.loaded), device)
     held = dataset.with_config(dataset.cfg.without_views()).in_memory()
+    if subject.sets.test is not None:
+        hashed = (sample_hashes(batch) for batch in loader.read_stream(held, method.signal, batch=BATCH_SIZE))
+        subject.hashes[id(dataset)] = {i: value for part in hashed for i, value in part.items()}
     return {name: Live(held, build, *facts) for name, build in builds.items()}
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from ..data.overlap import Hashes
 from .base import load_kind
 from .heldout import held_out
 
@@ -57,6 +58,16 @@ def held_rows(part: Part, name: Callable[[int], object] = int, salt: str = "test
     chosen = held_out([str(name(int(i))) for i in part.id[first]], np.zeros(len(kinds), np.int64), salt=salt)
     held: np.ndarray = np.isin(films, kinds[chosen])
     return held
+
+
+def count_shared(train: Part, test: Part, hashes: tuple[Hashes, Hashes], labelled: bool) -> int:
+    """The number of test samples that equal a training sample; if `labelled`, only samples with labels count.
+
+    `hashes` are those of all samples of the two sets.
+    """
+    fitted, scored = ((part.id[part.y >= 0] if labelled else part.id).tolist() for part in (train, test))
+    known = {hashes[0][i] for i in fitted if i in hashes[0]}
+    return sum(hashes[1][i] in known for i in scored if i in hashes[1])
 
 
 def need_held(part: Part, held: Bool[np.ndarray, " n"]) -> None:

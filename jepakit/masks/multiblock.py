@@ -1,6 +1,8 @@
 """Multi-block masks: rectangles of tokens to predict, and a large context block without them. Source: I-JEPA."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from math import ceil, prod, sqrt
 from typing import Literal
 
@@ -26,10 +28,12 @@ class MultiBlock:
     the smallest context block minus the largest target, and `check` compares that number with `min_context`: so every
     call ends with a valid mask. With the default ranges this almost never happens, and positions stay uniform.
 
-    `compat="ijepa"` draws as the published code does: one random number sets both scale and aspect, sides stay below
-    the grid's, the last row and column are never drawn, contexts are cut to the common length in raster order (which
-    starves the bottom rows), and after every 20 failures the context may overlap one more target. `min_context` is then
-    10 by default, and targets must exceed it too.
+    `compat="ijepa"` draws as the published code does: one random number sets both scale and aspect, the area is cut to
+    whole tokens before sides are rounded, sides stay below the grid's, the last row and column are never drawn, and
+    after every 20 failures the context may overlap one more target. Contexts are cut in raster order (which starves the
+    bottom rows) to the shortest of the samples that are encoded together, as one process of the published training
+    does. So they depend on how the global batch is split: at 14 x 14, batches of 128 keep about 50 tokens, one of 2048
+    about 39. `min_context` is then 10 by default, and targets must exceed it too.
 
     Source: I-JEPA, arXiv:2301.08243.
     """
@@ -60,8 +64,10 @@ class MultiBlock:
         """Draw context (B, K) and targets (B, M, Kt), int64 on the CPU. Raises ValueError when `check` does."""
         self.check(grid)
         total, part = rng.global_batch(batch)
-        draw = self._draw_compat_masks if self.compat == "ijepa" else self._draw_masks
-        masks = draw(grid, total, rng.generator())
+        if self.compat == "ijepa":
+            context, targets = self._draw_compat_blocks(grid, total, rng.generator())
+            return Masks(_keep_first(context[part]), targets[part])
+        masks = self._draw_masks(grid, total, rng.generator())
         return Masks(masks.context[part], masks.targets[part])
 
     def _draw_masks(self, grid: Grid, total: int, gen: Generator) -> Masks:
@@ -83,7 +89,10 @@ class MultiBlock:
             context = inside & ~_mark_tokens(targets, grid)
         return Masks(_thin_out(context, gen), targets)
 
-    def _draw_compat_masks(self, grid: Grid, total: int, gen: Generator) -> Masks:
+    def _draw_compat_blocks(
+        self, grid: Grid, total: int, gen: Generator
+    ) -> tuple[Bool[Tensor, "b n"], Int[Tensor, "b m k"]]:
+        """The context of every sample before it is cut, and the targets."""
         u, v = torch.rand(2, generator=gen, dtype=torch.float64).tolist()
         shape = _compat_shape(grid, _scale_to_range(self.target_scale, u), _scale_to_range(self.target_aspect, u))
         window = _mark_tokens(
@@ -98,7 +107,7 @@ class MultiBlock:
             avoided = targets[:, : self.num_targets - attempt // MAX_TRIES]
             again = _pick_rows(window, (total,), gen) & ~_mark_tokens(avoided, grid)
             context = torch.where(short[:, None], again, context)
-        return Masks(_keep_first(context), targets)
+        return context, targets
 
     def _min_tokens(self, grid: Grid) -> int:
         if self.min_context is not None:
@@ -127,9 +136,7 @@ class MultiBlock:
             )
 
     def _check_compat(self, grid: Grid) -> None:
-        # Both sides are monotone in the single random number, so the ends of its range bound the smallest block.
-        ends = [_compat_shape(grid, s, a) for s, a in zip(self.target_scale, self.target_aspect, strict=True)]
-        target = min(h for h, _ in ends) * min(w for _, w in ends)
+        target = _smallest_compat_target(grid, self.target_scale, self.target_aspect)
         block = min(target, prod(_compat_shape(grid, self.context_scale[0], 1.0)))
         if block <= self._min_tokens(grid):
             raise ValueError(
@@ -162,8 +169,26 @@ def _largest_target(grid: Grid, fraction: float, aspect: Range) -> int:
 
 
 def _compat_shape(grid: Grid, fraction: float, ratio: float) -> Grid:
-    area = fraction * prod(grid)
+    return _compat_sides(grid, int(prod(grid) * fraction), ratio)
+
+
+def _compat_sides(grid: Grid, area: int, ratio: float) -> Grid:
     return min(round(sqrt(area * ratio)), grid[0] - 1), min(round(sqrt(area / ratio)), grid[1] - 1)
+
+
+@lru_cache
+def _smallest_compat_target(grid: Grid, scale: Range, aspect: Range) -> int:
+    """The fewest tokens that a target can have, over all values of the random number behind its scale and aspect."""
+    cells, width = prod(grid), scale[1] - scale[0]
+    areas = range(int(cells * scale[0]), int(cells * scale[1]) + 1)
+    # An area holds for an interval of ratios, in which the sides change only where one of them is rounded up or down.
+    ends = [0.0, *((area / cells - scale[0]) / width for area in areas[1:]), 1.0]
+    found = []
+    for area, (low, high) in zip(areas, pairwise(_scale_to_range(aspect, u) for u in ends), strict=True):
+        halves = [k + 0.5 for k in range(max(grid))]
+        changes = {r for h in halves for r in (h * h / max(area, 1), area / (h * h)) if low < r < high}
+        found += [prod(_compat_sides(grid, area, (a + b) / 2)) for a, b in pairwise([low, *sorted(changes), high])]
+    return min(found)
 
 
 def _scale_to_range(bounds: Range, u: float) -> float:

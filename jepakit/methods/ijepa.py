@@ -5,10 +5,10 @@
     L = mean_i mean_{j in block i} d(pred_ij, LayerNorm(s_y)_ij),    d = smooth L1,    g <- tau g + (1 - tau) f
 
 Source: Assran et al. 2023, arXiv:2301.08243. Deliberate differences from the reference implementation: the masks are
-drawn without its three sampling quirks (masks.py; `compat="ijepa"` brings them back), positions come from the input's
-own grid, and the last block of the target encoder and of the predictor is computed only for the tokens that are read,
-which changes no value. Targets can be averaged over several blocks (`target_blocks`), by default they are not. Nothing
-is particular to images: any masker that fits the grid will do.
+drawn without its sampling quirks (`compat="ijepa"` in masks/multiblock.py brings them back), positions come from the
+input's own grid, and the last block of the target encoder and of the predictor is computed only for the tokens that are
+read, which changes no value. Targets can be averaged over several blocks (`target_blocks`), by default they are not.
+Nothing is particular to images: any masker that fits the grid will do.
 """
 
 import math

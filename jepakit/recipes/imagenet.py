@@ -1,5 +1,9 @@
 """I-JEPA and C-JEPA on ImageNet-1K with the published values.
 
+Masks are drawn as the published code does (`compat="ijepa"`). It cuts the contexts of each process to their shortest,
+with 128 images per process (16 processes). Fewer processes with larger shares keep fewer context tokens, unless
+`length.accumulate` cuts those shares to 128.
+
 Sources: arXiv:2301.08243 and its released configurations; arXiv:2410.19560.
 """
 
@@ -55,7 +59,10 @@ def _published_run(encoder: EncoderConfig, predictor: Predictor, epochs: int, wa
     start = 2e-4 if warmup == 40 else 1e-4
     return Run(
         method=ijepa.Config(
-            encoder=encoder, predictor=predictor, masks=(MultiBlock(min_context=10),), ema=(0.996, 1.0)
+            encoder=encoder,
+            predictor=predictor,
+            masks=(MultiBlock(min_context=10, compat="ijepa"),),
+            ema=(0.996, 1.0),
         ),
         data=files.Config(size=(224, 224), augment=Augment(crop=(0.3, 1.0))),
         optim=Optim(1e-3, start, 1e-6, warmup / epochs, 0.04, 0.4),

@@ -158,6 +158,13 @@ def test_lidar_as_published_cannot_tell_noise_from_signal_and_corrected_it_can(
     assert collapse.view_consistency(views) == pytest.approx(share, abs=0.05)
 
 
+def test_corrected_lidar_weighs_directions_by_their_own_variance_without_what_the_noise_adds() -> None:
+    # Beside noise of variance 1 the means of 2 views vary by 9 + 1/2 and by 1 + 1/2; the rank is that of 9 and 1.
+    sample, view = gaussian_noise(20_000, 1, 2, seed=1), gaussian_noise(20_000, 2, 2, seed=2)
+    rank = math.exp(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+    assert collapse.lidar_corrected(torch.tensor([3.0, 1.0]) * sample + view) == pytest.approx(rank, rel=0.02)
+
+
 @pytest.mark.parametrize(("n", "q", "d"), [(60, 6, 20), (20, 8, 32)])
 def test_noise_exceeds_its_edge_once_in_a_hundred_and_the_median_every_other_time(
     n: int, q: int, d: int, monkeypatch: pytest.MonkeyPatch

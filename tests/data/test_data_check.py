@@ -1,6 +1,7 @@
 import numpy as np
 from PIL import Image
 
+from jepakit import api
 from jepakit.data.check import check_path
 
 
@@ -48,3 +49,35 @@ def test_real_shards_hold_no_broken_image(shared_data):
     assert rows["unreadable"] == rows["exact duplicates"] == "0"
     assert rows["height min / median / max"].startswith("348 /")
     assert rows["channels"] == f"{rows['items']} with 3"
+
+
+def test_items_of_a_test_set_that_are_also_in_the_first_are_counted_whatever_holds_them(tmp_path):
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 256, (30, 20, 20, 3), dtype=np.uint8)
+    np.save(tmp_path / "test.npy", x[15:])
+    (tmp_path / "photos").mkdir()
+    for i in range(18):
+        Image.fromarray(x[i]).save(tmp_path / "photos" / f"{i}.png")
+    rows = dict(api.check_data(tmp_path / "photos", test=tmp_path / "test.npy", csv=tmp_path / "found.csv"))
+    assert rows["overlap with --test"] == "3 of 15 test samples (20.0 %) are also training samples"
+    assert (tmp_path / "found.csv").read_text().count("overlap,also in") == 3
+    assert "overlap with --test" not in dict(api.check_data(tmp_path / "photos"))
+
+
+def test_series_of_a_test_set_that_are_also_in_the_first_are_counted(tmp_path):
+    x = np.random.default_rng(0).normal(size=(12, 1, 20)).astype(np.float32)
+    np.savez(tmp_path / "train.npz", x=x[:8], y=np.arange(8) % 2)
+    np.savez(tmp_path / "test.npz", x=x[6:], y=np.arange(6) % 2)
+    rows = dict(api.check_data(tmp_path / "train.npz", test=tmp_path / "test.npz"))
+    assert rows["overlap with --test"] == "2 of 6 test samples (33.3 %) are also training samples"
+
+
+def test_windows_of_a_later_table_that_begins_before_the_first_one_ends_are_counted(tmp_path):
+    x = np.random.default_rng(0).normal(size=600)
+    for name, rows in (("first", x[:400]), ("later", x[300:])):
+        (tmp_path / f"{name}.csv").write_text("c0\n" + "\n".join(map(str, rows)))
+    found = dict(api.check_data(tmp_path / "first.csv", test=tmp_path / "later.csv"))["overlap with --test"]
+    shared, total = (int(word) for word in (found.split()[0], found.split()[2]))
+    # Of windows of n steps, 101 - n lie in the 100 steps that both have, and 301 - n in the later table.
+    assert total - shared == 200
+    assert shared > 50

@@ -11,6 +11,7 @@ import pytest
 import support
 import torch
 
+from jepakit import methods
 from jepakit.core.progress import SilentProgress
 from jepakit.data.images import arrays, files, synthetic
 from jepakit.evals.kinds import finetune
@@ -18,11 +19,12 @@ from jepakit.evals.kinds.finetune import Config
 from jepakit.evals.runs import open_sets, probe_run
 from jepakit.evals.sources import Subject, live_parts
 from jepakit.evals.split import labelled_part
-from jepakit.evals.trainable import Live
+from jepakit.evals.trainable import Live, raw_baseline
+from jepakit.methods import ijepa
 from jepakit.nn.resnet import ResNet
 from jepakit.nn.resnet50 import ResNet50
 from jepakit.run.checkpoint import load_run
-from jepakit.types import Signal
+from jepakit.types import Batch, Signal
 
 SIGNAL = Signal(3, (16, 16))
 SHAPES = synthetic.Config("shapes", count=100, size=(16, 16))
@@ -42,6 +44,14 @@ def parts(folder: Path, weights: str = "target", data: object = SHAPES) -> dict[
     loaded = load_run(support.untrained_run(folder / "run", data, SIGNAL))
     subject = Subject(loaded, open_sets(loaded, None, None), "cpu", weights)  # type: ignore[arg-type]
     return live_parts(subject, subject.sets.train)
+
+
+def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
+    signal = Signal(3, (16, 16), (0.3, 0.4, 0.5), (0.2, 0.1, 0.2))
+    x = torch.rand(2, 3, 16, 16)
+    seen = (x - torch.tensor(signal.mean)[:, None, None]) / torch.tensor(signal.std)[:, None, None]
+    raw = raw_baseline(methods.build(ijepa.Config.tiny(signal), signal), "cpu")
+    torch.testing.assert_close(raw(Batch(x)), seen.flatten(1)[:, None])
 
 
 def fitted(train: Live, cfg: Config, classes: int = 5) -> finetune.FineTuned:

@@ -1,6 +1,7 @@
 """Every kind of probe on a run folder: files, baselines, what is kept for the next probe, and mistakes."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import support
 import torch
 
 from jepakit.cli import __main__ as cli
+from jepakit.cli.text import describe_probes
 from jepakit.data.images import arrays, synthetic
 from jepakit.evals import cache, sources
 from jepakit.evals.features import Features
@@ -263,13 +265,37 @@ def test_what_is_kept_is_a_part_of_the_run_and_goes_with_it(run: Path) -> None:
 
 def test_the_raw_tokens_are_the_pixels_of_the_encoders_own_patches(run: Path) -> None:
     loaded = load_run(run)
+    loaded.method.mean.fill_(0.3)
+    loaded.method.std.fill_(0.2)
     subject = Subject(loaded, open_sets(loaded, None, None), "cpu", "target")
     x = torch.rand(2, 3, 16, 16)
     cut = sources.encoders_with_patches(subject)["raw"](Batch(x))
     assert cut.shape == (2, 4, 3 * 64)
-    torch.testing.assert_close(cut[1, 2].reshape(3, 8, 8), loaded.method.normalize(x)[1, :, 8:, :8])
+    torch.testing.assert_close(cut[1, 2].reshape(3, 8, 8), (x[1, :, 8:, :8] - 0.3) / 0.2)
     assert sources.grid_of_tokens(subject, 4) == (2, 2)
     assert sources.grid_of_tokens(subject, 5) is None
+
+
+@pytest.mark.parametrize("kind", ["knn", "attentive", "finetune"])
+def test_test_samples_that_are_also_training_samples_are_counted_and_named(
+    run: Path, tmp_path: Path, kind: str
+) -> None:
+    draw = np.random.default_rng(3)
+    x, y = draw.integers(0, 256, (100, 16, 16, 3), dtype=np.uint8), np.arange(100) % 2
+    np.savez(tmp_path / "train.npz", x=x[:60], y=y[:60])
+    np.savez(tmp_path / "test.npz", x=x[50:], y=y[50:])
+    np.savez(tmp_path / "new.npz", x=x[60:], y=y[60:])
+    fast = FAST.get(kind, {}) | ({"finetune.epochs": 1, "finetune.lr": [1e-3]} if kind == "finetune" else {})
+    probe = partial(probe_run, run, (kind,), str(tmp_path / "train.npz"), settings=fast)
+    (path,) = probe(test=str(tmp_path / "test.npz"))
+    found = support.read_json(path)
+    assert (found["n_shared"], found["n_test"]) == (10, 50)
+    assert "10 of 50 test samples (20.0 %) are also training samples" in found["notes"]["warning"]
+    assert found["notes"]["warning"] in describe_probes([path])
+    (path,) = probe(test=str(tmp_path / "new.npz"))
+    found = support.read_json(path)
+    assert "n_shared" not in found
+    assert "warning" not in found["notes"]
 
 
 # --- mistakes

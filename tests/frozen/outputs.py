@@ -44,9 +44,9 @@ def digest(*arrays: Any) -> str:
 
 
 def lasting(value: Any) -> Any:
-    """The content of a JSON file without what differs from run to run."""
+    """The content of a JSON file without what differs from run to run, or what results did not say when recorded."""
     if isinstance(value, dict):
-        return {key: lasting(inner) for key, inner in value.items() if key not in TIMES}
+        return {key: lasting(inner) for key, inner in value.items() if key not in (*TIMES, "seen", "warning")}
     return [lasting(inner) for inner in value] if isinstance(value, list) else value
 
 

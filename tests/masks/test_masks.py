@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from jepakit.masks import MASKERS
-from jepakit.masks.base import Masker
+from jepakit.masks.base import Masker, Range
 from jepakit.masks.multiblock import MultiBlock, context_shape, target_shape
 from jepakit.masks.random import Random
 from jepakit.types import Grid, Masks, Rng
@@ -132,12 +133,86 @@ def test_the_compat_sampler_lets_targets_be_overlapped_rather_than_search_for_ev
     assert (context * target).any(1).all()
 
 
-@pytest.mark.parametrize("masker", [MultiBlock(), COMPAT, Random(0.5, 2)])
+def published_sides(grid: Grid, scale: float, ratio: float) -> Grid:
+    """The published block: a whole number of tokens, its root with the ratio, sides lowered until below the grid's."""
+    tokens = math.floor(grid[0] * grid[1] * scale)
+    height, width = round((tokens * ratio) ** 0.5), round((tokens / ratio) ** 0.5)
+    while height >= grid[0]:
+        height -= 1
+    while width >= grid[1]:
+        width -= 1
+    return height, width
+
+
+def published_contexts(grid: Grid, target: Grid, window: Grid, batch: int, draw: np.random.Generator) -> int:
+    """How many tokens the contexts of one collated batch keep, sample by sample: 4 targets, more than 10 tokens."""
+
+    def place(block: Grid) -> np.ndarray:
+        top, left = (draw.integers(g - side) for g, side in zip(grid, block, strict=True))
+        cells = np.zeros(grid, dtype=bool)
+        cells[top : top + block[0], left : left + block[1]] = True
+        return cells
+
+    kept = []
+    for _ in range(batch):
+        hidden = [place(target) for _ in range(4)]
+        for attempt in range(100):
+            context = place(window) & ~np.any([*hidden[: 4 - attempt // 20], np.zeros(grid, dtype=bool)], 0)
+            if context.sum() > 10:
+                break
+        kept.append(int(context.sum()))
+    return min(kept)
+
+
+@pytest.mark.parametrize("grid", [(14, 14), (16, 16), (12, 20)])
+def test_the_blocks_of_compat_are_those_of_the_published_formula_over_the_whole_range(grid: Grid) -> None:
+    for k in range(101):
+        scale, ratio, seen = 0.15 + 0.05 * k / 100, 0.75 + 0.75 * k / 100, 0.85 + 0.15 * k / 100
+        masks = MultiBlock(1, (scale, scale), (ratio, ratio), (seen, seen), compat="ijepa")(grid, 1, Rng(0, k))
+        assert rectangle(masks.targets[0, 0], grid) == published_sides(grid, scale, ratio)
+        assert masks.targets.shape[2] == math.prod(published_sides(grid, scale, ratio))
+        # No target is as long as a side of the context's block, so the context reaches all four sides of it.
+        assert rectangle(masks.context[0], grid) == published_sides(grid, seen, 1.0)
+
+
+def test_the_contexts_of_compat_keep_as_many_tokens_as_a_sampler_that_goes_sample_by_sample() -> None:
+    grid, scale, ratio, seen = (14, 14), 0.17, 1.0, 0.9
+    masker = MultiBlock(4, (scale, scale), (ratio, ratio), (seen, seen), compat="ijepa")
+    draw = np.random.default_rng(0)
+    sides = published_sides(grid, scale, ratio), published_sides(grid, seen, 1.0)
+    expected = [published_contexts(grid, *sides, 64, draw) for _ in range(40)]
+    # Of a global batch of 256, the 64 samples of one process are cut by themselves.
+    found = [masker(grid, 64, Rng(0, step, offset=128, total=256)).context.shape[1] for step in range(200)]
+    assert abs(np.mean(found) - np.mean(expected)) < 4 * np.std(expected) / len(expected) ** 0.5
+    assert np.mean([masker(grid, 256, Rng(0, step)).context.shape[1] for step in range(50)]) < np.mean(found) - 2
+
+
+@pytest.mark.parametrize("masker", [MultiBlock(), Random(0.5, 2)])
 def test_a_sample_has_the_same_mask_however_the_batch_is_split(masker: Masker) -> None:
     whole = masker((14, 14), 12, Rng(0, 7))
     parts = [masker((14, 14), 4, Rng(0, 7, offset=k, total=12)) for k in (0, 4, 8)]
     assert torch.equal(torch.cat([p.context for p in parts]), whole.context)
     assert torch.equal(torch.cat([p.targets for p in parts]), whole.targets)
+
+
+def test_compat_draws_the_same_blocks_however_the_batch_is_split_and_cuts_each_part_by_itself() -> None:
+    whole = COMPAT((14, 14), 12, Rng(0, 7))
+    parts = [COMPAT((14, 14), 4, Rng(0, 7, offset=k, total=12)) for k in (0, 4, 8)]
+    keep = whole.context.shape[1]
+    assert torch.equal(torch.cat([p.targets for p in parts]), whole.targets)
+    assert torch.equal(torch.cat([p.context[:, :keep] for p in parts]), whole.context)
+    assert min(p.context.shape[1] for p in parts) == keep < max(p.context.shape[1] for p in parts)
+
+
+@pytest.mark.parametrize(("scale", "aspect"), [((0.15, 0.2), (0.75, 1.5)), ((0.1, 0.3), (0.3, 3.0))])
+def test_check_knows_the_smallest_target_that_compat_can_draw(scale: Range, aspect: Range) -> None:
+    shapes = [
+        published_sides((9, 11), *(low + u / 2000 * (high - low) for low, high in (scale, aspect))) for u in range(2001)
+    ]
+    smallest = min(map(math.prod, shapes))
+    MultiBlock(4, scale, aspect, min_context=smallest - 1, compat="ijepa").check((9, 11))
+    with pytest.raises(ValueError, match=f"only {smallest} tokens"):
+        MultiBlock(4, scale, aspect, min_context=smallest, compat="ijepa").check((9, 11))
 
 
 @pytest.mark.parametrize("masker", [MultiBlock(), Random(), MASKERS.load("semantic"), COMPAT])

@@ -27,6 +27,9 @@ def batch():
 
 
 def test_the_loss_is_the_mean_over_blocks_of_the_distance_to_the_normalised_target_tokens(method, batch):
+    with torch.no_grad():  # without these, the encoder's own last norm has normalised its tokens already
+        method.target_encoder.norm.weight.uniform_(0.5, 3.0, generator=Rng(2).generator())
+        method.target_encoder.norm.bias.fill_(0.7)
     drawn = method.draw(4, Rng(3))
     whole = method.encode(batch.x)
     expected, targets = [], []
@@ -39,6 +42,9 @@ def test_the_loss_is_the_mean_over_blocks_of_the_distance_to_the_normalised_targ
     torch.testing.assert_close(terms.total, torch.stack(expected).mean())
     assert terms.compared[0].shape == terms.compared[1].shape
     torch.testing.assert_close(terms.compared[1], torch.cat(targets))
+    torch.testing.assert_close(
+        torch.cat([t.flatten(0, 2) for t in method.expected_by(batch.x, drawn)]), terms.compared[1]
+    )
 
 
 def test_no_gradient_reaches_the_target_encoder(method, batch):

@@ -61,6 +61,17 @@ def test_the_loss_is_the_mean_squared_error_of_the_next_state() -> None:
     assert_close(method.encode(batch.x), torch.stack(states, 1))
 
 
+@pytest.mark.parametrize("rule", ["bptt", "rfp", "truncated"])
+def test_no_gradient_reaches_encoder_or_circuit_by_the_targets(rule: str) -> None:
+    for stop in (True, False):
+        method = build(rule=rule, stop_gradient=stop)
+        torch.nn.init.zeros_(method.predictor[0].weight)  # so that no prediction depends on a state
+        found = gradients(method, films())
+        reached = any(g.any() for name, g in found.items() if not name.startswith("predictor"))
+        assert reached == (not stop)
+        assert found["predictor.0.weight"].any()
+
+
 RULES: dict[str, dict[str, Any]] = {
     "linear": {},
     "mlp": {"predictor": "mlp"},

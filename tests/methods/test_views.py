@@ -82,7 +82,11 @@ def test_lejepa_compares_every_view_with_the_mean_of_the_global_ones(batch: Batc
 def test_simclr_is_the_mean_over_all_pairs_of_views(batch: Batch, decoupled: bool) -> None:
     method = build("simclr", temperature=0.3, decoupled=decoupled)
     pairs = [losses.info_nce(a, b, 0.3, decoupled) for a, b in combinations(embeddings(method, batch), 2)]
-    torch.testing.assert_close(method.loss(batch, Rng(0)).total, torch.stack(pairs).mean())
+    found = method.loss(batch, Rng(0))
+    torch.testing.assert_close(found.total, torch.stack(pairs).mean())
+    assert found.compared is not None
+    for rows, z in zip(found.compared, embeddings(method, batch), strict=False):
+        torch.testing.assert_close(rows, F.normalize(z.detach(), dim=1))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,6 +22,8 @@ class Toy(nn.Module):
         self.norm = nn.LayerNorm(4)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 4))
         self.scale = nn.Parameter(torch.ones(()))
+        self.units = nn.Module()
+        self.units.bias = nn.Parameter(torch.zeros(2, 4))
         self.frozen = nn.Linear(4, 4).requires_grad_(False)
 
 
@@ -75,12 +77,12 @@ def test_without_a_warm_up_the_first_step_has_the_full_rate() -> None:
     assert optim.learning_rate(Optim(lr=0.5, warmup=0.0), 0.0) == 0.5
 
 
-def test_biases_and_parameters_of_one_axis_are_not_decayed_and_mask_tokens_are() -> None:
+def test_biases_of_any_rank_and_parameters_of_one_axis_are_not_decayed_and_mask_tokens_are() -> None:
     module = Toy()
     decayed, plain = optim.parameter_groups(module)
     assert {id(p) for p in decayed["params"]} == {id(module.linear.weight), id(module.mask_token)}
     assert {id(p) for p in plain["params"]} == {
-        id(p) for p in (module.linear.bias, module.norm.weight, module.norm.bias, module.scale)
+        id(p) for p in (module.linear.bias, module.norm.weight, module.norm.bias, module.scale, module.units.bias)
     }
 
 

@@ -63,6 +63,13 @@ def test_accumulated_micro_batches_have_the_losses_of_the_whole_batch(tmp_path, 
     assert max(abs(one[k] - two[k]) for k in one) < 1e-9
 
 
+def test_the_target_encoder_follows_the_weights_that_the_step_has_made(tmp_path, array):
+    sections = {"method": {"ema": [0.0, 0.0]}, "length": {"steps": 1}}
+    api.train(out=tmp_path / "one", recipe=str(settings(tmp_path, array, **sections)))
+    made = checkpoint.load_run(tmp_path / "one").method
+    assert all(map(torch.equal, made.target_encoder.parameters(), made.encoder.parameters()))
+
+
 def test_activation_checkpointing_changes_no_loss(tmp_path, array):
     api.train(out=tmp_path / "a", recipe=str(settings(tmp_path, array)), settings={"loop.amp": False})
     api.train(

@@ -7,6 +7,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `jepa check-data` takes."""
     add = parser.add_argument
     add("path", metavar="PATH")
+    add("--test", metavar="PATH", help="a second set: count its items that are also in the first")
     add("--csv", metavar="FILE", help="also write a row per problem")
     add("--image", default="", metavar="NAME", help="the column or array of images (data.image)")
     add("--label", default="", metavar="NAME", help="the column or array of labels (data.label)")
@@ -23,5 +24,5 @@ def run(arguments: argparse.Namespace) -> None:
     a = arguments
     options = {name: getattr(a, name) for name in ("image", "label", "fixations", "timing")}
     with terminal_progress() as progress:
-        rows = api.check_data(a.path, csv=a.csv, **options, progress=progress)
+        rows = api.check_data(a.path, csv=a.csv, test=a.test, **options, progress=progress)
     text.print_table(rows)

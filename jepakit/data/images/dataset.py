@@ -10,8 +10,9 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import Ids, Rng, Sample, Samples, Signal, Size, unit
-from ..base import Dataset, Words, stack_groups, stack_samples
+from ..base import Dataset, Unreadable, Words, stack_groups, stack_samples
 from ..draws import uniform_draws
+from ..overlap import hash_array
 from ..report import Progress, Report
 from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre_crop, change_colours, keep_bits, place_box
 from .box import Box, CropRequest
@@ -158,6 +159,13 @@ class PictureSet(Dataset):
         x = self.raw(i)
         channels, height, width = x.shape
         return Content(x.numpy().tobytes(), channels, height, width)
+
+    def content_hash(self, i: int) -> int | None:
+        """A hash of the pixels of item i at its own size; None if it cannot be read."""
+        try:
+            return hash_array(self.raw(i).numpy())
+        except Unreadable:
+            return None
 
     def report(self, progress: Progress = None) -> Report:
         """Sizes, channels, classes, and unreadable, duplicate or tiny items; decodes every item once."""
