@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,23 @@ def test_two_halves_of_a_global_batch_are_the_whole(folder, which):
     assert torch.equal(torch.cat([half.x for half in halves]), whole.x)
     for k, view in enumerate(whole.views):
         assert torch.equal(torch.cat([half.views[k] for half in halves]), view)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("parts", [2, 12])
+def test_pictures_of_an_array_do_not_depend_on_their_company(tmp_path, kind, parts):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels if kind == np.uint8 else (pixels / 255).astype(kind))
+    # Boxes larger and smaller than the 24 pixels of the output, and whole pictures among the views.
+    views = (Views(2), Views(1, (16, 16)), Views(2, (32, 32), (1.0, 1.0)))
+    augment = replace(PHOTO, crop=(0.2, 1.0), views=views)
+    dataset, signal = opened(arrays.Config(str(tmp_path / "x.npy"), size=(24, 24), layout="NCHW", augment=augment))
+    ids, rng = np.arange(12, dtype=np.int64), Rng(0).fork("data")
+    whole = dataset.draw(ids, rng, signal)
+    split = [dataset.draw(some, rng, signal) for some in np.split(ids, parts)]
+    assert torch.equal(torch.cat([part.x for part in split]), whole.x)
+    for k, view in enumerate(whole.views):
+        assert torch.equal(torch.cat([part.views[k] for part in split]), view)
 
 
 @pytest.mark.parametrize("which", range(3))
