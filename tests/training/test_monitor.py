@@ -208,3 +208,36 @@ def test_a_resumed_run_keeps_the_size_that_its_panel_began_with(array: Path, tmp
     api.train(out=out, recipe=str(tmp_path / "a" / "settings.yaml"), steps=6, resume=True, **changed)
     state = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
     assert state["panel"]["size"] == 16
+
+
+RANK_LOOP: dict[str, Any] = {"log_every": 1, "panel_every": 2, "save_every": 100, "panel_size": 16, "workers": 0}
+
+
+def train_colours(folder: Path) -> None:
+    """A few steps on pictures whose colours change, in FOLDER/run."""
+    augment = {"jitter": [0.4, 0.4, 0.2, 0.1], "gray": 0.2, "blur": 0.5, "crop": [0.2, 1.0], "flip": 0.5}
+    data = {"name": "arrays", "size": [24, 24], "layout": "NHWC", "augment": augment}
+    file = support.write_settings(folder, folder / "x.npy", data=data, length={"steps": 4}, loop=RANK_LOOP)
+    api.train(out=folder / "run", recipe=str(file), settings={"loop.amp": False})
+
+
+def train_on_rank(rank: int, port: int, folder: str) -> None:
+    support.set_rank(rank, port)
+    own = Path(folder) / ("run" if rank == 0 else "other")
+    own.mkdir(exist_ok=True)
+    np.save(own / "x.npy", support.noise_pictures(48))
+    train_colours(own)
+    torch.save({}, f"{folder}/{rank}.pt")
+
+
+def test_the_panel_of_two_ranks_reads_what_one_process_reads(tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    np.save(tmp_path / "alone" / "x.npy", support.noise_pictures(48))
+    train_colours(tmp_path / "alone")
+    support.run_ranks(train_on_rank, tmp_path)
+    alone, both = (support.logged_rows(tmp_path / name / "run") for name in ("alone", "run"))
+    assert len(alone) == len(both) == 4
+    for one, two in zip(alone, both, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        for key in ("normalized_loss", *(k for k in one["metrics"] if k.startswith(("rank_", "std_ratio_")))):
+            assert two["metrics"][key] == pytest.approx(one["metrics"][key], rel=1e-3), key

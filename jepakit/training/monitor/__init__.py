@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ... import collapse
-from ...core import padding
+from ...core import distributed, padding
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
@@ -57,21 +57,24 @@ class Monitor:
         return measure.distinct_encoders(self.session.method, self.samples.batch)
 
     def observe(self, terms: Terms | None = None, last: bool = False) -> None:
-        """Measure the samples; at step 0, where there are no terms yet, keep what to compare with."""
+        """Measure the samples; at step 0, where there are no terms yet, keep what to compare with.
+
+        Every rank calls it, as the loss is that of the whole global batch.
+        """
+        loss = {} if terms is None else self.loss(terms)
         if self.samples is None:
             return
         if isinstance(self.session.method, Head):
             # Its representations are its parent's, which stay what they are: there is the loss alone to judge.
-            row = {} if terms is None else self.loss(terms)
             self.session.panel.start = self.session.panel.start or {}
-            self.rows.append(collapse.verdict_inputs(row))
-            self.last = self.fresh = row
+            self.rows.append(collapse.verdict_inputs(loss))
+            self.last = self.fresh = loss
             return
         with measure.evaluation_mode(self.session.method):
             tokens = {
                 side: measure.encode_tokens(self.session.method, self.samples.batch, side) for side in self.encoders
             }
-            row = {**self._spread_row(tokens), **({} if terms is None else self.loss(terms)), **self._costly_row(last)}
+            row = {**self._spread_row(tokens), **loss, **self._costly_row(last)}
         self.rows.append(collapse.verdict_inputs(row))
         self.last = row
         self.fresh = {**row, "spectrum": {k: collapse.spectrum(v.mean(1)).tolist() for k, v in tokens.items()}}
@@ -117,12 +120,14 @@ class Monitor:
         return Batch(self._augmented_views[:, 0]), Batch(self._augmented_views[:, 1])
 
     def loss(self, terms: Terms) -> dict[str, float]:
-        """The normalised loss of a step, from up to 1,024 of its tokens, and over that of a chance prediction."""
+        """The normalised loss of a step, from up to 1,024 tokens of all ranks, and over that of a chance prediction.
+
+        Every rank calls it and gets the same.
+        """
         if terms.compared is None:
             return {}
-        pred, target = terms.compared
-        rows = collapse.row_sample(len(pred), MAX_TOKENS).to(pred.device)
-        over_constant = collapse.normalized_loss(pred[rows], target[rows], self.session.method.distance)
+        pred, target = _compared_rows(*terms.compared)
+        over_constant = collapse.normalized_loss(pred, target, self.session.method.distance)
         return {"normalized_loss": over_constant / self.session.method.chance_loss}
 
     def said(self) -> dict[str, float]:
@@ -135,6 +140,17 @@ class Monitor:
         """The measures that no row has reported yet."""
         fresh, self.fresh = self.fresh, {}
         return fresh
+
+
+def _compared_rows(
+    pred: Float[Tensor, "n d"], target: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d"]]:
+    """Up to MAX_TOKENS rows of the predictions and targets of all ranks, the same on every rank."""
+    counts = distributed.rank_counts(len(pred), pred.device)
+    rows = collapse.row_sample(sum(counts), MAX_TOKENS) - sum(counts[: distributed.process_rank()])
+    own = (0 <= rows) & (rows < len(pred))
+    picked = rows[own].to(pred.device)
+    return distributed.gather_rows(pred[picked], own), distributed.gather_rows(target[picked], own)
 
 
 def _panel_samples(session: Session) -> samples.Samples:
