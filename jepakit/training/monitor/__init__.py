@@ -148,7 +148,7 @@ def _compared_rows(
     """Up to MAX_TOKENS rows of the predictions and targets of all ranks, the same on every rank."""
     counts = distributed.rank_counts(len(pred), pred.device)
     rows = collapse.row_sample(sum(counts), MAX_TOKENS) - sum(counts[: distributed.process_rank()])
-    own = (0 <= rows) & (rows < len(pred))
+    own = (rows >= 0) & (rows < len(pred))
     picked = rows[own].to(pred.device)
     return distributed.gather_rows(pred[picked], own), distributed.gather_rows(target[picked], own)
 
