@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from .. import data, methods
 from ..core import devices, padding
+from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data import loader
 from ..methods.base import Method, Weights
 from ..nn.patch import grid_of, patches
@@ -45,7 +46,7 @@ class Sets(NamedTuple):
 class Subject:
     """The subject of a probe: a run at one step, on these data, with or without the baselines.
 
-    `kept` is the run folder, or None if nothing is to be cached.
+    `kept` is the run folder, or None if nothing is to be cached. `progress` shows how far the data are encoded.
     """
 
     loaded: LoadedRun
@@ -54,6 +55,7 @@ class Subject:
     weights: Weights
     kept: Path | None = None
     alone: bool = False
+    progress: Progress = field(default_factory=SilentProgress)
 
     @property
     def method(self) -> Method:
@@ -144,6 +146,7 @@ def align_labels(test: Parts, index: Int64[np.ndarray, " k"]) -> dict[str, Part]
 def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     """All samples of a data set, in order; of each padded batch those of one length at a time."""
     signal, workers = subject.method.signal, reader_count(subject.loaded)
+    count, done = progress_counter(subject.progress, "probing: encoding", dataset.words.many), 0
     for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
         same = (
             [(None, batch)]
@@ -151,6 +154,8 @@ def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
             else padding.equal_length_groups(batch, padding.patch_steps(subject.method))
         )
         yield from (part for _, part in same)
+        done += len(batch)
+        count(done, len(dataset))
 
 
 def reader_count(loaded: LoadedRun) -> int:
