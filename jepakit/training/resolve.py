@@ -29,7 +29,7 @@ class ResolvedRun(NamedTuple):
 def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     """Ask the owners in turn, as each rule needs what the ones before it chose. Raises ValueError where one cannot.
 
-    1. data: windows, channels and views (`DataConfig.resolved`), and with them the signal
+    1. data: sizes, windows, channels and views (`DataConfig.resolved`), and with them the signal
     2. method: the patch of its encoder (`nn.auto.fit_patch`), its masks (`Method.fit_config`); padding to whole patches
     3. length: steps from epochs (`Length.resolve`)
     4. optimiser: constant rates on a stream (`Optim.without_schedule`)
@@ -62,7 +62,8 @@ def resolve_data(run: Run, dataset: Dataset) -> tuple[Run, Dataset, list[Note]]:
     Raises ValueError where the data cannot give what the method needs.
     """
     needs = methods.entry(type(run.method).__module__).Method.requires(run.method)
-    cfg, notes = run.data.resolved(dataset, needs, methods.name_of(run.method))
+    patch = getattr(getattr(run.method, "encoder", None), "patch", None)
+    cfg, notes = run.data.resolved(dataset, needs, methods.name_of(run.method), patch)
     return replace(run, data=cfg), dataset.with_config(cfg), notes
 
 

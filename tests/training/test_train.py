@@ -154,6 +154,16 @@ def test_every_auto_is_said_with_its_reason_and_resolved_in_the_saved_settings(t
     assert (saved.length.steps, saved.loop.device) == (4, devices.best_device()[0])
 
 
+def test_pictures_of_100_pixels_are_trained_on_at_96_and_the_run_says_and_stores_it(tmp_path):
+    photos = support.write_pictures(tmp_path / "photos", [f"{k}.png" for k in range(8)], side=100)
+    file = str(settings(tmp_path, photos, data={"name": "images", "size": None}))
+    progress = support.Recorder()
+    api.train(out=tmp_path / "run", recipe=file, steps=1, progress=progress)
+    assert progress.said("data.size = [96, 96] (the median shorter side is 100 px; a multiple of 8 x 8, at most 224)")
+    loaded = checkpoint.load_run(tmp_path / "run")
+    assert (loaded.run.data.size, loaded.method.signal.size) == ((96, 96), (96, 96))
+
+
 @pytest.mark.parametrize(
     ("sections", "sentence"),
     [

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from ...core.notes import Note
 from ...types import Rng, Samples, Size, unit
-from ..base import Split, existing_path, spread_evenly
+from ..base import Dataset, Split, existing_path, spread_evenly
 from ..config import DataConfig, shared_last
 from ..paths import file_ending, file_name, split_key
 from ..rows import encode_labels, select_part
 from .augment import Augment, centre_box
 from .box import Box, CropRequest, check_size
-from .dataset import Picture, PictureSet, UniformDraws
+from .dataset import Picture, PictureSet, UniformDraws, fit_size
 from .decode import DECODING_ERRORS, cut_all, cut_box, scale_values
 
 Layout = Literal["auto", "NHW", "NHWC", "NCHW"]
@@ -61,6 +62,14 @@ class Config(DataConfig):
     def claims(self, kind: str, path: str) -> bool:
         """A run on images reads an array as images even if it may hold series."""
         return kind == "series" and file_ending(Path(split_key(path)[0])) in (".npy", ".npz")
+
+    def resolved(
+        self, dataset: Dataset, needs: frozenset[str], method: str, patch: Size | None = None
+    ) -> tuple["Config", list[Note]]:
+        """These settings with views if the method compares views; a note says where pictures are scaled up."""
+        cfg, notes = super().resolved(dataset, needs, method, patch)
+        sized, told = fit_size(cast("Config", cfg), cast(Arrays, dataset), patch)
+        return sized, [*told, *notes]
 
     def open(self) -> "Arrays":
         """Read or map the array. Raises ValueError with the remedy."""
@@ -108,9 +117,10 @@ class Arrays(PictureSet):
         """The index into `classes`, -1 if the item has no label."""
         return int(self.labels[self.rows[i]] if self.given is None else self.given[i])
 
-    def sample_size(self) -> Size:
-        """The configured size, else the size that all images share."""
-        return tuple(self.cfg.size or self.native)
+    @property
+    def keeps_size(self) -> bool:
+        """Always: without a configured size, images of an array stay as they are."""
+        return True
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The image as float32."""
