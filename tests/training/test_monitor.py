@@ -186,13 +186,42 @@ def test_the_panel_takes_less_than_three_hundredths_of_a_run_and_looks_often(ste
     assert size
     assert every
     assert dear
-    assert 64 <= size <= 512
+    assert 32 <= size <= 512
     assert steps / 50 <= every
-    assert 2 * size / price / every <= 0.02
+    if steps * price > 40_000:
+        assert size >= 64
+        assert 2 * size / price / every <= 0.02
     # The last row always has the numbers of views, whatever they cost.
     assert (steps // dear) * intervals.VIEWS_PRICE / price <= max(0.008 * steps, intervals.VIEWS_PRICE / price) * 1.01
     if steps * price > 100_000:
         assert every < steps / 20
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("batch", [32, 64, 256])
+@pytest.mark.parametrize("steps", [100, 150, 300, 600])
+def test_a_short_run_gets_the_rows_of_a_verdict_for_an_eighth_of_its_time_at_most(
+    steps: int, batch: int, amp: bool
+) -> None:
+    loop, notes = Loop(device="cpu", amp=amp).resolve(steps, batch)
+    assert loop.panel_size
+    assert loop.panel_every
+    rows, price = steps // loop.panel_every, batch * intervals.encodings_per_sample("cpu", amp)
+    assert rows >= 6
+    assert not intervals.is_too_short(steps, loop.panel_every)
+    share = rows * 2 * loop.panel_size / (steps * price)
+    assert share <= 0.125
+    if rows == 6:
+        assert f"{share:.0%} of this short run's time" in next(n.reason for n in notes if n.key == "loop.panel_every")
+
+
+def test_a_run_that_is_too_short_to_judge_says_so_before_and_after(array: Path, tmp_path: Path) -> None:
+    _, notes = Loop(device="cpu", amp=False).resolve(5, 64)
+    assert "too short a run for the 6 rows that a verdict needs" in [note.reason for note in notes]
+    _, summary = train(tmp_path / "a", array, "ijepa", panel_every=4)
+    assert summary["verdict"] == "unknown"
+    assert summary["reason"].startswith("4 steps are too few to judge: the prediction loss is ")
+    assert summary["advice"] == "raise --length.steps"
 
 
 def test_what_the_user_sets_of_the_panel_stays() -> None:

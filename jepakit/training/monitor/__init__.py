@@ -6,7 +6,7 @@ of one encoding, are taken at every observation; the costly ones, of several vie
 `views_every`-th step and at the last.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...core import distributed, padding
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
-from ...run import write
+from ...run import intervals, write
 from ...types import Batch, Terms
 from ..session import Session
 from . import measure, samples
@@ -47,8 +47,13 @@ class Monitor:
 
     @property
     def verdict(self) -> collapse.Verdict:
-        """The verdict on the rows so far."""
-        return collapse.verdict(self.rows, self.settings)
+        """The verdict on the rows so far; where it is unknown and will stay so, it says that the run is too short."""
+        found, steps = collapse.verdict(self.rows, self.settings), self.session.steps
+        if found.name != "unknown" or not intervals.is_too_short(steps, self.session.run.loop.panel_every or 1):
+            return found
+        return replace(
+            found, reason=f"{steps} steps are too few to judge: {found.reason}", advice="raise --length.steps"
+        )
 
     @cached_property
     def encoders(self) -> tuple[Weights, ...]:
