@@ -31,27 +31,29 @@ def panel_schedule(every: int | None, size: int | None, steps: int, price: float
     samples, at least one measurement of views, the last, and up to SHORT_SHARE of a short run for the JUDGED_ROWS rows
     that a verdict needs, of 32 samples if need be.
     """
-    wanted = every or steps / 25
-    sizes = [size] if size else [32 * min(max(int(CHEAP_SHARE * wanted * price / 2 / 32), MIN_SIZE // 32), 16)]
+    affordable = int(CHEAP_SHARE * (every or steps / 25) * price / 2 / 32)
+    sizes = [size] if size else [32 * min(max(affordable, MIN_SIZE // 32), 16), SHORT_SIZE]
+    short = next((n for n in sizes if _short_share(n, steps, price) <= SHORT_SHARE), None)
     why_size, why_every = "64 to 512 samples, what 2 % of the run's time allows", "at most 50 times in the run"
     rare = max(math.ceil(steps / 50), math.ceil(2 * sizes[0] / price / CHEAP_SHARE))
     if every is not None or steps // rare >= JUDGED_ROWS:
         size, every, why_every = sizes[0], every or rare, f"{why_every}, and 2 % of its time"
-    elif fitting := [
-        n for n in (*sizes, *([] if size else [SHORT_SIZE])) if _short_share(n, steps, price) <= SHORT_SHARE
-    ]:
-        share = _short_share(fitting[0], steps, price)
-        size, every = fitting[0], steps // JUDGED_ROWS
-        why_size = f"few samples for a short run: {share:.0%} of its time"
-        why_every = f"the {JUDGED_ROWS} rows that a verdict needs, {share:.0%} of this short run's time"
+    elif short is not None:
+        size, every = short, steps // JUDGED_ROWS
+        why_size = "what a short run's time allows"
+        spent = _short_share(size, steps, price)
+        why_every = f"the {JUDGED_ROWS} rows that a verdict needs, {100 * spent:.0f} % of this short run's time"
     else:
         size, every = sizes[0], rare
         why_every = f"too short a run for the {JUDGED_ROWS} rows that a verdict needs"
     times = max(1, min(int(VIEWS_SHARE * steps * price / VIEWS_PRICE), steps // every))
+    why_views = "what 0.8 % of the run's time allows"
+    if times * VIEWS_PRICE > VIEWS_SHARE * steps * price:
+        why_views = f"once, after the last step; that takes as long as about {math.ceil(VIEWS_PRICE / price)} steps"
     return {
         "panel_size": (size, why_size),
         "panel_every": (every, why_every),
-        "views_every": (math.ceil(steps / times), "what 0.8 % of the run's time allows, but once"),
+        "views_every": (math.ceil(steps / times), why_views),
     }
 
 

@@ -1,18 +1,32 @@
-"""Estimates the cost of a run from two real micro-batches: parameters, operations, memory and time."""
+"""Estimates the cost of a run: operations and memory from a few samples, time from real steps of its loop."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..types import Batch, Rng
+from ..core import distributed
+from ..run import intervals
+from ..types import Batch, Rng, Terms
+from . import loop
+from .monitor import Monitor, online
 from .session import Session
 from .source import autocast_context
 
+ENDLESS: Final = 10**6  # steps, more than are timed
+WARMUP_SECONDS: Final = 8.0  # without the batches that workers read ahead, if that takes less
+TIMED_SECONDS: Final = 8.0
+MIN_TIMED, MAX_TIMED = 2, 50  # steps
+SLOW_STEP: Final = 2.0  # seconds, above which the panel is priced and not measured …
+TOO_SLOW_STEP: Final = 60.0  # … and above which no whole step is timed
+
 
 class Cost(NamedTuple):
-    """What a run would take; memory and time are extrapolated from two real micro-batches."""
+    """What a run would take; memory and time are extrapolated from two small batches. `time_run` tells more of time."""
 
     parameters: int
     trainable: int
@@ -63,3 +77,127 @@ def forward_backward(session: Session, batch: Batch, rng: Rng) -> None:
     with autocast_context(session):
         total = session.method(batch, rng).total
     total.backward()
+
+
+class Timing(NamedTuple):
+    """The seconds of a whole training, by what they are spent on; `timed` is the number of steps that were timed.
+
+    `start` is all before the steps, and what the first steps take longer than others. Writing is not in it.
+    """
+
+    seconds_per_step: float
+    steps: float
+    panel: float
+    log: float
+    start: float
+    timed: int
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.steps + self.panel + self.log + self.start
+
+
+def time_run(session: Session, rough: float) -> Timing:
+    """Time real steps of the run: its loop, its workers, whole batches, and the panel and rows between the steps.
+
+    `rough` is a first guess of the seconds per step. Where a step takes very long it is all there is, and where it
+    takes seconds the panel is priced in steps. The session is of no use afterwards. Writes nothing, unless a loss is
+    not finite.
+    """
+    run, steps = session.run, session.steps
+    rows = 1 + -(-steps // (run.loop.panel_every or 1))
+    if rough > TOO_SLOW_STEP:
+        panel, view = priced_panel(session, rough)
+        return Timing(rough, rough * steps, rows * panel + view * count_views(session, rows), 0.0, 0.0, 0)
+    session.run = replace(run, length=replace(run.length, steps=ENDLESS))
+    begun = read_clock(session.dist.device)
+    session.dataset.fingerprint()
+    monitor = Monitor(session)
+    measures = rough <= SLOW_STEP
+    if measures:
+        monitor.observe()
+    ready = read_clock(session.dist.device)
+    row = seconds_of_panel(monitor, None) if measures else 0.0
+    warmup, pace, timed, terms = time_steps(session)
+    read = read_clock(session.dist.device)
+    monitor.loss(terms)
+    if session.dist.main:
+        monitor.said()
+    log = (read_clock(session.dist.device) - read) * (steps // run.loop.log_every)
+    views = count_views(session, rows)
+    if measures:
+        first = seconds_of_panel(monitor, terms) - row
+        more = seconds_of_panel(monitor, terms) - row if views > 1 else 0.0
+        panel = (rows - 1) * row + max(first, 0.0) + (views - 1) * max(more, 0.0)
+        log += seconds_of_scores(session) * (-(-steps // (run.loop.save_every or 1)))
+    else:
+        row, view = priced_panel(session, pace)
+        panel = rows * row + views * view
+    return Timing(pace, pace * steps, panel, log, ready - begun + warmup, timed)
+
+
+def time_steps(session: Session) -> tuple[float, float, int, Terms]:
+    """What the first steps take longer, and the pace of later ones, in seconds; their number, and the last terms."""
+    device, source = session.dist.device, loop.open_source(session)
+    ahead = 2 + 2 * (session.run.loop.workers or 0)
+
+    def steps(batches: Iterator[Batch], least: int, most: int, seconds: float) -> tuple[float, int, Terms]:
+        begun = read_clock(device)
+        for k in range(1, most + 1):
+            terms = loop.take_step(session, source, next(batches), session.run.optim).terms
+            elapsed = read_clock(device) - begun
+            # Every rank stops at the same step.
+            together = distributed.all_reduce_sum(torch.tensor(elapsed, device=device)) / session.dist.world
+            if k >= least and float(together) > seconds:
+                break
+        return elapsed, k, terms
+
+    begun = read_clock(device)
+    with closing(source.batches()) as batches:
+        _, early, _ = steps(batches, 1, ahead, WARMUP_SECONDS)
+        warmup = read_clock(device) - begun
+        seconds, timed, terms = steps(batches, MIN_TIMED, MAX_TIMED, TIMED_SECONDS)
+    pace = seconds / timed
+    return max(warmup - early * pace, 0.0), pace, timed, terms
+
+
+def seconds_of_panel(monitor: Monitor, terms: Terms | None) -> float:
+    """Seconds of one row of the panel; with terms, of one with the numbers of views."""
+    device = monitor.session.dist.device
+    begun = read_clock(device)
+    monitor.observe(terms, last=terms is not None)
+    return read_clock(device) - begun
+
+
+def seconds_of_scores(session: Session) -> float:
+    """Seconds of scoring the encoder by labels, before a checkpoint; 0 where the run does not."""
+    wanted = session.run.evals.online if session.dist.main else 0
+    if not wanted:
+        return 0.0
+    labelled = online.choose_labelled(session, wanted)
+    begun = read_clock(session.dist.device)
+    labelled.judge(session.method)
+    return read_clock(session.dist.device) - begun
+
+
+def priced_panel(session: Session, pace: float) -> tuple[float, float]:
+    """Seconds of a row of the panel and of the numbers of views, from what they cost in encodings."""
+    settings = session.run.loop
+    device = str(session.dist.device)
+    price = session.run.length.batch * intervals.encodings_per_sample(device, bool(settings.amp))
+    return 2 * (settings.panel_size or 0) / price * pace, intervals.VIEWS_PRICE / price * pace
+
+
+def count_views(session: Session, rows: int) -> int:
+    """How many of the panel's rows have the numbers of views: the last, and one for each `views_every` before it."""
+    loop_settings = session.run.loop
+    steps = (rows - 1) * (loop_settings.panel_every or 1)
+    return max(1, min(rows - 1, steps // (loop_settings.views_every or 1)))
+
+
+def read_clock(device: torch.device) -> float:
+    """The time in seconds, read after the device has finished its queued work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -293,7 +293,7 @@ def test_an_open_size_is_chosen_from_the_median_picture_and_a_size_that_scales_u
     kept, notes = fixed.resolved(fixed.open(), frozenset(), "ijepa", (8, 8))
     assert kept == fixed
     assert str(notes[0]).startswith(
-        "data.size = [224, 224] (pictures of 100 px are scaled up; --data.size [96, 96] has 5.4 times fewer patches"
+        "data.size = [224, 224] (pictures of 100 px are scaled up; --data.size '[96, 96]' has 5.4 times fewer patches"
     )
     assert not replace(cfg, size=(96, 96)).resolved(cfg.open(), frozenset(), "ijepa")[1]
 

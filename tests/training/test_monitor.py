@@ -212,7 +212,9 @@ def test_a_short_run_gets_the_rows_of_a_verdict_for_an_eighth_of_its_time_at_mos
     share = rows * 2 * loop.panel_size / (steps * price)
     assert share <= 0.125
     if rows == 6:
-        assert f"{share:.0%} of this short run's time" in next(n.reason for n in notes if n.key == "loop.panel_every")
+        assert f"{100 * share:.0f} % of this short run's time" in next(
+            n.reason for n in notes if n.key == "loop.panel_every"
+        )
 
 
 def test_a_run_that_is_too_short_to_judge_says_so_before_and_after(array: Path, tmp_path: Path) -> None:

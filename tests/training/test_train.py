@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ import torch
 
 from jepakit import api, data, launch
 from jepakit.core import devices, distributed
+from jepakit.data.images import arrays
 from jepakit.run import checkpoint
-from jepakit.training import loop, session
+from jepakit.training import estimate, loop, session
 
 
 @pytest.fixture
@@ -124,6 +127,29 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, array):
     rows = dict(api.dry_run(api.Request(str(settings(tmp_path, array)), out=tmp_path / "run")))
     assert {"parameters", "compute", "memory", "time"} <= rows.keys()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_times_whole_batches_with_their_loading_and_the_panel(tmp_path, array, monkeypatch):
+    """Reading is made slow, so that what else the machine is doing hardly matters."""
+    draw, read = arrays.Arrays.draw, arrays.Arrays.read
+
+    def slowly(wait, function):
+        def call(*args):
+            time.sleep(wait)
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(arrays.Arrays, "draw", slowly(0.3, draw))
+    monkeypatch.setattr(arrays.Arrays, "read", slowly(0.02, read))
+    monkeypatch.setattr(estimate, "TIMED_SECONDS", 1.0)
+    file = str(settings(tmp_path, array, length={"steps": 20}))
+    rows = dict(api.dry_run(api.Request(file, out=tmp_path / "run")))
+    seconds = api.train(out=tmp_path / "run", recipe=file, quiet=True)["seconds"]
+    told = float(re.search(r"per step, ([\d.]+) s for 20 steps", rows["time"])[1])
+    assert seconds > 6
+    assert told == pytest.approx(seconds, rel=0.3)
+    assert "with no workers; not in it: checkpoints" in rows["time from"]
 
 
 def test_the_flops_of_a_dry_run_are_those_of_the_step(tmp_path, array):

@@ -62,7 +62,7 @@ def fit_size(cfg: PictureConfig, data: "PictureSet", patch: Size | None) -> tupl
         return cfg, []
     fewer = _patch_count(size, patch) / _patch_count(fit, patch)
     why = (
-        f"pictures of {side} px are scaled up; --data.size {list(fit)} has {fewer:.2g} times fewer patches, "
+        f"pictures of {side} px are scaled up; --data.size '{list(fit)}' has {fewer:.2g} times fewer patches, "
         "and a step takes about as many times less"
     )
     return cfg, [Note("data.size", list(size), why)]
