@@ -46,7 +46,7 @@ def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[st
 
 
 def dry_run(request: Request) -> list[tuple[str, str]]:
-    """Parameters, FLOPs, memory and time of the run, as rows, from some steps of it; writes nothing."""
+    """Parameters, FLOPs, memory and time of the run, as rows, from some steps of it; leaves nothing behind."""
     wanted = settings(request)
     with (
         distributed.process_group(devices.device_for(wanted.loop.device)) as dist,
@@ -76,7 +76,7 @@ def time_rows(run: Run, timing: estimate.Timing) -> list[tuple[str, str]]:
     parts = {
         "steps": timing.steps,
         "panel": timing.panel,
-        "log": timing.log,
+        "records": timing.records,
         "start": timing.start,
     }
     workers = f"{run.loop.workers} workers" if run.loop.workers else "no workers"
@@ -85,11 +85,11 @@ def time_rows(run: Run, timing: estimate.Timing) -> list[tuple[str, str]]:
         if timing.timed
         else "a guess from a few samples, as a step takes more than a minute"
     )
-    after = [*run.evals.kinds, *(["report"] if run.evals.report else [])]
+    after = [f"probe {kind}" for kind in run.evals.kinds] + ["the report"] * run.evals.report
     return [
         ("time", f"{per_step}, {whole} for {run.length.steps} steps"),
         ("time for", ", ".join(f"{what} {format_duration(t)}" for what, t in parts.items() if t >= 0.5) or "steps"),
-        ("time from", f"{how}; not in it: {', '.join(['checkpoints', *after])}"),
+        ("time from", how + (f"; not in it: {', '.join(after)}" if after else "")),
     ]
 
 

@@ -1,3 +1,3 @@
 """Defines a run: its settings and its folder on disk."""
 
-__all__ = ["checkpoint", "metrics", "optim", "parse", "settings", "write"]
+__all__ = ["checkpoint", "intervals", "metrics", "optim", "parse", "settings", "write"]

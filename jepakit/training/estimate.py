@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import distributed
-from ..run import intervals
+from ..run import checkpoint, intervals
 from ..types import Batch, Rng, Terms
 from . import loop
 from .monitor import Monitor, online
@@ -23,6 +23,7 @@ TIMED_SECONDS: Final = 8.0
 MIN_TIMED, MAX_TIMED = 2, 50  # steps
 SLOW_STEP: Final = 2.0  # seconds, above which the panel is priced and not measured …
 TOO_SLOW_STEP: Final = 60.0  # … and above which no whole step is timed
+MAX_WRITTEN: Final = 2**30  # bytes of a checkpoint that is written to time it
 
 
 class Cost(NamedTuple):
@@ -82,28 +83,29 @@ def forward_backward(session: Session, batch: Batch, rng: Rng) -> None:
 class Timing(NamedTuple):
     """The seconds of a whole training, by what they are spent on; `timed` is the number of steps that were timed.
 
-    `start` is all before the steps, and what the first steps take longer than others. Writing is not in it.
+    `start` is all before the steps, and what the first steps take longer than others; `records` are rows, scores by
+    labels and checkpoints.
     """
 
     seconds_per_step: float
     steps: float
     panel: float
-    log: float
+    records: float
     start: float
     timed: int
 
     @property
     def seconds(self) -> float:
         """All of it."""
-        return self.steps + self.panel + self.log + self.start
+        return self.steps + self.panel + self.records + self.start
 
 
 def time_run(session: Session, rough: float) -> Timing:
     """Time real steps of the run: its loop, its workers, whole batches, and the panel and rows between the steps.
 
     `rough` is a first guess of the seconds per step. Where a step takes very long it is all there is, and where it
-    takes seconds the panel is priced in steps. The session is of no use afterwards. Writes nothing, unless a loss is
-    not finite.
+    takes seconds the panel is priced in steps. The session is of no use afterwards. Writes one checkpoint into its
+    folder, unless that is large.
     """
     run, steps = session.run, session.steps
     rows = 1 + -(-steps // (run.loop.panel_every or 1))
@@ -124,17 +126,17 @@ def time_run(session: Session, rough: float) -> Timing:
     monitor.loss(terms)
     if session.dist.main:
         monitor.said()
-    log = (read_clock(session.dist.device) - read) * (steps // run.loop.log_every)
+    records = (read_clock(session.dist.device) - read) * (steps // run.loop.log_every)
+    records += (1 + -(-steps // (run.loop.save_every or 1))) * (seconds_of_scores(session) + seconds_to_save(session))
     views = count_views(session, rows)
     if measures:
         first = seconds_of_panel(monitor, terms) - row
         more = seconds_of_panel(monitor, terms) - row if views > 1 else 0.0
         panel = (rows - 1) * row + max(first, 0.0) + (views - 1) * max(more, 0.0)
-        log += seconds_of_scores(session) * (-(-steps // (run.loop.save_every or 1)))
     else:
         row, view = priced_panel(session, pace)
         panel = rows * row + views * view
-    return Timing(pace, pace * steps, panel, log, ready - begun + warmup, timed)
+    return Timing(pace, pace * steps, panel, records, ready - begun + warmup, timed)
 
 
 def time_steps(session: Session) -> tuple[float, float, int, Terms]:
@@ -178,6 +180,16 @@ def seconds_of_scores(session: Session) -> float:
     labelled = online.choose_labelled(session, wanted)
     begun = read_clock(session.dist.device)
     labelled.judge(session.method)
+    return read_clock(session.dist.device) - begun
+
+
+def seconds_to_save(session: Session) -> float:
+    """Seconds of writing a checkpoint; 0 where it would be larger than MAX_WRITTEN bytes, or another rank writes it."""
+    size = 3 * sum(p.numel() * p.element_size() for p in session.method.parameters())
+    if size > MAX_WRITTEN or not session.dist.main:
+        return 0.0
+    begun = read_clock(session.dist.device)
+    checkpoint.save_checkpoint(session.out, session.step, session.method, session.optimizer, {})
     return read_clock(session.dist.device) - begun
 
 
