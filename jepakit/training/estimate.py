@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import distributed
 from ..run import checkpoint, intervals
+from ..run.settings import Loop
 from ..types import Batch, Rng, Terms
 from . import loop
-from .monitor import Monitor, online
+from .monitor import Monitor, are_views_due, online
 from .session import Session
 from .source import autocast_context
 
@@ -108,10 +109,11 @@ def time_run(session: Session, rough: float) -> Timing:
     folder, unless that is large.
     """
     run, steps = session.run, session.steps
-    rows = 1 + -(-steps // (run.loop.panel_every or 1))
+    rough = mean_over_ranks(session, rough)
+    rows, views = count_panel_rows(steps, run.loop)
     if rough > TOO_SLOW_STEP:
         panel, view = priced_panel(session, rough)
-        return Timing(rough, rough * steps, rows * panel + view * count_views(session, rows), 0.0, 0.0, 0)
+        return Timing(rough, rough * steps, rows * panel + views * view, 0.0, 0.0, 0)
     session.run = replace(run, length=replace(run.length, steps=ENDLESS))
     begun = read_clock(session.dist.device)
     session.dataset.fingerprint()
@@ -128,7 +130,6 @@ def time_run(session: Session, rough: float) -> Timing:
         monitor.said()
     records = (read_clock(session.dist.device) - read) * (steps // run.loop.log_every)
     records += (1 + -(-steps // (run.loop.save_every or 1))) * (seconds_of_scores(session) + seconds_to_save(session))
-    views = count_views(session, rows)
     if measures:
         first = seconds_of_panel(monitor, terms) - row
         more = seconds_of_panel(monitor, terms) - row if views > 1 else 0.0
@@ -149,9 +150,8 @@ def time_steps(session: Session) -> tuple[float, float, int, Terms]:
         for k in range(1, most + 1):
             terms = loop.take_step(session, source, next(batches), session.run.optim).terms
             elapsed = read_clock(device) - begun
-            # Every rank stops at the same step.
-            together = distributed.all_reduce_sum(torch.tensor(elapsed, device=device)) / session.dist.world
-            if k >= least and float(together) > seconds:
+            # The mean, as every rank has to stop at the same step.
+            if k >= least and mean_over_ranks(session, elapsed) > seconds:
                 break
         return elapsed, k, terms
 
@@ -162,6 +162,11 @@ def time_steps(session: Session) -> tuple[float, float, int, Terms]:
         seconds, timed, terms = steps(batches, MIN_TIMED, MAX_TIMED, TIMED_SECONDS)
     pace = seconds / timed
     return max(warmup - early * pace, 0.0), pace, timed, terms
+
+
+def mean_over_ranks(session: Session, seconds: float) -> float:
+    """The mean of a duration over all ranks, the same on every one."""
+    return float(distributed.all_reduce_sum(torch.tensor(seconds, device=session.dist.device))) / session.dist.world
 
 
 def seconds_of_panel(monitor: Monitor, terms: Terms | None) -> float:
@@ -201,11 +206,10 @@ def priced_panel(session: Session, pace: float) -> tuple[float, float]:
     return 2 * (settings.panel_size or 0) / price * pace, intervals.VIEWS_PRICE / price * pace
 
 
-def count_views(session: Session, rows: int) -> int:
-    """How many of the panel's rows have the numbers of views: the last, and one for each `views_every` before it."""
-    loop_settings = session.run.loop
-    steps = (rows - 1) * (loop_settings.panel_every or 1)
-    return max(1, min(rows - 1, steps // (loop_settings.views_every or 1)))
+def count_panel_rows(steps: int, settings: Loop) -> tuple[int, int]:
+    """The number of panel rows of a run, with that of step 0, and how many of them have the numbers of views."""
+    rows = [*range(0, steps, settings.panel_every or 1), steps]
+    return len(rows), 1 + sum(are_views_due(step, settings) for step in rows[:-1])
 
 
 def read_clock(device: torch.device) -> float:

@@ -19,6 +19,7 @@ from jepakit.data.images.augment import Augment, Views
 from jepakit.methods.base import Method
 from jepakit.run import intervals
 from jepakit.run.settings import Loop
+from jepakit.training import estimate, monitor
 from jepakit.training.monitor import Monitor, measure, samples
 from jepakit.types import Batch, Signal, Terms
 
@@ -215,6 +216,14 @@ def test_a_short_run_gets_the_rows_of_a_verdict_for_an_eighth_of_its_time_at_mos
         assert f"{100 * share:.0f} % of this short run's time" in next(
             n.reason for n in notes if n.key == "loop.panel_every"
         )
+
+
+@pytest.mark.parametrize(("steps", "panel", "views"), [(10, 2, 4), (11, 2, 4), (9, 4, 1), (4, 100, 100), (12, 3, 12)])
+def test_a_dry_run_counts_the_rows_that_the_panel_has(steps: int, panel: int, views: int) -> None:
+    loop = Loop(panel_every=panel, views_every=views)
+    measured = [step for step in range(steps + 1) if step % panel == 0 or step == steps]
+    costly = [step for step in measured if step == steps or (step and monitor.are_views_due(step, loop))]
+    assert estimate.count_panel_rows(steps, loop) == (len(measured), len(costly))
 
 
 def test_a_run_that_is_too_short_to_judge_says_so_before_and_after(array: Path, tmp_path: Path) -> None:

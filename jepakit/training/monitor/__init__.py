@@ -20,6 +20,7 @@ from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
 from ...run import intervals, write
+from ...run.settings import Loop
 from ...types import Batch, Terms
 from ..session import Session
 from . import measure, samples
@@ -92,9 +93,8 @@ class Monitor:
 
     def _costly_row(self, last: bool) -> dict[str, float]:
         """Of views and of pairs, where it is time for them."""
-        loop, step = self.session.run.loop, self.session.step
-        every, since = loop.views_every or 1, step - (loop.panel_every or 1)
-        if not last and (step == 0 or step // every == max(since, 0) // every):
+        loop = self.session.run.loop
+        if not last and not are_views_due(self.session.step, loop):
             return {}
         method, (x, y) = self.session.method, self._energy_pairs
         views = measure.picture_views(method, self._augmented_views) if self._augmented_views is not None else None
@@ -145,6 +145,12 @@ class Monitor:
         """The measures that no row has reported yet."""
         fresh, self.fresh = self.fresh, {}
         return fresh
+
+
+def are_views_due(step: int, loop: Loop) -> bool:
+    """Whether the row of a step has the numbers of views: the first row after every `views_every`-th step."""
+    every, since = loop.views_every or 1, step - (loop.panel_every or 1)
+    return step > 0 and step // every != max(since, 0) // every
 
 
 def _compared_rows(
