@@ -153,6 +153,18 @@ def test_a_dry_run_times_whole_batches_with_their_loading_and_the_panel(tmp_path
     assert "panel" in rows["time for"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "how"), [("SLOW_STEP", "timed over"), ("TOO_SLOW_STEP", "a guess from a few samples")]
+)
+def test_where_steps_are_slow_a_dry_run_measures_less_and_says_so(limit, how, tmp_path, array, monkeypatch):
+    monkeypatch.setattr(estimate, limit, 0.0)
+    monkeypatch.setattr(estimate, "MAX_TIMED", 3)
+    rows = dict(api.dry_run(api.Request(str(settings(tmp_path, array, length={"steps": 2000})), out=tmp_path / "run")))
+    assert rows["time from"].startswith(how)
+    assert "for 2000 steps" in rows["time"]
+    assert {"steps", "panel"} <= {part.split()[0] for part in rows["time for"].split(", ")}
+
+
 def test_the_flops_of_a_dry_run_are_those_of_the_step(tmp_path, array):
     def gigaflops(batch):
         request = api.Request(str(settings(tmp_path, array, length={"batch": batch})))
