@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 from .core import files
-from .core.progress import Progress, SilentProgress, progress_counter
+from .core.progress import Progress, SilentProgress, progress_counter, terminal_progress
 from .evals.runs import probe_run
 from .inference.complete import complete
 from .inference.embed import embed
@@ -59,17 +60,21 @@ def train(
     overwrite: bool = False,
     init: PathLike | None = None,
     progress: Progress | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json.
 
     `recipe` is a recipe, a method (default "ijepa") or a YAML file; `settings` are dotted, as {"optim.lr": 1e-3}.
-    Where there are labels the encoder is probed, and the run's report.html is written.
+    Where there are labels the encoder is probed, and the run's report.html is written. Notes and a bar on stderr show
+    how far it is, in a log a line every ten seconds; `quiet` shows nothing, `progress` takes what would be shown.
     """
     short = {"length.steps": steps, "seed": seed}
     flags = {**(settings or {}), **{k: v for k, v in short.items() if v is not None}}
     recipe = recipe or (None if resume else "ijepa")
     request = Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init)
-    summary: dict[str, Any] = train_and_report(request, progress or SilentProgress())["summary"]
+    silent = SilentProgress() if quiet else progress
+    with terminal_progress() if silent is None else nullcontext(silent) as shown:
+        summary: dict[str, Any] = train_and_report(request, shown)["summary"]
     return summary
 
 

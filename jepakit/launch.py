@@ -1,5 +1,6 @@
 """From a request to a finished run: start or resume it, train, probe, report."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .training import estimate, loop
 from .training.request import Request, asks_for_probes, is_new, renaming_notes, settings
 from .training.resume import resume_session
 from .training.session import Session, build_session
-from .training.start import start_session
+from .training.start import calibrate_method, start_session
 
 
 def train_and_report(request: Request, progress: Progress) -> dict[str, Any]:
@@ -42,23 +43,49 @@ def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[st
 
 
 def dry_run(request: Request) -> list[tuple[str, str]]:
-    """Parameters, FLOPs, memory and time of the run, as rows; writes nothing."""
+    """Parameters, FLOPs, memory and time of the run, as rows, from some steps of it; leaves nothing behind."""
     wanted = settings(request)
-    with distributed.process_group(devices.device_for(wanted.loop.device)) as dist:
-        current = build_session(wanted, request.folder, dist, probes_required=asks_for_probes(request))
+    with (
+        distributed.process_group(devices.device_for(wanted.loop.device)) as dist,
+        tempfile.TemporaryDirectory(prefix="jepakit-") as scratch,
+    ):
+        current = build_session(wanted, Path(scratch), dist, probes_required=asks_for_probes(request))
         read_weights(current.method)
+        calibrate_method(current)
+        run, steps = current.run, current.steps
         cost = estimate.estimate_cost(current, loop.open_source(current).example_batch())
+        current.optimizer.zero_grad(set_to_none=True)
+        timing = estimate.time_run(current, cost.seconds_per_step) if steps else None
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),
         ("parameters", f"{cost.parameters / 1e6:.2f} M, {cost.trainable / 1e6:.2f} M trained"),
-        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {current.run.length.batch} samples"),
+        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {run.length.batch} samples"),
         ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
-        (
-            "time",
-            f"about {cost.seconds_per_step:.2g} s per step"
-            + (f", {format_duration(cost.seconds)} for {current.steps} steps" if current.steps else ""),
-        ),
+        *([("time", f"about {cost.seconds_per_step:.2g} s per step")] if timing is None else time_rows(run, timing)),
+    ]
+
+
+def time_rows(run: Run, timing: estimate.Timing) -> list[tuple[str, str]]:
+    """The rows of a dry run on the time of a training, what is in it and what is not."""
+    per_step, whole = f"about {timing.seconds_per_step:.2g} s per step", format_duration(timing.seconds)
+    parts = {
+        "steps": timing.steps,
+        "panel": timing.panel,
+        "records": timing.records,
+        "start": timing.start,
+    }
+    workers = f"{run.loop.workers} workers" if run.loop.workers else "no workers"
+    how = (
+        f"timed over {timing.timed} steps with {workers}"
+        if timing.timed
+        else "a guess from a few samples, as a step takes more than a minute"
+    )
+    after = [f"probe {kind}" for kind in run.evals.kinds] + ["the report"] * run.evals.report
+    return [
+        ("time", f"{per_step}, {whole} for {run.length.steps} steps"),
+        ("time for", ", ".join(f"{what} {format_duration(t)}" for what, t in parts.items() if t >= 0.5) or "steps"),
+        ("time from", how + (f"; not in it: {', '.join(after)}" if after else "")),
     ]
 
 

@@ -150,11 +150,16 @@ class Recorder(SilentProgress):
 @contextmanager
 def joined_rank(rank: int, port: int, world: int = 2) -> Iterator[distributed.Dist]:
     """This process as number `rank` of `world` that meet at `port`, as torchrun would start it."""
+    set_rank(rank, port, world)
+    with distributed.process_group() as dist:
+        yield dist
+
+
+def set_rank(rank: int, port: int, world: int = 2) -> None:
+    """The environment of number `rank` of `world` processes that meet at `port`, as torchrun would set it."""
     torch.set_num_threads(1)
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {key: str(value) for key, value in place.items()}
-    with distributed.process_group() as dist:
-        yield dist
 
 
 def run_ranks(worker: Callable[[int, int, str], None], folder: Path, world: int = 2) -> list[dict[str, Any]]:

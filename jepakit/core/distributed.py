@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 
@@ -98,6 +98,25 @@ def all_gather(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "_ *shape"]:
         return x
     # A sum of parts that are zero elsewhere, so that a single differentiable collective is enough for everything.
     return all_reduce_sum(torch.cat([x if r == process_rank() else torch.zeros_like(x) for r in range(world_size())]))
+
+
+def rank_counts(count: int, device: torch.device | str = "cpu") -> list[int]:
+    """The `count` of every rank, in order of rank."""
+    if not _is_distributed():
+        return [count]
+    own = torch.zeros(world_size(), dtype=torch.float64, device=device)
+    own[process_rank()] = count
+    return [int(n) for n in all_reduce_sum(own).tolist()]
+
+
+def gather_rows(x: Float[Tensor, "n d"], own: Bool[Tensor, " k"]) -> Float[Tensor, "k d"]:
+    """k rows on every rank, of which this rank holds those that are `own`; every row has exactly one owner."""
+    if not _is_distributed():
+        return x
+    # Not in half precision, which not every backend sums.
+    rows = torch.zeros(len(own), *x.shape[1:], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    rows[own.to(x.device)] = x.to(rows.dtype)
+    return all_reduce_sum(rows)
 
 
 def global_moments(

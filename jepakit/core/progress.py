@@ -23,7 +23,7 @@ class Progress(Protocol):
 
 
 class SilentProgress:
-    """Shows nothing: the library's default."""
+    """Shows nothing: the default of every function but `train`."""
 
     def note(self, text: str) -> None:
         """Ignore the note."""
@@ -45,6 +45,11 @@ def describe_row(row: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def other_work(row: dict[str, Any]) -> str:
+    """What a row counts that is not training, such as "probing knn"; "" for a row of a training."""
+    return str(row["metrics"].get("doing", "")).partition("  ")[0].partition(":")[0]
+
+
 class LineProgress:
     """Prints a line every few seconds, for logs and pipes."""
 
@@ -61,7 +66,8 @@ class LineProgress:
         if now - self.last >= self.every or row["step"] == steps:
             self.last = now
             of, left = (f"/{steps}", f"  ETA {format_duration(row['metrics']['eta'])}") if steps else ("", "")
-            sys.stderr.write(f"step {row['step']}{of}  {describe_row(row)}{left}\n")
+            what = "" if other_work(row) else "step "
+            sys.stderr.write(f"{what}{row['step']}{of}  {describe_row(row)}{left}\n")
             sys.stderr.flush()
 
 
@@ -73,19 +79,23 @@ def format_duration(seconds: float) -> str:
 
 
 class LiveProgress:
-    """A progress bar in a terminal, with the newest row beside it."""
+    """A progress bar in a terminal, with the newest row beside it; work of another name gets a bar of its own."""
 
     def __init__(self, progress: Any) -> None:
-        self.progress, self.task = progress, None
+        self.progress, self.task, self.work = progress, None, ""
 
     def note(self, text: str) -> None:
         """Print the note above the bar."""
         self.progress.console.print(text, highlight=False, markup=False)
 
     def row(self, row: dict[str, Any], steps: int) -> None:
-        """Move the bar to this row's step."""
-        if self.task is None:
-            self.task = self.progress.add_task("", total=steps or None)
+        """Move the bar of this row's work to its step."""
+        work = other_work(row)
+        if self.task is None or work != self.work:
+            if self.task is not None:
+                # A bar that has ended must not go on counting time.
+                self.progress.stop_task(self.task)
+            self.task, self.work = self.progress.add_task("", total=steps or None), work
         self.progress.update(self.task, total=steps or None, completed=row["step"], description=describe_row(row))
 
 

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from ..core.notes import Note
+from ..types import Size
 from .base import Corrupt, Dataset, Split
 from .report import Progress, Report
 
@@ -141,10 +142,13 @@ class SourceConfig:
         """The same settings with consecutive windows that do not overlap."""
         return self
 
-    def resolve(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["SourceConfig", list[Note]]:
+    def resolve(
+        self, dataset: Dataset, needs: frozenset[str], method: str, patch: Size | None = None
+    ) -> tuple["SourceConfig", list[Note]]:
         """The settings with all choices made on opening the data or for a `method` with these `needs`, and a note each.
 
-        Other data are then read the same way. Raises ValueError if the data cannot give what the method needs.
+        `patch` is that of the method's encoder, None if it has none or if it is still to be chosen. Other data are then
+        read the same way. Raises ValueError if the data cannot give what the method needs.
         """
         return self, []
 
@@ -203,7 +207,9 @@ class DataConfig(SourceConfig):
             return self
         return dataclasses.replace(self, augment=dataclasses.replace(cast(Any, self.augment), views=()))
 
-    def resolve(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["DataConfig", list[Note]]:
+    def resolve(
+        self, dataset: Dataset, needs: frozenset[str], method: str, patch: Size | None = None
+    ) -> tuple["DataConfig", list[Note]]:
         """These settings, with two views per sample if the method compares views and the settings have none.
 
         An augmentation at its defaults is made strong.

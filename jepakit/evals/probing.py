@@ -152,6 +152,7 @@ def _kind_scores(
         if key == "name" and "metric" in found[-1]:
             found.append({})
         found[-1][key] = value
+    tell(1.0)
     return found
 
 

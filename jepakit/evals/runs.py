@@ -28,7 +28,7 @@ def progress_rows(progress: Progress, kind: str, encoders: Sequence[str]) -> Tel
     def tell(encoder: str, fraction: float) -> None:
         done = (list(encoders).index(encoder) + fraction) / len(encoders)
         left = (time.monotonic() - begun) * (1 - done) / max(done, 1e-9)
-        doing = f"{kind}: {ENCODER_WORDS.get(encoder, encoder)}"
+        doing = f"probing {kind}: {ENCODER_WORDS.get(encoder, encoder)}"
         progress.row({"step": int(100 * done), "metrics": {"doing": doing, "eta": left}}, 100)
 
     return tell
@@ -78,7 +78,7 @@ def probe_run(
     for group in group_kinds(chosen):
         judge, cfg = next(iter(group.values()))
         sets = given[judge.fits]
-        subject = Subject(loaded, sets, device, weights, kept, alone=not baselines)
+        subject = Subject(loaded, sets, device, weights, kept, not baselines, progress or SilentProgress())
         facts: dict[str, Any] = {"data": sets.label, "step": loaded.step, "weights": weights, "seen": sets.seen}
         facts |= {"classes": sets.train.classes, "name": sets.train.name}
         with report_refusals(refused, ", ".join(group)), load_parts(subject, judge.reads, cfg) as (fit, held):

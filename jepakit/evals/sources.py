@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from .. import data, methods
 from ..core import devices, padding
+from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data import loader
 from ..data.overlap import Hashes, sample_hashes
 from ..methods.base import Method, Weights
@@ -50,8 +51,8 @@ class Sets(NamedTuple):
 class Subject:
     """The subject of a probe: a run at one step, on these data, with or without the baselines.
 
-    `kept` is the run folder, or None if nothing is to be cached. `hashes` fill with those of the samples, by data set,
-    as they are read.
+    `kept` is the run folder, or None if nothing is to be cached. `progress` shows how far the data are encoded.
+    `hashes` fills with those of the samples, by data set, as they are read.
     """
 
     loaded: LoadedRun
@@ -60,6 +61,7 @@ class Subject:
     weights: Weights
     kept: Path | None = None
     alone: bool = False
+    progress: Progress = field(default_factory=SilentProgress)
     hashes: dict[int, Hashes] = field(default_factory=dict)
 
     @property
@@ -158,10 +160,13 @@ def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
     If there is a set to score on, the samples' hashes are kept in `subject.hashes`.
     """
     signal, workers = subject.method.signal, reader_count(subject.loaded)
+    count, done = progress_counter(subject.progress, "probing: encoding", dataset.words.many), 0
     for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
         if subject.sets.test is not None:
             subject.hashes.setdefault(id(dataset), {}).update(sample_hashes(batch))
         yield from (part for _, part in padding.equal_length_groups(batch, subject.method.patch_steps))
+        done += len(batch)
+        count(done, len(dataset))
 
 
 def reader_count(loaded: LoadedRun) -> int:

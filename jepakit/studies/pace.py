@@ -6,14 +6,11 @@ rounds, and the median over rounds counts: whatever slows down one round slows d
 
 import json
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
 
 from ..core import devices, distributed, files
 from ..core.progress import Progress
@@ -109,17 +106,10 @@ def seconds_per_step(turn: session.Session) -> float:
     with closing(source.batches()) as batches:
         for _ in range(ahead):
             loop.take_step(turn, source, next(batches), turn.run.optim)
-        begun = read_clock(turn.dist.device)
+        begun = estimate.read_clock(turn.dist.device)
         for _ in range(STEPS):
             loop.take_step(turn, source, next(batches), turn.run.optim)
-        return (read_clock(turn.dist.device) - begun) / STEPS
-
-
-def read_clock(device: torch.device) -> float:
-    """The time in seconds, read after the device has finished its queued work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+        return (estimate.read_clock(turn.dist.device) - begun) / STEPS
 
 
 def step_memory(turn: session.Session) -> int:

@@ -26,7 +26,7 @@ class ResolvedRun(NamedTuple):
 def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     """Ask the owners in turn, as each rule needs what the ones before it chose. Raises ValueError where one cannot.
 
-    1. data: windows, channels and views (`DataConfig.resolve`), and with them the signal
+    1. data: sizes, windows, channels and views (`DataConfig.resolved`), and with them the signal
     2. method: the patch of its encoder (`nn.auto.fit_patch`), its masks (`Method.fit_config`); padding to whole patches
     3. length: steps from epochs (`Length.resolve`)
     4. optimiser: constant rates on a stream (`Optim.without_schedule`)
@@ -36,7 +36,8 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     needs, streaming = method_class.requires(run.method), run.from_stream
     if streaming:
         limits.check_method(name, method_class, getattr(run.method, "rule", ""))
-    data, data_notes = run.data.resolve(dataset, needs, name)
+    patch = getattr(getattr(run.method, "encoder", None), "patch", None)
+    data, data_notes = run.data.resolve(dataset, needs, name, patch)
     dataset = dataset.with_config(data)
     signal = dataset.signal()
     method, frame_notes = limits.fit_encoder(run.method, signal) if streaming else (run.method, [])

@@ -122,6 +122,23 @@ def test_check_data_reads_the_array_it_is_given_and_counts_as_it_goes(tmp_path):
     assert (found["readable"], row["step"], steps) == ("5", 5, 5)
 
 
+def test_training_from_python_shows_how_far_it_is_unless_it_is_to_be_quiet(photos, tmp_path, capsys):
+    file = support.write_settings(tmp_path, photos, evals={"kinds": ["knn"]})
+    jk.train(out=tmp_path / "loud", recipe=str(file), steps=2)
+    shown = capsys.readouterr().err
+    assert "step 2/2  loss" in shown
+    assert "80/80  probing: encoding" in shown
+    assert "100/100  probing knn: raw input" in shown
+    jk.train(out=tmp_path / "quiet", recipe=str(file), steps=2, quiet=True)
+    assert capsys.readouterr().err == ""
+    progress = support.Recorder()
+    jk.train(out=tmp_path / "own", recipe=str(file), steps=2, progress=progress)
+    assert capsys.readouterr().err == ""
+    assert [row["step"] for row, _ in progress.rows if row["metrics"].get("doing", "").startswith("probing: ")][
+        -1
+    ] == 80
+
+
 def test_test_data_of_one_class_are_counted_in_the_classes_of_training(run, photos, tmp_path):
     one = tmp_path / "val"
     shutil.copytree(photos / "light", one / "light")

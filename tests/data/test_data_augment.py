@@ -57,6 +57,19 @@ def test_photometric_changes_keep_pixels_in_range_and_depend_on_each_row_alone()
     assert not torch.equal(y, x)
 
 
+def test_a_single_large_picture_changes_to_the_bit_as_in_a_batch_however_many_threads_there_are():
+    x = torch.rand(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    cfg = Augment(jitter=(0.4, 0.4, 0.2, 0.1), jitter_prob=1.0, gray=0.5, blur=0.5, solarize=0.5)
+    u, threads = draws(3, PHOTO_DRAWS), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        whole = change_colours(x, u, cfg)
+        alone = torch.cat([change_colours(x[k : k + 1], u[k : k + 1], cfg) for k in range(3)])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(alone, whole)
+
+
 def test_probabilities_of_one_and_zero_do_what_they_say():
     x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     u = draws(4, PHOTO_DRAWS)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from jepakit.data.draws import uniform_draws
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images import files as images
 from jepakit.data.images.augment import Augment, Views
+from jepakit.data.images.dataset import choose_size
 from jepakit.types import Rng
 
 PHOTO = Augment(
@@ -68,6 +71,23 @@ def test_two_halves_of_a_global_batch_are_the_whole(folder, which):
     assert torch.equal(torch.cat([half.x for half in halves]), whole.x)
     for k, view in enumerate(whole.views):
         assert torch.equal(torch.cat([half.views[k] for half in halves]), view)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("parts", [2, 12])
+def test_pictures_of_an_array_do_not_depend_on_their_company(tmp_path, kind, parts):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels if kind == np.uint8 else (pixels / 255).astype(kind))
+    # Boxes larger and smaller than the 24 pixels of the output, and whole pictures among the views.
+    views = (Views(2), Views(1, (16, 16)), Views(2, (32, 32), (1.0, 1.0)))
+    augment = replace(PHOTO, crop=(0.2, 1.0), views=views)
+    dataset, signal = opened(arrays.Config(str(tmp_path / "x.npy"), size=(24, 24), layout="NCHW", augment=augment))
+    ids, rng = np.arange(12, dtype=np.int64), Rng(0).fork("data")
+    whole = dataset.draw(ids, rng, signal)
+    split = [dataset.draw(some, rng, signal) for some in np.split(ids, parts)]
+    assert torch.equal(torch.cat([part.x for part in split]), whole.x)
+    for k, view in enumerate(whole.views):
+        assert torch.equal(torch.cat([part.views[k] for part in split]), view)
 
 
 @pytest.mark.parametrize("which", range(3))
@@ -233,13 +253,49 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
         cfg.open().signal()
 
 
-@pytest.mark.parametrize(("side", "size"), [(40, (40, 40)), (300, (224, 224))])
-def test_small_images_keep_their_size_and_large_ones_come_to_224(tmp_path, side, size):
+@pytest.mark.parametrize(("side", "size"), [(40, (40, 40)), (300, (224, 224)), (100, (96, 96)), (230, (224, 224))])
+def test_small_images_keep_their_size_and_none_are_scaled_up(tmp_path, side, size):
     for k in range(2):
         Image.fromarray(np.full((side, side), 10 * k, np.uint8)).save(tmp_path / f"{k}.png")
     dataset = images.Config(str(tmp_path)).open()
     assert dataset.sample_size() == size
     assert dataset.with_config(images.Config(size=(64, 32))).sample_size() == (64, 32)
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "size"),
+    [
+        (100, None, (96, 96)),
+        (100, (8, 8), (96, 96)),
+        (100, (14, 14), (98, 98)),
+        (100, (16, 16), (112, 112)),  # at least 7 patches
+        (100, (4, 10), (100, 100)),
+        (20, None, (32, 32)),
+        (1000, (14, 14), (224, 224)),
+        (1000, (15, 15), (210, 210)),
+        (1000, (300, 300), (300, 300)),
+    ],
+)
+def test_an_open_size_is_that_of_the_pictures_in_whole_patches_of_the_encoder(side, patch, size):
+    assert choose_size(side, patch) == size
+
+
+def test_an_open_size_is_chosen_from_the_median_picture_and_a_size_that_scales_up_is_said(tmp_path):
+    for k, side in enumerate((60, 100, 108)):
+        Image.fromarray(np.zeros((side, 150, 3), np.uint8)).save(tmp_path / f"{k}.png")
+    cfg = images.Config(str(tmp_path))
+    chosen, notes = cfg.resolve(cfg.open(), frozenset(), "ijepa")
+    assert chosen.size == (96, 96)
+    assert [str(note) for note in notes] == [
+        "data.size = [96, 96] (the median shorter side is 100 px; a multiple of 16, at most 224)"
+    ]
+    fixed = replace(cfg, size=(224, 224))
+    kept, notes = fixed.resolve(fixed.open(), frozenset(), "ijepa", (8, 8))
+    assert kept == fixed
+    assert str(notes[0]).startswith(
+        "data.size = [224, 224] (pictures of 100 px are scaled up; --data.size '[96, 96]' has 5.4 times fewer patches"
+    )
+    assert not replace(cfg, size=(96, 96)).resolve(cfg.open(), frozenset(), "ijepa")[1]
 
 
 def test_the_signal_counts_views_and_classes():

@@ -182,7 +182,7 @@ def test_the_training_is_shown_as_it_goes_through_all_three_encoders(tmp_path: P
     done = [step for step, _ in progress.rows]
     assert done == sorted(done)
     assert done[-1] == 100
-    names = ["finetune: trained encoder", "finetune: untrained encoder", "finetune: raw input"]
+    names = [f"probing finetune: {encoder}" for encoder in ("trained encoder", "untrained encoder", "raw input")]
     assert list(dict.fromkeys(text for _, text in progress.rows)) == names
 
 

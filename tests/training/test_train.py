@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ import torch
 
 from jepakit import api, data, launch
 from jepakit.core import devices, distributed
+from jepakit.data.images import arrays
 from jepakit.run import checkpoint
-from jepakit.training import loop, session
+from jepakit.training import estimate, loop, session
 
 
 @pytest.fixture
@@ -133,6 +136,42 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, array):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_times_whole_batches_with_their_loading_and_the_panel(tmp_path, array, monkeypatch):
+    """Reading is made slow, so that what else the machine is doing hardly matters."""
+    draw, read = arrays.Arrays.draw, arrays.Arrays.read
+
+    def slowly(wait, function):
+        def call(*args):
+            time.sleep(wait)
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(arrays.Arrays, "draw", slowly(0.3, draw))
+    monkeypatch.setattr(arrays.Arrays, "read", slowly(0.02, read))
+    monkeypatch.setattr(estimate, "TIMED_SECONDS", 1.0)
+    file = str(settings(tmp_path, array, length={"steps": 20}))
+    rows = dict(api.dry_run(api.Request(file, out=tmp_path / "run")))
+    seconds = api.train(out=tmp_path / "run", recipe=file, quiet=True)["seconds"]
+    told = float(re.search(r"per step, ([\d.]+) s for 20 steps", rows["time"])[1])
+    assert seconds > 6
+    assert told == pytest.approx(seconds, rel=0.3)
+    assert rows["time from"].endswith(" steps with no workers")
+    assert "panel" in rows["time for"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "how"), [("SLOW_STEP", "timed over"), ("TOO_SLOW_STEP", "a guess from a few samples")]
+)
+def test_where_steps_are_slow_a_dry_run_measures_less_and_says_so(limit, how, tmp_path, array, monkeypatch):
+    monkeypatch.setattr(estimate, limit, 0.0)
+    monkeypatch.setattr(estimate, "MAX_TIMED", 3)
+    rows = dict(api.dry_run(api.Request(str(settings(tmp_path, array, length={"steps": 2000})), out=tmp_path / "run")))
+    assert rows["time from"].startswith(how)
+    assert "for 2000 steps" in rows["time"]
+    assert {"steps", "panel"} <= {part.split()[0] for part in rows["time for"].split(", ")}
+
+
 def test_the_flops_of_a_dry_run_are_those_of_the_step(tmp_path, array):
     def gigaflops(batch):
         request = api.Request(str(settings(tmp_path, array, length={"batch": batch})))
@@ -159,6 +198,16 @@ def test_every_auto_is_said_with_its_reason_and_resolved_in_the_saved_settings(t
     assert {"length.steps", "loop.device", "loop.amp", "loop.save_every"} <= said
     saved = checkpoint.load_run(tmp_path / "run").run
     assert (saved.length.steps, saved.loop.device) == (4, devices.best_device()[0])
+
+
+def test_pictures_of_100_pixels_are_trained_on_at_96_and_the_run_says_and_stores_it(tmp_path):
+    photos = support.write_pictures(tmp_path / "photos", [f"{k}.png" for k in range(8)], side=100)
+    file = str(settings(tmp_path, photos, data={"name": "images", "size": None}))
+    progress = support.Recorder()
+    api.train(out=tmp_path / "run", recipe=file, steps=1, progress=progress)
+    assert progress.said("data.size = [96, 96] (the median shorter side is 100 px; a multiple of 8 x 8, at most 224)")
+    loaded = checkpoint.load_run(tmp_path / "run")
+    assert (loaded.run.data.size, loaded.method.signal.size) == ((96, 96), (96, 96))
 
 
 @pytest.mark.parametrize(

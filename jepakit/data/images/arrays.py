@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -13,14 +13,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from ...core.notes import Note
 from ...types import Ids, Rng, Samples, Size, unit
+from ..base import Dataset
 from ..config import DataConfig, shared_last
 from ..draws import spread_evenly
 from ..paths import existing_path, file_ending, file_name, split_key
 from ..rows import encode_labels, select_part
 from .augment import Augment, centre_box
 from .box import Box, CropRequest, check_size
-from .dataset import Picture, PictureSet, UniformDraws
+from .dataset import Picture, PictureSet, UniformDraws, fit_size
 from .decode import DECODING_ERRORS, cut_all, cut_box, scale_values
 
 Layout = Literal["auto", "NHW", "NHWC", "NCHW"]
@@ -62,6 +64,14 @@ class Config(DataConfig):
         """A run on images reads an array as images even if it may hold series."""
         return kind == "series" and file_ending(Path(split_key(path)[0])) in (".npy", ".npz")
 
+    def resolve(
+        self, dataset: Dataset, needs: frozenset[str], method: str, patch: Size | None = None
+    ) -> tuple["Config", list[Note]]:
+        """These settings with views if the method compares views; a note says where pictures are scaled up."""
+        cfg, notes = super().resolve(dataset, needs, method, patch)
+        sized, told = fit_size(cast("Config", cfg), cast(Arrays, dataset), patch)
+        return sized, [*told, *notes]
+
     def open(self) -> "Arrays":
         """Read or map the array. Raises ValueError with the remedy."""
         path = existing_path(self.path)
@@ -101,9 +111,10 @@ class Arrays(PictureSet):
         """The file and the row in it."""
         return f"{self.source}[{int(self.rows[i])}]"
 
-    def sample_size(self) -> Size:
-        """The configured size, else the size that all images share."""
-        return tuple(self.cfg.size or self.native)
+    @property
+    def keeps_size(self) -> bool:
+        """Always: without a configured size, images of an array stay as they are."""
+        return True
 
     def raw(self, i: int) -> Float[Tensor, "c h w"]:
         """The image as float32."""
@@ -133,13 +144,19 @@ class Arrays(PictureSet):
         """Box b of item ids[b], resized to `size`."""
         x = self._rows(self.rows[ids])
         height, width = self.native
-        whole = (boxes == (0, 0, width, height, 0)).all()
-        if whole and tuple(size) == self.native:
+        # Each row's way depends on its own box alone: a batch can be split over ranks without a change of any value.
+        whole = (boxes == (0, 0, width, height, 0)).all(1) & (tuple(size) == self.native)
+        if whole.all():
             return x
-        # Both ways give the same image, to the last of 8 bits.
-        if (boxes[:, 2] <= size[1]).all() and (boxes[:, 3] <= size[0]).all():
+        larger = ~whole & (boxes[:, 2] <= size[1]) & (boxes[:, 3] <= size[0])
+        if larger.all():
             return _enlarge_boxes(x, size, boxes)
-        return torch.stack([cut_box(row, Box(*box), size) for row, box in zip(x, boxes.tolist(), strict=True)])
+        out = torch.empty(*x.shape[:2], *size, dtype=x.dtype)
+        if larger.any():
+            out[torch.from_numpy(larger)] = _enlarge_boxes(x[torch.from_numpy(larger)], size, boxes[larger])
+        for b in np.flatnonzero(~larger).tolist():
+            out[b] = cut_box(x[b], Box(*boxes[b].tolist()), size)
+        return out
 
     def fingerprint(self) -> str:
         """A hash of the shape, the dtype, the chosen rows and the values of up to 1,024 of them."""

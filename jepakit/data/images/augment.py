@@ -186,7 +186,10 @@ def _jitter_colours(x: Float[Tensor, "b c h w"], draws: Float[Tensor, "b d"], cf
     if cfg.jitter[0]:
         x = enhance.adjust_brightness_accumulative(x, factor[:, 0].clamp(min=0))
     if cfg.jitter[1]:
-        x = enhance.adjust_contrast_with_mean_subtraction(x, factor[:, 1].clamp(min=0))
+        # The mean over a single picture would be split over threads, and rounded otherwise than in a larger batch.
+        alone = 2 if len(x) == 1 else 1
+        pair, factors = x.repeat(alone, 1, 1, 1), factor[:, 1].clamp(min=0).repeat(alone)
+        x = enhance.adjust_contrast_with_mean_subtraction(pair, factors)[: len(x)]
     if cfg.jitter[2]:
         x = enhance.adjust_saturation_with_gray_subtraction(x, factor[:, 2].clamp(min=0))
     if cfg.jitter[3]:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, cast
+from math import prod
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from ...core.notes import Note
+from ...nn.auto import MIN_PATCHES, auto_patch
 from ...types import Ids, Rng, Sample, Samples, Signal, Size, unit
 from ..base import Dataset, Unreadable, Words, stack_groups, stack_samples
 from ..draws import uniform_draws
@@ -20,8 +23,9 @@ from .decode import cut_all
 from .report import Content, report_pictures
 
 MAX_NATIVE_SIDE = 96
-USUAL_SIZE = (224, 224)
+USUAL_SIZE, USUAL_PATCH, MIN_SIDE = 224, 16, 32
 WORDS = Words("image", "images", "pixels", "give images of one size")
+PictureConfig = TypeVar("PictureConfig", bound=Any)
 UniformDraws = Float[np.ndarray, "b draws"]
 
 
@@ -31,6 +35,45 @@ class Picture(NamedTuple):
     size: Size
     crop: tuple[float, float]
     stream: str
+
+
+def choose_size(side: int, patch: Size | None) -> Size:
+    """The size (H, W) for images whose median shorter side is `side`, none of it larger if that can be helped.
+
+    A multiple of the encoder's `patch`, of 16 if that is open; 224 at most, and at least 7 patches or 32 pixels.
+    """
+    if patch is None or len(patch) != 2:
+        return (min(max(side // USUAL_PATCH * USUAL_PATCH, MIN_SIDE), USUAL_SIZE),) * 2
+    return tuple(max(min(max(side // p, MIN_PATCHES), USUAL_SIZE // p), 1) * p for p in patch)
+
+
+def fit_size(cfg: PictureConfig, data: "PictureSet", patch: Size | None) -> tuple[PictureConfig, list[Note]]:
+    """The settings with a size where theirs is open and images are not kept as they are; notes on it and on scaling up.
+
+    `patch` is the encoder's, None where it is still to be chosen.
+    """
+    side = data.shorter_side
+    fit = choose_size(side, patch)
+    if cfg.size is None and not data.keeps_size:
+        up = ", scaled up" if min(fit) > side else ""
+        multiple = "16" if patch is None else " x ".join(map(str, patch))
+        why = f"the median shorter side is {side} px{up}; a multiple of {multiple}, at most {USUAL_SIZE}"
+        return replace(cfg, size=fit), [Note("data.size", list(fit), why)]
+    size = data.sample_size()
+    if min(size) <= side or prod(fit) >= prod(size):
+        return cfg, []
+    fewer = _patch_count(size, patch) / _patch_count(fit, patch)
+    why = (
+        f"pictures of {side} px are scaled up; --data.size '{list(fit)}' has {fewer:.2g} times fewer patches, "
+        "and a step takes about as many times less"
+    )
+    return cfg, [Note("data.size", list(size), why)]
+
+
+def _patch_count(size: Size, patch: Size | None) -> float:
+    """The number of patches of a picture; with an open patch, as many as the encoder would choose."""
+    cut = patch if patch is not None and len(patch) == 2 else tuple(auto_patch(side) for side in size)
+    return prod(side / p for side, p in zip(size, cut, strict=True))
 
 
 class PictureSet(Dataset):
@@ -57,12 +100,22 @@ class PictureSet(Dataset):
         """How training samples are augmented."""
         return cast(Augment, self.cfg.augment)
 
+    @property
+    def shorter_side(self) -> int:
+        """The median of the images' shorter sides, in pixels."""
+        return min(self.native or (USUAL_SIZE, USUAL_SIZE))
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether images stay as large as they are without a configured size: all are of one size, and small."""
+        return self.native is not None and max(self.native) <= MAX_NATIVE_SIDE
+
     def sample_size(self) -> Size:
-        """The configured size, else the common size of all images if small, else 224 x 224."""
+        """The configured size, else the common size of all images if small, else what `choose_size` chooses."""
         size: Size | None = self.cfg.size
         if size:
             return tuple(size)
-        return self.native if self.native and max(self.native) <= MAX_NATIVE_SIDE else USUAL_SIZE
+        return self.native if self.native and self.keeps_size else choose_size(self.shorter_side, None)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from statistics import median_low
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
+from ...core.notes import Note
 from ...types import Signal, Size, unit
 from ..base import Dataset, Unreadable
 from ..config import DataConfig, shared_last
@@ -22,7 +24,7 @@ from . import decode, masks
 from .arrays import Arrays
 from .augment import Augment, centre_crop
 from .box import CropRequest, check_size
-from .dataset import MAX_NATIVE_SIDE, PictureSet
+from .dataset import MAX_NATIVE_SIDE, USUAL_SIZE, PictureSet, fit_size
 from .folder import open_folder, open_manifest, read_csv
 from .report import Content
 from .store import Store
@@ -37,9 +39,10 @@ MAX_BYTES_IN_MEMORY = 2**28
 class Config(DataConfig):
     """Images on disk. `path` is a folder, a .csv, .parquet or .tar file, or a glob or brace pattern of shards.
 
-    `size` (H, W) None: 224 x 224, or the common size of small images. `channels` None: the most common number.
-    `image` and `label` name the columns (or the key in a shard's .json); empty: the usual names. `split` uses a hash of
-    the names to hold out the fraction `held_out`. The rest is as in `DataConfig`.
+    `size` (H, W) None: the common size of small images, else a square that scales up no more than half of them, at most
+    224. `channels` None: the most common number. `image` and `label` name the columns (or the key in a shard's .json);
+    empty: the usual names. `split` uses a hash of the names to hold out the fraction `held_out`. The rest is as in
+    `DataConfig`.
     """
 
     size: tuple[int, int] | None = None
@@ -61,8 +64,9 @@ class Config(DataConfig):
         """Find the images; reads only some headers. Raises ValueError with the remedy."""
         store = open_store(self.path, self.image, self.label)
         rows = select_part(store.names, self.split, self.held_out, self.limit)
-        channels, native, notes = survey_headers(store, rows, self.channels)
-        return Images(store, rows, channels, native, (*store.notes, *notes), cfg=self)
+        found = survey_headers(store, rows, self.channels)
+        notes = (*store.notes, *found.notes)
+        return Images(store, rows, found.channels, found.native, notes, cfg=self, shorter_side=found.shorter_side)
 
     @classmethod
     def recognises(cls, path: str) -> str:
@@ -72,6 +76,14 @@ class Config(DataConfig):
             return "" if file is None else "a folder"
         holds = file.name.lower().endswith((".tar", ".parquet", ".pq", ".csv"))
         return f"{file.suffix.lower()} holds or lists images" if holds else ""
+
+    def resolve(
+        self, dataset: Dataset, needs: frozenset[str], method: str, patch: Size | None = None
+    ) -> tuple["Config", list[Note]]:
+        """These settings with a size chosen from the images and, if the method compares views, with views."""
+        cfg, notes = super().resolve(dataset, needs, method, patch)
+        sized, told = fit_size(cast("Config", cfg), cast(Images, dataset), patch)
+        return sized, [*told, *notes]
 
     def with_channels(self, channels: int) -> "Config":
         """The same settings with images converted to this number of channels."""
@@ -89,6 +101,7 @@ class Images(PictureSet):
     notes: tuple[str, ...]
     cfg: Any = field(default_factory=Config, kw_only=True)
     given: Int64[np.ndarray, " k"] | None = field(default=None, kw_only=True)
+    shorter_side: int = field(default=USUAL_SIZE, kw_only=True)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -209,10 +222,17 @@ def read_image(path: Path, signal: Signal) -> Float[Tensor, "c h w"]:
     return unit(x)
 
 
-def survey_headers(
-    store: Store, rows: Int64[np.ndarray, " n"], channels: int | None
-) -> tuple[int, Size | None, tuple[str, ...]]:
-    """Channels, the common size if there is one, and notes on them, from up to 64 headers.
+class Survey(NamedTuple):
+    """Channels, the common size if there is one, the median shorter side, and notes."""
+
+    channels: int
+    native: Size | None
+    shorter_side: int
+    notes: tuple[str, ...]
+
+
+def survey_headers(store: Store, rows: Int64[np.ndarray, " n"], channels: int | None) -> Survey:
+    """What up to 64 headers say of all images.
 
     Raises ValueError if none of them can be read.
     """
@@ -235,4 +255,6 @@ def survey_headers(
     sizes = {(head.height, head.width) for head in heads}
     mix = ", ".join(f"{count} of {len(heads)} with {n}" for n, count in sorted(counts.items()))
     note = f"channels {common}: sampled images are {mix}; the others are converted"
-    return common, sizes.pop() if len(sizes) == 1 else None, () if set(counts) == {common} else (note,)
+    side = median_low(min(head.height, head.width) for head in heads)
+    notes = () if set(counts) == {common} else (note,)
+    return Survey(common, sizes.pop() if len(sizes) == 1 else None, side, notes)

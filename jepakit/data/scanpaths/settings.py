@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ...core.notes import Note
+from ...types import Size
 from ..base import Dataset, Unreadable
 from ..config import DataConfig, shared_last
 from ..images.box import check_size
@@ -111,9 +112,11 @@ class Config(DataConfig):
         """The same settings: no column holds images or labels."""
         return self
 
-    def resolve(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
+    def resolve(
+        self, dataset: Dataset, needs: frozenset[str], method: str, patch: Size | None = None
+    ) -> tuple["Config", list[Note]]:
         """Also resolves the crop size and the number of fixations, so that other data are read the same way."""
-        cfg, notes = super().resolve(dataset, needs, method)
+        cfg, notes = super().resolve(dataset, needs, method, patch)
         assert isinstance(dataset, Scanpaths)
         height, width = dataset.view.size
         return dataclasses.replace(cast(Config, cfg), size=(height, width), steps=dataset.steps), notes

@@ -8,6 +8,7 @@ from typing import ClassVar, cast
 import numpy as np
 
 from ...core.notes import Note
+from ...types import Size
 from ..base import Dataset
 from ..config import DataConfig, shared_last
 from ..paths import expand_pattern, file_ending, first_file, split_key
@@ -95,9 +96,11 @@ class Config(DataConfig):
         """The same settings with consecutive windows that do not overlap."""
         return replace(self, stride=self.window) if self.window else self
 
-    def resolve(self, dataset: Dataset, needs: frozenset[str], method: str) -> tuple["Config", list[Note]]:
+    def resolve(
+        self, dataset: Dataset, needs: frozenset[str], method: str, patch: Size | None = None
+    ) -> tuple["Config", list[Note]]:
         """Also resolves the window, the stride and the channels, so that other data are read the same way."""
-        cfg, notes = super().resolve(dataset, needs, method)
+        cfg, notes = super().resolve(dataset, needs, method, patch)
         assert isinstance(dataset, Series)
         columns = dataset.columns if dataset.named else self.columns
         return replace(cast(Config, cfg), window=dataset.window, stride=dataset.stride, columns=columns), notes

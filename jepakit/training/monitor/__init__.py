@@ -6,19 +6,21 @@ of one encoding, are taken at every observation; the costly ones, of several vie
 `views_every`-th step and at the last.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ... import collapse
+from ...core import distributed
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
-from ...run import write
+from ...run import intervals, write
+from ...run.settings import Loop
 from ...types import Batch, Terms
 from ..session import Session
 from . import measure, samples
@@ -46,8 +48,13 @@ class Monitor:
 
     @property
     def verdict(self) -> collapse.Verdict:
-        """The verdict on the rows so far."""
-        return collapse.verdict(self.rows, self.settings)
+        """The verdict on the rows so far; where it is unknown and will stay so, it says that the run is too short."""
+        found, steps = collapse.verdict(self.rows, self.settings), self.session.steps
+        if found.name != "unknown" or not intervals.is_too_short(steps, self.session.run.loop.panel_every or 1):
+            return found
+        return replace(
+            found, reason=f"{steps} steps are too few to judge: {found.reason}", advice="raise --length.steps"
+        )
 
     @cached_property
     def encoders(self) -> tuple[Weights, ...]:
@@ -56,21 +63,24 @@ class Monitor:
         return measure.distinct_encoders(self.session.method, self.samples.batch)
 
     def observe(self, terms: Terms | None = None, last: bool = False) -> None:
-        """Measure the samples; at step 0, where there are no terms yet, keep what to compare with."""
+        """Measure the samples; at step 0, where there are no terms yet, keep what to compare with.
+
+        Every rank calls it, as the loss is that of the whole global batch.
+        """
+        loss = {} if terms is None else self.loss(terms)
         if self.samples is None:
             return
         if isinstance(self.session.method, Head):
             # Its representations are its parent's, which stay what they are: there is the loss alone to judge.
-            row = {} if terms is None else self.loss(terms)
             self.session.panel.start = self.session.panel.start or {}
-            self.rows.append(collapse.verdict_inputs(row))
-            self.last = self.fresh = row
+            self.rows.append(collapse.verdict_inputs(loss))
+            self.last = self.fresh = loss
             return
         with measure.evaluation_mode(self.session.method):
             tokens = {
                 side: measure.encode_tokens(self.session.method, self.samples.batch, side) for side in self.encoders
             }
-            row = {**self._spread_row(tokens), **({} if terms is None else self.loss(terms)), **self._costly_row(last)}
+            row = {**self._spread_row(tokens), **loss, **self._costly_row(last)}
         self.rows.append(collapse.verdict_inputs(row))
         self.last = row
         self.fresh = {**row, "spectrum": {k: collapse.spectrum(v.mean(1)).tolist() for k, v in tokens.items()}}
@@ -83,9 +93,8 @@ class Monitor:
 
     def _costly_row(self, last: bool) -> dict[str, float]:
         """Of views and of pairs, where it is time for them."""
-        loop, step = self.session.run.loop, self.session.step
-        every, since = loop.views_every or 1, step - (loop.panel_every or 1)
-        if not last and (step == 0 or step // every == max(since, 0) // every):
+        loop = self.session.run.loop
+        if not last and not are_views_due(self.session.step, loop):
             return {}
         method, (x, y) = self.session.method, self._energy_pairs
         views = measure.picture_views(method, self._augmented_views) if self._augmented_views is not None else None
@@ -116,12 +125,14 @@ class Monitor:
         return Batch(self._augmented_views[:, 0]), Batch(self._augmented_views[:, 1])
 
     def loss(self, terms: Terms) -> dict[str, float]:
-        """The normalised loss of a step, from up to 1,024 of its tokens, and over that of a chance prediction."""
+        """The normalised loss of a step, from up to 1,024 tokens of all ranks, and over that of a chance prediction.
+
+        Every rank calls it and gets the same.
+        """
         if terms.compared is None:
             return {}
-        pred, target = terms.compared
-        rows = collapse.row_sample(len(pred), MAX_TOKENS).to(pred.device)
-        over_constant = collapse.normalized_loss(pred[rows], target[rows], self.session.method.distance)
+        pred, target = _compared_rows(*terms.compared)
+        over_constant = collapse.normalized_loss(pred, target, self.session.method.distance)
         return {"normalized_loss": over_constant / self.session.method.chance_loss}
 
     def said(self) -> dict[str, float]:
@@ -134,6 +145,23 @@ class Monitor:
         """The measures that no row has reported yet."""
         fresh, self.fresh = self.fresh, {}
         return fresh
+
+
+def are_views_due(step: int, loop: Loop) -> bool:
+    """Whether the row of a step has the numbers of views: the first row after every `views_every`-th step."""
+    every, since = loop.views_every or 1, step - (loop.panel_every or 1)
+    return step > 0 and step // every != max(since, 0) // every
+
+
+def _compared_rows(
+    pred: Float[Tensor, "n d"], target: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d"]]:
+    """Up to MAX_TOKENS rows of the predictions and targets of all ranks, the same on every rank."""
+    counts = distributed.rank_counts(len(pred), pred.device)
+    rows = collapse.row_sample(sum(counts), MAX_TOKENS) - sum(counts[: distributed.process_rank()])
+    own = (rows >= 0) & (rows < len(pred))
+    picked = rows[own].to(pred.device)
+    return distributed.gather_rows(pred[picked], own), distributed.gather_rows(target[picked], own)
 
 
 def _panel_samples(session: Session) -> samples.Samples:
