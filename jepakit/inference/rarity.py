@@ -6,7 +6,8 @@ share. Each becomes the upper-tail probability among the scores R of normal step
     p(s) = (1 + #{r in R: r >= s}) / (1 + #R),
 
 and above a high quantile u of R, where only n_u scores remain, the tail is extrapolated by Hill's estimator. Scores are
-logarithms, so their excess is exponential with the mean xi = mean(r - u | r > u):
+logarithms, so their excess is exponential with the mean xi = mean(r - u) over peaks r, the largest of each stretch of
+steps above u (peaks over threshold: a long event counts once):
 
     p(s) = (1 + n_u) / (1 + #R) exp(-(s - u) / xi).
 
@@ -15,17 +16,21 @@ channel among many stands out:
 
     y(t) = -log10 p_0(t) + max_c sum_k -log10 p_kc(t).
 
-The components are neither independent nor few, so no table says how rare a y is. It is ranked once more, among the y of
-normal steps (as in Westfall and Young's correction), and the score of a step is -log10 of that probability: 3 means
+The components are neither independent nor few, so no formula says how rare a y is. It is ranked once more, among the y
+of normal steps (as in Westfall and Young's correction), and the score of a step is -log10 of that probability: 3 means
 that one normal step in a thousand is as unusual. A step is anomalous if its score exceeds -log10(1 - quantile).
 
-Normal steps are those that training left out. The components without a model have not been fitted to anything, so they
-are ranked among training steps as well. The rate of false alarms is cross-fitted: a reference that knows only the later
-half of the steps left out judges the earlier half, and one that knows the earlier judges the later.
+A dead channel is silent in all other components, which would outvote its standstill. So where a run of equal values is
+longer than any normal run, the score is at least -log10 C p(s), with C channels (Bonferroni) and the p of its length.
 
-Sources: conformal p-values, Vovk, Gammerman & Shafer 2005; Hill 1975, Annals of Statistics 3(5); Fisher 1932 and
-Tippett 1931 as in Heard & Rubin-Delanchy 2018, arXiv:1707.06897; Westfall & Young 1993, Resampling-Based Multiple
-Testing.
+Errors of the prediction are ranked among those of steps that training left out, since a model is too sure of what it
+has seen. The components without a model are fitted to nothing, so they are ranked among all of the run's own steps, and
+so is y: there, the errors of training steps are ranked among training steps. The rate of false alarms is cross-fitted:
+ranks that know only the later half of the steps left out judge the earlier half, and the other way round.
+
+Sources: conformal p-values, Vovk, Gammerman & Shafer 2005; Hill 1975, Annals of Statistics 3(5); peaks, Davison &
+Smith 1990, JRSS B 52(3); Fisher 1932 and Tippett 1931 as in Heard & Rubin-Delanchy 2018, arXiv:1707.06897; Westfall &
+Young 1993, Resampling-Based Multiple Testing.
 """
 
 from collections.abc import Sequence
@@ -40,6 +45,7 @@ from .windows import Scores
 
 PREDICTION: Final = "prediction"
 REASONS: Final = (PREDICTION, *COMPONENTS)
+FLAT: Final = COMPONENTS.index("flat")
 STD_PER_MAD: Final = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation."""
 MEAN_SURPRISE: Final = float(np.log10(np.e))
@@ -53,18 +59,19 @@ MIN_EXCESS: Final = 0.05
 
 
 class Tail:
-    """The upper-tail probabilities of a score, among the scores of normal steps."""
+    """The upper-tail probabilities of a score, among the scores of normal steps in the order of time."""
 
     def __init__(self, normal: Scores) -> None:
         """Raises ValueError if no step has a score."""
-        self.sorted = np.sort(normal[~np.isnan(normal)])
+        normal = normal[~np.isnan(normal)]
+        self.sorted = np.sort(normal)
         if not (count := len(self.sorted)):
             raise ValueError("no step of the run's own data has a score to compare with; give --stride 1")
         share = np.clip(TAIL_STEPS / count, *TAIL_SHARES)
         self.begin = float(np.quantile(self.sorted, 1 - share, method="lower"))
-        beyond = self.sorted[self.sorted > self.begin]
-        self.probability = (1 + len(beyond)) / (1 + count)
-        self.excess = max(float((beyond - self.begin).mean()) if len(beyond) else 0.0, MIN_EXCESS)
+        above = normal > self.begin
+        self.probability = (1 + int(above.sum())) / (1 + count)
+        self.excess = max(float(np.mean(_peaks(normal, above) - self.begin)) if above.any() else 0.0, MIN_EXCESS)
 
     def surprise(self, scores: Scores) -> Scores:
         """-log10 p of each score; NaN where there is none."""
@@ -73,6 +80,13 @@ class Tail:
         excess = np.log10(np.e) * (scores - self.begin) / self.excess
         found: Scores = np.where(scores > self.begin, excess - np.log10(self.probability), -np.log10(rank))
         return np.where(np.isnan(scores), np.nan, found)
+
+
+def _peaks(scores: Scores, above: Bool[np.ndarray, " t"]) -> Scores:
+    """The largest score of each stretch of steps that are `above`."""
+    begins = np.flatnonzero(above & ~np.concatenate([[False], above[:-1]]))
+    peaks: Scores = np.maximum.reduceat(np.where(above, scores, -np.inf), begins)
+    return peaks
 
 
 class StepScores(NamedTuple):
@@ -92,27 +106,27 @@ class StepScores(NamedTuple):
         return cls(np.concatenate(prediction), np.concatenate(channels, axis=2))
 
 
-class Combined(NamedTuple):
-    """For each step, y (NaN: no prediction), and the channel and the component that contribute most, as indices.
+class Rarity(NamedTuple):
+    """How rare each step is (NaN: no prediction), and the channel and component that contribute most, as indices.
 
     The component indexes REASONS.
     """
 
-    y: Scores
+    score: Scores
     channel: Int64[np.ndarray, " t"]
     reason: Int64[np.ndarray, " t"]
 
 
 class Tails:
-    """The tails of all components."""
+    """The tails of all components: those of the prediction's errors, and of each component and channel."""
 
-    def __init__(self, prediction: Scores, channels: Float64[np.ndarray, "k c n"]) -> None:
-        self.prediction = Tail(prediction)
+    def __init__(self, errors: Scores, channels: Float64[np.ndarray, "k c n"]) -> None:
+        self.errors = Tail(errors)
         self.channels = [[Tail(scores) for scores in component] for component in channels]
 
-    def combine(self, scores: StepScores) -> Combined:
-        """Fisher's sum over the components, and the channel where it is largest."""
-        prediction = self.prediction.surprise(scores.prediction)
+    def combine(self, scores: StepScores, errors: Tail | None = None) -> Rarity:
+        """The sum y over the components, at the channel where it is largest; `errors` ranks those instead."""
+        prediction = (errors or self.errors).surprise(scores.prediction)
         each = np.stack(
             [
                 [tail.surprise(s) for tail, s in zip(tails, component, strict=True)]
@@ -123,7 +137,44 @@ class Tails:
         channel = each.sum(0).argmax(0)
         own = np.take_along_axis(each, channel[None, None], 1)[:, 0]
         reason = np.concatenate([np.nan_to_num(prediction)[None], own]).argmax(0)
-        return Combined(prediction + own.sum(0), channel, reason)
+        return Rarity(prediction + own.sum(0), channel, reason)
+
+    def standstill(self, scores: StepScores) -> Float64[np.ndarray, "c t"]:
+        """-log10 C p of each channel's run of equal values, if it is longer than any normal run; else 0."""
+        lengths, tails = scores.channels[FLAT], self.channels[FLAT]
+        surprise = np.stack([tail.surprise(s) for tail, s in zip(tails, lengths, strict=True)])
+        longest = np.array([tail.sorted[-1] for tail in tails])[:, None]
+        return np.where(lengths > longest, surprise - np.log10(len(tails)), 0.0)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks steps among normal ones: by their components, and by the combination of these."""
+
+    tails: Tails
+    combined: Tail
+
+    @classmethod
+    def fit(cls, own: StepScores, unseen: Bool[np.ndarray, " t"], trained: Bool[np.ndarray, " t"]) -> "Ranks":
+        """Ranks among the steps `unseen` and, except for errors of the prediction, those that were `trained` on."""
+        tails = Tails(own.prediction[unseen], own.channels[:, :, unseen | trained])
+        y = tails.combine(own.part(unseen)).score
+        if (trained & ~np.isnan(own.prediction)).any():
+            of_training = Tail(own.prediction[trained])
+            y = np.concatenate([tails.combine(own.part(trained), of_training).score, y])
+        return cls(tails, Tail(y))
+
+    def rarity(self, steps: StepScores) -> Rarity:
+        """How rare each step is."""
+        found, standstill = self.tails.combine(steps), self.tails.standstill(steps)
+        rank, alone = self.combined.surprise(found.score), standstill.max(0)
+        # A comparison with NaN is false: a step without a prediction stays without a score.
+        is_alone = alone > rank
+        return Rarity(
+            np.where(is_alone, alone, rank),
+            np.where(is_alone, standstill.argmax(0), found.channel),
+            np.where(is_alone, REASONS.index("flat"), found.reason),
+        )
 
 
 @dataclass(frozen=True)
@@ -134,8 +185,7 @@ class Reference:
     above the threshold, cross-fitted; `seen` says that training saw these steps, because it left out too few.
     """
 
-    tails: Tails
-    combined: Tail
+    ranks: Ranks
     median: float
     mad: float
     threshold: float
@@ -143,20 +193,15 @@ class Reference:
     steps: int
     seen: bool
 
-    def scores(self, steps: StepScores) -> tuple[Scores, Combined]:
-        """How rare each step is, and what is due to which channel and component."""
-        found = self.tails.combine(steps)
-        return self.combined.surprise(found.y), found
-
     def z_scores(self, scores: Scores) -> Scores:
         """How many standard deviations scores lie above the median."""
         return (scores - self.median) / max(STD_PER_MAD * self.mad, np.finfo(np.float64).tiny)
 
     def false_alarm_text(self) -> str:
         """One sentence on the threshold and the rate of false alarms."""
-        where = "steps of the training data, seen in training," if self.seen else "steps that training left out"
+        where = "steps of the run's own data, seen in training," if self.seen else "steps that training left out"
         return (
-            f"threshold: score {self.threshold:.3g}, for {10**-self.threshold:.2g} of normal steps; "
+            f"threshold: score {self.threshold:.3g}, meant for {10**-self.threshold:.2g} of normal steps; "
             f"of {self.steps} {where} {100 * self.false_alarms:.2g} % are above it"
         )
 
@@ -171,23 +216,15 @@ def fit_reference(
     """
     scored = ~np.isnan(own.prediction)
     seen = int((unseen & scored).sum()) < MIN_UNSEEN
-    normal = scored if seen else unseen & scored
-    trained = np.zeros_like(normal) if seen else ~unseen
-    threshold = float(-np.log10(1 - quantile))
-    above = 0
-    for judged in (later, ~later):
-        rows = normal & judged
-        if rows.any() and (normal & ~judged).any():
-            tails, combined = _fit(own, normal & ~judged, trained)
-            above += int((combined.surprise(tails.combine(own.part(rows)).y) > threshold).sum())
-    tails, combined = _fit(own, normal, trained)
-    scores = combined.surprise(tails.combine(own.part(normal)).y)
-    median, steps = float(np.median(scores)), int(normal.sum())
+    judged = scored if seen else unseen & scored
+    trained = np.zeros_like(judged) if seen else ~unseen
+    threshold, above = float(-np.log10(1 - quantile)), 0
+    for half in (judged & later, judged & ~later):
+        if half.any() and (judged & ~half).any():
+            ranks = Ranks.fit(own, judged & ~half, trained)
+            above += int((ranks.rarity(own.part(half)).score > threshold).sum())
+    ranks = Ranks.fit(own, judged, trained)
+    scores, steps = ranks.rarity(own.part(judged)).score, int(judged.sum())
+    median = float(np.median(scores))
     mad = float(np.median(np.abs(scores - median)))
-    return Reference(tails, combined, median, mad, threshold, above / steps, steps, seen)
-
-
-def _fit(own: StepScores, normal: Bool[np.ndarray, " t"], trained: Bool[np.ndarray, " t"]) -> tuple[Tails, Tail]:
-    """The tails of the components, and that of their combination among the normal steps."""
-    tails = Tails(own.prediction[normal], own.channels[:, :, normal | trained])
-    return tails, Tail(tails.combine(own.part(normal)).y)
+    return Reference(ranks, median, mad, threshold, above / steps, steps, seen)

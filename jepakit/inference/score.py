@@ -40,7 +40,7 @@ __all__ = [
     "Settings",
     "StepScorer",
     "channel_scales",
-    "own_reference",
+    "own_steps",
     "score",
     "series_scores",
     "sliding_scorer",
@@ -120,7 +120,7 @@ def score(
     dataset = open_series(loaded, os.fspath(data), settings)
     check_length(dataset, os.fspath(data), lengths)
     scorer = StepScorer(sliding_scorer(loaded, how, lengths), channel_scales(own))
-    reference = own_reference(scorer, own, how.quantile, progress)
+    reference = fit_reference(*own_steps(scorer, own, progress), how.quantile)
     return _write_scores(scorer, dataset, reference, out, picture, progress)
 
 
@@ -169,17 +169,26 @@ def channel_scales(own: Series) -> Float64[np.ndarray, " c"]:
     return scales
 
 
-def own_reference(scorer: StepScorer, own: Series, quantile: float, progress: Progress) -> Reference:
-    """The reference of a run's own data: what training left out is normal; if it left out nothing, all of them are."""
+class OwnSteps(NamedTuple):
+    """The scores of the steps of a run's own data; whether training left them out, and which half they belong to."""
+
+    scores: StepScores
+    unseen: Bool[np.ndarray, " t"]
+    later: Bool[np.ndarray, " t"]
+
+
+def own_steps(scorer: StepScorer, own: Series, progress: Progress) -> OwnSteps:
+    """The scores of a run's own data. If training left out nothing, no step is `unseen`."""
     count, spans = progress_counter(progress, "scoring the run's own data", "windows"), whole_spans(own)
     every = -(-spans[-1].end // MAX_REFERENCE_STEPS)
     unseen = ~own.covered_steps() & (own.cfg.test_part() is not None)
-    parts, later = list[StepScores](), list[Bool[np.ndarray, " t"]]()
-    for span, scores in zip(spans, scorer.step_scores(own, spans, count), strict=True):
-        parts.append(scores.part(slice(None, None, every)))
-        later.append(_later_halves(unseen[span.begin : span.end])[::every])
-    unseen = np.concatenate([unseen[span.begin : span.end : every] for span in spans])
-    return fit_reference(StepScores.joined(parts), unseen, np.concatenate(later), quantile)
+    masks = [unseen[span.begin : span.end] for span in spans]
+    parts = [scores.part(slice(None, None, every)) for scores in scorer.step_scores(own, spans, count)]
+    return OwnSteps(
+        StepScores.joined(parts),
+        np.concatenate([mask[::every] for mask in masks]),
+        np.concatenate([_later_halves(mask)[::every] for mask in masks]),
+    )
 
 
 def _later_halves(unseen: Bool[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
@@ -199,14 +208,14 @@ def series_scores(
     reasons, channels = np.array(REASONS, dtype=object), np.array(dataset.columns, dtype=object)
     for span, steps in zip(spans, scorer.step_scores(dataset, spans, count), strict=True):
         times = np.arange(span.steps) if time is None else time[span.begin : span.end]
-        scores, found = reference.scores(steps)
+        found = reference.ranks.rarity(steps)
         reason = reasons[found.reason]
         yield SeriesScores(
             entity=span.name,
             time=times,
-            score=scores,
-            z=reference.z_scores(scores),
-            anomalous=scores > reference.threshold,
+            score=found.score,
+            z=reference.z_scores(found.score),
+            anomalous=found.score > reference.threshold,
             # The prediction is of all channels together.
             channel=np.where(reason == PREDICTION, "", channels[found.channel]),
             reason=reason,
