@@ -57,7 +57,7 @@ def _components(x: Channel, least: float, short: int, long: int, causal: bool) -
     return np.stack([*columns[:3], -columns[3], np.log(_run_lengths(x, causal))])
 
 
-def _rolling(x: Channel, window: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Channel:
+def _rolling(x: Channel, window: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Float64[np.ndarray, " w"]:
     """A statistic of every complete window, in the order of their first steps; a few megabytes at a time."""
     windows = np.lib.stride_tricks.sliding_window_view(x, window)
     count = max(1, CHUNK_VALUES // window)
@@ -74,7 +74,7 @@ def _deviation(windows: np.ndarray) -> np.ndarray:
     return deviation
 
 
-def _at_steps(of_windows: Channel, steps: int, causal: bool) -> Channel:
+def _at_steps(of_windows: Float64[np.ndarray, " w"], steps: int, causal: bool) -> Channel:
     """For each step, the value of the window around it or, if causal, of the window that ends with it."""
     window = steps - len(of_windows) + 1
     if causal:
@@ -82,7 +82,7 @@ def _at_steps(of_windows: Channel, steps: int, causal: bool) -> Channel:
     return of_windows[np.clip(np.arange(steps) - window // 2, 0, len(of_windows) - 1)]
 
 
-def _smallest_of_windows(of_windows: Channel, window: int) -> Channel:
+def _smallest_of_windows(of_windows: Float64[np.ndarray, " w"], window: int) -> Channel:
     """For each step, the smallest value of all windows that contain it."""
     beyond = np.full(window - 1, np.inf)
     # The windows that contain step t begin at t - window + 1 … t; the filter's size is centred, so it is moved back.

@@ -78,14 +78,14 @@ class Tail:
         count = len(self.sorted)
         rank = (1 + count - np.searchsorted(self.sorted, scores, "left")) / (1 + count)
         excess = np.log10(np.e) * (scores - self.begin) / self.excess
-        found: Scores = np.where(scores > self.begin, excess - np.log10(self.probability), -np.log10(rank))
+        found: Scores = np.where(scores > self.begin, excess - np.log10(self.probability), 0.0 - np.log10(rank))
         return np.where(np.isnan(scores), np.nan, found)
 
 
-def _peaks(scores: Scores, above: Bool[np.ndarray, " t"]) -> Scores:
+def _peaks(scores: Scores, above: Bool[np.ndarray, " t"]) -> Float64[np.ndarray, " p"]:
     """The largest score of each stretch of steps that are `above`."""
     begins = np.flatnonzero(above & ~np.concatenate([[False], above[:-1]]))
-    peaks: Scores = np.maximum.reduceat(np.where(above, scores, -np.inf), begins)
+    peaks: np.ndarray = np.maximum.reduceat(np.where(above, scores, -np.inf), begins)
     return peaks
 
 
