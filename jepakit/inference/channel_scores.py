@@ -13,7 +13,7 @@ are complete. So causal components have no score (NaN) before the end of the fir
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
@@ -22,7 +22,9 @@ from scipy.ndimage import minimum_filter1d
 COMPONENTS: Final = ("level", "spread", "spread", "still", "flat")
 """The reason that each component gives. Two have the same: spread is measured in a short and in a long window."""
 LONG_WINDOW: Final = 4
-"""The long window, in windows."""
+"""The long window, in short ones."""
+WINDOWS_PER_SERIES: Final = 4
+"""The longest series of the run's own data has at least so many windows of either length."""
 MIN_SHARE: Final = 1e-6
 """Distances and deviations below this share of the channel's scale count as that share: their logarithm is finite."""
 CHUNK_VALUES: Final = 2**22
@@ -30,36 +32,51 @@ CHUNK_VALUES: Final = 2**22
 Channel = Float64[np.ndarray, " t"]
 
 
+class ChannelWindows(NamedTuple):
+    """The steps of the short and of the long window."""
+
+    short: int
+    long: int
+
+    @classmethod
+    def of_run(cls, window: int, longest: int) -> "ChannelWindows":
+        """Those of a run with windows of `window` steps, whose longest series has `longest` steps.
+
+        The data to score have no say in them, so that causal scores do not change with what comes later.
+        """
+        most = max(2, longest // WINDOWS_PER_SERIES)
+        return cls(min(window, most), min(LONG_WINDOW * window, most))
+
+
 def channel_scores(
-    values: Float[np.ndarray, "c t"], scales: Float64[np.ndarray, " c"], window: int, causal: bool
+    values: Float[np.ndarray, "c t"], scales: Float64[np.ndarray, " c"], windows: ChannelWindows, causal: bool
 ) -> Float64[np.ndarray, "k c t"]:
     """The components of every channel of a series, in the order of COMPONENTS, as logarithms; NaN: none.
 
-    `scales` are typical deviations of the channels. Windows are shortened to half of a shorter series.
+    `scales` are typical deviations of the channels. A shorter series is one window.
     """
-    steps = values.shape[1]
-    short, long = (max(2, min(w, steps // 2)) for w in (window, LONG_WINDOW * window))
-    if steps < short:
-        return np.full((len(COMPONENTS), *values.shape), np.nan)
     found = [
-        _components(x.astype(np.float64), MIN_SHARE * scale, short, long, causal)
+        _components(x.astype(np.float64), MIN_SHARE * scale, windows, causal)
         for x, scale in zip(values, scales, strict=True)
     ]
     return np.stack(found, 1)
 
 
-def _components(x: Channel, least: float, short: int, long: int, causal: bool) -> Float64[np.ndarray, "k t"]:
-    distance = np.abs(x - _at_steps(_rolling(x, short, _median), len(x), causal))
-    deviation, long_deviation = (_rolling(x, w, _deviation) for w in (short, long))
-    spreads = [_at_steps(d, len(x), causal) for d in (deviation, long_deviation)]
-    smallest = _at_steps(deviation, len(x), True) if causal else _smallest_of_windows(deviation, short)
+def _components(x: Channel, least: float, windows: ChannelWindows, causal: bool) -> Float64[np.ndarray, "k t"]:
+    distance = np.abs(x - _at_steps(x, windows.short, _median, causal))
+    spreads = [_at_steps(x, window, _deviation, causal) for window in windows]
+    smallest = spreads[0] if causal else _smallest_deviation(x, windows.short)
     columns = [np.log(np.maximum(column, least)) for column in (distance, *spreads, smallest)]
     return np.stack([*columns[:3], -columns[3], np.log(_run_lengths(x, causal))])
 
 
-def _rolling(x: Channel, window: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Float64[np.ndarray, " w"]:
-    """A statistic of every complete window, in the order of their first steps; a few megabytes at a time."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, window)
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def _rolling(x: Channel, window: int, statistic: Statistic) -> Float64[np.ndarray, " w"]:
+    """A statistic of every complete window, in the order of their first steps; of the series, if it is shorter."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, min(window, len(x)))
+    # A few megabytes at a time.
     count = max(1, CHUNK_VALUES // window)
     return np.concatenate([statistic(windows[k : k + count]) for k in range(0, len(windows), count)])
 
@@ -74,19 +91,20 @@ def _deviation(windows: np.ndarray) -> np.ndarray:
     return deviation
 
 
-def _at_steps(of_windows: Float64[np.ndarray, " w"], steps: int, causal: bool) -> Channel:
-    """For each step, the value of the window around it or, if causal, of the window that ends with it."""
-    window = steps - len(of_windows) + 1
+def _at_steps(x: Channel, window: int, statistic: Statistic, causal: bool) -> Channel:
+    """For each step, the statistic of the window around it or, if causal, of the complete window that ends with it."""
+    found = _rolling(x, window, statistic)
     if causal:
-        return np.concatenate([np.full(window - 1, np.nan), of_windows])
-    return of_windows[np.clip(np.arange(steps) - window // 2, 0, len(of_windows) - 1)]
+        return np.concatenate([np.full(window - 1, np.nan), found])[: len(x)]
+    return found[np.clip(np.arange(len(x)) - window // 2, 0, len(found) - 1)]
 
 
-def _smallest_of_windows(of_windows: Float64[np.ndarray, " w"], window: int) -> Channel:
-    """For each step, the smallest value of all windows that contain it."""
-    beyond = np.full(window - 1, np.inf)
+def _smallest_deviation(x: Channel, window: int) -> Channel:
+    """For each step, the smallest deviation of all windows that contain it."""
+    found = _rolling(x, window, _deviation)
+    window = len(x) - len(found) + 1
+    padded = np.concatenate([found, np.full(window - 1, np.inf)])
     # The windows that contain step t begin at t - window + 1 … t; the filter's size is centred, so it is moved back.
-    padded = np.concatenate([of_windows, beyond])
     smallest: Channel = minimum_filter1d(padded, window, origin=(window - 1) // 2, mode="constant", cval=np.inf)
     return smallest
 

@@ -59,14 +59,17 @@ MIN_EXCESS: Final = 0.05
 
 
 class Tail:
-    """The upper-tail probabilities of a score, among the scores of normal steps in the order of time."""
+    """The upper-tail probabilities of a score, among the scores of normal steps in the order of time.
+
+    If no normal step has a score, no score has a probability.
+    """
 
     def __init__(self, normal: Scores) -> None:
-        """Raises ValueError if no step has a score."""
         normal = normal[~np.isnan(normal)]
         self.sorted = np.sort(normal)
+        self.begin, self.probability, self.excess = np.inf, 1.0, MIN_EXCESS
         if not (count := len(self.sorted)):
-            raise ValueError("no step of the run's own data has a score to compare with; give --stride 1")
+            return
         share = np.clip(TAIL_STEPS / count, *TAIL_SHARES)
         self.begin = float(np.quantile(self.sorted, 1 - share, method="lower"))
         above = normal > self.begin
@@ -79,7 +82,7 @@ class Tail:
         rank = (1 + count - np.searchsorted(self.sorted, scores, "left")) / (1 + count)
         excess = np.log10(np.e) * (scores - self.begin) / self.excess
         found: Scores = np.where(scores > self.begin, excess - np.log10(self.probability), 0.0 - np.log10(rank))
-        return np.where(np.isnan(scores), np.nan, found)
+        return np.where(np.isnan(scores) | (count == 0), np.nan, found)
 
 
 def _peaks(scores: Scores, above: Bool[np.ndarray, " t"]) -> Float64[np.ndarray, " p"]:
@@ -215,6 +218,8 @@ def fit_reference(
     its training steps. Raises ValueError if no step has a score.
     """
     scored = ~np.isnan(own.prediction)
+    if not scored.any():
+        raise ValueError("no step of the run's own data has a score to compare with; give --stride 1")
     seen = int((unseen & scored).sum()) < MIN_UNSEEN
     judged = scored if seen else unseen & scored
     trained = np.zeros_like(judged) if seen else ~unseen

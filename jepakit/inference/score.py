@@ -26,7 +26,7 @@ from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data.series.dataset import Series
 from ..run import checkpoint
 from ..training.request import PathLike
-from .channel_scores import channel_scores
+from .channel_scores import ChannelWindows, channel_scores
 from .hiding import Round, scorable_method, scoring_rounds
 from .inputs import open_series, open_training_series
 from .plots import MAX_SERIES_DRAWN, ScoreStrip, draw_scores, score_strip
@@ -39,7 +39,6 @@ __all__ = [
     "Scored",
     "Settings",
     "StepScorer",
-    "channel_scales",
     "own_steps",
     "score",
     "series_scores",
@@ -116,10 +115,9 @@ def score(
     loaded = checkpoint.load_run(Path(run), step)
     scorable_method(loaded.method)
     own = open_training_series(loaded, "scores are set against those of its data")
-    lengths = window_lengths(loaded.method, own)
+    scorer = StepScorer.of_run(loaded, how, own)
     dataset = open_series(loaded, os.fspath(data), settings)
-    check_length(dataset, os.fspath(data), lengths)
-    scorer = StepScorer(sliding_scorer(loaded, how, lengths), channel_scales(own))
+    check_length(dataset, os.fspath(data), scorer.sliding.lengths)
     reference = fit_reference(*own_steps(scorer, own, progress), how.quantile)
     return _write_scores(scorer, dataset, reference, out, picture, progress)
 
@@ -147,26 +145,31 @@ def check_length(dataset: Series, path: str, lengths: WindowLengths) -> None:
 
 
 class StepScorer(NamedTuple):
-    """Scores steps by the run's prediction and by their channels; `scales` are the channels' deviations in training."""
+    """Scores steps by the run's prediction and by their channels.
+
+    `scales` are the channels' standard deviations over the steps that training samples contain.
+    """
 
     sliding: SlidingScorer
     scales: Float64[np.ndarray, " c"]
+    windows: ChannelWindows
+
+    @classmethod
+    def of_run(cls, loaded: checkpoint.LoadedRun, settings: Settings, own: Series) -> "StepScorer":
+        """How a run scores steps; `own` is its training data."""
+        lengths = window_lengths(loaded.method, own)
+        scales = own.steps.values[:, own.covered_steps()].std(axis=1, dtype=np.float64)
+        windows = ChannelWindows.of_run(lengths.longest, max(span.steps for span in whole_spans(own)))
+        return cls(sliding_scorer(loaded, settings, lengths), scales, windows)
 
     def step_scores(
         self, dataset: Series, spans: Sequence[Span], progress: ProgressCallback = lambda done, total: None
     ) -> Iterator[StepScores]:
         """The scores of the steps of each span, one span at a time, as logarithms."""
-        window, causal = self.sliding.lengths.longest, self.sliding.causal
         for span, errors in zip(spans, self.sliding.step_scores(dataset, spans, progress), strict=True):
             values = dataset.steps.values[:, span.begin : span.end]
             prediction = np.log(np.maximum(errors, np.finfo(np.float64).tiny))
-            yield StepScores(prediction, channel_scores(values, self.scales, window, causal))
-
-
-def channel_scales(own: Series) -> Float64[np.ndarray, " c"]:
-    """The standard deviation of every channel over the steps that training samples contain."""
-    scales: np.ndarray = own.steps.values[:, own.covered_steps()].std(axis=1, dtype=np.float64)
-    return scales
+            yield StepScores(prediction, channel_scores(values, self.scales, self.windows, self.sliding.causal))
 
 
 class OwnSteps(NamedTuple):

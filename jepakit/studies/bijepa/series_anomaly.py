@@ -32,8 +32,8 @@ from ...core.progress import SilentProgress
 from ...data.series import settings as series
 from ...inference.inputs import open_training_series
 from ...inference.rarity import StepScores, fit_reference
-from ...inference.score import Settings, StepScorer, channel_scales, own_steps, sliding_scorer
-from ...inference.windows import whole_spans, window_lengths
+from ...inference.score import Settings, StepScorer, own_steps
+from ...inference.windows import whole_spans
 from ...masks.halves import Halves
 from ...methods import bijepa
 from ...nn import MLP
@@ -176,8 +176,7 @@ def score_series(run: Path, folder: Path, causal: bool) -> RunScores:
     """The scores of a run."""
     loaded = checkpoint.load_run(run)
     own, dataset = open_training_series(loaded, "it is what scores are ranked among"), read_all(folder)
-    lengths = window_lengths(loaded.method, own)
-    scorer = StepScorer(sliding_scorer(loaded, Settings(causal, STRIDE), lengths), channel_scales(own))
+    scorer = StepScorer.of_run(loaded, Settings(causal, STRIDE), own)
     spans = whole_spans(dataset)
     names = [span.name.partition("/")[2] for span in spans]
     steps, own_scores = list(scorer.step_scores(dataset, spans)), own_steps(scorer, own, SilentProgress())
@@ -246,8 +245,7 @@ CLAIMS: Final = (
     Numbers(
         (OURS,), (*BASELINES, *(name + AVERAGED_SUFFIX for name in BASELINES)), words=f"Baselines, {INTERVALS_NOTE}"
     ),
-    Better(OURS, OURS, AUC, MEDIAN),
-    *(Better(OURS, OURS, AUC + AVERAGED_SUFFIX, name + AVERAGED_SUFFIX) for name in BASELINES),
+    *(Better(OURS, OURS, AUC + end, name + end) for name in BASELINES for end in ("", AVERAGED_SUFFIX)),
     Better(OURS, OURS, CAUSAL, MEDIAN),
     *(Better(OURS, OURS, AUC + end, name + end) for name in (PREDICTION, CHANNEL) for end in ("", AVERAGED_SUFFIX)),
     *(Better(OURS, FORWARD, metric) for metric in (AUC, PREDICTION, CAUSAL)),
