@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.ndimage import minimum_filter1d
 
 COMPONENTS: Final = ("level", "spread", "spread", "still", "flat")
@@ -70,6 +70,12 @@ def _components(x: Channel, least: float, windows: ChannelWindows, causal: bool)
     return np.stack([*columns[:3], -columns[3], np.log(_run_lengths(x, causal))])
 
 
+def run_beginnings(values: Float[np.ndarray, "c t"]) -> Bool[np.ndarray, "c t"]:
+    """Where a run of equal values begins in each channel."""
+    changes: np.ndarray = values[:, 1:] != values[:, :-1]
+    return np.concatenate([np.ones((len(values), 1), dtype=bool), changes], axis=1)
+
+
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
@@ -111,7 +117,7 @@ def _smallest_deviation(x: Channel, window: int) -> Channel:
 
 def _run_lengths(x: Channel, causal: bool) -> Channel:
     """The length of the run of equal values that contains each step or, if causal, its length up to the step."""
-    begins = np.concatenate([[True], x[1:] != x[:-1]])
+    begins = run_beginnings(x[None])[0]
     run: Int64[np.ndarray, " t"] = np.cumsum(begins) - 1
     lengths: np.ndarray = np.arange(len(x)) - np.flatnonzero(begins)[run] + 1 if causal else np.bincount(run)[run]
     return lengths.astype(np.float64)

@@ -21,7 +21,10 @@ of normal steps (as in Westfall and Young's correction), and the score of a step
 that one normal step in a thousand is as unusual. A step is anomalous if its score exceeds -log10(1 - quantile).
 
 A dead channel is silent in all other components, which would outvote its standstill. So where a run of equal values is
-longer than any normal run, the score is at least -log10 C p(s), with C channels (Bonferroni) and the p of its length.
+longer, l, than the longest of the n normal runs, l_max, the score is at least -log10 of the conformal p-value of a run
+that exceeds all others, Bonferroni-corrected for C channels, and falling as slowly as a distribution with a mean can:
+
+    p = C / (1 + n) l_max / l.
 
 Errors of the prediction are ranked among those of steps that training left out, since a model is too sure of what it
 has seen. The components without a model are fitted to nothing, so they are ranked among all of the run's own steps, and
@@ -93,20 +96,23 @@ def _peaks(scores: Scores, above: Bool[np.ndarray, " t"]) -> Float64[np.ndarray,
 
 
 class StepScores(NamedTuple):
-    """The scores of T steps as logarithms, NaN where there is none: prediction (T,), and by component and channel."""
+    """The scores of T steps as logarithms, NaN where there is none: prediction (T,), and by component and channel.
+
+    `begins` marks where a run of equal values begins.
+    """
 
     prediction: Scores
     channels: Float64[np.ndarray, "k c t"]
+    begins: Bool[np.ndarray, "c t"]
 
     def part(self, rows: Bool[np.ndarray, " t"] | slice) -> "StepScores":
         """The scores of some steps."""
-        return StepScores(self.prediction[rows], self.channels[:, :, rows])
+        return StepScores(self.prediction[rows], self.channels[:, :, rows], self.begins[:, rows])
 
     @classmethod
     def joined(cls, parts: Sequence["StepScores"]) -> "StepScores":
         """The scores of several series as one."""
-        prediction, channels = zip(*parts, strict=True)
-        return cls(np.concatenate(prediction), np.concatenate(channels, axis=2))
+        return cls(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 
 
 class Rarity(NamedTuple):
@@ -121,11 +127,15 @@ class Rarity(NamedTuple):
 
 
 class Tails:
-    """The tails of all components: those of the prediction's errors, and of each component and channel."""
+    """The tails of all components: those of the prediction's errors, and of each component and channel.
 
-    def __init__(self, errors: Scores, channels: Float64[np.ndarray, "k c n"]) -> None:
+    `runs` and `longest` are the number of runs of equal values in each channel, and the logarithm of the longest.
+    """
+
+    def __init__(self, errors: Scores, normal: StepScores) -> None:
         self.errors = Tail(errors)
-        self.channels = [[Tail(scores) for scores in component] for component in channels]
+        self.channels = [[Tail(scores) for scores in component] for component in normal.channels]
+        self.runs, self.longest = normal.begins.sum(1), normal.channels[FLAT].max(1)
 
     def combine(self, scores: StepScores, errors: Tail | None = None) -> Rarity:
         """The sum y over the components, at the channel where it is largest; `errors` ranks those instead."""
@@ -143,11 +153,10 @@ class Tails:
         return Rarity(prediction + own.sum(0), channel, reason)
 
     def standstill(self, scores: StepScores) -> Float64[np.ndarray, "c t"]:
-        """-log10 C p of each channel's run of equal values, if it is longer than any normal run; else 0."""
-        lengths, tails = scores.channels[FLAT], self.channels[FLAT]
-        surprise = np.stack([tail.surprise(s) for tail, s in zip(tails, lengths, strict=True)])
-        longest = np.array([tail.sorted[-1] for tail in tails])[:, None]
-        return np.where(lengths > longest, surprise - np.log10(len(tails)), 0.0)
+        """-log10 p of each channel's run of equal values, if it is longer than any normal run; else 0."""
+        excess = np.log10(np.e) * (scores.channels[FLAT] - self.longest[:, None])
+        surprise = excess + np.log10((1 + self.runs) / len(self.runs))[:, None]
+        return np.where(excess > 0, surprise, 0.0)
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,7 @@ class Ranks:
     @classmethod
     def fit(cls, own: StepScores, unseen: Bool[np.ndarray, " t"], trained: Bool[np.ndarray, " t"]) -> "Ranks":
         """Ranks among the steps `unseen` and, except for errors of the prediction, those that were `trained` on."""
-        tails = Tails(own.prediction[unseen], own.channels[:, :, unseen | trained])
+        tails = Tails(own.prediction[unseen], own.part(unseen | trained))
         y = tails.combine(own.part(unseen)).score
         if (trained & ~np.isnan(own.prediction)).any():
             of_training = Tail(own.prediction[trained])

@@ -26,7 +26,7 @@ from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data.series.dataset import Series
 from ..run import checkpoint
 from ..training.request import PathLike
-from .channel_scores import ChannelWindows, channel_scores
+from .channel_scores import ChannelWindows, channel_scores, run_beginnings
 from .hiding import Round, scorable_method, scoring_rounds
 from .inputs import open_series, open_training_series
 from .plots import MAX_SERIES_DRAWN, ScoreStrip, draw_scores, score_strip
@@ -169,7 +169,8 @@ class StepScorer(NamedTuple):
         for span, errors in zip(spans, self.sliding.step_scores(dataset, spans, progress), strict=True):
             values = dataset.steps.values[:, span.begin : span.end]
             prediction = np.log(np.maximum(errors, np.finfo(np.float64).tiny))
-            yield StepScores(prediction, channel_scores(values, self.scales, self.windows, self.sliding.causal))
+            channels = channel_scores(values, self.scales, self.windows, self.sliding.causal)
+            yield StepScores(prediction, channels, run_beginnings(values))
 
 
 class OwnSteps(NamedTuple):
