@@ -7,20 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import save_untrained
+from support import save_untrained, step_errors
 
 import jepakit as jk
 from jepakit.cli.__main__ import main
 from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.inference import score
 from jepakit.inference.hiding import scoring_rounds
-from jepakit.inference.inputs import open_series, open_training_series
-from jepakit.inference.windows import WindowLengths, whole_spans
+from jepakit.inference.windows import WindowLengths
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa
 from jepakit.methods.base import Method
 from jepakit.nn import Predictor, ViT
-from jepakit.run import checkpoint
 from jepakit.types import Signal
 
 VIT = ViT(patch=(4,), width=32, depth=1, heads=2, init="xavier")
@@ -58,16 +56,6 @@ def scores(path: Path) -> dict[str, np.ndarray]:
     return {n: np.array([float(r["score"] or "nan") for r in rows if r["entity"].endswith(f"/{n}")]) for n in names}
 
 
-def step_errors(run: Path, data: Path, causal: bool = False) -> dict[str, np.ndarray]:
-    """The error of the prediction of every step, by series."""
-    loaded = checkpoint.load_run(run)
-    scorer = score.StepScorer.of_run(loaded, score.Settings(causal), open_training_series(loaded, "test"))
-    dataset = open_series(loaded, str(data))
-    spans = whole_spans(dataset)
-    names = [span.name.partition("/")[2] for span in spans]
-    return dict(zip(names, scorer.sliding.step_scores(dataset, spans), strict=True))
-
-
 def errors(method: Method, x: np.ndarray, causal: bool = False) -> np.ndarray:
     """The error of each token of one window, NaN where it has none; x holds whole patches."""
     found = np.full(len(x) // 4, np.nan)
@@ -87,7 +75,7 @@ def test_a_series_that_ends_with_a_patch_is_scored_as_the_one_window_that_it_was
     method, found = jk.load(run).method, step_errors(run, tmp_path / "a.csv")
     for k in (0, 2, 4, 6):
         expected = errors(method, np.round(waves(STEPS[k], k), 6)).repeat(4)
-        np.testing.assert_allclose(found[f"s{k:02d}"], expected, rtol=1e-4)
+        np.testing.assert_allclose(found[f"a.csv/s{k:02d}"], expected, rtol=1e-4)
 
 
 def test_steps_after_the_last_whole_patch_are_scored_by_a_second_window_at_the_end(tmp_path: Path) -> None:
@@ -95,7 +83,7 @@ def test_steps_after_the_last_whole_patch_are_scored_by_a_second_window_at_the_e
     x, method = np.round(waves(15, 1), 6), jk.load(run).method
     first, last = errors(method, x[:12]).repeat(4), errors(method, x[3:]).repeat(4)
     expected = np.nanmean([np.append(first, [np.nan] * 3), np.append([np.nan] * 3, last)], axis=0)
-    np.testing.assert_allclose(step_errors(run, tmp_path / "a.csv")["s01"], expected, rtol=1e-4)
+    np.testing.assert_allclose(step_errors(run, tmp_path / "a.csv")["a.csv/s01"], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -110,10 +98,11 @@ def test_causal_windows_begin_with_the_series_and_grow_up_to_the_longest(tmp_pat
     ends = {12: 0, 16: 0, 20: 0, 24: 4, 40: 20}
     for end, begin in ends.items():
         expected = errors(method, x[begin:end], True)[-1]
-        np.testing.assert_allclose(found["long"][end - 4 : end], expected, rtol=1e-4)
-    for scored in (found, scores(tmp_path / "s.csv")):
-        assert np.flatnonzero(np.isnan(scored["long"])).tolist() == list(range(8))
-        assert np.isnan(scored["brief"]).all()
+        np.testing.assert_allclose(found["b.csv/long"][end - 4 : end], expected, rtol=1e-4)
+    written = scores(tmp_path / "s.csv")
+    for long, brief in ((found["b.csv/long"], found["b.csv/brief"]), (written["long"], written["brief"])):
+        assert np.flatnonzero(np.isnan(long)).tolist() == list(range(8))
+        assert np.isnan(brief).all()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -131,9 +120,7 @@ def test_a_causal_score_knows_nothing_of_later_steps(tmp_path: Path, name: str) 
 
 def test_windows_go_in_batches_of_one_length(tmp_path: Path) -> None:
     run = untrained(tmp_path)
-    for batch in (2, 256):
-        jk.score(run, tmp_path / "a.csv", tmp_path / f"{batch}.csv", causal=True, stride=1, batch=batch)
-    few, many = (scores(tmp_path / f"{batch}.csv") for batch in (2, 256))
+    few, many = (step_errors(run, tmp_path / "a.csv", causal=True, stride=1, batch=batch) for batch in (2, 256))
     for name, found in few.items():
         np.testing.assert_allclose(found, many[name], rtol=1e-4)
 

@@ -4,6 +4,7 @@ A line that begins with "digest" holds for one kind of processor; the numbers on
 """
 
 import contextlib
+import csv
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support import step_errors
 
 import jepakit as jk
 
@@ -88,9 +90,22 @@ def embed_tokens(name: str, data: str) -> str:
 
 
 def score(**more: Any) -> str:
-    """The table of anomaly scores."""
+    """The error of the prediction of every step, as a table that sets it against those of the training data.
+
+    How `jepa score` ranks these errors is not frozen.
+    """
     jk.score("trained/bijepa", "data/table.csv", "out.csv", **more)
-    return Path("out.csv").read_text()
+    with Path("out.csv").open() as file:
+        written = list(csv.DictReader(file))
+    (errors,) = step_errors(Path("trained/bijepa"), Path("data/table.csv"), **more).values()
+    known = errors[~np.isnan(errors)]
+    median, high = np.median(known), np.quantile(known, 0.999)
+    z = (errors - median) / (1.4826 * np.median(np.abs(known - median)))
+    rows = ["entity,time,score,z,anomalous"]
+    for row, error, distance in zip(written, errors.tolist(), z.tolist(), strict=True):
+        cells = ",," if np.isnan(error) else f"{error:.9g},{distance:.9g},{int(error > high)}"
+        rows.append(f"{row['entity']},{row['time']},{cells}")
+    return "\n".join(rows) + "\n"
 
 
 def forecast() -> str:
