@@ -19,9 +19,12 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support import step_errors
 
 import jepakit as jk
+from jepakit.inference.inputs import open_series, open_training_series
+from jepakit.inference.score import Settings, StepScorer
+from jepakit.inference.windows import whole_spans
+from jepakit.run import checkpoint
 
 HERE = Path(__file__).resolve().parent
 TIMES = {"throughput", "eta", "time", "seconds", "elapsed"}  # keys that differ from run to run
@@ -97,7 +100,10 @@ def score(**more: Any) -> str:
     jk.score("trained/bijepa", "data/table.csv", "out.csv", **more)
     with Path("out.csv").open() as file:
         written = list(csv.DictReader(file))
-    (errors,) = step_errors(Path("trained/bijepa"), Path("data/table.csv"), **more).values()
+    loaded = checkpoint.load_run(Path("trained/bijepa"))
+    scorer = StepScorer.of_run(loaded, Settings(**more), open_training_series(loaded, "it tells how long windows are"))
+    dataset = open_series(loaded, "data/table.csv")
+    (errors,) = scorer.sliding.step_scores(dataset, whole_spans(dataset))
     known = errors[~np.isnan(errors)]
     median, high = np.median(known), np.quantile(known, 0.999)
     z = (errors - median) / (1.4826 * np.median(np.abs(known - median)))

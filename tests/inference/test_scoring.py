@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,76 @@ def test_the_threshold_is_the_score_that_a_share_of_normal_steps_exceeds(trained
     assert done.reference.median == pytest.approx(np.median(scores(tmp_path / "s.csv")), rel=1e-6)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_unusual_course_of_ordinary_values_is_flagged_and_the_prediction_is_a_reason(
+    trained: Path, tmp_path: Path, causal: bool
+) -> None:
+    write_table(tmp_path / "b.csv", 300)
+    head, *lines = (tmp_path / "b.csv").read_text().splitlines()
+    times, rows = zip(*(line.split(",", 1) for line in lines), strict=True)
+    backwards = [*rows[:150], *rows[150:180][::-1], *rows[180:]]
+    table = [head, *(f"{time},{row}" for time, row in zip(times, backwards, strict=True))]
+    (tmp_path / "b.csv").write_text("\n".join(table) + "\n")
+    jk.score(trained / "run", tmp_path / "b.csv", tmp_path / "s.csv", causal=causal, stride=2)
+    found, flagged = columns(tmp_path / "s.csv"), flags_of(tmp_path / "s.csv")
+    assert flagged[150:185].mean() > 0.3
+    assert flagged[np.r_[30:120, 215:300]].mean() < 0.03
+    why = Counter(zip(np.array(found["channel"])[flagged], np.array(found["reason"])[flagged], strict=True))
+    assert why["", "prediction"] > 5
+
+
+def frozen_column(path: Path, channel: str, begin: int, end: int) -> None:
+    """Hold a column of a table at its value in row `begin`, up to row `end`."""
+    head, *lines = path.read_text().splitlines()
+    rows, at = [line.split(",") for line in lines], head.split(",").index(channel)
+    for row in rows[begin:end]:
+        row[at] = rows[begin][at]
+    path.write_text("\n".join([head, *(",".join(row) for row in rows)]) + "\n")
+
+
+def flags_of(path: Path) -> np.ndarray:
+    """Whether each step is flagged."""
+    return np.array(columns(path)["anomalous"]) == "1"
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_channel_that_is_flat_for_thousands_of_steps_is_flagged_for_its_whole_length(
+    trained: Path, tmp_path: Path, causal: bool
+) -> None:
+    write_table(tmp_path / "b.csv", 4000)
+    frozen_column(tmp_path / "b.csv", "c1", 1000, 3500)
+    jk.score(trained / "run", tmp_path / "b.csv", tmp_path / "s.csv", causal=causal)
+    found, flagged = columns(tmp_path / "s.csv"), flags_of(tmp_path / "s.csv")
+    assert flagged[1050:3450].all()
+    assert flagged[np.r_[100:950, 3700:3900]].mean() < 0.02
+    assert set(found["channel"][1050:3450]) <= {"c1", ""}
+    why = Counter(zip(found["channel"][1050:3450], found["reason"][1050:3450], strict=True))
+    assert why["c1", "flat"] + why["c1", "still"] > 2300
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_dead_sensor_in_a_real_table_is_flagged_and_named(shared_data: Path, tmp_path: Path, causal: bool) -> None:
+    lines = (shared_data / "timeseries" / "ETTh1.csv").read_text().splitlines()
+    for name, rows in (("a.csv", lines[1:8001]), ("b.csv", lines[8001:13001])):
+        (tmp_path / name).write_text("\n".join([lines[0], *rows]) + "\n")
+    # All seven sensors stood still for a day or more in the training data, and LUFL again for 140 hours later.
+    frozen_column(tmp_path / "b.csv", "HUFL", 1500, 4000)
+    channels = tuple(lines[0].split(",")[1:])
+    data = series.Config(path=str(tmp_path / "a.csv"), window=48, stride=6, columns=channels)
+    method = bijepa.Config(MLP((24,), width=16, hidden=32), Perceptron(hidden=32))
+    mean, std = (7.0,) * 7, (6.0,) * 7
+    run = untrained(tmp_path, method, data, Signal(7, (48,), mean, std))
+    done = jk.score(run, tmp_path / "b.csv", tmp_path / "s.csv", causal=causal)
+    assert (done.reference.seen, done.reference.steps) == (False, 800)
+    assert done.reference.false_alarms < 0.05
+    found, flagged = columns(tmp_path / "s.csv"), flags_of(tmp_path / "s.csv")
+    assert flagged[1600:3900].all()
+    assert found["channel"][1600:3900].count("HUFL") > 2000
+    assert flagged[1320:1440].mean() > 0.3
+    assert "LUFL" in found["channel"][1320:1440]
+    assert flagged[np.r_[100:1250, 4100:5000]].mean() < 0.05
+
+
 @pytest.mark.parametrize("method", [IJEPA, BOTH, TWO], ids=["ijepa", "bijepa", "two tokens"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_scores_do_not_depend_on_how_many_windows_go_at_a_time(folder: Path, method: Any, causal: bool) -> None:
@@ -197,6 +268,9 @@ def test_rows_are_those_of_the_input_with_their_times_and_steps_without_a_score_
     other = pq.read_table(folder / "s.parquet")
     assert other["score"].null_count == 20
     np.testing.assert_allclose(other["score"].to_numpy(), scores(folder / "s.csv"), rtol=1e-6)
+    for key in ("channel", "reason"):
+        assert other[key].to_pylist()[20:] == found[key][20:]
+        assert other[key].to_pylist()[:20] == [None] * 20
     assert [str(t)[:16].replace(" ", "T") for t in other["time"].to_pylist()] == given
 
 
