@@ -6,7 +6,6 @@ question, as is how many alarms a threshold raises. A step without a score takes
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -54,7 +53,9 @@ def bootstrap_interval(values: Sequence[float], rng: Rng, resamples: int = 1000)
 
 def median_distance(x: Float[np.ndarray, " t"], window: int) -> Scores:
     """|x − median| over the last `window` steps, this one included; NaN for the first `window` − 1."""
-    found: Scores = np.abs(x.astype(np.float64) - _at_ends(x, window, partial(np.median, axis=1)))
+    found: Scores = np.abs(
+        x.astype(np.float64) - _at_ends(x, window, lambda windows: np.asarray(np.median(windows, axis=1)))
+    )
     return found
 
 
@@ -64,13 +65,13 @@ def scaled_median_distance(x: Float[np.ndarray, " t"], window: int) -> Scores:
     Where most of them are equal, the MAD counts as a thousandth of the whole series' deviation.
     """
     least = max(float(x.std()) / 1000, np.finfo(np.float64).tiny)
-    spread = NORMAL_STD_PER_MAD * _at_ends(x, window, partial(median_abs_deviation, axis=1))
+    spread = NORMAL_STD_PER_MAD * _at_ends(x, window, lambda windows: np.asarray(median_abs_deviation(windows, axis=1)))
     return median_distance(x, window) / np.maximum(spread, least)
 
 
 def rolling_deviation(x: Float[np.ndarray, " t"], window: int) -> Scores:
     """The standard deviation of the `window` steps around each step; near an end, of the first or last ones."""
-    found = _at_ends(x, window, partial(np.std, axis=1))[window - 1 :]
+    found = _at_ends(x, window, lambda windows: np.asarray(windows.std(axis=1)))[window - 1 :]
     return found[np.clip(np.arange(len(x)) - window // 2, 0, len(found) - 1)]
 
 
