@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .base import Dataset, Unreadable, Words, refuse_padding
     from .config import DataConfig, SourceConfig
     from .loader import fixed_sample
-    from .registry import check_kind, guess_kind, load, read_like
+    from .registry import check_kind, guess_kind, load, read_like, training_settings
     from .report import Problem, Report
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "series",
     "stream",
     "synthetic",
+    "training_settings",
 ]
 
 __getattr__ = lazy_names(
@@ -51,6 +52,6 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("DataConfig", "SourceConfig"), "config"),
         "fixed_sample": "loader",
         **dict.fromkeys(("Problem", "Report"), "report"),
-        **dict.fromkeys(("check_kind", "guess_kind", "load", "read_like"), "registry"),
+        **dict.fromkeys(("check_kind", "guess_kind", "load", "read_like", "training_settings"), "registry"),
     },
 )

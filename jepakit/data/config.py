@@ -163,7 +163,7 @@ class DataConfig(SourceConfig):
     """
 
     _: KW_ONLY
-    split: Split = "train"
+    split: Split = "all"
     held_out: float = 0.1
     limit: int = 0
     corrupt: Corrupt = "skip"

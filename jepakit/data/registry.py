@@ -20,6 +20,12 @@ def load(name: str) -> type[SourceConfig]:
     return KINDS.load(name)
 
 
+def training_settings(name: str) -> SourceConfig:
+    """The settings from which a training on data of this kind starts: a part stays out, for tests on unseen data."""
+    kind = load(name)
+    return kind(split="train") if "split" in {f.name for f in dataclasses.fields(kind)} else kind()  # type: ignore[call-arg]
+
+
 def guess_kind(path: str) -> tuple[str, str]:
     """The kind that reads a path, and the reason. Raises ValueError if nothing is there or no kind reads it."""
     broken = KINDS.unusable_members(own=True)

@@ -48,7 +48,10 @@ def imagenet_cjepa_vitb16() -> Run:
 
 
 def _published_run(encoder: EncoderConfig, predictor: Predictor, epochs: int, warmup: int) -> Run:
-    """The published run: 224 px, random resized crops, learning rate 1e-3 → 1e-6, decay .04 → .4, EMA .996 → 1."""
+    """The published run: 224 px, random resized crops, learning rate 1e-3 → 1e-6, decay .04 → .4, EMA .996 → 1.
+
+    It trains on all images, as published; score it on the validation images.
+    """
     start = 2e-4 if warmup == 40 else 1e-4
     return Run(
         method=ijepa.Config(

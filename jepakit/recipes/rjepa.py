@@ -25,7 +25,7 @@ def gaze_rjepa() -> Run:
             rule="rfp",
             below="frozen",
         ),
-        data=settings.Config(steps=10),
+        data=settings.Config(split="train", steps=10),
         optim=Optim(lr=1e-3, start_lr=1e-5, final_lr=1e-5, warmup=0.08, weight_decay=1e-4, final_weight_decay=1e-4),
         length=Length(steps=600, batch=64),
         evals=Evals(kinds=()),

@@ -19,7 +19,7 @@ def series_bijepa() -> Run:
             encoder=ViT(width=96, depth=3, heads=3, mlp_ratio=2.0, init="xavier"),
             predictor=Predictor(width=48, depth=2, heads=2, mlp_ratio=2.0, init="xavier"),
         ),
-        data=Config(),
+        data=Config(split="train"),
         optim=SMALL_OPTIM,
         length=Length(steps=1000, batch=64),
     )

@@ -13,7 +13,7 @@ SMALL_VIEWS = (Views(count=1, size=(24, 24), crop=(0.25, 1.0)), Views(count=2, s
 
 
 def cifar10_best() -> Run:
-    """`jepa train cifar10-best --data cifar10/train.parquet`, then `jepa probe RUN --kind knn --test` the test file.
+    """`jepa train cifar10-best --data cifar10/train.parquet --data.split all`, then `jepa probe` on the test file.
 
     SimCLR, a contrastive method rather than a JEPA, with a small ResNet: the best result that we know of in about an
     hour on two cores. On the 10,000 test pictures (seed 0): kNN 72.3 % (71.4 to 73.1), kNN on whitened features 78.0 %
@@ -28,6 +28,7 @@ def cifar10_best() -> Run:
             decoupled=True,
         ),
         data=files.Config(
+            split="train",
             size=(32, 32),
             augment=Augment(flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), gray=0.2, views=SMALL_VIEWS),
         ),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..core.registry import Registry
-from ..data import KINDS, SourceConfig
+from ..data import KINDS, SourceConfig, training_settings
 from ..masks import MASKERS, Masker
 from ..methods import METHODS
 from ..nn import ENCODERS, PREDICTORS, EncoderConfig, PredictorConfig
@@ -12,10 +12,10 @@ from .settings import MethodConfig
 
 
 class Family(NamedTuple):
-    """A registry; `start` gives the settings object that a member starts from."""
+    """A registry; `start` gives the settings object that a member starts from, by the member's name."""
 
     registry: Registry[Any]
-    start: Callable[[Any], Any]
+    start: Callable[[str], Any]
 
     @property
     def noun(self) -> str:
@@ -29,7 +29,7 @@ class Family(NamedTuple):
 
     def default_settings(self, name: str) -> Any:
         """The settings object that `name` starts from. Raises ValueError where there is no such member."""
-        return self.start(self.registry.load(name))
+        return self.start(name)
 
     def name_of(self, value: Any) -> str:
         """The name whose settings are of the same class."""
@@ -38,11 +38,11 @@ class Family(NamedTuple):
 
 # By the type of the field that names a member.
 FAMILIES: Final[Mapping[Any, Family]] = {
-    MethodConfig: Family(METHODS, lambda method: method.Config()),
-    SourceConfig: Family(KINDS, lambda config: config()),
-    EncoderConfig: Family(ENCODERS, lambda settings: settings),
-    PredictorConfig: Family(PREDICTORS, lambda settings: settings),
-    Masker: Family(MASKERS, lambda settings: settings),
+    MethodConfig: Family(METHODS, lambda name: METHODS.load(name).Config()),
+    SourceConfig: Family(KINDS, training_settings),
+    EncoderConfig: Family(ENCODERS, ENCODERS.load),
+    PredictorConfig: Family(PREDICTORS, PREDICTORS.load),
+    Masker: Family(MASKERS, MASKERS.load),
 }
 
 

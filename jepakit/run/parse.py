@@ -15,7 +15,7 @@ import yaml
 
 from .. import methods
 from ..core.registry import did_you_mean
-from ..data import check_kind, load, read_like
+from ..data import check_kind, read_like, training_settings
 from ..types import Signal
 from .families import Family, family_of
 from .settings import Run
@@ -261,6 +261,6 @@ def from_dict(content: Mapping[str, Any], source: str) -> Run:
     """The Run of a complete mapping, as `dump` writes it."""
     if "method" not in content:
         raise ValueError(f"{source} names no method; add 'method: {{name: ijepa}}'")
-    blank = Run(method=None, data=load("images")())
+    blank = Run(method=None, data=training_settings("images"))
     run: Run = apply_changes(blank, content)
     return run

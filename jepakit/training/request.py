@@ -100,7 +100,7 @@ def starting_run(request: Request) -> Run:
         return (
             head_run(cfg, request.init, own=request.data is None)
             if methods.is_head(cfg)
-            else Run(method=cfg, data=data.load("images")())
+            else Run(method=cfg, data=data.training_settings("images"))
         )
     raise ValueError(no_such("recipe or method", name, [*recipes.RECIPES.names(), *methods.METHODS.names()]))
 

@@ -35,7 +35,7 @@ def arms() -> tuple[Arm, ...]:
         for epochs in EPOCHS:
             for name, method in (("I-JEPA", run.method), ("C-JEPA", cjepa.Config(**kept))):
                 length = Length(epochs=epochs, batch=run.length.batch)
-                pictures = replace(cast(Any, run.data), path=train, limit=PICTURES)
+                pictures = replace(cast(Any, run.data), path=train, split="all", limit=PICTURES)
                 here = replace(run, method=method, length=length, data=pictures)
                 paper = {"linear accuracy": PAPER_ACCURACY[epochs][name]} if data == "CIFAR-10" else {}
                 found.append(Arm(data, name, here, test, f"{epochs:g} epochs", paper))

@@ -81,7 +81,7 @@ def training_run(run: Run, method: Any, path: str, colour: bool) -> Run:
     """The recipe with another method; methods that compare views get their own augmentation."""
     masked = isinstance(method, ijepa.Config | mae.Config)
     augment = run.data.augment if masked else two_views(colour)
-    data = replace(cast(Any, run.data), path=path, limit=PICTURES, augment=augment)
+    data = replace(cast(Any, run.data), path=path, split="all", limit=PICTURES, augment=augment)
     # One process also loads the data, so that the time does not depend on the machine's other cores.
     return replace(
         run, method=method, data=data, length=Length(epochs=EPOCHS, batch=run.length.batch), loop=Loop(workers=0)
