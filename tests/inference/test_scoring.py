@@ -175,7 +175,7 @@ def test_a_dead_sensor_in_a_real_table_is_flagged_and_named(shared_data: Path, t
     # All seven sensors stood still for a day or more in the training data, and LUFL again for 140 hours later.
     frozen_column(tmp_path / "b.csv", "HUFL", 1500, 4000)
     channels = tuple(lines[0].split(",")[1:])
-    data = series.Config(path=str(tmp_path / "a.csv"), window=48, stride=6, columns=channels)
+    data = series.Config(path=str(tmp_path / "a.csv"), window=48, stride=6, columns=channels, split="train")
     method = bijepa.Config(MLP((24,), width=16, hidden=32), Perceptron(hidden=32))
     mean, std = (7.0,) * 7, (6.0,) * 7
     run = untrained(tmp_path, method, data, Signal(7, (48,), mean, std))

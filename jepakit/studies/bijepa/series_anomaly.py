@@ -126,7 +126,9 @@ def training_run(alpha: float) -> Run:
     )
     return Run(
         method=method,
-        data=series.Config(path="first.parquet", time="none", entity="series", window=2 * PATCH, stride=2),
+        data=series.Config(
+            path="first.parquet", time="none", entity="series", window=2 * PATCH, stride=2, split="train"
+        ),
         optim=Optim(lr=1e-3, start_lr=1e-5, final_lr=1e-5, warmup=0.08, weight_decay=0.04, final_weight_decay=0.1),
         length=Length(steps=STEPS, batch=BATCH),
         loop=Loop(workers=0, log_every=100),
