@@ -133,17 +133,22 @@ def check_step_outputs(out: Path, plot: Path | None, overwrite: bool) -> None:
 
 STEP_TABLE_ENDINGS: Final = (".csv", ".parquet")
 """The formats of scores and forecasts."""
-SCORE_COLUMNS: Final = ("entity", "time", "score", "z", "anomalous")
+SCORE_COLUMNS: Final = ("entity", "time", "score", "z", "anomalous", "channel", "reason")
 
 
 class SeriesScores(NamedTuple):
-    """The rows of one series: its name and, per step, time, score (NaN: none), z, and whether the step stands out."""
+    """The rows of one series: its name and, per step, time, score (NaN: none), z, and whether the step stands out.
+
+    `channel` (empty: all of them) and `reason` say what contributes most to the score.
+    """
 
     entity: str
     time: Shaped[np.ndarray, " t"]
     score: Float64[np.ndarray, " t"]
     z: Float64[np.ndarray, " t"]
     anomalous: Bool[np.ndarray, " t"]
+    channel: Shaped[np.ndarray, " t"]
+    reason: Shaped[np.ndarray, " t"]
 
 
 @contextmanager
@@ -159,7 +164,8 @@ def score_table(out: Path, time: np.dtype, offset: str = "") -> Iterator[Callabl
             return
         import pyarrow as pa
 
-        kinds = (pa.string(), clock.arrow_times(np.empty(0, time), offset).type, pa.float64(), pa.float64(), pa.bool_())
+        text, number = pa.string(), pa.float64()
+        kinds = (text, clock.arrow_times(np.empty(0, time), offset).type, number, number, pa.bool_(), text, text)
         with parquet_table(path, dict(zip(SCORE_COLUMNS, kinds, strict=True))) as append_columns:
             yield lambda rows: append_columns(_score_arrays(rows, offset))
 
@@ -167,8 +173,9 @@ def score_table(out: Path, time: np.dtype, offset: str = "") -> Iterator[Callabl
 def _score_cells(rows: SeriesScores, offset: str) -> Iterator[Sequence[object]]:
     numbers = ([f"{v:.9g}" for v in column] for column in (rows.score.tolist(), rows.z.tolist()))
     times, empty = clock.time_texts(rows.time, offset), np.isnan(rows.score)
-    for time, none, score, z, anomalous in zip(times, empty, *numbers, rows.anomalous.tolist(), strict=True):
-        yield [rows.entity, time, *(("", "", "") if none else (score, z, int(anomalous)))]
+    flags = rows.anomalous.astype(int).tolist()
+    for time, none, *cells in zip(times, empty, *numbers, flags, rows.channel, rows.reason, strict=True):
+        yield [rows.entity, time, *([""] * len(cells) if none else cells)]
 
 
 def _score_arrays(rows: SeriesScores, offset: str) -> list["pa.Array"]:
