@@ -60,17 +60,19 @@ def train(
     init: PathLike | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json.
+    """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json and the `finding`.
 
     `recipe` is a recipe, a method (default "ijepa") or a YAML file; `settings` are dotted, as {"optim.lr": 1e-3}.
-    Where there are labels the encoder is probed, and the run's report.html is written.
+    Where there are labels the encoder is probed, and the run's report.html is written. `finding` says what the probes
+    found in `outcome` ("better", "unclear" or "worse" than the untrained encoder and the raw input), `sentence` and
+    `advice`; it is None where nothing was probed.
     """
     short = {"length.steps": steps, "seed": seed}
     flags = {**(settings or {}), **{k: v for k, v in short.items() if v is not None}}
     recipe = recipe or (None if resume else "ijepa")
     request = Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init)
-    summary: dict[str, Any] = train_and_report(request, progress or SilentProgress())["summary"]
-    return summary
+    done = train_and_report(request, progress or SilentProgress())
+    return {**done["summary"], "finding": done["finding"] and done["finding"].to_json()}
 
 
 def probe(

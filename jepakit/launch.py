@@ -9,6 +9,7 @@ from . import methods
 from .core import devices, distributed, padding
 from .core.progress import Progress, SilentProgress
 from .evals.base import load_kind
+from .evals.finding import read_finding
 from .evals.runs import probe_run
 from .evals.split import need_labels
 from .methods.head import Head
@@ -23,7 +24,7 @@ from .training.stream.source import first_frames
 
 
 def train_and_report(request: Request, progress: Progress) -> dict[str, Any]:
-    """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
+    """Train, probe and report as `request` says; returns the folder, the summary, the probe files, their finding and the page."""
     return train_settings(settings(request), request, progress)
 
 
@@ -38,10 +39,11 @@ def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[st
             progress.note(note)
         summary = loop.train_session(current, progress)
         if not dist.main:
-            return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
+            return {"folder": request.folder, "summary": summary, "probes": [], "finding": None, "page": None}
     probes = run_probes(current, progress)
     page = write([request.folder]) if current.run.evals.report else None
-    return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
+    found = {"probes": probes, "finding": read_finding(probes)}
+    return {"folder": request.folder, "summary": summary, **found, "page": page}
 
 
 def dry_run(request: Request) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ def demo() -> Run:
         data=synthetic.Config(path="shapes", count=8000, size=(32, 32), split="train", augment=NO_AUGMENTATION),
         optim=SMALL_OPTIM,
         length=Length(steps=1700, batch=64),
-        evals=Evals(kinds=("linear",)),
+        evals=Evals(kinds=("knn", "linear")),
     )
 
 

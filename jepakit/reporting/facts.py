@@ -7,6 +7,7 @@ import numpy as np
 
 from ..collapse import Verdict, verdict_inputs
 from ..collapse import verdict as judge
+from ..evals.finding import BASELINE_NAMES, finite_number, run_finding
 from ..run.write import flatten_settings
 from .charts import short_number
 from .records import Record, nested_value
@@ -28,7 +29,6 @@ PANEL_KEYS = (
     ("Energy gap", "energy_gap"),
     ("Retrieval", "retrieval"),
 )
-BASELINE_NAMES = {"random_init": "untrained encoder", "raw": "raw input"}
 SCORE_KEYS = ("data", "name", "weights", "settings")  # keys that distinguish scores of the same kind and metric
 Key = tuple[str, ...]  # kind and metric, APART formatted by `_format_setting`, and the step of an earlier score
 
@@ -89,8 +89,13 @@ def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str
     flat = [flatten_settings(r.settings) for r in records]
     keys = sorted({k for f in flat for k in f if any(g.get(k) != f.get(k) for g in flat)})
     rows = [(label, [t[label] for t in told]) for label in told[0]]
-    rows = [("Verdict", [final_verdict(r).name for r in records]), *rows, *_panel_rows(records), *_score_rows(records)]
+    heads = [("Verdict", [final_verdict(r).name for r in records]), ("Probes", [_finding_text(r) for r in records])]
+    rows = [*heads, *rows, *_panel_rows(records), *_score_rows(records)]
     return {"names": names, "rows": rows, "settings": [(k, [str(f.get(k, UNKNOWN)) for f in flat]) for k in keys]}
+
+
+def _finding_text(record: Record) -> str:
+    return str(run_finding(record.evals) or UNKNOWN)
 
 
 def _panel_rows(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
@@ -154,11 +159,6 @@ def interval_text(entry: Mapping[str, Any]) -> str:
 def probe_name(entry: Mapping[str, Any]) -> str:
     """The name of a score: probe and metric, such as "knn accuracy"."""
     return " ".join(str(entry[k]) for k in ("kind", "metric") if entry.get(k)) or "probe"
-
-
-def finite_number(value: Any) -> float | None:
-    """A finite number from JSON, None for anything else."""
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def score_format(entry: Mapping[str, Any]) -> Callable[[float | None], str]:

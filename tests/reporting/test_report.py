@@ -144,7 +144,7 @@ def test_an_unfinished_run_is_judged_by_its_rows(files: Path) -> None:
     rows = [row(step, std_ratio_target=ratio) for step, ratio in ((0, 1.0), (10, 0.5), (20, 0.002))]
     (files / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     html = page(files)
-    assert re.search(r'badge bad">full</span> Target std is 0.20% of its value at step 0. To do: ', html)
+    assert re.search(r'badge bad">full · knn clearly better</span> Target std is 0.20% of its', html)
     assert "The run left no summary.json" in html
 
 
@@ -158,6 +158,15 @@ def test_a_gain_is_green_only_where_the_whole_interval_lies_above_the_better_bas
     assert 'class="good">+16.1' in page(files)
     (files / "evals" / "knn.json").write_text(json.dumps(probe(0.40, 0.38, 0.42)))
     assert 'class="warn">+0.8' in page(files)
+    (files / "evals" / "knn.json").write_text(json.dumps(probe(0.33, 0.30, 0.36)))
+    assert 'class="bad">-6.2' in page(files)
+
+
+def test_a_healthy_run_whose_probe_is_worse_than_a_baseline_has_no_green_badge(files: Path) -> None:
+    (files / "evals" / "knn.json").write_text(json.dumps(probe(0.33, 0.30, 0.36)))
+    html = page(files)
+    assert 'badge bad">healthy · knn clearly worse</span>' in html
+    assert "Knn is clearly worse than the raw input. To do: try another method" in html
 
 
 def test_nothing_from_the_run_becomes_markup(tmp_path: Path) -> None:
