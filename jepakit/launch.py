@@ -24,7 +24,7 @@ from .training.stream.source import first_frames
 
 
 def train_and_report(request: Request, progress: Progress) -> dict[str, Any]:
-    """Train, probe and report as `request` says; returns the folder, the summary, the probe files, their finding and the page."""
+    """Train, probe and report as `request` says; returns folder, summary, probe files, their finding and the page."""
     return train_settings(settings(request), request, progress)
 
 

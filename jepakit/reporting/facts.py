@@ -89,12 +89,13 @@ def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str
     flat = [flatten_settings(r.settings) for r in records]
     keys = sorted({k for f in flat for k in f if any(g.get(k) != f.get(k) for g in flat)})
     rows = [(label, [t[label] for t in told]) for label in told[0]]
-    heads = [("Verdict", [final_verdict(r).name for r in records]), ("Probes", [_finding_text(r) for r in records])]
-    rows = [*heads, *rows, *_panel_rows(records), *_score_rows(records)]
+    rows = [("Verdict", [final_verdict(r).name for r in records]), ("Probes", list(map(finding_text, records))), *rows]
+    rows += [*_panel_rows(records), *_score_rows(records)]
     return {"names": names, "rows": rows, "settings": [(k, [str(f.get(k, UNKNOWN)) for f in flat]) for k in keys]}
 
 
-def _finding_text(record: Record) -> str:
+def finding_text(record: Record) -> str:
+    """What the run's probes found, in words; "–" if nothing was found."""
     return str(run_finding(record.evals) or UNKNOWN)
 
 

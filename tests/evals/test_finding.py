@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from jepakit.cli.text import describe_outcome, describe_probes
 from jepakit.evals.finding import probe_finding, read_finding, run_finding
 from jepakit.reporting.facts import compare_records
