@@ -75,16 +75,30 @@ def run_finding(results: Iterable[Result]) -> Finding | None:
 
     A score on the training data themselves does not count.
     """
+    ranked = _ranked_results(results)
+    if not ranked:
+        return None
+    worse = {f.kind for _, f in ranked if f.outcome == "worse"} - {ranked[0][1].kind}
+    return ranked[0][1]._replace(also_worse=tuple(sorted(worse)))
+
+
+def leading_result(results: Iterable[Result]) -> Result | None:
+    """The result that `run_finding` is about."""
+    ranked = _ranked_results(results)
+    return ranked[0][0] if ranked else None
+
+
+def _ranked_results(results: Iterable[Result]) -> list[tuple[Result, Finding]]:
+    """The results of the newest step that say something, the leading one first: by kind, then the gravest."""
     found = [(r, f) for r in results if not _warns(r) and (f := probe_finding(r)) is not None]
     newest = max((r.get("step") or 0 for r, _ in found), default=0)
-    now = [f for r, f in found if (r.get("step") or 0) == newest]
-    kinds = {f.kind for f in now}
-    leading = next((kind for kind in LEADING_KINDS if kind in kinds), min(kinds, default=""))
-    own = [f for f in now if f.kind == leading]
-    if not own:
-        return None
-    worse = sorted({f.kind for f in now if f.outcome == "worse"} - {leading})
-    return max(own, key=lambda f: GRAVITY.index(f.outcome))._replace(also_worse=tuple(worse))
+
+    def rank(pair: tuple[Result, Finding]) -> tuple[int, str, int]:
+        kind = pair[1].kind
+        place = LEADING_KINDS.index(kind) if kind in LEADING_KINDS else len(LEADING_KINDS)
+        return place, kind, -GRAVITY.index(pair[1].outcome)
+
+    return sorted(((r, f) for r, f in found if (r.get("step") or 0) == newest), key=rank)
 
 
 def probe_finding(result: Result) -> Finding | None:

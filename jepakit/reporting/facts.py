@@ -7,7 +7,7 @@ import numpy as np
 
 from ..collapse import Verdict, verdict_inputs
 from ..collapse import verdict as judge
-from ..evals.finding import BASELINE_NAMES, finite_number, run_finding
+from ..evals.finding import BASELINE_NAMES, finite_number, leading_result, run_finding
 from ..run.write import flatten_settings
 from .charts import short_number
 from .records import Record, nested_value
@@ -38,7 +38,8 @@ def run_facts(record: Record) -> dict[str, str]:
     last = {label: record.last(*path) for label, path in NUMBER_PATHS}
     if (loss := finite_number(record.summary.get("loss"))) is not None:
         last["Loss"] = loss
-    return {
+    rollbacks = run_rollbacks(record)
+    facts = {
         "Method": str(nested_value(record.settings, ("method", "name")) or UNKNOWN),
         "Data": str(
             nested_value(record.settings, ("data", "path"))
@@ -49,7 +50,20 @@ def run_facts(record: Record) -> dict[str, str]:
         "Time": format_duration(finite_number(record.summary.get("seconds")) or record.last("time")),
         **{label: UNKNOWN if value is None else short_number(value) for label, value in last.items()},
         "Samples / s": median_throughput(record),
-        "Rollbacks": str(len(run_rollbacks(record))),
+    }
+    return facts | ({"Rollbacks": str(len(rollbacks))} if rollbacks else {})
+
+
+def probe_facts(record: Record) -> dict[str, str]:
+    """The score that the finding of the run is about, and its baselines; empty if there is none."""
+    result = leading_result(record.evals)
+    if result is None:
+        return {}
+    written = score_format(result)
+    baselines = {name: finite_number(result.get(key)) for key, name in BASELINE_NAMES.items()}
+    return {
+        probe_name(result).capitalize(): written(finite_number(result.get("value"))),
+        **{name.capitalize(): written(value) for name, value in baselines.items() if value is not None},
     }
 
 
@@ -88,9 +102,11 @@ def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str
     told = [run_facts(r) for r in records]
     flat = [flatten_settings(r.settings) for r in records]
     keys = sorted({k for f in flat for k in f if any(g.get(k) != f.get(k) for g in flat)})
-    rows = [(label, [t[label] for t in told]) for label in told[0]]
+    labels = dict.fromkeys(label for t in told for label in t)
+    rows = [(label, [t.get(label, UNKNOWN) for t in told]) for label in labels]
     rows = [("Verdict", [final_verdict(r).name for r in records]), ("Probes", list(map(finding_text, records))), *rows]
-    rows += [*_panel_rows(records), *_score_rows(records)]
+    rows += _score_rows(records)
+    rows += _panel_rows(records)
     return {"names": names, "rows": rows, "settings": [(k, [str(f.get(k, UNKNOWN)) for f in flat]) for k in keys]}
 
 

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
 from ..evals.finding import Finding, run_finding
 from ..training.rollback import rollback_summary
-from .facts import compare_records, final_verdict, run_facts, run_rollbacks
+from .facts import compare_records, final_verdict, probe_facts, run_facts, run_rollbacks
 from .records import Record, unique_names
 from .samples import Look
 from .section import Block, Entry, View
@@ -45,7 +46,10 @@ def render_page(
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         heads=[run_headline(view) for view in views],
         comparison=compare_records(records, names) if len(records) > 1 else None,
-        sections=fill_sections(views, sections),
+        sections=[
+            replace(block, open=sections[block.id].section.is_open(len(views)))
+            for block in fill_sections(views, sections)
+        ],
         problems=problems,
         version=version,
     )
@@ -74,7 +78,7 @@ def run_headline(view: View) -> dict[str, Any]:
         "verdict": found.name if finding is None else f"{found.name} · {finding.kind} {finding.words}",
         "tone": badge_tone(found.name, finding),
         "advice": mark_flags(" ".join(sentences)),
-        "facts": run_facts(record),
+        "facts": probe_facts(record) | run_facts(record),
     }
 
 
