@@ -30,6 +30,7 @@ PANEL_KEYS = (
     ("Retrieval", "retrieval"),
 )
 SCORE_KEYS = ("data", "name", "weights", "settings")  # keys that distinguish scores of the same kind and metric
+HEADLINE_ROWS = ("Verdict", "Probes")
 Key = tuple[str, ...]  # kind and metric, APART formatted by `_format_setting`, and the step of an earlier score
 
 
@@ -108,6 +109,21 @@ def compare_records(records: Sequence[Record], names: Sequence[str]) -> dict[str
     rows += _score_rows(records)
     rows += _panel_rows(records)
     return {"names": names, "rows": rows, "settings": [(k, [str(f.get(k, UNKNOWN)) for f in flat]) for k in keys]}
+
+
+def page_tables(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """The comparison as the page shows it: `main` rows, and under `folded` titles with further rows.
+
+    The page leaves out what its headlines say.
+    """
+    panel = {label for label, _ in PANEL_KEYS}
+    rows = [row for row in comparison["rows"] if row[0] not in HEADLINE_ROWS]
+    folded = {
+        "more numbers": [row for row in rows if row[0] in panel],
+        "settings that differ": comparison["settings"],
+    }
+    main = [row for row in rows if row[0] not in panel]
+    return {"names": comparison["names"], "main": main, "folded": {k: v for k, v in folded.items() if v}}
 
 
 def finding_text(record: Record) -> str:

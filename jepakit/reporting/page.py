@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ..evals.finding import Finding, run_finding
 from ..training.rollback import rollback_summary
-from .facts import compare_records, final_verdict, probe_facts, run_facts, run_rollbacks
+from .facts import compare_records, final_verdict, page_tables, probe_facts, run_facts, run_rollbacks
 from .records import Record, unique_names
 from .samples import Look
 from .section import Block, Entry, View
@@ -45,7 +45,7 @@ def render_page(
         "template.html.j2",
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         heads=[run_headline(view) for view in views],
-        comparison=compare_records(records, names) if len(records) > 1 else None,
+        comparison=page_tables(compare_records(records, names)) if len(records) > 1 else None,
         sections=[
             replace(block, open=sections[block.id].section.is_open(len(views)))
             for block in fill_sections(views, sections)

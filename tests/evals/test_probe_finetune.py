@@ -47,7 +47,8 @@ def parts(folder: Path, weights: str = "target", data: object = SHAPES) -> dict[
 
 
 def fitted(train: Live, cfg: Config, classes: int = 5) -> finetune.FineTuned:
-    steps = finetune.fine_tune(train, finetune.Rates(cfg.lr[0], cfg.layer_decay[0]), cfg, classes)
+    rates, start = finetune.Rates(cfg.lr[0], cfg.layer_decay[0]), finetune.linear_probe(train, cfg, classes)
+    steps = finetune.fine_tune(train, rates, cfg, start)
     while True:
         try:
             next(steps)
@@ -203,7 +204,7 @@ def test_a_training_starts_where_the_linear_probe_of_the_frozen_encoder_ends(tmp
     train = labelled_part(parts(tmp_path, data=bars(tmp_path / "bars.npz"))["value"])
     model = fitted(train, Config(lr=(1e-9,), layer_decay=(1.0,), min_steps=1, epochs=1), classes=2)
     found = extract_features(train.build().eval(), train.plain(64))
-    probe = finetune.linear_probe(train.build(), train, Config(), 2)
+    probe = finetune.linear_probe(train, Config(), 2)
     np.testing.assert_array_equal(finetune.predict_classes(model, train)[0], probe.predict(found.x))
 
 

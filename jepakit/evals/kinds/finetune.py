@@ -108,7 +108,8 @@ def evaluate(train: Live, test: Live, cfg: Config) -> Pairs:
     yield "layer_decay", rates.layer_decay
     yield "steps", float(training_length(train, cfg)[1]) if rates != FROZEN else 0.0
     begun = 0.0 if len(candidates) == 1 else 1 - 1 / len(candidates)
-    model = yield from fine_tune(train, rates, cfg, classes, (begun, 1.0))
+    start = linear_probe(train, cfg, classes)
+    model = yield from fine_tune(train, rates, cfg, start, (begun, 1.0))
     yield from accuracy_results(*predict_classes(model, test), classes)
 
 
@@ -132,21 +133,22 @@ def _choose_rates(
             "lr and layer_decay cannot be chosen: no class has two training samples; "
             f"give one value of each, e.g. lr=({min(cfg.lr)},), layer_decay=({min(cfg.layer_decay)},)"
         )
-    scores = []
+    fitted, scores = train.where(~held), []
+    start = linear_probe(fitted, cfg, classes)
     for i, rates in enumerate(candidates):
         # The last share is that of the training that follows; FROZEN takes no time.
         share = (max(0, i - 1) / len(candidates), i / len(candidates))
-        model = yield from fine_tune(train.where(~held), rates, cfg, classes, share)
+        model = yield from fine_tune(fitted, rates, cfg, start, share)
         pred, y = predict_classes(model, train.where(held))
         scores.append(float((pred == y).mean()))
     return candidates[int(np.argmax(scores))]
 
 
-def linear_probe(encoder: nn.Module, train: Live, cfg: Config, classes: int) -> linear.Linear:
+def linear_probe(train: Live, cfg: Config, classes: int) -> linear.Linear:
     """The linear probe of the frozen encoder, fitted to samples without augmentation."""
     settings = linear.Config(pool=cfg.pool)
     batches = train.plain(256)
-    found = extract_features(encoder.eval(), batches, cfg.pool, train.device, len(train))
+    found = extract_features(train.build().eval(), batches, cfg.pool, train.device, len(train))
     solver, _ = linear.choose_solver(settings.solver, len(found), classes)
     if not held_out(found.id.tolist(), found.y, salt="l2").any():
         settings = replace(settings, l2=(max(settings.l2),))
@@ -161,11 +163,13 @@ def training_length(train: Live, cfg: Config) -> tuple[int, int]:
 
 
 def fine_tune(
-    train: Live, rates: Rates, cfg: Config, classes: int, share: tuple[float, float] = (0.0, 1.0)
+    train: Live, rates: Rates, cfg: Config, start: linear.Linear, share: tuple[float, float] = (0.0, 1.0)
 ) -> Generator[tuple[str, Value], None, FineTuned]:
-    """Train a new copy of the encoder, or none if FROZEN; yields `progress` between the ends of `share`."""
-    encoder = train.build()
-    model = FineTuned(encoder, linear_probe(encoder, train, cfg, classes), cfg.pool, train.device)
+    """Train a new copy of the encoder with a classifier that begins as `start`, or return both untrained if FROZEN.
+
+    Yields `progress` between the ends of `share`.
+    """
+    model = FineTuned(train.build(), start, cfg.pool, train.device)
     if rates == FROZEN:
         yield "progress", share[1]
         return model.eval()

@@ -12,7 +12,7 @@ SECTION: Final = Section(
     "Probes",
     "Does the encoder know more than it did before training, and more than the pixels themselves? A score counts only "
     "beside both.",
-    folds="never",
+    folds="for several runs",
 )
 
 
