@@ -29,7 +29,7 @@ def describe_run(done: Mapping[str, Any]) -> str:
         lines.append(describe_probes(done["probes"]))
     if done["page"]:
         lines.append(f"report: {done['page']}")
-    return "\n".join([*lines, describe_outcome(summary, done["finding"])])
+    return "\n".join([*lines, describe_outcome(summary, done.get("finding"))])
 
 
 def describe_outcome(summary: Mapping[str, Any], finding: Finding | None) -> str:
