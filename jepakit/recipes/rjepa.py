@@ -10,7 +10,7 @@ from ..run.settings import Evals, Length, Loop, Run
 
 
 def gaze_rjepa() -> Run:
-    """R-JEPA that looks at one place of a picture after another; about 2 minutes: `jepa train gaze-rjepa --data photos/`.
+    """R-JEPA that looks at one place of a picture after another; 2 minutes: `jepa train gaze-rjepa --data photos/`.
 
     With `--data.fixations FILE` it looks where people looked. The encoder keeps its initial weights, so that nothing
     collapses, and the circuit learns by exact forward propagation; `--init RUN` provides a trained encoder. On human

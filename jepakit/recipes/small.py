@@ -28,8 +28,9 @@ SMALL_OPTIM = Optim(
 def demo() -> Run:
     """I-JEPA on generated shapes of any colour, size, position and rotation; about 3 minutes on 2 cores.
 
-    `jepa train demo`. A linear probe reaches 52 % on the trained encoder, 32 % on the untrained one and 40 % on raw pixels (1 seed, 1,600
-    test pictures). With kNN the encoder does not beat the pixels, because the token mean keeps colours (docs/LOG.md).
+    `jepa train demo`. A linear probe reaches 52 % on the trained encoder, 32 % on the untrained one and 40 % on raw
+    pixels (1 seed, 1,600 test pictures). With kNN the encoder does not beat the pixels, because the token mean keeps
+    colours (docs/LOG.md).
     """
     return Run(
         method=_small_method(patch=4, init="normal"),
@@ -43,7 +44,8 @@ def demo() -> Run:
 def cifar10_ijepa() -> Run:
     """I-JEPA on CIFAR-10, 30 epochs; about 45 minutes on one idle core.
 
-    `jepa train cifar10-ijepa --data cifar10/train.parquet`, then `jepa probe RUN --kind knn --test` the test file. kNN 52.6 ± 1.3 % over seeds 0 to 2; untrained 34.6 %, normalised pixels 43.4 %.
+    `jepa train cifar10-ijepa --data cifar10/train.parquet`, then `jepa probe RUN --kind knn --test` the test file. kNN
+    52.6 ± 1.3 % over seeds 0 to 2; untrained 34.6 %, normalised pixels 43.4 %.
     """
     return Run(
         method=_small_method(patch=4),
@@ -56,8 +58,9 @@ def cifar10_ijepa() -> Run:
 def fashion_ijepa() -> Run:
     """I-JEPA on Fashion-MNIST; 23 minutes on one core.
 
-    `jepa train fashion-ijepa --data train-images-idx3-ubyte.gz`. kNN on all tokens (`--knn.pool flat`), seeds 0 to 2: 86.5 ± 0.3 %; untrained 82.7 %, normalised pixels 85.3 %.
-    Linear probe on the token mean: 85.6 ± 0.4 %; untrained 78.5 %, normalised pixels 84.3 %.
+    `jepa train fashion-ijepa --data train-images-idx3-ubyte.gz`. kNN on all tokens (`--knn.pool flat`), seeds 0 to 2:
+    86.5 ± 0.3 %; untrained 82.7 %, normalised pixels 85.3 %. Linear probe on the token mean: 85.6 ± 0.4 %; untrained
+    78.5 %, normalised pixels 84.3 %.
     """
     return Run(
         method=_small_method(patch=4),
