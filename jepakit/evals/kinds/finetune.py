@@ -149,6 +149,8 @@ def linear_probe(train: Live, cfg: Config, classes: int) -> linear.Linear:
     settings = linear.Config(pool=cfg.pool)
     batches = train.plain(256)
     found = extract_features(train.build().eval(), batches, cfg.pool, train.device, len(train))
+    # Batches count the samples of this part; the probe `linear` chooses l2 by their ids in the data set.
+    found = replace(found, id=train.id[found.id])
     solver, _ = linear.choose_solver(settings.solver, len(found), classes)
     if not held_out(found.id.tolist(), found.y, salt="l2").any():
         settings = replace(settings, l2=(max(settings.l2),))
