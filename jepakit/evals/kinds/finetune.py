@@ -58,7 +58,7 @@ class Config:
     With `layer_decay` 1, all layers learn at one rate. Few samples are seen more often, until there are `min_steps`.
     """
 
-    lr: tuple[float, ...] = (3e-4, 1e-3)
+    lr: tuple[float, ...] = (1e-3, 3e-3)
     layer_decay: tuple[float, ...] = (0.75, 1.0)
     weight_decay: float = 0.05
     warmup: float = 0.1
