@@ -62,11 +62,13 @@ def train(
     progress: Progress | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json.
+    """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json and the `finding`.
 
     `recipe` is a recipe, a method (default "ijepa") or a YAML file; `settings` are dotted, as {"optim.lr": 1e-3}.
-    Where there are labels the encoder is probed, and the run's report.html is written. Notes and a bar on stderr show
-    how far it is, in a log a line every ten seconds; `quiet` shows nothing, `progress` takes what would be shown.
+    Where there are labels the encoder is probed, and the run's report.html is written. `finding` says what the probes
+    found in `outcome` ("better", "unclear" or "worse" than the untrained encoder and the raw input), `sentence` and
+    `advice`; it is None where nothing was probed. Notes and a bar on stderr show how far it is, in a log a line every
+    ten seconds; `quiet` shows nothing, `progress` takes what would be shown.
     """
     short = {"length.steps": steps, "seed": seed}
     flags = {**(settings or {}), **{k: v for k, v in short.items() if v is not None}}
@@ -74,8 +76,8 @@ def train(
     request = Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init)
     silent = SilentProgress() if quiet else progress
     with terminal_progress() if silent is None else nullcontext(silent) as shown:
-        summary: dict[str, Any] = train_and_report(request, shown)["summary"]
-    return summary
+        done = train_and_report(request, shown)
+    return {**done["summary"], "finding": done["finding"] and done["finding"].to_json()}
 
 
 def probe(

@@ -7,6 +7,7 @@ from typing import Any
 
 from .core import devices, distributed
 from .core.progress import Progress, SilentProgress
+from .evals.finding import read_finding
 from .evals.runs import probe_run
 from .nn.encoder import read_weights
 from .reporting import write
@@ -21,7 +22,7 @@ from .training.start import calibrate_method, start_session
 
 
 def train_and_report(request: Request, progress: Progress) -> dict[str, Any]:
-    """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
+    """Train, probe and report as `request` says; returns folder, summary, probe files, their finding and the page."""
     return train_settings(settings(request), request, progress)
 
 
@@ -36,10 +37,11 @@ def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[st
             progress.note(note)
         summary = loop.train_session(current, progress)
         if not dist.main:
-            return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
+            return {"folder": request.folder, "summary": summary, "probes": [], "finding": None, "page": None}
     probes = run_probes(request.folder, current.probes, progress)
     page = write([request.folder], progress=progress) if current.run.evals.report else None
-    return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
+    found = {"probes": probes, "finding": read_finding(probes)}
+    return {"folder": request.folder, "summary": summary, **found, "page": page}
 
 
 def dry_run(request: Request) -> list[tuple[str, str]]:

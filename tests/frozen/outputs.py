@@ -81,7 +81,11 @@ def probe(name: str, kind: str, **more: Any) -> str:
 def embed(name: str, data: str, **more: Any) -> str:
     """The table of embeddings."""
     jk.embed(Path("trained", name), data, "out.csv", **more)
-    return Path("out.csv").read_text()
+    rows = [line.split(",") for line in Path("out.csv").read_text().splitlines()]
+    # The recorded files are from before embeddings had labels.
+    labels = [k for k, column in enumerate(rows[0]) if column == "label"]
+    kept = [",".join(cell for k, cell in enumerate(row) if k not in labels) for row in rows]
+    return "\n".join(kept) + "\n"
 
 
 def embed_tokens(name: str, data: str) -> str:

@@ -205,10 +205,11 @@ def test_probing_a_run_on_unlabelled_series_tells_errors_and_which_way_is_better
     assert "test part" in found["data"]
     shown = describe_probes([path])
     assert "%" not in shown.splitlines()[1]
-    assert "not clearly better than" in shown
-    told = probe_row({**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.8}, "r")
-    assert (told["wins"], told["gain"], told["picture"]) == (True, "-38%", "an error: lower is better")
-    assert not probe_row({**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.55}, "r")["wins"]
+    assert "clearly worse than the raw input" in shown
+    near = {**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.55, "baselines": {}}
+    told = probe_row({**near, "raw": 0.8}, "r")
+    assert (told["tone"], told["gain"], told["picture"]) == ("good", "-38%", "an error: lower is better")
+    assert probe_row(near, "r")["tone"] == "warn"
 
 
 def read_csv(path):

@@ -14,7 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add = parser.add_argument
     add("--data", required=True, metavar="PATH", help="what to embed: as for train")
-    add("--out", required=True, metavar="FILE", help="FILE.parquet, .npy or .csv")
+    add(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="FILE.parquet, .npy, .safetensors or .csv; labels too, if there are any",
+    )
     add("--tokens", action="store_true", help="one vector per patch instead of their mean")
     add_weights(parser)
     add_step(parser, "embed with")
