@@ -12,7 +12,7 @@ from .source import autocast_context
 
 
 class Cost(NamedTuple):
-    """What a run would take; memory and time are extrapolated from two real micro-batches."""
+    """The estimated cost of a run; memory and time are extrapolated from two real micro-batches."""
 
     parameters: int
     trainable: int
@@ -23,7 +23,7 @@ class Cost(NamedTuple):
 
 
 def estimate_cost(session: Session, batch: Batch) -> Cost:
-    """Count the FLOPs, memory and time of a step, from forward and backward of a small batch."""
+    """Estimate the FLOPs, memory and time of a step from a forward and backward pass of a small batch."""
     run, method, size = session.run, session.method, len(batch)
     saved: dict[int, int] = {}
 
@@ -59,7 +59,7 @@ def estimate_cost(session: Session, batch: Batch) -> Cost:
 
 
 def forward_backward(session: Session, batch: Batch, rng: Rng) -> None:
-    """A step without the update."""
+    """Run a training step without the update."""
     with autocast_context(session):
         total = session.method(batch, rng).total
     total.backward()

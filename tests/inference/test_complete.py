@@ -134,7 +134,7 @@ def test_a_decoder_that_was_interrupted_goes_on(folders: Path, tmp_path: Path, m
     carry_out = launch.train_settings
 
     def stopped(*arguments: Any) -> None:
-        raise Interrupted("stopped at step 2 of 3 and saved; go on with --resume")
+        raise Interrupted("stopped at step 2 of 3 and saved; continue with --resume")
 
     monkeypatch.setattr(launch, "train_settings", stopped)
     with pytest.raises(Interrupted, match=r"^stopped at step 2 of 3 and saved; the same command goes on where it was$"):

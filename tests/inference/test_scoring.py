@@ -404,7 +404,9 @@ def test_settings_of_how_data_are_read_are_taken_and_others_are_not(folder: Path
     jk.score(run, folder / "b.csv", folder / "s.csv", settings=settings)
     jk.score(run, folder / "a.csv", folder / "a_s.csv")
     np.testing.assert_array_equal(scores(folder / "s.csv"), scores(folder / "a_s.csv"))
-    with pytest.raises(ValueError, match=r"^--optim\.lr is a setting of training; give those of how data are read, as"):
+    with pytest.raises(
+        ValueError, match=r"^--optim\.lr is a training setting; give only settings of how data are read, such as"
+    ):
         jk.score(run, folder / "a.csv", folder / "b_s.csv", settings={"optim.lr": 1})
     with pytest.raises(ValueError, match=r"No setting data\.fil\. Did you mean data\.fill"):
         jk.score(run, folder / "a.csv", folder / "b_s.csv", settings={"data.fil": 1})

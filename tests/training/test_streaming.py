@@ -430,8 +430,8 @@ def test_a_bad_frame_that_ends_the_run_leaves_it_saved(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"method.rule": "bptt", "method.below": "full"}, "rule rfp; use the recipe rjepa-online"),
-        ({"loop.on_collapse": "rollback"}, "cannot be gone back to"),
-        ({"length.accumulate": 2}, "learnt as it comes"),
+        ({"loop.on_collapse": "rollback"}, "cannot be rewound"),
+        ({"length.accumulate": 2}, "learnt frame by frame"),
         ({"data.warm": 41}, "ended after 40 frames, fewer than the 41"),
         ({"data.warm": 3}, "window is 4 and warm 3"),
         ({"data.wait": -1.0}, "wait is -1"),
