@@ -1,4 +1,4 @@
-"""Results and tables as text, for the command line."""
+"""Formats results and tables as text for the command line."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def print_table(rows: Sequence[tuple[str, Any]]) -> None:
-    """Print names in one column and what is said of them in another."""
+    """Print names in one column and their values in another."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}".rstrip())
 
 
 def describe_run(done: Mapping[str, Any]) -> str:
-    """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
+    """A finished run in a few lines: verdict, probe table, page; empty in processes other than the main one."""
     from ..training import rollback
 
     summary = done["summary"]

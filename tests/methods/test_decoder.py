@@ -181,11 +181,13 @@ def test_one_sample_at_a_time_is_too_few_for_batchnorm() -> None:
 
 
 def test_a_head_wants_a_parent_of_its_kind_that_takes_the_same_samples() -> None:
-    with pytest.raises(ValueError, match=r"^decoder is trained over a run .* none is given; name one by --init RUN"):
+    with pytest.raises(
+        ValueError, match=r"^decoder is trained on top of a finished run, but none is given; name one with --init RUN"
+    ):
         methods.build(decoder.Config(), PICTURE)
-    with pytest.raises(ValueError, match="the run below predicts no half of its samples"):
+    with pytest.raises(ValueError, match="the parent run predicts no half of its samples"):
         methods.build(decoder.Config(), PICTURE, parents=[over(LEFT_RIGHT)])
-    with pytest.raises(ValueError, match="a decoder reads one run, and 2 are given; give one"):
+    with pytest.raises(ValueError, match="a decoder reads one run, but 2 are given; give one"):
         methods.build(decoder.Config(), PICTURE, parents=[methods.build(LEFT_RIGHT, PICTURE)] * 2)
     with pytest.raises(ValueError, match=r"the samples have 1 channels and size \(20,\), but those .* \(12, 8\)"):
         methods.build(decoder.Config(), SINE, parents=[methods.build(LEFT_RIGHT, PICTURE)])

@@ -99,9 +99,9 @@ def test_a_head_whose_parents_need_more_than_it_says_is_told_so() -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["rjepa"], "trained over 2 runs that are finished, and one is given; name them by --method.parents"),
-        (["rjepa", "bijepa"], "over a run of a Predictive, not of BiJEPA"),
-        (["rjepa", "rjepa", "bijepa"], "over a run of a Predictive, not of BiJEPA"),
+        (["rjepa"], "trained on top of 2 finished runs, but one is given; name them with --method.parents"),
+        (["rjepa", "bijepa"], "on top of a run of a Predictive, not of BiJEPA"),
+        (["rjepa", "rjepa", "bijepa"], "on top of a run of a Predictive, not of BiJEPA"),
     ],
 )
 def test_parents_that_are_too_few_or_of_another_kind_are_refused(names: list[str], sentence: str) -> None:

@@ -489,7 +489,7 @@ def test_a_frame_of_another_shape_is_one_sentence_with_what_the_model_takes(tmp_
             model.start(frame)
         with pytest.raises(ValueError, match=words):
             model.observe(state, frame)
-    with pytest.raises(ValueError, match="the frame holds 1 samples, the state 2"):
+    with pytest.raises(ValueError, match="the frame holds 1 samples, but the state 2"):
         model.observe(state, x[:1])
 
 
