@@ -392,7 +392,7 @@ def test_more_missing_values_than_usual_are_held_where_the_command_is_told_to(
     words += ["--horizon", "3"] if command == "forecast" else []
     with pytest.raises(SystemExit):
         main(words)
-    assert "30 in a row; fill them, leave the column out by data.columns, or hold" in capsys.readouterr().err
+    assert "30 in a row; fill them, leave the column out with data.columns, or repeat" in capsys.readouterr().err
     assert main([*words, "--data.fill", "30"]) == 0
     assert (folder / "s.csv").is_file()
 
