@@ -347,7 +347,7 @@ def test_a_run_with_heads_below_it_can_be_replaced_and_one_with_something_else_c
     (run / "heads" / "notes.txt").write_text("mine")
     (run / "heads" / "notes.txt").rename(run / "heads" / "decoder" / "notes.txt")
     wanted = dataclasses.replace(parse.from_yaml(run / "config.yaml"), seed=3)
-    with pytest.raises(ValueError, match=r"heads/decoder/notes\.txt is no part of a run"):
+    with pytest.raises(ValueError, match=r"heads/decoder/notes\.txt is not part of a run"):
         train_settings(wanted, Request(out=run, overwrite=True), SilentProgress())
     (run / "heads" / "decoder" / "notes.txt").unlink()
     train_settings(wanted, Request(out=run, overwrite=True), SilentProgress())

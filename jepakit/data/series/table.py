@@ -89,8 +89,7 @@ def _channel_columns(table: Table, asked: Sequence[str], roles: set[str]) -> tup
     """
     if missing := [name for name in asked if name not in table.columns]:
         raise ValueError(
-            f"{str(table.path)!r} has no column {missing[0]!r}, only {', '.join(table.columns)}; data.columns says "
-            "what is read"
+            f"{str(table.path)!r} has no column {missing[0]!r}, only {', '.join(table.columns)}; correct data.columns"
         )
     if asked:
         return tuple(asked), []

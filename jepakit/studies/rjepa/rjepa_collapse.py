@@ -222,8 +222,8 @@ STUDY = Study(
     source="Velarde & Parra 2024, arXiv:2411.16695, for the claims; theory for one mode in studies/rjepa_modes.py",
     claim=(
         "R-JEPA does not collapse, even without negatives: stop-gradient keeps the weights of circuit and predictor "
-        "nearly orthogonal, and weight decay balances them. Representations collapse if that structure is lost, stop-gradient "
-        "is left out, or weights are initially correlated."
+        "nearly orthogonal, and weight decay balances them. Representations collapse if that structure is lost, "
+        "stop-gradient is left out, or weights are initially correlated."
     ),
     arms=(),
     claims=tuple(claims()),

@@ -286,8 +286,8 @@ STUDY = Study(
     source="the loss of VICReg, arXiv:2105.04906; the prediction is derived in this study's module",
     claim=(
         "Weights, batch and width alone predict where a linear embedding of normal samples loses its spread and its "
-        "rank: the std if invariance outweighs variance, or if covariance does because many features are compared over few "
-        "samples; the rank if the remaining variance cannot pay for the noisier directions."
+        "rank: the std if invariance outweighs variance, or if covariance does because many features are compared over "
+        "few samples; the rank if the remaining variance cannot pay for the noisier directions."
     ),
     arms=(),
     claims=tuple(claims()),
