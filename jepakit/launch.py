@@ -27,10 +27,10 @@ def train_and_report(request: Request, progress: Progress) -> dict[str, Any]:
 
 
 def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[str, Any]:
-    """As `train_and_report`, for given settings; `request` says in which folder, and whether to resume."""
+    """As `train_and_report`, for given settings; `request` gives the folder and whether to resume."""
     with distributed.process_group(devices.device_for(wanted.loop.device)) as dist:
         progress = progress if dist.main else SilentProgress()
-        # The run folder is written anew when it is gone on with, with the names of today.
+        # Resuming rewrites the run folder's settings under their current names.
         renamed = renaming_notes(request)
         current = open_session(request, wanted, dist)
         for note in [*renamed, *current.notes]:
@@ -101,7 +101,7 @@ def open_session(request: Request, wanted: Run, dist: distributed.Dist) -> Sessi
 
 
 def run_probes(out: Path, kinds: Sequence[str], progress: Progress) -> list[Path]:
-    """Run the probes after the last step, in one pass over the data; those that the data do not allow become notes."""
+    """Run the probes after the last step, in one pass over the data; probes that the data do not allow become notes."""
     if not kinds:
         return []
     progress.note(f"probing: {', '.join(kinds)}")

@@ -1,4 +1,4 @@
-"""Results and tables as text, for the command line."""
+"""Formats results and tables as text for the command line."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from ..evals.finding import Finding, probe_finding
 
 
 def print_table(rows: Sequence[tuple[str, Any]]) -> None:
-    """Print names in one column and what is said of them in another."""
+    """Print names in one column and their values in another."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}".rstrip())

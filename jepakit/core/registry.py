@@ -63,14 +63,14 @@ class Registry(Generic[T]):
         self.group, self._files = group or package, tuple(files)
 
     def names(self) -> tuple[str, ...]:
-        """Every name, sorted. Imports nothing. Raises ValueError where two modules claim one name."""
+        """Every name, sorted. Imports nothing. Raises ValueError if two modules claim one name."""
         return tuple(self.places())
 
     def load(self, name: str) -> T:
         """The member called `name`.
 
-        Raises ValueError, with the nearest name, where there is none, and naming the package where an outside one
-        offers something that cannot be used.
+        Raises ValueError, suggesting the nearest name, if there is none, or naming the package if another package's
+        member is unusable.
         """
         place = self._place_of(name)
         try:
@@ -134,7 +134,7 @@ class Registry(Generic[T]):
         return found
 
     def check_name(self, name: str) -> None:
-        """Raises ValueError where no member has this name: with the nearest, or with what its file lacks."""
+        """Raise ValueError if no member has this name: it suggests the nearest name, or says what the file lacks."""
         self._place_of(name)
 
     def _place_of(self, name: str) -> Place:

@@ -473,7 +473,7 @@ def test_more_missing_values_than_usual_are_held_where_the_command_is_told_to(
     words += ["--horizon", "3"] if command == "forecast" else []
     with pytest.raises(SystemExit):
         main(words)
-    assert "30 in a row; fill them, leave the column out by data.columns, or hold" in capsys.readouterr().err
+    assert "30 in a row; fill them, leave the column out with data.columns, or repeat" in capsys.readouterr().err
     assert main([*words, "--data.fill", "30"]) == 0
     assert (folder / "s.csv").is_file()
 
@@ -485,7 +485,9 @@ def test_settings_of_how_data_are_read_are_taken_and_others_are_not(folder: Path
     jk.score(run, folder / "b.csv", folder / "s.csv", settings=settings)
     jk.score(run, folder / "a.csv", folder / "a_s.csv")
     np.testing.assert_array_equal(scores(folder / "s.csv"), scores(folder / "a_s.csv"))
-    with pytest.raises(ValueError, match=r"^--optim\.lr is a setting of training; give those of how data are read, as"):
+    with pytest.raises(
+        ValueError, match=r"^--optim\.lr is a training setting; give only settings of how data are read, such as"
+    ):
         jk.score(run, folder / "a.csv", folder / "b_s.csv", settings={"optim.lr": 1})
     with pytest.raises(ValueError, match=r"No setting data\.fil\. Did you mean data\.fill"):
         jk.score(run, folder / "a.csv", folder / "b_s.csv", settings={"data.fil": 1})

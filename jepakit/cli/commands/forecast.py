@@ -1,4 +1,4 @@
-"""Write the steps that follow every series of a table, with intervals."""
+"""Forecast every series of a table and write the next steps with intervals."""
 
 import argparse
 from typing import Final
@@ -10,13 +10,13 @@ TAKES_SETTINGS: Final = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa forecast` takes."""
-    add_run(parser, "the folder that training on series wrote")
+    """Add the arguments of `jepa forecast`."""
+    add_run(parser, "the folder of a run trained on series")
     add = parser.add_argument
-    add("--data", required=True, metavar="PATH", help="series to continue: as for train")
-    add("--horizon", required=True, type=int, metavar="N", help="how many steps")
+    add("--data", required=True, metavar="PATH", help="series to forecast, as for train")
+    add("--horizon", required=True, type=int, metavar="N", help="number of steps to forecast")
     add("--out", required=True, metavar="FILE", help="FILE.csv or .parquet")
-    add("--plot", metavar="FILE", help="FILE.png of the first series and what follows")
+    add("--plot", metavar="FILE", help="FILE.png with the first series and their forecasts")
     add_step(parser, "use")
     add("--overwrite", action="store_true", help="replace FILE")
 

@@ -10,22 +10,22 @@ TAKES_SETTINGS: Final = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa score` takes."""
+    """Add the arguments of `jepa score`."""
     add_run(parser)
     add = parser.add_argument
-    add("--data", required=True, metavar="PATH", help="series to score: as for train")
+    add("--data", required=True, metavar="PATH", help="series to score, as for train")
     add("--out", required=True, metavar="FILE", help="FILE.csv or .parquet, a row per step")
     add("--causal", action="store_true", help="predict the last token of each window from those before it")
     add("--stride", type=int, metavar="N", help="steps between two windows (default: one token)")
     add("--quantile", type=float, default=0.999, metavar="Q", help="share of normal steps below the threshold")
-    add("--plot", metavar="FILE", help="FILE.png of series and scores")
+    add("--plot", metavar="FILE", help="FILE.png with series and scores")
     add_step(parser, "score with")
     add("--batch", type=int, default=256, metavar="N", help="windows at a time (default: 256)")
     add("--overwrite", action="store_true", help="replace FILE")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Score and print how many steps are above the threshold."""
+    """Score and print the number of steps above the threshold."""
     from ... import api
     from ...core.progress import terminal_progress
 

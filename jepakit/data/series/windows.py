@@ -125,8 +125,8 @@ def _held_out(records: Sequence[SeriesRecord], held_out: float) -> set[int]:
     """The series that are held out: at least one, and not all."""
     if len(records) < 2:
         raise ValueError(
-            f"there is one series only ({records[0].name}), so none can be held out; set data.by=time, "
-            "or name the column that tells series apart by data.entity"
+            f"there is only one series ({records[0].name}), so none can be held out; set data.by=time, "
+            "or name the column that identifies series with data.entity"
         )
     digest = [hashlib.blake2b(r.name.encode(), digest_size=8, person=b"split").digest() for r in records]
     count = min(max(1, round(held_out * len(records))), len(records) - 1)

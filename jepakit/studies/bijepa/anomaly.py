@@ -1,8 +1,8 @@
 """Measures how well step scores separate anomalies from the rest, and computes simple baselines.
 
-The area under the ROC curve of a series is the chance that a step in a labelled window scores above one outside of all;
-.5 is chance. It is taken series by series and averaged: whether scores of different series can be compared is another
-question, as is how many alarms a threshold raises. A step without a score takes no part.
+The area under the ROC curve of a series is the probability that a step inside a labelled window scores above a step
+outside all of them; .5 is chance level. It is computed per series and averaged, so it says neither whether scores of
+different series are comparable nor how many alarms a threshold raises. Steps without a score are ignored.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Scores = Float64[np.ndarray, " t"]
 
 
 def mark_windows(time: Shaped[np.ndarray, " t"], windows: Sequence[Sequence[object]]) -> Bool[np.ndarray, " t"]:
-    """Whether each time lies in one of the `windows`, which are pairs of a first and a last time."""
+    """Whether each time is in one of the `windows`, which are pairs of a first and a last time."""
     inside = np.zeros(len(time), dtype=bool)
     for first, last in windows:
         begin, end = np.array([first, last]).astype(time.dtype)
@@ -30,7 +30,7 @@ def mark_windows(time: Shaped[np.ndarray, " t"], windows: Sequence[Sequence[obje
 def roc_area(scores: Scores, anomalous: Bool[np.ndarray, " t"]) -> float:
     """The area under the ROC curve over the steps that have a score.
 
-    Raises ValueError where there are no such steps on one side.
+    Raises ValueError if these steps are all labelled or all unlabelled.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -38,7 +38,7 @@ def roc_area(scores: Scores, anomalous: Bool[np.ndarray, " t"]) -> float:
     kinds = anomalous[there]
     if kinds.all() or not kinds.any():
         raise ValueError(
-            f"{int(kinds.sum())} of {len(kinds)} scored steps are labelled anomalous; give series with some of each"
+            f"{int(kinds.sum())} of {len(kinds)} scored steps are labelled anomalous; give series that have both kinds"
         )
     return float(roc_auc_score(kinds, scores[there]))
 
@@ -62,7 +62,7 @@ def median_distance(x: Float[np.ndarray, " t"], window: int) -> Scores:
 def scaled_median_distance(x: Float[np.ndarray, " t"], window: int) -> Scores:
     """|x − median| / MAD over the last `window` steps, this one included; NaN for the first `window` − 1.
 
-    Where most of them are equal, the MAD counts as a thousandth of the whole series' deviation.
+    If most of them are equal, a thousandth of the whole series' deviation replaces the MAD.
     """
     least = max(float(x.std()) / 1000, np.finfo(np.float64).tiny)
     spread = NORMAL_STD_PER_MAD * _at_ends(x, window, lambda windows: np.asarray(median_abs_deviation(windows, axis=1)))
@@ -91,7 +91,7 @@ def step_distance(x: Float[np.ndarray, " t"]) -> Scores:
 
 
 def average_scores(scores: Scores, window: int) -> Scores:
-    """The mean over the `window` steps around each step that have a score; NaN where none has one."""
+    """The mean score over the `window` steps around each step, ignoring steps without a score; NaN if none has one."""
     there, around = ~np.isnan(scores), np.ones(window)
     count = np.convolve(there.astype(float), around, "same")[: len(scores)]
     total = np.convolve(np.where(there, scores, 0.0), around, "same")[: len(scores)]

@@ -156,7 +156,7 @@ def claims() -> Iterator[Statement]:
 STUDY = Study(
     title="Forecasts of ETTh1",
     source="no published figure for BiJEPA (arXiv:2603.00049); the set: Zhou et al. 2021, arXiv:2012.07436",
-    claim="Predicting both ways gives representations of the past from which the future is forecast better.",
+    claim="Predicting in both directions gives representations of the past that forecast the future better.",
     arms=arms(),
     claims=tuple(claims()),
     kinds=("forecast",),
