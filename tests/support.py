@@ -47,7 +47,7 @@ SETTINGS = {
         "masks": [{"name": "random", "num_targets": 2}],
         "ema": [0.9, 1.0],
     },
-    "data": {"name": "images", "path": ".", "size": [32, 32]},
+    "data": {"name": "images", "path": ".", "size": [32, 32], "split": "all"},
     "length": {"steps": 12, "batch": 8},
     "loop": {"log_every": 1, "save_every": 4, "panel_every": 5, "panel_size": 16, "workers": 0, "device": "cpu"},
     "evals": {"kinds": [], "report": False},

@@ -180,7 +180,8 @@ def test_a_single_sample_is_refused_before_training_and_no_smaller_batch_is_advi
     write_table(tmp_path / "a.csv", rows)
     more = ["--data.window", str(window)] if window else []
     with pytest.raises(SystemExit):
-        cli.main(["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *more])
+        words = ["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--data.split", "all", *more]
+        cli.main([*words, "--out", str(tmp_path / "run")])
     said = f"a.csv makes a single sample of {rows} steps, too little to train on; {fix}\n"
     assert capsys.readouterr().err == f"jepa: {said}"
     assert (window is None) == read(tmp_path / "a.csv").startswith("nothing: a.csv makes a single")

@@ -276,7 +276,7 @@ def test_a_run_without_its_data_still_has_its_curves_and_masks(tmp_path: Path) -
     settings["data"] = {"name": "images", "path": str(tmp_path / "moved-away")}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     html = write([folder]).read_text()
-    assert html.count("The data could not be read: ") == 4
+    assert html.count("The data were not read: ") == 4
     assert "moved-away" in html
     assert "Coverage of MultiBlock" in html
     assert "Std ratio" in html

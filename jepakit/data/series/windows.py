@@ -109,7 +109,7 @@ def _too_long(records: Sequence[SeriesRecord], most: int, window: int, split: Sp
         others = f" and {len(records) - 1} more series" if len(records) > 1 else ""
         return (
             f"the {split} part of {records[0].name}{others} holds {most} steps at most, so no window of "
-            f"{window} fits; {shorter_advice(most)}, or give another data.held_out"
+            f"{window} fits; {shorter_advice(most)}, or give another data.held_out, or data.split=all"
         )
     longest = max(records, key=len)
     more = " and no other series has more" if len(records) > 1 else ""
