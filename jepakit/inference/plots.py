@@ -82,7 +82,7 @@ def draw_scores(strips: Sequence[ScoreStrip], columns: Sequence[str], threshold:
 # --- forecasts
 
 MAX_CHANNELS_DRAWN: Final = 6
-BAND_COLORS: Final = ("#d7e3fc", "#9dbbf7")
+BAND_COLORS: Final = ("#e4ecfd", "#c3d5fa", "#9dbbf7")
 """Of the intervals, the widest first; opaque, so that the legend shows the colours of the picture."""
 
 

@@ -37,7 +37,7 @@ def own_data(loaded: LoadedRun, remedy: str = "put it back, or give --data PATH"
         dataset = found.open()
     except ValueError as error:
         raise ValueError(f"{error}. The run was trained on it; {remedy}") from None
-    if not cfg.arrives and dataset.fingerprint() != loaded.state["data"]:
+    if not cfg.arrives and loaded.state.get("data") not in (None, dataset.fingerprint()):
         raise ValueError(
             f"{found.path!r} does not hold the data that the run was trained on: files or values have changed; {remedy}"
         )

@@ -4,6 +4,9 @@ r"""Linear readers of a representation: how well a signal's values can be read f
     Adam     the same without l2 on unscaled x, after a few full-batch steps from a random start: not converged
 
 Source of the second: BiJEPA, arXiv:2603.00049, which reports its error on the samples that it was fitted to.
+
+`fit_linear_changes` reads values from values instead: of every channel, the change since its last value from the same
+channel's past. Source: Zeng et al. 2022, arXiv:2205.13504.
 """
 
 from collections.abc import Sequence
@@ -70,6 +73,48 @@ def choose_reader(
     fits = fit_ridge(x, flat, strengths)
     weight = np.stack([reader.weight for reader in fits])[np.tile(best, c), :, np.arange(c * h)].T
     return replace(fits[0], weight=weight), np.array(strengths)[best]
+
+
+def center_channels(
+    values: Float[np.ndarray, "n c k"], past: Float[np.ndarray, "n c p"]
+) -> Float[np.ndarray, "nc k"]:
+    """Every channel as a sample of its own, minus the last value of its past."""
+    found: np.ndarray = (values - past[..., -1:]).reshape(-1, values.shape[2])
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class LinearChanges:
+    """Reads the change of every channel since its last value: one reader for all channels, or one for each."""
+
+    readers: Sequence[Reader]
+
+    def __call__(self, past: Float[np.ndarray, "n c p"]) -> Float64[np.ndarray, "n c h"]:
+        """The values that follow each past."""
+        n, c, _ = past.shape
+        if len(self.readers) == 1:
+            changes = self.readers[0](center_channels(past, past)).reshape(n, c, -1)
+        else:
+            each = past - past[..., -1:]
+            changes = np.stack([reader(each[:, k]) for k, reader in enumerate(self.readers)], axis=1)
+        values: np.ndarray = past[..., -1:] + changes
+        return values
+
+
+def fit_linear_changes(
+    past: Float[np.ndarray, "n c p"],
+    future: Float[np.ndarray, "n c h"],
+    held: Bool[np.ndarray, " n"],
+    shared: bool = True,
+    l2: Sequence[float] = L2_STRENGTHS,
+) -> LinearChanges:
+    """Ridge readers of changes, with weights that all channels share or with weights for each; `held` as above."""
+    c = past.shape[1]
+    if shared:
+        x, y = center_channels(past, past), center_channels(future, past)
+        return LinearChanges([choose_reader(x, y[:, None], np.repeat(held, c), l2)[0]])
+    one = [slice(k, k + 1) for k in range(c)]
+    return LinearChanges([fit_linear_changes(past[:, k], future[:, k], held, True, l2).readers[0] for k in one])
 
 
 def adam_train_error(
