@@ -163,7 +163,8 @@ def window_view(method: Method, device: str, windows: Float[np.ndarray, "n c t"]
     """How a method sees the first `half` steps of windows like these."""
     std = method.std.cpu().numpy().astype(np.float64)
     usual = np.median(windows[..., :half].astype(np.float64).std(2), axis=0)[:, None]
-    return View(method, device, windows.shape[2], half, LEAST_SCALE * np.maximum(usual, LEAST_SCALE * std))
+    # Where most halves are flat, a part of the whole data's deviation is better than no unit.
+    return View(method, device, windows.shape[2], half, LEAST_SCALE * np.maximum(usual, 0.01 * std))
 
 
 def fit_candidates(view: View, windows: Float[np.ndarray, "n c t"], season: int) -> Iterator[Candidate]:
@@ -182,9 +183,7 @@ def fit_candidates(view: View, windows: Float[np.ndarray, "n c t"], season: int)
     linear = Linear("linear", half, std, fit_linear_changes(past / std, future / std, held))
     yield linear
     if values.shape[1] > 1:
-        yield Linear(
-            "linear-per-channel", half, std, fit_linear_changes(past / std, future / std, held, shared=False)
-        )
+        yield Linear("linear-per-channel", half, std, fit_linear_changes(past / std, future / std, held, shared=False))
     features, scale = view.features(past), view.scale(past)
     for name, source, base in (
         ("representation", REPRESENTATION, None),

@@ -178,9 +178,7 @@ def _seen_sentence(division: Division) -> str:
     )
 
 
-def predict(
-    dataset: Series, used: Candidate, view: View, intervals: Intervals, past: Past, horizon: int
-) -> Forecasts:
+def predict(dataset: Series, used: Candidate, view: View, intervals: Intervals, past: Past, horizon: int) -> Forecasts:
     """The forecast of every series from its `past`, with its intervals."""
     mean = used.forecast(past, horizon)
     widths = intervals.half_widths(view.scale(past))

@@ -7,8 +7,8 @@ quantile is (1 + 1/n) times the share, for n independent forecasts, so that few 
 Source: split conformal prediction, Lei et al. 2018, JASA 113, 1094, with their locally weighted errors.
 
 The part that is judged on is short, and may be calmer or wilder than usual. The last value needs no fitting, so its
-errors are honest on all of the data: intervals are scaled by the quantile of its errors there, over that of its errors
-on the part that is judged on.
+errors are honest on all of the data: usual errors and quantiles are scaled by those of the last value there, over those
+of the last value on the part that is judged on.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,7 @@ INTERVAL_PERCENTS: Final = (80, 90, 95)
 """Per cent of the values that the intervals are to cover."""
 PROMISED_POINTS: Final = 4.0
 """Points by which a coverage may be off before drift is reported, if chance alone does not explain it."""
+LEAST: Final = float(np.finfo(np.float64).tiny)
 
 Quantiles = Mapping[int, Float64[np.ndarray, " c"]]
 
@@ -52,9 +53,7 @@ class Intervals:
 
     def coverage(self, errors: Errors) -> dict[int, float]:
         """By share, the fraction of the errors within the intervals."""
-        return {
-            share: float((errors.ratio <= q[:, None] * self.usual).mean()) for share, q in self.quantile.items()
-        }
+        return {share: float((errors.ratio <= q[:, None] * self.usual).mean()) for share, q in self.quantile.items()}
 
 
 def fit_intervals(errors: Errors, last_value: Errors, trained: Errors | None) -> Intervals:
@@ -68,20 +67,23 @@ def fit_intervals(errors: Errors, last_value: Errors, trained: Errors | None) ->
         everywhere = Errors(
             np.concatenate([trained.ratio, last_value.ratio]), trained.independent + last_value.independent
         )
-        still = _usual_ratio(everywhere)
-        typical, here = _quantiles(everywhere, still), _quantiles(last_value, still)
-        # Where the last value is never wrong, its errors say nothing of other forecasts.
-        quantiles = {
-            share: q * np.divide(typical[share], here[share], out=np.ones_like(q), where=here[share] > 0)
-            for share, q in quantiles.items()
-        }
+        typical, here = _usual_ratio(everywhere), _usual_ratio(last_value)
+        tails, tails_here = _quantiles(everywhere, typical), _quantiles(last_value, here)
+        usual = usual * _ratio(typical, here)
+        quantiles = {share: q * _ratio(tails[share], tails_here[share]) for share, q in quantiles.items()}
     rising = np.maximum.accumulate(np.stack([quantiles[share] for share in INTERVAL_PERCENTS]))
     return Intervals(dict(zip(INTERVAL_PERCENTS, rising, strict=True)), usual)
 
 
+def _ratio(a: Float64[np.ndarray, "*n"], b: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
+    """a / b; 1 where b is 0: where the last value is never wrong, its errors say nothing of other forecasts."""
+    found: np.ndarray = np.divide(a, b, out=np.ones_like(a), where=b > LEAST)
+    return found
+
+
 def _usual_ratio(errors: Errors) -> Float64[np.ndarray, "c h"]:
-    """The mean of the errors of every channel and step; where it is 0, the least positive number."""
-    found: np.ndarray = np.maximum(errors.ratio.mean(0), np.finfo(np.float64).tiny)
+    """The mean of the errors of every channel and step; LEAST where it is 0."""
+    found: np.ndarray = np.maximum(errors.ratio.mean(0), LEAST)
     return found
 
 

@@ -23,6 +23,7 @@ import jepakit as jk
 
 HERE = Path(__file__).resolve().parent
 TIMES = {"throughput", "eta", "time", "seconds", "elapsed"}  # keys that differ from run to run
+LATER = {"linear_change"}  # keys that the earlier version did not write
 
 
 @contextlib.contextmanager
@@ -44,9 +45,9 @@ def digest(*arrays: Any) -> str:
 
 
 def lasting(value: Any) -> Any:
-    """The content of a JSON file without what differs from run to run."""
+    """The content of a JSON file without what differs from run to run, or came later."""
     if isinstance(value, dict):
-        return {key: lasting(inner) for key, inner in value.items() if key not in TIMES}
+        return {key: lasting(inner) for key, inner in value.items() if key not in TIMES | LATER}
     return [lasting(inner) for inner in value] if isinstance(value, list) else value
 
 

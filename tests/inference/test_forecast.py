@@ -245,7 +245,9 @@ def test_a_run_on_many_short_series_is_judged_on_whole_ones_and_forecasts_others
     time = np.linspace(0, 8 * np.pi, 39)[:30]
     (tmp_path / "a.csv").write_text("\n".join(["value", *map(str, np.sin(time))]))
     # Series of 20 steps say nothing of more than 10 after their middle.
-    with pytest.raises(ValueError, match="has 10 steps to forecast, fewer than the horizon of 25; give a --horizon of 10"):
+    with pytest.raises(
+        ValueError, match="has 10 steps to forecast, fewer than the horizon of 25; give a --horizon of 10"
+    ):
         jk.forecast(run, tmp_path / "a.csv", 25, tmp_path / "f.csv")
     done = jk.forecast(run, tmp_path / "a.csv", 10, tmp_path / "f.csv")
     assert not done.seen

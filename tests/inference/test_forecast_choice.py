@@ -111,7 +111,9 @@ def test_too_little_is_told_before_anything_is_fitted(tmp_path, monkeypatch):
     run, path = series_run(tmp_path, autoregression(300))
     told = Recorder()
     monkeypatch.setattr(forecast, "fit_candidates", lambda *_: pytest.fail("something was fitted"))
-    with pytest.raises(ValueError, match="has 30 steps to forecast, fewer than the horizon of 31; give a --horizon of 12"):
+    with pytest.raises(
+        ValueError, match="has 30 steps to forecast, fewer than the horizon of 31; give a --horizon of 12"
+    ):
         jk.forecast(run, path, 31, tmp_path / "f.csv", progress=told)
     with pytest.raises(ValueError, match="room for 18 forecasts of 13 steps"):
         jk.forecast(run, path, 13, tmp_path / "f.csv", progress=told)

@@ -75,9 +75,7 @@ def choose_reader(
     return replace(fits[0], weight=weight), np.array(strengths)[best]
 
 
-def center_channels(
-    values: Float[np.ndarray, "n c k"], past: Float[np.ndarray, "n c p"]
-) -> Float[np.ndarray, "nc k"]:
+def center_channels(values: Float[np.ndarray, "n c k"], past: Float[np.ndarray, "n c p"]) -> Float[np.ndarray, "nc k"]:
     """Every channel as a sample of its own, minus the last value of its past."""
     found: np.ndarray = (values - past[..., -1:]).reshape(-1, values.shape[2])
     return found
