@@ -1,4 +1,4 @@
-"""Chooses among candidates by their errors on windows that they were not fitted to: the simplest that is best or tied."""
+"""Chooses the simplest candidate whose errors, on windows that the encoder never saw, are the lowest within noise."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -18,7 +18,6 @@ from ..core.progress import Progress, SilentProgress
 from ..data.series.dataset import Series
 from ..evals.windows import check_cut, steps_seen
 from ..run import checkpoint
-from ..run.own_data import own_data
 from ..training.request import PathLike
 from .candidates import Candidate, Past, View, candidate_names, fit_candidates, window_view
 from .choice import Comparison, compare
@@ -27,7 +26,7 @@ from .intervals import Errors, Intervals, drift_sentence, fit_intervals
 from .plots import draw_forecast
 from .season import season_length
 from .tables import STEP_TABLE_ENDINGS, Forecasts, write_forecasts
-from .unseen import Division, Judged, check_division, divide, fit_windows, judged_windows
+from .unseen import MAX_JUDGED, Division, Judged, check_division, divide, fit_windows, judged_windows
 from .windows import WindowLengths, whole_spans, window_lengths
 
 __all__ = ["Forecast", "forecast"]
@@ -36,6 +35,8 @@ REGULAR_SHARE: Final = 0.8
 """The share of steps that must take the usual time for the times to be continued."""
 PERIODS_FOR_A_SEASON: Final = 3
 """How often a season has to fit into what it is found in."""
+MAX_KNOWN_VALUES: Final = 2**25
+"""The most values before all forecasts that are judged on (256 MiB), which bounds the season."""
 
 
 class Forecast(NamedTuple):
@@ -137,6 +138,7 @@ def find_season(division: Division, dataset: Series, past: int, horizon: int) ->
         max(values.shape[1] for values in trained) // PERIODS_FOR_A_SEASON,
         min(max(past, s.first - s.begin) for s in division.judge if s.room(past) >= horizon),
         min(span.steps for span in whole_spans(dataset)),
+        MAX_KNOWN_VALUES // (MAX_JUDGED * dataset.channels),
     )
     return season_length(trained, longest)
 

@@ -116,8 +116,5 @@ def drift_sentence(
     if not off:
         return ""
     share = max(off, key=lambda key: abs(off[key]))
-    only = "only " if off[share] < 0 else ""
-    return (
-        f"the series drift: {share} % intervals from the first half of {part} cover {only}{share + off[share]:.0f} % of "
-        "its second half"
-    )
+    covers = f"cover {'only ' if off[share] < 0 else ''}{share + off[share]:.0f} %"
+    return f"the series drift: {share} % intervals from the first half of {part} {covers} of its second half"

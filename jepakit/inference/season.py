@@ -11,7 +11,7 @@ CLEAR: Final = 0.2
 FIRST_LAG: Final = 2
 """At lag 1, changes correlate negatively where values are noisy; that is no valley before a season."""
 NEARLY: Final = 0.8
-"""Multiples of a season correlate as well; the shortest lag with this share of the highest correlation is the season."""
+"""Multiples of a season correlate as well; the shortest lag with this share of the highest correlation is it."""
 BESIDE: Final = 0.1
 """Peaks this share of a season apart belong to one season."""
 

@@ -147,18 +147,23 @@ def check_division(division: Division, past: int, size: int, horizon: int) -> No
 
 def fit_windows(division: Division, size: int) -> Float[np.ndarray, "n c {size}"]:
     """Windows of `size` steps to fit on, at most MAX_FITTED of them."""
-    starts = [(s, start) for s in division.fit for start in s.origins(0, size).tolist()]
-    few = [starts[k] for k in spread_evenly(len(starts), MAX_FITTED)]
-    return np.stack([s.values[:, start : start + size] for s, start in few])
+    places = _places([s.origins(0, size) for s in division.fit], MAX_FITTED)
+    return np.stack([division.fit[k].values[:, start : start + size] for k, start, _ in places])
 
 
 def judged_windows(division: Division, past: int, horizon: int) -> Judged:
     """Forecasts to be judged: `past` known steps and `horizon` steps that came; at most MAX_JUDGED of them."""
-    rows = []
-    for s in division.judge:
-        origins = s.origins(past, horizon).tolist()
-        rows += [(s, origin, 2 * k >= len(origins)) for k, origin in enumerate(origins)]
-    few = [rows[k] for k in spread_evenly(len(rows), MAX_JUDGED)]
-    known = np.stack([s.values[:, origin - past : origin] for s, origin, _ in few]).astype(np.float64)
-    truth = np.stack([s.values[:, origin : origin + horizon] for s, origin, _ in few]).astype(np.float64)
-    return Judged(known, truth, np.array([late for *_, late in few]), len(rows))
+    origins = [s.origins(past, horizon) for s in division.judge]
+    places = _places(origins, MAX_JUDGED)
+    known = np.stack([division.judge[k].values[:, at - past : at] for k, at, _ in places]).astype(np.float64)
+    truth = np.stack([division.judge[k].values[:, at : at + horizon] for k, at, _ in places]).astype(np.float64)
+    return Judged(known, truth, np.array([late for *_, late in places]), sum(map(len, origins)))
+
+
+def _places(origins: Sequence[Int64[np.ndarray, " _"]], most: int) -> list[tuple[int, int, bool]]:
+    """At most so many places, evenly spread: the stretch, the step, and whether it is in the later half of those."""
+    ends = np.cumsum([len(each) for each in origins])
+    few = np.array(spread_evenly(int(ends[-1]), most))
+    stretch = np.searchsorted(ends, few, side="right")
+    rank = few - np.concatenate([[0], ends])[stretch]
+    return [(int(k), int(origins[k][r]), bool(2 * r >= len(origins[k]))) for k, r in zip(stretch, rank, strict=True)]

@@ -1,4 +1,4 @@
-"""What a forecast is made of: readers fitted on the training part, judged on what was never seen, the best one chosen."""
+"""The choice of a forecast: readers are fitted on the training part and judged on what the encoder never saw."""
 
 import numpy as np
 import pytest
