@@ -35,7 +35,14 @@ SETS = ("ETTh1", "exchange rates", *NAB)
 TRAINED, HELD_OUT, ORIGINS, KNOWN = 0.7, 0.1, 200, 192
 HALF = 48  # of a window: 96 steps, which the run chooses for all of these sets
 SHARES = (80, 90, 95)
-SETTINGS = {"length.batch": 32, "evals.kinds": "[]", "evals.report": "false", "loop.workers": 0, "loop.device": "cpu"}
+SETTINGS = {
+    "data.split": "train",
+    "length.batch": 32,
+    "evals.kinds": "[]",
+    "evals.report": "false",
+    "loop.workers": 0,
+    "loop.device": "cpu",
+}
 STEPS = 200
 MARGIN, POINTS = 0.02, 4.0
 

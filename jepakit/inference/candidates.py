@@ -2,12 +2,13 @@
 
 A reader is a ridge regression from what the method knows of the earlier half of a window. It reads how much every
 channel changes since its last value, in units of how much that half varies, and it reads this from a half that was
-brought to zero mean and unit variance before it was encoded: a level that drifts changes neither. Beyond one half, what
-was read is appended and takes the place of data.
+brought to zero mean and unit variance before it was encoded: a level that drifts changes neither. Where the level
+matters, readers of the half as it is do better, so they are candidates too. Beyond one half, what was read is appended
+and takes the place of data.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -114,7 +115,8 @@ class Represented:
 class View:
     """How a method sees the first `half` steps of a window of `size`: at zero mean and unit variance.
 
-    `least` is the least standard deviation that counts as a unit, per channel.
+    `least` is the least standard deviation that counts as a unit, per channel. With `level`, the method sees the steps
+    as they are, and the unit is the standard deviation of its training data.
     """
 
     method: Method
@@ -122,16 +124,25 @@ class View:
     size: int
     half: int
     least: Float64[np.ndarray, "c 1"]
+    level: bool = False
+
+    @property
+    def moments(self) -> tuple[Float64[np.ndarray, "c 1"], Float64[np.ndarray, "c 1"]]:
+        """Mean and standard deviation of the method's training data."""
+        mean, std = (v.cpu().numpy().astype(np.float64) for v in (self.method.mean, self.method.std))
+        return mean, std
 
     def scale(self, past: Past) -> Float64[np.ndarray, "n c 1"]:
         """How much the last half window of each past varies: the unit of its changes and errors."""
+        if self.level:
+            return np.tile(self.moments[1], (len(past), 1, 1))
         found: np.ndarray = np.sqrt(past[..., -self.half :].var(2, keepdims=True) + self.least**2)
         return found
 
     def features(self, past: Past) -> dict[str, Features]:
         """The representation of each half window and the prediction from it, as rows."""
-        mean, std = (v.cpu().numpy().astype(np.float64) for v in (self.method.mean, self.method.std))
-        seen = (past - past.mean(2, keepdims=True)) / self.scale(past) * std + mean
+        mean, std = self.moments
+        seen = past if self.level else (past - past.mean(2, keepdims=True)) / self.scale(past) * std + mean
         parts = []
         for x in torch.split(torch.from_numpy(seen.astype(np.float32)), BATCH_SIZE):
             window = torch.zeros(*x.shape[:2], self.size)
@@ -156,7 +167,8 @@ def candidate_names(channels: int, season: int) -> tuple[str, ...]:
     A single channel has no weights of its own.
     """
     values = ["last-value", *["last-season"] * (season > 0), "linear", *["linear-per-channel"] * (channels > 1)]
-    return (*values, "representation", "prediction", "linear-corrected")
+    read = ["representation", "prediction", "representation-level", "prediction-level", "linear-corrected"]
+    return (*values, *read)
 
 
 def window_view(method: Method, device: str, windows: Float[np.ndarray, "n c t"], half: int) -> View:
@@ -178,18 +190,17 @@ def fit_candidates(view: View, windows: Float[np.ndarray, "n c t"], season: int)
         yield Repeat(season)
     values = windows.astype(np.float64)
     past, future = values[..., :half], values[..., half:]
-    std = view.method.std.cpu().numpy().astype(np.float64)
+    std = view.moments[1]
     held = np.arange(len(values)) >= len(values) - max(1, len(values) // 5)
     linear = Linear("linear", half, std, fit_linear_changes(past / std, future / std, held))
     yield linear
     if values.shape[1] > 1:
         yield Linear("linear-per-channel", half, std, fit_linear_changes(past / std, future / std, held, shared=False))
+    for each, suffix in ((view, ""), (replace(view, level=True), "-level")):
+        features, scale = each.features(past), each.scale(past)
+        for name, source in (("representation", REPRESENTATION), ("prediction", PREDICTION)):
+            reader, _ = choose_reader(features[source], (future - past[..., -1:]) / scale, held)
+            yield Represented(name + suffix, each, source, reader)
     features, scale = view.features(past), view.scale(past)
-    for name, source, base in (
-        ("representation", REPRESENTATION, None),
-        ("prediction", PREDICTION, None),
-        ("linear-corrected", REPRESENTATION, linear),
-    ):
-        start = past[..., -1:] if base is None else base.next_half(past)
-        reader, _ = choose_reader(features[source], (future - start) / scale, held)
-        yield Represented(name, view, source, reader, base)
+    reader, _ = choose_reader(features[REPRESENTATION], (future - linear.next_half(past)) / scale, held)
+    yield Represented("linear-corrected", view, REPRESENTATION, reader, linear)
