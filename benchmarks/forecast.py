@@ -155,14 +155,20 @@ def main() -> None:
                 found.setdefault(name, []).append(measure(values, seed, args.horizons, Path(work)))
             for horizon, one in found[name][-1].items():
                 print(describe(name, horizon, one), flush=True)
+        # After every seed, so that an interruption leaves the results of whole seeds.
+        save("forecast", threads=1, steps=STEPS, origins=ORIGINS, seeds=seed + 1, counts=count(found), sets=found)
+    print(count(found))
+
+
+def count(found: Mapping[str, list[dict[str, Any]]]) -> dict[str, int]:
+    """How many forecasts meet each target."""
     each = [one for runs in found.values() for run in runs for one in run.values()]
-    counts = {
+    return {
         "forecasts": len(each),
         "no worse than the last value and linear": sum(one["no worse"] for one in each),
+        "intervals cover": sum(one["covers"] for one in each),
         "intervals cover, or drift is told": sum(one["covers"] or one["drift"] for one in each),
     }
-    print(counts)
-    save("forecast", threads=1, steps=STEPS, origins=ORIGINS, counts=counts, sets=found)
 
 
 if __name__ == "__main__":

@@ -67,17 +67,21 @@ class Repeat:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A linear model of each channel's change since its last value, from `half` steps of the same channel."""
+    """A linear model of each channel's change since its last value, from `half` steps of the same channel.
+
+    `mean` and `std` normalise the values.
+    """
 
     name: str
     half: int
+    mean: Float64[np.ndarray, "c 1"]
     std: Float64[np.ndarray, "c 1"]
     changes: LinearChanges
     encoder: bool = False
 
     def next_half(self, past: Past) -> Values:
         """The values that follow a half window, in the data's own units."""
-        values: Values = self.changes(past / self.std) * self.std
+        values: Values = self.changes((past - self.mean) / self.std) * self.std + self.mean
         return values
 
     def forecast(self, past: Past, horizon: int) -> Values:
@@ -166,7 +170,8 @@ def candidate_names(channels: int, season: int) -> tuple[str, ...]:
 
     A single channel has no weights of its own.
     """
-    values = ["last-value", *["last-season"] * (season > 0), "linear", *["linear-per-channel"] * (channels > 1)]
+    values = ["last-value", *["last-season"] * (season > 0)]
+    values += ["linear", *["linear-per-channel"] * (channels > 1), "linear-level"]
     read = ["representation", "prediction", "representation-level", "prediction-level", "linear-corrected"]
     return (*values, *read)
 
@@ -190,12 +195,14 @@ def fit_candidates(view: View, windows: Float[np.ndarray, "n c t"], season: int)
         yield Repeat(season)
     values = windows.astype(np.float64)
     past, future = values[..., :half], values[..., half:]
-    std = view.moments[1]
+    mean, std = view.moments
     held = np.arange(len(values)) >= len(values) - max(1, len(values) // 5)
-    linear = Linear("linear", half, std, fit_linear_changes(past / std, future / std, held))
+    normal = ((past - mean) / std, (future - mean) / std, held)
+    linear = Linear("linear", half, mean, std, fit_linear_changes(*normal))
     yield linear
     if values.shape[1] > 1:
-        yield Linear("linear-per-channel", half, std, fit_linear_changes(past / std, future / std, held, shared=False))
+        yield Linear("linear-per-channel", half, mean, std, fit_linear_changes(*normal, shared=False))
+    yield Linear("linear-level", half, mean, std, fit_linear_changes(*normal, level=True))
     for each, suffix in ((view, ""), (replace(view, level=True), "-level")):
         features, scale = each.features(past), each.scale(past)
         for name, source in (("representation", REPRESENTATION), ("prediction", PREDICTION)):

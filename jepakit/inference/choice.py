@@ -15,6 +15,7 @@ WORDS = {
     "last-season": "repeating the last season",
     "linear": "a linear model of the values",
     "linear-per-channel": "a linear model of each channel's values",
+    "linear-level": "a linear model of the values and their level",
 }
 
 

@@ -75,26 +75,24 @@ def choose_reader(
     return replace(fits[0], weight=weight), np.array(strengths)[best]
 
 
-def center_channels(values: Float[np.ndarray, "n c k"], past: Float[np.ndarray, "n c p"]) -> Float[np.ndarray, "nc k"]:
-    """Every channel as a sample of its own, minus the last value of its past."""
-    found: np.ndarray = (values - past[..., -1:]).reshape(-1, values.shape[2])
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class LinearChanges:
-    """Reads the change of every channel since its last value: one reader for all channels, or one for each."""
+    """Reads the change of every channel since its last value: one reader for all channels, or one for each.
+
+    With `level`, it reads the change from the values as they are, else from their differences from the last one.
+    """
 
     readers: Sequence[Reader]
+    level: bool = False
 
     def __call__(self, past: Float[np.ndarray, "n c p"]) -> Float64[np.ndarray, "n c h"]:
         """The values that follow each past."""
-        n, c, _ = past.shape
+        n, c, steps = past.shape
+        x = past if self.level else past - past[..., -1:]
         if len(self.readers) == 1:
-            changes = self.readers[0](center_channels(past, past)).reshape(n, c, -1)
+            changes = self.readers[0](x.reshape(-1, steps)).reshape(n, c, -1)
         else:
-            each = past - past[..., -1:]
-            changes = np.stack([reader(each[:, k]) for k, reader in enumerate(self.readers)], axis=1)
+            changes = np.stack([reader(x[:, k]) for k, reader in enumerate(self.readers)], axis=1)
         values: np.ndarray = past[..., -1:] + changes
         return values
 
@@ -104,15 +102,16 @@ def fit_linear_changes(
     future: Float[np.ndarray, "n c h"],
     held: Bool[np.ndarray, " n"],
     shared: bool = True,
+    level: bool = False,
     l2: Sequence[float] = L2_STRENGTHS,
 ) -> LinearChanges:
     """Ridge readers of changes, with weights that all channels share or with weights for each; `held` as above."""
-    c = past.shape[1]
+    n, c, steps = past.shape
+    x, y = past if level else past - past[..., -1:], future - past[..., -1:]
     if shared:
-        x, y = center_channels(past, past), center_channels(future, past)
-        return LinearChanges([choose_reader(x, y[:, None], np.repeat(held, c), l2)[0]])
-    one = [slice(k, k + 1) for k in range(c)]
-    return LinearChanges([fit_linear_changes(past[:, k], future[:, k], held, True, l2).readers[0] for k in one])
+        rows = (x.reshape(-1, steps), y.reshape(n * c, 1, -1), np.repeat(held, c))
+        return LinearChanges([choose_reader(*rows, l2)[0]], level)
+    return LinearChanges([choose_reader(x[:, k], y[:, k : k + 1], held, l2)[0] for k in range(c)], level)
 
 
 def adam_train_error(
