@@ -18,7 +18,7 @@ from jepakit.core.files import write_text
 from jepakit.data.series import generated
 from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.evals.kinds import forecast as kind
-from jepakit.evals.metrics.readers import adam_train_error, choose_reader, fit_ridge
+from jepakit.evals.metrics.readers import adam_train_error, choose_reader, fit_linear_changes, fit_ridge
 from jepakit.evals.windows import Windows, as_raw, past_and_future, represent_windows
 from jepakit.inference.plots import BAND_COLORS
 from jepakit.methods import vicreg
@@ -75,6 +75,24 @@ def test_strength_is_chosen_for_every_step_by_itself_on_held_out_samples():
     np.testing.assert_allclose(reader(x)[:, [0, 2]], single(x), atol=1e-10)
 
 
+def test_a_linear_model_of_changes_continues_every_channel_from_its_own_past():
+    draw = np.random.default_rng(0)
+    past = draw.normal(size=(400, 2, 6))
+    held = np.arange(400) >= 320
+    last, before = past[..., -1:], past[..., -2:-1]
+    slope = last + (last - before) * np.arange(1, 4)
+    shared = fit_linear_changes(past, slope, held, l2=(1e-10,))
+    np.testing.assert_allclose(shared(past[:5] + 100), slope[:5] + 100, atol=1e-4)
+    # Weights of their own are needed where channels differ, and the level where they return to their mean.
+    other = np.stack([slope[:, 0], np.repeat(before[:, 1], 3, 1)], 1)
+    own = fit_linear_changes(past, other, held, shared=False, l2=(1e-10,))
+    np.testing.assert_allclose(own(past[:5] + 100), other[:5] + 100, atol=1e-4)
+    assert np.abs(fit_linear_changes(past, other, held, l2=(1e-10,))(past) - other).max() > 1
+    level = fit_linear_changes(past, 0.5 * last, held, level=True, l2=(1e-10,))
+    np.testing.assert_allclose(level(past), 0.5 * last, atol=1e-4)
+    assert np.abs(fit_linear_changes(past, 0.5 * last, held, l2=(1e-10,))(past) - 0.5 * last).max() > 0.1
+
+
 @pytest.mark.parametrize("steps", [1, 37])
 def test_the_short_probe_is_a_linear_layer_after_so_many_full_batch_adam_steps(steps):
     x, y = (torch.from_numpy(v).float() for v in linear_system())
@@ -125,6 +143,8 @@ def test_the_kind_scores_both_protocols_at_every_horizon_beside_the_last_value()
     test = windows(seed=1)
     still = ((test.past[..., -1:] - test.future[..., 2:3]) ** 2).mean()
     assert found["A-3"]["last_value"] == pytest.approx(float(still), rel=1e-5)
+    # Of sines around 0, the past tells the change, too; what is noted is the same for all that is probed.
+    assert found["A-3"]["linear_change"] == found["B-3"]["linear_change"] < 1e-4 * float(still)
     assert all(one["low"] <= one["value"] <= one["high"] for one in found.values())
 
 
