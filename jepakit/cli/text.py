@@ -3,7 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..inference.forecast import Forecast
 
 from ..evals.finding import Finding, probe_finding
 
@@ -63,6 +66,22 @@ def describe_probes(paths: Sequence[Path]) -> str:
             against = " and ".join(f"the {name}" for name in found.baselines)
             warnings.append(f"{path.stem}: {found.words} than {against}; {found.advice}")
     return "\n".join([*_align_columns(rows), *warnings])
+
+
+def describe_forecast(done: "Forecast") -> str:
+    """What was written, the error of every reader as a table, and the notes."""
+    where = "the last fifth of the data, seen in training" if done.seen else "data never seen in training"
+    season = f"; a season has {done.season} steps" if done.season else ""
+    rows = [["reader", f"mean squared error over {done.horizon} steps"]]
+    rows += [[name, f"{error:.4g}{'  ← written' * (name == done.reader)}"] for name, error in done.errors.items()]
+    return "\n".join(
+        [
+            f"{done.out}: {done.horizon} steps of {done.series} series, by {done.reader} (details: {done.details})",
+            f"on {where}{season}:",
+            *_align_columns(rows),
+            *done.notes,
+        ]
+    )
 
 
 def describe_comparison(found: Mapping[str, Any]) -> str:

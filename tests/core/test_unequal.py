@@ -133,7 +133,7 @@ def test_a_window_is_as_long_as_the_series_allows_within_what_was_trained_on() -
 
 @pytest.mark.parametrize("how", ["pad", "cut"])
 def test_every_series_of_the_run_is_forecast_from_its_end(tmp_path: Path, how: str) -> None:
-    run = untrained(tmp_path, size=24 if how == "pad" else 12, unequal=how)
+    run = untrained(tmp_path, size=24 if how == "pad" else 12, unequal=how, split="train", held_out=0.4)
     done = jk.forecast(run, tmp_path / "a.csv", 6, tmp_path / "f.csv", plot=tmp_path / "f.png")
     assert (done.series, done.horizon) == (20, 6)
     rows = read(tmp_path / "f.csv")
@@ -142,11 +142,11 @@ def test_every_series_of_the_run_is_forecast_from_its_end(tmp_path: Path, how: s
     truth = np.stack([waves(steps + 6, k)[steps:] for k, steps in enumerate(STEPS)])
     # Waves of one speed are linear in what even an untrained encoder keeps of half a window.
     assert np.abs(found - truth)[:, :4].max() < 0.25
-    assert done.errors["forecast"] < 0.05 * done.errors["last value"]
+    assert done.errors[done.reader] < 0.05 * done.errors["last-value"]
 
 
 def test_a_forecast_needs_half_of_the_shortest_series_alone(tmp_path: Path) -> None:
-    run = untrained(tmp_path)
+    run = untrained(tmp_path, split="train", held_out=0.4)
     new = table(tmp_path / "b.csv", {"enough": waves(8, 1), "long": waves(90, 2)})
     assert jk.forecast(run, new, 3, tmp_path / "f.csv").series == 2
     new = table(tmp_path / "b.csv", {"enough": waves(8, 1), "brief": waves(7, 2)})

@@ -28,6 +28,7 @@ from jepakit.run import checkpoint
 
 HERE = Path(__file__).resolve().parent
 TIMES = {"throughput", "eta", "time", "seconds", "elapsed"}  # keys that differ from run to run
+LATER = {"seen", "warning", "linear_change"}  # keys that the earlier version did not write
 
 
 @contextlib.contextmanager
@@ -49,9 +50,9 @@ def digest(*arrays: Any) -> str:
 
 
 def lasting(value: Any) -> Any:
-    """The content of a JSON file without what differs from run to run, or what results did not say when recorded."""
+    """The content of a JSON file without what differs from run to run, or came later."""
     if isinstance(value, dict):
-        return {key: lasting(inner) for key, inner in value.items() if key not in (*TIMES, "seen", "warning")}
+        return {key: lasting(inner) for key, inner in value.items() if key not in TIMES | LATER}
     return [lasting(inner) for inner in value] if isinstance(value, list) else value
 
 
