@@ -10,7 +10,7 @@ from jepakit.cli.text import describe_outcome, describe_probes
 from jepakit.evals.finding import probe_finding, read_finding, run_finding
 from jepakit.reporting.facts import compare_records
 from jepakit.reporting.page import badge_tone
-from jepakit.reporting.records import Record
+from jepakit.reporting.records import RunRecord
 
 SUMMARY = {"verdict": "healthy", "reason": "rank holds", "advice": "", "rollbacks": []}
 
@@ -82,5 +82,5 @@ def test_a_healthy_training_with_a_worse_probe_is_told_so_everywhere(tmp_path: P
     assert f"but linear is {worse}; try another method" in describe_outcome(SUMMARY, found)
     assert f"linear: {worse}; try another method" in describe_probes([path])
     assert found.to_json()["outcome"] == "worse"
-    run = Record(Path("run"), "run", "", {}, (), SUMMARY, {}, (json.loads(path.read_text()),))
+    run = RunRecord(Path("run"), "run", "", {}, (), SUMMARY, {}, (json.loads(path.read_text()),))
     assert dict(compare_records([run, run], ["a", "b"])["rows"])["Probes"] == [f"linear is {worse}"] * 2

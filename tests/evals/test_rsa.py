@@ -301,7 +301,7 @@ def test_the_command_holds_a_run_against_recordings_in_the_order_of_its_data(run
         ((), "no responses given"),
         (("--rsa.responses", "few.npy"), "responses to 30 items (its shape is (30, 12)), but the data hold 40"),
         (("--responses", "few.npy", "--test", "shapes"), "cannot use --test"),
-        (("--kind", "knn", "--responses", "few.npy"), "--kind knn has no use for --responses"),
+        (("--kind", "knn", "--responses", "few.npy"), "--kind knn does not use --responses"),
     ],
 )
 def test_mistakes_leave_nothing_behind(

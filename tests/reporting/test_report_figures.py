@@ -16,7 +16,7 @@ from jepakit.methods import ijepa
 from jepakit.nn import ViT
 from jepakit.nn.predictor import Predictor
 from jepakit.reporting import atlas, charts, figures, pictures
-from jepakit.reporting.records import Record
+from jepakit.reporting.records import RunRecord
 from jepakit.reporting.samples import (
     affordable_images,
     draw_masks,
@@ -81,7 +81,7 @@ def test_the_x_axis_ends_where_the_drawn_values_do() -> None:
 
 def test_what_was_logged_once_is_a_row_of_a_table_and_no_chart() -> None:
     rows = tuple({"step": k, "loss": 1.0, "metrics": {"lidar": 12.5} if k == 20 else {}} for k in (0, 10, 20))
-    record = Record(Path("run"), "run", "", {}, rows, {}, {}, ())
+    record = RunRecord(Path("run"), "run", "", {}, rows, {}, {}, ())
     found = {figure.title: figure for figure in figures.curve_figures([record], ["run"])}
     assert set(found) == {"Loss", "Measured once"}
     assert "<svg" not in found["Measured once"].body

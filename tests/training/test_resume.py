@@ -226,7 +226,7 @@ def test_a_folder_that_is_not_empty_is_never_overwritten_silently(sources, tmp_p
     (out / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty; continue it with --resume, replace it with --overwrite"):
         api.train(out=out, recipe=file)
-    with pytest.raises(ValueError, match=r"thesis\.tex is no part of a run"):
+    with pytest.raises(ValueError, match=r"thesis\.tex is not part of a run"):
         api.train(out=out, recipe=file, overwrite=True)
     assert (out / "thesis.tex").read_text() == "mine"
 

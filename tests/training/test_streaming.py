@@ -414,7 +414,7 @@ def test_a_run_that_waits_saves_when_it_is_told_to_stop(tmp_path: Path) -> None:
             if text.startswith("waiting for files"):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=r"step 39 after frame 40 of a.npy and saved; go on with --resume"):
+    with pytest.raises(Interrupted, match=r"step 39 after frame 40 of a.npy and saved; continue with --resume"):
         learn(tmp_path, tmp_path / "run", progress=Stopping(), **{"data.wait": 60.0})
     np.save(tmp_path / "b.npy", waves(10))
     assert learn(tmp_path, tmp_path / "run", resume=True)["steps"] == 49
@@ -423,7 +423,7 @@ def test_a_run_that_waits_saves_when_it_is_told_to_stop(tmp_path: Path) -> None:
 def test_a_bad_frame_that_ends_the_run_leaves_it_saved(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(40))
     np.save(tmp_path / "b.npy", waves(3, 4))
-    with pytest.raises(ValueError, match=r"b.npy frame 0: has the shape \(4,\).*Saved at step 39"):
+    with pytest.raises(ValueError, match=r"b.npy frame 0: has shape \(4,\).*Saved at step 39"):
         learn(tmp_path, tmp_path / "run", **{"data.corrupt": "fail"})
     os.remove(tmp_path / "b.npy")
     assert learn(tmp_path, tmp_path / "run", resume=True, **{"data.corrupt": "fail"})["steps"] == 39
@@ -455,7 +455,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 
 def test_another_method_says_how_a_stream_is_learnt(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", waves(300))
-    with pytest.raises(ValueError, match=r"ijepa as it is set cannot learn from a stream.*rjepa-online"):
+    with pytest.raises(ValueError, match=r"ijepa with these settings cannot learn from a stream.*rjepa-online"):
         api.train(tmp_path, tmp_path / "run", recipe="ijepa", settings={"data.name": "stream"})
 
 
@@ -503,7 +503,7 @@ def test_several_steps_are_no_frame_of_a_series(tmp_path: Path) -> None:
     model = jk.load(tmp_path / "run")
     channels = waves(1).shape[1]
     assert model.start(torch.zeros(2, channels, 1)).tokens.shape[:2] == (2, 1)
-    with pytest.raises(ValueError, match="is 3 steps of"):
+    with pytest.raises(ValueError, match="into 3 steps of"):
         model.start(torch.zeros(2, channels, 3))
 
 

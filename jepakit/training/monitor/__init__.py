@@ -154,9 +154,10 @@ def are_views_due(step: int, loop: Loop) -> bool:
 
 
 def _compared_rows(
-    pred: Float[Tensor, "n d"], target: Float[Tensor, "n d"]
+    pred: Float[Tensor, "... d"], target: Float[Tensor, "... d"]
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d"]]:
     """Up to MAX_TOKENS rows of the predictions and targets of all ranks, the same on every rank."""
+    pred, target = pred.reshape(-1, pred.shape[-1]), target.reshape(-1, target.shape[-1])
     counts = distributed.rank_counts(len(pred), pred.device)
     rows = collapse.row_sample(sum(counts), MAX_TOKENS) - sum(counts[: distributed.process_rank()])
     own = (rows >= 0) & (rows < len(pred))
