@@ -25,6 +25,7 @@ import torch
 from record import HERE, save
 
 import jepakit
+from jepakit.core.progress import SilentProgress
 from jepakit.studies.cjepa.cjepa_series import BAND, SERIES_LENGTHS, UCR_ARCHIVE, stretch_series
 from jepakit.studies.cjepa.nearest import Distance, classify_nearest
 
@@ -54,7 +55,8 @@ def recipe_scores(folder: Path, name: str, seed: int) -> dict[str, float]:
     """The accuracies of the recipe, of its untrained encoder and of raw values, and the seconds of one thread."""
     run, test, begun = folder / f"run-{name}-{seed}", folder / f"{name}_test.npz", time.process_time()
     settings: dict[str, Any] = {"data.split": "all", "loop.workers": 0, "evals.kinds": [], "evals.report": False}
-    jepakit.train(folder / f"{name}_train.npz", run, recipe=RECIPE, settings=settings, seed=seed)
+    data, silent = folder / f"{name}_train.npz", SilentProgress()
+    jepakit.train(data, run, recipe=RECIPE, settings=settings, seed=seed, progress=silent)
     results = {
         metric: json.loads(jepakit.probe(run, "linear", test=test, weights=weights, name=weights).read_text())
         for weights, metric in WEIGHTS.items()
