@@ -246,6 +246,14 @@ def test_both_distances_vote_alike_where_all_features_are_equally_long(weights: 
     np.testing.assert_array_equal(cosine, euclid)
 
 
+@pytest.mark.parametrize(("weights", "label"), [("uniform", 1), ("softmax", 2)])
+def test_a_series_far_from_all_others_still_gets_the_label_of_its_neighbours(weights: Any, label: int) -> None:
+    # Two of class 1 have the majority, the one of class 2 is the nearest.
+    train = Features(np.array([[1.0], [1.1], [2.0]], np.float32), np.array([1, 1, 2]), np.arange(3), "euclidean")
+    far = np.array([[1000.0]], np.float32)
+    assert knn.predict_labels(train, far, knn.Config(k=3, weights=weights)).tolist() == [label]
+
+
 def test_series_that_differ_by_a_ten_thousandth_are_told_apart_by_euclidean_distance() -> None:
     x = 100 + 1e-2 * np.arange(40, dtype=np.float32)[:, None] + np.zeros((40, 50), np.float32)
     train = Features(x, np.arange(40) % 2, np.arange(40), "euclidean")
