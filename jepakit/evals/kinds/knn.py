@@ -131,8 +131,8 @@ def whiten_features(
 
 def _count_votes(similarity: Tensor, label: Tensor, classes: int, k: int, cfg: Config) -> Tensor:
     # Similarities of k neighbours sum to [-k, k], so a vote outweighs all of them, and they only break ties; of series
-    # that are further apart than opposite ones, none breaks a tie. The nearest comes first: relative to it, the votes of
-    # far neighbours do not all vanish.
+    # that are further apart than opposite ones, none breaks a tie. The nearest comes first: relative to it, the votes
+    # of far neighbours do not all vanish.
     uniform = similarity.clamp(min=-1) + 2 * k + 1
     softmax = ((similarity - similarity[:, :1]) / cfg.temperature).exp()
     weight = uniform if cfg.weights == "uniform" else softmax
