@@ -1,4 +1,4 @@
-"""What a user calls, from Python or from the command line: train, load, embed, probe, report, check_data."""
+"""The public functions behind Python and the command line: train, load, embed, probe, report, check_data."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def settings_text(request: Request) -> str:
-    """The settings as YAML, autos as null."""
+    """The settings as YAML, with auto values as null."""
     return to_yaml(settings(request))
 
 
@@ -62,11 +62,13 @@ def train(
     progress: Progress | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json.
+    """Train on a folder, manifest, shards, parquet or arrays; returns the content of summary.json and the `finding`.
 
     `recipe` is a recipe, a method (default "ijepa") or a YAML file; `settings` are dotted, as {"optim.lr": 1e-3}.
-    Where there are labels the encoder is probed, and the run's report.html is written. Notes and a bar on stderr show
-    how far it is, in a log a line every ten seconds; `quiet` shows nothing, `progress` takes what would be shown.
+    Where there are labels the encoder is probed, and the run's report.html is written. `finding` says what the probes
+    found in `outcome` ("better", "unclear" or "worse" than the untrained encoder and the raw input), `sentence` and
+    `advice`; it is None where nothing was probed. Notes and a bar on stderr show how far it is, in a log a line every
+    ten seconds; `quiet` shows nothing, `progress` takes what would be shown.
     """
     short = {"length.steps": steps, "seed": seed}
     flags = {**(settings or {}), **{k: v for k, v in short.items() if v is not None}}
@@ -74,8 +76,8 @@ def train(
     request = Request(recipe, data, out, None, flags, resume, allow_change, overwrite, init)
     silent = SilentProgress() if quiet else progress
     with terminal_progress() if silent is None else nullcontext(silent) as shown:
-        summary: dict[str, Any] = train_and_report(request, shown)["summary"]
-    return summary
+        done = train_and_report(request, shown)
+    return {**done["summary"], "finding": done["finding"] and done["finding"].to_json()}
 
 
 def probe(
@@ -91,7 +93,7 @@ def probe(
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Judge a run's encoder by `kind`, beside the untrained encoder and the raw input; the evals/*.json written.
+    """Evaluate a run's encoder by `kind`, beside the untrained encoder and raw input; returns the evals/*.json written.
 
     Without `data` the run's own data are used, without `test` a fixed fifth of them is held out. `settings` are the
     kind's own, as {"knn.k": 5}; `step` is that of a checkpoint, by default the newest. With `cache`, features are kept
@@ -102,7 +104,7 @@ def probe(
 
 
 def report(*runs: PathLike, out: PathLike | None = None, progress: Progress | None = None) -> Path:
-    """Write one self-contained HTML page about one or several runs; where it was written."""
+    """Write one self-contained HTML page about one or several runs; returns its path."""
     from .reporting import write
 
     return write([Path(run) for run in runs], None if out is None else Path(out), progress=progress)
@@ -111,10 +113,10 @@ def report(*runs: PathLike, out: PathLike | None = None, progress: Progress | No
 def compare(
     *runs: PathLike, out: PathLike | None = None, progress: Progress | None = None
 ) -> tuple[dict[str, Any], Path]:
-    """Two runs or more beside each other, and the page that shows them together; the table and where the page is.
+    """Compare two or more runs in a table and on one page; returns the table and the path of the page.
 
     The table holds `names`, `rows` of (what, one value per run) and `settings` of (key, values) that differ. Raises
-    ValueError where fewer than two runs are given.
+    ValueError if fewer than two runs are given.
     """
     from .reporting import comparison_table
 
@@ -133,7 +135,7 @@ def reproduce(
     steps: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[dict[str, Any]], Path]:
-    """Run a study: its trainings for every seed, table.json, figures and page; the table's rows and where the page is.
+    """Run a study and write table.json, figures and page; returns the table's rows and the page's path.
 
     `data` is the folder of all data sets (default: the environment's JEPAKIT_DATA), `out` by default studies/NAME.
     `seeds` is by default what the study names, three for most. Finished trainings are kept. `steps` shortens them all,
@@ -162,7 +164,7 @@ def check_data(
     timing: Literal["auto", "duration", "onset"] = "auto",
     progress: Progress | None = None,
 ) -> list[tuple[str, str]]:
-    """Read every item of a data set; rows of what was found. With `csv`, also a file with a row per problem.
+    """Read every item of a data set; returns the findings as rows. With `csv`, also writes a row per problem.
 
     `image` and `label` name columns or arrays, where they are not called as usual; `fixations` is a file of scanpaths
     on the pictures, `timing` what its times are. With `test`, a second data set, a row counts its items that are also
@@ -180,7 +182,7 @@ def check_data(
 
 
 def doctor(data: PathLike | None = None) -> list[tuple[str, str]]:
-    """What is installed, what this machine can do, and how fast `data` is read beside a training step, as rows."""
+    """Rows about the installation, this machine, and how fast `data` is read compared with a training step."""
     from .doctor import diagnose
 
     return diagnose(None if data is None else os.fspath(data))

@@ -65,7 +65,7 @@ def machine_rows() -> Iterator[Row]:
 
 
 def load_per_core() -> float:
-    """How many processes wanted to compute in the last minute, per core of the machine; 0 if that is unknown."""
+    """The number of processes waiting to compute in the last minute, per core of the machine; 0 if unknown."""
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
@@ -113,7 +113,7 @@ def reading_rows(path: str) -> Iterator[Row]:
 
 
 def limit_sentence(reading: float, computing: float) -> str:
-    """A sentence on which of the two, both in seconds per batch, limits training, and what to do about it."""
+    """A sentence on which of the two times, in seconds per batch, limits training, and what to do about it."""
     if reading < computing:
         return f"computing: reading is {computing / reading:.1f} × as fast"
     return f"reading: computing is {reading / computing:.1f} × as fast; use smaller files or more workers"

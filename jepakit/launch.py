@@ -7,6 +7,7 @@ from typing import Any
 
 from .core import devices, distributed
 from .core.progress import Progress, SilentProgress
+from .evals.finding import read_finding
 from .evals.runs import probe_run
 from .nn.encoder import read_weights
 from .reporting import write
@@ -21,25 +22,26 @@ from .training.start import calibrate_method, start_session
 
 
 def train_and_report(request: Request, progress: Progress) -> dict[str, Any]:
-    """Train, probe and report as `request` says; returns the folder, the summary, the probe files and the page."""
+    """Train, probe and report as `request` says; returns folder, summary, probe files, their finding and the page."""
     return train_settings(settings(request), request, progress)
 
 
 def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[str, Any]:
-    """As `train_and_report`, for given settings; `request` says in which folder, and whether to resume."""
+    """As `train_and_report`, for given settings; `request` gives the folder and whether to resume."""
     with distributed.process_group(devices.device_for(wanted.loop.device)) as dist:
         progress = progress if dist.main else SilentProgress()
-        # The run folder is written anew when it is gone on with, with the names of today.
+        # Resuming rewrites the run folder's settings under their current names.
         renamed = renaming_notes(request)
         current = open_session(request, wanted, dist)
         for note in [*renamed, *current.notes]:
             progress.note(note)
         summary = loop.train_session(current, progress)
         if not dist.main:
-            return {"folder": request.folder, "summary": summary, "probes": [], "page": None}
+            return {"folder": request.folder, "summary": summary, "probes": [], "finding": None, "page": None}
     probes = run_probes(request.folder, current.probes, progress)
     page = write([request.folder], progress=progress) if current.run.evals.report else None
-    return {"folder": request.folder, "summary": summary, "probes": probes, "page": page}
+    found = {"probes": probes, "finding": read_finding(probes)}
+    return {"folder": request.folder, "summary": summary, **found, "page": page}
 
 
 def dry_run(request: Request) -> list[tuple[str, str]]:
@@ -99,7 +101,7 @@ def open_session(request: Request, wanted: Run, dist: distributed.Dist) -> Sessi
 
 
 def run_probes(out: Path, kinds: Sequence[str], progress: Progress) -> list[Path]:
-    """Run the probes after the last step, in one pass over the data; those that the data do not allow become notes."""
+    """Run the probes after the last step, in one pass over the data; probes that the data do not allow become notes."""
     if not kinds:
         return []
     progress.note(f"probing: {', '.join(kinds)}")

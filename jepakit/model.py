@@ -86,7 +86,7 @@ class Model:
             return method.start(_check_frame(frame, method.signal).to(method.mean))
 
     def observe(self, state: State, frame: torch.Tensor, action: torch.Tensor | None = None) -> State:
-        """The state after a further frame, to which `action` (B, A) led; its `tokens` (B, P, D) represent the frame."""
+        """The state after a new frame, to which `action` (B, A) led; its `tokens` (B, P, D) represent the frame."""
         method = self._predictive_method()
         with torch.inference_mode():
             return method.observe(state, _check_frame(frame, method.signal).to(method.mean), action)
@@ -142,7 +142,7 @@ def _check_paths(samples: object) -> Sequence[PathLike]:
 
 
 def _is_dataset(path: PathLike) -> bool:
-    """Whether some kind of data reads a path, as it does not read single images."""
+    """Whether some kind of data, not counting single images, reads a path."""
     try:
         guess_kind(os.fspath(path))
     except ValueError:

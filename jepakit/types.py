@@ -1,4 +1,4 @@
-"""The values that travel through the house, and the axis legend.
+"""The values that the modules exchange, and the axis legend.
 
 Axes: B batch, V views, C channels, T time, H W space, N tokens (row-major over the grid), K kept tokens, M target
 blocks, D features, A action features. Raw signals are channels-first, `(B, C, *size)` with size `(H, W)`, `(T, H, W)`
@@ -19,15 +19,15 @@ Size = tuple[int, ...]
 Device = torch.device | str
 Grid = tuple[int, ...]
 Ids = Int64[np.ndarray, " b"]
-"""The items of a batch, by their places in their data set."""
+"""The items of a batch, by index in their data set."""
 
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """What an action is: `size` numbers, between `low` and `high` where these are given, one entry per number.
+    """The form of an action: `size` numbers, between `low` and `high` if these are given, with one entry per number.
 
     A `discrete` action is one of `size` choices, written as a one-hot vector. `names` are those of the numbers or of
-    the choices. Raises ValueError where the entries are not `size`, or a bound is not below the other.
+    the choices. Raises ValueError if there are not `size` entries, or if a lower bound is not below the upper one.
     """
 
     size: int
@@ -74,7 +74,7 @@ class Signal:
 
     @property
     def has(self) -> frozenset[str]:
-        """Which of "time", "action", "views", "label" a batch of this signal carries."""
+        """The parts among "time", "action", "views", "label" that a batch of this signal carries."""
         present = {
             "time": len(self.size) != 2,
             "action": self.action is not None,
@@ -85,11 +85,11 @@ class Signal:
 
     @property
     def action_size(self) -> int:
-        """How many numbers an action has; 0 where there are no actions."""
+        """The number of values in an action; 0 if there are no actions."""
         return 0 if self.action is None else self.action.size
 
     def zeros(self, batch: int = 1, device: Device = "cpu", steps: int | None = None) -> "Batch":
-        """A batch of zeros of this signal's shape, with actions where it has them; `steps` replaces the first side."""
+        """A batch of zeros of this signal's shape, with actions if it has them; `steps` replaces the first side."""
         size = self.size if steps is None else (steps, *self.size[1:])
         action = torch.zeros(batch, size[0] - 1, self.action.size, device=device) if self.action else None
         return Batch(torch.zeros(batch, self.channels, *size, device=device), action=action)
@@ -181,7 +181,7 @@ class Samples(NamedTuple):
     length: Int[Tensor, " b"] | None = None
 
     def batch(self) -> "Batch":
-        """The batch that a method reads; where samples are views only, the first view is `x` as well."""
+        """The batch that a method reads; if samples are views only, the first view is also `x`."""
         values = self._asdict()
         del values["skipped"]
         return Batch(**values | {"x": self.views[0][:, 0] if self.x is None else self.x})
@@ -201,7 +201,7 @@ class Masks(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a method knows after the frames so far, batch first: the tokens it shows, and whatever it needs to go on."""
+    """A method's state after the frames so far, batch first: its visible tokens, and whatever it needs to continue."""
 
     tokens: Float[Tensor, "b n d"]
     hidden: tuple[Float[Tensor, "_ ..."], ...] = ()
@@ -226,7 +226,7 @@ class Terms:
 
 
 def averaged(parts: Sequence[Terms], weights: Sequence[float]) -> Terms:
-    """The weighted sum of every scalar; `compared` of all parts, one after the other, where they have it."""
+    """The weighted sum of every scalar; the `compared` rows of all parts that have them, concatenated."""
 
     def mean(entries: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {k: torch.stack([w * e[k] for w, e in zip(weights, entries, strict=True)]).sum(0) for k in entries[0]}
@@ -241,7 +241,7 @@ def averaged(parts: Sequence[Terms], weights: Sequence[float]) -> Terms:
 
 @dataclass(frozen=True)
 class Rng:
-    """Where randomness comes from: a value, never global state.
+    """The source of randomness: a value, never global state.
 
     What is drawn depends on `seed`, `step` and the `path` of forks alone. It is drawn for the global batch of `total`
     samples; this process (or micro-batch) sees samples `offset …`, or of those the `picked` ones. So sample b meets the
@@ -260,7 +260,7 @@ class Rng:
         return replace(self, path=(*self.path, *names))
 
     def generator(self) -> torch.Generator:
-        """A fresh CPU generator for this stream; the same every time it is asked for."""
+        """A fresh CPU generator for this stream, always in the same state."""
         text = repr((self.seed, self.step, self.path)).encode()
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
         return torch.Generator().manual_seed(seed)
@@ -277,7 +277,7 @@ class Rng:
 
 
 def unit(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """uint8 as float32 in [0, 1]; anything else as it is."""
+    """uint8 as float32 in [0, 1]; anything else unchanged."""
     if x.dtype != torch.uint8:
         return x
     if x.device.type != "cpu":

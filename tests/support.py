@@ -25,6 +25,9 @@ from jepakit.core import distributed, files
 from jepakit.core.notes import Note
 from jepakit.core.progress import SilentProgress
 from jepakit.data import Dataset
+from jepakit.inference import score
+from jepakit.inference.inputs import open_series, open_training_series
+from jepakit.inference.windows import whole_spans
 from jepakit.masks.random import Random
 from jepakit.methods import bijepa, ijepa
 from jepakit.nn import MLP, Perceptron
@@ -44,7 +47,7 @@ SETTINGS = {
         "masks": [{"name": "random", "num_targets": 2}],
         "ema": [0.9, 1.0],
     },
-    "data": {"name": "images", "path": ".", "size": [32, 32]},
+    "data": {"name": "images", "path": ".", "size": [32, 32], "split": "all"},
     "length": {"steps": 12, "batch": 8},
     "loop": {"log_every": 1, "save_every": 4, "panel_every": 5, "panel_size": 16, "workers": 0, "device": "cpu"},
     "evals": {"kinds": [], "report": False},
@@ -91,6 +94,16 @@ def halves_run(out: Path, data: Any, patch=8, channels=2, mean=(0.0, 0.0), std=(
     """A run folder of an untrained BiJEPA with two tokens per window."""
     settings = method or bijepa.Config(MLP((patch,), 24, 48, 1), Perceptron(48))
     return save_untrained(out, settings, Signal(channels, (2 * patch,), mean, std), data)
+
+
+def step_errors(run: Path, data: Path, **settings: Any) -> dict[str, np.ndarray]:
+    """The errors of a run's prediction of every step of the series in `data`, by series, before they are ranked."""
+    loaded = checkpoint.load_run(run)
+    own = open_training_series(loaded, "they tell how long windows are")
+    scorer = score.StepScorer.of_run(loaded, score.Settings(**settings), own).sliding
+    dataset = open_series(loaded, str(data))
+    spans = whole_spans(dataset)
+    return dict(zip([span.name for span in spans], scorer.step_scores(dataset, spans), strict=True))
 
 
 def logged_losses(run: Path) -> dict[int, float]:

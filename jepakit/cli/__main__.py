@@ -1,7 +1,7 @@
 """The command `jepa`: parse, call the API, print.
 
-Exit codes: 0 done, also where --on-collapse stopped it, 1 failed, 2 a user's mistake, 130 interrupted and saved, 141
-where the reader of the output has gone, as `jepa list | head` does.
+Exit codes: 0 success, also if --on-collapse stopped the run; 1 failure; 2 a user's mistake; 130 interrupted and saved;
+141 if the reader of the output has closed the pipe, as in `jepa list | head`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from .arguments import (
 from .commands import COMMANDS
 
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-CLOSED_PIPE_CODE: Final = 141  # 128 + SIGPIPE, as of programs that the signal ends
+CLOSED_PIPE_CODE: Final = 141  # 128 + SIGPIPE, as for programs that the signal kills
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return run_words(argv)
         finally:
-            sys.stdout.flush()  # here, as Python reports a pipe that it finds closed at its own end
+            sys.stdout.flush()  # here, because Python itself reports a closed pipe at exit
     except BrokenPipeError:
         discard_output()
         return CLOSED_PIPE_CODE
 
 
 def discard_output() -> None:
-    """Send what is still to be written, on stdout and on stderr, nowhere: nobody reads it."""
+    """Discard all remaining output on stdout and stderr, because nobody reads it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
@@ -48,7 +48,7 @@ def discard_output() -> None:
 
 
 def run_words(argv: Sequence[str] | None) -> int:
-    """Parse the words and run the command that they name; returns the exit code."""
+    """Parse the words and run the command that they name; return the exit code."""
     words, settings = split_settings(sys.argv[1:] if argv is None else argv)
     if not words or words[0].startswith("-"):
         return without_command(words)
@@ -61,18 +61,18 @@ def run_words(argv: Sequence[str] | None) -> int:
     check_options(name, parser, rest)
     arguments, unexpected = parser.parse_known_args(rest)
     if unexpected:
-        exit_with_error(f"unexpected {unexpected[0]!r}; `jepa {name} --help` shows what may stand there", 2)
+        exit_with_error(f"unexpected {unexpected[0]!r}; `jepa {name} --help` shows what is accepted", 2)
     check_settings(name, settings)
     arguments.settings = settings
     return run_guarded(COMMANDS.load(name).run, arguments)
 
 
 def without_command(words: Sequence[str]) -> int:
-    """Print the version, or the help; returns the exit code."""
+    """Print the version or the help; return the exit code."""
     parser = root_parser()
     arguments, unexpected = parser.parse_known_args(words)
     if unexpected:
-        exit_with_error(f"unexpected {unexpected[0]!r}; `jepa --help` shows what may stand there", 2)
+        exit_with_error(f"unexpected {unexpected[0]!r}; `jepa --help` shows what is accepted", 2)
     if arguments.version:
         from ..core.version import VERSION
 
@@ -83,7 +83,7 @@ def without_command(words: Sequence[str]) -> int:
 
 
 def run_guarded(run: Callable[[argparse.Namespace], None], a: argparse.Namespace) -> int:
-    """Run a command on its parsed words; an error becomes one sentence and a code."""
+    """Run a command on its parsed words; turn an error into one sentence and an exit code."""
     try:
         run(a)
     except Interrupted as error:
@@ -103,13 +103,13 @@ def error_sentence(error: Exception) -> tuple[str, int]:
     """The sentence and the exit code of an error."""
     if isinstance(error, ValueError):
         return str(error), 2
-    # A path that is wrong is the user's to mend; a disk that is full or fails is not named by its class.
+    # A wrong path is the user's mistake; the error class of a full or failing disk says nothing, so it is not shown.
     if isinstance(error, WRONG_PATH) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; give another path", 2
-    # PyTorch's errors differ by device; what they have in common is the size that was asked for.
+    # PyTorch's out-of-memory errors differ by device, but all contain the requested size.
     if asked := re.search(r"tried to allocate ([\d.]+) (\w+)", str(error), re.IGNORECASE):
         size = " ".join(asked.groups()) if asked[2] != "bytes" else f"{int(asked[1]) / 2**30:,.1f} GiB"
-        return f"memory ran out, as {size} more were asked for; give a smaller --length.batch or narrower networks", 1
+        return f"out of memory: {size} more were needed; give a smaller --length.batch or narrower networks", 1
     return f"{error} (--debug shows where)", 1
 
 

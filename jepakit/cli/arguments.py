@@ -1,4 +1,4 @@
-"""The words of a command line: its command, its options, its settings, and the sentence for a word that is none."""
+"""Parses a command line: its command, its options, its settings, and the error for any other word."""
 
 import argparse
 import sys
@@ -8,7 +8,9 @@ from typing import NoReturn
 from ..core.registry import did_you_mean, no_such
 from .commands import COMMANDS
 
-READING_NOTE = "PATH is read as the run reads its own data, but for settings --data.KEY VALUE, as in --data.fill 30."
+READING_NOTE = (
+    "PATH is read as the run reads its own data, except for settings --data.KEY VALUE, such as --data.fill 30."
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +33,7 @@ def exit_with_error(message: str, code: int) -> NoReturn:
 
 
 def root_parser() -> Parser:
-    """The parser of `jepa` without a command: it shows the commands and imports none."""
+    """The parser of `jepa` without a command: it lists the commands and imports none of them."""
     root = Parser(
         prog="jepa",
         description="Joint-embedding predictive architectures: train, watch, probe, embed.",
@@ -45,7 +47,7 @@ def root_parser() -> Parser:
 
 
 def command_parser(name: str) -> Parser:
-    """The parser of one command; imports that one. Raises ValueError where an outside package's cannot be used."""
+    """The parser of one command; imports only that one. Raises ValueError if another package's command is unusable."""
     command = COMMANDS.load(name)
     parser = Parser(prog=f"jepa {name}", description=COMMANDS.describe(name), epilog=command.epilog, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -65,12 +67,12 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """The option --weights."""
-    which = "the moving average (target, the default) or the encoder that is trained (context)"
+    which = "the moving average (target, the default) or the trained encoder (context)"
     parser.add_argument("--weights", choices=("target", "context"), default="target", help=which)
 
 
 def add_step(parser: argparse.ArgumentParser, use: str) -> None:
-    """The option --step, of a checkpoint; `use` says what is done with it."""
+    """The option --step of a checkpoint; `use` is the verb of its help text."""
     parser.add_argument(
         "--step", type=int, metavar="N", help=f"{use} the checkpoint of this step (default: the newest)"
     )
@@ -96,13 +98,13 @@ def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def check_command(name: str) -> None:
-    """Exit with the nearest name where `name` is no command."""
+    """Exit, suggesting the nearest name, if `name` is not a command."""
     if name not in COMMANDS.names():
         exit_with_error(no_such("command", name, COMMANDS.names()), 2)
 
 
 def check_options(name: str, parser: Parser, words: Sequence[str]) -> None:
-    """Exit with the nearest name where one of `words` is no option of the command `name`."""
+    """Exit, suggesting the nearest name, if one of `words` is not an option of the command `name`."""
     options = parser.options
     for word in words:
         option = word.partition("=")[0].removeprefix("--")
@@ -113,7 +115,7 @@ def check_options(name: str, parser: Parser, words: Sequence[str]) -> None:
 
 
 def check_settings(name: str, settings: dict[str, str]) -> None:
-    """Exit where the command `name` takes no settings and some are given."""
+    """Exit if settings are given and the command `name` takes none."""
     if settings and not COMMANDS.load(name).takes_settings:
         broken = COMMANDS.unusable_members()
         takers = [c for c in COMMANDS.names() if c not in broken and COMMANDS.load(c).takes_settings]

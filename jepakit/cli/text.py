@@ -1,29 +1,29 @@
-"""Results and tables as text, for the command line."""
+"""Formats results and tables as text for the command line."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..inference.forecast import Forecast
+
+from ..evals.finding import Finding, probe_finding
 
 
 def print_table(rows: Sequence[tuple[str, Any]]) -> None:
-    """Print names in one column and what is said of them in another."""
+    """Print names in one column and their values in another."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}".rstrip())
 
 
 def describe_run(done: Mapping[str, Any]) -> str:
-    """A finished run in a few lines: verdict, probe table, page; nothing where another process has them."""
-    from ..training import rollback
-
+    """A finished run in a few lines: probe table, page, verdict last; nothing where another process has them."""
     summary = done["summary"]
     if not summary:
         return ""
     lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
-    advice = f"; {summary['advice']}" if summary["advice"] else ""
-    spent = f", {rollback.rollback_summary(summary['rollbacks'])}" if summary["rollbacks"] else ""
-    lines.append(f"verdict: {summary['verdict']} ({summary['reason']}){spent}{advice}")
     if best := summary.get("best"):
         lines.append(f"best checkpoint by kNN while training: step {best['step']} ({best['knn']:.1%})")
     if summary["skipped"]:
@@ -32,13 +32,22 @@ def describe_run(done: Mapping[str, Any]) -> str:
         lines.append(describe_probes(done["probes"]))
     if done["page"]:
         lines.append(f"report: {done['page']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, describe_outcome(summary, done.get("finding"))])
+
+
+def describe_outcome(summary: Mapping[str, Any], finding: Finding | None) -> str:
+    """The verdict on the training beside what the probes found, each with what to do about it, in one line."""
+    from ..training import rollback
+
+    spent = f", {rollback.rollback_summary(summary['rollbacks'])}" if summary["rollbacks"] else ""
+    parts = [f"verdict: {summary['verdict']} ({summary['reason']}){spent}", summary["advice"]]
+    if finding is not None:
+        parts += [f"but {finding}" if finding.outcome == "worse" else str(finding), finding.advice]
+    return "; ".join(part for part in parts if part)
 
 
 def describe_probes(paths: Sequence[Path]) -> str:
     """Probe results as a table: this encoder with its interval, the untrained encoder, the raw input."""
-    from ..reporting.facts import BASELINE_NAMES
-
     rows = [["probe", "trained", "95 % interval", "untrained", "raw input", "test samples"]]
     warnings = []
     for path in paths:
@@ -52,13 +61,27 @@ def describe_probes(paths: Sequence[Path]) -> str:
         rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}{seen}"])
         if "warning" in result["notes"]:
             warnings.append(f"{path.stem}: {result['notes']['warning']}")
-        ahead = {key: result[key] > result["high"] if error else result[key] < result["low"] for key in BASELINE_NAMES}
-        behind = [f"the {name}" for key, name in BASELINE_NAMES.items() if not ahead[key]]
-        if behind:
-            warnings.append(
-                f"{path.stem}: not clearly better than {' and '.join(behind)}; train for more steps or on more data"
-            )
+        found = probe_finding(result)
+        if found is not None and found.outcome != "better":
+            against = " and ".join(f"the {name}" for name in found.baselines)
+            warnings.append(f"{path.stem}: {found.words} than {against}; {found.advice}")
     return "\n".join([*_align_columns(rows), *warnings])
+
+
+def describe_forecast(done: "Forecast") -> str:
+    """What was written, the error of every reader as a table, and the notes."""
+    where = "the last fifth of the data, seen in training" if done.seen else "data never seen in training"
+    season = f"; a season has {done.season} steps" if done.season else ""
+    rows = [["reader", f"mean squared error over {done.horizon} steps"]]
+    rows += [[name, f"{error:.4g}{'  ← written' * (name == done.reader)}"] for name, error in done.errors.items()]
+    return "\n".join(
+        [
+            f"{done.out}: {done.horizon} steps of {done.series} series, by {done.reader} (details: {done.details})",
+            f"on {where}{season}:",
+            *_align_columns(rows),
+            *done.notes,
+        ]
+    )
 
 
 def describe_comparison(found: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The verdict on a run from its panel rows: a state, the numbers behind it, and the setting to change.
 
-FULL and DIMENSIONAL were chosen on some forced collapses and healthy runs, and tested on others (the study
+FULL, DIMENSIONAL and FALLEN were chosen on some forced collapses and healthy runs, and tested on others (the study
 `calibration`, docs/collapse-calibration.md); the other thresholds are proposals. No verdict uses labels, so it can be
 wrong: only a probe can tell.
 """
@@ -24,6 +24,8 @@ DRIFTING_RANK_RATIO: Final = 0.7  # rank below this share of its best for PATIEN
 RISEN_RANK_RATIO: Final = (
     1.1  # … where best is the best rank above this multiple of the lowest before it: built by training
 )
+FALLEN_RANK_RATIO: Final = 0.25  # drifting too: rank below this share of step 0 for PATIENCE rows, whatever the loss
+NAMED_FALL_RATIO: Final = 0.7  # a healthy run's reason names a rank at its lowest and below this share of step 0
 IDLE_LOSS: Final = 0.98  # prediction loss above this share of a blind prediction's, and of its earlier value
 STILL_CHANGE: Final = 0.002  # spread and rank within this share of step 0 for PATIENCE rows
 PATIENCE_ROWS: Final = 3
@@ -80,7 +82,7 @@ def verdict(history: Sequence[Row], settings: Mapping[str, Any] | None = None) -
         _check_still,
     )
     found = (check(history, side) for check in checks for side in ("target", "context"))
-    verdict = next((v for v in found if v is not None), _healthy_verdict(history[-1]))
+    verdict = next((v for v in found if v is not None), _healthy_verdict(history))
     return verdict if verdict.advice else Verdict(verdict.name, verdict.reason, advise(verdict.name, settings))
 
 
@@ -154,10 +156,15 @@ def _check_dimensional(history: Sequence[Row], side: str) -> Verdict | None:
 
 def _check_drifting(history: Sequence[Row], side: str) -> Verdict | None:
     ranks, losses = _values_of(history, f"rank_{side}"), _values_of(history, "normalized_loss")
-    if len(ranks) <= PATIENCE_ROWS or len(losses) <= PATIENCE_ROWS:
+    if len(ranks) <= PATIENCE_ROWS:
         return None
-    best, improves = max(_built_ranks(ranks), default=0.0), losses[-1] < losses[-1 - PATIENCE_ROWS]
-    if not improves or any(rank >= DRIFTING_RANK_RATIO * best for rank in ranks[-PATIENCE_ROWS:]):
+    highest = max(ranks[-PATIENCE_ROWS:])
+    if highest < FALLEN_RANK_RATIO * ranks[0]:
+        return Verdict("drifting", f"{side} rank fell from {ranks[0]:.3g} at step 0 to {ranks[-1]:.3g}")
+    if len(losses) <= PATIENCE_ROWS or losses[-1] >= losses[-1 - PATIENCE_ROWS]:
+        return None
+    best = max(_built_ranks(ranks), default=0.0)
+    if highest >= DRIFTING_RANK_RATIO * best:
         return None
     return Verdict("drifting", f"{side} rank fell from {best:.3g} to {ranks[-1]:.3g} while the loss improves")
 
@@ -198,9 +205,18 @@ def _check_still(history: Sequence[Row], side: str) -> Verdict | None:
     return Verdict("idle", f"spread and rank of the {side} encoder are within {max(moved):.2%} of step 0")
 
 
-def _healthy_verdict(row: Row) -> Verdict:
-    keys = ("normalized_loss", "std_ratio_target", "rank_share_target")
-    return Verdict("healthy", ", ".join(f"{key} {row[key]:.3g}" for key in keys if key in row))
+def _healthy_verdict(history: Sequence[Row]) -> Verdict:
+    row, keys = history[-1], ("normalized_loss", "std_ratio_target", "rank_share_target")
+    numbers = [f"{key} {row[key]:.3g}" for key in keys if key in row]
+    falls = (_fall_note(_values_of(history, f"rank_{side}"), side) for side in ("target", "context"))
+    return Verdict("healthy", ", ".join([*numbers, *[note for note in falls if note][:1]]))
+
+
+def _fall_note(ranks: Sequence[float], side: str) -> str:
+    """A rank that has fallen since step 0 and is at its lowest, in words; "" otherwise. Healthy runs may have it."""
+    if len(ranks) <= PATIENCE_ROWS or ranks[-1] > min(ranks) or ranks[-1] >= NAMED_FALL_RATIO * ranks[0]:
+        return ""
+    return f"{side} rank has fallen from {ranks[0]:.3g} at step 0 to {ranks[-1]:.3g}, its lowest"
 
 
 def _values_of(history: Sequence[Row], key: str) -> list[float]:

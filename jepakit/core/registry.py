@@ -63,14 +63,14 @@ class Registry(Generic[T]):
         self.group, self._files = group or package, tuple(files)
 
     def names(self) -> tuple[str, ...]:
-        """Every name, sorted. Imports nothing. Raises ValueError where two modules claim one name."""
+        """Every name, sorted. Imports nothing. Raises ValueError if two modules claim one name."""
         return tuple(self.places())
 
     def load(self, name: str) -> T:
         """The member called `name`.
 
-        Raises ValueError, with the nearest name, where there is none, and naming the package where an outside one
-        offers something that cannot be used.
+        Raises ValueError, suggesting the nearest name, if there is none, or naming the package if another package's
+        member is unusable.
         """
         place = self._place_of(name)
         try:
@@ -85,12 +85,17 @@ class Registry(Generic[T]):
             ) from error
 
     def describe(self, name: str) -> str:
-        """The first line of a member's docstring; "" where it has none. Imports nothing."""
+        """What a member is, in one line: its entry in the module's DESCRIPTIONS, or the first line of its docstring.
+
+        "" where it has neither. Imports nothing.
+        """
         place = self._place_of(name)
         tree = _syntax_tree(place.module)
         if tree is None:
             return ""
-        attribute = (place.attribute or self._rule(name, tree).get(name, "")).partition(".")[0]
+        attribute, _, key = (place.attribute or self._rule(name, tree).get(name, "")).partition(".")
+        if key and (described := _literal_entry(top_level_names(tree).get("DESCRIPTIONS"), key)):
+            return described
         node = top_level_names(tree).get(attribute)
         documented = node if isinstance(node, ast.ClassDef | ast.FunctionDef) else tree
         return (ast.get_docstring(documented, clean=False) or "").strip().partition("\n")[0]
@@ -129,7 +134,7 @@ class Registry(Generic[T]):
         return found
 
     def check_name(self, name: str) -> None:
-        """Raises ValueError where no member has this name: with the nearest, or with what its file lacks."""
+        """Raise ValueError if no member has this name: it suggests the nearest name, or says what the file lacks."""
         self._place_of(name)
 
     def _place_of(self, name: str) -> Place:
@@ -179,6 +184,14 @@ class Registry(Generic[T]):
         for stem, module, tree in self.own_trees():
             for name, attribute in self._rule(stem, tree).items():
                 yield name, _rule_place(module, attribute)
+
+
+def _literal_entry(node: ast.stmt | None, key: str) -> str:
+    """The text under `key` of a mapping that is written out; "" where there is none."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Dict):
+        return ""
+    entries = ast.literal_eval(node.value)
+    return str(entries.get(key, ""))
 
 
 def _parse_file(path: Path, module: str) -> ast.Module | None:

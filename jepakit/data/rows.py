@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Float64, Int64
 
 from .base import Split
 
@@ -33,12 +33,12 @@ class Names(Sequence[str]):
 def select_part(names: Sequence[str], split: Split, held_out: float, limit: int) -> Int64[np.ndarray, " n"]:
     """The rows of one part of the data, in order; a hash of each name decides.
 
-    "test" is about the fraction `held_out`, "train" the rest. `limit` keeps that many, chosen by another hash; 0: all.
+    "test" is about the fraction `held_out`, at least one row of two or more; "train" is the rest. `limit` keeps that many, chosen by another hash; 0: all.
     Raises ValueError if nothing is left.
     """
     rows = np.arange(len(names), dtype=np.int64)
     if split != "all":
-        test = np.array([_unit_hash(names[i], b"split") < held_out for i in range(len(names))], dtype=bool)
+        test = _test_rows(np.array([_unit_hash(names[i], b"split") for i in range(len(names))]), held_out)
         rows = rows[test if split == "test" else ~test]
     if 0 < limit < len(rows):
         keys = np.array([_unit_hash(names[int(i)], b"limit") for i in rows])
@@ -48,6 +48,15 @@ def select_part(names: Sequence[str], split: Split, held_out: float, limit: int)
             f"the {split} part of {len(names)} items is empty; raise held_out (now {held_out}) or use split=all"
         )
     return rows
+
+
+def _test_rows(hashes: Float64[np.ndarray, " n"], held_out: float) -> Bool[np.ndarray, " n"]:
+    """The rows to hold out: those whose hash is below `held_out`; if these are none or all, the lowest few."""
+    test: np.ndarray = hashes < held_out
+    if len(hashes) > 1 and test.all() == test.any():
+        count = min(max(1, round(held_out * len(hashes))), len(hashes) - 1)
+        test = np.isin(np.arange(len(hashes)), np.argsort(hashes, kind="stable")[:count])
+    return test
 
 
 def _unit_hash(name: str, salt: bytes) -> float:

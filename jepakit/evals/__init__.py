@@ -22,6 +22,7 @@ __all__ = [
     "extract_by_all",
     "extract_features",
     "features",
+    "finding",
     "held_out",
     "heldout",
     "kinds",

@@ -4,11 +4,14 @@ While it runs, rows go to OUT.part (a growing .npy file) beside OUT.part.json (w
 interruption, the same command resumes at the last whole batch and gives the same file to the byte; if the data, the
 weights or the settings have changed, it starts over. OUT appears by one rename at the end.
 
-    .parquet    `id`, `embedding`: a fixed-size list of float32, or of lists if there are tokens
-    .npy        (n, D) or, with tokens, (n, N, D) float32; the ids are beside it: FILE.ids.csv for FILE.npy
-    .csv        `id`, `f0`, `f1`, …, with 9 digits, which give float32 back exactly; with tokens one row per token
+    .parquet      `id`, `embedding`: a fixed-size list of float32, or of lists if there are tokens
+    .npy          (n, D) or, with tokens, (n, N, D) float32; the ids are beside it: FILE.ids.csv for FILE.npy
+    .safetensors  the same as the tensor `embedding`; the ids are beside it too
+    .csv          `id`, `f0`, `f1`, …, with 9 digits, which give float32 back exactly; with tokens one row per token
 
-An item that cannot be read keeps its row, filled with NaN, and is named in the result.
+If the data have classes, `label` follows `id`, the class of the item or nothing; in .safetensors it is also a tensor of
+indices into `classes` of the metadata, -1 for none. An item that cannot be read keeps its row, filled with NaN, and is
+named in the result.
 """
 
 import os
@@ -36,7 +39,7 @@ from ..training.request import PathLike
 from ..types import Batch, Signal
 from .embed_resume import ProgressCallback, Rows, Shape, UnfinishedRows
 from .inputs import open_data
-from .tables import Name, check_embedding_file, empty_rows
+from .tables import Items, Name, check_embedding_file, empty_rows
 
 __all__ = ["Embedded", "embed", "encoder_identity", "write_embeddings"]
 
@@ -68,10 +71,11 @@ def embed(
     settings: Mapping[str, Any] | None = None,
     progress: Watch | None = None,
 ) -> Embedded:
-    """Write the representation of every item of `data`, in its order, to a .parquet, .npy or .csv file.
+    """Write the representation of every item of `data`, in its order, to a .parquet, .npy, .safetensors or .csv file.
 
-    Ids stand beside the rows. After an interruption, the same call resumes where it was. `step` is that of a
-    checkpoint, by default the newest; `settings` override how `data` are read, as {"data.fill": 30}.
+    Ids, and labels if the data have any, stand beside the rows. After an interruption, the same call resumes where it
+    was. `step` is that of a checkpoint, by default the newest; `settings` override how `data` are read, as
+    {"data.fill": 30}.
     """
     if batch < 1:
         raise ValueError(f"the batch is {batch}; give 1 or more, e.g. --batch 64")
@@ -145,7 +149,7 @@ def write_embeddings(
     resumed = _finish_rows(part, blocks, progress)
     rows = np.load(part.path, mmap_mode="r")
     missing = tuple(dataset.name(i) for i in empty_rows(rows))
-    write(rows, dataset.name, out)
+    write(rows, Items(dataset.name, dataset.label, dataset.classes), out)
     part.remove()
     return Embedded(out, rows.shape, missing, resumed)
 

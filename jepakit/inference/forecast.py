@@ -1,10 +1,8 @@
-"""Forecasts a user's series beyond their end, with values read from a run's representation of the last steps.
+"""Forecasts a user's series beyond their end, by whatever did best on data that the run's encoder never saw.
 
-A linear reader (rollout.py) is fitted to the windows that the run was trained on. It reads the later half of a window
-from the method's prediction of it or, if that does better, from the representation of the earlier half. Beyond one
-half, what was read is appended and takes the place of data. Intervals are residuals of the same roll-out over the last
-fifth of the run's data, with a reader that has not seen it. If the run was trained on whole series of unequal lengths,
-windows are as long as the shortest one, so that every series has an end to forecast from.
+Candidates (candidates.py) are fitted to what the run was trained on. They are compared, chosen (choice.py) and given
+their intervals (intervals.py) on the part that training left out (unseen.py). If the run was trained on whole series of
+unequal lengths, windows are as long as the shortest one, so that every series has an end to forecast from.
 """
 
 import os
@@ -13,38 +11,51 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Shaped
 
-from ..core import devices
+from ..core import devices, files
 from ..core.progress import Progress, SilentProgress
 from ..data.series.dataset import Series
 from ..evals.windows import check_cut, steps_seen
 from ..run import checkpoint
 from ..training.request import PathLike
+from .candidates import Candidate, Past, View, candidate_names, fit_candidates, window_view
+from .choice import Comparison, compare
 from .inputs import open_series, open_training_series
+from .intervals import Errors, Intervals, drift_sentence, fit_intervals
 from .plots import draw_forecast
-from .rollout import INTERVAL_PERCENTS, best_reader, forecast_origins, half_widths
+from .season import season_length
 from .tables import Forecasts, check_step_outputs, write_forecasts
+from .unseen import MAX_JUDGED, Division, Judged, check_division, divide, fit_windows, judged_windows
 from .windows import WindowLengths, whole_spans, window_lengths
 
 __all__ = ["Forecast", "forecast"]
 
 REGULAR_SHARE: Final = 0.8
 """The share of steps that must take the usual time for the times to be continued."""
+PERIODS_FOR_A_SEASON: Final = 3
+"""How often a season has to fit into what it is found in."""
+MAX_KNOWN_VALUES: Final = 2**25
+"""The most values before all forecasts that are judged on (256 MiB), which bounds the season."""
 
 
 class Forecast(NamedTuple):
-    """What was written: the file, how many series and steps, and what the reader reads.
+    """What was written: the table and the file of details, how many series and steps, and the reader that was used.
 
-    `errors` are mean squared errors on held-out data at the model's normalisation: of the `forecast`, of the
-    `last value` repeated and of `linear autoregression`, over the first half window, or `horizon` steps if fewer.
+    `errors` are the mean squared errors of every reader over the horizon, at the model's normalisation, on the part
+    that training left out; `seen`: there is none, so they are on data seen in training. `season` has so many steps (0:
+    none), and `notes` are sentences on the choice and the intervals.
     """
 
     out: Path
+    details: Path
     series: int
     horizon: int
     reader: str
     errors: dict[str, float]
+    seen: bool
+    season: int
+    notes: tuple[str, ...]
 
 
 def forecast(
@@ -53,6 +64,7 @@ def forecast(
     horizon: int,
     out: PathLike,
     *,
+    reader: str | None = None,
     plot: PathLike | None = None,
     overwrite: bool = False,
     step: int | None = None,
@@ -62,54 +74,140 @@ def forecast(
     """Write the `horizon` steps that follow every series in `data`, with intervals, to a .csv or .parquet file.
 
     Columns: entity, step, time if times are regular, and for every channel the value and the ends of the intervals
-    that are to cover 80 and 95 %. `plot` is a .png file to draw the first series in. `step` is that of a checkpoint, by
-    default the newest; `settings` override how `data` are read, as {"data.fill": 30}. Raises ValueError, before
-    anything is written, if the run cannot predict the future or a series is too short to start from.
+    that are to cover 80, 90 and 95 %. Beside it, `out` with the ending .json has the errors of all readers. `reader`
+    names the one to use instead of the best, and `plot` is a .png file to draw the first series in. `step` is that of a
+    checkpoint, by default the newest; `settings` override how `data` are read, as {"data.fill": 30}. Raises ValueError,
+    before anything is fitted or written, if the run cannot predict the future, a series is too short to start from,
+    there is no such reader, or too little was left out of training to judge forecasts of that horizon.
     """
     progress, out, picture = progress or SilentProgress(), Path(out), None if plot is None else Path(plot)
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
     check_step_outputs(out, picture, overwrite)
+    files.check_writable(details := out.with_suffix(".json"), overwrite)
     loaded = checkpoint.load_run(Path(run), step, note=progress.note)
     check_cut(loaded.method)
     own = open_training_series(loaded, "its readers are fitted to it")
     lengths = window_lengths(loaded.method, own)
     cut = steps_seen(loaded.method, lengths.shortest)
     dataset = open_series(loaded, os.fspath(data), settings)
-    past = last_steps(dataset, cut, lengths)
+    check_lengths(dataset, cut, lengths)
+    division = divide(own, own.cfg.test_part(), lengths.shortest)
+    check_division(division, cut, lengths.shortest, horizon)
+    season = find_season(division, dataset, cut, horizon)
+    check_reader(reader, candidate_names(own.channels, season))
+    progress.note("fitting readers to what the run was trained on")
+    windows = fit_windows(division, lengths.shortest)
     device, _ = devices.best_device()
-    progress.note("fitting the reader to what the run was trained on")
-    origins = forecast_origins(own, loaded.method, lengths.shortest)
-    reader, errors, residuals = best_reader(loaded.method.to(device), device, origins, horizon)
-    if errors["linear autoregression"] < errors["forecast"]:
-        progress.note(
-            "on held-out data a linear autoregression does better than this forecast; the table has the forecast"
-        )
-    mean = reader.roll_out(past, horizon)
+    view = window_view(loaded.method.to(device), device, windows, cut)
+    judged = judged_windows(division, max(cut, season), horizon)
     std = loaded.method.std.cpu().numpy().astype(np.float64)
-    bands = {share: (mean - std * w, mean + std * w) for share, w in half_widths(residuals, INTERVAL_PERCENTS).items()}
-    spans, times = whole_spans(dataset), next_times(dataset, horizon)
-    names = [span.name for span in spans]
-    forecasts = Forecasts(names, dataset.columns, mean, bands, times, dataset.steps.offset)
+    compared = compare(list(fit_candidates(view, windows, season)), judged, std)
+    used = next(c for c in compared.candidates if c.name == reader) if reader else compared.chosen
+    intervals, drift = calibrate(compared, used, view, division, judged)
+    past = last_steps(dataset, max(cut, season))
+    forecasts = predict(dataset, used, view, intervals, past, horizon)
+    notes = tuple(filter(None, [compared.encoder_sentence, _seen_sentence(division), drift]))
+    facts = {
+        "run": os.fspath(run),
+        "step": loaded.step,
+        "data": os.fspath(data),
+        "horizon": horizon,
+        "reader": used.name,
+        "best": compared.chosen.name,
+        "mean_squared_errors": compared.errors,
+        "judged_on": division.judged_part + (", seen in training" if division.seen else ", never seen in training"),
+        "forecasts": judged.origins,
+        "independent_forecasts": round(judged.independent, 1),
+        "season": season or None,
+        "notes": notes,
+    }
+    files.write_json(details, facts)
     write_forecasts(out, forecasts)
     if picture is not None:
-        values, time = dataset.steps.values[:, : spans[0].end], dataset.steps.time
-        shown = min(spans[0].end, max(2 * horizon, cut))
-        draw_forecast(picture, forecasts, values, None if time is None else time[: spans[0].end], shown)
-    return Forecast(out, len(past), horizon, reader.reads, errors)
+        draw_first(picture, dataset, forecasts, max(2 * horizon, cut))
+    return Forecast(out, details, len(past), horizon, used.name, compared.errors, division.seen, season, notes)
 
 
-def last_steps(dataset: Series, cut: int, lengths: WindowLengths) -> Float64[np.ndarray, "n c {cut}"]:
-    """The last `cut` steps of every series. Raises ValueError, naming the series, if one has fewer."""
-    found = []
+def find_season(division: Division, dataset: Series, past: int, horizon: int) -> int:
+    """The steps of the season of what was trained on; 0 if there is none that every forecast knows the whole of."""
+    trained = [s.values[:, s.begin : s.end] for s in division.fit]
+    longest = min(
+        max(values.shape[1] for values in trained) // PERIODS_FOR_A_SEASON,
+        min(max(past, s.first - s.begin) for s in division.judge if s.room(past) >= horizon),
+        min(span.steps for span in whole_spans(dataset)),
+        MAX_KNOWN_VALUES // (MAX_JUDGED * dataset.channels),
+    )
+    return season_length(trained, longest)
+
+
+def check_reader(reader: str | None, names: tuple[str, ...]) -> None:
+    """Raise ValueError, listing the readers, if there is no such one."""
+    if reader is not None and reader not in names:
+        raise ValueError(f"no reader {reader!r} for these data; give one of {', '.join(names)}")
+
+
+def calibrate(
+    compared: Comparison, used: Candidate, view: View, division: Division, judged: Judged
+) -> tuple[Intervals, str]:
+    """Intervals for the forecasts of the candidate `used`, and a sentence if they do not hold over time."""
+    unit = view.scale(judged.past)
+    errors, still = (
+        Errors(np.abs(compared.residuals[name]) / unit, judged.independent) for name in (used.name, "last-value")
+    )
+    trained = last_value_errors(division, view, judged.truth.shape[2])
+    sentence = drift_sentence(errors, still, trained, judged.late, division.judged_part)
+    return fit_intervals(errors, still, trained), sentence
+
+
+def last_value_errors(division: Division, view: View, horizon: int) -> Errors | None:
+    """The errors of the last value where readers are fitted; None if that has no room for a forecast."""
+    earlier = Division([], division.fit, division.seen)
+    if not any(s.room(view.half) >= horizon for s in earlier.judge):
+        return None
+    found = judged_windows(earlier, view.half, horizon)
+    return Errors(np.abs(found.past[..., -1:] - found.truth) / view.scale(found.past), found.independent)
+
+
+def _seen_sentence(division: Division) -> str:
+    return (
+        f"all errors and intervals are from {division.judged_part}, seen in training, and may be too good: train with "
+        "data.split=train to keep a part from it"
+        if division.seen
+        else ""
+    )
+
+
+def predict(dataset: Series, used: Candidate, view: View, intervals: Intervals, past: Past, horizon: int) -> Forecasts:
+    """The forecast of every series from its `past`, with its intervals."""
+    mean = used.forecast(past, horizon)
+    widths = intervals.half_widths(view.scale(past))
+    bands = {share: (mean - w, mean + w) for share, w in widths.items()}
+    names = [span.name for span in whole_spans(dataset)]
+    return Forecasts(names, dataset.columns, mean, bands, next_times(dataset, horizon), dataset.steps.offset)
+
+
+def draw_first(picture: Path, dataset: Series, forecasts: Forecasts, steps: int) -> None:
+    """Draw the forecast of the first series after its last `steps` steps."""
+    end, time = whole_spans(dataset)[0].end, dataset.steps.time
+    values = dataset.steps.values[:, :end]
+    draw_forecast(picture, forecasts, values, None if time is None else time[:end], min(end, steps))
+
+
+def check_lengths(dataset: Series, cut: int, lengths: WindowLengths) -> None:
+    """Raise ValueError, naming the series, if one has fewer steps than a forecast starts from."""
     for span in whole_spans(dataset):
         if span.steps < cut:
             raise ValueError(
                 f"{span.name} has {span.steps} steps, but a forecast starts from {cut}, the earlier half: "
                 f"{lengths.length_requirement}; {lengths.advice}"
             )
-        found.append(dataset.steps.values[:, span.end - cut : span.end])
-    return np.stack(found).astype(np.float64)
+
+
+def last_steps(dataset: Series, steps: int) -> Past:
+    """The last `steps` steps of every series, (N, C, steps)."""
+    parts = [dataset.steps.values[:, span.end - steps : span.end] for span in whole_spans(dataset)]
+    return np.stack(parts).astype(np.float64)
 
 
 def next_times(dataset: Series, horizon: int) -> Shaped[np.ndarray, "n {horizon}"] | None:

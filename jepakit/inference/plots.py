@@ -82,7 +82,7 @@ def draw_scores(strips: Sequence[ScoreStrip], columns: Sequence[str], threshold:
 # --- forecasts
 
 MAX_CHANNELS_DRAWN: Final = 6
-BAND_COLORS: Final = ("#d7e3fc", "#9dbbf7")
+BAND_COLORS: Final = ("#e4ecfd", "#c3d5fa", "#9dbbf7")
 """Of the intervals, the widest first; opaque, so that the legend shows the colours of the picture."""
 
 
@@ -114,7 +114,7 @@ def draw_forecast(
         ax.set_ylabel(forecasts.columns[k])
         if not k:
             ax.set_title(forecasts.entity[0], fontsize=10, loc="left")
-            figure.legend(*ax.get_legend_handles_labels(), fontsize=8, loc="outside upper right", ncols=4)
+            figure.legend(*ax.get_legend_handles_labels(), fontsize=8, loc="outside upper right", ncols=5)
     ax.set_xlabel("time" if forecasts.time is not None else "step")
     if forecasts.time is not None and past.dtype.kind == "M":
         figure.autofmt_xdate()

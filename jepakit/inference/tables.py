@@ -1,10 +1,11 @@
-"""Writes embeddings, scores and forecasts as .csv, .parquet or .npy, a few megabytes in memory at a time.
+"""Writes embeddings, scores and forecasts as tables or arrays, a few megabytes in memory at a time.
 
 A file appears under its name when it is complete, never half-written. Two .csv dialects stand side by side: forecasts
 are written by Arrow (text in quotes, shortest float32), all others by Python (9 digits, quotes only where needed).
 """
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Name = Callable[[int], str]
+Label = Callable[[int], int]
 AppendRows = Callable[[Iterable[Sequence[object]]], None]
 AppendColumns = Callable[[Sequence["pa.Array"]], None]
 
@@ -51,17 +53,35 @@ def parquet_table(path: Path, columns: Mapping[str, "pa.DataType"]) -> Iterator[
 # --- embeddings: one row per item, or per token
 
 
+class Items(NamedTuple):
+    """The name and the label of every item: an index into `classes`, or -1; without classes there are no labels."""
+
+    name: Name
+    label: Label = lambda i: -1
+    classes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that stand before the features."""
+        return ["id", *["label"] * bool(self.classes)]
+
+    def cells(self, i: int) -> list[str]:
+        """The cells of item i in these columns: its name and its class, "" without one."""
+        label = self.label(i) if self.classes else -1
+        return [_printable_name(self.name(i)), *[self.classes[label] if label >= 0 else ""] * bool(self.classes)]
+
+
 def check_embedding_file(out: Path, overwrite: bool = False) -> "EmbeddingWriter":
     """The writer for the ending of `out`. Raises ValueError if there is none, or if `out` may not be replaced."""
     check_writable(out, overwrite, EMBEDDING_WRITERS)
-    # An interruption between the two files of .npy leaves the ids and OUT.part.
-    if out.suffix == ".npy" and not part_path(out).exists():
+    # An interruption between the two files leaves the ids and OUT.part.
+    if out.suffix in ENDINGS_WITH_IDS and not part_path(out).exists():
         check_writable(ids_path(out), overwrite)
     return EMBEDDING_WRITERS[out.suffix]
 
 
 def ids_path(out: Path) -> Path:
-    """The file of ids beside a .npy file."""
+    """The file of ids, and labels if there are any, beside a .npy or .safetensors file."""
     return out.with_suffix(".ids.csv")
 
 
@@ -86,40 +106,72 @@ def _printable_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _write_npy(rows: Rows, name: Name, out: Path) -> None:
-    with replace_file(ids_path(out)) as path, csv_table(path, ["id"]) as append:
-        append([_printable_name(name(i))] for i in range(len(rows)))
+def _write_ids(rows: Rows, items: Items, out: Path) -> None:
+    with replace_file(ids_path(out)) as path, csv_table(path, items.columns) as append:
+        append(items.cells(i) for i in range(len(rows)))
+
+
+def _write_npy(rows: Rows, items: Items, out: Path) -> None:
+    _write_ids(rows, items, out)
     part_path(out).replace(out)
 
 
-def _write_csv(rows: Rows, name: Name, out: Path) -> None:
+def _write_safetensors(rows: Rows, items: Items, out: Path) -> None:
+    """`embedding`, and `label` with the names of the classes in the metadata (format: huggingface/safetensors)."""
+    _write_ids(rows, items, out)
+    labels = np.array([items.label(i) for i in range(len(rows))] if items.classes else [], dtype="<i8")
+    size = 4 * rows.size
+    header: dict[str, object] = {"embedding": {"dtype": "F32", "shape": rows.shape, "data_offsets": [0, size]}}
+    if items.classes:
+        header["label"] = {"dtype": "I64", "shape": labels.shape, "data_offsets": [size, size + labels.nbytes]}
+        header["__metadata__"] = {"classes": json.dumps(items.classes)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with replace_file(out) as path, path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, chunk in row_chunks(rows):
+            file.write(chunk.astype("<f4").tobytes())
+        file.write(labels.tobytes())
+
+
+def _write_csv(rows: Rows, items: Items, out: Path) -> None:
     dim, by_token = rows.shape[-1], rows.ndim == 3
-    columns = ["id", *["token"] * by_token, *(f"f{i}" for i in range(dim))]
+    columns = [*items.columns, *["token"] * by_token, *(f"f{i}" for i in range(dim))]
     with replace_file(out) as path, csv_table(path, columns) as append:
         for start, chunk in row_chunks(rows):
             append(
-                [_printable_name(name(i)), *[t] * by_token, *(f"{v:.9g}" for v in vector)]
+                [*items.cells(i), *[t] * by_token, *(f"{v:.9g}" for v in vector)]
                 for i, row in enumerate(chunk, start)
                 for t, vector in enumerate(row.reshape(-1, dim).tolist())
             )
 
 
-def _write_parquet(rows: Rows, name: Name, out: Path) -> None:
+def _write_parquet(rows: Rows, items: Items, out: Path) -> None:
     import pyarrow as pa
 
     kind = pa.float32()
     for length in reversed(rows.shape[1:]):
         kind = pa.list_(kind, length)
-    with replace_file(out) as path, parquet_table(path, {"id": pa.string(), "embedding": kind}) as append:
+    columns = {**dict.fromkeys(items.columns, pa.string()), "embedding": kind}
+    with replace_file(out) as path, parquet_table(path, columns) as append:
         for start, chunk in row_chunks(rows):
             column = pa.array(chunk.reshape(-1))
             for length in reversed(rows.shape[1:]):
                 column = pa.FixedSizeListArray.from_arrays(column, length)
-            append([pa.array([_printable_name(name(i)) for i in range(start, start + len(chunk))]), column])
+            names, *labels = zip(*(items.cells(i) for i in range(start, start + len(chunk))), strict=True)
+            append(
+                [pa.array(names), *(pa.array([name or None for name in one], pa.string()) for one in labels), column]
+            )
 
 
-EmbeddingWriter = Callable[[Rows, Name, Path], None]
-EMBEDDING_WRITERS: Final = {".parquet": _write_parquet, ".npy": _write_npy, ".csv": _write_csv}
+EmbeddingWriter = Callable[[Rows, Items, Path], None]
+EMBEDDING_WRITERS: Final = {
+    ".parquet": _write_parquet,
+    ".npy": _write_npy,
+    ".csv": _write_csv,
+    ".safetensors": _write_safetensors,
+}
+ENDINGS_WITH_IDS: Final = (".npy", ".safetensors")  # formats whose ids stand in a file beside
 
 
 def check_step_outputs(out: Path, plot: Path | None, overwrite: bool) -> None:
@@ -133,17 +185,22 @@ def check_step_outputs(out: Path, plot: Path | None, overwrite: bool) -> None:
 
 STEP_TABLE_ENDINGS: Final = (".csv", ".parquet")
 """The formats of scores and forecasts."""
-SCORE_COLUMNS: Final = ("entity", "time", "score", "z", "anomalous")
+SCORE_COLUMNS: Final = ("entity", "time", "score", "z", "anomalous", "channel", "reason")
 
 
 class SeriesScores(NamedTuple):
-    """The rows of one series: its name and, per step, time, score (NaN: none), z, and whether the step stands out."""
+    """The rows of one series: its name and, per step, time, score (NaN: none), z, and whether the step stands out.
+
+    `channel` (empty: all of them) and `reason` say what contributes most to the score.
+    """
 
     entity: str
     time: Shaped[np.ndarray, " t"]
     score: Float64[np.ndarray, " t"]
     z: Float64[np.ndarray, " t"]
     anomalous: Bool[np.ndarray, " t"]
+    channel: Shaped[np.ndarray, " t"]
+    reason: Shaped[np.ndarray, " t"]
 
 
 @contextmanager
@@ -159,7 +216,8 @@ def score_table(out: Path, time: np.dtype, offset: str = "") -> Iterator[Callabl
             return
         import pyarrow as pa
 
-        kinds = (pa.string(), clock.arrow_times(np.empty(0, time), offset).type, pa.float64(), pa.float64(), pa.bool_())
+        text, number = pa.string(), pa.float64()
+        kinds = (text, clock.arrow_times(np.empty(0, time), offset).type, number, number, pa.bool_(), text, text)
         with parquet_table(path, dict(zip(SCORE_COLUMNS, kinds, strict=True))) as append_columns:
             yield lambda rows: append_columns(_score_arrays(rows, offset))
 
@@ -167,8 +225,9 @@ def score_table(out: Path, time: np.dtype, offset: str = "") -> Iterator[Callabl
 def _score_cells(rows: SeriesScores, offset: str) -> Iterator[Sequence[object]]:
     numbers = ([f"{v:.9g}" for v in column] for column in (rows.score.tolist(), rows.z.tolist()))
     times, empty = clock.time_texts(rows.time, offset), np.isnan(rows.score)
-    for time, none, score, z, anomalous in zip(times, empty, *numbers, rows.anomalous.tolist(), strict=True):
-        yield [rows.entity, time, *(("", "", "") if none else (score, z, int(anomalous)))]
+    flags = rows.anomalous.astype(int).tolist()
+    for time, none, *cells in zip(times, empty, *numbers, flags, rows.channel, rows.reason, strict=True):
+        yield [rows.entity, time, *([""] * len(cells) if none else cells)]
 
 
 def _score_arrays(rows: SeriesScores, offset: str) -> list["pa.Array"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..types import Grid, Masks, Rng
 
-TIE_WEIGHT = 0.01  # the weight of touching, and of chance, beside similarity, which lies in [-1, 1]
+TIE_WEIGHT = 0.01  # the weight of touching, and of chance, relative to similarity in [-1, 1]
 TAKEN_PENALTY = 10.0  # outweighs similarity, touching and chance together
 
 

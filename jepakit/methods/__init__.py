@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 
 def entry(module_path: str) -> Entry:
-    """The `Config` and the one `Method` subclass that a module defines, or that a folder imports from inside."""
+    """The `Config` and the one `Method` subclass of a module, or those that a package imports from its own modules."""
     from .base import Method
 
     module = importlib.import_module(module_path)
@@ -63,7 +63,7 @@ def entry(module_path: str) -> Entry:
 
 
 def class_of(config: Any) -> "type[Method]":
-    """The class of the method whose settings `config` is: of its own module, or of a folder that imports them both."""
+    """The method class of the settings `config`: from the same module, or from a package that imports both."""
     parts = type(config).__module__.split(".")
     modules = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
     holders = [name for name in modules if getattr(sys.modules.get(name), "Config", None) is type(config)]
@@ -93,27 +93,27 @@ def name_of(config: Any) -> str:
 
 
 def is_head(config: Any) -> bool:
-    """Whether the method of this settings object is trained over other runs, its parents."""
+    """Whether the method of this settings object is a head, trained on top of other runs (its parents)."""
     from .head import Head
 
     return issubclass(class_of(config), Head)
 
 
 def is_predictive(config: Any) -> bool:
-    """Whether the method of this settings object unfolds in time."""
+    """Whether the method of this settings object has a state that unfolds in time."""
     from .predictive import Predictive
 
     return issubclass(class_of(config), Predictive)
 
 
 def build(config: Any, signal: Any, seed: int = 0, parents: "Sequence[Method]" = ()) -> "Method":
-    """The untrained method of a settings object, for a signal, on the CPU; a head over its trained `parents`.
+    """The untrained method of a settings object, for a signal, on the CPU; a head on its trained `parents`.
 
-    `seed` decides the initial weights; the caller's random state is left as it is.
+    `seed` determines the initial weights; the caller's random state does not change.
     """
     import torch
 
-    # Initial weights: the one place where torch draws by itself.
+    # Initial weights: the only place that draws from torch's global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = class_of(config)

@@ -1,4 +1,4 @@
-"""The base class of methods: what the trainer, the evaluators and the reports ask of any JEPA."""
+"""The base class of methods: the interface that trainer, evaluators and reports use."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ from . import METHODS
 
 Weights = Literal["target", "context"]
 
-# How to get what a signal lacks.
+# How to provide what a signal lacks.
 NEED_ADVICE = {
     "views": "set data.augment.views, e.g. [{count: 2}]",
-    "time": "give a series, --data.name scanpaths, which looks at pictures in one place after another, or a stream of "
+    "time": "give a series, --data.name scanpaths, which fixates one place of a picture after another, or a stream of "
     "frames to jepa train rjepa-online",
     "action": "actions come with --data.name scanpaths, where each is the saccade that leads to the next fixation",
     "label": "give data with classes, e.g. a folder of images with one sub-folder per class",
 }
-# Methods of a Method that take a batch: a tensor in its place is a batch of these samples and nothing else.
+# Methods of a Method that take a batch: a tensor instead becomes a batch of these samples alone.
 TAKES_BATCHES = ("encode", "energy", "diagnostics", "calibrate")
 
 
@@ -37,7 +37,7 @@ def token_rows(parts: Sequence[Float[Tensor, "... d"]]) -> Float[Tensor, "r d"]:
 
 
 def method_name(kind: type["Method"]) -> str:
-    """The name under which a method is listed; of one that is not listed, that of its module."""
+    """The registered name of a method; the name of its module if it is not registered."""
     try:
         return METHODS.name_of(kind)
     except ValueError:
@@ -45,7 +45,7 @@ def method_name(kind: type["Method"]) -> str:
 
 
 def accept_tensors(of: Callable[..., Any]) -> Callable[..., Any]:
-    """`of`, with every tensor among its arguments replaced by the batch of these samples."""
+    """`of`, with every tensor argument replaced by a batch of these samples."""
 
     @wraps(of)
     def call(self: "Method", *args: Any, **named: Any) -> Any:
@@ -58,14 +58,14 @@ def accept_tensors(of: Callable[..., Any]) -> Callable[..., Any]:
 class Method(nn.Module):
     """One joint-embedding method: parameters, a loss and an encoder, for one kind of signal.
 
-    A method is one file with a frozen dataclass `Config` and one subclass of this. `needs` names what a batch has to
-    carry besides `x`: "time", "action", "views" or "label"; a signal that lacks one raises ValueError.
-    `batch_statistics` says that the loss mixes samples, so that two halves of a batch do not add up to the whole.
-    `reads_x` says whether the loss reads `Batch.x`; if it reads views only, the loader leaves `x` out.
-    `chance_loss` is the loss of a prediction that knows nothing of its sample, over that of the best constant.
+    A method is one file with a frozen dataclass `Config` and one subclass of this class. `needs` names what a batch
+    must carry besides `x`: "time", "action", "views" or "label"; a signal that lacks one raises ValueError.
+    `batch_statistics` says that the loss mixes samples, so the losses of two half batches do not add up to that of the
+    whole. `reads_x` says whether the loss reads `Batch.x`; if it reads only views, the loader omits `x`. `chance_loss`
+    is the loss of a prediction that is independent of its sample, divided by that of the best constant.
     """
 
-    Config: ClassVar[type[Any]]  # the module's, unless the class has one of its own
+    Config: ClassVar[type[Any]]  # the module's, unless the class defines its own
     needs: ClassVar[frozenset[str]] = frozenset()
     batch_statistics: ClassVar[bool] = False
     reads_x: ClassVar[bool] = True
@@ -98,27 +98,27 @@ class Method(nn.Module):
 
     @classmethod
     def requires(cls, cfg: Any) -> frozenset[str]:
-        """What a batch must carry with these settings: `needs`, unless a setting asks for more."""
+        """What a batch must carry with these settings: `needs`, and whatever a setting adds."""
         return cls.needs
 
     def check(self, samples: int) -> None:
-        """Raises ValueError, naming the fix, if the loss cannot work on `samples` samples at a time.
+        """Raise ValueError, naming the fix, if the loss cannot work on `samples` samples at a time.
 
-        It is called before step 1, with the number of samples of all processes in one micro-batch.
+        Called before step 1, with the number of samples of all processes in one micro-batch.
         """
 
     def check_steps(self, steps: int) -> None:
-        """Raises ValueError if the loss cannot work on samples of `steps` steps, fewer than those of the signal."""
+        """Raise ValueError if the loss cannot work on samples of `steps` steps, fewer than the signal has."""
         if self.reads_x:
             with torch.no_grad():
                 self.loss(self.signal.zeros(2, steps=steps), Rng(0))
 
     def caution(self, samples: int) -> str:
-        """A warning if `samples` samples at a time pass `check` at a price, such as much memory; otherwise empty."""
+        """A warning if `samples` samples at a time pass `check` but have a cost, such as much memory; otherwise ""."""
         return ""
 
     def normalize(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Bring raw values to zero mean and unit variance per channel; `loss` and `encode` do this first."""
+        """Normalise raw values to zero mean and unit variance per channel; `loss` and `encode` do this first."""
         return (x - self.mean) / self.std
 
     def forward(self, batch: Batch, rng: Rng) -> Terms:
@@ -131,7 +131,7 @@ class Method(nn.Module):
 
     @property
     def patch_steps(self) -> int:
-        """How many steps a patch of the encoder covers; 1 if it has no patches along time."""
+        """The number of steps in a patch of the encoder; 1 if it has no patches along time."""
         patch: Size = getattr(getattr(self, "encoder", None), "patch", (1,))
         # An encoder of single frames has no patch along time.
         return patch[0] if len(patch) == len(self.signal.size) else 1
@@ -149,16 +149,16 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
-        """Representations of raw samples, one per token, by the target or the context encoder.
+        """Representations of raw samples, one per token, from the target or the context encoder.
 
-        Whoever calls this may give the samples (B, C, *size) alone, in place of a batch.
+        A caller may pass only the samples (B, C, *size) instead of a batch.
         """
         raise NotImplementedError
 
     def pooled(
         self, views: tuple[Float[Tensor, "b _ c ..."], ...], weights: Weights = "context"
     ) -> Float[Tensor, "v b d"]:
-        """The mean token of every view, by default of the encoder that is trained; views may differ in size."""
+        """The mean token of every view, by default from the trained encoder; views may differ in size."""
         means = []
         for group in views:
             s = self.encode(Batch(group.flatten(0, 1)), weights).mean(1)
@@ -169,9 +169,10 @@ class Method(nn.Module):
     def fit_config(
         cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = False
     ) -> tuple[Any, list[Note]]:
-        """The settings with what they leave open chosen for a signal, and a note for each choice.
+        """The settings with all auto values chosen for a signal, and a note for each choice.
 
-        Here the patch of the encoder: `proposal` where the data propose one with a reason, one frame where `frames`.
+        By default, chooses the encoder's patch: one frame with `frames`, else the data's `proposal` with its reason, if
+        any.
         """
         notes: list[Note] = []
         if getattr(cfg, "encoder", None) is not None:
@@ -181,17 +182,17 @@ class Method(nn.Module):
 
     @property
     def distance(self) -> Kind:
-        """The distance by which the loss compares prediction and target."""
+        """The distance that the loss uses between prediction and target."""
         kind: Kind = getattr(self.cfg, "distance", "l2")
         return kind
 
     def after_step(self, progress: float) -> None:
-        """Called after every optimiser step, e.g. to move the EMA; `progress` runs from 0 to 1 over the training."""
+        """Called after every optimiser step, e.g. to update the EMA; `progress` goes from 0 to 1 over the training."""
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars for every logged row: of the parameters, and of raw samples that are always the same.
+        """Scalars for every logged row, from the parameters and from raw samples that are always the same.
 
-        It is called in evaluation mode and without gradients, apart from the loss.
+        Called separately from the loss, in evaluation mode and without gradients.
         """
         return {}
 

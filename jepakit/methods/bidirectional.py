@@ -1,6 +1,7 @@
-"""Prediction in both directions under one mask: from the context to the target block, and back.
+"""Predicts in both directions under one mask: from the context to the target block, and back.
 
-Also diagnostics of two predictors: whether going there and back returns to the start, and which gradient is larger.
+Also computes diagnostics of the two predictors: whether predicting forward and back returns to the start, and which
+gradient is larger.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,15 +33,15 @@ class Direction(NamedTuple):
 
 
 def swap_masks(masks: Masks) -> Masks:
-    """The masks of the way back: the target block becomes the context, and the context the target block."""
+    """The masks of the backward direction: the target block becomes the context, and the context the target block."""
     return Masks(masks.targets[:, 0], masks.context[:, None], masks.grid)
 
 
 def predictable_sides(method: Method, grid: Grid) -> dict[str, bool]:
-    """The sides that a method can predict from the opposite ones, each with whether the predictor of the way back does.
+    """The sides that a method can predict from the opposite one; True if the backward predictor predicts them.
 
-    Masks other than halves hide any part, so every side can be predicted; otherwise only the halves that were hidden in
-    training. A method that is not masked can predict none.
+    Masks other than halves hide any part, so every side can be predicted. With halves, only the sides that were hidden
+    in training can. A method without masks can predict none.
     """
     if not isinstance(method, Masked):
         return {}
@@ -57,15 +58,15 @@ def predictable_sides(method: Method, grid: Grid) -> dict[str, bool]:
 
 
 def check_side(side: str, known: Mapping[str, bool]) -> None:
-    """Raises ValueError, with the `known` sides, if `side` is not one of them."""
+    """Raise ValueError, naming the `known` sides, if `side` is not one of them."""
     if side not in known:
-        none = "nor any other, as its method predicts no hidden part"
+        none = "its method predicts no hidden part"
         can = f"it can predict {' and '.join(known)}" if known else none
         raise ValueError(f"the run cannot predict the {side} of its samples; {can}")
 
 
 def predicts_backwards(masker: object, known: Mapping[str, bool], grid: Grid) -> bool:
-    """Whether the predictor of the way back predicts what a masker hides, given the `known` sides."""
+    """Whether the backward predictor predicts the part that a masker hides, given the `known` sides."""
     every, axes = available_halves(grid), len(grid)
     return isinstance(masker, Halves) and any(
         back and masker.axis % axes == every[name].axis and masker.context == every[name].context
@@ -79,7 +80,7 @@ def opposite_half(half: Halves) -> Halves:
 
 
 def direction_errors(same: Sequence[Direction], kind: Kind) -> Float[Tensor, " b"]:
-    """The distance between prediction and target of each sample, averaged over ways of one direction."""
+    """The distance between prediction and target of each sample, averaged over the masks of one direction."""
     each = [
         losses.elementwise(losses.at_least_float32(way.pred), losses.at_least_float32(way.target), kind)
         .flatten(1)
@@ -90,23 +91,23 @@ def direction_errors(same: Sequence[Direction], kind: Kind) -> Float[Tensor, " b
 
 
 def forward_rows(pairs: Sequence[Sequence[Direction]]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-    """Predictions and targets of the first of each pair, as rows, without gradients."""
+    """Predictions and targets of the first direction of each pair, as rows, without gradients."""
     return token_rows([pair[0].pred for pair in pairs]), token_rows([pair[0].target for pair in pairs])
 
 
 def cycle_error(pairs: Sequence[Sequence[Direction]], home: Predict, kind: Kind) -> Float[Tensor, ""]:
-    """d(P_bwd(P_fwd(s_x)), t_x), of pairs (x to y, y to x); `home` is P_bwd.
+    """d(P_bwd(P_fwd(s_x)), t_x) for pairs (x to y, y to x); `home` is P_bwd.
 
-    Its gradient reaches both predictors and the encoder of x. It is 0 where P_bwd undoes P_fwd and t_x is s_x.
+    Its gradient reaches both predictors and the encoder of x. It is 0 if P_bwd inverts P_fwd and t_x equals s_x.
     """
     found = [losses.prediction(home(there.pred[:, 0], back.masks), back.target, kind) for there, back in pairs]
     return torch.stack(found).mean()
 
 
 def gradient_length(predict: Predict, way: Direction, kind: Kind) -> Float[Tensor, ""]:
-    """The length of the gradient of the way's distance by s, of all tokens together. No parameter gets a gradient."""
+    """The norm, over all tokens, of the gradient of a direction's distance by s. No parameter gets a gradient."""
     with torch.enable_grad():
-        # Cloned, as counters of FLOPs refuse a gradient that is asked for by a leaf.
+        # Cloned, because FLOP counters do not accept a gradient with respect to a leaf.
         s = way.s.detach().requires_grad_().clone()
         (gradient,) = torch.autograd.grad(losses.prediction(predict(s, way.masks), way.target, kind), s)
     return losses.norms(gradient.flatten())
@@ -116,13 +117,13 @@ def gradient_length(predict: Predict, way: Direction, kind: Kind) -> Float[Tenso
 def direction_diagnostics(
     pairs: Sequence[Sequence[Direction]], predictors: Iterable[Predict], shares: Mapping[str, float], kind: Kind
 ) -> dict[str, Float[Tensor, ""]]:
-    """Scalars to log for a step; `shares` name the directions and weigh them in the loss.
+    """Scalars to log for a step; `shares` holds the name of each direction and its weight in the loss.
 
-    `norm_online` and `norm_target` are mean lengths of tokens, `error_NAME` the distances without weight. Of two
-    directions also `error_cycle` and `balance` = a / (a + b), .5 where both pull alike: a and b are the lengths of the
-    gradients of the weighted distances by the representations that the directions start from. There they enter the
-    encoder; whether they agree or cancel at its weights would cost a second backward pass. These two are of the first
-    mask and 16 samples at most, for the price of a small batch.
+    `norm_online` and `norm_target` are mean token norms, `error_NAME` the unweighted distances. With two directions,
+    there are also `error_cycle` and `balance` = a / (a + b), .5 if both pull equally: a and b are the norms of the
+    gradients of the weighted distances by the representations that the directions start from. At this point the
+    gradients enter the encoder; measuring whether they agree or cancel at its weights would cost a second backward
+    pass. These two scalars use the first mask and at most 16 samples, so they cost only a small batch.
     """
     every = [way for pair in pairs for way in pair]
     found = {

@@ -1,18 +1,18 @@
-"""C-JEPA: I-JEPA, and terms after VICReg that hold apart what I-JEPA alone may let collapse.
+"""C-JEPA: I-JEPA with VICReg's terms, which prevent a collapse that I-JEPA alone may allow.
 
     L = L_IJEPA + b_vic (25 invariance + 25 variance + 1 covariance)
 
-of two or more embeddings z of each image, n = all images of the global batch:
+The terms use two or more embeddings z of each image, over all n images of the global batch:
 
     invariance = mean |z_i − z_j|² over pairs i ≠ j        variance = (1/d) Σ_k max(0, 1 − √(Var(z_k) + eps))
     covariance = (1/d) Σ_{k≠l} Cov(z_k, z_l)²              each averaged over ordered pairs, as `losses.vicreg` has it
 
-What z is, the paper says in two ways, and a summary of it in a third; `pairs` chooses:
+The paper defines z in two ways, and a summary of it in a third; `pairs` chooses:
 
 - "blocks", its algorithm 1: z_i = projector(mean over the tokens of the predictions of target block i)
 - "context-target", its short pseudo-code: invariance between the projected means of the context's tokens and of the
   target tokens (which carry no gradient), variance and covariance of the context's
-- "views": z_i = projector(mean over the tokens of the context encoder on augmented view i, whole)
+- "views": z_i = projector(mean over the tokens of the context encoder on the whole augmented view i)
 
 Source: Mo & Tong 2024, arXiv:2410.19560; I-JEPA, arXiv:2301.08243. Deliberate differences and readings: the algorithm
 calls the tensor of "blocks" context embeddings, but only predictions have its shape; the projector, which the paper
@@ -51,7 +51,7 @@ class Config(ijepa.Config):
 
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
-        """The smallest settings that are still C-JEPA: blocks to pair, and terms that tell."""
+        """The smallest settings that are still C-JEPA: blocks to pair, and terms that are not zero."""
         return cls(
             encoder=tiny(signal),
             predictor=Predictor(width=48, depth=2, heads=2),
@@ -82,7 +82,7 @@ class CJEPA(ijepa.IJEPA):
         return cls.needs | {"views"} if cfg.pairs == "views" else cls.needs
 
     def check(self, samples: int) -> None:
-        """Raises ValueError if `samples` are too few for covariances, or if there is only one block to pair."""
+        """Raise ValueError if `samples` are too few for covariances, or if there is only one block to pair."""
         losses.check_vicreg(samples, self.projector_width, *self.held)
         blocks = sum(masks.targets.shape[1] for masks in self.draw(2, Rng(0)))
         if self.cfg.pairs == "blocks" and blocks < 2:
@@ -94,9 +94,9 @@ class CJEPA(ijepa.IJEPA):
 
     @property
     def held(self) -> tuple[float, float]:
-        """The weights of variance and of covariance, as they stand to one another where a pair has two sides."""
+        """The weights of variance and covariance, relative to pairs with two regularised sides."""
         cfg = self.cfg
-        # Of context and target only the context is held, so its covariance counts once and not twice.
+        # Only the context of a context-target pair is regularised, so its covariance counts once, not twice.
         cov = cfg.cov / 2 if cfg.pairs == "context-target" else cfg.cov
         return (cfg.std, cov) if cfg.b_vic else (0.0, 0.0)
 
@@ -118,7 +118,7 @@ class CJEPA(ijepa.IJEPA):
     def regularizer_terms(
         self, batch: Batch, context: list[Tensor], pred: list[Tensor], target: list[Tensor]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The three terms of what `pairs` compares, before their weights."""
+        """The three unweighted terms of the embeddings that `pairs` selects."""
         if self.cfg.pairs == "blocks":
             return losses.vicreg(self.projector(torch.cat([p.mean(2) for p in pred], 1).transpose(0, 1)))
         if self.cfg.pairs == "views":

@@ -1,7 +1,7 @@
-"""Methods that are trained over frozen runs: a decoder, an actor, a learned energy read what their parents represent.
+"""The base class of heads: methods such as a decoder, an actor or a learned energy, trained on top of frozen runs.
 
-The parents are held outside of the head's modules: they are moved with it, and are neither trained nor saved with it. A
-run of a head names the runs of its parents, and keeps a hash of the weights of each.
+The parents are kept outside the head's modules: they move with the head, but are neither trained nor saved with it. A
+run of a head names the runs of its parents and stores a hash of the weights of each.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from .masked import Masked
 
 
 class Head(Method):
-    """A method over frozen `parents`; its `Config` has `parents`, run folders, and `parent_hashes`: tuples of texts.
+    """A method on frozen `parents`; its `Config` has `parents` (run folders) and `parent_hashes`, both tuples of str.
 
-    `Parents` names the class of each parent, the last one that of all further parents, too. A head sees samples as its
-    first parent does: with its statistics, and at its size. Its representations are that parent's, so that it can be
-    embedded and reported as the run below it. Raises ValueError where parents are missing or of another class, and for
-    samples that they do not take.
+    `Parents` lists the class of each parent; the last class also applies to all further parents. A head sees samples
+    like its first parent: with its statistics and at its size. Its representations are that parent's, so that embedding
+    and reports work as for the parent. Raises ValueError if parents are missing or of another class, or if they do not
+    accept the samples.
     """
 
     Parents: ClassVar[tuple[type[Method], ...]] = (Method,)
@@ -36,11 +36,11 @@ class Head(Method):
             there = (parent.signal.channels, tuple(parent.signal.size))
             if here != there:
                 raise ValueError(
-                    f"the samples have {here[0]} channels and size {here[1]}, but those of the run below {name} "
-                    f"{there[0]} and {there[1]}; give data like its own"
+                    f"the samples have {here[0]} channels and size {here[1]}, but those of the parent run of {name} "
+                    f"have {there[0]} and {there[1]}; give data like its own"
                 )
         super().__init__(cfg, replace(signal, mean=parents[0].signal.mean, std=parents[0].signal.std))
-        # Past the registration of modules, or the parents would be saved and trained with the head.
+        # Bypasses the registration of modules, so that the parents are not saved and trained with the head.
         object.__setattr__(self, "parents", tuple(parent.requires_grad_(False).eval() for parent in parents))
 
     @classmethod
@@ -49,17 +49,19 @@ class Head(Method):
         if len(parents) < len(kinds):
             given = {0: "none is given", 1: "one is given"}.get(len(parents), f"{len(parents)} are given")
             if len(kinds) == 1:
-                raise ValueError(f"{name} is trained over a run that is finished, and {given}; name one by --init RUN")
+                raise ValueError(f"{name} is trained on top of a finished run, but {given}; name one with --init RUN")
             raise ValueError(
-                f"{name} is trained over {len(kinds)} runs that are finished, and {given}; name them by "
+                f"{name} is trained on top of {len(kinds)} finished runs, but {given}; name them with "
                 "--method.parents '[RUN, RUN]'"
             )
         for parent, kind in zip(parents, kinds, strict=True):
             if not isinstance(parent, kind):
-                raise ValueError(f"{name} is trained over a run of a {kind.__name__}, not of {type(parent).__name__}")
+                raise ValueError(
+                    f"{name} is trained on top of a run of a {kind.__name__}, not of {type(parent).__name__}"
+                )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Head":
-        """What `to`, `double` and their like are made of: the parents go along."""
+        """Apply `fn` to the parents too, so that `to`, `double` and similar methods also move them."""
         for parent in self.parents:
             parent._apply(fn, recurse)  # type: ignore[no-untyped-call]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -72,18 +74,18 @@ class Head(Method):
 
     @property
     def encoder(self) -> nn.Module:
-        """The first parent's."""
+        """The first parent's encoder."""
         found: nn.Module = self.parent.encoder  # type: ignore[assignment]
         return found
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
         """The first parent's representations of the context patches; the other patches are never read.
 
-        Raises ValueError where that parent masks nothing.
+        Raises ValueError if that parent masks nothing.
         """
         if not isinstance(self.parent, Masked):
             name = type(self.parent).__name__
-            raise ValueError(f"{name}, the run below, masks nothing; give a run of ijepa or bijepa")
+            raise ValueError(f"{name}, the parent run, masks nothing; give a run of ijepa or bijepa")
         return self.parent.context(x, masks)
 
     def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:

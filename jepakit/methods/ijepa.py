@@ -38,8 +38,8 @@ from .masked import Masked
 class Config:
     """Settings; `ema` is the decay at the first and the last step.
 
-    `target_blocks` above 1 makes the targets the mean over that many last blocks of the target encoder, each
-    normalised, as in data2vec: not in the paper.
+    With `target_blocks` above 1, targets are the mean over this many last blocks of the target encoder, each
+    normalised, as in data2vec; this is not in the paper.
     """
 
     encoder: EncoderConfig = field(default_factory=ViT)
@@ -76,7 +76,7 @@ class IJEPA(Masked):
         self.predictor = cfg.predictor.build(self.encoder.dim, self.encoder.grid)
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
-        """Mean distance over the target blocks of every masker; the image is encoded once as target."""
+        """Mean distance over the target blocks of every masker; the target encoder runs once per image."""
         drawn, target = self.hide(batch.x, rng)
         return self.compare([self.predict(batch.x, masks) for masks in drawn], target)
 
@@ -86,7 +86,7 @@ class IJEPA(Masked):
 
     @torch.no_grad()
     def hide(self, x: Float[Tensor, "b c ..."], rng: Rng) -> tuple[list[Masks], list[Float[Tensor, "b _ _ d"]]]:
-        """The masks of a step and the targets there, from one target encoding, whose tokens maskers may read."""
+        """The masks of a step and their targets, from one target encoding, whose tokens maskers may read."""
         tokens = self.whole(x) if need_tokens(self.cfg.masks) else None
         drawn = self.draw(len(x), rng, x.device, self.encoder.grid_of(x), tokens)
         return drawn, self.targets(x, drawn) if tokens is None else [take(tokens, m.targets) for m in drawn]
@@ -105,7 +105,7 @@ class IJEPA(Masked):
         return self.expected_by(x, [masks])[0]
 
     def expected_by(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
-        """`expected` of several masks, from one pass of the target encoder."""
+        """`expected` for several masks, from one pass of the target encoder."""
         return [self.normalize_target(target) for target in self.targets(x, drawn)]
 
     @torch.no_grad()

@@ -10,10 +10,10 @@ from .base import Method, Weights
 
 
 def check_views(signal: Signal) -> None:
-    """Raises ValueError if the signal has fewer than two views to compare."""
+    """Raise ValueError if the signal has fewer than two views to compare."""
     if signal.views < 2:
         raise ValueError(
-            f"views are compared with one another but there is {signal.views}; set data.augment.views to 2 or more, "
+            f"views are compared with one another, but there is {signal.views}; set data.augment.views to 2 or more, "
             "e.g. [{count: 2}]"
         )
 
@@ -21,13 +21,14 @@ def check_views(signal: Signal) -> None:
 class JointEmbedding(Method):
     """A method that compares views of a sample: one encoder, the mean of its tokens, a projector.
 
-    `cfg` holds `encoder` and `projector`. A subclass adds the loss on the embeddings of all views, which `embed` gives.
+    `cfg` holds `encoder` and `projector`. A subclass adds the loss on the embeddings of all views, which `embed`
+    returns.
     """
 
     needs = frozenset({"views"})
     batch_statistics = True
     reads_x = False
-    # Another sample's view is independent of the target and as far from the mean as it is.
+    # Another sample's view is independent of the target and equally far from the mean.
     chance_loss = 2.0
 
     def __init__(self, cfg: Any, signal: Signal) -> None:

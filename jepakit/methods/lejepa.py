@@ -1,14 +1,16 @@
-"""LeJEPA: views agree, and embeddings are normally distributed; nothing else prevents collapse, and nothing has to.
+"""LeJEPA: views agree and embeddings are normally distributed, which alone prevents collapse.
 
     z_v = projector(mean over tokens of f(view v))         c = mean of z_v over the global views
     L = (1 − λ) mean |z_v − c|² + λ mean_v SIGReg(z_v)
 
-SIGReg compares the samples of all processes with a standard normal along random directions, drawn anew at each step and
-the same on every rank (`losses.sigreg`). No second encoder, no stop-gradient, no predictor. The global views are the
-first group of `data.augment.views`; further groups, smaller ones as a rule, are local and agree with the global mean.
+SIGReg compares the samples of all processes with a standard normal along random directions, which are redrawn at each
+step and the same on every rank (`losses.sigreg`). There is no second encoder, no stop-gradient, no predictor. The
+global views are the first group of `data.augment.views`; further groups, usually smaller, are local and agree with the
+global mean.
 
-Source: Balestriero & LeCun 2025, arXiv:2511.08544. Deliberate differences: the mean token stands for the class token.
-SIGReg grows with the number of samples, as published, so λ belongs to a batch size (0.02 to 256 in its small example).
+Source: Balestriero & LeCun 2025, arXiv:2511.08544. Deliberate differences: the mean token replaces the class token.
+SIGReg grows with the number of samples, as published, so λ depends on the batch size (0.02 for 256 in its small
+example).
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from .joint import JointEmbedding
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; `weight` is λ, `directions` and `knots` say how finely SIGReg looks."""
+    """Settings; `weight` is λ, `directions` and `knots` set the resolution of SIGReg."""
 
     encoder: EncoderConfig = field(default_factory=ViT)
     projector: Projector = field(default_factory=lambda: Projector(layers=3, hidden=2048, out=16))
@@ -50,7 +52,7 @@ class LeJEPA(JointEmbedding):
     cfg: Config
 
     def check(self, samples: int) -> None:
-        """Raises ValueError where one sample would be a distribution by itself."""
+        """Raise ValueError if there is only one sample, which has no distribution."""
         losses.check_samples(samples, "a distribution needs")
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:

@@ -3,12 +3,13 @@
     s = f(x at the visible patches)        pred = decoder(s, positions of the hidden patches)
     L = mean |pred − patch|² over the hidden patches, each patch brought to zero mean and unit variance over its pixels
 
-An I-JEPA whose target is the input itself: nothing can collapse, and every detail costs. The encoder is the same trunk.
+This is an I-JEPA whose target is the input itself: nothing can collapse, but every detail must be predicted. The
+encoder is the same.
 
 Source: He et al. 2022, arXiv:2111.06377. Deliberate differences: the variance of a patch divides by its number of
 pixels, with eps 1e-5; no class token; the decoder, the predictor's network with pixels as output, computes its last
 block for hidden patches only, which changes no value; its default size suits a ViT-Tiny (the paper's is 512 wide and 8
-deep). Masks that split the hidden patches into several target blocks decode each by itself.
+deep). If masks split the hidden patches into several target blocks, each block is decoded separately.
 """
 
 import math
@@ -33,7 +34,7 @@ from .masked import Masked
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; `normalize` divides each target patch by its own std, after taking its mean out."""
+    """Settings; `normalize` subtracts each target patch's own mean and divides by its own std."""
 
     encoder: EncoderConfig = field(default_factory=lambda: ViT(init="xavier"))
     decoder: Predictor = field(default_factory=lambda: Predictor(width=192, depth=4, heads=3, init="xavier"))
@@ -73,7 +74,7 @@ class MAE(Masked):
 
     @torch.no_grad()
     def hide(self, batch: Batch, rng: Rng) -> list[Masks]:
-        """The masks of a step; maskers that read tokens are shown the encoder's, of the whole input."""
+        """The masks of a step; maskers that read tokens get the encoder's tokens of the whole input."""
         tokens = self.encode(batch) if need_tokens(self.cfg.masks) else None
         return self.draw(len(batch), rng, batch.x.device, self.encoder.grid_of(batch.x), tokens)
 
@@ -88,12 +89,12 @@ class MAE(Masked):
         return pred
 
     def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt p"]:
-        """The hidden patches, channels first in each, normalised where the settings say so."""
+        """The hidden patches, channels first in each, normalised if the settings say so."""
         pixels = take(patches(self.normalize(x), self.encoder.patch).flatten(2), masks.targets)
         return self.normalize_target(pixels)
 
     def normalize_target(self, target: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """Every patch with zero mean and unit variance over its pixels, where the settings say so."""
+        """Every patch, with zero mean and unit variance over its pixels if the settings say so."""
         return losses.normalize_target(target) if self.cfg.normalize else target
 
     def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:

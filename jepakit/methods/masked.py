@@ -1,6 +1,6 @@
-"""Methods that hide some tokens of a signal and predict them from the others.
+"""The base class of methods that hide some tokens of a signal and predict them from the others.
 
-What the panel, scores, forecasts and decoders ask of such a method is here, so that they work for any of them.
+It defines the interface for the panel, scores, forecasts and decoders, so that these work with any such method.
 """
 
 from dataclasses import replace
@@ -20,9 +20,9 @@ from .base import Method, token_rows
 
 
 class Masked(Method):
-    """A method with maskers in `cfg.masks`: the context that they leave predicts the target blocks that they hide.
+    """A method with maskers in `cfg.masks`: the visible context predicts the hidden target blocks.
 
-    A subclass has an `encoder` and gives `context`, `predict` and `expected`; this class draws masks and computes the
+    A subclass has an `encoder` and defines `context`, `predict` and `expected`; this class draws masks and computes the
     energy. `latent` says whether representations are predicted; otherwise targets are raw values.
     """
 
@@ -33,20 +33,20 @@ class Masked(Method):
     def fit_config(
         cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = False
     ) -> tuple[Any, list[Note]]:
-        """As `Method.fit_config`; random masks replace rectangles where these are the default and x is no picture."""
+        """As `Method.fit_config`; if x is not a picture, random masks replace the default rectangles."""
         cfg, notes = super().fit_config(cfg, signal, proposal, frames)
         if len(signal.size) == 2 or cfg.masks != type(cfg)().masks:
             return cfg, notes
         if not any(isinstance(mask, MultiBlock) for mask in cfg.masks):
             return cfg, notes
-        note = Note("method.masks", "[{name: random, num_targets: 3}]", "multiblock masks are of pictures")
+        note = Note("method.masks", "[{name: random, num_targets: 3}]", "multiblock masks are for pictures")
         return replace(cfg, masks=(Random(num_targets=3),)), [*notes, note]
 
     @property
     def directions(self) -> int:
-        """How many predictors lead one way each, under the method's own masks: there, or there and back.
+        """The number of one-directional predictors for the method's own masks: 1 forward, or 2 with the backward one.
 
-        0 if one predictor serves whatever masks it is asked about. A method with 2 has `predict_back`.
+        0 if one predictor handles any masks. A method with 2 has `predict_back`.
         """
         return 0
 
@@ -58,7 +58,7 @@ class Masked(Method):
     def draw(
         self, batch: int, rng: Rng, device: Device = "cpu", grid: Grid | None = None, tokens: Tensor | None = None
     ) -> list[Masks]:
-        """One Masks per masker, on the signal's grid where none is given; `tokens` are for maskers that read them."""
+        """One Masks per masker, by default on the signal's grid; `tokens` are for maskers that read them."""
         return masks.draw_masks(self.cfg.masks, grid or self.encoder.grid, batch, rng, device, tokens)
 
     def context(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b k d"]:
@@ -70,15 +70,15 @@ class Masked(Method):
         raise NotImplementedError
 
     def predict_back(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
-        """The prediction of the target blocks by the predictor of the way back, for masks of the way back."""
-        raise ValueError(f"{type(self).__name__} has no predictor of the way back")
+        """The backward predictor's prediction of the target blocks, for masks of the backward direction."""
+        raise ValueError(f"{type(self).__name__} has no backward predictor")
 
     def expected(self, x: Float[Tensor, "b c ..."], masks: Masks) -> Float[Tensor, "b m kt d"]:
-        """What the loss compares `predict` with: the target blocks of x, normalised as there, without gradients."""
+        """The targets that the loss compares with `predict`: the target blocks of x, normalised, without gradients."""
         raise NotImplementedError
 
     def expected_by(self, x: Float[Tensor, "b c ..."], drawn: list[Masks]) -> list[Float[Tensor, "b m kt d"]]:
-        """`expected` of several masks, which a method may compute in one pass."""
+        """`expected` for several masks, which a method may compute in one pass."""
         return [self.expected(x, each) for each in drawn]
 
     def compare(self, pred: list[Float[Tensor, "b _ _ d"]], target: list[Float[Tensor, "b _ _ d"]]) -> Terms:
@@ -87,7 +87,7 @@ class Masked(Method):
         return Terms({"prediction": torch.stack(terms).mean()}, compared=(token_rows(pred), token_rows(target)))
 
     def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
-        """The distance (B,) from what the context of `batch` predicts, for fixed masks, to what `other` has there."""
+        """The distance (B,) between the prediction from `batch` and the targets of `other`, for fixed masks."""
         x = batch.x
         drawn = self.draw(len(x), Rng(0).fork("energy"), x.device, self.encoder.grid_of(x))
         pairs = zip(drawn, self.expected_by(other.x, drawn), strict=True)

@@ -1,4 +1,4 @@
-"""Methods that unfold in time, as planners, streams and environment loops use them."""
+"""The base class of methods with a state that unfolds in time, for planners, streams and environment loops."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from .base import Method
 
 
 class Predictive(Method):
-    """A method with a state: `start` from a frame, `observe` the next real one, `step` to an imagined one.
+    """A method with a state: `start` from a frame, `observe` the next real frame, `step` to an imagined one.
 
     A frame is one raw time step: (B, C, H, W) of a video, (B, C, p) of a series cut into patches of p steps. An action
-    (B, A) is the one that leads to the frame, of a frame of several steps to its first. Later frames and actions never
-    change a state; the contract checks it.
+    (B, A) is the one that leads to the frame, or to the first of its steps. Later frames and actions never change a
+    state; the contract checks this.
     """
 
     @classmethod
     def fit_config(
         cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = True
     ) -> tuple[Any, list[Note]]:
-        """As `Method.fit_config`; a patch of video that was left open is a whole frame."""
+        """As `Method.fit_config`; an auto patch of a video is a whole frame."""
         return super().fit_config(cfg, signal, proposal, frames)
 
     def start(self, obs: Float[Tensor, "b c ..."]) -> State:
@@ -30,9 +30,9 @@ class Predictive(Method):
         raise NotImplementedError
 
     def observe(self, state: State, obs: Float[Tensor, "b c ..."], action: Float[Tensor, "b a"] | None = None) -> State:
-        """The state after a further frame, to which `action` led."""
+        """The state after a new frame, to which `action` led."""
         raise NotImplementedError
 
     def step(self, state: State, action: Float[Tensor, "b a"] | None = None, z: Tensor | None = None) -> State:
-        """The state that the method predicts after `action`, no frame seen."""
+        """The state that the method predicts after `action`, without a frame."""
         raise NotImplementedError

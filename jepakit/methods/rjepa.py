@@ -4,16 +4,17 @@
     L = mean over t of d(pred_t, sg(h_{t+1})),        d = mean squared difference over positions and features
 
 x_t is frame t: a fixated patch, a frame of a video, a piece of a series; a_t, with `saccade`, the action that leads to
-frame t + 1. The target is the circuit's own next state, without a gradient. What the panel calls the target encoder is
-the same one. Each sample is the mean over its own steps.
+frame t + 1. The target is the circuit's own next state, without a gradient. The panel's target encoder is the same
+encoder. The loss of a sample is the mean over its own steps.
 
-Learning rules (`rule`): bptt, back-propagation through time; rfp, recurrent forward propagation, the same gradient
-without a graph of the past (rfp.py); truncated, each step by itself. `below` says how the encoder learns: full (with
-rfp by traces of all its parameters), instant (rfp only: from the error of each step alone), or frozen. What rfp cannot
-do exactly is refused unless `approximate` is set; then its cosine to bptt, on one sequence, is logged: `rfp/cosine`.
+Learning rules (`rule`): bptt, back-propagation through time; rfp, recurrent forward propagation, which computes the
+same gradient without a graph of the past (rfp.py); truncated, gradients within each step only. `below` says how the
+encoder learns: full (with rfp, by traces of all its parameters), instant (rfp only: from the error of each step alone),
+or frozen. Settings for which rfp is not exact are refused unless `approximate` is set; then the cosine of its gradient
+to that of bptt, on one sequence, is logged as `rfp/cosine`.
 
-Source: Velarde & Parra 2024, arXiv:2411.16695. Its equations are not known to us: that the target is the next state,
-the circuits (recurrent/cells.py), and the form of the predictor are our reading of what it states.
+Source: Velarde & Parra 2024, arXiv:2411.16695. We do not know its equations: the target (the next state), the circuits
+(recurrent/cells.py) and the form of the predictor are our reading of its text.
 """
 
 from collections.abc import Callable
@@ -36,14 +37,15 @@ from ..types import Batch, Rng, Signal, State, Terms
 from .base import Weights
 from .predictive import Predictive
 
-# Samples that the features are standardised by.
+# Number of samples whose statistics standardise the features.
 CALIBRATION_SAMPLES = 256
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; `hidden` are features of the mlp predictor; with `identity`, a linear one begins with the state that is
-    there already. `chunk` are the steps rfp takes together."""
+    """Settings; `hidden` is the width of the mlp predictor, `chunk` the number of steps that rfp takes together.
+
+    With `identity`, a linear predictor starts as the identity."""
 
     encoder: EncoderConfig = field(default_factory=lambda: CNN(patch=None))
     circuit: Circuit = field(default_factory=Circuit)
@@ -62,7 +64,7 @@ class Config:
         if min(self.hidden, self.chunk) < 1:
             raise ValueError(f"hidden is {self.hidden} and chunk {self.chunk}; give 1 or more")
         if self.rule != "rfp" and self.below == "instant":
-            raise ValueError(f"below is instant, which rule {self.rule} does not have; give rule rfp, or below full")
+            raise ValueError(f"below is instant, which rule {self.rule} does not support; give rule rfp, or below full")
 
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
@@ -80,7 +82,7 @@ class RJEPA(Predictive):
 
     @classmethod
     def requires(cls, cfg: Config) -> frozenset[str]:
-        """Time, and actions where the predictor reads them."""
+        """Time, and actions if the predictor reads them."""
         return cls.needs | ({"action"} if cfg.saccade else set())
 
     def __init__(self, cfg: Config, signal: Signal) -> None:
@@ -113,11 +115,11 @@ class RJEPA(Predictive):
         return CALIBRATION_SAMPLES if self.cfg.circuit.standardize else 0
 
     def calibrate(self, batch: Batch) -> None:
-        """Fit the mean and deviation of the encoder's features, where the circuit takes them out."""
+        """Fit the mean and deviation of the encoder's features, if the circuit standardises them."""
         self.circuits.fit(self.maps(self.normalize(batch.x)))
 
     def check(self, samples: int) -> None:
-        """Raises ValueError if the traces of `samples` samples do not fit into memory."""
+        """Raise ValueError if the traces of `samples` samples do not fit into memory."""
         if self.cfg.rule == "rfp":
             unroll.check_memory(self.circuits, self.encoder if self.below == "full" else None, samples, self.mean)
 
@@ -143,7 +145,7 @@ class RJEPA(Predictive):
     def predict(
         self, h: Float[Tensor, "t b p d"], action: Float[Tensor, "t b a"] | None = None
     ) -> Float[Tensor, "t b p d"]:
-        """The prediction of every next state; a predictor that reads actions takes zeros where there are none."""
+        """The prediction of every next state; without actions, a predictor that reads them takes zeros."""
         if self.read_actions:
             action = h.new_zeros(*h.shape[:2], self.read_actions) if action is None else action
             h = torch.cat([h, action[:, :, None].expand(-1, -1, h.shape[2], -1)], -1)
@@ -151,13 +153,13 @@ class RJEPA(Predictive):
         return pred
 
     def encode(self, batch: Batch, weights: Weights = "target") -> Float[Tensor, "b n d"]:
-        """The states (B, N, D) after every frame, those of one frame's positions together."""
+        """The states (B, N, D) after every frame, ordered by frame, then by position."""
         return self.states(batch.x).transpose(0, 1).flatten(1, 2)
 
     def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
-        """The mean distance (B,) from what the states of `batch` predict to the next states of `other`.
+        """The mean distance (B,) between the predictions from the states of `batch` and the next states of `other`.
 
-        Actions count as none, so that the energies of one run can be compared with those of another.
+        Actions are ignored, so that the energies of different runs can be compared.
         """
         h, target = (self.states(side.x) for side in (batch, other))
         return losses.elementwise(self.predict(h[:-1]), target[1:], self.cfg.distance).mean((0, 2, 3))
@@ -165,11 +167,11 @@ class RJEPA(Predictive):
     # --- learning
 
     def forward(self, batch: Batch, rng: Rng) -> Terms:
-        """The loss; padding follows what it belongs to, so that it reaches no state that counts."""
+        """The loss; padding comes after a sample's own steps, so it affects no state that counts."""
         return self.loss(batch, rng)
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
-        """The prediction error, with its gradient by the learning rule that is set."""
+        """The prediction error, with its gradient by the chosen learning rule."""
         x = self.normalize(without_padding(batch))
         window = WindowLoss(self, batch, self.encoder.grid_of(x)[0])
         if self.cfg.rule == "rfp":
@@ -183,7 +185,7 @@ class RJEPA(Predictive):
     def propagate_sequences(
         self, rule: unroll.ForwardPropagation, x: Float[Tensor, "b c ..."]
     ) -> tuple[Tensor, list[Tensor]]:
-        """The loss of whole sequences and its gradients, by traces from their first frame on."""
+        """The loss of whole sequences and its gradients, by traces from the first frame on."""
         traced = sum(p.numel() for p in rule.encoder) if rule.below == "full" else 0
         stream = unroll.start_stream(self.circuits, len(x), traced)
         total, found, _ = rule.run(stream, self.encoder.grid_of(x)[0], self.cfg.chunk)
@@ -201,12 +203,12 @@ class RJEPA(Predictive):
 
         trained = [p for p in self.encoder.parameters() if p.requires_grad]
         above = [p for p in self.predictor.parameters() if p.requires_grad]
-        # Coupled units get their own traces as if they were not. The traces are kept for whole blocks all the same.
+        # Coupled units get traces as if they were not coupled, but the traces are still stored for whole blocks.
         diagonal = any(rfp.why_inexact(cell) for cell in self.circuits.cells)
         return unroll.ForwardPropagation(self.circuits, frames, loss, above, trained, self.below, jacobian, diagonal)
 
     def encoder_jacobian(self, frame: Float[Tensor, "b c ..."]) -> Float[Tensor, "r d f"]:
-        """The derivative of what the lowest circuit reads of one step by every trained parameter of the encoder."""
+        """The derivative of the lowest circuit's input at one step by every trained parameter of the encoder."""
         names = [name for name, p in self.encoder.named_parameters() if p.requires_grad]
         values = tuple(p for p in self.encoder.parameters() if p.requires_grad)
 
@@ -219,9 +221,9 @@ class RJEPA(Predictive):
         return torch.cat([j.flatten(3) for j in each], -1).flatten(0, 1)
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """How circuit and predictor are balanced; of an inexact gradient, its cosine to bptt's on the first sequence.
+        """The balance of circuit and predictor; for an inexact gradient, its cosine to bptt's on the first sequence.
 
-        A predictor that reads actions is given zeros here.
+        A predictor that reads actions gets zeros here.
         """
         linear = balance.linear_layer(self.predictor)
         h = self.states(batch.x).flatten(0, 2) if linear else None
@@ -252,11 +254,11 @@ class RJEPA(Predictive):
         return self._next_state(self.circuits.start(len(obs)), obs)
 
     def observe(self, state: State, obs: Float[Tensor, "b c ..."], action: Float[Tensor, "b a"] | None = None) -> State:
-        """The state after a further frame; it does not depend on the action that led there."""
+        """The state after a new frame; it does not depend on the action that led there."""
         return self._next_state(tuple(s.flatten(0, 1) for s in state.hidden), obs)
 
     def step(self, state: State, action: Float[Tensor, "b a"] | None = None, z: Tensor | None = None) -> State:
-        """The state in which the top shows what the predictor says after `action`; all else stays as it is."""
+        """The state whose top level outputs the prediction after `action`; all other levels are unchanged."""
         pred = self.predict(state.tokens[None], None if action is None else action[None])[0]
         cell, top = self.circuits.top.cell, state.hidden[-1].clone()
         rows = pred.flatten(0, 1)
@@ -273,7 +275,7 @@ class RJEPA(Predictive):
 
 
 class WindowLoss:
-    """The loss of windows of states (see unroll.Loss), with what the last window compared and how far states moved."""
+    """The loss of windows of states (see unroll.Loss); stores the last compared tokens and how far states moved."""
 
     def __init__(self, method: RJEPA, batch: Batch, steps: int) -> None:
         self.method = method
@@ -295,17 +297,17 @@ class WindowLoss:
         return (losses.elementwise(pred, target, method.cfg.distance).mean((2, 3)) * share).sum()
 
     def terms(self, loss: Float[Tensor, ""]) -> Terms:
-        """The terms of a loss that was computed by this."""
+        """The terms of a loss that this object computed."""
         return Terms({"prediction": loss}, {"change": self.change.sqrt()}, (self.pred, self.target))
 
 
 def check_encoder(encoder: Encoder, saccade: bool) -> None:
-    """Raises ValueError where an encoder does not see the signal one time step after another."""
+    """Raise ValueError if an encoder does not read the signal time step by time step."""
     grid, patch = encoder.grid, encoder.patch
     if grid[0] < 2:
         raise ValueError(
-            f"the encoder's patch {patch} makes one step of the whole time (grid {grid}), and nothing follows; give a "
-            "shorter first side of encoder.patch"
+            f"the encoder's patch {patch} covers the whole time in one step (grid {grid}), so there is nothing to "
+            "predict; give a shorter first side of encoder.patch"
         )
     if encoder.mixes:
         raise ValueError("the encoder sees all times at once; give encoder.name cnn, mlp, pixels or resnet50")
@@ -314,22 +316,22 @@ def check_encoder(encoder: Encoder, saccade: bool) -> None:
 
 
 def check_frame(circuits: Circuits, frame: Float[Tensor, "t b d h w"], states: States, obs: Tensor) -> None:
-    """Raises ValueError where what the encoder made of `obs` is not one step of the maps that the circuit reads."""
+    """Raise ValueError if the encoding of `obs` is not one step of the maps that the circuit reads."""
     steps, side, read = len(frame), tuple(frame.shape[-2:]), tuple(circuits.levels[0].grid_below)
     if steps != 1 or side != read:
         raise ValueError(
-            f"a frame of shape {tuple(obs.shape)} is {steps} steps of {side} positions to the encoder, where the "
+            f"the encoder turns a frame of shape {tuple(obs.shape)} into {steps} steps of {side} positions, but the "
             f"circuit reads 1 step of {read}; give one frame of the size that the run was trained on"
         )
     if len(states[-1]) != len(obs) * prod(circuits.grid):
         raise ValueError(
-            f"the frame holds {len(obs)} samples, the state {len(states[-1]) // prod(circuits.grid)}; give as many, or "
-            "start anew"
+            f"the frame holds {len(obs)} samples, but the state {len(states[-1]) // prod(circuits.grid)}; give equal "
+            "numbers, or start again"
         )
 
 
 def hold_statistics(encoder: Encoder) -> None:
-    """Keep the statistics of BatchNorm as they are: those of a batch would mix times, samples and padding."""
+    """Freeze the statistics of BatchNorm: batch statistics would mix times, samples and padding."""
     for part in encoder.modules():
         if isinstance(part, BatchNorm):
             part.held = True
@@ -340,7 +342,7 @@ def build_predictor(cfg: Config, action: int) -> nn.Module:
     """The predictor from a state and `action` action values to the next state. Raises ValueError if there is none."""
     kind, width, hidden = cfg.predictor, cfg.circuit.width, cfg.hidden
     if cfg.identity and kind != "linear":
-        raise ValueError("identity is how a linear predictor begins; give predictor linear, or identity false")
+        raise ValueError("identity needs a linear predictor; give predictor linear, or identity false")
     if kind == "none":
         if action:
             raise ValueError("predictor is none, which cannot read saccades; give linear or mlp, or saccade false")
@@ -354,7 +356,7 @@ def build_predictor(cfg: Config, action: int) -> nn.Module:
 
 
 def pair_shares(batch: Batch, steps: int, patch: int) -> Float[Tensor, "t b"]:
-    """The share of every pair of neighbouring steps in the loss: a sample's pairs share 1 / B among them."""
+    """The weight of every pair of neighbouring steps in the loss: the pairs of a sample sum to 1 / B."""
     if batch.length is None:
         return batch.x.new_full((steps - 1, len(batch)), 1 / ((steps - 1) * len(batch)))
     pairs = batch.length // patch - 1

@@ -4,11 +4,11 @@
     L = mean over views of −log( exp(cos(z, z⁺) / τ) / Σ_{z' ≠ z} exp(cos(z, z') / τ) )
 
 z⁺ is the other view of the same sample; z' runs over both views of the samples of all processes, so a batch of n has
-2n − 2 negatives. With more than two views, the mean over their pairs. Decoupled, z⁺ is left out of the sum as well: a
-pair that already agrees no longer weakens the gradient of its negatives, which counts where there are few of them.
+2n − 2 negatives. With more than two views, L is the mean over their pairs. With `decoupled`, z⁺ is also left out of the
+sum: a pair that already agrees then no longer weakens the gradient of its negatives, which matters if there are few.
 
 Source: Chen et al. 2020, arXiv:2002.05709; decoupled: Yeh et al. 2022, arXiv:2110.06848. Deliberate differences: the
-mean token of a vision transformer stands for a ResNet's pooled features; AdamW, not LARS, unless the settings say
+mean token of a vision transformer replaces a ResNet's pooled features; AdamW replaces LARS unless the settings say
 otherwise. Its strength is the number of negatives: the paper's batches have 4096 samples.
 """
 
@@ -53,7 +53,7 @@ class SimCLR(JointEmbedding):
     cfg: Config
 
     def check(self, samples: int) -> None:
-        """Raises ValueError where there is nothing to tell a sample from."""
+        """Raise ValueError if there is only one sample, so that there are no negatives."""
         losses.check_samples(samples, "contrast needs")
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
@@ -61,7 +61,7 @@ class SimCLR(JointEmbedding):
         z = self.embed(batch)
         terms = [losses.info_nce(a, b, self.cfg.temperature, self.cfg.decoupled) for a, b in combinations(z, 2)]
         one, other, *_ = losses.on_sphere(z.detach())
-        # Normalised again, which changes the last bit: the panel's numbers of earlier runs have it so.
+        # Normalised a second time, which changes the last bit, to match the panel's numbers of earlier runs.
         return Terms({"contrast": torch.stack(terms).mean()}, compared=(one, losses.on_sphere(other)))
 
     def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:

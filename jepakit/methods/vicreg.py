@@ -1,14 +1,14 @@
-"""VICReg: two views of a sample agree, while features keep their spread and do not repeat one another.
+"""VICReg: two views of a sample agree, while features keep their variance and are not redundant.
 
     z_i = projector(mean over tokens of f(view i))
     L = sim · mean |z_i − z_j|² + std · (1/d) Σ_k max(0, 1 − √(Var(z_k) + eps)) + cov · (1/d) Σ_{k≠l} Cov(z_k, z_l)²
 
-over all pairs of views, variance averaged and covariance summed over the two views of a pair, and over the samples of
-all processes. No prediction, no second encoder, no stop-gradient.
+L is the mean over all pairs of views; variance is averaged and covariance summed over the two views of a pair. The
+statistics are over the samples of all processes. There is no prediction, no second encoder, no stop-gradient.
 
-Source: Bardes, Ponce & LeCun 2022, arXiv:2105.04906. Deliberate differences: a vision transformer's mean token stands
-for a ResNet's pooled features; the projector's BatchNorm sees all views together; its width follows the batch, whose
-samples span no more directions than there are: 4 times 64 by default, as the paper has 8192 = 4 times 2048.
+Source: Bardes, Ponce & LeCun 2022, arXiv:2105.04906. Deliberate differences: a vision transformer's mean token replaces
+a ResNet's pooled features; the projector's BatchNorm sees all views together; the projector's width follows the batch
+size, because n samples span at most n directions: 4 times 64 by default, as the paper has 8192 = 4 times 2048.
 """
 
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class VICReg(JointEmbedding):
     cfg: Config
 
     def check(self, samples: int) -> None:
-        """Raises ValueError if `samples` samples are too few to estimate the covariances of the features."""
+        """Raise ValueError if `samples` samples are too few to estimate the covariances of the features."""
         losses.check_vicreg(samples, self.cfg.projector.width(self.encoder.dim), self.cfg.std, self.cfg.cov)
 
     def caution(self, samples: int) -> str:

@@ -22,7 +22,7 @@ class CNN:
     """Convolutions of kernel 3 and stride 2 (then GroupNorm, GELU), one per entry of `channels`, and a final linear.
 
     `patch` is the part of the signal that a token sees; each convolution halves its sides, down to one cell, and the
-    linear reads the remaining map. `hidden` inserts further linears, each with LayerNorm, before the last.
+    linear reads the remaining map. `hidden` inserts more linears, each with LayerNorm, before the last.
 
     `norm` "batch" mixes the patches of a batch, as in the BiJEPA paper: gradient accumulation then changes the numbers.
     `norm` "none" also drops the LayerNorms.

@@ -11,7 +11,7 @@ Buffers = Literal["copy", "batch"]
 
 
 def check(decays: tuple[float, float]) -> None:
-    """Raise ValueError if the first or the last decay lies outside [0, 1]."""
+    """Raise ValueError if the first or the last decay is outside [0, 1]."""
     if not all(0 <= decay <= 1 for decay in decays):
         raise ValueError(f"ema is {decays}; give two decays from 0 to 1, e.g. (0.996, 1.0)")
 

@@ -256,6 +256,14 @@ ENCODERS = {
     "vit_huge": SIZES["huge"],
 }
 
+DESCRIPTIONS = {
+    "vit_tiny": "ViT-Ti/16: 192 features, 12 blocks, 3 heads.",
+    "vit_small": "ViT-S/16: 384 features, 12 blocks, 6 heads.",
+    "vit_base": "ViT-B/16: 768 features, 12 blocks, 12 heads.",
+    "vit_large": "ViT-L/16: 1024 features, 24 blocks, 16 heads.",
+    "vit_huge": "ViT-H/14: 1280 features, 32 blocks, 16 heads.",
+}
+
 
 def vit(size: str, **changes: Any) -> ViT:
     """The ViT of a published size (tiny, small, base, large, huge) for images, with `changes` to its fields."""

@@ -34,17 +34,17 @@ def returns_run(node: ast.FunctionDef) -> bool:
 
 
 def explain_helper(name: str) -> str:
-    """Why the function that a recipe called `name` would be is none, as a sentence; "" where there is no function."""
+    """A sentence on why the function for a recipe called `name` is not a recipe; "" if there is no such function."""
     for _, module, tree in RECIPES.own_trees():
         for node in public_functions(tree):
             if node.name == name.replace("-", "_"):
                 fix = "give it no parameters" if returns_run(node) else "annotate what it returns: -> Run"
-                return f"{node.name} of {module} is no recipe; {fix}"
+                return f"{node.name} of {module} is not a recipe; {fix}"
     return ""
 
 
 def recipe_of(value: Any) -> "Callable[[], Run]":
-    """The function that returns a Run; ValueError where `value` is none."""
+    """`value` as a function that returns a Run. Raises ValueError if it is not callable."""
     if not callable(value):
         raise ValueError(f"a recipe is a function that returns a Run, not {value!r}")
     recipe: Callable[[], Run] = value
@@ -57,7 +57,7 @@ RECIPES: "Final[Registry[Callable[[], Run]]]" = Registry(
 
 
 def load_recipe(name: str) -> "Run":
-    """The Run of a recipe. Raises ValueError, with the nearest name, where there is none."""
+    """The Run of a recipe. Raises ValueError, suggesting the nearest name, if there is none."""
     from ..run.settings import Run
 
     recipe = RECIPES.load(name)

@@ -24,27 +24,29 @@ STEPS_PER_EPOCH = NUM_IMAGES // BATCH_SIZE
 
 
 def imagenet_ijepa_vith14() -> Run:
-    """`jepa train imagenet-ijepa-vith14 --data IMAGENET/train`: 300 epochs; published linear accuracy 79.3 %.
+    """I-JEPA with a ViT-H/14 on ImageNet, 300 epochs; published linear accuracy 79.3 %.
 
-    The paper used 16 A100 GPUs for about 72 hours. We have not trained with this recipe.
+    `jepa train imagenet-ijepa-vith14 --data IMAGENET/train`. The paper used 16 A100 GPUs for about 72 hours. We have
+    not trained with this recipe.
     """
     return _published_run(vit("huge"), Predictor(width=384, depth=12, heads=16), epochs=300, warmup=40)
 
 
 def imagenet_ijepa_vitb16() -> Run:
-    """`jepa train imagenet-ijepa-vitb16 --data IMAGENET/train`: 600 epochs; published linear accuracy 72.9 %.
+    """I-JEPA with a ViT-B/16 on ImageNet, 600 epochs; published linear accuracy 72.9 %.
 
-    We have not trained with this recipe.
+    `jepa train imagenet-ijepa-vitb16 --data IMAGENET/train`. We have not trained with this recipe.
     """
     return _published_run(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
 
 
 def imagenet_cjepa_vitb16() -> Run:
-    """`jepa train imagenet-cjepa-vitb16 --data IMAGENET/train`: 600 epochs; published linear accuracy 73.7 %.
+    """C-JEPA with a ViT-B/16 on ImageNet, 600 epochs; published linear accuracy 73.7 %.
 
-    This is `imagenet-ijepa-vitb16`, for which the paper reports 72.9 %, plus the terms of its algorithm 1 with a weight
-    of .001. The paper does not describe the projector, so ours is a guess; it raises the weight decay linearly, ours
-    follows a cosine. We have not trained with this recipe.
+    `jepa train imagenet-cjepa-vitb16 --data IMAGENET/train`. This is `imagenet-ijepa-vitb16`, for which the paper
+    reports 72.9 %, plus the terms of its algorithm 1 with a weight of .001. The paper does not describe the projector,
+    so ours is a guess; it raises the weight decay linearly, ours follows a cosine. We have not trained with this
+    recipe.
     """
     run = _published_run(vit("base"), Predictor(width=384, depth=6, heads=12), epochs=600, warmup=15)
     settings = {f.name: getattr(run.method, f.name) for f in fields(ijepa.Config)}

@@ -10,7 +10,7 @@ from ..run.settings import Evals, Length, Loop, Run
 
 
 def gaze_rjepa() -> Run:
-    """`jepa train gaze-rjepa --data photos/`: looks at one place of a picture after another; about 2 minutes.
+    """R-JEPA that looks at one place of a picture after another; 2 minutes: `jepa train gaze-rjepa --data photos/`.
 
     With `--data.fixations FILE` it looks where people looked. The encoder keeps its initial weights, so that nothing
     collapses, and the circuit learns by exact forward propagation; `--init RUN` provides a trained encoder. On human
@@ -33,7 +33,7 @@ def gaze_rjepa() -> Run:
 
 
 def rjepa_online() -> Run:
-    """`jepa train rjepa-online --data FOLDER`: learns from frames as they arrive, one step per frame, each seen once.
+    """R-JEPA that learns from frames as they arrive, each seen once: `jepa train rjepa-online --data FOLDER`.
 
     Frames are pictures, arrays or rows of a table; see docs/streaming.md. The picture encoder keeps its initial
     weights: an encoder that learned from single steps collapsed, and so did the circuit at three times the learning

@@ -11,10 +11,10 @@ from .small import SMALL_OPTIM
 
 
 def series_bijepa() -> Run:
-    """`jepa train series-bijepa --data table.csv`: for forecasts, scores and completions of series; about 2 minutes.
+    """BiJEPA for forecasts, scores and completions of series; 2 minutes: `jepa train series-bijepa --data table.csv`.
 
-    Past and future predict each other. We state no expected score: `jepa forecast` compares its forecasts with the last
-    value and with linear autoregression, on a part of the table that was not used for fitting.
+    Past and future predict each other. We state no expected score: `jepa forecast` compares the encoder with the last
+    value and with linear models, on a part of the table that training left out.
     """
     return Run(
         method=bijepa.Config(

@@ -33,7 +33,7 @@ def balance_metrics(cell: Cell, predictor: nn.Linear, h: Float[Tensor, "n w"]) -
     """The distance between W Wᵀ and Pᵀ P relative to the size of W Wᵀ, as whole matrices and for their diagonals.
 
     Also `cosine`, the cosine between both as vectors; `states`, the cosine between Pᵀ P and E[h hᵀ]; and
-    `off_diagonal`, the share of the squares of Pᵀ P that lies off its diagonal.
+    `off_diagonal`, the share of the squares of Pᵀ P off its diagonal.
     """
     w = candidate_weights(cell)
     p = predictor.weight.detach()[:, : len(w)]

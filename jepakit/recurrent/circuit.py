@@ -1,8 +1,8 @@
-"""Recurrent gated circuits, one above the other: what each step of a sequence makes of the maps below and of the past.
+"""Stacked recurrent gated circuits: each step combines the maps below with the past.
 
-A level reads maps (N, C, h, w), of which vectors are the 1 x 1 case: its input weights are a convolution, shared by
+A level reads maps (N, C, h, w); vectors are the 1 x 1 case. Its input weights are a convolution, shared by
 all positions, and every channel has its own past at every position. `step` takes the levels from the bottom up; with
-feedback, a level also reads what the level above it showed one step before, enlarged to its own size.
+feedback, a level also reads the previous output of the level above it, enlarged to its own size.
 """
 
 from dataclasses import dataclass
@@ -200,8 +200,8 @@ def check_inputs(cell: nn.Module, inputs: Float[Tensor, "n t d"]) -> None:
     """Raise ValueError if forward propagation cannot run this circuit over these inputs."""
     if not isinstance(cell, Cell):
         raise ValueError(
-            f"{type(cell).__name__} is no circuit with its own derivatives; give one of jepakit.recurrent.cells, or a "
-            "subclass of its Cell"
+            f"{type(cell).__name__} is not a circuit with its own derivatives; give one of jepakit.recurrent.cells, or "
+            "a subclass of its Cell"
         )
     shape, d = tuple(inputs.shape), cell.weight.shape[2]
     if len(shape) != 3 or shape[1] < 1 or shape[2] != d:

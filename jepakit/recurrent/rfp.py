@@ -5,15 +5,15 @@ changes the state of another block. So its whole effect so far is one trace of b
 take m b (q (d + 1) + r) floats per row: O(n²) for d = n, where the general rule (RTRL) takes O(n³).
 
     E_W ← D E_W + A ⊗ [x, 1],    E_own ← D E_own + A · ∂drive/∂own,    D = ∂s'/∂s, A = ∂s'/∂drive, per block
-    dL/dW = Σ_t δ_t · E_W(t),    δ_t = ∂L_t/∂s_t through what lies above the circuit, which has no memory
+    dL/dW = Σ_t δ_t · E_W(t),    δ_t = ∂L_t/∂s_t through the layers above the circuit, which have no memory
 
-Nothing of the past is kept but the traces, whatever the length. `chunk` steps are taken together: inside a chunk,
+Only the traces are kept from the past, whatever the length. `chunk` steps are taken together: inside a chunk,
 errors propagate backwards, λ_t = δ_t + D_{t+1}ᵀ λ_{t+1}, and dL/dW = λ_0 · E_W(0) + Σ λ_t A_t ⊗ [x_t, 1], so that the
 traces are read and written once per chunk, in two matrix products. The sums are the same; chunk 1 is the rule above.
 
 The gradient is exact if each block's past enters only that block, x does not depend on traced weights through time, the
-layers above have no memory, and the weights do not change within the sequence. `why_inexact` tells when a circuit does
-not qualify.
+layers above have no memory, and the weights do not change within the sequence. `why_inexact` gives the reason if a
+circuit does not qualify.
 
 Source: Velarde & Parra 2024, arXiv:2411.16695, for the name and the claim; its equations are our own derivation, with
 Irie et al. 2023, arXiv:2305.19044 (element-wise recurrence). Chunks: Schmidhuber 1992, Neural Computation 4(2).

@@ -253,7 +253,7 @@ def check_memory(circuits: Circuits, encoder: nn.Module | None, samples: int, li
 
 
 def trace_cost(circuits: Circuits, encoder: nn.Module, samples: int) -> str:
-    """A sentence about the cost of tracing the encoder too, all of which is read and written at every step."""
+    """A sentence about the cost of tracing the encoder too: all its traces are read and written at every step."""
     samples = -(-samples // world_size())
     gib = trace_bytes(circuits, encoder, samples) / 2**30
     return (

@@ -120,10 +120,11 @@ def line_chart(
 ) -> Markup:
     """An SVG line chart, with a legend if there is more than one line; `marks` are labelled horizontal lines.
 
-    `label` is the alt text. Values that are not finite break the curve.
+    `label` is the alt text. Values that are not finite break the curve; the x-axis ends where the drawn values do.
     """
     thinned = [(line, *thin_points(line.x, line.y)) for line in lines]
-    x_axis = fit_axis([x for _, x, _ in thinned], log_x, margin=0.0)
+    drawn = [x[np.isfinite(y) & ((y > 0) | (not log_y))] for _, x, y in thinned]
+    x_axis = fit_axis(drawn if any(map(len, drawn)) else [x for _, x, _ in thinned], log_x, margin=0.0)
     y_axis = fit_axis([y for _, _, y in thinned], log_y, [value for value, _ in marks])
     scale = f"{x_axis.low:.9g} {x_axis.high:.9g} {int(log_x)} {y_axis.low:.9g} {y_axis.high:.9g} {int(log_y)}"
     parts = [

@@ -15,6 +15,7 @@ class Curve:
     caption: str
     log: bool = False
     marks: tuple[tuple[float, str], ...] = ()
+    more: bool = True  # whether it stands behind "more"
 
 
 METRIC_CURVES = (
@@ -22,6 +23,7 @@ METRIC_CURVES = (
         "Loss",
         (("", ("loss",)),),
         "What the optimiser minimises. On its own it proves little: a JEPA's loss also falls when the targets shrink.",
+        more=False,
     ),
     Curve(
         "Normalised loss",
@@ -30,12 +32,14 @@ METRIC_CURVES = (
         "views are compared, of a view of another sample. It does not fall when targets merely shrink, but near 0 with "
         "a tiny std ratio it is collapse.",
         marks=((1.0, "without knowing the sample"),),
+        more=False,
     ),
     Curve(
         "kNN while training",
         (("", ("metrics", "knn")),),
         "The share of held-out labels that the nearest neighbours tell, at every checkpoint (evals.online). It is of "
         "few samples: compare it with itself over time, not with a probe.",
+        more=False,
     ),
     Curve(
         "Std ratio",
@@ -45,6 +49,7 @@ METRIC_CURVES = (
         "the rank does.",
         log=True,
         marks=((FULL_STD_RATIO, "full collapse"),),
+        more=False,
     ),
     Curve(
         "Effective rank",
@@ -52,6 +57,7 @@ METRIC_CURVES = (
         "How many directions the centred features use. A steady fall is dimensional collapse. Comparable only "
         "between "
         "runs with the same width and the same number of panel samples; blind to scale, so read it with the std ratio.",
+        more=False,
     ),
     Curve(
         "Effective rank of patches",

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..collapse import Verdict, verdict_inputs
 from ..collapse import verdict as judge
+from ..evals.finding import BASELINE_NAMES, finite_number, leading_result, run_finding
 from ..run.write import flatten_settings
 from .charts import short_number
 from .records import RunRecord, nested_value
@@ -28,8 +29,8 @@ PANEL_KEYS = (
     ("Energy gap", "energy_gap"),
     ("Retrieval", "retrieval"),
 )
-BASELINE_NAMES = {"random_init": "untrained encoder", "raw": "raw input"}
 SCORE_KEYS = ("data", "name", "weights", "settings")  # keys that distinguish scores of the same kind and metric
+HEADLINE_ROWS = ("Verdict", "Probes")
 Key = tuple[str, ...]  # kind and metric, APART formatted by `_format_setting`, and the step of an earlier score
 
 
@@ -38,7 +39,8 @@ def run_facts(record: RunRecord) -> dict[str, str]:
     last = {label: record.last(*path) for label, path in NUMBER_PATHS}
     if (loss := finite_number(record.summary.get("loss"))) is not None:
         last["Loss"] = loss
-    return {
+    rollbacks = run_rollbacks(record)
+    facts = {
         "Method": str(nested_value(record.settings, ("method", "name")) or UNKNOWN),
         "Data": str(
             nested_value(record.settings, ("data", "path"))
@@ -49,7 +51,20 @@ def run_facts(record: RunRecord) -> dict[str, str]:
         "Time": format_duration(finite_number(record.summary.get("seconds")) or record.last("time")),
         **{label: UNKNOWN if value is None else short_number(value) for label, value in last.items()},
         "Samples / s": median_throughput(record),
-        "Rollbacks": str(len(run_rollbacks(record))),
+    }
+    return facts | ({"Rollbacks": str(len(rollbacks))} if rollbacks else {})
+
+
+def probe_facts(record: RunRecord) -> dict[str, str]:
+    """The score that the finding of the run is about, and its baselines; empty if there is none."""
+    result = leading_result(record.evals)
+    if result is None:
+        return {}
+    written = score_format(result)
+    baselines = {name: finite_number(result.get(key)) for key, name in BASELINE_NAMES.items()}
+    return {
+        probe_name(result).capitalize(): written(finite_number(result.get("value"))),
+        **{name.capitalize(): written(value) for name, value in baselines.items() if value is not None},
     }
 
 
@@ -88,9 +103,32 @@ def compare_records(records: Sequence[RunRecord], names: Sequence[str]) -> dict[
     told = [run_facts(r) for r in records]
     flat = [flatten_settings(r.settings) for r in records]
     keys = sorted({k for f in flat for k in f if any(g.get(k) != f.get(k) for g in flat)})
-    rows = [(label, [t[label] for t in told]) for label in told[0]]
-    rows = [("Verdict", [final_verdict(r).name for r in records]), *rows, *_panel_rows(records), *_score_rows(records)]
+    labels = dict.fromkeys(label for t in told for label in t)
+    rows = [(label, [t.get(label, UNKNOWN) for t in told]) for label in labels]
+    rows = [("Verdict", [final_verdict(r).name for r in records]), ("Probes", list(map(finding_text, records))), *rows]
+    rows += _score_rows(records)
+    rows += _panel_rows(records)
     return {"names": names, "rows": rows, "settings": [(k, [str(f.get(k, UNKNOWN)) for f in flat]) for k in keys]}
+
+
+def page_tables(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """The comparison as the page shows it: `main` rows, and under `folded` titles with further rows.
+
+    The page leaves out what its headlines say.
+    """
+    panel = {label for label, _ in PANEL_KEYS}
+    rows = [row for row in comparison["rows"] if row[0] not in HEADLINE_ROWS]
+    folded = {
+        "more numbers": [row for row in rows if row[0] in panel],
+        "settings that differ": comparison["settings"],
+    }
+    main = [row for row in rows if row[0] not in panel]
+    return {"names": comparison["names"], "main": main, "folded": {k: v for k, v in folded.items() if v}}
+
+
+def finding_text(record: RunRecord) -> str:
+    """What the run's probes found, in words; "–" if nothing was found."""
+    return str(run_finding(record.evals) or UNKNOWN)
 
 
 def _panel_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
@@ -154,11 +192,6 @@ def interval_text(entry: Mapping[str, Any]) -> str:
 def probe_name(entry: Mapping[str, Any]) -> str:
     """The name of a score: probe and metric, such as "knn accuracy"."""
     return " ".join(str(entry[k]) for k in ("kind", "metric") if entry.get(k)) or "probe"
-
-
-def finite_number(value: Any) -> float | None:
-    """A finite number from JSON, None for anything else."""
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def score_format(entry: Mapping[str, Any]) -> Callable[[float | None], str]:

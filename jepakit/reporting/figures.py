@@ -18,12 +18,16 @@ DRAWN_DIRECTIONS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Figure:
-    """A titled picture and the sentences under it. `body` is safe HTML; `caption` is plain text."""
+    """A titled picture and the sentences under it. `body` is safe HTML; `caption` is plain text.
+
+    A figure with `more` starts folded, with the others of its section.
+    """
 
     title: str
     body: Markup
     caption: str
     wide: bool = False
+    more: bool = False
 
 
 class Parts(NamedTuple):
@@ -50,35 +54,55 @@ STACKED_PARTS = (
 
 
 def curve_figures(records: Sequence[RunRecord], names: Sequence[str]) -> list[Figure]:
-    """One figure per curve that at least one run has logged; several runs share axes, one colour each."""
-    figures = [f for curve in METRIC_CURVES if (f := _curve_figure(curve, records, names))]
+    """One figure per curve that at least one run has logged twice; several runs share axes, one colour each.
+
+    What was logged only once is no curve: all such values stand in one table.
+    """
+    found = [(curve, lines) for curve in METRIC_CURVES if (lines := _curve_lines(curve, records, names))]
+    figures = [_curve_figure(curve, lines) for curve, lines in found if any(len(line.x) > 1 for line in lines)]
     if len(records) == 1:
         figures[1:1] = [f for part in STACKED_PARTS if (f := _parts_figure(records[0], part))]
-    return figures
+    single = [(curve, lines) for curve, lines in found if all(len(line.x) == 1 for line in lines)]
+    return [*figures, _single_values(single)] if single else figures
 
 
-def _curve_figure(curve: Curve, records: Sequence[RunRecord], names: Sequence[str]) -> Figure | None:
-    lines = []
+def _curve_lines(curve: Curve, records: Sequence[RunRecord], names: Sequence[str]) -> list[Line]:
+    lines, several = [], len(records) > 1
     for k, (record, name) in enumerate(zip(records, names, strict=True)):
         for j, (part, path) in enumerate(curve.columns):
             x, y = record.column(*path)
             if len(x):
-                several = len(records) > 1
                 title = " ".join(word for word in (name if several else "", part) if word) or curve.title.lower()
                 lines.append(Line(title, x, y, color=k if several else j, dashed=j > 0))
-    if not lines:
-        return None
+    return lines
+
+
+def _curve_figure(curve: Curve, lines: Sequence[Line]) -> Figure:
     label = f"{curve.title} over steps. " + " ".join(describe_line(line) for line in lines)
-    return Figure(curve.title, line_chart(lines, label, log_y=curve.log, marks=curve.marks), curve.caption)
+    body = line_chart(lines, label, log_y=curve.log, marks=curve.marks)
+    return Figure(curve.title, body, curve.caption, more=curve.more)
+
+
+def _single_values(found: Sequence[tuple[Curve, Sequence[Line]]]) -> Figure:
+    """A table of the curves that have one point each."""
+    row = Markup('<tr><th scope="row">{}</th><td class="number">{}</td><td class="number">step {}</td></tr>')
+    rows = []
+    for curve, lines in found:
+        for line in lines:
+            own = line.name if line.name == curve.title.lower() else f"{curve.title}, {line.name}"
+            own = own[:1].upper() + own[1:]
+            rows.append(row.format(own, short_number(float(line.y[0])), short_number(float(line.x[0]))))
+    body = Markup('<table class="plain">{}</table>').format(Markup("").join(rows))
+    return Figure("Measured once", body, "Each of these was logged at one step only, so there is no curve.", more=True)
 
 
 def _parts_figure(record: RunRecord, part: Parts) -> Figure | None:
     names = sorted({name for row in record.rows for name in row.get(part.key, {})})
-    if len(names) < part.least:
-        return None
     lines = [Line(name, *record.column(part.key, name), color=k) for k, name in enumerate(names)]
+    if len(names) < part.least or all(len(line.x) < 2 for line in lines):
+        return None
     label = f"{part.title} over steps. " + " ".join(describe_line(line) for line in lines)
-    return Figure(part.title, line_chart(lines, label, log_y=part.log), part.caption)
+    return Figure(part.title, line_chart(lines, label, log_y=part.log), part.caption, more=True)
 
 
 def describe_line(line: Line) -> str:
@@ -115,7 +139,7 @@ def spectrum_figure(record: RunRecord, side: str) -> Figure | None:
     )
     label = f"Eigenvalues of the {side} features at {len(chosen)} steps. " + _variance_sentence(*chosen[-1])
     body = line_chart(lines, label, x_label="direction", log_x=True, log_y=True)
-    return Figure(f"Eigenspectrum, {side} encoder", body, caption)
+    return Figure(f"Eigenspectrum, {side} encoder", body, caption, more=side != "target")
 
 
 def eigenvalue_figure(record: RunRecord, side: str) -> Figure | None:
@@ -135,7 +159,8 @@ def eigenvalue_figure(record: RunRecord, side: str) -> Figure | None:
         "falling away from it is dimensional collapse; a line ends where nothing is left."
     )
     label = f"Eigenvalues of the {side} features over steps. " + " ".join(describe_line(line) for line in lines)
-    return Figure(f"Eigenvalues over steps, {side} encoder", line_chart(lines, label, log_y=True), caption)
+    body = line_chart(lines, label, log_y=True)
+    return Figure(f"Eigenvalues over steps, {side} encoder", body, caption, more=side != "target")
 
 
 def _logged_spectra(record: RunRecord, side: str) -> list[tuple[int, Array]]:

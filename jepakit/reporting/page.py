@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
+from ..evals.finding import Finding, run_finding
 from ..training.rollback import rollback_summary
-from .facts import compare_records, final_verdict, run_facts, run_rollbacks
+from .facts import compare_records, final_verdict, page_tables, probe_facts, run_facts, run_rollbacks
 from .figures import Figure
 from .records import RunRecord, unique_names
 from .samples import Look
@@ -22,6 +24,8 @@ VERDICT_TONES = {
     "full": "bad",
     "exploding": "bad",
 }
+FINDING_TONES = {"better": "good", "unclear": "warn", "worse": "bad"}
+TONES = ("good", "none", "warn", "bad")  # from the best to the gravest
 UNFINISHED_NOTE = "the run left no summary.json: it has not finished, or was stopped"
 
 
@@ -44,8 +48,11 @@ def render_page(
         "template.html.j2",
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         heads=[run_headline(view) for view in views],
-        comparison=compare_records(records, names) if len(records) > 1 else None,
-        sections=fill_sections(views, sections, note),
+        comparison=page_tables(compare_records(records, names)) if len(records) > 1 else None,
+        sections=[
+            replace(block, open=sections[block.id].section.is_open(len(views)))
+            for block in fill_sections(views, sections, note)
+        ],
         problems=problems,
         version=version,
     )
@@ -82,19 +89,28 @@ def check_part(part: object) -> Part | None:
 
 
 def run_headline(view: View) -> dict[str, Any]:
-    """The headline of one run: the verdict with its reason and advice, and the run's main facts."""
+    """The headline of one run: the verdict and what the probes found, with advice, and the run's main facts."""
     record = view.record
-    found = final_verdict(record)
-    advice = found.advice and f"To do: {found.advice}"
-    texts = [found.reason, rollback_summary(run_rollbacks(record)), advice, "" if record.summary else UNFINISHED_NOTE]
+    found, finding = final_verdict(record), run_finding(record.evals)
+    advice = [text and f"To do: {text}" for text in (found.advice, finding.advice if finding else "")]
+    texts = [found.reason, rollback_summary(run_rollbacks(record)), advice[0], str(finding or ""), advice[1]]
+    texts.append("" if record.summary else UNFINISHED_NOTE)
     sentences = [text[0].upper() + text[1:].rstrip(".") + "." for text in texts if text]
     return {
         "name": view.name,
-        "verdict": found.name,
-        "tone": VERDICT_TONES.get(found.name, "none"),
+        "verdict": found.name if finding is None else f"{found.name} · {finding.kind} {finding.words}",
+        "tone": badge_tone(found.name, finding),
         "advice": mark_flags(" ".join(sentences)),
-        "facts": run_facts(record),
+        "facts": probe_facts(record) | run_facts(record),
     }
+
+
+def badge_tone(verdict: str, finding: Finding | None) -> str:
+    """The graver tone of the verdict and of what the probes found: a run that learnt nothing is not green."""
+    tones = [VERDICT_TONES.get(verdict, "none")]
+    if finding is not None:
+        tones += [FINDING_TONES[finding.outcome], *["warn"] * bool(finding.also_worse)]
+    return max(tones, key=TONES.index)
 
 
 def mark_flags(text: str) -> Markup:

@@ -1,19 +1,21 @@
 """Builds the rows of the probe table: every score beside those of the untrained encoder and of the raw input."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from markupsafe import Markup
 
+from ..evals.finding import BASELINE_NAMES, Outcome, finite_number, probe_finding
 from .charts import interval_bar
-from .facts import BASELINE_NAMES, UNKNOWN, finite_number, format_number, format_percent, probe_name, score_format
+from .facts import UNKNOWN, format_number, format_percent, probe_name, score_format
 from .records import nested_value
 
 FACT_KEYS = ("data", "weights", "step", "n_train", "n_test")
+OUTCOME_TONES: Final[Mapping[Outcome, str]] = {"better": "good", "unclear": "warn", "worse": "bad"}
 
 
 def probe_row(entry: Mapping[str, Any], run: str) -> dict[str, Any]:
-    """The template's values for one evals/*.json; the encoder `wins` if its interval lies above both baselines."""
+    """The template's values for one evals/*.json; `tone` colours the gain by what the probe found."""
     value, low, high = (finite_number(entry.get(k)) for k in ("value", "low", "high"))
     references = {k: finite_number(entry.get(k)) for k in BASELINE_NAMES}
     error = bool(entry.get("lower_is_better"))
@@ -39,7 +41,7 @@ def probe_row(entry: Mapping[str, Any], run: str) -> dict[str, Any]:
             for k, r in references.items()
         ],
         "gain": _format_gain(value, best, error, written is format_number),
-        "wins": _beats_baselines(value, high if error else low, best, error),
+        "tone": OUTCOME_TONES[found.outcome] if (found := probe_finding(entry)) else "",
         "facts": {k: entry[k] for k in FACT_KEYS if entry.get(k) is not None},
         "warning": nested_value(entry, ("notes", "warning")) or "",
         "recall": _recall_rows(recall) if isinstance(recall, Mapping) else [],
@@ -68,14 +70,6 @@ def _format_gain(value: float | None, best: float | None, error: bool, bare: boo
     if error:
         return f"{value / best - 1:+.0%}"
     return f"{value - best:+.3f}" if bare else f"{(value - best) * 100:+.1f}"
-
-
-def _beats_baselines(value: float | None, end: float | None, best: float | None, error: bool) -> bool:
-    """Whether the whole interval beats the better baseline; `end` is the interval's end nearest to it."""
-    if value is None or best is None:
-        return False
-    nearer = end if end is not None else value
-    return nearer < best if error else nearer > best
 
 
 def _interval_picture(

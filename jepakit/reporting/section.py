@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -13,13 +13,23 @@ from .figures import Figure
 from .records import RunRecord
 from .samples import Look
 
+Folding = Literal["never", "for several runs", "always"]
+
 
 class Section(NamedTuple):
-    """A section's title, the sentence under it, and its position on the page: a lower `order` comes first."""
+    """A section's title, the sentence under it, and its position on the page: a lower `order` comes first.
+
+    `folds` says when only its title is shown at first: a section that repeats figures for every run folds for several.
+    """
 
     order: int
     title: str
     intro: str = ""
+    folds: Folding = "always"
+
+    def is_open(self, runs: int) -> bool:
+        """Whether the section starts unfolded on a page about so many runs."""
+        return self.folds == "never" or (self.folds == "for several runs" and runs == 1)
 
 
 NO_BODY: Final = Markup("")
@@ -44,6 +54,7 @@ class Block:
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
     body: Markup = NO_BODY
+    open: bool = True
 
 
 @dataclass(frozen=True, eq=False)

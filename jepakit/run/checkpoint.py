@@ -1,9 +1,9 @@
-"""Atomic save and load: safetensors for tensors, JSON for the rest, nothing that could run code.
+"""Saves and loads checkpoints atomically: safetensors for tensors, JSON for the rest, nothing that can run code.
 
-A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors, state.json and, where the source of
-batches has a state, stream.safetensors. It is written under another name, synced, and renamed, so a folder of that name
-is whole; state.json also records the files' sizes, so that a copy cut short is recognised and the checkpoint before it
-used.
+A checkpoint is a folder `step-00001000/` with model.safetensors, optim.safetensors, state.json and, if the source of
+batches has a state, stream.safetensors. It is written under a temporary name, synced, and renamed, so a folder with the
+final name is complete. state.json also records the file sizes, so a truncated copy is detected and the previous
+checkpoint is used.
 """
 
 import json
@@ -29,8 +29,8 @@ from . import parse
 from .settings import Run
 
 SCHEMA_VERSION = 1
-SOURCE_FILE = "stream.safetensors"  # its name since streams were the only source with a state
-# What reading a damaged checkpoint raises: files cut short or gone, bytes that are no text, JSON of another shape.
+SOURCE_FILE = "stream.safetensors"  # this name dates from when streams were the only source with a state
+# Errors from reading a damaged checkpoint: truncated or missing files, undecodable bytes, JSON of the wrong shape.
 DAMAGE_ERRORS = (
     *(OSError, EOFError, SafetensorError, json.JSONDecodeError),
     *(UnicodeDecodeError, KeyError, TypeError, AttributeError),
@@ -39,9 +39,9 @@ DAMAGE_ERRORS = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved step. `warnings` says which newer ones were unusable.
+    """One saved step. `warnings` lists newer checkpoints that were unusable.
 
-    `state` is the trainer's JSON, `source` the tensors that its source of batches needs to go on.
+    `state` is the trainer's JSON; `source` holds the tensors that the source of batches needs to continue.
     """
 
     step: int
@@ -54,7 +54,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained run: its settings, its method in eval mode, the step and the state saved with it."""
+    """A trained run: its settings, its method in eval mode, and the saved step and state."""
 
     run: Run
     method: Method
@@ -77,7 +77,7 @@ def save_checkpoint(
     needed: Collection[int] = (),
     source: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Save a checkpoint, point `checkpoints/last` at it, and drop all but the newest `keep` and those `needed`."""
+    """Save a checkpoint, point `checkpoints/last` at it, and delete all but the newest `keep` and those in `needed`."""
     final = step_folder(run, step)
     part = final.with_name(f".{final.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -101,9 +101,9 @@ def save_checkpoint(
 
 
 def go_back(run: Path, step: int, changes: Mapping[str, Any]) -> None:
-    """Make the checkpoint of `step` the newest, its state with `changes`: later ones are deleted.
+    """Make the checkpoint of `step` the newest: apply `changes` to its state and delete later checkpoints.
 
-    A process killed in between leaves checkpoints that are all whole.
+    If the process is killed halfway, all remaining checkpoints are complete.
     """
     path = step_folder(run, step) / "state.json"
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
@@ -114,7 +114,7 @@ def go_back(run: Path, step: int, changes: Mapping[str, Any]) -> None:
 
 
 def saved_steps(run: Path) -> list[int]:
-    """The steps with a checkpoint, ascending; whether they can be read is not asked."""
+    """The steps with a checkpoint, ascending. Does not check that the checkpoints can be read."""
     found = (run / "checkpoints").glob("step-*")
     return sorted(int(p.name[5:]) for p in found if p.name[5:].isdigit())
 
@@ -158,9 +158,9 @@ def load_run(
 ) -> LoadedRun:
     """A run's method with its trained weights, on the CPU in eval mode.
 
-    A head is put on `parents`, by default on the runs that it names. `note` gets a sentence for each setting of the run
-    that has another name now. Raises ValueError where there is no run, and where the parents of a head have other
-    weights than it was trained over.
+    A head is built on `parents`, by default on the runs that its settings name. `note` receives a sentence for each
+    renamed setting of the run. Raises ValueError if there is no run, or if the weights of a head's parents are not
+    those it was trained on.
     """
     settings = settings_of(run)
     for sentence in parse.renaming_notes(parse.read_yaml(run / "config.yaml")):
@@ -173,36 +173,36 @@ def load_run(
 
 
 def settings_of(run: Path) -> Run:
-    """The settings of a run folder. ValueError where it is none."""
+    """The settings of a run folder. Raises ValueError if the folder holds no run."""
     if not (run / "config.yaml").is_file():
         raise ValueError(
-            f"{run} is no run folder: it has no config.yaml; give the folder that `jepa train --out` wrote"
+            f"{run} is not a run folder: it has no config.yaml; give the folder that `jepa train --out` wrote"
         )
     return parse.from_yaml(run / "config.yaml")
 
 
 def parents_of(cfg: Any, parents: Sequence[Method] = ()) -> tuple[Method, ...]:
-    """What the settings of a head are put on: `parents`, or the runs that they name; nothing for any other method.
+    """The methods under a head: `parents`, or the runs that its settings name. Empty for any other method.
 
-    Raises ValueError where they name none, or where a parent's weights are not those that the head was trained over.
+    Raises ValueError if a head has no parent, or if a parent's weights are not those the head was trained on.
     """
     if not methods.is_head(cfg):
         return ()
     name = methods.name_of(cfg)
     if not parents and not cfg.parents:
-        raise ValueError(f"{name} is trained over a finished run and none is named; give --init RUN")
+        raise ValueError(f"{name} is trained on top of a finished run, but none is named; give --init RUN")
     found = tuple(parents) or tuple(load_run(Path(run)).method for run in cfg.parents)
     for run, parent, stored in zip(cfg.parents, found, cfg.parent_hashes, strict=False):
         if stored != module_hash(parent):
             raise ValueError(
-                f"{run} has other weights than those that {name} was trained over; put its checkpoint back, or "
+                f"the weights of {run} are not those that {name} was trained on; restore its checkpoint, or "
                 f"train again with jepa train {name} --init {run}"
             )
     return found
 
 
 def module_hash(module: nn.Module) -> str:
-    """A hash of all that a module saves."""
+    """A hash of a module's state dict."""
     found = blake2b(digest_size=16)
     for name, value in sorted(module.state_dict().items()):
         found.update(name.encode())
@@ -211,14 +211,14 @@ def module_hash(module: nn.Module) -> str:
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()) -> None:
-    """Copy `tensors` into `module`. Every key must match in name and shape, except those in `skip`; else ValueError."""
+    """Copy `tensors` into `module`. Raises ValueError unless every key outside `skip` matches in name and shape."""
     own = {k: v for k, v in module.state_dict().items() if k not in skip}
     given = {k: v for k, v in tensors.items() if k not in skip}
     copy_into(own, given, source, "give both the same method and encoder settings")
 
 
 def signal_from(entries: Mapping[str, Any]) -> Signal:
-    """A Signal from its JSON form. Earlier versions kept the size of an action alone, 0 where there was none."""
+    """A Signal from its JSON form. Earlier versions stored only the size of an action, 0 for no action."""
     values = _with_tuples(entries)
     action = values.pop("action", None)
     if isinstance(action, int):
@@ -244,7 +244,7 @@ def load_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer, tensors:
     for key, value in tensors.items():
         name, entry = key.rsplit("/", 1)
         p = parameters[name]
-        # A moment lives where its parameter does; AdamW's step counter does so only when fused, else on the CPU.
+        # Moments are on their parameter's device; AdamW's step counter is there only if fused, otherwise on the CPU.
         optimizer.state[p][entry] = value.clone().to(p.device if value.ndim or p in fused else "cpu")
 
 

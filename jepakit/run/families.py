@@ -1,4 +1,4 @@
-"""Families: settings that name a member of a registry, such as an encoder, and how its settings are found."""
+"""Defines families: settings that select a member of a registry, such as an encoder, and its default settings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -12,31 +12,31 @@ from .settings import MethodConfig
 
 
 class Family(NamedTuple):
-    """A registry; `start` gives the settings object that a member starts from, by the member's name."""
+    """A registry; `start` returns the default settings of a member, given its name."""
 
     registry: Registry[Any]
     start: Callable[[str], Any]
 
     @property
     def noun(self) -> str:
-        """The word for one member."""
+        """The noun for one member."""
         return self.registry.noun
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that a config may give."""
+        """Every name that a config may use."""
         return self.registry.names()
 
     def default_settings(self, name: str) -> Any:
-        """The settings object that `name` starts from. Raises ValueError where there is no such member."""
+        """The default settings of `name`. Raises ValueError if there is no such member."""
         return self.start(name)
 
     def name_of(self, value: Any) -> str:
-        """The name whose settings are of the same class."""
+        """The name of the member whose settings have the class of `value`."""
         return self.registry.name_of(type(value))
 
 
-# By the type of the field that names a member.
+# Keyed by the type of the field that selects a member.
 FAMILIES: Final[Mapping[Any, Family]] = {
     MethodConfig: Family(METHODS, lambda name: METHODS.load(name).Config()),
     SourceConfig: Family(KINDS, training_settings),
@@ -47,5 +47,5 @@ FAMILIES: Final[Mapping[Any, Family]] = {
 
 
 def family_of(hint: Any) -> Family | None:
-    """The family behind a field's type, or None where the type is concrete."""
+    """The family behind a field's type, or None if the type is concrete."""
     return next((group for kind, group in FAMILIES.items() if hint is kind), None)

@@ -1,4 +1,4 @@
-"""A run's folder before its first step: refuse to lose what is there, empty it, write the settings."""
+"""Prepares a run's folder before its first step: refuses to lose data, empties the folder, writes the settings."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ from .metrics import describe_environment
 from .settings import Run
 from .write import to_yaml
 
-# Every path that a run writes in its folder; the runs of heads below it write the same.
+# Every path that a run writes in its folder. Runs of heads in subfolders write the same paths.
 RUN_FILES = re.compile(
     r"heads(/[^/]+)?|(heads/[^/]+/)?("
     r"config\.yaml|environment\.json|frames\.safetensors|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
@@ -20,9 +20,9 @@ RUN_FILES = re.compile(
 
 
 def check_free(out: Path, replace: bool) -> None:
-    """Raises ValueError where `out` cannot become a run folder: it is a file, or holds a run or other files.
+    """Raise ValueError if `out` cannot become a run folder: it is a file, or it holds a run or other files.
 
-    A run may be there where `replace` is true.
+    With `replace`, it may hold a run.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -30,19 +30,20 @@ def check_free(out: Path, replace: bool) -> None:
         raise ValueError(f"{out} is a file; give --out a folder")
     if not replace:
         raise ValueError(
-            f"{out} is not empty; go on with it by --resume, replace it by --overwrite, or give another --out"
+            f"{out} is not empty; continue it with --resume, replace it with --overwrite, or give another --out"
         )
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
     foreign = [name for name in names if not RUN_FILES.fullmatch(name)]
     if foreign or "config.yaml" not in names:
-        why = f"{foreign[0]} is no part of a run" if foreign else "it holds no run (no config.yaml)"
-        raise ValueError(f"{out} is not deleted, as {why}; give another --out")
+        why = f"{foreign[0]} is not part of a run" if foreign else "it holds no run (no config.yaml)"
+        raise ValueError(f"{out} was not deleted, because {why}; give another --out")
 
 
 def clear_folder(out: Path) -> None:
-    """Make `out` an empty folder, and delete what it holds; call `check_free` first.
+    """Make `out` an empty folder by deleting its contents. Call `check_free` first.
 
-    Folders behind links stay: `out` itself is followed, links in it are removed. Raises ValueError where that fails.
+    Linked folders survive: `out` itself may be a link, and links inside it are removed without following them. Raises
+    ValueError if this fails.
     """
     try:
         out.resolve().mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ def clear_folder(out: Path) -> None:
 
 
 def write_settings(out: Path, run: Run) -> None:
-    """Write config.yaml and environment.json; a resumed run replaces them by its own."""
+    """Write config.yaml and environment.json; a resumed run overwrites them."""
     settings, environment = to_yaml(run), describe_environment()
     files.write_text(out / "config.yaml", settings)
     files.write_json(out / "environment.json", environment)

@@ -13,18 +13,18 @@ VIEWS_SHARE = 0.008  # … and for those of several views and of pairs
 VIEWS_PRICE = 1100  # encodings that a measurement of several views and of pairs costs
 MAX_SAVE_EVERY = 1000
 
-STREAM_EVERY = 5000  # steps between two checkpoints, and two measurements, of a run on a stream
+STREAM_EVERY = 5000  # steps between two checkpoints, and between two measurements, of a run on a stream
 STREAM_VIEWS_EVERY = 50_000
 
 
 def save_every(steps: int) -> tuple[int, str]:
-    """Steps between two checkpoints, and why."""
+    """Steps between two checkpoints, and the reason."""
     every = max(1, min(MAX_SAVE_EVERY, math.ceil(steps / 10)))
     return every, f"a tenth of the run, at most {MAX_SAVE_EVERY} steps"
 
 
 def panel_schedule(every: int | None, size: int | None, steps: int, price: float) -> dict[str, tuple[int, str]]:
-    """Size and intervals of the panel for less than 3 % of the run, where a step costs as much as `price` encodings.
+    """Size and intervals of the panel for under 3 % of the run's time. A step costs as much as `price` encodings.
 
     `every` and `size` are what the user has set. The panel encodes its samples twice, 25 to 50 times in the run. A
     measurement of views costs about VIEWS_PRICE encodings. More is spent where less would tell nothing: at least 64
@@ -68,18 +68,18 @@ def is_too_short(steps: int, panel_every: int) -> bool:
 
 
 def stream_schedule(samples: int) -> dict[str, tuple[Any, str]]:
-    """Size and intervals for steps that are many and small, the last of which nobody knows."""
+    """Size and intervals for a run of many small steps whose end is unknown."""
     early = "and 100, 200, 400 … before that"
     return {
         "save_every": (STREAM_EVERY, early),
         "panel_every": (STREAM_EVERY, early),
-        "views_every": (STREAM_VIEWS_EVERY, "ten times as rare"),
-        "panel_size": (samples, "windows of the first frames"),
+        "views_every": (STREAM_VIEWS_EVERY, "ten times less often"),
+        "panel_size": (samples, "windows from the first frames"),
     }
 
 
 def encodings_per_sample(device: str, amp: bool) -> float:
-    """What training on a sample costs, in encodings of it in fp32, as the panel does them; measured, and low."""
+    """Cost of training on a sample, in fp32 encodings of it as the panel computes them; measured, rounded down."""
     if not amp:
         return 1.8
     return 0.5 if device.startswith("cuda") else 1.4

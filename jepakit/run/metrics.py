@@ -16,9 +16,9 @@ Row = dict[str, Any]
 
 
 def read_rows(run: Path) -> Iterator[Row | None]:
-    """One row per line of RUN/metrics.jsonl, None for a line that is no JSON object; nothing where there is no file.
+    """One row per line of RUN/metrics.jsonl, None for a line that is not a JSON object. Empty if there is no file.
 
-    A killed process leaves such a line at the end, where it cut a row short. Blank lines are passed over.
+    A killed process may leave a truncated row as the last line. Blank lines are skipped.
     """
     path = run / "metrics.jsonl"
     text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
@@ -38,13 +38,13 @@ def _parse_row(line: str) -> Row | None:
 class Journal:
     """Appends one row per logged step to metrics.jsonl and TensorBoard.
 
-    On resume, rows after step `start` are cut off, and so is whatever follows the first line that cannot be read.
+    On resume, rows after step `start` are removed, as is everything after the first unreadable line.
     """
 
     def __init__(self, run: Path, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # A broken line is the last that a killed process wrote: what follows belongs to no continuous history.
+        # A killed process leaves a broken last line: any rows after it do not continue the same history.
         whole = takewhile(lambda row: row is not None, read_rows(run))
         kept = [row for row in whole if row and row["step"] <= start]
         files.write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
@@ -52,7 +52,7 @@ class Journal:
         self.events = SummaryWriter(str(run), purge_step=start + 1 if start else None)
 
     def write(self, row: Row) -> None:
-        """Append one row; it is in the operating system's hands when this returns."""
+        """Append one row, flushed to the operating system on return."""
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         single = {"loss": row["loss"], "lr": row["lr"]}
@@ -67,7 +67,7 @@ class Journal:
 
 
 def describe_environment() -> Mapping[str, Any]:
-    """Versions, machine and command of this process, as environment.json holds them."""
+    """Versions, machine and command of this process, in the form of environment.json."""
     import numpy
     import torch
 

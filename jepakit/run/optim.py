@@ -1,7 +1,8 @@
-"""AdamW, its parameter groups, and schedules as functions progress → value.
+"""Defines AdamW, its parameter groups, and schedules as functions progress → value.
 
-Progress runs over the optimiser steps of a run: step 0 of S has progress 0 and step S − 1 has progress 1, so the first
-step uses the start values and the last one the end values, both exactly. Past the end the end values hold.
+Progress goes from 0 to 1 over the optimiser steps of a run: step 0 of S has progress 0 and step S − 1 has progress 1,
+so the first step uses exactly the start values and the last step exactly the end values. After the end, the end values
+apply.
 """
 
 from collections.abc import Iterable
@@ -21,9 +22,9 @@ from ..core.schedules import cosine_schedule, linear_schedule
 class Optim:
     """AdamW and its schedules.
 
-    The learning rate climbs linearly from `start_lr` to `lr` over the fraction `warmup` of the run, then follows a
-    cosine to `final_lr`; weight decay goes from `weight_decay` to `final_weight_decay` on a cosine. `clip` bounds the
-    norm of the whole gradient; 0 is off.
+    The learning rate rises linearly from `start_lr` to `lr` over the fraction `warmup` of the run, then follows a
+    cosine to `final_lr`; weight decay goes from `weight_decay` to `final_weight_decay` along a cosine. `clip` limits
+    the global gradient norm; 0 disables clipping.
     """
 
     lr: float = 1e-3
@@ -38,35 +39,35 @@ class Optim:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is {self.warmup:g}; give the fraction of the run it takes, from 0 to below 1")
+            raise ValueError(f"warmup is {self.warmup:g}; give a fraction of the run, from 0 to below 1")
         for name in ("lr", "start_lr", "final_lr", "weight_decay", "final_weight_decay", "clip"):
             if not 0 <= getattr(self, name) < inf:
                 raise ValueError(f"{name} is {getattr(self, name):g}; give a finite number of 0 or more")
 
     def without_schedule(self) -> tuple["Optim", list[Note]]:
-        """These settings without any schedule, for a run whose end is not known, with a note if that changes them."""
+        """These settings without any schedule, for a run of unknown length, with a note if that changes them."""
         decay = self.weight_decay
         steady = replace(self, start_lr=self.lr, final_lr=self.lr, warmup=0.0, final_weight_decay=decay)
         if steady == self:
             return self, []
-        why = "of a stream nobody knows the end, so lr and weight_decay stay what they are"
+        why = "the end of a stream is unknown, so lr and weight_decay stay constant"
         return steady, [Note("optim.warmup", 0.0, why)]
 
 
 def learning_rate(cfg: Optim, progress: float) -> float:
-    """Warm-up, then cosine; exactly `start_lr` at 0 (with a warm-up), `lr` at `warmup` and `final_lr` at 1."""
+    """Linear warm-up, then cosine; exactly `start_lr` at 0 (with a warm-up), `lr` at `warmup` and `final_lr` at 1."""
     if progress < cfg.warmup:
         return linear_schedule(progress / cfg.warmup, cfg.start_lr, cfg.lr)
     return cosine_schedule((progress - cfg.warmup) / (1 - cfg.warmup), cfg.lr, cfg.final_lr)
 
 
 def weight_decay(cfg: Optim, progress: float) -> float:
-    """The weight decay of the decayed group."""
+    """Weight decay of the decayed group."""
     return cosine_schedule(progress, cfg.weight_decay, cfg.final_weight_decay)
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Trained parameters in two groups: decayed, and not (biases and whatever has one axis or none).
+    """Trained parameters in two groups: with weight decay, and without (biases and all others with at most one axis).
 
     Mask tokens (1, 1, D) have three axes and are decayed, as in the reference.
     """
@@ -80,9 +81,9 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def build_optimizer(cfg: Optim, module: nn.Module) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups(module)` at the values of progress 0, fused where the device has it.
+    """AdamW over `parameter_groups(module)` at progress 0, fused if the device supports it.
 
-    Raises ValueError where no parameter is trained.
+    Raises ValueError if no parameter is trained.
     """
     split = parameter_groups(module)
     if not split:
@@ -94,7 +95,7 @@ def build_optimizer(cfg: Optim, module: nn.Module) -> torch.optim.AdamW:
 
 
 def set_schedule(optimizer: torch.optim.Optimizer, cfg: Optim, progress: float) -> float:
-    """Sets learning rate and weight decay of every group for the coming step; returns the learning rate."""
+    """Set learning rate and weight decay of every group for the next step; return the learning rate."""
     lr = learning_rate(cfg, progress)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -103,7 +104,7 @@ def set_schedule(optimizer: torch.optim.Optimizer, cfg: Optim, progress: float) 
 
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Float[Tensor, ""]:
-    """The norm of the whole gradient as it was, after scaling it down to `limit` (0: left alone) where it is above."""
+    """Scale the gradient down to norm `limit` if it is larger (0: never), and return the global norm before scaling."""
     trained = [p for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     if limit > 0:

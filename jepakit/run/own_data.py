@@ -1,7 +1,7 @@
-"""A run's own data, read again: from where training read them, and only if they are still the same.
+"""Reads a run's own data again: from the path that training used, and only if they are unchanged.
 
-A run folder keeps the path as it was given and, beside it, as an absolute path, so that a command finds the same data
-from any folder. The fingerprint of what was trained on tells whether they are.
+A run folder stores the data path as given and as an absolute path, so that a command finds the data from any folder. A
+fingerprint shows whether they are still the training data.
 """
 
 import os
@@ -14,21 +14,21 @@ from .checkpoint import LoadedRun
 
 
 def absolute_path(path: str) -> str:
-    """A data path that means the same from every folder; as it is, if it names no file (made-up data, a stream)."""
+    """A data path that is valid from any folder; unchanged if it names no file (synthetic data, a stream)."""
     return os.path.abspath(Path(split_key(path)[0]).expanduser()) + _key_of(path) if first_file(path) else path
 
 
 class OwnData(NamedTuple):
-    """What a run was trained on: the settings to read it again, and the data set."""
+    """A run's training data: the settings that read them, and the data set."""
 
     cfg: SourceConfig
     dataset: Dataset
 
 
 def own_data(loaded: LoadedRun, remedy: str = "put it back, or give --data PATH") -> OwnData:
-    """Read again what a run was trained on.
+    """Read a run's training data again.
 
-    Raises ValueError, with the `remedy`, if the data are gone, or if there are now others in their place.
+    Raises ValueError, with the `remedy`, if the data are missing or have changed.
     """
     cfg: SourceConfig = loaded.run.data
     stored = loaded.state.get("source", "")
@@ -45,7 +45,7 @@ def own_data(loaded: LoadedRun, remedy: str = "put it back, or give --data PATH"
 
 
 def is_own(loaded: LoadedRun, path: str) -> bool:
-    """Whether `path` names what the run was trained on."""
+    """Whether `path` is the run's training data."""
     trained_on = loaded.state.get("source") or absolute_path(loaded.run.data.path)
     return os.path.realpath(absolute_path(path)) == os.path.realpath(trained_on)
 

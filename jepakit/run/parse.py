@@ -1,9 +1,9 @@
 """Applies YAML files and dotted flags to a Run.
 
-Changes are applied to a Run that exists already: recipe, then the YAML file, then the flags. At a *family* (method,
-data, encoder, masks) the entry `name` is read first and looked up in our own tables; the entries beside it are then
-checked against that concrete dataclass, each value by jsonargparse against the field's type. So nothing that a file
-says is ever imported or called, and every mistake is one sentence that names the key.
+Changes are applied to an existing Run: the recipe, then the YAML file, then the flags. For a *family* (method, data,
+encoder, masks), the entry `name` is read first and looked up in jepakit's registries. The other entries are then
+checked against that member's dataclass, and jsonargparse checks each value against the field's type. So nothing in a
+file is ever imported or called, and every mistake gives one sentence that names the key.
 """
 
 import dataclasses
@@ -22,18 +22,18 @@ from .settings import Run
 
 
 class RenamedSetting(NamedTuple):
-    """The new path of a setting, in the same section, and what becomes of a value written for the old one."""
+    """The new path of a setting, in the same section, and the conversion of a value written for the old path."""
 
     path: str
     value: Callable[[Any], Any] = lambda value: value
 
 
 def as_list(value: Any) -> list[Any]:
-    """The only entry of a list, which an empty text leaves empty."""
+    """A list with this one value; an empty list for an empty text."""
     return [value] if value else []
 
 
-# Settings by the paths that they had in earlier versions.
+# Renamed settings, keyed by their paths in earlier versions.
 RENAMED: Final[Mapping[str, RenamedSetting]] = {
     "loop.dear_every": RenamedSetting("loop.views_every"),
     "method.parent": RenamedSetting("method.parents", as_list),
@@ -42,9 +42,9 @@ RENAMED: Final[Mapping[str, RenamedSetting]] = {
 
 
 def current_names(section: Mapping[Any, Any], known: Collection[str], path: str) -> dict[str, Any]:
-    """The entries of a section under the names that settings have now.
+    """The entries of a section under the current names of the settings.
 
-    An entry is renamed only where no setting of that name is `known`. Raises ValueError where both names are given.
+    An entry is renamed only if no `known` setting has that name. Raises ValueError if both names are given.
     """
     found: dict[str, Any] = {}
     for key, value in section.items():
@@ -53,19 +53,19 @@ def current_names(section: Mapping[Any, Any], known: Collection[str], path: str)
             new = RENAMED[old]
             name, value = new.path.rpartition(".")[2], new.value(value)
             if name in section:
-                raise ValueError(f"{old} is called {new.path} now, and both are given; leave {old} out")
+                raise ValueError(f"{old} is now called {new.path}, and both are given; remove {old}")
         found[name] = value
     return found
 
 
 def current_path(path: str) -> str:
-    """The path that a setting has now."""
+    """The current path of a setting."""
     return RENAMED[path].path if path in RENAMED else path
 
 
 def renaming_notes(changes: Mapping[str, Any]) -> list[str]:
-    """One sentence for each setting in nested `changes` that has another name now."""
-    return [f"{old} is called {new.path} now" for old, new in RENAMED.items() if _has_path(changes, old)]
+    """One sentence for each setting in nested `changes` that has been renamed."""
+    return [f"{old} is now called {new.path}" for old, new in RENAMED.items() if _has_path(changes, old)]
 
 
 def _has_path(changes: Any, path: str) -> bool:
@@ -74,7 +74,7 @@ def _has_path(changes: Any, path: str) -> bool:
 
 
 def apply_changes(value: Any, changes: Any, path: str = "") -> Any:
-    """`value`, a frozen dataclass, with the nested mapping `changes` applied; ValueError names the first bad key."""
+    """`value`, a frozen dataclass, with the nested `changes` applied. Raises ValueError naming the first bad key."""
     if not isinstance(changes, Mapping):
         raise ValueError(f"{path or 'the config'} is a section with keys {_setting_keys(value)}; {changes!r} is not")
     hints = get_type_hints(type(value))
@@ -115,7 +115,7 @@ def _change_member(group: Family, current: Any, change: Any, path: str) -> Any:
             group.registry.check_name(name)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        # The name of what is there already keeps its settings, so that a file may repeat it.
+        # Repeating the current name keeps the settings, so that a file may repeat it.
         if current is None or name != group.name_of(current):
             current = _is_renamed(current, group.default_settings(name))
     if current is None:
@@ -124,13 +124,13 @@ def _change_member(group: Family, current: Any, change: Any, path: str) -> Any:
 
 
 def _is_renamed(old: Any, new: Any) -> Any:
-    """`new` at its own defaults; only a data set keeps the path it was given."""
+    """`new` with its own defaults; a data set keeps the path it was given."""
     path = getattr(old, "path", "")
     return dataclasses.replace(new, path=path) if path and hasattr(new, "path") else new
 
 
 def _change_members(group: Family, current: tuple[Any, ...], change: Any, path: str) -> tuple[Any, ...]:
-    """Several members: a list replaces them all, a section changes the only one or, under 0, 1 …, one of them."""
+    """Several members: a list replaces them all; a section changes the only one, or under keys 0, 1 … one of them."""
     if isinstance(change, Sequence) and not isinstance(change, str):
         old = (*current, *[None] * len(change))
         return tuple(_change_member(group, old[i], c, f"{path}.{i}") for i, c in enumerate(change))
@@ -154,7 +154,7 @@ def _change_sections(kind: Any, current: tuple[Any, ...], change: Any, path: str
 
 
 def _written_out(change: Any) -> Any:
-    """A flag's text that is a YAML list or mapping, as what it means; anything else as it is."""
+    """The value of a flag's text if it is a YAML list or mapping; anything else unchanged."""
     if isinstance(change, str) and change.lstrip().startswith(("[", "{")):
         try:
             return yaml.safe_load(change)
@@ -169,7 +169,7 @@ def _leaf_value(hint: Any, value: Any, path: str) -> Any:
 
     if value == "auto" and type(None) in get_args(hint):
         return None
-    if isinstance(value, Mapping):  # jsonargparse would look for a class to import in it
+    if isinstance(value, Mapping):  # jsonargparse would look for a class to import
         raise ValueError(f"{path} takes {_type_name(hint)}, not a section with {', '.join(map(str, value))}")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
@@ -190,10 +190,10 @@ def _type_name(hint: Any) -> str:
 
 
 def _unknown_key(value: Any, key: str, path: str) -> str:
-    """The sentence for a key that the section does not have."""
+    """The error sentence for an unknown key of a section."""
     where = f"{path}.{key}".lstrip(".")
     if key in ("class_path", "init_args"):
-        return f"{where} is refused: a config names things from jepakit's own tables and runs no code; use name"
+        return f"{where} is refused: a config selects members of jepakit's registries and never runs code; use name"
     known = [f.name for f in dataclasses.fields(value)]
     near = did_you_mean(key, known, prefix=f"{path}.".lstrip("."))
     if not near and (owners := _methods_with(key) if path == "method" else []):
@@ -212,7 +212,7 @@ def _setting_keys(value: Any) -> str:
 
 
 def flags_to_changes(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted flags {"optim.lr": "1e-3"} as nested changes; ValueError where one is both a value and a section."""
+    """Dotted flags {"optim.lr": "1e-3"} as nested changes. Raises ValueError if one is both a value and a section."""
     out: dict[str, Any] = {}
     for flag, value in flags.items():
         *sections, key = flag.split(".")
@@ -228,19 +228,21 @@ def flags_to_changes(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def other_data(run: Run, path: str, signal: Signal, settings: Mapping[str, Any]) -> Any:
-    """How all data at `path` are read: as a run reads its own, but for dotted `settings` such as {"data.fill": 30}.
+    """Settings that read all data at `path` as the run reads its own, changed by dotted `settings` {"data.fill": 30}.
 
-    `signal` is the run's. Raises ValueError for a setting that is none of data, and for data of another kind.
+    `signal` is the run's. Raises ValueError for a setting outside `data`, or for data of another kind.
     """
     if other := [name for name in settings if not name.startswith("data.")]:
-        raise ValueError(f"--{other[0]} is a setting of training; give those of how data are read, as --data.fill 30")
+        raise ValueError(
+            f"--{other[0]} is a training setting; give only settings of how data are read, such as --data.fill 30"
+        )
     cfg = read_like(run.data, path, channels=signal.channels).whole()
     check_kind(cfg, len(signal.size))
     return apply_changes(cfg, flags_to_changes(settings).get("data", {}), "data")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. ValueError names the file where it is missing, malformed or no mapping."""
+    """The mapping in a YAML file. Raises ValueError naming the file if it is missing, malformed or not a mapping."""
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -253,12 +255,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def from_yaml(path: Path) -> Run:
-    """The Run in a complete YAML file: one that names at least its method and its data."""
+    """The Run in a complete YAML file, which names at least a method and data."""
     return from_dict(read_yaml(path), str(path))
 
 
 def from_dict(content: Mapping[str, Any], source: str) -> Run:
-    """The Run of a complete mapping, as `dump` writes it."""
+    """The Run in a complete mapping, in the form that `dump_settings` returns."""
     if "method" not in content:
         raise ValueError(f"{source} names no method; add 'method: {{name: ijepa}}'")
     blank = Run(method=None, data=training_settings("images"))

@@ -1,4 +1,4 @@
-"""A Run: everything a training is made of, as frozen dataclasses, and how one is written down."""
+"""Defines a Run: all settings of a training, as frozen dataclasses."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ class MethodConfig(Protocol):
 
 
 def require_at_least(least: int, settings: Any, *keys: str) -> None:
-    """ValueError for the first of `keys` that is set and below `least`."""
+    """Raise ValueError for the first of `keys` that is set and below `least`."""
     for key in keys:
         value = getattr(settings, key)
         if value is not None and value < least:
@@ -26,7 +26,7 @@ def require_at_least(least: int, settings: Any, *keys: str) -> None:
 
 @dataclass(frozen=True)
 class Length:
-    """The length of a run, in optimiser steps. `batch` is global: over all processes and accumulated micro-batches."""
+    """The length of a run in optimiser steps. `batch` is global: over all processes and accumulated micro-batches."""
 
     steps: int | None = None  # auto: epochs × samples / batch
     epochs: float = 100.0
@@ -39,7 +39,7 @@ class Length:
             raise ValueError(f"epochs is {self.epochs:g}; give a number above 0")
 
     def resolve(self, samples: int, world: int = 1) -> tuple["Length", list[Note]]:
-        """Steps from epochs. Raises ValueError where the batch fits not the data, the processes or the accumulation."""
+        """Steps from epochs. Raises ValueError if the batch does not fit the data, processes or accumulation."""
         batch, accumulate = self.batch, self.accumulate
         if batch % (world * accumulate):
             raise ValueError(
@@ -58,11 +58,13 @@ class Length:
         return replace(self, steps=steps), [note]
 
     def for_stream(self, world: int) -> tuple["Length", list[Note]]:
-        """The same, as a stream ends when it does. Raises ValueError where one sequence cannot be learnt like that."""
+        """These settings for a stream, whose length is unknown. Raises ValueError if a stream cannot use them."""
         if world > 1:
             raise ValueError(f"a stream is one sequence, but {world} processes were started; start one")
         if self.accumulate > 1:
-            raise ValueError(f"length.accumulate is {self.accumulate}, but a stream is learnt as it comes; give 1")
+            raise ValueError(
+                f"length.accumulate is {self.accumulate}, but a stream is learnt frame by frame as it arrives; give 1"
+            )
         return self, []
 
 
@@ -71,7 +73,7 @@ class Loop:
     """Device, precision, workers and intervals of the loop; None means auto, resolved to a value before step 1."""
 
     device: str | None = None
-    amp: bool | None = None  # bfloat16 where it pays
+    amp: bool | None = None  # bfloat16 if it is faster
     dtype: Literal["float32", "float64"] = "float32"
     workers: int | None = None
     activation_checkpointing: bool = False
@@ -80,7 +82,7 @@ class Loop:
     keep: int = 2
     panel_every: int | None = None
     panel_size: int | None = None
-    views_every: int | None = None  # the panel's numbers of several views and of pairs
+    views_every: int | None = None  # the panel's measures of several views and of pairs
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ class Loop:
         require_at_least(0, self, "workers")
 
     def resolve(self, steps: int, batch: int) -> tuple["Loop", list[Note]]:
-        """Device, precision, workers and intervals for this machine and a run of that length."""
+        """Device, precision, workers and intervals for this machine and this length of run."""
         device, why = best_device() if self.device is None else (self.device, "")
         amp, why_amp = choose_amp(device, self.dtype)
         n = available_cores()
@@ -109,12 +111,10 @@ class Loop:
         if self.amp:
             raise ValueError("loop.amp is true, but forward propagation keeps its traces in full precision; give false")
         if self.on_collapse == "rollback":
-            raise ValueError(
-                "a stream cannot be gone back to, so on_collapse rollback is none for it; give warn or stop"
-            )
+            raise ValueError("a stream cannot be rewound, so on_collapse rollback is not possible; give warn or stop")
         return self._fill_open(
             {
-                "amp": (False, "a frame at a time is too little for it"),
+                "amp": (False, "one frame at a time is too little work to gain"),
                 "workers": (0, "a stream has one reader"),
                 **intervals.stream_schedule(samples),
                 "device": best_device(),
@@ -132,8 +132,9 @@ class Loop:
 class Evals:
     """Evaluation with labels: probes of `kinds` after the last step, and the report.
 
-    With `online`, kNN on up to that many labelled samples scores every checkpoint; the best one is kept. `settings` are
-    those of the probes, such as "knn.k=1", for `jepa probe` too unless it is given others.
+    `online` is the maximum number of labelled samples: kNN on them scores every checkpoint and the best one is kept. 0
+    disables it.
+    `settings` are those of the probes, such as "knn.k=1"; `jepa probe` uses them too unless it is given others.
     """
 
     kinds: tuple[str, ...] = ("knn", "linear")
@@ -156,7 +157,7 @@ class Evals:
 
 @dataclass(frozen=True)
 class Run:
-    """One training, whole: the run folder's config.yaml is this."""
+    """The complete settings of one training, stored as config.yaml in the run folder."""
 
     method: MethodConfig
     data: SourceConfig
@@ -173,5 +174,5 @@ class Run:
 
     @property
     def from_stream(self) -> bool:
-        """Whether the data arrive as a stream whose end is not known, and are not a set of samples."""
+        """Whether the data arrive as a stream of unknown length instead of a set of samples."""
         return self.data.arrives

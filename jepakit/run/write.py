@@ -1,4 +1,4 @@
-"""A Run as YAML, and the settings in which two runs differ."""
+"""Writes a Run as YAML, and compares the settings of two runs."""
 
 import dataclasses
 from typing import Any, get_args, get_type_hints
@@ -10,7 +10,7 @@ from .settings import Run
 
 
 def dump_settings(value: Any, hint: Any = None) -> Any:
-    """Settings as plain lists, numbers and mappings; `apply` reads them back."""
+    """Settings as plain lists, numbers and mappings; `apply_changes` reads them back."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = get_type_hints(type(value))
         entries = {f.name: dump_settings(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
@@ -23,12 +23,12 @@ def dump_settings(value: Any, hint: Any = None) -> Any:
 
 
 def to_yaml(run: Run) -> str:
-    """A Run as YAML, family members with their names."""
+    """A Run as YAML; family members have a `name`."""
     return yaml.safe_dump(dump_settings(run), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 def settings_difference(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
-    """Every dotted key whose value differs, with both values."""
+    """Dotted keys whose values differ, with both values."""
     a, b = (flatten_settings(dump_settings(run)) for run in (old, new))
     return {k: (a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
 

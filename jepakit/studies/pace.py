@@ -44,7 +44,7 @@ def load_paces(runs: Mapping[str, Run], after: Mapping[str, str], path: Path, pr
         files.write_json(path, {label: pace._asdict() for label, pace in found.items()})
     stored = {label: Pace(**entry) for label, entry in json.loads(path.read_text()).items()}
     if missing := [label for label in runs if label not in stored]:
-        raise ValueError(f"{path} has no pace of {missing[0]!r}: the study has changed; begin anew in another --out")
+        raise ValueError(f"{path} has no pace of {missing[0]!r}: the study has changed; start again in another --out")
     return stored
 
 

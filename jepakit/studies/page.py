@@ -18,9 +18,9 @@ from ..reporting.templates import fill_template
 WIDTH, ROW, NAMES, MARGIN, FOOT = 460, 22, 190, 14, 26
 DOTS_NOTE = "One dot per seed, a bar at their mean."
 COMPARISON_NOTE = (
-    "A comparison holds where its mean difference exceeds the scatter of the seeds (one standard deviation); rows "
-    "within it, or of a single seed, are not told apart. Between neighbours of a ranking, > and < are differences "
-    "beyond the scatter, and ≈ is one within it."
+    "A comparison holds if its mean difference exceeds the scatter of the seeds (one standard deviation). Rows within "
+    "the scatter, or with a single seed, are not told apart. Between neighbours of a ranking, > and < mark differences "
+    "beyond the scatter, and ≈ a difference within it."
 )
 
 
@@ -157,8 +157,10 @@ def _standalone_svg(svg: Markup, title: str) -> str:
 
 def _table_intro(rows: Sequence[Mapping[str, Any]], scores: bool) -> str:
     seeds = max((row["seeds"] for row in rows), default=0)
-    spread = "± is the standard deviation over seeds." if seeds > 1 else "One seed: nothing is known of the spread."
-    return f"Scores on the test set. {spread} The paper's figures are of its own data and scale." if scores else spread
+    spread = "± is the standard deviation over seeds." if seeds > 1 else "One seed: the spread is unknown."
+    return (
+        f"Scores on the test set. {spread} The paper's figures refer to its own data and scale." if scores else spread
+    )
 
 
 def _bullet_list(sentences: Sequence[str]) -> Markup:

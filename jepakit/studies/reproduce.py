@@ -44,7 +44,7 @@ def reproduce(
     study = load(name)
     seeds = study.seeds if seeds is None else seeds
     if seeds < 1:
-        raise ValueError(f"seeds is {seeds}; give 1 or more, {study.seeds} to know how far they scatter")
+        raise ValueError(f"seeds is {seeds}; give 1 or more, or {study.seeds} to measure their scatter")
     data = study.prepare(data, out)
     for path in (path for arm in study.arms for path in (arm.run.data.path, arm.test)):
         require_data(name, data, path)
@@ -96,7 +96,7 @@ def is_current(path: Path, version: int) -> bool:
 
 def rehearsal_note(steps: int) -> str:
     """The sentence that replaces every conclusion of a rehearsal."""
-    return f"A rehearsal of {steps} steps per training: its numbers say nothing about the claim."
+    return f"A rehearsal of {steps} steps per training: its numbers are no evidence for or against the claim."
 
 
 def plan_paces(study: Study, data: Path, out: Path, progress: Progress) -> dict[str, Pace]:

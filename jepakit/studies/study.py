@@ -157,7 +157,7 @@ def original_data(data: Path, out: Path) -> Path:
 def require_data(study: str, data: Path, file: str) -> Path:
     """The path of a data set's file. Raises ValueError if the folder of all data sets does not contain it."""
     if not (data / file).exists():
-        raise ValueError(f"study {study} reads {file}, which {data} does not hold; give --data the folder that does")
+        raise ValueError(f"study {study} reads {file}, which is not in {data}; give --data the folder that contains it")
     return data / file
 
 
@@ -184,7 +184,7 @@ class Study:
     """One published table or figure: its claim, the trainings that test it, and conclusions from their scores.
 
     - `claim`: the paper's claim in words; `claims`: the claim as data, from which the engine writes sentences
-    - `conclusions`: a function of the scores that writes further sentences, for what no kind of claim expresses
+    - `conclusions`: a function of the scores that writes more sentences, for findings that no kind of claim expresses
     - `kinds`: the probes; `options`: their settings, dotted, such as {"knn.k": 5}
     - `encoders`: the encoders that the probes judge; metrics of all but the first end in the encoder's name
     - `run_metrics`: a function of a finished run's folder that returns further numbers by metric
@@ -227,10 +227,10 @@ class Study:
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
         if doubled := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"two trainings of a study are called {doubled[0]!r}; give one another setting")
+            raise ValueError(f"two trainings of a study are called {doubled[0]!r}; give one of them another setting")
         free = {arm.label for arm in self.arms if not arm.pace}
         if lost := [arm for arm in self.arms if arm.pace and arm.pace not in free]:
             raise ValueError(
-                f"{lost[0].label!r} takes the time of {lost[0].pace!r}, which is no training of the study that has a "
-                "length of its own; give the label of one that has"
+                f"{lost[0].label!r} takes the time of {lost[0].pace!r}, which is not a training of the study with "
+                "its own length; give the label of one"
             )

@@ -39,7 +39,7 @@ class Cost(NamedTuple):
 
 
 def estimate_cost(session: Session, batch: Batch) -> Cost:
-    """Count the FLOPs, memory and time of a step, from forward and backward of a small batch."""
+    """Estimate the FLOPs, memory and time of a step from a forward and backward pass of a small batch."""
     run, method, size = session.run, session.method, len(batch)
     saved: dict[int, int] = {}
 
@@ -75,7 +75,7 @@ def estimate_cost(session: Session, batch: Batch) -> Cost:
 
 
 def forward_backward(session: Session, batch: Batch, rng: Rng) -> None:
-    """A step without the update."""
+    """Run a training step without the update."""
     with autocast_context(session):
         total = session.method(batch, rng).total
     total.backward()

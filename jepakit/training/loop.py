@@ -25,9 +25,9 @@ from .session import Session
 from .source import BatchSource, EpochSource
 from .stream.source import StreamSource
 
-FIRST_CHECK: Final = 100  # steps before the first measurement and checkpoint of a run whose end is not known
-MAX_PANEL_ROWS: Final = 400  # of such a run
-IDLE_SECONDS: Final = 60.0  # between two checkpoints while nothing comes
+FIRST_CHECK: Final = 100  # steps before the first measurement and checkpoint of a run of unknown length
+MAX_PANEL_ROWS: Final = 400  # in a run of unknown length
+IDLE_SECONDS: Final = 60.0  # between two checkpoints while no data arrive
 
 
 class Step(NamedTuple):
@@ -41,13 +41,13 @@ class Step(NamedTuple):
 def train_session(session: Session, progress: Progress | None = None) -> dict[str, Any]:
     """Train from `session.step` to the end; write metrics.jsonl, checkpoints and summary.json; return the summary.
 
-    The run ends after `length.steps` or, for a stream, with its data. A collapse ends or rolls back the run if
-    loop.on_collapse says so. Raises Interrupted after saving, on SIGTERM or Ctrl-C; ValueError after saving, for a
-    stream frame that must end the run; FloatingPointError for a loss that is not finite, unless it is rolled back.
+    The run ends after `length.steps` or, for a stream, when its data end. On a collapse, loop.on_collapse decides
+    whether the run ends or rolls back. Raises Interrupted after saving, on SIGTERM or Ctrl-C; ValueError after saving,
+    for a stream frame that must end the run; FloatingPointError if the loss is not finite and cannot be rolled back.
     """
     progress = progress or SilentProgress()
     if session.steps and session.step == session.steps:
-        progress.note(f"nothing left to train: {session.out} stands at step {session.step} of {session.steps}")
+        progress.note(f"nothing left to train: {session.out} is at step {session.step} of {session.steps}")
         return read_summary(session)
     source = open_source(session)
     recorder = Recorder(session, Monitor(session), progress)
@@ -67,13 +67,13 @@ def train_session(session: Session, progress: Progress | None = None) -> dict[st
 
 
 def open_source(session: Session) -> BatchSource:
-    """The batch source of a session: in epochs, or as a stream."""
+    """The batch source of a session: epochs or a stream."""
     return StreamSource(session) if session.run.from_stream else EpochSource(session)
 
 
 @dataclass
 class Training:
-    """A training under way; `asked` holds the signals to stop it that have come, `newest` is the last step taken."""
+    """A training in progress; `asked` holds the stop signals received, `newest` is the last step taken."""
 
     session: Session
     source: BatchSource
@@ -88,7 +88,7 @@ class Training:
         self.save_checkpoint()
 
     def run_steps(self) -> Verdict | None:
-        """Train to the end of the run; or to a collapse that is to be undone, whose verdict it returns."""
+        """Train to the end of the run, or to a collapse that must be rolled back; return that collapse's verdict."""
         session, source, began = self.session, self.source, self.session.step
         rates = rollback.reduced_rates(session.run.optim, len(session.rollbacks))
         try:
@@ -106,12 +106,12 @@ class Training:
             if not source.open_ended or session.step == began:
                 raise
             self.save_everything()
-            raise ValueError(f"{error}. Saved at step {session.step}; --resume goes on from there") from None
+            raise ValueError(f"{error}. Saved at step {session.step}; --resume continues from there") from None
         self.conclude_run(began)
         return None
 
     def follow_up(self) -> rollback.Action:
-        """Measure, decide, log and save what is due after a step. Returns how to continue; raises Interrupted."""
+        """Measure, log and save what is due after a step. Returns how to continue; raises Interrupted."""
         session = self.session
         last, stopping = session.step == session.steps, is_stop_asked(self.stop_signals, session)
         action: rollback.Action = "go on"
@@ -147,13 +147,13 @@ class Training:
         return is_early_check(step, every) if self.source.open_ended else step % every == 0
 
     def measure_panel(self, last: bool = False) -> None:
-        """Run a measurement of the panel."""
+        """Measure the panel."""
         self.recorder.measure_panel(self.source.row_terms(), last)
         if self.source.open_ended:
             self.session.panel.thin_out(MAX_PANEL_ROWS)
 
     def write_row(self) -> None:
-        """Write a row with the source's terms for the steps since the last row."""
+        """Write a row with the source's loss terms for the steps since the last row."""
         if self.newest and (terms := self.source.row_terms()):
             self.recorder.write_row(terms, self.newest.lr, self.newest.norm)
             self.source.clear_terms()
@@ -164,7 +164,7 @@ class Training:
         self.recorder.save_checkpoint(ended)
 
     def save_everything(self, ended: bool = False) -> None:
-        """Write a row for the steps without one, and a checkpoint."""
+        """Write a row for the steps that have none, and a checkpoint."""
         if self.source.has_pending_row:
             self.write_row()
         self.save_checkpoint(ended)
@@ -182,7 +182,7 @@ class Training:
         return bool(self.stop_signals)
 
     def conclude_run(self, began: int) -> None:
-        """Measure, log and save once more after the last batch of an open-ended source."""
+        """Measure, log and save a last time after the last batch of an open-ended source."""
         session, source = self.session, self.source
         self.pass_messages()
         if self.stop_signals:
@@ -194,7 +194,7 @@ class Training:
             return
         if not session.step:
             raise ValueError(source.empty)
-        self.recorder.progress.note(f"nothing new{source.where}: {session.out} stands at step {session.step}")
+        self.recorder.progress.note(f"nothing new{source.where}: {session.out} is at step {session.step}")
         if not (session.out / "summary.json").is_file():
             self.recorder.row = [row for row in read_rows(session.out) if row][-1]
             self.save_checkpoint(ended=True)
@@ -202,20 +202,20 @@ class Training:
     def interruption_error(self) -> Interrupted:
         """The error to raise for a run that was asked to stop and has been saved."""
         where = f"step {self.session.step}{self.source.where}"
-        return Interrupted(f"stopped at {where} and saved; go on with --resume")
+        return Interrupted(f"stopped at {where} and saved; continue with --resume")
 
     def stop_note(self) -> str:
-        """The sentence on a run that ended because of a collapse."""
+        """The sentence about a run that ended because of a collapse."""
         session, verdict = self.session, self.recorder.verdict
         spent = f" {rollback.rollback_summary(session.rollbacks)}," if session.rollbacks else ""
         return (
             f"stopped at step {session.step}{self.source.where}{spent} and saved: the verdict is {verdict.name}, "
-            f"{verdict.reason}; {verdict.advice}. --resume --on-collapse warn goes on all the same"
+            f"{verdict.reason}; {verdict.advice}. --resume --on-collapse warn continues anyway"
         )
 
 
 def take_step(session: Session, source: BatchSource, batch: Batch, rates: optim.Optim) -> Step:
-    """One optimiser step. Raises FloatingPointError where the loss is not finite; the weights stay as they were."""
+    """Take one optimiser step. Raises FloatingPointError if the loss is not finite; the weights are then unchanged."""
     progress = source.progress
     lr = optim.set_schedule(session.optimizer, rates, progress)
     terms, norm = source.gradients(batch)
@@ -230,25 +230,27 @@ def take_step(session: Session, source: BatchSource, batch: Batch, rates: optim.
 
 
 def is_early_check(step: int, every: int) -> bool:
-    """Whether a check is due at a step: every `every` steps, and at 100, 200, 400 … before the first of these."""
+    """Whether a check is due at a step: every `every` steps, and before that at 100, 200, 400 …"""
     part, rest = divmod(step, FIRST_CHECK)
     return step % every == 0 or (step < every and rest == 0 and part & (part - 1) == 0)
 
 
 def read_summary(session: Session) -> dict[str, Any]:
-    """The summary of a run whose last step is saved."""
+    """The summary of a finished run."""
     if not session.dist.main:
         return {}
     path = session.out / "summary.json"
     if not path.is_file():
-        raise ValueError(f"{session.out} is finished but {path} is gone; put it back, or train again with --overwrite")
+        raise ValueError(
+            f"{session.out} is finished but {path} is missing; restore it, or train again with --overwrite"
+        )
     summary: dict[str, Any] = json.loads(path.read_text())
     return summary
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """A list that fills with the signals SIGTERM and SIGINT; a second Ctrl-C interrupts at once."""
+    """A list that collects the signals SIGTERM and SIGINT; a second Ctrl-C interrupts at once."""
     asked: list[int] = []
 
     def note_signal(number: int, frame: FrameType | None) -> None:
@@ -261,7 +263,7 @@ def stop_requests() -> Iterator[list[int]]:
         for number in (signal.SIGTERM, signal.SIGINT):
             old[number] = signal.signal(number, note_signal)
     except ValueError:
-        pass  # Not the main thread: signals are the host program's.
+        pass  # Outside the main thread, signals belong to the host program.
     try:
         yield asked
     finally:

@@ -9,11 +9,11 @@ RECENT_ROWS = 20
 
 @dataclass
 class PanelMemory:
-    """The panel's part of a checkpoint, so that a resumed run goes on comparing with the step 0 it had.
+    """The panel's part of a checkpoint, so that a resumed run still compares with its own step 0.
 
-    `size` is the number of samples that the panel measures, `start` their values at step 0, `rows` what the verdict is
-    read from, oldest first, and `knn` the score of every checkpoint by step. None and empty where nothing is known yet;
-    only the main process measures.
+    `size` is the number of samples that the panel measures, `start` their values at step 0, `rows` the rows that the
+    verdict is based on, oldest first, and `knn` the score of every checkpoint by step. Fields are None or empty before
+    the first measurement; only the main process measures.
     """
 
     size: int | None = None
@@ -27,12 +27,12 @@ class PanelMemory:
         return cls(stored.get("size"), stored.get("start"), stored.get("rows", []), stored.get("knn", {}))
 
     def to_json(self) -> dict[str, Any]:
-        """The entries that are known."""
+        """The entries that have been measured."""
         entries = {"size": self.size, "start": self.start, "rows": self.rows or None, "knn": self.knn or None}
         return {key: value for key, value in entries.items() if value is not None}
 
     def thin_out(self, most: int) -> None:
-        """Drop every other old row where there are more than `most`; the first and the newest ones stay."""
+        """Drop every other old row if there are more than `most`; keep the first and the newest ones."""
         if len(self.rows) > most:
-            # The first row is what the others are compared with, the last ones tell what happens now.
+            # The first row is the baseline of the others; the last ones show the current state.
             self.rows[:] = [self.rows[0], *self.rows[1:-RECENT_ROWS:2], *self.rows[-RECENT_ROWS:]]

@@ -26,7 +26,7 @@ class Recorder:
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.last_verdict = ""
-        # Taken once: it costs seconds for a million pictures, and data that change meanwhile are no longer the run's.
+        # Computed once: it takes seconds for a million pictures, and data that change later are no longer the run's.
         self.data = session.dataset.fingerprint() if session.dist.main else ""
         self.path = absolute_path(session.run.data.path)
         wanted = session.run.evals.online if session.dist.main else 0
@@ -46,14 +46,14 @@ class Recorder:
             self.journal.close()
 
     def go_back(self) -> None:
-        """After a rollback: drop the rows of what was undone, and start the clock of the throughput anew."""
+        """After a rollback: drop the rows of the undone steps, and restart the throughput clock."""
         self.mark, self.monitor.fresh = (time.monotonic(), self.session.step), {}
         if self.journal:
             self.journal.close()
             self.journal = Journal(self.session.out, self.session.step)
 
     def measure_panel(self, terms: Terms | None = None, last: bool = False) -> None:
-        """Measure the panel; note a bad verdict once, unless the loop acts on it and says so."""
+        """Measure the panel; report a bad verdict once, unless the loop acts on it and reports that."""
         self.monitor.observe(terms, last)
         verdict = self.verdict
         rollback.mark_healthy(self.session, verdict)
@@ -71,12 +71,12 @@ class Recorder:
 
     @property
     def knn_scores(self) -> dict[str, float]:
-        """The kNN score of every checkpoint so far, by step; a rollback drops those that it undoes."""
+        """The kNN score of every checkpoint so far, by step; a rollback drops the scores of undone steps."""
         return self.session.panel.knn
 
     @property
     def best_step(self) -> int | None:
-        """The step of the checkpoint with the highest score, the latest of equal ones; None where there is no score."""
+        """The step of the checkpoint with the highest score, the latest on a tie; None if there is no score."""
         return max(map(int, self.knn_scores), key=lambda step: (self.knn_scores[str(step)], step), default=None)
 
     def score_encoder(self) -> None:
@@ -116,9 +116,9 @@ class Recorder:
         self.progress.row(row, session.steps)
 
     def save_checkpoint(self, ended: bool = False) -> None:
-        """Write a checkpoint from which a later process continues to the bit; after the end, summary.json first.
+        """Write a checkpoint from which a later process continues bit-exactly; at the end, write summary.json first.
 
-        In that order, a run whose last checkpoint exists has its summary.
+        In this order, every run with its last checkpoint also has its summary.
         """
         session = self.session
         session.seconds = time.monotonic() - self.begun
@@ -146,7 +146,7 @@ class Recorder:
         session.saved, self.saved_at = session.step, time.monotonic()
 
     def summary_entries(self) -> dict[str, Any]:
-        """The last row, the verdict with its numbers and the rollbacks, as summary.json holds them."""
+        """The last row, the verdict with its numbers and the rollbacks, in the form of summary.json."""
         verdict = self.verdict
         best = (
             {}

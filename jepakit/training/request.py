@@ -1,4 +1,4 @@
-"""A training as the user asks for it, and the Run that this describes."""
+"""Defines a user's request to train, and the Run that it describes."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ HEAD_OPTIM = Optim(start_lr=1e-3, final_lr=1e-5, warmup=0.0, weight_decay=0.0, f
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for: a recipe, method or YAML file, and the changes to it, of which the last one wins."""
+    """A user's request: a recipe, method or YAML file, and changes to it; the last change wins."""
 
     recipe: str | None = None
     data: PathLike | None = None
@@ -41,14 +41,12 @@ class Request:
     def folder(self) -> Path:
         """The run folder."""
         if self.out is None and self.recipe is None:
-            raise ValueError(
-                "say what to train, as in `jepa train ijepa --data photos`; `jepa list` shows what there is"
-            )
+            raise ValueError("say what to train, as in `jepa train ijepa --data photos`; `jepa list` shows the choices")
         return Path(self.out) if self.out is not None else Path("runs") / Path(self.recipe or "").stem
 
 
 def settings(request: Request) -> Run:
-    """The Run of a request with its autos still open: the recipe, changed by the YAML file, then by the flags."""
+    """The Run of a request, with auto settings unresolved: the recipe, changed by the YAML file, then by the flags."""
     wanted = on_parent(starting_run(request), request.init)
     if request.config is not None:
         wanted = parse.apply_changes(wanted, parse.read_yaml(Path(request.config)))
@@ -64,7 +62,7 @@ def settings(request: Request) -> Run:
 
 
 def asks_for_probes(request: Request) -> bool:
-    """Whether the flags or the file of changes set evals.kinds themselves."""
+    """Whether the flags or the file of changes set evals.kinds."""
     changes = [parse.flags_to_changes(request.flags)]
     if request.config is not None:
         changes.append(parse.read_yaml(Path(request.config)))
@@ -72,15 +70,15 @@ def asks_for_probes(request: Request) -> bool:
 
 
 def is_new(request: Request) -> bool:
-    """Whether the request begins a run and does not resume one. Raises ValueError where it asks for both."""
+    """Whether the request starts a new run instead of resuming one. Raises ValueError if it asks for both."""
     if request.resume and (request.init is not None or request.overwrite):
         other = "--init" if request.init is not None else "--overwrite"
-        raise ValueError(f"--resume goes on with what is there and {other} begins anew; give one of them")
+        raise ValueError(f"--resume continues a run and {other} starts a new one; give one of them")
     return not request.resume or (request.resume == "auto" and not checkpoint.saved_steps(request.folder))
 
 
 def renaming_notes(request: Request) -> list[str]:
-    """What to say of settings that the request, or the run that it goes on with, names as earlier versions did."""
+    """Notes on settings that the request, or the run that it resumes, gives under the names of earlier versions."""
     named = [Path(file) for file in (request.recipe, request.config) if file is not None]
     files = [file for file in named if file.suffix in (".yaml", ".yml")]
     if request.resume and (request.folder / "config.yaml").is_file():
@@ -97,9 +95,7 @@ def starting_run(request: Request) -> Run:
         if not request.resume:
             raise ValueError("say what to train: a recipe, a method or a settings file (`jepa list` shows them)")
         if not stored.is_file():
-            raise ValueError(
-                f"{request.folder} holds no run (no config.yaml) to go on with; name a recipe to begin one"
-            )
+            raise ValueError(f"{request.folder} holds no run to resume (no config.yaml); name a recipe to start one")
         return parse.from_yaml(stored)
     if name.endswith((".yaml", ".yml")):
         return parse.from_yaml(Path(name))
@@ -116,13 +112,13 @@ def starting_run(request: Request) -> Run:
 
 
 def head_run(cfg: Any, parent: PathLike | None, own: bool = True) -> Run:
-    """The Run of a head over the run at `parent`: its data without views, its batch, and nothing to probe.
+    """The Run of a head on the run at `parent`: the parent's data without views, its batch size, and no probes.
 
-    Raises ValueError where there is no such run and, for its `own` data, where they are gone or have changed.
+    Raises ValueError if there is no such run or, with `own`, if its data are missing or have changed.
     """
     if parent is None:
         name = methods.name_of(cfg)
-        raise ValueError(f"{name} is trained over a finished run; name it, as in jepa train {name} --init RUN")
+        raise ValueError(f"{name} is trained on top of a finished run; name it, as in jepa train {name} --init RUN")
     below = checkpoint.settings_of(Path(parent))
     source: Any = own_data(checkpoint.load_run(Path(parent))).cfg if own else below.data
     length = Length(steps=HEAD_STEPS, batch=below.length.batch)
@@ -130,7 +126,7 @@ def head_run(cfg: Any, parent: PathLike | None, own: bool = True) -> Run:
 
 
 def on_parent(wanted: Run, parent: PathLike | None) -> Run:
-    """The run of a head with its parent, or of a predictive method with the encoder of the run that `--init` names."""
+    """The run of a head on its parent, or of a predictive method with the encoder of the run that `--init` names."""
     if parent is None:
         return wanted
     if methods.is_predictive(wanted.method):
@@ -142,9 +138,9 @@ def on_parent(wanted: Run, parent: PathLike | None) -> Run:
 
 
 def frame_by_frame(wanted: Run, run: Path) -> Run:
-    """The run with the picture encoder of another method's run for its frames, at the size of that run's pictures.
+    """The run with another run's picture encoder for its frames, at the size of that run's pictures.
 
-    The same run where the other is of the same method or not of pictures.
+    Unchanged if the other run has the same method or no pictures.
     """
     below = checkpoint.settings_of(run)
     size = checkpoint.load_checkpoint(run).state["signal"]["size"]

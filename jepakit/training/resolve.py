@@ -1,4 +1,4 @@
-"""Resolves every `auto` setting before step 1: each owner chooses its value, in one fixed order."""
+"""Resolves every `auto` setting before step 1: each part of the run chooses its own, in a fixed order."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from .stream import limits
 
 
 class ResolvedRun(NamedTuple):
-    """A run without any auto, its data as the run reads them, their signal, and what is worth telling the user."""
+    """A run without auto settings, its data set, their signal, and notes for the user."""
 
     run: Run
     dataset: Dataset
@@ -24,7 +24,7 @@ class ResolvedRun(NamedTuple):
 
 
 def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
-    """Ask the owners in turn, as each rule needs what the ones before it chose. Raises ValueError where one cannot.
+    """Resolve the parts in turn, because each depends on those before it. Raises ValueError if one cannot be resolved.
 
     1. data: sizes, windows, channels and views (`DataConfig.resolve`), and with them the signal
     2. method: the patch of its encoder (`nn.auto.fit_patch`), its masks (`Method.fit_config`); sizes of whole patches
@@ -60,9 +60,9 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
 
 
 def whole_patches(signal: Signal, dataset: Dataset, method: Any) -> tuple[Signal, list[str]]:
-    """The signal at a whole number of the encoder's patches, where its samples are padded or stretched anyway.
+    """The signal; if its samples are padded or stretched anyway, they are so to a whole number of the encoder's patches.
 
-    The note tells of a stretched signal alone: padding is never seen.
+    The note is on a stretched signal; padding is never seen.
     """
     patch = getattr(getattr(method, "encoder", None), "patch", (1,))
     if len(patch) != len(signal.size) or not dataset.can_lengthen(signal.size):
@@ -74,7 +74,7 @@ def whole_patches(signal: Signal, dataset: Dataset, method: Any) -> tuple[Signal
 
 
 def check_views(cfg: Any, method: Any, size: Size) -> None:
-    """Raises ValueError where the encoder's patch does not divide the size of some views; `size` is the signal's."""
+    """Raise ValueError if the encoder's patch does not divide the size of some views; `size` is the signal's."""
     patch = getattr(getattr(method, "encoder", None), "patch", None)
     for i, group in enumerate(cfg.augment.views):
         own = group.size_for(size)
@@ -87,23 +87,21 @@ def check_views(cfg: Any, method: Any, size: Size) -> None:
 
 
 def micro_batch_notes(length: Length, method: type[Method]) -> list[Note]:
-    """A note where accumulation makes the batch smaller for a loss that mixes samples."""
+    """A note if accumulation shrinks the batch of a loss that mixes samples."""
     parts = length.accumulate
     if parts == 1 or not method.batch_statistics:
         return []
-    why = f"statistics are those of {length.batch // parts} samples at a time, not of {length.batch}"
+    why = f"statistics are over {length.batch // parts} samples at a time, not {length.batch}"
     return [Note("length.accumulate", parts, why)]
 
 
 def check_data(dataset: Dataset, size: Size, name: str, method: type[Method], online: int) -> None:
-    """Raises ValueError where labels are missing, or samples of unequal lengths cannot be compared.
+    """Raise ValueError if labels are missing, or if samples of unequal lengths cannot be compared.
 
     `online` is the number of labelled samples that score the checkpoints.
     """
     if online and len(dataset.classes) < 2:
-        raise ValueError(
-            "evals.online judges by labels, of which the data have none; give labelled data, or set it to 0"
-        )
+        raise ValueError("evals.online needs labels, but the data have none; give labelled data, or set it to 0")
     if method.batch_statistics and method.reads_x:
         refuse_padding(dataset, size, f"{name}, which compares the samples of a batch with one another,")
     if online:

@@ -1,4 +1,4 @@
-"""Resuming a run: build its session, load its newest checkpoint, and refuse other settings or data than the run's."""
+"""Resumes a run: builds its session, loads its newest checkpoint, and refuses changed settings or data."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from .request import Request, asks_for_probes
 from .session import Session, SourceState, build_session, with_hash
 from .stream.source import first_frames
 
-# Settings that a resumed run may change, as they alter no number. The panel keeps its first size all the same.
+# Settings that a resumed run may change because they affect no result. The panel still keeps its first size.
 RESUMABLE_KEYS = (
     *("loop.device", "loop.workers", "loop.log_every", "loop.save_every", "loop.keep", "evals."),
     *("loop.panel_", "loop.views_every", "loop.on_collapse", "data.wait", "data.settle"),
@@ -21,29 +21,29 @@ RESUMABLE_KEYS = (
 def resume_session(run: Run, request: Request, dist: Dist) -> Session:
     """The session of the run in the request's folder, at its newest readable checkpoint. Writes nothing.
 
-    Raises ValueError, listing the differences, where settings or data differ from the run's and the request does not
-    allow it.
+    Raises ValueError, listing the differences, if settings or data differ from the run's and the request does not allow
+    it.
     """
     out, allow = request.folder, request.allow_change
     session = build_session(run, out, dist, first_frames(run, out), asks_for_probes(request))
     stored = parse.from_yaml(out / "config.yaml")
     session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
-    # A stream's rate stands still, so that it may end anywhere.
+    # On a stream the learning rate is constant, so the run may end anywhere.
     refuse_changes(stored, session.run, [*allow, "length.steps"] if run.from_stream else allow)
     saved = checkpoint.load_checkpoint(out)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
         raise ValueError(
             f"the data of {out} have changed since it was saved (files added, removed or resized); "
-            "restore them, or go on with --allow-change data"
+            "restore them, or continue with --allow-change data"
         )
     if saved.step > session.steps > 0:
-        raise ValueError(f"{out} stands at step {saved.step} already; give --steps {saved.step} or more")
+        raise ValueError(f"{out} is already at step {saved.step}; give --steps {saved.step} or more")
     restore_checkpoint(session, saved)
     return session
 
 
 def restore_checkpoint(session: Session, saved: Checkpoint) -> None:
-    """Put the session where it was when the checkpoint was saved."""
+    """Restore the session to the state of the checkpoint."""
     checkpoint.load_tensors(session.method, saved.model, f"{session.out} at step {saved.step}")
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
     session.step, session.saved, session.seconds = saved.step, saved.step, saved.state["seconds"]
@@ -55,7 +55,7 @@ def restore_checkpoint(session: Session, saved: Checkpoint) -> None:
 
 
 def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
-    """Raises ValueError with a diff where settings differ that are neither in RESUMABLE_KEYS nor in `allow`."""
+    """Raise ValueError with a diff if settings differ that are neither in RESUMABLE_KEYS nor in `allow`."""
     allowed = [parse.current_path(path) for path in allow]
     changed = {
         key: values
@@ -68,8 +68,8 @@ def refuse_changes(old: Run, new: Run, allow: Sequence[str]) -> None:
     advice = " ".join(f"--allow-change {key}" for key in changed)
     longer = "length.steps" in changed and len(changed) == 1
     why = (
-        "the schedules were laid out for the old length, so from here on the learning rate jumps to the new one's"
+        "the schedules were computed for the old length, so the learning rate would jump to the new schedule"
         if longer
-        else "the run would not be the one that was begun"
+        else "it would no longer be the same run"
     )
-    raise ValueError(f"the settings differ from the run's: {shown}; {why}. Give the old ones, or {advice}")
+    raise ValueError(f"the settings differ from the run's: {shown}; {why}. Give the old values, or {advice}")

@@ -1,11 +1,12 @@
-"""What follows a collapse: nothing (`warn`), the end (`stop`), or the last healthy checkpoint at half the rate.
+"""Reacts to a collapse: `warn` does nothing, `stop` ends the run, `rollback` returns to the last healthy checkpoint.
 
-Only `full` and `exploding` count. `dimensional` does not: a rank may recover, and its threshold depends on the panel's
-size. A loss that is not finite ends a run that does not roll back, whatever the setting.
+After a rollback, the learning rate is halved. Only the verdicts `full` and `exploding` count. `dimensional` does not,
+because a rank may recover and its threshold depends on the panel's size. A loss that is not finite ends a run that does
+not roll back, whatever the setting.
 
-A rollback is a pure function of the run so far, like a step. A process that is killed before, during or after one and
-resumed goes through the same losses: the checkpoints of the collapse are deleted last, and resuming from one of them
-leads to the same rollback.
+A rollback, like a step, is a pure function of the run so far. A process that is killed before, during or after a
+rollback and then resumed computes the same losses: the checkpoints of the collapse are deleted last, and resuming from
+one of them leads to the same rollback.
 """
 
 import math
@@ -25,14 +26,12 @@ from .session import Session, SourceState
 
 MAX_ROLLBACKS: Final = 3
 COLLAPSE_VERDICTS: Final = ("full", "exploding")
-CLEAR_SPREAD: Final = (
-    2 * collapse.FULL_STD_RATIO
-)  # the spread, relative to step 0, that a checkpoint to go back to has at least
+CLEAR_SPREAD: Final = 2 * collapse.FULL_STD_RATIO  # the least spread, relative to step 0, of a checkpoint to go back to
 Action = Literal["go on", "stop", "roll back"]
 
 
 def reduced_rates(optim: Optim, rollbacks: int) -> Optim:
-    """The schedules after that many rollbacks: each one halves every learning rate."""
+    """The schedules after this number of rollbacks: each rollback halves every learning rate."""
     factor = 0.5**rollbacks
     return replace(optim, lr=optim.lr * factor, start_lr=optim.start_lr * factor, final_lr=optim.final_lr * factor)
 
@@ -45,7 +44,7 @@ def triggers_action(session: Session, verdict: Verdict) -> bool:
 def mark_healthy(session: Session, verdict: Verdict) -> None:
     """After a healthy panel row: mark the newest regular checkpoint as the one to go back to.
 
-    Skip checkpoints whose spread is already near the collapse threshold, whatever the verdict.
+    Skips checkpoints whose spread is already near the collapse threshold, whatever the verdict.
     """
     if verdict.name == "healthy" and smallest_spread(session)[1] > CLEAR_SPREAD:
         every = session.run.loop.save_every or 1
@@ -53,32 +52,32 @@ def mark_healthy(session: Session, verdict: Verdict) -> None:
 
 
 def smallest_spread(session: Session) -> tuple[str, float]:
-    """The encoder with the smaller spread in the last row, and that spread relative to step 0; inf where it is unknown.
+    """The encoder with the smaller spread in the last row, and that spread relative to step 0; inf if unknown.
 
-    A head has no spread of its own: its representations are its parent's, and do not change.
+    A head has no spread: its representations are its parent's and do not change.
     """
-    rows = session.panel.rows or [{}]  # only the main process has any
+    rows = session.panel.rows or [{}]  # only the main process has rows
     found = {key: value for key, value in rows[-1].items() if key.startswith("std_ratio_")}
     lowest = min(found, key=found.__getitem__, default="")
     return lowest.removeprefix("std_ratio_"), found.get(lowest, math.inf)
 
 
 def confirm_after_rollback(session: Session, verdict: Verdict, settings: Mapping[str, Any]) -> Verdict:
-    """The verdict; but after a rollback "healthy" becomes "drifting" where the spread is not clear of a collapse.
+    """The verdict; after a rollback, "healthy" becomes "drifting" if the spread is not well above the threshold.
 
-    A run that has collapsed before, and stands just above the threshold, is on its way there again.
+    A run that has collapsed before and is just above the threshold is likely to collapse again.
     """
     side, ratio = smallest_spread(session)
     if not session.rollbacks or verdict.name != "healthy" or ratio > CLEAR_SPREAD:
         return verdict
     reason = (
-        f"{side} std is {ratio:.1%} of its value at step 0, and after a rollback {CLEAR_SPREAD:.0%} or more is healthy"
+        f"{side} std is {ratio:.1%} of its value at step 0; after a rollback, {CLEAR_SPREAD:.0%} or more is healthy"
     )
     return Verdict("drifting", reason, collapse.advise("full", settings))
 
 
 def rollback_summary(rollbacks: Sequence[Mapping[str, Any]]) -> str:
-    """What the rollbacks cost a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
+    """A phrase on the rollbacks of a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
     if not rollbacks:
         return ""
     many = "s" * (len(rollbacks) > 1)
@@ -86,14 +85,14 @@ def rollback_summary(rollbacks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def steps_to_keep(session: Session) -> tuple[int, ...]:
-    """The steps whose checkpoints a rollback may need: the healthy one, and the next candidate."""
+    """The steps whose checkpoints a rollback may need: the healthy one and the next candidate."""
     if session.run.loop.on_collapse != "rollback":
         return ()
     return session.healthy, session.step - session.step % (session.run.loop.save_every or 1)
 
 
 def decide_action(session: Session, verdict: Verdict) -> Action:
-    """What follows from a verdict; every rank gets the main process's answer, as only that one has a verdict."""
+    """The action that follows from a verdict. Every rank gets the main process's answer, which alone has a verdict."""
     wanted = session.run.loop.on_collapse
     if wanted == "warn":
         return "go on"
@@ -104,12 +103,12 @@ def decide_action(session: Session, verdict: Verdict) -> Action:
 
 
 def may_roll_back(session: Session) -> bool:
-    """Whether a loss that is not finite leads to a rollback."""
+    """Whether a non-finite loss leads to a rollback."""
     return session.run.loop.on_collapse == "rollback" and len(session.rollbacks) < MAX_ROLLBACKS
 
 
 def _may_help(session: Session) -> bool:
-    """Whether a rollback can help; it cannot where the first row shows that all samples are the same."""
+    """Whether a rollback can help; it cannot if the first row shows that all samples are the same."""
     rows = session.panel.rows
     hopeless = float(bool(rows) and collapse.is_constant(rows[0]))
     hopeless = float(distributed.all_reduce_sum(torch.tensor(hopeless, device=session.dist.device)))
@@ -117,9 +116,9 @@ def _may_help(session: Session) -> bool:
 
 
 def roll_back(session: Session, verdict: Verdict) -> str:
-    """Go back to the healthy checkpoint, or to step 0 where there is none; returns a sentence about it.
+    """Go back to the healthy checkpoint, or to step 0 if there is none; return a sentence about it.
 
-    Raises ValueError where that checkpoint cannot be read.
+    Raises ValueError if that checkpoint cannot be read.
     """
     saved = checkpoint.load_checkpoint(session.out, _step_to_restore(session))
     event: dict[str, Any] = {
@@ -133,7 +132,7 @@ def roll_back(session: Session, verdict: Verdict) -> str:
     session.optimizer.zero_grad(set_to_none=True)
     session.optimizer.state.clear()
     checkpoint.load_optimizer(session.method, session.optimizer, saved.optim)
-    # The list that the run came with, not the checkpoint's: it may be of another attempt at this very rollback.
+    # The run's own list, not the checkpoint's, which may come from an earlier attempt at this same rollback.
     session.rollbacks = [*session.rollbacks, event]
     session.step, session.healthy = saved.step, saved.step
     session.panel = PanelMemory.from_json(saved.state["panel"])
@@ -149,7 +148,7 @@ def roll_back(session: Session, verdict: Verdict) -> str:
 
 
 def _step_to_restore(session: Session) -> int:
-    """The healthy checkpoint; where a changed interval or `keep` has removed it, the newest one before it."""
+    """The healthy checkpoint; if a changed interval or `keep` has removed it, the newest one before it."""
     # Only the main process measures, so it decides for all.
     known = float(session.healthy) if session.dist.main else 0.0
     one = torch.tensor(known, dtype=torch.float64, device=session.dist.device)

@@ -1,4 +1,4 @@
-"""A run under way, new or resumed: builds everything that the loop reads before step 1."""
+"""Builds a session: everything that the loop needs before step 1 of a new or resumed run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from .stream import limits
 
 @dataclass(frozen=True)
 class SourceState:
-    """What a source of batches needs to continue: tensors, and its place in the data as JSON."""
+    """The state that a source of batches needs to continue: tensors, and its position in the data as JSON."""
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     place: dict[str, Any] = field(default_factory=dict)
@@ -32,11 +32,11 @@ class SourceState:
 
 @dataclass
 class Session:
-    """What the loop reads, and what it moves on: `step`, `seconds`, the `panel` and the `state` of its source.
+    """The inputs of the loop, and the values it updates: `step`, `seconds`, the `panel` and the `state` of its source.
 
-    `probes` are the kinds of evaluation that follow the last step, `notes` what to tell the user before the first one.
-    `saved` is the step of the newest checkpoint, `healthy` that of the one to which a collapse goes back, `rollbacks`
-    records those done, and `skipped` the samples left out, each with the reason.
+    `probes` are the kinds of evaluation to run after the last step, `notes` the sentences to show the user before the
+    first. `saved` is the step of the newest checkpoint, `healthy` the step of the checkpoint that a rollback restores.
+    `rollbacks` records past rollbacks; `skipped` maps each sample left out to the reason.
     """
 
     run: Run
@@ -58,27 +58,27 @@ class Session:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole run; 0 where its end is not known."""
+        """Optimiser steps of the whole run; 0 if its length is unknown."""
         return self.run.length.steps or 0
 
     @cached_property
     def model(self) -> nn.Module:
-        """The method, under DDP where there are several processes."""
+        """The method, wrapped in DDP if there are several processes."""
         return self.method if self.dist.world == 1 else DistributedDataParallel(self.method)
 
 
 def build_session(
     run: Run, out: Path, dist: Dist, dataset: Dataset | None = None, probes_required: bool = False
 ) -> Session:
-    """Open the data, resolve every auto, build the method. Writes nothing. Raises ValueError where a part misfits.
+    """Open the data, resolve every auto setting, build the method. Writes nothing.
 
-    `dataset` is given where the data are open already. Probes that the data do not allow become a note, or a ValueError
-    if `probes_required`.
+    Raises ValueError if a part does not fit. `dataset` is given if the data are already open. Probes that the data do
+    not allow produce a note, or a ValueError if `probes_required`.
     """
     run, dataset, signal, notes = resolve_run(run, dataset or run.data.open(), dist.world)
     run, parents = with_parents(run)
     method = methods.build(run.method, signal, run.seed, parents)
-    # What takes memory is priced where it will lie, in the precision that it will have.
+    # Memory is estimated on the target device and in the final precision.
     method.to(dist.device, getattr(torch, run.loop.dtype))
     method.check(run.samples_at_once)
     if run.from_stream:
@@ -95,7 +95,7 @@ def build_session(
 
 
 def check_shortest(dataset: Dataset, method: Method) -> None:
-    """Raises ValueError where samples are of unequal lengths and the method cannot learn from the shortest."""
+    """Raise ValueError if samples have unequal lengths and the method cannot learn from the shortest."""
     if dataset.lengths is None or not dataset.is_padded(method.signal.size):
         return
     shortest, patch, words = int(dataset.lengths.min()), method.patch_steps, dataset.words
@@ -108,7 +108,7 @@ def check_shortest(dataset: Dataset, method: Method) -> None:
 
 
 def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
-    """The run with the hashes of its parents' weights, and the parents; the same run and none where it has none."""
+    """The run with the hashes of its parents' weights, and the parents; the same run and () if it has none."""
     parents = checkpoint.parents_of(run.method)
     if not parents:
         return run, ()
@@ -117,12 +117,12 @@ def with_parents(run: Run) -> tuple[Run, tuple[Method, ...]]:
 
 
 def named_weights(run: Run) -> str:
-    """The file of weights that the encoder's settings name; "" where they name none."""
+    """The weights file that the encoder's settings name; "" if they name none."""
     return getattr(getattr(run.method, "encoder", None), "weights", "")
 
 
 def with_hash(run: Run, found: str) -> Run:
-    """The run with the hash of its encoder's file of weights, unless it has one or names no file."""
+    """The run with the hash of its encoder's weights file, unless it already has a hash or names no file."""
     method: Any = run.method
     if not named_weights(run) or method.encoder.weights_hash:
         return run

@@ -1,9 +1,9 @@
 """Provides the batches of a run, and computes the gradient of each.
 
-The loop asks a source for batches, for the gradient of each, and for what a row says of the steps. A source may wait
-for data, choose them by what the method predicts, and learn from `feedback` how a step went. What it needs to go on
-after a restart lies in `session.state`: tensors, and a position in JSON. `EpochSource` reads a data set in epochs,
-`stream.source.StreamSource` frames as they arrive.
+The loop asks a source for batches, for the gradient of each, and for the loss terms to log. A source may wait for data,
+choose data from the method's predictions, and use `feedback` on each step. `session.state` holds what it needs to
+continue after a restart: tensors, and a position in JSON. `EpochSource` reads a data set in epochs;
+`stream.source.StreamSource` reads frames as they arrive.
 """
 
 from abc import ABC, abstractmethod
@@ -23,19 +23,19 @@ from ..types import Batch, Rng, Terms, averaged
 from .session import Session, SourceState
 
 Idle = Callable[[], bool]
-"""Called while a source waits for data; whether to stop waiting."""
+"""Called while a source waits for data; returns whether to stop waiting."""
 
 
 def keep_waiting() -> bool:
-    """The answer of a caller that has nothing to do in the meantime."""
+    """The default `Idle`: always keep waiting."""
     return False
 
 
 class BatchSource(ABC):
-    """The batches of one training, from `session.step` and `session.state` on.
+    """The batches of one training, starting at `session.step` and `session.state`.
 
-    An `open_ended` source ends when its data do, and is measured and saved early on; `empty` says what is wrong where
-    it ends before the first batch. `messages` are sentences for the user that nobody has read yet.
+    An `open_ended` source ends with its data, and the loop measures and saves early. `empty` is the error sentence if
+    the source ends before the first batch. `messages` are sentences not yet shown to the user.
     """
 
     open_ended: ClassVar[bool] = False
@@ -51,48 +51,48 @@ class BatchSource(ABC):
 
     @abstractmethod
     def example_batch(self) -> Batch:
-        """A small batch, to estimate the cost of a step; nothing is taken from `batches`."""
+        """A small batch for estimating the cost of a step; does not advance `batches`."""
 
     def store_state(self) -> None:
-        """Before a checkpoint: put into `session.state` what `batches` needs to go on from here."""
+        """Before a checkpoint: store in `session.state` what `batches` needs to continue from here."""
         self.session.state = SourceState()
 
     def feedback(self, terms: Terms) -> None:
-        """After a step: take note of its terms."""
+        """After a step: receive its loss terms."""
         self.last = terms
 
     @property
     def progress(self) -> float:
-        """How far the schedules are, from 0 to 1."""
+        """The progress of the schedules, from 0 to 1."""
         return schedules.run_progress(self.session.step, self.session.steps)
 
     @property
     def where(self) -> str:
-        """What follows "step 7" in a sentence, such as " of 300"."""
+        """The text after "step 7" in a sentence, such as " of 300"."""
         return f" of {self.session.steps}"
 
     @property
     def has_pending_row(self) -> bool:
-        """Whether there are steps that no row has reported, where a row reports several."""
+        """Whether some steps have not been reported in a row, for sources whose rows cover several steps."""
         return False
 
     def row_terms(self) -> Terms | None:
-        """The terms that the next row reports: those of the last step; None before the first."""
+        """The loss terms for the next row: those of the last step; None before the first step."""
         return self.last
 
     def clear_terms(self) -> None:
-        """After a row: start the sums of the next one."""
+        """After a row: reset the sums for the next row."""
         self.last = None
 
     def take_messages(self) -> list[str]:
-        """The sentences that have come up since the last call."""
+        """The messages since the last call; clears them."""
         return []
 
     def gradients(self, batch: Batch) -> tuple[Terms, torch.Tensor]:
         """Set the gradients of one global step, and return its terms and the gradient's norm.
 
-        Here: backward of this rank's share, in micro-batches; the terms are the whole global batch's. Raises
-        FloatingPointError, with the batch's ids saved, where they are not finite.
+        By default, runs backward on this rank's share in micro-batches; the terms are those of the global batch. If
+        they are not finite, saves the batch's ids and raises FloatingPointError.
         """
         session, parts = self.session, self.session.run.length.accumulate
         size = len(batch) // parts
@@ -111,10 +111,10 @@ class BatchSource(ABC):
 
 
 class EpochSource(BatchSource):
-    """A data set in epochs, each shuffled anew. Batch k is a pure function of (seed, k): there is nothing to store."""
+    """A data set in epochs, reshuffled each time. Batch k is a pure function of (seed, k), so no state is stored."""
 
     def batches(self, idle: Idle = keep_waiting) -> Generator[Batch]:
-        """This rank's share of every global batch from `session.step` to the end; notes the samples left out."""
+        """This rank's share of every global batch from `session.step` to the end; records skipped samples."""
         session = self.session
         run, dist = session.run, session.dist
         local = run.length.batch // dist.world
@@ -142,7 +142,7 @@ class EpochSource(BatchSource):
 
 
 def average_terms(terms: list[Terms]) -> Terms:
-    """The mean of equal micro-batches over all of them and all ranks; `compared` is this rank's."""
+    """The mean over equal micro-batches and all ranks; `compared` is this rank's."""
     world, own = distributed.world_size(), averaged(terms, [1 / len(terms)] * len(terms))
 
     def mean_over_ranks(entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -152,7 +152,7 @@ def average_terms(terms: list[Terms]) -> Terms:
 
 
 def refuse_batch(session: Session, batch: Batch, terms: Terms, norm: torch.Tensor) -> None:
-    """Save the ids of a global batch whose loss or gradient is not finite, and raise FloatingPointError."""
+    """Save the ids of a global batch with a non-finite loss or gradient, and raise FloatingPointError."""
     names = distributed.merge_ranks({session.dataset.name(int(i)): "" for i in batch.id})
     path = session.out / f"not-finite-step-{session.step:08d}.json"
     values = {k: str(float(v)) for k, v in terms.loss.items()}
@@ -166,14 +166,14 @@ def refuse_batch(session: Session, batch: Batch, terms: Terms, norm: torch.Tenso
 
 
 def autocast_context(session: Session) -> AbstractContextManager[Any]:
-    """bfloat16 autocast where the run asks for it."""
+    """bfloat16 autocast if the run uses it."""
     if not session.run.loop.amp:
         return nullcontext()
     return torch.autocast(session.dist.device.type, torch.bfloat16)
 
 
 def no_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Gradients cross the ranks once per step, with the last micro-batch."""
+    """Synchronise gradients across ranks once per step, at the last micro-batch."""
     if last or not isinstance(model, DistributedDataParallel):
         return nullcontext()
     return model.no_sync()

@@ -1,4 +1,4 @@
-"""Starting a run: build its session, give its method the weights to begin with, and fit its constants to the data."""
+"""Starts a run: builds its session, initialises the method's weights, and fits its constants to the data."""
 
 from pathlib import Path
 
@@ -30,28 +30,28 @@ def start_session(run: Run, request: Request, dist: Dist) -> Session:
 
 
 def initialize_method(session: Session, init: PathLike | None) -> None:
-    """Copy weights from the run `init`, or from the file that the settings name; fit constants that no run gives.
+    """Copy weights from the run `init` or from the file in the settings; fit constants that no run provides.
 
-    Checkpoints hold the weights afterwards. Raises ValueError where they do not fit.
+    From then on, checkpoints hold the weights. Raises ValueError if they do not fit.
     """
     whole = False
     if init is not None and not isinstance(session.method, Head):
         whole = copy_weights(session, Path(init))
     elif found := encoder.read_weights(session.method):
         session.run = with_hash(session.run, found)
-        session.notes.append(f"weights of the encoder from {named_weights(session.run)}")
+        session.notes.append(f"encoder weights from {named_weights(session.run)}")
     if not whole:
         calibrate_method(session)
 
 
 def copy_weights(session: Session, run: Path) -> bool:
-    """Copy another run's weights. Returns whether they are all weights of the method.
+    """Copy another run's weights. Returns whether they cover the whole method.
 
-    Raises ValueError with every key that is missing, unexpected or of another shape.
+    Raises ValueError listing every key that is missing, unexpected or of another shape.
     """
     if named := named_weights(session.run):
         raise ValueError(f"--init takes all weights from {run}, but encoder.weights names {named}; give one of them")
-    # The statistics stay those of this run's data.
+    # The statistics remain those of this run's data.
     saved = checkpoint.load_checkpoint(run)
     inner = getattr(getattr(session.method, "encoder", None), "inner", None)
     if inner is not None and not any(key.startswith("encoder.inner.") for key in saved.model):
@@ -63,18 +63,18 @@ def copy_weights(session: Session, run: Path) -> bool:
 
 
 def copy_frame_encoder(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:
-    """Copy another method's encoder (the target encoder where it has one), and its mean and deviation."""
+    """Copy another method's encoder (the target encoder if it has one), and its mean and deviation."""
     name = "target_encoder." if any(key.startswith("target_encoder.") for key in saved.model) else "encoder."
     given = {key.removeprefix(name): value for key, value in saved.model.items() if key.startswith(name)}
     source = f"{run} at step {saved.step}"
     weights.copy_into(inner.state_dict(), given, source, "give the data the size and channels of its pictures")
     for own in ("mean", "std"):
         getattr(session.method, own).copy_(saved.model[own].reshape(-1, *[1] * len(session.method.signal.size)))
-    session.notes.append(f"frames are seen by the encoder of {source}, with its statistics")
+    session.notes.append(f"frames are encoded by the encoder of {source}, with its statistics")
 
 
 def calibrate_method(session: Session) -> None:
-    """Fit the method's constants to samples; every rank takes the same ones."""
+    """Fit the method's constants to samples, the same on every rank."""
     method = session.method
     if not method.calibration_samples:
         return

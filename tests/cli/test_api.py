@@ -316,7 +316,7 @@ def test_embed_writes_ids_in_the_order_of_the_data(run, photos, tmp_path):
         (("train", "ijepa", "--dta", "."), "No option --dta for train. Did you mean --data?"),
         (("train", "ijepa", "--optim.lr"), "--optim.lr needs a value"),
         (("train",), "say what to train"),
-        (("probe", "nowhere", "--kind", "knn"), "nowhere is no run folder"),
+        (("probe", "nowhere", "--kind", "knn"), "nowhere is not a run folder"),
         (("report", "nowhere"), "nowhere"),
         (("compare", "one"), "comparing takes two runs or more, 1 given"),
         (("trian", "ijepa"), "No command 'trian'. Did you mean 'train'?"),

@@ -123,7 +123,7 @@ def test_an_out_that_cannot_be_written_is_one_sentence_without_an_error_number(
 )
 def test_too_little_memory_is_said_with_what_helps(error: str, size: str) -> None:
     sentence, code = cli.error_sentence(RuntimeError(error))
-    assert sentence.startswith(f"memory ran out, as {size} more were asked for; give a smaller --length.batch")
+    assert sentence.startswith(f"out of memory: {size} more were needed; give a smaller --length.batch")
     assert code == 1
 
 

@@ -179,6 +179,9 @@ def row(
         ([row(1.0, 50.0), row(0.6, 100.0), row(0.7, 65.0), row(0.8, 64.0), row(0.9, 63.0)], "healthy", ""),
         # An untrained encoder's rank is no work of training: that it is lost at first says nothing.
         ([row(0.9, 100.0), row(0.8, 65.0), row(0.7, 64.0), row(0.6, 66.0), row(0.5, 40.0)], "healthy", ""),
+        # But a fall to under a quarter is no healthy start, whatever the loss does.
+        ([row(0.9, 113.0), row(0.8, 60.0), row(0.7, 27.0), row(0.6, 20.0), row(0.7, 13.0)], "drifting", "--optim.lr"),
+        ([row(0.9, 113.0), row(0.8, 60.0), row(0.7, 27.0), row(0.6, 29.0), row(0.7, 13.0)], "healthy", ""),
         ([row(1.0) for _ in range(6)], "idle", "--optim.lr"),
         ([row(1.5 + 0.1 * (k % 2)) for k in range(6)], "idle", "--optim.lr"),
         ([row(1.0) for _ in range(5)], "unknown", ""),
@@ -201,6 +204,13 @@ def test_each_state_is_named_with_its_numbers_and_the_option_to_change(
     assert option in verdict.advice
     assert bool(verdict.advice) == (state not in ("healthy", "unknown"))
     assert any(character.isdigit() for character in verdict.reason.replace("nan", "0"))
+
+
+def test_a_rank_that_has_only_fallen_is_named_in_a_healthy_run() -> None:
+    fallen = [row(0.9 - 0.1 * k, rank) for k, rank in enumerate((113.0, 90.0, 70.0, 60.0))]
+    assert "rank has fallen from 113 at step 0 to 60, its lowest" in collapse.verdict(fallen).reason
+    assert "fallen" not in collapse.verdict([*fallen, row(0.4, 65.0)]).reason
+    assert "fallen" not in collapse.verdict(fallen[:3]).reason
 
 
 def test_representations_that_run_off_together_explode_at_an_even_spread() -> None:

@@ -144,3 +144,14 @@ def test_a_member_of_ours_that_cannot_be_imported_is_named_with_its_module(
     reason = "the shape 'square' of jepakit.drawn.square cannot be used: ModuleNotFoundError"
     assert registry.unusable_members() == {}
     assert registry.unusable_members(own=True)["square"].startswith(reason)
+
+
+def test_every_size_of_an_encoder_and_every_recipe_has_a_description_of_its_own() -> None:
+    from jepakit.nn import ENCODERS
+    from jepakit.recipes import RECIPES
+
+    for registry in (ENCODERS, RECIPES):
+        found = [registry.describe(name) for name in registry.names()]
+        assert all(found)
+        assert len(set(found)) == len(found)
+        assert not [text for text in found if text.startswith("`jepa")]

@@ -171,8 +171,8 @@ def test_only_functions_that_say_that_they_return_a_run_are_recipes() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("steps", r"steps of jepakit\.recipes\.mine is no recipe; annotate what it returns: -> Run"),
-        ("sized", r"sized of jepakit\.recipes\.mine is no recipe; give it no parameters"),
+        ("steps", r"steps of jepakit\.recipes\.mine is not a recipe; annotate what it returns: -> Run"),
+        ("sized", r"sized of jepakit\.recipes\.mine is not a recipe; give it no parameters"),
         ("smal", "No recipe or method 'smal'"),
     ],
 )

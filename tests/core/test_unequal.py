@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import save_untrained
+from support import save_untrained, step_errors
 
 import jepakit as jk
 from jepakit.cli.__main__ import main
@@ -72,19 +72,18 @@ def test_a_series_that_ends_with_a_patch_is_scored_as_the_one_window_that_it_was
     run = untrained(tmp_path, METHODS[name])
     done = jk.score(run, tmp_path / "a.csv", tmp_path / "s.csv")
     assert (done.series, done.steps, done.scored, done.short) == (20, sum(STEPS), sum(STEPS), ())
-    method, found = jk.load(run).method, scores(tmp_path / "s.csv")
+    method, found = jk.load(run).method, step_errors(run, tmp_path / "a.csv")
     for k in (0, 2, 4, 6):
         expected = errors(method, np.round(waves(STEPS[k], k), 6)).repeat(4)
-        np.testing.assert_allclose(found[f"s{k:02d}"], expected, rtol=1e-4)
+        np.testing.assert_allclose(found[f"a.csv/s{k:02d}"], expected, rtol=1e-4)
 
 
 def test_steps_after_the_last_whole_patch_are_scored_by_a_second_window_at_the_end(tmp_path: Path) -> None:
     run = untrained(tmp_path)
-    jk.score(run, tmp_path / "a.csv", tmp_path / "s.csv")
     x, method = np.round(waves(15, 1), 6), jk.load(run).method
     first, last = errors(method, x[:12]).repeat(4), errors(method, x[3:]).repeat(4)
     expected = np.nanmean([np.append(first, [np.nan] * 3), np.append([np.nan] * 3, last)], axis=0)
-    np.testing.assert_allclose(scores(tmp_path / "s.csv")["s01"], expected, rtol=1e-4)
+    np.testing.assert_allclose(step_errors(run, tmp_path / "a.csv")["a.csv/s01"], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -93,15 +92,17 @@ def test_causal_windows_begin_with_the_series_and_grow_up_to_the_longest(tmp_pat
     new = table(tmp_path / "b.csv", {"long": waves(40, 3), "brief": waves(8, 0)})
     done = jk.score(run, new, tmp_path / "s.csv", causal=True)
     assert done.short == ("b.csv/brief",)
-    found, method = scores(tmp_path / "s.csv"), jk.load(run).method
+    found, method = step_errors(run, new, causal=True), jk.load(run).method
     x = np.round(waves(40, 3), 6)
     # The first window has 3 patches, as the shortest series; from 5 on, the most in training, windows slide.
     ends = {12: 0, 16: 0, 20: 0, 24: 4, 40: 20}
     for end, begin in ends.items():
         expected = errors(method, x[begin:end], True)[-1]
-        np.testing.assert_allclose(found["long"][end - 4 : end], expected, rtol=1e-4)
-    assert np.flatnonzero(np.isnan(found["long"])).tolist() == list(range(8))
-    assert np.isnan(found["brief"]).all()
+        np.testing.assert_allclose(found["b.csv/long"][end - 4 : end], expected, rtol=1e-4)
+    written = scores(tmp_path / "s.csv")
+    for long, brief in ((found["b.csv/long"], found["b.csv/brief"]), (written["long"], written["brief"])):
+        assert np.flatnonzero(np.isnan(long)).tolist() == list(range(8))
+        assert np.isnan(brief).all()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -119,9 +120,7 @@ def test_a_causal_score_knows_nothing_of_later_steps(tmp_path: Path, name: str) 
 
 def test_windows_go_in_batches_of_one_length(tmp_path: Path) -> None:
     run = untrained(tmp_path)
-    for batch in (2, 256):
-        jk.score(run, tmp_path / "a.csv", tmp_path / f"{batch}.csv", causal=True, stride=1, batch=batch)
-    few, many = (scores(tmp_path / f"{batch}.csv") for batch in (2, 256))
+    few, many = (step_errors(run, tmp_path / "a.csv", causal=True, stride=1, batch=batch) for batch in (2, 256))
     for name, found in few.items():
         np.testing.assert_allclose(found, many[name], rtol=1e-4)
 
@@ -134,7 +133,7 @@ def test_a_window_is_as_long_as_the_series_allows_within_what_was_trained_on() -
 
 @pytest.mark.parametrize("how", ["pad", "cut"])
 def test_every_series_of_the_run_is_forecast_from_its_end(tmp_path: Path, how: str) -> None:
-    run = untrained(tmp_path, size=24 if how == "pad" else 12, unequal=how)
+    run = untrained(tmp_path, size=24 if how == "pad" else 12, unequal=how, split="train", held_out=0.4)
     done = jk.forecast(run, tmp_path / "a.csv", 6, tmp_path / "f.csv", plot=tmp_path / "f.png")
     assert (done.series, done.horizon) == (20, 6)
     rows = read(tmp_path / "f.csv")
@@ -143,11 +142,11 @@ def test_every_series_of_the_run_is_forecast_from_its_end(tmp_path: Path, how: s
     truth = np.stack([waves(steps + 6, k)[steps:] for k, steps in enumerate(STEPS)])
     # Waves of one speed are linear in what even an untrained encoder keeps of half a window.
     assert np.abs(found - truth)[:, :4].max() < 0.25
-    assert done.errors["forecast"] < 0.05 * done.errors["last value"]
+    assert done.errors[done.reader] < 0.05 * done.errors["last-value"]
 
 
 def test_a_forecast_needs_half_of_the_shortest_series_alone(tmp_path: Path) -> None:
-    run = untrained(tmp_path)
+    run = untrained(tmp_path, split="train", held_out=0.4)
     new = table(tmp_path / "b.csv", {"enough": waves(8, 1), "long": waves(90, 2)})
     assert jk.forecast(run, new, 3, tmp_path / "f.csv").series == 2
     new = table(tmp_path / "b.csv", {"enough": waves(8, 1), "brief": waves(7, 2)})

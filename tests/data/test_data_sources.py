@@ -332,3 +332,14 @@ def test_real_data_are_counted_and_labelled_as_documented(shared_data, kind, pat
 def test_negative_integers_are_no_label_unless_they_leave_one_class(values, labels, classes):
     found, names = encode_labels(values)
     assert (found.tolist(), names) == (labels, classes)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_a_few_items_have_a_test_part_and_a_training_part_too(count: int) -> None:
+    for salt in range(20):
+        names = [f"{salt} {i}" for i in range(count)]
+        train, test = (set(select_part(names, part, 0.1, 0).tolist()) for part in ("train", "test"))
+        assert len(train) > 0
+        assert len(test) > 0
+        assert not train & test
+        assert train | test == set(range(count))

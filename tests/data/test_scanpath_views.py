@@ -293,14 +293,14 @@ def test_views_are_compared_of_scanpaths_of_unequal_lengths(walks, tmp_path):
     ("bad", "said"),
     [
         ({"views": [{"count": 0}]}, r"data\.augment\.views\.0: a group of views has count 0; give at least one"),
-        ({"views": [{"steps": 0}]}, r"steps is 0; give a version at least 1 fixation"),
+        ({"views": [{"steps": 0}]}, r"steps is 0; give at least 1 fixation"),
         (
             {"views": [{"crop": [0.8, 0.5]}]},
             r"crop is \(0\.8, 0\.5\); give a rising range of the share of the fixations",
         ),
         ({"noise": -1}, r"noise -1 and drop 0; give a scale in \[0, 1\]"),
         ({"drop": 1}, r"drop 1; give"),
-        ({"crop": [0.5, 1.0]}, r"a fixation is a crop already"),
+        ({"crop": [0.5, 1.0]}, r"a fixation is already a crop"),
     ],
     ids=["count", "steps", "crop", "noise", "drop", "crop of a crop"],
 )

@@ -417,8 +417,8 @@ def changed(index: int, **cells: object) -> list[tuple]:
 
 
 MISTAKES = {
-    "outside": (changed(1, x=41.0), {}, r"f\.csv, row 3: \(41, 10\) lies outside a\.png, which has 40 x 40 px; remove"),
-    "no number": (changed(3, y="n/a"), {}, r"f\.csv, row 5: y is 'n/a', no number; write"),
+    "outside": (changed(1, x=41.0), {}, r"f\.csv, row 3: \(41, 10\) is outside a\.png, which has 40 x 40 px; remove"),
+    "no number": (changed(3, y="n/a"), {}, r"f\.csv, row 5: y is 'n/a', not a number; write"),
     "unknown image": (changed(7, image="z.png"), {}, r"f\.csv, row 9: image 'z\.png' is not among .* add it there"),
     "onsets": (ROWS, {"timing": "onset"}, r"f\.csv, row 6: onset 50 does not follow 150; .* data\.timing=duration"),
     "negative": (changed(0, duration=-3), {}, r"f\.csv, row 2: duration -3 is below 0"),
@@ -453,7 +453,7 @@ def test_mistakes_in_json_name_entry_subject_and_fixation(small, tmp_path):
 
     track = {"subject": 4, "x": [1, 2], "y": [1, 2], "t": [10, 5]}
     place = "f.json, entry 1 (a.png), subject 4"
-    late = "give onsets that increase or, where column 't' holds durations, data.timing=duration"
+    late = "give increasing onsets or, if column 't' holds durations, data.timing=duration"
     assert told({"image": "a.png", "scanpaths": [track]}) == f"{place}, fixation 2: onset 5 does not follow 10; {late}"
     track["t"] = [1, 2]
     wrong = told({"image": "a.png", "size": [80, 40], "scanpaths": [track]})
@@ -481,7 +481,7 @@ def test_two_pictures_of_one_name_are_not_guessed_between(small, tmp_path):
         ({"crop": 1.5}, "crop is 1.5"),
         ({"crop": 1e-4}, "does not enlarge"),
         ({"fovea": 9}, "fovea is 9"),
-        ({"steps": 3, "least": 4}, "steps is 3 but scanpaths have least=4"),
+        ({"steps": 3, "least": 4}, "steps is 3 but scanpaths have at least 4 fixations"),
         ({"least": 1}, "least is 1; give 2 or more"),
     ],
 )
@@ -493,12 +493,12 @@ def test_settings_that_cannot_work_are_refused_when_they_are_made(settings, sent
 def test_as_many_places_are_made_up_as_samples_must_have(tmp_path):
     cfg = Config(str(pictures(tmp_path)), count=4, synthetic="raster")
     assert replace(cfg, steps=6).open().places(0).tolist() == cfg.open().places(0).tolist()
-    with pytest.raises(ValueError, match="count is 4 made-up fixations but least is 5; give count=5"):
+    with pytest.raises(ValueError, match="count is 4 generated fixations but least is 5; give count=5"):
         replace(cfg, least=5).open()
 
 
 def test_crops_of_crops_are_refused():
-    with pytest.raises(ValueError, match="a fixation is a crop already"):
+    with pytest.raises(ValueError, match="a fixation is already a crop"):
         GazeAugment(crop=(0.3, 1.0))
 
 

@@ -23,7 +23,7 @@ def csv(tmp_path):
 
 def test_text_among_numbers_is_named_with_column_and_row(csv):
     rewrite_line(csv, 8, csv.read_text().splitlines()[7].split(",")[2], "broken")
-    refused(csv, r"^a\.csv: column 'c1', row 8 holds 'broken', which is no number; correct it")
+    refused(csv, r"^a\.csv: column 'c1', row 8 holds 'broken', which is not a number; correct it")
 
 
 def test_the_row_is_the_line_of_the_file_where_lines_are_empty(csv):
@@ -36,7 +36,7 @@ def test_the_row_is_the_line_of_the_file_where_lines_are_empty(csv):
 def test_times_out_of_order_and_times_twice_are_named(csv):
     lines = csv.read_text().splitlines()
     csv.write_text("\n".join([*lines[:10], lines[11], lines[10], *lines[12:]]))
-    refused(csv, r"column 'time', row 12 \(2024-01-01T09:00:00\) lies before row 11 .*; sort the rows by 'time'")
+    refused(csv, r"column 'time', row 12 \(2024-01-01T09:00:00\) is before row 11 .*; sort the rows by 'time'")
     csv.write_text("\n".join([*lines[:10], lines[9], *lines[10:]]))
     refused(csv, r"column 'time', row 11 repeats the time of row 10 .*keep one row per time.*data\.entity")
     csv.write_text("\n".join([*lines[:10], "," + lines[10].split(",", 1)[1], *lines[11:]]))
@@ -45,7 +45,7 @@ def test_times_out_of_order_and_times_twice_are_named(csv):
 
 def test_a_time_that_is_none_is_named_and_can_be_ignored(csv):
     csv.write_text(csv.read_text().replace("2024-01-01T05:00", "noon"))
-    refused(csv, r"column 'time', row 7 holds 'noon', no time; write 2024-01-31 12:00:00")
+    refused(csv, r"column 'time', row 7 holds 'noon', which is not a time; write 2024-01-31 12:00:00")
     assert Config(str(csv), time="none", columns=("c0",), window=60).open().raw(0).shape == (1, 60)
 
 
@@ -77,7 +77,7 @@ def test_a_constant_channel_is_refused_with_its_rows_before_training(csv):
         ("a.csv", "time,v\n", r"has no rows"),
         ("a.csv", "time,v\n1,2\n2\n", r"as a table: .*Row #3: Expected 2 columns, got 1"),
         ("a.csv", "v,v\n1,2\n", r"two columns 'v'"),
-        ("a.csv", "time,town\n1,Rome\n", r"no column of numbers beside time"),
+        ("a.csv", "time,town\n1,Rome\n", r"no numeric column besides time"),
         ("a.csv", "time;v\n1;0,5\n2;0,7\n", r"a\.csv: column 'v', row 2 holds '0,5', a number with a comma; .* point"),
         ("a.csv", "time;n;v\n1;2;-1,5e3\n2;3;0,7\n", r"column 'v', row 2 holds '-1,5e3', a number with a comma"),
         ("a.csv", "time,v\n1,2\n", r"^a\.csv has 1 row; give 2 or more, one per step$"),
@@ -86,7 +86,7 @@ def test_a_constant_channel_is_refused_with_its_rows_before_training(csv):
         (
             "a.ts",
             "@classLabel true a\n@data\n1,2,x:a\n",
-            r"a\.ts line 3, channel 0, value 3 is 'x', no number; write \?",
+            r"a\.ts line 3, channel 0, value 3 is 'x', not a number; write \?",
         ),
         ("a.ts", "@classLabel true a\n@data\n1,2:1:a\n", r"a\.ts line 3 has channels of different lengths \(2, 1\)"),
         (
@@ -94,7 +94,7 @@ def test_a_constant_channel_is_refused_with_its_rows_before_training(csv):
             "@classLabel true a\n@data\n1,2:a\n1,2:3,4:a\n",
             r"a\.ts line 4 has 2 channels but a\.ts line 3 has 1",
         ),
-        ("a.ts", "@timeStamps true\n@data\n(0,1)\n", r"@timeStamps true, which is not read"),
+        ("a.ts", "@timeStamps true\n@data\n(0,1)\n", r"@timeStamps true, which is not supported"),
         ("a.ts", "@classLabel true a\n@data\n", r"no series after @data"),
     ],
 )
@@ -118,7 +118,7 @@ def test_an_array_that_holds_no_series_is_refused_with_its_shape(tmp_path, x, se
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(csv):
     refused(csv, r"no entity column 'machine'; its columns are time, c0, c1: set data\.entity", entity="machine")
-    refused(csv, r"has no column 'c9', only time, c0, c1; data\.columns says what is read", columns=("c9",))
+    refused(csv, r"has no column 'c9', only time, c0, c1; correct data\.columns", columns=("c9",))
 
 
 def read(path):
@@ -161,8 +161,8 @@ def test_the_command_exits_with_two_and_one_sentence(tmp_path, capsys, csv, word
         cli.main([*words, str(csv)])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "jepa: a.csv: column 'c1', row 8 holds 'broken', which is no number; correct it, leave the cell empty, "
-        "or leave the column out by data.columns\n"
+        "jepa: a.csv: column 'c1', row 8 holds 'broken', which is not a number; correct it, leave the cell empty, "
+        "or leave the column out with data.columns\n"
     )
 
 
@@ -180,8 +180,9 @@ def test_a_single_sample_is_refused_before_training_and_no_smaller_batch_is_advi
     write_table(tmp_path / "a.csv", rows)
     more = ["--data.window", str(window)] if window else []
     with pytest.raises(SystemExit):
-        cli.main(["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *more])
-    said = f"a.csv makes a single sample, of {rows} steps, which teaches nothing; {fix}\n"
+        words = ["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--data.split", "all", *more]
+        cli.main([*words, "--out", str(tmp_path / "run")])
+    said = f"a.csv makes a single sample of {rows} steps, too little to train on; {fix}\n"
     assert capsys.readouterr().err == f"jepa: {said}"
     assert (window is None) == read(tmp_path / "a.csv").startswith("nothing: a.csv makes a single")
 

@@ -50,7 +50,7 @@ def test_columns_of_text_are_left_out_and_said_and_columns_can_be_chosen_in_any_
     (tmp_path / "a.csv").write_text("\n".join(rows))
     series = opened(tmp_path / "a.csv", window=30)
     assert series.columns == ("c0", "c1", "c2")
-    assert any("columns of text are left out: town" in note for note in series.notes)
+    assert any("text columns are left out: town" in note for note in series.notes)
     assert opened(tmp_path / "a.csv", window=30, columns=("c2", "c0")).raw(0)[1, 1].item() == series.raw(0)[0, 1].item()
 
 
@@ -280,4 +280,4 @@ def test_a_column_of_text_with_numbers_in_it_is_left_out_with_the_row_of_the_fir
     cells = ["1.5", "oops", "x"] * 10
     (tmp_path / "a.csv").write_text("\n".join(["v,w,town", *(f"{k},{c},Rome" for k, c in enumerate(cells))]))
     notes = opened(tmp_path / "a.csv").notes
-    assert "columns of text are left out: w (row 3 holds 'oops'; 10 of 30 are numbers), town" in notes
+    assert "text columns are left out: w (row 3 holds 'oops'; 10 of 30 are numbers), town" in notes

@@ -114,7 +114,7 @@ def test_the_panel_is_of_the_test_part_and_probes_hold_windows_out_by_time(tmp_p
             {"window": 60, "split": "test"},
             r"test part of a\.csv holds 20 steps.*no window of 60 fits; .* another data\.held_out",
         ),
-        ({"window": 10, "by": "entity", "split": "test"}, r"one series only \(a\.csv\).*data\.by=time"),
+        ({"window": 10, "by": "entity", "split": "test"}, r"only one series \(a\.csv\).*data\.by=time"),
         ({"window": 0, "by": "time", "split": "test"}, r"whole series cannot be divided in time"),
         ({"window": 1}, r"window is 1, a sample of a single step"),
         ({"stride": 0}, r"stride is 0; give a number of steps, 1 or more"),

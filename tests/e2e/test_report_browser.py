@@ -42,7 +42,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sheet = figures.Figure("Sheet", img_tag(np.zeros((500, 2000, 3), np.uint8), "a sheet"), "A caption.", wide=True)
     out = tmp_path_factory.mktemp("page") / "report.html"
     long_note = "word " * 50 + "x" * 200
-    parts = {"map": Part((drawn,)), "masks": Part((wide, sheet)), "patches": Part(notes=(long_note,))}
+    parts = {"map": Part((drawn,)), "spectrum": Part((wide, sheet)), "patches": Part(notes=(long_note,))}
     sections = {name: SECTIONS.load(name) for name in SECTIONS.names()}
     for name, part in parts.items():
         sections[name] = sections[name]._replace(show=lambda views, part=part: part)
@@ -149,7 +149,7 @@ def test_pointing_at_a_curve_tells_its_values(opened: tuple[Any, list[str]]) -> 
 
 def test_a_curve_that_has_ended_has_no_value_later(opened: tuple[Any, list[str]]) -> None:
     tab, _ = opened
-    plot = tab.locator("#masks svg.chart")
+    plot = tab.locator("#spectrum svg.chart")
     for x, words in ((46, ["0", "long", "0", "short", "1"]), (245, ["50", "long", "50"])):
         assert pointed(tab, plot, x) == words
 

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from jepakit.studies.bijepa.anomaly import bootstrap_interval, mark_windows, median_distance, roc_area, step_distance
+from jepakit.studies.bijepa.anomaly import (
+    bootstrap_interval,
+    mark_windows,
+    median_distance,
+    roc_area,
+    rolling_deviation,
+    scaled_median_distance,
+    step_distance,
+)
 from jepakit.studies.cjepa.nearest import classify_nearest, dtw_distances
 from jepakit.types import Rng
 
@@ -47,17 +55,24 @@ def test_the_interval_of_equal_series_is_a_point_and_of_others_holds_their_mean(
 
 def test_the_distance_to_the_median_looks_back_alone() -> None:
     x = np.array([0.0, 1.0, 2.0, 1.0, 9.0, 1.0])
-    found = median_distance(x, 3)
-    assert np.isnan(found[:2]).all()
+    plain, scaled = median_distance(x, 3), scaled_median_distance(x, 3)
+    assert np.isnan([plain[:2], scaled[:2]]).all()
     # Of 0, 1, 2 the median is 1 and the MAD 1; of 2, 1, 9 they are 2 and 1.
-    np.testing.assert_allclose(found[[2, 4]], [1 / 1.4826, 7 / 1.4826])
-    np.testing.assert_array_equal(median_distance(x[:5], 3), found[:5])
+    np.testing.assert_allclose(plain[[2, 4]], [1, 7])
+    np.testing.assert_allclose(scaled[[2, 4]], [1 / 1.4826, 7 / 1.4826])
+    for distance, found in ((median_distance, plain), (scaled_median_distance, scaled)):
+        np.testing.assert_array_equal(distance(x[:5], 3), found[:5])
+
+
+def test_the_rolling_deviation_is_that_of_the_steps_around() -> None:
+    x = np.array([0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(rolling_deviation(x, 3), np.std([0, 0, 3]) * np.array([0, 0, 0, 1, 1, 1, 0, 0]))
 
 
 def test_a_series_that_mostly_stands_still_has_finite_baselines() -> None:
     x = np.zeros(50)
     x[40] = 1.0
-    found = median_distance(x, 10)
+    found = scaled_median_distance(x, 10)
     assert np.isfinite(found[9:]).all()
     assert np.nanargmax(found) == 40
     assert np.nanargmax(step_distance(x)) in (40, 41)

@@ -115,6 +115,6 @@ def test_classes_of_one_sample_each_are_refused_as_none_can_be_scored(tmp_path: 
 def test_data_without_labels_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((32, 16, 16), np.uint8))
     file = support.write_settings(tmp_path, tmp_path / "x.npy", data={"name": "arrays", "size": [16, 16]})
-    with pytest.raises(ValueError, match=r"evals\.online judges by labels, of which the data have none"):
+    with pytest.raises(ValueError, match=r"evals\.online needs labels, but the data have none"):
         api.train(out=tmp_path / "run", recipe=str(file), settings={"evals.online": 16})
     assert not (tmp_path / "run").exists()

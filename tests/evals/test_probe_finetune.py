@@ -14,7 +14,8 @@ import torch
 from jepakit import methods
 from jepakit.core.progress import SilentProgress
 from jepakit.data.images import arrays, files, synthetic
-from jepakit.evals.kinds import finetune
+from jepakit.evals.features import extract_features
+from jepakit.evals.kinds import finetune, linear
 from jepakit.evals.kinds.finetune import Config
 from jepakit.evals.runs import open_sets, probe_run
 from jepakit.evals.sources import Subject, live_parts
@@ -27,6 +28,7 @@ from jepakit.run.checkpoint import load_run
 from jepakit.types import Batch, Signal
 
 SIGNAL = Signal(3, (16, 16))
+SHORT = {"finetune.epochs": 2, "finetune.min_steps": 0}
 SHAPES = synthetic.Config("shapes", count=100, size=(16, 16))
 
 
@@ -55,12 +57,17 @@ def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
 
 
 def fitted(train: Live, cfg: Config, classes: int = 5) -> finetune.FineTuned:
-    steps = finetune.fine_tune(train, cfg.lr[0], cfg, classes)
+    rates, start = finetune.Rates(cfg.lr[0], cfg.layer_decay[0]), finetune.linear_probe(train, cfg, classes)
+    steps = finetune.fine_tune(train, rates, cfg, start)
     while True:
         try:
             next(steps)
         except StopIteration as done:
             return done.value
+
+
+def zero_start(dim: int, classes: int = 5) -> linear.Linear:
+    return linear.Linear(torch.zeros(dim), torch.ones(dim), torch.zeros(dim, classes), torch.zeros(classes))
 
 
 def test_only_what_the_tokens_depend_on_is_trained_and_every_part_of_it_moves(tmp_path: Path) -> None:
@@ -69,7 +76,7 @@ def test_only_what_the_tokens_depend_on_is_trained_and_every_part_of_it_moves(tm
     assert trained
     assert all(name.startswith("method.target_encoder.") for name in trained)
     before = dict(train.build().named_parameters())
-    after = dict(fitted(train, Config(epochs=3, batch=20)).encoder.named_parameters())
+    after = dict(fitted(train, Config(epochs=3, batch=20, min_steps=0)).encoder.named_parameters())
     for name, p in after.items():
         assert torch.equal(p, before[name]) == (name not in trained), name
 
@@ -86,8 +93,8 @@ def test_the_stem_of_a_residual_network_learns_slowest(encoder: Any, blocks: int
     signal = Signal(3, (64, 64))
     built = encoder.build(signal)
     built.register_forward_pre_hook(lambda module, args: (args[0].x,))
-    model = finetune.FineTuned(built, signal.zeros(), "mean", 5)
-    scale = {p: g["scale"] for g in finetune.layer_groups(model, Config(layer_decay=0.5)) for p in g["params"]}
+    model = finetune.FineTuned(built, zero_start(4), "mean")
+    scale = {p: g["scale"] for g in finetune.layer_groups(model, 0.5, 0.05) for p in g["params"]}
     in_order = [scale[p] for p in model.encoder.parameters()]
     assert in_order == sorted(in_order)
     assert scale[model.encoder.stem.weight] == 0.5 ** (blocks + 1)
@@ -97,21 +104,21 @@ def test_the_stem_of_a_residual_network_learns_slowest(encoder: Any, blocks: int
 
 def test_each_layer_learns_at_its_own_rate(tmp_path: Path) -> None:
     train = parts(tmp_path)["value"]
-    model = finetune.FineTuned(train.build(), Signal(3, (16, 16)).zeros(), "mean", 5)
-    scale = {p: g["scale"] for g in finetune.layer_groups(model, Config(layer_decay=0.5)) for p in g["params"]}
+    model = finetune.FineTuned(train.build(), zero_start(32), "mean")
+    scale = {p: g["scale"] for g in finetune.layer_groups(model, 0.5, 0.05) for p in g["params"]}
     encoder = model.encoder.method.target_encoder
     want = {encoder.patch_embed.proj.weight: 1 / 8, encoder.blocks[0].norm1.bias: 1 / 4, encoder.norm.weight: 1}
     want |= {encoder.blocks[1].mlp.fc1.weight: 1 / 2, model.weight: 1, model.bias: 1}
     assert all(scale[p] == value for p, value in want.items())
     assert len(scale) == sum(p.requires_grad for p in model.parameters())
     assert finetune.layer_depths(["one.weight", "two.bias"]) == [0, 0]
-    decay = {p: g["weight_decay"] for g in finetune.layer_groups(model, Config()) for p in g["params"]}
+    decay = {p: g["weight_decay"] for g in finetune.layer_groups(model, 0.75, 0.05) for p in g["params"]}
     assert decay[encoder.norm.weight] == decay[model.bias] == 0 < decay[model.weight]
 
 
 def test_training_learns_what_a_frozen_start_does_not_know(tmp_path: Path) -> None:
     train = labelled_part(parts(tmp_path, data=bars(tmp_path / "bars.npz"))["value"])
-    model = fitted(train, Config(lr=(5e-3,), epochs=10, batch=20, layer_decay=1.0), classes=2)
+    model = fitted(train, Config(lr=(5e-3,), epochs=10, batch=20, min_steps=0, layer_decay=(1.0,)), classes=2)
     pred, y = finetune.predict_classes(model, train)
     assert (pred == y).mean() > 0.9
     np.testing.assert_array_equal(y, train.y)
@@ -139,7 +146,7 @@ def digest(folder: Path) -> dict[str, str]:
 def test_a_run_is_tuned_beside_both_baselines_and_left_as_it_was(tmp_path: Path) -> None:
     run = support.untrained_run(tmp_path / "run", SHAPES, SIGNAL)
     before, state = digest(run), torch.get_rng_state()
-    (path,) = probe_run(run, ["finetune"], settings={"finetune.epochs": 2})
+    (path,) = probe_run(run, ["finetune"], settings=SHORT)
     found = json.loads(path.read_text())
     assert path.name == "finetune.json"
     assert found["low"] <= found["value"] <= found["high"]
@@ -147,12 +154,12 @@ def test_a_run_is_tuned_beside_both_baselines_and_left_as_it_was(tmp_path: Path)
     assert found["value"] == found["random_init"]
     assert found["raw"] is not None
     assert found["n_train"] + found["n_test"] == 100
-    assert found["notes"]["steps"] == 2 * (found["n_train"] // 64)
+    assert found["notes"]["steps"] in (0, 2 * (found["n_train"] // 64))
     after = digest(run)
     assert after.pop("evals/finetune.json")
     assert after == before
     assert torch.equal(torch.get_rng_state(), state)
-    assert json.loads(probe_run(run, ["finetune"], settings={"finetune.epochs": 2})[0].read_text()) == found
+    assert json.loads(probe_run(run, ["finetune"], settings=SHORT)[0].read_text()) == found
 
 
 @pytest.mark.slow
@@ -160,7 +167,7 @@ def test_the_rate_is_chosen_on_a_part_of_train_alone(tmp_path: Path) -> None:
     train = parts(tmp_path, data=bars(tmp_path / "bars.npz"))["value"]
     test = train.where(np.arange(60) % 5 == 0)
     foul = replace(test, y=1 - test.y)
-    cfg = Config(lr=(1e-7, 5e-3), epochs=15, batch=12, layer_decay=1.0)
+    cfg = Config(lr=(1e-7, 5e-3), epochs=15, batch=12, min_steps=0, layer_decay=(1.0,))
     found = [dict(finetune.evaluate(train, part, cfg)) for part in (test, foul)]
     assert [one["lr"] for one in found] == [5e-3, 5e-3]
     assert found[0]["value"] == 1 - found[1]["value"] > 0.8
@@ -178,7 +185,7 @@ class Rows(SilentProgress):
 
 def test_the_training_is_shown_as_it_goes_through_all_three_encoders(tmp_path: Path) -> None:
     progress, run = Rows(), support.untrained_run(tmp_path / "run", SHAPES, SIGNAL)
-    probe_run(run, ["finetune"], settings={"finetune.epochs": 1, "finetune.batch": 20}, progress=progress)
+    probe_run(run, ["finetune"], settings=SHORT | {"finetune.batch": 20}, progress=progress)
     done = [step for step, _ in progress.rows]
     assert done == sorted(done)
     assert done[-1] == 100
@@ -193,11 +200,26 @@ def test_pictures_in_files_of_several_sizes_are_tuned_on_too(tmp_path: Path) -> 
         (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16 + i, 20), (i * 10, 0, 0)).save(tmp_path / "data" / "ab"[i % 2] / f"{i}.png")
     run = support.untrained_run(tmp_path / "run", files.Config(str(tmp_path / "data"), size=(16, 16)), SIGNAL)
-    (path,) = probe_run(run, ["finetune"], settings={"finetune.epochs": 1})
+    (path,) = probe_run(run, ["finetune"], settings=SHORT)
     assert json.loads(path.read_text())["n_train"] == 16
 
 
-@pytest.mark.parametrize("wrong", [{"lr": ()}, {"epochs": 0}, {"layer_decay": 0.0}, {"smoothing": 1.0}])
+@pytest.mark.parametrize("wrong", [{"lr": ()}, {"epochs": 0}, {"layer_decay": (0.0,)}, {"smoothing": 1.0}])
 def test_settings_without_a_meaning_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"e\.g\.|usual"):
         Config(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_training_starts_where_the_linear_probe_of_the_frozen_encoder_ends(tmp_path: Path) -> None:
+    train = labelled_part(parts(tmp_path, data=bars(tmp_path / "bars.npz"))["value"])
+    model = fitted(train, Config(lr=(1e-9,), layer_decay=(1.0,), min_steps=1, epochs=1), classes=2)
+    found = extract_features(train.build().eval(), train.plain(64))
+    probe = finetune.linear_probe(train, Config(), 2)
+    np.testing.assert_array_equal(finetune.predict_classes(model, train)[0], probe.predict(found.x))
+
+
+def test_the_frozen_encoder_is_kept_where_no_training_does_better(tmp_path: Path) -> None:
+    train = labelled_part(parts(tmp_path)["value"])
+    no_change = Config(lr=(1e-12, 2e-12), layer_decay=(1.0,), min_steps=1, epochs=1)
+    found = dict(finetune.evaluate(train, train, no_change))
+    assert (found["lr"], found["steps"]) == (0.0, 0.0)

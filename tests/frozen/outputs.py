@@ -4,6 +4,7 @@ A line that begins with "digest" holds for one kind of processor; the numbers on
 """
 
 import contextlib
+import csv
 import json
 import re
 import shutil
@@ -20,9 +21,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import jepakit as jk
+from jepakit.inference.inputs import open_series, open_training_series
+from jepakit.inference.score import Settings, StepScorer
+from jepakit.inference.windows import whole_spans
+from jepakit.run import checkpoint
 
 HERE = Path(__file__).resolve().parent
 TIMES = {"throughput", "eta", "time", "seconds", "elapsed"}  # keys that differ from run to run
+LATER = {"seen", "warning", "linear_change"}  # keys that the earlier version did not write
 
 
 @contextlib.contextmanager
@@ -44,9 +50,9 @@ def digest(*arrays: Any) -> str:
 
 
 def lasting(value: Any) -> Any:
-    """The content of a JSON file without what differs from run to run, or what results did not say when recorded."""
+    """The content of a JSON file without what differs from run to run, or came later."""
     if isinstance(value, dict):
-        return {key: lasting(inner) for key, inner in value.items() if key not in (*TIMES, "seen", "warning")}
+        return {key: lasting(inner) for key, inner in value.items() if key not in TIMES | LATER}
     return [lasting(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -76,7 +82,11 @@ def probe(name: str, kind: str, **more: Any) -> str:
 def embed(name: str, data: str, **more: Any) -> str:
     """The table of embeddings."""
     jk.embed(Path("trained", name), data, "out.csv", **more)
-    return Path("out.csv").read_text()
+    rows = [line.split(",") for line in Path("out.csv").read_text().splitlines()]
+    # The recorded files are from before embeddings had labels.
+    labels = [k for k, column in enumerate(rows[0]) if column == "label"]
+    kept = [",".join(cell for k, cell in enumerate(row) if k not in labels) for row in rows]
+    return "\n".join(kept) + "\n"
 
 
 def embed_tokens(name: str, data: str) -> str:
@@ -88,9 +98,25 @@ def embed_tokens(name: str, data: str) -> str:
 
 
 def score(**more: Any) -> str:
-    """The table of anomaly scores."""
+    """The error of the prediction of every step, as a table that sets it against those of the training data.
+
+    How `jepa score` ranks these errors is not frozen.
+    """
     jk.score("trained/bijepa", "data/table.csv", "out.csv", **more)
-    return Path("out.csv").read_text()
+    with Path("out.csv").open() as file:
+        written = list(csv.DictReader(file))
+    loaded = checkpoint.load_run(Path("trained/bijepa"))
+    scorer = StepScorer.of_run(loaded, Settings(**more), open_training_series(loaded, "it tells how long windows are"))
+    dataset = open_series(loaded, "data/table.csv")
+    (errors,) = scorer.sliding.step_scores(dataset, whole_spans(dataset))
+    known = errors[~np.isnan(errors)]
+    median, high = np.median(known), np.quantile(known, 0.999)
+    z = (errors - median) / (1.4826 * np.median(np.abs(known - median)))
+    rows = ["entity,time,score,z,anomalous"]
+    for row, error, distance in zip(written, errors.tolist(), z.tolist(), strict=True):
+        cells = ",," if np.isnan(error) else f"{error:.9g},{distance:.9g},{int(error > high)}"
+        rows.append(f"{row['entity']},{row['time']},{cells}")
+    return "\n".join(rows) + "\n"
 
 
 def forecast() -> str:

@@ -134,7 +134,7 @@ def test_a_decoder_that_was_interrupted_goes_on(folders: Path, tmp_path: Path, m
     carry_out = launch.train_settings
 
     def stopped(*arguments: Any) -> None:
-        raise Interrupted("stopped at step 2 of 3 and saved; go on with --resume")
+        raise Interrupted("stopped at step 2 of 3 and saved; continue with --resume")
 
     monkeypatch.setattr(launch, "train_settings", stopped)
     with pytest.raises(Interrupted, match=r"^stopped at step 2 of 3 and saved; the same command goes on where it was$"):
@@ -286,7 +286,7 @@ def test_what_predicts_no_part_is_refused_before_a_decoder_is_trained(tmp_path: 
     np.savez(tmp_path / "a.npz", x=np.zeros((16, 32, 32), np.uint8) + np.arange(32, dtype=np.uint8))
     small = {f"method.encoder.{k}": v for k, v in (("width", 32), ("depth", 1), ("heads", 2), ("patch", [8, 8]))}
     jk.train(tmp_path / "a.npz", tmp_path / "run", recipe="lejepa", steps=1, settings=STILL | small)
-    with pytest.raises(ValueError, match="cannot predict the right of its samples; nor any other, as its method"):
+    with pytest.raises(ValueError, match="cannot predict the right of its samples; its method"):
         jk.complete(tmp_path / "run", tmp_path / "a.npz", tmp_path / "out")
     assert not (tmp_path / "run" / "heads").exists()
 

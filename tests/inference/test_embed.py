@@ -1,5 +1,6 @@
 import csv
 import gc
+import json
 import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from jepakit.data import Dataset, Unreadable
@@ -16,7 +19,7 @@ from jepakit.inference import tables
 from jepakit.inference.embed import write_embeddings
 from jepakit.types import Batch, Sample, Signal
 
-SUFFIXES = (".parquet", ".npy", ".csv")
+SUFFIXES = (".parquet", ".npy", ".csv", ".safetensors")
 SIGNAL = Signal(channels=1, size=(4, 6))
 
 
@@ -70,9 +73,10 @@ class Encoder:
 
 def read(out: Path) -> tuple[list[str], np.ndarray]:
     """Ids and rows of any format."""
-    if out.suffix == ".npy":
+    if out.suffix in tables.ENDINGS_WITH_IDS:
+        rows = np.load(out) if out.suffix == ".npy" else load_file(out)["embedding"]
         with out.with_suffix(".ids.csv").open(newline="", encoding="utf-8") as file:
-            return [row["id"] for row in csv.DictReader(file)], np.load(out)
+            return [row["id"] for row in csv.DictReader(file)], rows
     if out.suffix == ".parquet":
         content = pq.read_table(out)
         return content["id"].to_pylist(), np.array(content["embedding"].to_pylist(), np.float32)
@@ -109,8 +113,34 @@ def test_every_item_has_its_row_in_the_data_s_order(tmp_path: Path, suffix: str,
     np.testing.assert_allclose(rows, expected(data, tokens), atol=1e-6)
     assert done.shape == rows.shape
     assert (done.out, done.missing, done.resumed) == (out, (), 0)
-    left = {out.name, "features.ids.csv"} if suffix == ".npy" else {out.name}
+    left = {out.name, "features.ids.csv"} if suffix in tables.ENDINGS_WITH_IDS else {out.name}
     assert contents(out.parent).keys() == left
+
+
+class Labelled(Memory):
+    """Every third item has no label."""
+
+    def label(self, i: int) -> int:
+        return -1 if i % 3 == 0 else i % 2
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_class_of_every_item_stands_beside_its_id(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"e{suffix}"
+    data = Labelled(n=8, classes=("cat, dog", "cow"))
+    write_embeddings(Encoder(), data, SIGNAL, out, batch=4)
+    wanted = ["" if i % 3 == 0 else data.classes[i % 2] for i in range(8)]
+    if suffix == ".parquet":
+        assert pq.read_table(out)["label"].to_pylist() == [name or None for name in wanted]
+    else:
+        beside = tables.ids_path(out) if suffix in tables.ENDINGS_WITH_IDS else out
+        with beside.open(newline="", encoding="utf-8") as file:
+            assert [row["label"] for row in csv.DictReader(file)] == wanted
+    np.testing.assert_allclose(read(out)[1], expected(data), atol=1e-6)
+    if suffix == ".safetensors":
+        with safe_open(out, "np") as found:
+            classes = json.loads(found.metadata()["classes"])
+            assert [classes[k] if k >= 0 else "" for k in found.get_tensor("label")] == wanted
 
 
 # Batches of 4 hold 3, 4, 0, 4, 4, 2 readable items; the last whole batch is computed twice, the ones before it never.

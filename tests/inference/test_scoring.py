@@ -1,6 +1,8 @@
 """Scores of steps: what is unexpected scores highest, nothing looks ahead that may not, and every row has its place."""
 
 import csv
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -109,22 +111,92 @@ def test_a_planted_anomaly_has_the_highest_score_and_stands_out(trained: Path, t
     assert found[flags == 0].max() < done.reference.threshold * (1 + 1e-6)
 
 
-def test_the_threshold_is_the_quantile_of_the_scores_of_what_was_trained_on(trained: Path, tmp_path: Path) -> None:
+def test_the_threshold_is_the_score_that_a_share_of_normal_steps_exceeds(trained: Path, tmp_path: Path) -> None:
     done = jk.score(trained / "run", trained / "a.csv", tmp_path / "s.csv", quantile=0.9)
-    found = scores(tmp_path / "s.csv")
-    assert done.reference.threshold == pytest.approx(np.quantile(found, 0.9), rel=1e-6)
-    assert 25 <= done.anomalous <= 40  # steps of a token share a score, also that of the threshold
-    assert done.reference.median == pytest.approx(np.median(found), rel=1e-6)
+    assert done.reference.threshold == pytest.approx(1)  # one step in ten
+    # 40 steps were left out: too few, so what was trained on is the reference.
+    assert done.reference.seen
+    assert done.reference.steps == 400
+    assert 30 <= done.anomalous <= 45
+    assert done.reference.median == pytest.approx(np.median(scores(tmp_path / "s.csv")), rel=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_unusual_course_of_ordinary_values_is_flagged_and_the_prediction_is_a_reason(
+    trained: Path, tmp_path: Path, causal: bool
+) -> None:
+    write_table(tmp_path / "b.csv", 300)
+    head, *lines = (tmp_path / "b.csv").read_text().splitlines()
+    times, rows = zip(*(line.split(",", 1) for line in lines), strict=True)
+    backwards = [*rows[:150], *rows[150:180][::-1], *rows[180:]]
+    table = [head, *(f"{time},{row}" for time, row in zip(times, backwards, strict=True))]
+    (tmp_path / "b.csv").write_text("\n".join(table) + "\n")
+    jk.score(trained / "run", tmp_path / "b.csv", tmp_path / "s.csv", causal=causal, stride=2)
+    found, flagged = columns(tmp_path / "s.csv"), flags_of(tmp_path / "s.csv")
+    assert flagged[150:185].mean() > 0.3
+    assert flagged[np.r_[30:120, 215:300]].mean() < 0.03
+    why = Counter(zip(np.array(found["channel"])[flagged], np.array(found["reason"])[flagged], strict=True))
+    assert why["", "prediction"] > 5
+
+
+def frozen_column(path: Path, channel: str, begin: int, end: int) -> None:
+    """Hold a column of a table at its value in row `begin`, up to row `end`."""
+    head, *lines = path.read_text().splitlines()
+    rows, at = [line.split(",") for line in lines], head.split(",").index(channel)
+    for row in rows[begin:end]:
+        row[at] = rows[begin][at]
+    path.write_text("\n".join([head, *(",".join(row) for row in rows)]) + "\n")
+
+
+def flags_of(path: Path) -> np.ndarray:
+    """Whether each step is flagged."""
+    return np.array(columns(path)["anomalous"]) == "1"
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_channel_that_is_flat_for_thousands_of_steps_is_flagged_for_its_whole_length(
+    trained: Path, tmp_path: Path, causal: bool
+) -> None:
+    write_table(tmp_path / "b.csv", 4000)
+    frozen_column(tmp_path / "b.csv", "c1", 1000, 3500)
+    jk.score(trained / "run", tmp_path / "b.csv", tmp_path / "s.csv", causal=causal)
+    found, flagged = columns(tmp_path / "s.csv"), flags_of(tmp_path / "s.csv")
+    assert flagged[1050:3450].all()
+    assert flagged[np.r_[100:950, 3700:3900]].mean() < 0.02
+    assert set(found["channel"][1050:3450]) <= {"c1", ""}
+    why = Counter(zip(found["channel"][1050:3450], found["reason"][1050:3450], strict=True))
+    assert why["c1", "flat"] + why["c1", "still"] > 2300
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_dead_sensor_in_a_real_table_is_flagged_and_named(shared_data: Path, tmp_path: Path, causal: bool) -> None:
+    lines = (shared_data / "timeseries" / "ETTh1.csv").read_text().splitlines()
+    for name, rows in (("a.csv", lines[1:8001]), ("b.csv", lines[8001:13001])):
+        (tmp_path / name).write_text("\n".join([lines[0], *rows]) + "\n")
+    # All seven sensors stood still for a day or more in the training data, and LUFL again for 140 hours later.
+    frozen_column(tmp_path / "b.csv", "HUFL", 1500, 4000)
+    channels = tuple(lines[0].split(",")[1:])
+    data = series.Config(path=str(tmp_path / "a.csv"), window=48, stride=6, columns=channels, split="train")
+    method = bijepa.Config(MLP((24,), width=16, hidden=32), Perceptron(hidden=32))
+    mean, std = (7.0,) * 7, (6.0,) * 7
+    run = untrained(tmp_path, method, data, Signal(7, (48,), mean, std))
+    done = jk.score(run, tmp_path / "b.csv", tmp_path / "s.csv", causal=causal)
+    assert (done.reference.seen, done.reference.steps) == (False, 800)
+    assert done.reference.false_alarms < 0.05
+    found, flagged = columns(tmp_path / "s.csv"), flags_of(tmp_path / "s.csv")
+    assert flagged[1600:3900].all()
+    assert found["channel"][1600:3900].count("HUFL") > 2000
+    assert flagged[1320:1440].mean() > 0.3
+    assert "LUFL" in found["channel"][1320:1440]
+    assert flagged[np.r_[100:1250, 4100:5000]].mean() < 0.05
 
 
 @pytest.mark.parametrize("method", [IJEPA, BOTH, TWO], ids=["ijepa", "bijepa", "two tokens"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_scores_do_not_depend_on_how_many_windows_go_at_a_time(folder: Path, method: Any, causal: bool) -> None:
     run = untrained(folder, method)
-    for batch in (5, 256):
-        jk.score(run, folder / "a.csv", folder / f"{batch}.csv", causal=causal, batch=batch)
-    expected = scores(folder / "256.csv")
-    np.testing.assert_allclose(scores(folder / "5.csv"), expected, rtol=1e-4)
+    few, many = (support.step_errors(run, folder / "a.csv", causal=causal, batch=batch) for batch in (5, 256))
+    np.testing.assert_allclose(few["a.csv"], many["a.csv"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", [IJEPA, BOTH, TWO], ids=["ijepa", "bijepa", "two tokens"])
@@ -210,13 +282,18 @@ def test_rows_are_those_of_the_input_with_their_times_and_steps_without_a_score_
     given = [line.split(",")[0] for line in (folder / "a.csv").read_text().splitlines()[1:]]
     assert [time.replace(" ", "T")[:16] for time in found["time"]] == given
     assert set(found["entity"]) == {"a.csv"}
-    assert [key for key in ("score", "z", "anomalous") if "" in found[key]] == ["score", "z", "anomalous"]
+    assert list(found) == ["entity", "time", "score", "z", "anomalous", "channel", "reason"]
+    empty = [score == "" for score in found["score"]]
+    assert all([cell == "" for cell in found[key]] == empty for key in ("z", "anomalous", "reason"))
     # The first window of 24 steps ends with token 20 to 23.
     assert [score == "" for score in found["score"]] == [True] * 20 + [False] * 100
     jk.score(run, folder / "a.csv", folder / "s.parquet", causal=True)
     other = pq.read_table(folder / "s.parquet")
     assert other["score"].null_count == 20
     np.testing.assert_allclose(other["score"].to_numpy(), scores(folder / "s.csv"), rtol=1e-6)
+    for key in ("channel", "reason"):
+        assert other[key].to_pylist()[20:] == found[key][20:]
+        assert other[key].to_pylist()[:20] == [None] * 20
     assert [str(t)[:16].replace(" ", "T") for t in other["time"].to_pylist()] == given
 
 
@@ -230,9 +307,10 @@ def test_series_of_one_file_are_scored_apart_and_those_too_short_have_no_score(f
     found = columns(folder / "s.csv")
     assert [name.partition("/")[2] for name in found["entity"]] == names[1:]
     assert [score != "" for score in found["score"]] == [True] * 90 + [False] * 30
-    jk.score(run, folder / "a.csv", folder / "whole.csv")
-    # What lies 24 steps before the end of the long one knows nothing of the others.
-    np.testing.assert_allclose(scores(folder / "s.csv")[:66], scores(folder / "whole.csv")[:66], rtol=1e-5)
+    (folder / "long.csv").write_text("\n".join(lines[:91]))
+    jk.score(run, folder / "long.csv", folder / "alone.csv")
+    # The long one knows nothing of the others.
+    np.testing.assert_allclose(scores(folder / "s.csv")[:90], scores(folder / "alone.csv"), rtol=1e-5)
 
 
 def test_series_without_times_are_counted_and_drawn(folder: Path) -> None:
@@ -252,7 +330,8 @@ def test_a_long_series_is_drawn_with_its_highest_score() -> None:
     score[4321] = 9.0
     values = np.zeros((1, len(score)))
     values[0, 4321] = -5.0
-    drawn = score_strip(values, SeriesScores("a", np.arange(len(score)), score, score, score > 1))
+    texts = np.full(len(score), "")
+    drawn = score_strip(values, SeriesScores("a", np.arange(len(score)), score, score, score > 1, texts, texts))
     assert len(drawn.score) <= MAX_POINTS
     assert drawn.score.max() == 9.0
     assert drawn.values.min() == -5.0
@@ -322,7 +401,7 @@ def test_a_table_without_the_columns_of_the_run_is_refused(folder: Path) -> None
 def test_training_data_that_are_gone_are_named(folder: Path) -> None:
     run = untrained(folder, IJEPA)
     (folder / "a.csv").rename(folder / "b.csv")
-    with pytest.raises(ValueError, match=r"a.csv.*The run was trained on that"):
+    with pytest.raises(ValueError, match=r"a.csv.*The run was trained on it"):
         jk.score(run, folder / "b.csv", folder / "s.csv")
     assert not (folder / "s.csv").exists()
 
@@ -346,7 +425,9 @@ def test_the_command_says_what_it_wrote_and_a_mistake_in_one_sentence(
 
     words = ["score", str(untrained(folder, IJEPA)), "--data", str(folder / "a.csv"), "--out", str(folder / "s.csv")]
     assert main([*words, "--stride", "8", "--quantile", "0.5"]) == 0
-    assert "s.csv: 60 of 120 scored steps above" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"s.csv: (59|60|61) of 120 scored steps above 0.301\n", out)
+    assert "of 120 steps of the run's own data, seen in training, " in out
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == 2
@@ -392,7 +473,7 @@ def test_more_missing_values_than_usual_are_held_where_the_command_is_told_to(
     words += ["--horizon", "3"] if command == "forecast" else []
     with pytest.raises(SystemExit):
         main(words)
-    assert "30 in a row; fill them, leave the column out by data.columns, or hold" in capsys.readouterr().err
+    assert "30 in a row; fill them, leave the column out with data.columns, or repeat" in capsys.readouterr().err
     assert main([*words, "--data.fill", "30"]) == 0
     assert (folder / "s.csv").is_file()
 
@@ -404,7 +485,9 @@ def test_settings_of_how_data_are_read_are_taken_and_others_are_not(folder: Path
     jk.score(run, folder / "b.csv", folder / "s.csv", settings=settings)
     jk.score(run, folder / "a.csv", folder / "a_s.csv")
     np.testing.assert_array_equal(scores(folder / "s.csv"), scores(folder / "a_s.csv"))
-    with pytest.raises(ValueError, match=r"^--optim\.lr is a setting of training; give those of how data are read, as"):
+    with pytest.raises(
+        ValueError, match=r"^--optim\.lr is a training setting; give only settings of how data are read, such as"
+    ):
         jk.score(run, folder / "a.csv", folder / "b_s.csv", settings={"optim.lr": 1})
     with pytest.raises(ValueError, match=r"No setting data\.fil\. Did you mean data\.fill"):
         jk.score(run, folder / "a.csv", folder / "b_s.csv", settings={"data.fil": 1})

@@ -96,7 +96,7 @@ def test_alpha_1_is_the_loss_of_one_direction_and_builds_no_way_back() -> None:
     assert_close(terms.total, 2 * both.loss(Batch(X), Rng(0)).loss["forward"], rtol=1e-12, atol=0)
     assert list(terms.log) == ["norm_online", "norm_target", "error_forward"]
     assert_close(method.energy(X, X).mean(), terms.total, rtol=1e-12, atol=0)
-    with pytest.raises(ValueError, match="alpha is 1, so nothing leads back"):
+    with pytest.raises(ValueError, match="alpha is 1, so there is no backward predictor"):
         method.predict(X, back=True)
 
 
@@ -378,8 +378,11 @@ def test_settings_name_a_predictor_and_go_to_yaml_and_back() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"alpha": 0.0}, "alpha is 0; give above 0 and up to 1"),
-        ({"alpha": 1.0, "cycle_weight": 1.0}, "alpha 1 has no way back; give alpha below 1 or cycle_weight 0"),
+        ({"alpha": 0.0}, "alpha is 0; give a number above 0 and up to 1"),
+        (
+            {"alpha": 1.0, "cycle_weight": 1.0},
+            "alpha 1 has no backward direction; give alpha below 1 or cycle_weight 0",
+        ),
         ({"sphere": True, "norm_weight": 1.0}, "sphere fixes all norms; give norm_weight 0 or sphere false"),
         ({"radius": -1.0}, r"radius is -1\.0; give a length above 0"),
         ({"norm_weight": -1.0}, "norm_weight is -1; give a finite weight"),

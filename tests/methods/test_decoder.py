@@ -181,11 +181,13 @@ def test_one_sample_at_a_time_is_too_few_for_batchnorm() -> None:
 
 
 def test_a_head_wants_a_parent_of_its_kind_that_takes_the_same_samples() -> None:
-    with pytest.raises(ValueError, match=r"^decoder is trained over a run .* none is given; name one by --init RUN"):
+    with pytest.raises(
+        ValueError, match=r"^decoder is trained on top of a finished run, but none is given; name one with --init RUN"
+    ):
         methods.build(decoder.Config(), PICTURE)
-    with pytest.raises(ValueError, match="the run below predicts no half of its samples"):
+    with pytest.raises(ValueError, match="the parent run predicts no half of its samples"):
         methods.build(decoder.Config(), PICTURE, parents=[over(LEFT_RIGHT)])
-    with pytest.raises(ValueError, match="a decoder reads one run, and 2 are given; give one"):
+    with pytest.raises(ValueError, match="a decoder reads one run, but 2 are given; give one"):
         methods.build(decoder.Config(), PICTURE, parents=[methods.build(LEFT_RIGHT, PICTURE)] * 2)
     with pytest.raises(ValueError, match=r"the samples have 1 channels and size \(20,\), but those .* \(12, 8\)"):
         methods.build(decoder.Config(), SINE, parents=[methods.build(LEFT_RIGHT, PICTURE)])
@@ -310,13 +312,13 @@ def test_a_head_over_a_run_that_has_changed_is_neither_loaded_nor_gone_on_with(p
     for name in ("model.safetensors",):
         (last / name).write_bytes((tmp_path / "second/checkpoints/last" / name).read_bytes())
     for act in (lambda: jk.load(tmp_path / "head"), lambda: jk.train(out=tmp_path / "head", resume=True)):
-        with pytest.raises(ValueError, match="has other weights than those that decoder was trained over"):
+        with pytest.raises(ValueError, match=r"the weights of .* are not those that decoder was trained on"):
             act()
 
 
 @pytest.mark.parametrize("named", [None, "nothing-here"])
 def test_a_head_without_a_run_below_it_is_one_sentence(named: str | None, tmp_path: Path) -> None:
-    match = "as in jepa train decoder --init RUN" if named is None else "nothing-here is no run folder"
+    match = "as in jepa train decoder --init RUN" if named is None else "nothing-here is not a run folder"
     with pytest.raises(ValueError, match=match):
         jk.train(out=tmp_path / "run", recipe="decoder", init=named)
     assert not (tmp_path / "run").exists()
@@ -345,7 +347,7 @@ def test_a_run_with_heads_below_it_can_be_replaced_and_one_with_something_else_c
     (run / "heads" / "notes.txt").write_text("mine")
     (run / "heads" / "notes.txt").rename(run / "heads" / "decoder" / "notes.txt")
     wanted = dataclasses.replace(parse.from_yaml(run / "config.yaml"), seed=3)
-    with pytest.raises(ValueError, match=r"heads/decoder/notes\.txt is no part of a run"):
+    with pytest.raises(ValueError, match=r"heads/decoder/notes\.txt is not part of a run"):
         train_settings(wanted, Request(out=run, overwrite=True), SilentProgress())
     (run / "heads" / "decoder" / "notes.txt").unlink()
     train_settings(wanted, Request(out=run, overwrite=True), SilentProgress())

@@ -229,10 +229,10 @@ def test_the_contract_finds_states_that_know_the_future_or_lose_the_past(broken:
         ({"rule": "rfp", "circuit": Circuit("dense", 7)}, "coupled.*rule bptt"),
         ({"rule": "rfp", "below": "instant"}, "not exact here.*below instant"),
         ({"encoder": Pixels(), "circuit": Circuit(width=7, levels=(4,)), "rule": "rfp"}, "a past"),
-        ({"encoder": CNN((5, 8, 8), width=6)}, "nothing follows"),
+        ({"encoder": CNN((5, 8, 8), width=6)}, "so there is nothing to predict"),
         ({"predictor": "none"}, "cannot read saccades"),
         ({"encoder": CNN((1, 8, 8)), "saccade": True, "hidden": 0}, "hidden is 0"),
-        ({"below": "instant"}, "which rule bptt does not have"),
+        ({"below": "instant"}, "which rule bptt does not support"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_fix(changes: dict[str, Any], words: str) -> None:

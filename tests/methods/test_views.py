@@ -192,7 +192,7 @@ def test_views_that_the_patch_does_not_divide_are_refused() -> None:
 
 def test_accumulation_of_statistics_is_said() -> None:
     (note,) = resolve.micro_batch_notes(Length(batch=64, accumulate=4), vicreg.VICReg)
-    assert str(note) == "length.accumulate = 4 (statistics are those of 16 samples at a time, not of 64)"
+    assert str(note) == "length.accumulate = 4 (statistics are over 16 samples at a time, not 64)"
     assert not resolve.micro_batch_notes(Length(batch=64), vicreg.VICReg)
     assert not resolve.micro_batch_notes(Length(batch=64, accumulate=4), ijepa.IJEPA)
 

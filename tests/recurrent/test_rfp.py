@@ -309,7 +309,7 @@ def test_inputs_that_want_a_gradient_and_what_is_no_circuit_are_refused() -> Non
     cell, x = Gated(3, 4), torch.randn(2, 5, 3)
     with pytest.raises(ValueError, match=r"inputs are constants here, .*give inputs\.detach\(\)"):
         rfp.gradients(cell, x.requires_grad_(), lambda h, t: h.sum())
-    with pytest.raises(ValueError, match="GRUCell is no circuit with its own derivatives"):
+    with pytest.raises(ValueError, match="GRUCell is not a circuit with its own derivatives"):
         check_inputs(nn.GRUCell(3, 4), x.detach())
 
 

@@ -150,7 +150,8 @@ def test_an_unfinished_run_is_judged_by_its_rows(files: Path) -> None:
     rows = [row(step, std_ratio_target=ratio) for step, ratio in ((0, 1.0), (10, 0.5), (20, 0.002))]
     (files / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     html = page(files)
-    assert re.search(r'badge bad">full</span> Target std is 0.20% of its value at step 0. To do: ', html)
+    assert re.search(r'badge bad">full · knn clearly better</span>', html)
+    assert "Target std is 0.20% of its value at step 0. To do: " in html
     assert "The run left no summary.json" in html
 
 
@@ -161,9 +162,39 @@ def test_a_score_stands_beside_both_baselines_with_its_interval(files: Path) -> 
 
 
 def test_a_gain_is_green_only_where_the_whole_interval_lies_above_the_better_baseline(files: Path) -> None:
-    assert 'class="good">+16.1' in page(files)
+    assert 'class="number good">+16.1' in page(files)
     (files / "evals" / "knn.json").write_text(json.dumps(probe(0.40, 0.38, 0.42)))
-    assert 'class="warn">+0.8' in page(files)
+    assert 'class="number warn">+0.8' in page(files)
+    (files / "evals" / "knn.json").write_text(json.dumps(probe(0.33, 0.30, 0.36)))
+    assert 'class="number bad">-6.2' in page(files)
+
+
+def test_the_essential_sections_start_open_and_the_rest_folded(files: Path, tmp_path: Path) -> None:
+    def open_sections(html: str) -> set[str]:
+        return set(re.findall(r'<section id="(\w+)">\n<details class="fold" open>', html))
+
+    assert {"probes", "curves", "spectrum"} <= open_sections(page(files))
+    assert not open_sections(page(files)) & {"masks", "attention", "settings", "environment", "skipped"}
+    assert open_sections(page(files, write_files(tmp_path / "other"))) == {"curves"}
+
+
+def test_the_score_and_its_baselines_lead_the_facts_and_no_rollbacks_are_no_fact(files: Path) -> None:
+    facts = re.findall(r"<dt>(.*?)</dt><dd[^>]*>(.*?)</dd>", page(files))
+    assert facts[:3] == [("Knn accuracy", "55.3%"), ("Untrained encoder", "29.1%"), ("Raw input", "39.2%")]
+    assert "Rollbacks" not in dict(facts)
+
+
+def test_numbers_do_not_break_across_lines_and_long_texts_do(tmp_path: Path) -> None:
+    html = page(write_files(tmp_path / "a"), write_files(tmp_path / "b", lr=0.004))
+    assert '<td class="number">0.004</td>' in html
+    assert "<td>/nowhere/photos</td>" in html
+
+
+def test_a_healthy_run_whose_probe_is_worse_than_a_baseline_has_no_green_badge(files: Path) -> None:
+    (files / "evals" / "knn.json").write_text(json.dumps(probe(0.33, 0.30, 0.36)))
+    html = page(files)
+    assert 'badge bad">healthy · knn clearly worse</span>' in html
+    assert "Knn is clearly worse than the raw input. To do: try another method" in html
 
 
 def test_nothing_from_the_run_becomes_markup(tmp_path: Path) -> None:
@@ -245,7 +276,7 @@ def test_a_run_without_its_data_still_has_its_curves_and_masks(tmp_path: Path) -
     settings["data"] = {"name": "images", "path": str(tmp_path / "moved-away")}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     html = write([folder]).read_text()
-    assert html.count("The data could not be read: ") == 4
+    assert html.count("The data were not read: ") == 4
     assert "moved-away" in html
     assert "Coverage of MultiBlock" in html
     assert "Std ratio" in html
@@ -305,7 +336,7 @@ def test_several_runs_are_compared_on_one_page(tmp_path: Path) -> None:
     one = write_files(tmp_path / "a" / "run")
     two = write_files(tmp_path / "b" / "run", verdict="dimensional", lr=0.004)
     html = page(one, two)
-    for said in ("a/run", "b/run", "Settings that differ", "0.001", "0.004", "badge good", "badge bad"):
+    for said in ("a/run", "b/run", "1 settings that differ", "0.001", "0.004", "badge good", "badge bad"):
         assert said in html
     assert html.count('data-name="a/run"') == html.count('data-name="b/run"') > 0
     assert write([one, two]) == tmp_path / "a" / "report.html"
@@ -321,7 +352,7 @@ def test_retrieval_is_told_with_the_number_of_samples_that_it_asks() -> None:
 
 def test_settings_that_agree_are_not_listed_as_different(tmp_path: Path) -> None:
     html = page(write_files(tmp_path / "one"), write_files(tmp_path / "two"))
-    assert "Settings that differ" not in html
+    assert "1 settings that differ" not in html
 
 
 def test_a_spectrum_lists_its_steps_and_skips_what_was_not_logged(files: Path) -> None:

@@ -16,6 +16,7 @@ from jepakit.methods import ijepa
 from jepakit.nn import ViT
 from jepakit.nn.predictor import Predictor
 from jepakit.reporting import atlas, charts, figures, pictures
+from jepakit.reporting.records import Record
 from jepakit.reporting.samples import (
     affordable_images,
     draw_masks,
@@ -68,6 +69,24 @@ def test_a_single_value_is_a_dot_in_the_middle_of_its_axis() -> None:
     assert not re.findall(
         r'<circle class="f0"', charts.line_chart([charts.Line("two", np.arange(2.0), np.ones(2))], "")
     )
+
+
+def test_the_x_axis_ends_where_the_drawn_values_do() -> None:
+    x, y = np.arange(1.0, 101.0), np.where(np.arange(100) < 40, 1.0, np.nan)
+    for log_y in (False, True):
+        svg = charts.line_chart([charts.Line("eigenvalues", x, y)], "", log_x=True, log_y=log_y)
+        low, high = (float(v) for v in re.search(r'data-scale="([^"]*)"', svg)[1].split()[:2])  # type: ignore[index]
+        assert (low, high) == (1.0, 40.0)
+
+
+def test_what_was_logged_once_is_a_row_of_a_table_and_no_chart() -> None:
+    rows = tuple({"step": k, "loss": 1.0, "metrics": {"lidar": 12.5} if k == 20 else {}} for k in (0, 10, 20))
+    record = Record(Path("run"), "run", "", {}, rows, {}, {}, ())
+    found = {figure.title: figure for figure in figures.curve_figures([record], ["run"])}
+    assert set(found) == {"Loss", "Measured once"}
+    assert "<svg" not in found["Measured once"].body
+    assert "12.5" in found["Measured once"].body
+    assert "step 20" in found["Measured once"].body
 
 
 def test_dark_16_bit_pictures_are_stretched_and_ordinary_dark_ones_stay_dark() -> None:

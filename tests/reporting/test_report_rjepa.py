@@ -175,7 +175,7 @@ def test_data_that_are_gone_leave_a_sentence(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(to_yaml(run))
     html = write([folder]).read_text()
     assert "Through time" in html
-    assert "The data could not be read: no generated system" in html
+    assert "The data were not read: no generated system" in html
 
 
 def test_eigenvalues_are_followed_in_order_and_end_where_nothing_is_left(tmp_path: Path) -> None:

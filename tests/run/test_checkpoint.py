@@ -123,7 +123,7 @@ def run_folder(at: Path, *more: str) -> Path:
 
 def test_a_run_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
     out = run_folder(tmp_path / "run")
-    with pytest.raises(ValueError, match="replace it by --overwrite"):
+    with pytest.raises(ValueError, match="replace it with --overwrite"):
         folder.check_free(out, replace=False)
     folder.check_free(out, replace=True)
     folder.clear_folder(out)
@@ -135,7 +135,7 @@ def test_a_run_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
 )
 def test_a_folder_with_anything_that_no_run_writes_is_not_deleted(tmp_path: Path, foreign: str) -> None:
     out = run_folder(tmp_path / "project", foreign)
-    with pytest.raises(ValueError, match=f"not deleted, as {Path(foreign).parts[0]}.* is no part of a run"):
+    with pytest.raises(ValueError, match=f"not deleted, because {Path(foreign).parts[0]}.* is not part of a run"):
         folder.check_free(out, replace=True)
 
 
@@ -205,4 +205,4 @@ def test_a_command_on_a_run_of_an_earlier_version_notes_the_settings_that_were_r
         seen = support.Recorder()
         with suppress(ValueError):  # pictures without labels suit only some commands
             command(seen)
-        assert seen.notes[:1] == [f"{config}: loop.dear_every is called loop.views_every now"], name
+        assert seen.notes[:1] == [f"{config}: loop.dear_every is now called loop.views_every"], name

@@ -1,4 +1,4 @@
-"""Parsing: recipe < file < flags, by name from our own tables, and one clear sentence for every mistake."""
+"""Parsing: recipe < file < flags, by name from our own registries, and one clear sentence for every mistake."""
 
 import re
 import sys
@@ -154,7 +154,7 @@ def test_a_file_from_before_a_setting_was_renamed_is_read_with_a_note(tmp_path):
     file = tmp_path / "old.yaml"
     file.write_text("method: {name: ijepa}\nloop: {dear_every: 7}\n")
     assert parse.from_yaml(file).loop.views_every == 7
-    assert parse.renaming_notes(parse.read_yaml(file)) == ["loop.dear_every is called loop.views_every now"]
+    assert parse.renaming_notes(parse.read_yaml(file)) == ["loop.dear_every is now called loop.views_every"]
 
 
 @pytest.mark.parametrize(

@@ -70,5 +70,5 @@ def test_a_pace_that_was_measured_is_never_measured_again(run: Run, tmp_path: Pa
 
 def test_paces_of_another_study_are_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "paces.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"has no pace of 'a': the study has changed; begin anew in another --out"):
+    with pytest.raises(ValueError, match=r"has no pace of 'a': the study has changed; start again in another --out"):
         load_paces({"a": run}, {}, tmp_path / "paces.json", SilentProgress())

@@ -270,7 +270,7 @@ def test_it_runs_without_any_data_and_its_untrained_circuit_has_its_first_weight
     assert found["fixations · gated", "fixations of people"] == (0.0,)
     assert found["fixations · memoryless", "time constant, swap"] == (0.0,)
     assert {f"surprise{part}" for part in INTERVAL_SUFFIXES} <= {metric for _, metric in found}
-    assert "Made-up scanpaths" in rjepa_cortex.STUDY.sentences(Scores(found, ()))[-2]
+    assert "Generated scanpaths" in rjepa_cortex.STUDY.sentences(Scores(found, ()))[-2]
     assert "Adaptation of the response" in page.read_text()
     same, other = (
         checkpoint.load_run(tmp_path / f"out/runs/fixations-{name}-seed-0") for name in ("untrained", "gated")

@@ -136,7 +136,9 @@ def test_a_rehearsal_says_so_in_place_of_a_conclusion(tiny: Study, data: Path, t
     told = Recorder()
     engine.reproduce("tiny", data, tmp_path / "out", told, seeds=1, steps=3)
     table = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert table["says"] == ["A rehearsal of 3 steps per training: its numbers say nothing about the claim."]
+    assert table["says"] == [
+        "A rehearsal of 3 steps per training: its numbers are no evidence for or against the claim."
+    ]
     assert table["rows"][0]["std"] is None
     assert [n for n in told.notes if "seed 0" in n] == [
         "1 of 2: Tiny · I-JEPA · 4 steps, seed 0",
@@ -146,7 +148,7 @@ def test_a_rehearsal_says_so_in_place_of_a_conclusion(tiny: Study, data: Path, t
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"seeds": 0}, "seeds is 0"), ({"data": Path("nowhere")}, "which nowhere does not hold; give --data")],
+    [({"seeds": 0}, "seeds is 0"), ({"data": Path("nowhere")}, "which is not in nowhere; give --data")],
 )
 def test_what_is_missing_is_said_before_the_first_step(
     tiny: Study, data: Path, tmp_path: Path, change: dict, sentence: str
@@ -271,7 +273,7 @@ def test_a_rehearsal_measures_no_pace_and_probes_have_the_settings_of_the_study(
 @pytest.mark.parametrize("label", ["nobody", "Tiny · I-JEPA · equal seconds"])
 def test_time_is_taken_from_a_training_that_has_a_length_of_its_own(tmp_path: Path, label: str) -> None:
     *others, last = paced(tmp_path).arms
-    with pytest.raises(ValueError, match=f"takes the time of '{label}', which is no training of the study"):
+    with pytest.raises(ValueError, match=f"takes the time of '{label}', which is not a training of the study"):
         Study("t", "s", "c", (*others, replace(last, pace=label)))
 
 
@@ -373,7 +375,7 @@ def test_families_are_ranked_with_what_is_beyond_the_scatter_and_what_is_within(
     (turned,) = [line for line in said if line.startswith("CIFAR-10, equal steps, against all labels")]
     assert "MAE before LeJEPA (+5.0 points) and VICReg (+2.0 points) and SimCLR (+35.0 points)" in turned
     assert "I-JEPA before SimCLR (+40.0 points)" in turned
-    assert "puts no pair in another order" in " ".join(family_sentences(FAMILIES))
+    assert "orders no pair differently" in " ".join(family_sentences(FAMILIES))
 
 
 def test_of_one_seed_no_difference_is_called_more_than_chance() -> None:

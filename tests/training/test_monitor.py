@@ -51,20 +51,20 @@ def test_the_samples_are_held_out_where_the_data_have_a_test_part_that_holds_eno
 @pytest.mark.parametrize(
     ("split", "count", "why"),
     [
-        ("all", 20, r"data.split=train would hold a test part out"),
-        ("train", 30, "the test part holds 20 of the 30 that it takes"),
+        ("all", 20, r"data.split=train would hold out a test part"),
+        ("train", 30, "the test part holds 20 samples, but the panel needs 30"),
     ],
 )
 def test_else_they_are_trained_on_and_the_note_says_why(split: Split, count: int, why: str) -> None:
     data = synthetic.Config(path="shapes", count=100, split=split)
     chosen = samples.choose_samples(data, data.open(), SIGNAL, count)
     assert len(chosen.batch) == count
-    assert chosen.note == f"panel: {count} samples that are trained on, not augmented ({why})"
+    assert chosen.note == f"panel: {count} samples from the training data, not augmented ({why})"
 
 
 def test_a_test_part_that_cannot_be_read_is_no_reason_to_stop(array: Path) -> None:
     data = arrays.Config(path=str(array), split="train", held_out=1e-6)
-    assert "trained on" in samples.choose_samples(data, data.open(), SIGNAL, 8).note
+    assert "training data" in samples.choose_samples(data, data.open(), SIGNAL, 8).note
 
 
 @pytest.mark.parametrize(("name", "expected"), [("ijepa", 2), ("cjepa", 2), ("vicreg", 1), ("mae", 1)])

@@ -118,7 +118,7 @@ def test_a_stop_that_reaches_the_workers_too_saves_leaves_with_130_and_leaves_no
     os.killpg(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "and saved; go on with --resume" in error
+    assert "and saved; continue with --resume" in error
     assert max(support.logged_losses(out)) == checkpoint.load_checkpoint(out).step < 600
     wait_until_gone(process.pid)
 
@@ -156,7 +156,7 @@ def test_a_run_asked_to_stop_saves_and_leaves_with_130(number, sources, tmp_path
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "and saved; go on with --resume" in error
+    assert "and saved; continue with --resume" in error
     saved = checkpoint.load_checkpoint(out).step
     assert 3 <= saved < 600
     assert max(support.logged_losses(out)) == saved
@@ -182,13 +182,13 @@ def test_a_changed_setting_is_refused_with_a_diff_unless_it_is_allowed(sources, 
     before = sorted(p.read_bytes() for p in out.rglob("*") if p.is_file())
     with pytest.raises(ValueError, match=r"optim\.lr: 0\.001 → 0\.5.*--allow-change optim\.lr"):
         api.train(out=out, recipe=file, steps=4, resume=True, settings={"optim.lr": 0.5})
-    with pytest.raises(ValueError, match=r"length\.steps: 4 → 6; the schedules were laid out for the old length"):
+    with pytest.raises(ValueError, match=r"length\.steps: 4 → 6; the schedules were computed for the old length"):
         api.train(out=out, recipe=file, steps=6, resume=True)
     assert sorted(p.read_bytes() for p in out.rglob("*") if p.is_file()) == before
     api.train(out=out, recipe=file, steps=6, resume=True, allow_change=["length.steps"])
     assert max(support.logged_losses(out)) == 6
     assert checkpoint.load_run(out).run.length.steps == 6
-    with pytest.raises(ValueError, match="stands at step 6 already"):
+    with pytest.raises(ValueError, match="is already at step 6"):
         api.train(out=out, recipe=file, steps=5, resume=True, allow_change=["length.steps"])
 
 
@@ -224,7 +224,7 @@ def test_a_folder_that_is_not_empty_is_never_overwritten_silently(sources, tmp_p
     file = str(settings(tmp_path, "folder", sources["folder"]))
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match=r"is not empty; go on with it by --resume, replace it by --overwrite"):
+    with pytest.raises(ValueError, match=r"is not empty; continue it with --resume, replace it with --overwrite"):
         api.train(out=out, recipe=file)
     with pytest.raises(ValueError, match=r"thesis\.tex is no part of a run"):
         api.train(out=out, recipe=file, overwrite=True)

@@ -187,7 +187,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "not finite": (lambda p: np.save(p / "b.npy", np.full((1, 5), np.nan, np.float32)), "b.npy frame 0.*not finite"),
     "cut short": (lambda p: (p / "b.npy").write_bytes((p / "a.npy").read_bytes()[:-8]) and None, "b.npy"),
     "empty": (lambda p: (p / "b.png").write_bytes(b"") and None, "b.png"),
-    "words": (lambda p: (p / "b.csv").write_text("1,2,3,4,5\n1,2,x,4,5\n") and None, "b.csv line 2: 'x' is no number"),
+    "words": (
+        lambda p: (p / "b.csv").write_text("1,2,3,4,5\n1,2,x,4,5\n") and None,
+        "b.csv line 2: 'x' is not a number",
+    ),
     "objects": (lambda p: np.save(p / "b.npy", np.array([{}], object)), "b.npy"),
     "five axes": (lambda p: np.save(p / "b.npy", np.zeros((1, 1, 1, 1, 1))), "holds no frames"),
     "channels last": (lambda p: np.save(p / "b.npy", np.zeros((2, 8, 8, 3))), "channels last"),
@@ -259,7 +262,7 @@ def test_arrays_on_standard_input_are_frames_one_after_the_other() -> None:
     assert [name for name, _ in found] == [f"standard input array {k}" for k in (0, 0, 1, 2, 2, 2)]
     assert torch.equal(found[5][1][2], torch.from_numpy(pictures(3))[2] / 255)
     *_, (_, bad) = piped(content.getvalue()[:-5])
-    assert "cannot be told apart" in str(bad)
+    assert "cannot be separated" in str(bad)
 
 
 def test_an_array_of_objects_on_standard_input_is_not_loaded() -> None:
@@ -375,7 +378,7 @@ def test_the_run_folder_is_an_ordinary_one(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == [100, 200, 219]
     assert {"verdict", "throughput", "normalized_loss"} <= rows[-1]["metrics"].keys()
     assert {"change"} <= rows[-1]["watched"].keys()
-    assert progress.said("mean and deviation are those of the first 12 frames")
+    assert progress.said("mean and deviation come from the first 12 frames")
     assert progress.said("method.encoder = pixels")
     state = json.loads((tmp_path / "run" / "checkpoints" / "last" / "state.json").read_text())
     assert state["place"] == {"file": "a.npy", "done": 220, "passed": 0}
@@ -430,8 +433,8 @@ def test_a_bad_frame_that_ends_the_run_leaves_it_saved(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"method.rule": "bptt", "method.below": "full"}, "rule rfp; use the recipe rjepa-online"),
-        ({"loop.on_collapse": "rollback"}, "cannot be gone back to"),
-        ({"length.accumulate": 2}, "learnt as it comes"),
+        ({"loop.on_collapse": "rollback"}, "cannot be rewound"),
+        ({"length.accumulate": 2}, "learnt frame by frame"),
         ({"data.warm": 41}, "ended after 40 frames, fewer than the 41"),
         ({"data.warm": 3}, "window is 4 and warm 3"),
         ({"data.wait": -1.0}, "wait is -1"),
@@ -489,7 +492,7 @@ def test_a_frame_of_another_shape_is_one_sentence_with_what_the_model_takes(tmp_
             model.start(frame)
         with pytest.raises(ValueError, match=words):
             model.observe(state, frame)
-    with pytest.raises(ValueError, match="the frame holds 1 samples, the state 2"):
+    with pytest.raises(ValueError, match="the frame holds 1 samples, but the state 2"):
         model.observe(state, x[:1])
 
 

@@ -109,7 +109,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
 def test_resuming_and_beginning_anew_exclude_each_other(tmp_path, array):
     file = str(settings(tmp_path, array))
     api.train(out=tmp_path / "run", recipe=file, steps=1)
-    with pytest.raises(ValueError, match="--resume goes on with what is there and --init begins anew"):
+    with pytest.raises(ValueError, match="--resume continues a run and --init starts a new one"):
         api.train(out=tmp_path / "run", recipe=file, steps=1, resume=True, init=tmp_path / "run")
 
 

@@ -1,8 +1,8 @@
-"""The commands of `jepa`: one file each, named as the command is, with an underscore for its dash.
+"""The commands of `jepa`: one file each, named like the command, with underscores for dashes.
 
 A command is a module with `add_arguments(parser)` and `run(arguments)`; the first line of its docstring is its help.
-`EPILOG` stands below its options. With `TAKES_SETTINGS`, words `--section.key VALUE` arrive in `arguments.settings`.
-A command imports what it does inside `run`, so that its help costs nothing.
+`EPILOG` is printed below its options. With `TAKES_SETTINGS`, words `--section.key VALUE` arrive in
+`arguments.settings`. A command imports its implementation inside `run`, so that its help is fast.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -13,7 +13,7 @@ from ...core.registry import Registry, file_with
 
 
 class Command(NamedTuple):
-    """What a command takes and does."""
+    """The arguments and the action of a command."""
 
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]

@@ -1,22 +1,27 @@
-"""Count, measure and read every item; list what is broken, duplicated or odd."""
+"""Read and measure every item; list broken, duplicate and unusual ones."""
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa check-data` takes."""
+    """Add the arguments of `jepa check-data`."""
     add = parser.add_argument
     add("path", metavar="PATH")
     add("--test", metavar="PATH", help="a second set: count its items that are also in the first")
-    add("--csv", metavar="FILE", help="also write a row per problem")
+    add("--csv", metavar="FILE", help="also write a table with one row per problem")
     add("--image", default="", metavar="NAME", help="the column or array of images (data.image)")
     add("--label", default="", metavar="NAME", help="the column or array of labels (data.label)")
     add("--fixations", default="", metavar="FILE", help="scanpaths on the pictures (data.fixations)")
-    add("--timing", choices=("auto", "duration", "onset"), default="auto", help="what the times of fixations are")
+    add(
+        "--timing",
+        choices=("auto", "duration", "onset"),
+        default="auto",
+        help="the meaning of fixation times (data.timing)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read everything and print what was found."""
+    """Read all items and print the report."""
     from ... import api
     from ...core.progress import terminal_progress
     from .. import text

@@ -1,4 +1,4 @@
-"""Compare several runs: the settings that differ, their numbers and probes, and one page on them all."""
+"""Compare several runs: differing settings, numbers and probes, and one page about all of them."""
 
 import argparse
 
@@ -6,13 +6,13 @@ from ..arguments import add_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa compare` takes."""
+    """Add the arguments of `jepa compare`."""
     add_runs(parser)
-    parser.add_argument("--out", metavar="FILE", help="default: report.html beside the first run")
+    parser.add_argument("--out", metavar="FILE", help="the page to write (default: report.html beside the first run)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the table and where the page is."""
+    """Print the table and the path of the page."""
     from ... import api
     from ...core.progress import terminal_progress
     from .. import text

@@ -1,4 +1,4 @@
-"""Write what a model imagines in place of one side of every sample."""
+"""Hide one side of every sample and write the model's completion of it."""
 
 import argparse
 from typing import Final
@@ -10,15 +10,15 @@ TAKES_SETTINGS: Final = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa complete` takes."""
+    """Add the arguments of `jepa complete`."""
     add_run(parser)
     add = parser.add_argument
-    add("--data", required=True, metavar="PATH", help="what to complete: as for train")
-    sides = "right, left, top or bottom of pictures; past or future of series; any of them of clips"
+    add("--data", required=True, metavar="PATH", help="data to complete, as for train")
+    sides = "right, left, top or bottom of pictures; past or future of series; any of these for clips"
     add("--hide", required=True, metavar="SIDE", help=sides)
     add("--out", required=True, metavar="DIR", help="the folder to write")
     add("--limit", type=int, metavar="N", help="complete the first N items (default: all)")
-    steps = "steps of the decoder's training, where it is not trained yet (default: 2000)"
+    steps = "training steps of the decoder, if it is not trained yet (default: 2000)"
     add("--steps", type=int, metavar="N", help=steps)
     add("--overwrite", action="store_true", help="replace a folder of completions")
 

@@ -1,15 +1,15 @@
-"""Check this installation and machine, and how fast data can be read."""
+"""Check this installation, this machine, and how fast data can be read."""
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa doctor` takes."""
-    parser.add_argument("--data", help="measure reading this data against a training step")
+    """Add the arguments of `jepa doctor`."""
+    parser.add_argument("--data", help="compare the time to read these data with that of a training step")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Diagnose and print the rows."""
+    """Print the results of all checks."""
     from ... import api
     from .. import text
 

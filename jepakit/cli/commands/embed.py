@@ -10,21 +10,26 @@ TAKES_SETTINGS: Final = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa embed` takes."""
+    """Add the arguments of `jepa embed`."""
     add_run(parser)
     add = parser.add_argument
-    add("--data", required=True, metavar="PATH", help="what to embed: as for train")
-    add("--out", required=True, metavar="FILE", help="FILE.parquet, .npy or .csv")
+    add("--data", required=True, metavar="PATH", help="data to embed, as for train")
+    add(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="FILE.parquet, .npy, .safetensors or .csv; labels too, if there are any",
+    )
     add("--tokens", action="store_true", help="one vector per patch instead of their mean")
     add_weights(parser)
     add_step(parser, "embed with")
     add("--batch", type=int, default=64, metavar="N", help="items at a time (default: 64)")
-    add("--workers", type=int, metavar="N", help="processes that read (default: as in training)")
+    add("--workers", type=int, metavar="N", help="number of reading processes (default: as in training)")
     add("--overwrite", action="store_true", help="replace FILE")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Embed and print the shape of what was written."""
+    """Embed and print the shape of the result."""
     from ... import api
     from ...core.progress import terminal_progress
 

@@ -1,4 +1,4 @@
-"""List methods, recipes, encoders, masks, data, probes and studies, and what each is."""
+"""List methods, recipes, encoders, masks, data, probes and studies, with a description of each."""
 
 import argparse
 from importlib import import_module
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ...core.registry import Registry
 
-# What a command may name, and where its registry is.
+# The names that a command accepts, and the registry of each kind.
 REGISTRY_PATHS: Final = {
     "methods": "methods:METHODS",
     "recipes": "recipes:RECIPES",
@@ -22,11 +22,11 @@ REGISTRY_PATHS: Final = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa list` takes: nothing."""
+    """Add no arguments: `jepa list` takes none."""
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print every name with its description, then what other packages offer and cannot be used."""
+    """Print every name with its description, then unusable members from other packages."""
     from .. import text
 
     registries = {noun: find_registry(place) for noun, place in REGISTRY_PATHS.items()}
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def find_registry(place: str) -> Registry[Any]:
-    """The registry at `room:NAME`; imports that room's `__init__` and no more."""
+    """The registry at `room:NAME`; imports only that room's `__init__`."""
     room, _, name = place.partition(":")
     registry: Registry[Any] = getattr(import_module(f"jepakit.{room}"), name)
     return registry

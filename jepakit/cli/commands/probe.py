@@ -1,4 +1,4 @@
-"""Measure a trained encoder beside an untrained one and the raw input."""
+"""Evaluate a trained encoder beside an untrained one and the raw input."""
 
 import argparse
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Final
 from ..arguments import add_run, add_step, add_weights
 
 EPILOG: Final = (
-    "Settings of the kind are given as --KIND.KEY VALUE, as in --linear.pool flat or --knn.k 5 (docs/probes.md)."
+    "Settings of a probe are given as --KIND.KEY VALUE, such as --linear.pool flat or --knn.k 5 (docs/probes.md)."
 )
 TAKES_SETTINGS: Final = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa probe` takes."""
+    """Add the arguments of `jepa probe`."""
     add_run(parser)
     add = parser.add_argument
     add("--kind", required=True, help="knn, linear, attentive, lowshot, finetune, dense, … (jepa list)")
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     add_step(parser, "judge")
     add("--name", help="a name for the result file: evals/KIND-NAME.json")
-    add("--no-cache", action="store_true", help="neither use nor keep features in the run folder")
+    add("--no-cache", action="store_true", help="do not read or write cached features in the run folder")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     a = arguments
     if a.responses:
         if a.kind != "rsa":
-            raise ValueError(f"--kind {a.kind} has no use for --responses; give --kind rsa, or leave it out")
+            raise ValueError(f"--kind {a.kind} does not use --responses; give --kind rsa, or leave it out")
         a.settings["rsa.responses"] = a.responses
     options = (a.data, a.test, a.weights, a.name, a.settings, a.step)
     with terminal_progress() as progress:

@@ -6,13 +6,13 @@ from ..arguments import add_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa report` takes."""
+    """Add the arguments of `jepa report`."""
     add_runs(parser)
-    parser.add_argument("--out", metavar="FILE", help="default: RUN/report.html")
+    parser.add_argument("--out", metavar="FILE", help="the page to write (default: RUN/report.html)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the page and print where it is."""
+    """Write the page and print its path."""
     from ... import api
     from ...core.progress import terminal_progress
 

@@ -1,20 +1,22 @@
-"""Measure a published claim again: trainings × seeds, a table beside the paper's, and a page."""
+"""Reproduce a published claim: trainings × seeds, a table beside the paper's, and a page."""
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa reproduce` takes."""
+    """Add the arguments of `jepa reproduce`."""
     add = parser.add_argument
     add("study", metavar="NAME", help="a study (jepa list)")
     add("--data", metavar="FOLDER", help="the folder of all data sets (default: JEPAKIT_DATA)")
-    add("--out", metavar="DIR", help="default: studies/NAME; an interrupted study continues there")
-    add("--seeds", type=int, metavar="N", help="trainings of each kind (default: 3 for most studies)")
-    add("--steps", type=int, metavar="N", help="shorten every training: a rehearsal")
+    add(
+        "--out", metavar="DIR", help="the folder to write (default: studies/NAME); an interrupted study continues there"
+    )
+    add("--seeds", type=int, metavar="N", help="number of trainings of each kind (default: 3 for most studies)")
+    add("--steps", type=int, metavar="N", help="shorten every training to N steps, for a rehearsal")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the study, then print its table and where the page is."""
+    """Run the study, then print its table and the path of its page."""
     from ... import api
     from ...core.progress import terminal_progress
     from .. import text

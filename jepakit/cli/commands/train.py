@@ -3,31 +3,33 @@
 import argparse
 from typing import Final
 
-EPILOG: Final = "Any setting can be given as --SECTION.KEY VALUE, as in --optim.lr 1e-3; --print-config shows them all."
+EPILOG: Final = (
+    "Any setting can be given as --SECTION.KEY VALUE, such as --optim.lr 1e-3; --print-config shows them all."
+)
 TAKES_SETTINGS: Final = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jepa train` takes."""
+    """Add the arguments of `jepa train`."""
     add = parser.add_argument
     add("recipe", metavar="RECIPE|CONFIG.yaml", nargs="?", help="a recipe, a method, or a settings file")
     add("--data", metavar="PATH", help="folder, manifest, shards, parquet, arrays, table or .ts (data.path)")
     add("--out", metavar="RUN", help="the run folder to write (default: runs/RECIPE)")
     add("--config", metavar="FILE", help="settings that override the recipe's")
-    add("--seed", metavar="N", help="of weights, order, augmentation and masks (default: 0)")
+    add("--seed", metavar="N", help="seed of weights, data order, augmentation and masks (default: 0)")
     add("--steps", metavar="N", help="optimiser steps (length.steps)")
     add("--on-collapse", metavar="warn|stop|rollback", help="what to do after a collapse (loop.on_collapse)")
-    goes_on = "continue from the last checkpoint; auto: start where there is none"
+    goes_on = "continue from the last checkpoint; auto: start a new run if there is none"
     add("--resume", nargs="?", const="yes", choices=("yes", "auto"), help=goes_on)
     add("--allow-change", metavar="KEY", action="append", default=[], help="let this setting differ on resume")
-    add("--overwrite", action="store_true", help="delete what the run folder holds")
+    add("--overwrite", action="store_true", help="replace the run in the run folder")
     add("--init", metavar="RUN", help="start from another run's weights")
-    add("--dry-run", action="store_true", help="print parameters, FLOPs, memory and time, and stop")
-    add("--print-config", action="store_true", help="print the settings as YAML, and stop")
+    add("--dry-run", action="store_true", help="print parameters, FLOPs, memory and time, then exit")
+    add("--print-config", action="store_true", help="print the settings as YAML, then exit")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, or print what would be trained."""
+    """Train, or print the settings or the cost of the training."""
     from ... import api
     from ...core.progress import terminal_progress
     from .. import text

@@ -41,7 +41,7 @@ class GazeViews(Views):
         check_crop(self.crop, "the share of the fixations")
         super().__post_init__()
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; give a version at least 1 fixation, e.g. 8")
+            raise ValueError(f"steps is {self.steps}; give at least 1 fixation, e.g. 8")
 
     def size_for(self, size: Size) -> Size:
         """The size (T, h, w) of a version for a signal of this size."""
@@ -69,7 +69,7 @@ class GazeAugment(Augment):
         super().__post_init__()
         if self.crop != (1.0, 1.0) or self.aspect != (1.0, 1.0):
             raise ValueError(
-                f"crop is {self.crop} and aspect {self.aspect}, but a fixation is a crop already; give (1, 1) for both"
+                f"crop is {self.crop} and aspect {self.aspect}, but a fixation is already a crop; give (1, 1) for both"
             )
         if not (0 <= self.scale <= 1 and 0 <= self.noise < math.inf and 0 <= self.drop < 1):
             raise ValueError(

@@ -105,8 +105,8 @@ def _read_json(path: Path, asked: ColumnRequest) -> Found:
             raise ValueError(f"{who} has no {missing[0]!r}, only {', '.join(map(str, track))}; give x, y and a time")
         cells = [track["x"], track["y"], *([track[columns.time]] if columns.time else [])]
         if not all(isinstance(cell, list) for cell in cells) or len({len(cell) for cell in cells}) > 1:
-            detail = "x, y and times are not lists of one length"
-            found.problems.append(Problem(who, "no list", detail, "give a number per fixation in each of them"))
+            detail = "x, y and times are not lists of equal length"
+            found.problems.append(Problem(who, "no list", detail, "give one number per fixation in each list"))
             continue
         rows = [f"{who}, fixation {t}" for t in range(1, len(cells[0]) + 1)]
         stated = _stated_size(entry.get("size"))
@@ -185,7 +185,7 @@ def _choose_columns(asked: ColumnRequest, names: Sequence[str], file: str) -> _C
 
 def _timing_note(columns: _Columns) -> tuple[str, ...]:
     if not columns.time:
-        return ("fixations have no times: they are taken in the order of the file",)
+        return ("fixations have no times: they are read in file order",)
     return (f"times: column {columns.time!r} is the {columns.timing} of each fixation (data.timing)",)
 
 
@@ -219,15 +219,17 @@ def _number_problems(
     if (bad := np.argwhere(~np.isfinite(numbers))).size:
         k, t = bad[0].tolist()
         name = ("x", "y", columns.time)[k]
-        yield Problem(rows[t], "no number", f"{name} is {cells[k][t]!r}, no number", "write a number, or remove it")
+        yield Problem(rows[t], "no number", f"{name} is {cells[k][t]!r}, not a number", "write a number, or remove it")
     if columns.timing == "onset" and (late := np.flatnonzero(np.diff(times) <= 0)).size:
         t = int(late[0]) + 1
         detail = f"onset {times[t]:g} does not follow {times[t - 1]:g}"
-        fix = f"give onsets that increase or, where column {columns.time!r} holds durations, data.timing=duration"
+        fix = f"give increasing onsets or, if column {columns.time!r} holds durations, data.timing=duration"
         yield Problem(rows[t], "onset", detail, fix)
     if columns.timing == "duration" and (low := np.flatnonzero(times < 0)).size:
         t = int(low[0])
-        yield Problem(rows[t], "duration", f"duration {times[t]:g} is below 0", "give how long the place was looked at")
+        yield Problem(
+            rows[t], "duration", f"duration {times[t]:g} is below 0", "give the time for which the place was looked at"
+        )
 
 
 def _to_floats(cells: Sequence[Any]) -> Float[np.ndarray, " t"]:
@@ -252,12 +254,12 @@ def placement_problems(track: Track, height: int, width: int, picture: str) -> I
         detail = f"the file says {track.image} has {stated} px but it has {width} x {height}"
         # The entry's place in the file, without the fixation.
         entry = track.rows[0].rpartition(", fixation")[0] or track.rows[0] if track.rows else track.image
-        yield Problem(entry, "size", detail, "give the pictures that were looked at, or scale x and y to them")
+        yield Problem(entry, "size", detail, "give the original pictures, or scale x and y to these")
         return
     x, y = track.xy.T
     out = np.flatnonzero((x < 0) | (y < 0) | (x > width) | (y > height))
     if out.size:
         t = int(out[0])
         more = f", and {len(out) - 1} more of this scanpath" if len(out) > 1 else ""
-        detail = f"({x[t]:g}, {y[t]:g}) lies outside {picture}, which has {width} x {height} px{more}"
+        detail = f"({x[t]:g}, {y[t]:g}) is outside {picture}, which has {width} x {height} px{more}"
         yield Problem(track.rows[t], "outside", detail, "remove it, or give x and y in pixels from the top left corner")

@@ -87,7 +87,9 @@ class Config(DataConfig):
         if self.fovea > 6:
             raise ValueError(f"fovea is {self.fovea} levels, each twice as wide as the last; give 6 or fewer")
         if self.steps is not None and self.steps < self.least:
-            raise ValueError(f"steps is {self.steps} but scanpaths have least={self.least} fixations; give steps more")
+            raise ValueError(
+                f"steps is {self.steps} but scanpaths have at least {self.least} fixations (least); give larger steps"
+            )
 
     @classmethod
     def recognises(cls, path: str) -> str:
@@ -233,11 +235,11 @@ def build_scanpaths(cfg: Config, looked: Looked) -> Scanpaths:
 
 def _made_up_rows(cfg: Config, source: PictureSet) -> tuple[Rows, None, tuple[str, ...], list[str]]:
     if cfg.count < cfg.least:
-        raise ValueError(f"count is {cfg.count} made-up fixations but least is {cfg.least}; give count={cfg.least}")
+        raise ValueError(f"count is {cfg.count} generated fixations but least is {cfg.least}; give count={cfg.least}")
     n = len(source) * cfg.viewers
     key = np.arange(n, dtype=np.int64)
     rows = Rows(key, key // cfg.viewers, key % cfg.viewers, np.full(n, cfg.count, dtype=np.int64))
-    note = f"{n} scanpaths of {cfg.count} fixations are made up, {cfg.synthetic} (data.synthetic)"
+    note = f"{n} scanpaths of {cfg.count} fixations are generated: {cfg.synthetic} (data.synthetic)"
     return rows, None, tuple(map(str, range(cfg.viewers))), [note]
 
 
@@ -249,7 +251,7 @@ def _recorded_rows(cfg: Config, looked: Looked) -> tuple[Rows, Fixations, tuple[
         raise ValueError(
             f"{source_paths(cfg.path, cfg.fixations)[1]}: none of {len(found.tracks)} scanpaths on "
             f"{len(looked.source)} pictures has {cfg.least} fixations or more; give x and y of at least two "
-            "fixations for each"
+            "fixations for each scanpath"
         )
     tracks, image = [found.tracks[k] for k in kept], np.array([looked.image[k] for k in kept], dtype=np.int64)
     subjects = tuple(sorted({track.subject for track in tracks}, key=lambda s: (not s.isdecimal(), len(s), s)))
@@ -289,7 +291,7 @@ def _choose_steps(cfg: Config, length: Int64[np.ndarray, " n"]) -> tuple[int, li
     )
     notes = [f"steps {steps} ({what})"]
     if cut:
-        notes.append(f"of {cut} longer scanpaths the first {steps} fixations are read (data.steps)")
+        notes.append(f"{cut} longer scanpaths are cut to their first {steps} fixations (data.steps)")
     return steps, notes
 
 

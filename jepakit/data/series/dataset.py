@@ -289,7 +289,7 @@ class Series(Dataset):
         if len(self) == 1:
             name, steps = self.steps.name[int(self.cut.record[0])], int(self.cut.length[0])
             raise ValueError(
-                f"{name} makes a single sample, of {steps} steps, which teaches nothing; {shorter_advice(steps)}"
+                f"{name} makes a single sample of {steps} steps, too little to train on; {shorter_advice(steps)}"
             )
         inside = self.covered_steps()
         mean, std = zip(*[self._moments_of(c, inside) for c in range(self.channels)], strict=True)
@@ -298,14 +298,14 @@ class Series(Dataset):
     def _moments_of(self, c: int, inside: Bool[np.ndarray, " t"]) -> tuple[float, float]:
         rows = np.flatnonzero(inside & ~self.steps.missing[c])
         values = self.steps.values[c, rows].astype(np.float64)
-        named, advice = f"column {self.columns[c]!r}", "leave it out by data.columns"
+        named, advice = f"column {self.columns[c]!r}", "leave it out with data.columns"
         if not len(rows):
-            raise ValueError(f"{named} holds no number in the part that is trained on; {advice}")
+            raise ValueError(f"{named} holds no number in the training part; {advice}")
         mean, std = float(values.mean()), float(values.std())
         if std <= 1e-7 * max(1.0, abs(mean)):
             ends = " to ".join(f"{self.steps.place} {self.steps.row[row]}" for row in (rows[0], rows[-1]))
             raise ValueError(
-                f"{named} is constant, {values[0]:g} from {ends}, in all {len(rows)} steps that are trained on; "
+                f"{named} is constant, {values[0]:g} from {ends}, in all {len(rows)} steps of the training part; "
                 f"{advice}"
             )
         return mean, std

@@ -46,10 +46,10 @@ def load_table(path: Path) -> Table:
         else:
             found, rows, offsets = _parse_csv(unpack_file(path))
     except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {str(path)!r} as a table: {error}; mend the file") from None
+        raise ValueError(f"cannot read {str(path)!r} as a table: {error}; repair the file") from None
     names = found.column_names
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ValueError(f"{str(path)!r} has two columns {twice[0]!r}; give every column a name of its own")
+        raise ValueError(f"{str(path)!r} has two columns {twice[0]!r}; give every column a unique name")
     if not found.num_rows:
         raise ValueError(f"{str(path)!r} has no rows; give a table with one row per time and one column per channel")
     return Table(path, {name: found[name] for name in names}, rows, offsets)

@@ -77,7 +77,7 @@ def record_problems(record: SeriesRecord, fill: int) -> Iterator[Problem]:
             detail = (
                 f"{named} holds no number from {record.where(start)} to {record.where(start + run - 1)}, {run} in a row"
             )
-            fix = f"fill them, leave the column out by data.columns, or hold the last value so long by data.fill={run}"
+            fix = f"fill them, leave the column out with data.columns, or repeat the last value with data.fill={run}"
             yield Problem(record.name, "missing", detail, fix)
 
 
@@ -94,7 +94,7 @@ def _time_problems(record: SeriesRecord, time: Shaped[np.ndarray, " t"]) -> Iter
     if (back := np.flatnonzero(step < zero)).size:
         t = int(back[0])
         later, earlier = (f"{record.where(k)} ({record.step_time(k)})" for k in (t + 1, t))
-        detail = f"{named}, {later} lies before {earlier}"
+        detail = f"{named}, {later} is before {earlier}"
         fix = f"sort the rows by {record.time_name!r} or, {SEVERAL_SERIES_ADVICE}"
         yield Problem(record.name, "unsorted", detail, fix)
     order = np.argsort(time, kind="stable")
@@ -143,7 +143,7 @@ def select_columns(records: Sequence[SeriesRecord], columns: Sequence[str]) -> l
     have = records[0].channels
     if missing := [name for name in columns if name not in have]:
         raise ValueError(
-            f"{records[0].name} has no column {missing[0]!r}, only {', '.join(have)}; data.columns says what is read"
+            f"{records[0].name} has no column {missing[0]!r}, only {', '.join(have)}; correct data.columns"
         )
     index = [have.index(name) for name in columns]
     return [replace(r, values=r.values[index], channels=tuple(columns)) for r in records]

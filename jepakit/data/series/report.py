@@ -56,7 +56,7 @@ def _is_constant(records: list[SeriesRecord], c: int) -> bool:
 
 def _constant_problem(first: SeriesRecord, c: int) -> Problem:
     detail = f"column {first.channels[c]!r} is {first.values[c, 0]:g} in every row, from {first.where(0)} on"
-    return Problem(first.name, "constant", detail, "leave it out by data.columns")
+    return Problem(first.name, "constant", detail, "leave it out with data.columns")
 
 
 def _gap_problems(record: SeriesRecord) -> Iterator[Problem]:
@@ -68,7 +68,7 @@ def _gap_problems(record: SeriesRecord) -> Iterator[Problem]:
             f"column {record.time_name!r} jumps in {len(found)} places, first from {record.step_time(t)} to "
             f"{record.step_time(t + 1)} at {record.where(t + 1)}"
         )
-        yield Problem(record.name, "gap", detail, "steps are taken as equally spaced: fill the rows, or split there")
+        yield Problem(record.name, "gap", detail, "steps are treated as equally spaced: fill the rows, or split there")
 
 
 def _duplicate_problems(records: list[SeriesRecord]) -> Iterator[Problem]:
@@ -85,7 +85,7 @@ def _time_range(records: list[SeriesRecord]) -> str:
     """The first and the last time, and the interval between steps."""
     with_time = [record for record in records if record.time is not None]
     if not with_time:
-        return "none: steps are taken as equally spaced"
+        return "none: steps are treated as equally spaced"
     if len({record.time.dtype.kind for record in with_time if record.time is not None}) > 1:
         return "of several kinds"
     times = [record.time for record in with_time if record.time is not None]

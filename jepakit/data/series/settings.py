@@ -130,7 +130,8 @@ def read_series(cfg: Config) -> Found:
         if record.channels != records[0].channels:
             raise ValueError(
                 f"{record.name} has the columns {', '.join(record.channels)} but {records[0].name} has "
-                f"{', '.join(records[0].channels)}; give files of the same columns, or choose some by data.columns"
+                f"{', '.join(records[0].channels)}; give files with the same columns, or set "
+                "data.columns"
             )
     if max(map(len, records)) < 2:
         longest = "" if len(records) == 1 else ", and no other series has more"
@@ -198,13 +199,13 @@ def _notes_on(records: Sequence[SeriesRecord], window: int) -> list[str]:
     notes = []
     lengths = np.array([len(record) for record in records])
     if short := int((lengths < window).sum()):
-        notes.append(f"{short} of {len(records)} series are shorter than the window and left out")
+        notes.append(f"{short} of {len(records)} series are shorter than the window and are left out")
     if not window and lengths.min() != lengths.max():
         notes.append(f"series have {lengths.min()} to {lengths.max()} steps")
     if filled := sum(int(np.isnan(record.values).sum()) for record in records):
         notes.append(f"{filled} missing values take the last value before them")
     if jumps := sum(len(time_gaps(record)) for record in records):
-        notes.append(f"times jump in {jumps} places; steps are taken as equally spaced (jepa check-data shows where)")
+        notes.append(f"times jump in {jumps} places; steps are treated as equally spaced (jepa check-data shows where)")
     return notes
 
 

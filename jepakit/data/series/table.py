@@ -51,7 +51,7 @@ def read_table(path: Path, asked: ColumnRequest) -> tuple[list[SeriesRecord], tu
     notes += [f"time from column {time!r}{times.offset and f', {times.offset}'}"] if time else []
     notes += [f"series from column {entity!r}"] if entity else []
     notes += [f"labels from column {label!r}"] if label else []
-    notes += [f"columns of text are left out: {', '.join(left_out)}"] if left_out else []
+    notes += [f"text columns are left out: {', '.join(left_out)}"] if left_out else []
     labels = np.array(table.columns[label].to_pylist(), dtype=object) if label else None
     records = [
         SeriesRecord(
@@ -89,8 +89,7 @@ def _channel_columns(table: Table, asked: Sequence[str], roles: set[str]) -> tup
     """
     if missing := [name for name in asked if name not in table.columns]:
         raise ValueError(
-            f"{str(table.path)!r} has no column {missing[0]!r}, only {', '.join(table.columns)}; data.columns says "
-            "what is read"
+            f"{str(table.path)!r} has no column {missing[0]!r}, only {', '.join(table.columns)}; correct data.columns"
         )
     if asked:
         return tuple(asked), []
@@ -101,8 +100,8 @@ def _channel_columns(table: Table, asked: Sequence[str], roles: set[str]) -> tup
     channels = tuple(name for name in rest if name not in text)
     if not channels:
         raise ValueError(
-            f"{str(table.path)!r} has no column of numbers beside {', '.join(sorted(roles)) or 'text'}; "
-            f"its columns are {', '.join(table.columns)}: give one column of numbers per channel"
+            f"{str(table.path)!r} has no numeric column besides {', '.join(sorted(roles)) or 'text'}; "
+            f"its columns are {', '.join(table.columns)}: give one numeric column per channel"
         )
     return channels, [_columns_left_out(table, name) for name in text]
 
@@ -113,7 +112,7 @@ def _refuse_commas(table: Table, name: str) -> None:
     if re.fullmatch(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", cell, re.IGNORECASE):
         raise ValueError(
             f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, a number with a comma; "
-            "write numbers with a point, as 1.5"
+            "write numbers with a point, such as 1.5"
         )
 
 
@@ -154,14 +153,14 @@ def _column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
         try:
             return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
         except pa.ArrowException:
-            raise ValueError(f"{table.path.name}: column {name!r} holds {column.type}, no numbers") from None
+            raise ValueError(f"{table.path.name}: column {name!r} holds {column.type}, not numbers") from None
     _refuse_commas(table, name)
     cells = column.to_pylist()
     for row, cell in zip(table.rows.tolist(), cells, strict=True):
         if not is_number_or_missing(cell):
             raise ValueError(
-                f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, which is no number; "
-                "correct it, leave the cell empty, or leave the column out by data.columns"
+                f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, which is not a number; "
+                "correct it, leave the cell empty, or leave the column out with data.columns"
             )
     return np.array([float("nan" if cell is None or cell.strip() in MISSING_WORDS else cell) for cell in cells])
 
@@ -180,8 +179,8 @@ def _column_times(table: Table, name: str) -> Clock:
     for row, cell in zip(table.rows.tolist(), column.to_pylist(), strict=True):
         if cell is not None and not re.match(r"\d{4}-\d\d-\d\d", str(cell)):
             raise ValueError(
-                f"{table.path.name}: column {name!r}, row {row} holds {str(cell)!r}, no time; "
-                "write 2024-01-31 12:00:00 or a number, or set data.time=none where rows are equally spaced"
+                f"{table.path.name}: column {name!r}, row {row} holds {str(cell)!r}, which is not a time; "
+                "write 2024-01-31 12:00:00 or a number, or set data.time=none if rows are equally spaced"
             )
     try:
         return clock.parse_times(column.to_pylist())

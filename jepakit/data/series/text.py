@@ -24,7 +24,9 @@ def read_ts(path: Path) -> tuple[list[SeriesRecord], tuple[str, ...], tuple[str,
         raise ValueError(f"cannot read {str(path)!r} as text: {error}; copy it again") from None
     head, first = _read_header(lines, path)
     if head.get("timestamps", ["false"])[0].lower() == "true":
-        raise ValueError(f"{path.name} has @timeStamps true, which is not read; write the values alone, or a table")
+        raise ValueError(
+            f"{path.name} has @timeStamps true, which is not supported; write only the values, or use a table"
+        )
     label = head.get("classlabel", ["false"])
     records = [
         _read_series(line, number, path, labelled=label[0].lower() == "true")
@@ -37,7 +39,7 @@ def read_ts(path: Path) -> tuple[list[SeriesRecord], tuple[str, ...], tuple[str,
         if len(record.channels) != len(records[0].channels):
             raise ValueError(
                 f"{record.name} has {len(record.channels)} channels but {records[0].name} has "
-                f"{len(records[0].channels)}; give every line as many, separated by colons"
+                f"{len(records[0].channels)}; give every line the same number, separated by colons"
             )
     lengths = sorted({len(record) for record in records})
     note = f"{path.name}: {len(records)} series, {len(records[0].channels)} channels, lengths {lengths[0]}"
@@ -66,7 +68,9 @@ def _read_series(line: str, number: int, path: Path, labelled: bool) -> SeriesRe
     channels = [_read_numbers(part, f"{name}, channel {c}") for c, part in enumerate(parts)]
     if len({len(values) for values in channels}) > 1:
         sizes = ", ".join(str(len(values)) for values in channels)
-        raise ValueError(f"{name} has channels of different lengths ({sizes}); give each as many values")
+        raise ValueError(
+            f"{name} has channels of different lengths ({sizes}); give every channel the same number of values"
+        )
     names = tuple(str(c) for c in range(len(parts)))
     rows = np.arange(1, len(channels[0]) + 1, dtype=np.int64)
     return SeriesRecord(name, np.stack(channels), names, label, place="value", rows=rows)
@@ -82,5 +86,5 @@ def _read_numbers(text: str, where: str) -> Float64[np.ndarray, " t"]:
         try:
             float("nan" if cell.strip() == "?" else cell)
         except ValueError:
-            raise ValueError(f"{where}, value {k} is {cell!r}, no number; write ? where one is missing") from None
+            raise ValueError(f"{where}, value {k} is {cell!r}, not a number; write ? for a missing value") from None
     raise AssertionError(where)

@@ -109,7 +109,7 @@ def _too_long(records: Sequence[SeriesRecord], most: int, window: int, split: Sp
         others = f" and {len(records) - 1} more series" if len(records) > 1 else ""
         return (
             f"the {split} part of {records[0].name}{others} holds {most} steps at most, so no window of "
-            f"{window} fits; {shorter_advice(most)}, or give another data.held_out"
+            f"{window} fits; {shorter_advice(most)}, or give another data.held_out, or data.split=all"
         )
     longest = max(records, key=len)
     more = " and no other series has more" if len(records) > 1 else ""
@@ -125,8 +125,8 @@ def _held_out(records: Sequence[SeriesRecord], held_out: float) -> set[int]:
     """The series that are held out: at least one, and not all."""
     if len(records) < 2:
         raise ValueError(
-            f"there is one series only ({records[0].name}), so none can be held out; set data.by=time, "
-            "or name the column that tells series apart by data.entity"
+            f"there is only one series ({records[0].name}), so none can be held out; set data.by=time, "
+            "or name the column that identifies series with data.entity"
         )
     digest = [hashlib.blake2b(r.name.encode(), digest_size=8, person=b"split").digest() for r in records]
     count = min(max(1, round(held_out * len(records))), len(records) - 1)

@@ -46,7 +46,7 @@ class FirstFrames(Dataset):
     def load(cls, path: Path, steps: int) -> "FirstFrames":
         """The warm-up set that `to_bytes` wrote. Raises ValueError if its file is missing."""
         if not path.is_file():
-            raise ValueError(f"{path} is gone, which holds the run's first frames; put it back, or begin a new run")
+            raise ValueError(f"{path}, which holds the run's first frames, is missing; restore it, or start a new run")
         return cls(load_file(path)["frames"], steps)
 
     def to_bytes(self) -> bytes:
@@ -66,7 +66,7 @@ class FirstFrames(Dataset):
     @property
     def notes(self) -> tuple[str, ...]:
         """The decisions made on opening the data."""
-        return (f"mean and deviation are those of the first {len(self.frames)} frames, and stay so",)
+        return (f"mean and deviation come from the first {len(self.frames)} frames and stay fixed",)
 
     @property
     def window_starts(self) -> list[int]:

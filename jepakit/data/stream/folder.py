@@ -64,19 +64,19 @@ def following_files(folder: Path, place: Place, wait: float, settle: float, stop
         known = found.passed
         if found.foreign and "foreign" not in told:
             told.add("foreign")
-            yield f"{', '.join(found.foreign[:3])} in {folder} are no frames and left out, and whatever is like them"
+            yield f"{', '.join(found.foreign[:3])} in {folder} are not frames; they and similar files are left out"
         for name in found.names:
             written = yield from wait_until_settled(folder / name, settle, stop)
             if written is None:
                 return
             last, known, since = name, known + 1, time.monotonic()
-            yield Name(name, known) if written else f"{folder / name} is gone before it was read"
+            yield Name(name, known) if written else f"{folder / name} disappeared before it was read"
         if not found.names:
             if time.monotonic() - since >= wait or stop():
                 return
             if "waiting" not in told:
                 told.add("waiting")
-                yield f"waiting for files in {folder} after {last or 'the first'}; {wait:g} s without one end the run"
+                yield f"waiting for files in {folder} after {last or 'the first'}; the run ends after {wait:g} s"
             time.sleep(POLL_SECONDS)
 
 
@@ -86,7 +86,7 @@ def late_sentence(folder: Path, last: str, count: int) -> str:
     newest = max(before, key=lambda e: e.stat().st_ctime).name if before else ""
     return (
         f"{count} files arrived too late and are left out, among them {newest}: their names sort before {last}, which "
-        "is read already; give new files names that sort after the old ones"
+        "has already been read; give new files names that sort after the old ones"
     )
 
 

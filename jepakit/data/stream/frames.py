@@ -113,7 +113,7 @@ def check_array(name: str, array: Shaped[np.ndarray, "..."]) -> None:
     if array.ndim not in (1, 2, 3, 4) or array.dtype.kind not in "buif" or not array.size:
         raise Unreadable(
             name,
-            f"an array {shape} of {array.dtype} holds no frames; give numbers (T, C) or (T, C, H, W), or one of these",
+            f"an array {shape} of {array.dtype} holds no frames; give numbers (T, C) or (T, C, H, W), or one frame",
         )
     if array.ndim > 2 and shape[-1] <= 4 < shape[-3]:
         raise Unreadable(name, f"an array {shape} has its channels last; give (T, C, H, W), as x.transpose(0, 3, 1, 2)")
@@ -132,7 +132,7 @@ def table_frames(lines: Iterator[str], name: str, start: int = 0) -> Iterator[Re
                 yield where, index, torch.tensor([float(part) for part in parts])
             except ValueError:
                 word = next(part for part in parts if not is_number(part))
-                yield Unreadable(where, f"{word!r} is no number")
+                yield Unreadable(where, f"{word!r} is not a number")
         index += 1
 
 

@@ -84,7 +84,7 @@ def piped_arrays(pipe: Pipe, size: tuple[int, int] | None) -> Iterator[tuple[str
         try:
             array = np.lib.format.read_array(pipe, allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            yield name, Unreadable(name, f"{error}; what follows it cannot be told apart and is not read")
+            yield name, Unreadable(name, f"{error}; the data after it cannot be separated and are not read")
             return
         try:
             yield from ((name, found) for found in numbered_frames(name, array, 0, 0, size))

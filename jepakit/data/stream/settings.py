@@ -70,7 +70,7 @@ class Config(SourceConfig):
             enough = len(frames) > MIN_WINDOW
             less = f", or a --data.warm of {len(frames)} or fewer with a --data.window below that" if enough else ""
             raise ValueError(
-                f"{where} ended after {len(frames)} frames{lost}, fewer than the {self.warm} that statistics are taken "
-                f"from before step 1; give more{less}"
+                f"{where} ended after {len(frames)} frames{lost}, fewer than the {self.warm} needed for statistics "
+                f"before step 1; give more{less}"
             )
         return FirstFrames.from_frames(frames, self.window, source)

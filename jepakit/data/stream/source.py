@@ -111,8 +111,8 @@ class Source:
         """The reason a frame does not belong to the stream; "" if it does."""
         shape: Any = tuple(x.shape)
         if self.shape and shape != self.shape:
-            fix = "; --data.size brings pictures to one" if len(shape) == 3 else ""
-            return f"has the shape {shape} where the stream has {self.shape}{fix}"
+            fix = "; --data.size resizes all pictures to one shape" if len(shape) == 3 else ""
+            return f"has shape {shape}, but the stream has {self.shape}{fix}"
         return "" if bool(torch.isfinite(x).all()) else "holds values that are not finite"
 
     def leave_out(self, error: Unreadable) -> None:

@@ -7,7 +7,8 @@ Both use the context encoder, because the predictor reads it. The error is the m
 `horizons` steps after the cut, of values as the model normalises them (by mean and deviation of its training data). The
 map is a ridge regression whose strength is chosen on the last fifth of the windows to fit on. On the raw input, the
 same solver is linear autoregression. `notes` have the mean error over all steps up to the horizon (`path`), the error
-of repeating the last value, and that of BiJEPA's own probe (arXiv:2603.00049), on the windows it was fitted to.
+of repeating the last value, that of a linear model of every channel's change since it (`linear_change`), and that of
+BiJEPA's own probe (arXiv:2603.00049), on the windows it was fitted to.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float64
 
 from ...types import Rng
-from ..metrics.readers import L2_STRENGTHS, adam_train_error, check_strengths, choose_reader
+from ..metrics.readers import L2_STRENGTHS, adam_train_error, check_strengths, choose_reader, fit_linear_changes
 from ..metrics.result import Value, bootstrap_counts, bootstrap_interval, score_results
 from ..windows import Windows
 
@@ -51,7 +52,7 @@ def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, 
     """Yield, for each protocol and horizon, the error on `test`, with a bootstrap interval over its windows."""
     train.check()
     wanted = choose_horizons(cfg, train.future.shape[2])
-    still = last_value_errors(test)
+    still, linear = last_value_errors(test), linear_change_errors(train, test, cfg)
     for protocol in PROTOCOLS:
         x, new = (part.s if protocol == "A" else part.pred for part in (train, test))
         reader, l2 = choose_reader(x, train.future, train.held, cfg.l2)
@@ -65,6 +66,7 @@ def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, 
             yield "l2", float(l2[h - 1])
             yield "path", float(errors[:, :h].mean())
             yield "last_value", float(still[:, h - 1].mean())
+            yield "linear_change", float(linear[:, h - 1].mean())
             y = torch.from_numpy(train.future[..., h - 1])
             yield "adam_train_mse", adam_train_error(torch.from_numpy(x), y, Rng(0).fork("probe"), cfg.adam, cfg.lr)
 
@@ -89,3 +91,9 @@ def last_value_errors(windows: Windows) -> Float64[np.ndarray, "n h"]:
     """The squared error of every window and step if the last seen value is repeated."""
     still: np.ndarray = ((windows.past[..., -1:].astype(np.float64) - windows.future) ** 2).mean(1)
     return still
+
+
+def linear_change_errors(train: Windows, test: Windows, cfg: Config) -> Float64[np.ndarray, "n h"]:
+    """The squared error of every window and step of a linear model of each channel's change, shared by all channels."""
+    model = fit_linear_changes(train.past, train.future, train.held, l2=cfg.l2)
+    return squared_errors(model(test.past).reshape(len(test), -1), test)

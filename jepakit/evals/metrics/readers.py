@@ -4,6 +4,9 @@ r"""Linear readers of a representation: how well a signal's values can be read f
     Adam     the same without l2 on unscaled x, after a few full-batch steps from a random start: not converged
 
 Source of the second: BiJEPA, arXiv:2603.00049, which reports its error on the samples that it was fitted to.
+
+`fit_linear_changes` reads values from values instead: of every channel, the change since its last value from the same
+channel's past. Source: Zeng et al. 2022, arXiv:2205.13504.
 """
 
 from collections.abc import Sequence
@@ -76,6 +79,45 @@ def choose_reader(
     fits = fit_ridge(x, flat, strengths)
     weight = np.stack([reader.weight for reader in fits])[np.tile(best, c), :, np.arange(c * h)].T
     return replace(fits[0], weight=weight), np.array(strengths)[best]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearChanges:
+    """Reads the change of every channel since its last value: one reader for all channels, or one for each.
+
+    With `level`, it reads the change from the values as they are, else from their differences from the last one.
+    """
+
+    readers: Sequence[Reader]
+    level: bool = False
+
+    def __call__(self, past: Float[np.ndarray, "n c p"]) -> Float64[np.ndarray, "n c h"]:
+        """The values that follow each past."""
+        n, c, steps = past.shape
+        x = past if self.level else past - past[..., -1:]
+        if len(self.readers) == 1:
+            changes = self.readers[0](x.reshape(-1, steps)).reshape(n, c, -1)
+        else:
+            changes = np.stack([reader(x[:, k]) for k, reader in enumerate(self.readers)], axis=1)
+        values: np.ndarray = past[..., -1:] + changes
+        return values
+
+
+def fit_linear_changes(
+    past: Float[np.ndarray, "n c p"],
+    future: Float[np.ndarray, "n c h"],
+    held: Bool[np.ndarray, " n"],
+    shared: bool = True,
+    level: bool = False,
+    l2: Sequence[float] = L2_STRENGTHS,
+) -> LinearChanges:
+    """Ridge readers of changes, with weights that all channels share or with weights for each; `held` as above."""
+    n, c, steps = past.shape
+    x, y = past if level else past - past[..., -1:], future - past[..., -1:]
+    if shared:
+        rows = (x.reshape(-1, steps), y.reshape(n * c, 1, -1), np.repeat(held, c))
+        return LinearChanges([choose_reader(*rows, l2)[0]], level)
+    return LinearChanges([choose_reader(x[:, k], y[:, k : k + 1], held, l2)[0] for k in range(c)], level)
 
 
 def adam_train_error(

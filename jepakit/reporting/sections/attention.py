@@ -8,7 +8,7 @@ from ..figures import Figure
 from ..samples import Look
 from ..section import Part, Section, View, figures_per_run
 
-SECTION: Final = Section(80, "Attention", "Where the encoder takes its information from.")
+SECTION: Final = Section(106, "Attention", "Where the encoder takes its information from.")
 
 
 def show(views: Sequence[View]) -> Part:

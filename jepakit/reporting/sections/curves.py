@@ -10,6 +10,7 @@ SECTION: Final = Section(
     20,
     "Curves",
     "What was logged along the way. Long curves are averaged over equal stretches; point at one for its values.",
+    folds="never",
 )
 
 

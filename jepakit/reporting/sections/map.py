@@ -7,7 +7,7 @@ from ..atlas import embedding_map
 from ..figures import Figure
 from ..section import Part, Section, View, figures_per_run
 
-SECTION: Final = Section(100, "Embedding map", "All of them at once.")
+SECTION: Final = Section(100, "Embedding map", "All of them at once.", folds="for several runs")
 
 
 def show(views: Sequence[View]) -> Part:

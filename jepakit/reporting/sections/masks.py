@@ -8,7 +8,7 @@ from ..figures import Figure
 from ..samples import Look, MaskerSamples
 from ..section import Part, Section, View, figures_per_run
 
-SECTION: Final = Section(60, "Masks", "What the encoder sees and what the predictor has to predict.")
+SECTION: Final = Section(103, "Masks", "What the encoder sees and what the predictor has to predict.")
 
 
 def show(views: Sequence[View]) -> Part:

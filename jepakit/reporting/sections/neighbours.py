@@ -10,7 +10,10 @@ from ..figures import Figure
 from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(
-    90, "Nearest neighbours", "Which samples the encoder finds alike, among those that it was trained on."
+    90,
+    "Nearest neighbours",
+    "Which samples the encoder finds alike, among those that it was trained on.",
+    folds="for several runs",
 )
 
 

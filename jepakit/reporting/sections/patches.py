@@ -8,7 +8,10 @@ from ..figures import Figure
 from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(
-    70, "Patch maps", "What the encoder makes of each patch of a few samples that it was trained on."
+    70,
+    "Patch maps",
+    "What the encoder makes of each patch of a few samples that it was trained on.",
+    folds="for several runs",
 )
 
 

@@ -12,6 +12,7 @@ SECTION: Final = Section(
     "Probes",
     "Does the encoder know more than it did before training, and more than the raw input holds? A score counts only "
     "beside both.",
+    folds="for several runs",
 )
 
 

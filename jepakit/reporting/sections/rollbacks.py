@@ -11,6 +11,7 @@ SECTION: Final = Section(
     40,
     "Rollbacks",
     "Collapses that were undone: training went back to a checkpoint from before, at half the learning rate.",
+    folds="for several runs",
 )
 
 

@@ -6,7 +6,9 @@ from typing import Final
 from ..figures import Figure, eigenvalue_figure, spectrum_figure
 from ..section import Part, Section, View, figures_per_run
 
-SECTION: Final = Section(30, "Eigenspectrum", "How many directions the representation uses, over time.")
+SECTION: Final = Section(
+    30, "Eigenspectrum", "How many directions the representation uses, over time.", folds="for several runs"
+)
 
 
 def show(views: Sequence[View]) -> Part:

@@ -8,7 +8,10 @@ from ..figures import Figure
 from ..section import Part, Section, View, figures_per_run
 
 SECTION: Final = Section(
-    50, "Through time", "What the method knows after each step of a sample that it was trained on."
+    50,
+    "Through time",
+    "What the method knows after each step of a sample that it was trained on.",
+    folds="for several runs",
 )
 
 

@@ -3,10 +3,10 @@
 `series_forms.py` defines trainings and measurements. In addition, every method is unrolled in latent space: starting at
 the past half of a window, each prediction is the input of the next, and a ridge reads the states from it. Such a path
 cannot follow the true one for long, but it can have the same distribution along each axis and the same largest Lyapunov
-exponent, here of paths of 8 units of time by 180 steps of their neighbours.
+exponent, estimated here from paths of 8 time units over 180 steps of neighbouring points.
 
-The map of growing norms has trainings of a third of the length. Our own settings were chosen among four on other
-seeds: no LayerNorms, and a learning rate that falls to a thousandth on a cosine.
+The trainings for the map of growing norms have a third of the length. Our own settings were chosen from four on other
+seeds: no LayerNorms, and a learning rate that falls to a thousandth along a cosine.
 """
 
 from dataclasses import replace
@@ -57,7 +57,7 @@ def true_paths(seed: int, length: int) -> Paths:
 
 
 def path_statistics(path: Paths, other: Paths) -> dict[str, float]:
-    """How far the distribution of paths is from that of others, and their largest Lyapunov exponent."""
+    """The distance between the distribution of paths and that of others, and the largest Lyapunov exponent."""
     a, b = (p.transpose(0, 2, 1).reshape(-1, 3) for p in (path, other))
     return {
         "axis distance": float((axis_distances(a, b) / b.std(0)).mean()),
@@ -68,7 +68,7 @@ def path_statistics(path: Paths, other: Paths) -> dict[str, float]:
 
 
 def unrolled_scores(method: BiJEPA, seed: int) -> dict[str, float]:
-    """How unrolled paths compare with the true ones: errors in the first window and in the fifth, and statistics."""
+    """Unrolled paths compared with the true ones: errors in the first and in the fifth window, and statistics."""
     path, truth = unroll_paths(method, seed)
     cut = steps_seen(method)
     errors = {
@@ -81,7 +81,7 @@ def unrolled_scores(method: BiJEPA, seed: int) -> dict[str, float]:
 
 
 def system_rows(seed: int) -> dict[str, dict[str, float]]:
-    """The row of the system itself: its statistics against other paths of its own."""
+    """The row of the system itself: its statistics against other paths of the same system."""
     length = TASK.patch * BLOCKS
     return {SYSTEM_ROW: path_statistics(true_paths(seed, length), true_paths(seed + 500, length))}
 
@@ -119,7 +119,7 @@ STUDY = Study(
     title="BiJEPA on the Lorenz system",
     source="Huang 2026, arXiv:2603.00049, experiment 2, table 1 and figure 3 (one seed)",
     claim=(
-        "To predict the past from the future as well makes predictions of the future worth more: the error of a linear "
+        "Also predicting the past from the future makes predictions of the future more useful: the error of a linear "
         "probe on them falls from 0.0937 to 0.0249, at about the same loss."
     ),
     arms=(),

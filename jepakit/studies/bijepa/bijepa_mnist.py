@@ -220,7 +220,7 @@ def claims() -> tuple[Statement, ...]:
         Numbers(
             (bijepa.label,),
             ("accuracy on true digits", "accuracy with a mean half"),
-            words="The judge itself; only what lies between the two is to be gained by completions",
+            words="The judge itself; completions can gain only the difference between the two",
         ),
     )
 
@@ -237,8 +237,8 @@ def draw_completions(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]
     sheet = picture_grid(list(to_pixels(torch.stack(columns, 1), unit=True)), ["input", *names, "truth"])
     picture = img_tag(np.asarray(sheet), "digits with the right half completed", lossless=True)
     caption = (
-        "The left half is given; the right half is decoded from the representation that is predicted for it. A blur is "
-        "the mean of what the decoder takes to be possible. First seed."
+        "The left half is given; the right half is decoded from its predicted representation. A blur is the "
+        "mean of the halves that the decoder considers possible. First seed."
     )
     return [("completions", Figure("Completed digits", picture, caption, wide=True))]
 
@@ -247,8 +247,8 @@ STUDY = Study(
     title="BiJEPA on halves of digits",
     source="Huang 2026, arXiv:2603.00049, experiment 3, table 2 and figure 4 (one seed)",
     claim=(
-        "To predict the left half from the right as well makes representations better: a linear classifier on the left "
-        "half reads 91.9 % instead of 89.1 % of the digits, and a decoder errs by 0.0298 instead of 0.0305."
+        "Also predicting the left half from the right makes representations better: a linear classifier on the left "
+        "half recognises 91.9 % instead of 89.1 % of the digits, and a decoder's error is 0.0298 instead of 0.0305."
     ),
     arms=arms(),
     claims=claims(),

@@ -2,7 +2,8 @@
 
 `series_forms.py` defines trainings and measurements. Every training sample is seen once, as in the paper.
 
-Our own settings were chosen among 23 on other seeds: no LayerNorms, 64 features for 16 and 128 hidden ones for 64.
+Our own settings were chosen from 23 on other seeds: no LayerNorms, 64 features instead of 16, and 128 hidden features
+instead of 64.
 """
 
 from functools import partial
@@ -42,9 +43,9 @@ STUDY = Study(
     title="BiJEPA on sines",
     source="Huang 2026, arXiv:2603.00049, experiment 1, table 3 and figures 2, 5 and 6 (one seed)",
     claim=(
-        "To predict the past from the future as well makes predictions of the future worth more: the error of a linear "
+        "Also predicting the past from the future makes predictions of the future more useful: the error of a linear "
         "probe on them falls from 0.0517 to 0.0132. The unit sphere hurts (0.0779); without norm control the loss "
-        "rises in the end, though the probe's error is the lowest (0.0068)."
+        "finally rises, although the probe's error is the lowest (0.0068)."
     ),
     arms=(),
     claims=series_claims(TASK.shifts),

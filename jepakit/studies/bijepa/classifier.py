@@ -1,4 +1,4 @@
-"""An independent classifier of pictures: which label completed pictures have."""
+"""Trains an independent classifier that recognises completed pictures."""
 
 from collections.abc import Callable, Iterator
 

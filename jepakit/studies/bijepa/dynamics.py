@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 512
 
 
 def axis_distances(a: Float[np.ndarray, "n c"], b: Float[np.ndarray, "m c"]) -> Float64[np.ndarray, " c"]:
-    """How far apart two sets of points are along each axis: the 1-D Wasserstein distance, in the axis' own units."""
+    """The 1-D Wasserstein distance between two sets of points along each axis, in the axis's own units."""
     from scipy.stats import wasserstein_distance
 
     return np.array([wasserstein_distance(a[:, c], b[:, c]) for c in range(a.shape[1])])
@@ -29,11 +29,11 @@ def axis_distances(a: Float[np.ndarray, "n c"], b: Float[np.ndarray, "m c"]) -> 
 def lyapunov_exponent(
     paths: Float[np.ndarray, "n t c"], dt: float, apart: int, fit: tuple[int, int], sample: int = 4000
 ) -> float:
-    """The largest Lyapunov exponent per unit of time: the slope of the mean log distance of neighbours as they move on.
+    """The largest Lyapunov exponent per unit of time: the slope of the mean log distance of neighbours over time.
 
-    Every point (of up to `sample` of them, evenly spread) is paired with the nearest one that is on another path or
-    more than `apart` steps away; `fit` are the first and the last step after that over which the slope is taken.
-    Raises ValueError where the paths are too short. Source: Rosenstein, Collins & De Luca 1993, Physica D 65, 117.
+    Every point (at most `sample` points, evenly spread) is paired with the nearest point on another path or more than
+    `apart` steps away; `fit` is the range of later steps, first and last, over which the slope is fitted. Raises
+    ValueError if the paths are too short. Source: Rosenstein, Collins & De Luca 1993, Physica D 65, 117.
     """
     n, t, c = paths.shape
     first, last = fit
@@ -55,7 +55,7 @@ def lyapunov_exponent(
     steps = np.arange(first, last + 1)
     ours, theirs = (paths[who[at][:, None], when[at][:, None] + steps] for at in (chosen, near))
     distance = np.linalg.norm(ours.astype(np.float64) - theirs, axis=-1)
-    # A path that has come to rest has neighbours at distance 0.
+    # A path at a fixed point has neighbours at distance 0.
     logs = np.log(np.maximum(distance, 1e-12 * (float(points.std()) or 1.0)))
     return float(np.polyfit(steps * dt, logs.mean(0), 1)[0])
 
@@ -72,16 +72,16 @@ def _nearest_points(
 
 @torch.no_grad()
 def unroll_blocks(method: Any, x: Float[Tensor, "b c t"], blocks: int) -> Float[Tensor, "b blocks _"]:
-    """`blocks` half windows, each predicted from the one before without any observed value: P(f(x)), P(P(f(x))), …
+    """`blocks` half windows, each predicted from the previous one without any observed value: P(f(x)), P(P(f(x))), …
 
-    x holds the past half; the method is a BiJEPA, whose predictions lie in the space that its predictor starts from.
-    Raises ValueError where both halves are not of the same number of tokens.
+    x holds the past half; the method is a BiJEPA, whose predictions are in the same space as the predictor's input.
+    Raises ValueError if the two halves have different numbers of tokens.
     """
     masks = past_and_future(method, len(x), x.device, x.shape[-1])
     if masks.context.shape[1] != masks.targets.shape[2]:
         raise ValueError(
             f"the past has {masks.context.shape[1]} tokens and the future {masks.targets.shape[2]}, so a prediction "
-            "cannot take the place of what it starts from; give an encoder.patch that cuts the window evenly"
+            "cannot be the next input; give an encoder.patch that cuts the window evenly"
         )
     s, found = method.context(x, masks), []
     for _ in range(blocks):

@@ -1,4 +1,4 @@
-"""Maps where norms grow and where the spread is lost without LayerNorms, over weight decay and learning rate."""
+"""Maps where norms grow and where spread is lost without LayerNorms, over weight decay and learning rate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -100,7 +100,7 @@ def train_together(runs: Sequence[Run], dataset: Series, signal: Signal) -> Trai
 def _mask_sides(
     cfg: Config, grid: Grid, batch: int, seeds: Sequence[int], steps: int
 ) -> tuple[list[Masks], Float[Tensor, "k m s"]]:
-    """The masks that occur, and the share (0 or 1) of each in every step of every training, (K, M, S)."""
+    """The distinct masks, and the share (0 or 1) of each in every step of every training, (K, M, S)."""
     (masker,) = cfg.masks
     assert isinstance(masker, Halves)
     if masker.context != "either":
@@ -111,12 +111,12 @@ def _mask_sides(
 
 
 def _first_half_leads(cfg: Config, grid: Grid, rng: Rng) -> float:
-    """1 where the context of a step is the first half, else 0."""
+    """1 if the context of a step is the first half, else 0."""
     (one,) = draw_masks(cfg.masks, grid, 1, rng)
     return float(one.context[0, 0] == 0)
 
 
 def _batch_order(items: int, seeds: Sequence[int], steps: int, batch: int) -> np.ndarray:
-    """Which samples are in batch k of each training, (K, M, B): the loop's own order."""
+    """The samples in batch k of each training, (K, M, B), in the training loop's own order."""
     found = [np.stack([batch_ids(k, items, seed, batch, 0, batch)[0] for k in range(steps)]) for seed in seeds]
     return np.stack(found, axis=1)

@@ -118,8 +118,8 @@ STUDY = Study(
     title="C-JEPA, part by part",
     source="Mo & Tong 2024, arXiv:2410.19560, table 3 (ViT-B/16, 100 epochs of ImageNet, linear probe, one run)",
     claim=(
-        "Invariance alone and variance with covariance alone each help I-JEPA (from 63.7 to 68.3 and 67.6 %; which is "
-        "which, our source does not tell), and together they help most (69.5 %)."
+        "Invariance alone and variance with covariance alone each help I-JEPA (from 63.7 to 68.3 and 67.6 %; our "
+        "source does not say which is which), and together they help most (69.5 %)."
     ),
     arms=arms(),
     claims=claims(),

@@ -161,8 +161,8 @@ STUDY = Study(
     title="Labels of series",
     source="no published table; sets: the UCR and UEA archives, arXiv:1810.07758 and arXiv:1811.00075",
     claim=(
-        "A linear classifier on representations that were trained on some dozens of series, without their labels, "
-        "tells classes at least as well as the nearest training series does, by Euclidean distance and by dynamic time "
+        "A linear classifier on representations trained on a few dozen series, without their labels, recognises "
+        "classes at least as well as the nearest training series does, by Euclidean distance and by dynamic time "
         "warping."
     ),
     arms=arms(),

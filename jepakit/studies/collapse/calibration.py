@@ -205,7 +205,7 @@ def conclusions(scores: Scores) -> list[str]:
     fulls, well = ([case for case in fitted if case.truth in kinds] for kinds in (("full",), ("alive", "still")))
     chosen = fit_threshold(fulls, well)
     told.append(
-        f"Threshold of `full`, from {len(fulls)} collapses and {len(well)} runs that are well: "
+        f"Threshold of `full`, from {len(fulls)} collapses and {len(well)} healthy runs: "
         f"{'none separates them' if chosen is None else f'{chosen:.3g}'} (the verdict has {collapse.FULL_STD_RATIO:g})."
     )
     for name, half in (("chosen on", FITTED_HALF), ("scored", SCORED_HALF)):
@@ -226,7 +226,7 @@ def half_conclusions(fine: Sequence[Case], forced: Sequence[Case]) -> list[str]:
     lines = [
         f"{caught} of {len(fulls)} full collapses were detected within {ALARM_DEADLINE:g} % of the run"
         + (f"; not: {'; '.join(late)}." if late else "."),
-        f"in {blind} of them a linear probe, which standardises, reads what it read before training (- 3 points).",
+        f"in {blind} of them a linear probe, which standardises, loses at most 3 points of its initial accuracy.",
     ]
     fine = [case for case in fine if case.truth in ("alive", "still")]
     for what, key in (("a collapse", "alarm"), ("anything but healthy or unknown", "warning")):

@@ -142,7 +142,7 @@ def few_labels(scores: Scores, arms: Sequence[Arm]) -> str:
             found.append(f"{best.name} before {' and '.join(points)}")
     if found:
         return f"against all labels, 1 % of them puts {'; '.join(found)}"
-    return "1 % of the labels puts no pair in another order than all labels do, as far as the seeds tell"
+    return "1 % of the labels orders no pair differently from all labels, within the scatter of the seeds"
 
 
 def is_ahead(scores: Scores, first: Arm, second: Arm, metric: str) -> bool:
@@ -158,8 +158,8 @@ STUDY = Study(
         "CIFAR-10)"
     ),
     claim=(
-        "To predict representations is worth more than to reconstruct pixels, and terms against collapse add to it: "
-        "MAE 68.0 %, I-JEPA 72.9 %, C-JEPA 73.7 %. Beside them stand the families that compare views of a picture, at "
+        "Predicting representations is worth more than reconstructing pixels, and terms against collapse help further: "
+        "MAE 68.0 %, I-JEPA 72.9 %, C-JEPA 73.7 %. The study adds the families that compare views of a picture, at "
         "equal steps and with the steps that fit into I-JEPA's seconds."
     ),
     arms=arms(),

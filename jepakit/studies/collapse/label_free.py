@@ -174,8 +174,8 @@ def best_number(found: Mapping[str, Correlation], where: str) -> str:
 
 STUDY = Study(
     title="Label-free numbers beside the probe",
-    source="RankMe, arXiv:2210.02885, and LiDAR, arXiv:2312.04000, claim that a rank of features goes with the probe",
-    claim="Some number of the panel tells, without labels, which of two trainings a linear probe will prefer.",
+    source="RankMe, arXiv:2210.02885, and LiDAR, arXiv:2312.04000, claim that feature rank correlates with the probe",
+    claim="Some number of the panel predicts, without labels, which of two trainings a linear probe will prefer.",
     arms=arms(),
     conclusions=conclusions,
     kinds=(),

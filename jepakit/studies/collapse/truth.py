@@ -60,7 +60,7 @@ def lasting_onset(steps: tuple[int, ...], values: tuple[float, ...], limit: floa
 
 
 def is_below(share: float, other: float, n: int) -> bool:
-    """Whether a proportion of `n` lies below another, with separate 95 % intervals."""
+    """Whether a proportion of `n` is below another, with separate 95 % intervals."""
     return wilson_interval(round(share * n), n)[1] < wilson_interval(round(other * n), n)[0]
 
 

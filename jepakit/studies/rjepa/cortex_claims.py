@@ -27,18 +27,18 @@ CLAIMED_PROPERTIES: Final = (
     ("sparseness", "lifetime sparseness", 0.363),
 )
 NOT_SHOWN: Final = (
-    "Not shown: that any of this is as in a brain. No recordings are compared here; steps are fixations, not "
-    "milliseconds; and what a leaky integrator with random weights does as well is no sign of learning. "
+    "Not shown: that a brain does any of this. No recordings are compared here; steps are fixations, not "
+    "milliseconds; and a property that a leaky integrator with random weights also has is no sign of learning. "
     "`jepa probe RUN --kind rsa --responses FILE.npy` compares a run with responses that were recorded for these items."
 )
 NUMBERS: Final = {
     "Integration, the median unit's time constant in fixations": TIME_CONSTANTS,
     "Surprise, the error at another picture's fixation over that at its own": SURPRISE_METRICS,
-    "Where surprised, over where not": ("change where surprised", "gate where surprised"),
+    "At a surprising fixation, relative to an unsurprising one": ("change where surprised", "gate where surprised"),
     "Adaptation to one fixation repeated, (first - last) / (first + last); a response adapts above 0": tuple(
         f"adaptation of the {what}" for what in RESPONSES
     ),
-    "What a new fixation then evokes, over what it evokes without repeats": tuple(
+    "The response to the next fixation, relative to its response without repeats": tuple(
         f"release of the {what}" for what in RESPONSES
     ),
     "Sparseness (a normal distribution has 0.36, and a kurtosis of 0)": tuple(
@@ -79,8 +79,8 @@ def claims() -> tuple[Statement, ...]:
 def conclusions(scores: Scores) -> list[str]:
     """Sentences on the source of the scanpaths, and on what the study does not show."""
     if scores.mean(GATED, "fixations of people") == 1:
-        return ["Scanpaths of people, on pictures of OSIE that no training saw.", NOT_SHOWN]
+        return ["Human scanpaths, on pictures of OSIE that no training saw.", NOT_SHOWN]
     return [
-        "Made-up scanpaths over digits, because OSIE is missing: these numbers say nothing about people's.",
+        "Generated scanpaths over digits, because OSIE is missing: these numbers say nothing about human scanpaths.",
         NOT_SHOWN,
     ]

@@ -16,7 +16,7 @@ NUM_BINS = 24
 REPETITION_CAPTIONS: Final = {
     "change": "How far the state moves, ‖h_t − h_{t−1}‖.",
     "error": "The prediction error, over the variance of the states after as many fixations.",
-    "response": "|h − mean| over the deviation: 0.8 is what a state that is as usual has.",
+    "response": "|h − mean| over the deviation; a typical state has 0.8.",
 }
 SCANPATH_TITLE: Final = "Scanpaths on held-out pictures, first seed."
 
@@ -25,7 +25,7 @@ def draw_curves(runs: Mapping[str, Curves]) -> list[tuple[str, Figure]]:
     """All figures by name; `runs` maps run names to curves."""
     fit = "Dashed: the mean of the exponentials that fit each unit. Held-out pictures, first seed."
     kept = f"The autocorrelation of units, their mean, while fixations are drawn independently. {fit}"
-    left = f"What is left of |h − h'| where fixation {AT} was another picture's, the mean over units. {fit}"
+    left = f"The remaining |h − h'| after fixation {AT} came from another picture, mean over units. {fit}"
     found = [
         ("autocorrelation", Figure("What units keep", decay_chart(runs, "kept"), kept)),
         ("swap", Figure("What a swap leaves", decay_chart(runs, "left"), left)),
@@ -55,8 +55,8 @@ def surprise_figure(name: str, curves: Curves) -> Figure:
         y = curves[f"error, {part}"]
         lines.append(Line(part, np.arange(2, len(y) + 2, dtype=float), y, color=k))
     caption = (
-        f"The prediction error over the variance of the states, where fixation {AT} is its own, another one in the "
-        f"same picture, or another picture's; all others are as they were. {SCANPATH_TITLE}"
+        f"The prediction error over the variance of the states, if fixation {AT} is the original, another one in the "
+        f"same picture, or one in another picture; all other fixations are unchanged. {SCANPATH_TITLE}"
     )
     body = line_chart(lines, f"Surprise, {name}. {describe_line(lines[-1])}", x_label="fixation")
     return Figure(f"Surprise: {name}", body, caption)

@@ -123,10 +123,10 @@ def _metric_figures(values: Values, data: str, rows: Sequence[str]) -> Iterator[
 DOTS_NOTE: Final = "One dot per seed, a bar at their mean."
 EXPLANATIONS: Final[Mapping[str, str]] = {
     CONSTANT: "1 is the mean of the last states over samples; lower is better.",
-    PERSISTENCE: "1 is the state that is there already; lower is better.",
-    NEXT: "What a ridge on the state reads of the pixels that come next; 0 is their mean.",
+    PERSISTENCE: "1 is the current state as the prediction; lower is better.",
+    NEXT: "R² of a ridge on the state for the next pixels; 0 is their mean.",
     DIGIT: "A linear probe of the digit on the last state; chance is 0.1.",
-    MOTION: "What a ridge on the last state reads of how the digit has just moved; no single frame shows it.",
+    MOTION: "R² of a ridge on the last state for the digit's last motion, which no single frame shows.",
     RATIO: "Deviation of the states between samples, over that before training; below "
     f"{collapse.FULL_STD_RATIO:g}: collapse.",
     COST_METRICS[0]: "Processor time of an optimiser step, the rows in turns; the median of each seed.",

@@ -1,9 +1,11 @@
-"""Where recurrent forward propagation stops being exact, and by how much: its gradient beside bptt's, in float64.
+"""Study: where does recurrent forward propagation stop being exact, and by how much? It compares gradients with bptt's.
 
-1. Coupling: a dense circuit whose traces leave out what couples units, over the scale of its recurrent weights.
-2. Sparsity: the same where units are coupled within blocks alone, over the size of the blocks.
-3. Depth: circuits one above the other, each with a past; forward propagation takes the errors of a step through the
-   levels above as they are in that step.
+All gradients are in float64. Each case breaks one condition:
+
+1. Coupling: a dense circuit whose traces omit the coupling of units, over the scale of its recurrent weights.
+2. Sparsity: the same with units coupled only within blocks, over the size of the blocks.
+3. Depth: stacked circuits, each with a past; forward propagation sends the errors of a step only through the present
+   states of the levels above.
 4. Below: an encoder that learns from the error of each step alone, over how open the gates are.
 5. Online: weights that change after every step, beside the gradient at the weights of the start, over the rate.
 """
@@ -46,7 +48,7 @@ Pair = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 
 def gradient_agreement(found: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, float]:
-    """The cosine of the whole gradients, and the length of their difference over that of the exact one."""
+    """The cosine of the whole gradients, and the norm of their difference over that of the exact one."""
     a, b = (torch.cat([g.flatten() for g in each]) for each in (found, exact))
     return {"cosine": rules.gradient_cosine([a], [b]), ERROR_METRIC: float((a - b).norm() / b.norm())}
 
@@ -62,7 +64,7 @@ def small_problem(seed: int, block: int = 1, recurrent: float = 1.0) -> rules.Pr
 
 
 def circuit_gradient(gradient: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The gradients of the circuit alone: the predictor's are exact under any rule."""
+    """Only the circuit's gradients: the predictor's are exact under any rule."""
     return gradient[:3]
 
 
@@ -79,7 +81,7 @@ def sparsity_gradients(seed: int, block: int) -> Pair:
 
 
 def depth_gradients(seed: int, levels: int) -> Pair:
-    """Case 3 of the module: vectors, so that levels read all that is below them."""
+    """Case 3 of the module, on vectors, so that each level reads the whole level below it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         cfg = Circuit(width=N, levels=(N,) * (levels - 1), recurrence="all", norm=False)
@@ -129,7 +131,7 @@ def below_gradients(seed: int, offset: float) -> tuple[Pair, float]:
 
 
 def online_gradients(seed: int, rate: float) -> Pair:
-    """Case 5 of the module: each pair's gradient, at the weights that the pairs before it left."""
+    """Case 5 of the module: each pair's gradient, at the weights after the updates of the previous pairs."""
     one = small_problem(seed)
     exact = rules.bptt_gradient(one)
     state, traces = one.cell.start(BATCH), rfp.start(one.cell, BATCH)
@@ -137,7 +139,7 @@ def online_gradients(seed: int, rate: float) -> Pair:
     for t in range(T):
         found = rfp.gradients(one.cell, one.x[:, t : t + 1], one.loss, one.above, chunk=1, state=state, traces=traces)
         state, traces, step = found.state, found.traces, list(found.gradients.values())
-        # The state before the first step is no state of the sequence.
+        # The state before the first step is not part of the sequence.
         if t:
             add_in_place(sums, step)
             with torch.no_grad():
@@ -165,12 +167,12 @@ def measure_seed(seed: int) -> dict[str, list[dict[str, float]]]:
 
 
 def measure_seeds(seeds: Sequence[int], steps: int | None, _: Path) -> Iterator[Any]:
-    """Yield the numbers of one seed after another; `steps` is ignored, as there is nothing to shorten."""
+    """Yield the numbers of one seed after another; `steps` is ignored, because there is nothing to shorten."""
     return (measure_seed(seed) for seed in seeds)
 
 
 def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
-    """Cosine and relative error of every point; those below, whose gates differ by seed, by what was added to them."""
+    """Cosine and relative error of every point; case 4 is labelled by the added gate drive."""
     found = {}
     for name, points in seeds[0].items():
         for k, point in enumerate(points):
@@ -183,7 +185,7 @@ def tabulate(seeds: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[f
 
 
 def claims() -> tuple[Statement, ...]:
-    """Where forward propagation is exact, and what each broken condition costs."""
+    """Claims on where forward propagation is exact, and on the cost of each broken condition."""
     rows = {name: [f"{name} · {AXIS_NAMES[name]} {x:g}" for x in points] for name, (_, points) in CASES.items()}
     rows["below"] = [f"below · gate drive {offset:+g}" for offset in GATE_OFFSETS]
     words = {
@@ -191,11 +193,11 @@ def claims() -> tuple[Statement, ...]:
         "sparsity": f"Units coupled within blocks, {N} in all, scale 1 (traces of whole blocks are exact again, at "
         "block size times the memory)",
         "depth": "Levels above one another, each with a past",
-        "below": "An encoder below that learns from each step alone; the longer the memory, the smaller the gate",
+        "below": "An encoder below that learns from each step alone; a smaller gate means a longer memory",
         "online": "Weights that change after every step",
     }
     return (
-        AtMost((rows["sparsity"][0],), ERROR_METRIC, 1e-12, words="Exact where each unit's own past enters it alone"),
+        AtMost((rows["sparsity"][0],), ERROR_METRIC, 1e-12, words="Exact if each unit's past enters only that unit"),
         *(
             Falls(cells_of(rows[name], "cosine"), words=words[name])
             for name in ("coupling", "sparsity", "depth", "below")
@@ -238,18 +240,18 @@ TITLES: Final = {
     "online": "Weights that change",
 }
 CAPTIONS: Final = {
-    "coupling": "A dense circuit, traces of each unit's own past alone, against back-propagation through time.",
+    "coupling": "A dense circuit with traces of each unit's own past only, beside back-propagation through time.",
     "sparsity": "The same for blocks of coupled units; at block size 1 nothing is left out.",
     "depth": "The gradient of all levels; one level is exact.",
     "below": "The gradient of a linear encoder that learns from each step's error alone. Gate 1 has no memory.",
-    "online": "The sum of the gradients along the way against the gradient at the first weights.",
+    "online": "The sum of the gradients along the way, compared with the gradient at the initial weights.",
 }
 STUDY = Study(
     title="Where recurrent forward propagation is exact",
     source="Velarde & Parra 2024, arXiv:2411.16695, which claims exactness for a large class and gives no figures",
     claim=(
-        "The gradient is exact where each unit's past enters it alone, what it reads does not learn through time, and "
-        "what lies above has no past. Each condition that is given up costs a part of it that can be measured."
+        "The gradient is exact if each unit's past enters only that unit, its input does not learn through time, and "
+        "the layers above have no past. Each broken condition has a measurable cost."
     ),
     arms=(),
     claims=claims(),

@@ -160,7 +160,7 @@ def collapse_verdicts(scores: Scores) -> list[str]:
         f"{describe_arms(scores, ['predictor none', 'predictor mlp'])}.",
         "Weight decay takes rank first and then everything: "
         f"{describe_arms(scores, [n for n in ARMS if n.startswith('weight decay')])}. The trainings have {STEPS} "
-        "steps, in which a decay of 0.1 by itself shrinks a weight by about a tenth: longer trainings bear less.",
+        "steps, in which a decay of 0.1 alone shrinks a weight by about a tenth: longer trainings tolerate less.",
         "First weights that are correlated, of low rank, small or large bring collapse: "
         f"{_verdict_word(worst > 0.9, worst > 0.1)} with stop-gradient. {describe_arms(scores, stopped)}. Without "
         f"stop-gradient: {describe_arms(scores, [n for n in starts if n not in stopped])}.",
@@ -210,8 +210,8 @@ def loss_order(scores: Scores) -> list[str]:
     return [
         f"Does loss of structure precede loss of rank? In {int(sum(before))} of the {len(before)} trainings that lost "
         f"rank, of {len(rows)}. Of {sum(1 for s, _, _ in rows if s)} that lost structure, {nothing} lost neither rank "
-        f"nor spread; of {sum(1 for *_, g in rows if g)} that lost spread, {intact} kept their structure. So what lies "
-        "off the diagonal is no reliable warning.",
+        f"nor spread; of {sum(1 for *_, g in rows if g)} that lost spread, {intact} kept their structure. So the "
+        "share off the diagonal is no reliable warning.",
         "Nor is the rank: without stop-gradient the states shrink in all directions, and their effective rank rises "
         "while their spread is lost. Read both.",
     ]
@@ -221,9 +221,9 @@ STUDY = Study(
     title="When R-JEPA collapses",
     source="Velarde & Parra 2024, arXiv:2411.16695, for the claims; theory for one mode in studies/rjepa_modes.py",
     claim=(
-        "R-JEPA does not collapse, without negatives: stop-gradient keeps the weights of circuit and predictor nearly "
-        "orthogonal, and weight decay balances them. Where that structure is lost, or stop-gradient is left out, or "
-        "weights begin correlated, representations collapse."
+        "R-JEPA does not collapse, even without negatives: stop-gradient keeps the weights of circuit and predictor "
+        "nearly orthogonal, and weight decay balances them. Representations collapse if that structure is lost, "
+        "stop-gradient is left out, or weights are initially correlated."
     ),
     arms=(),
     claims=tuple(claims()),

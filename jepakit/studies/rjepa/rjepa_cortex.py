@@ -169,7 +169,7 @@ def untrained_run(run: Run) -> Run:
 STUDY = Study(
     title="R-JEPA beside properties of cortex",
     source="Model: Velarde & Parra 2024, arXiv:2411.16695; measures: see cortex.py; no published figures",
-    claim="What learned to predict its next state integrates, is surprised, adapts and is sparse; what did not, less.",
+    claim="A circuit trained to predict its next state integrates, is surprised, adapts and is sparse; others less.",
     arms=(
         Arm("fixations", "gated", find_arm("human").run, OSIE_FILE),
         Arm("fixations", "memoryless", find_arm("memoryless").run, OSIE_FILE),

@@ -53,7 +53,7 @@ def _path_figures(name: str, states: np.ndarray) -> list[Figure]:
     title = f"Paths of states at the end: {name}"
     drawn = state_paths(states, [f"path {k + 1}" for k in range(len(states))], states, title)
     return [
-        replace(f, caption=f"{DATA_SHOWN}, first seed. {f.caption} Mind the axes: they fit each run.") for f in drawn
+        replace(f, caption=f"{DATA_SHOWN}, first seed. {f.caption} Note that the axes differ by run.") for f in drawn
     ]
 
 
@@ -92,14 +92,14 @@ def survival_figure(seeds: Sequence[Mapping[str, Any]], name: str) -> Figure:
         at, kept = (np.stack([column, gap], 1).ravel() for column in (decays, left))
         lines.append(Line(f"{told}, trained", at, kept, color=k))
     caption = (
-        "The weight at which one mode stays, from 0.6; r is the correlation of neighbouring inputs, v their variance. "
-        "Lines are theory, dots trainings, the mean over the seeds; no constant was fitted. "
+        "The weight at which one mode settles, starting from 0.6; r is the correlation of neighbouring inputs, v their "
+        "variance. Lines are theory, dots trainings, the mean over the seeds; no constant was fitted. "
     )
     caption += (
-        "Modes of one r lie on one another, whatever v. At decays above 1 a mode shrinks faster than AdamW forgets "
+        "Modes with equal r coincide, whatever v. At decays above 1 a mode shrinks faster than AdamW forgets "
         "earlier gradients, which theory leaves out."
         if name == "AdamW"
-        else "Beyond r² v / 4 nothing is left."
+        else "Beyond r² v / 4, nothing remains."
     )
-    body = line_chart(lines, f"What {name} leaves of single modes", x_label="weight decay", log_x=True)
+    body = line_chart(lines, f"Single modes after {name}", x_label="weight decay", log_x=True)
     return Figure(f"One mode and weight decay: {name}", body, caption)

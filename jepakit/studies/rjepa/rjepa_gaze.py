@@ -68,7 +68,7 @@ def record_states(method: RJEPA, data: Scanpaths, most: int) -> SequenceStates:
 
 
 def mean_gate(gate: Float[np.ndarray, "t n v"], length: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
-    """The mean gate at every step over the scanpaths that reach it; NaN where none does."""
+    """The mean gate at every step over the scanpaths that reach it; NaN if none does."""
     real = np.arange(len(gate))[:, None] < length
     count = real.sum(1)
     mean: Float[np.ndarray, " t"] = np.where(real, gate.mean(2), 0.0).sum(1) / np.where(count, count, np.nan)
@@ -163,10 +163,10 @@ def draw_figures(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
     """Each measure over the number of fixations, for the first seed."""
     every = {label: read_curves(folder) for label, folder in folders.items()}
     shown = {
-        "error over constant": "1 is the mean of the next states, of the same step. Held-out pictures, first seed.",
-        "error over persistence": "1 is the state that is there already. Held-out pictures, first seed.",
-        "next feature R² from the state": "What a ridge reads of the next fixation's feature. Held-out pictures.",
-        "picture": "The nearest state of another viewer is of the same picture, which training never saw.",
+        "error over constant": "1 is the mean of the next states at the same step. Held-out pictures, first seed.",
+        "error over persistence": "1 is the current state as the prediction. Held-out pictures, first seed.",
+        "next feature R² from the state": "R² of a ridge for the next fixation's feature. Held-out pictures.",
+        "picture": "How often another viewer's nearest state belongs to the same picture, which training never saw.",
         "gate": "The mean update gate: 1 passes the input, 0 keeps the past.",
         "change": "How far the state moves in a step, over its size.",
         "accuracy of the class": "A linear classifier on the state, digits looked at in ten places. First seed.",

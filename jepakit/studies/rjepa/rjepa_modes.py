@@ -7,7 +7,7 @@ target has no gradient: L = ½ E (p w e_t − w e_{t+1})². From a balanced star
    larger root is stable; a start below the smaller root decays to 0, and beyond η = r² v / 4 every start does.
 2. AdamW divides each gradient by its root mean square, over batches of B pairs, so that its decay λ has another scale:
    r − p = λ p √((2 p² − 4 p r + 1 + r²) / B + (r − p)²) for normal inputs. The left side is larger at p = 0 and
-   smaller at p = r: there is always a root between, whatever v. The mode shrinks with λ, and there is no threshold.
+   smaller at p = r: there is always a root in between, whatever v. The mode shrinks with λ, and there is no threshold.
 
    The formula assumes that AdamW's mean square is that of the current gradients. If a mode shrinks by more than about
    a thousandth per step (rate times decay), large early gradients remain in the mean, and the mode decays to 0: with

@@ -239,7 +239,7 @@ def tabulate(seeds: Sequence[SeedNumbers]) -> dict[tuple[str, str], list[float]]
 STUDY = Study(
     title="Where recurrence should sit in R-JEPA",
     source="Velarde & Parra 2024, arXiv:2411.16695, which leaves the question open; no published figures",
-    claim="Recurrence belongs at every level of the encoder, with feedback, and not at its top alone.",
+    claim="Recurrence belongs at every level of the encoder, with feedback, not only at the top.",
     arms=(),
     claims=tuple(claims([*DATA], [*ROWS])),
     conclusions=conclusions,

@@ -195,7 +195,7 @@ class PanelReference:
 
 
 def off_diagonal(method: rjepa.RJEPA) -> float:
-    """The share of the squares of W Wᵀ that lies off its diagonal, W the weights from the input to the units."""
+    """The share of the squares of W Wᵀ off its diagonal; W are the weights from the input to the units."""
     w = balance.candidate_weights(method.circuits.top.cell)
     both = (w @ w.T).square()
     return float(1 - both.diagonal().sum() / both.sum().clamp(min=1e-30))

@@ -1,31 +1,32 @@
 """Study: at which weights does VICReg lose the spread or the rank of its features, measured and predicted by theory?
 
-Two views x_i = √(1 − ρ) u + √ρ e_i of normal samples, feature by feature: of variance 1, with the share ρ_j of it noise
-in direction j. A linear embedding z = x W of d features sees n new samples in every step. With the weights s of
-invariance, v of variance and c of covariance, and Σ the covariance of z over all samples, the expected loss follows:
+Two views of a normal sample are x_i = √(1 − ρ) u + √ρ e_i, feature by feature, with variance 1; the share ρ_j of the
+variance in direction j is noise. A linear embedding z = x W of d features sees n new samples in every step. Let s, v
+and c be the weights of invariance, variance and covariance, and Σ the covariance of z over all samples. The expected
+loss follows:
 
 1. Invariance. The views differ by √ρ (e_1 − e_2), so its expectation is (2/d) Σ_j ρ_j μ_j, where μ_j = Σ_k W_jk² is
-   the variance that z has from direction j.
+   the variance of z from direction j.
 2. Variance. A feature of standard deviation σ has σq in a batch, q² chi-squared by its n − 1 degrees of freedom. The
-   expectation H(σ) = E max(0, 1 − √(σ²q² + eps)) is positive at σ = 1 too: half of all batches fall short of it.
+   expectation H(σ) = E max(0, 1 − √(σ²q² + eps)) is positive even at σ = 1, because half of all batches fall below it.
 3. Covariance. E C_kl² = Σ_kl² + (Σ_kl² + Σ_kk Σ_ll) / (n − 1) for normal samples. Over both views, all Σ_kk = σ²,
-   2 [n/(n−1) (Σ_j μ_j² / d − σ⁴) + (d−1)/(n−1) σ⁴]: also features that do not repeat one another pay (d−1)/(n−1) σ⁴.
-4. Σ_j μ_j = d σ², and no more than d of the μ_j are not 0. For a given σ the least of 1 and 3 is filled like water:
-   μ_j = max(0, θ − s ρ_j) (n−1) / (2 c n). Only the variance that the noisier directions are worth is left to them.
-5. What remains is one number, σ, found on a grid.
+   2 [n/(n−1) (Σ_j μ_j² / d − σ⁴) + (d−1)/(n−1) σ⁴]: even uncorrelated features pay (d−1)/(n−1) σ⁴.
+4. Σ_j μ_j = d σ², and no more than d of the μ_j are not 0. For a given σ, water-filling minimises the sum of 1 and 3:
+   μ_j = max(0, θ − s ρ_j) (n−1) / (2 c n), so noisier directions keep less variance.
+5. The only remaining unknown, σ, is found on a grid.
 
-Limits that can be read from it, v₁ for the weight of variance at which the std is 1 with many samples:
+Limits that follow, where v₁ is the weight of variance at which the std is 1 with many samples:
 
 - With c = 0 and one ρ: √(σ² + eps) = v / (4 s ρ), so v₁ = 4 s ρ. The hinge's slope is at most 1 / (2 √eps) in σ², so
   below v = 4 s ρ √eps the std is 0: full collapse. That limit holds with any c, n and d, as 3 is of fourth order in σ.
-- With s = 0 and d up to the number of directions: v₁ = 8 c (d−1)/(n−1). So the std stays below 1 however well views
-  agree, where there are many features for few samples, as in the published setting, 8192 and 2048 with v = 25 c.
-- With c = 0 all features follow the cleanest direction: rank 1. As 3 is of fourth order and 1 of second, whatever
-  lowers σ lowers the rank as well. The rank over all samples is not bounded by the batch: new samples come each step.
+- With s = 0 and d up to the number of directions: v₁ = 8 c (d−1)/(n−1). So with many features and few samples the std
+  stays below 1 however well views agree, as in the published setting (8192 and 2048 with v = 25 c).
+- With c = 0 all features follow the cleanest direction: rank 1. Because 3 is of fourth order and 1 of second, whatever
+  lowers σ also lowers the rank. The batch does not bound the rank over all samples, because each step has new samples.
 
-One assumption is not derived, equal Σ_kk; and an embedding that bends may do better than a linear one.
+One assumption, equal Σ_kk, is not derived; and a nonlinear embedding may do better than a linear one.
 
-Source: the loss, VICReg, arXiv:2105.04906; that a step of it may lose its rank, C-JEPA, arXiv:2410.19560.
+Source: VICReg, arXiv:2105.04906, for the loss; C-JEPA, arXiv:2410.19560, for the remark that it may lose rank.
 """
 
 import math
@@ -55,7 +56,7 @@ INVARIANCE_WEIGHTS: Final = tuple(0.25 * 4.0**k for k in range(5))
 BATCHES, WIDTHS = (8, 32, 128), (4, 16, 64)
 HIDDEN_LAYER_CASE: Final = (32, 64)  # the batch and width at which an embedding with a hidden layer is trained as well
 HIDDEN, STEPS, LR, SEEN, EPS, TINY = 64, 400, 0.03, 4096, 1e-4, 1e-9
-COLLAPSE_SHARE: Final = 0.5  # of the std that the hinge asks for, and of the rank that there could be
+COLLAPSE_SHARE: Final = 0.5  # of the std that the hinge asks for, and of the possible rank
 METRICS: Final = ("variance weight at half the std", "variance weight at half the rank")
 PREDICTION_TOLERANCE: Final = 0.15
 FINE_INVARIANCE: Final = tuple(INVARIANCE_WEIGHTS[0] * 2 ** (k / 4) for k in range(33))
@@ -210,7 +211,7 @@ def failure_level(what: int, width: int) -> float:
 
 
 def tabulate(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[tuple[str, str], list[float]]:
-    """The boundary by seeds, and the predicted one, wherever both lie among the weights that were tried."""
+    """The boundary by seed and the predicted one, if both are within the range of weights tried."""
     rows: dict[tuple[str, str], list[float]] = {}
     for name, (batch, width, _) in EMBEDDINGS.items():
         for k, invariance in enumerate(INVARIANCE_WEIGHTS):
@@ -219,7 +220,7 @@ def tabulate(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[t
                     crossing_weight(seed[name][what][k :: len(INVARIANCE_WEIGHTS)], failure_level(what, width))
                     for seed in seeds
                 ]
-                # Read from the same weights as the measured one, or the gaps between them would count as errors.
+                # Read from the same weights as the measured one; otherwise the gaps between them would count as errors.
                 theory = crossing_weight(
                     [predict_minimum(v, invariance, batch, width)[what] for v in VARIANCE_WEIGHTS],
                     failure_level(what, width),
@@ -246,13 +247,13 @@ def conclusions(scores: Scores) -> list[str]:
     """The definition of the boundary."""
     return [
         "The boundary is the weight of variance below which the std is under half of what the hinge asks for, or the "
-        "rank under half of what width and directions allow. Where no weight that was tried lies on either side of it, "
-        "measured and predicted, there is no row."
+        "rank under half of what width and directions allow. There is no row if the tried weights do not enclose both "
+        "the measured and the predicted boundary."
     ]
 
 
 def draw_maps(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> list[tuple[str, Figure]]:
-    """Maps over both weights, one for each batch and width: what was measured, and both boundaries."""
+    """Maps over both weights, one for each batch and width: the measured values and both boundaries."""
     found = []
     for what, kind in enumerate(("Standard deviation", "Rank")):
         maps = []
@@ -276,17 +277,17 @@ def draw_maps(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> list[
 
 
 MAP_CAPTION: Final = (
-    "Each cell is a training, all seeds averaged: the stronger the colour, the nearer to what there could be. The line "
-    "is the boundary by the prediction for a linear embedding, the dots are the measured one: below them more than "
-    "half is lost. The prediction has no constant that was fitted. Where the std is 0, the rank is that of roundings."
+    "Each cell is a training, all seeds averaged: the stronger the colour, the nearer to the maximum. The line is the "
+    "predicted boundary for a linear embedding, the dots are the measured one: below them more than half is lost. The "
+    "prediction has no fitted constant. If the std is 0, the rank is that of rounding errors."
 )
 STUDY = Study(
     title="The limits of VICReg",
-    source="the loss of VICReg, arXiv:2105.04906; the prediction stands in this study's module",
+    source="the loss of VICReg, arXiv:2105.04906; the prediction is derived in this study's module",
     claim=(
-        "Weights, batch and width alone tell where a linear embedding of normal samples loses its spread and its rank: "
-        "the std where invariance outweighs variance, or where so many features are compared by so few samples that "
-        "covariance does; the rank where what is left of the variance cannot pay for the noisier directions."
+        "Weights, batch and width alone predict where a linear embedding of normal samples loses its spread and its "
+        "rank: the std if invariance outweighs variance, or if covariance does because many features are compared over "
+        "few samples; the rank if the remaining variance cannot pay for the noisier directions."
     ),
     arms=(),
     claims=tuple(claims()),

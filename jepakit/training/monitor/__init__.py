@@ -1,9 +1,9 @@
-"""Watches a run: measures the same samples from time to time, and keeps the verdict.
+"""Monitors a run: measures the same samples at intervals and derives the verdict.
 
-The samples are drawn once, from data that training does not see where there are such, are never augmented, and their
-number is fixed, because ranks and spectra of different numbers of samples cannot be compared. The cheap numbers, those
-of one encoding, are taken at every observation; the costly ones, of several views and of pairs, at every
-`views_every`-th step and at the last.
+The samples are drawn once, from held-out data if there are any, and are never augmented. Their number is fixed, because
+ranks and spectra of different numbers of samples cannot be compared. Cheap measures, which need one encoding, are taken
+at every observation. Costly measures, which need several views or pairs, are taken every `views_every` steps and at the
+last step.
 """
 
 from dataclasses import asdict, replace
@@ -29,9 +29,9 @@ MAX_TOKENS = 1024
 
 
 class Monitor:
-    """Keeps its memory, the values at step 0 and the rows so far, in `session.panel`, so that a resumed run has it.
+    """Measures the panel; stores the values at step 0 and all rows in `session.panel`, so that a resumed run has them.
 
-    `last` is the newest row, whole. Only the main process measures.
+    `last` is the complete newest row. Only the main process measures.
     """
 
     def __init__(self, session: Session) -> None:
@@ -43,7 +43,7 @@ class Monitor:
 
     @property
     def rows(self) -> list[dict[str, float]]:
-        """What the verdict is read from, oldest first."""
+        """The rows that the verdict is based on, oldest first."""
         return self.session.panel.rows
 
     @property
@@ -108,7 +108,7 @@ class Monitor:
 
     @cached_property
     def _augmented_views(self) -> Shaped[Tensor, "n q c ..."] | None:
-        """Augmented pictures of samples, for a method that compares those; None for one that masks."""
+        """Augmented pictures of samples, for a method that compares views; None for a method that masks."""
         assert self.samples is not None
         run, method = self.session.run, self.session.method
         if isinstance(method, Masked) or not run.data.augment.changes:
@@ -118,7 +118,7 @@ class Monitor:
 
     @property
     def _energy_pairs(self) -> tuple[Batch, Batch]:
-        """Samples x, and the y that belongs to each: another view, or the sample itself under a mask."""
+        """Samples x and the matching y: another view, or the same sample under a mask."""
         assert self.samples is not None
         if self._augmented_views is None:
             return self.samples.batch, self.samples.batch
@@ -136,13 +136,13 @@ class Monitor:
         return {"normalized_loss": over_constant / self.session.method.chance_loss}
 
     def said(self) -> dict[str, float]:
-        """The method's own diagnostics, of its parameters and of some of the samples."""
+        """The method's own diagnostics, from its parameters and some of the samples."""
         assert self.samples is not None
         with measure.evaluation_mode(self.session.method):
             return measure.method_diagnostics(self.session.method, self.samples.batch)
 
     def take(self) -> dict[str, Any]:
-        """The measures that no row has reported yet."""
+        """The measures not yet reported in a row; clears them."""
         fresh, self.fresh = self.fresh, {}
         return fresh
 
@@ -165,7 +165,7 @@ def _compared_rows(
 
 
 def _panel_samples(session: Session) -> samples.Samples:
-    # Ranks of another number of samples could not be compared with the rows that there are.
+    # Ranks of a different number of samples cannot be compared with the existing rows.
     session.panel.size = session.panel.size or session.run.loop.panel_size or 2
     method, size = session.method, session.panel.size
     return samples.choose_samples(session.run.data, session.dataset, method.signal, size, method.patch_steps)

@@ -1,6 +1,6 @@
-"""The panel's measurements of a method: tokens of its encoders, views of the same samples, energies of pairs.
+"""Measures a method for the panel: tokens of its encoders, views of the same samples, energies of pairs.
 
-Nothing here reaches the training: no gradient, no running statistic, no draw from a global generator.
+Nothing here affects training: no gradients, no running statistics, no draws from a global generator.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from ...types import Batch, Masks, Rng
 
 CHUNK_SIZE: Final = 32  # small enough for a processor's cache
 NUM_VIEWS: Final = 8
-MAX_LIDAR_SAMPLES: Final = 128  # samples, at most, whose views LiDAR compares
+MAX_LIDAR_SAMPLES: Final = 128  # maximum number of samples whose views LiDAR compares
 NUM_QUERIES: Final = 8
 MAX_CANDIDATES: Final = 64
 DIAGNOSTIC_SAMPLES: Final = 16  # samples for a method's own diagnostics
@@ -26,11 +26,11 @@ DIAGNOSTIC_SAMPLES: Final = 16  # samples for a method's own diagnostics
 
 @contextmanager
 def evaluation_mode(method: nn.Module) -> Iterator[None]:
-    """The method in evaluation mode and without gradients; every module's own mode comes back."""
+    """Put the method in evaluation mode without gradients; restore every module's own mode afterwards."""
     modes = [(module, module.training) for module in method.modules()]
     method.eval()
     try:
-        # Not inference_mode: a table that a module caches meanwhile would be of no use to training.
+        # Not inference_mode: training could not use a table that a module caches inside it.
         with torch.no_grad():
             yield
     finally:
@@ -39,13 +39,13 @@ def evaluation_mode(method: nn.Module) -> Iterator[None]:
 
 
 def distinct_encoders(method: Method, batch: Batch) -> tuple[Weights, ...]:
-    """Which encoders the method has: the target alone, where the context's is made of the same modules."""
+    """The encoders of the method: only the target encoder if the context encoder consists of the same modules."""
     used = [_called_modules(method, batch[:1], weights) for weights in ("target", "context")]
     return ("target",) if used[0] == used[1] != set() else ("target", "context")
 
 
 def _called_modules(method: Method, batch: Batch, weights: Weights) -> set[nn.Module]:
-    """The modules with parameters of their own that an encoding calls."""
+    """The modules with their own parameters that an encoding calls."""
     seen: set[nn.Module] = set()
 
     def note(module: nn.Module, args: object) -> None:
@@ -62,12 +62,12 @@ def _called_modules(method: Method, batch: Batch, weights: Weights) -> set[nn.Mo
 
 
 def encode_tokens(method: Method, batch: Batch, weights: Weights) -> Float[Tensor, "n t d"]:
-    """Tokens of the samples, in fp32 or wider whatever precision training has, on the CPU."""
+    """Tokens of the samples on the CPU, in fp32 or wider whatever the training precision."""
     return torch.cat([method.encode(_to_method(method, part), weights).float().cpu() for part in _split_chunks(batch)])
 
 
 def masked_views(method: Masked, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, "n q d"]:
-    """The mean context token (n, NUM_VIEWS, D) of each sample under several masks, the same masks every time."""
+    """The mean context token (n, NUM_VIEWS, D) of each sample under several masks, which are always the same."""
     masks, views = method.cfg.masks, []
     for k in range(NUM_VIEWS):
         grid = method.encoder.grid_of(x)
@@ -83,7 +83,7 @@ def masked_views(method: Masked, x: Shaped[Tensor, "n c ..."]) -> Float[Tensor, 
 
 
 def picture_views(method: Method, pictures: Shaped[Tensor, "n q c ..."]) -> Float[Tensor, "n q d"]:
-    """The mean token of each picture, by the encoder that is trained."""
+    """The mean token of each picture from the trained encoder."""
     n, q = pictures.shape[:2]
     means = [
         method.encode(_to_method(method, part), "context").float().mean(1).cpu()
@@ -93,7 +93,7 @@ def picture_views(method: Method, pictures: Shaped[Tensor, "n q c ..."]) -> Floa
 
 
 def view_measures(views: Float[Tensor, "n q d"]) -> dict[str, float]:
-    """LiDAR as published and corrected, the share of signal and the consistency; what cannot be taken is left out."""
+    """LiDAR as published and corrected, the share of signal and the consistency; undefined measures are omitted."""
     numbers = {
         "lidar": collapse.lidar(views),
         "lidar_corrected": collapse.lidar_corrected(views),
@@ -104,9 +104,9 @@ def view_measures(views: Float[Tensor, "n q d"]) -> dict[str, float]:
 
 
 def energy_measures(method: Method, x: Batch, y: Batch) -> dict[str, float]:
-    """The energy gap and the rate at which the first NUM_QUERIES samples of x find their y among MAX_CANDIDATES.
+    """The energy gap, and the rate at which the first NUM_QUERIES samples of x retrieve their y among MAX_CANDIDATES.
 
-    The candidates are compared one by one with all queries, so that each query meets them all under the same masks.
+    Each candidate is compared with all queries at once, so that every query sees it under the same masks.
     """
     queries = _to_method(method, x[:NUM_QUERIES])
     candidates = _to_method(method, y[:MAX_CANDIDATES])
@@ -117,7 +117,7 @@ def energy_measures(method: Method, x: Batch, y: Batch) -> dict[str, float]:
 
 
 def method_diagnostics(method: Method, batch: Batch) -> dict[str, float]:
-    """The method's own diagnostics, of its parameters and of the first DIAGNOSTIC_SAMPLES samples."""
+    """The method's own diagnostics, from its parameters and the first DIAGNOSTIC_SAMPLES samples."""
     return {
         key: float(value) for key, value in method.diagnostics(_to_method(method, batch[:DIAGNOSTIC_SAMPLES])).items()
     }
@@ -129,5 +129,5 @@ def _split_chunks(batch: Batch) -> Iterator[Batch]:
 
 
 def _to_method(method: Method, batch: Batch) -> Batch:
-    """The batch where the method is, in its precision."""
+    """The batch on the method's device and in its precision."""
     return batch.to(method.mean.device, method.mean.dtype)

@@ -1,7 +1,7 @@
-"""Judges the encoder by labels as it trains: kNN on labelled samples that are the same every time.
+"""Evaluates the encoder with labels during training: kNN on a fixed set of labelled samples.
 
-Training never sees the labels. Of the samples a fifth of each class is scored and the rest votes; they come from the
-test part where training reads the train part, as the panel's do.
+Training never sees the labels. A fifth of the samples of each class is scored, and the rest are the neighbours. If
+training reads the train part, the samples come from the test part, like the panel's.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from ..session import Session
 from . import measure, samples
 
 MIN_LABELLED = 10
-"""Samples below which a fifth is nothing to score."""
+"""The least number of labelled samples: a fifth of fewer is too little to score."""
 
 
 @dataclass(frozen=True, eq=False)
 class Online:
-    """Labelled samples `x` with labels `y`; those `scored` are told by the others. `note` says which they are."""
+    """Labelled samples `x` with labels `y`; the others classify those in `scored`. `note` describes them."""
 
     x: Shaped[Tensor, "n c ..."]
     y: Int64[np.ndarray, " n"]
@@ -34,7 +34,7 @@ class Online:
     note: str
 
     def judge(self, method: Method) -> float:
-        """The share of the scored samples whose label the target encoder's nearest neighbours tell."""
+        """The share of scored samples that kNN on the target encoder classifies correctly."""
         with measure.evaluation_mode(method):
             s = measure.encode_tokens(method, Batch(self.x), "target").mean(1)
         features = Features(s.numpy(), self.y, np.arange(len(self.y)))
@@ -43,7 +43,7 @@ class Online:
 
 
 def choose_labelled(session: Session, count: int) -> Online:
-    """Up to `count` labelled samples for a session. Raises ValueError as `check_labels` does."""
+    """Up to `count` labelled samples for a session. Raises ValueError; see `check_labels`."""
     dataset, whose, known = labelled_items(session, count)
     found = dataset.read(known, session.method.signal.size)
     y, scored = split_items(dataset, found.id.numpy())
@@ -52,15 +52,15 @@ def choose_labelled(session: Session, count: int) -> Online:
 
 
 def check_labels(session: Session, count: int) -> None:
-    """Raises ValueError where the data have no labels, or too few for a score; reads no sample."""
+    """Raise ValueError if the data have no labels, or too few to score; reads no sample."""
     dataset, _, known = labelled_items(session, count)
     split_items(dataset, known)
 
 
 def labelled_items(session: Session, count: int) -> tuple[Dataset, str, Int64[np.ndarray, " n"]]:
-    """The same up to `count` items with a label, spread over the data; also the data, and whose they are."""
+    """The data set, its description, and up to `count` labelled items spread over it, always the same ones."""
     held, _ = samples.test_part(session.run.data, session.method.signal)
-    dataset, whose = (session.dataset, "that are trained on") if held is None else (held, "of the test part")
+    dataset, whose = (session.dataset, "of the training data") if held is None else (held, "of the test part")
     order = torch.randperm(len(dataset), generator=Rng(0).fork("data", "online").generator()).numpy()
     known = (i for i in order if dataset.label(int(i)) >= 0) if dataset.classes else ()
     return dataset, whose, np.fromiter(islice(known, count), dtype=np.int64)
@@ -69,12 +69,13 @@ def labelled_items(session: Session, count: int) -> tuple[Dataset, str, Int64[np
 def split_items(
     dataset: Dataset, ids: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """The labels of items, and which of the items are scored. Raises ValueError where nothing can be told from them."""
+    """The labels of items, and which items are scored. Raises ValueError if there are too few labels to score."""
     y = np.array([dataset.label(int(i)) for i in ids], dtype=np.int64)
     if len(y) < MIN_LABELLED or len(np.unique(y)) < 2:
         raise ValueError(
-            f"evals.online judges by labels, but of the data {len(y)} samples of {len(np.unique(y))} classes carry "
-            f"one; give labelled data with {MIN_LABELLED} samples and 2 classes or more, or set evals.online 0"
+            f"evals.online scores with labels, but the data have only {len(y)} labelled samples of "
+            f"{len(np.unique(y))} classes; give labelled data with {MIN_LABELLED} samples and 2 classes or more, or "
+            "set evals.online 0"
         )
     scored = held_out([dataset.name(int(i)) for i in ids], y)
     if not scored.any():

@@ -1,4 +1,4 @@
-"""Chooses the samples that the panel measures: fixed, not augmented, and held out from training if possible."""
+"""Selects the samples that the panel measures: fixed, not augmented, and held out from training if possible."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from ...types import Batch, Signal
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """N samples with their actions, 8-bit where the data are; `dataset` is where they are from, `note` says it."""
+    """N samples with their actions, 8-bit if the data are; `dataset` is their source and `note` describes them."""
 
     batch: Batch
     dataset: Dataset
@@ -23,9 +23,9 @@ class Samples:
 
 
 def choose_samples(data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1) -> Samples:
-    """`count` samples, the same every time: of the test part where training reads the train part, else trained on.
+    """`count` samples, always the same: from the test part if training reads the train part, else from training data.
 
-    A test part with fewer samples than asked for, where training has more, is not used.
+    The test part is not used if it has fewer than `count` samples and the training data have more.
     """
     held, why = test_part(data, signal)
     if held is not None:
@@ -34,21 +34,21 @@ def choose_samples(data: Any, train: Dataset, signal: Signal, count: int, patch:
         if len(found) >= wanted:
             said = f"panel: {describe_samples(found.x, signal)} of the test part, which training never sees"
             return Samples(found, held, said)
-        why = f"the test part holds {len(found)} of the {wanted} that it takes"
+        why = f"the test part holds {len(found)} samples, but the panel needs {wanted}"
     found = equal_length_samples(train, signal, count, patch)
-    said = f"panel: {describe_samples(found.x, signal)} that are trained on, not augmented ({why})"
+    said = f"panel: {describe_samples(found.x, signal)} from the training data, not augmented ({why})"
     return Samples(found, train, said)
 
 
 def describe_samples(x: Shaped[Tensor, "n c ..."], signal: Signal) -> str:
-    """How many samples, and of how many steps where that is not all."""
+    """The number of samples, and of their steps unless they are whole."""
     return f"{len(x)} samples" + (f" of {x.shape[2]} steps" if x.shape[2] != signal.size[0] else "")
 
 
 def equal_length_samples(dataset: Dataset, signal: Signal, count: int, patch: int) -> Batch:
-    """Up to `count` samples of one length: where theirs are not, the first steps of those of the median and above.
+    """Up to `count` samples of one length. If lengths differ, the first steps of samples of at least the median length.
 
-    These are whole patches, so that no number of the panel is of padding.
+    The steps fill whole patches, so that the panel never measures padding.
     """
     if dataset.lengths is None or not dataset.is_padded(signal.size):
         return fixed_sample(dataset, signal, count)
@@ -61,10 +61,10 @@ def equal_length_samples(dataset: Dataset, signal: Signal, count: int, patch: in
 
 
 def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:
-    """The test part, where the settings `data` read the train part; else why there is none."""
+    """The test part if the settings `data` read the train part; else None and the reason."""
     part = data.test_part()
     if part is None:
-        return None, "data.split=train would hold a test part out"
+        return None, "data.split=train would hold out a test part"
     try:
         held: Dataset = part.with_channels(signal.channels).open()
     except ValueError as error:
@@ -75,9 +75,9 @@ def test_part(data: Any, signal: Signal) -> tuple[Dataset | None, str]:
 
 
 def view_samples(dataset: Dataset, signal: Signal, n: int, q: int) -> Shaped[Tensor, "n q c ..."]:
-    """`q` versions of each of up to `n` readable items, changed as training changes its views, or else its samples.
+    """`q` versions of each of up to `n` readable items, augmented like training's views or, without views, its samples.
 
-    8-bit items stay uint8. They are the same every time.
+    The versions are always the same. 8-bit items stay uint8.
     """
     order, found, at = spread_order(dataset), list[Tensor](), 0
     while (missing := n - sum(map(len, found))) and at < len(order):

@@ -1,1 +1,1 @@
-"""Learning from a stream: an optimiser step for every `length.batch` frames as they arrive, each frame seen once."""
+"""Learns from a stream: one optimiser step per `length.batch` frames as they arrive, each frame seen once."""

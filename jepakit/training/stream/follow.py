@@ -1,4 +1,4 @@
-"""Recurrent forward propagation over further frames of a stream."""
+"""Continues recurrent forward propagation over new frames of a stream."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ...types import Batch, Terms
 
 
 class FollowResult(NamedTuple):
-    """The terms of some frames, a gradient for each trained parameter, and the stream after these frames."""
+    """The loss terms of some frames, a gradient for each trained parameter, and the stream after these frames."""
 
     terms: Terms
     gradients: list[tuple[nn.Parameter, Tensor]]
@@ -22,10 +22,10 @@ class FollowResult(NamedTuple):
 
 @torch.no_grad()
 def follow_frames(method: RJEPA, stream: unroll.Stream, batch: Batch) -> FollowResult:
-    """Forward propagation over further frames of a stream. Overwrites the stream's traces.
+    """Forward propagation over new frames of a stream. Overwrites the stream's traces.
 
-    The batch starts with the newest frame that the stream has seen, unless it has seen none. Weights may change between
-    two calls: states and traces are kept, and the gradient is exact as long as the weights do not change.
+    The batch starts with the newest frame that the stream has seen, if any. Weights may change between two calls:
+    states and traces are kept, and the gradient is exact as long as the weights do not change.
     """
     if is_one_level(method) and stream.step and batch.x.shape[2] == 2 and batch.action is None:
         return _follow_next_frame(method, stream, batch.x[:, :, 1:])
@@ -45,7 +45,7 @@ def is_one_level(method: RJEPA) -> bool:
 
 
 def _follow_next_frame(method: RJEPA, stream: unroll.Stream, x: Float[Tensor, "n c one ..."]) -> FollowResult:
-    """One further frame, whose state is a constant target, in few operations (`rfp.observe`)."""
+    """One new frame, whose state is a constant target, in few operations (`rfp.observe`)."""
     circuits, (cell,), (traces,) = method.circuits, method.circuits.cells, stream.traces
     (rows,) = circuits.read(method.maps(method.normalize(x)))
     above = [p for p in method.predictor.parameters() if p.requires_grad]
@@ -70,7 +70,7 @@ def predict_next(method: RJEPA, before: Float[Tensor, "p d"]) -> Float[Tensor, "
 
 
 def closed_form_loss(method: RJEPA) -> rfp.SquaredError | None:
-    """The loss where it is the squared error of a linear layer that is trained whole; else None."""
+    """The loss if it is the squared error of a fully trained linear layer; else None."""
     match list(method.predictor.children()):
         case [nn.Linear() as layer] if method.cfg.distance == "l2" and not method.cfg.saccade:
             return rfp.SquaredError(layer) if all(p.requires_grad for p in layer.parameters()) else None

@@ -1,4 +1,4 @@
-"""The means of the steps since the last row, and the newest predictions."""
+"""Keeps the means over the steps since the last row, and the newest predictions."""
 
 from collections import deque
 from typing import Final
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...types import Terms
 
-MAX_STEPS: Final = 256  # steps whose predictions the normalised loss is taken over …
+MAX_STEPS: Final = 256  # steps whose predictions enter the normalised loss …
 MAX_TOKENS: Final = 16  # … and tokens of each
 
 

@@ -1,4 +1,4 @@
-"""Batches from a stream: further frames as they arrive, each seen once, and the gradient that is carried along."""
+"""Provides batches from a stream: new frames as they arrive, each seen once, with gradients by forward propagation."""
 
 from collections.abc import Generator, Iterator
 from math import isfinite
@@ -25,9 +25,9 @@ FRAMES_FILE: Final = "frames.safetensors"
 
 
 def first_frames(run: Run, out: Path) -> FirstFrames | None:
-    """The first frames of a run on a stream that is resumed in `out`; None where its data are a set of samples.
+    """The first frames of a run on a stream that is resumed in `out`; None if its data are a set of samples.
 
-    Raises ValueError where they, or the stream, are gone.
+    Raises ValueError if they or the stream are missing.
     """
     if not run.from_stream:
         return None
@@ -38,13 +38,13 @@ def first_frames(run: Run, out: Path) -> FirstFrames | None:
 
 
 class StreamSource(BatchSource):
-    """The frames of a stream. States and traces go on from step to step, so memory does not grow with their number.
+    """The frames of a stream. States and traces carry over from step to step, so memory does not grow with the stream.
 
-    `session.state` holds both, the last frame, and the position in the stream: a resumed run is the same run.
+    `session.state` holds both, the last frame, and the position in the stream, so a resumed run continues exactly.
     """
 
     open_ended = True
-    empty = "no frame follows another, so there is nothing to learn; with data.reset file, give never"
+    empty = "no two frames are consecutive, so there is nothing to learn; if data.reset is file, set it to never"
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -58,9 +58,9 @@ class StreamSource(BatchSource):
         self.window: Window
 
     def batches(self, idle: Idle = keep_waiting) -> Generator[Batch]:
-        """`length.batch` further frames at a time, after the last one before them.
+        """`length.batch` new frames at a time, preceded by the last frame before them.
 
-        Raises ValueError for a frame that cannot be read where `data.corrupt` is fail.
+        Raises ValueError for an unreadable frame if `data.corrupt` is fail.
         """
         self.frames.stop = idle
         for window in frame_windows(self._arriving_frames(), self.frames, self.position, self.session.run.length.batch):
@@ -68,7 +68,7 @@ class StreamSource(BatchSource):
             yield Batch(window.x.to(self.session.method.mean))
 
     def _arriving_frames(self) -> Iterator[Frame]:
-        """The frames that were read before step 1, and then those that come."""
+        """The frames read before step 1, then new frames as they arrive."""
         yield from self.first.frames_read
         yield from self.frames
 
@@ -78,9 +78,9 @@ class StreamSource(BatchSource):
         return Batch(x, id=torch.zeros(1, dtype=torch.int64)).to(self.session.dist.device)
 
     def gradients(self, batch: Batch) -> tuple[Terms, torch.Tensor]:
-        """Set the gradients by forward propagation; the norm is computed only where it is logged or clipped.
+        """Set the gradients by forward propagation; the norm is computed only if it is logged or clipped.
 
-        Raises FloatingPointError where the loss is not finite.
+        Raises FloatingPointError if the loss is not finite.
         """
         session, window = self.session, self.window
         fresh = window.fresh or self.position.stream is None
@@ -101,17 +101,17 @@ class StreamSource(BatchSource):
         return done.terms, self.norm
 
     def feedback(self, terms: Terms) -> None:
-        """Add the step to the means of the next row."""
+        """Add the step to the means for the next row."""
         self.recent.add_step(terms)
 
     @property
     def progress(self) -> float:
-        """0: nobody knows the end of a stream, so the schedules stand still."""
+        """Always 0: the length of a stream is unknown, so the schedules do not advance."""
         return 0.0
 
     @property
     def where(self) -> str:
-        """After which frame."""
+        """The last frame, such as " after frame 3 of a.npy"."""
         place = self.position.place
         return f" after frame {place.done} of {place.file}" if place.file else ""
 
@@ -129,13 +129,13 @@ class StreamSource(BatchSource):
         self.recent.clear()
 
     def take_messages(self) -> list[str]:
-        """The sentences of the stream, such as which frames are left out."""
+        """The messages of the stream, for example on frames left out."""
         return self.frames.take_notes()
 
     def store_state(self) -> None:
-        """States, traces, the last frame and the position; also which frames were left out.
+        """Store states, traces, the last frame and the position; also the frames left out.
 
-        The first frames have a file of their own: a stream that has passed cannot be read again.
+        The first frames are stored in their own file, because a stream cannot be read again.
         """
         session, frames = self.session, self.frames
         if not (session.out / FRAMES_FILE).is_file():

@@ -1,4 +1,4 @@
-"""Where learning from a stream stands, and the frames that one step takes."""
+"""Defines the position of learning in a stream, and cuts the stream into the frames of each step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from ..session import SourceState
 
 
 class Window(NamedTuple):
-    """Frames (1, C, K + 1, *size), the first of them seen before unless `fresh`; the last one's name and place."""
+    """Frames (1, C, K + 1, *size), the first already seen unless `fresh`; the name and place of the last frame."""
 
     x: Float[Tensor, "one c k ..."]
     fresh: bool
@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 @dataclass
 class StreamPosition:
-    """Where learning from a stream stands: states and traces, the last frame (C, *size), and the place after it."""
+    """The position of learning in a stream: states and traces, the last frame (C, *size), and the place after it."""
 
     stream: unroll.Stream | None = None
     last: Tensor | None = None
@@ -44,7 +44,7 @@ class StreamPosition:
 
     @classmethod
     def from_state(cls, state: SourceState, like: Tensor) -> "StreamPosition":
-        """The position that a checkpoint holds, its numbers in the precision and on the device of `like`."""
+        """The position from a checkpoint, in the precision and on the device of `like`."""
         tensors = state.tensors
         if not tensors:
             return cls()
@@ -57,7 +57,7 @@ class StreamPosition:
 
 
 def frame_windows(frames: Iterator[Frame], source: Source, position: StreamPosition, size: int) -> Iterator[Window]:
-    """`size` further frames at a time; with `reset` file, a window ends with its file and may then be shorter."""
+    """`size` new frames at a time; with `reset` file, a window ends with its file and may be shorter."""
     kept = [] if position.last is None else [position.last]
     fresh, before = position.last is None, Frame(torch.empty(0), position.place.file, position.place)
     for frame in frames:

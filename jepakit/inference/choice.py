@@ -1,0 +1,66 @@
+"""Chooses the simplest candidate whose errors, on windows that the encoder never saw, are the lowest within noise."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from .candidates import Candidate
+from .tables import Values
+from .unseen import Judged
+
+WORDS = {
+    "last-value": "repeating the last value",
+    "last-season": "repeating the last season",
+    "linear": "a linear model of the values",
+    "linear-per-channel": "a linear model of each channel's values",
+    "linear-level": "a linear model of the values and their level",
+}
+
+
+class Comparison(NamedTuple):
+    """Candidates beside each other: the residuals (N, C, H) of each in the data's units, and its squared errors (N,).
+
+    Squared errors are means over channels and steps, at the model's normalisation. The simplest candidate is the first.
+    """
+
+    candidates: Sequence[Candidate]
+    residuals: Mapping[str, Values]
+    squared: Mapping[str, Float64[np.ndarray, " n"]]
+    independent: float
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """The mean squared error of every candidate."""
+        return {name: float(squared.mean()) for name, squared in self.squared.items()}
+
+    def tied(self, name: str, other: str) -> bool:
+        """Whether `name` is at most one standard error of the difference worse than `other`."""
+        difference = self.squared[name] - self.squared[other]
+        return bool(difference.mean() <= difference.std() / np.sqrt(self.independent))
+
+    @property
+    def chosen(self) -> Candidate:
+        """The simplest candidate that is as good as the best within noise."""
+        best = min(self.errors, key=self.errors.__getitem__)
+        return next(one for one in self.candidates if self.tied(one.name, best))
+
+    @property
+    def encoder_sentence(self) -> str:
+        """A sentence if the encoder adds nothing; else empty."""
+        chosen = self.chosen
+        if chosen.encoder:
+            return ""
+        readers = {one.name: self.errors[one.name] for one in self.candidates if one.encoder}
+        best = min(readers, key=readers.__getitem__)
+        verb = "as good" if self.tied(best, chosen.name) else "better"
+        return f"the encoder adds nothing here: {WORDS[chosen.name]} is {verb}"
+
+
+def compare(candidates: Sequence[Candidate], judged: Judged, std: Float64[np.ndarray, "c 1"]) -> Comparison:
+    """The candidates on the same forecasts; `std` (C, 1) brings errors to the model's normalisation."""
+    horizon = judged.truth.shape[2]
+    residuals = {one.name: one.forecast(judged.past, horizon) - judged.truth for one in candidates}
+    squared = {name: np.square(r / std).mean((1, 2)) for name, r in residuals.items()}
+    return Comparison(candidates, residuals, squared, judged.independent)
