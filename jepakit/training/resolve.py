@@ -60,7 +60,7 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
 
 
 def whole_patches(signal: Signal, dataset: Dataset, method: Any) -> tuple[Signal, list[str]]:
-    """The signal; if its samples are padded or stretched anyway, they are so to a whole number of the encoder's patches.
+    """The signal; samples that are padded or stretched anyway get a whole number of the encoder's patches.
 
     The note is on a stretched signal; padding is never seen.
     """
