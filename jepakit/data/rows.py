@@ -33,7 +33,8 @@ class Names(Sequence[str]):
 def select_part(names: Sequence[str], split: Split, held_out: float, limit: int) -> Int64[np.ndarray, " n"]:
     """The rows of one part of the data, in order; a hash of each name decides.
 
-    "test" is about the fraction `held_out`, at least one row of two or more; "train" is the rest. `limit` keeps that many, chosen by another hash; 0: all.
+    "test" is about the fraction `held_out`, at least one row of two or more; "train" is the rest. `limit` keeps that
+    many, chosen by another hash; 0: all.
     Raises ValueError if nothing is left.
     """
     rows = np.arange(len(names), dtype=np.int64)

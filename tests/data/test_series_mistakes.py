@@ -179,8 +179,8 @@ def test_a_single_sample_is_refused_before_training_and_no_smaller_batch_is_advi
 ):
     write_table(tmp_path / "a.csv", rows)
     more = ["--data.window", str(window)] if window else []
+    words = ["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--data.split", "all", *more]
     with pytest.raises(SystemExit):
-        words = ["train", "ijepa", "--data", str(tmp_path / "a.csv"), "--data.split", "all", *more]
         cli.main([*words, "--out", str(tmp_path / "run")])
     said = f"a.csv makes a single sample of {rows} steps, too little to train on; {fix}\n"
     assert capsys.readouterr().err == f"jepa: {said}"
