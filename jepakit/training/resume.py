@@ -6,7 +6,7 @@ from ..core.distributed import Dist
 from ..run import checkpoint, parse, write
 from ..run.checkpoint import Checkpoint
 from ..run.settings import Run
-from .panel import PanelMemory
+from .panel_memory import PanelMemory
 from .request import Request, asks_for_probes
 from .session import Session, SourceState, build_session, with_hash
 from .stream.source import first_frames

@@ -21,7 +21,7 @@ from ..collapse import Verdict
 from ..core import distributed
 from ..run import checkpoint
 from ..run.optim import Optim
-from .panel import PanelMemory
+from .panel_memory import PanelMemory
 from .session import Session, SourceState
 
 MAX_ROLLBACKS: Final = 3

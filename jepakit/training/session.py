@@ -17,7 +17,7 @@ from ..evals.split import allowed_kinds
 from ..methods.base import Method
 from ..run import checkpoint, optim
 from ..run.settings import Run
-from .panel import PanelMemory
+from .panel_memory import PanelMemory
 from .resolve import resolve_run
 from .stream import limits
 

@@ -145,7 +145,7 @@ def test_an_outside_kind_of_data_is_used_by_every_command(installed: Path, tmp_p
 def test_a_study_of_an_outside_package_is_found_by_its_name(installed: Path, tmp_path: Path) -> None:
     (done,) = run_cli(installed, tmp_path, "reproduce outside-study --seeds 1 --steps 2 --data .")
     assert done.returncode == 2
-    assert "study outside-study reads shapes, which . does not hold" in done.stderr
+    assert "study outside-study reads shapes, which is not in ." in done.stderr
 
 
 def test_without_the_package_the_name_is_unknown_and_ours_are_offered() -> None:

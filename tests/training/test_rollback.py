@@ -25,7 +25,7 @@ from jepakit.run import checkpoint
 from jepakit.run.optim import Optim, learning_rate
 from jepakit.run.settings import Loop
 from jepakit.training import rollback
-from jepakit.training.panel import PanelMemory
+from jepakit.training.panel_memory import PanelMemory
 from jepakit.training.session import Session
 
 HERE = Path(__file__).parents[1]

@@ -1,20 +1,22 @@
-"""Load a table file with Arrow: CSV and similar text (gzipped or not), and parquet."""
+"""Load a table file with Arrow, CSV and similar text (gzipped or not) or parquet, and read its columns."""
 
 import csv
 import gzip
 import io
 import re
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from ..rows import is_number
 from .clock import UTC_OFFSET, split_offset
 
+NO_COLUMN = "none"
 MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?")
 
 
@@ -100,3 +102,52 @@ def _row_lines(data: bytes, mark: str) -> Int64[np.ndarray, " n"]:
 def is_number_or_missing(text: object) -> bool:
     """Whether a cell holds a number, or a marker for a missing value."""
     return is_number(str(text)) or str(text).strip() in MISSING_WORDS
+
+
+def refuse_commas(table: Table, name: str) -> None:
+    """Raises ValueError, with the row, if the first cell of a text column is a number with a decimal comma."""
+    row, cell = next(filled_cells(table, name), (0, ""))
+    if re.fullmatch(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", cell, re.IGNORECASE):
+        raise ValueError(
+            f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, a number with a comma; "
+            "write numbers with a point, such as 1.5"
+        )
+
+
+def filled_cells(table: Table, name: str) -> Iterator[tuple[int, str]]:
+    """The row and the content of each non-empty cell of a column."""
+    cells = zip(table.rows.tolist(), table.columns[name].to_pylist(), strict=True)
+    return ((row, str(cell)) for row, cell in cells if cell is not None)
+
+
+def column_numbers(table: Table, name: str) -> Float64[np.ndarray, " n"]:
+    """A column as numbers, NaN if a cell is empty. Raises ValueError, with the row, if one is not a number."""
+    import pyarrow as pa
+
+    column = table.columns[name]
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        try:
+            return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+        except pa.ArrowException:
+            raise ValueError(f"{table.path.name}: column {name!r} holds {column.type}, not numbers") from None
+    refuse_commas(table, name)
+    cells = column.to_pylist()
+    for row, cell in zip(table.rows.tolist(), cells, strict=True):
+        if not is_number_or_missing(cell):
+            raise ValueError(
+                f"{table.path.name}: column {name!r}, row {row} holds {cell!r}, which is not a number; "
+                "correct it, leave the cell empty, or leave the column out with data.columns"
+            )
+    return np.array([float("nan" if cell is None or cell.strip() in MISSING_WORDS else cell) for cell in cells])
+
+
+def find_column(table: Table, asked: str, usual: Sequence[str], what: str) -> str:
+    """The named column, or the first with a usual name, ignoring case; "" if there is none. Raises ValueError."""
+    if asked == NO_COLUMN:
+        return ""
+    if asked and asked not in table.columns:
+        raise ValueError(
+            f"{str(table.path)!r} has no {what} column {asked!r}; its columns are {', '.join(table.columns)}: "
+            f"set data.{what} to one of them"
+        )
+    return asked or next((name for name in table.columns if name.lower() in usual), "")

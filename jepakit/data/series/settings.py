@@ -21,7 +21,7 @@ from .recognise import ARRAY_ENDINGS, TABLE_ENDINGS, TEXT_ENDINGS, can_hold, fil
 from .record import Found, SeriesRecord, record_problems, select_columns, time_gaps
 from .report import report_series
 from .table import ColumnRequest, read_table
-from .text import read_ts
+from .ts_file import read_ts
 from .windows import By, choose_windows, limit_samples, part_bounds, slide_windows
 
 
