@@ -256,6 +256,10 @@ class Dataset:
         """Whether some samples are shorter than `size` along its first axis and come with padding and `length`."""
         return self.lengths is not None and bool((self.lengths < size[0]).any())
 
+    def can_lengthen(self, size: Size) -> bool:
+        """Whether samples can be read at more steps than `size` has, because they are padded or stretched anyway."""
+        return self.is_padded(size)
+
     def read_beginnings(self, ids: Ids, size: Size) -> Samples:
         """The first size[0] steps of every item that has at least that many."""
         return self.read(ids, size)

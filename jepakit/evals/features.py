@@ -15,17 +15,23 @@ from .split import Part
 Encode = Callable[[Batch], Tensor]
 """Maps a batch of raw samples to tokens (B, N, D); the caller puts the module in evaluation mode."""
 
+Distance = Literal["cosine", "euclidean"]
+
 Pool = Literal["mean", "flat"]
 """How tokens become one vector: their mean (D), or all of them side by side (N · D)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Features(Part):
-    """Row i of `x` is the feature vector of sample `id[i]`, whose label is `y[i]` (-1: none)."""
+    """Row i of `x` is the feature vector of sample `id[i]`, whose label is `y[i]` (-1: none).
+
+    `distance` is the one by which samples are near: that of representations, or of the values of raw series.
+    """
 
     x: Float32[np.ndarray, "n d"]
     y: Int64[np.ndarray, " n"]
     id: Int64[np.ndarray, " n"]
+    distance: Distance = "cosine"
 
     ROWS = ("x", "y", "id")
 

@@ -14,6 +14,7 @@ from ..methods.head import Head
 from ..run import parse
 from ..run.checkpoint import LoadedRun, load_run
 from ..run.own_data import is_own, own_data
+from ..run.settings import Evals
 from .base import Kind, load_kind
 from .probing import Tell, probe_results, save_result
 from .sources import Sets, Subject, check_labels, load_parts
@@ -55,7 +56,8 @@ def probe_run(
     """Evaluate a run's encoder with each of `kinds`; the paths of the evals/*.json files (see `probe_results`).
 
     `train` and `test` are paths; by default the run's own data are used, with its test part or a fixed fifth.
-    `settings` are dotted by kind, such as {"knn.k": 5}. Raises ValueError if a kind cannot evaluate these data; if
+    `settings` are dotted by kind, such as {"knn.k": 5}; those that they leave open are the run's own
+    (`Evals.settings`). Raises ValueError if a kind cannot evaluate these data; if
     `refused` is given, it receives the kind and the error instead, and the other kinds go on. With `cache`, pooled
     features stay in the run folder for the next kind. Without `baselines`, only the trained encoder is scored, and
     nothing is cached.
@@ -65,7 +67,8 @@ def probe_run(
     if isinstance(loaded.method, Head):
         below = loaded.method.cfg.parents[0]
         raise ValueError(f"{run} is a head over {below} and has the same representations; probe {below} instead")
-    chosen = {kind: (load_kind(kind), cfg) for kind, cfg in kind_settings(kinds, settings or {}).items()}
+    configs = kind_settings(kinds, settings or {}, loaded.run.evals)
+    chosen = {kind: (load_kind(kind), cfg) for kind, cfg in configs.items()}
     fitting = {judge.fits for judge, _ in chosen.values()}
     given = {fits: (open_sets if fits else open_whole)(loaded, train, test) for fits in fitting}
     for fits, sets in given.items():
@@ -114,12 +117,27 @@ def report_refusals(refused: RefusalCallback | None, kind: str) -> Iterator[None
         refused(kind, error)
 
 
-def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Each kind's settings object, with the dotted `settings` applied. Raises ValueError for an unknown key."""
+def kind_settings(kinds: Sequence[str], settings: Mapping[str, Any], own: Evals) -> dict[str, Any]:
+    """Each kind's settings object: those of the run's `own`, changed by the dotted `settings`.
+
+    Raises ValueError for an unknown key.
+    """
     changes = parse.flags_to_changes(settings)
     if unknown := [section for section in changes if section not in kinds]:
         raise ValueError(f"{unknown[0]} is not a kind you asked for; write settings as --{kinds[0]}.KEY VALUE")
-    return {kind: parse.apply_changes(load_kind(kind).Config(), changes.get(kind, {}), kind) for kind in kinds}
+    return {kind: parse.apply_changes(own_settings(kind, own), changes.get(kind, {}), kind) for kind in kinds}
+
+
+def own_settings(kind: str, own: Evals) -> Any:
+    """A kind's settings object with what the run's `own` settings say of it. Raises ValueError for an unknown key."""
+    changes = parse.flags_to_changes(own.probe_settings).get(kind, {})
+    return parse.apply_changes(load_kind(kind).Config(), changes, f"evals.settings: {kind}")
+
+
+def check_own_settings(own: Evals) -> None:
+    """Raise ValueError if a run's `own` settings of probes name a kind or a key that there is not."""
+    for kind in {name.partition(".")[0]: None for name in own.probe_settings}:
+        own_settings(kind, own)
 
 
 def open_sets(loaded: LoadedRun, train: str | None, test: str | None) -> Sets:

@@ -21,11 +21,11 @@ from ..data.overlap import Hashes, sample_hashes
 from ..methods.base import Method, Weights
 from ..nn.patch import grid_of, patches
 from ..run.checkpoint import LoadedRun
-from ..types import Batch, Grid, Size
+from ..types import Batch, Grid, Signal, Size
 from . import cache, recorded
 from .base import Reads
 from .baselines import random_init, raw_tokens
-from .features import Encode, Features, extract_by_all
+from .features import Distance, Encode, Features, extract_by_all
 from .split import Part, need_classes, need_labels
 from .tokens import UNKNOWN_CLASS, Tokens, check_room, extract_tokens, token_shapes
 from .trainable import Live, raw_baseline, trainable_encoder
@@ -176,6 +176,21 @@ def reader_count(loaded: LoadedRun) -> int:
 
 def pooled_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:
     """Features of a whole data set by every encoder; features cached by an earlier probe are reused."""
+    found = _kept_features(subject, pool, dataset)
+    if "raw" in found:
+        found["raw"] = replace(found["raw"], distance=raw_distance(subject.method.signal))
+    return found
+
+
+def raw_distance(signal: Signal) -> Distance:
+    """The distance of raw samples: Euclidean for series, where the size of a value counts, and cosine for all else.
+
+    It is that of each kind of data, whatever scores higher.
+    """
+    return "euclidean" if len(signal.size) == 1 else "cosine"
+
+
+def _kept_features(subject: Subject, pool: Any, dataset: data.Dataset) -> dict[str, Features]:
     encoders = encoders_under_test(subject)
     if subject.kept is None:
         return _extract_features(subject, dataset, encoders, pool)

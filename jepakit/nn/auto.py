@@ -6,6 +6,7 @@ from typing import Any
 from ..core.notes import Note
 from ..types import Size
 from .conv import CNN
+from .mlp import MLP
 
 MAX_SIDE = 16
 MIN_PATCHES = 7  # along each side of a signal
@@ -29,7 +30,11 @@ def fit_patch(encoder: Any, size: Size, proposal: tuple[Size, str] | None, frame
     """
     if not hasattr(encoder, "patch") or encoder.patch is not None:
         return encoder, []
-    if proposal is not None:
+    patch: Size
+    if isinstance(encoder, MLP):
+        # A perceptron relates no patch to another, so each sees as much as one half can hide.
+        patch, why = (*size[:-1], -(-size[-1] // 2)), "half of a sample"
+    elif proposal is not None:
         patch, why = proposal
     else:
         whole_frames = frames and len(size) > 1

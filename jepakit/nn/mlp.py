@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..types import Grid, Masks, Signal, Size
 from .encoder import Encoder, cells_to_compute
 from .heads import BatchNorm
-from .patch import check_patch, grid_of, patches
+from .patch import check_patch, given_patch, grid_of, patches
 
 Norm = Literal["layer", "none"]
 
@@ -22,17 +22,19 @@ class MLP:
     """`depth` hidden layers (linear, LayerNorm, ReLU) of `hidden` features, then a linear to `width`.
 
     `patch` is the part of the signal that a token sees: half a window of 20 samples is patch (10,), on a grid of 2.
+    None is half of the signal along its last axis.
     `norm` "none" drops the LayerNorms.
     """
 
-    patch: Size = (10,)
+    patch: Size | None = (10,)
     width: int = 64
     hidden: int = 128
     depth: int = 2
     norm: Norm = "layer"
 
     def __post_init__(self) -> None:
-        check_patch(self.patch)
+        if self.patch is not None:
+            check_patch(self.patch)
 
     def build(self, signal: Signal) -> "MLPEncoder":
         """The encoder. Raises ValueError if the patch does not tile the signal."""
@@ -44,7 +46,7 @@ class MLPEncoder(Encoder):
 
     def __init__(self, cfg: MLP, signal: Signal) -> None:
         super().__init__()
-        self.dim, self.patch = cfg.width, tuple(cfg.patch)
+        self.dim, self.patch = cfg.width, given_patch(cfg.patch)
         self.grid = grid_of(signal.size, self.patch)
         seen = signal.channels * math.prod(self.patch)
         self.layers = build_perceptron([seen, *[cfg.hidden] * cfg.depth, self.dim], cfg.norm)

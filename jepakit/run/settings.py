@@ -134,14 +134,25 @@ class Evals:
 
     `online` is the maximum number of labelled samples: kNN on them scores every checkpoint and the best one is kept. 0
     disables it.
+    `settings` are those of the probes, such as "knn.k=1"; `jepa probe` uses them too unless it is given others.
     """
 
     kinds: tuple[str, ...] = ("knn", "linear")
     report: bool = True
     online: int = 0
+    settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_at_least(0, self, "online")
+        for entry in self.settings:
+            key, equals, _ = entry.partition("=")
+            if not equals or "." not in key:
+                raise ValueError(f"settings has the entry {entry!r}; write KIND.KEY=VALUE, as in knn.k=1")
+
+    @property
+    def probe_settings(self) -> dict[str, str]:
+        """`settings` by their dotted names, such as {"knn.k": "1"}."""
+        return {key: value for key, _, value in (entry.partition("=") for entry in self.settings)}
 
 
 @dataclass(frozen=True)

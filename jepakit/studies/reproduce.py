@@ -12,7 +12,9 @@ from .. import launch
 from ..core import files
 from ..core.files import file_slug
 from ..core.progress import Progress
+from ..evals.base import load_kind
 from ..evals.runs import probe_run
+from ..methods.base import Weights
 from ..run.settings import Evals, Run
 from ..training.request import Request
 from . import load
@@ -128,7 +130,9 @@ def collect_scores(
         launch.train_settings(localize_run(arm, data, seed, length), Request(out=here, resume="auto"), progress)
         for metric, value in probe_scores(here, study, str(data / arm.test), progress, arm.label in with_baselines):
             values.setdefault((arm.label, metric), []).append(value)
-        for name, metric, value in baseline_scores(here, str(data / arm.test)) if arm.label in with_baselines else ():
+        for name, metric, value in (
+            baseline_scores(here, study, str(data / arm.test)) if arm.label in with_baselines else ()
+        ):
             values.setdefault((f"{arm.data} · {name}", metric), []).append(value)
     return {key: values[key] for key in sorted(values, key=lambda key: _sort_key(row_groups(study), key))}
 
@@ -161,30 +165,36 @@ def probe_scores(run: Path, study: Study, test: str, progress: Progress, baselin
     raw input.
     """
     summary = json.loads((run / "summary.json").read_text())
-    found = stored_results(run, summary["steps"], test)
-    known = {result["kind"] for result in found if not (baselines and result["raw"] is None)}
-    if missing := [kind for kind in study.kinds if kind not in known]:
-        options = {key: value for key, value in study.options.items() if key.partition(".")[0] in missing}
-        probe_run(run, missing, test=test, settings=options, progress=progress, cache=False, baselines=baselines)
-        found = stored_results(run, summary["steps"], test)
-    scores = [(f"{result['kind']} {result['metric']}", float(result["value"])) for result in found]
+    scores: list[tuple[str, float]] = []
+    for weights in study.encoders:
+        found = stored_results(run, summary["steps"], test, weights)
+        known = {result["kind"] for result in found if not (baselines and result["raw"] is None)}
+        if missing := [kind for kind in study.kinds if kind not in known]:
+            options = {key: value for key, value in study.options.items() if key.partition(".")[0] in missing}
+            asked: dict[str, Any] = {"weights": weights, "settings": options, "baselines": baselines}
+            probe_run(run, missing, test=test, progress=progress, cache=False, **asked)
+            found = stored_results(run, summary["steps"], test, weights)
+        end = "" if weights == study.encoders[0] else f", {weights} encoder"
+        scores += [(f"{result['kind']} {result['metric']}{end}", float(result["value"])) for result in found]
     return [*scores, ("seconds", float(summary["seconds"])), *study.run_metrics(run).items()]
 
 
-def baseline_scores(run: Path, test: str) -> list[tuple[str, str, float]]:
+def baseline_scores(run: Path, study: Study, test: str) -> list[tuple[str, str, float]]:
     """The scores of a finished run's untrained encoder and of the raw input: (name, metric, value)."""
     step = json.loads((run / "summary.json").read_text())["steps"]
     return [
         (name, f"{result['kind']} {result['metric']}", float(result[key]))
-        for result in stored_results(run, step, test)
+        for result in stored_results(run, step, test, study.encoders[0])
         for key, name in BASELINE_NAMES.items()
     ]
 
 
-def stored_results(run: Path, step: int, test: str) -> list[dict[str, Any]]:
-    """The probe results of a run's last step on the data at `test`."""
+def stored_results(run: Path, step: int, test: str, weights: Weights) -> list[dict[str, Any]]:
+    """The probe results of a run's last step on the data at `test`, by the encoder with these weights."""
     results = [json.loads(path.read_text()) for path in sorted((run / "evals").glob("*.json"))]
-    return [r for r in results if r["step"] == step and r["data"].endswith(test)]
+    here = [r for r in results if r["step"] == step and r["data"].endswith(test)]
+    # A prediction starts from the context encoder, whichever weights were asked for.
+    return [r for r in here if r["weights"] == weights or load_kind(r["kind"]).reads == "windows"]
 
 
 def _sort_key(names: Mapping[str, str], key: tuple[str, str]) -> tuple[list[str | int], int]:

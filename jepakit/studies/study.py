@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
+from ..methods.base import Weights
 from ..reporting.figures import Figure
 from ..run.settings import Run
 
@@ -185,6 +186,7 @@ class Study:
     - `claim`: the paper's claim in words; `claims`: the claim as data, from which the engine writes sentences
     - `conclusions`: a function of the scores that writes more sentences, for findings that no kind of claim expresses
     - `kinds`: the probes; `options`: their settings, dotted, such as {"knn.k": 5}
+    - `encoders`: the encoders that the probes judge; metrics of all but the first end in the encoder's name
     - `run_metrics`: a function of a finished run's folder that returns further numbers by metric
     - `figures`: a function that returns figures by name; it gets the folders of the first seed's runs by arm label
     - `own`: numbers that the study measures in addition to its arms, or instead of arms
@@ -203,6 +205,7 @@ class Study:
     claims: tuple[Sentence, ...] = ()
     conclusions: Callable[[Scores], list[str]] = no_conclusions
     kinds: tuple[str, ...] = ("knn", "linear")
+    encoders: tuple[Weights, ...] = ("target",)
     run_metrics: Callable[[Path], Mapping[str, float]] = no_metrics
     options: Mapping[str, Any] = field(default_factory=dict)
     own: Own | None = None

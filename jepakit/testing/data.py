@@ -269,6 +269,7 @@ def every_question_is_answered_or_refused(case: DataCase) -> None:
         "train: auto_patch": (lambda: dataset.auto_patch(1), (tuple, type(None))),
         "train: action_spec": (dataset.action_spec, (ActionSpec, type(None))),
         "train: in_memory": (dataset.in_memory, Dataset),
+        "train: can_lengthen": (lambda: dataset.can_lengthen(size), bool),
         "panel: is_padded": (lambda: dataset.is_padded(size), bool),
         "panel: read_beginnings": (lambda: dataset.read_beginnings(_unpadded_items(dataset, size), size), Samples),
         "probe: training_part": (cfg.training_part, type(cfg)),

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from .. import data, evals, methods, recipes
 from ..core.registry import no_such
+from ..evals.runs import check_own_settings
 from ..nn import Frames
 from ..run import checkpoint, parse
 from ..run.optim import Optim
@@ -56,6 +57,7 @@ def settings(request: Request) -> Run:
     run: Run = parse.apply_changes(wanted, parse.flags_to_changes(request.flags))
     for kind in run.evals.kinds:
         evals.load_kind(kind)
+    check_own_settings(run.evals)
     return run
 
 

@@ -26,8 +26,8 @@ class ResolvedRun(NamedTuple):
 def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     """Resolve the parts in turn, because each depends on those before it. Raises ValueError if one cannot be resolved.
 
-    1. data: sizes, windows, channels and views (`DataConfig.resolved`), and with them the signal
-    2. method: the patch of its encoder (`nn.auto.fit_patch`), its masks (`Method.fit_config`); padding to whole patches
+    1. data: sizes, windows, channels and views (`DataConfig.resolve`), and with them the signal
+    2. method: the patch of its encoder (`nn.auto.fit_patch`), its masks (`Method.fit_config`); sizes of whole patches
     3. length: steps from epochs (`Length.resolve`)
     4. optimiser: constant rates on a stream (`Optim.without_schedule`)
     5. loop: device, precision, workers and intervals (`Loop.resolve`)
@@ -44,7 +44,7 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     method, method_notes = method_class.fit_config(
         method, signal, dataset.auto_patch(cells_per_side(getattr(method, "encoder", None)))
     )
-    signal = whole_patches(signal, dataset, method)
+    signal, size_notes = whole_patches(signal, dataset, method)
     check_views(data, method, signal.size)
     dataset.check_views(signal)
     check_data(dataset, signal.size, name, method_class, run.evals.online)
@@ -56,16 +56,21 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     run = replace(run, method=method, data=data, length=length, optim=optim, loop=loop)
     choices = [*data_notes, *frame_notes, *method_notes, *length_notes, *optim_notes, *loop_notes]
     choices += micro_batch_notes(length, method_class)
-    return ResolvedRun(run, dataset, signal, [*dataset.notes, *map(str, choices)])
+    return ResolvedRun(run, dataset, signal, [*dataset.notes, *map(str, choices), *size_notes])
 
 
-def whole_patches(signal: Signal, dataset: Dataset, method: Any) -> Signal:
-    """The signal; if its samples are padded, they are padded to a whole number of the encoder's patches."""
+def whole_patches(signal: Signal, dataset: Dataset, method: Any) -> tuple[Signal, list[str]]:
+    """The signal; samples that are padded or stretched anyway get a whole number of the encoder's patches.
+
+    The note is on a stretched signal; padding is never seen.
+    """
     patch = getattr(getattr(method, "encoder", None), "patch", (1,))
-    if len(patch) != len(signal.size) or not dataset.is_padded(signal.size):
-        return signal
+    if len(patch) != len(signal.size) or not dataset.can_lengthen(signal.size):
+        return signal, []
     steps = -(-signal.size[0] // patch[0]) * patch[0]
-    return replace(signal, size=(steps, *signal.size[1:]))
+    notes = [f"samples are stretched from {signal.size[0]} to {steps} steps, {steps // patch[0]} whole patches"]
+    changed = steps > signal.size[0] and not dataset.is_padded(signal.size)
+    return replace(signal, size=(steps, *signal.size[1:])), notes if changed else []
 
 
 def check_views(cfg: Any, method: Any, size: Size) -> None:

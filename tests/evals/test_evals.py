@@ -216,6 +216,50 @@ def test_a_majority_of_neighbours_wins_and_equal_votes_go_to_the_more_similar_cl
     np.testing.assert_array_equal(knn.predict_labels(train, test.x, cfg), want)
 
 
+@pytest.mark.parametrize("k", [1, 6])
+def test_raw_series_are_near_by_euclidean_distance_and_equal_votes_go_to_the_nearer_class(k: int) -> None:
+    from sklearn.neighbors import NearestNeighbors
+
+    train, test = clusters(400, spread=1.5), clusters(300, spread=1.5, seed=1)
+    near = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(train.x)
+    distance, neighbours = near.kneighbors(test.x)
+    want = []
+    for d, y in zip(distance, train.y[neighbours], strict=True):
+        # The sum of similarities is larger where that of the squares is smaller: a vote each, and then these.
+        votes = sorted(((y == c).sum(), -(d[y == c] ** 2).sum(), c) for c in range(4))
+        want.append(votes[-1][2])
+    found = knn.predict_labels(dataclasses.replace(train, distance="euclidean"), test.x, knn.Config(k=k))
+    np.testing.assert_array_equal(found, want)
+    assert (found != knn.predict_labels(train, test.x, knn.Config(k=k))).any()
+
+
+@pytest.mark.parametrize("weights", ["uniform", "softmax"])
+def test_both_distances_vote_alike_where_all_features_are_equally_long(weights: Any) -> None:
+    train, test = (
+        dataclasses.replace(part, x=part.x / np.linalg.norm(part.x, axis=1, keepdims=True))
+        for part in (clusters(200, spread=1.5), clusters(300, spread=1.5, seed=1))
+    )
+    cosine, euclid = (
+        knn.predict_labels(dataclasses.replace(train, distance=d), test.x, knn.Config(k=9, weights=weights))  # type: ignore[arg-type]
+        for d in ("cosine", "euclidean")
+    )
+    np.testing.assert_array_equal(cosine, euclid)
+
+
+@pytest.mark.parametrize(("weights", "label"), [("uniform", 1), ("softmax", 2)])
+def test_a_series_far_from_all_others_still_gets_the_label_of_its_neighbours(weights: Any, label: int) -> None:
+    # Two of class 1 have the majority, the one of class 2 is the nearest.
+    train = Features(np.array([[1.0], [1.1], [2.0]], np.float32), np.array([1, 1, 2]), np.arange(3), "euclidean")
+    far = np.array([[1000.0]], np.float32)
+    assert knn.predict_labels(train, far, knn.Config(k=3, weights=weights)).tolist() == [label]
+
+
+def test_series_that_differ_by_a_ten_thousandth_are_told_apart_by_euclidean_distance() -> None:
+    x = 100 + 1e-2 * np.arange(40, dtype=np.float32)[:, None] + np.zeros((40, 50), np.float32)
+    train = Features(x, np.arange(40) % 2, np.arange(40), "euclidean")
+    np.testing.assert_array_equal(knn.predict_labels(train, x + np.float32(4e-3), knn.Config(k=1)), train.y)
+
+
 def test_knn_does_not_depend_on_how_the_queries_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = clusters(100), clusters(37, seed=1)
     whole = knn.predict_labels(train, test.x, knn.Config(k=5))

@@ -12,6 +12,7 @@ import torch
 from jepakit.cli import __main__ as cli
 from jepakit.cli.text import describe_probes
 from jepakit.data.images import arrays, synthetic
+from jepakit.data.series import settings as series
 from jepakit.evals import cache, sources
 from jepakit.evals.features import Features
 from jepakit.evals.kinds import lowshot
@@ -87,6 +88,48 @@ def test_the_score_is_the_same_without_the_baselines(run: Path, kind: str) -> No
     without = {**support.read_json(whole), "random_init": None, "raw": None, "baselines": {}}
     assert support.read_json(alone) == without
     assert cli.main(["report", str(run)]) == 0
+
+
+def loud_and_soft(folder: Path, name: str, seed: int) -> str:
+    """Waves that are loud or soft, of two lengths, in a file with their labels: by cosine they are all alike."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(40) % 2
+    x = (1 + 4 * y[:, None, None]) * np.sin(np.arange(16) * 0.5) + 0.1 * rng.normal(size=(40, 1, 16))
+    x[y == 0, :, 12:] = np.nan
+    np.savez(folder / name, x=x.astype(np.float32), y=y)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_knn_compares_raw_series_by_their_values_and_representations_by_direction(tmp_path: Path, cached: bool) -> None:
+    cfg = series.Config(path=loud_and_soft(tmp_path, "a.npz", 0), window=0)
+    run = support.halves_run(tmp_path / "run", replace(cfg, unequal="stretch"), channels=1, mean=(0.0,), std=(1.0,))
+    held = loud_and_soft(tmp_path, "b.npz", 1)
+    for _ in range(1 + cached):
+        (path,) = probe_run(run, ["knn"], test=held, settings={"knn.k": 1}, cache=cached)
+    assert support.read_json(path)["raw"] == 1.0
+    subject = Subject(load_run(run), open_sets(load_run(run), None, held), "cpu", "target", run if cached else None)
+    parts = sources.pooled_features(subject, "mean", subject.sets.train)
+    kinds = {"value": "cosine", "random_init": "cosine", "raw": "euclidean"}
+    assert {name: part.distance for name, part in parts.items()} == kinds
+
+
+def test_raw_pictures_are_near_by_their_direction(run: Path) -> None:
+    subject = Subject(load_run(run), open_sets(load_run(run), None, None), "cpu", "target")
+    parts = sources.pooled_features(subject, "mean", subject.sets.train)
+    assert {part.distance for part in parts.values()} == {"cosine"}
+
+
+def test_a_probe_takes_the_settings_of_the_run_unless_it_is_given_others(run: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    assert "settings: []" in text
+    (run / "config.yaml").write_text(text.replace("settings: []", "settings: [knn.k=3, 'linear.l2=[0.1]']"))
+    (path,) = probe_run(run, ["knn"])
+    assert support.read_json(path)["settings"]["k"] == 3
+    (path,) = probe_run(run, ["knn"], settings={"knn.weights": "softmax"})
+    assert [support.read_json(path)["settings"][key] for key in ("k", "weights")] == [3, "softmax"]
+    (path,) = probe_run(run, ["linear"], settings={"linear.l2": [1.0]})
+    assert support.read_json(path)["settings"]["l2"] == [1.0]
 
 
 def test_a_name_follows_the_name_of_the_result(run: Path) -> None:

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
+import support
 import torch
 
-from jepakit import methods, recipes
+from jepakit import api, methods, recipes
 from jepakit.core import schedules
-from jepakit.run import optim
+from jepakit.run import checkpoint, optim
+from jepakit.studies.cjepa import cjepa_series
 from jepakit.types import Batch, Rng, Signal
 
 IMAGE = Signal(3, (224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -74,6 +77,36 @@ def test_two_real_steps_of_a_published_recipe_change_the_encoder_and_keep_the_lo
         method.after_step(schedules.run_progress(step, 2))
         assert terms.total.isfinite()
     assert not torch.equal(before, method.encoder.norm.weight)
+
+
+def odd_and_unequal(path, count, seed):
+    """Slow and fast waves of 20 to 25 steps with labels, NaN after their ends."""
+    x, y = support.two_kinds(count, 25, seed)
+    x[:, :, 20:][::3] = np.nan
+    np.savez(path, x=x, y=y)
+    return path
+
+
+def test_the_recipe_of_labelled_series_takes_halves_of_series_of_odd_and_unequal_lengths(tmp_path):
+    train, test = (odd_and_unequal(tmp_path / f"{k}.npz", 40, k) for k in range(2))
+    seen = support.Recorder()
+    settings = {"data.split": "all", "evals.kinds": [], "evals.report": False}
+    run = tmp_path / "run"
+    api.train(train, run, recipe="series-classes", steps=3, settings=settings, progress=seen)
+    assert "samples are stretched from 25 to 26 steps, 2 whole patches" in seen.notes
+    loaded = checkpoint.load_run(run)
+    assert (loaded.method.signal.size, loaded.run.method.encoder.patch) == ((26,), (13,))
+    result = support.read_json(api.probe(run, "linear", test=test))
+    assert (result["settings"]["pool"], result["settings"]["l2"], result["n_test"]) == ("flat", [0.01], 40)
+
+
+def test_the_study_of_labelled_series_trains_the_recipe():
+    recipe = recipes.load_recipe("series-classes")
+    for arm in (arm for arm in cjepa_series.STUDY.arms if arm.name == "C-JEPA"):
+        half = dataclasses.replace(recipe.method.encoder, patch=(cjepa_series.SERIES_LENGTHS[arm.data] // 2,))
+        assert arm.run.method == dataclasses.replace(recipe.method, encoder=half)
+        assert (arm.run.optim, arm.run.length) == (recipe.optim, recipe.length)
+    assert cjepa_series.STUDY.options == recipe.evals.probe_settings
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES.names())

@@ -1,5 +1,6 @@
 """Parsing: recipe < file < flags, by name from our own registries, and one clear sentence for every mistake."""
 
+import re
 import sys
 
 import pytest
@@ -154,3 +155,18 @@ def test_a_file_from_before_a_setting_was_renamed_is_read_with_a_note(tmp_path):
     file.write_text("method: {name: ijepa}\nloop: {dear_every: 7}\n")
     assert parse.from_yaml(file).loop.views_every == 7
     assert parse.renaming_notes(parse.read_yaml(file)) == ["loop.dear_every is now called loop.views_every"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("knn", "evals: settings has the entry 'knn'; write KIND.KEY=VALUE, as in knn.k=1"),
+        ("k=1", "evals: settings has the entry 'k=1'; write KIND.KEY=VALUE"),
+        ("knm.k=1", "Did you mean 'knn'?"),
+        ("knn.kk=1", "No setting evals.settings: knn.kk. Did you mean"),
+        ("knn.k=many", "evals.settings: knn.k takes a whole number or auto, not 'many'"),
+    ],
+)
+def test_a_wrong_setting_of_a_probe_is_named_before_training(entry, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        api.settings(api.Request("cifar10-ijepa", flags={"evals.settings": f"[{entry}]"}))

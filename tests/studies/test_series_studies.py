@@ -131,6 +131,8 @@ def test_the_study_of_labels_goes_from_the_archive_to_its_page(tmp_path: Path) -
     for name in cjepa_series.SERIES_LENGTHS:
         assert found[f"{name} · I-JEPA", "1-NN DTW accuracy"] == found[f"{name} · BiJEPA", "1-NN DTW accuracy"]
         assert found[f"{name} · C-JEPA", "1-NN Euclidean accuracy"] == 1.0
+        for metric in (cjepa_series.LINEAR, f"{cjepa_series.LINEAR}, context encoder"):
+            assert 0 <= found[f"{name} · C-JEPA", metric] <= 1
     assert page.exists()
 
 

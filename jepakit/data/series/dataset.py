@@ -106,6 +106,10 @@ class Series(Dataset):
         """The number of steps of each sample; None if all are brought to one length."""
         return self.cut.length if self.unequal == "pad" else None
 
+    def can_lengthen(self, size: Size) -> bool:
+        """Whether samples can be read at more steps than `size` has, because they are padded or stretched anyway."""
+        return self.unequal == "stretch" or super().can_lengthen(size)
+
     @property
     def augment(self) -> SeriesAugment:
         """How training samples are augmented."""

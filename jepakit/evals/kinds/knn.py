@@ -1,6 +1,12 @@
-"""k nearest neighbours by cosine similarity: exact, without training, and with no sensitive setting.
+"""k nearest neighbours: exact, without training, and with no sensitive setting.
 
-Features are scaled to unit length but not centred. With uniform weights each of the k neighbours has one vote, and ties
+Representations are compared by cosine similarity: scaled to unit length but not centred. Raw series are compared by
+Euclidean distance (`Features.distance`), since the size of a value tells them apart too and the one nearest series is
+the usual baseline. Their similarity is that of the equation, which is the cosine where all series x are equally long:
+
+    c(q, b) = 1 − |q − b|² / 2 s²,   s² the mean of |x|² over the training series
+
+With uniform weights each of the k neighbours has one vote, and ties
 go to the class whose neighbours have the larger sum of similarities. With softmax weights a neighbour of similarity c
 votes exp(c / temperature); k = 20 and 0.07 are customary. If there are fewer than 20 training samples, k is all.
 
@@ -12,7 +18,8 @@ m and Σ are the mean and covariance of the training features, without labels; �
 hardly vary from being amplified.
 
 Source: Wu et al. 2018, arXiv:1805.01978; Caron et al. 2021, arXiv:2104.14294; whitening of features compared by cosine:
-Jégou & Chum 2012, "Negative evidences and co-occurences in image retrieval".
+Jégou & Chum 2012, "Negative evidences and co-occurences in image retrieval"; Euclidean 1-NN as the baseline for series:
+Bagnall et al. 2017, arXiv:1602.01711.
 """
 
 from collections.abc import Iterator
@@ -21,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -84,14 +91,29 @@ def predict_labels(train: Features, x: Float32[np.ndarray, "m d"], cfg: Config) 
     bank, queries = torch.from_numpy(train.x), torch.from_numpy(x)
     if cfg.whiten:
         bank, queries = whiten_features(bank, queries)
-    bank = F.normalize(bank, dim=1)
+    similarities = euclidean_similarities
+    if train.distance == "cosine":
+        bank, similarities = F.normalize(bank, dim=1), cosine_similarities
     labels, classes = torch.from_numpy(train.y), count_classes(train.y)
     rows = max(1, MAX_SIMILARITIES // max(len(bank), classes))
     found = []
     for query in torch.split(queries, rows):
-        near = (F.normalize(query, dim=1) @ bank.T).topk(k, dim=1)
+        near = similarities(query, bank).topk(k, dim=1)
         found.append(_count_votes(near.values.double(), labels[near.indices], classes, k, cfg))
     return torch.cat(found).numpy()
+
+
+def cosine_similarities(query: Float32[Tensor, "m d"], bank: Float32[Tensor, "n d"]) -> Float32[Tensor, "m n"]:
+    """The cosine of every pair; `bank` holds vectors of length 1."""
+    return F.normalize(query, dim=1) @ bank.T
+
+
+def euclidean_similarities(query: Float32[Tensor, "m d"], bank: Float32[Tensor, "n d"]) -> Float64[Tensor, "m n"]:
+    """The similarity of every pair by the module's equation; 1 where two are equal."""
+    power = bank.double().square().sum(1).mean().clamp(min=torch.finfo(bank.dtype).tiny)
+    # Sums of differences, not products of vectors: two series that are nearly equal would lose all digits.
+    away = torch.cdist(query, bank, compute_mode="donot_use_mm_for_euclid_dist").double()
+    return 1 - away.square() / (2 * power)
 
 
 def whiten_features(
@@ -108,7 +130,10 @@ def whiten_features(
 
 
 def _count_votes(similarity: Tensor, label: Tensor, classes: int, k: int, cfg: Config) -> Tensor:
-    # Similarities of k neighbours sum to [-k, k], so a vote outweighs all of them, and they only break ties.
-    uniform, softmax = similarity + 2 * k + 1, ((similarity - 1) / cfg.temperature).exp()
+    # Similarities of k neighbours sum to [-k, k], so a vote outweighs all of them, and they only break ties; of series
+    # that are further apart than opposite ones, none breaks a tie. The nearest comes first: relative to it, the votes
+    # of far neighbours do not all vanish.
+    uniform = similarity.clamp(min=-1) + 2 * k + 1
+    softmax = ((similarity - similarity[:, :1]) / cfg.temperature).exp()
     weight = uniform if cfg.weights == "uniform" else softmax
     return similarity.new_zeros(len(label), classes).scatter_add_(1, label, weight).argmax(1)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -29,10 +29,9 @@ from ...masks.halves import Halves
 from ...methods import bijepa, cjepa, ijepa
 from ...nn import MLP
 from ...nn.mlp import Perceptron
-from ...nn.predictor import Predictor
+from ...recipes.series import series_classes
 from ...run import parse
-from ...run.optim import Optim
-from ...run.settings import Length, Loop, Run
+from ...run.settings import Loop
 from ..cells import Mean
 from ..claims import AtLeast, Better, Statement
 from ..study import Arm, Scores, Study, require_data
@@ -48,7 +47,7 @@ SERIES_LENGTHS: Final = {
     "BasicMotions": 100,
     "JapaneseVowels": 30,
 }
-STEPS, BATCH, BAND = 500, 32, 0.1
+BAND = 0.1
 LINEAR, NEAREST = "linear accuracy", {"euclidean": "1-NN Euclidean accuracy", "dtw": "1-NN DTW accuracy"}
 GUNPOINT_GOAL: Final = 0.95  # of GunPoint
 
@@ -81,30 +80,27 @@ def stretch_series(x: Float[np.ndarray, "n c _"], length: int) -> Float[np.ndarr
 
 
 def method_settings(patch: int) -> dict[str, Any]:
-    """The settings of the three methods, which have the same encoder."""
-    encoder, halves = MLP((patch,), width=256, hidden=128), (Halves(context="either"),)
-    small = Predictor(width=32, depth=1, heads=1, mlp_ratio=2.0, init="xavier")
-    base: dict[str, Any] = {"masks": halves, "ema": (0.98, 0.9995)}
+    """The settings of the three methods, which have the same encoder; C-JEPA's are the recipe's `series-classes`."""
+    recipe = cast(cjepa.Config, series_classes().method)
+    own = replace(recipe, encoder=replace(cast(MLP, recipe.encoder), patch=(patch,)))
     return {
-        "I-JEPA": ijepa.Config(encoder, small, **base),
-        "C-JEPA": cjepa.Config(encoder, small, **base, pairs="context-target"),
-        "BiJEPA": bijepa.Config(encoder, Perceptron(hidden=128), masks=(Halves(),), ema=(0.98, 0.9995)),
+        "I-JEPA": ijepa.Config(own.encoder, own.predictor, masks=own.masks, ema=own.ema),
+        "C-JEPA": own,
+        "BiJEPA": bijepa.Config(own.encoder, Perceptron(hidden=128), masks=(Halves(),), ema=own.ema),
     }
 
 
 def arms() -> tuple[Arm, ...]:
     """Every method on every set."""
-    found = []
+    found, recipe = [], series_classes()
     for data, length in SERIES_LENGTHS.items():
         for name, method in method_settings(length // 2).items():
-            run = Run(
+            run = replace(
+                recipe,
                 method=method,
                 data=series.Config(path=f"{data}_train.npz", window=0, layout="NCT"),
-                optim=Optim(lr=1e-3, start_lr=1e-5, final_lr=1e-5, warmup=0.08, weight_decay=0.04),
-                length=Length(steps=STEPS, batch=BATCH),
-                loop=Loop(workers=0, log_every=100, save_every=STEPS),
+                loop=Loop(workers=0, log_every=100, save_every=recipe.length.steps),
             )
-            run = replace(run, optim=replace(run.optim, final_weight_decay=0.1))
             found.append(Arm(data, name, run, f"{data}_test.npz"))
     return tuple(found)
 
@@ -172,7 +168,8 @@ STUDY = Study(
     arms=arms(),
     claims=tuple(claims()),
     conclusions=conclusions,
-    options={"knn.k": 1, "linear.pool": "flat", "linear.l2": (0.01,)},
+    options=series_classes().evals.probe_settings,
+    encoders=("target", "context"),
     run_metrics=nearest_accuracies,
     prepare=unpack_sets,
 )
