@@ -6,7 +6,8 @@ from ..core.lazy import lazy_names
 from .kinds import KINDS
 
 if TYPE_CHECKING:
-    from .base import Dataset, Unreadable, Words, refuse_padding
+    from .base import Dataset, Words, refuse_padding
+    from .collation import Unreadable
     from .config import DataConfig, SourceConfig
     from .loader import fixed_sample
     from .registry import check_kind, guess_kind, load, read_like, training_settings
@@ -25,6 +26,7 @@ __all__ = [
     "base",
     "check",
     "check_kind",
+    "collation",
     "config",
     "draws",
     "dynamics",
@@ -51,7 +53,8 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("Dataset", "Unreadable", "Words", "refuse_padding"), "base"),
+        **dict.fromkeys(("Dataset", "Words", "refuse_padding"), "base"),
+        "Unreadable": "collation",
         **dict.fromkeys(("DataConfig", "SourceConfig"), "config"),
         "fixed_sample": "loader",
         **dict.fromkeys(("Problem", "Report"), "report"),

@@ -1,9 +1,9 @@
 """The interface of a data set: what a kind defines, and what follows from that for every kind."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from itertools import islice
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, wraps
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -11,28 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
-from torch.utils.data import default_collate
 
-from ..types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size, unit
+from ..types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size
+from .collation import Unreadable, example_of, refuse_unreadable, stack_samples, without_padding
 from .overlap import hash_array
-from .report import Progress, Report, report_items
+from .report import Problem, Progress, Report, finish_report
 
 Split = Literal["all", "train", "test"]
-Corrupt = Literal["skip", "fail"]
 Item = TypeVar("Item")
 SAMPLE_FIELDS = ("x", "action", "reward", "done", "proprio")
 FIT_VALUES, FIT_ITEMS_RANGE, FIT_CHUNK = 2**24, (256, 4096), 32
-
-
-class Unreadable(Exception):  # noqa: N818 - the caller decides whether it is an error
-    """An item that cannot be decoded, with its name and the reason."""
-
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(name, why)
-        self.name, self.why = name, why
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.why}"
 
 
 class Words(NamedTuple):
@@ -297,8 +285,6 @@ class Dataset:
 
     def subset(self, rows: Int64[np.ndarray, " k"], labels: Int64[np.ndarray, " k"] | None = None) -> "Dataset":
         """The items `rows`, with their own labels or with `labels`."""
-        from .subset import Subset  # imported on use: a subset is a data set
-
         return Subset(self, rows, labels)
 
     def in_memory(self) -> "Dataset":
@@ -309,7 +295,23 @@ class Dataset:
 
     def report(self, progress: Progress = None) -> Report:
         """The report that `jepa check-data` prints; reads every item once."""
-        return report_items(self, progress)
+        problems, total, size = list[Problem](), len(self), self.sample_size()
+        for i in range(total):
+            found = self.read(np.array([i], dtype=np.int64), size)
+            problems += [Problem(name, "unreadable", why) for name, why in found.skipped.items()]
+            if progress:
+                progress(i + 1, total)
+        counts = np.bincount([k for i in range(total) if (k := self.label(i)) >= 0], minlength=len(self.classes))
+        classes = ", ".join(f"{name}: {n}" for name, n in zip(self.classes, counts.tolist(), strict=True) if n)
+        rows = [
+            (self.words.many, str(total)),
+            ("readable", str(total - len(problems))),
+            ("unreadable", str(len(problems))),
+            ("size", " x ".join(map(str, size))),
+            ("channels", str(self.channels)),
+            (f"{self.words.many} per class", classes or "no labels"),
+        ]
+        return finish_report(rows, self.notes, problems, "--csv FILE lists them")
 
     def content_hash(self, i: int) -> int | None:
         """A hash of item i as it is read, not augmented; None if it cannot be read."""
@@ -361,41 +363,99 @@ NO_MASKS = (
 )
 
 
-def without_padding(found: Samples) -> Iterator[Shaped[Tensor, "_ c ..."]]:
-    """The x of the samples without their padding: one batch if nothing is padded, else one sample at a time."""
-    if found.x is None or not len(found.x):
-        return
-    if found.length is None:
-        yield found.x
-        return
-    for x, length in zip(found.x, found.length.tolist(), strict=True):
-        yield x[None, :, :length]
+def _ask_parent(name: str) -> Any:
+    """The method `name` of a data set, answered by the parent of a subset."""
+
+    @wraps(getattr(Dataset, name))
+    def ask(self: "Subset", *args: Any) -> Any:
+        return getattr(self.whole, name)(*args)
+
+    return ask
 
 
-def stack_samples(rows: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "b ..."]:
-    """One tensor from one or more rows: uint8 if all rows are 8-bit, else float32."""
-    same = all(x.dtype == torch.uint8 for x in rows)
-    # In a worker, the DataLoader's own function stacks straight into shared memory.
-    stacked: Tensor = default_collate(list(rows) if same else [unit(x) for x in rows])
-    return stacked
+def _ask_parent_item(name: str) -> Any:
+    """The method `name` of a data set, whose first argument is an item, answered by the parent of a subset."""
+
+    @wraps(getattr(Dataset, name))
+    def ask(self: "Subset", i: int, *args: Any) -> Any:
+        return getattr(self.whole, name)(int(self.rows[i]), *args)
+
+    return ask
 
 
-def stack_groups(
-    parts: Iterable[Shaped[Tensor, "b ..."]], counts: Iterable[int]
-) -> tuple[Shaped[Tensor, "b _ ..."], ...]:
-    """Views, one batch each, as one batch per group; the groups have `counts` views."""
-    rest = iter(parts)
-    return tuple(torch.stack(list(islice(rest, count)), 1) for count in counts)
+class Subset(Dataset):
+    """Some items of a data set, optionally with their own labels; for kinds that have no field for a subset."""
 
+    def __init__(self, whole: Dataset, rows: Int64[np.ndarray, " k"], given: Int64[np.ndarray, " k"] | None) -> None:
+        self.whole, self.rows, self.given = whole, rows, given
+        # These attributes are read-only properties for the type checker, so they are set past it.
+        facts = {name: getattr(whole, name) for name in ("cfg", "channels", "classes", "native", "notes", "words")}
+        vars(self).update(facts, lengths=None if whole.lengths is None else whole.lengths[rows])
 
-def refuse_unreadable(skipped: Mapping[str, str], corrupt: Corrupt) -> None:
-    """Raises ValueError, naming the first unreadable item, if unreadable items must fail the run."""
-    if skipped and corrupt == "fail":
-        name, why = next(iter(skipped.items()))
-        raise ValueError(f"cannot read {name}: {why}; remove or replace it, or set data.corrupt=skip") from None
+    def __len__(self) -> int:
+        return len(self.rows)
 
+    def name(self, i: int) -> str:
+        """The item's name in the parent data set."""
+        return self.whole.name(int(self.rows[i]))
 
-def example_of(skipped: Mapping[str, str]) -> str:
-    """The name and reason of one unreadable item, as part of a sentence."""
-    name, why = next(iter(skipped.items()))
-    return f"{name} ({why})"
+    def label(self, i: int) -> int:
+        """The item's label in this subset."""
+        return self.whole.label(int(self.rows[i])) if self.given is None else int(self.given[i])
+
+    def fingerprint(self) -> str:
+        """A hash of the parent data set and of the chosen items."""
+        digest = hashlib.blake2b(self.whole.fingerprint().encode() + self.rows.tobytes(), digest_size=8)
+        return digest.hexdigest()
+
+    def read(self, ids: Ids, size: Size) -> Samples:
+        """Items `ids` at `size`, read from the parent data set."""
+        return self._counted(self.whole.read(self.rows[ids], size), self._known(ids))
+
+    def draw(self, ids: Ids, rng: Rng, signal: Signal, include_x: bool = True) -> Samples:
+        """Items `ids` as training sees them; the next item of this subset replaces an unreadable one."""
+        ids, skipped = ids.copy(), dict[str, str]()
+        for _ in range(len(self)):
+            found = self.whole.draw(self.rows[ids], rng, signal, include_x)
+            skipped |= found.skipped
+            wrong = found.id.numpy() != self.rows[ids]
+            if not wrong.any():
+                return self._counted(found._replace(skipped=skipped), self._known(ids))
+            ids[wrong] = (ids[wrong] + 1) % len(self)
+        raise ValueError(f"none of {len(self)} {self.words.many} can be read; look at jepa check-data")
+
+    def with_config(self, cfg: Any) -> "Subset":
+        """The same subset of the parent data set with other settings."""
+        return Subset(self.whole.with_config(cfg), self.rows, self.given)
+
+    def versions(self, ids: Int64[np.ndarray, " n"], count: int, signal: Signal) -> Shaped[Tensor, "_ q c ..."]:
+        """`count` augmented versions of each item, made by the parent data set."""
+        return self.whole.versions(self.rows[ids], count, signal)
+
+    def read_beginnings(self, ids: Ids, size: Size) -> Samples:
+        """The first size[0] steps of every item that has at least that many."""
+        return self._counted(self.whole.read_beginnings(self.rows[ids], size), self._known(ids))
+
+    # What a question about the whole data set, or about one item, gets: the parent's answer.
+    sample_size, action_spec, auto_patch = map(_ask_parent, ("sample_size", "action_spec", "auto_patch"))
+    mask, film, step_span, step_times, looked_at = map(
+        _ask_parent_item, ("mask", "film", "step_span", "step_times", "looked_at")
+    )
+
+    @property
+    def picture_channels(self) -> int:
+        """The number of channels of one image in a sample of the parent data set."""
+        return self.whole.picture_channels
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The channel names of the parent data set."""
+        return self.whole.column_names
+
+    def _known(self, ids: Ids) -> dict[int, int]:
+        return {int(self.rows[i]): int(i) for i in ids}
+
+    def _counted(self, found: Samples, known: dict[int, int]) -> Samples:
+        """Samples of the parent data set, with the ids and labels of this subset."""
+        ids = np.array([known[i] for i in found.id.tolist()], dtype=np.int64)
+        return found._replace(id=torch.from_numpy(ids), label=self.labels_of(ids))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .base import Dataset
 from .config import SourceConfig
-from .overlap import overlap_sentence, shared_items
+from .overlap import overlap_sentence
 from .registry import guess_kind, load, read_like
 from .report import MAX_PROBLEMS_LISTED, Problem, Progress, Report
 
@@ -60,3 +60,9 @@ def as_csv(problems: Sequence[Problem]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("item", "problem", "detail"), *((p.name, p.problem, p.detail) for p in problems)])
     return text.getvalue()
+
+
+def shared_items(train: Dataset, test: Dataset) -> list[int]:
+    """The items of the data set `test` that equal an item of `train`; reads every item of both."""
+    known = {train.content_hash(i) for i in range(len(train))} - {None}
+    return [i for i in range(len(test)) if test.content_hash(i) in known]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, 
 
 from ..core.notes import Note
 from ..types import Size
-from .base import Corrupt, Dataset, Split
+from .base import Dataset, Split
+from .collation import Corrupt
 from .report import Progress, Report
 
 Class = TypeVar("Class", bound=type)

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ..types import Batch, Rng, Samples, Signal
-from .base import Corrupt, Dataset, refuse_unreadable, stack_samples
+from .base import Dataset
+from .collation import Corrupt, refuse_unreadable, stack_samples
 
 Item = TypeVar("Item")
 

@@ -1,15 +1,11 @@
 """Finds samples that two data sets share, by a hash of every sample as it is read."""
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped
 
 from ..types import Batch
-
-if TYPE_CHECKING:
-    from .base import Dataset
 
 Hashes = dict[int, int]
 """The hash of each sample, by its id."""
@@ -27,12 +23,6 @@ def sample_hashes(batch: Batch) -> Hashes:
     steps = [None] * len(batch) if batch.length is None else batch.length.tolist()
     rows = (x if n is None else x[:, :n] for x, n in zip(batch.x, steps, strict=True))
     return {i: hash_array(x.numpy()) for i, x in zip(batch.id.tolist(), rows, strict=True)}
-
-
-def shared_items(train: "Dataset", test: "Dataset") -> list[int]:
-    """The items of the data set `test` that equal an item of `train`; reads every item of both."""
-    known = {train.content_hash(i) for i in range(len(train))} - {None}
-    return [i for i in range(len(test)) if test.content_hash(i) in known]
 
 
 def overlap_sentence(shared: int, total: int) -> str:

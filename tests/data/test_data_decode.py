@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch.testing import assert_close
 
-from jepakit.data.base import Unreadable
+from jepakit.data.collation import Unreadable
 from jepakit.data.images import decode
 from jepakit.data.images.box import Box, CropRequest
 

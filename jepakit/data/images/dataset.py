@@ -13,7 +13,8 @@ from torch import Tensor
 from ...core.notes import Note
 from ...nn.auto import MIN_PATCHES, auto_patch
 from ...types import Ids, Rng, Sample, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, stack_groups, stack_samples
+from ..base import Dataset, Words
+from ..collation import Unreadable, stack_groups, stack_samples
 from ..draws import uniform_draws
 from ..overlap import hash_array
 from ..report import Progress, Report

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ...types import Size
-from ..base import Unreadable
+from ..collation import Unreadable
 from . import tiff
 from .box import Box, CropRequest
 

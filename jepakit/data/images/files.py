@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ...core.notes import Note
 from ...types import Signal, Size, unit
-from ..base import Dataset, Unreadable
+from ..base import Dataset
+from ..collation import Unreadable
 from ..config import DataConfig, shared_last
 from ..draws import spread_evenly
 from ..paths import expand_pattern, first_file

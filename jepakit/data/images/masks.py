@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from ...types import Size
-from ..base import NO_MASKS, Unreadable
+from ..base import NO_MASKS
+from ..collation import Unreadable
 from .augment import centre_box
 from .decode import read_header
 from .folder import MASK_SUFFIX, Files

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ..base import Dataset, Unreadable
+from ..base import Dataset
+from ..collation import Unreadable
 from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report, range_text
 
 MIN_SIDE = 16

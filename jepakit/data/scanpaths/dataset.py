@@ -11,7 +11,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size, unit
-from ..base import Dataset, Unreadable, Words, refuse_unreadable, stack_groups
+from ..base import Dataset, Words
+from ..collation import Unreadable, refuse_unreadable, stack_groups
 from ..config import DataConfig
 from ..draws import uniform_draws
 from ..images.dataset import PictureSet

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..base import Unreadable
+from ..collation import Unreadable
 from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report, range_text
 from .record import Looked
 

@@ -14,7 +14,8 @@ from jaxtyping import Int64
 
 from ...core.notes import Note
 from ...types import Size
-from ..base import Dataset, Unreadable
+from ..base import Dataset
+from ..collation import Unreadable
 from ..config import DataConfig, shared_last
 from ..images.box import check_size
 from ..images.dataset import PictureSet

@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ...types import unit
-from ..base import Unreadable
+from ..collation import Unreadable
 from ..images import decode
 from ..images.augment import centre_crop
 from ..rows import is_number

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..base import Unreadable
+from ..collation import Unreadable
 from .folder import POLL_SECONDS, StopQuestion
 from .frames import Read, numbered_frames, table_frames
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ...types import Size
-from ..base import Corrupt
+from ..collation import Corrupt
 from ..config import NoAugmentation, SourceConfig
 from ..images.box import check_size
 from ..paths import existing_path

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...types import Size
-from ..base import Corrupt, Unreadable, refuse_unreadable
+from ..collation import Corrupt, Unreadable, refuse_unreadable
 from . import folder, pipe
 from .frames import Frame, Place, Read, read_frames
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...data.base import Unreadable
+from ...data.collation import Unreadable
 from ...data.stream import Frame, Place, Source
 from ...recurrent import rfp, unroll
 from ..session import SourceState
