@@ -45,7 +45,6 @@ __all__ = [
     "scanpaths",
     "series",
     "stream",
-    "subset",
     "synthetic",
     "training_settings",
 ]
