@@ -2,8 +2,11 @@
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .core import devices, distributed
 from .core.progress import Progress, SilentProgress
@@ -57,7 +60,10 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         run, steps = current.run, current.steps
         cost = estimate.estimate_cost(current, loop.open_source(current).example_batch())
         current.optimizer.zero_grad(set_to_none=True)
-        timing = estimate.time_run(current, cost.seconds_per_step) if steps else None
+        timing = None
+        # A stream has no second pass, and a batch that does not fit leaves the other rows to print.
+        with suppress(torch.OutOfMemoryError):
+            timing = estimate.time_run(current, cost.seconds_per_step) if steps and not run.from_stream else None
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", f"{len(current.dataset):,}"),

@@ -10,6 +10,7 @@ intervals under `baselines` (a baseline without one counts as a point), and `low
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -29,6 +30,7 @@ ADVICE: Final[Mapping[Outcome, str]] = {
     "worse": "try another method, more --steps, or a pretrained encoder",
 }
 GRAVITY: Final[tuple[Outcome, ...]] = ("better", "unclear", "worse")
+SAME_DATA: Final = "the test data are the training data"
 LEADING_KINDS: Final = ("linear", "attentive", "knn")  # the first that a run has decides; then any other
 
 
@@ -36,13 +38,14 @@ class Finding(NamedTuple):
     """What a run's probes found: the `outcome` of the leading `kind`, and the baselines that it is about.
 
     Those are all known baselines if the encoder is clearly better, else those that it is worse, or not better, than.
-    `also_worse` names the other kinds that are clearly worse than a baseline.
+    `also_worse` names the other kinds that are clearly worse than a baseline. `seen`: training saw what was scored.
     """
 
     kind: str
     outcome: Outcome
     baselines: tuple[str, ...]
     also_worse: tuple[str, ...] = ()
+    seen: bool = False
 
     @property
     def words(self) -> str:
@@ -62,7 +65,8 @@ class Finding(NamedTuple):
         others = f", and {' and '.join(self.also_worse)} clearly worse than a baseline" if self.also_worse else ""
         both = self.outcome == "better" and len(self.baselines) == 2
         against = "both baselines" if both else " and ".join(f"the {name}" for name in self.baselines)
-        return f"{self.kind} is {self.words} than {against}{others}"
+        where = " on samples seen in training" if self.seen else ""
+        return f"{self.kind} is {self.words} than {against}{where}{others}"
 
 
 def read_finding(paths: Sequence[Path]) -> Finding | None:
@@ -90,7 +94,7 @@ def leading_result(results: Iterable[Result]) -> Result | None:
 
 def _ranked_results(results: Iterable[Result]) -> list[tuple[Result, Finding]]:
     """The results of the newest step that say something, the leading one first: by kind, then the gravest."""
-    found = [(r, f) for r in results if not _warns(r) and (f := probe_finding(r)) is not None]
+    found = [(r, f) for r in results if not _is_on_training_data(r) and (f := probe_finding(r)) is not None]
     newest = max((r.get("step") or 0 for r, _ in found), default=0)
 
     def rank(pair: tuple[Result, Finding]) -> tuple[int, str, int]:
@@ -115,7 +119,7 @@ def probe_finding(result: Result) -> Finding | None:
     behind = [name for name, r in known.items() if own[1] < r[0]]
     outcome: Outcome = "worse" if behind else "better" if len(ahead) == len(known) else "unclear"
     about = behind or [name for name in known if outcome == "better" or name not in ahead]
-    return Finding(kind, outcome, tuple(BASELINE_NAMES[name] for name in about))
+    return Finding(kind, outcome, tuple(BASELINE_NAMES[name] for name in about), seen=bool(result.get("seen")))
 
 
 def _range(result: Result, name: str) -> tuple[float, float] | None:
@@ -132,10 +136,11 @@ def _mirrored(ends: tuple[float, float]) -> tuple[float, float]:
     return -ends[1], -ends[0]
 
 
-def _warns(result: Result) -> bool:
-    return bool((result.get("notes") or {}).get("warning"))
+def _is_on_training_data(result: Result) -> bool:
+    """Whether the readers were scored on the very samples that they were fitted to."""
+    return str((result.get("notes") or {}).get("warning", "")).startswith(SAME_DATA)
 
 
 def finite_number(value: Any) -> float | None:
-    """A number from JSON, None for anything else."""
-    return float(value) if isinstance(value, (int, float)) else None
+    """A finite number from JSON, None for anything else."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None

@@ -12,13 +12,12 @@ from typing import Any
 from ..core.files import write_json
 from ..data.overlap import Hashes, overlap_sentence
 from .base import Kind, load_kind
+from .finding import SAME_DATA
 from .split import Part, count_shared, held_rows, labelled_part, need_held, need_labels
 
 BASELINES = ("random_init", "raw")
 Tell = Callable[[str, float], None]
-SAME_DATA_WARNING = (
-    "the test data are the training data, so the score says nothing about new data; give a different --test"
-)
+SAME_DATA_WARNING = f"{SAME_DATA}, so the score says nothing about new data; give a different --test"
 SEEN_WARNING = (
     "the encoder was trained on the samples that are scored (seen in training), so on new data it may do worse; "
     "give other data as --test, or train with data.split=train"

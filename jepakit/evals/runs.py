@@ -13,7 +13,7 @@ from ..methods.base import Weights
 from ..methods.head import Head
 from ..run import parse
 from ..run.checkpoint import LoadedRun, load_run
-from ..run.own_data import is_own, own_data
+from ..run.own_data import is_own, overlaps_own, own_data, unseen_part
 from ..run.settings import Evals
 from .base import Kind, load_kind
 from .probing import Tell, probe_results, save_result
@@ -152,10 +152,11 @@ def open_sets(loaded: LoadedRun, train: str | None, test: str | None) -> Sets:
     if test is not None:
         fit = first if train is None else first.whole()
         held: SourceConfig | None = read_other(loaded, test)
-        seen = is_own(loaded, test)
+        seen = overlaps_own(loaded, test)
     else:
         fit = first.training_part()
-        held, seen = fit.test_part(), own is not None and first.test_part() is None
+        held = fit.test_part()
+        seen = unseen_part(loaded, first) is None if own else overlaps_own(loaded, train or "")
     paths = [fit.path] if held is None else [fit.path, held.path + (" (test part)" if test is None else "")]
     opened = own.dataset if own and fit == own.cfg else fit.open()
     return Sets(opened, None if held is None else open_held(held, test), " → ".join(paths), seen)

@@ -222,9 +222,9 @@ def live_parts(subject: Subject, dataset: data.Dataset) -> dict[str, Live]:
         builds["raw"] = partial(raw_baseline, method, device)
     facts = (item_labels(dataset), np.arange(len(dataset)), method.signal, reader_count(subject.loaded), device)
     held = dataset.with_config(dataset.cfg.without_views()).in_memory()
-    if subject.sets.test is not None:
-        hashed = (sample_hashes(batch) for batch in loader.read_stream(held, method.signal, batch=BATCH_SIZE))
-        subject.hashes[id(dataset)] = {i: value for part in hashed for i, value in part.items()}
+    if subject.sets.test is not None and id(dataset) not in subject.hashes:
+        stream = loader.read_stream(held, method.signal, batch=BATCH_SIZE, workers=reader_count(subject.loaded))
+        subject.hashes[id(dataset)] = {i: value for batch in stream for i, value in sample_hashes(batch).items()}
     return {name: Live(held, build, *facts) for name, build in builds.items()}
 
 

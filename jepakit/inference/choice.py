@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from .candidates import Candidate
-from .tables import Values
 from .unseen import Judged
 
 WORDS = {
@@ -20,13 +19,12 @@ WORDS = {
 
 
 class Comparison(NamedTuple):
-    """Candidates beside each other: the residuals (N, C, H) of each in the data's units, and its squared errors (N,).
+    """Candidates beside each other: the squared errors (N,) of each.
 
-    Squared errors are means over channels and steps, at the model's normalisation. The simplest candidate is the first.
+    They are means over channels and steps, at the model's normalisation. The simplest candidate is the first.
     """
 
     candidates: Sequence[Candidate]
-    residuals: Mapping[str, Values]
     squared: Mapping[str, Float64[np.ndarray, " n"]]
     independent: float
 
@@ -61,6 +59,9 @@ class Comparison(NamedTuple):
 def compare(candidates: Sequence[Candidate], judged: Judged, std: Float64[np.ndarray, "c 1"]) -> Comparison:
     """The candidates on the same forecasts; `std` (C, 1) brings errors to the model's normalisation."""
     horizon = judged.truth.shape[2]
-    residuals = {one.name: one.forecast(judged.past, horizon) - judged.truth for one in candidates}
-    squared = {name: np.square(r / std).mean((1, 2)) for name, r in residuals.items()}
-    return Comparison(candidates, residuals, squared, judged.independent)
+    # One candidate's forecasts at a time: those of all would take gigabytes for hundreds of channels.
+    squared = {
+        one.name: np.square((one.forecast(judged.past, horizon) - judged.truth) / std).mean((1, 2))
+        for one in candidates
+    }
+    return Comparison(candidates, squared, judged.independent)

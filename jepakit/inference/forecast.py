@@ -18,6 +18,7 @@ from ..core.progress import Progress, SilentProgress
 from ..data.series.dataset import Series
 from ..evals.windows import check_cut, steps_seen
 from ..run import checkpoint
+from ..run.own_data import unseen_part
 from ..training.request import PathLike
 from .candidates import Candidate, Past, View, candidate_names, fit_candidates, window_view
 from .choice import Comparison, compare
@@ -92,7 +93,7 @@ def forecast(
     cut = steps_seen(loaded.method, lengths.shortest)
     dataset = open_series(loaded, os.fspath(data), settings)
     check_lengths(dataset, cut, lengths)
-    division = divide(own, own.cfg.test_part(), lengths.shortest)
+    division = divide(own, unseen_part(loaded, own.cfg), lengths.shortest)
     check_division(division, cut, lengths.shortest, horizon)
     season = find_season(division, dataset, cut, horizon)
     check_reader(reader, candidate_names(own.channels, season))
@@ -151,11 +152,13 @@ def calibrate(
     compared: Comparison, used: Candidate, view: View, division: Division, judged: Judged
 ) -> tuple[Intervals, str]:
     """Intervals for the forecasts of the candidate `used`, and a sentence if they do not hold over time."""
-    unit = view.scale(judged.past)
+    unit, horizon = view.scale(judged.past), judged.truth.shape[2]
+    last_value = next(one for one in compared.candidates if one.name == "last-value")
     errors, still = (
-        Errors(np.abs(compared.residuals[name]) / unit, judged.independent) for name in (used.name, "last-value")
+        Errors(np.abs(one.forecast(judged.past, horizon) - judged.truth) / unit, judged.independent)
+        for one in (used, last_value)
     )
-    trained = last_value_errors(division, view, judged.truth.shape[2])
+    trained = last_value_errors(division, view, horizon)
     sentence = drift_sentence(errors, still, trained, judged.late, division.judged_part)
     return fit_intervals(errors, still, trained), sentence
 

@@ -76,8 +76,8 @@ def fit_intervals(errors: Errors, last_value: Errors, trained: Errors | None) ->
 
 
 def _ratio(a: Float64[np.ndarray, "*n"], b: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """a / b; 1 where b is 0: where the last value is never wrong, its errors say nothing of other forecasts."""
-    found: np.ndarray = np.divide(a, b, out=np.ones_like(a), where=b > LEAST)
+    """a / b; 1 where either is 0: where the last value is never wrong, its errors say nothing of other forecasts."""
+    found: np.ndarray = np.divide(a, b, out=np.ones_like(a), where=(a > LEAST) & (b > LEAST))
     return found
 
 

@@ -25,6 +25,7 @@ from ..core import devices
 from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data.series.dataset import Series
 from ..run import checkpoint
+from ..run.own_data import unseen_part
 from ..training.request import PathLike
 from .channel_scores import ChannelWindows, channel_scores, run_beginnings
 from .hiding import Round, scorable_method, scoring_rounds
@@ -145,12 +146,14 @@ def check_length(dataset: Series, path: str, lengths: WindowLengths) -> None:
 class StepScorer(NamedTuple):
     """Scores steps by the run's prediction and by their channels.
 
-    `scales` are the channels' standard deviations over the steps that training samples contain.
+    `scales` are the channels' standard deviations over the steps that training samples contain; `left_out`: the run
+    left out a part of its data that its encoder never saw.
     """
 
     sliding: SlidingScorer
     scales: Float64[np.ndarray, " c"]
     windows: ChannelWindows
+    left_out: bool
 
     @classmethod
     def of_run(cls, loaded: checkpoint.LoadedRun, settings: Settings, own: Series) -> "StepScorer":
@@ -158,7 +161,8 @@ class StepScorer(NamedTuple):
         lengths = window_lengths(loaded.method, own)
         scales = own.steps.values[:, own.covered_steps()].std(axis=1, dtype=np.float64)
         windows = ChannelWindows.of_run(lengths.longest, max(span.steps for span in whole_spans(own)))
-        return cls(sliding_scorer(loaded, settings, lengths), scales, windows)
+        left_out = unseen_part(loaded, own.cfg) is not None
+        return cls(sliding_scorer(loaded, settings, lengths), scales, windows, left_out)
 
     def step_scores(
         self, dataset: Series, spans: Sequence[Span], progress: ProgressCallback = lambda done, total: None
@@ -183,7 +187,7 @@ def own_steps(scorer: StepScorer, own: Series, progress: Progress) -> OwnSteps:
     """The scores of a run's own data. If training left out nothing, no step is `unseen`."""
     count, spans = progress_counter(progress, "scoring the run's own data", "windows"), whole_spans(own)
     every = -(-spans[-1].end // MAX_REFERENCE_STEPS)
-    unseen = ~own.covered_steps() & (own.cfg.test_part() is not None)
+    unseen = ~own.covered_steps() & scorer.left_out
     masks = [unseen[span.begin : span.end] for span in spans]
     parts = [scores.part(slice(None, None, every)) for scores in scorer.step_scores(own, spans, count)]
     return OwnSteps(

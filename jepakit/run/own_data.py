@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..data import Dataset, SourceConfig
-from ..data.paths import first_file, split_key
+from ..data.paths import expand_pattern, first_file, split_key
 from .checkpoint import LoadedRun
 
 
-def absolute_path(path: str) -> str:
-    """A data path that is valid from any folder; unchanged if it names no file (synthetic data, a stream)."""
-    return os.path.abspath(Path(split_key(path)[0]).expanduser()) + _key_of(path) if first_file(path) else path
+def absolute_path(cfg: SourceConfig) -> str:
+    """The data path of a run, valid from any folder; unchanged if it names no file (generated data, a stream)."""
+    if cfg.generated or not first_file(split_key(cfg.path)[0]):
+        return cfg.path
+    file, key = split_key(cfg.path)
+    return os.path.abspath(Path(file).expanduser()) + (f":{key}" if key else "")
 
 
 class OwnData(NamedTuple):
@@ -32,7 +35,7 @@ def own_data(loaded: LoadedRun, remedy: str = "put it back, or give --data PATH"
     """
     cfg: SourceConfig = loaded.run.data
     stored = loaded.state.get("source", "")
-    found = cfg.at(stored) if stored and first_file(stored) else cfg
+    found = cfg.at(stored) if stored and first_file(split_key(stored)[0]) else cfg
     try:
         dataset = found.open()
     except ValueError as error:
@@ -44,12 +47,36 @@ def own_data(loaded: LoadedRun, remedy: str = "put it back, or give --data PATH"
     return OwnData(found, dataset)
 
 
+def unseen_part(loaded: LoadedRun, cfg: SourceConfig) -> SourceConfig | None:
+    """The settings of the part of a run's data `cfg` that its encoder never saw; None if there is none.
+
+    A run that starts from the weights of another one, or that changed its data on the way, may have seen all of them.
+    """
+    return None if loaded.state.get("test_part_seen") else cfg.test_part()
+
+
 def is_own(loaded: LoadedRun, path: str) -> bool:
     """Whether `path` is the run's training data."""
-    trained_on = loaded.state.get("source") or absolute_path(loaded.run.data.path)
-    return os.path.realpath(absolute_path(path)) == os.path.realpath(trained_on)
+    return _real_path(path) == _real_path(_path_trained_on(loaded))
 
 
-def _key_of(path: str) -> str:
-    _, key = split_key(path)
-    return f":{key}" if key else ""
+def overlaps_own(loaded: LoadedRun, path: str) -> bool:
+    """Whether files at `path` are among those of the run's training data, or the other way round."""
+    given, own = _real_files(path), _real_files(_path_trained_on(loaded))
+    return any(a == b or a in b.parents or b in a.parents for a in given for b in own)
+
+
+def _path_trained_on(loaded: LoadedRun) -> str:
+    return str(loaded.state.get("source") or absolute_path(loaded.run.data))
+
+
+def _real_path(path: str) -> str:
+    file, key = split_key(path)
+    return f"{os.path.realpath(Path(file).expanduser())}:{key}"
+
+
+def _real_files(path: str) -> set[Path]:
+    try:
+        return {file.resolve() for file in expand_pattern(split_key(path)[0])}
+    except ValueError:
+        return set()

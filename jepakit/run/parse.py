@@ -171,7 +171,7 @@ def _leaf_value(hint: Any, value: Any, path: str) -> Any:
         return None
     if isinstance(value, Mapping):  # jsonargparse would look for a class to import
         raise ValueError(f"{path} takes {_type_name(hint)}, not a section with {', '.join(map(str, value))}")
-    if get_args(hint)[1:] == (Ellipsis,) and not isinstance(value, list | tuple) and not str(value).startswith("["):
+    if get_args(hint)[1:] == (Ellipsis,) and not isinstance(value, list | tuple) and str(value).strip()[:1] not in "[":
         value = [value]
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)

@@ -28,7 +28,7 @@ class Recorder:
         self.last_verdict = ""
         # Computed once: it takes seconds for a million pictures, and data that change later are no longer the run's.
         self.data = session.dataset.fingerprint() if session.dist.main else ""
-        self.path = absolute_path(session.run.data.path)
+        self.path = absolute_path(session.run.data)
         wanted = session.run.evals.online if session.dist.main else 0
         self.online = online.choose_labelled(session, wanted) if wanted else None
         self.journal = Journal(session.out, session.step) if session.dist.main else None
@@ -132,6 +132,7 @@ class Recorder:
             "seconds": session.seconds,
             "data": self.data,
             "source": self.path,
+            "test_part_seen": session.test_part_seen,
             "panel": session.panel.to_json(),
             "skipped": session.skipped,
             "healthy": session.healthy,

@@ -36,7 +36,8 @@ class Session:
 
     `probes` are the kinds of evaluation to run after the last step, `notes` the sentences to show the user before the
     first. `saved` is the step of the newest checkpoint, `healthy` the step of the checkpoint that a rollback restores.
-    `rollbacks` records past rollbacks; `skipped` maps each sample left out to the reason.
+    `rollbacks` records past rollbacks; `skipped` maps each sample left out to the reason. `test_part_seen`: the weights
+    come from a training that saw what this one leaves out.
     """
 
     run: Run
@@ -54,6 +55,7 @@ class Session:
     saved: int = 0
     healthy: int = 0
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    test_part_seen: bool = False
     state: SourceState = field(default_factory=SourceState)
 
     @property

@@ -1,8 +1,11 @@
 import numpy as np
+import torch
 from PIL import Image
 
 from jepakit import api
 from jepakit.data.check import check_path
+from jepakit.data.overlap import sample_hashes
+from jepakit.types import Batch
 
 
 def test_a_folder_with_every_flaw_is_reported_item_by_item(tmp_path):
@@ -81,3 +84,8 @@ def test_windows_of_a_later_table_that_begins_before_the_first_one_ends_are_coun
     # Of windows of n steps, 101 - n lie in the 100 steps that both have, and 301 - n in the later table.
     assert total - shared == 200
     assert shared > 50
+
+
+def test_flat_samples_are_not_counted_as_shared() -> None:
+    x = torch.cat([torch.zeros(1, 2, 5), torch.tensor([[[1.0] * 5, [2.0] * 5]]), torch.randn(1, 2, 5)])
+    assert list(sample_hashes(Batch(x, id=torch.arange(3)))) == [2]

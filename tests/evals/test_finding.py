@@ -84,3 +84,14 @@ def test_a_healthy_training_with_a_worse_probe_is_told_so_everywhere(tmp_path: P
     assert found.to_json()["outcome"] == "worse"
     run = RunRecord(Path("run"), "run", "", {}, (), SUMMARY, {}, (json.loads(path.read_text()),))
     assert dict(compare_records([run, run], ["a", "b"])["rows"])["Probes"] == [f"linear is {worse}"] * 2
+
+
+def test_a_warning_does_not_silence_the_finding_and_what_was_seen_is_said() -> None:
+    shared = result(0.1, notes={"warning": "1 of 10,000 test samples (0.0 %) are also training samples"})
+    assert run_finding([shared]).outcome == "worse"
+    seen = run_finding([{**result(0.1), "seen": True}])
+    assert str(seen).endswith("on samples seen in training")
+
+
+def test_a_score_that_is_no_number_is_no_finding() -> None:
+    assert run_finding([result(float("nan"))]) is None

@@ -8,8 +8,11 @@ import support
 
 import jepakit as jk
 from jepakit.cli import __main__ as cli
+from jepakit.data.images import files as images
+from jepakit.data.series import generated
 from jepakit.run import own_data
 from jepakit.run.checkpoint import load_run
+from jepakit.types import Signal
 
 FAST = {"length.steps": 2, "loop.save_every": 2, "loop.panel_every": 2}
 
@@ -76,3 +79,36 @@ def test_data_that_are_gone_are_named_with_the_remedy(place: Path) -> None:
     Path("a.npz").unlink()
     with pytest.raises(ValueError, match=r"a\.npz.*The run was trained on it; put it back, or give --data PATH"):
         own_data.own_data(load_run(place / "run"))
+
+
+def test_a_run_from_the_weights_of_one_that_saw_everything_has_no_unseen_part(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=support.noise_pictures(32), y=np.arange(32) % 2)
+    runs = {}
+    for name, split, init in (("all", "all", None), ("part", "train", "all"), ("clean", "train", None)):
+        data = {"name": "arrays", "split": split, "held_out": 0.3}
+        file = support.write_settings(tmp_path, tmp_path / "a.npz", data=data)
+        jk.train(out=tmp_path / name, recipe=str(file), settings=FAST, init=init and tmp_path / init, quiet=True)
+        runs[name] = load_run(tmp_path / name)
+    seen = {name: own_data.unseen_part(loaded, loaded.run.data) is None for name, loaded in runs.items()}
+    assert seen == {"all": True, "part": True, "clean": False}
+
+
+def test_files_of_the_own_folder_are_recognised_by_any_name(tmp_path: Path) -> None:
+    folder = support.write_pictures(tmp_path / "pictures", [f"{k}.png" for k in range(4)])
+    run = support.untrained_run(tmp_path / "run", images.Config(str(folder)), Signal(3, (32, 32)))
+    loaded = load_run(run)
+    (tmp_path / "link").symlink_to(folder)
+    other = support.write_pictures(tmp_path / "other", ["a.png"])
+    for path in (folder, tmp_path / "link", folder / "*.png", folder / "1.png", folder / "{1,2}.png"):
+        assert own_data.overlaps_own(loaded, str(path))
+    assert own_data.is_own(loaded, f"{tmp_path}/link/")
+    assert not own_data.is_own(loaded, str(folder / "1.png"))
+    assert not own_data.overlaps_own(loaded, str(other))
+
+
+def test_a_folder_with_the_name_of_a_generated_set_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sines").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert own_data.absolute_path(generated.Config("sines")) == "sines"

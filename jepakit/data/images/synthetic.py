@@ -46,6 +46,7 @@ class Config(DataConfig):
     held_out: float = field(default=0.2, kw_only=True)
     augment: Augment = field(default_factory=Augment, kw_only=True)
 
+    generated: ClassVar[bool] = True
     axes: ClassVar[tuple[int, ...]] = (2,)
     holds: ClassVar[str] = "pictures"
 

@@ -53,6 +53,7 @@ class Config(DataConfig):
     held_out: float = field(default=0.2, kw_only=True)
     augment: SeriesAugment = field(default_factory=SeriesAugment, kw_only=True)
 
+    generated: ClassVar[bool] = True
     axes: ClassVar[tuple[int, ...]] = (1,)
     holds: ClassVar[str] = "series"
 

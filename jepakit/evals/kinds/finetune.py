@@ -190,12 +190,6 @@ def fine_tune(
     return model.eval()
 
 
-def _smoothed_loss(model: FineTuned, samples: Batch, train: Live, cfg: Config) -> Float[Tensor, ""]:
-    samples = samples.to(train.device)
-    assert samples.label is not None
-    return F.cross_entropy(model(samples), samples.label, label_smoothing=cfg.smoothing)
-
-
 def layer_groups(model: FineTuned, layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups by layer, each with the `scale` of its learning rate; vectors get no weight decay."""
     inside = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
