@@ -175,7 +175,7 @@ def test_the_reader_that_is_asked_for_is_used_and_the_best_is_stored_too(tmp_pat
 def comparison(independent, **squared):
     kinds = {"last_value": candidates.Repeat(), "last_season": candidates.Repeat(4)}
     named = {kinds[key].name: np.asarray(values) for key, values in squared.items()}
-    return Comparison([kinds[key] for key in squared], {}, named, independent)
+    return Comparison([kinds[key] for key in squared], named, independent)
 
 
 def test_the_simpler_wins_within_one_standard_error_of_the_difference():
