@@ -49,7 +49,7 @@ REMEDIES: Final[Mapping[State, tuple[str, ...]]] = {
         "make --method.masks harder",
     ),
     "drifting": (LOWER_LR, "lower --optim.final_weight_decay", "raise --method.ema"),
-    "idle": ("raise --optim.lr", "raise --length.steps", "lower --method.ema"),
+    "idle": ("raise --optim.lr", "give more --steps", "lower --method.ema"),
 }
 
 

@@ -63,7 +63,7 @@ def probe_results(
         shared = {"n_shared": count} if count else {}
         if count and not warning:
             found = overlap_sentence(count, _count_samples(judge, test["value"]))
-            warning = f"{found}, so the score says too much about new data; leave them out of one of both sets"
+            warning = f"{found}, so the score says too much about new data; remove them from one of the two sets"
     if seen and warning != SAME_DATA_WARNING:
         warning = f"{SEEN_WARNING}; {warning}" if warning else SEEN_WARNING
     scores = {key: _kind_scores(judge, cfg, train[key], test[key], partial(tell, key)) for key in train}

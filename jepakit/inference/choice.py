@@ -16,6 +16,8 @@ WORDS = {
     "linear-per-channel": "a linear model of each channel's values",
     "linear-level": "a linear model of the values and their level",
 }
+MIN_INDEPENDENT = 4
+"""The fewest independent forecasts whose spread says how uncertain a mean is."""
 
 
 class Comparison(NamedTuple):
@@ -34,7 +36,12 @@ class Comparison(NamedTuple):
         return {name: float(squared.mean()) for name, squared in self.squared.items()}
 
     def tied(self, name: str, other: str) -> bool:
-        """Whether `name` is at most one standard error of the difference worse than `other`."""
+        """Whether `name` is at most one standard error of the difference worse than `other`.
+
+        Fewer than MIN_INDEPENDENT forecasts give no standard error, so there the lower error counts.
+        """
+        if self.independent < MIN_INDEPENDENT:
+            return self.errors[name] <= self.errors[other]
         difference = self.squared[name] - self.squared[other]
         return bool(difference.mean() <= difference.std() / np.sqrt(self.independent))
 
@@ -52,8 +59,18 @@ class Comparison(NamedTuple):
             return ""
         readers = {one.name: self.errors[one.name] for one in self.candidates if one.encoder}
         best = min(readers, key=readers.__getitem__)
-        verb = "as good" if self.tied(best, chosen.name) else "better"
+        verb = "as good within one standard error" if self.tied(best, chosen.name) else "better"
         return f"the encoder adds nothing here: {WORDS[chosen.name]} is {verb}"
+
+    @property
+    def caution(self) -> str:
+        """A sentence if too few independent forecasts were judged; else empty."""
+        if self.independent >= MIN_INDEPENDENT:
+            return ""
+        return (
+            f"the held-out part has room for only {self.independent:.1f} independent forecasts of this horizon, so the "
+            "errors are uncertain and the lowest one decides"
+        )
 
 
 def compare(candidates: Sequence[Candidate], judged: Judged, std: Float64[np.ndarray, "c 1"]) -> Comparison:

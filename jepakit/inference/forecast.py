@@ -108,7 +108,7 @@ def forecast(
     intervals, drift = calibrate(compared, used, view, division, judged)
     past = last_steps(dataset, max(cut, season))
     forecasts = predict(dataset, used, view, intervals, past, horizon)
-    notes = tuple(filter(None, [compared.encoder_sentence, _seen_sentence(division), drift]))
+    notes = tuple(filter(None, [compared.encoder_sentence, compared.caution, _seen_sentence(division), drift]))
     facts = {
         "run": os.fspath(run),
         "step": loaded.step,

@@ -55,7 +55,7 @@ def open_training_series(loaded: LoadedRun, use: str) -> Series:
 
     Raises ValueError if they are gone or have changed, are no series, or were stretched to one length.
     """
-    found: Series | None = own_data(loaded, f"put it back: {use}").dataset.as_series()
+    found: Series | None = own_data(loaded, f"put the data back: {use}").dataset.as_series()
     if found is None:
         raise ValueError(f"the run was not trained on series, and {use}; train on a table or array of series")
     if found.unequal == "stretch" and (found.cut.length != found.native[0]).any():

@@ -35,6 +35,8 @@ def returns_run(node: ast.FunctionDef) -> bool:
 
 def explain_helper(name: str) -> str:
     """A sentence on why the function for a recipe called `name` is not a recipe; "" if there is no such function."""
+    if (listed := name.replace("_", "-")) in RECIPES.names():
+        return f"No recipe {name!r}. Did you mean {listed!r}?"
     for _, module, tree in RECIPES.own_trees():
         for node in public_functions(tree):
             if node.name == name.replace("-", "_"):

@@ -29,7 +29,7 @@ IMAGE_SIDE = 224
 MAX_LARGE_IMAGES = 8
 BATCH_SIZE = 16
 MASK_STEPS = 64
-REMEDY = "put it back and write the report again"
+REMEDY = "put the data back and write the report again"
 # Multiplications allowed on a CPU, one or two minutes: 590 images for a ViT-B/16, 60 for a ViT-H/14.
 MAX_MULTIPLICATIONS = 1e13
 

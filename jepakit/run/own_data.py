@@ -28,7 +28,7 @@ class OwnData(NamedTuple):
     dataset: Dataset
 
 
-def own_data(loaded: LoadedRun, remedy: str = "put it back, or give --data PATH") -> OwnData:
+def own_data(loaded: LoadedRun, remedy: str = "put the data back, or give --data PATH") -> OwnData:
     """Read a run's training data again.
 
     Raises ValueError, with the `remedy`, if the data are missing or have changed.

@@ -77,7 +77,7 @@ def test_the_report_shows_no_pictures_of_other_data(place: Path) -> None:
 def test_data_that_are_gone_are_named_with_the_remedy(place: Path) -> None:
     (place / "a.npz").unlink()
     Path("a.npz").unlink()
-    with pytest.raises(ValueError, match=r"a\.npz.*The run was trained on it; put it back, or give --data PATH"):
+    with pytest.raises(ValueError, match=r"a\.npz.*The run was trained on it; put the data back, or give --data PATH"):
         own_data.own_data(load_run(place / "run"))
 
 

@@ -232,7 +232,7 @@ def test_a_run_that_is_too_short_to_judge_says_so_before_and_after(array: Path, 
     _, summary = train(tmp_path / "a", array, "ijepa", panel_every=4)
     assert summary["verdict"] == "unknown"
     assert summary["reason"].startswith("4 steps are too few to judge: the prediction loss is ")
-    assert summary["advice"] == "raise --length.steps"
+    assert summary["advice"] == "give more --steps"
 
 
 def test_what_the_user_sets_of_the_panel_stays() -> None:

@@ -52,9 +52,7 @@ class Monitor:
         found, steps = collapse.verdict(self.rows, self.settings), self.session.steps
         if found.name != "unknown" or not intervals.is_too_short(steps, self.session.run.loop.panel_every or 1):
             return found
-        return replace(
-            found, reason=f"{steps} steps are too few to judge: {found.reason}", advice="raise --length.steps"
-        )
+        return replace(found, reason=f"{steps} steps are too few to judge: {found.reason}", advice="give more --steps")
 
     @cached_property
     def encoders(self) -> tuple[Weights, ...]:
