@@ -24,12 +24,13 @@ FIT_VALUES, FIT_ITEMS_RANGE, FIT_CHUNK = 2**24, (256, 4096), 32
 
 
 class Words(NamedTuple):
-    """The nouns for one sample, for several and for their parts, and how samples of unequal length become equal."""
+    """The nouns for one sample, for several and for their parts; how lengths become equal, and what gives labels."""
 
     one: str = "item"
     many: str = "items"
     parts: str = "steps"
     fix: str = "give items of one length"
+    labels: str = "give a folder with one sub-folder per class, or a manifest with a label column"
 
 
 DEFAULT_FACTS: Mapping[str, Any] = {"classes": (), "native": None, "lengths": None, "notes": (), "words": Words()}

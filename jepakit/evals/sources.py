@@ -135,10 +135,11 @@ def check_labels(sets: Sets) -> Int64[np.ndarray, " k"]:
 
     Raises ValueError where there are no labels, or where the training data lack a class that the test data hold.
     """
-    need_labels(sets.train.classes)
+    fix = sets.train.words.labels
+    need_labels(sets.train.classes, fix)
     for dataset in (sets.train, sets.test):
         if dataset is not None and (item_labels(dataset) < 0).all():
-            need_labels(())
+            need_labels((), fix)
     if sets.test is None:
         return np.array([-1])
     known = {name: i for i, name in enumerate(sets.train.classes)}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from ..data import Words
 from ..data.overlap import Hashes
 from .base import load_kind
 from .heldout import held_out
@@ -92,18 +93,18 @@ def labelled_part(part: P) -> P:
     return kept
 
 
-def need_labels(classes: tuple[str, ...]) -> None:
-    """Raise ValueError, naming the fix, if there are fewer than two classes."""
-    if len(classes) < 2:
-        found = f"only the class {classes[0]!r}" if classes else "no labels"
+def need_labels(classes: tuple[str, ...], fix: str = Words().labels) -> None:
+    """Raise ValueError, with the `fix`, if there are fewer than two classes."""
+    if len(classes) == 1:
         raise ValueError(
-            f"the data carry {found}, so nothing can be scored; give a folder with one sub-folder per class, "
-            "or a manifest with a label column"
+            f"the data carry only the class {classes[0]!r}, so nothing can be told apart; give two or more"
         )
+    if not classes:
+        raise ValueError(f"the data carry no labels, so nothing can be scored; {fix}")
 
 
 def allowed_kinds(
-    kinds: Sequence[str], classes: tuple[str, ...], required: bool = False
+    kinds: Sequence[str], classes: tuple[str, ...], required: bool = False, fix: str = Words().labels
 ) -> tuple[Sequence[str], list[str]]:
     """The kinds that data of these classes allow, and a note on those that are left out, as they need labels.
 
@@ -112,7 +113,7 @@ def allowed_kinds(
     blind = [kind for kind in kinds if load_kind(kind).labels]
     try:
         if blind:
-            need_labels(classes)
+            need_labels(classes, fix)
     except ValueError as error:
         if required:
             raise ValueError(f"evals.kinds asks for {', '.join(blind)}, but {error}, or --evals.kinds '[]'") from None

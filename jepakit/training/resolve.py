@@ -37,6 +37,8 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     if streaming:
         limits.check_method(name, method_class, getattr(run.method, "rule", ""))
     patch = getattr(getattr(run.method, "encoder", None), "patch", None)
+    if getattr(run.data, "split", "") == "test":
+        raise ValueError("data.split=test is the part that runs are judged on; train on data.split=train or all")
     data, data_notes = run.data.resolve(dataset, needs, name, patch)
     dataset = dataset.with_config(data)
     signal = dataset.signal()

@@ -91,7 +91,8 @@ def build_session(
             module.checkpoint_activations = run.loop.activation_checkpointing  # type: ignore[assignment]
     if caution := method.caution(run.samples_at_once):
         notes.append(caution)
-    probes, probe_notes = allowed_kinds(run.evals.kinds, dataset.classes, probes_required)
+    labels = dataset.words.labels
+    probes, probe_notes = allowed_kinds(run.evals.kinds, dataset.classes, probes_required, labels)
     optimizer = optim.build_optimizer(run.optim, method)
     return Session(run, out, dist, dataset, method, optimizer, probes, [*notes, *probe_notes])
 

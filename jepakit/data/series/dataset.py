@@ -27,6 +27,7 @@ WORDS = Words(
     "series",
     "steps",
     "train with data.unequal=stretch or data.unequal=cut, or with a data.window",
+    "name the column of labels with data.label; the probe forecast needs none",
 )
 # The automatic patch gives half of the series this many patches, and the shortest one at least the minimum.
 PATCHES_PER_SERIES, MIN_PATCHES = 7, 4
