@@ -39,7 +39,7 @@ class Features(Part):
         """Whether both hold equal vectors."""
         return np.array_equal(self.x, other.x)
 
-    def check(self) -> None:
+    def check_values(self) -> None:
         """Raise ValueError if a feature is not finite."""
         if not np.isfinite(self.x).all():
             bad = int((~np.isfinite(self.x)).any(1).sum())

@@ -38,9 +38,9 @@ class RecordedResponses(Unlabelled):
         """Whether both hold equal vectors."""
         return np.array_equal(self.x, other.x)
 
-    def check(self) -> None:
+    def check_values(self) -> None:
         """Raise ValueError if a feature is not finite, or if too few items are left."""
-        Features(self.x, self.y, self.id).check()
+        Features(self.x, self.y, self.id).check_values()
         if len(self) < MIN_ITEMS:
             raise ValueError(
                 f"{len(self)} items have a representation and a response ({self.nan} left out for NaN, {self.flat} for "
@@ -85,7 +85,7 @@ def join_responses(
     for key, f in features.items():
         part = RecordedResponses(f.x, responses[:, f.id], f.id, **counts, unread=len(nan) - len(f))
         parts[key] = part.where(~(nan | flat)[f.id])
-        parts[key].check()
+        parts[key].check_values()
     return parts
 
 

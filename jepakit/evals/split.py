@@ -37,7 +37,7 @@ class Part:
         """Whether both hold the same samples."""
         raise NotImplementedError
 
-    def check(self) -> None:
+    def check_values(self) -> None:
         """Raise ValueError if a feature is not finite, or if there are too few samples; here nothing is checked."""
 
 
@@ -89,7 +89,7 @@ def labelled_part(part: P) -> P:
             "the data carry no labels, so nothing can be scored; give a folder with one sub-folder per class, "
             "or a manifest with a label column"
         )
-    kept.check()
+    kept.check_values()
     return kept
 
 

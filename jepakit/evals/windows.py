@@ -38,7 +38,7 @@ class Windows(Unlabelled):
         """Whether both hold equal values."""
         return np.array_equal(self.past, other.past) and np.array_equal(self.future, other.future)
 
-    def check(self) -> None:
+    def check_values(self) -> None:
         """Raise ValueError if there are too few windows, or if a representation is not finite."""
         if len(self) < MIN_WINDOWS:
             raise ValueError(

@@ -50,7 +50,7 @@ class Config:
 
 def evaluate(train: Windows, test: Windows, cfg: Config) -> Iterator[tuple[str, Value]]:
     """Yield, for each protocol and horizon, the error on `test`, with a bootstrap interval over its windows."""
-    train.check()
+    train.check_values()
     wanted = choose_horizons(cfg, train.future.shape[2])
     still, linear = last_value_errors(test), linear_change_errors(train, test, cfg)
     for protocol in PROTOCOLS:

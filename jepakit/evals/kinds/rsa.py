@@ -43,7 +43,7 @@ class Config:
 
 def evaluate(train: RecordedResponses, test: RecordedResponses, cfg: Config) -> Iterator[tuple[str, Value]]:
     """Yield how well the items' dissimilarities in `test` agree with those of the responses; `train` is not read."""
-    test.check()
+    test.check_values()
     own = rank_levels(rdm(test.x))
     recorded = [rank_levels(rdm(y)) for y in test.responses]
     _need_order(recorded)
