@@ -25,8 +25,8 @@ def sample_hashes(batch: Batch) -> Hashes:
     """
     steps = [None] * len(batch) if batch.length is None else batch.length.tolist()
     rows = (x if n is None else x[:, :n] for x, n in zip(batch.x, steps, strict=True))
-    told = {i: x.flatten(1) for i, x in zip(batch.id.tolist(), rows, strict=True)}
-    return {i: hash_array(x.numpy()) for i, x in told.items() if (x != x[:, :1]).any()}
+    samples = {i: x.flatten(1) for i, x in zip(batch.id.tolist(), rows, strict=True)}
+    return {i: hash_array(x.numpy()) for i, x in samples.items() if (x != x[:, :1]).any()}
 
 
 def overlap_sentence(shared: int, total: int) -> str:

@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
         """The mean squared error of every candidate."""
         return {name: float(squared.mean()) for name, squared in self.squared.items()}
 
-    def tied(self, name: str, other: str) -> bool:
+    def is_tied(self, name: str, other: str) -> bool:
         """Whether `name` is at most one standard error of the difference worse than `other`.
 
         Fewer than MIN_INDEPENDENT forecasts give no standard error, so there the lower error counts.
@@ -46,21 +46,21 @@ class Comparison(NamedTuple):
         return bool(difference.mean() <= difference.std() / np.sqrt(self.independent))
 
     @property
-    def chosen(self) -> Candidate:
+    def choice(self) -> Candidate:
         """The simplest candidate that is as good as the best within noise."""
         best = min(self.errors, key=self.errors.__getitem__)
-        return next(one for one in self.candidates if self.tied(one.name, best))
+        return next(one for one in self.candidates if self.is_tied(one.name, best))
 
     @property
     def encoder_sentence(self) -> str:
         """A sentence if the encoder adds nothing; else empty."""
-        chosen = self.chosen
-        if chosen.encoder:
+        choice = self.choice
+        if choice.encoder:
             return ""
         readers = {one.name: self.errors[one.name] for one in self.candidates if one.encoder}
         best = min(readers, key=readers.__getitem__)
-        verb = "as good within one standard error" if self.tied(best, chosen.name) else "better"
-        return f"the encoder adds nothing here: {WORDS[chosen.name]} is {verb}"
+        verb = "as good within one standard error" if self.is_tied(best, choice.name) else "better"
+        return f"the encoder adds nothing here: {WORDS[choice.name]} is {verb}"
 
     @property
     def caution(self) -> str:

@@ -104,7 +104,7 @@ def forecast(
     judged = judged_windows(division, max(cut, season), horizon)
     std = loaded.method.std.cpu().numpy().astype(np.float64)
     compared = compare(list(fit_candidates(view, windows, season)), judged, std)
-    used = next(c for c in compared.candidates if c.name == reader) if reader else compared.chosen
+    used = next(c for c in compared.candidates if c.name == reader) if reader else compared.choice
     intervals, drift = calibrate(compared, used, view, division, judged)
     past = last_steps(dataset, max(cut, season))
     forecasts = predict(dataset, used, view, intervals, past, horizon)
@@ -115,7 +115,7 @@ def forecast(
         "data": os.fspath(data),
         "horizon": horizon,
         "reader": used.name,
-        "best": compared.chosen.name,
+        "best": compared.choice.name,
         "mean_squared_errors": compared.errors,
         "judged_on": division.judged_part + (", seen in training" if division.seen else ", never seen in training"),
         "forecasts": judged.origins,

@@ -110,7 +110,7 @@ class StepScores(NamedTuple):
         return StepScores(self.prediction[rows], self.channels[:, :, rows], self.begins[:, rows])
 
     @classmethod
-    def joined(cls, parts: Sequence["StepScores"]) -> "StepScores":
+    def join(cls, parts: Sequence["StepScores"]) -> "StepScores":
         """The scores of several series as one."""
         return cls(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 

@@ -191,7 +191,7 @@ def own_steps(scorer: StepScorer, own: Series, progress: Progress) -> OwnSteps:
     masks = [unseen[span.begin : span.end] for span in spans]
     parts = [scores.part(slice(None, None, every)) for scores in scorer.step_scores(own, spans, count)]
     return OwnSteps(
-        StepScores.joined(parts),
+        StepScores.join(parts),
         np.concatenate([mask[::every] for mask in masks]),
         np.concatenate([_later_halves(mask)[::every] for mask in masks]),
     )

@@ -183,12 +183,12 @@ def test_the_simpler_wins_within_one_standard_error_of_the_difference():
     better = 1 + draw.normal(size=400)
     worse = better + 0.1 + draw.normal(size=400)
     # 0.1 is two standard errors of 400 independent forecasts, and less than one of 50.
-    assert comparison(400.0, last_value=worse, last_season=better).chosen.name == "last-season"
-    assert comparison(50.0, last_value=worse, last_season=better).chosen.name == "last-value"
-    assert comparison(50.0, last_season=better, last_value=worse).chosen.name == "last-season"
+    assert comparison(400.0, last_value=worse, last_season=better).choice.name == "last-season"
+    assert comparison(50.0, last_value=worse, last_season=better).choice.name == "last-value"
+    assert comparison(50.0, last_season=better, last_value=worse).choice.name == "last-season"
     # Two forecasts say nothing of their spread, so the lower error decides, and the command says so.
     few = comparison(2.0, last_value=worse, last_season=better)
-    assert few.chosen.name == "last-season"
+    assert few.choice.name == "last-season"
     assert "only 2.0 independent forecasts" in few.caution
     assert not comparison(50.0, last_value=worse, last_season=better).caution
 

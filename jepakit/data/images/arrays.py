@@ -69,8 +69,8 @@ class Config(DataConfig):
     ) -> tuple["Config", list[Note]]:
         """These settings with views if the method compares views; a note says where pictures are scaled up."""
         cfg, notes = super().resolve(dataset, needs, method, patch)
-        sized, told = fit_size(cast("Config", cfg), cast(Arrays, dataset), patch)
-        return sized, [*told, *notes]
+        resized, size_notes = fit_size(cast("Config", cfg), cast(Arrays, dataset), patch)
+        return resized, [*size_notes, *notes]
 
     def open(self) -> "Arrays":
         """Read or map the array. Raises ValueError with the remedy."""

@@ -83,8 +83,8 @@ class Config(DataConfig):
     ) -> tuple["Config", list[Note]]:
         """These settings with a size chosen from the images and, if the method compares views, with views."""
         cfg, notes = super().resolve(dataset, needs, method, patch)
-        sized, told = fit_size(cast("Config", cfg), cast(Images, dataset), patch)
-        return sized, [*told, *notes]
+        resized, size_notes = fit_size(cast("Config", cfg), cast(Images, dataset), patch)
+        return resized, [*size_notes, *notes]
 
     def with_channels(self, channels: int) -> "Config":
         """The same settings with images converted to this number of channels."""
