@@ -27,7 +27,9 @@ class ActionSpec:
     """The form of an action: `size` numbers, between `low` and `high` if these are given, with one entry per number.
 
     A `discrete` action is one of `size` choices, written as a one-hot vector. `names` are those of the numbers or of
-    the choices. Raises ValueError if there are not `size` entries, or if a lower bound is not below the upper one.
+    the choices. `max_norm` bounds the Euclidean length of a continuous action. An action of several `parts` is that
+    many actions in a row, one vector; `max_norm` bounds each of them. Raises ValueError if there are not `size`
+    entries, if a lower bound is not below the upper one, or if the parts do not divide the action.
     """
 
     size: int
@@ -35,6 +37,8 @@ class ActionSpec:
     high: tuple[float, ...] = ()
     discrete: bool = False
     names: tuple[str, ...] = ()
+    max_norm: float | None = None
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -46,6 +50,25 @@ class ActionSpec:
                 )
         if any(low >= high for low, high in zip(self.low, self.high, strict=False)):
             raise ValueError(f"low is {self.low} and high {self.high}; every low must be below its high")
+        if self.max_norm is not None and not (0 < self.max_norm < float("inf") and not self.discrete):
+            raise ValueError(f"max_norm is {self.max_norm}; give a length above 0 for continuous actions, or None")
+        if self.parts < 1 or self.size % self.parts:
+            raise ValueError(
+                f"an action of size {self.size} cannot have {self.parts} parts; give a divisor of its size"
+            )
+
+    def repeat(self, parts: int) -> "ActionSpec":
+        """The form of `parts` such actions in a row, as one vector. Raises ValueError for discrete actions."""
+        if self.discrete and parts > 1:
+            raise ValueError("discrete actions cannot be joined into blocks; give a block of 1 action")
+        return replace(
+            self,
+            size=self.size * parts,
+            low=self.low * parts,
+            high=self.high * parts,
+            names=self.names * parts,
+            parts=self.parts * parts,
+        )
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,18 @@ def test_a_tensor_stands_for_a_batch_of_these_samples() -> None:
         ({"size": 0}, "an action of size 0 holds nothing"),
         ({"size": 2, "low": (0.0,)}, "low has 1 entries for an action of size 2; give 2 or none"),
         ({"size": 1, "low": (1.0,), "high": (1.0,)}, "every low must be below its high"),
+        ({"size": 2, "max_norm": 0.0}, "max_norm is 0.0; give a length above 0"),
+        ({"size": 2, "discrete": True, "max_norm": 1.0}, "for continuous actions"),
+        ({"size": 3, "parts": 2}, "cannot have 2 parts"),
     ],
 )
 def test_an_action_that_cannot_be_is_refused(entries: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         ActionSpec(**entries)  # type: ignore[arg-type]
+
+
+def test_a_block_of_actions_has_the_bounds_of_each() -> None:
+    block = ActionSpec(2, (-1.0, -2.0), (1.0, 2.0), max_norm=1.5).repeat(3)
+    assert block == ActionSpec(6, (-1.0, -2.0) * 3, (1.0, 2.0) * 3, max_norm=1.5, parts=3)
+    with pytest.raises(ValueError, match="discrete actions cannot be joined"):
+        ActionSpec(3, discrete=True).repeat(2)
