@@ -34,6 +34,7 @@ __all__ = [
     "rjepa",
     "simclr",
     "vicreg",
+    "worldmodel",
 ]
 
 

@@ -1,7 +1,8 @@
 """Networks: encoders, predictors, and the moving average between encoder and target.
 
 A new encoder is a file here: one frozen dataclass with `build(signal)`, named as the file is. A new predictor is one
-with `build(dim, grid, out)`. A file that offers other names, or several, lists them in `ENCODERS` or `PREDICTORS`.
+with `build(dim, grid, out)`, one with actions has `build(dim, action, grid)`. A file that offers other names, or
+several, lists them in `ENCODERS`, `PREDICTORS` or `DYNAMICS`.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,7 @@ from ..core.registry import Registry, is_dataclass_with, one_class, settings_lik
 
 if TYPE_CHECKING:
     from .conv import CNN
+    from .dynamics import GRU, CausalTransformer, Dynamics, DynamicsConfig, GridConv, ResidualMLP
     from .encoder import Encoder, EncoderConfig, union
     from .frames import Frames
     from .mlp import MLP, Perceptron
@@ -22,21 +24,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CNN",
+    "DYNAMICS",
     "ENCODERS",
+    "GRU",
     "MLP",
     "PREDICTORS",
+    "CausalTransformer",
+    "Dynamics",
+    "DynamicsConfig",
     "Encoder",
     "EncoderConfig",
     "Frames",
+    "GridConv",
     "Perceptron",
     "Pixels",
     "Predictor",
     "PredictorConfig",
     "ResNet",
     "ResNet50",
+    "ResidualMLP",
     "ViT",
     "auto",
     "conv",
+    "dynamics",
     "ema",
     "encoder",
     "frames",
@@ -76,10 +86,23 @@ PREDICTORS: "Final[Registry[PredictorConfig]]" = Registry(
     group="jepakit.predictors",
 )
 
+# What a config may name as `predictor.name` in a method whose predictor reads actions.
+DYNAMICS: "Final[Registry[DynamicsConfig]]" = Registry(
+    __name__,
+    "predictor with actions",
+    "one frozen dataclass with build(dim, action, grid)",
+    one_class(is_dataclass_with("build", "dim", "action", "grid"), "DYNAMICS"),
+    settings_like(f"{__name__}.dynamics", "DynamicsConfig", "has no method build(dim, action, grid)"),
+    group="jepakit.dynamics",
+)
+
 __getattr__ = lazy_names(
     __name__,
     {
         "CNN": "conv",
+        **dict.fromkeys(
+            ("GRU", "CausalTransformer", "Dynamics", "DynamicsConfig", "GridConv", "ResidualMLP"), "dynamics"
+        ),
         **dict.fromkeys(("Encoder", "EncoderConfig", "union"), "encoder"),
         "Frames": "frames",
         **dict.fromkeys(("MLP", "Perceptron"), "mlp"),

@@ -7,7 +7,7 @@ from ..core.registry import Registry
 from ..data import KINDS, SourceConfig, training_settings
 from ..masks import MASKERS, Masker
 from ..methods import METHODS
-from ..nn import ENCODERS, PREDICTORS, EncoderConfig, PredictorConfig
+from ..nn import DYNAMICS, ENCODERS, PREDICTORS, DynamicsConfig, EncoderConfig, PredictorConfig
 from .settings import MethodConfig
 
 
@@ -42,6 +42,7 @@ FAMILIES: Final[Mapping[Any, Family]] = {
     SourceConfig: Family(KINDS, training_settings),
     EncoderConfig: Family(ENCODERS, ENCODERS.load),
     PredictorConfig: Family(PREDICTORS, PREDICTORS.load),
+    DynamicsConfig: Family(DYNAMICS, DYNAMICS.load),
     Masker: Family(MASKERS, MASKERS.load),
 }
 

@@ -12,6 +12,7 @@ REGISTRY_PATHS: Final = {
     "recipes": "recipes:RECIPES",
     "encoders": "nn:ENCODERS",
     "predictors": "nn:PREDICTORS",
+    "predictors with actions": "nn:DYNAMICS",
     "masks": "masks:MASKERS",
     "data": "data:KINDS",
     "probes": "evals:KINDS",
