@@ -29,10 +29,12 @@ __all__ = [
     "load",
     "mae",
     "masked",
+    "metric",
     "name_of",
     "predictive",
     "rjepa",
     "simclr",
+    "value",
     "vicreg",
     "worldmodel",
 ]

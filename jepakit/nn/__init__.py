@@ -1,8 +1,8 @@
 """Networks: encoders, predictors, and the moving average between encoder and target.
 
 A new encoder is a file here: one frozen dataclass with `build(signal)`, named as the file is. A new predictor is one
-with `build(dim, grid, out)`, one with actions has `build(dim, action, grid)`. A file that offers other names, or
-several, lists them in `ENCODERS`, `PREDICTORS` or `DYNAMICS`.
+with `build(dim, grid, out)`, one with actions has `build(dim, action, grid)`, and a readout `build(dim, out, grid)`.
+A file that offers other names, or several, lists them in `ENCODERS`, `PREDICTORS`, `DYNAMICS` or `READOUTS`.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .mlp import MLP, Perceptron
     from .pixels import Pixels
     from .predictor import Predictor, PredictorConfig
+    from .readout import AttentionReadout, ConvReadout, FlatMLP, ReadoutConfig
     from .resnet import ResNet
     from .resnet50 import ResNet50
     from .transformer import ViT, vit
@@ -29,17 +30,22 @@ __all__ = [
     "GRU",
     "MLP",
     "PREDICTORS",
+    "READOUTS",
+    "AttentionReadout",
     "CausalTransformer",
+    "ConvReadout",
     "Dynamics",
     "DynamicsConfig",
     "Encoder",
     "EncoderConfig",
+    "FlatMLP",
     "Frames",
     "GridConv",
     "Perceptron",
     "Pixels",
     "Predictor",
     "PredictorConfig",
+    "ReadoutConfig",
     "ResNet",
     "ResNet50",
     "ResidualMLP",
@@ -56,6 +62,7 @@ __all__ = [
     "pixels",
     "position",
     "predictor",
+    "readout",
     "resnet",
     "resnet50",
     "smallmap",
@@ -96,6 +103,16 @@ DYNAMICS: "Final[Registry[DynamicsConfig]]" = Registry(
     group="jepakit.dynamics",
 )
 
+# What a config may name as `body.name`: how a head reads the tokens of a frame.
+READOUTS: "Final[Registry[ReadoutConfig]]" = Registry(
+    __name__,
+    "readout",
+    "one frozen dataclass with build(dim, out, grid)",
+    one_class(is_dataclass_with("build", "dim", "out", "grid"), "READOUTS"),
+    settings_like(f"{__name__}.readout", "ReadoutConfig", "has no method build(dim, out, grid)"),
+    group="jepakit.readouts",
+)
+
 __getattr__ = lazy_names(
     __name__,
     {
@@ -108,6 +125,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("MLP", "Perceptron"), "mlp"),
         "Pixels": "pixels",
         **dict.fromkeys(("Predictor", "PredictorConfig"), "predictor"),
+        **dict.fromkeys(("AttentionReadout", "ConvReadout", "FlatMLP", "ReadoutConfig"), "readout"),
         "ResNet": "resnet",
         "ResNet50": "resnet50",
         **dict.fromkeys(("ViT", "vit"), "transformer"),

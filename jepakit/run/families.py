@@ -7,7 +7,16 @@ from ..core.registry import Registry
 from ..data import KINDS, SourceConfig, training_settings
 from ..masks import MASKERS, Masker
 from ..methods import METHODS
-from ..nn import DYNAMICS, ENCODERS, PREDICTORS, DynamicsConfig, EncoderConfig, PredictorConfig
+from ..nn import (
+    DYNAMICS,
+    ENCODERS,
+    PREDICTORS,
+    READOUTS,
+    DynamicsConfig,
+    EncoderConfig,
+    PredictorConfig,
+    ReadoutConfig,
+)
 from .settings import MethodConfig
 
 
@@ -43,6 +52,7 @@ FAMILIES: Final[Mapping[Any, Family]] = {
     EncoderConfig: Family(ENCODERS, ENCODERS.load),
     PredictorConfig: Family(PREDICTORS, PREDICTORS.load),
     DynamicsConfig: Family(DYNAMICS, DYNAMICS.load),
+    ReadoutConfig: Family(READOUTS, READOUTS.load),
     Masker: Family(MASKERS, MASKERS.load),
 }
 

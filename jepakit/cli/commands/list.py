@@ -13,6 +13,7 @@ REGISTRY_PATHS: Final = {
     "encoders": "nn:ENCODERS",
     "predictors": "nn:PREDICTORS",
     "predictors with actions": "nn:DYNAMICS",
+    "readouts": "nn:READOUTS",
     "masks": "masks:MASKERS",
     "data": "data:KINDS",
     "probes": "evals:KINDS",
