@@ -173,6 +173,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "rfp",
         "load",
         "embed",
+        "collect",
         "forecast",
         "complete",
         "probe",
