@@ -327,6 +327,15 @@ class Dataset:
         """The film that item i is a frame of. Raises ValueError if the data are not films."""
         raise ValueError(NO_MASKS)
 
+    def factors(self, i: int) -> Float[np.ndarray, "t k"] | None:
+        """The true quantities at every frame of item i, with `factor_names`; None if the data have none."""
+        return None
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The names of the true quantities; empty if the data have none."""
+        return ()
+
     def as_series(self) -> Any:
         """The data as series whose steps can be scored and forecast; None if they are not series."""
         return None
@@ -439,8 +448,8 @@ class Subset(Dataset):
 
     # What a question about the whole data set, or about one item, gets: the parent's answer.
     sample_size, action_spec, auto_patch = map(_ask_parent, ("sample_size", "action_spec", "auto_patch"))
-    mask, film, step_span, step_times, looked_at = map(
-        _ask_parent_item, ("mask", "film", "step_span", "step_times", "looked_at")
+    mask, film, factors, step_span, step_times, looked_at = map(
+        _ask_parent_item, ("mask", "film", "factors", "step_span", "step_times", "looked_at")
     )
 
     @property
@@ -452,6 +461,11 @@ class Subset(Dataset):
     def column_names(self) -> tuple[str, ...]:
         """The channel names of the parent data set."""
         return self.whole.column_names
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The names of the true quantities of the parent data set."""
+        return self.whole.factor_names
 
     def _known(self, ids: Ids) -> dict[int, int]:
         return {int(self.rows[i]): int(i) for i in ids}
