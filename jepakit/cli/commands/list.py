@@ -12,6 +12,8 @@ REGISTRY_PATHS: Final = {
     "recipes": "recipes:RECIPES",
     "encoders": "nn:ENCODERS",
     "predictors": "nn:PREDICTORS",
+    "predictors with actions": "nn:DYNAMICS",
+    "readouts": "nn:READOUTS",
     "masks": "masks:MASKERS",
     "data": "data:KINDS",
     "probes": "evals:KINDS",
