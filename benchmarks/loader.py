@@ -25,8 +25,8 @@ from PIL import Image
 from record import save
 from sklearn.datasets import load_sample_images
 
+from jepakit.core.draws import uniform_draws
 from jepakit.data import loader
-from jepakit.data.draws import uniform_draws
 from jepakit.data.images import files
 from jepakit.data.images.augment import BOX_DRAWS, place_box
 from jepakit.types import Batch, Rng, Signal

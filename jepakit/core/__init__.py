@@ -3,6 +3,7 @@
 __all__ = [
     "devices",
     "distributed",
+    "draws",
     "files",
     "lazy",
     "notes",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..data import Dataset, SourceConfig
 from ..data.paths import expand_pattern, first_file, split_key
-from .checkpoint import LoadedRun
+from .checkpoint import Checkpoint, LoadedRun, settings_of
 
 
 def absolute_path(cfg: SourceConfig) -> str:
@@ -53,6 +53,19 @@ def unseen_part(loaded: LoadedRun, cfg: SourceConfig) -> SourceConfig | None:
     A run that starts from the weights of another one, or that changed its data on the way, may have seen all of them.
     """
     return None if loaded.state.get("test_part_seen") else cfg.test_part()
+
+
+def has_seen_test_part(cfg: SourceConfig, run: Path, saved: Checkpoint) -> bool:
+    """Whether the weights `saved` by `run` may come from a training on what a run on the data `cfg` leaves out.
+
+    They may if the data are the same and were not divided in the same way.
+    """
+    other = settings_of(run).data
+    if cfg.test_part() is None or (saved.state.get("source") or absolute_path(other)) != absolute_path(cfg):
+        return False
+    division = ("split", "held_out", "by", "gap", "split_by")
+    same = all(getattr(cfg, key, None) == getattr(other, key, None) for key in division)
+    return bool(saved.state.get("test_part_seen")) or not same
 
 
 def is_own(loaded: LoadedRun, path: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from jepakit.data.draws import uniform_draws
+from jepakit.core.draws import uniform_draws
 from jepakit.data.images.augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre_box, change_colours, place_box
 from jepakit.data.images.box import Box
 from jepakit.types import Rng

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from jepakit.core.draws import uniform_draws
 from jepakit.data import loader
-from jepakit.data.draws import uniform_draws
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.images import files as images
 from jepakit.data.images.augment import Augment, Views

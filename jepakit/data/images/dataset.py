@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from ...core.draws import uniform_draws
 from ...core.notes import Note
 from ...nn.auto import MIN_PATCHES, auto_patch
 from ...types import Ids, Rng, Sample, Samples, Signal, Size, unit
 from ..base import Dataset, Words
 from ..collation import Unreadable, stack_groups, stack_samples
-from ..draws import uniform_draws
 from ..overlap import hash_array
 from ..report import Progress, Report
 from .augment import BOX_DRAWS, PHOTO_DRAWS, Augment, centre_crop, change_colours, keep_bits, place_box

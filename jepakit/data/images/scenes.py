@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
+from ...core.draws import uniform_draws
 from ...types import Rng, Size
-from ..draws import uniform_draws
 from .arrays import Arrays
 from .masks import resize_mask
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
+from ...core.draws import uniform_draws
 from ...types import Rng
 from ..config import DataConfig, shared_last
-from ..draws import uniform_draws
 from ..rows import generated_part
 from .arrays import Arrays
 from .augment import Augment

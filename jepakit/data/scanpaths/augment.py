@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from ...core.draws import uniform_draws
 from ...types import Ids, Rng, Signal, Size, unit
 from ..config import StrongAugmentation
-from ..draws import uniform_draws
 from ..images.augment import PHOTO_DRAWS, Augment, Views, change_colours, check_crop, keep_bits
 from ..series import augment as series
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from ...core.draws import uniform_draws
 from ...types import ActionSpec, Ids, Rng, Sample, Samples, Signal, Size, unit
 from ..base import Dataset, Words
 from ..collation import Unreadable, refuse_unreadable, stack_groups
 from ..config import DataConfig
-from ..draws import uniform_draws
 from ..images.dataset import PictureSet
 from ..report import Progress, Report
 from .augment import GazeAugment, Version, change_clips, mirror_flags, shown_fixations

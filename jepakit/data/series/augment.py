@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ...core.draws import normal_draws
 from ...types import Size
 from ..config import StrongAugmentation
 
@@ -117,11 +118,3 @@ def change_values(
         stays = torch.arange(c)[None] == (draws[:, 2 * c, None] * c).long()
         y = torch.where(((draws[:, c : 2 * c] < cfg.drop) & ~stays)[..., None], 0.0, y)
     return y + centre
-
-
-def normal_draws(u: Float[np.ndarray, "b n"]) -> Float[Tensor, "b n"]:
-    """Normal numbers from an even number of uniform ones in [0, 1). Source: Box & Muller, 1958."""
-    half = u.shape[1] // 2
-    radius = np.sqrt(-2 * np.log1p(-u[:, :half]))
-    angle = 2 * np.pi * u[:, half:]
-    return torch.from_numpy(np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1))

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
+from ...core.draws import uniform_draws
 from ...types import Ids, Rng, Samples, Signal, Size
 from ..base import Dataset, Words
 from ..config import DataConfig
-from ..draws import uniform_draws
 from ..report import Progress, Report
 from ..rows import encode_labels
 from .augment import SeriesAugment, change_values, crop_steps, draws_for

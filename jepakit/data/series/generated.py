@@ -9,13 +9,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from ...core.draws import normal_draws, uniform_draws
 from ...types import Rng
 from ..config import DataConfig, shared_last
-from ..draws import uniform_draws
 from ..report import Progress, Report
 from ..rows import generated_part
 from . import settings
-from .augment import SeriesAugment, normal_draws
+from .augment import SeriesAugment
 from .dataset import Series, Steps
 from .record import Found, SeriesRecord
 from .report import report_series
