@@ -10,9 +10,9 @@
       + sigreg · mean_t SIGReg(s_t)                              latents are normally distributed (LeJEPA)
       + reward · (|R(ŝ_t) − r_t|² + |R(s_t) − r_t|²) / 2 + done · the same with the cross-entropy of `done`
 
-|·|² are means over tokens and features. Every term has its own weight, and a weight of 0 leaves the term out. Statistics
-over samples are taken per time step and per token, over the samples of all processes. r_t is the reward of the step that
-leads to frame t, and R and the done head read the latent alone, that of the roll-out and the encoded one.
+|·|² are means over tokens and features. Every term has its own weight, and a weight of 0 leaves the term out.
+Statistics over samples are taken per time step and per token, over the samples of all processes. r_t is the reward of
+the step that leads to frame t, and R and the done head read the latent alone, that of the roll-out and the encoded one.
 
 Nothing but a term, an EMA target (`ema`), or an encoder that keeps the weights that `--init` gives (`frozen`), prevents
 the collapse. The predictor g is one of nn/dynamics.py; what it carries, such as past latents and past actions, is
@@ -304,9 +304,7 @@ class WorldModel(Predictive):
             return self.latents(batch, "target")[:, 1:]
 
     def _compare(self, pred: Tensor, target: Tensor) -> Float[Tensor, "b t n d"]:
-        return losses.elementwise(
-            losses.at_least_float32(pred), losses.at_least_float32(target), self.cfg.distance
-        )
+        return losses.elementwise(losses.at_least_float32(pred), losses.at_least_float32(target), self.cfg.distance)
 
     def _regularize(self, s: Float[Tensor, "b t n d"], action: Tensor, rng: Rng) -> dict[str, Tensor]:
         """The terms against collapse, weighted."""
@@ -367,9 +365,7 @@ class WorldModel(Predictive):
         if batch.action is None or len(batch) < 2:
             return {}
         s, action = self.latents(batch, "target").float(), self.normalize_action(batch.action)
-        true, shuffled = (
-            self._compare(self.roll_out(s, a), s[:, 1:]).mean() for a in (action, action.roll(1, 0))
-        )
+        true, shuffled = (self._compare(self.roll_out(s, a), s[:, 1:]).mean() for a in (action, action.roll(1, 0)))
         tiny = torch.finfo(s.dtype).tiny
         found = {"actions/energy_ratio": true / shuffled.clamp(min=tiny)}
         if self.inverse_head is not None:
@@ -420,8 +416,8 @@ def check_frames(encoder: Any, signal: Signal) -> None:
         raise ValueError("the encoder sees all frames at once; give encoder.name frames around it, or cnn or mlp")
     if encoder.patch[0] != 1:
         raise ValueError(
-            f"the encoder's patch {tuple(encoder.patch)} spans {encoder.patch[0]} frames, but an action leads from each "
-            "to the next; give encoder.patch a first side of 1"
+            f"the encoder's patch {tuple(encoder.patch)} spans {encoder.patch[0]} frames, but an action leads from "
+            "each to the next; give encoder.patch a first side of 1"
         )
     if encoder.grid[0] < 2:
         raise ValueError(f"samples have {encoder.grid[0]} frame, so there is nothing to predict; give 2 or more")
