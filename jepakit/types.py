@@ -125,8 +125,8 @@ class Batch:
     Pixels lie in [0, 1], other signals in their own units; normalisation belongs to the model. 8-bit pixels leave the
     loader as they are, a quarter of the bytes: `to` makes them floats. `id` (B,) indexes the dataset, so that a sample
     can be named. `length` (B,) counts the steps that are not padding, which reaches no statistic.
-    `views` holds one (B, V, C, *size) tensor per resolution. `action` t leads from frame t to frame t + 1; `proprio`
-    has a row per frame.
+    `views` holds one (B, V, C, *size) tensor per resolution. `action` t leads from frame t to frame t + 1; `reward` t
+    and `done` t belong to that step, and `proprio` to a frame.
     """
 
     x: Shaped[Tensor, "b ..."]
@@ -173,8 +173,8 @@ class Batch:
 class Sample(NamedTuple):
     """One item as a data set makes it, before samples are stacked; what the data do not have is None.
 
-    `x` (C, *size); `views` one (V, C, *size) tensor per resolution; `action` (T, A), `reward` (T,), `done` (T,);
-    `proprio` (T + 1, P), a row per frame; `length` counts the steps of x that are not padding.
+    `x` (C, *size); `views` one (V, C, *size) tensor per resolution; `action` (T, A), `reward` (T,), `done` (T,) and
+    `proprio` (T + 1, P); `length` counts the steps of x that are not padding.
     """
 
     x: Shaped[Tensor, "c ..."] | None = None

@@ -137,8 +137,8 @@ class Metric(Head):
         return safe_norm(difference[..., :half]) + difference[..., half:].relu().amax(-1)
 
     def _read_pair(self, body: nn.Module, tokens: Tensor, goal: Tensor) -> Float[Tensor, "*b"]:
-        shape = torch.broadcast_shapes(tokens.shape, goal.shape)
-        pair = torch.cat([tokens.expand(shape), goal.expand(shape)], -1)
+        lead = (tokens[..., 0, 0] + goal[..., 0, 0]).shape
+        pair = torch.cat([part.expand(*lead, *part.shape[-2:]) for part in (tokens, goal)], -1)
         return F.softplus(losses.at_least_float32(body(pair)[..., 0]))
 
     # --- learning

@@ -11,9 +11,10 @@
     L = mean |V(s) − target|²,        V̄ the moving average of V
 
 R and p_done are the parent's heads; without a done head nothing ends. The actions tried are all choices of a discrete
-action, evenly spaced values of a single number, and otherwise `candidates` random ones within the bounds. "model" learns from the latents of the data and from those that its best actions lead to, since data
-of a random policy lack the states that a good policy visits. V is a readout of a latent in units of the reward's
-deviation over 1 − γ.
+action, evenly spaced values of a single number, and otherwise `candidates` random ones within the bounds. "model"
+learns from the latents of the data and from those that its best actions lead to, since data of a random policy lack the
+states that a good policy visits; a predictor that remembers starts there without a past. V is a readout of a latent, in
+units of the reward's deviation over 1 − γ.
 
 Sources: fitted value iteration, Ernst et al. 2005; TD(0), Sutton 1988.
 """

@@ -49,6 +49,13 @@ from .predictive import Predictive
 CALIBRATION_SAMPLES = 256
 MIN_STD = 1e-6  # a number that varies less than this is constant and stays as it is
 
+FIELD_ADVICE = {
+    "action": "give trajectories with actions",
+    "proprio": "name it with data.proprio, or set method.proprio 0",
+    "reward": "set method.reward 0",
+    "done": "set method.done 0",
+}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -172,7 +179,7 @@ class WorldModel(Predictive):
 
         Raises ValueError if the batch lacks what the settings read.
         """
-        self._check_fields(batch)
+        self._require(batch, *self._fields)
         discrete = self.signal.action is not None and self.signal.action.discrete
         fields = {"action": None if discrete else batch.action, "reward": batch.reward, "proprio": batch.proprio}
         for name, values in fields.items():
@@ -184,16 +191,15 @@ class WorldModel(Predictive):
             mean.copy_(rows.mean(0))
             std.copy_(spread.where(spread > MIN_STD, torch.ones_like(spread)))
 
-    def _check_fields(self, batch: Batch) -> None:
-        cfg = self.cfg
-        for name, needed, fix in (
-            ("action", True, "give trajectories with actions"),
-            ("proprio", bool(cfg.proprio), "name it with data.proprio, or set method.proprio 0"),
-            ("reward", bool(cfg.reward), "set method.reward 0"),
-            ("done", bool(cfg.done), "set method.done 0"),
-        ):
-            if needed and getattr(batch, name) is None:
-                raise ValueError(f"the world model reads {name}, which the samples lack; {fix}")
+    @property
+    def _fields(self) -> list[str]:
+        """The fields of a batch that the settings read."""
+        return ["action", *[name for name in ("proprio", "reward", "done") if getattr(self.cfg, name)]]
+
+    def _require(self, batch: Batch, *names: str) -> None:
+        for name in names:
+            if getattr(batch, name) is None:
+                raise ValueError(f"the world model reads {name}, which the samples lack; {FIELD_ADVICE[name]}")
 
     # --- from frames to latents
 
@@ -280,7 +286,7 @@ class WorldModel(Predictive):
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The weighted terms of the module's equations."""
-        self._check_fields(batch)
+        self._require(batch, *self._fields)
         assert batch.action is not None
         cfg, action = self.cfg, self.normalize_action(batch.action)
         s = losses.at_least_float32(self.latents(batch))
@@ -348,7 +354,7 @@ class WorldModel(Predictive):
 
     def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The mean distance (B,) of roll-outs from `batch`, by its actions, to the latents of the frames of `other`."""
-        self._check_fields(replace(batch, reward=batch.x, done=batch.x))
+        self._require(batch, "action")
         assert batch.action is not None
         s, seen = self.latents(batch, "target"), self.latents(other, "target")
         pred = self.roll_out(s, self.normalize_action(batch.action))

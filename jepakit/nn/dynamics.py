@@ -49,8 +49,11 @@ class Dynamics(nn.Module):
 
     def remember(self, tokens: Float[Tensor, "b n d"], action: Float[Tensor, "b a"], hidden: Hidden) -> Hidden:
         """The next hidden state alone."""
-        after: Hidden = self(tokens, action, hidden)[1] if self.remembers else hidden
-        return after
+        if not self.remembers:
+            return hidden
+        _, after = self(tokens, action, hidden)
+        kept: Hidden = after
+        return kept
 
     def predict_each(
         self, tokens: Float[Tensor, "b t n d"], action: Float[Tensor, "b t a"]
