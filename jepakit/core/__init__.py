@@ -11,5 +11,6 @@ __all__ = [
     "progress",
     "registry",
     "schedules",
+    "statistics",
     "version",
 ]
