@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..inference.forecast import Forecast
 
+from ..core.words import percent
 from ..evals.finding import Finding, probe_finding
 
 
@@ -25,7 +26,7 @@ def describe_run(done: Mapping[str, Any]) -> str:
         return ""
     lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
     if best := summary.get("best"):
-        lines.append(f"best checkpoint by kNN while training: step {best['step']} ({best['knn']:.1%})")
+        lines.append(f"best checkpoint by kNN while training: step {best['step']} ({percent(best['knn'], 1)})")
     if summary["skipped"]:
         lines.append(f"skipped {len(summary['skipped'])} unreadable items, listed in summary.json")
     if done["probes"]:
@@ -54,7 +55,7 @@ def describe_probes(paths: Sequence[Path]) -> str:
         result = json.loads(path.read_text())
         error = result.get("lower_is_better", False)
         value, low, high, fresh, raw = (
-            f"{result[k]:.4g}" if error or result.get("plain") else f"{100 * result[k]:.1f} %"
+            f"{result[k]:.4g}" if error or result.get("plain") else percent(result[k], 1)
             for k in ("value", "low", "high", "random_init", "raw")
         )
         seen = " (seen in training)" if result.get("seen") else ""

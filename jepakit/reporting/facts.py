@@ -5,29 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from ..collapse import Verdict, verdict_inputs
+from ..collapse import Verdict, measure_name, verdict_inputs
 from ..collapse import verdict as judge
+from ..core.words import percent
 from ..evals.finding import BASELINE_NAMES, finite_number, leading_result, run_finding
 from ..run.write import flatten_settings
 from .charts import short_number
 from .records import RunRecord, nested_value
 
 UNKNOWN = "–"
-NUMBER_PATHS = (
-    ("Loss", ("loss",)),
-    ("Normalised loss", ("metrics", "normalized_loss")),
-    ("Std ratio", ("metrics", "std_ratio_target")),
-    ("Rank", ("metrics", "rank_target")),
-)
+LAST_KEYS = ("normalized_loss", "std_ratio_target", "rank_target")
 PANEL_KEYS = (
-    ("Stable rank", "stable_rank_target"),
-    ("Std ratio, context encoder", "std_ratio_context"),
-    ("Rank, context encoder", "rank_context"),
-    ("Stable rank, context encoder", "stable_rank_context"),
-    ("Cosine of the two encoders", "agreement"),
-    ("LiDAR, corrected", "lidar_corrected"),
-    ("Energy gap", "energy_gap"),
-    ("Retrieval", "retrieval"),
+    "stable_rank_target",
+    "std_ratio_context",
+    "rank_context",
+    "stable_rank_context",
+    "agreement",
+    "lidar_corrected",
+    "energy_gap",
+    "retrieval",
 )
 SCORE_KEYS = ("data", "name", "weights", "settings")  # keys that distinguish scores of the same kind and metric
 HEADLINE_ROWS = ("Verdict", "Probes")
@@ -36,7 +32,7 @@ Key = tuple[str, ...]  # kind and metric, APART formatted by `_format_setting`, 
 
 def run_facts(record: RunRecord) -> dict[str, str]:
     """The main facts of a run: method, data, duration and final numbers; "–" marks an unknown value."""
-    last = {label: record.last(*path) for label, path in NUMBER_PATHS}
+    last = {"Loss": record.last("loss")} | {measure_label(key): record.last("metrics", key) for key in LAST_KEYS}
     if (loss := finite_number(record.summary.get("loss"))) is not None:
         last["Loss"] = loss
     rollbacks = run_rollbacks(record)
@@ -116,7 +112,7 @@ def page_tables(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
     The page leaves out what its headlines say.
     """
-    panel = {label for label, _ in PANEL_KEYS}
+    panel = set(map(measure_label, PANEL_KEYS))
     rows = [row for row in comparison["rows"] if row[0] not in HEADLINE_ROWS]
     folded = {
         "more numbers": [row for row in rows if row[0] in panel],
@@ -124,6 +120,12 @@ def page_tables(comparison: Mapping[str, Any]) -> dict[str, Any]:
     }
     main = [row for row in rows if row[0] not in panel]
     return {"names": comparison["names"], "main": main, "folded": {k: v for k, v in folded.items() if v}}
+
+
+def measure_label(key: str) -> str:
+    """A column of the panel as the label of a fact or a row, such as "Std ratio"."""
+    words = measure_name(key)
+    return words[0].upper() + words[1:]
 
 
 def finding_text(record: RunRecord) -> str:
@@ -138,7 +140,7 @@ def _panel_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
         last = finite_number(nested_value(record.summary, ("panel", key)))
         return record.last("metrics", key) if last is None else last
 
-    rows = [(label, [last_value(r, key) for r in records]) for label, key in PANEL_KEYS]
+    rows = [(measure_label(key), [last_value(r, key) for r in records]) for key in PANEL_KEYS]
     return [
         (label, [UNKNOWN if v is None else short_number(v) for v in values])
         for label, values in rows
@@ -183,7 +185,7 @@ def _score_labels(keys: Sequence[Key]) -> list[str]:
 
 
 def interval_text(entry: Mapping[str, Any]) -> str:
-    """A score with its interval, such as 52.6% (51.0% … 54.2%); "–" if there is no score."""
+    """A score with its interval, such as 52.6 % (51.0 % … 54.2 %); "–" if there is no score."""
     written = score_format(entry)
     value, low, high = (finite_number(entry.get(k)) for k in ("value", "low", "high"))
     return written(value) if low is None or high is None else f"{written(value)} ({written(low)} … {written(high)})"
@@ -203,7 +205,7 @@ def format_percent(value: float | None) -> str:
     """A score as text: a percentage if it lies in [0, 1]."""
     if value is None:
         return UNKNOWN
-    return f"{value:.1%}" if 0 <= value <= 1 else short_number(value)
+    return percent(value, 1) if 0 <= value <= 1 else short_number(value)
 
 
 def format_number(value: float | None) -> str:

@@ -68,7 +68,7 @@ def _format_gain(value: float | None, best: float | None, error: bool, bare: boo
     if value is None or best is None or (error and not best):
         return UNKNOWN
     if error:
-        return f"{value / best - 1:+.0%}"
+        return f"{100 * (value / best - 1):+.0f} %"
     return f"{value - best:+.3f}" if bare else f"{(value - best) * 100:+.1f}"
 
 
@@ -81,7 +81,7 @@ def _interval_picture(
     return interval_bar(value, low, high, list(references.values()), label)
 
 
-def _recall_rows(recall: Mapping[Any, Any]) -> list[tuple[str, float]]:
-    """Classes with their recall, worst first."""
+def _recall_rows(recall: Mapping[Any, Any]) -> list[tuple[str, float, str]]:
+    """Classes with their recall as a share and as text, worst first."""
     known = [(str(name), r) for name, value in recall.items() if (r := finite_number(value)) is not None]
-    return sorted(known, key=lambda item: item[1])
+    return [(name, r, format_percent(r)) for name, r in sorted(known, key=lambda item: item[1])]

@@ -227,7 +227,7 @@ def test_probing_a_run_on_unlabelled_series_tells_errors_and_which_way_is_better
     assert "clearly worse than the raw input" in shown
     near = {**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.55, "baselines": {}}
     told = probe_row({**near, "raw": 0.8}, "r")
-    assert (told["tone"], told["gain"], told["picture"]) == ("good", "-38%", "an error: lower is better")
+    assert (told["tone"], told["gain"], told["picture"]) == ("good", "-38 %", "an error: lower is better")
     assert probe_row(near, "r")["tone"] == "warn"
 
 

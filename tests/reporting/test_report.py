@@ -151,13 +151,13 @@ def test_an_unfinished_run_is_judged_by_its_rows(files: Path) -> None:
     (files / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     html = page(files)
     assert re.search(r'badge bad">full · knn clearly better</span>', html)
-    assert "Target std is 0.20% of its value at step 0. To do: " in html
+    assert "Target std is 0.20 % of its value at step 0. To do: " in html
     assert "The run left no summary.json" in html
 
 
 def test_a_score_stands_beside_both_baselines_with_its_interval(files: Path) -> None:
     html = page(files)
-    for said in ("55.3%", "54.1% – 56.5%", "29.1%", "39.2%", "+16.1", "n_test 200", "cat"):
+    for said in ("55.3 %", "54.1 % – 56.5 %", "29.1 %", "39.2 %", "+16.1", "n_test 200", "cat"):
         assert said in html
 
 
@@ -180,7 +180,7 @@ def test_the_essential_sections_start_open_and_the_rest_folded(files: Path, tmp_
 
 def test_the_score_and_its_baselines_lead_the_facts_and_no_rollbacks_are_no_fact(files: Path) -> None:
     facts = re.findall(r"<dt>(.*?)</dt><dd[^>]*>(.*?)</dd>", page(files))
-    assert facts[:3] == [("Knn accuracy", "55.3%"), ("Untrained encoder", "29.1%"), ("Raw input", "39.2%")]
+    assert facts[:3] == [("Knn accuracy", "55.3 %"), ("Untrained encoder", "29.1 %"), ("Raw input", "39.2 %")]
     assert "Rollbacks" not in dict(facts)
 
 
@@ -266,7 +266,7 @@ def test_broken_files_are_said_and_the_rest_is_shown(files: Path) -> None:
     assert "1 of 6 lines of metrics.jsonl could not be read" in html
     assert "linear.json is not a valid JSON object" in html
     assert "config.yaml is not valid YAML" in html
-    assert "55.3%" in html
+    assert "55.3 %" in html
 
 
 def test_a_run_without_its_data_still_has_its_curves_and_masks(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_run_without_its_data_still_has_its_curves_and_masks(tmp_path: Path) -
 def test_a_run_without_a_checkpoint_says_so(files: Path) -> None:
     html = write([files]).read_text()
     assert html.count("The model could not be loaded: ") == 5
-    assert "55.3%" in html
+    assert "55.3 %" in html
 
 
 def test_a_file_name_that_is_no_text_does_not_stop_the_page(files: Path) -> None:
@@ -345,7 +345,8 @@ def test_several_runs_are_compared_on_one_page(tmp_path: Path) -> None:
 def test_retrieval_is_told_with_the_number_of_samples_that_it_asks() -> None:
     (caption,) = [curve.caption for curve in METRIC_CURVES if curve.title == "Retrieval"]
     guide = (Path(__file__).parents[2] / "docs" / "reading-the-report.md").read_text()
-    assert f"asked of {measure.NUM_QUERIES} samples: a step of {1 / measure.NUM_QUERIES:.1%} is one of them" in caption
+    step = f"{100 / measure.NUM_QUERIES:.1f} %"
+    assert f"asked of {measure.NUM_QUERIES} samples: a step of {step} is one of them" in caption
     assert f"Retrieval asks {measure.NUM_QUERIES} samples" in guide
     assert f"steps of {100 / measure.NUM_QUERIES:g} points" in guide
 

@@ -231,7 +231,7 @@ def test_a_run_that_is_too_short_to_judge_says_so_before_and_after(array: Path, 
     assert "too short a run for the 6 rows that a verdict needs" in [note.reason for note in notes]
     _, summary = train(tmp_path / "a", array, "ijepa", panel_every=4)
     assert summary["verdict"] == "unknown"
-    assert summary["reason"].startswith("4 steps are too few to judge: the prediction loss is ")
+    assert summary["reason"].startswith("a run of 4 steps is too short to judge: the prediction loss is ")
     assert summary["advice"] == "give more --steps"
 
 
