@@ -169,4 +169,5 @@ def _panel_samples(session: Session) -> samples.Samples:
     # Ranks of a different number of samples cannot be compared with the existing rows.
     session.panel.size = session.panel.size or session.run.loop.panel_size or 2
     method, size = session.method, session.panel.size
-    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, method.patch_steps)
+    seen = session.test_part_seen
+    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, method.patch_steps, seen)
