@@ -1,6 +1,7 @@
 """Formats results and tables as text for the command line."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,14 +60,22 @@ def describe_probes(paths: Sequence[Path]) -> str:
             for k in ("value", "low", "high", "random_init", "raw")
         )
         seen = " (seen in training)" if result.get("seen") else ""
-        rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}{seen}"])
+        name = result_name(path)
+        rows.append([name, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}{seen}"])
         if "warning" in result["notes"]:
-            warnings.append(f"{path.stem}: {result['notes']['warning']}")
+            warnings.append(f"{name}: {result['notes']['warning']}")
         found = probe_finding(result)
         if found is not None and found.outcome != "better":
             against = " and ".join(f"the {name}" for name in found.baselines)
-            warnings.append(f"{path.stem}: {found.words} than {against}; {found.advice}")
-    return "\n".join([*_align_columns(rows), *warnings])
+            warnings.append(f"{name}: {found.words} than {against}; {found.advice}")
+    beside = [str(path) for path in paths if path.stem != result_name(path)]
+    written = [f"written beside earlier results: {', '.join(beside)}"] if beside else []
+    return "\n".join([*_align_columns(rows), *warnings, *written])
+
+
+def result_name(path: Path) -> str:
+    """The name of a result as a table shows it: that of its file, without the step and hash of a later result."""
+    return re.sub(r"-step-\d{8}(-[0-9a-f]{8})?$", "", path.stem)
 
 
 def describe_forecast(done: "Forecast") -> str:
@@ -87,8 +96,11 @@ def describe_forecast(done: "Forecast") -> str:
 
 def describe_comparison(found: Mapping[str, Any]) -> str:
     """Runs as columns: numbers and probes first, then the settings that differ."""
+    from ..reporting.facts import short_cells
+
     settings = found["settings"] or [("no setting differs", [""] * len(found["names"]))]
-    rows = [["", *found["names"]], *([what, *values] for what, values in (*found["rows"], *settings))]
+    rows = [[what, *short_cells(what, values)] for what, values in (*found["rows"], *settings)]
+    rows.insert(0, ["", *found["names"]])
     return "\n".join(_align_columns(rows))
 
 

@@ -1,4 +1,4 @@
-"""How sentences and tables write a percentage, and a count with its noun."""
+"""How sentences and tables write a percentage, a count with its noun, and a first letter."""
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -9,3 +9,8 @@ def percent(share: float, digits: int = 0) -> str:
 def counted(count: int, noun: str) -> str:
     """A count with its noun in the right number: "1 step", "1,700 steps"."""
     return f"{count:,} {noun}" + "s" * (count != 1)
+
+
+def capitalize(text: str) -> str:
+    """The text with a capital first letter and the others as they are: "Forecast MSE"."""
+    return text[:1].upper() + text[1:]

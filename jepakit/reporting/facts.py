@@ -1,19 +1,21 @@
 """Describes a run in numbers and words: the facts of the headline, and the table that compares runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..collapse import Verdict, measure_name, verdict_inputs
 from ..collapse import verdict as judge
-from ..core.words import percent
+from ..core.words import capitalize, counted, percent
+from ..data.paths import short_path
 from ..evals.finding import BASELINE_NAMES, finite_number, leading_result, run_finding
 from ..run.write import flatten_settings
 from .charts import short_number
 from .records import RunRecord, nested_value
 
 UNKNOWN = "–"
+DATA_ARROW = " → "  # between the data to fit on and the data to score on, in evals/*.json
 LAST_KEYS = ("normalized_loss", "std_ratio_target", "rank_target")
 PANEL_KEYS = (
     "stable_rank_target",
@@ -59,8 +61,8 @@ def probe_facts(record: RunRecord) -> dict[str, str]:
     written = score_format(result)
     baselines = {name: finite_number(result.get(key)) for key, name in BASELINE_NAMES.items()}
     return {
-        probe_name(result).capitalize(): written(finite_number(result.get("value"))),
-        **{name.capitalize(): written(value) for name, value in baselines.items() if value is not None},
+        capitalize(probe_name(result)): written(finite_number(result.get("value"))),
+        **{capitalize(name): written(value) for name, value in baselines.items() if value is not None},
     }
 
 
@@ -113,19 +115,42 @@ def page_tables(comparison: Mapping[str, Any]) -> dict[str, Any]:
     The page leaves out what its headlines say.
     """
     panel = set(map(measure_label, PANEL_KEYS))
-    rows = [row for row in comparison["rows"] if row[0] not in HEADLINE_ROWS]
-    folded = {
-        "more numbers": [row for row in rows if row[0] in panel],
-        "settings that differ": comparison["settings"],
-    }
-    main = [row for row in rows if row[0] not in panel]
+    rows = [_cells(*row) for row in comparison["rows"] if row[0] not in HEADLINE_ROWS]
+    main, more = ([row for row in rows if (row[0] in panel) is folds] for folds in (False, True))
+    settings = [_cells(*row) for row in comparison["settings"]]
+    differ = f"{counted(len(settings), 'setting')} that {'differs' if len(settings) == 1 else 'differ'}"
+    folded = {counted(len(more), "more number"): more, differ: settings}
     return {"names": comparison["names"], "main": main, "folded": {k: v for k, v in folded.items() if v}}
+
+
+def short_data(data: str) -> str:
+    """The data of a score, or a data path, without folders: "train → test" of "/data/train → /data/test"."""
+    return DATA_ARROW.join(map(short_path, data.split(DATA_ARROW)))
+
+
+def short_names(texts: Iterable[str]) -> dict[str, str]:
+    """Each of several data with its short name; those that would share one keep their paths."""
+    short = {text: short_data(text) for text in texts}
+    return {text: name if list(short.values()).count(name) == 1 else text for text, name in short.items()}
+
+
+def short_cells(label: str, values: Sequence[str]) -> list[str]:
+    """The cells of a row of a comparison as they are shown: data without folders, the rest as it is."""
+    if label != "Data" and not label.endswith("data.path"):
+        return list(values)
+    short = short_names(values)
+    return [short[value] for value in values]
 
 
 def measure_label(key: str) -> str:
     """A column of the panel as the label of a fact or a row, such as "Std ratio"."""
-    words = measure_name(key)
-    return words[0].upper() + words[1:]
+    return capitalize(measure_name(key))
+
+
+def _cells(label: str, values: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """A row whose cells are the text that is shown and, if that is shortened, the whole text."""
+    shown = short_cells(label, values)
+    return label, [(text, "" if text == whole else whole) for text, whole in zip(shown, values, strict=True)]
 
 
 def finding_text(record: RunRecord) -> str:
@@ -181,7 +206,10 @@ def _format_setting(part: Any) -> list[str]:
 def _score_labels(keys: Sequence[Key]) -> list[str]:
     """Row names: kind and metric, plus the parts in which keys of the same kind and metric differ."""
     shared = {key[0]: set.intersection(*(set(k) for k in keys if k[0] == key[0])) for key in keys}
-    return [" · ".join([key[0], *(said for said in key[1:] if said not in shared[key[0]])]) for key in keys]
+    short = short_names({said for key in keys for said in key[1:] if "=" not in said})
+    return [
+        " · ".join([key[0], *(short.get(said, said) for said in key[1:] if said not in shared[key[0]])]) for key in keys
+    ]
 
 
 def interval_text(entry: Mapping[str, Any]) -> str:

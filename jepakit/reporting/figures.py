@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from ..core.words import percent
+from ..core.words import capitalize, percent
 from . import charts
 from .charts import Line, line_chart, short_number
 from .curves import METRIC_CURVES, Curve
@@ -91,8 +91,7 @@ def _single_values(found: Sequence[tuple[Curve, Sequence[Line]]]) -> Figure:
     for curve, lines in found:
         for line in lines:
             own = line.name if line.name == curve.title.lower() else f"{curve.title}, {line.name}"
-            own = own[:1].upper() + own[1:]
-            rows.append(row.format(own, short_number(float(line.y[0])), short_number(float(line.x[0]))))
+            rows.append(row.format(capitalize(own), short_number(float(line.y[0])), short_number(float(line.x[0]))))
     body = Markup('<table class="plain">{}</table>').format(Markup("").join(rows))
     return Figure("Measured once", body, "Each of these was logged at one step only, so there is no curve.", more=True)
 
