@@ -33,7 +33,23 @@ class Words(NamedTuple):
     labels: str = "give a folder with one sub-folder per class, or a manifest with a label column"
 
 
-DEFAULT_FACTS: Mapping[str, Any] = {"classes": (), "native": None, "lengths": None, "notes": (), "words": Words()}
+class Place(NamedTuple):
+    """Where a sample lies in its episode: frame t of the sample is frame `first` + t · `every` of `episode`."""
+
+    episode: str
+    first: int = 0
+    every: int = 1
+
+
+FIXED_FACTS = ("classes", "native", "notes", "words", "factor_names")  # the same for every part of a data set
+DEFAULT_FACTS: Mapping[str, Any] = {
+    "classes": (),
+    "native": None,
+    "lengths": None,
+    "notes": (),
+    "words": Words(),
+    "factor_names": (),
+}
 
 
 class Dataset:
@@ -74,6 +90,10 @@ class Dataset:
         @property
         def words(self) -> Words:
             """The nouns that messages use for the samples."""
+
+        @property
+        def factor_names(self) -> tuple[str, ...]:
+            """The names of the true quantities that `factors` gives; empty if the data have none."""
     else:
 
         def __getattr__(self, name: str) -> Any:
@@ -344,6 +364,14 @@ class Dataset:
         """The channel names."""
         return tuple(f"channel {c}" for c in range(self.channels))
 
+    def place(self, i: int) -> Place:
+        """Where item i lies in the episode that it is cut from; by default every item is an episode of its own."""
+        return Place(self.name(i))
+
+    def factors(self, i: int) -> Float[np.ndarray, "t k"] | None:
+        """The true quantities behind the T + 1 frames of item i, one column per name; None if the data have none."""
+        return None
+
     def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
         """The image that item i looks at and its fixations (x, y) in pixels of it; None if items have no gaze."""
         return None
@@ -390,7 +418,7 @@ class Subset(Dataset):
     def __init__(self, whole: Dataset, rows: Int64[np.ndarray, " k"], given: Int64[np.ndarray, " k"] | None) -> None:
         self.whole, self.rows, self.given = whole, rows, given
         # These attributes are read-only properties for the type checker, so they are set past it.
-        facts = {name: getattr(whole, name) for name in ("cfg", "channels", "classes", "native", "notes", "words")}
+        facts = {name: getattr(whole, name) for name in ("cfg", "channels", *FIXED_FACTS)}
         vars(self).update(facts, lengths=None if whole.lengths is None else whole.lengths[rows])
 
     def __len__(self) -> int:
@@ -439,8 +467,8 @@ class Subset(Dataset):
 
     # What a question about the whole data set, or about one item, gets: the parent's answer.
     sample_size, action_spec, auto_patch = map(_ask_parent, ("sample_size", "action_spec", "auto_patch"))
-    mask, film, step_span, step_times, looked_at = map(
-        _ask_parent_item, ("mask", "film", "step_span", "step_times", "looked_at")
+    mask, film, step_span, step_times, place, factors, looked_at = map(
+        _ask_parent_item, ("mask", "film", "step_span", "step_times", "place", "factors", "looked_at")
     )
 
     @property

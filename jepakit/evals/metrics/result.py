@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Int64
 
 from ...types import Rng
 
-Value = str | float | list[float | None]
+Value = str | float | list[float | None] | dict[str, list[float]] | dict[str, float]
 Z95 = 1.959963984540054
 """The normal quantile of a two-sided 95 % interval."""
 
