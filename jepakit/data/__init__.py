@@ -48,6 +48,7 @@ __all__ = [
     "stream",
     "synthetic",
     "training_settings",
+    "trajectories",
 ]
 
 __getattr__ = lazy_names(

@@ -41,15 +41,7 @@ class Place(NamedTuple):
     every: int = 1
 
 
-FIXED_FACTS = ("classes", "native", "notes", "words", "factor_names")  # the same for every part of a data set
-DEFAULT_FACTS: Mapping[str, Any] = {
-    "classes": (),
-    "native": None,
-    "lengths": None,
-    "notes": (),
-    "words": Words(),
-    "factor_names": (),
-}
+DEFAULT_FACTS: Mapping[str, Any] = {"classes": (), "native": None, "lengths": None, "notes": (), "words": Words()}
 
 
 class Dataset:
@@ -90,10 +82,6 @@ class Dataset:
         @property
         def words(self) -> Words:
             """The nouns that messages use for the samples."""
-
-        @property
-        def factor_names(self) -> tuple[str, ...]:
-            """The names of the true quantities that `factors` gives; empty if the data have none."""
     else:
 
         def __getattr__(self, name: str) -> Any:
@@ -347,6 +335,15 @@ class Dataset:
         """The film that item i is a frame of. Raises ValueError if the data are not films."""
         raise ValueError(NO_MASKS)
 
+    def factors(self, i: int) -> Float[np.ndarray, "t k"] | None:
+        """The true quantities at every frame of item i, with `factor_names`; None if the data have none."""
+        return None
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The names of the true quantities; empty if the data have none."""
+        return ()
+
     def as_series(self) -> Any:
         """The data as series whose steps can be scored and forecast; None if they are not series."""
         return None
@@ -367,10 +364,6 @@ class Dataset:
     def place(self, i: int) -> Place:
         """Where item i lies in the episode that it is cut from; by default every item is an episode of its own."""
         return Place(self.name(i))
-
-    def factors(self, i: int) -> Float[np.ndarray, "t k"] | None:
-        """The true quantities behind the T + 1 frames of item i, one column per name; None if the data have none."""
-        return None
 
     def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
         """The image that item i looks at and its fixations (x, y) in pixels of it; None if items have no gaze."""
@@ -418,7 +411,7 @@ class Subset(Dataset):
     def __init__(self, whole: Dataset, rows: Int64[np.ndarray, " k"], given: Int64[np.ndarray, " k"] | None) -> None:
         self.whole, self.rows, self.given = whole, rows, given
         # These attributes are read-only properties for the type checker, so they are set past it.
-        facts = {name: getattr(whole, name) for name in ("cfg", "channels", *FIXED_FACTS)}
+        facts = {name: getattr(whole, name) for name in ("cfg", "channels", "classes", "native", "notes", "words")}
         vars(self).update(facts, lengths=None if whole.lengths is None else whole.lengths[rows])
 
     def __len__(self) -> int:
@@ -480,6 +473,11 @@ class Subset(Dataset):
     def column_names(self) -> tuple[str, ...]:
         """The channel names of the parent data set."""
         return self.whole.column_names
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The names of the true quantities of the parent data set."""
+        return self.whole.factor_names
 
     def _known(self, ids: Ids) -> dict[int, int]:
         return {int(self.rows[i]): int(i) for i in ids}
