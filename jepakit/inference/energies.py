@@ -41,11 +41,13 @@ class Form:
 
     def unfold(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b e"]:
         """The environment's actions (…, every · size) in actions of the model (…, block · size)."""
-        return actions.unflatten(-1, (self.block, -1)).repeat_interleave(self.repeat, -2).flatten(-2)
+        parts = actions.reshape(*actions.shape[:-1], self.block, -1)
+        return parts.repeat_interleave(self.repeat, -2).flatten(-2)
 
     def fold(self, actions: Float[Tensor, "*b e"]) -> Float[Tensor, "*b a"]:
         """The model's actions in those that `unfold` makes of them."""
-        return actions.unflatten(-1, (self.every, -1))[..., :: self.repeat, :].flatten(-2)
+        parts = actions.reshape(*actions.shape[:-1], self.every, -1)
+        return parts[..., :: self.repeat, :].flatten(-2)
 
     def stacked(self, frames: Float[Tensor, "b f c ..."]) -> Float[Tensor, "b c ..."]:
         """The model's frame made of the last ones that were seen; the first one stands for those before it."""

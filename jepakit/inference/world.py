@@ -165,9 +165,7 @@ def check_fit(env: Environment, energies: Energies, name: str) -> None:
             f"{spec.size} {kinds[1]}; give an environment like its data"
         )
     if getattr(energies.method.cfg, "proprio", 0):
-        raise ValueError(
-            f"the model reads proprioception, which {name} does not show; train one with method.proprio 0"
-        )
+        raise ValueError(f"the model reads proprioception, which {name} does not show; train one with method.proprio 0")
 
 
 def _shape(sides: tuple[int, ...]) -> str:

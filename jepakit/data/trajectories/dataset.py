@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from ...types import ActionSpec, Ids, Rng, Samples, Signal, Size
-from ..base import Dataset, Words
+from ..base import Dataset, Place, Words
 from ..config import DataConfig
 from ..report import Progress, Report
 from .store import Steps
@@ -103,6 +103,11 @@ class Trajectories(Dataset):
         """The first recorded frame of a window in its episode, and the frame after its last."""
         begin = int(self.cut.begin[i])
         return begin, begin + self.form.steps + 1
+
+    def place(self, i: int) -> Place:
+        """The episode of a window, and the recorded frame that its first frame shows, or shows last in its stack."""
+        first = int(self.cut.begin[i]) + (self.form.stack - 1) * self.form.every
+        return Place(self.source.names[int(self.cut.episode[i])], first, self.form.every)
 
     def action_spec(self) -> ActionSpec:
         """The form of the action between two frames. Raises ValueError if discrete actions are joined to blocks."""
