@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..inference.forecast import Forecast
+    from ..inference.plan import PlanReport
 
 from ..core.words import percent
 from ..evals.finding import Finding, probe_finding
@@ -119,3 +120,33 @@ def describe_study(rows: Sequence[Mapping[str, Any]]) -> str:
 def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def describe_plans(done: "PlanReport") -> str:
+    """What planning came to: the protocol, every agent's score on the same starts, and what the model knows."""
+    from ..plan.protocol import Protocol
+
+    result = done.result
+    goal = result["success_end"] is not None
+    rows = [["agent", "success at the end" if goal else "return", "95 % interval", "seconds per action"]]
+    scale = "{:.0%}" if goal else "{:.1f}"
+    for name, agent in result["agents"].items():
+        score, low, high = (scale.format(agent[key]).replace("%", " %") for key in ("score", "low", "high"))
+        rows.append([name, score, f"{low} … {high}", f"{agent['seconds_per_action']:.4f}"])
+    lines = [*Protocol(**result["protocol"]).lines(), f"energy: {result['energy']}", *_align_columns(rows)]
+    for name, errors in result.get("model", {}).get("factors", {}).items():
+        seen, last, spread = errors["seen"], errors["imagined"][-1], errors["spread"]
+        steps = len(errors["imagined"])
+        lines.append(
+            f"{name}: read with an error of {seen:.2f}, {last:.2f} after {steps} imagined steps (spread {spread:.2f})"
+        )
+    if ghosting := result.get("model", {}).get("ghosting"):
+        last = next((k for k in reversed(range(len(ghosting["share"]))) if ghosting["share"][k] is not None), None)
+        if last is not None:
+            share, count = ghosting["share"][last], ghosting["pushes"][last]
+            lines.append(f"walls: the model lets {100 * share:.0f} % of {count} pushes through after {last + 1} steps")
+    if result["failed"]:
+        number, reason = next(iter(result["failed"].items()))
+        lines.append(f"{len(result['failed'])} episodes failed, e.g. {number}: {reason}")
+    lines += [f"results: {done.path}"] + ([f"film: {done.film}"] if done.film else [])
+    return "\n".join(lines)

@@ -42,6 +42,23 @@ def load_or_train_decoder(
     return decoder, {"folder": str(folder), "steps": loaded.step, "reads": cfg.reads, "parent_hash": parent_hash}
 
 
+def load_or_train_frame_decoder(run: Path, parent: LoadedRun, progress: Progress) -> Decoder:
+    """The decoder of a loaded run that reads tokens as they are encoded, in eval mode; trained if there is none.
+
+    Raises ValueError if the run has a decoder of another kind.
+    """
+    folder = decoder_folder(run)
+    state = decoder_state(folder, parent, None)
+    if state != "finished":
+        if state == "none":
+            progress.note(f"training a decoder over {run} into {folder}, for the film: {HEAD_STEPS} steps")
+        _train_decoder(run, folder, parent, None, progress, resume=state == "unfinished", reads="target")
+    decoder = cast(Decoder, checkpoint.load_run(folder, parents=[parent.method]).method)
+    if decoder.cfg.reads != "target":
+        raise ValueError(f"the decoder in {folder} reads {decoder.cfg.reads}, and a film needs target; move it away")
+    return decoder
+
+
 def decoder_state(folder: Path, parent: LoadedRun, steps: int | None) -> Literal["none", "unfinished", "finished"]:
     """Whether a decoder of the parent's weights is in `folder`.
 
@@ -65,9 +82,15 @@ def decoder_state(folder: Path, parent: LoadedRun, steps: int | None) -> Literal
 
 
 def _train_decoder(
-    run: Path, folder: Path, parent: LoadedRun, steps: int | None, progress: Progress, resume: bool
+    run: Path,
+    folder: Path,
+    parent: LoadedRun,
+    steps: int | None,
+    progress: Progress,
+    resume: bool,
+    reads: str = "",
 ) -> None:
-    flags: dict[str, Any] = {"method.parents": [str(run)]}
+    flags: dict[str, Any] = {"method.parents": [str(run)], **({"method.reads": reads} if reads else {})}
     if resume:
         request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parents",))
     else:
