@@ -5,6 +5,7 @@ simulator moves on when it is stepped, so a state can be stepped once. Episode `
 seed drawn from (rng, id): it is a pure function of them as far as the simulator is.
 """
 
+import atexit
 import os
 import sys
 import warnings
@@ -104,6 +105,9 @@ class GymEnvironment(Environment):
         first, info = env.reset(seed=0)
         raw = self._raw_frame(env, first)
         self._frame_shape = np.shape(raw)
+        # The display of MuJoCo closes itself at exit, once it is there: the simulators close before.
+        self._finalizer.atexit = False
+        atexit.register(self._finalizer)
         frame = self._frames([raw])
         self.channels, self.size = frame.shape[1] * config.stack, tuple(frame.shape[2:])
         # What a start tells and a step does not is no fact.
