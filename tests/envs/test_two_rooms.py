@@ -171,6 +171,24 @@ def test_the_stated_share_of_walks_goes_through_the_door(hold: int) -> None:
     assert abs(in_door(0.35) - (0.35 * all_of_them + 0.65 * none)) < 0.04
 
 
+def test_a_walk_through_the_door_comes_there_at_any_time_and_freely() -> None:
+    env = build_environment("two-rooms-random", door_share=1.0, size=9)
+    found = walks(env, 60, np.arange(2000))
+    place = found.states["position"]
+    in_door = (place[..., 0] - found.states["wall"]).abs() < 1
+    when = in_door.int().argmax(1)  # the first time
+    for low in range(0, 60, 20):
+        assert 0.25 < ((when >= low) & (when < low + 20)).float().mean() < 0.45
+    before = torch.arange(60) < when[:, None] - 1
+    moved_as_told = (place.diff(dim=1) - found.action).norm(dim=2) < 1e-3
+    assert moved_as_told[before].float().mean() > 0.999
+    assert moved_as_told[~before].float().mean() < 0.9  # afterwards, walls stop it
+    # A walk that is mirrored keeps its new heading: sharp turns are as rare as walls.
+    heading = torch.atan2(found.action[..., 1], found.action[..., 0])
+    turn = (torch.remainder(heading.diff(dim=1) + math.pi, 2 * math.pi) - math.pi).abs()
+    assert (turn[before[:, 1:]] > 1.8).float().mean() < 0.05
+
+
 def test_the_scripted_policy_reaches_goals_in_the_other_room() -> None:
     found = walks(RANDOM, 120, IDS[:300], policy="scripted", hold=2)
     start, goal = RANDOM.tasks(IDS[:300], Rng(0))
