@@ -1,4 +1,4 @@
-"""What every room stands on: the registry, progress, processes, devices, files, padding, schedules."""
+"""What every room stands on: the registry, progress, processes, devices, files, padding, schedules, words."""
 
 __all__ = [
     "devices",
@@ -13,4 +13,5 @@ __all__ = [
     "schedules",
     "statistics",
     "version",
+    "words",
 ]

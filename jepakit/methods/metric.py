@@ -12,13 +12,13 @@
     L = E |τ − 1(V < target)| · (V − target)²,     so targets below V count τ, those above it 1 − τ
 
 f, e and h are readouts (nn/readout.py) of the tokens of a frame. Goals are frames of the same batch (`goals` "batch"),
-of samples with the same label, such as the layout of a maze ("label"), or of the same sample ("trajectory"). Half of the
-goals of "expectile" are later frames of the same sample.
+of samples with the same label, such as the layout of a maze ("label"), or of the same sample ("trajectory"). Half of
+the goals of "expectile" are later frames of the same sample.
 
-Sources: QRL, arXiv:2304.01203; IVL, as the value of HIQL, arXiv:2307.11949. Deliberate differences: the metric part is a
-Euclidean distance of embeddings beside one asymmetric maximum instead of an IQE head; the multiplier is a parameter of
-the same optimiser, `speed` times as fast, instead of having its own; distances are positive numbers of steps instead of
-negative values; expectile's target has no clipping.
+Sources: QRL, arXiv:2304.01203; IVL, as the value of HIQL, arXiv:2307.11949. Deliberate differences: the metric is
+a Euclidean distance of embeddings beside one asymmetric maximum instead of an IQE head; the multiplier is a parameter
+of the same optimiser, `speed` times as fast, instead of having its own; steps to go are positive numbers instead of
+negative values.
 """
 
 from collections.abc import Sequence
@@ -122,11 +122,11 @@ class Metric(Head):
 
     # --- distances
 
-    def distance(self, tokens: Float[Tensor, "*b n d"], goal: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b"]:
+    def steps_to_go(self, tokens: Float[Tensor, "*b n d"], goal: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b"]:
         """The steps to go from latents to goals; leading axes broadcast."""
         if self.cfg.rule == "quasimetric":
             return self.between(self.body(tokens), self.body(goal))
-        return self._steps_to_go(self.body, tokens, goal)
+        return self._read_pair(self.body, tokens, goal)
 
     def between(self, a: Float[Tensor, "*b o"], b: Float[Tensor, "*b o"]) -> Float[Tensor, "*b"]:
         """The quasi-metric of two embeddings."""
@@ -136,8 +136,9 @@ class Metric(Head):
         half = difference.shape[-1] // 2
         return safe_norm(difference[..., :half]) + difference[..., half:].relu().amax(-1)
 
-    def _steps_to_go(self, body: nn.Module, tokens: Tensor, goal: Tensor) -> Float[Tensor, "*b"]:
-        pair = torch.cat(torch.broadcast_tensors(tokens, goal), -1)
+    def _read_pair(self, body: nn.Module, tokens: Tensor, goal: Tensor) -> Float[Tensor, "*b"]:
+        lead = (tokens[..., 0, 0] + goal[..., 0, 0]).shape
+        pair = torch.cat([part.expand(*lead, *part.shape[-2:]) for part in (tokens, goal)], -1)
         return F.softplus(losses.at_least_float32(body(pair)[..., 0]))
 
     # --- learning
@@ -168,9 +169,9 @@ class Metric(Head):
         arrives = rows == frame_rows(s)[:, 1:]
         assert self.target_body is not None
         with torch.no_grad():
-            rest = cfg.gamma * self._steps_to_go(self.target_body, after, goal)
+            rest = cfg.gamma * self._read_pair(self.target_body, after, goal)
             target = 1 + rest.masked_fill(arrives, 0)
-        found = self._steps_to_go(self.body, now, goal)
+        found = self._read_pair(self.body, now, goal)
         weight = torch.where(found < target, 1 - cfg.expectile, cfg.expectile)
         loss = (weight * (found - target).square()).mean()
         return Terms(
@@ -211,7 +212,7 @@ class Metric(Head):
     def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The mean distance (B,) from the frames of `batch` to the next frames of `other`."""
         s, g = self.latents(batch), self.latents(other)
-        return self.distance(s[:, :-1], g[:, 1:]).mean(1)
+        return self.steps_to_go(s[:, :-1], g[:, 1:]).mean(1)
 
 
 def safe_norm(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:

@@ -11,10 +11,10 @@
     L = mean |V(s) − target|²,        V̄ the moving average of V
 
 R and p_done are the parent's heads; without a done head nothing ends. The actions tried are all choices of a discrete
-action, evenly spaced values of a single number, and otherwise `candidates` random ones within the bounds, where a norm is
-bounded within it. "model" learns from the latents of the data and from those that its best actions lead to, since data
-of a random policy lack the states that a good policy visits. V is a readout of a latent in units of the reward's
-deviation over 1 − γ.
+action, evenly spaced values of a single number, and otherwise `candidates` random ones within the bounds. "model"
+learns from the latents of the data and from those that its best actions lead to, since data of a random policy lack the
+states that a good policy visits; a predictor that remembers starts there without a past. V is a readout of a latent, in
+units of the reward's deviation over 1 − γ.
 
 Sources: fitted value iteration, Ernst et al. 2005; TD(0), Sutton 1988.
 """
@@ -51,8 +51,8 @@ class Config:
     def __post_init__(self) -> None:
         if not (0 <= self.gamma < 1 and 0 <= self.decay <= 1) or self.candidates < 2:
             raise ValueError(
-                f"gamma is {self.gamma:g}, decay {self.decay:g} and candidates {self.candidates}; give a gamma from 0 to "
-                "below 1, a decay from 0 to 1 and 2 candidates or more"
+                f"gamma is {self.gamma:g}, decay {self.decay:g} and candidates {self.candidates}; give a gamma from 0 "
+                "to below 1, a decay from 0 to 1 and 2 candidates or more"
             )
 
     @classmethod
@@ -166,7 +166,8 @@ def candidate_actions(spec: ActionSpec, u: Float[Tensor, "*b k a"]) -> Float[Ten
     if spec.discrete:
         return torch.eye(spec.size, device=u.device, dtype=u.dtype).expand(*u.shape[:-2], -1, -1)
     low, high = (
-        u.new_tensor(bound or (sign * (spec.max_norm or 1.0),) * spec.size) for bound, sign in ((spec.low, -1), (spec.high, 1))
+        u.new_tensor(bound or (sign * (spec.max_norm or 1.0),) * spec.size)
+        for bound, sign in ((spec.low, -1), (spec.high, 1))
     )
     if spec.size == 1:
         even = torch.linspace(0, 1, u.shape[-2], device=u.device, dtype=u.dtype)[:, None]
@@ -174,6 +175,6 @@ def candidate_actions(spec: ActionSpec, u: Float[Tensor, "*b k a"]) -> Float[Ten
     action = low + (high - low) * u
     if spec.max_norm is None:
         return action
-    parts = action.unflatten(-1, (spec.parts, -1))
-    length = parts.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    parts = action.reshape(*action.shape[:-1], spec.parts, -1)
+    length: Tensor = torch.linalg.vector_norm(parts, dim=-1, keepdim=True).clamp(min=1e-12)
     return (parts * (spec.max_norm / length).clamp(max=1)).flatten(-2)

@@ -10,9 +10,9 @@
       + sigreg · mean_t SIGReg(s_t)                              latents are normally distributed (LeJEPA)
       + reward · (|R(ŝ_t) − r_t|² + |R(s_t) − r_t|²) / 2 + done · the same with the cross-entropy of `done`
 
-|·|² are means over tokens and features. Every term has its own weight, and a weight of 0 leaves the term out. Statistics
-over samples are taken per time step and per token, over the samples of all processes. r_t is the reward of the step that
-leads to frame t, and R and the done head read the latent alone, that of the roll-out and the encoded one.
+|·|² are means over tokens and features. Every term has its own weight, and a weight of 0 leaves the term out.
+Statistics over samples are taken per time step and per token, over the samples of all processes. r_t is the reward of
+the step that leads to frame t, and R and the done head read the latent alone, that of the roll-out and the encoded one.
 
 Nothing but a term, an EMA target (`ema`), or an encoder that keeps the weights that `--init` gives (`frozen`), prevents
 the collapse. The predictor g is one of nn/dynamics.py; what it carries, such as past latents and past actions, is
@@ -48,6 +48,13 @@ from .predictive import Predictive
 # Number of samples whose statistics standardise actions, rewards and proprioception.
 CALIBRATION_SAMPLES = 256
 MIN_STD = 1e-6  # a number that varies less than this is constant and stays as it is
+
+FIELD_ADVICE = {
+    "action": "give trajectories with actions",
+    "proprio": "name it with data.proprio, or set method.proprio 0",
+    "reward": "set method.reward 0",
+    "done": "set method.done 0",
+}
 
 
 @dataclass(frozen=True)
@@ -172,7 +179,7 @@ class WorldModel(Predictive):
 
         Raises ValueError if the batch lacks what the settings read.
         """
-        self._check_fields(batch)
+        self._require(batch, *self._fields)
         discrete = self.signal.action is not None and self.signal.action.discrete
         fields = {"action": None if discrete else batch.action, "reward": batch.reward, "proprio": batch.proprio}
         for name, values in fields.items():
@@ -184,16 +191,15 @@ class WorldModel(Predictive):
             mean.copy_(rows.mean(0))
             std.copy_(spread.where(spread > MIN_STD, torch.ones_like(spread)))
 
-    def _check_fields(self, batch: Batch) -> None:
-        cfg = self.cfg
-        for name, needed, fix in (
-            ("action", True, "give trajectories with actions"),
-            ("proprio", bool(cfg.proprio), "name it with data.proprio, or set method.proprio 0"),
-            ("reward", bool(cfg.reward), "set method.reward 0"),
-            ("done", bool(cfg.done), "set method.done 0"),
-        ):
-            if needed and getattr(batch, name) is None:
-                raise ValueError(f"the world model reads {name}, which the samples lack; {fix}")
+    @property
+    def _fields(self) -> list[str]:
+        """The fields of a batch that the settings read."""
+        return ["action", *[name for name in ("proprio", "reward", "done") if getattr(self.cfg, name)]]
+
+    def _require(self, batch: Batch, *names: str) -> None:
+        for name in names:
+            if getattr(batch, name) is None:
+                raise ValueError(f"the world model reads {name}, which the samples lack; {FIELD_ADVICE[name]}")
 
     # --- from frames to latents
 
@@ -280,7 +286,7 @@ class WorldModel(Predictive):
 
     def loss(self, batch: Batch, rng: Rng) -> Terms:
         """The weighted terms of the module's equations."""
-        self._check_fields(batch)
+        self._require(batch, *self._fields)
         assert batch.action is not None
         cfg, action = self.cfg, self.normalize_action(batch.action)
         s = losses.at_least_float32(self.latents(batch))
@@ -304,9 +310,7 @@ class WorldModel(Predictive):
             return self.latents(batch, "target")[:, 1:]
 
     def _compare(self, pred: Tensor, target: Tensor) -> Float[Tensor, "b t n d"]:
-        return losses.elementwise(
-            losses.at_least_float32(pred), losses.at_least_float32(target), self.cfg.distance
-        )
+        return losses.elementwise(losses.at_least_float32(pred), losses.at_least_float32(target), self.cfg.distance)
 
     def _regularize(self, s: Float[Tensor, "b t n d"], action: Tensor, rng: Rng) -> dict[str, Tensor]:
         """The terms against collapse, weighted."""
@@ -350,7 +354,7 @@ class WorldModel(Predictive):
 
     def energy(self, batch: Batch, other: Batch) -> Float[Tensor, " b"]:
         """The mean distance (B,) of roll-outs from `batch`, by its actions, to the latents of the frames of `other`."""
-        self._check_fields(replace(batch, reward=batch.x, done=batch.x))
+        self._require(batch, "action")
         assert batch.action is not None
         s, seen = self.latents(batch, "target"), self.latents(other, "target")
         pred = self.roll_out(s, self.normalize_action(batch.action))
@@ -367,9 +371,7 @@ class WorldModel(Predictive):
         if batch.action is None or len(batch) < 2:
             return {}
         s, action = self.latents(batch, "target").float(), self.normalize_action(batch.action)
-        true, shuffled = (
-            self._compare(self.roll_out(s, a), s[:, 1:]).mean() for a in (action, action.roll(1, 0))
-        )
+        true, shuffled = (self._compare(self.roll_out(s, a), s[:, 1:]).mean() for a in (action, action.roll(1, 0)))
         tiny = torch.finfo(s.dtype).tiny
         found = {"actions/energy_ratio": true / shuffled.clamp(min=tiny)}
         if self.inverse_head is not None:
@@ -420,8 +422,8 @@ def check_frames(encoder: Any, signal: Signal) -> None:
         raise ValueError("the encoder sees all frames at once; give encoder.name frames around it, or cnn or mlp")
     if encoder.patch[0] != 1:
         raise ValueError(
-            f"the encoder's patch {tuple(encoder.patch)} spans {encoder.patch[0]} frames, but an action leads from each "
-            "to the next; give encoder.patch a first side of 1"
+            f"the encoder's patch {tuple(encoder.patch)} spans {encoder.patch[0]} frames, but an action leads from "
+            "each to the next; give encoder.patch a first side of 1"
         )
     if encoder.grid[0] < 2:
         raise ValueError(f"samples have {encoder.grid[0]} frame, so there is nothing to predict; give 2 or more")

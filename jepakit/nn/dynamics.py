@@ -6,8 +6,8 @@ an untrained one predicts that little changes:
 mlp           s′ = s + MLP([s, a]), the same for every token
 gru           [s′, m′] = GRU(a, [s, m]): the latent is the recurrent state, beside `memory` further features
 conv          s′ = s + CNN([s, a]), convolutions over the grid, the action at every cell
-transformer   s′ = s + T(s_{t−H+1 … t}, a_{t−H+1 … t}): attention over the tokens of the last `history` frames, causal by
-              frame, with the actions as conditions of adaptive LayerNorm whose scales, shifts and gates start at zero
+transformer   s′ = s + T(s_{t−H+1 … t}, a_{t−H+1 … t}): attention over the tokens of the last `history` frames, causal
+              by frame; actions set the shifts, scales and gates of adaptive LayerNorm, which start at zero
 
 What a predictor knows beside the current latent is an explicit tuple of tensors (B, …), its `hidden` state.
 
@@ -15,6 +15,7 @@ Sources: the GRU whose state is the latent is that of PLDM (arXiv:2502.14819); A
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Protocol, runtime_checkable
 
@@ -48,7 +49,11 @@ class Dynamics(nn.Module):
 
     def remember(self, tokens: Float[Tensor, "b n d"], action: Float[Tensor, "b a"], hidden: Hidden) -> Hidden:
         """The next hidden state alone."""
-        return self(tokens, action, hidden)[1] if self.remembers else hidden
+        if not self.remembers:
+            return hidden
+        _, after = self(tokens, action, hidden)
+        kept: Hidden = after
+        return kept
 
     def predict_each(
         self, tokens: Float[Tensor, "b t n d"], action: Float[Tensor, "b t a"]
@@ -177,9 +182,7 @@ class GridConvDynamics(Dynamics):
         self.grid = frame_grid(grid)
         kernel = 3 if prod(self.grid) > 1 else 1
         widths = [dim + action, *[cfg.width] * cfg.depth]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.LayerNorm(cfg.width) for _ in self.convs)
         self.out = nn.Linear(cfg.width, dim)
         nn.init.zeros_(self.out.weight)

@@ -3,8 +3,8 @@
 mlp         the tokens side by side through a perceptron; for one token, or where places matter by themselves
 conv        convolutions over the grid, then a perceptron on the mean and the maximum over cells: relations between
             neighbours, wherever they are
-attention   transformer blocks with relative positions, then a perceptron on the mean token: relations between any cells,
-            by their offset
+attention   transformer blocks with relative positions, then a perceptron on the mean token: relations between any
+            cells, by their offset
 """
 
 from dataclasses import dataclass

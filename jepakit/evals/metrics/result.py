@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Int64
 from ...core.statistics import wilson_interval
 from ...types import Rng
 
-Value = str | float | list[float | None]
+Value = str | float | list[float | None] | dict[str, list[float]] | dict[str, float]
 
 
 def score_results(
