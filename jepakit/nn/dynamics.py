@@ -51,9 +51,8 @@ class Dynamics(nn.Module):
         """The next hidden state alone."""
         if not self.remembers:
             return hidden
-        _, after = self(tokens, action, hidden)
-        kept: Hidden = after
-        return kept
+        found: tuple[Tensor, Hidden] = self(tokens, action, hidden)
+        return found[1]
 
     def predict_each(
         self, tokens: Float[Tensor, "b t n d"], action: Float[Tensor, "b t a"]
