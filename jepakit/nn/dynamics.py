@@ -51,8 +51,8 @@ class Dynamics(nn.Module):
         """The next hidden state alone."""
         if not self.remembers:
             return hidden
-        found: tuple[Tensor, Hidden] = self(tokens, action, hidden)
-        return found[1]
+        _, after = self(tokens, action, hidden)
+        return after  # type: ignore[no-any-return]
 
     def predict_each(
         self, tokens: Float[Tensor, "b t n d"], action: Float[Tensor, "b t a"]
