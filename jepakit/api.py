@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .core import files
 from .core.progress import Progress, SilentProgress, progress_counter, terminal_progress
 from .evals.runs import probe_run
+from .inference.collect import collect
 from .inference.complete import complete
 from .inference.embed import embed
 from .inference.forecast import forecast
@@ -23,6 +24,7 @@ __all__ = [
     "Model",
     "Request",
     "check_data",
+    "collect",
     "compare",
     "complete",
     "doctor",

@@ -1,6 +1,7 @@
 """Formats results and tables as text for the command line."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..inference.forecast import Forecast
 
+from ..core.words import percent
 from ..evals.finding import Finding, probe_finding
 
 
@@ -25,7 +27,7 @@ def describe_run(done: Mapping[str, Any]) -> str:
         return ""
     lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
     if best := summary.get("best"):
-        lines.append(f"best checkpoint by kNN while training: step {best['step']} ({best['knn']:.1%})")
+        lines.append(f"best checkpoint by kNN while training: step {best['step']} ({percent(best['knn'], 1)})")
     if summary["skipped"]:
         lines.append(f"skipped {len(summary['skipped'])} unreadable items, listed in summary.json")
     if done["probes"]:
@@ -54,18 +56,26 @@ def describe_probes(paths: Sequence[Path]) -> str:
         result = json.loads(path.read_text())
         error = result.get("lower_is_better", False)
         value, low, high, fresh, raw = (
-            f"{result[k]:.4g}" if error or result.get("plain") else f"{100 * result[k]:.1f} %"
+            f"{result[k]:.4g}" if error or result.get("plain") else percent(result[k], 1)
             for k in ("value", "low", "high", "random_init", "raw")
         )
         seen = " (seen in training)" if result.get("seen") else ""
-        rows.append([path.stem, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}{seen}"])
+        name = result_name(path)
+        rows.append([name, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}{seen}"])
         if "warning" in result["notes"]:
-            warnings.append(f"{path.stem}: {result['notes']['warning']}")
+            warnings.append(f"{name}: {result['notes']['warning']}")
         found = probe_finding(result)
         if found is not None and found.outcome != "better":
             against = " and ".join(f"the {name}" for name in found.baselines)
-            warnings.append(f"{path.stem}: {found.words} than {against}; {found.advice}")
-    return "\n".join([*_align_columns(rows), *warnings])
+            warnings.append(f"{name}: {found.words} than {against}; {found.advice}")
+    beside = [str(path) for path in paths if path.stem != result_name(path)]
+    written = [f"written beside earlier results: {', '.join(beside)}"] if beside else []
+    return "\n".join([*_align_columns(rows), *warnings, *written])
+
+
+def result_name(path: Path) -> str:
+    """The name of a result as a table shows it: that of its file, without the step and hash of a later result."""
+    return re.sub(r"-step-\d{8}(-[0-9a-f]{8})?$", "", path.stem)
 
 
 def describe_forecast(done: "Forecast") -> str:
@@ -86,8 +96,11 @@ def describe_forecast(done: "Forecast") -> str:
 
 def describe_comparison(found: Mapping[str, Any]) -> str:
     """Runs as columns: numbers and probes first, then the settings that differ."""
+    from ..reporting.facts import short_cells
+
     settings = found["settings"] or [("no setting differs", [""] * len(found["names"]))]
-    rows = [["", *found["names"]], *([what, *values] for what, values in (*found["rows"], *settings))]
+    rows = [[what, *short_cells(what, values)] for what, values in (*found["rows"], *settings)]
+    rows.insert(0, ["", *found["names"]])
     return "\n".join(_align_columns(rows))
 
 

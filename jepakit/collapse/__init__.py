@@ -34,6 +34,7 @@ from .judge import (
     verdict,
     verdict_inputs,
 )
+from .names import measure_name
 from .panel import Panel, panel_row, row_sample, start_panel
 from .prediction import best_constant, energy_gap, normalized_loss, retrieval_rate
 from .views import encoder_agreement, lidar, lidar_corrected, noise_edge, signal_share, view_consistency
@@ -60,6 +61,8 @@ __all__ = [
     "lidar",
     "lidar_corrected",
     "mean_cosine",
+    "measure_name",
+    "names",
     "noise_edge",
     "normalized_loss",
     "panel_row",

@@ -6,12 +6,16 @@ wrong: only a probe can tell.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from math import isfinite
 from statistics import fmean
 from typing import Any, Final, Literal
+
+from ..core.words import percent
+from .names import measure_name
 
 State = Literal["healthy", "drifting", "dimensional", "full", "exploding", "slow", "passive", "idle", "unknown"]
 Row = Mapping[str, float]
@@ -136,7 +140,7 @@ def _check_exploding(history: Sequence[Row], side: str) -> Verdict | None:
     last = history[-1]
     wild = next((k for k, v in last.items() if not isfinite(v)), "")
     if wild:
-        return Verdict("exploding", f"{wild} is {last[wild]}")
+        return Verdict("exploding", f"{measure_name(wild)} is {last[wild]}")
     # Norms as well as spread: if all samples move away together, the spread stays small.
     ratios = {what: last.get(f"{what}_ratio_{side}", 1.0) for what in ("std", "norm")}
     what = max(ratios, key=ratios.__getitem__)
@@ -154,7 +158,7 @@ def _check_constant(history: Sequence[Row], side: str) -> Verdict | None:
 
 def _check_full(history: Sequence[Row], side: str) -> Verdict | None:
     ratio = history[-1].get(f"std_ratio_{side}", 1.0)
-    return Verdict("full", f"{side} std is {ratio:.2%} of its value at step 0") if ratio < FULL_STD_RATIO else None
+    return Verdict("full", std_sentence(side, ratio, 2)) if ratio < FULL_STD_RATIO else None
 
 
 def _check_dimensional(history: Sequence[Row], side: str) -> Verdict | None:
@@ -162,7 +166,7 @@ def _check_dimensional(history: Sequence[Row], side: str) -> Verdict | None:
     best = max(_values_of(history, f"rank_share_{side}"), default=share)
     if share >= DIMENSIONAL_RANK_SHARE or share >= FALLING_RANK_RATIO * best:
         return None
-    return Verdict("dimensional", f"{side} rank is {share:.1%} of the possible rank, down from {best:.1%}")
+    return Verdict("dimensional", f"{_rank_sentence(side, share)}, down from {percent(best, 1)}")
 
 
 def _check_slow(history: Sequence[Row], side: str) -> Verdict | None:
@@ -175,7 +179,7 @@ def _check_slow(history: Sequence[Row], side: str) -> Verdict | None:
         return None
     return Verdict(
         "slow",
-        f"{shares[-1]:.2%} of the latents' variance is over time, within samples, down from {shares[0]:.2%} at step 0: "
+        f"{percent(shares[-1], 1)} of the latents' variance is over time, down from {percent(shares[0], 1)} at step 0: "
         "they show what stands still",
     )
 
@@ -185,7 +189,7 @@ def _check_passive(history: Sequence[Row], side: str) -> Verdict | None:
     last = ratios[-PATIENCE_ROWS:]
     if side != "target" or not last or min(last) < PASSIVE_ENERGY_RATIO:
         return None
-    reason = f"the energy of the true actions is {last[-1]:.1%} of that of other samples' actions"
+    reason = f"the energy of the true actions is {percent(last[-1], 1)} of that of other samples' actions"
     if len(last) < PATIENCE_ROWS:
         return Verdict("unknown", f"{reason}, measured in {len(last)} of the {PATIENCE_ROWS} rows needed to tell")
     return Verdict("passive", f"{reason}: actions have no influence")
@@ -217,16 +221,15 @@ def _check_idle(history: Sequence[Row], side: str) -> Verdict | None:
     last, before = losses[-PATIENCE_ROWS:], losses[-2 * PATIENCE_ROWS : -PATIENCE_ROWS]
     if not last or last[-1] < IDLE_LOSS:
         return None
-    blind = "of the loss of a prediction that does not know the sample"
-    reason = f"the prediction loss is {last[-1]:.1%} {blind}"
+    reason = _loss_sentence(last[-1])
     if len(before) < PATIENCE_ROWS:
         return Verdict("unknown", f"{reason}, measured in {len(losses)} of the {2 * PATIENCE_ROWS} rows needed to tell")
     if min(*before, *last) < IDLE_LOSS:
         return None
     # Each loss is that of a single batch: only means show whether there is progress.
     if fmean(last) < IDLE_LOSS * fmean(before):
-        return Verdict("unknown", f"{reason}, but it is falling: {fmean(before):.1%} before, {fmean(last):.1%} now")
-    return Verdict("idle", f"the prediction loss is {min(last):.1%} {blind}, and does not fall")
+        return Verdict("unknown", f"{reason}, but it is falling")
+    return Verdict("idle", f"{reason}, and does not fall")
 
 
 def _check_still(history: Sequence[Row], side: str) -> Verdict | None:
@@ -239,14 +242,32 @@ def _check_still(history: Sequence[Row], side: str) -> Verdict | None:
     moved = [abs(now / then - 1) for now, then in pairs if now is not None and then]
     if not moved or max(moved) >= STILL_CHANGE:
         return None
-    return Verdict("idle", f"spread and rank of the {side} encoder are within {max(moved):.2%} of step 0")
+    return Verdict("idle", f"spread and rank of the {side} encoder are within {percent(max(moved), 2)} of step 0")
 
 
 def _healthy_verdict(history: Sequence[Row]) -> Verdict:
-    row, keys = history[-1], ("normalized_loss", "std_ratio_target", "rank_share_target")
-    numbers = [f"{key} {row[key]:.3g}" for key in keys if key in row]
+    row = history[-1]
+    sentences: dict[str, Callable[[float], str]] = {
+        "normalized_loss": _loss_sentence,
+        "std_ratio_target": partial(std_sentence, "target"),
+        "rank_share_target": partial(_rank_sentence, "target"),
+    }
+    numbers = [sentence(row[key]) for key, sentence in sentences.items() if key in row]
     falls = (_fall_note(_values_of(history, f"rank_{side}"), side) for side in ("target", "context"))
     return Verdict("healthy", ", ".join([*numbers, *[note for note in falls if note][:1]]))
+
+
+def _loss_sentence(share: float) -> str:
+    return f"the prediction loss is {percent(share, 1)} of the loss of a prediction that does not know the sample"
+
+
+def std_sentence(side: str, ratio: float, digits: int = 0) -> str:
+    """The spread of an encoder's features in words: "target std is 104 % of its value at step 0"."""
+    return f"{side} std is {percent(ratio, digits)} of its value at step 0"
+
+
+def _rank_sentence(side: str, share: float) -> str:
+    return f"{side} rank is {percent(share, 1)} of the possible rank"
 
 
 def _fall_note(ranks: Sequence[float], side: str) -> str:

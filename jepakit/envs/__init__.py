@@ -10,7 +10,16 @@ from ..core.lazy import lazy_names
 from ..core.registry import Registry, is_dataclass_with, one_class, settings_like
 
 if TYPE_CHECKING:
-    from .base import EnvConfig, Environment, EnvState, Episodes, Transition, build_environment, random_actions
+    from .base import (
+        EnvConfig,
+        Environment,
+        EnvState,
+        Episodes,
+        Simulation,
+        Transition,
+        build_environment,
+        random_actions,
+    )
 
 __all__ = [
     "ENVS",
@@ -18,6 +27,7 @@ __all__ = [
     "EnvState",
     "Environment",
     "Episodes",
+    "Simulation",
     "Transition",
     "base",
     "build_environment",
@@ -39,7 +49,16 @@ ENVS: "Final[Registry[EnvConfig]]" = Registry(
 __getattr__ = lazy_names(
     __name__,
     dict.fromkeys(
-        ("EnvConfig", "EnvState", "Environment", "Episodes", "Transition", "build_environment", "random_actions"),
+        (
+            "EnvConfig",
+            "EnvState",
+            "Environment",
+            "Episodes",
+            "Simulation",
+            "Transition",
+            "build_environment",
+            "random_actions",
+        ),
         "base",
     ),
 )

@@ -90,6 +90,7 @@ def probe_run(
                     tell = progress_rows(progress, kind, list(fit))
                     # A prediction starts from the context encoder, whichever weights were asked for.
                     here = facts | ({"weights": "context"} if judge.reads == "windows" else {})
+                    here |= {"weights": "target"} if judge.reads == "dynamics" else {}
                     here["hashes"] = subject.read_hashes
                     written += [
                         save_result(run, kind, r, name) for r in probe_results(kind, cfg, fit, held, tell=tell, **here)

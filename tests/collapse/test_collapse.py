@@ -217,6 +217,23 @@ def test_each_state_is_named_with_its_numbers_and_the_option_to_change(
     assert any(character.isdigit() for character in verdict.reason.replace("nan", "0"))
 
 
+def test_a_verdict_speaks_in_words_and_not_in_keys() -> None:
+    found = collapse.verdict([row(0.9), row(0.264, share=0.4)])
+    assert found.reason == (
+        "the prediction loss is 26.4 % of the loss of a prediction that does not know the sample, "
+        "target std is 100 % of its value at step 0, target rank is 40.0 % of the possible rank"
+    )
+    broken = collapse.verdict([row(), {**row(), "rank_share_context": float("nan")}])
+    assert broken.reason == "share of the possible rank, context encoder is nan"
+
+
+@pytest.mark.parametrize("losses", [[1.9 - 0.1 * k for k in range(6)], [1.5 + 0.1 * (k % 2) for k in range(6)]])
+def test_a_verdict_on_the_loss_gives_its_last_value_and_no_other(losses: list[float]) -> None:
+    reason = collapse.verdict([row(loss) for loss in losses]).reason
+    assert f"{100 * losses[-1]:.1f} %" in reason
+    assert reason.count("%") == 1
+
+
 def test_a_rank_that_has_only_fallen_is_named_in_a_healthy_run() -> None:
     fallen = [row(0.9 - 0.1 * k, rank) for k, rank in enumerate((113.0, 90.0, 70.0, 60.0))]
     assert "rank has fallen from 113 at step 0 to 60, its lowest" in collapse.verdict(fallen).reason

@@ -16,6 +16,7 @@ REGISTRY_PATHS: Final = {
     "readouts": "nn:READOUTS",
     "masks": "masks:MASKERS",
     "data": "data:KINDS",
+    "environments": "envs:ENVS",
     "probes": "evals:KINDS",
     "studies": "studies:STUDIES",
     "sections": "reporting:SECTIONS",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ... import collapse
 from ...core import distributed
+from ...core.words import counted
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
@@ -53,7 +54,8 @@ class Monitor:
         found, steps = collapse.verdict(self.rows, self.settings), self.session.steps
         if found.name != "unknown" or not intervals.is_too_short(steps, self.session.run.loop.panel_every or 1):
             return found
-        return replace(found, reason=f"{steps} steps are too few to judge: {found.reason}", advice="give more --steps")
+        short = f"a run of {counted(steps, 'step')} is too short to judge: {found.reason}"
+        return replace(found, reason=short, advice="give more --steps")
 
     @cached_property
     def encoders(self) -> tuple[Weights, ...]:
@@ -174,4 +176,5 @@ def _panel_samples(session: Session) -> samples.Samples:
     # Ranks of a different number of samples cannot be compared with the existing rows.
     session.panel.size = session.panel.size or session.run.loop.panel_size or 2
     method, size = session.method, session.panel.size
-    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, method.patch_steps)
+    seen = session.test_part_seen
+    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, method.patch_steps, seen)

@@ -22,17 +22,21 @@ class Samples:
     note: str
 
 
-def choose_samples(data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1) -> Samples:
+def choose_samples(
+    data: Any, train: Dataset, signal: Signal, count: int, patch: int = 1, seen: bool = False
+) -> Samples:
     """`count` samples, always the same: from the test part if training reads the train part, else from training data.
 
-    The test part is not used if it has fewer than `count` samples and the training data have more.
+    The test part is not used if it has fewer than `count` samples and the training data have more. `seen`: the weights
+    come from a training that may have seen it, which the note then says.
     """
     held, why = test_part(data, signal)
     if held is not None:
         wanted = min(count, len(train))
         found = equal_length_samples(held, signal, count, patch)
         if len(found) >= wanted:
-            said = f"panel: {describe_samples(found.x, signal)} of the test part, which training never sees"
+            sight = "the training that the weights come from may have seen" if seen else "training never sees"
+            said = f"panel: {describe_samples(found.x, signal)} of the test part, which {sight}"
             return Samples(found, held, said)
         why = f"the test part holds {len(found)} samples, but the panel needs {wanted}"
     found = equal_length_samples(train, signal, count, patch)
