@@ -33,7 +33,8 @@ NAMED_FALL_RATIO: Final = 0.7  # a healthy run's reason names a rank at its lowe
 IDLE_LOSS: Final = 0.98  # prediction loss above this share of a blind prediction's, and of its earlier value
 STILL_CHANGE: Final = 0.002  # spread and rank within this share of step 0 for PATIENCE rows
 PATIENCE_ROWS: Final = 3
-SLOW_SPREAD_RATIO: Final = 0.2  # share of the latents' variance over time, below this share of step 0
+SLOW_SPREAD: Final = 0.01  # share of the latents' variance that is over time, for PATIENCE rows …
+SLOW_SPREAD_RATIO: Final = 0.2  # … and that share relative to step 0
 PASSIVE_ENERGY_RATIO: Final = 0.9  # energy of the true actions above this share of that of others', for PATIENCE rows
 # What a world model says of its latents and actions, among a method's own diagnostics, and a verdict reads.
 DYNAMICS_KEYS: Final = ("spread/within", "actions/energy_ratio")
@@ -175,7 +176,7 @@ def _check_slow(history: Sequence[Row], side: str) -> Verdict | None:
     if side != "target" or len(shares) < 2 or "spread/within" not in history[0]:
         return None
     highest = max(shares[1:][-PATIENCE_ROWS:])
-    if highest >= SLOW_SPREAD_RATIO * shares[0]:
+    if highest >= min(SLOW_SPREAD, SLOW_SPREAD_RATIO * shares[0]):
         return None
     return Verdict(
         "slow",

@@ -60,7 +60,8 @@ class Dynamics(nn.Module):
         """The prediction of every next latent from the true ones so far (teacher forcing)."""
         if not self.remembers:
             flat, _ = self(tokens.flatten(0, 1), action.flatten(0, 1), ())
-            return flat.reshape(tokens.shape)
+            preds: Tensor = flat.reshape(tokens.shape)
+            return preds
         hidden, found = self.start(tokens[:, 0]), []
         for now, a in zip(tokens.unbind(1), action.unbind(1), strict=True):
             pred, hidden = self(now, a, hidden)

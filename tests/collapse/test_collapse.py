@@ -200,6 +200,8 @@ def moving(within: float, energy: float) -> dict[str, float]:
         ([moving(0.5, 1.0), moving(0.25, 0.06), moving(0.25, 0.02)], "healthy", ""),
         ([moving(0.1, 1.0), moving(0.002, 0.6), moving(0.002, 0.6)], "slow", "--method.inverse"),
         ([moving(0.1, 1.0), moving(0.03, 0.6), moving(0.002, 0.6)], "healthy", ""),
+        # A wall that differs between samples has most of the variance: that is not all that the latents show.
+        ([moving(0.57, 1.0), moving(0.06, 0.16), moving(0.05, 0.15)], "healthy", ""),
         ([moving(0.1, 1.0), moving(0.1, 0.97)], "unknown", ""),
         ([moving(0.1, 1.0), moving(0.1, 0.97), moving(0.1, 0.98), moving(0.1, 0.97)], "passive", "--method.inverse"),
         ([moving(0.1, 1.0), moving(0.1, 0.97), moving(0.1, 0.98), moving(0.1, 0.85)], "healthy", ""),
