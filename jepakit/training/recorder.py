@@ -1,6 +1,8 @@
 """Writes rows, checkpoints and the summary of a run; only the main process writes."""
 
 import time
+from bisect import insort
+from statistics import median
 from types import TracebackType
 from typing import Any
 
@@ -26,6 +28,7 @@ class Recorder:
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.last_verdict = ""
+        self.rates: list[float] = []  # samples per second of every row, ascending
         # Computed once: it takes seconds for a million pictures, and data that change later are no longer the run's.
         self.data = session.dataset.fingerprint() if session.dist.main else ""
         self.path = absolute_path(session.run.data)
@@ -113,7 +116,10 @@ class Recorder:
         }
         self.row = row
         self.journal.write(row)
-        self.progress.row(row, session.steps)
+        insort(self.rates, row["metrics"]["throughput"])
+        # The usual rate, as in the report: that of one row depends on what else was done since the last one.
+        usual = row["metrics"] | {"throughput": median(self.rates)}
+        self.progress.row(row | {"metrics": usual}, session.steps)
 
     def save_checkpoint(self, ended: bool = False) -> None:
         """Write a checkpoint from which a later process continues bit-exactly; at the end, write summary.json first.
