@@ -98,7 +98,9 @@ class Recorder:
         now, (then, step) = time.monotonic(), self.mark
         self.mark = (now, session.step)
         pace = (session.step - step) / max(now - then, 1e-9)
-        row = {
+        rate = pace * session.run.length.batch
+        insort(self.rates, rate)
+        row: dict[str, Any] = {
             "step": session.step,
             "loss": float(terms.total),
             "terms": {k: float(v) for k, v in terms.loss.items()},
@@ -108,7 +110,7 @@ class Recorder:
                 **self.monitor.take(),
                 "verdict": self.verdict.name,
                 **({"rollbacks": len(session.rollbacks)} if session.rollbacks else {}),
-                "throughput": pace * session.run.length.batch,
+                "throughput": rate,
                 "eta": (session.steps - session.step) / pace if session.steps else None,
             },
             "lr": lr,
@@ -116,10 +118,9 @@ class Recorder:
         }
         self.row = row
         self.journal.write(row)
-        insort(self.rates, row["metrics"]["throughput"])
         # The usual rate, as in the report: that of one row depends on what else was done since the last one.
-        usual = row["metrics"] | {"throughput": median(self.rates)}
-        self.progress.row(row | {"metrics": usual}, session.steps)
+        usual = {**row["metrics"], "throughput": median(self.rates)}
+        self.progress.row({**row, "metrics": usual}, session.steps)
 
     def save_checkpoint(self, ended: bool = False) -> None:
         """Write a checkpoint from which a later process continues bit-exactly; at the end, write summary.json first.
@@ -138,6 +139,7 @@ class Recorder:
             "seconds": session.seconds,
             "data": self.data,
             "source": self.path,
+            "left_out": self.monitor.samples.left_out if self.monitor.samples else "",
             "test_part_seen": session.test_part_seen,
             "panel": session.panel.to_json(),
             "skipped": session.skipped,

@@ -18,13 +18,15 @@ from ...types import Batch, Signal
 class Samples:
     """N samples with their actions, 8-bit if the data are; `dataset` is their source and `note` describes them.
 
-    `division` says how many samples the training reads and how many are left out.
+    `division` says how many samples the training reads and how many are left out, whose fingerprint is `left_out`, ""
+    if there are none.
     """
 
     batch: Batch
     dataset: Dataset
     note: str
     division: str
+    left_out: str
 
 
 def choose_samples(
@@ -36,18 +38,18 @@ def choose_samples(
     come from a training that may have seen it, which the note then says.
     """
     held, why = test_part(data, signal)
-    division = describe_division(train, held)
+    whole = describe_division(train, held), "" if held is None else held.fingerprint()
     if held is not None:
         wanted = min(count, len(train))
         found = equal_length_samples(held, signal, count, patch)
         if len(found) >= wanted:
             sight = "the training that the weights come from may have seen" if seen else "training never sees"
             said = f"panel: {describe_samples(found.x, signal)} of the test part, which {sight}"
-            return Samples(found, held, said, division)
+            return Samples(found, held, said, *whole)
         why = f"the test part holds {len(found)} samples, but the panel needs {wanted}"
     found = equal_length_samples(train, signal, count, patch)
     said = f"panel: {describe_samples(found.x, signal)} from the training data, not augmented ({why})"
-    return Samples(found, train, said, division)
+    return Samples(found, train, said, *whole)
 
 
 def describe_division(train: Dataset, held: Dataset | None) -> str:
