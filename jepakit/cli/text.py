@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..inference.forecast import Forecast
     from ..inference.plan import PlanReport
 
-from ..core.words import percent
+from ..core.words import counted, percent
 from ..evals.finding import Finding, probe_finding
 
 
@@ -26,7 +26,8 @@ def describe_run(done: Mapping[str, Any]) -> str:
     summary = done["summary"]
     if not summary:
         return ""
-    lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
+    taken = f"{counted(summary['steps'], 'step')} in {summary['seconds']:.0f} s"
+    lines = [f"{done['folder']}: {taken}, loss {summary['loss']:.4f}"]
     if best := summary.get("best"):
         lines.append(f"best checkpoint by kNN while training: step {best['step']} ({percent(best['knn'], 1)})")
     if summary["skipped"]:
@@ -63,8 +64,7 @@ def describe_probes(paths: Sequence[Path]) -> str:
         seen = " (seen in training)" if result.get("seen") else ""
         name = result_name(path)
         rows.append([name, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}{seen}"])
-        if "warning" in result["notes"]:
-            warnings.append(f"{name}: {result['notes']['warning']}")
+        warnings += [f"{name}: {result['notes'][key]}" for key in ("length", "warning") if key in result["notes"]]
         found = probe_finding(result)
         if found is not None and found.outcome != "better":
             against = " and ".join(f"the {name}" for name in found.baselines)
@@ -82,12 +82,13 @@ def result_name(path: Path) -> str:
 def describe_forecast(done: "Forecast") -> str:
     """What was written, the error of every reader as a table, and the notes."""
     where = "the last fifth of the data, seen in training" if done.seen else "data never seen in training"
-    season = f"; a season has {done.season} steps" if done.season else ""
-    rows = [["reader", f"mean squared error over {done.horizon} steps"]]
+    horizon = counted(done.horizon, "step")
+    season = f"; a season has {counted(done.season, 'step')}" if done.season else ""
+    rows = [["reader", f"mean squared error over {horizon}"]]
     rows += [[name, f"{error:.4g}{'  ← written' * (name == done.reader)}"] for name, error in done.errors.items()]
     return "\n".join(
         [
-            f"{done.out}: {done.horizon} steps of {done.series} series, by {done.reader} (details: {done.details})",
+            f"{done.out}: {horizon} of {done.series} series, by {done.reader} (details: {done.details})",
             f"on {where}{season}:",
             *_align_columns(rows),
             *done.notes,
