@@ -39,6 +39,7 @@ __all__ = [
     "split",
     "tokens",
     "trainable",
+    "transitions",
     "wilson_interval",
     "windows",
 ]
