@@ -9,16 +9,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jepakit import api
+from jepakit.cli import __main__ as cli
+from jepakit.cli import text
 from jepakit.data import DataConfig, Place, loader
 from jepakit.data.base import Dataset
+from jepakit.data.images import synthetic
+from jepakit.data.trajectories import settings as trajectories
 from jepakit.evals import load_kind
 from jepakit.evals.finding import run_finding
 from jepakit.evals.kinds import dynamics
 from jepakit.evals.metrics import actions, episodes, ranks
 from jepakit.evals.metrics.linear_dynamics import LinearDynamics, fit_linear_dynamics
 from jepakit.evals.probing import probe_results
+from jepakit.evals.runs import probe_run
 from jepakit.evals.transitions import Transitions, choose_windows, read_transitions
 from jepakit.methods.predictive import Predictive
+from jepakit.reporting.probes import probe_row
 from jepakit.types import ActionSpec, Rng, Sample, Signal, Size, State
 
 WINDOW, EPISODE = 5, 9
@@ -324,3 +331,70 @@ def test_the_open_loop_error_decides_and_each_result_is_read_in_its_own_way(exac
     found = run_finding([worse, better])
     assert found is not None
     assert (found.outcome, found.also_worse) == ("better", ())
+
+
+# --- from a run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder of an untrained world model on episodes of which training left some out."""
+    source = support.write_rollouts(tmp_path / "episodes")
+    return support.world_run(tmp_path / "run", trajectories.Config(str(source), split="train", window=5, held_out=0.3))
+
+
+def test_a_run_is_probed_on_the_episodes_that_training_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["probe", str(run), "--kind", "dynamics", "--dynamics.transitions", "40"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    names = ["error", "factor-place-0", "factor-place-1", "imagined", "rank", "planned", "to-go"]
+    assert [line.split()[0] for line in table[1 : 1 + len(names)]] == [f"dynamics-{name}" for name in names]
+    found = {name: support.read_json(run / "evals" / f"dynamics-{name}.json") for name in names}
+    about = {(result["seen"], result["weights"], result.get("n_shared", 0)) for result in found.values()}
+    assert about == {(False, "target", 0)}
+    # Frames are places, so a linear model of them knows everything but the border.
+    assert found["error"]["raw"] < 0.1
+    assert found["factor-place-0"]["raw"] > 0.99
+    assert found["planned"]["raw"] > 0.5
+    # An untrained predictor adds nothing to the latent.
+    assert found["error"]["random_init"] == pytest.approx(found["error"]["notes"]["last_state"], rel=1e-3)
+    assert found["rank"]["random_init"] == pytest.approx(found["rank"]["notes"]["chance"])
+
+
+def test_other_episodes_are_scored_as_a_test_set_and_shared_ones_are_counted(run: Path, tmp_path: Path) -> None:
+    other = support.write_rollouts(tmp_path / "other", episodes=3)
+    paths = probe_run(run, ["dynamics"], test=str(other), settings={"dynamics.transitions": 8}, baselines=False)
+    result = support.read_json(paths[0])
+    assert result["n_shared"] > 0
+    assert "are also training samples" in result["notes"]["warning"]
+
+
+def test_windows_of_many_episodes_are_read_in_part(run: Path) -> None:
+    settings = {"dynamics.windows": 12, "dynamics.transitions": 8}
+    paths = probe_run(run, ["dynamics"], settings=settings, baselines=False)
+    assert support.read_json(paths[0])["n_train"] == 12
+
+
+def test_a_run_that_is_no_world_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    data = synthetic.Config("shapes", count=60, size=(16, 16))
+    run = support.untrained_run(tmp_path / "run", data, Signal(3, (16, 16)))
+    with pytest.raises(ValueError, match=r"^ijepa predicts nothing from actions, so it has no dynamics to probe; give"):
+        probe_run(run, ["dynamics"])
+    assert not (run / "evals").exists()
+
+
+def test_a_training_that_asks_for_dynamics_of_no_world_model_is_refused_before_step_1(tmp_path: Path) -> None:
+    source = support.write_pictures(tmp_path / "photos", [f"{k}.png" for k in range(20)])
+    file = support.write_settings(tmp_path, source, evals={"kinds": ["dynamics"]})
+    request = api.Request(str(file), out=tmp_path / "run", flags={"evals.kinds": "[dynamics]"})
+    with pytest.raises(ValueError, match=r"^evals\.kinds asks for dynamics, but ijepa predicts nothing from actions"):
+        api.dry_run(request)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_table_gives_errors_and_shares_of_variance_as_plain_numbers(run: Path) -> None:
+    paths = probe_run(run, ["dynamics"], settings={"dynamics.transitions": 8})
+    rows = [probe_row(support.read_json(path), "run") for path in paths]
+    assert str(rows[0]["picture"]) == "an error: lower is better"
+    assert str(rows[1]["picture"]) == "a share of its variance"
+    assert "%" not in "".join(row["value"] for row in rows)
+    assert "%" not in text.describe_probes(paths[:1]).replace("95 %", "")
