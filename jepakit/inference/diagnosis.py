@@ -37,9 +37,9 @@ def diagnose_model(world: World, protocol: Protocol) -> dict[str, Any]:
 
     `factors` has for each quantity the root mean squared error, over all its numbers and in its units, of a linear
     reader on latents that are seen (`seen`) and on those imagined after 1 … horizon steps (`imagined`), and its
-    standard deviation (`spread`), which reading nothing would leave. `ghosting` is the share of pushes against a wall that the
-    model lets through by horizon, with the number of pushes, where the environment has a wall. Readers are fitted on
-    other episodes than they are scored on; all are new.
+    standard deviation (`spread`), which reading nothing would leave. `ghosting` is the share of pushes against a wall
+    that the model lets through by horizon, with the number of pushes, where the environment has a wall. Readers are
+    fitted on other episodes than they are scored on; all are new.
     """
     env, form = world.env, world.energies.form
     horizon = protocol.horizon
