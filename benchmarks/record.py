@@ -14,19 +14,23 @@ HERE = Path(__file__).parent
 
 def save(name: str, **found: Any) -> Path:
     """Write `found` with the commit, machine and load, and return the path."""
+    out = HERE / "results" / f"{name}.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps({**circumstances(), **found}, indent=1) + "\n")
+    return out
+
+
+def circumstances() -> dict[str, Any]:
+    """The commit, the machine, its load, and the version of torch."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
     )
-    about = {
+    return {
         "commit": commit.stdout.strip(),
         "machine": f"{processor()}, {os.cpu_count()} cores",
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
     }
-    out = HERE / "results" / f"{name}.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({**about, **found}, indent=1) + "\n")
-    return out
 
 
 def processor() -> str:

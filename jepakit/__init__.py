@@ -9,7 +9,21 @@ __version__ = VERSION
 
 if TYPE_CHECKING:
     from . import testing
-    from .api import Model, check_data, compare, complete, embed, forecast, load, probe, report, reproduce, score, train
+    from .api import (
+        Model,
+        check_data,
+        collect,
+        compare,
+        complete,
+        embed,
+        forecast,
+        load,
+        probe,
+        report,
+        reproduce,
+        score,
+        train,
+    )
     from .methods.base import Method
     from .recurrent import rfp
     from .types import Batch, Masks, Rng, Signal, Terms
@@ -23,6 +37,7 @@ __all__ = [
     "Signal",
     "Terms",
     "check_data",
+    "collect",
     "compare",
     "complete",
     "embed",

@@ -9,9 +9,11 @@ from typing import Any, Literal
 from .core import files
 from .core.progress import Progress, SilentProgress, progress_counter, terminal_progress
 from .evals.runs import probe_run
+from .inference.collect import collect
 from .inference.complete import complete
 from .inference.embed import embed
 from .inference.forecast import forecast
+from .inference.plan import plan, plan_run
 from .inference.score import score
 from .launch import dry_run, train_and_report
 from .methods.base import Weights
@@ -23,6 +25,7 @@ __all__ = [
     "Model",
     "Request",
     "check_data",
+    "collect",
     "compare",
     "complete",
     "doctor",
@@ -30,6 +33,8 @@ __all__ = [
     "embed",
     "forecast",
     "load",
+    "plan",
+    "plan_run",
     "probe",
     "probe_run",
     "report",

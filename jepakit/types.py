@@ -125,13 +125,14 @@ class Batch:
     Pixels lie in [0, 1], other signals in their own units; normalisation belongs to the model. 8-bit pixels leave the
     loader as they are, a quarter of the bytes: `to` makes them floats. `id` (B,) indexes the dataset, so that a sample
     can be named. `length` (B,) counts the steps that are not padding, which reaches no statistic.
-    `views` holds one (B, V, C, *size) tensor per resolution. `action` t leads from frame t to frame t + 1.
+    `views` holds one (B, V, C, *size) tensor per resolution. `action` t leads from frame t to frame t + 1; `reward` t
+    and `done` t belong to that step, and `proprio` to a frame.
     """
 
     x: Shaped[Tensor, "b ..."]
     views: tuple[Shaped[Tensor, "b _ c ..."], ...] = ()
     action: Float[Tensor, "b t a"] | None = None
-    proprio: Float[Tensor, "b t p"] | None = None
+    proprio: Float[Tensor, "b f p"] | None = None
     reward: Float[Tensor, "b t"] | None = None
     done: Bool[Tensor, "b t"] | None = None
     length: Int[Tensor, " b"] | None = None
@@ -173,7 +174,7 @@ class Sample(NamedTuple):
     """One item as a data set makes it, before samples are stacked; what the data do not have is None.
 
     `x` (C, *size); `views` one (V, C, *size) tensor per resolution; `action` (T, A), `reward` (T,), `done` (T,) and
-    `proprio` (T, P); `length` counts the steps of x that are not padding.
+    `proprio` (T + 1, P); `length` counts the steps of x that are not padding.
     """
 
     x: Shaped[Tensor, "c ..."] | None = None
@@ -181,7 +182,7 @@ class Sample(NamedTuple):
     action: Float[Tensor, "t a"] | None = None
     reward: Float[Tensor, " t"] | None = None
     done: Bool[Tensor, " t"] | None = None
-    proprio: Float[Tensor, "t p"] | None = None
+    proprio: Float[Tensor, "f p"] | None = None
     length: int | None = None
 
 
@@ -200,7 +201,7 @@ class Samples(NamedTuple):
     action: Float[Tensor, "b t a"] | None = None
     reward: Float[Tensor, "b t"] | None = None
     done: Bool[Tensor, "b t"] | None = None
-    proprio: Float[Tensor, "b t p"] | None = None
+    proprio: Float[Tensor, "b f p"] | None = None
     length: Int[Tensor, " b"] | None = None
 
     def batch(self) -> "Batch":

@@ -158,7 +158,7 @@ def declared(*extras: str) -> set[str]:
     return {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("jepakit", []), ("tests", ["dev"]), ("benchmarks", ["dev"])])
+@pytest.mark.parametrize(("folder", "extras"), [("jepakit", ["control"]), ("tests", ["dev"]), ("benchmarks", ["dev"])])
 def test_whatever_is_imported_is_declared(folder: str, extras: list[str]) -> None:
     providers = importlib.metadata.packages_distributions()
     imported = third_party(ROOT / folder) - {"a_library_that_is_not_there"}  # of the broken plugin
@@ -173,6 +173,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "rfp",
         "load",
         "embed",
+        "collect",
         "forecast",
         "complete",
         "probe",

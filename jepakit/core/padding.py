@@ -7,6 +7,7 @@ values do not change a bit of any result, and every sample weighs as much as in 
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -29,8 +30,11 @@ def equal_length_groups(batch: Batch, patch: int) -> Iterator[tuple[Int64[Tensor
     for steps in torch.unique(whole).tolist():
         rows = (whole == steps).nonzero()[:, 0]
         part = batch[rows]
-        action = None if part.action is None else part.action[:, : steps - 1]
-        yield rows, replace(part, x=part.x[:, :, :steps], action=action, length=None)
+        fields = {"action": steps - 1, "reward": steps - 1, "done": steps - 1, "proprio": steps}
+        kept: dict[str, Any] = {
+            name: value[:, :count] for name, count in fields.items() if (value := getattr(part, name)) is not None
+        }
+        yield rows, replace(part, x=part.x[:, :, :steps], length=None, **kept)
 
 
 def loss_by_length(of: Loss, batch: Batch, rng: Rng, patch: int) -> Terms:

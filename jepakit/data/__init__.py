@@ -6,7 +6,7 @@ from ..core.lazy import lazy_names
 from .kinds import KINDS
 
 if TYPE_CHECKING:
-    from .base import Dataset, Words, refuse_padding
+    from .base import Dataset, Place, Words, refuse_padding
     from .collation import Unreadable
     from .config import DataConfig, SourceConfig
     from .loader import fixed_sample
@@ -17,6 +17,7 @@ __all__ = [
     "KINDS",
     "DataConfig",
     "Dataset",
+    "Place",
     "Problem",
     "Report",
     "SourceConfig",
@@ -47,12 +48,13 @@ __all__ = [
     "stream",
     "synthetic",
     "training_settings",
+    "trajectories",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("Dataset", "Words", "refuse_padding"), "base"),
+        **dict.fromkeys(("Dataset", "Place", "Words", "refuse_padding"), "base"),
         "Unreadable": "collation",
         **dict.fromkeys(("DataConfig", "SourceConfig"), "config"),
         "fixed_sample": "loader",

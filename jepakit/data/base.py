@@ -33,6 +33,14 @@ class Words(NamedTuple):
     labels: str = "give a folder with one sub-folder per class, or a manifest with a label column"
 
 
+class Place(NamedTuple):
+    """Where a sample lies in its episode: frame t of the sample is frame `first` + t · `every` of `episode`."""
+
+    episode: str
+    first: int = 0
+    every: int = 1
+
+
 DEFAULT_FACTS: Mapping[str, Any] = {"classes": (), "native": None, "lengths": None, "notes": (), "words": Words()}
 
 
@@ -327,6 +335,15 @@ class Dataset:
         """The film that item i is a frame of. Raises ValueError if the data are not films."""
         raise ValueError(NO_MASKS)
 
+    def factors(self, i: int) -> Float[np.ndarray, "t k"] | None:
+        """The true quantities at every frame of item i, with `factor_names`; None if the data have none."""
+        return None
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The names of the true quantities; empty if the data have none."""
+        return ()
+
     def as_series(self) -> Any:
         """The data as series whose steps can be scored and forecast; None if they are not series."""
         return None
@@ -343,6 +360,10 @@ class Dataset:
     def column_names(self) -> tuple[str, ...]:
         """The channel names."""
         return tuple(f"channel {c}" for c in range(self.channels))
+
+    def place(self, i: int) -> Place:
+        """Where item i lies in the episode that it is cut from; by default every item is an episode of its own."""
+        return Place(self.name(i))
 
     def looked_at(self, i: int) -> tuple[Float[Tensor, "c h w"], Float[np.ndarray, "t 2"]] | None:
         """The image that item i looks at and its fixations (x, y) in pixels of it; None if items have no gaze."""
@@ -439,8 +460,8 @@ class Subset(Dataset):
 
     # What a question about the whole data set, or about one item, gets: the parent's answer.
     sample_size, action_spec, auto_patch = map(_ask_parent, ("sample_size", "action_spec", "auto_patch"))
-    mask, film, step_span, step_times, looked_at = map(
-        _ask_parent_item, ("mask", "film", "step_span", "step_times", "looked_at")
+    mask, film, step_span, step_times, place, factors, looked_at = map(
+        _ask_parent_item, ("mask", "film", "step_span", "step_times", "place", "factors", "looked_at")
     )
 
     @property
@@ -452,6 +473,11 @@ class Subset(Dataset):
     def column_names(self) -> tuple[str, ...]:
         """The channel names of the parent data set."""
         return self.whole.column_names
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The names of the true quantities of the parent data set."""
+        return self.whole.factor_names
 
     def _known(self, ids: Ids) -> dict[int, int]:
         return {int(self.rows[i]): int(i) for i in ids}

@@ -150,7 +150,7 @@ def read_stream(
 
 
 def fixed_sample(dataset: Dataset, signal: Signal, count: int) -> Batch:
-    """Up to `count` readable items spread over the data, with their actions; the same on every call.
+    """Up to `count` readable items spread over the data, with all that belongs to steps; the same on every call.
 
     `unit` of their x equals that of `read_stream`. 8-bit items stay uint8, which takes a quarter of the memory.
     """
@@ -161,8 +161,11 @@ def fixed_sample(dataset: Dataset, signal: Signal, count: int) -> Batch:
             break
         one = dataset.read(order[i : i + 1], signal.size).batch()
         found += [one] * len(one)
-    actions = [one.action for one in found if one.action is not None]
-    return Batch(stack_samples([one.x[0] for one in found]), action=torch.cat(actions) if actions else None)
+    fields: dict[str, Any] = {}
+    for name in ("action", "proprio", "reward", "done"):
+        parts = [getattr(one, name) for one in found if getattr(one, name) is not None]
+        fields |= {name: torch.cat(parts)} if parts else {}
+    return Batch(stack_samples([one.x[0] for one in found]), **fields)
 
 
 def spread_order(dataset: Dataset) -> Int64[np.ndarray, " n"]:

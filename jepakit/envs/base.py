@@ -40,6 +40,16 @@ class Transition(NamedTuple):
     info: dict[str, Tensor]
 
 
+class Simulation(NamedTuple):
+    """B episodes of T steps that are not observed; fields as in `Episodes`."""
+
+    states: EnvState
+    action: Float[Tensor, "b t a"]
+    reward: Float[Tensor, "b t"]
+    done: Bool[Tensor, "b t"]
+    length: Int64[Tensor, " b"]
+
+
 class Episodes(NamedTuple):
     """B episodes of T steps, observed at F = T / every + 1 frames.
 
@@ -64,7 +74,8 @@ class Environment(ABC):
     `size` is () if an observation is a vector of `channels` numbers, (H, W) if it is a picture. `time_limit` is the
     number of steps after which an episode is cut. If the environment `has_goal`, a task is solved within
     `success_radius`, in the units of `distance`. A state of an environment that is not `copyable` can be stepped only
-    once, because a simulator behind it moves on; such an environment leaves worlds that have ended as they are.
+    once, because a simulator behind it moves on; such an environment leaves worlds that have ended as they are. If it
+    never `terminates`, all episodes are as long as asked for.
     `policies` are the names that `behave` knows.
     """
 
@@ -74,6 +85,7 @@ class Environment(ABC):
     size: Size
     time_limit: int
     copyable: bool = True
+    terminates: bool = True
     has_goal: bool = False
     success_radius: float = 0.0
     factors_names: tuple[str, ...] = ()
@@ -152,10 +164,28 @@ class Environment(ABC):
         return x.reshape(*frames, *x.shape[1:]).movedim(1, 2).contiguous()
 
     def behave(self, ids: Ids, rng: Rng, steps: int, policy: str = "random", hold: int = 1, every: int = 1) -> Episodes:
-        """Episodes of `steps` steps in which each action is held for `hold` steps, observed at every `every`-th frame.
+        """The same episodes as `simulate`, with their observations and the truth."""
+        found = self.simulate(ids, rng, steps, policy, hold, every)
+        frames = next(iter(found.states.values())).shape[1]
+        flat = self.factors({name: value.flatten(0, 1) for name, value in found.states.items()})
+        return Episodes(
+            self.observe_path(found.states),
+            found.action,
+            found.reward,
+            found.done,
+            found.length,
+            found.states,
+            {name: value.reshape(len(ids), frames, -1) for name, value in flat.items()},
+        )
 
-        Episode `id` depends on `rng`, its id and the settings alone, however ids are split into batches. Raises
-        ValueError for an unknown policy, or if `every` does not divide `steps`.
+    def simulate(
+        self, ids: Ids, rng: Rng, steps: int, policy: str = "random", hold: int = 1, every: int = 1
+    ) -> Simulation:
+        """Episodes of `steps` steps in which each action is held for `hold` steps, with every `every`-th state.
+
+        Nothing is observed, which for pictures takes most of the time. Episode `id` depends on `rng`, its id and the
+        settings alone, however ids are split into batches. Raises ValueError for an unknown policy, or if `every` does
+        not divide `steps`.
         """
         if policy not in self.policies:
             raise ValueError(f"{self.name} has no policy {policy!r}; choose one of: {', '.join(self.policies)}")
@@ -183,16 +213,7 @@ class Environment(ABC):
             if (step + 1) % every == 0:
                 frames.append(state)
         states = {name: torch.stack([frame[name] for frame in frames], 1) for name in state}
-        flat = self.factors({name: value.flatten(0, 1) for name, value in states.items()})
-        return Episodes(
-            self.observe_path(states),
-            torch.stack(actions, 1),
-            torch.stack(rewards, 1),
-            torch.stack(done, 1),
-            length,
-            states,
-            {name: value.reshape(len(ids), len(frames), -1) for name, value in flat.items()},
-        )
+        return Simulation(states, torch.stack(actions, 1), torch.stack(rewards, 1), torch.stack(done, 1), length)
 
     def _no_goal(self, what: str) -> ValueError:
         return ValueError(f"{self.name} has no goals and so no {what}; choose one that has, such as two-rooms")

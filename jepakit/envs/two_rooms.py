@@ -91,6 +91,7 @@ class TwoRooms(Environment):
 
     action = ActionSpec(2, (-MAX_STEP,) * 2, (MAX_STEP,) * 2, names=("x", "y"), max_norm=MAX_STEP)
     channels = 2
+    terminates = False
     has_goal = True
     success_radius = SUCCESS_RADIUS
     factors_names = ("position", "wall", "door")

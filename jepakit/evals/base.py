@@ -8,14 +8,18 @@ A kind is a module with a frozen dataclass `Config` and `evaluate(train, test, c
     "masks"      `Tokens` whose samples carry a picture of class ids instead of a label.
     "encoder"    `Live`: the samples themselves, and encoders to train on them.
     "windows"    `Windows` of series, cut into past and future; no labels are needed.
+    "dynamics"   `Transitions` of windows of episodes with actions, as a world model sees and imagines them; no labels
+                 are needed.
     "recorded"   `Recorded`: pooled vectors and the recorded responses to the same items. Nothing is fitted: the part
                  to fit on is empty, the other part has all items. No labels are needed.
 
 A kind whose `value` is an error sets `LOWER_IS_BETTER`; a kind whose `value` is a number but not a fraction sets
 `PLAIN`.
 
-A kind that measures several things begins each result with `name`, which becomes a part of the result's file name. A
-slow kind yields `progress`, from 0 to 1, in between; it is shown but not saved.
+A kind that measures several things begins each result with `name`, which becomes a part of the result's file name;
+results that are read in different ways yield `lower_is_better` or `plain` themselves. If `LEADING` names a result, the
+verdict on the run follows that one, else the gravest. A slow kind yields `progress`, from 0 to 1, in between; it is
+shown but not saved.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,22 +30,26 @@ from ..core.registry import Registry, file_with
 if TYPE_CHECKING:
     from .metrics.result import Value
 
-Reads = Literal["pooled", "tokens", "masks", "encoder", "windows", "recorded"]
+Reads = Literal["pooled", "tokens", "masks", "encoder", "windows", "dynamics", "recorded"]
 
 
 class Kind(NamedTuple):
-    """A kind's settings, its function of (train, test, settings), what both parts contain, and how to read `value`."""
+    """A kind's settings, its function of (train, test, settings), what both parts contain, and how to read `value`.
+
+    `leading` is the name of the result that decides the verdict; "" if all do.
+    """
 
     Config: type[Any]
     evaluate: "Callable[[Any, Any, Any], Iterator[tuple[str, Value]]]"
     reads: Reads = "pooled"
     lower: bool = False
     plain: bool = False
+    leading: str = ""
 
     @property
     def labels(self) -> bool:
         """Whether every sample needs a label."""
-        return self.reads not in ("masks", "windows", "recorded")
+        return self.reads not in ("masks", "windows", "dynamics", "recorded")
 
     @property
     def fits(self) -> bool:
@@ -52,7 +60,9 @@ class Kind(NamedTuple):
 def kind_of(module: Any) -> Kind:
     """The kind that a module defines."""
     lower, plain = (getattr(module, name, False) for name in ("LOWER_IS_BETTER", "PLAIN"))
-    return Kind(module.Config, module.evaluate, getattr(module, "READS", "pooled"), lower, plain)
+    reads: Reads = getattr(module, "READS", "pooled")
+    leading = getattr(module, "LEADING", "")
+    return Kind(module.Config, module.evaluate, reads, lower, plain, leading)
 
 
 KINDS: Final = Registry(

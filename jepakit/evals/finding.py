@@ -2,7 +2,8 @@
 
 This is the only place with that rule; the page, the command line, comparisons and the API read it from here. It needs
 nothing but the content of evals/*.json: `value`, `low`, `high`, the baselines `random_init` and `raw` with their own
-intervals under `baselines` (a baseline without one counts as a point), and `lower_is_better`.
+intervals under `baselines` (a baseline without one counts as a point), `lower_is_better`, and `leading`, which says of
+each of several results of one kind whether it decides.
 
     clearly better    than every baseline: the intervals are apart
     clearly worse     than at least one baseline: the intervals are apart
@@ -93,14 +94,14 @@ def leading_result(results: Iterable[Result]) -> Result | None:
 
 
 def _ranked_results(results: Iterable[Result]) -> list[tuple[Result, Finding]]:
-    """The results of the newest step that say something, the leading one first: by kind, then the gravest."""
+    """The results of the newest step that say something, the leading one first: by kind, name and gravity."""
     found = [(r, f) for r in results if not _is_on_training_data(r) and (f := probe_finding(r)) is not None]
     newest = max((r.get("step") or 0 for r, _ in found), default=0)
 
-    def rank(pair: tuple[Result, Finding]) -> tuple[int, str, int]:
+    def rank(pair: tuple[Result, Finding]) -> tuple[int, str, bool, int]:
         kind = pair[1].kind
         place = LEADING_KINDS.index(kind) if kind in LEADING_KINDS else len(LEADING_KINDS)
-        return place, kind, -GRAVITY.index(pair[1].outcome)
+        return place, kind, not pair[0].get("leading", True), -GRAVITY.index(pair[1].outcome)
 
     return sorted(((r, f) for r, f in found if (r.get("step") or 0) == newest), key=rank)
 

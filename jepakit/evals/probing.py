@@ -76,27 +76,32 @@ def probe_results(
         "step": step,
         "seen": seen,
         "settings": asdict(cfg),
-        **({"lower_is_better": True} if judge.lower else {}),
-        **({"plain": True} if judge.plain else {}),
     }
     return [
-        {"kind": kind, **_one_result({key: found[i] for key, found in scores.items()}, facts, classes, warning)}
+        {"kind": kind, **_one_result(judge, {key: found[i] for key, found in scores.items()}, facts, classes, warning)}
         for i in range(len(scores["value"]))
     ]
 
 
 def _one_result(
-    scores: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], classes: tuple[str, ...], warning: str
+    judge: Kind,
+    scores: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    classes: tuple[str, ...],
+    warning: str,
 ) -> dict[str, Any]:
     """One result: the scores of the trained encoder and of the baselines, with the facts behind them."""
     own = scores["value"]
-    fixed = ("metric", "value", "low", "high")
-    notes = {key: value for key, value in own.items() if key not in (*fixed, "per_class", "name")}
+    fixed, reading = ("metric", "value", "low", "high"), {"lower_is_better": judge.lower, "plain": judge.plain}
+    reading = {key: bool(own.get(key, usual)) for key, usual in reading.items()}
+    notes = {key: value for key, value in own.items() if key not in (*fixed, *reading, "per_class", "name")}
     return {
         **({"name": own["name"]} if "name" in own else {}),
         **{key: own[key] for key in fixed},
         **{key: scores[key]["value"] if key in scores else None for key in BASELINES},
         **facts,
+        **{key: True for key, holds in reading.items() if holds},
+        **({"leading": own.get("name") == judge.leading} if judge.leading else {}),
         "per_class": {c: r for c, r in zip(classes, own["per_class"], strict=False) if r is not None},
         "notes": notes | ({"warning": warning} if warning else {}),
         "baselines": {key: {k: scores[key][k] for k in fixed[1:]} for key in BASELINES if key in scores},

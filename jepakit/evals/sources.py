@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +20,7 @@ from ..core.progress import Progress, SilentProgress, progress_counter
 from ..data import loader
 from ..data.overlap import Hashes, sample_hashes
 from ..methods.base import Method, Weights
+from ..methods.predictive import Predictive
 from ..nn.patch import grid_of, patches
 from ..run.checkpoint import LoadedRun
 from ..types import Batch, Grid, Signal, Size
@@ -29,10 +31,16 @@ from .features import Distance, Encode, Features, extract_by_all
 from .split import Part, need_classes, need_labels
 from .tokens import UNKNOWN_CLASS, Tokens, check_room, extract_tokens, token_shapes
 from .trainable import Live, raw_baseline, trainable_encoder
+from .transitions import Transitions, check_world_model, choose_windows, read_transitions, window_limit
 from .windows import Windows, as_raw, check_cut, read_windows
 
 BATCH_SIZE = 128
 Parts = Mapping[str, Part]
+METHOD_CHECKS: Final[Mapping[Reads, Callable[[Method], None]]] = {
+    "windows": check_cut,
+    "dynamics": check_world_model,
+}
+"""What a kind asks of the method, by what it reads; each raises ValueError, naming the fix."""
 
 
 class Sets(NamedTuple):
@@ -109,10 +117,11 @@ def load_parts(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts
         responses = recorded.read_responses(cfg.responses, len(subject.sets.train))
         whole = recorded.join_responses(pooled_features(subject, "mean", subject.sets.train), responses)
         yield {key: part.where(np.zeros(len(part), bool)) for key, part in whole.items()}, whole
-    elif reads == "windows":
-        check_cut(subject.method)
+    elif reads in METHOD_CHECKS:
+        METHOD_CHECKS[reads](subject.method)
+        read = window_parts if reads == "windows" else partial(transition_parts, cfg.windows)
         test = subject.sets.test
-        yield window_parts(subject, subject.sets.train), None if test is None else window_parts(subject, test)
+        yield read(subject, subject.sets.train), None if test is None else read(subject, test)
     else:
         with tempfile.TemporaryDirectory(prefix="jepakit-") as folder:
             if reads == "masks":
@@ -155,19 +164,24 @@ def item_labels(dataset: data.Dataset) -> Int64[np.ndarray, " n"]:
     return np.array([dataset.label(i) for i in range(len(dataset))], dtype=np.int64)
 
 
-def stream_batches(subject: Subject, dataset: data.Dataset) -> Iterator[Batch]:
-    """All samples of a data set, in order; of each padded batch those of one length at a time.
+def stream_batches(
+    subject: Subject, dataset: data.Dataset, rows: Int64[np.ndarray, " k"] | None = None
+) -> Iterator[Batch]:
+    """All samples of a data set, or those of `rows`, in order; of each padded batch those of one length at a time.
 
     If there is a set to score on, the samples' hashes are kept in `subject.hashes`.
     """
     signal, workers = subject.method.signal, reader_count(subject.loaded)
     count, done = progress_counter(subject.progress, "probing: encoding", dataset.words.many), 0
-    for batch in loader.read_stream(dataset, signal, batch=BATCH_SIZE, workers=workers):
+    read = dataset if rows is None else dataset.subset(rows)
+    for batch in loader.read_stream(read, signal, batch=BATCH_SIZE, workers=workers):
+        if rows is not None:
+            batch = replace(batch, id=torch.from_numpy(rows)[batch.id])
         if subject.sets.test is not None:
             subject.hashes.setdefault(id(dataset), {}).update(sample_hashes(batch))
         yield from (part for _, part in padding.equal_length_groups(batch, subject.method.patch_steps))
         done += len(batch)
-        count(done, len(dataset))
+        count(done, len(read))
 
 
 def reader_count(loaded: LoadedRun) -> int:
@@ -238,6 +252,19 @@ def window_parts(subject: Subject, dataset: data.Dataset) -> dict[str, Windows]:
     fresh = methods.build(run.method, method.signal, run.seed).to(device).eval()
     found["random_init"] = read_windows(fresh, stream_batches(subject, dataset), device)
     return found | {"raw": as_raw(found["value"])}
+
+
+def transition_parts(most: int, subject: Subject, dataset: data.Dataset) -> dict[str, Transitions]:
+    """At most `most` windows of episodes, by the trained model, by an untrained one, and as normalised frames."""
+    run, device = subject.loaded.run, subject.device
+    method = cast(Predictive, subject.method.to(device))
+    models: dict[str, Predictive | None] = {"value": method}
+    if not subject.alone:
+        fresh = methods.build(run.method, method.signal, run.seed).to(device).eval()
+        models |= {"random_init": cast(Predictive, fresh), "raw": None}
+    rows = choose_windows(dataset, window_limit(method, most))
+    batches = stream_batches(subject, dataset, rows if len(rows) < len(dataset) else None)
+    return read_transitions(models, method, dataset, batches, device)
 
 
 def token_parts(subject: Subject, limit: float, folder: Path, dataset: data.Dataset) -> dict[str, Tokens]:

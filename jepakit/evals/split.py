@@ -18,12 +18,14 @@ P = TypeVar("P", bound="Part")
 class Part:
     """Samples in a fixed order: `id` is that of each in its data set, `y` its label (-1: none).
 
-    A kind of part is a frozen dataclass that names in `ROWS` its fields with an entry per sample.
+    A kind of part is a frozen dataclass that names in `ROWS` its fields with an entry per sample. If it has a field
+    `sequence`, the number of each sample's film or episode, whole ones are held out; `SEQUENCE` is their noun.
     """
 
     id: Int64[np.ndarray, " n"]
     y: Int64[np.ndarray, " n"]
     ROWS: ClassVar[tuple[str, ...]] = ()
+    SEQUENCE: ClassVar[str] = "film"
 
     def __len__(self) -> int:
         return len(self.id)
@@ -51,7 +53,7 @@ class Unlabelled(Part):
 
 
 def held_rows(part: Part, name: Callable[[int], object] = int, salt: str = "test") -> Bool[np.ndarray, " n"]:
-    """The fifth of a part to hold out: in each class, by the hash of `name(id)`; for films, whole films."""
+    """The fifth of a part to hold out: in each class, by the hash of `name(id)`; whole films and whole episodes."""
     films = getattr(part, "sequence", None)
     if films is None:
         return held_out([str(name(int(i))) for i in part.id], part.y, salt=salt)
@@ -77,7 +79,8 @@ def need_held(part: Part, held: Bool[np.ndarray, " n"]) -> None:
     if held.any() and (held[known].any() or not known.any()):
         return
     if getattr(part, "sequence", None) is not None:
-        raise ValueError("there is only one film, so none can be held out; give --test, or a folder of several films")
+        what = part.SEQUENCE
+        raise ValueError(f"there is only one {what}, so none can be held out; give --test, or data of several {what}s")
     raise ValueError("no class has two labelled samples, so nothing can be held out; give --test")
 
 

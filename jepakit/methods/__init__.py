@@ -29,11 +29,14 @@ __all__ = [
     "load",
     "mae",
     "masked",
+    "metric",
     "name_of",
     "predictive",
     "rjepa",
     "simclr",
+    "value",
     "vicreg",
+    "worldmodel",
 ]
 
 

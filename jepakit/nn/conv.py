@@ -19,10 +19,10 @@ Norm = Literal["group", "batch", "none"]
 
 @dataclass(frozen=True)
 class CNN:
-    """Convolutions of kernel 3 and stride 2 (then GroupNorm, GELU), one per entry of `channels`, and a final linear.
+    """Convolutions of `kernel` and `stride` (then GroupNorm, GELU), one per entry of `channels`, and a final linear.
 
-    `patch` is the part of the signal that a token sees; each convolution halves its sides, down to one cell, and the
-    linear reads the remaining map. `hidden` inserts more linears, each with LayerNorm, before the last.
+    `patch` is the part of the signal that a token sees; each convolution divides its sides by the stride, down to one
+    cell, and the linear reads the remaining map. `hidden` inserts more linears, each with LayerNorm, before the last.
 
     `norm` "batch" mixes the patches of a batch, as in the BiJEPA paper: gradient accumulation then changes the numbers.
     `norm` "none" also drops the LayerNorms.
@@ -34,8 +34,14 @@ class CNN:
     hidden: tuple[int, ...] = ()
     norm: Norm = "group"
     activation: Literal["gelu", "relu"] = "gelu"
+    kernel: int = 3
+    stride: int = 2
 
     def __post_init__(self) -> None:
+        if self.stride < 1 or self.kernel < self.stride or self.kernel % 2 == 0:
+            raise ValueError(
+                f"kernel is {self.kernel} and stride {self.stride}; give an odd kernel no smaller than the stride"
+            )
         if self.patch is None:
             return
         check_patch(self.patch)
@@ -66,9 +72,13 @@ class CNNEncoder(Encoder):
         self.sides, before = sides, signal.channels
         for after in cfg.channels:
             # No stride over a single cell: in bfloat16, oneDNN leaves that weight's gradient uninitialised.
-            stride: Any = tuple(min(side, 2) for side in sides)
-            layers += [conv(before, after, 3, stride, padding=1), *conv_norm_layers(cfg.norm, after), activation()]
-            before, sides = after, tuple(-(-s // 2) for s in sides)
+            stride: Any = tuple(min(side, cfg.stride) for side in sides)
+            layers += [
+                conv(before, after, cfg.kernel, stride, padding=cfg.kernel // 2),
+                *conv_norm_layers(cfg.norm, after),
+                activation(),
+            ]
+            before, sides = after, tuple(-(-side // step) for side, step in zip(sides, stride, strict=True))
         widths = [before * math.prod(sides), *cfg.hidden, self.dim]
         head = build_perceptron(widths, "none" if cfg.norm == "none" else "layer", activation)
         self.layers = nn.Sequential(*layers, nn.Flatten(), *head)

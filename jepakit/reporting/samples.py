@@ -116,8 +116,6 @@ def look_at_run(
     notes: dict[str, str] = {}
     samples = _encode_samples(loaded, method, affordable_images(encoder, images, device), device, notes)
     drawn = draw_masks(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
-    if not drawn:
-        notes["masks"] = "This method draws no masks."
     return Look(grid, samples, drawn, _unfold_run(loaded, method, images, device, notes), notes)
 
 
@@ -150,8 +148,6 @@ def _encode_samples(
 ) -> Samples | None:
     pictures = ("patches", "attention", "neighbours", "map")
     if len(method.signal.size) != 2:
-        size = " x ".join(map(str, method.signal.size))
-        notes.update(dict.fromkeys(pictures, f"A sample has size {size} and is no picture, so there is none to show."))
         return None
     try:
         dataset = own_data(loaded, REMEDY).dataset

@@ -7,7 +7,16 @@ from ..core.registry import Registry
 from ..data import KINDS, SourceConfig, training_settings
 from ..masks import MASKERS, Masker
 from ..methods import METHODS
-from ..nn import ENCODERS, PREDICTORS, EncoderConfig, PredictorConfig
+from ..nn import (
+    DYNAMICS,
+    ENCODERS,
+    PREDICTORS,
+    READOUTS,
+    DynamicsConfig,
+    EncoderConfig,
+    PredictorConfig,
+    ReadoutConfig,
+)
 from .settings import MethodConfig
 
 
@@ -42,6 +51,8 @@ FAMILIES: Final[Mapping[Any, Family]] = {
     SourceConfig: Family(KINDS, training_settings),
     EncoderConfig: Family(ENCODERS, ENCODERS.load),
     PredictorConfig: Family(PREDICTORS, PREDICTORS.load),
+    DynamicsConfig: Family(DYNAMICS, DYNAMICS.load),
+    ReadoutConfig: Family(READOUTS, READOUTS.load),
     Masker: Family(MASKERS, MASKERS.load),
 }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
+from torch.nn.functional import one_hot
 
 from .. import methods
 from ..masks.base import Masker
@@ -100,7 +101,10 @@ def variants() -> tuple[Signal, ...]:
 
 
 def example(signal: Signal, batch: int = BATCH_SIZE) -> Batch:
-    """A batch of smooth waves, (B, C, *size) in [0, 1]: the visible part determines the hidden part."""
+    """A batch of smooth waves, (B, C, *size) in [0, 1]: the visible part determines the hidden part.
+
+    Where there are actions, the reward of a step is the mean value of the next frame, and a high one ends the episode.
+    """
     generator = Rng(0).fork("example").generator()
     rank = len(signal.size)
     axes = torch.meshgrid(*[torch.linspace(0, 1, n) for n in signal.size], indexing="ij")
@@ -110,10 +114,15 @@ def example(signal: Signal, batch: int = BATCH_SIZE) -> Batch:
     noise = 0.05 * torch.randn(batch, signal.views, *x.shape[1:], generator=generator)
     actions = (batch, signal.size[0] - 1, signal.action_size)
     action = torch.randn(*actions, generator=generator) if signal.action else None
+    if signal.action is not None and signal.action.discrete and action is not None:
+        action = one_hot(action.argmax(-1), signal.action.size).float()
+    later = x[:, :, 1:].movedim(2, 1).flatten(2).mean(2) if action is not None else None
     return Batch(
         x=x,
         views=((x[:, None] + noise).clamp(0, 1),) if signal.views else (),
         action=action,
+        reward=later,
+        done=None if later is None else later > 0.6,
         label=torch.arange(batch) % signal.classes if signal.classes else None,
         id=torch.arange(batch),
     )

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ..data import Dataset, Report, SourceConfig, Unreadable, loader
+from ..data import Dataset, Place, Report, SourceConfig, Unreadable, loader
 from ..types import ActionSpec, Batch, Rng, Samples, Signal
 
 BATCH_SIZE: Final = 2
@@ -256,6 +256,22 @@ def the_panel_has_its_versions(case: DataCase) -> None:
     _require_data(torch.equal(first, again), "versions differ from call to call; draw from Rng(0) and the id")
 
 
+def factors_are_of_the_frames(case: DataCase) -> None:
+    """True quantities have a row per frame and a name per column, and the place of an item is that of its frames."""
+    dataset, names = case.dataset, case.dataset.factor_names
+    for i in case.ids.tolist():
+        found, place = dataset.factors(i), dataset.place(i)
+        _require_data(
+            isinstance(place.episode, str) and place.first >= 0 and place.every >= 1,
+            f"place gives {place}; give the name of an episode, a first frame of 0 or more, and steps of 1 or more",
+        )
+        wanted = (case.signal.size[0], len(names)) if names else None
+        have = None if found is None else found.shape
+        _require_data(
+            have == wanted, f"factors has shape {have} where it is {wanted}: a row per frame, a name per column"
+        )
+
+
 def every_question_is_answered_or_refused(case: DataCase) -> None:
     """Every question of the commands gets an answer of the right type, or a refusal of one sentence."""
     dataset, cfg, size = case.dataset, case.cfg, case.signal.size
@@ -284,6 +300,8 @@ def every_question_is_answered_or_refused(case: DataCase) -> None:
         "complete: step_span": (lambda: dataset.step_span(0), (tuple, type(None))),
         "complete: step_times": (lambda: dataset.step_times(0), (list, type(None))),
         "complete: column_names": (lambda: dataset.column_names, tuple),
+        "probe dynamics: place": (lambda: dataset.place(0), Place),
+        "probe dynamics: factors": (lambda: dataset.factors(0), (np.ndarray, type(None))),
         "report: looked_at": (lambda: dataset.looked_at(0), (tuple, type(None))),
     }
     for question, (ask, kind) in questions.items():
@@ -306,6 +324,7 @@ CLAUSES: Final = (
     batches_are_the_same_for_workers_and_ranks,
     a_subset_is_its_items,
     the_panel_has_its_versions,
+    factors_are_of_the_frames,
     every_question_is_answered_or_refused,
 )
 

@@ -6,11 +6,10 @@ import torch
 
 from .. import methods
 from ..core.distributed import Dist
-from ..data import SourceConfig
 from ..methods.head import Head
 from ..nn import encoder, weights
 from ..run import checkpoint, folder
-from ..run.own_data import absolute_path
+from ..run.own_data import has_seen_test_part
 from ..run.settings import Run
 from .monitor import online, samples
 from .request import PathLike, Request, asks_for_probes
@@ -55,7 +54,7 @@ def copy_weights(session: Session, run: Path) -> bool:
         raise ValueError(f"--init takes all weights from {run}, but encoder.weights names {named}; give one of them")
     # The statistics remain those of this run's data.
     saved = checkpoint.load_checkpoint(run)
-    session.test_part_seen = has_seen_test_part(session.run.data, checkpoint.settings_of(run).data, saved)
+    session.test_part_seen = has_seen_test_part(session.run.data, run, saved)
     inner = getattr(getattr(session.method, "encoder", None), "inner", None)
     if inner is not None and not any(key.startswith("encoder.inner.") for key in saved.model):
         copy_frame_encoder(session, inner, saved, run)
@@ -63,18 +62,6 @@ def copy_weights(session: Session, run: Path) -> bool:
     checkpoint.load_tensors(session.method, saved.model, f"{run} at step {saved.step}", skip=("mean", "std"))
     session.notes.append(f"weights from {run} at step {saved.step}")
     return True
-
-
-def has_seen_test_part(own: SourceConfig, other: SourceConfig, saved: checkpoint.Checkpoint) -> bool:
-    """Whether a run on `other` data may have trained on what a run on its `own` data leaves out.
-
-    It may if the data are the same and were not divided in the same way.
-    """
-    if own.test_part() is None or (saved.state.get("source") or absolute_path(other)) != absolute_path(own):
-        return False
-    division = ("split", "held_out", "by", "gap", "split_by")
-    same = all(getattr(own, key, None) == getattr(other, key, None) for key in division)
-    return bool(saved.state.get("test_part_seen")) or not same
 
 
 def copy_frame_encoder(session: Session, inner: torch.nn.Module, saved: checkpoint.Checkpoint, run: Path) -> None:

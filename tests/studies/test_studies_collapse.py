@@ -8,6 +8,7 @@ import support
 import torch
 
 from jepakit.data.images import arrays
+from jepakit.evals.metrics.ranks import tied_ranks
 from jepakit.run import checkpoint, optim
 from jepakit.studies.collapse import calibration, label_free, truth
 from jepakit.studies.collapse.calibration import NO_MOMENT, STATES, TRUTHS, Case
@@ -26,7 +27,7 @@ def numbers(*values: float) -> np.ndarray:
 def test_the_rank_correlation_equals_spearmans_closed_form_and_ignores_every_rising_scale() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=40), rng.normal(size=40)
-    squares = ((label_free.tied_ranks(x) - label_free.tied_ranks(y)) ** 2).sum()
+    squares = ((tied_ranks(x) - tied_ranks(y)) ** 2).sum()
     assert label_free.rank_correlation(Runs(x, y, ONE)) == pytest.approx(1 - 6 * squares / (40 * (40**2 - 1)))
     assert label_free.rank_correlation(Runs(np.exp(x), y**3, ONE)) == pytest.approx(
         label_free.rank_correlation(Runs(x, y, ONE))
@@ -35,7 +36,7 @@ def test_the_rank_correlation_equals_spearmans_closed_form_and_ignores_every_ris
 
 
 def test_equal_values_share_the_mean_of_their_ranks_and_a_constant_goes_with_nothing() -> None:
-    assert label_free.tied_ranks(numbers(3, 1, 3, 2, 3)).tolist() == [4, 1, 4, 2, 4]
+    assert tied_ranks(numbers(3, 1, 3, 2, 3)).tolist() == [4, 1, 4, 2, 4]
     assert label_free.rank_correlation(Runs(np.ones(40), np.arange(40.0), ONE)) == 0.0
 
 

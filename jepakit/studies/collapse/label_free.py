@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ...evals.metrics.ranks import tied_ranks
 from ...run import checkpoint
 from ...types import Rng
 from ..study import Arm, Scores, Study
@@ -87,13 +88,6 @@ def measure_run(run: Path) -> Mapping[str, float]:
         f"{PANEL_PREFIX}{key}": float(v) for key, v in row.items() if isinstance(v, (int, float)) and isfinite(v)
     }
     return {LABEL_METRIC: probe_accuracy(pooled_tokens(run, loaded.step, loaded.method, x), y), **numbers}
-
-
-def tied_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The rank of each value, from 1; equal values share the mean of theirs."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last: np.ndarray = np.cumsum(counts)[which] - (counts[which] - 1) / 2
-    return last
 
 
 def rank_correlation(runs: Runs) -> float:

@@ -1,0 +1,85 @@
+"""Tell which format of trajectories a path holds, and read its episodes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..paths import expand_pattern, first_file
+from .frames import episode_folders, natural_key, read_folders
+from .hdf5 import HDF5_ENDINGS, minari_file, read_hdf5
+from .lerobot import info_file, read_lerobot
+from .npz import holds_episodes, read_npz
+from .record import ActionFacts, Logs
+
+MAX_NOTES = 6
+
+
+def why_trajectories(path: str) -> str:
+    """The reason to read a path as trajectories; "" if there is none. Reads only names, and lists of arrays."""
+    found = first_file(path)
+    if found is None:
+        return ""
+    if found.is_dir():
+        return _why_folder(found)
+    ending = found.suffix.lower()
+    if ending in HDF5_ENDINGS:
+        return f"{ending} holds episodes"
+    return "an .npz of observations and actions" if ending == ".npz" and holds_episodes(found) else ""
+
+
+def _why_folder(folder: Path) -> str:
+    if info_file(folder):
+        return "a LeRobot folder"
+    if minari_file(folder):
+        return "a Minari folder"
+    first = next(iter(_array_files(folder)), None)
+    if first is not None and (first.suffix.lower() in HDF5_ENDINGS or holds_episodes(first)):
+        return f"a folder of episodes in {first.suffix.lower()}"
+    return "frames with a table of actions" if episode_folders(folder) else ""
+
+
+def _array_files(folder: Path) -> list[Path]:
+    endings = (".npz", *HDF5_ENDINGS)
+    return sorted((p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in endings), key=natural_key)
+
+
+def read_logs(path: str, keys: Sequence[str]) -> Logs:
+    """The episodes at a path; `keys` are the observations asked for. Raises ValueError with the remedy."""
+    found = expand_pattern(path)
+    parts = [part for file in found for part in _read_one(file, keys)]
+    episodes = [episode for part in parts for episode in part.episodes]
+    if not episodes:
+        raise ValueError(f"{path!r} holds no episode with an action; give observations and actions")
+    names = [episode.name for episode in episodes]
+    if len(set(names)) < len(names):
+        # Folders of a pattern may have files of the same names.
+        episodes = [replace(episode, name=f"{k}/{episode.name}") for k, episode in enumerate(episodes)]
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    if len(notes) > MAX_NOTES:
+        notes = [*notes[:MAX_NOTES], f"… and {len(notes) - MAX_NOTES} notes more of this kind"]
+    declared = [part.action for part in parts if part.action != ActionFacts()]
+    if any(facts != declared[0] for facts in declared):
+        raise ValueError(f"the files of {path!r} declare different actions; give files of one environment")
+    return Logs(episodes, declared[0] if declared else ActionFacts(), tuple(notes))
+
+
+def _read_one(path: Path, keys: Sequence[str]) -> list[Logs]:
+    """The episodes of one file or folder, in parts."""
+    if path.is_dir():
+        if info_file(path):
+            return [read_lerobot(path, keys)]
+        if file := minari_file(path):
+            return [read_hdf5(file)]
+        if files := _array_files(path):
+            return [part for file in files for part in _read_one(file, keys)]
+        if episode_folders(path):
+            return [read_folders(path)]
+    ending = path.suffix.lower()
+    if ending == ".npz":
+        return [read_npz(path, path.stem)]
+    if ending in HDF5_ENDINGS:
+        return [read_hdf5(path)]
+    raise ValueError(
+        f"{str(path)!r} holds no trajectories; give .npz or .hdf5 episodes, a Minari or LeRobot folder, or a folder of "
+        "frames with an actions.csv per episode"
+    )
