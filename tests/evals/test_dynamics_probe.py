@@ -397,6 +397,6 @@ def test_the_table_gives_errors_and_shares_of_variance_as_plain_numbers(run: Pat
     paths = probe_run(run, ["dynamics"], settings={"dynamics.transitions": 8})
     rows = [probe_row(support.read_json(path), "run") for path in paths]
     assert str(rows[0]["picture"]) == "an error: lower is better"
-    assert str(rows[1]["picture"]) == "a share of its variance"
+    assert str(rows[1]["picture"]) == "1 is perfect, 0 knows only the mean"
     assert "%" not in "".join(row["value"] for row in rows)
     assert "%" not in text.describe_probes(paths[:1]).replace("95 %", "")
