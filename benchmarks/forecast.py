@@ -32,7 +32,7 @@ from jepakit.evals.metrics.readers import fit_linear_changes
 
 NAB = ("nyc_taxi", "machine_temperature_system_failure", "ambient_temperature_system_failure")
 SETS = ("ETTh1", "exchange rates", *NAB)
-TRAINED, HELD_OUT, ORIGINS, KNOWN = 0.7, 0.1, 200, 192
+TRAINED, HELD_OUT, ORIGINS, KNOWN = 0.7, 0.1, 200, 1000
 HALF = 48  # of a window: 96 steps, which the run chooses for all of these sets
 SHARES = (80, 90, 95)
 SETTINGS = {

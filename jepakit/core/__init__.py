@@ -1,4 +1,4 @@
-"""What every room stands on: the registry, progress, processes, devices, files, padding, schedules."""
+"""What every room stands on: the registry, progress, processes, devices, files, padding, schedules, words."""
 
 __all__ = [
     "devices",
@@ -11,5 +11,7 @@ __all__ = [
     "progress",
     "registry",
     "schedules",
+    "statistics",
     "version",
+    "words",
 ]

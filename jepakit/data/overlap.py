@@ -5,6 +5,7 @@ from hashlib import blake2b
 import numpy as np
 from jaxtyping import Shaped
 
+from ..core.words import percent
 from ..types import Batch
 
 Hashes = dict[int, int]
@@ -31,4 +32,4 @@ def sample_hashes(batch: Batch) -> Hashes:
 
 def overlap_sentence(shared: int, total: int) -> str:
     """A sentence such as "12 of 2,000 test samples (0.6 %) are also training samples"."""
-    return f"{shared:,} of {total:,} test samples ({100 * shared / max(total, 1):.1f} %) are also training samples"
+    return f"{shared:,} of {total:,} test samples ({percent(shared / max(total, 1), 1)}) are also training samples"

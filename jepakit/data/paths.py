@@ -44,6 +44,14 @@ def file_name(path: str) -> str:
     return "" if file is None or file.is_dir() else file.name.lower()
 
 
+def short_path(path: str) -> str:
+    """The last part of a path, for display: `photos` of `/data/photos/`; with its folder if it is a pattern."""
+    parts = [part for part in path.split("/") if part]
+    if len(parts) < 2:
+        return path
+    return "/".join(parts[-2:]) if any(mark in parts[-1] for mark in "*?[{") else parts[-1]
+
+
 def file_ending(path: Path) -> str:
     """The lower-case suffix, ignoring that of gzip."""
     return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()

@@ -10,7 +10,17 @@ from ..core.lazy import lazy_names
 from ..core.registry import Registry, is_dataclass_with, one_class, settings_like
 
 if TYPE_CHECKING:
-    from .base import EnvConfig, Environment, EnvState, Episodes, Transition, build_environment, random_actions
+    from .base import (
+        EnvConfig,
+        Environment,
+        EnvState,
+        Episodes,
+        Simulation,
+        SimulationError,
+        Transition,
+        build_environment,
+        random_actions,
+    )
 
 __all__ = [
     "ENVS",
@@ -18,10 +28,17 @@ __all__ = [
     "EnvState",
     "Environment",
     "Episodes",
+    "Simulation",
+    "SimulationError",
     "Transition",
     "base",
     "build_environment",
+    "cartpole",
+    "drawing",
+    "gym",
+    "pendulum",
     "random_actions",
+    "register",
     "two_rooms",
 ]
 
@@ -39,7 +56,17 @@ ENVS: "Final[Registry[EnvConfig]]" = Registry(
 __getattr__ = lazy_names(
     __name__,
     dict.fromkeys(
-        ("EnvConfig", "EnvState", "Environment", "Episodes", "Transition", "build_environment", "random_actions"),
+        (
+            "EnvConfig",
+            "EnvState",
+            "Environment",
+            "Episodes",
+            "Simulation",
+            "SimulationError",
+            "Transition",
+            "build_environment",
+            "random_actions",
+        ),
         "base",
     ),
 )

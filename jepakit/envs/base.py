@@ -20,7 +20,15 @@ EnvState = dict[str, Tensor]
 """The true state of B environments; every value is (B, …)."""
 
 Policy = Callable[[int, EnvState], Tensor]
-"""From the number of a step and the state, the actions (B, A)."""
+"""From the number of the action, which counts a held action once, and the state, the actions (B, A)."""
+
+
+class SimulationError(RuntimeError):
+    """A simulator raised in the middle of an episode; `row` says which of the batch."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class Transition(NamedTuple):
@@ -30,6 +38,16 @@ class Transition(NamedTuple):
     reward: Float[Tensor, " b"]
     terminated: Bool[Tensor, " b"]
     info: dict[str, Tensor]
+
+
+class Simulation(NamedTuple):
+    """B episodes of T steps that are not observed; fields as in `Episodes`."""
+
+    states: EnvState
+    action: Float[Tensor, "b t a"]
+    reward: Float[Tensor, "b t"]
+    done: Bool[Tensor, "b t"]
+    length: Int64[Tensor, " b"]
 
 
 class Episodes(NamedTuple):
@@ -56,7 +74,9 @@ class Environment(ABC):
     `size` is () if an observation is a vector of `channels` numbers, (H, W) if it is a picture. `time_limit` is the
     number of steps after which an episode is cut. If the environment `has_goal`, a task is solved within
     `success_radius`, in the units of `distance`. A state of an environment that is not `copyable` can be stepped only
-    once, because a simulator behind it moves on. `policies` are the names that `behave` knows.
+    once, because a simulator behind it moves on; such an environment leaves worlds that have ended as they are. If it
+    never `terminates`, all episodes are as long as asked for.
+    `policies` are the names that `behave` knows.
     """
 
     name: str
@@ -65,6 +85,7 @@ class Environment(ABC):
     size: Size
     time_limit: int
     copyable: bool = True
+    terminates: bool = True
     has_goal: bool = False
     success_radius: float = 0.0
     factors_names: tuple[str, ...] = ()
@@ -127,10 +148,14 @@ class Environment(ABC):
             action = torch.minimum(action, action.new_tensor(spec.high))
         return action
 
+    def draw(self, state: EnvState, size: int = 64) -> Float[Tensor, "b 3 h w"]:
+        """Pictures of the worlds for people, in [0, 1]. Raises ValueError if the environment has none."""
+        raise ValueError(f"{self.name} cannot be drawn")
+
     def start_policy(self, policy: str, ids: Ids, rng: Rng, steps: int, hold: int) -> tuple[EnvState, Policy]:
         """The starts of episodes in which a policy acts, and the policy. Here it draws from all actions alike."""
         actions = random_actions(self.action, ids, rng.fork("actions"), -(-steps // hold))
-        return self.reset(ids, rng), lambda step, state: actions[:, step // hold]
+        return self.reset(ids, rng), lambda n, state: actions[:, n]
 
     def observe_path(self, states: EnvState) -> Float[Tensor, "b c f ..."]:
         """The observations (B, C, F, *size) of states (B, F, …)."""
@@ -139,10 +164,28 @@ class Environment(ABC):
         return x.reshape(*frames, *x.shape[1:]).movedim(1, 2).contiguous()
 
     def behave(self, ids: Ids, rng: Rng, steps: int, policy: str = "random", hold: int = 1, every: int = 1) -> Episodes:
-        """Episodes of `steps` steps in which each action is held for `hold` steps, observed at every `every`-th frame.
+        """The same episodes as `simulate`, with their observations and the truth."""
+        found = self.simulate(ids, rng, steps, policy, hold, every)
+        frames = next(iter(found.states.values())).shape[1]
+        flat = self.factors({name: value.flatten(0, 1) for name, value in found.states.items()})
+        return Episodes(
+            self.observe_path(found.states),
+            found.action,
+            found.reward,
+            found.done,
+            found.length,
+            found.states,
+            {name: value.reshape(len(ids), frames, -1) for name, value in flat.items()},
+        )
 
-        Episode `id` depends on `rng`, its id and the settings alone, however ids are split into batches. Raises
-        ValueError for an unknown policy, or if `every` does not divide `steps`.
+    def simulate(
+        self, ids: Ids, rng: Rng, steps: int, policy: str = "random", hold: int = 1, every: int = 1
+    ) -> Simulation:
+        """Episodes of `steps` steps in which each action is held for `hold` steps, with every `every`-th state.
+
+        Nothing is observed, which for pictures takes most of the time. Episode `id` depends on `rng`, its id and the
+        settings alone, however ids are split into batches. Raises ValueError for an unknown policy, or if `every` does
+        not divide `steps`.
         """
         if policy not in self.policies:
             raise ValueError(f"{self.name} has no policy {policy!r}; choose one of: {', '.join(self.policies)}")
@@ -156,9 +199,11 @@ class Environment(ABC):
         ended = torch.zeros(len(ids), dtype=torch.bool)
         length = torch.full((len(ids),), steps)
         for step in range(steps):
-            action = self.admit(act(step, state))
+            if step % hold == 0:
+                action = self.admit(act(step // hold, state))
             after = self.step(state, action)
-            state = _keep(ended, state, after.state) if ended.any() else after.state
+            # A simulator keeps the worlds that have ended itself.
+            state = _keep(ended, state, after.state) if self.copyable and ended.any() else after.state
             last = after.terminated & ~ended
             actions.append(action)
             rewards.append(after.reward.masked_fill(ended, 0.0))
@@ -168,16 +213,7 @@ class Environment(ABC):
             if (step + 1) % every == 0:
                 frames.append(state)
         states = {name: torch.stack([frame[name] for frame in frames], 1) for name in state}
-        flat = self.factors({name: value.flatten(0, 1) for name, value in states.items()})
-        return Episodes(
-            self.observe_path(states),
-            torch.stack(actions, 1),
-            torch.stack(rewards, 1),
-            torch.stack(done, 1),
-            length,
-            states,
-            {name: value.reshape(len(ids), len(frames), -1) for name, value in flat.items()},
-        )
+        return Simulation(states, torch.stack(actions, 1), torch.stack(rewards, 1), torch.stack(done, 1), length)
 
     def _no_goal(self, what: str) -> ValueError:
         return ValueError(f"{self.name} has no goals and so no {what}; choose one that has, such as two-rooms")
@@ -201,9 +237,10 @@ def build_environment(name: str, **settings: Any) -> Environment:
 
     from . import ENVS
 
-    prefix, _, identity = name.partition(":")
-    config: Any = ENVS.load(prefix if identity else name)
-    if identity:
+    kind, colon, identity = name.partition(":")
+    adapted = colon and kind == "gym"
+    config: Any = ENVS.load(kind if adapted else name)
+    if adapted:
         settings = {"id": identity, **settings}
     known = [f.name for f in fields(config)]
     if unknown := sorted(set(settings) - set(known)):

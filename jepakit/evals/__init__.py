@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from .baselines import random_init, raw_tokens
     from .features import Encode, Features, extract_by_all, extract_features
     from .heldout import held_out
-    from .metrics.result import wilson_interval
     from .probing import probe_results, save_result
 
 __all__ = [
@@ -40,7 +39,6 @@ __all__ = [
     "tokens",
     "trainable",
     "transitions",
-    "wilson_interval",
     "windows",
 ]
 
@@ -50,7 +48,6 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("random_init", "raw_tokens"), "baselines"),
         **dict.fromkeys(("Encode", "Features", "extract_features", "extract_by_all"), "features"),
         "held_out": "heldout",
-        "wilson_interval": "metrics.result",
         **dict.fromkeys(("probe_results", "save_result"), "probing"),
     },
 )

@@ -20,6 +20,11 @@ def save_figure(figure: "Figure", out: Path, dpi: int) -> None:
         figure.savefig(path, dpi=dpi, format="png")
 
 
+def plot_title(name: str, drawn: int, channels: int) -> str:
+    """The name of a series and, if not all of its channels are drawn, how many are."""
+    return name if drawn == channels else f"{name} · the first {drawn} of {channels} channels"
+
+
 # --- scores
 
 MAX_SERIES_DRAWN: Final = 6
@@ -113,7 +118,7 @@ def draw_forecast(
         ax.plot(x, np.concatenate([line[-1:], forecasts.mean[0, k]]), color="#2563eb", linewidth=1.4, label="forecast")
         ax.set_ylabel(forecasts.columns[k])
         if not k:
-            ax.set_title(forecasts.entity[0], fontsize=10, loc="left")
+            ax.set_title(plot_title(forecasts.entity[0], count, len(values)), fontsize=10, loc="left")
             figure.legend(*ax.get_legend_handles_labels(), fontsize=8, loc="outside upper right", ncols=5)
     ax.set_xlabel("time" if forecasts.time is not None else "step")
     if forecasts.time is not None and past.dtype.kind == "M":
@@ -154,7 +159,7 @@ def draw_completions(
             ax.tick_params(labelsize=7)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set_ylabel(columns[c], fontsize=8)
-        row[0].set_title(name, fontsize=8, loc="left")
+        row[0].set_title(plot_title(name, channels, len(columns)), fontsize=8, loc="left")
     for ax in grid[-1]:
         ax.set_xlabel("step (shaded: hidden)", fontsize=8)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)

@@ -11,7 +11,10 @@ CLEAR: Final = 0.2
 FIRST_LAG: Final = 2
 """At lag 1, changes correlate negatively where values are noisy; that is no valley before a season."""
 NEARLY: Final = 0.8
-"""Multiples of a season correlate as well; the shortest lag with this share of the highest correlation is it."""
+"""Multiples of a season correlate as well; the shortest lag with this share of the highest correlation is it …"""
+TIED_ERRORS: Final = 2.0
+"""… or one whose correlation, and that of its multiples, is lower by at most so many standard errors of the
+difference."""
 BESIDE: Final = 0.1
 """Peaks this share of a season apart belong to one season."""
 
@@ -29,10 +32,34 @@ def season_length(series: Sequence[Float[np.ndarray, "c _"]], longest: int) -> i
     peaks = peaks[correlation[peaks] - valley[peaks - FIRST_LAG - 1] >= CLEAR]
     if not len(peaks):
         return 0
-    shortest = peaks[correlation[peaks] >= NEARLY * correlation[peaks].max()][0]
+    highest = peaks[np.argmax(correlation[peaks])]
+    error = np.sqrt(2) * correlation_error(correlation[:highest], sum(values.shape[1] - 1 for values in series))
+    nearly, tied = NEARLY * correlation[highest], float(correlation[highest] - TIED_ERRORS * error)
+    known = correlation[: highest + 1]
+    shortest = next(p for p in peaks.tolist() if correlation[p] >= nearly or repeats(known, p, tied))
     # Noise makes several peaks of one; the highest of those beside each other is the season.
     near = peaks[(peaks >= shortest) & (peaks <= (1 + BESIDE) * shortest)]
     return int(near[np.argmax(correlation[near])])
+
+
+def repeats(correlation: Float64[np.ndarray, " lags"], lag: int, level: float) -> bool:
+    """Whether the longest lag is a multiple of `lag`, and the correlation reaches `level` at all of its multiples.
+
+    Each may be off by the share BESIDE of the lag.
+    """
+    beside, longest = int(BESIDE * lag), len(correlation) - 1
+    multiples = range(lag, longest + beside + 1, lag)
+    return abs(multiples[-1] - longest) <= beside and all(
+        correlation[m - beside : m + beside + 1].max() >= level for m in multiples
+    )
+
+
+def correlation_error(shorter: Float64[np.ndarray, " lags"], changes: int) -> float:
+    """The standard error of the autocorrelation of so many changes at a lag, from those at 0 and all `shorter` lags.
+
+    Source: Bartlett 1946, Journal of the Royal Statistical Society 8, for a series without correlation at longer lags.
+    """
+    return float(np.sqrt((1 + 2 * np.square(shorter[1:]).sum()) / changes))
 
 
 def change_correlation(series: Sequence[Float[np.ndarray, "c _"]], longest: int) -> Float64[np.ndarray, " lags"]:

@@ -13,6 +13,7 @@ from ..core.registry import Registry, is_dataclass_with, one_class, settings_lik
 
 if TYPE_CHECKING:
     from .cem import CEM
+    from .diagnose import EnergyMap, Ghosting, energy_map, ghosting, side_by_side, three_agents
     from .discrete import BeamSearch, CategoricalCEM
     from .energy import (
         Energy,
@@ -27,8 +28,20 @@ if TYPE_CHECKING:
     from .gradient import Gradient
     from .greedy import Greedy
     from .icem import ICEM
+    from .mpc import Act, Episode, Seen, model_perception, planning_agent, random_agent, true_state
     from .mppi import MPPI
+    from .oracle import TrueEnergy, encoded_energy, true_cost, true_distance, true_return
     from .plan import Cost, Plan, Planner, project, shift, start_plan
+    from .protocol import (
+        Outcome,
+        Paired,
+        Protocol,
+        Tasks,
+        compare_paired,
+        draw_tasks,
+        evaluate,
+        results,
+    )
     from .random import RandomShooting
     from .refined import RefinedCEM
     from .rollout import Step, expand_state, rollout_cost
@@ -38,40 +51,70 @@ __all__ = [
     "ICEM",
     "MPPI",
     "PLANNERS",
+    "Act",
     "BeamSearch",
     "CategoricalCEM",
     "Cost",
     "Energy",
+    "EnergyMap",
+    "Episode",
+    "Ghosting",
     "Gradient",
     "Greedy",
+    "Outcome",
+    "Paired",
     "Plan",
     "Planner",
+    "Protocol",
     "RandomShooting",
     "RefinedCEM",
+    "Seen",
     "Step",
+    "Tasks",
+    "TrueEnergy",
     "action_cost",
     "cem",
+    "compare_paired",
     "constraint",
+    "diagnose",
     "discrete",
+    "draw_tasks",
+    "encoded_energy",
     "energy",
+    "energy_map",
+    "evaluate",
     "expand_state",
+    "ghosting",
     "goal_distance",
     "gradient",
     "greedy",
     "icem",
     "learned_distance",
+    "model_perception",
+    "mpc",
     "mppi",
+    "oracle",
     "plan",
+    "planning_agent",
     "project",
+    "protocol",
     "random",
+    "random_agent",
     "reduce_steps",
     "refined",
+    "results",
     "reward_energy",
     "rollout",
     "rollout_cost",
     "search",
     "shift",
+    "side_by_side",
     "start_plan",
+    "three_agents",
+    "true_cost",
+    "true_distance",
+    "true_return",
+    "true_state",
     "weighted_sum",
 ]
 
@@ -91,10 +134,30 @@ __getattr__ = lazy_names(
     {
         **dict.fromkeys(("BeamSearch", "CategoricalCEM"), "discrete"),
         "CEM": "cem",
+        **dict.fromkeys(
+            ("EnergyMap", "Ghosting", "energy_map", "ghosting", "side_by_side", "three_agents"), "diagnose"
+        ),
         "Gradient": "gradient",
         "Greedy": "greedy",
         "ICEM": "icem",
         "MPPI": "mppi",
+        **dict.fromkeys(
+            ("Act", "Episode", "Seen", "model_perception", "planning_agent", "random_agent", "true_state"), "mpc"
+        ),
+        **dict.fromkeys(("TrueEnergy", "encoded_energy", "true_cost", "true_distance", "true_return"), "oracle"),
+        **dict.fromkeys(
+            (
+                "Outcome",
+                "Paired",
+                "Protocol",
+                "Tasks",
+                "compare_paired",
+                "draw_tasks",
+                "evaluate",
+                "results",
+            ),
+            "protocol",
+        ),
         "RandomShooting": "random",
         "RefinedCEM": "refined",
         **dict.fromkeys(

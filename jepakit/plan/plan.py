@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -135,6 +135,12 @@ def action_scale(spec: ActionSpec) -> tuple[float, ...]:
     return tuple(min(half, spec.max_norm or half) for half in halves)
 
 
+def single_action(spec: ActionSpec) -> ActionSpec:
+    """The form of one action of a block."""
+    size = spec.size // spec.parts
+    return replace(spec, size=size, low=spec.low[:size], high=spec.high[:size], names=spec.names[:size], parts=1)
+
+
 def check_space(planner: str, spec: ActionSpec, discrete: bool) -> None:
     """Raise ValueError, naming planners that fit, if actions are not of the kind that a planner searches."""
     if spec.discrete == discrete:
@@ -158,8 +164,3 @@ def check_elites(planner: str, elites: int, samples: int) -> None:
     """Raise ValueError if a planner shall keep more samples than it draws."""
     if elites > samples:
         raise ValueError(f"the planner {planner} has {elites} elites of {samples} samples; give at most {samples}")
-
-
-def planned_actions(plan: Plan, count: int, parts: int = 1) -> Shaped[Tensor, "b k a"]:
-    """The first `count` steps of a plan as single actions (B, count · parts, A / parts)."""
-    return plan.mean[:, :count].reshape(len(plan), -1, plan.mean.shape[2] // parts)

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from ..envs import random_actions
 from ..types import ActionSpec, Rng
-from .plan import Cost, Plan, check_counts, check_space, project
-from .search import EpisodeDraws, Incumbent, evaluate_cost, reach
+from .plan import Cost, Plan, check_counts, check_space, project, single_action
+from .search import Incumbent, evaluate_cost, global_rows
 
 
 @dataclass(frozen=True)
@@ -28,25 +27,16 @@ class RandomShooting:
 
 @torch.no_grad()
 def random_shooting(cost: Cost, start: Plan, spec: ActionSpec, *, knobs: RandomShooting, rng: Rng) -> Plan:
-    """The cheapest of actions drawn evenly from their range; normally around zero where nothing bounds a number.
+    """The cheapest of actions that are all alike likely, standard normal ones where nothing bounds a number.
 
     The start is the first of them. Raises ValueError for discrete actions.
     """
     check_space("random", spec, discrete=False)
-    draws, mean = EpisodeDraws(rng, len(start)), project(start.mean, spec)
+    rows, single, mean = global_rows(rng, len(start)), single_action(spec), project(start.mean, spec)
     best = Incumbent.of(mean)
-    for _ in range(knobs.iterations):
-        actions = _spread_actions(mean, knobs.samples, spec, draws, reach(start, spec))
+    for i in range(knobs.iterations):
+        drawn = random_actions(single, rows, rng.fork("shoot", i), knobs.samples * start.horizon * spec.parts)
+        actions = project(drawn.to(mean).reshape(len(mean), knobs.samples, *mean.shape[1:]), spec)
         actions[:, 0] = mean
         best = best.update(actions, evaluate_cost(cost, actions))
     return best.plan()
-
-
-def _spread_actions(
-    mean: Tensor, samples: int, spec: ActionSpec, draws: EpisodeDraws, unit: Float[Tensor, "b h a"]
-) -> Float[Tensor, "b s h a"]:
-    low, high = (mean.new_tensor(side or (torch.inf,) * spec.size) for side in (spec.low, spec.high))
-    bounded = (high - low).isfinite()
-    even = low + (high - low) * draws.uniform(samples, *mean.shape[1:]).to(mean.device)
-    normal = unit[:, None] * draws.normal(samples, *mean.shape[1:]).to(mean.device)
-    return project(torch.where(bounded, even, normal), spec)

@@ -4,12 +4,20 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..types import ActionSpec, Rng
+from ..types import ActionSpec, Ids, Rng
 from .plan import Cost, Plan, action_scale, project
+
+
+def global_rows(rng: Rng, batch: int) -> Ids:
+    """The rows of these `batch` episodes in the global batch of `rng`, by which their random streams are known."""
+    total, part = rng.global_batch(batch)
+    rows: Ids = np.arange(total)[part]
+    return rows
 
 
 class EpisodeDraws:
@@ -19,9 +27,7 @@ class EpisodeDraws:
     """
 
     def __init__(self, rng: Rng, batch: int) -> None:
-        total, part = rng.global_batch(batch)
-        rows = range(total)[part] if isinstance(part, slice) else part
-        self._streams = [rng.fork("episode", row).generator() for row in rows]
+        self._streams = [rng.fork("episode", row).generator() for row in global_rows(rng, batch).tolist()]
 
     def normal(self, *shape: int) -> Float[Tensor, "b *shape"]:
         """Standard normal numbers."""

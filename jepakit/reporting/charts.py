@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from ..core.words import percent
 from .records import Array
 
 WIDTH, HEIGHT = 460, 230
@@ -209,7 +210,7 @@ def heat_map(values: Array, label: str) -> Markup:
     top = float(values.max()) or 1.0
     cells = [
         f'<rect x="{j}" y="{i}" width="1" height="1" fill-opacity="{values[i, j] / top:.3f}">'
-        f"<title>row {i}, column {j}: {values[i, j]:.1%}</title></rect>"
+        f"<title>row {i}, column {j}: {percent(values[i, j], 1)}</title></rect>"
         for i in range(h)
         for j in range(w)
     ]

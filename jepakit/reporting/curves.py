@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..collapse import FULL_STD_RATIO
+from ..core.words import percent
 from ..training.monitor.measure import MAX_CANDIDATES, NUM_QUERIES
 
 
@@ -44,7 +45,7 @@ METRIC_CURVES = (
     Curve(
         "Std ratio",
         (("target", ("metrics", "std_ratio_target")), ("context", ("metrics", "std_ratio_context"))),
-        f"Spread of the features per dimension, relative to step 0. Below {FULL_STD_RATIO:.0%} all samples get "
+        f"Spread of the features per dimension, relative to step 0. Below {percent(FULL_STD_RATIO)} all samples get "
         "nearly one vector: full collapse. It cannot see features that keep their spread along a few directions only; "
         "the rank does.",
         log=True,
@@ -138,8 +139,8 @@ METRIC_CURVES = (
         "Retrieval",
         (("", ("metrics", "retrieval")),),
         f"How often the right target has the lowest energy of {MAX_CANDIDATES}, asked of {NUM_QUERIES} samples: "
-        f"a step of {1 / NUM_QUERIES:.1%} is one of them, so only large changes tell. Chance is "
-        f"{1 / MAX_CANDIDATES:.1%}, a full collapse 0. A few directions are enough for a high rate.",
+        f"a step of {percent(1 / NUM_QUERIES, 1)} is one of them, so only large changes tell. Chance is "
+        f"{percent(1 / MAX_CANDIDATES, 1)}, a full collapse 0. A few directions are enough for a high rate.",
     ),
     Curve(
         "Learning rate",

@@ -1,33 +1,31 @@
 """Describes a run in numbers and words: the facts of the headline, and the table that compares runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..collapse import Verdict, verdict_inputs
+from ..collapse import Verdict, measure_name, verdict_inputs
 from ..collapse import verdict as judge
+from ..core.words import capitalize, counted, percent
+from ..data.paths import short_path
 from ..evals.finding import BASELINE_NAMES, finite_number, leading_result, run_finding
 from ..run.write import flatten_settings
 from .charts import short_number
 from .records import RunRecord, nested_value
 
 UNKNOWN = "–"
-NUMBER_PATHS = (
-    ("Loss", ("loss",)),
-    ("Normalised loss", ("metrics", "normalized_loss")),
-    ("Std ratio", ("metrics", "std_ratio_target")),
-    ("Rank", ("metrics", "rank_target")),
-)
+DATA_ARROW = " → "  # between the data to fit on and the data to score on, in evals/*.json
+LAST_KEYS = ("normalized_loss", "std_ratio_target", "rank_target")
 PANEL_KEYS = (
-    ("Stable rank", "stable_rank_target"),
-    ("Std ratio, context encoder", "std_ratio_context"),
-    ("Rank, context encoder", "rank_context"),
-    ("Stable rank, context encoder", "stable_rank_context"),
-    ("Cosine of the two encoders", "agreement"),
-    ("LiDAR, corrected", "lidar_corrected"),
-    ("Energy gap", "energy_gap"),
-    ("Retrieval", "retrieval"),
+    "stable_rank_target",
+    "std_ratio_context",
+    "rank_context",
+    "stable_rank_context",
+    "agreement",
+    "lidar_corrected",
+    "energy_gap",
+    "retrieval",
 )
 SCORE_KEYS = ("data", "name", "weights", "settings")  # keys that distinguish scores of the same kind and metric
 HEADLINE_ROWS = ("Verdict", "Probes")
@@ -36,7 +34,7 @@ Key = tuple[str, ...]  # kind and metric, APART formatted by `_format_setting`, 
 
 def run_facts(record: RunRecord) -> dict[str, str]:
     """The main facts of a run: method, data, duration and final numbers; "–" marks an unknown value."""
-    last = {label: record.last(*path) for label, path in NUMBER_PATHS}
+    last = {"Loss": record.last("loss")} | {measure_label(key): record.last("metrics", key) for key in LAST_KEYS}
     if (loss := finite_number(record.summary.get("loss"))) is not None:
         last["Loss"] = loss
     rollbacks = run_rollbacks(record)
@@ -63,8 +61,8 @@ def probe_facts(record: RunRecord) -> dict[str, str]:
     written = score_format(result)
     baselines = {name: finite_number(result.get(key)) for key, name in BASELINE_NAMES.items()}
     return {
-        probe_name(result).capitalize(): written(finite_number(result.get("value"))),
-        **{name.capitalize(): written(value) for name, value in baselines.items() if value is not None},
+        capitalize(probe_name(result)): written(finite_number(result.get("value"))),
+        **{capitalize(name): written(value) for name, value in baselines.items() if value is not None},
     }
 
 
@@ -116,14 +114,43 @@ def page_tables(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
     The page leaves out what its headlines say.
     """
-    panel = {label for label, _ in PANEL_KEYS}
-    rows = [row for row in comparison["rows"] if row[0] not in HEADLINE_ROWS]
-    folded = {
-        "more numbers": [row for row in rows if row[0] in panel],
-        "settings that differ": comparison["settings"],
-    }
-    main = [row for row in rows if row[0] not in panel]
+    panel = set(map(measure_label, PANEL_KEYS))
+    rows = [_cells(*row) for row in comparison["rows"] if row[0] not in HEADLINE_ROWS]
+    main, more = ([row for row in rows if (row[0] in panel) is folds] for folds in (False, True))
+    settings = [_cells(*row) for row in comparison["settings"]]
+    differ = f"{counted(len(settings), 'setting')} that {'differs' if len(settings) == 1 else 'differ'}"
+    folded = {counted(len(more), "more number"): more, differ: settings}
     return {"names": comparison["names"], "main": main, "folded": {k: v for k, v in folded.items() if v}}
+
+
+def short_data(data: str) -> str:
+    """The data of a score, or a data path, without folders: "train → test" of "/data/train → /data/test"."""
+    return DATA_ARROW.join(map(short_path, data.split(DATA_ARROW)))
+
+
+def short_names(texts: Iterable[str]) -> dict[str, str]:
+    """Each of several data with its short name; those that would share one keep their paths."""
+    short = {text: short_data(text) for text in texts}
+    return {text: name if list(short.values()).count(name) == 1 else text for text, name in short.items()}
+
+
+def short_cells(label: str, values: Sequence[str]) -> list[str]:
+    """The cells of a row of a comparison as they are shown: data without folders, the rest as it is."""
+    if label != "Data" and not label.endswith("data.path"):
+        return list(values)
+    short = short_names(values)
+    return [short[value] for value in values]
+
+
+def measure_label(key: str) -> str:
+    """A column of the panel as the label of a fact or a row, such as "Std ratio"."""
+    return capitalize(measure_name(key))
+
+
+def _cells(label: str, values: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """A row whose cells are the text that is shown and, if that is shortened, the whole text."""
+    shown = short_cells(label, values)
+    return label, [(text, "" if text == whole else whole) for text, whole in zip(shown, values, strict=True)]
 
 
 def finding_text(record: RunRecord) -> str:
@@ -138,7 +165,7 @@ def _panel_rows(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
         last = finite_number(nested_value(record.summary, ("panel", key)))
         return record.last("metrics", key) if last is None else last
 
-    rows = [(label, [last_value(r, key) for r in records]) for label, key in PANEL_KEYS]
+    rows = [(measure_label(key), [last_value(r, key) for r in records]) for key in PANEL_KEYS]
     return [
         (label, [UNKNOWN if v is None else short_number(v) for v in values])
         for label, values in rows
@@ -179,11 +206,14 @@ def _format_setting(part: Any) -> list[str]:
 def _score_labels(keys: Sequence[Key]) -> list[str]:
     """Row names: kind and metric, plus the parts in which keys of the same kind and metric differ."""
     shared = {key[0]: set.intersection(*(set(k) for k in keys if k[0] == key[0])) for key in keys}
-    return [" · ".join([key[0], *(said for said in key[1:] if said not in shared[key[0]])]) for key in keys]
+    short = short_names({said for key in keys for said in key[1:] if "=" not in said})
+    return [
+        " · ".join([key[0], *(short.get(said, said) for said in key[1:] if said not in shared[key[0]])]) for key in keys
+    ]
 
 
 def interval_text(entry: Mapping[str, Any]) -> str:
-    """A score with its interval, such as 52.6% (51.0% … 54.2%); "–" if there is no score."""
+    """A score with its interval, such as 52.6 % (51.0 % … 54.2 %); "–" if there is no score."""
     written = score_format(entry)
     value, low, high = (finite_number(entry.get(k)) for k in ("value", "low", "high"))
     return written(value) if low is None or high is None else f"{written(value)} ({written(low)} … {written(high)})"
@@ -203,7 +233,7 @@ def format_percent(value: float | None) -> str:
     """A score as text: a percentage if it lies in [0, 1]."""
     if value is None:
         return UNKNOWN
-    return f"{value:.1%}" if 0 <= value <= 1 else short_number(value)
+    return percent(value, 1) if 0 <= value <= 1 else short_number(value)
 
 
 def format_number(value: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from ..core.words import capitalize, percent
 from . import charts
 from .charts import Line, line_chart, short_number
 from .curves import METRIC_CURVES, Curve
@@ -90,8 +91,7 @@ def _single_values(found: Sequence[tuple[Curve, Sequence[Line]]]) -> Figure:
     for curve, lines in found:
         for line in lines:
             own = line.name if line.name == curve.title.lower() else f"{curve.title}, {line.name}"
-            own = own[:1].upper() + own[1:]
-            rows.append(row.format(own, short_number(float(line.y[0])), short_number(float(line.x[0]))))
+            rows.append(row.format(capitalize(own), short_number(float(line.y[0])), short_number(float(line.x[0]))))
     body = Markup('<table class="plain">{}</table>').format(Markup("").join(rows))
     return Figure("Measured once", body, "Each of these was logged at one step only, so there is no curve.", more=True)
 
@@ -180,7 +180,7 @@ def coverage_figure(context: Array, target: Array, title: str, drawn: int) -> Fi
     """A figure of how often each cell (h, w) is context and target: shares in [0, 1] of `drawn` masks."""
     halves = []
     for name, share in (("context", context), ("target", target)):
-        facts = f"least {share.min():.0%}, mean {share.mean():.0%}, most {share.max():.0%}"
+        facts = f"least {percent(share.min())}, mean {percent(share.mean())}, most {percent(share.max())}"
         picture = charts.heat_map(share, f"Share of masks in which each cell is {name}: {facts}")
         cell = '<figure class="half {}">{}<figcaption><b>{}</b> {}</figcaption></figure>'
         halves.append(Markup(cell).format(name, picture, name, facts))

@@ -7,9 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..core.words import capitalize
 from ..evals.finding import Finding, run_finding
 from ..training.rollback import rollback_summary
-from .facts import compare_records, final_verdict, page_tables, probe_facts, run_facts, run_rollbacks
+from .facts import compare_records, final_verdict, page_tables, probe_facts, run_facts, run_rollbacks, short_data
 from .figures import Figure
 from .records import RunRecord, unique_names
 from .samples import Look
@@ -20,6 +21,8 @@ VERDICT_TONES = {
     "healthy": "good",
     "drifting": "warn",
     "idle": "warn",
+    "slow": "bad",
+    "passive": "bad",
     "dimensional": "bad",
     "full": "bad",
     "exploding": "bad",
@@ -95,13 +98,14 @@ def run_headline(view: View) -> dict[str, Any]:
     advice = [text and f"To do: {text}" for text in (found.advice, finding.advice if finding else "")]
     texts = [found.reason, rollback_summary(run_rollbacks(record)), advice[0], str(finding or ""), advice[1]]
     texts.append("" if record.summary else UNFINISHED_NOTE)
-    sentences = [text[0].upper() + text[1:].rstrip(".") + "." for text in texts if text]
+    sentences = [capitalize(text.rstrip(".")) + "." for text in texts if text]
     return {
         "name": view.name,
         "verdict": found.name if finding is None else f"{found.name} · {finding.kind} {finding.words}",
         "tone": badge_tone(found.name, finding),
         "advice": mark_flags(" ".join(sentences)),
-        "facts": probe_facts(record) | run_facts(record),
+        "facts": (facts := probe_facts(record) | run_facts(record)),
+        "data": short_data(facts["Data"]),
     }
 
 

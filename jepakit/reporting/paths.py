@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from ..core.words import percent
 from .charts import Line, line_chart
 from .figures import Figure, describe_line
 from .pictures import img_tag
@@ -60,10 +61,10 @@ def state_paths(states: Array, names: Sequence[str], over: Array, title: str = "
     lines.append(Line("where each begins", right, up, color=len(lines)))
     caption = (
         f"The states of {len(flat)} samples over time, along the two directions in which all states differ most: to "
-        f"the right {share[0]:.0%} of the variance, upwards {share[1]:.0%}. Paths that end apart tell samples apart; "
-        "in a collapse all end in one place, or on one line. Other directions are not seen."
+        f"the right {percent(share[0])} of the variance, upwards {percent(share[1])}. Paths that end apart tell "
+        "samples apart; in a collapse all end in one place, or on one line. Other directions are not seen."
     )
-    label = f"{title}: {len(flat)} paths in two principal directions with {share.sum():.0%} of the variance."
+    label = f"{title}: {len(flat)} paths in two principal directions with {percent(share.sum())} of the variance."
     return [Figure(title, line_chart(lines, label, x_label="first direction, upwards the second"), caption)]
 
 

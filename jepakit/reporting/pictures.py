@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from ..core.words import percent
 from .figures import Figure
 from .records import Array
 
@@ -103,7 +104,7 @@ def patch_maps(images: Sequence[Array], tokens: Array, grid: tuple[int, int], na
     ]
     caption = (
         "Patches with similar representations have similar colours, across all images shown; the three components "
-        f"hold {share:.0%} of the variance. Look for colours that follow objects. If every map looks the same "
+        f"hold {percent(share)} of the variance. Look for colours that follow objects. If every map looks the same "
         "whatever the image, the features encode position only. The colours themselves mean nothing, and what the "
         "other components know is not shown."
     )
@@ -153,7 +154,7 @@ def mask_examples(
     """A figure of images (k, H, W, 3), each under one drawn mask; `cells` (k, N) has the codes of `mask_layer`."""
     tiles = []
     for image, drawn, name in zip(images, cells, names, strict=True):
-        facts = f"{(drawn == 1).mean():.0%} context, {(drawn > 1).mean():.0%} target"
+        facts = f"{percent((drawn == 1).mean())} context, {percent((drawn > 1).mean())} target"
         tiles.append((overlay_layer(image, mask_layer(drawn, grid), f"mask over {name}: {facts}"), facts))
     caption = (
         "What one training example looks like: the context encoder sees the clear patches only and the predictor "

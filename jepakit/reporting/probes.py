@@ -5,12 +5,19 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from ..core.words import capitalize
 from ..evals.finding import BASELINE_NAMES, Outcome, finite_number, probe_finding
 from .charts import interval_bar
-from .facts import UNKNOWN, format_number, format_percent, probe_name, score_format
+from .facts import UNKNOWN, format_number, format_percent, probe_name, score_format, short_data
 from .records import nested_value
 
-FACT_KEYS = ("data", "weights", "step", "n_train", "n_test")
+FACT_NAMES: Final = {
+    "data": "data",
+    "weights": "weights",
+    "step": "step",
+    "n_train": "training samples",
+    "n_test": "test samples",
+}
 OUTCOME_TONES: Final[Mapping[Outcome, str]] = {"better": "good", "unclear": "warn", "worse": "bad"}
 
 
@@ -31,6 +38,7 @@ def probe_row(entry: Mapping[str, Any], run: str) -> dict[str, Any]:
         "picture": _scale_note(entry) or _interval_picture(value, low, high, references),
         "baselines": [
             (
+                capitalize(BASELINE_NAMES[k]),
                 written(r),
                 _format_range(
                     finite_number(nested_value(entry, ("baselines", k, "low"))),
@@ -42,10 +50,15 @@ def probe_row(entry: Mapping[str, Any], run: str) -> dict[str, Any]:
         ],
         "gain": _format_gain(value, best, error, written is format_number),
         "tone": OUTCOME_TONES[found.outcome] if (found := probe_finding(entry)) else "",
-        "facts": {k: entry[k] for k in FACT_KEYS if entry.get(k) is not None},
+        "data": str(entry.get("data") or ""),
+        "facts": [_format_fact(k, entry[k]) for k in FACT_NAMES if entry.get(k) is not None],
         "warning": nested_value(entry, ("notes", "warning")) or "",
         "recall": _recall_rows(recall) if isinstance(recall, Mapping) else [],
     }
+
+
+def _format_fact(key: str, value: Any) -> str:
+    return f"{FACT_NAMES[key]} {short_data(value) if key == 'data' else value}"
 
 
 def _format_range(low: float | None, high: float | None, told: Callable[[float | None], str] = format_percent) -> str:
@@ -70,7 +83,7 @@ def _format_gain(value: float | None, best: float | None, error: bool, bare: boo
     if value is None or best is None or (error and not best):
         return UNKNOWN
     if error:
-        return f"{value / best - 1:+.0%}"
+        return f"{100 * (value / best - 1):+.0f} %"
     return f"{value - best:+.3f}" if bare else f"{(value - best) * 100:+.1f}"
 
 
@@ -83,7 +96,7 @@ def _interval_picture(
     return interval_bar(value, low, high, list(references.values()), label)
 
 
-def _recall_rows(recall: Mapping[Any, Any]) -> list[tuple[str, float]]:
-    """Classes with their recall, worst first."""
+def _recall_rows(recall: Mapping[Any, Any]) -> list[tuple[str, float, str]]:
+    """Classes with their recall as a share and as text, worst first."""
     known = [(str(name), r) for name, value in recall.items() if (r := finite_number(value)) is not None]
-    return sorted(known, key=lambda item: item[1])
+    return [(name, r, format_percent(r)) for name, r in sorted(known, key=lambda item: item[1])]

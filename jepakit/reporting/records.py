@@ -69,17 +69,24 @@ def read_record(run: Path) -> RunRecord:
     # A process that is killed leaves its last line incomplete.
     if bad := lines.count(None):
         notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
+    rows = [row for row in lines if row is not None]
     return RunRecord(
         folder=run,
         name=run.resolve().name,
         config=config,
         settings=settings,
-        rows=tuple(row for row in lines if row is not None),
+        rows=(*(_row_of_step_0(run) if rows and rows[0].get("step") else ()), *rows),
         summary=_read_object(run / "summary.json", notes),
         environment=_read_object(run / "environment.json", notes),
         evals=tuple(e for p in sorted((run / "evals").glob("*.json")) if (e := _read_object(p, notes))),
         notes=tuple(notes),
     )
+
+
+def _row_of_step_0(run: Path) -> tuple[Row, ...]:
+    """The panel of the untrained encoder, which a checkpoint stores and metrics.jsonl, which begins later, does not."""
+    measured = nested_value(_read_object(run / "checkpoints" / "last" / "state.json", []), ("panel", "rows"))
+    return ({"step": 0, "metrics": measured[0]},) if measured else ()
 
 
 def _read_text(path: Path) -> str:

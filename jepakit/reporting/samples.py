@@ -120,8 +120,6 @@ def look_at_run(
     notes: dict[str, str] = {}
     samples = _encode_samples(loaded, method, affordable_images(encoder, images, device), device, notes)
     drawn = draw_masks(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
-    if not drawn:
-        notes["masks"] = "This method draws no masks."
     unfolded = _unfold_run(loaded, method, images, device, notes)
     return Look(grid, samples, drawn, unfolded, _imagine_run(loaded, method, device, notes), notes)
 
@@ -176,8 +174,6 @@ def _encode_samples(
 ) -> Samples | None:
     pictures = ("patches", "attention", "neighbours", "map")
     if len(method.signal.size) != 2:
-        size = " x ".join(map(str, method.signal.size))
-        notes.update(dict.fromkeys(pictures, f"A sample has size {size} and is no picture, so there is none to show."))
         return None
     try:
         dataset = own_data(loaded, REMEDY).dataset

@@ -76,8 +76,11 @@ class Entry(NamedTuple):
     show: Show
 
 
-def figures_per_run(views: Sequence[View], draw: Callable[[View], tuple[Sequence[Figure], str]]) -> Part:
-    """The figures of every run, with a note for missing ones; titles carry the run's name if there are several runs."""
+def figures_per_run(views: Sequence[View], draw: Callable[[View], tuple[Sequence[Figure], str]]) -> Part | None:
+    """The figures of every run, with a note for missing ones; titles carry the run's name if there are several runs.
+
+    None if there is neither a figure nor a note.
+    """
     figures: list[Figure] = []
     notes: list[str] = []
     for view in views:
@@ -85,4 +88,4 @@ def figures_per_run(views: Sequence[View], draw: Callable[[View], tuple[Sequence
         figures += [replace(f, title=f"{f.title} · {view.name}") if len(views) > 1 else f for f in drawn]
         if note:
             notes.append(f"{view.name}: {note}" if len(views) > 1 else note)
-    return Part(tuple(figures), tuple(notes))
+    return Part(tuple(figures), tuple(notes)) if figures or notes else None

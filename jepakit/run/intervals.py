@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from ..collapse.judge import PATIENCE_ROWS
+from ..core.words import counted, percent
 
 JUDGED_ROWS = 2 * PATIENCE_ROWS  # panel rows with a loss, from which every verdict can be told
 SHORT_SHARE = 0.125  # of the time of a short run, for that many rows
@@ -42,14 +43,15 @@ def panel_schedule(every: int | None, size: int | None, steps: int, price: float
         size, every = short, steps // JUDGED_ROWS
         why_size = "what a short run's time allows"
         spent = _short_share(size, steps, price)
-        why_every = f"the {JUDGED_ROWS} rows that a verdict needs, {100 * spent:.0f} % of this short run's time"
+        why_every = f"the {JUDGED_ROWS} rows that a verdict needs, {percent(spent)} of this short run's time"
     else:
         size, every = sizes[0], rare
         why_every = f"too short a run for the {JUDGED_ROWS} rows that a verdict needs"
     times = max(1, min(int(VIEWS_SHARE * steps * price / VIEWS_PRICE), steps // every))
     why_views = "what 0.8 % of the run's time allows"
     if times * VIEWS_PRICE > VIEWS_SHARE * steps * price:
-        why_views = f"once, after the last step; that takes as long as about {math.ceil(VIEWS_PRICE / price)} steps"
+        in_steps = counted(math.ceil(VIEWS_PRICE / price), "step")
+        why_views = f"once, after the last step; that takes as long as about {in_steps}"
     return {
         "panel_size": (size, why_size),
         "panel_every": (every, why_every),

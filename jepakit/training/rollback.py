@@ -18,7 +18,9 @@ import torch
 
 from .. import collapse
 from ..collapse import Verdict
+from ..collapse.judge import std_sentence
 from ..core import distributed
+from ..core.words import counted, percent
 from ..run import checkpoint
 from ..run.optim import Optim
 from .panel_memory import PanelMemory
@@ -70,9 +72,7 @@ def confirm_after_rollback(session: Session, verdict: Verdict, settings: Mapping
     side, ratio = smallest_spread(session)
     if not session.rollbacks or verdict.name != "healthy" or ratio > CLEAR_SPREAD:
         return verdict
-    reason = (
-        f"{side} std is {ratio:.1%} of its value at step 0; after a rollback, {CLEAR_SPREAD:.0%} or more is healthy"
-    )
+    reason = f"{std_sentence(side, ratio, 1)}; after a rollback, {percent(CLEAR_SPREAD)} or more is healthy"
     return Verdict("drifting", reason, collapse.advise("full", settings))
 
 
@@ -80,8 +80,7 @@ def rollback_summary(rollbacks: Sequence[Mapping[str, Any]]) -> str:
     """A phrase on the rollbacks of a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
     if not rollbacks:
         return ""
-    many = "s" * (len(rollbacks) > 1)
-    return f"after {len(rollbacks)} rollback{many}, at {rollbacks[-1]['lr_factor']:g} of the learning rate"
+    return f"after {counted(len(rollbacks), 'rollback')}, at {rollbacks[-1]['lr_factor']:g} of the learning rate"
 
 
 def steps_to_keep(session: Session) -> tuple[int, ...]:

@@ -293,7 +293,7 @@ def test_comparing_runs_shows_the_settings_that_differ_the_probes_and_one_page(r
     assert lines[""] == ["run", "other"]
     assert lines["optim.lr"][2] == "0.25"
     shown = json.loads((run / "evals" / "knn.json").read_text())
-    score = f"{shown['value']:.1%} ({shown['low']:.1%} … {shown['high']:.1%})"
+    score = "{:.1f} % ({:.1f} % … {:.1f} %)".format(*(100 * shown[key] for key in ("value", "low", "high")))
     assert [line for line in told.stdout.splitlines() if line.startswith("knn accuracy") and score in line]
     assert "method.encoder.width" not in lines
     assert "other" in page.read_text()

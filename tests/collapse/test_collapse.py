@@ -158,6 +158,11 @@ def row(
     return {f"{key}_{side}": v for side in ("target", "context") for key, v in both.items()} | {"normalized_loss": loss}
 
 
+def moving(within: float, energy: float) -> dict[str, float]:
+    """A row of a world model."""
+    return {**row(std=1 + energy / 10), "spread/within": within, "actions/energy_ratio": energy}
+
+
 @pytest.mark.parametrize(
     ("history", "state", "option"),
     [
@@ -192,6 +197,14 @@ def row(
         ([row(0.9), row(0.8, std=1.01), row(0.7, std=1.02), row(0.6)], "healthy", ""),
         ([row(), row(5.2)], "unknown", ""),
         ([row(1.2), row(0.97)], "healthy", ""),
+        ([moving(0.5, 1.0), moving(0.25, 0.06), moving(0.25, 0.02)], "healthy", ""),
+        ([moving(0.1, 1.0), moving(0.002, 0.6), moving(0.002, 0.6)], "slow", "--method.inverse"),
+        ([moving(0.1, 1.0), moving(0.03, 0.6), moving(0.002, 0.6)], "healthy", ""),
+        # A wall that differs between samples has most of the variance: that is not all that the latents show.
+        ([moving(0.57, 1.0), moving(0.06, 0.16), moving(0.05, 0.15)], "healthy", ""),
+        ([moving(0.1, 1.0), moving(0.1, 0.97)], "unknown", ""),
+        ([moving(0.1, 1.0), moving(0.1, 0.97), moving(0.1, 0.98), moving(0.1, 0.97)], "passive", "--method.inverse"),
+        ([moving(0.1, 1.0), moving(0.1, 0.97), moving(0.1, 0.98), moving(0.1, 0.85)], "healthy", ""),
         ([row(std=0.0), row(std=0.0)], "full", "jepa check-data"),
         ([row(std=0.0), row(), row(std=0.5)], "full", "jepa check-data"),
     ],
@@ -204,6 +217,23 @@ def test_each_state_is_named_with_its_numbers_and_the_option_to_change(
     assert option in verdict.advice
     assert bool(verdict.advice) == (state not in ("healthy", "unknown"))
     assert any(character.isdigit() for character in verdict.reason.replace("nan", "0"))
+
+
+def test_a_verdict_speaks_in_words_and_not_in_keys() -> None:
+    found = collapse.verdict([row(0.9), row(0.264, share=0.4)])
+    assert found.reason == (
+        "the prediction loss is 26.4 % of the loss of a prediction that does not know the sample, "
+        "target std is 100 % of its value at step 0, target rank is 40.0 % of the possible rank"
+    )
+    broken = collapse.verdict([row(), {**row(), "rank_share_context": float("nan")}])
+    assert broken.reason == "share of the possible rank, context encoder is nan"
+
+
+@pytest.mark.parametrize("losses", [[1.9 - 0.1 * k for k in range(6)], [1.5 + 0.1 * (k % 2) for k in range(6)]])
+def test_a_verdict_on_the_loss_gives_its_last_value_and_no_other(losses: list[float]) -> None:
+    reason = collapse.verdict([row(loss) for loss in losses]).reason
+    assert f"{100 * losses[-1]:.1f} %" in reason
+    assert reason.count("%") == 1
 
 
 def test_a_rank_that_has_only_fallen_is_named_in_a_healthy_run() -> None:

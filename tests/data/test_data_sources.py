@@ -163,6 +163,16 @@ def test_a_truncated_shard_gives_its_whole_members_and_says_so(tmp_path):
     assert any("ends early" in note for note in dataset.notes)
 
 
+def test_a_shard_that_is_cut_between_two_members_says_so_and_a_whole_one_does_not(tmp_path):
+    path = shards(tmp_path / "w", 1) / "s-000.tar"
+    assert not any("ends early" in note for note in files.Config(str(path)).open().notes)
+    with tarfile.open(path) as whole:
+        cut = whole.getmembers()[-1].offset
+    path.write_bytes(path.read_bytes()[:cut])
+    dataset = files.Config(str(path)).open()
+    assert any("ends early (it has no end-of-archive block)" in note for note in dataset.notes)
+
+
 @pytest.mark.parametrize("kind", ["bytes", "struct"])
 def test_parquet_files_hold_images_as_bytes_or_as_hugging_face_writes_them(tmp_path, kind):
     for part in range(2):

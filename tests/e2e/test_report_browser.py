@@ -20,6 +20,18 @@ from jepakit.reporting.section import Part
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = ("quic", "background-networking", "component-update", "sync")
 
+SCORES = {"value": 0.553, "low": 0.541, "high": 0.565, "random_init": 0.291, "raw": 0.392}
+PROBE = {
+    **{
+        "kind": "linear",
+        "metric": "accuracy",
+        **SCORES,
+        "data": f"/srv/{12 * 'deep/'}photos → x (test part)",
+    },
+    **{"baselines": {key: {"low": SCORES[key] - 0.012, "high": SCORES[key] + 0.012} for key in ("random_init", "raw")}},
+    **{"weights": "target", "step": 1700, "n_train": 6400, "n_test": 1600, "per_class": {"triangle": 0.4, "disc": 1.0}},
+}
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}"),
@@ -31,7 +43,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with a curve, and a map of 60 images of which the first is red and the others are blue."""
     rows = tuple({"step": k, "loss": 100.0 - k, "lr": 0.1} for k in range(0, 101, 10))
     record = RunRecord(
-        Path("runs/one"), "one", "seed: 0\n", {"seed": 0}, rows, {"verdict": "healthy"}, {"torch": "2"}, ()
+        Path("runs/one"), "one", "seed: 0\n", {"seed": 0}, rows, {"verdict": "healthy"}, {"torch": "2"}, (PROBE,)
     )
     colors = [(255, 0, 0), *[(0, 0, 255)] * 59]
     thumbs = [np.full((8, 8, 3), color, np.uint8) for color in colors]
@@ -90,13 +102,42 @@ def test_every_entry_of_the_index_leads_to_its_section(opened: tuple[Any, list[s
     tab, _ = opened
     tab.emulate_media(reduced_motion="reduce")
     links = tab.locator("nav a")
-    assert links.count() == 12
+    assert links.count() == 9
     for k in range(links.count()):
         links.nth(k).click()
         tab.wait_for_timeout(50)
         top = tab.evaluate("document.querySelector(location.hash).getBoundingClientRect().top")
         at_the_end = tab.evaluate("innerHeight + scrollY >= document.documentElement.scrollHeight - 2")
         assert -2 <= top <= 60 or at_the_end
+
+
+@pytest.mark.parametrize("height", [900, 3000])
+def test_the_index_marks_the_overview_at_the_top_and_then_the_section_that_is_read(
+    opened: tuple[Any, list[str]], height: int
+) -> None:
+    tab, _ = opened
+    tab.emulate_media(reduced_motion="reduce")
+    tab.set_viewport_size({"width": 1280, "height": height})
+    marked = tab.locator("nav a[aria-current]")
+    assert marked.all_inner_texts() == ["Overview"]
+    if height == 900:
+        tab.locator("nav a", has_text="Curves").click()
+        tab.wait_for_timeout(100)
+        assert marked.all_inner_texts() == ["Curves"]
+        tab.evaluate("scrollTo(0, 0)")
+        tab.wait_for_timeout(100)
+        assert marked.all_inner_texts() == ["Overview"]
+
+
+def test_the_probes_fit_on_a_telephone_with_the_names_of_their_numbers(opened: tuple[Any, list[str]]) -> None:
+    tab, _ = opened
+    tab.set_viewport_size({"width": 390, "height": 900})
+    table = tab.locator("#probes .scroll")
+    assert table.evaluate("box => box.scrollWidth <= box.clientWidth")
+    named = "[...document.querySelectorAll('.probes td.number')].map(e => getComputedStyle(e, '::before').content)"
+    assert tab.evaluate(named) == ['"Encoder"', '"Untrained encoder"', '"Raw input"', '"Gain"']
+    assert "deep" not in table.inner_text()
+    assert "deep/photos" in table.locator("small[title]").first.get_attribute("title")
 
 
 def test_pointing_at_a_dot_shows_its_image_and_its_name(opened: tuple[Any, list[str]]) -> None:

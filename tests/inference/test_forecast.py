@@ -20,7 +20,7 @@ from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.evals.kinds import forecast as kind
 from jepakit.evals.metrics.readers import adam_train_error, choose_reader, fit_linear_changes, fit_ridge
 from jepakit.evals.windows import Windows, as_raw, past_and_future, read_windows, represent_windows
-from jepakit.inference.plots import BAND_COLORS
+from jepakit.inference.plots import BAND_COLORS, plot_title
 from jepakit.methods import bijepa, vicreg
 from jepakit.nn.mlp import MLP, Perceptron
 from jepakit.reporting.probes import probe_row
@@ -227,7 +227,7 @@ def test_probing_a_run_on_unlabelled_series_tells_errors_and_which_way_is_better
     assert "clearly worse than the raw input" in shown
     near = {**found, "value": 0.5, "low": 0.4, "high": 0.6, "random_init": 1.0, "raw": 0.55, "baselines": {}}
     told = probe_row({**near, "raw": 0.8}, "r")
-    assert (told["tone"], told["gain"], told["picture"]) == ("good", "-38%", "an error: lower is better")
+    assert (told["tone"], told["gain"], told["picture"]) == ("good", "-38 %", "an error: lower is better")
     assert probe_row(near, "r")["tone"] == "warn"
 
 
@@ -379,3 +379,8 @@ def test_every_interval_has_a_color_of_its_own_that_the_legend_shows(run, tmp_pa
     legend = {tuple(color) for color in pixels[:35].reshape(-1, 3).tolist()}
     assert len(set(BAND_COLORS)) == 3
     assert {ImageColor.getrgb(shade) for shade in BAND_COLORS} <= legend
+
+
+def test_a_plot_says_how_many_of_the_channels_it_draws() -> None:
+    assert plot_title("ETTh1", 6, 7) == "ETTh1 · the first 6 of 7 channels"
+    assert plot_title("ETTh1", 6, 6) == "ETTh1"

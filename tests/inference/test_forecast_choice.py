@@ -10,7 +10,7 @@ import jepakit as jk
 from jepakit.data.series.settings import Config as SeriesConfig
 from jepakit.inference import candidates, forecast, unseen
 from jepakit.inference.choice import Comparison
-from jepakit.inference.season import season_length
+from jepakit.inference.season import NEARLY, change_correlation, season_length
 
 
 def write_values(path, values, entity=None):
@@ -51,15 +51,16 @@ def random_walk(steps, seed=0):
 
 
 def fitted_windows(monkeypatch):
-    """The windows that readers are fitted to and the futures that they are judged on, once a forecast is made."""
+    """The windows that readers are first fitted to and the futures that they are judged on, once a forecast is made."""
     kept = {}
 
     def fit(division, size):
-        kept["fit"] = unseen.fit_windows(division, size)
-        return kept["fit"]
+        found = unseen.fit_windows(division, size)
+        kept.setdefault("fit", found)
+        return found
 
-    def judged(division, past, horizon):
-        found = unseen.judged_windows(division, past, horizon)
+    def judged(division, past, horizon, *most):
+        found = unseen.judged_windows(division, past, horizon, *most)
         kept.setdefault("judged", found.truth)
         return found
 
@@ -206,6 +207,17 @@ def test_a_season_is_found_where_there_is_one_and_its_last_is_repeated():
     past = daily[None, None, :1000]
     found = candidates.Repeat(24).forecast(past, 60)[0, 0]
     np.testing.assert_array_equal(found, np.resize(past[0, 0, -24:], 60))
+
+
+def test_of_a_season_and_its_double_that_tie_the_shorter_one_is_taken():
+    time, draw = np.arange(800), np.random.default_rng(13)
+    daily = 2.2 * np.sin(2 * np.pi * time / 24) ** 9 + 0.5 * draw.normal(size=800)
+    correlation = change_correlation([daily[None]], 200)
+    assert NEARLY * correlation[[48, 72, 96, 120]].max() > correlation[24]
+    assert season_length([daily[None]], 200) == 24
+    # Where two days differ by far more than noise, they are the season.
+    other = np.where(time // 24 % 2, 2.0, -0.2) * daily
+    assert season_length([other[None]], 200) == 48
 
 
 def test_a_season_longer_than_the_given_series_is_not_used(tmp_path):

@@ -6,7 +6,7 @@ from costs import BLOCK, BOX, CHOICES, SHORT, allowed
 from torch.testing import assert_close
 
 from jepakit.plan import project, shift, start_plan
-from jepakit.plan.plan import action_scale, planned_actions
+from jepakit.plan.plan import action_scale, single_action
 from jepakit.types import ActionSpec
 
 
@@ -73,7 +73,6 @@ def test_a_shifted_plan_of_choices_is_undecided_at_its_end() -> None:
     assert_close(plan.probabilities[0, 2], torch.full((3,), 1 / 3))
 
 
-def test_a_plan_of_blocks_is_carried_out_one_action_at_a_time() -> None:
-    blocks = torch.arange(12.0).reshape(1, 2, 6)
-    plan = start_plan(1, 2, ActionSpec(2).repeat(3), mean=blocks)
-    assert_close(planned_actions(plan, 1, 3), torch.tensor([[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]]))
+def test_an_action_of_a_block_has_the_form_that_was_repeated() -> None:
+    assert single_action(BOX.repeat(4)) == BOX
+    assert single_action(SHORT) == SHORT

@@ -67,6 +67,20 @@ def test_a_test_part_that_cannot_be_read_is_no_reason_to_stop(array: Path) -> No
     assert "training data" in samples.choose_samples(data, data.open(), SIGNAL, 8).note
 
 
+def test_the_panel_says_that_the_weights_come_from_a_training_on_its_samples(array: Path, tmp_path: Path) -> None:
+    recipe = str(support.write_settings(tmp_path, array, data={"name": "arrays"}, length={"steps": 1}))
+    short = {"loop.panel_size": 4, "evals.report": False, "data.held_out": 0.3}
+    for split, said in (("all", True), ("train", False)):
+        first, seen = tmp_path / split, support.Recorder()
+        api.train(out=first, recipe=recipe, settings={**short, "data.split": split}, quiet=True)
+        second = {**short, "data.split": "train"}
+        api.train(out=tmp_path / f"{split}-on", recipe=recipe, settings=second, init=first, progress=seen)
+        assert sum(note.endswith("are left out for tests") for note in seen.notes) == 1
+        (note,) = [note for note in seen.notes if note.startswith("panel: ")]
+        assert note.endswith("training that the weights come from may have seen") is said
+        assert note.endswith("which training never sees") is not said
+
+
 @pytest.mark.parametrize(("name", "expected"), [("ijepa", 2), ("cjepa", 2), ("vicreg", 1), ("mae", 1)])
 def test_a_method_with_one_encoder_is_seen_to_have_one(name: str, expected: int) -> None:
     method = build(name)
@@ -231,7 +245,7 @@ def test_a_run_that_is_too_short_to_judge_says_so_before_and_after(array: Path, 
     assert "too short a run for the 6 rows that a verdict needs" in [note.reason for note in notes]
     _, summary = train(tmp_path / "a", array, "ijepa", panel_every=4)
     assert summary["verdict"] == "unknown"
-    assert summary["reason"].startswith("4 steps are too few to judge: the prediction loss is ")
+    assert summary["reason"].startswith("a run of 4 steps is too short to judge: the prediction loss is ")
     assert summary["advice"] == "give more --steps"
 
 

@@ -149,7 +149,7 @@ def test_after_a_rollback_a_spread_just_above_the_threshold_is_not_called_health
     summary = json.loads((rolled / "summary.json").read_text())
     assert collapse.FULL_STD_RATIO < summary["panel"]["std_ratio_target"] < rollback.CLEAR_SPREAD
     assert summary["verdict"] == rows(rolled)[-1]["metrics"]["verdict"] == "drifting"
-    assert summary["reason"].endswith("of its value at step 0; after a rollback, 20% or more is healthy")
+    assert summary["reason"].endswith("of its value at step 0; after a rollback, 20 % or more is healthy")
     assert summary["advice"] == "lower --optim.lr"
 
 

@@ -21,7 +21,7 @@ from ..rows import Names, encode_labels
 from .decode import EXTENSIONS
 from .store import Store
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 JSON_KEYS = ("label", "cls", "class", "target", "fine")
 
 
@@ -155,11 +155,20 @@ def scan_shard(shard: Path) -> Index:
                 if member.isreg() and member.offset_data + member.size <= end:
                     names.append(member.name)
                     spans.append((member.offset_data, member.size))
+            if not _has_end_block(shard, tar.offset):
+                why = "it has no end-of-archive block"
     except (tarfile.TarError, OSError) as error:
         why = str(error)
     if why and not names:
         raise ValueError(f"cannot read {str(shard)!r} as a tar file ({why}); give uncompressed .tar shards")
     return Index(Names(names), np.array(spans, dtype=np.int64).reshape(-1, 2), why)
+
+
+def _has_end_block(shard: Path, offset: int) -> bool:
+    """Whether a block of zeros follows the last member, as it does unless the file was cut there."""
+    with open(shard, "rb") as file:
+        file.seek(offset)
+        return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
 
 def cache_folder() -> Path:

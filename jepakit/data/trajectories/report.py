@@ -12,7 +12,7 @@ from .columns import as_rows
 from .record import value_problems
 from .store import Store, channels_first, plain_values
 
-LAGS = range(-2, 9)
+MIN_LAG, MAX_LAG = -2, 8
 # A lag is named only if actions explain this share of the change, and this much more than at other lags.
 MIN_SHARE, MIN_LEAD = 0.02, 1.1
 MAX_LAG_STEPS = 200_000
@@ -91,7 +91,8 @@ def effect_lag(store: Store, seen: Sequence[Seen]) -> tuple[str, list[Problem]]:
     rows = _lag_rows(store, seen)
     if rows is None:
         return "not measured: too few steps", []
-    shares = {lag: explained_share(*_shifted(rows, lag)) for lag in LAGS}
+    lags = _lags(store)
+    shares = {lag: explained_share(*_shifted(rows, lags, lag)) for lag in lags}
     best = max(shares, key=lambda lag: shares[lag])
     others = max(share for lag, share in shares.items() if lag != best)
     chance = 8 * store.spec.size / sum(len(actions) for actions, _ in rows)
@@ -107,11 +108,11 @@ def effect_lag(store: Store, seen: Sequence[Seen]) -> tuple[str, list[Problem]]:
 
 def _lag_rows(
     store: Store, seen: Sequence[Seen]
-) -> list[tuple[Float[np.ndarray, "s a"], Float[np.ndarray, "s k"]]] | None:
+) -> list[tuple[Float[np.ndarray, "_ a"], Float[np.ndarray, "_ k"]]] | None:
     """The actions and the changes of the summary, for the first episodes that are longer than the lags."""
-    found, total = [], 0
+    found, total, lags = [], 0, _lags(store)
     for k, one in enumerate(seen):
-        if store.steps[k] <= 2 * len(LAGS) or total > MAX_LAG_STEPS:
+        if store.steps[k] < 2 * len(lags) or total > MAX_LAG_STEPS:
             continue
         actions = store.episode_actions(k)
         if store.spec.discrete:
@@ -120,14 +121,19 @@ def _lag_rows(
         if np.isfinite(change).all() and np.isfinite(actions).all():
             found.append((actions.astype(np.float64), change))
             total += len(change)
-    return found if total >= 4 * len(LAGS) else None
+    return found if total >= 4 * len(lags) else None
+
+
+def _lags(store: Store) -> range:
+    """The lags to try: fewer where episodes are short."""
+    return range(MIN_LAG, min(MAX_LAG, max(1, int(np.median(store.steps)) // 4)) + 1)
 
 
 def _shifted(
-    rows: Sequence[tuple[Float[np.ndarray, "s a"], Float[np.ndarray, "s k"]]], lag: int
+    rows: Sequence[tuple[Float[np.ndarray, "_ a"], Float[np.ndarray, "_ k"]]], lags: range, lag: int
 ) -> tuple[Float[np.ndarray, "n a"], Float[np.ndarray, "n k"]]:
     """Actions, and the changes `lag` steps later, of equally many steps at every lag."""
-    low, high = -LAGS[0], LAGS[-1]
+    low, high = -lags[0], lags[-1]
     pairs = [(a[low : len(a) - high], c[low + lag : len(c) - high + lag]) for a, c in rows]
     return np.concatenate([a for a, _ in pairs]), np.concatenate([c for _, c in pairs])
 

@@ -1,7 +1,11 @@
 """The settings of trajectories, and how episodes become samples."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
+
+import numpy as np
+from jaxtyping import Int64
 
 from ...core.notes import Note
 from ...types import Size
@@ -9,12 +13,16 @@ from ..base import Dataset
 from ..config import DataConfig, shared_last
 from ..images.box import check_size
 from ..report import Progress, Report
-from ..rows import select_part
+from ..rows import generated_part, select_part
 from .dataset import Trajectories
+from .generated import Recipe, Simulated, generate, is_environment, keep_trajectories
 from .recognise import read_logs, why_trajectories
 from .report import report_store
 from .store import Request, Store, build_store, repeat_problems
 from .windows import USUAL_WINDOW, Form, choose_stride, limit_windows, slide_windows, too_short
+
+LEAST = {"window": 2, "stride": 1, "action_repeat": 1, "action_block": 1, "stack": 1, "count": 1, "steps": 1}
+MAX_REPORTED = 200
 
 
 @shared_last()
@@ -27,6 +35,8 @@ class Config(DataConfig):
     steps (checked), and `action_block` actions are joined to one. `stack` recorded frames make the channels of a frame.
     `keys` are the observations that make x, `proprio` is a vector beside it (None: chosen; "": none). Pictures are
     resized to `size`. `held_out` is a fraction of whole episodes. The rest is as in `DataConfig`.
+    If `path` names an environment, as two-rooms-random does, it generates `count` trajectories by its `policy` from
+    `seed`, each of `steps` steps (None: one sample if it has goals, else up to its time limit, at most 200).
     """
 
     window: int | None = None
@@ -37,16 +47,20 @@ class Config(DataConfig):
     keys: tuple[str, ...] | None = None
     proprio: str | None = None
     size: tuple[int, int] | None = None
+    count: int = 10_000
+    policy: str = "random"
+    seed: int = 0
+    steps: int | None = None
 
     axes: ClassVar[tuple[int, ...]] = (1, 3)
     holds: ClassVar[str] = "trajectories"
-    # Here `window` and `stride` count frames and steps of episodes, and `size` is that of frames.
-    meanings: ClassVar[frozenset[str]] = frozenset({"window", "stride", "size"})
+    # Here `window`, `stride` and `steps` count frames and steps of episodes, and `size` is that of frames.
+    meanings: ClassVar[frozenset[str]] = frozenset({"window", "stride", "steps", "size", "count", "seed"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size(self.size)
-        for key, least in (("window", 2), ("stride", 1), ("action_repeat", 1), ("action_block", 1), ("stack", 1)):
+        for key, least in LEAST.items():
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ValueError(f"{key} is {value}; give {least} or more")
@@ -54,7 +68,7 @@ class Config(DataConfig):
     @classmethod
     def recognises(cls, path: str) -> str:
         """The reason to read a path as trajectories, from its name or the names of its arrays."""
-        return why_trajectories(path)
+        return f"{path!r} names an environment" if is_environment(path) else why_trajectories(path)
 
     @property
     def overlapping(self) -> bool:
@@ -77,24 +91,35 @@ class Config(DataConfig):
         cfg, notes = super().resolve(dataset, needs, method, patch)
         assert isinstance(dataset, Trajectories)
         found = replace(cast(Config, cfg), window=dataset.form.window, stride=dataset.stride)
-        if not isinstance(dataset.source, Store):
+        if is_environment(self.path):
             return found, notes
+        assert isinstance(dataset.source, Store)
         chosen, size = dataset.source.chosen, dataset.source.size
-        return replace(
-            found, keys=chosen.keys, proprio=chosen.proprio, size=(size[0], size[1]) if size else None
-        ), notes
+        found = replace(found, keys=chosen.keys, proprio=chosen.proprio)
+        return replace(found, size=(size[0], size[1]) if size else None), notes
 
     def report(self, progress: Progress = None) -> Report:
-        """The report on all episodes with the problems of each, even if they cannot be trained on."""
+        """The report on all episodes with the problems of each, even if they cannot be trained on.
+
+        Of generated trajectories, the report is on the first 200.
+        """
+        if is_environment(self.path):
+            few = replace(self, count=min(self.count, MAX_REPORTED))
+            store = keep_generated(few, np.arange(few.count, dtype=np.int64))
+            return report_store(store, describe_samples(few.open), progress)
         store = read_store(self)
-        return report_store(store, what_training_reads(store, self), progress)
+        return report_store(store, describe_samples(lambda: build_trajectories(store, self)), progress)
 
     def open(self) -> Trajectories:
-        """Read or map the episodes. Raises ValueError, with episode, step and remedy."""
-        store = read_store(self)
-        if store.problems:
-            raise ValueError(str(store.problems[0]))
-        return build_trajectories(store, self)
+        """Read or map the episodes, or get ready to generate them. Raises ValueError, with episode, step and remedy."""
+        if is_environment(self.path):
+            return open_generated(self)
+        return build_trajectories(read_store(self), self)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes generated trajectories."""
+        return Recipe(self.path, self.size, self.policy, self.seed, self.steps, self.action_repeat)
 
 
 def read_store(cfg: Config) -> Store:
@@ -105,29 +130,50 @@ def read_store(cfg: Config) -> Store:
 
 
 def build_trajectories(store: Store, cfg: Config) -> Trajectories:
-    """The windows of the chosen part. Raises ValueError if there are none."""
-    form = cfg.form
-    store.spec.repeat(form.block)
+    """The windows of the chosen part of whole episodes. Raises ValueError if there are none, or for a problem."""
+    if store.problems:
+        raise ValueError(str(store.problems[0]))
     rows = select_part(store.names, cfg.split, cfg.held_out, 0)
-    stride, said = choose_stride(store.steps, form, cfg.stride)
-    cut = limit_windows(slide_windows(store.steps, rows, form, stride), cfg.limit)
+    return cut_trajectories(store, rows, cfg, store.notes)
+
+
+def open_generated(cfg: Config) -> Trajectories:
+    """The windows of the chosen part of generated trajectories. Raises ValueError."""
+    if cfg.keys not in (None, ("observations",)) or cfg.proprio:
+        raise ValueError(f"{cfg.path} has a single observation; leave data.keys and data.proprio out")
+    ids, _ = generated_part(cfg.count, cfg.split, cfg.held_out, 0, "trajectories")
+    source = generate(cfg.recipe, ids, cfg.form)
+    note = f"{len(ids):,} generated trajectories, {cfg.path}, policy {cfg.policy}, seed {cfg.seed}"
+    return cut_trajectories(source, np.arange(len(ids), dtype=np.int64), cfg, (note,))
+
+
+def keep_generated(cfg: Config, ids: Int64[np.ndarray, " e"]) -> Store:
+    """Generated trajectories, all of them in memory. Raises ValueError."""
+    env = cfg.recipe.build()
+    return keep_trajectories(cfg.recipe, env, ids, cfg.recipe.length(env, cfg.form))
+
+
+def cut_trajectories(
+    source: Store | Simulated, rows: Int64[np.ndarray, " k"], cfg: Config, notes: Sequence[str]
+) -> Trajectories:
+    """The windows of episodes `rows`. Raises ValueError if there are none, or if actions cannot be joined."""
+    form = cfg.form
+    source.spec.repeat(form.block)
+    stride, said = choose_stride(source.steps, form, cfg.stride)
+    cut = limit_windows(slide_windows(source.steps, rows, form, stride), cfg.limit)
     if not len(cut.begin):
         part = "" if cfg.split == "all" else f" of the {cfg.split} part"
-        raise ValueError(too_short([store.names[int(k)] for k in rows], store.steps[rows], form, part))
-    notes = [f"data.window = {form.window}"] if cfg.window is None else []
-    if said:
-        notes.append(said)
-    if short := int((store.steps < form.steps).sum()):
-        notes.append(f"{short} of {len(store.steps)} episodes are shorter than a window and are left out")
-    return Trajectories(store, form, stride, cut, (*store.notes, *notes), cfg=cfg)
+        raise ValueError(too_short([source.names[int(k)] for k in rows], source.steps[rows], form, part))
+    notes = [*notes, *([f"data.window = {form.window}"] if cfg.window is None else []), *([said] if said else [])]
+    if short := int((source.steps < form.steps).sum()):
+        notes.append(f"{short} of {len(source.steps)} episodes are shorter than a window and are left out")
+    return Trajectories(source, form, stride, cut, tuple(notes), cfg=cfg)
 
 
-def what_training_reads(store: Store, cfg: Config) -> str:
-    """A description of the samples that the settings make of these episodes, or why there are none."""
-    if store.problems:
-        return f"nothing: {store.problems[0]}"
+def describe_samples(open_data: Callable[[], Trajectories]) -> str:
+    """A description of the samples that training would read, or why there are none."""
     try:
-        found = build_trajectories(store, cfg)
+        found = open_data()
         signal = found.signal()
     except ValueError as error:
         return f"nothing: {error}"

@@ -51,7 +51,7 @@ class Cut(NamedTuple):
     begin: Int64[np.ndarray, " n"]
 
 
-def choose_stride(steps: Sequence[int] | Int64[np.ndarray, " e"], form: Form, stride: int | None) -> tuple[int, str]:
+def choose_stride(steps: Int64[np.ndarray, " e"], form: Form, stride: int | None) -> tuple[int, str]:
     """The steps between the beginnings of two samples, and a note if they are chosen here.
 
     Half a sample, or less for 256 samples or more; whole repetitions of an action. Raises ValueError if a given stride
@@ -63,7 +63,9 @@ def choose_stride(steps: Sequence[int] | Int64[np.ndarray, " e"], form: Form, st
                 f"stride is {stride} but every action is repeated {form.repeat} times; give a multiple of {form.repeat}"
             )
         return stride, ""
-    room = sum(max(0, int(n) - form.steps) for n in steps)
+    room = int(np.maximum(0, steps - form.steps).sum())
+    if not room:  # An episode is one window.
+        return form.repeat, ""
     chosen = max(1, min(form.steps // 2, room // MIN_WINDOWS) // form.repeat) * form.repeat
     return chosen, f"data.stride = {chosen} (half a window at most, for {MIN_WINDOWS} windows or more)"
 
@@ -73,19 +75,13 @@ def slide_windows(steps: Int64[np.ndarray, " e"], rows: Int64[np.ndarray, " k"],
 
     The last window of an episode ends as late as possible, so that the action that ends the episode is in a sample.
     """
-    episode, begin = [], []
-    for row in rows.tolist():
-        last = (int(steps[row]) - form.steps) // form.repeat * form.repeat
-        if last < 0:
-            continue
-        own = np.arange(0, last + 1, stride, dtype=np.int64)
-        own = own if own[-1] == last else np.append(own, last)
-        begin.append(own)
-        episode.append(np.full(len(own), row, dtype=np.int64))
-    if not begin:
-        none = np.zeros(0, dtype=np.int64)
-        return Cut(none, none)
-    return Cut(np.concatenate(episode), np.concatenate(begin))
+    last = (steps[rows] - form.steps) // form.repeat * form.repeat
+    rows, last = rows[last >= 0], last[last >= 0]
+    # Whole strides, and one window more where they do not end at the last one.
+    count = -(-last // stride) + 1
+    episode = np.repeat(rows, count)
+    number = np.arange(len(episode), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
+    return Cut(episode, np.minimum(number * stride, np.repeat(last, count)))
 
 
 def limit_windows(cut: Cut, limit: int) -> Cut:

@@ -1,29 +1,15 @@
 """The numbers that every classification probe reports: accuracy, its confidence interval, and recall per class."""
 
 from collections.abc import Iterator, Sequence
-from math import sqrt
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 
+from ...core.statistics import wilson_interval
 from ...types import Rng
 
 Value = str | float | list[float | None] | dict[str, list[float]] | dict[str, float]
-Z95 = 1.959963984540054
-"""The normal quantile of a two-sided 95 % interval."""
-
-
-def wilson_interval(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """The Wilson score interval of a proportion, `hits` of `n`: within [0, 1], and sensible at 0, at 1 and for small n.
-
-    It covers only the draw of test samples, neither seeds nor training. Source: Wilson, JASA 22 (1927) 209.
-    """
-    p, spread = hits / n, z * z / n
-    centre = (p + spread / 2) / (1 + spread)
-    half = z * sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    # At 0 and n hits the formula gives exactly 0 and 1, but rounding may be off by 1e-17.
-    return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
 
 
 def score_results(

@@ -7,10 +7,15 @@ from ..atlas import embedding_map
 from ..figures import Figure
 from ..section import Part, Section, View, figures_per_run
 
-SECTION: Final = Section(100, "Embedding map", "All of them at once.", folds="for several runs")
+SECTION: Final = Section(
+    100,
+    "Embedding map",
+    "All samples at once: those that the encoder finds alike lie together.",
+    folds="for several runs",
+)
 
 
-def show(views: Sequence[View]) -> Part:
+def show(views: Sequence[View]) -> Part | None:
     """A map per run with one point per sample; hovering over a point shows its image."""
     return figures_per_run(views, run_figures)
 

@@ -11,7 +11,7 @@ from ..section import Part, Section, View, figures_per_run
 SECTION: Final = Section(103, "Masks", "What the encoder sees and what the predictor has to predict.")
 
 
-def show(views: Sequence[View]) -> Part:
+def show(views: Sequence[View]) -> Part | None:
     """The coverage of every masker, and some of its masks drawn over pictures."""
     return figures_per_run(views, run_figures)
 

@@ -17,7 +17,7 @@ SECTION: Final = Section(
 )
 
 
-def show(views: Sequence[View]) -> Part:
+def show(views: Sequence[View]) -> Part | None:
     """A few images of every run, each with its nearest neighbours."""
     return figures_per_run(views, run_figures)
 

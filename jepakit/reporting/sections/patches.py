@@ -15,16 +15,16 @@ SECTION: Final = Section(
 )
 
 
-def show(views: Sequence[View]) -> Part:
+def show(views: Sequence[View]) -> Part | None:
     """A few images of every run beside the colours of their patches."""
     return figures_per_run(views, run_figures)
 
 
 def run_figures(view: View) -> tuple[list[Figure], str]:
-    """The figure of one run."""
+    """The figure of one run; none if the encoder gives no token per patch."""
     samples, grid = view.look.samples, view.look.map_grid
     if samples is None:
         return [], view.look.notes.get("patches", "")
     if grid is None:
-        return [], "The encoder gives no token per patch, so there is no map to draw."
+        return [], ""
     return [pictures.patch_maps(samples.images, samples.tokens, grid, samples.names[: len(samples.images)])], ""

@@ -13,8 +13,7 @@ SECTION: Final = Section(
 
 def show(views: Sequence[View]) -> Part:
     """The eigenvalues of both encoders as spectra at some steps and as curves over training."""
-    part = figures_per_run(views, run_figures)
-    return part if part.figures else Part(notes=("The run logged no eigenspectrum.",))
+    return figures_per_run(views, run_figures) or Part(notes=("The run logged no eigenspectrum.",))
 
 
 def run_figures(view: View) -> tuple[list[Figure], str]:

@@ -17,8 +17,7 @@ SECTION: Final = Section(
 
 def show(views: Sequence[View]) -> Part | None:
     """Errors per step, paths of states, gates and scanpaths; None if no run's method unfolds in time."""
-    part = figures_per_run(views, run_figures)
-    return part if part.figures or part.notes else None
+    return figures_per_run(views, run_figures)
 
 
 def run_figures(view: View) -> tuple[Sequence[Figure], str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
 from ... import collapse
-from ...evals.metrics.result import wilson_interval
+from ...core.statistics import wilson_interval
 from ...masks.random import Random
 from ...nn.heads import Projector
 from ...recipes.small import SMALL_OPTIM

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from ...core.statistics import wilson_interval
 from ...evals import Features
 from ...evals.kinds import linear
-from ...evals.metrics.result import wilson_interval
 from ...methods.base import Method
 from ...run import checkpoint
 from ...training.monitor import measure, samples

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from ... import collapse
 from ...core import distributed
+from ...core.words import counted
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
+from ...methods.predictive import Predictive
 from ...run import intervals, write
 from ...run.settings import Loop
 from ...types import Batch, Terms
@@ -52,7 +54,8 @@ class Monitor:
         found, steps = collapse.verdict(self.rows, self.settings), self.session.steps
         if found.name != "unknown" or not intervals.is_too_short(steps, self.session.run.loop.panel_every or 1):
             return found
-        return replace(found, reason=f"{steps} steps are too few to judge: {found.reason}", advice="give more --steps")
+        short = f"a run of {counted(steps, 'step')} is too short to judge: {found.reason}"
+        return replace(found, reason=short, advice="give more --steps")
 
     @cached_property
     def encoders(self) -> tuple[Weights, ...]:
@@ -78,7 +81,7 @@ class Monitor:
             tokens = {
                 side: measure.encode_tokens(self.session.method, self.samples.batch, side) for side in self.encoders
             }
-            row = {**self._spread_row(tokens), **loss, **self._costly_row(last)}
+            row = {**self._spread_row(tokens), **loss, **self._dynamics_row(), **self._costly_row(last)}
         self.rows.append(collapse.verdict_inputs(row))
         self.last = row
         self.fresh = {**row, "spectrum": {k: collapse.spectrum(v.mean(1)).tolist() for k, v in tokens.items()}}
@@ -88,6 +91,12 @@ class Monitor:
         start = collapse.Panel(**panel.start) if panel.start is not None else collapse.start_panel(target, context)
         panel.start = asdict(start)
         return collapse.panel_row(target, context, start)
+
+    def _dynamics_row(self) -> dict[str, float]:
+        """What a world model says of its latents over time and of its actions, for the verdict."""
+        if not isinstance(self.session.method, Predictive):
+            return {}
+        return {key: value for key, value in self.said().items() if key in collapse.DYNAMICS_KEYS}
 
     def _costly_row(self, last: bool) -> dict[str, float]:
         """Of views and of pairs, where it is time for them."""
@@ -167,4 +176,5 @@ def _panel_samples(session: Session) -> samples.Samples:
     # Ranks of a different number of samples cannot be compared with the existing rows.
     session.panel.size = session.panel.size or session.run.loop.panel_size or 2
     method, size = session.method, session.panel.size
-    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, method.patch_steps)
+    seen = session.test_part_seen
+    return samples.choose_samples(session.run.data, session.dataset, method.signal, size, method.patch_steps, seen)
