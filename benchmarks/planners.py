@@ -6,7 +6,7 @@ what a careful programmer writes for one problem: it encodes once, rolls all epi
 step, and keeps the path. Both are CEM with the same elites and floor, written here. All three see the same frames and
 goals, and take turns round by round; ratios are medians of the ratios within a round.
 
-    python benchmarks/planners.py [--rounds 5] [--rounds-of-50 3] [--threads 2]
+    python benchmarks/planners.py [--rounds 5] [--episodes 50] [--rounds-of-many 3] [--threads 2]
 """
 
 import argparse
@@ -152,7 +152,8 @@ def result(dynamics: str, budget: str, episodes: int, rounds: int, clock: Callab
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="with one episode")
-    parser.add_argument("--rounds-of-50", type=int, default=3, help="with 50 episodes")
+    parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--rounds-of-many", type=int, default=3, help="with that many episodes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine, with --threads 1")
     args = parser.parse_args()
@@ -161,7 +162,7 @@ def main() -> None:
     found = []
     for dynamics in MODELS:
         for budget in BUDGETS:
-            for episodes, rounds in ((1, args.rounds), (50, args.rounds_of_50)):
+            for episodes, rounds in ((1, args.rounds), (args.episodes, args.rounds_of_many)):
                 found.append(result(dynamics, budget, episodes, rounds, clock))
                 print(found[-1], flush=True)
     save("planners", threads=args.threads, clock="CPU time" if args.cpu_time else "wall", results=found)

@@ -1,8 +1,8 @@
 """From a request to a finished run: start or resume it, train, probe, report."""
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .run import folder
 from .run.settings import Run
 from .training import estimate, loop
 from .training.monitor import samples
-from .training.request import Request, asks_for_probes, is_new, renaming_notes, settings
+from .training.request import Request, asks_for_probes, is_new, kind_note, renaming_notes, settings
 from .training.resume import resume_session
 from .training.session import Session, build_session
 from .training.start import calibrate_method, start_session
@@ -37,8 +37,9 @@ def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[st
         progress = progress if dist.main else SilentProgress()
         # Resuming rewrites the run folder's settings under their current names.
         renamed = renaming_notes(request)
-        current = open_session(request, wanted, dist)
-        for note in [*renamed, *current.notes]:
+        with explained_errors(misfit := kind_note(request, wanted)):
+            current = open_session(request, wanted, dist)
+        for note in [*renamed, *([misfit] if misfit else []), *current.notes]:
             progress.note(note)
         summary = loop.train_session(current, progress)
         if not dist.main:
@@ -56,7 +57,8 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         distributed.process_group(devices.device_for(wanted.loop.device)) as dist,
         tempfile.TemporaryDirectory(prefix="jepakit-") as scratch,
     ):
-        current = build_session(wanted, Path(scratch), dist, probes_required=asks_for_probes(request))
+        with explained_errors(kind_note(request, wanted)):
+            current = build_session(wanted, Path(scratch), dist, probes_required=asks_for_probes(request))
         read_weights(current.method)
         calibrate_method(current)
         run, steps = current.run, current.steps
@@ -76,6 +78,17 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
         *time,
     ]
+
+
+@contextmanager
+def explained_errors(cause: str) -> Iterator[None]:
+    """Put the sentence `cause`, if there is one, before the message of a ValueError raised inside."""
+    try:
+        yield
+    except ValueError as error:
+        if not cause:
+            raise
+        raise ValueError(f"{cause} ({error})") from error
 
 
 def time_rows(run: Run, timing: estimate.Timing, probes: Sequence[str]) -> list[tuple[str, str]]:

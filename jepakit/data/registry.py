@@ -35,7 +35,7 @@ def guess_kind(path: str) -> tuple[str, str]:
     expand_pattern(split_key(path)[0])
     raise ValueError(
         f"cannot tell what {path!r} holds; give a folder of images or series, "
-        ".csv, .tar, .parquet, .npz, .npy, .ts or idx files, or fixations in .json"
+        ".csv, .tar, .parquet, .npz, .npy, .ts or idx files, fixations in .json, or episodes in .npz or .hdf5"
         + "".join(f"; {sentence}" for sentence in broken.values())
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.files import replace_file
 from ..core.progress import Progress
+from ..envs import EnvState
 from ..methods.decoder import Decoder
 from ..nn.patch import join_patches
 from ..plan.mpc import Act, Seen, mpc
@@ -40,18 +41,20 @@ def film_episodes(
 ) -> Path | None:
     """Write evals/plan-PLANNER.gif with an episode that was solved and one that was not, where there are both.
 
-    Each shows the frame of now, the frame that the plan is imagined to end at, as `decode` maps tokens (R, N, D) to
-    frames (R, C, H, W), and the goal. Returns the path; None where observations are no pictures.
+    Each shows the present, the frame that the plan is imagined to end at, if `decode` maps tokens (R, N, D) to frames
+    (R, C, H, W), and the goal. Returns the path; None where the environment cannot be drawn.
     """
-    if not world.env.size:
-        progress.note("no film is written, since observations are no pictures")
+    try:
+        draw_states(world, draw_tasks(world.env, protocol).part(0, 1).start)
+    except ValueError as error:
+        progress.note(f"no film is written: {error}")
         return None
     tasks, rows = draw_tasks(world.env, protocol), chosen_rows(outcome)
     part = _pick(tasks, rows)
     moments = record_episode(world, protocol, search, part, rows)
     path = run / "evals" / f"plan-{planner}.gif"
     labels = [_label(outcome, row) for row in rows]
-    goal = None if part.goal is None else world.env.observe(part.goal)
+    goal = None if part.goal is None else draw_states(world, part.goal)
     frames = [draw_moment(moment, goal, labels, decode) for moment in moments[:: -(-len(moments) // MAX_FRAMES)]]
     with replace_file(path) as unfinished:
         frames[0].save(
@@ -83,8 +86,8 @@ def _label(outcome: Outcome, row: int) -> str:
     return "arrives" if outcome.solved_end[row] else "does not arrive"
 
 
-Moment = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b n d"]]
-"""The frames of now, and the tokens at the end of the plan."""
+Moment = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b n d"]]
+"""Pictures of the present, and the tokens at the end of the plan."""
 
 
 def record_episode(world: World, protocol: Protocol, search: Planner, tasks: Tasks, rows: list[int]) -> list[Moment]:
@@ -95,7 +98,7 @@ def record_episode(world: World, protocol: Protocol, search: Planner, tasks: Tas
     def act(seen: Seen, memory: Any, rng: Rng) -> tuple[Tensor, Any]:
         actions, memory = agent(seen, memory, rng)
         ((state, _), plan) = memory
-        moments.append((seen.x[:, -1], imagined_end(world, state, plan.mean)))
+        moments.append((draw_states(world, seen.state), imagined_end(world, state, plan.mean)))
         return actions, memory
 
     recorder: Act = act
@@ -123,14 +126,19 @@ def decode_frames(decoder: Decoder, tokens: Float[Tensor, "r n d"]) -> Float[Ten
 # --- pictures
 
 
+def draw_states(world: World, state: EnvState) -> Float[Tensor, "b 3 h w"]:
+    """Pictures of worlds for people. Raises ValueError if the environment cannot be drawn."""
+    return world.env.draw(state, PANEL_SIDE)
+
+
 def draw_moment(
-    moment: Moment, goal: Float[Tensor, "b c h w"] | None, labels: list[str], decode: Callable[[Tensor], Tensor] | None
+    moment: Moment, goal: Float[Tensor, "b 3 h w"] | None, labels: list[str], decode: Callable[[Tensor], Tensor] | None
 ) -> Image.Image:
     """One row of panels per episode: now, imagined, goal."""
     now, tokens = moment
     columns = [("now", now)]
     if decode is not None:
-        columns.append(("end of the plan, imagined", decode(tokens).cpu()[:, -now.shape[1] :]))
+        columns.append(("end of the plan, imagined", decode(tokens).cpu()))
     if goal is not None:
         columns.append(("goal", goal))
     pictures = [(name, [as_picture(frame) for frame in frames]) for name, frames in columns]

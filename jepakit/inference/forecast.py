@@ -86,7 +86,7 @@ def forecast(
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
     check_step_outputs(out, picture, overwrite)
-    files.check_writable(details := out.with_suffix(".json"), overwrite)
+    files.check_writable(details := out.with_suffix(".json"), overwrite, main=out)
     loaded = checkpoint.load_run(Path(run), step, note=progress.note)
     check_cut(loaded.method)
     own = open_training_series(loaded, "its readers are fitted to it")

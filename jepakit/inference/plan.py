@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -178,7 +177,13 @@ def frame_decoder(run: Path, loaded: LoadedRun, world: World, progress: Progress
     if not world.env.size:
         return None
     decoder = load_or_train_frame_decoder(run, loaded, progress).to(world.energies.method.mean.device)
-    return torch.no_grad()(partial(decode_frames, decoder))
+
+    @torch.no_grad()
+    def decode(tokens: Tensor) -> Tensor:
+        # Of stacked frames, the newest.
+        return decode_frames(decoder, tokens)[:, -world.env.channels :]
+
+    return decode
 
 
 PLANNER: Final = "planner"

@@ -154,11 +154,11 @@ def check_division(division: Division, past: int, size: int, horizon: int) -> No
 def parted(division: Division, size: int) -> list[Division]:
     """What readers are fitted on, in PARTS parts: each is judged on once, with the rest to fit on.
 
-    The parts are those of every series in time if all have room for windows of `size` steps in each, else they are
+    The parts are those of every series in time if each has room for a window of `size` steps, else they are
     groups of series. Empty if there are too few series, or the rest has too few windows.
     """
     fit = division.fit
-    if all((s.end - s.begin) // PARTS >= 2 * size for s in fit):
+    if all((s.end - s.begin) // PARTS >= size for s in fit):
         cut = [s.edges() for s in fit]
         judge = [[s._replace(first=e[k], end=e[k + 1]) for s, e in zip(fit, cut, strict=True)] for k in range(PARTS)]
         rest = [

@@ -67,8 +67,7 @@ def true_cost(env: Environment, state: EnvState, energy: TrueEnergy, memory_limi
         return energy(true_rollout(env, state, actions), actions)
 
     def cost(actions: Tensor) -> Tensor:
-        batch, _, horizon, _ = actions.shape
-        return cost_in_chunks(whole, actions, batch * (horizon + 1) * per_row, memory_limit)
+        return cost_in_chunks(whole, actions, per_row, memory_limit)
 
     return cost
 

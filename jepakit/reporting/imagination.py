@@ -68,16 +68,19 @@ def imagine_episodes(
     if len(part) < 2 or part.pred is None:
         return None
     shown = spread_evenly(len(part), MAX_FILMS)
-    steps, flat = part.s.shape[1], part.s.reshape(-1, part.s.shape[-1])
-    nearest = np.stack([_nearest_rows(flat, part.pred[k]) for k in shown])
-    true = np.array([[k * steps + t for t in range(steps)] for k in shown])
+    # A frame that several windows show counts once, in the first of them.
+    number = np.stack([np.repeat(part.sequence, part.s.shape[1]), part.frame.ravel()], 1)
+    _, first, which = np.unique(number, axis=0, return_index=True, return_inverse=True)
+    pool = part.s.reshape(-1, part.s.shape[-1])[first]
+    nearest = np.stack([first[_nearest_rows(pool, part.pred[k])] for k in shown])
+    true = first[which.reshape(part.frame.shape)[shown]]
     rows_shown = sorted({*nearest.ravel().tolist(), *true.ravel().tolist()})
     return Imagination(
         names=tuple(dataset.name(int(part.id[k])) for k in shown),
         nearest=nearest,
         true=true,
         frames={row: pictures[row] for row in rows_shown},
-        count=len(flat),
+        count=len(pool),
         paths=_energy_paths(part, dataset),
         columns=() if len(method.signal.size) > 1 else dataset.column_names,
         seen=seen,
@@ -88,13 +91,15 @@ def _keep_frames(batches: Iterator[Batch], rows: Array, kept: list[Array]) -> It
     """The batches, with ids of the whole data set; their frames are added to `kept` in order, as pictures or values."""
     for batch in batches:
         x = unit(batch.x).float().movedim(2, 1).flatten(0, 1).numpy()
-        kept += [shrink_image(p, FRAME_SIDE) for p in to_rgb(x)] if x.ndim == 4 else list(x)
+        # Of two channels the brighter one is shown: their mean would halve what only one of them has.
+        shown = x.max(1, keepdims=True) if x.shape[1] == 2 else x
+        kept += [shrink_image(p, FRAME_SIDE) for p in to_rgb(shown)] if x.ndim == 4 else list(x)
         yield Batch(batch.x, action=batch.action, proprio=batch.proprio, id=torch.from_numpy(rows)[batch.id])
 
 
-def _nearest_rows(flat: Array, pred: Array) -> Array:
-    """The row of `flat` (n, D) that is nearest to each row of `pred` (T, D)."""
-    return np.array([int(np.square(flat - each).sum(1).argmin()) for each in pred])
+def _nearest_rows(pool: Array, pred: Array) -> Array:
+    """The row of `pool` (n, D) that is nearest to each row of `pred` (T, D)."""
+    return np.array([int(np.square(pool - each).sum(1).argmin()) for each in pred])
 
 
 def _energy_paths(part: Transitions, dataset: Dataset) -> tuple[tuple[str, Array, Array], ...]:
@@ -164,7 +169,8 @@ def _film_figure(imagined: Imagination) -> Figure:
         cells.append(Markup(cell).format(img_tag(join_films([real, made]), alt, lossless=True), name))
     caption = (
         "Above what happened, below what the model imagines from the first frame and the actions alone. There is no "
-        f"decoder: below stands the real frame, of {imagined.count:,}, whose latent is nearest to the imagined one. "
+        f"decoder: below stands the real frame, of {imagined.count:,} of these and other episodes, whose latent is "
+        "nearest to the imagined one. "
         f"{_hits_sentence(imagined)} A picture shows what the latent is nearest to, not all that it holds."
     )
     body = Markup('<div class="halves">{}</div>').format(Markup("").join(cells))
@@ -209,7 +215,7 @@ def _hits_sentence(imagined: Imagination) -> str:
     """How often the nearest frame is the true one."""
     hits = (imagined.nearest == imagined.true[:, 1:]).mean()
     last = (imagined.nearest[:, -1] == imagined.true[:, -1]).mean()
-    return f"It is the true frame in {hits:.0%} of all steps and in {last:.0%} of the last ones."
+    return f"It is the true frame in {hits:.0%} of all steps here and in {last:.0%} of the last ones."
 
 
 def _seen_words(imagined: Imagination) -> str:

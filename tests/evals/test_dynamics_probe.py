@@ -1,20 +1,23 @@
 """The probe of dynamics: closed forms on linear systems, what it refuses, and what it may score."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import support
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jepakit import api
+from jepakit import api, methods
 from jepakit.cli import __main__ as cli
 from jepakit.cli import text
 from jepakit.data import DataConfig, Place, loader
 from jepakit.data.base import Dataset
 from jepakit.data.images import synthetic
+from jepakit.data.scanpaths import settings as scanpaths
 from jepakit.data.trajectories import settings as trajectories
 from jepakit.evals import load_kind
 from jepakit.evals.finding import run_finding
@@ -24,7 +27,11 @@ from jepakit.evals.metrics.linear_dynamics import LinearDynamics, fit_linear_dyn
 from jepakit.evals.probing import probe_results
 from jepakit.evals.runs import probe_run
 from jepakit.evals.transitions import Transitions, choose_windows, read_transitions
+from jepakit.methods import rjepa, worldmodel
 from jepakit.methods.predictive import Predictive
+from jepakit.nn import CNN
+from jepakit.nn.dynamics import GRU, CausalTransformer
+from jepakit.recurrent.circuit import Circuit
 from jepakit.reporting.probes import probe_row
 from jepakit.types import ActionSpec, Rng, Sample, Signal, Size, State
 
@@ -395,6 +402,40 @@ def test_the_table_gives_errors_and_shares_of_variance_as_plain_numbers(run: Pat
     paths = probe_run(run, ["dynamics"], settings={"dynamics.transitions": 8})
     rows = [probe_row(support.read_json(path), "run") for path in paths]
     assert str(rows[0]["picture"]) == "an error: lower is better"
-    assert str(rows[1]["picture"]) == "a share of its variance"
+    assert str(rows[1]["picture"]) == "1 is perfect, 0 knows only the mean"
     assert "%" not in "".join(row["value"] for row in rows)
     assert "%" not in text.describe_probes(paths[:1]).replace("95 %", "")
+
+
+@pytest.mark.parametrize("predictor", ["gru", "transformer"])
+def test_models_that_remember_are_probed_with_what_they_have_seen(tmp_path: Path, predictor: str) -> None:
+    source = support.write_rollouts(tmp_path / "episodes")
+    data = trajectories.Config(str(source), split="train", window=5, held_out=0.3).open()
+    signal = data.signal()
+    kinds = {"gru": GRU(memory=3), "transformer": CausalTransformer(width=12, depth=1, heads=3, history=3)}
+    cfg = replace(worldmodel.Config.tiny(signal), predictor=kinds[predictor])
+    method = methods.build(cfg, signal, 0).eval()
+    for p in method.predictor.parameters():  # gates and last layers start at zero, which would hide the past
+        torch.nn.init.normal_(p, std=0.5, generator=torch.Generator().manual_seed(0))
+    part = read_transitions({"value": method}, method, data, loader.read_stream(data, signal, batch=8))["value"]
+    whole = next(iter(loader.read_stream(data, signal, batch=len(data))))
+    with torch.no_grad():
+        s = method.latents(whole)
+        each = method.predict_each(s[:, :-1], method.normalize_action(whole.action)).flatten(2)
+    assert part.step is not None
+    for t, states in zip(part.turns, part.states, strict=True):
+        with torch.no_grad():
+            pred = part.step(states, torch.from_numpy(part.action[:, t]))
+        assert torch.allclose(pred, each[:, t], atol=1e-4)
+    assert part.s == pytest.approx(s.flatten(2).numpy(), abs=1e-5)
+
+
+def test_a_circuit_that_reads_saccades_is_probed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pictures.npz", x=support.noise_pictures(20, 24))
+    data = scanpaths.Config(
+        str(tmp_path / "pictures.npz"), size=(4, 4), count=4, synthetic="uniform", split="train", held_out=0.3
+    )
+    cfg = rjepa.Config(CNN((1, 4, 4), width=6, channels=(4,)), Circuit(width=5), saccade=True)
+    run = support.save_untrained(tmp_path / "run", cfg, data.open().signal(), data)
+    paths = probe_run(run, ["dynamics"], settings={"dynamics.transitions": 8})
+    assert [path.stem for path in paths] == [f"dynamics-{name}" for name in ("error", "rank", "planned", "to-go")]

@@ -152,6 +152,8 @@ class Trajectories(Dataset):
 
     def auto_patch(self, cells: int) -> tuple[tuple[int, ...], str]:
         """A patch of one frame, with at least `cells` patches along each side of a picture, and the reason."""
+        if cells == 1:
+            return (1, *self.native[1:]), "one frame"
         sides = [
             max(p for p in range(1, MAX_PATCH + 1) if n % p == 0 and (n // p >= cells or p == 1))
             for n in self.native[1:]

@@ -126,7 +126,8 @@ def _lag_rows(
 
 def _lags(store: Store) -> range:
     """The lags to try: fewer where episodes are short."""
-    return range(MIN_LAG, min(MAX_LAG, max(1, int(np.median(store.steps)) // 4)) + 1)
+    quarter = max(1, int(np.median(store.steps)) // 4)
+    return range(max(MIN_LAG, 1 - quarter), min(MAX_LAG, quarter) + 1)
 
 
 def _shifted(

@@ -106,7 +106,7 @@ class Config(DataConfig):
         if is_environment(self.path):
             few = replace(self, count=min(self.count, MAX_REPORTED))
             store = keep_generated(few, np.arange(few.count, dtype=np.int64))
-            return report_store(store, describe_samples(few.open), progress)
+            return report_store(store, describe_samples(self.open), progress)
         store = read_store(self)
         return report_store(store, describe_samples(lambda: build_trajectories(store, self)), progress)
 

@@ -18,8 +18,7 @@ NO_PROBE: Final = "No curve of errors: the dynamics were not probed; run jepa pr
 
 def show(views: Sequence[View]) -> Part | None:
     """Errors by horizon, true quantities, films and energies; None if no run is a world model."""
-    part = figures_per_run([view for view in views if is_world_model(view)], run_figures)
-    return part if part.figures or part.notes else None
+    return figures_per_run([view for view in views if is_world_model(view)], run_figures)
 
 
 def is_world_model(view: View) -> bool:
