@@ -13,6 +13,7 @@ from .inference.collect import collect
 from .inference.complete import complete
 from .inference.embed import embed
 from .inference.forecast import forecast
+from .inference.plan import plan, plan_run
 from .inference.score import score
 from .launch import dry_run, train_and_report
 from .methods.base import Weights
@@ -32,6 +33,8 @@ __all__ = [
     "embed",
     "forecast",
     "load",
+    "plan",
+    "plan_run",
     "probe",
     "probe_run",
     "report",

@@ -1,8 +1,8 @@
 """From a request to a finished run: start or resume it, train, probe, report."""
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from .core import devices, distributed
 from .core.progress import Progress, SilentProgress
+from .core.words import counted
 from .evals.finding import read_finding
 from .evals.runs import probe_run
 from .nn.encoder import read_weights
@@ -18,7 +19,8 @@ from .reporting.facts import format_duration
 from .run import folder
 from .run.settings import Run
 from .training import estimate, loop
-from .training.request import Request, asks_for_probes, is_new, renaming_notes, settings
+from .training.monitor import samples
+from .training.request import Request, asks_for_probes, is_new, kind_note, renaming_notes, settings
 from .training.resume import resume_session
 from .training.session import Session, build_session
 from .training.start import calibrate_method, start_session
@@ -35,8 +37,9 @@ def train_settings(wanted: Run, request: Request, progress: Progress) -> dict[st
         progress = progress if dist.main else SilentProgress()
         # Resuming rewrites the run folder's settings under their current names.
         renamed = renaming_notes(request)
-        current = open_session(request, wanted, dist)
-        for note in [*renamed, *current.notes]:
+        with explained_errors(misfit := kind_note(request, wanted)):
+            current = open_session(request, wanted, dist)
+        for note in [*renamed, *([misfit] if misfit else []), *current.notes]:
             progress.note(note)
         summary = loop.train_session(current, progress)
         if not dist.main:
@@ -54,27 +57,41 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         distributed.process_group(devices.device_for(wanted.loop.device)) as dist,
         tempfile.TemporaryDirectory(prefix="jepakit-") as scratch,
     ):
-        current = build_session(wanted, Path(scratch), dist, probes_required=asks_for_probes(request))
+        with explained_errors(kind_note(request, wanted)):
+            current = build_session(wanted, Path(scratch), dist, probes_required=asks_for_probes(request))
         read_weights(current.method)
         calibrate_method(current)
         run, steps = current.run, current.steps
+        held, _ = (None, "") if run.from_stream else samples.test_part(run.data, current.method.signal)
         cost = estimate.estimate_cost(current, loop.open_source(current).example_batch())
         current.optimizer.zero_grad(set_to_none=True)
-        timing = None
+        time = [("time", f"about {cost.seconds_per_step:.2g} s per step")]
         # A stream has no second pass, and a batch that does not fit leaves the other rows to print.
         with suppress(torch.OutOfMemoryError):
-            timing = estimate.time_run(current, cost.seconds_per_step) if steps and not run.from_stream else None
+            if steps and not run.from_stream:
+                time = time_rows(run, estimate.time_run(current, cost.seconds_per_step), current.probes)
     return [
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
-        ("samples", f"{len(current.dataset):,}"),
+        ("samples", samples.describe_division(current.dataset, held)),
         ("parameters", f"{cost.parameters / 1e6:.2f} M, {cost.trainable / 1e6:.2f} M trained"),
-        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {run.length.batch} samples"),
+        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {counted(run.length.batch, 'sample')}"),
         ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
-        *([("time", f"about {cost.seconds_per_step:.2g} s per step")] if timing is None else time_rows(run, timing)),
+        *time,
     ]
 
 
-def time_rows(run: Run, timing: estimate.Timing) -> list[tuple[str, str]]:
+@contextmanager
+def explained_errors(cause: str) -> Iterator[None]:
+    """Put the sentence `cause`, if there is one, before the message of a ValueError raised inside."""
+    try:
+        yield
+    except ValueError as error:
+        if not cause:
+            raise
+        raise ValueError(f"{cause} ({error})") from error
+
+
+def time_rows(run: Run, timing: estimate.Timing, probes: Sequence[str]) -> list[tuple[str, str]]:
     """The rows of a dry run on the time of a training, what is in it and what is not."""
     per_step, whole = f"about {timing.seconds_per_step:.2g} s per step", format_duration(timing.seconds)
     parts = {
@@ -83,15 +100,15 @@ def time_rows(run: Run, timing: estimate.Timing) -> list[tuple[str, str]]:
         "records": timing.records,
         "start": timing.start,
     }
-    workers = f"{run.loop.workers} workers" if run.loop.workers else "no workers"
+    workers = counted(run.loop.workers, "worker") if run.loop.workers else "no workers"
     how = (
-        f"timed over {timing.timed} steps with {workers}"
+        f"timed over {counted(timing.timed, 'step')} with {workers}"
         if timing.timed
         else "a guess from a few samples, as a step takes more than a minute"
     )
-    after = [f"probe {kind}" for kind in run.evals.kinds] + ["the report"] * run.evals.report
+    after = [f"probe {kind}" for kind in probes] + ["the report"] * run.evals.report
     return [
-        ("time", f"{per_step}, {whole} for {run.length.steps} steps"),
+        ("time", f"{per_step}, {whole} for {counted(run.length.steps or 0, 'step')}"),
         ("time for", ", ".join(f"{what} {format_duration(t)}" for what, t in parts.items() if t >= 0.5) or "steps"),
         ("time from", how + (f"; not in it: {', '.join(after)}" if after else "")),
     ]

@@ -83,13 +83,13 @@ class Model:
         """
         method = self._predictive_method()
         with torch.inference_mode():
-            return method.start(_check_frame(frame, method.signal).to(method.mean))
+            return method.start(check_frame(frame, method.signal).to(method.mean))
 
     def observe(self, state: State, frame: torch.Tensor, action: torch.Tensor | None = None) -> State:
         """The state after a new frame, to which `action` (B, A) led; its `tokens` (B, P, D) represent the frame."""
         method = self._predictive_method()
         with torch.inference_mode():
-            return method.observe(state, _check_frame(frame, method.signal).to(method.mean), action)
+            return method.observe(state, check_frame(frame, method.signal).to(method.mean), action)
 
     def step(self, state: State, action: torch.Tensor | None = None) -> State:
         """The state predicted for the next frame, which the model does not see; `action` (B, A) leads to that frame."""
@@ -104,7 +104,7 @@ class Model:
         return self.method
 
 
-def _check_frame(frame: torch.Tensor, signal: Signal) -> torch.Tensor:
+def check_frame(frame: torch.Tensor, signal: Signal) -> torch.Tensor:
     """`frame`, if it holds raw values of one time step of the signal. Raises ValueError, saying what to give."""
     axes, example = max(len(signal.size) - 1, 1), (1, signal.channels, *(signal.size[1:] or ("steps of a patch",)))
     if frame.ndim != 2 + axes or frame.shape[1] != signal.channels:

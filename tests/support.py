@@ -29,7 +29,7 @@ from jepakit.inference import score
 from jepakit.inference.inputs import open_series, open_training_series
 from jepakit.inference.windows import whole_spans
 from jepakit.masks.random import Random
-from jepakit.methods import bijepa, ijepa
+from jepakit.methods import bijepa, ijepa, worldmodel
 from jepakit.nn import MLP, Perceptron
 from jepakit.nn.predictor import Predictor
 from jepakit.nn.transformer import ViT
@@ -94,6 +94,28 @@ def halves_run(out: Path, data: Any, patch=8, channels=2, mean=(0.0, 0.0), std=(
     """A run folder of an untrained BiJEPA with two tokens per window."""
     settings = method or bijepa.Config(MLP((patch,), 24, 48, 1), Perceptron(48))
     return save_untrained(out, settings, Signal(channels, (2 * patch,), mean, std), data)
+
+
+def write_rollouts(folder: Path, episodes: int = 12, steps: int = 16, side: int = 0) -> Path:
+    """Episodes of a dot that random actions push, an .npz file each: its places, or pictures of `side` px of them."""
+    folder.mkdir(parents=True)
+    for k in range(episodes):
+        draw = np.random.default_rng(k)
+        action = draw.uniform(-1, 1, (steps, 2)).astype(np.float32)
+        place = np.clip(np.cumsum(np.concatenate([draw.normal(size=(1, 2)), 0.3 * action]), axis=0), -2, 2)
+        x = place.astype(np.float32)
+        if side:
+            cells = np.linspace(-2.5, 2.5, side)
+            near = np.exp(-2 * (cells - place[..., None]) ** 2)
+            x = (255 * near[:, 1, :, None] * near[:, 0, None])[..., None].astype(np.uint8)
+        np.savez(folder / f"e{k}.npz", observations=x, actions=action, **{"factors.place": place})
+    return folder
+
+
+def world_run(out: Path, data: Any) -> Path:
+    """A run folder of an untrained world model on trajectories."""
+    signal = data.open().signal()
+    return save_untrained(out, worldmodel.Config.tiny(signal), signal, data)
 
 
 def step_errors(run: Path, data: Path, **settings: Any) -> dict[str, np.ndarray]:

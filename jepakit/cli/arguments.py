@@ -1,9 +1,10 @@
 """Parses a command line: its command, its options, its settings, and the error for any other word."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ..core.registry import did_you_mean, no_such
 from .commands import COMMANDS
@@ -18,12 +19,30 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence on stderr."""
-        exit_with_error(message, 2)
+        exit_with_error(plain_sentence(message), 2)
 
     @property
     def options(self) -> list[str]:
         """The long options, without their dashes; `help` among them."""
         return [o[2:] for action in self._actions for o in action.option_strings if o.startswith("--")]
+
+
+NUMBER_WORDS: Final = {"int": "a whole number", "float": "a number"}
+
+
+def plain_sentence(message: str) -> str:
+    """The message of argparse in our words: what an option takes, and what was given."""
+    if found := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message):
+        option, kind, value = found.groups()
+        return f"{option} takes {NUMBER_WORDS[kind]}, not {value}"
+    if found := re.fullmatch(r"argument (\S+): invalid choice: (\S+) \(choose from (.*)\)", message):
+        option, value, choices = found.groups()
+        return f"{option} takes one of {choices.replace(chr(39), '')}, not {value}"
+    if found := re.fullmatch(r"argument (\S+): expected (?:one|at least one) argument", message):
+        return f"{found[1]} needs a value, as in {found[1]} VALUE"
+    if found := re.fullmatch(r"the following arguments are required: (.*)", message):
+        return f"{found[1]} is missing; give it, or see --help"
+    return message
 
 
 def exit_with_error(message: str, code: int) -> NoReturn:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..inference.forecast import Forecast
+    from ..inference.plan import PlanReport
 
-from ..core.words import percent
+from ..core.words import counted, percent
 from ..evals.finding import Finding, probe_finding
 
 
@@ -25,7 +26,8 @@ def describe_run(done: Mapping[str, Any]) -> str:
     summary = done["summary"]
     if not summary:
         return ""
-    lines = [f"{done['folder']}: {summary['steps']} steps in {summary['seconds']:.0f} s, loss {summary['loss']:.4f}"]
+    taken = f"{counted(summary['steps'], 'step')} in {summary['seconds']:.0f} s"
+    lines = [f"{done['folder']}: {taken}, loss {summary['loss']:.4f}"]
     if best := summary.get("best"):
         lines.append(f"best checkpoint by kNN while training: step {best['step']} ({percent(best['knn'], 1)})")
     if summary["skipped"]:
@@ -62,8 +64,7 @@ def describe_probes(paths: Sequence[Path]) -> str:
         seen = " (seen in training)" if result.get("seen") else ""
         name = result_name(path)
         rows.append([name, value, f"{low} … {high}", fresh, raw, f"{result['n_test']:,}{seen}"])
-        if "warning" in result["notes"]:
-            warnings.append(f"{name}: {result['notes']['warning']}")
+        warnings += [f"{name}: {result['notes'][key]}" for key in ("length", "warning") if key in result["notes"]]
         found = probe_finding(result)
         if found is not None and found.outcome != "better":
             against = " and ".join(f"the {name}" for name in found.baselines)
@@ -81,12 +82,13 @@ def result_name(path: Path) -> str:
 def describe_forecast(done: "Forecast") -> str:
     """What was written, the error of every reader as a table, and the notes."""
     where = "the last fifth of the data, seen in training" if done.seen else "data never seen in training"
-    season = f"; a season has {done.season} steps" if done.season else ""
-    rows = [["reader", f"mean squared error over {done.horizon} steps"]]
+    horizon = counted(done.horizon, "step")
+    season = f"; a season has {counted(done.season, 'step')}" if done.season else ""
+    rows = [["reader", f"mean squared error over {horizon}"]]
     rows += [[name, f"{error:.4g}{'  ← written' * (name == done.reader)}"] for name, error in done.errors.items()]
     return "\n".join(
         [
-            f"{done.out}: {done.horizon} steps of {done.series} series, by {done.reader} (details: {done.details})",
+            f"{done.out}: {horizon} of {done.series} series, by {done.reader} (details: {done.details})",
             f"on {where}{season}:",
             *_align_columns(rows),
             *done.notes,
@@ -119,3 +121,33 @@ def describe_study(rows: Sequence[Mapping[str, Any]]) -> str:
 def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def describe_plans(done: "PlanReport") -> str:
+    """What planning came to: the protocol, every agent's score on the same starts, and what the model knows."""
+    from ..plan.protocol import Protocol
+
+    result = done.result
+    goal = result["success_end"] is not None
+    rows = [["agent", "success at the end" if goal else "return", "95 % interval", "seconds per action"]]
+    scale = "{:.0%}" if goal else "{:.1f}"
+    for name, agent in result["agents"].items():
+        score, low, high = (scale.format(agent[key]).replace("%", " %") for key in ("score", "low", "high"))
+        rows.append([name, score, f"{low} … {high}", f"{agent['seconds_per_action']:.4f}"])
+    lines = [*Protocol(**result["protocol"]).lines(), f"energy: {result['energy']}", *_align_columns(rows)]
+    for name, errors in result.get("model", {}).get("factors", {}).items():
+        seen, last, spread = errors["seen"], errors["imagined"][-1], errors["spread"]
+        steps = len(errors["imagined"])
+        lines.append(
+            f"{name}: read with an error of {seen:.2f}, {last:.2f} after {steps} imagined steps (spread {spread:.2f})"
+        )
+    if ghosting := result.get("model", {}).get("ghosting"):
+        last = next((k for k in reversed(range(len(ghosting["share"]))) if ghosting["share"][k] is not None), None)
+        if last is not None:
+            share, count = ghosting["share"][last], ghosting["pushes"][last]
+            lines.append(f"walls: the model lets {100 * share:.0f} % of {count} pushes through after {last + 1} steps")
+    if result["failed"]:
+        number, reason = next(iter(result["failed"].items()))
+        lines.append(f"{len(result['failed'])} episodes failed, e.g. {number}: {reason}")
+    lines += [f"results: {done.path}"] + ([f"film: {done.film}"] if done.film else [])
+    return "\n".join(lines)

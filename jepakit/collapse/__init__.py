@@ -23,7 +23,17 @@ from .features import (
     std_to_mean,
     token_norm,
 )
-from .judge import DIMENSIONAL_RANK_SHARE, FULL_STD_RATIO, State, Verdict, advise, is_constant, verdict, verdict_inputs
+from .judge import (
+    DIMENSIONAL_RANK_SHARE,
+    DYNAMICS_KEYS,
+    FULL_STD_RATIO,
+    State,
+    Verdict,
+    advise,
+    is_constant,
+    verdict,
+    verdict_inputs,
+)
 from .names import measure_name
 from .panel import Panel, panel_row, row_sample, start_panel
 from .prediction import best_constant, energy_gap, normalized_loss, retrieval_rate
@@ -31,6 +41,7 @@ from .views import encoder_agreement, lidar, lidar_corrected, noise_edge, signal
 
 __all__ = [
     "DIMENSIONAL_RANK_SHARE",
+    "DYNAMICS_KEYS",
     "FULL_STD_RATIO",
     "Panel",
     "State",

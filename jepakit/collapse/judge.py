@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from ..core.words import percent
 from .names import measure_name
 
-State = Literal["healthy", "drifting", "dimensional", "full", "exploding", "idle", "unknown"]
+State = Literal["healthy", "drifting", "dimensional", "full", "exploding", "slow", "passive", "idle", "unknown"]
 Row = Mapping[str, float]
 
 FULL_STD_RATIO: Final = 0.1  # std below this share of its value at step 0
@@ -33,6 +33,11 @@ NAMED_FALL_RATIO: Final = 0.7  # a healthy run's reason names a rank at its lowe
 IDLE_LOSS: Final = 0.98  # prediction loss above this share of a blind prediction's, and of its earlier value
 STILL_CHANGE: Final = 0.002  # spread and rank within this share of step 0 for PATIENCE rows
 PATIENCE_ROWS: Final = 3
+SLOW_SPREAD: Final = 0.01  # share of the latents' variance that is over time, for PATIENCE rows …
+SLOW_SPREAD_RATIO: Final = 0.2  # … and that share relative to step 0
+PASSIVE_ENERGY_RATIO: Final = 0.9  # energy of the true actions above this share of that of others', for PATIENCE rows
+# What a world model says of its latents and actions, among a method's own diagnostics, and a verdict reads.
+DYNAMICS_KEYS: Final = ("spread/within", "actions/energy_ratio")
 
 LOWER_LR: Final = "lower --optim.lr"
 # The remedies of each state, the most promising first; those whose option the method lacks are skipped.
@@ -54,6 +59,8 @@ REMEDIES: Final[Mapping[State, tuple[str, ...]]] = {
     ),
     "drifting": (LOWER_LR, "lower --optim.final_weight_decay", "raise --method.ema"),
     "idle": ("raise --optim.lr", "give more --steps", "lower --method.ema"),
+    "slow": ("raise --method.inverse", "lower --method.temporal", "raise --method.std"),
+    "passive": ("raise --method.inverse", "give more --steps"),
 }
 
 
@@ -71,8 +78,9 @@ def verdict(history: Sequence[Row], settings: Mapping[str, Any] | None = None) -
 
     `history[0]` is the row of step 0. The verdict is "unknown" until there are two rows, and while the loss is no
     better than a constant prediction's but either still falls or is known for fewer than twice PATIENCE rows. The
-    gravest state that applies is returned: exploding, full, dimensional, drifting, idle, else healthy. `settings` is
-    the run's nested config: advice names only options that it has.
+    gravest state that applies is returned: exploding, full, dimensional, slow, passive, drifting, idle, else healthy.
+    A world model is slow if its latents show only what does not move, and passive if actions do not influence what it
+    predicts. `settings` is the run's nested config: advice names only options that it has.
     """
     if len(history) < 2:
         return Verdict("unknown", f"there are {len(history)} of the 2 panel rows that a verdict needs")
@@ -81,6 +89,8 @@ def verdict(history: Sequence[Row], settings: Mapping[str, Any] | None = None) -
         _check_constant,
         _check_full,
         _check_dimensional,
+        _check_slow,
+        _check_passive,
         _check_drifting,
         _check_idle,
         _check_still,
@@ -107,7 +117,9 @@ def verdict_inputs(row: Mapping[str, Any]) -> dict[str, float]:
     """The entries of a panel row that a verdict reads, and any number that is not finite."""
     read = ("std_ratio_", "norm_ratio_", "rank_share_", "rank_target", "rank_context", "normalized_loss")
     numbers = {key: float(value) for key, value in row.items() if isinstance(value, (int, float))}
-    return {key: value for key, value in numbers.items() if key.startswith(read) or not isfinite(value)}
+    return {
+        key: value for key, value in numbers.items() if key.startswith((*read, *DYNAMICS_KEYS)) or not isfinite(value)
+    }
 
 
 def _option_names(text: str) -> list[str]:
@@ -156,6 +168,32 @@ def _check_dimensional(history: Sequence[Row], side: str) -> Verdict | None:
     if share >= DIMENSIONAL_RANK_SHARE or share >= FALLING_RANK_RATIO * best:
         return None
     return Verdict("dimensional", f"{_rank_sentence(side, share)}, down from {percent(best, 1)}")
+
+
+def _check_slow(history: Sequence[Row], side: str) -> Verdict | None:
+    """Slow features: for PATIENCE rows, or all after the first, what is left of the variance over time is little."""
+    shares = _values_of(history, "spread/within")
+    if side != "target" or len(shares) < 2 or "spread/within" not in history[0]:
+        return None
+    highest = max(shares[1:][-PATIENCE_ROWS:])
+    if highest >= min(SLOW_SPREAD, SLOW_SPREAD_RATIO * shares[0]):
+        return None
+    return Verdict(
+        "slow",
+        f"{percent(shares[-1], 1)} of the latents' variance is over time, down from {percent(shares[0], 1)} at step 0: "
+        "they show what stands still",
+    )
+
+
+def _check_passive(history: Sequence[Row], side: str) -> Verdict | None:
+    ratios = _values_of(history, "actions/energy_ratio")[1:]  # an untrained predictor knows no action
+    last = ratios[-PATIENCE_ROWS:]
+    if side != "target" or not last or min(last) < PASSIVE_ENERGY_RATIO:
+        return None
+    reason = f"the energy of the true actions is {percent(last[-1], 1)} of that of other samples' actions"
+    if len(last) < PATIENCE_ROWS:
+        return Verdict("unknown", f"{reason}, measured in {len(last)} of the {PATIENCE_ROWS} rows needed to tell")
+    return Verdict("passive", f"{reason}: actions have no influence")
 
 
 def _check_drifting(history: Sequence[Row], side: str) -> Verdict | None:

@@ -31,14 +31,18 @@ def replace_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def check_writable(path: Path, overwrite: bool, endings: Collection[str] = ()) -> None:
-    """Raise ValueError if the suffix of `path` is none of `endings`, or if the file exists and `overwrite` is false."""
+def check_writable(path: Path, overwrite: bool, endings: Collection[str] = (), main: Path | None = None) -> None:
+    """Raise ValueError if the suffix of `path` is none of `endings`, or if the file exists and `overwrite` is false.
+
+    `main` is the file that the user named, if `path` is written beside it.
+    """
     if endings and path.suffix not in endings:
         raise ValueError(
             f"{path} ends in {path.suffix or 'nothing'!r}, which names no format; use {', '.join(endings)}"
         )
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; give another name, or --overwrite to replace it")
+        beside = f", and {main} comes with a file of that name" if main else ""
+        raise ValueError(f"{path} exists already{beside}; give another name, or --overwrite to replace it")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,7 +20,15 @@ EnvState = dict[str, Tensor]
 """The true state of B environments; every value is (B, …)."""
 
 Policy = Callable[[int, EnvState], Tensor]
-"""From the number of a step and the state, the actions (B, A)."""
+"""From the number of the action, which counts a held action once, and the state, the actions (B, A)."""
+
+
+class SimulationError(RuntimeError):
+    """A simulator raised in the middle of an episode; `row` says which of the batch."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class Transition(NamedTuple):
@@ -66,7 +74,8 @@ class Environment(ABC):
     `size` is () if an observation is a vector of `channels` numbers, (H, W) if it is a picture. `time_limit` is the
     number of steps after which an episode is cut. If the environment `has_goal`, a task is solved within
     `success_radius`, in the units of `distance`. A state of an environment that is not `copyable` can be stepped only
-    once, because a simulator behind it moves on. If it never `terminates`, all episodes are as long as asked for.
+    once, because a simulator behind it moves on; such an environment leaves worlds that have ended as they are. If it
+    never `terminates`, all episodes are as long as asked for.
     `policies` are the names that `behave` knows.
     """
 
@@ -139,10 +148,14 @@ class Environment(ABC):
             action = torch.minimum(action, action.new_tensor(spec.high))
         return action
 
+    def draw(self, state: EnvState, size: int = 64) -> Float[Tensor, "b 3 h w"]:
+        """Pictures of the worlds for people, in [0, 1]. Raises ValueError if the environment has none."""
+        raise ValueError(f"{self.name} cannot be drawn")
+
     def start_policy(self, policy: str, ids: Ids, rng: Rng, steps: int, hold: int) -> tuple[EnvState, Policy]:
         """The starts of episodes in which a policy acts, and the policy. Here it draws from all actions alike."""
         actions = random_actions(self.action, ids, rng.fork("actions"), -(-steps // hold))
-        return self.reset(ids, rng), lambda step, state: actions[:, step // hold]
+        return self.reset(ids, rng), lambda n, state: actions[:, n]
 
     def observe_path(self, states: EnvState) -> Float[Tensor, "b c f ..."]:
         """The observations (B, C, F, *size) of states (B, F, …)."""
@@ -186,9 +199,11 @@ class Environment(ABC):
         ended = torch.zeros(len(ids), dtype=torch.bool)
         length = torch.full((len(ids),), steps)
         for step in range(steps):
-            action = self.admit(act(step, state))
+            if step % hold == 0:
+                action = self.admit(act(step // hold, state))
             after = self.step(state, action)
-            state = _keep(ended, state, after.state) if ended.any() else after.state
+            # A simulator keeps the worlds that have ended itself.
+            state = _keep(ended, state, after.state) if self.copyable and ended.any() else after.state
             last = after.terminated & ~ended
             actions.append(action)
             rewards.append(after.reward.masked_fill(ended, 0.0))
@@ -222,9 +237,10 @@ def build_environment(name: str, **settings: Any) -> Environment:
 
     from . import ENVS
 
-    prefix, _, identity = name.partition(":")
-    config: Any = ENVS.load(prefix if identity else name)
-    if identity:
+    kind, colon, identity = name.partition(":")
+    adapted = colon and kind == "gym"
+    config: Any = ENVS.load(kind if adapted else name)
+    if adapted:
         settings = {"id": identity, **settings}
     known = [f.name for f in fields(config)]
     if unknown := sorted(set(settings) - set(known)):

@@ -8,7 +8,7 @@ border, each pixel its covered share. Source of the task: PLDM, arXiv:2502.14819
 numbers, not whole ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..core.draws import normal_draws, uniform_draws
 from ..types import ActionSpec, Ids, Rng
 from .base import Environment, EnvState, Policy, Transition
+from .drawing import paint
 
 LOW: Final = 4.0
 HIGH: Final = 60.0
@@ -94,7 +95,7 @@ class TwoRooms(Environment):
     has_goal = True
     success_radius = SUCCESS_RADIUS
     factors_names = ("position", "wall", "door")
-    policies: ClassVar[tuple[str, ...]] = ("random", "uniform")
+    policies: ClassVar[tuple[str, ...]] = ("random", "uniform", "scripted")
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -121,19 +122,33 @@ class TwoRooms(Environment):
 
     def observe(self, state: EnvState) -> Float[Tensor, "b c h w"]:
         """Pictures (B, 2, size, size) in [0, 1]: the dot, and the wall with its border."""
-        return torch.stack([self._draw_dots(state["position"]), self._draw_walls(state["wall"], state["door"])], 1)
+        across, down = self._dot_sides(state["position"])
+        return torch.stack([down * across, self._draw_walls(state["wall"], state["door"])], 1)
 
     def observe_path(self, states: EnvState) -> Float[Tensor, "b c f h w"]:
         """As `observe`; the wall, which stays, is drawn once."""
         position = states["position"]
-        x = position.new_empty(len(position), 2, position.shape[1], *self.size)
-        x[:, 0] = self._draw_dots(position)
+        shape = (len(position), 2, position.shape[1], *self.size)
+        # numpy asks for huge pages, so the first writing of a large batch is several times faster.
+        x = (
+            torch.from_numpy(np.empty(shape, np.float32))
+            if position.device.type == "cpu"
+            else position.new_empty(shape)
+        )
+        # Drawn in place: the dots of many frames are most of the work.
+        across, down = self._dot_sides(position)
+        torch.mul(down, across, out=x[:, 0])
         x[:, 1] = self._draw_walls(states["wall"][:, 0], states["door"][:, 0])[:, None]
         return x
 
     def factors(self, state: EnvState) -> dict[str, Float[Tensor, "b _"]]:
         """`position` (B, 2), `wall` and `door` (B, 1), in units."""
         return {"position": state["position"], "wall": state["wall"][:, None], "door": state["door"][:, None]}
+
+    def draw(self, state: EnvState, size: int = 65) -> Float[Tensor, "b 3 h w"]:
+        """A red dot among grey walls, on white."""
+        shapes = TwoRooms(replace(self.config, size=size)).observe(state)
+        return paint([shapes[:, 1], shapes[:, 0]], [(0.4, 0.4, 0.4), (0.8, 0.2, 0.2)])
 
     def tasks(self, ids: Ids, rng: Rng) -> tuple[EnvState, EnvState]:
         """Start and goal in different rooms, at least 2.6 units from every wall, so never solved at the start."""
@@ -157,11 +172,18 @@ class TwoRooms(Environment):
         return shortest_way(state["position"], goal["position"], state["wall"], state["door"])
 
     def start_policy(self, policy: str, ids: Ids, rng: Rng, steps: int, hold: int) -> tuple[EnvState, Policy]:
-        """`random` is a walk whose heading turns slowly, some of them through the door; `uniform` draws each action."""
-        if policy != "random":
-            return super().start_policy(policy, ids, rng, steps, hold)
-        state, actions = self._walks(ids, rng, -(-steps // hold), hold)
-        return state, lambda step, state: actions[:, step // hold]
+        """Three policies.
+
+        `random` is a walk whose heading turns slowly, some of them through the door. `uniform` draws each action.
+        `scripted` goes to and fro, unsteadily, between the start and the goal of a task.
+        """
+        count = -(-steps // hold)
+        if policy == "random":
+            state, actions = self._walks(ids, rng, count, hold)
+            return state, lambda n, state: actions[:, n]
+        if policy == "scripted":
+            return self._shuttle(ids, rng, count)
+        return super().start_policy(policy, ids, rng, steps, hold)
 
     def _layouts(self, ids: Ids, rng: Rng) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
         """Wall and door of every episode."""
@@ -199,10 +221,30 @@ class TwoRooms(Environment):
         starts[rows], moves[rows] = _walk_back(point[rows], moves[rows], torch.from_numpy(crossing)[rows], hold, layout)
         return {**state, "position": starts}, moves
 
-    def _draw_dots(self, position: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b h w"]:
+    def _shuttle(self, ids: Ids, rng: Rng, actions: int) -> tuple[EnvState, Policy]:
+        """The starts and the policy `scripted`."""
+        start, goal = self.tasks(ids, rng)
+        sway = TURN * normal_draws(uniform_draws(rng.fork("turns"), ids, 2 * actions))[:, :actions].float()
+        length = _lengths(uniform_draws(rng.fork("lengths"), ids, actions))
+        returns = torch.zeros(len(ids), dtype=torch.bool)
+
+        def act(n: int, state: EnvState) -> Tensor:
+            position = state["position"]
+            for end, leaves in ((goal, True), (start, False)):
+                returns[self.is_solved(state, end)] = leaves
+            target = torch.where(returns[:, None], start["position"], goal["position"])
+            ahead = _next_point(position, target, state["wall"], state["door"]) - position
+            along = ahead / _length(ahead).clamp(min=1e-6)[:, None]
+            turned = torch.stack([-along[:, 1], along[:, 0]], 1)
+            return length[:, n, None] * (along * sway[:, n, None].cos() + turned * sway[:, n, None].sin())
+
+        return start, act
+
+    def _dot_sides(self, position: Float[Tensor, "*b 2"]) -> tuple[Float[Tensor, "*b 1 w"], Float[Tensor, "*b h 1"]]:
+        """The two factors of a picture of the dot, across and down."""
         grid = torch.linspace(0, EXTENT, self.size[0], device=position.device)
         sides = torch.exp((grid - position[..., None]).square() * (-0.5 / self.sigma**2))
-        return sides[..., 1, :, None] * sides[..., 0, None, :]
+        return sides[..., 0, None, :], sides[..., 1, :, None]
 
     def _draw_walls(self, wall: Float[Tensor, " b"], door: Float[Tensor, " b"]) -> Float[Tensor, "b h w"]:
         grid = torch.linspace(0, EXTENT, self.size[0], device=wall.device)
@@ -234,14 +276,15 @@ def move(
     for start, along in ((x, dx), (y, dy)):
         reached = (torch.where(along > 0, HIGH, LOW) - start) / along
         share = torch.minimum(share, torch.where(along != 0, reached.clamp(min=0), one))
-    reach = HALF_HEIGHT - GAP
-    side = wall - dx.sign() * (HALF_WIDTH + GAP)
-    crosses = (dx.sign() * (side - x) >= -TOLERANCE) & (dx.sign() * (x + dx - side) > 0)
+    reach, to_x, to_y = HALF_HEIGHT - GAP, dx.sign(), dy.sign()
+    side = wall - to_x * (HALF_WIDTH + GAP)
+    # A dot that was put into the gap may leave it, and comes no closer.
+    crosses = (to_x * (side - x) >= -GAP - TOLERANCE) & (to_x * (x + dx - side) > 0)
     time = ((side - x) / dx).clamp(min=0)
     meets_wall = crosses & ((y + time * dy - door).abs() >= reach - TOLERANCE)
     share = torch.minimum(share, torch.where(meets_wall, time, one))
-    edge = door + dy.sign() * reach
-    crosses = ((y - door).abs() <= reach + TOLERANCE) & (dy.sign() * (y + dy - edge) > 0)
+    edge = door + to_y * reach
+    crosses = ((y - door).abs() <= HALF_HEIGHT + TOLERANCE) & (to_y * (y + dy - edge) > 0)
     time = ((edge - y) / dy).clamp(min=0)
     meets_edge = crosses & ((x + time * dx - wall).abs() < HALF_WIDTH + GAP)
     share = torch.minimum(share, torch.where(meets_edge, time, one))
@@ -273,6 +316,18 @@ def shortest_way(
     for q in (torch.stack([last, edge], 1) for edge in edges):
         ways.append(torch.where(is_open(a, q, first), _length(q - a) + _length(b - q), torch.inf))
     return torch.stack(ways).amin(0)
+
+
+def _next_point(
+    position: Float[Tensor, "b 2"], target: Float[Tensor, "b 2"], wall: Float[Tensor, " b"], door: Float[Tensor, " b"]
+) -> Float[Tensor, "b 2"]:
+    """Where to head for: the target, or a point in front of the door, and from there one behind it."""
+    (x, y), in_front = position.unbind(1), 1.5 * HALF_WIDTH + 1
+    side, beyond = (torch.where(place < wall, -1.0, 1.0) for place in (x, target[:, 0]))
+    at_door = ((y - door).abs() < HALF_HEIGHT - 1) & ((x - wall).abs() < in_front + 1.5)
+    via = torch.stack([wall + torch.where(at_door, beyond, side) * in_front, door], 1)
+    same_room = (side == beyond) & ((x - wall).abs() > HALF_WIDTH + GAP / 2)
+    return torch.where(same_room[:, None], target, via)
 
 
 def _walk_back(

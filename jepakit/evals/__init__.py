@@ -38,6 +38,7 @@ __all__ = [
     "split",
     "tokens",
     "trainable",
+    "transitions",
     "windows",
 ]
 

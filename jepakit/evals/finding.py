@@ -94,7 +94,7 @@ def leading_result(results: Iterable[Result]) -> Result | None:
 
 
 def _ranked_results(results: Iterable[Result]) -> list[tuple[Result, Finding]]:
-    """The results of the newest step that say something, first the leading one: by kind, its own leading one, gravity."""
+    """The results of the newest step that say something, the leading one first: by kind, its leading one, gravity."""
     found = [(r, f) for r in results if not _is_on_training_data(r) and (f := probe_finding(r)) is not None]
     newest = max((r.get("step") or 0 for r, _ in found), default=0)
 

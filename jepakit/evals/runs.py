@@ -13,7 +13,7 @@ from ..methods.base import Weights
 from ..methods.head import Head
 from ..run import parse
 from ..run.checkpoint import LoadedRun, load_run
-from ..run.own_data import is_own, overlaps_own, own_data, unseen_part
+from ..run.own_data import check_left_out, is_own, overlaps_own, own_data, unseen_part
 from ..run.settings import Evals
 from .base import Kind, load_kind
 from .probing import Tell, probe_results, save_result
@@ -160,7 +160,10 @@ def open_sets(loaded: LoadedRun, train: str | None, test: str | None) -> Sets:
         seen = unseen_part(loaded, first) is None if own else overlaps_own(loaded, train or "")
     paths = [fit.path] if held is None else [fit.path, held.path + (" (test part)" if test is None else "")]
     opened = own.dataset if own and fit == own.cfg else fit.open()
-    return Sets(opened, None if held is None else open_held(held, test), " → ".join(paths), seen)
+    scored = None if held is None else open_held(held, test)
+    if own and scored is not None and test is None:
+        check_left_out(loaded, scored, fit.path)
+    return Sets(opened, scored, " → ".join(paths), seen)
 
 
 def open_held(held: SourceConfig, test: str | None) -> Dataset:

@@ -1,7 +1,7 @@
 """Prepares what a kind of probe reads from a run and its data: pooled features, tokens, or the encoders themselves."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +25,7 @@ from ..nn.patch import grid_of, patches
 from ..run.checkpoint import LoadedRun
 from ..types import Batch, Grid, Signal, Size
 from . import cache, recorded
-from .base import Reads
+from .base import Reads, load_kind
 from .baselines import random_init, raw_tokens
 from .features import Distance, Encode, Features, extract_by_all
 from .split import Part, need_classes, need_labels
@@ -128,6 +128,24 @@ def load_parts(subject: Subject, reads: Reads, cfg: Any) -> Iterator[tuple[Parts
                 yield masked_parts(subject, cfg, Path(folder))
             else:
                 yield _read_both(subject, partial(token_parts, subject, cfg.disk_gib, Path(folder)))
+
+
+def kinds_for_method(kinds: Sequence[str], method: Method, required: bool = False) -> tuple[Sequence[str], list[str]]:
+    """The kinds that a method allows, and a note on each that is left out.
+
+    Raises ValueError in place of the note where the kinds are `required`.
+    """
+    kept, notes = [], []
+    for kind in kinds:
+        try:
+            if check := METHOD_CHECKS.get(load_kind(kind).reads):
+                check(method)
+            kept.append(kind)
+        except ValueError as error:
+            if required:
+                raise ValueError(f"evals.kinds asks for {kind}, but {error}, or leave it out") from None
+            notes.append(f"no {kind} after the last step: {error}")
+    return kept, notes
 
 
 def _read_both(subject: Subject, read: Any) -> tuple[Parts, Parts | None]:

@@ -9,6 +9,7 @@ and takes the place of data.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -185,29 +186,56 @@ def window_view(method: Method, device: str, windows: Float[np.ndarray, "n c t"]
 
 
 def fit_candidates(view: View, windows: Float[np.ndarray, "n c t"], season: int) -> Iterator[Candidate]:
-    """The candidates of `candidate_names`, in that order, fitted to `windows` of which the view sees the first half.
+    """The candidates of `candidate_names`, in that order, fitted to `windows` of which the view sees the first half."""
+    fits = _fits(view, windows)
+    for name in candidate_names(windows.shape[1], season):
+        yield _repeat(name, season) or fits[name]()
 
-    The strength of each ridge is chosen on the last fifth of the windows.
-    """
+
+def fit_candidate(name: str, view: View, windows: Float[np.ndarray, "n c t"], season: int) -> Candidate:
+    """The candidate of that name alone."""
+    return _repeat(name, season) or _fits(view, windows)[name]()
+
+
+def _repeat(name: str, season: int) -> Repeat | None:
+    """The candidate if it needs no fitting."""
+    return next((one for one in (Repeat(), Repeat(max(season, 1))) if one.name == name), None)
+
+
+def _fits(view: View, windows: Float[np.ndarray, "n c t"]) -> dict[str, Callable[[], Candidate]]:
+    """By name, what fits a candidate; the strength of each ridge is chosen on the last fifth of the windows."""
     half = view.half
-    yield Repeat()
-    if season:
-        yield Repeat(season)
     values = windows.astype(np.float64)
     past, future = values[..., :half], values[..., half:]
     mean, std = view.moments
     held = np.arange(len(values)) >= len(values) - max(1, len(values) // 5)
-    normal = ((past - mean) / std, (future - mean) / std, held)
-    linear = Linear("linear", half, mean, std, fit_linear_changes(*normal))
-    yield linear
-    if values.shape[1] > 1:
-        yield Linear("linear-per-channel", half, mean, std, fit_linear_changes(*normal, shared=False))
-    yield Linear("linear-level", half, mean, std, fit_linear_changes(*normal, level=True))
-    for each, suffix in ((view, ""), (replace(view, level=True), "-level")):
-        features, scale = each.features(past), each.scale(past)
-        for name, source in (("representation", REPRESENTATION), ("prediction", PREDICTION)):
-            reader, _ = choose_reader(features[source], (future - past[..., -1:]) / scale, held)
-            yield Represented(name + suffix, each, source, reader)
-    features, scale = view.features(past), view.scale(past)
-    reader, _ = choose_reader(features[REPRESENTATION], (future - linear.next_half(past)) / scale, held)
-    yield Represented("linear-corrected", view, REPRESENTATION, reader, linear)
+    views = {"": view, "-level": replace(view, level=True)}
+    # Several candidates read the same representations, and none is computed that nobody reads.
+    features = cache(lambda suffix: views[suffix].features(past))
+
+    @cache
+    def linear(name: str, shared: bool = True, level: bool = False) -> Linear:
+        normal = ((past - mean) / std, (future - mean) / std, held)
+        return Linear(name, half, mean, std, fit_linear_changes(*normal, shared=shared, level=level))
+
+    def represented(name: str, source: str, suffix: str) -> Represented:
+        change = (future - past[..., -1:]) / views[suffix].scale(past)
+        return Represented(name, views[suffix], source, choose_reader(features(suffix)[source], change, held)[0])
+
+    def corrected() -> Represented:
+        rest = (future - (base := linear("linear")).next_half(past)) / view.scale(past)
+        reader, _ = choose_reader(features("")[REPRESENTATION], rest, held)
+        return Represented("linear-corrected", view, REPRESENTATION, reader, base)
+
+    read = {
+        name + suffix: partial(represented, name + suffix, source, suffix)
+        for suffix in views
+        for name, source in (("representation", REPRESENTATION), ("prediction", PREDICTION))
+    }
+    return {
+        "linear": partial(linear, "linear"),
+        "linear-per-channel": partial(linear, "linear-per-channel", shared=False),
+        "linear-level": partial(linear, "linear-level", level=True),
+        **read,
+        "linear-corrected": corrected,
+    }

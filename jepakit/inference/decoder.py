@@ -5,6 +5,7 @@ from typing import Any, Literal, cast
 
 from .. import launch, methods
 from ..core.progress import Interrupted, Progress
+from ..core.words import counted
 from ..methods.bidirectional import check_side, predictable_sides
 from ..methods.decoder import Decoder
 from ..methods.masked import Masked
@@ -31,7 +32,11 @@ def load_or_train_decoder(
     if state == "none":
         grid = parent.method.encoder.grid if isinstance(parent.method, Masked) else ()
         check_side(hide, predictable_sides(parent.method, grid))
-        progress.note(f"training a decoder over {run} into {folder}: {steps or HEAD_STEPS} steps")
+        taken = counted(steps or HEAD_STEPS, "step")
+        progress.note(
+            f"{run} has no decoder for its weights yet: training one on the run's data for {taken} (--steps); the run "
+            f"itself stays as it is. The decoder is kept in {folder}, and later calls use it at once"
+        )
     if state != "finished":
         _train_decoder(run, folder, parent, steps, progress, resume=state == "unfinished")
     loaded = checkpoint.load_run(folder, parents=[parent.method])
@@ -40,6 +45,23 @@ def load_or_train_decoder(
     cfg = decoder.cfg
     (parent_hash,) = cfg.parent_hashes
     return decoder, {"folder": str(folder), "steps": loaded.step, "reads": cfg.reads, "parent_hash": parent_hash}
+
+
+def load_or_train_frame_decoder(run: Path, parent: LoadedRun, progress: Progress) -> Decoder:
+    """The decoder of a loaded run that reads tokens as they are encoded, in eval mode; trained if there is none.
+
+    Raises ValueError if the run has a decoder of another kind.
+    """
+    folder = decoder_folder(run)
+    state = decoder_state(folder, parent, None)
+    if state != "finished":
+        if state == "none":
+            progress.note(f"training a decoder over {run} into {folder}, for the film: {HEAD_STEPS} steps")
+        _train_decoder(run, folder, parent, None, progress, resume=state == "unfinished", reads="target")
+    decoder = cast(Decoder, checkpoint.load_run(folder, parents=[parent.method]).method)
+    if decoder.cfg.reads != "target":
+        raise ValueError(f"the decoder in {folder} reads {decoder.cfg.reads}, and a film needs target; move it away")
+    return decoder
 
 
 def decoder_state(folder: Path, parent: LoadedRun, steps: int | None) -> Literal["none", "unfinished", "finished"]:
@@ -65,9 +87,15 @@ def decoder_state(folder: Path, parent: LoadedRun, steps: int | None) -> Literal
 
 
 def _train_decoder(
-    run: Path, folder: Path, parent: LoadedRun, steps: int | None, progress: Progress, resume: bool
+    run: Path,
+    folder: Path,
+    parent: LoadedRun,
+    steps: int | None,
+    progress: Progress,
+    resume: bool,
+    reads: str = "",
 ) -> None:
-    flags: dict[str, Any] = {"method.parents": [str(run)]}
+    flags: dict[str, Any] = {"method.parents": [str(run)], **({"method.reads": reads} if reads else {})}
     if resume:
         request = Request(out=folder, flags=flags, resume=True, allow_change=("method.parents",))
     else:

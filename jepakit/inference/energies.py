@@ -41,12 +41,12 @@ class Form:
 
     def unfold(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b e"]:
         """The environment's actions (…, every · size) in actions of the model (…, block · size)."""
-        parts = actions.reshape(*actions.shape[:-1], self.block, -1)
+        parts = actions.reshape(*actions.shape[:-1], self.block, actions.shape[-1] // self.block)
         return parts.repeat_interleave(self.repeat, -2).flatten(-2)
 
     def fold(self, actions: Float[Tensor, "*b e"]) -> Float[Tensor, "*b a"]:
         """The model's actions in those that `unfold` makes of them."""
-        parts = actions.reshape(*actions.shape[:-1], self.every, -1)
+        parts = actions.reshape(*actions.shape[:-1], self.every, actions.shape[-1] // self.every)
         return parts[..., :: self.repeat, :].flatten(-2)
 
     def stacked(self, frames: Float[Tensor, "b f c ..."]) -> Float[Tensor, "b c ..."]:
@@ -124,22 +124,24 @@ class Energies:
 
 def open_energies(
     loaded: LoadedRun,
-    run: Path,
+    run: Path | None,
     source: Source = "auto",
     distance: Kind = "l2",
     reduce: Reduce = "sum",
 ) -> Energies:
-    """The energies of a run, with the heads in its folder.
+    """The energies of a run, with the heads in its folder, if it is given.
 
     Raises ValueError, with the remedy, if the run is no world model, or if a head stands on other weights.
     """
     method = loaded.method
     if not isinstance(method, Predictive) or method.signal.action is None:
         name = method_name(type(method))
-        raise ValueError(f"{run} is a run of {name} without actions, so it cannot plan; train world-model on actions")
+        raise ValueError(
+            f"{run or 'this'} is a run of {name} without actions, so it cannot plan; train world-model on actions"
+        )
     data: Any = loaded.run.data
     form = Form(*(getattr(data, key, 1) for key in ("action_repeat", "action_block", "stack")))
-    metric, value = (load_head(run / "heads" / name, method) for name in ("metric", "value"))
+    metric, value = (None if run is None else load_head(run / "heads" / name, method) for name in ("metric", "value"))
     gamma = 0.97 if value is None else value.cfg.gamma
     return Energies(method, form, metric, value, source, distance, reduce, gamma)
 

@@ -20,14 +20,15 @@ from ..evals.windows import check_cut, steps_seen
 from ..run import checkpoint
 from ..run.own_data import unseen_part
 from ..training.request import PathLike
-from .candidates import Candidate, Past, View, candidate_names, fit_candidates, window_view
+from .candidates import Candidate, Past, View, candidate_names, fit_candidate, fit_candidates, window_view
 from .choice import Comparison, compare
 from .inputs import open_series, open_training_series
-from .intervals import Errors, Intervals, drift_sentence, fit_intervals
+from .intervals import HALF_LIFE, INTERVAL_PERCENTS, LEAST, Errors, Intervals, drift_sentence, fit_intervals
 from .plots import draw_forecast
+from .recent import LEAST_TRIED, MAX_TRIED, PER_HORIZON, REACH, SeenSteps, recent_errors
 from .season import season_length
 from .tables import Forecasts, check_step_outputs, write_forecasts
-from .unseen import MAX_JUDGED, Division, Judged, check_division, divide, fit_windows, judged_windows
+from .unseen import MAX_JUDGED, PARTS, Division, Judged, check_division, divide, fit_windows, judged_windows, parted
 from .windows import WindowLengths, whole_spans, window_lengths
 
 __all__ = ["Forecast", "forecast"]
@@ -85,7 +86,7 @@ def forecast(
     if horizon < 1:
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
     check_step_outputs(out, picture, overwrite)
-    files.check_writable(details := out.with_suffix(".json"), overwrite)
+    files.check_writable(details := out.with_suffix(".json"), overwrite, main=out)
     loaded = checkpoint.load_run(Path(run), step, note=progress.note)
     check_cut(loaded.method)
     own = open_training_series(loaded, "its readers are fitted to it")
@@ -105,10 +106,13 @@ def forecast(
     std = loaded.method.std.cpu().numpy().astype(np.float64)
     compared = compare(list(fit_candidates(view, windows, season)), judged, std)
     used = next(c for c in compared.candidates if c.name == reader) if reader else compared.choice
-    intervals, drift = calibrate(compared, used, view, division, judged)
+    progress.note("trying it on parts of what it was fitted to, for its intervals")
+    parts = part_errors(compared, used, view, division, judged, season)
     past = last_steps(dataset, max(cut, season))
-    forecasts = predict(dataset, used, view, intervals, past, horizon)
-    notes = tuple(filter(None, [compared.encoder_sentence, compared.caution, _seen_sentence(division), drift]))
+    forecasts = predict(dataset, used, view, fit_intervals(list(parts.values())), past, horizon, division)
+    notes = tuple(
+        filter(None, [compared.encoder_sentence, compared.caution, _seen_sentence(division), drift_sentence(parts)])
+    )
     facts = {
         "run": os.fspath(run),
         "step": loaded.step,
@@ -148,28 +152,44 @@ def check_reader(reader: str | None, names: tuple[str, ...]) -> None:
         raise ValueError(f"no reader {reader!r} for these data; give one of {', '.join(names)}")
 
 
-def calibrate(
-    compared: Comparison, used: Candidate, view: View, division: Division, judged: Judged
-) -> tuple[Intervals, str]:
-    """Intervals for the forecasts of the candidate `used`, and a sentence if they do not hold over time."""
-    unit, horizon = view.scale(judged.past), judged.truth.shape[2]
-    last_value = next(one for one in compared.candidates if one.name == "last-value")
-    errors, still = (
-        Errors(np.abs(one.forecast(judged.past, horizon) - judged.truth) / unit, judged.independent)
-        for one in (used, last_value)
-    )
-    trained = last_value_errors(division, view, horizon)
-    sentence = drift_sentence(errors, still, trained, judged.late, division.judged_part)
-    return fit_intervals(errors, still, trained), sentence
+def part_errors(
+    compared: Comparison, used: Candidate, view: View, division: Division, judged: Judged, season: int
+) -> dict[str, Errors]:
+    """The errors of the candidate `used`, by the name of the part of the data.
+
+    In the parts of what readers are fitted to, they are those of the same candidate, fitted to the rest.
+    """
+    horizon, past = judged.truth.shape[2], judged.past.shape[2]
+    linear = next(one for one in compared.candidates if one.name == "linear")
+    names = [used.name, *["linear"] * used.encoder]
+    held = [_errors(one, view, judged) for one in (used, linear)[: len(names)]]
+    found: list[list[Errors]] = []
+    parts: dict[str, Errors] = {}
+    for k, part in enumerate(parted(division, view.size)):
+        if any(s.room(past) >= horizon for s in part.judge):
+            windows = fit_windows(part, view.size)
+            tried = judged_windows(part, past, horizon, MAX_JUDGED // PARTS)
+            found.append([_errors(fit_candidate(name, view, windows, season), view, tried) for name in names])
+            parts[f"part {k + 1} of {PARTS} of the training part"] = found[-1][0]
+    if used.encoder and found:
+        memory = memorisation(held, found)
+        parts = {name: errors._replace(ratio=errors.ratio * memory) for name, errors in parts.items()}
+    return {**parts, division.judged_part: held[0]}
 
 
-def last_value_errors(division: Division, view: View, horizon: int) -> Errors | None:
-    """The errors of the last value where readers are fitted; None if that has no room for a forecast."""
-    earlier = Division([], division.fit, division.seen)
-    if not any(s.room(view.half) >= horizon for s in earlier.judge):
-        return None
-    found = judged_windows(earlier, view.half, horizon)
-    return Errors(np.abs(found.past[..., -1:] - found.truth) / view.scale(found.past), found.independent)
+def _errors(one: Candidate, view: View, judged: Judged) -> Errors:
+    ratio = np.abs(one.forecast(judged.past, judged.truth.shape[2]) - judged.truth) / view.scale(judged.past)
+    return Errors(ratio, judged.independent)
+
+
+def memorisation(held: list[Errors], found: list[list[Errors]]) -> float:
+    """How much smaller errors are where the encoder was trained, at least 1: its readers' over those of linear models.
+
+    `held` are those of both in the held-out part, `found` in every part of the training part.
+    """
+    (read, linear) = (max(errors.ratio.mean(), LEAST) for errors in held)
+    (read_before, linear_before) = (max(np.mean([f[k].ratio.mean() for f in found]), LEAST) for k in range(2))
+    return max(1.0, read / linear * linear_before / read_before)
 
 
 def _seen_sentence(division: Division) -> str:
@@ -181,12 +201,20 @@ def _seen_sentence(division: Division) -> str:
     )
 
 
-def predict(dataset: Series, used: Candidate, view: View, intervals: Intervals, past: Past, horizon: int) -> Forecasts:
-    """The forecast of every series from its `past`, with its intervals."""
-    mean = used.forecast(past, horizon)
-    widths = intervals.half_widths(view.scale(past))
+def predict(
+    dataset: Series, used: Candidate, view: View, intervals: Intervals, past: Past, horizon: int, division: Division
+) -> Forecasts:
+    """The forecast of every series from its `past`, with intervals that follow the errors of its last forecasts."""
+    mean, unit, spans = used.forecast(past, horizon), view.scale(past), whole_spans(dataset)
+    seen = SeenSteps(division.fit, view.half)
+    most = min(REACH * HALF_LIFE * PER_HORIZON, max(LEAST_TRIED, MAX_TRIED // len(spans)))
+    found = []
+    for span in spans:
+        recent = recent_errors(dataset, span, seen, used, view, past.shape[2], horizon, most)
+        found.append(intervals.half_widths(recent))
+    widths = {share: np.stack([each[share] for each in found]) * unit for share in INTERVAL_PERCENTS}
     bands = {share: (mean - w, mean + w) for share, w in widths.items()}
-    names = [span.name for span in whole_spans(dataset)]
+    names = [span.name for span in spans]
     return Forecasts(names, dataset.columns, mean, bands, next_times(dataset, horizon), dataset.steps.offset)
 
 

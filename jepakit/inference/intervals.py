@@ -1,4 +1,4 @@
-"""Intervals around forecasts, from the errors of forecasts of what was never seen; and whether the series drift.
+"""Intervals around forecasts, from the errors of forecasts of what a reader was not fitted to; and whether they hold.
 
 An error is divided by how much the known half window varies (`View.scale`), and then by the usual ratio of its channel
 and step ahead. An interval is a quantile of the result over all steps of a channel, multiplied back: series swing more
@@ -6,27 +6,37 @@ at some times than at others, and one quantile has more errors to rest on than o
 quantile is (1 + 1/n) times the share, for n independent forecasts, so that few of them keep the share too.
 Source: split conformal prediction, Lei et al. 2018, JASA 113, 1094, with their locally weighted errors.
 
-The part that is judged on is short, and may be calmer or wilder than usual. The last value needs no fitting, so its
-errors are honest on all of the data: usual errors and quantiles are scaled by those of the last value there, over those
-of the last value on the part that is judged on.
+One part of a series is calmer or wilder than another, so errors come from all of it: from the part that is judged on,
+and from parts of what readers are fitted to, each forecast by a reader that was fitted to the rest.
+Source: cross-conformal prediction, Vovk 2015, Annals of Mathematics and Artificial Intelligence 74, 9.
+
+What comes next resembles most what came last. So each series adds the errors of its own last forecasts, whose weight
+halves every HALF_LIFE horizons, to all others, whose weight is that of FORMER_WEIGHT independent forecasts.
+Source: conformal prediction beyond exchangeability, Barber et al. 2023, Annals of Statistics 51, 816.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from .tables import Values
 
 INTERVAL_PERCENTS: Final = (80, 90, 95)
 """Per cent of the values that the intervals are to cover."""
+HALF_LIFE: Final = 8
+"""After how many horizons the weight of a recent error has halved."""
+FORMER_WEIGHT: Final = 10.0
+"""The weight of all errors that are not recent, in independent forecasts."""
 PROMISED_POINTS: Final = 4.0
-"""Points by which a coverage may be off before drift is reported, if chance alone does not explain it."""
-LEAST: Final = float(np.finfo(np.float64).tiny)
-
-Quantiles = Mapping[int, Float64[np.ndarray, " c"]]
+"""Points by which a coverage may fall short before it is reported, if chance alone does not explain it."""
+DOUBT: Final = 2.4
+"""Standard errors that chance alone does not explain: one of six parts falls short by more in 5 % of all cases."""
+POINTS: Final = 1000
+"""By how many quantiles errors are represented that are not recent."""
+LEAST: Final = 1e-150
 
 
 class Errors(NamedTuple):
@@ -35,86 +45,85 @@ class Errors(NamedTuple):
     ratio: Values
     independent: float
 
-    def where(self, rows: Bool[np.ndarray, " n"]) -> "Errors":
-        """The forecasts where `rows` is true."""
-        return Errors(self.ratio[rows], max(1.0, self.independent * float(rows.mean())))
+
+class RecentErrors(NamedTuple):
+    """The same of the last forecasts of one series, with the weight of each step; 0 where the value is to come."""
+
+    ratio: Float64[np.ndarray, "r c h"]
+    weight: Float64[np.ndarray, "r h"]
 
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
-    """Half widths, in units of a forecast: for every share `quantile` (C,) times the `usual` error (C, H)."""
+    """Half widths, in units of a forecast: quantiles of errors over the `usual` ones (C, H), times these.
 
-    quantile: Quantiles
+    `former` (C, POINTS) are the quantiles of the errors that are not recent, `independent` the number of forecasts.
+    """
+
     usual: Float64[np.ndarray, "c h"]
+    former: Float64[np.ndarray, "c _"]
+    independent: float
 
-    def half_widths(self, unit: Float64[np.ndarray, "n c 1"]) -> dict[int, Values]:
-        """By share, half the width of the interval of every forecast (N, C, H)."""
-        return {share: q[:, None] * self.usual * unit for share, q in self.quantile.items()}
+    def half_widths(self, recent: RecentErrors | None = None) -> Mapping[int, Float64[np.ndarray, "c h"]]:
+        """By share, half the width of the interval of every channel and step, for a series with these recent errors."""
+        values, weight = self.former, np.full(self.former.shape[1], FORMER_WEIGHT / self.former.shape[1])
+        if recent is not None:
+            relative = recent.ratio / self.usual
+            values = np.concatenate([values, relative.transpose(1, 0, 2).reshape(len(values), -1)], axis=1)
+            weight = np.concatenate([weight, recent.weight.ravel()])
+        levels = np.minimum(1.0, np.array(INTERVAL_PERCENTS) / 100 * (1 + 1 / self.independent))
+        found = zip(INTERVAL_PERCENTS, _quantiles(values, weight, levels), strict=True)
+        return {share: q[:, None] * self.usual for share, q in found}
 
     def coverage(self, errors: Errors) -> dict[int, float]:
-        """By share, the fraction of the errors within the intervals."""
-        return {share: float((errors.ratio <= q[:, None] * self.usual).mean()) for share, q in self.quantile.items()}
+        """By share, the fraction of the errors within the intervals of a series without recent errors."""
+        return {share: float((errors.ratio <= width).mean()) for share, width in self.half_widths().items()}
 
 
-def fit_intervals(errors: Errors, last_value: Errors, trained: Errors | None) -> Intervals:
-    """Intervals from the `errors` of forecasts.
+def fit_intervals(parts: Sequence[Errors]) -> Intervals:
+    """Intervals from the errors of forecasts in several parts of the data."""
+    ratio = np.concatenate([part.ratio for part in parts])
+    weight = np.concatenate([np.full(len(part.ratio), part.independent / len(part.ratio)) for part in parts])
+    usual = np.maximum(np.average(ratio, axis=0, weights=weight), LEAST)
+    levels = (np.arange(POINTS) + 0.5) / POINTS
+    # One channel at a time: the errors of hundreds of channels are gigabytes.
+    repeated = weight.repeat(usual.shape[1])
+    each = [_quantiles((ratio[:, c] / usual[c]).reshape(1, -1), repeated, levels) for c in range(len(usual))]
+    return Intervals(usual, np.concatenate(each, axis=1).T, sum(part.independent for part in parts))
 
-    `last_value` are those of the last value from the same places, `trained` those where readers were fitted, if any.
+
+def _quantiles(
+    values: Float64[np.ndarray, "c n"], weight: Float64[np.ndarray, " n"], levels: Float64[np.ndarray, " q"]
+) -> Float64[np.ndarray, "q c"]:
+    """For every level the least value of every row that, with all that are no larger, has that share of the weight."""
+    order = np.argsort(values, axis=1)
+    found = []
+    for row, at in zip(values, order, strict=True):
+        below = np.cumsum(weight[at])
+        wanted = levels * below[-1] * (1 - 1e-12)
+        found.append(row[at][np.searchsorted(below, wanted)])
+    return np.stack(found, axis=1)
+
+
+def drift_sentence(parts: Mapping[str, Errors]) -> str:
+    """A sentence if intervals from the rest of the data are too narrow in one of the `parts`; else empty.
+
+    They are if the coverage of some share falls short by more than PROMISED_POINTS, and by more than DOUBT standard
+    errors over the independent forecasts.
     """
-    usual = _usual_ratio(errors)
-    quantiles = _quantiles(errors, usual)
-    if trained is not None:
-        everywhere = Errors(
-            np.concatenate([trained.ratio, last_value.ratio]), trained.independent + last_value.independent
-        )
-        typical, here = _usual_ratio(everywhere), _usual_ratio(last_value)
-        tails, tails_here = _quantiles(everywhere, typical), _quantiles(last_value, here)
-        usual = usual * _ratio(typical, here)
-        quantiles = {share: q * _ratio(tails[share], tails_here[share]) for share, q in quantiles.items()}
-    rising = np.maximum.accumulate(np.stack([quantiles[share] for share in INTERVAL_PERCENTS]))
-    return Intervals(dict(zip(INTERVAL_PERCENTS, rising, strict=True)), usual)
-
-
-def _ratio(a: Float64[np.ndarray, "*n"], b: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """a / b; 1 where either is 0: where the last value is never wrong, its errors say nothing of other forecasts."""
-    found: np.ndarray = np.divide(a, b, out=np.ones_like(a), where=(a > LEAST) & (b > LEAST))
-    return found
-
-
-def _usual_ratio(errors: Errors) -> Float64[np.ndarray, "c h"]:
-    """The mean of the errors of every channel and step; LEAST where it is 0."""
-    found: np.ndarray = np.maximum(errors.ratio.mean(0), LEAST)
-    return found
-
-
-def _quantiles(errors: Errors, usual: Float64[np.ndarray, "c h"]) -> Quantiles:
-    """By share, the quantile (C,) of the errors over their usual ones, at a level raised for few of them."""
-    relative = errors.ratio / usual
-    levels = {share: min(1.0, share / 100 * (1 + 1 / errors.independent)) for share in INTERVAL_PERCENTS}
-    return {share: np.quantile(relative, level, axis=(0, 2)) for share, level in levels.items()}
-
-
-def drift_sentence(
-    errors: Errors, last_value: Errors, trained: Errors | None, late: Bool[np.ndarray, " n"], part: str
-) -> str:
-    """A sentence if intervals from the first half of the `part` do not hold on its second half; else empty.
-
-    They do not if the coverage of some share is off by more than PROMISED_POINTS and by more than twice its standard
-    error over the independent forecasts of one half.
-    """
-    if late.all() or not late.any():
-        return ""
-    covered = fit_intervals(errors.where(~late), last_value.where(~late), trained).coverage(errors.where(late))
-    half = errors.independent / 2
-    off = {}
-    for share, fraction in covered.items():
-        # Both halves are samples: the one that gives the interval, and the one that it is tried on.
-        error = 100 * np.sqrt(2 * share / 100 * (1 - share / 100) / half)
-        points = 100 * fraction - share
-        if abs(points) > max(PROMISED_POINTS, 2 * error):
-            off[share] = points
-    if not off:
-        return ""
-    share = max(off, key=lambda key: abs(off[key]))
-    covers = f"cover {'only ' if off[share] < 0 else ''}{share + off[share]:.0f} %"
-    return f"the series drift: {share} % intervals from the first half of {part} {covers} of its second half"
+    worst, sentence = 0.0, ""
+    for name, part in parts.items():
+        rest = [other for key, other in parts.items() if key != name]
+        if not rest:
+            continue
+        independent = 1 / (1 / part.independent + 1 / sum(other.independent for other in rest))
+        for share, fraction in fit_intervals(rest).coverage(part).items():
+            error = np.sqrt(share / 100 * (1 - share / 100) / independent)
+            short = share / 100 - fraction
+            if short > max(PROMISED_POINTS / 100, DOUBT * error) and short / error > worst:
+                worst = short / error
+                sentence = (
+                    f"the series drift: {share} % intervals from the rest of the data cover only "
+                    f"{100 * fraction:.0f} % of {name}, so the written ones may be as much too narrow"
+                )
+    return sentence

@@ -55,6 +55,12 @@ MEAN_SURPRISE: Final = float(np.log10(np.e))
 """The mean of -log10 p over normal steps: what a component that has no score counts for."""
 MIN_UNSEEN: Final = 100
 """With fewer steps that training left out, the reference is what was trained on."""
+DRIFT_RATIO, MIN_DRIFT_RATE = 10, 0.02
+"""The data drift where false alarms exceed both this multiple of the share that is meant and this rate."""
+DRIFT_ADVICE: Final = (
+    "that is far more than meant, because the data drift, so `anomalous` marks many normal steps: train again on newer "
+    "data; until then, go by the highest scores, or raise --quantile"
+)
 TAIL_STEPS, TAIL_SHARES = 100, (0.01, 0.1)
 """The tail that is extrapolated: so many steps, but neither less nor more than these shares."""
 MIN_EXCESS: Final = 0.05
@@ -210,12 +216,18 @@ class Reference:
         return (scores - self.median) / max(STD_PER_MAD * self.mad, np.finfo(np.float64).tiny)
 
     def false_alarm_text(self) -> str:
-        """One sentence on the threshold and the rate of false alarms."""
+        """One sentence on the threshold and the rate of false alarms; a second one, with advice, if that is far off."""
         where = "steps of the run's own data, seen in training," if self.seen else "steps that training left out"
-        return (
+        rate = (
             f"threshold: score {self.threshold:.3g}, meant for {10**-self.threshold:.2g} of normal steps; "
             f"of {self.steps} {where} {100 * self.false_alarms:.2g} % are above it"
         )
+        return f"{rate}\n{DRIFT_ADVICE}" if self.drifts else rate
+
+    @property
+    def drifts(self) -> bool:
+        """Whether false alarms are so many more than meant that normal steps must have changed over time."""
+        return self.false_alarms > max(DRIFT_RATIO * 10**-self.threshold, MIN_DRIFT_RATE)
 
 
 def fit_reference(

@@ -76,7 +76,7 @@ def check_embedding_file(out: Path, overwrite: bool = False) -> "EmbeddingWriter
     check_writable(out, overwrite, EMBEDDING_WRITERS)
     # An interruption between the two files leaves the ids and OUT.part.
     if out.suffix in ENDINGS_WITH_IDS and not part_path(out).exists():
-        check_writable(ids_path(out), overwrite)
+        check_writable(ids_path(out), overwrite, main=out)
     return EMBEDDING_WRITERS[out.suffix]
 
 

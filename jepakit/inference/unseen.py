@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from ..data import SourceConfig
 from ..data.draws import spread_evenly
@@ -23,6 +23,8 @@ MAX_JUDGED: Final = 2000
 """The most windows to fit on, and to judge on: evenly spread."""
 SEEN_SHARE: Final = 0.2
 """The share at the end that is judged on if training left nothing out."""
+PARTS: Final = 5
+"""Into how many parts what readers are fitted on is divided, to forecast each by readers of the others."""
 MIN_JUDGED: Final = 19
 """The fewest forecasts from which an interval of 95 % can be calibrated: 19 errors and a new one are 20."""
 
@@ -38,6 +40,14 @@ class Stretch(NamedTuple):
     def origins(self, past: int, horizon: int) -> Int64[np.ndarray, " n"]:
         """The first step of every forecast of `horizon` steps that knows `past` steps of the series."""
         return np.arange(max(self.first, self.begin + past), self.end - horizon + 1, dtype=np.int64)
+
+    def edges(self) -> list[int]:
+        """The first steps of PARTS parts in time, and the end."""
+        return [self.begin + k * (self.end - self.begin) // PARTS for k in range(PARTS + 1)]
+
+    def after(self, step: int) -> "Stretch":
+        """The part from `step` on."""
+        return Stretch(self.values, step, step, self.end)
 
     def room(self, past: int) -> int:
         """How many steps can be forecast at most, if `past` steps must be known."""
@@ -58,14 +68,10 @@ class Division(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Forecasts to be judged: the known steps, what came, and whether each lies in the later half of its stretch.
-
-    They are spread evenly over `origins` possible ones.
-    """
+    """Forecasts to be judged: the known steps, and what came; they are spread evenly over `origins` possible ones."""
 
     past: Float64[np.ndarray, "n c p"]
     truth: Float64[np.ndarray, "n c h"]
-    late: Bool[np.ndarray, " n"]
     origins: int
 
     @property
@@ -145,25 +151,48 @@ def check_division(division: Division, past: int, size: int, horizon: int) -> No
     raise ValueError(f"{why}; {shorter}train {more}")
 
 
+def parted(division: Division, size: int) -> list[Division]:
+    """What readers are fitted on, in PARTS parts: each is judged on once, with the rest to fit on.
+
+    The parts are those of every series in time if each has room for a window of `size` steps, else they are
+    groups of series. Empty if there are too few series, or the rest has too few windows.
+    """
+    fit = division.fit
+    if all((s.end - s.begin) // PARTS >= size for s in fit):
+        cut = [s.edges() for s in fit]
+        judge = [[s._replace(first=e[k], end=e[k + 1]) for s, e in zip(fit, cut, strict=True)] for k in range(PARTS)]
+        rest = [
+            [part for s, e in zip(fit, cut, strict=True) for part in (s._replace(end=e[k]), s.after(e[k + 1]))]
+            for k in range(PARTS)
+        ]
+    else:
+        group = np.arange(len(fit)) * PARTS // len(fit)
+        judge = [[s for s, g in zip(fit, group, strict=True) if g == k] for k in range(PARTS)]
+        rest = [[s for s, g in zip(fit, group, strict=True) if g != k] for k in range(PARTS)]
+    found = [Division(*both, division.seen) for both in zip(rest, judge, strict=True)]
+    enough = all(sum(len(s.origins(0, size)) for s in one.fit) >= MIN_WINDOWS for one in found)
+    return found if enough else []
+
+
 def fit_windows(division: Division, size: int) -> Float[np.ndarray, "n c {size}"]:
     """Windows of `size` steps to fit on, at most MAX_FITTED of them."""
     places = _places([s.origins(0, size) for s in division.fit], MAX_FITTED)
-    return np.stack([division.fit[k].values[:, start : start + size] for k, start, _ in places])
+    return np.stack([division.fit[k].values[:, start : start + size] for k, start in places])
 
 
-def judged_windows(division: Division, past: int, horizon: int) -> Judged:
-    """Forecasts to be judged: `past` known steps and `horizon` steps that came; at most MAX_JUDGED of them."""
+def judged_windows(division: Division, past: int, horizon: int, most: int = MAX_JUDGED) -> Judged:
+    """Forecasts to be judged: `past` known steps and `horizon` steps that came; at most so many."""
     origins = [s.origins(past, horizon) for s in division.judge]
-    places = _places(origins, MAX_JUDGED)
-    known = np.stack([division.judge[k].values[:, at - past : at] for k, at, _ in places]).astype(np.float64)
-    truth = np.stack([division.judge[k].values[:, at : at + horizon] for k, at, _ in places]).astype(np.float64)
-    return Judged(known, truth, np.array([late for *_, late in places]), sum(map(len, origins)))
+    places = _places(origins, most)
+    known = np.stack([division.judge[k].values[:, at - past : at] for k, at in places]).astype(np.float64)
+    truth = np.stack([division.judge[k].values[:, at : at + horizon] for k, at in places]).astype(np.float64)
+    return Judged(known, truth, sum(map(len, origins)))
 
 
-def _places(origins: Sequence[Int64[np.ndarray, " _"]], most: int) -> list[tuple[int, int, bool]]:
-    """At most so many places, evenly spread: the stretch, the step, and whether it is in the later half of those."""
+def _places(origins: Sequence[Int64[np.ndarray, " _"]], most: int) -> list[tuple[int, int]]:
+    """At most so many places, evenly spread: the stretch and the step."""
     ends = np.cumsum([len(each) for each in origins])
     few = np.array(spread_evenly(int(ends[-1]), most))
     stretch = np.searchsorted(ends, few, side="right")
     rank = few - np.concatenate([[0], ends])[stretch]
-    return [(int(k), int(origins[k][r]), bool(2 * r >= len(origins[k]))) for k, r in zip(stretch, rank, strict=True)]
+    return [(int(k), int(origins[k][r])) for k, r in zip(stretch, rank, strict=True)]

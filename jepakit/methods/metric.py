@@ -122,21 +122,21 @@ class Metric(Head):
 
     # --- distances
 
-    def steps_to_go(self, tokens: Float[Tensor, "*b n d"], goal: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b"]:
-        """The steps to go from latents to goals; leading axes broadcast."""
+    def steps_to_go(self, tokens: Float[Tensor, "*b n d"], goal: Float[Tensor, "*c n d"]) -> Float[Tensor, "..."]:
+        """The steps to go from latents to goals (…); leading axes broadcast."""
         if self.cfg.rule == "quasimetric":
             return self.between(self.body(tokens), self.body(goal))
         return self._read_pair(self.body, tokens, goal)
 
-    def between(self, a: Float[Tensor, "*b o"], b: Float[Tensor, "*b o"]) -> Float[Tensor, "*b"]:
-        """The quasi-metric of two embeddings."""
+    def between(self, a: Float[Tensor, "*b o"], b: Float[Tensor, "*c o"]) -> Float[Tensor, "..."]:
+        """The quasi-metric of two embeddings (…); leading axes broadcast."""
         difference = losses.at_least_float32(a) - losses.at_least_float32(b)
         if self.cfg.symmetric:
             return safe_norm(difference)
         half = difference.shape[-1] // 2
         return safe_norm(difference[..., :half]) + difference[..., half:].relu().amax(-1)
 
-    def _read_pair(self, body: nn.Module, tokens: Tensor, goal: Tensor) -> Float[Tensor, "*b"]:
+    def _read_pair(self, body: nn.Module, tokens: Tensor, goal: Tensor) -> Float[Tensor, "..."]:
         lead = (tokens[..., 0, 0] + goal[..., 0, 0]).shape
         pair = torch.cat([part.expand(*lead, *part.shape[-2:]) for part in (tokens, goal)], -1)
         return F.softplus(losses.at_least_float32(body(pair)[..., 0]))
@@ -174,11 +174,7 @@ class Metric(Head):
         found = self._read_pair(self.body, now, goal)
         weight = torch.where(found < target, 1 - cfg.expectile, cfg.expectile)
         loss = (weight * (found - target).square()).mean()
-        return Terms(
-            {"expectile": loss},
-            {"steps": found.detach().mean()},
-            (found.detach().reshape(-1, 1), target.reshape(-1, 1)),
-        )
+        return Terms({"expectile": loss}, {"steps": found.detach().mean()})
 
     def _goal_rows(self, batch: Batch, steps: int, rng: Rng) -> Int[Tensor, "b t"]:
         """For every frame of every sample, the row of its goal among the frames of all processes, as `frame_rows`."""
@@ -202,7 +198,8 @@ class Metric(Head):
         if self.cfg.goals == "batch":
             return (rows >= 0).expand(-1, len(every))
         assert batch.label is not None
-        return batch.label[:, None] == all_gather(batch.label)
+        label = batch.label.to(torch.float64)  # what processes exchange is a sum of floating-point numbers
+        return label[:, None] == all_gather(label)
 
     def after_step(self, progress: float) -> None:
         """Move the average V̄."""

@@ -154,12 +154,16 @@ class WorldModel(Predictive):
     def fit_config(
         cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = True
     ) -> tuple[Any, list[Note]]:
-        """As `Predictive.fit_config`; an auto patch of a perceptron is a whole frame too."""
-        if isinstance(cfg.encoder, MLP) and cfg.encoder.patch is None:
+        """As `Predictive.fit_config`; every auto patch is a whole frame, and vectors are read by a perceptron."""
+        encoder, notes = cfg.encoder, list[Note]()
+        if isinstance(encoder, CNN) and encoder.patch is None and len(signal.size) == 1:
+            encoder = MLP(patch=None, width=encoder.width, hidden=2 * encoder.width)
+            notes = [Note("method.encoder.name", "mlp", "frames are vectors, without a grid to convolve over")]
+        if isinstance(encoder, CNN | MLP) and encoder.patch is None:
             patch = (1, *signal.size[1:])
-            note = Note("method.encoder.patch", list(patch), "a frame at a time")
-            return replace(cfg, encoder=replace(cfg.encoder, patch=patch)), [note]
-        return super().fit_config(cfg, signal, proposal, frames)
+            encoder = replace(encoder, patch=patch)
+            notes.append(Note("method.encoder.patch", list(patch), "a frame at a time"))
+        return replace(cfg, encoder=encoder), notes
 
     def check(self, samples: int) -> None:
         """Raise ValueError if `samples` samples at a time cannot tell how features vary."""

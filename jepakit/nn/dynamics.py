@@ -52,8 +52,7 @@ class Dynamics(nn.Module):
         if not self.remembers:
             return hidden
         _, after = self(tokens, action, hidden)
-        kept: Hidden = after
-        return kept
+        return after  # type: ignore[no-any-return]
 
     def predict_each(
         self, tokens: Float[Tensor, "b t n d"], action: Float[Tensor, "b t a"]
@@ -61,7 +60,8 @@ class Dynamics(nn.Module):
         """The prediction of every next latent from the true ones so far (teacher forcing)."""
         if not self.remembers:
             flat, _ = self(tokens.flatten(0, 1), action.flatten(0, 1), ())
-            return flat.reshape(tokens.shape)
+            preds: Tensor = flat.reshape(tokens.shape)
+            return preds
         hidden, found = self.start(tokens[:, 0]), []
         for now, a in zip(tokens.unbind(1), action.unbind(1), strict=True):
             pred, hidden = self(now, a, hidden)

@@ -58,7 +58,7 @@ def patches(
 
 
 def join_patches(cut: Float[Tensor, "b n p"], grid: Grid, patch: Size) -> Float[Tensor, "b c ..."]:
-    """The signals with these flattened patches: `joined(patches(x, patch).flatten(2), grid, patch)` is x."""
+    """The signals with these flattened patches: `join_patches(patches(x, patch).flatten(2), grid, patch)` is x."""
     axes = len(patch)
     parts = cut.reshape(len(cut), *grid, -1, *patch)
     order = [0, 1 + axes, *(place for a in range(axes) for place in (1 + a, 2 + axes + a))]

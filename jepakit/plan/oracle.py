@@ -10,7 +10,7 @@ from torch import Tensor
 from ..envs import Environment, EnvState
 from .energy import Energy, Reduce, discounts, reduce_steps
 from .plan import Cost
-from .rollout import MEMORY_LIMIT, cost_in_chunks, expand_rows
+from .rollout import cost_in_chunks, expand_rows
 
 
 class TruePath(NamedTuple):
@@ -54,7 +54,7 @@ def true_rollout(env: Environment, state: EnvState, actions: Float[Tensor, "b s 
     return TruePath({name: joined([s[name] for s in states]) for name in now}, joined(rewards), joined(ends))
 
 
-def true_cost(env: Environment, state: EnvState, energy: TrueEnergy, memory_limit: int = MEMORY_LIMIT) -> Cost:
+def true_cost(env: Environment, state: EnvState, energy: TrueEnergy, memory_limit: int | None = None) -> Cost:
     """What the energy says of actions, by the environment itself: the cost of an oracle.
 
     Raises ValueError if the environment's state cannot be copied.
@@ -67,8 +67,7 @@ def true_cost(env: Environment, state: EnvState, energy: TrueEnergy, memory_limi
         return energy(true_rollout(env, state, actions), actions)
 
     def cost(actions: Tensor) -> Tensor:
-        batch, _, horizon, _ = actions.shape
-        return cost_in_chunks(whole, actions, memory_limit // (batch * (horizon + 1) * per_row))
+        return cost_in_chunks(whole, actions, per_row, memory_limit)
 
     return cost
 

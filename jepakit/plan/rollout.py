@@ -15,8 +15,11 @@ from .plan import Cost
 Step = Callable[[State, Tensor], State]
 """A state of R rows and an action (R, A) to the state that follows."""
 
-MEMORY_LIMIT: Final = 2**26
-"""Bytes of path that a cost computes at once: what suits a processor's cache, and leaves room for activations."""
+CACHE_LIMIT: Final = 2**19
+"""Bytes of tokens that a processor steps at once: about what leaves the activations of a step in its cache."""
+
+MEMORY_LIMIT: Final = 2**30
+"""Bytes of path that an accelerator computes at once."""
 
 
 def expand_state(state: State, samples: int) -> State:
@@ -38,12 +41,13 @@ def rollout(step: Step, state0: State, actions: Float[Tensor, "b s h a"]) -> Flo
     return torch.stack(tokens).reshape(horizon + 1, batch, samples, *tokens[0].shape[1:]).movedim(0, 2)
 
 
-def rollout_cost(step: Step, energy: Energy, state0: State, memory_limit: int = MEMORY_LIMIT) -> Cost:
+def rollout_cost(step: Step, energy: Energy, state0: State, memory_limit: int | None = None) -> Cost:
     """What the energy says of actions (B, S, H, A), rolled out from the states of B episodes.
 
     The states are encoded, once for all iterations of a search. Samples are rolled out in chunks whose paths take about
-    `memory_limit` bytes, at least one sample per episode; gradients recompute a chunk instead of keeping it. How
-    samples are cut changes results by rounding alone.
+    `memory_limit` bytes, at least one sample per episode. None is MEMORY_LIMIT; on a processor, where small chunks are
+    faster, it is what CACHE_LIMIT says. Gradients recompute a chunk instead of keeping it, so without a limit they use
+    MEMORY_LIMIT. How samples are cut changes results by rounding alone.
     """
     per_row = state0.tokens[0].numel() * state0.tokens.element_size()
 
@@ -51,8 +55,7 @@ def rollout_cost(step: Step, energy: Energy, state0: State, memory_limit: int = 
         return energy(rollout(step, state0, actions), actions)
 
     def cost(actions: Tensor) -> Tensor:
-        batch, _, horizon, _ = actions.shape
-        return cost_in_chunks(whole, actions, memory_limit // (batch * (horizon + 1) * per_row))
+        return cost_in_chunks(whole, actions, per_row, memory_limit)
 
     return cost
 
@@ -62,9 +65,15 @@ def expand_rows(value: Shaped[Tensor, "b ..."], samples: int) -> Shaped[Tensor, 
     return value[:, None].expand(-1, samples, *value.shape[1:]).flatten(0, 1)
 
 
-def cost_in_chunks(whole: Cost, actions: Tensor, chunk: int) -> Tensor:
-    """The cost of all samples, of at most `chunk` of every episode at once."""
+def cost_in_chunks(
+    whole: Cost, actions: Float[Tensor, "b s h a"], per_row: int, memory_limit: int | None
+) -> Float[Tensor, "b s"]:
+    """The cost of all samples, in chunks; the state of one row takes `per_row` bytes."""
+    batch, _, horizon, _ = actions.shape
     with torch.set_grad_enabled(actions.requires_grad and torch.is_grad_enabled()):
+        chunk = (memory_limit or MEMORY_LIMIT) // (batch * (horizon + 1) * per_row)
+        if memory_limit is None and actions.device.type == "cpu" and not torch.is_grad_enabled():
+            chunk = min(chunk, CACHE_LIMIT // (batch * per_row))
         chunks = torch.split(actions, max(chunk, 1), 1)
         if len(chunks) == 1:
             return whole(actions)

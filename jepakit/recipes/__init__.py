@@ -13,7 +13,7 @@ from ..core.registry import Registry
 if TYPE_CHECKING:
     from ..run.settings import Run
 
-__all__ = ["RECIPES", "explain_helper", "imagenet", "load_recipe", "rjepa", "series", "small", "views"]
+__all__ = ["RECIPES", "explain_helper", "imagenet", "load_recipe", "rjepa", "series", "small", "views", "worlds"]
 
 
 def recipe_functions(stem: str, tree: ast.Module) -> dict[str, str]:

@@ -18,6 +18,7 @@ __all__ = [
     "curves",
     "facts",
     "figures",
+    "imagination",
     "page",
     "paths",
     "pictures",

@@ -21,6 +21,8 @@ VERDICT_TONES = {
     "healthy": "good",
     "drifting": "warn",
     "idle": "warn",
+    "slow": "bad",
+    "passive": "bad",
     "dimensional": "bad",
     "full": "bad",
     "exploding": "bad",

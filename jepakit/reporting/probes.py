@@ -69,6 +69,8 @@ def _scale_note(entry: Mapping[str, Any]) -> Markup:
     """The text that replaces the bar of a score without a scale from 0 to 1; empty for scores with one."""
     if entry.get("lower_is_better"):
         return Markup("an error: lower is better")
+    if scale := nested_value(entry, ("notes", "scale")):
+        return Markup("{}").format(scale)
     low, high = (finite_number(nested_value(entry, ("notes", f"ceiling_{end}"))) for end in ("low", "high"))
     ceiling = (
         f"; noise ceiling {_format_range(low, high, format_number)}" if low is not None and high is not None else ""

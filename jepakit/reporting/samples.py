@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor, nn
 from .. import masks
 from ..data import Dataset, loader
 from ..data.draws import spread_evenly
+from ..evals.transitions import check_world_model
 from ..methods.base import Method
 from ..methods.predictive import Predictive
 from ..nn.encoder import Encoder
 from ..nn.transformer import ViTEncoder
 from ..run import checkpoint
-from ..run.own_data import own_data
+from ..run.own_data import own_data, unseen_part
 from ..types import Batch, Grid, Masks, Rng, Signal, unit
+from .imagination import Imagination, imagine_episodes
 from .pictures import shrink_image, to_rgb
 from .records import Array
 from .time import TimeMeasures, unfold_samples
@@ -77,6 +80,7 @@ class Look:
     samples: Samples | None = None
     masks: tuple[MaskerSamples, ...] = ()
     unfolded: TimeMeasures | None = None
+    imagined: Imagination | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -116,7 +120,29 @@ def look_at_run(
     notes: dict[str, str] = {}
     samples = _encode_samples(loaded, method, affordable_images(encoder, images, device), device, notes)
     drawn = draw_masks(loaded.run.method, grid, loaded.run.seed, samples.tokens if samples else None)
-    return Look(grid, samples, drawn, _unfold_run(loaded, method, images, device, notes), notes)
+    unfolded = _unfold_run(loaded, method, images, device, notes)
+    return Look(grid, samples, drawn, unfolded, _imagine_run(loaded, method, device, notes), notes)
+
+
+def _imagine_run(
+    loaded: checkpoint.LoadedRun, method: Method, device: torch.device | str, notes: dict[str, str]
+) -> Imagination | None:
+    """What a world model imagines of the part that training left out; None for other methods and unreadable data."""
+    try:
+        check_world_model(method)
+    except ValueError:
+        return None
+    try:
+        own = own_data(loaded, REMEDY)
+        held = unseen_part(loaded, own.cfg)
+        dataset = own.dataset if held is None else held.open()
+        found = imagine_episodes(cast(Predictive, method), dataset, device, seen=held is None)
+    except (ValueError, OSError) as error:
+        notes["dynamics"] = f"Nothing was imagined: {error}."
+        return None
+    if found is None:
+        notes["dynamics"] = "Fewer than two windows could be read, so there is nothing to imagine."
+    return found
 
 
 def _unfold_run(

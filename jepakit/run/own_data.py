@@ -5,8 +5,9 @@ fingerprint shows whether they are still the training data.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..data import Dataset, SourceConfig
 from ..data.paths import expand_pattern, first_file, split_key
@@ -33,18 +34,35 @@ def own_data(loaded: LoadedRun, remedy: str = "put the data back, or give --data
 
     Raises ValueError, with the `remedy`, if the data are missing or have changed.
     """
-    cfg: SourceConfig = loaded.run.data
-    stored = loaded.state.get("source", "")
-    found = cfg.at(stored) if stored and first_file(split_key(stored)[0]) else cfg
+    found = at_source(loaded.run.data, loaded.state)
     try:
         dataset = found.open()
     except ValueError as error:
         raise ValueError(f"{error}. The run was trained on it; {remedy}") from None
-    if not cfg.arrives and loaded.state.get("data") not in (None, dataset.fingerprint()):
+    known = loaded.state.get("data")
+    if found.arrives or known in (None, dataset.fingerprint()):
+        return OwnData(found, dataset)
+    # Few items once had an empty test part: such a run was trained on all of them.
+    if found.test_part() is not None and (whole := found.whole()).open().fingerprint() == known:
+        return OwnData(whole, whole.open())
+    raise ValueError(
+        f"{found.path!r} does not hold the data that the run was trained on: files or values have changed; {remedy}"
+    )
+
+
+def at_source(cfg: SourceConfig, state: Mapping[str, Any]) -> SourceConfig:
+    """The settings with the path at which the training found its data, if data are still there; else unchanged."""
+    stored = state.get("source", "")
+    return cfg.at(stored) if stored and first_file(split_key(stored)[0]) else cfg
+
+
+def check_left_out(loaded: LoadedRun, held: Dataset, path: str) -> None:
+    """Raise ValueError if `held`, the part of the data at `path` that training left out, has changed since then."""
+    if loaded.state.get("left_out", "") not in ("", held.fingerprint()):
         raise ValueError(
-            f"{found.path!r} does not hold the data that the run was trained on: files or values have changed; {remedy}"
+            f"the part of {path!r} that training left out has changed since then: files or values differ; put the data "
+            "back, or give data to score on as --test PATH"
         )
-    return OwnData(found, dataset)
 
 
 def unseen_part(loaded: LoadedRun, cfg: SourceConfig) -> SourceConfig | None:

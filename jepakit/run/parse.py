@@ -7,6 +7,7 @@ file is ever imported or called, and every mistake gives one sentence that names
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args, get_type_hints
@@ -178,7 +179,18 @@ def _leaf_value(hint: Any, value: Any, path: str) -> Any:
     try:
         return parser.parse_object({"value": value}).value
     except jsonargparse.ArgumentError as error:
-        raise ValueError(f"{path} takes {_type_name(hint)}, not {value!r}") from error
+        raise ValueError(f"{path} takes {_type_name(hint)}, not {value!r}{_list_example(hint, value, path)}") from error
+
+
+def _list_example(hint: Any, value: Any, path: str) -> str:
+    """An example for a setting that takes a list of given length, filled with `value` if it is a number; else ""."""
+    lists = [
+        h for h in (hint, *get_args(hint)) if getattr(h, "__origin__", None) is tuple and Ellipsis not in get_args(h)
+    ]
+    if not lists:
+        return ""
+    each = str(value) if re.fullmatch(r"[\d.]+", str(value)) else "1"
+    return f"; write for example --{path} '[{', '.join([each] * len(lists[0]))}]'"
 
 
 def _type_name(hint: Any) -> str:

@@ -277,7 +277,7 @@ def every_question_is_answered_or_refused(case: DataCase) -> None:
     dataset, cfg, size = case.dataset, case.cfg, case.signal.size
     report = _answer_or_refusal("check-data", dataset.report)
     if report is not REFUSED_ANSWER:
-        _require_data(isinstance(report, Report), "report gives no Report; see finished_report in jepakit.data.report")
+        _require_data(isinstance(report, Report), "report gives no Report; see finish_report in jepakit.data.report")
         _require_data(all(map(_is_row, report.rows)), "a row of the report is not two texts")
     questions: dict[str, tuple[Callable[[], Any], type | tuple[type, ...]]] = {
         "train: resolve": (lambda: cfg.resolve(dataset, frozenset({"views"}), "a method"), tuple),

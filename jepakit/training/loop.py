@@ -52,9 +52,10 @@ def train_session(session: Session, progress: Progress | None = None) -> dict[st
     source = open_source(session)
     recorder = Recorder(session, Monitor(session), progress)
     if not source.open_ended:
-        for samples in (recorder.monitor.samples, recorder.online):
-            if samples:
-                progress.note(samples.note)
+        panel, labelled = recorder.monitor.samples, recorder.online
+        for note in (panel and panel.division, panel and panel.note, labelled and labelled.note):
+            if note:
+                progress.note(note)
     with stop_requests() as asked, recorder:
         training = Training(session, source, recorder, asked)
         if session.step == 0 and session.panel.start is None:

@@ -1,6 +1,8 @@
 """Writes rows, checkpoints and the summary of a run; only the main process writes."""
 
 import time
+from bisect import insort
+from statistics import median
 from types import TracebackType
 from typing import Any
 
@@ -26,6 +28,7 @@ class Recorder:
         self.row: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.last_verdict = ""
+        self.rates: list[float] = []  # samples per second of every row, ascending
         # Computed once: it takes seconds for a million pictures, and data that change later are no longer the run's.
         self.data = session.dataset.fingerprint() if session.dist.main else ""
         self.path = absolute_path(session.run.data)
@@ -95,7 +98,9 @@ class Recorder:
         now, (then, step) = time.monotonic(), self.mark
         self.mark = (now, session.step)
         pace = (session.step - step) / max(now - then, 1e-9)
-        row = {
+        rate = pace * session.run.length.batch
+        insort(self.rates, rate)
+        row: dict[str, Any] = {
             "step": session.step,
             "loss": float(terms.total),
             "terms": {k: float(v) for k, v in terms.loss.items()},
@@ -105,7 +110,7 @@ class Recorder:
                 **self.monitor.take(),
                 "verdict": self.verdict.name,
                 **({"rollbacks": len(session.rollbacks)} if session.rollbacks else {}),
-                "throughput": pace * session.run.length.batch,
+                "throughput": rate,
                 "eta": (session.steps - session.step) / pace if session.steps else None,
             },
             "lr": lr,
@@ -113,7 +118,9 @@ class Recorder:
         }
         self.row = row
         self.journal.write(row)
-        self.progress.row(row, session.steps)
+        # The usual rate, as in the report: that of one row depends on what else was done since the last one.
+        usual = {**row["metrics"], "throughput": median(self.rates)}
+        self.progress.row({**row, "metrics": usual}, session.steps)
 
     def save_checkpoint(self, ended: bool = False) -> None:
         """Write a checkpoint from which a later process continues bit-exactly; at the end, write summary.json first.
@@ -132,6 +139,7 @@ class Recorder:
             "seconds": session.seconds,
             "data": self.data,
             "source": self.path,
+            "left_out": self.monitor.samples.left_out if self.monitor.samples else "",
             "test_part_seen": session.test_part_seen,
             "panel": session.panel.to_json(),
             "skipped": session.skipped,

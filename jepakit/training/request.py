@@ -111,6 +111,20 @@ def starting_run(request: Request) -> Run:
     raise ValueError(no_such("recipe or method", name, [*recipes.RECIPES.names(), *methods.METHODS.names()]))
 
 
+def kind_note(request: Request, wanted: Run) -> str:
+    """A sentence if the data are of another kind than the recipe is made for; else empty."""
+    if request.data is None or request.recipe not in recipes.RECIPES.names():
+        return ""
+    made, given = recipes.load_recipe(request.recipe).data, wanted.data
+    if not (made.axes and given.axes) or set(made.axes) & set(given.axes):
+        return ""
+    instead = f"jepa train {methods.name_of(wanted.method)} --data {given.path}"
+    return (
+        f"the recipe {request.recipe} is made for {made.holds}, and {given.path!r} holds {given.holds}; use another "
+        f"recipe (jepa list), or a method, as in {instead}"
+    )
+
+
 def head_run(cfg: Any, parent: PathLike | None, own: bool = True) -> Run:
     """The Run of a head on the run at `parent`: the parent's data without views, its batch size, and no probes.
 

@@ -1,10 +1,12 @@
 """Resumes a run: builds its session, loads its newest checkpoint, and refuses changed settings or data."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..core.distributed import Dist
 from ..run import checkpoint, parse, write
 from ..run.checkpoint import Checkpoint
+from ..run.own_data import absolute_path, at_source
 from ..run.settings import Run
 from .panel_memory import PanelMemory
 from .request import Request, asks_for_probes
@@ -25,12 +27,17 @@ def resume_session(run: Run, request: Request, dist: Dist) -> Session:
     it.
     """
     out, allow = request.folder, request.allow_change
+    saved, stored = checkpoint.load_checkpoint(out), parse.from_yaml(out / "config.yaml")
+    run, stored = with_own_path(run, stored, saved, request)
     session = build_session(run, out, dist, first_frames(run, out), asks_for_probes(request))
-    stored = parse.from_yaml(out / "config.yaml")
+    if run.data.test_part() is not None and saved.state["data"] != session.dataset.fingerprint():
+        # Few items once had an empty test part: such a run was trained on all of them.
+        all_data = build_session(replace(run, data=run.data.whole()), out, dist, None, asks_for_probes(request))
+        if saved.state["data"] == all_data.dataset.fingerprint():
+            session, stored = all_data, replace(stored, data=stored.data.whole())
     session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
     # On a stream the learning rate is constant, so the run may end anywhere.
     refuse_changes(stored, session.run, [*allow, "length.steps"] if run.from_stream else allow)
-    saved = checkpoint.load_checkpoint(out)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
         raise ValueError(
             f"the data of {out} have changed since it was saved (files added, removed or resized); "
@@ -43,6 +50,17 @@ def resume_session(run: Run, request: Request, dist: Dist) -> Session:
         saved.state["data"] != session.dataset.fingerprint() and session.run.data.test_part() is not None
     )
     return session
+
+
+def with_own_path(run: Run, stored: Run, saved: Checkpoint, request: Request) -> tuple[Run, Run]:
+    """The run and its `stored` settings with the path of its data that is valid in this folder.
+
+    Both are unchanged if the request names other data, or if the path leads to where the training found them.
+    """
+    found = at_source(run.data, saved.state)
+    if request.data is not None or run.data.path != stored.data.path or absolute_path(run.data) == found.path:
+        return run, stored
+    return replace(run, data=found), replace(stored, data=stored.data.at(found.path))
 
 
 def restore_checkpoint(session: Session, saved: Checkpoint) -> None:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import methods
 from ..core.distributed import Dist
 from ..data import Dataset
+from ..evals.sources import kinds_for_method
 from ..evals.split import allowed_kinds
 from ..methods.base import Method
 from ..run import checkpoint, optim
@@ -93,8 +94,9 @@ def build_session(
         notes.append(caution)
     labels = dataset.words.labels
     probes, probe_notes = allowed_kinds(run.evals.kinds, dataset.classes, probes_required, labels)
+    probes, unfit_notes = kinds_for_method(probes, method, probes_required)
     optimizer = optim.build_optimizer(run.optim, method)
-    return Session(run, out, dist, dataset, method, optimizer, probes, [*notes, *probe_notes])
+    return Session(run, out, dist, dataset, method, optimizer, probes, [*notes, *probe_notes, *unfit_notes])
 
 
 def check_shortest(dataset: Dataset, method: Method) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import support
 
+from jepakit import api
 from jepakit.cli import __main__ as cli
 from jepakit.cli import arguments
 from jepakit.cli.commands import COMMANDS
@@ -46,6 +47,43 @@ def test_an_unknown_word_is_compared_with_what_the_command_itself_takes(
     code, error = told(line.split(), capsys)
     assert code == 2
     assert sentence in error
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("forecast a --data b --out c --horizon two", "jepa: --horizon takes a whole number, not 'two'\n"),
+        ("score a --data b --out c --quantile high", "jepa: --quantile takes a number, not 'high'\n"),
+        ("forecast a --data b --out c --horizon", "jepa: --horizon needs a value, as in --horizon VALUE\n"),
+        ("probe a --kind knn --weights both", "jepa: --weights takes one of target, context, not 'both'\n"),
+        ("embed a --data b", "jepa: --out is missing; give it, or see --help\n"),
+        (
+            "train ijepa --data.size 96",
+            "jepa: data.size takes a list [a whole number, a whole number] or auto, not '96'; write for example "
+            "--data.size '[96, 96]'\n",
+        ),
+    ],
+)
+def test_a_value_that_an_option_cannot_take_is_one_sentence_with_what_it_takes(
+    line: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(line.split(), capsys) == (2, sentence)
+
+
+def test_a_recipe_for_data_of_another_kind_says_so_before_the_first_step(tmp_path: Path) -> None:
+    support.write_table(tmp_path / "a.csv", 600)
+    folder = support.write_pictures(tmp_path / "photos", [f"{k}.png" for k in range(24)])
+    with pytest.raises(ValueError, match=r"cifar10-ijepa is made for pictures, and '.*a.csv' holds series"):
+        api.train(tmp_path / "a.csv", tmp_path / "run", recipe="cifar10-ijepa", quiet=True)
+    assert not (tmp_path / "run").exists()
+    seen = support.Recorder()
+    short = {"length.batch": 8, "evals.report": False}
+    api.train(folder, tmp_path / "run", recipe="series-bijepa", steps=1, settings=short, progress=seen)
+    misfits = [k for k, note in enumerate(seen.notes) if "series-bijepa is made for series, and" in note]
+    assert misfits == [0]
+    fitting = support.Recorder()
+    api.train(folder, tmp_path / "other", recipe="cifar10-ijepa", steps=1, settings=short, progress=fitting)
+    assert not fitting.said("is made for")
 
 
 @pytest.mark.parametrize("command", COMMANDS.names())

@@ -184,12 +184,13 @@ def sections(settings: Any, around: tuple[type, ...] = ()) -> Iterator[Any]:
 def test_every_setting_is_explained() -> None:
     run = Run(methods.load("ijepa").Config(), data.load("images")())
     explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "settings.md").read_text()))
-    assert not {
+    missing = {
         f"{type(part).__module__}: {field.name}"
         for part in sections(run)
         for field in fields(part)
         if field.name not in explained
     }
+    assert not missing, f"describe in docs/settings.md: {', '.join(sorted(missing))}"
 
 
 def test_the_defaults_in_the_documents_are_those_of_the_code() -> None:

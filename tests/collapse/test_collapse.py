@@ -158,6 +158,11 @@ def row(
     return {f"{key}_{side}": v for side in ("target", "context") for key, v in both.items()} | {"normalized_loss": loss}
 
 
+def moving(within: float, energy: float) -> dict[str, float]:
+    """A row of a world model."""
+    return {**row(std=1 + energy / 10), "spread/within": within, "actions/energy_ratio": energy}
+
+
 @pytest.mark.parametrize(
     ("history", "state", "option"),
     [
@@ -192,6 +197,14 @@ def row(
         ([row(0.9), row(0.8, std=1.01), row(0.7, std=1.02), row(0.6)], "healthy", ""),
         ([row(), row(5.2)], "unknown", ""),
         ([row(1.2), row(0.97)], "healthy", ""),
+        ([moving(0.5, 1.0), moving(0.25, 0.06), moving(0.25, 0.02)], "healthy", ""),
+        ([moving(0.1, 1.0), moving(0.002, 0.6), moving(0.002, 0.6)], "slow", "--method.inverse"),
+        ([moving(0.1, 1.0), moving(0.03, 0.6), moving(0.002, 0.6)], "healthy", ""),
+        # A wall that differs between samples has most of the variance: that is not all that the latents show.
+        ([moving(0.57, 1.0), moving(0.06, 0.16), moving(0.05, 0.15)], "healthy", ""),
+        ([moving(0.1, 1.0), moving(0.1, 0.97)], "unknown", ""),
+        ([moving(0.1, 1.0), moving(0.1, 0.97), moving(0.1, 0.98), moving(0.1, 0.97)], "passive", "--method.inverse"),
+        ([moving(0.1, 1.0), moving(0.1, 0.97), moving(0.1, 0.98), moving(0.1, 0.85)], "healthy", ""),
         ([row(std=0.0), row(std=0.0)], "full", "jepa check-data"),
         ([row(std=0.0), row(), row(std=0.5)], "full", "jepa check-data"),
     ],

@@ -270,7 +270,7 @@ def test_what_is_looked_at_falls_on_every_place_alike(n: int, most: int, period:
 SETTINGS = {"method": {"name": "vicreg", "std": 25.0, "cov": 1.0}, "optim": {"lr": 1e-3, "final_weight_decay": 0.4}}
 
 
-@pytest.mark.parametrize("state", ["full", "dimensional", "drifting", "idle", "exploding"])
+@pytest.mark.parametrize("state", ["full", "dimensional", "drifting", "idle", "exploding", "slow"])
 def test_no_advice_names_an_option_that_the_method_lacks(state: collapse.State) -> None:
     everything, mine = collapse.advise(state), collapse.advise(state, SETTINGS)
     assert mine

@@ -163,6 +163,16 @@ def test_a_truncated_shard_gives_its_whole_members_and_says_so(tmp_path):
     assert any("ends early" in note for note in dataset.notes)
 
 
+def test_a_shard_that_is_cut_between_two_members_says_so_and_a_whole_one_does_not(tmp_path):
+    path = shards(tmp_path / "w", 1) / "s-000.tar"
+    assert not any("ends early" in note for note in files.Config(str(path)).open().notes)
+    with tarfile.open(path) as whole:
+        cut = whole.getmembers()[-1].offset
+    path.write_bytes(path.read_bytes()[:cut])
+    dataset = files.Config(str(path)).open()
+    assert any("ends early (it has no end-of-archive block)" in note for note in dataset.notes)
+
+
 @pytest.mark.parametrize("kind", ["bytes", "struct"])
 def test_parquet_files_hold_images_as_bytes_or_as_hugging_face_writes_them(tmp_path, kind):
     for part in range(2):
@@ -343,3 +353,33 @@ def test_a_few_items_have_a_test_part_and_a_training_part_too(count: int) -> Non
         assert len(test) > 0
         assert not train & test
         assert train | test == set(range(count))
+
+
+def test_a_stray_image_beside_the_class_folders_is_named(tmp_path):
+    path = folder(tmp_path / "a", ["cat/0.png", "cat/1.png", "dog/2.png", "dog/3.png", "preview.png"])
+    dataset = files.Config(path).open()
+    assert dataset.classes == ()
+    assert any("1 of 5 images are in no class's folder, such as preview.png" in note for note in dataset.notes)
+
+
+def test_a_label_belongs_to_the_image_of_its_name_even_if_the_name_has_dots(tmp_path):
+    members = [("im.v1.0.png", picture(0)), ("im.v1.0.cls", b"0"), ("im.v1.1.png", picture(1)), ("im.v1.1.cls", b"1")]
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    dataset = files.Config(str(tmp_path / "a.tar")).open()
+    assert [dataset.label(i) for i in range(2)] == [0, 1]
+
+
+def test_a_column_of_several_labels_per_image_is_left_out_and_one_called_labels_is_read(tmp_path):
+    cells = [picture(k) for k in range(4)]
+    pq.write_table(pa.table({"image": cells, "labels": [0, 1, 0, 1]}), tmp_path / "one.parquet")
+    assert files.Config(str(tmp_path / "one.parquet")).open().classes == ("0", "1")
+    pq.write_table(pa.table({"image": cells, "label": [[0], [0, 1], [], [1]]}), tmp_path / "several.parquet")
+    dataset = files.Config(str(tmp_path / "several.parquet")).open()
+    assert dataset.classes == ()
+    assert any("'label' holds several labels per image" in note for note in dataset.notes)
+    with pytest.raises(ValueError, match="holds several labels per image; name a column of one label each"):
+        files.Config(str(tmp_path / "several.parquet"), label="label").open()

@@ -281,3 +281,26 @@ def test_a_column_of_text_with_numbers_in_it_is_left_out_with_the_row_of_the_fir
     (tmp_path / "a.csv").write_text("\n".join(["v,w,town", *(f"{k},{c},Rome" for k, c in enumerate(cells))]))
     notes = opened(tmp_path / "a.csv").notes
     assert "text columns are left out: w (row 3 holds 'oops'; 10 of 30 are numbers), town" in notes
+
+
+def test_a_column_without_a_name_that_numbers_the_rows_is_no_channel(tmp_path):
+    lines = [f"{k},{k % 7}.5,{k % 5}.25" for k in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join([",flow,heat", *lines]))
+    series = opened(tmp_path / "a.csv")
+    assert series.columns == ("flow", "heat")
+    assert "column 1 has no name and numbers the rows, so it is left out" in series.notes
+    assert opened(tmp_path / "a.csv", columns=("column 1", "heat")).columns == ("column 1", "heat")
+
+
+def test_a_column_without_a_name_that_holds_measurements_is_a_channel(tmp_path):
+    lines = [f"{k % 7},{k % 5}.25" for k in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join([",heat", *lines]))
+    assert opened(tmp_path / "a.csv").columns == ("column 1", "heat")
+
+
+def test_times_in_a_column_without_a_name_are_the_time(tmp_path):
+    lines = [f"2024-01-{1 + k // 24:02d} {k % 24:02d}:00:00,{k % 7}.5" for k in range(48)]
+    (tmp_path / "a.csv").write_text("\n".join([",flow", *lines]))
+    series = opened(tmp_path / "a.csv")
+    assert series.columns == ("flow",)
+    assert "time from column 'column 1'" in series.notes

@@ -1,10 +1,11 @@
 import heapq
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
@@ -15,6 +16,7 @@ from jepakit.types import Rng
 
 FIXED = build_environment("two-rooms-fixed")
 RANDOM = build_environment("two-rooms-random")
+SMALL = build_environment("two-rooms-random", size=9)  # the same walks, with pictures that cost little
 IDS = np.arange(500)
 
 
@@ -35,16 +37,16 @@ def slow_move(place: np.ndarray, action: np.ndarray, wall: float, door: float) -
     return last
 
 
-def walks(env: rooms.TwoRooms, steps: int = 32, ids: np.ndarray = IDS, seed: int = 0, **settings: object) -> Episodes:
-    return env.behave(ids, Rng(seed), steps, **settings)
+def walks(env: rooms.TwoRooms, steps: int = 32, ids: np.ndarray = IDS, seed: int = 0, **how: object) -> Episodes:
+    return env.behave(ids, Rng(seed), steps, **how)
 
 
 @pytest.mark.parametrize("env", [FIXED, RANDOM], ids=["fixed", "random"])
 def test_moves_agree_with_a_slow_simulation_that_only_asks_which_points_are_free(env: rooms.TwoRooms) -> None:
-    found = walks(env, 24, IDS[:60], policy="uniform")
-    scale = torch.linspace(0.3, 1, 60)[:, None, None]
+    found = walks(env, 24, IDS[:25], policy="uniform")
+    scale = torch.linspace(0.3, 1, 25)[:, None, None]
     place = found.states["position"]
-    for b in range(60):
+    for b in range(25):
         wall, door = float(found.states["wall"][b, 0]), float(found.states["door"][b, 0])
         for t in range(24):
             state = {name: value[b : b + 1, t] for name, value in found.states.items()}
@@ -56,6 +58,7 @@ def test_moves_agree_with_a_slow_simulation_that_only_asks_which_points_are_free
             assert np.linalg.norm(ours - slow) < 0.004 + rooms.GAP / max(direction.min(), 1e-3), (b, t)
 
 
+@settings(max_examples=100, deadline=None)
 @given(
     wall=st.floats(20, 45, width=32),
     door=st.floats(10, 55, width=32),
@@ -82,14 +85,14 @@ def test_no_path_crosses_the_wall_but_through_the_door(
 
 
 def test_no_walk_of_many_crosses_the_wall_but_through_the_door() -> None:
-    found = walks(RANDOM, 200, np.arange(2000))
+    found = walks(SMALL, 200, np.arange(1000))
     place, wall = found.states["position"], found.states["wall"][..., None]
     a, b = place[:, :-1], place[:, 1:]
     assert place.amin() >= rooms.LOW
     assert place.amax() <= rooms.HIGH
     side = wall[:, :-1, 0]
     crossing = (a[..., 0] < side) != (b[..., 0] < side)
-    assert crossing.sum() > 500
+    assert crossing.sum() > 300
     share = (side - a[..., 0]) / (b[..., 0] - a[..., 0])
     height = a[..., 1] + share * (b[..., 1] - a[..., 1]) - found.states["door"][:, 1:]
     assert height[crossing].abs().amax() < rooms.HALF_HEIGHT
@@ -117,7 +120,7 @@ def test_actions_are_clipped_to_their_longest_length() -> None:
     assert_close(state["position"], torch.tensor([[20.0, 40.0]]), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("policy", ["random", "uniform"])
+@pytest.mark.parametrize("policy", ["random", "uniform", "scripted"])
 def test_an_episode_depends_on_its_id_alone_however_ids_are_split(policy: str) -> None:
     whole = walks(RANDOM, 24, IDS[:100], policy=policy, hold=2)
     parts = [walks(RANDOM, 24, part, policy=policy, hold=2) for part in np.array_split(IDS[:100][::-1], 7)]
@@ -140,7 +143,7 @@ def test_actions_are_held_and_frames_skipped_without_changing_the_episode() -> N
 
 
 def test_lengths_and_turns_of_the_walk_are_distributed_as_stated() -> None:
-    actions = walks(FIXED, 40, np.arange(4000)).action
+    actions = walks(build_environment("two-rooms", size=9), 40, np.arange(4000)).action
     length = actions.norm(dim=2)
     z = torch.tensor([(rooms.MIN_LENGTH - 1.5) / 0.6, (rooms.MAX_STEP - 1.5) / 0.6], dtype=torch.float64)
     density, mass = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi), torch.special.ndtr(z)
@@ -158,7 +161,7 @@ def test_lengths_and_turns_of_the_walk_are_distributed_as_stated() -> None:
 @pytest.mark.parametrize("hold", [1, 2])
 def test_the_stated_share_of_walks_goes_through_the_door(hold: int) -> None:
     def in_door(share: float) -> float:
-        env = build_environment("two-rooms-random", door_share=share)
+        env = build_environment("two-rooms-random", door_share=share, size=9)
         states = walks(env, 64, np.arange(1500), hold=hold).states
         return float(((states["position"][..., 0] - states["wall"]).abs() < 1.0).any(1).float().mean())
 
@@ -166,6 +169,32 @@ def test_the_stated_share_of_walks_goes_through_the_door(hold: int) -> None:
     assert none < 0.1
     assert all_of_them > 0.95
     assert abs(in_door(0.35) - (0.35 * all_of_them + 0.65 * none)) < 0.04
+
+
+def test_a_walk_through_the_door_comes_there_at_any_time_and_freely() -> None:
+    env = build_environment("two-rooms-random", door_share=1.0, size=9)
+    found = walks(env, 60, np.arange(2000))
+    place = found.states["position"]
+    in_door = (place[..., 0] - found.states["wall"]).abs() < 1
+    when = in_door.int().argmax(1)  # the first time
+    for low in range(0, 60, 20):
+        assert 0.25 < ((when >= low) & (when < low + 20)).float().mean() < 0.45
+    before = torch.arange(60) < when[:, None] - 1
+    moved_as_told = (place.diff(dim=1) - found.action).norm(dim=2) < 1e-3
+    assert moved_as_told[before].float().mean() > 0.999
+    assert moved_as_told[~before].float().mean() < 0.9  # afterwards, walls stop it
+    # A walk that is mirrored keeps its new heading: sharp turns are as rare as walls.
+    heading = torch.atan2(found.action[..., 1], found.action[..., 0])
+    turn = (torch.remainder(heading.diff(dim=1) + math.pi, 2 * math.pi) - math.pi).abs()
+    assert (turn[before[:, 1:]] > 1.8).float().mean() < 0.05
+
+
+def test_the_scripted_policy_reaches_goals_in_the_other_room() -> None:
+    found = walks(RANDOM, 120, IDS[:300], policy="scripted", hold=2)
+    start, goal = RANDOM.tasks(IDS[:300], Rng(0))
+    assert torch.equal(found.states["position"][:, 0], start["position"])
+    nearest = (found.states["position"] - goal["position"][:, None]).norm(dim=2).amin(1)
+    assert (nearest < rooms.SUCCESS_RADIUS).float().mean() > 0.95
 
 
 def grid_ways(goal: np.ndarray, wall: float, door: float, spacing: float) -> dict[tuple[int, int], float]:
@@ -278,3 +307,17 @@ def test_settings_that_cannot_be_are_refused_in_a_sentence() -> None:
 def test_actions_of_another_size_or_not_finite_are_refused(action: list[list[float]], fix: str) -> None:
     with pytest.raises(ValueError, match=fix):
         FIXED.step(FIXED.reset(IDS[:1], Rng(0)), torch.tensor(action))
+
+
+def test_a_batch_of_walks_is_much_faster_than_one_after_the_other() -> None:
+    def seconds(parts: list[np.ndarray]) -> float:
+        begin = time.process_time()
+        for part in parts:
+            RANDOM.behave(part, Rng(0), 16, hold=2, every=2)
+        return time.process_time() - begin
+
+    ids = np.arange(500)
+    at_once = min(seconds([ids]) for _ in range(3)) / 500
+    alone = min(seconds(list(ids[:3, None])) for _ in range(3)) / 3
+    # The benchmark measures about 100 times; here other tests may be using the machine.
+    assert alone > 20 * at_once

@@ -1,24 +1,38 @@
 """The probe of dynamics: closed forms on linear systems, what it refuses, and what it may score."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import support
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jepakit import api, methods
+from jepakit.cli import __main__ as cli
+from jepakit.cli import text
 from jepakit.data import DataConfig, Place, loader
 from jepakit.data.base import Dataset
+from jepakit.data.images import synthetic
+from jepakit.data.scanpaths import settings as scanpaths
+from jepakit.data.trajectories import settings as trajectories
 from jepakit.evals import load_kind
 from jepakit.evals.finding import run_finding
 from jepakit.evals.kinds import dynamics
 from jepakit.evals.metrics import actions, episodes, ranks
 from jepakit.evals.metrics.linear_dynamics import LinearDynamics, fit_linear_dynamics
 from jepakit.evals.probing import probe_results
+from jepakit.evals.runs import probe_run
 from jepakit.evals.transitions import Transitions, choose_windows, read_transitions
+from jepakit.methods import rjepa, worldmodel
 from jepakit.methods.predictive import Predictive
+from jepakit.nn import CNN
+from jepakit.nn.dynamics import GRU, CausalTransformer
+from jepakit.recurrent.circuit import Circuit
+from jepakit.reporting.probes import probe_row
 from jepakit.types import ActionSpec, Rng, Sample, Signal, Size, State
 
 WINDOW, EPISODE = 5, 9
@@ -324,3 +338,104 @@ def test_the_open_loop_error_decides_and_each_result_is_read_in_its_own_way(exac
     found = run_finding([worse, better])
     assert found is not None
     assert (found.outcome, found.also_worse) == ("better", ())
+
+
+# --- from a run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder of an untrained world model on episodes of which training left some out."""
+    source = support.write_rollouts(tmp_path / "episodes")
+    return support.world_run(tmp_path / "run", trajectories.Config(str(source), split="train", window=5, held_out=0.3))
+
+
+def test_a_run_is_probed_on_the_episodes_that_training_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["probe", str(run), "--kind", "dynamics", "--dynamics.transitions", "40"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    names = ["error", "factor-place-0", "factor-place-1", "imagined", "rank", "planned", "to-go"]
+    assert [line.split()[0] for line in table[1 : 1 + len(names)]] == [f"dynamics-{name}" for name in names]
+    found = {name: support.read_json(run / "evals" / f"dynamics-{name}.json") for name in names}
+    about = {(result["seen"], result["weights"], result.get("n_shared", 0)) for result in found.values()}
+    assert about == {(False, "target", 0)}
+    # Frames are places, so a linear model of them knows everything but the border.
+    assert found["error"]["raw"] < 0.1
+    assert found["factor-place-0"]["raw"] > 0.99
+    assert found["planned"]["raw"] > 0.5
+    # An untrained predictor adds nothing to the latent.
+    assert found["error"]["random_init"] == pytest.approx(found["error"]["notes"]["last_state"], rel=1e-3)
+    assert found["rank"]["random_init"] == pytest.approx(found["rank"]["notes"]["chance"])
+
+
+def test_other_episodes_are_scored_as_a_test_set_and_shared_ones_are_counted(run: Path, tmp_path: Path) -> None:
+    other = support.write_rollouts(tmp_path / "other", episodes=3)
+    paths = probe_run(run, ["dynamics"], test=str(other), settings={"dynamics.transitions": 8}, baselines=False)
+    result = support.read_json(paths[0])
+    assert result["n_shared"] > 0
+    assert "are also training samples" in result["notes"]["warning"]
+
+
+def test_windows_of_many_episodes_are_read_in_part(run: Path) -> None:
+    settings = {"dynamics.windows": 12, "dynamics.transitions": 8}
+    paths = probe_run(run, ["dynamics"], settings=settings, baselines=False)
+    assert support.read_json(paths[0])["n_train"] == 12
+
+
+def test_a_run_that_is_no_world_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    data = synthetic.Config("shapes", count=60, size=(16, 16))
+    run = support.untrained_run(tmp_path / "run", data, Signal(3, (16, 16)))
+    with pytest.raises(ValueError, match=r"^ijepa predicts nothing from actions, so it has no dynamics to probe; give"):
+        probe_run(run, ["dynamics"])
+    assert not (run / "evals").exists()
+
+
+def test_a_training_that_asks_for_dynamics_of_no_world_model_is_refused_before_step_1(tmp_path: Path) -> None:
+    source = support.write_pictures(tmp_path / "photos", [f"{k}.png" for k in range(20)])
+    file = support.write_settings(tmp_path, source, evals={"kinds": ["dynamics"]})
+    request = api.Request(str(file), out=tmp_path / "run", flags={"evals.kinds": "[dynamics]"})
+    with pytest.raises(ValueError, match=r"^evals\.kinds asks for dynamics, but ijepa predicts nothing from actions"):
+        api.dry_run(request)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_table_gives_errors_and_shares_of_variance_as_plain_numbers(run: Path) -> None:
+    paths = probe_run(run, ["dynamics"], settings={"dynamics.transitions": 8})
+    rows = [probe_row(support.read_json(path), "run") for path in paths]
+    assert str(rows[0]["picture"]) == "an error: lower is better"
+    assert str(rows[1]["picture"]) == "1 is perfect, 0 knows only the mean"
+    assert "%" not in "".join(row["value"] for row in rows)
+    assert "%" not in text.describe_probes(paths[:1]).replace("95 %", "")
+
+
+@pytest.mark.parametrize("predictor", ["gru", "transformer"])
+def test_models_that_remember_are_probed_with_what_they_have_seen(tmp_path: Path, predictor: str) -> None:
+    source = support.write_rollouts(tmp_path / "episodes")
+    data = trajectories.Config(str(source), split="train", window=5, held_out=0.3).open()
+    signal = data.signal()
+    kinds = {"gru": GRU(memory=3), "transformer": CausalTransformer(width=12, depth=1, heads=3, history=3)}
+    cfg = replace(worldmodel.Config.tiny(signal), predictor=kinds[predictor])
+    method = methods.build(cfg, signal, 0).eval()
+    for p in method.predictor.parameters():  # gates and last layers start at zero, which would hide the past
+        torch.nn.init.normal_(p, std=0.5, generator=torch.Generator().manual_seed(0))
+    part = read_transitions({"value": method}, method, data, loader.read_stream(data, signal, batch=8))["value"]
+    whole = next(iter(loader.read_stream(data, signal, batch=len(data))))
+    with torch.no_grad():
+        s = method.latents(whole)
+        each = method.predict_each(s[:, :-1], method.normalize_action(whole.action)).flatten(2)
+    assert part.step is not None
+    for t, states in zip(part.turns, part.states, strict=True):
+        with torch.no_grad():
+            pred = part.step(states, torch.from_numpy(part.action[:, t]))
+        assert torch.allclose(pred, each[:, t], atol=1e-4)
+    assert part.s == pytest.approx(s.flatten(2).numpy(), abs=1e-5)
+
+
+def test_a_circuit_that_reads_saccades_is_probed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pictures.npz", x=support.noise_pictures(20, 24))
+    data = scanpaths.Config(
+        str(tmp_path / "pictures.npz"), size=(4, 4), count=4, synthetic="uniform", split="train", held_out=0.3
+    )
+    cfg = rjepa.Config(CNN((1, 4, 4), width=6, channels=(4,)), Circuit(width=5), saccade=True)
+    run = support.save_untrained(tmp_path / "run", cfg, data.open().signal(), data)
+    paths = probe_run(run, ["dynamics"], settings={"dynamics.transitions": 8})
+    assert [path.stem for path in paths] == [f"dynamics-{name}" for name in ("error", "rank", "planned", "to-go")]

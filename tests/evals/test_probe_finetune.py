@@ -56,6 +56,15 @@ def test_the_raw_baseline_is_the_input_as_the_encoder_sees_it() -> None:
     torch.testing.assert_close(raw(Batch(x)), seen.flatten(1)[:, None])
 
 
+def test_a_training_that_is_longer_than_its_epochs_says_so(tmp_path: Path) -> None:
+    run, short = support.untrained_run(tmp_path / "run", SHAPES, SIGNAL), {"finetune.lr": [1e-3]}
+    short |= {"finetune.layer_decay": [1.0], "finetune.epochs": 1, "finetune.batch": 40}
+    for least, said in ((3, True), (0, False)):
+        (path,) = probe_run(run, ["finetune"], settings=short | {"finetune.min_steps": least}, baselines=False)
+        note = "each training takes 3 steps (finetune.min_steps), as 1 epoch of 81 samples would be 2;"
+        assert support.read_json(path)["notes"].get("length", "").startswith(note) is said
+
+
 def fitted(train: Live, cfg: Config, classes: int = 5) -> finetune.FineTuned:
     rates, start = finetune.Rates(cfg.lr[0], cfg.layer_decay[0]), finetune.linear_probe(train, cfg, classes)
     steps = finetune.fine_tune(train, rates, cfg, start)

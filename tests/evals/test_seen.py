@@ -11,6 +11,7 @@ import support
 from jepakit.cli import text
 from jepakit.data.images import arrays, synthetic
 from jepakit.data.series import settings as series
+from jepakit.data.trajectories import settings as trajectories
 from jepakit.evals import load_kind
 from jepakit.evals.base import KINDS
 from jepakit.evals.runs import open_sets, probe_run
@@ -32,6 +33,9 @@ def run_of_kind(kind: str, folder: Path, split: Any) -> Path:
         support.write_table(folder / "a.csv", 600)
         cfg = series.Config(path=str(folder / "a.csv"), split=split, window=16, stride=4, held_out=0.3)
         return support.halves_run(folder / "run", cfg)
+    if load_kind(kind).reads == "dynamics":
+        source = support.write_rollouts(folder / "episodes")
+        return support.world_run(folder / "run", trajectories.Config(str(source), split=split, window=5, held_out=0.3))
     if load_kind(kind).reads == "masks":
         return support.untrained_run(folder / "run", replace(SCENES, split=split), Signal(3, (32, 32)))
     return support.untrained_run(folder / "run", replace(SHAPES, split=split), Signal(3, (16, 16)))

@@ -2,7 +2,8 @@
 
 They were written by jepakit 0.1.0 (commit bb8f8dd), before its modules moved, and a later version has to read them and
 to compute what that one did. So write them again only where numbers are meant to move, and say why in the commit:
-`expected/forecast.txt` is newer, since forecasts are chosen and judged by data that the encoder never saw.
+`expected/forecast.txt` is newer, since forecasts are chosen and judged by data that the encoder never saw, and since
+intervals come from all parts of the data.
 Everything is driven through the public API. `data/` holds pictures, a table, fixations and frames; `trained/` holds
 run folders that stopped half way; `expected/` holds what outputs.py makes of them.
 """

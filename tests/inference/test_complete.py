@@ -119,7 +119,9 @@ def test_the_decoder_is_trained_once_and_again_when_the_weights_have_changed(fol
     old = checkpoint.load_checkpoint(run / "heads" / "decoder").state["step"]
     jk.train(out=run, resume=True, steps=3, allow_change=["length.steps"])
     jk.complete(run, data, tmp_path / "anew", hide="left", steps=2, progress=told)
-    assert f"training a decoder over {run} into {run / 'heads' / 'decoder'}: 2 steps" in told.notes
+    (note,) = [note for note in told.notes if "has no decoder for its weights yet" in note]
+    assert "training one on the run's data for 2 steps (--steps)" in note
+    assert f"The decoder is kept in {run / 'heads' / 'decoder'}" in note
     assert (old, checkpoint.load_checkpoint(run / "heads" / "decoder").state["step"]) == (3, 2)
     below: Any = checkpoint.settings_of(run / "heads" / "decoder").method
     assert below.parent_hashes[0] == checkpoint.module_hash(checkpoint.load_run(run).method)
@@ -344,7 +346,7 @@ def test_completing_from_the_command_line_shows_progress_and_leaves_a_decoder(fo
     words = ("complete", run, "--data", folders / "photos", "--hide", "right", "--out", tmp_path / "out", "--steps", 3)
     done = support.jepa(*words)
     assert done.returncode == 0, done.stderr
-    assert "training a decoder over" in done.stderr
+    assert "has no decoder for its weights yet" in done.stderr
     assert "step 3/3" in done.stderr
     assert "completing" in done.stderr
     assert (run / "heads" / "decoder" / "summary.json").is_file()

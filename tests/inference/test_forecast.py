@@ -384,3 +384,9 @@ def test_every_interval_has_a_color_of_its_own_that_the_legend_shows(run, tmp_pa
 def test_a_plot_says_how_many_of_the_channels_it_draws() -> None:
     assert plot_title("ETTh1", 6, 7) == "ETTh1 · the first 6 of 7 channels"
     assert plot_title("ETTh1", 6, 6) == "ETTh1"
+
+
+def test_a_file_beside_the_named_one_is_explained(run, tmp_path):
+    (tmp_path / "f.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"f\.json exists already, and .*f\.parquet comes with a file of that name"):
+        jk.forecast(run, tmp_path / "a.csv", 2, tmp_path / "f.parquet")

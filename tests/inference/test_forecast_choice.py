@@ -51,15 +51,16 @@ def random_walk(steps, seed=0):
 
 
 def fitted_windows(monkeypatch):
-    """The windows that readers are fitted to and the futures that they are judged on, once a forecast is made."""
+    """The windows that readers are first fitted to and the futures that they are judged on, once a forecast is made."""
     kept = {}
 
     def fit(division, size):
-        kept["fit"] = unseen.fit_windows(division, size)
-        return kept["fit"]
+        found = unseen.fit_windows(division, size)
+        kept.setdefault("fit", found)
+        return found
 
-    def judged(division, past, horizon):
-        found = unseen.judged_windows(division, past, horizon)
+    def judged(division, past, horizon, *most):
+        found = unseen.judged_windows(division, past, horizon, *most)
         kept.setdefault("judged", found.truth)
         return found
 

@@ -8,7 +8,11 @@ from support import halves_run
 
 import jepakit as jk
 from jepakit.data.series.settings import Config as SeriesConfig
-from jepakit.inference.intervals import INTERVAL_PERCENTS, Errors, drift_sentence, fit_intervals
+from jepakit.inference import forecast
+from jepakit.inference.forecast import memorisation
+from jepakit.inference.intervals import INTERVAL_PERCENTS, Errors, RecentErrors, drift_sentence, fit_intervals
+from jepakit.inference.recent import SeenSteps, recent_errors
+from jepakit.inference.unseen import Stretch
 
 
 def errors(n, horizon=6, channels=2, seed=0, scale=1.0):
@@ -19,56 +23,77 @@ def errors(n, horizon=6, channels=2, seed=0, scale=1.0):
 
 
 def test_intervals_cover_their_share_in_every_channel_and_step():
-    found = fit_intervals(errors(3000), errors(3000), None)
+    found = fit_intervals([errors(3000)])
     new = errors(6000, seed=1).ratio
-    for share, q in found.quantile.items():
-        covered = (new <= q[:, None] * found.usual).mean(0)
-        np.testing.assert_allclose(covered, share / 100, atol=0.03)
+    for share, width in found.half_widths().items():
+        np.testing.assert_allclose((new <= width).mean(0), share / 100, atol=0.03)
 
 
 def test_few_errors_keep_the_share_on_average():
     covered = {share: [] for share in INTERVAL_PERCENTS}
     for k in range(600):
         few, new = errors(25, 1, 1, seed=k), errors(200, 1, 1, seed=10_000 + k)
-        for share, fraction in fit_intervals(few, few, None).coverage(new).items():
+        for share, fraction in fit_intervals([few]).coverage(new).items():
             covered[share].append(fraction)
     for share, fractions in covered.items():
         assert np.mean(fractions) >= share / 100 - 0.015
 
 
-def test_a_calm_part_does_not_make_intervals_too_narrow():
-    # All errors are twice as large elsewhere, as those of the last value show.
-    calm, still, trained = errors(100, seed=1), errors(100, seed=2), errors(3000, seed=3, scale=2.0)
-    alone, found = fit_intervals(calm, still, None), fit_intervals(calm, still, trained)
-    later = errors(3000, seed=4, scale=2.0)
-    assert alone.coverage(later)[90] < 0.75
-    for share, fraction in found.coverage(later).items():
-        assert fraction == pytest.approx(share / 100, abs=0.04)
+def test_parts_count_by_their_independent_forecasts():
+    # A wild part of few forecasts, and a calm one that counts three times as much, however many were tried of each.
+    calm, wild = (
+        errors(100, seed=1)._replace(independent=300.0),
+        errors(900, seed=2, scale=4.0)._replace(independent=100.0),
+    )
+    mixed = [errors(3000, seed=3).ratio, errors(1000, seed=4, scale=4.0).ratio]
+    found = fit_intervals([calm, wild]).coverage(Errors(np.concatenate(mixed), 4000.0))
+    for share, fraction in found.items():
+        assert fraction == pytest.approx(share / 100, abs=0.03)
 
 
-def test_wider_shares_have_wider_intervals_whatever_the_last_value_says():
+def recent(n, scale, weight=1.0):
+    found = errors(n, seed=5, scale=scale).ratio
+    return RecentErrors(found, np.full((n, found.shape[2]), weight / found.shape[2]))
+
+
+def test_recent_errors_widen_intervals_and_narrow_them_the_more_the_more_there_are():
+    found = fit_intervals([errors(400)])
+    former = found.half_widths()[90]
+    assert (found.half_widths(recent(20, 3.0))[90] > 1.5 * former).all()
+    assert (found.half_widths(recent(20, 0.3))[90] < 0.9 * former).all()
+    many, new = found.half_widths(recent(400, 3.0)), errors(2000, seed=6, scale=3.0).ratio
+    for share, width in many.items():
+        assert (new <= width).mean() == pytest.approx(share / 100, abs=0.03)
+    # What has not come yet weighs nothing.
+    np.testing.assert_array_equal(found.half_widths(recent(20, 3.0, weight=0.0))[90], former)
+
+
+def test_wider_shares_have_wider_intervals():
     odd = Errors(np.concatenate([np.full((90, 1, 1), 1.0), np.full((10, 1, 1), 1.1)]), 100.0)
-    wild = Errors(np.abs(np.random.default_rng(0).normal(size=(100, 1, 1))), 100.0)
-    q = [float(v[0]) for v in fit_intervals(odd, wild, odd).quantile.values()]
-    assert q == sorted(q)
+    widths = [float(w[0, 0]) for w in fit_intervals([odd, errors(50, 1, 1)]).half_widths().values()]
+    assert widths == sorted(widths)
 
 
 def test_a_forecast_that_is_never_wrong_has_no_width_and_no_warning():
     exact = Errors(np.zeros((50, 1, 4)), 50.0)
-    found = fit_intervals(exact, exact, exact)
-    assert all(float(w.max()) < 1e-200 for w in found.half_widths(np.ones((3, 1, 1))).values())
+    found = fit_intervals([exact])
+    assert all(float(w.max()) == 0 for w in found.half_widths().values())
     assert found.coverage(exact)[80] == 1.0
+    assert drift_sentence({"a": exact, "b": exact}) == ""
+    late = RecentErrors(np.ones((50, 1, 4)), np.ones((50, 4)))
+    assert float(found.half_widths(late)[95].max()) == pytest.approx(1.0)
 
 
-def test_drift_is_told_only_where_the_first_half_does_not_hold_on_the_second():
-    late = np.arange(400) >= 200
-    same = errors(400)
-    assert drift_sentence(same, same, None, late, "the held-out part") == ""
-    ratio = same.ratio * np.where(late, 2.0, 1.0)[:, None, None]
-    told = drift_sentence(Errors(ratio, 400.0), Errors(ratio, 400.0), None, late, "the held-out part")
-    assert told.startswith("the series drift: 80 % intervals from the first half of the held-out part cover only 4")
-    # Three independent forecasts in each half prove nothing.
-    assert drift_sentence(Errors(ratio, 6.0), Errors(ratio, 6.0), None, late, "the held-out part") == ""
+def test_drift_is_told_only_where_intervals_from_the_rest_are_too_narrow():
+    same = {name: errors(200, seed=k) for k, name in enumerate("abc")}
+    assert drift_sentence(same) == ""
+    assert drift_sentence({"a": same["a"]}) == ""
+    wild = {**same, "the held-out part": errors(200, seed=9, scale=2.0)}
+    told = drift_sentence(wild)
+    assert told.startswith("the series drift: 95 % intervals from the rest of the data cover only 6")
+    assert "of the held-out part" in told
+    # Three independent forecasts prove nothing.
+    assert drift_sentence({name: part._replace(independent=3.0) for name, part in wild.items()}) == ""
 
 
 @pytest.mark.parametrize(("weight", "horizon"), [(0.9, 12), (0.5, 4)])
@@ -95,13 +120,67 @@ def test_intervals_of_a_stationary_series_cover_their_share_of_what_comes(tmp_pa
     assert not any("drift" in note for note in done.notes)
 
 
-def test_a_channel_that_mostly_rests_keeps_intervals_with_a_width():
-    # Rain: the last value is wrong in few of all steps, and in more of those that are judged on.
+def test_an_encoder_that_memorised_its_training_part_does_not_make_intervals_narrow():
+    def both(read, linear):
+        return [Errors(np.full((10, 1, 2), float(error)), 10.0) for error in (read, linear)]
+
+    # Read errors are a quarter of the linear ones where the encoder was trained, and half of them where it was not.
+    assert memorisation(both(2, 4), [both(1, 4), both(1, 4)]) == pytest.approx(2.0)
+    assert memorisation(both(4, 8), [both(1, 2), both(1, 2)]) == 1.0
+    assert memorisation(both(1, 4), [both(1, 2)]) == 1.0
+
+
+def noise_run(folder):
+    """A run on 2000 steps of white noise, of which the last 400 were held out."""
+    x = np.random.default_rng(0).normal(size=2000)
+    (folder / "past.csv").write_text("c0\n" + "\n".join(map(str, x)))
+    data = SeriesConfig(str(folder / "past.csv"), window=16, stride=2, columns=("c0",), split="train", held_out=0.2)
+    return halves_run(folder / "run", data, channels=1, mean=(0.0,), std=(1.0,))
+
+
+def relative_width(run, values, folder):
+    """The width of the 90 % interval of the first step, in units of how much the last half window varies."""
+    (folder / "new.csv").write_text("c0\n" + "\n".join(map(str, values)))
+    jk.forecast(run, folder / "new.csv", 2, folder / "f.csv", reader="last-value", overwrite=True)
+    with (folder / "f.csv").open() as file:
+        row = next(csv.DictReader(file))
+    return (float(row["c0_high90"]) - float(row["c0_low90"])) / np.std(values[-8:])
+
+
+def test_intervals_follow_the_errors_that_a_series_made_last(tmp_path):
+    run = noise_run(tmp_path)
+    # A slow wave changes little between two steps, compared with how much eight of them vary.
+    noise, wave = 50 * np.random.default_rng(1).normal(size=300), 50 * np.sin(0.1 * np.arange(300))
+    widths = {name: relative_width(run, x, tmp_path) for name, x in (("noise", noise), ("wave", wave))}
+    assert widths["noise"] > 1.15 * widths["wave"]
+    # A series that is only as long as what is known before a forecast has none to try again.
+    alone = [relative_width(run, x[-8:], tmp_path) for x in (noise, wave)]
+    assert alone[0] == pytest.approx(alone[1], rel=0.05)
+
+
+def test_steps_that_readers_are_fitted_to_are_recognised_and_not_tried_again():
     draw = np.random.default_rng(0)
+    own = draw.normal(size=(2, 500)).astype(np.float32)
+    seen = SeenSteps([Stretch(own, 0, 0, 300), Stretch(own, 300, 300, 400)], 8)
+    assert seen.end(own) == 400
+    assert seen.end(own[:, 100:250]) == 150
+    assert seen.end(own[:, 400:]) == 0
+    assert seen.end(own[:, 397:450]) == 0  # three steps in common are too few
+    assert seen.end(own[:, :5]) == 0
+    assert seen.end(own[::-1].copy()) == 0
+    wrong = own.copy()
+    wrong[1, 399] += 1
+    assert seen.end(wrong) == 399
 
-    def wet(n, share):
-        return Errors(draw.exponential(size=(n, 1, 4)) * (draw.random((n, 1, 4)) < share), n)
 
-    found = fit_intervals(wet(1000, 0.3), wet(1000, 0.3), wet(4000, 0.06))
-    assert found.quantile[80][0] > 0
-    assert found.coverage(wet(4000, 0.3))[80] > 0.7
+def test_a_forecast_from_the_runs_own_data_is_tried_again_on_the_held_out_part_only(tmp_path, monkeypatch):
+    run = noise_run(tmp_path)
+    firsts = []
+
+    def recorded(dataset, span, seen, *rest):
+        firsts.append(seen.end(dataset.steps.values[:, span.begin : span.end]))
+        return recent_errors(dataset, span, seen, *rest)
+
+    monkeypatch.setattr(forecast, "recent_errors", recorded)
+    jk.forecast(run, tmp_path / "past.csv", 2, tmp_path / "f.csv")
+    assert firsts == [1600]

@@ -94,6 +94,8 @@ def test_the_rate_of_false_alarms_is_that_of_steps_which_the_ranks_do_not_know()
     drifting = reference(shift=50.0)
     assert 0.4 < drifting.false_alarms < 0.6
     assert "of 1000 steps that training left out" in drifting.false_alarm_text()
+    assert "because the data drift" in drifting.false_alarm_text()
+    assert "drift" not in found.false_alarm_text()
 
 
 def test_errors_are_ranked_among_steps_left_out_if_there_are_enough() -> None:

@@ -351,3 +351,6 @@ def test_an_open_patch_becomes_a_frame() -> None:
         cfg, notes = WorldModel.fit_config(worldmodel.Config(encoder), signal)
         assert cfg.encoder.patch == patch
         assert len(notes) == 1
+    cfg, notes = WorldModel.fit_config(worldmodel.Config(), Signal(4, (9,), action=ActionSpec(1)))
+    assert isinstance(cfg.encoder, MLP)
+    assert [note.value for note in notes] == ["mlp", [1]]

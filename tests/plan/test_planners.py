@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from jepakit.plan import PLANNERS, Plan, project, rollout_cost, shift, start_plan
+from jepakit.plan.mppi import path_weights
 from jepakit.types import ActionSpec, State
 
 SAMPLING = ("random", "cem", "icem", "mppi", "cem-gradient")
@@ -241,6 +242,14 @@ def test_the_weights_of_mppi_do_not_depend_on_the_scale_of_the_energy() -> None:
         planner("mppi")(lambda a, f=f: f * bowl(goal)(a) + f, start_plan(2, 3, BOX), BOX, rng()) for f in (1.0, 1000.0)
     )
     assert_close(plain.mean, scaled.mean, atol=1e-3, rtol=0)
+
+
+def test_the_weights_of_mppi_are_those_of_path_integrals_with_the_temperature_times_the_spread() -> None:
+    costs = torch.tensor([[3.0, 1.0, 2.0, math.inf], [5.0, 5.0, 5.0, 5.0], [math.inf] * 4])
+    spread = math.sqrt(2 / 3)  # of the finite costs
+    first = torch.tensor([math.exp(-2 / (0.7 * spread)), 1.0, math.exp(-1 / (0.7 * spread)), 0.0])
+    wanted = torch.stack([first / first.sum(), torch.full((4,), 0.25), torch.zeros(4)])
+    assert_close(path_weights(costs, 0.7), wanted)
 
 
 def test_a_cold_mppi_takes_the_best_sample_and_a_hot_one_averages_all() -> None:

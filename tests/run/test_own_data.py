@@ -60,6 +60,55 @@ def test_data_that_have_changed_are_refused(
     assert not (place / "run" / "evals").exists()
 
 
+def test_a_run_is_resumed_on_its_own_data_from_another_folder(place: Path) -> None:
+    before = load_run(place / "run")
+    jk.train(out=place / "run", resume=True, steps=3, allow_change=["length.steps"], quiet=True)
+    after = load_run(place / "run")
+    assert (before.step, after.step) == (2, 3)
+    assert after.run.data.path == after.state["source"] == f"{place}/a.npz"
+    assert after.state["data"] == before.state["data"]
+
+
+def test_a_run_that_is_resumed_in_its_own_folder_keeps_its_path(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    jk.train(out="run", resume=True, steps=3, allow_change=["length.steps"], quiet=True)
+    assert load_run(Path("run")).run.data.path == "a.npz"
+
+
+def test_a_change_of_the_part_that_training_left_out_is_noticed_where_it_is_judged_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{kind}/{k}.png" for k in range(16) for kind in ("a", "b")]
+    folder = support.write_pictures(tmp_path / "photos", names)
+    data = {"name": "images", "split": "train", "held_out": 0.3}
+    file = support.write_settings(tmp_path, folder, data=data)
+    jk.train(out=tmp_path / "run", recipe=str(file), settings=FAST, quiet=True)
+    probe = ["probe", str(tmp_path / "run"), "--kind", "knn"]
+    assert cli.main(probe) == 0
+    held = load_run(tmp_path / "run").run.data.test_part().open()
+    (folder / held.name(0)).unlink()
+    assert cli.main([*probe, "--test", str(folder)]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(probe)
+    assert "that training left out has changed since then" in capsys.readouterr().err
+
+
+def test_few_items_of_which_none_was_left_out_once_are_still_the_runs_data(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=support.noise_pictures(8), y=np.arange(8) % 2)
+    data = {"name": "arrays", "split": "all"}
+    file = support.write_settings(tmp_path, tmp_path / "a.npz", data=data, length={"steps": 2, "batch": 4})
+    jk.train(out=tmp_path / "run", recipe=str(file), settings=FAST, quiet=True)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("split: all", "split: train"))
+    loaded = load_run(tmp_path / "run")
+    assert loaded.run.data.split == "train"
+    found = own_data.own_data(loaded)
+    assert (found.cfg.split, len(found.dataset)) == ("all", 8)
+    assert own_data.unseen_part(loaded, found.cfg) is None
+    jk.train(out=tmp_path / "run", resume=True, steps=3, allow_change=["length.steps"], quiet=True)
+    assert load_run(tmp_path / "run").run.data.split == "all"
+
+
 def test_a_head_is_not_trained_on_other_data_than_its_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(place / "a.npz", x=support.noise_pictures(32, seed=7), y=np.arange(32) % 2)
     with pytest.raises(SystemExit, match="2"):

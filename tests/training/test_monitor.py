@@ -75,6 +75,7 @@ def test_the_panel_says_that_the_weights_come_from_a_training_on_its_samples(arr
         api.train(out=first, recipe=recipe, settings={**short, "data.split": split}, quiet=True)
         second = {**short, "data.split": "train"}
         api.train(out=tmp_path / f"{split}-on", recipe=recipe, settings=second, init=first, progress=seen)
+        assert sum(note.endswith("are left out for tests") for note in seen.notes) == 1
         (note,) = [note for note in seen.notes if note.startswith("panel: ")]
         assert note.endswith("training that the weights come from may have seen") is said
         assert note.endswith("which training never sees") is not said

@@ -15,6 +15,9 @@ import torch
 from jepakit import api, data, launch
 from jepakit.core import devices, distributed
 from jepakit.data.images import arrays
+from jepakit.reporting.charts import short_number
+from jepakit.reporting.facts import median_throughput
+from jepakit.reporting.records import read_record
 from jepakit.run import checkpoint
 from jepakit.training import estimate, loop, session
 
@@ -133,6 +136,18 @@ def test_another_run_gives_its_weights_and_a_misfit_names_every_key(tmp_path, ar
 def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, array):
     rows = dict(api.dry_run(api.Request(str(settings(tmp_path, array)), out=tmp_path / "run")))
     assert {"parameters", "compute", "memory", "time"} <= rows.keys()
+    assert rows["samples"] == "training reads 32 images"
+
+
+def test_a_dry_run_lists_the_probes_that_the_data_allow(tmp_path):
+    file = tmp_path / "pictures.npz"
+    for labels in ({}, {"y": np.arange(32) % 2}):
+        np.savez(file, x=support.noise_pictures(32), **labels)
+        kinds = {"data": {"name": "arrays"}, "evals": {"kinds": ["knn", "linear"], "report": False}}
+        recipe = support.write_settings(tmp_path, file, **kinds)
+        rows = dict(api.dry_run(api.Request(str(recipe), out=tmp_path / "run", flags={"data.split": "train"})))
+        assert ("not in it: probe knn, probe linear" in rows["time from"]) is bool(labels)
+        assert rows["samples"] == "training reads 30 images, and 2 are left out for tests"
     assert not (tmp_path / "run").exists()
 
 
@@ -168,7 +183,7 @@ def test_where_steps_are_slow_a_dry_run_measures_less_and_says_so(limit, how, tm
     monkeypatch.setattr(estimate, "MAX_TIMED", 3)
     rows = dict(api.dry_run(api.Request(str(settings(tmp_path, array, length={"steps": 2000})), out=tmp_path / "run")))
     assert rows["time from"].startswith(how)
-    assert "for 2000 steps" in rows["time"]
+    assert "for 2,000 steps" in rows["time"]
     assert {"steps", "panel"} <= {part.split()[0] for part in rows["time for"].split(", ")}
 
 
@@ -231,3 +246,11 @@ def test_what_cannot_work_is_refused_before_anything_is_written(sections, senten
 
 def test_every_kind_of_data_has_a_name_that_a_config_may_use():
     assert {"images", "arrays", "synthetic"} <= set(data.KINDS.names())
+
+
+def test_the_rate_shown_while_training_is_that_of_the_report(tmp_path, array):
+    seen = support.Recorder()
+    file = settings(tmp_path, array, length={"steps": 5}, loop={"log_every": 1, "workers": 0})
+    api.train(out=tmp_path / "run", recipe=str(file), progress=seen)
+    (last, _) = [(row, steps) for row, steps in seen.rows if "doing" not in row["metrics"]][-1]
+    assert short_number(last["metrics"]["throughput"]) == median_throughput(read_record(tmp_path / "run"))

@@ -12,7 +12,7 @@ from .store import NO_LABELS, Store
 
 PART_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name")
-LABEL_COLUMNS = ("label", "class", "target", "y")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
 MASK_SUFFIX = ".mask.png"
 """The suffix that replaces an image's suffix in the name of its mask; a mask is not an image."""
 
@@ -57,10 +57,20 @@ def open_folder(root: Path) -> Files:
 def _with_labels(root: Path, names: list[str], heads: list[tuple[str, ...]], notes: tuple[str, ...]) -> Files:
     shared = len({head[:1] for head in heads}) == 1 and max(map(len, heads)) > 1
     if not all(heads) or shared:
+        loose = [name for name, head in zip(names, heads, strict=True) if not head]
+        notes += (_loose_note(loose, len(names)),) if 0 < 2 * len(loose) < len(names) else ()
         return Files(Names(names), NO_LABELS, (), notes, str(root))
     labels, classes = encode_by_name([head[0] for head in heads])
     note = f"classes: {len(classes)}, from the sub-folders' names"
     return Files(Names(names), labels, classes, (*notes, note), str(root))
+
+
+def _loose_note(loose: list[str], total: int) -> str:
+    """Why images have no classes although most are in sub-folders: `loose` names those that are in none."""
+    return (
+        f"no classes, because {len(loose)} of {total} images are in no class's folder, such as {loose[0]}; move them "
+        "into one, or out of the data"
+    )
 
 
 def _walk_images(root: str) -> Iterator[str]:

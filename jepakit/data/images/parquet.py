@@ -82,10 +82,23 @@ def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cel
             )
     column = _load_column(files, name, first.field(name).type)
     names = RowNames([file.name for file in files], counts)
+    said = f"images from column {name!r}"
+    if target and _holds_lists(first, target):
+        if label:
+            raise ValueError(f"the column {label!r} holds several labels per image; name a column of one label each")
+        said, target = f"{said}; {target!r} holds several labels per image, so it is left out", ""
     if not target:
-        return Cells(names, NO_LABELS, (), (f"images from column {name!r}",), column)
+        return Cells(names, NO_LABELS, (), (said,), column)
     labels, classes = encode_labels([value for file in files for value in _column_values(file, target)])
-    return Cells(names, labels, classes, (f"images from column {name!r}, labels from {target!r}",), column)
+    return Cells(names, labels, classes, (f"{said}, labels from {target!r}",), column)
+
+
+def _holds_lists(schema: Any, name: str) -> bool:
+    """Whether each cell of the column `name` is a list."""
+    import pyarrow as pa
+
+    kind = schema.field(name).type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 @contextmanager

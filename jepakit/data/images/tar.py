@@ -21,7 +21,7 @@ from ..rows import Names, encode_labels
 from .decode import EXTENSIONS
 from .store import Store
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 JSON_KEYS = ("label", "cls", "class", "target", "fine")
 
 
@@ -99,19 +99,19 @@ def read_span(path: str, offset: int, length: int) -> bytes:
 def _image_pairs(index: Index, label: str) -> Iterator[tuple[int, int]]:
     """Each image with the member that holds its label, -1 for none."""
     asides: dict[str, dict[str, int]] = {}
-    images: list[tuple[str, int]] = []
+    images: list[tuple[str, str, int]] = []
     for i, name in enumerate(index.names):
         folder, base = os.path.split(name)
         if base.startswith("."):
             continue
-        key, _, extension = base.partition(".")
-        full = os.path.join(folder, key)
-        if extension in ("cls", "json"):
-            asides.setdefault(full, {})[extension] = i
-        elif os.path.splitext(base)[1].lower() in EXTENSIONS:
-            images.append((full, i))
-    for full, i in images:
-        found = asides.get(full, {})
+        full, extension = os.path.splitext(name)
+        if extension in (".cls", ".json"):
+            asides.setdefault(full, {})[extension[1:]] = i
+        elif extension.lower() in EXTENSIONS:
+            # KEY.seg.png belongs to KEY.cls, as webdataset has it; im.v1.png belongs to im.v1.cls if that is there.
+            images.append((full, os.path.join(folder, base.partition(".")[0]), i))
+    for full, key, i in images:
+        found = asides.get(full) or asides.get(key, {})
         yield i, found.get("json", -1) if label else found.get("cls", found.get("json", -1))
 
 
@@ -155,11 +155,20 @@ def scan_shard(shard: Path) -> Index:
                 if member.isreg() and member.offset_data + member.size <= end:
                     names.append(member.name)
                     spans.append((member.offset_data, member.size))
+            if not _has_end_block(shard, tar.offset):
+                why = "it has no end-of-archive block"
     except (tarfile.TarError, OSError) as error:
         why = str(error)
     if why and not names:
         raise ValueError(f"cannot read {str(shard)!r} as a tar file ({why}); give uncompressed .tar shards")
     return Index(Names(names), np.array(spans, dtype=np.int64).reshape(-1, 2), why)
+
+
+def _has_end_block(shard: Path, offset: int) -> bool:
+    """Whether a block of zeros follows the last member, as it does unless the file was cut there."""
+    with open(shard, "rb") as file:
+        file.seek(offset)
+        return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
 
 def cache_folder() -> Path:

@@ -17,6 +17,9 @@ from ..rows import is_number
 from .clock import UTC_OFFSET, split_offset
 
 NO_COLUMN = "none"
+NO_NAMES = ("", "__index_level_0__")
+"""The names of a column that nobody has named; pandas writes its index under them."""
+
 MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?")
 
 
@@ -24,13 +27,15 @@ MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?")
 class Table:
     """Columns by name as Arrow arrays, and the 1-based file row of each table row.
 
-    `offsets` are the written UTC offsets of each time column that Arrow converted to UTC.
+    `offsets` are the written UTC offsets of each time column that Arrow converted to UTC. `nameless` columns have no
+    name in the file; here, column k is called "column k".
     """
 
     path: Path
     columns: dict[str, Any]
     rows: Int64[np.ndarray, " n"]
     offsets: dict[str, set[str]]
+    nameless: frozenset[str] = frozenset()
 
 
 def load_table(path: Path) -> Table:
@@ -49,12 +54,15 @@ def load_table(path: Path) -> Table:
             found, rows, offsets = _parse_csv(unpack_file(path))
     except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {str(path)!r} as a table: {error}; repair the file") from None
-    names = found.column_names
+    nameless = {k: f"column {k + 1}" for k, name in enumerate(found.column_names) if name in NO_NAMES}
+    names = [nameless.get(k, name) for k, name in enumerate(found.column_names)]
+    offsets = {new: offsets[old] for old, new in zip(found.column_names, names, strict=True) if old in offsets}
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise ValueError(f"{str(path)!r} has two columns {twice[0]!r}; give every column a unique name")
     if not found.num_rows:
         raise ValueError(f"{str(path)!r} has no rows; give a table with one row per time and one column per channel")
-    return Table(path, {name: found[name] for name in names}, rows, offsets)
+    columns = dict(zip(names, found.columns, strict=True))
+    return Table(path, columns, rows, offsets, frozenset(nameless.values()))
 
 
 def _has_zone(kind: Any) -> bool:

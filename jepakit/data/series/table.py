@@ -45,7 +45,8 @@ def read_table(path: Path, asked: ColumnRequest) -> tuple[list[SeriesRecord], tu
     entity = find_column(table, asked.entity, ENTITY_NAMES, "entity")
     label = find_column(table, asked.label, LABEL_NAMES, "label")
     roles = {name for name in (time, entity, label) if name}
-    channels, left_out = _channel_columns(table, asked.columns, roles)
+    counters = {name for name in table.nameless - roles if _is_increasing(table, name)}
+    channels, left_out = _channel_columns(table, asked.columns, roles | counters)
     values = np.stack([column_numbers(table, name) for name in channels])
     notes = [f"{path.name}: {len(table.rows)} rows, channels {', '.join(channels)}"]
     times = read_time_column(table, time) if time else Clock(np.empty(0))
@@ -53,6 +54,9 @@ def read_table(path: Path, asked: ColumnRequest) -> tuple[list[SeriesRecord], tu
     notes += [f"series from column {entity!r}"] if entity else []
     notes += [f"labels from column {label!r}"] if label else []
     notes += [f"text columns are left out: {', '.join(left_out)}"] if left_out else []
+    notes += [
+        f"{name} has no name and numbers the rows, so it is left out" for name in sorted(counters - set(channels))
+    ]
     labels = np.array(table.columns[label].to_pylist(), dtype=object) if label else None
     records = [
         SeriesRecord(
@@ -115,6 +119,14 @@ def _is_numeric(column: Any) -> bool:
         )
     cells = [value for value in column.to_pylist() if value is not None]
     return 2 * sum(map(is_number_or_missing, cells)) >= max(1, len(cells))
+
+
+def _is_increasing(table: Table, name: str) -> bool:
+    """Whether a column holds whole numbers, each larger than the one before."""
+    import pyarrow as pa
+
+    column = table.columns[name]
+    return bool(pa.types.is_integer(column.type)) and not column.null_count and bool((np.diff(column) > 0).all())
 
 
 def _rows_by_entity(table: Table, name: str) -> list[tuple[str, Int64[np.ndarray, " k"]]]:

@@ -44,6 +44,7 @@ from ..transitions import Transitions
 
 READS = "dynamics"
 LEADING = "error"
+SHARE_SCALE = "1 is perfect, 0 knows only the mean"
 MIN_SPREAD = 1e-10
 """Latents, or values of a factor, whose variance is a smaller share of their mean square do not vary."""
 FIT_VALUES, FIT_ROWS_RANGE = 2**23, (2000, 20_000)
@@ -88,7 +89,7 @@ def linear_step(linear: LinearDynamics) -> Step:
     """The linear model as a function of states."""
 
     def step(states: Rows, action: Float[Tensor, "n a"]) -> Float[Tensor, "n d"]:
-        return linear.step(states[0].flatten(1).cpu(), action.cpu())
+        return linear.step(states[0].flatten(1).cpu(), action.cpu()).to(action)
 
     return step
 
@@ -154,7 +155,7 @@ def factor_results(
         yield "name", "factor-" + re.sub(r"[^\w.-]+", "-", name)
         yield "plain", True
         yield from score_results(f"R² of {name}", *explained_with_interval(wrong[:, k], spread[:, k], test.sequence))
-        yield "scale", "a share of its variance"
+        yield "scale", SHARE_SCALE
         yield "factor", name
         yield "imagined", curve[:, k].tolist()
     worst = int(curve[-1].argmin())
@@ -162,7 +163,7 @@ def factor_results(
     yield "plain", True
     last = explained_with_interval(missed[:, -1, worst], range_[:, -1, worst], test.sequence)
     yield from score_results("lowest R² of a factor, imagined", *last)
-    yield "scale", "a share of its variance"
+    yield "scale", SHARE_SCALE
     yield "factor", names[worst]
     yield "each", dict(zip(names, curve[-1].tolist(), strict=True))
     if left_out:
@@ -239,7 +240,7 @@ def try_actions(
     target = torch.from_numpy(test.s[rows, t + 1]).to(device)
     wanted = torch.from_numpy(test.action[rows, t])
     actions = draw_candidates(wanted, pool, count, Rng(0).fork("dynamics", "actions", t))
-    energy = torch.cat(list(candidate_energies(step, states, actions.to(device), target))).double().cpu()
+    energy = torch.cat(list(candidate_energies(step, states, actions.to(device), target))).cpu().double()
     top, reciprocal = first_candidate_ranks(energy.numpy())
     found = wanted
     if not test.spec.discrete:
@@ -281,7 +282,7 @@ def recovery_results(tries: Tries, discrete: bool) -> Iterator[tuple[str, Value]
     yield "plain", True
     score = explained_with_interval(wrong, spread, tries.episode)
     yield from score_results("R² of the action found by planning", *score)
-    yield "scale", "a share of its variance"
+    yield "scale", SHARE_SCALE
 
 
 # --- energy

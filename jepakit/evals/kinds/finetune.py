@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core import schedules
+from ...core.words import counted
 from ...run import optim
 from ...run.optim import Optim
 from ...types import Batch
@@ -55,7 +56,8 @@ FROZEN: Final = Rates(0.0, 1.0)
 class Config:
     """`lr` and `layer_decay` list the candidates; one value of each needs no search.
 
-    With `layer_decay` 1, all layers learn at one rate. Few samples are seen more often, until there are `min_steps`.
+    With `layer_decay` 1, all layers learn at one rate. Few samples are seen more often than `epochs` says, until there
+    are `min_steps`; 0 keeps to the epochs.
     """
 
     lr: tuple[float, ...] = (1e-3, 3e-3)
@@ -107,6 +109,8 @@ def evaluate(train: Live, test: Live, cfg: Config) -> Pairs:
     yield "lr", rates.lr
     yield "layer_decay", rates.layer_decay
     yield "steps", float(training_length(train, cfg)[1]) if rates != FROZEN else 0.0
+    if note := length_note(train, cfg):
+        yield "length", note
     begun = 0.0 if len(candidates) == 1 else 1 - 1 / len(candidates)
     start = linear_probe(train, cfg, classes)
     model = yield from fine_tune(train, rates, cfg, start, (begun, 1.0))
@@ -158,6 +162,18 @@ def training_length(train: Live, cfg: Config) -> tuple[int, int]:
     """The batch size and the number of steps."""
     batch = min(cfg.batch, len(train))
     return batch, max(cfg.epochs * (len(train) // batch), cfg.min_steps)
+
+
+def length_note(train: Live, cfg: Config) -> str:
+    """A sentence if a training has `min_steps`, which are more than its `epochs`; else empty."""
+    batch, steps = training_length(train, cfg)
+    asked = cfg.epochs * (len(train) // batch)
+    if steps == asked:
+        return ""
+    return (
+        f"each training takes {counted(steps, 'step')} (finetune.min_steps), as {counted(cfg.epochs, 'epoch')} of "
+        f"{counted(len(train), 'sample')} would be {asked}; --finetune.min_steps 0 keeps to the epochs"
+    )
 
 
 def fine_tune(

@@ -72,12 +72,12 @@ def _descend(
     step: Step, states: Rows, target: Tensor, start: Tensor, spec: ActionSpec, scale: Tensor
 ) -> Float[Tensor, "n a"]:
     action, best = start.clone(), start.clone()
-    lowest = torch.full((len(start),), torch.inf, dtype=torch.float64, device=start.device)
+    lowest = start.new_full((len(start),), torch.inf)
     mean, square = torch.zeros_like(start), torch.zeros_like(start)
     for k in range(GRADIENT_STEPS + 1):
         with torch.enable_grad():
             action = action.detach().requires_grad_()
-            energy = (step(states, action) - target).double().square().mean(1)
+            energy = (step(states, action) - target).square().mean(1)
             if not energy.requires_grad:
                 return start
             (slope,) = torch.autograd.grad(energy.sum(), action, allow_unused=True)

@@ -20,6 +20,7 @@ from ...core.words import counted
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
+from ...methods.predictive import Predictive
 from ...run import intervals, write
 from ...run.settings import Loop
 from ...types import Batch, Terms
@@ -80,7 +81,7 @@ class Monitor:
             tokens = {
                 side: measure.encode_tokens(self.session.method, self.samples.batch, side) for side in self.encoders
             }
-            row = {**self._spread_row(tokens), **loss, **self._costly_row(last)}
+            row = {**self._spread_row(tokens), **loss, **self._dynamics_row(), **self._costly_row(last)}
         self.rows.append(collapse.verdict_inputs(row))
         self.last = row
         self.fresh = {**row, "spectrum": {k: collapse.spectrum(v.mean(1)).tolist() for k, v in tokens.items()}}
@@ -90,6 +91,12 @@ class Monitor:
         start = collapse.Panel(**panel.start) if panel.start is not None else collapse.start_panel(target, context)
         panel.start = asdict(start)
         return collapse.panel_row(target, context, start)
+
+    def _dynamics_row(self) -> dict[str, float]:
+        """What a world model says of its latents over time and of its actions, for the verdict."""
+        if not isinstance(self.session.method, Predictive):
+            return {}
+        return {key: value for key, value in self.said().items() if key in collapse.DYNAMICS_KEYS}
 
     def _costly_row(self, last: bool) -> dict[str, float]:
         """Of views and of pairs, where it is time for them."""

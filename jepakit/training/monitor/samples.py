@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from ...core.words import counted
 from ...data import Dataset, fixed_sample
 from ...data.loader import spread_order
 from ...types import Batch, Signal
@@ -15,11 +16,17 @@ from ...types import Batch, Signal
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """N samples with their actions, 8-bit if the data are; `dataset` is their source and `note` describes them."""
+    """N samples with their actions, 8-bit if the data are; `dataset` is their source and `note` describes them.
+
+    `division` says how many samples the training reads and how many are left out, whose fingerprint is `left_out`, ""
+    if there are none.
+    """
 
     batch: Batch
     dataset: Dataset
     note: str
+    division: str
+    left_out: str
 
 
 def choose_samples(
@@ -31,22 +38,30 @@ def choose_samples(
     come from a training that may have seen it, which the note then says.
     """
     held, why = test_part(data, signal)
+    whole = describe_division(train, held), "" if held is None else held.fingerprint()
     if held is not None:
         wanted = min(count, len(train))
         found = equal_length_samples(held, signal, count, patch)
         if len(found) >= wanted:
             sight = "the training that the weights come from may have seen" if seen else "training never sees"
             said = f"panel: {describe_samples(found.x, signal)} of the test part, which {sight}"
-            return Samples(found, held, said)
+            return Samples(found, held, said, *whole)
         why = f"the test part holds {len(found)} samples, but the panel needs {wanted}"
     found = equal_length_samples(train, signal, count, patch)
     said = f"panel: {describe_samples(found.x, signal)} from the training data, not augmented ({why})"
-    return Samples(found, train, said)
+    return Samples(found, train, said, *whole)
+
+
+def describe_division(train: Dataset, held: Dataset | None) -> str:
+    """How many samples are trained on and how many are left out, in one sentence."""
+    kept = "" if held is None else f", and {len(held):,} are left out for tests"
+    return f"training reads {len(train):,} {train.words.many if len(train) != 1 else train.words.one}{kept}"
 
 
 def describe_samples(x: Shaped[Tensor, "n c ..."], signal: Signal) -> str:
     """The number of samples, and of their steps unless they are whole."""
-    return f"{len(x)} samples" + (f" of {x.shape[2]} steps" if x.shape[2] != signal.size[0] else "")
+    steps = "" if x.shape[2] == signal.size[0] else f" of {counted(x.shape[2], 'step')}"
+    return counted(len(x), "sample") + steps
 
 
 def equal_length_samples(dataset: Dataset, signal: Signal, count: int, patch: int) -> Batch:

@@ -1,0 +1,239 @@
+"""Plans with a trained world model: one plan for one's own loop, or whole episodes under a protocol."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..core.files import write_json
+from ..core.progress import Progress, SilentProgress
+from ..model import Model, check_frame
+from ..plan import PLANNERS
+from ..plan.energy import Kind, Reduce
+from ..plan.greedy import Greedy
+from ..plan.plan import Plan, Planner, check_space, start_plan
+from ..plan.protocol import AgentOf, Outcome, Protocol, evaluate, results
+from ..plan.rollout import rollout_cost
+from ..run import checkpoint, parse
+from ..run.checkpoint import LoadedRun
+from ..types import Rng
+from .decoder import load_or_train_frame_decoder
+from .diagnosis import diagnose_model
+from .energies import Energies, Source, open_energies
+from .films import decode_frames, film_episodes
+from .world import World, open_world
+
+HORIZON: Final = 8
+"""The model's actions in a plan, where nobody says another number."""
+
+
+class PlanReport(NamedTuple):
+    """What `plan_run` wrote: the results, their file, and the film, if there is one."""
+
+    result: dict[str, Any]
+    path: Path
+    film: Path | None
+
+
+def plan(
+    run: str | os.PathLike[str] | Model,
+    obs: Tensor,
+    goal: Tensor | None = None,
+    *,
+    planner: str | Planner = "cem",
+    horizon: int = HORIZON,
+    start: Plan | None = None,
+    source: Source = "auto",
+    distance: Kind = "l2",
+    reduce: Reduce = "sum",
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Plan:
+    """The plan from an observation to a goal, for a loop of one's own; `plan.mean` (B, H, A) is what to do.
+
+    `obs` and `goal` are raw frames of B episodes, (B, C, H, W) with pixels in [0, 1] or (B, C), or one frame without
+    the batch. Without a goal, the predicted rewards count. `start` is where the search starts, such as
+    `shift(last_plan)`. `settings` are the planner's knobs, as {"cem.samples": 300}. Raises ValueError if the run is no
+    world model, if a frame does not fit it, or if the planner does not fit its actions.
+    """
+    energies = _energies_of(run, source, distance, reduce)
+    search = choose_planner(planner, settings or {}) if isinstance(planner, str) else planner
+    state = energies.method.start(energies.form.stacked(_frames(obs, energies)[:, None]))
+    if goal is not None and len(_frames(goal, energies)) != len(state.tokens):
+        raise ValueError(
+            f"there are {len(state.tokens)} observations and {len(_frames(goal, energies))} goals; give one per episode"
+        )
+    energy = energies.of_goal(None if goal is None else energies.encode(_frames(goal, energies)))
+    begin = start or start_plan(len(state.tokens), horizon, energies.spec, device=energies.method.mean.device)
+    return search(rollout_cost(energies.method.step, energy, state), begin, energies.spec, Rng(seed))
+
+
+def _energies_of(run: Any, source: Source, distance: Kind, reduce: Reduce) -> Energies:
+    """The energies of a loaded model, or of a run folder with its heads."""
+    if isinstance(run, Model):
+        return open_energies(run.loaded, None, source, distance, reduce)
+    return open_energies(checkpoint.load_run(Path(run)), Path(run), source, distance, reduce)
+
+
+def _frames(frame: Tensor, energies: Energies) -> Float[Tensor, "b c ..."]:
+    """One frame, or those of B episodes, as a batch. Raises ValueError if it does not fit the model."""
+    signal, stack = energies.method.signal, energies.form.stack
+    own = dataclasses.replace(signal, channels=signal.channels // stack, mean=(), std=())
+    batch = frame[None] if frame.ndim == len(signal.size) else frame
+    return check_frame(batch, own).to(energies.method.mean)
+
+
+def choose_planner(name: str, settings: Mapping[str, Any]) -> Planner:
+    """The planner called `name`, with the knobs that dotted `settings` change. Raises ValueError for unknown ones."""
+    knobs: Any = PLANNERS.load(name)
+    changes = parse.flags_to_changes(settings)
+    if unknown := [section for section in changes if section != name]:
+        raise ValueError(f"{unknown[0]} is not the planner {name}; write its settings as --{name}.KEY VALUE")
+    planner: Planner = parse.apply_changes(knobs, changes.get(name, {}), name)
+    return planner
+
+
+def describe_planner(name: str, planner: Planner) -> str:
+    """A planner with its knobs, as text."""
+    knobs: dict[str, Any] = dataclasses.asdict(planner) if dataclasses.is_dataclass(planner) else {}
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in knobs.items())})"
+
+
+def plan_run(
+    run: str | os.PathLike[str],
+    environment: str | None = None,
+    *,
+    planner: str = "cem",
+    episodes: int = 50,
+    steps: int | None = None,
+    horizon: int = HORIZON,
+    replan_every: int = 1,
+    seed: int = 0,
+    source: Source = "auto",
+    distance: Kind = "l2",
+    reduce: Reduce = "sum",
+    step: int | None = None,
+    diagnose: bool = True,
+    film: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> PlanReport:
+    """Let a run act by planning, beside a random policy and an oracle, and write evals/plan-PLANNER.json and a film.
+
+    `environment` is by default that of the run's data. An episode takes `steps` steps of the environment (default: its
+    time limit); `horizon` and `replan_every` count the model's actions. `source`, `distance` and `reduce` say what the
+    energy is made of. With `diagnose`, further agents and measures show whether the energy, the model or the search
+    fails. `settings` are those of the planner, as {"cem.samples": 300}, and of the environment, as {"env.size": 33}.
+    Raises ValueError, before anything is written, if run, environment, planner and energy do not fit.
+    """
+    folder, show = Path(run), progress or SilentProgress()
+    changes = dict(settings or {})
+    own = {key.removeprefix("env."): changes.pop(key) for key in list(changes) if key.startswith("env.")}
+    search = choose_planner(planner, changes)
+    loaded = checkpoint.load_run(folder, step, note=show.note)
+    world = open_world(loaded, folder, environment, own, source=source, distance=distance, reduce=reduce)
+    spec = world.energies.spec
+    check_space(planner, spec, discrete=spec.discrete and planner in DISCRETE)
+    protocol = Protocol(
+        world.env.name,
+        describe_planner(planner, search),
+        episodes,
+        steps or world.env.time_limit,
+        horizon,
+        world.energies.form.every,
+        replan_every,
+        world.env.success_radius if world.env.has_goal else None,
+        seed=seed,
+    )
+    show.note("; ".join(protocol.lines()))
+    outcomes = run_agents(world, protocol, agents_of(world, search, protocol, diagnose), show)
+    result = results(outcomes[PLANNER], outcomes[RANDOM], outcomes.get(ORACLE))
+    result |= {
+        "kind": "plan",
+        "energy": world.energies.describe(world.env.has_goal),
+        "agents": {name: summarize(outcome) for name, outcome in outcomes.items()},
+        "step": loaded.step,
+        "data": world.env.name,
+    }
+    if diagnose:
+        show.note("measuring what the model knows of the layout")
+        result["model"] = diagnose_model(world, protocol)
+    path = folder / "evals" / f"plan-{planner}.json"
+    write_json(path, result)
+    shown = None
+    if film:
+        decode = frame_decoder(folder, loaded, world, show)
+        shown = film_episodes(world, protocol, search, outcomes[PLANNER], folder, planner, decode, show)
+    return PlanReport(result, path, shown)
+
+
+def frame_decoder(run: Path, loaded: LoadedRun, world: World, progress: Progress) -> Callable[[Tensor], Tensor] | None:
+    """What maps tokens to frames, for a model of pictures: the run's decoder, trained once. None for vectors."""
+    if not world.env.size:
+        return None
+    decoder = load_or_train_frame_decoder(run, loaded, progress).to(world.energies.method.mean.device)
+
+    @torch.no_grad()
+    def decode(tokens: Tensor) -> Tensor:
+        # Of stacked frames, the newest.
+        return decode_frames(decoder, tokens)[:, -world.env.channels :]
+
+    return decode
+
+
+PLANNER: Final = "planner"
+RANDOM: Final = "random policy"
+ORACLE: Final = "planner on the true dynamics, true distance"
+TRUE_ENERGY: Final = "planner on the true dynamics"
+GREEDY_TRUE: Final = "greedy on the true dynamics"
+GREEDY_MODEL: Final = "greedy on the model"
+DISCRETE: Final = ("discrete", "beam", "random")
+
+
+def agents_of(world: World, search: Planner, protocol: Protocol, diagnose: bool) -> dict[str, AgentOf]:
+    """The agents that a run is judged by, by name; oracles only where the environment's state can be copied."""
+    horizon, often = protocol.horizon, protocol.replan_every
+    agents: dict[str, AgentOf] = {PLANNER: world.planning(search, horizon, often), RANDOM: world.random}
+    if world.env.copyable:
+        agents[ORACLE] = world.oracle(search, horizon, often)
+    if diagnose and world.env.has_goal:
+        agents[GREEDY_MODEL] = world.planning(Greedy(), 1)
+        if world.env.copyable:
+            agents[GREEDY_TRUE] = world.planning_on_truth(Greedy(), 1)
+    return agents
+
+
+def run_agents(
+    world: World, protocol: Protocol, agents: Mapping[str, AgentOf], progress: Progress
+) -> dict[str, Outcome]:
+    """What each agent does on the same starts."""
+    found = {}
+    for name, agent in agents.items():
+        found[name] = evaluate(world.env, protocol, agent)
+        low, high = found[name].interval
+        score = found[name].score
+        goal = world.env.has_goal
+        told = (
+            f"{100 * score:.0f} % ({100 * low:.0f} to {100 * high:.0f}) at the goal" if goal else f"return {score:.1f}"
+        )
+        progress.note(f"{name}: {told}, {found[name].seconds_per_action:.3f} s per action")
+    return found
+
+
+def summarize(outcome: Outcome) -> dict[str, float | None]:
+    """The numbers of one agent."""
+    low, high = outcome.interval
+    ever = outcome.solved_ever
+    return {
+        "score": outcome.score,
+        "low": low,
+        "high": high,
+        "success_ever": None if ever is None else float(ever.float().mean()),
+        "return": float(outcome.returns.mean()),
+        "seconds_per_action": outcome.seconds_per_action,
+    }
