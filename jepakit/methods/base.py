@@ -24,7 +24,7 @@ NEED_ADVICE = {
     "views": "set data.augment.views, e.g. [{count: 2}]",
     "time": "give a series, --data.name scanpaths, which fixates one place of a picture after another, or a stream of "
     "frames to jepa train rjepa-online",
-    "action": "actions come with --data.name trajectories, or scanpaths, where each is the saccade to the next place",
+    "action": "actions come with --data.name trajectories, or scanpaths, as saccades to the next fixation",
     "label": "give data with classes, e.g. a folder of images with one sub-folder per class",
 }
 # Methods of a Method that take a batch: a tensor instead becomes a batch of these samples alone.
