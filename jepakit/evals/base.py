@@ -8,8 +8,8 @@ A kind is a module with a frozen dataclass `Config` and `evaluate(train, test, c
     "masks"      `Tokens` whose samples carry a picture of class ids instead of a label.
     "encoder"    `Live`: the samples themselves, and encoders to train on them.
     "windows"    `Windows` of series, cut into past and future; no labels are needed.
-    "recorded"   `RecordedResponses`: pooled vectors and the recorded responses to the same items. Nothing is fitted: the
-                 part to fit on is empty, the other part has all items. No labels are needed.
+    "recorded"   `RecordedResponses`: pooled vectors and the recorded responses to the same items. Nothing is fitted:
+                 the part to fit on is empty, the other part has all items. No labels are needed.
 
 A kind whose `value` is an error sets `LOWER_IS_BETTER`; a kind whose `value` is a number but not a fraction sets
 `PLAIN`.

@@ -54,7 +54,9 @@ def read_table(path: Path, asked: ColumnRequest) -> tuple[list[SeriesRecord], tu
     notes += [f"series from column {entity!r}"] if entity else []
     notes += [f"labels from column {label!r}"] if label else []
     notes += [f"text columns are left out: {', '.join(left_out)}"] if left_out else []
-    notes += [f"{name} has no name and numbers the rows, so it is left out" for name in sorted(counters - set(channels))]
+    notes += [
+        f"{name} has no name and numbers the rows, so it is left out" for name in sorted(counters - set(channels))
+    ]
     labels = np.array(table.columns[label].to_pylist(), dtype=object) if label else None
     records = [
         SeriesRecord(
