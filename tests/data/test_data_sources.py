@@ -404,6 +404,7 @@ def test_images_of_files_with_equal_names_in_two_folders_have_names_of_their_own
 def test_a_folder_entry_that_cannot_be_opened_is_named_and_the_rest_is_read(tmp_path):
     path = folder(tmp_path / "a", ["cat/0.png", "dog/1.png"])
     (tmp_path / "a" / "self").symlink_to("self")
+    assert data.guess_kind(path)[0] == "images"
     dataset = files.Config(path).open()
     assert dataset.classes == ("cat", "dog")
     assert any("cannot be opened and are left out: self" in note for note in dataset.notes)
