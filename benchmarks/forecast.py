@@ -3,9 +3,9 @@
 On the first 70 % of ETTh1, exchange rates and three series of NAB, `jepa train series-bijepa` runs for 200 steps of 32
 windows, all other settings at their defaults, so the last tenth of that part is held out. `jepa forecast` then starts
 from 200 moments, evenly spread over the last 30 %, on which nothing was fitted, chosen or calibrated; each knows the
-1000 steps before it. Errors are mean squares over the horizon, in units of the variance of the first part. `written` is the forecast of the reader that the
-command chose; the linear model is fitted on the same part as its readers. Coverage is the share of values within the
-intervals; `drift` says whether the command reported that they may not hold.
+1000 steps before it. Errors are mean squares over the horizon, in units of the variance of the first part. `written` is
+the forecast of the reader that the command chose; the linear model is fitted on the same part as its readers. Coverage
+is the share of values within the intervals; `drift` says whether the command reported that they may not hold.
 
     python benchmarks/forecast.py [--data FOLDER] [--sets ETTh1 …] [--seeds 3] [--horizons 24 96]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from jepakit.methods.worldmodel import Config, WorldModel
 from jepakit.nn import CNN
 from jepakit.nn.dynamics import GRU, ResidualMLP
-from jepakit.plan import CEM, goal_distance, rollout_cost, start_plan
+from jepakit.planning import CEM, goal_distance, rollout_cost, start_plan
 from jepakit.types import ActionSpec, Rng, Signal
 
 SIZE, WIDTH, ELITES, FLOOR = (33, 33), 128, 30, 0.05

@@ -2,10 +2,10 @@
 
 The same HDF5 file in Minari's layout: 48 episodes of 200 steps, frames of 64 x 64 x 3 bytes, stored in one piece per
 episode, in chunks, or compressed. All give batches of 64 windows of 9 frames with their 8 actions and rewards, at
-random places. Through h5py, a window is three slices, found by their path in an open file ("h5py") or taken from arrays
+random places. Through h5py, a window is three slices, found by path in an open file ("h5py") or taken from arrays
 that all stay open ("open arrays"), and the slices are stacked. `Trajectories.read` takes them from arrays in memory, or
-from the file mapped in place. Rounds are interleaved; times are medians over rounds. Opening is timed too, since that is
-when arrays are read. The second part does the same for vectors of 17 numbers.
+from the file mapped in place. Rounds are interleaved; times are medians over rounds. Opening is timed too, since that
+is when arrays are read. The second part does the same for vectors of 17 numbers.
 
     python benchmarks/trajectories.py
 """

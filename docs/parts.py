@@ -20,7 +20,7 @@ LAYERS: Final = (
     ("collapse", "recurrent"),
     ("methods",),
     ("run", "testing"),
-    ("evals", "recipes", "plan", "hub"),
+    ("evals", "recipes", "planning", "hub"),
     ("training",),
     ("reporting", "model", "doctor"),
     ("launch",),

@@ -125,7 +125,7 @@ def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def describe_plans(done: "PlanReport") -> str:
     """What planning came to: the protocol, every agent's score on the same starts, and what the model knows."""
-    from ..plan.protocol import Protocol
+    from ..planning.protocol import Protocol
 
     result = done.result
     goal = result["success_end"] is not None

@@ -1,6 +1,8 @@
 """Resolve a data path: one file, one folder, or all files that match a pattern."""
 
 import glob
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -28,6 +30,16 @@ def expand_pattern(path: str) -> list[Path]:
     if missing:
         raise ValueError(f"{path!r} names {missing[0]!r}, which is not there; narrow the braces to the shards you have")
     return list(dict.fromkeys(found))
+
+
+def distinct_names(files: Sequence[Path]) -> list[str]:
+    """The names of the files or, if two are equal, their paths below the folder that holds all of them."""
+    names = [file.name for file in files]
+    if len(set(names)) == len(names):
+        return names
+    paths = [os.path.abspath(file) for file in files]
+    top = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.path.relpath(path, top) for path in paths]
 
 
 def first_file(path: str) -> Path | None:

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..envs import Environment, Episodes
-from ..plan.diagnose import ghosting
-from ..plan.protocol import Protocol
-from ..plan.rollout import rollout
+from ..planning.diagnose import ghosting
+from ..planning.protocol import Protocol
+from ..planning.rollout import rollout
 from ..types import Rng
 from .world import World
 

@@ -13,7 +13,7 @@ from ..methods.metric import Metric
 from ..methods.predictive import Predictive
 from ..methods.value import Value
 from ..methods.worldmodel import WorldModel
-from ..plan.energy import Energy, Kind, Reduce, goal_distance, learned_distance, reward_energy
+from ..planning.energy import Energy, Kind, Reduce, goal_distance, learned_distance, reward_energy
 from ..run import checkpoint
 from ..run.checkpoint import LoadedRun
 from ..types import ActionSpec

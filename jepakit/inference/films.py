@@ -15,10 +15,10 @@ from ..core.progress import Progress
 from ..envs import EnvState
 from ..methods.decoder import Decoder
 from ..nn.patch import join_patches
-from ..plan.mpc import Act, Seen, mpc
-from ..plan.plan import Planner
-from ..plan.protocol import Outcome, Protocol, Tasks, draw_tasks
-from ..plan.rollout import rollout
+from ..planning.mpc import Act, Seen, mpc
+from ..planning.plan import Planner
+from ..planning.protocol import Outcome, Protocol, Tasks, draw_tasks
+from ..planning.rollout import rollout
 from ..types import Rng, State
 from .world import World
 

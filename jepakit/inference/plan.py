@@ -13,12 +13,12 @@ from torch import Tensor
 from ..core.files import write_json
 from ..core.progress import Progress, SilentProgress
 from ..model import Model, check_frame
-from ..plan import PLANNERS
-from ..plan.energy import Kind, Reduce
-from ..plan.greedy import Greedy
-from ..plan.plan import Plan, Planner, check_space, start_plan
-from ..plan.protocol import AgentOf, Outcome, Protocol, evaluate, results
-from ..plan.rollout import rollout_cost
+from ..planning import PLANNERS
+from ..planning.energy import Kind, Reduce
+from ..planning.greedy import Greedy
+from ..planning.plan import Plan, Planner, check_space, start_plan
+from ..planning.protocol import AgentOf, Outcome, Protocol, evaluate, results
+from ..planning.rollout import rollout_cost
 from ..run import checkpoint, parse
 from ..run.checkpoint import LoadedRun
 from ..types import Rng

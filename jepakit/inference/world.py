@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..core import devices
 from ..envs import ENVS, Environment, EnvState, build_environment
-from ..plan.energy import Energy
-from ..plan.mpc import Act, Seen, model_perception, planning_agent, random_agent, true_state
-from ..plan.oracle import TrueEnergy, encoded_energy, true_cost, true_distance, true_return
-from ..plan.plan import Cost, Planner
-from ..plan.protocol import AgentOf
-from ..plan.rollout import rollout_cost
+from ..planning.energy import Energy
+from ..planning.mpc import Act, Seen, model_perception, planning_agent, random_agent, true_state
+from ..planning.oracle import TrueEnergy, encoded_energy, true_cost, true_distance, true_return
+from ..planning.plan import Cost, Planner
+from ..planning.protocol import AgentOf
+from ..planning.rollout import rollout_cost
 from ..run.checkpoint import LoadedRun
 from ..types import Rng, State
 from .energies import Energies, open_energies

@@ -184,9 +184,8 @@ def _leaf_value(hint: Any, value: Any, path: str) -> Any:
 
 def _list_example(hint: Any, value: Any, path: str) -> str:
     """An example for a setting that takes a list of given length, filled with `value` if it is a number; else ""."""
-    lists = [
-        h for h in (hint, *get_args(hint)) if getattr(h, "__origin__", None) is tuple and Ellipsis not in get_args(h)
-    ]
+    sizes = [get_args(h) for h in (hint, *get_args(hint)) if getattr(h, "__origin__", None) is tuple]
+    lists = [size for size in sizes if Ellipsis not in size]
     if not lists:
         return ""
     each = str(value) if re.fullmatch(r"[\d.]+", str(value)) else "1"

@@ -383,3 +383,28 @@ def test_a_column_of_several_labels_per_image_is_left_out_and_one_called_labels_
     assert any("'label' holds several labels per image" in note for note in dataset.notes)
     with pytest.raises(ValueError, match="holds several labels per image; name a column of one label each"):
         files.Config(str(tmp_path / "several.parquet"), label="label").open()
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_images_of_files_with_equal_names_in_two_folders_have_names_of_their_own(tmp_path, kind):
+    for part in ("a", "b"):
+        if kind == "tar":
+            shards(tmp_path / part, 1)
+        else:
+            (tmp_path / part).mkdir()
+            pq.write_table(pa.table({"image": [picture(k) for k in range(3)]}), tmp_path / part / "s-000.parquet")
+    dataset = files.Config(str(tmp_path / "*" / f"s-000.{kind}")).open()
+    names = [dataset.name(i) for i in range(len(dataset))]
+    assert len(set(names)) == len(names) == 6
+    assert names[0].startswith(os.path.join("a", f"s-000.{kind}"))
+    alone = files.Config(str(tmp_path / "a" / f"s-000.{kind}")).open()
+    assert alone.name(0).startswith(f"s-000.{kind}")
+
+
+def test_a_folder_entry_that_cannot_be_opened_is_named_and_the_rest_is_read(tmp_path):
+    path = folder(tmp_path / "a", ["cat/0.png", "dog/1.png"])
+    (tmp_path / "a" / "self").symlink_to("self")
+    assert data.guess_kind(path)[0] == "images"
+    dataset = files.Config(path).open()
+    assert dataset.classes == ("cat", "dog")
+    assert any("cannot be opened and are left out: self" in note for note in dataset.notes)

@@ -200,6 +200,7 @@ def test_a_number_that_never_changes_still_has_bounds(tmp_path):
             {"action_low": -np.full(2, 0.1), "action_high": np.full(2, 0.1)},
             r"ep_0: action \d+ is .* out of the bounds -0.1 … 0.1; store actions as",
         ),
+        ({"action_max_norm": np.array(0.2)}, r"ep_0: action \d+ is .* out of the bounds or longer than 0.2; store"),
         ({"actions": np.zeros((21, 2))}, r"ep_0: 21 observations for 21 actions, where 22 are needed; .* add the last"),
         ({"actions": np.zeros((15, 2))}, r"ep_0: 21 observations for 15 actions, where 16 are needed"),
         ({"rewards": np.zeros(19)}, r"ep_0: 19 rewards for 20 actions; give 20"),
@@ -235,12 +236,15 @@ def test_flat_arrays_are_divided_at_their_ends(tmp_path):
     parts = [summed_episode(k, n) for k, n in enumerate(lengths)]
     flat = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     np.savez(tmp_path / "ends.npz", episode_ends=np.cumsum(lengths), **flat)
+    # The end of the arrays is the end of the last episode, marked or not.
     np.savez(tmp_path / "marks.npz", **flat)
+    np.savez(tmp_path / "cut.npz", **(flat | {"terminations": flat["terminations"] & (np.arange(36) < 35)}))
     single = all_samples(Config(str(write_episodes(tmp_path / "single", lengths)), window=5, stride=2))
     for name in ("ends", "marks"):
         batch = all_samples(Config(str(tmp_path / f"{name}.npz"), window=5, stride=2))
         for key in ("x", "action", "reward", "done"):
             torch.testing.assert_close(getattr(batch, key), getattr(single, key))
+    assert Config(str(tmp_path / "cut.npz"), window=5).open().source.steps.tolist() == lengths
 
 
 def test_flat_arrays_with_an_observation_per_action_lose_the_last_action_unless_the_next_is_there(tmp_path):
@@ -279,9 +283,10 @@ def pictures(tmp_path) -> str:
 
 def test_pictures_are_x_and_proprioception_stands_beside_them(pictures):
     dataset = Config(pictures, window=4, stack=2).open()
-    batch = dataset.read(np.array([1]), dataset.native).batch()
-    begin, _ = dataset.step_span(1)
-    whole = picture_episode(0, 12)
+    last = len(dataset) - 1
+    batch = dataset.read(np.array([last]), dataset.native).batch()
+    begin, _ = dataset.step_span(last)
+    whole = picture_episode(5, 17)
     frames = whole["observations.pixels"][begin : begin + 5].transpose(0, 3, 1, 2)
     stacked = np.concatenate([frames[:-1], frames[1:]], axis=1).transpose(1, 0, 2, 3)
     np.testing.assert_array_equal(batch.x[0], stacked)

@@ -37,8 +37,9 @@ def write_minari(folder: Path, episodes: list[dict], space: dict | None = None, 
 
 def minari_episode(number: int, steps: int) -> dict[str, np.ndarray]:
     found = summed_episode(number, steps)
-    found["infos.factors.sum"] = found.pop("factors.sum")
-    return found | {"truncations": np.zeros(steps, dtype=bool)}
+    found["infos.sum"] = found.pop("factors.sum")
+    # What has another number of rows is no quantity of the frames.
+    return found | {"truncations": np.zeros(steps, dtype=bool), "infos.calls": np.arange(steps)}
 
 
 def same_samples(one: Config, other: Config) -> None:

@@ -165,3 +165,13 @@ def test_check_data_reports_an_environment():
     rows = dict(check_path("two-rooms-fixed").rows)
     assert rows["episodes"] == "200"
     assert rows["lag of effects"].startswith("0 steps")
+
+
+@pytest.mark.parametrize("form", ["npz", "minari"])
+def test_collected_episodes_are_those_that_the_environment_generates(tmp_path, form):
+    jk.collect("two-rooms-random", tmp_path / form, 3, format=form, hold=2, steps=40)
+    dataset = Config(str(tmp_path / form), 5, action_repeat=2).open()
+    assert set(dataset.factor_names) == {"position 0", "position 1", "wall", "door"}
+    spec = dataset.action_spec()
+    np.testing.assert_allclose([spec.low, spec.high], [[-2.45] * 2, [2.45] * 2], rtol=1e-6)
+    assert spec.max_norm == (pytest.approx(2.45) if form == "npz" else None)

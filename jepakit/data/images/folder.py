@@ -43,15 +43,20 @@ def open_folder(root: Path) -> Files:
     it is the second. A single sub-folder is a class only if it holds all images directly, because deeper folders
     may have another meaning. Raises ValueError if there are no images.
     """
-    found = sorted(_walk_images(str(root)))
+    closed = dict[str, str]()
+    found = sorted(_walk_images(str(root), closed))
     if not found:
         raise ValueError(f"no images in {str(root)!r}; {_advice_instead(root)}")
+    example = min(closed, default="")
+    told = (
+        (f"{len(closed)} entries cannot be opened and are left out: {example} ({closed[example]})",) if closed else ()
+    )
     heads = [tuple(name.split(os.sep)[:-1]) for name in found]
     first = {head[0] for head in heads if head}
     if all(heads) and first <= PART_FOLDERS:
         note = f"sub-folders {', '.join(sorted(first))} are read together; name one of them to read one part"
-        return _with_labels(root, found, [head[1:] for head in heads], (note,))
-    return _with_labels(root, found, heads, ())
+        return _with_labels(root, found, [head[1:] for head in heads], (*told, note))
+    return _with_labels(root, found, heads, told)
 
 
 def _with_labels(root: Path, names: list[str], heads: list[tuple[str, ...]], notes: tuple[str, ...]) -> Files:
@@ -73,23 +78,38 @@ def _loose_note(loose: list[str], total: int) -> str:
     )
 
 
-def _walk_images(root: str) -> Iterator[str]:
-    """Relative names of the image files below root, without hidden files and masks; visits each linked folder once."""
+def _walk_images(root: str, closed: dict[str, str]) -> Iterator[str]:
+    """Relative names of the image files below root, without hidden files and masks; visits each linked folder once.
+
+    `closed` gets the name of each folder or link below root that cannot be opened, with the reason.
+    """
     todo, seen = [""], {os.path.realpath(root)}
     while todo:
         inner = todo.pop()
-        with os.scandir(os.path.join(root, inner)) as entries:
-            for entry in entries:
-                name = os.path.join(inner, entry.name)
-                if entry.name.startswith((".", "__MACOSX")) or entry.name.endswith(MASK_SUFFIX):
-                    continue
-                if entry.is_dir():
-                    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                    if real not in seen:
-                        seen.add(real)
-                        todo.append(name)
-                elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                    yield name
+        try:
+            with os.scandir(os.path.join(root, inner)) as opened:
+                entries = list(opened)
+        except OSError as error:
+            if not inner:
+                raise
+            closed[inner] = error.strerror or str(error)
+            continue
+        for entry in entries:
+            name = os.path.join(inner, entry.name)
+            if entry.name.startswith((".", "__MACOSX")) or entry.name.endswith(MASK_SUFFIX):
+                continue
+            try:
+                folder = entry.is_dir()
+            except OSError as error:
+                closed[name] = error.strerror or str(error)
+                continue
+            if folder:
+                real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                if real not in seen:
+                    seen.add(real)
+                    todo.append(name)
+            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                yield name
 
 
 def _advice_instead(root: Path) -> str:

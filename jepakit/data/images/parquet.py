@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...core.files import replace_file
+from ..paths import distinct_names
 from ..rows import encode_labels
 from .folder import IMAGE_COLUMNS, LABEL_COLUMNS, Files, column_named, open_manifest
 from .store import NO_LABELS, Store
@@ -81,7 +82,7 @@ def open_parquet(files: Sequence[Path], image: str = "", label: str = "") -> Cel
                 f"{', '.join(first.names)}; give files of the same columns"
             )
     column = _load_column(files, name, first.field(name).type)
-    names = RowNames([file.name for file in files], counts)
+    names = RowNames(distinct_names(files), counts)
     said = f"images from column {name!r}"
     if target and _holds_lists(first, target):
         if label:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from ...core.files import replace_file
+from ..paths import distinct_names
 from ..rows import Names, encode_labels
 from .decode import EXTENSIONS
 from .store import Store
@@ -61,12 +62,12 @@ def open_tar(shards: Sequence[Path], label: str = "") -> Tars:
     spans: list[tuple[int, int, int]] = []
     asides: list[tuple[int, int, int, str] | None] = []
     notes: list[str] = []
-    for s, shard in enumerate(shards):
+    for s, (shard, shown) in enumerate(zip(shards, distinct_names(shards), strict=True)):
         index = load_index(shard)
         if index.why:
-            notes.append(f"shard {shard.name} ends early ({index.why}); its first {len(index.names)} members are used")
+            notes.append(f"shard {shown} ends early ({index.why}); its first {len(index.names)} members are used")
         for image, aside in _image_pairs(index, label):
-            names.append(f"{shard.name}/{index.names[image]}")
+            names.append(f"{shown}/{index.names[image]}")
             spans.append((s, int(index.spans[image, 0]), int(index.spans[image, 1])))
             kind = os.path.splitext(index.names[aside])[1] if aside >= 0 else ""
             asides.append((s, int(index.spans[aside, 0]), int(index.spans[aside, 1]), kind) if aside >= 0 else None)

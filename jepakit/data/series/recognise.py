@@ -47,7 +47,7 @@ def _why_folder(path: Path) -> str:
     with os.scandir(path) as entries:
         for entry in entries:
             kind = file_ending(Path(entry.name))
-            if kind in PICTURE_ENDINGS or (entry.is_dir() and not entry.name.startswith(".")):
+            if kind in PICTURE_ENDINGS or (os.path.isdir(entry.path) and not entry.name.startswith(".")):
                 return ""
             if kind in (".csv", ".tsv", *TEXT_ENDINGS):
                 tables.append(Path(entry.path))

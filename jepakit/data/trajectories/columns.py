@@ -26,7 +26,7 @@ def episodes_from(columns: Mapping[str, Column], where: str, name: Callable[[int
     """The episodes that named columns hold; `name` gives the k-th one's, -1 if there is only one.
 
     Columns: `observations` or `observations.KEY`, `actions`, and perhaps `rewards`, `terminations`, `truncations`,
-    `factors.NAME`, `action_low`, `action_high`, `action_choices`. Flat arrays of many episodes have `episode_ends`, the
+    `factors.NAME`, and what `action_facts` reads. Flat arrays of many episodes have `episode_ends`, the
     number of actions up to each episode's end, or the last step of each marked by `terminations` or `truncations`.
     Raises ValueError, naming `where`, if columns are missing or their counts do not fit.
     """
@@ -146,13 +146,14 @@ def _episode_ends(columns: Mapping[str, Column], where: str) -> Int64[np.ndarray
 
 
 def action_facts(columns: Mapping[str, Column]) -> ActionFacts:
-    """What the columns `action_low`, `action_high` and `action_choices` declare."""
+    """What the columns `action_low`, `action_high`, `action_max_norm` and `action_choices` declare."""
     low, high = (
         tuple(columns[key].read().astype(np.float64).reshape(-1).tolist()) if key in columns else ()
         for key in ("action_low", "action_high")
     )
     choices = int(columns["action_choices"].read().reshape(-1)[0]) if "action_choices" in columns else -1
-    return ActionFacts(low, high, choices)
+    norm = float(columns["action_max_norm"].read().reshape(-1)[0]) if "action_max_norm" in columns else None
+    return ActionFacts(low, high, choices, max_norm=norm)
 
 
 def _keyed(names: Sequence[str], group: str) -> dict[str, str]:

@@ -17,7 +17,13 @@ from ..report import Progress, Report
 from .store import Steps
 from .windows import Cut, Form
 
-WORDS = Words("window", "windows", "frames", "give windows of one length", "trajectories have none")
+WORDS = Words(
+    "window",
+    "windows",
+    "frames",
+    "give windows of one length",
+    "trajectories have none; choose a probe that needs none",
+)
 MAX_PATCH = 16
 CHANNEL_ORDERS = {"": (0, 2, 1), "HWC": (0, 4, 1, 2, 3), "CHW": (0, 2, 1, 3, 4)}
 

@@ -1,7 +1,7 @@
 """Read episodes from HDF5 in Minari's layout, or from flat arrays as in D4RL, by h5py alone."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,19 @@ def _read_file(file: Any, path: Path, prefix: str) -> Logs:
     episodes = []
     for key in groups:
         columns = dict(_columns(file[key], path, whole))
-        columns |= {name.removeprefix("infos."): c for name, c in columns.items() if name.startswith("infos.factors.")}
+        columns |= _info_factors(columns)
         episodes.append(one_episode(columns, f"{key} of {path.name}", prefix + key))
     return Logs(episodes, facts)
+
+
+def _info_factors(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The numbers in `infos` that have a row per observation, as true quantities."""
+    rows = len(columns["actions"]) + 1 if "actions" in columns else -1
+    return {
+        f"factors.{name.removeprefix('infos.')}": column
+        for name, column in columns.items()
+        if name.startswith("infos.") and len(column) == rows and column.dtype.kind in "uifb"
+    }
 
 
 def _episode_number(key: str) -> tuple[int, str]:
@@ -82,7 +92,7 @@ def _columns(group: Any, path: Path, whole: WholeFile, prefix: str = "") -> Iter
 
 
 def _column(found: Any, path: Path, whole: WholeFile, key: str) -> Column:
-    def read() -> Shaped[np.ndarray, "t ..."]:
+    def read() -> Shaped[np.ndarray, "..."]:
         try:
             values: np.ndarray = found[()]
         except (OSError, RuntimeError) as error:

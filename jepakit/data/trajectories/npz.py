@@ -53,7 +53,7 @@ def npz_columns(path: Path) -> dict[str, Column]:
 
 def _column(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> Column:
     @cache
-    def read() -> Shaped[np.ndarray, "t ..."]:
+    def read() -> Shaped[np.ndarray, "..."]:
         try:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 values: np.ndarray = file[key]
@@ -62,7 +62,7 @@ def _column(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype, offse
         return values
 
     @cache
-    def mapped() -> Shaped[np.ndarray, "t ..."]:
+    def mapped() -> Shaped[np.ndarray, "..."]:
         return np.memmap(path, dtype, "r", offset, shape)
 
     return Column(shape, dtype, read, mapped if offset >= 0 else None)

@@ -19,7 +19,7 @@ class Column:
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    read: Callable[[], Shaped[np.ndarray, "t ..."]]
+    read: Callable[[], Shaped[np.ndarray, "..."]]
     mapped: Callable[[], Shaped[np.ndarray, "t ..."]] | None = None
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Episode:
 class ActionFacts(NamedTuple):
     """What the files declare about actions: bounds, the number of choices (0: not discrete, -1: unknown), names.
 
-    `start` is the number of the first choice.
+    `start` is the number of the first choice, `max_norm` the largest length of an action.
     """
 
     low: tuple[float, ...] = ()
@@ -72,6 +72,7 @@ class ActionFacts(NamedTuple):
     choices: int = -1
     start: int = 0
     names: tuple[str, ...] = ()
+    max_norm: float | None = None
 
 
 class Logs(NamedTuple):
@@ -99,24 +100,28 @@ def count_problems(episode: Episode) -> Iterator[Problem]:
             )
 
 
-def action_problems(
-    name: str, actions: Float[np.ndarray, "t a"], low: Sequence[float], high: Sequence[float]
-) -> Iterator[Problem]:
-    """The first action of an episode that is not finite, and the first one out of the declared bounds."""
+def action_problems(name: str, actions: Float[np.ndarray, "t a"], facts: ActionFacts) -> Iterator[Problem]:
+    """The first action of an episode that is not finite, or else the first one out of the declared bounds."""
     bad = np.flatnonzero(~np.isfinite(actions).all(1))
     if len(bad):
         t = int(bad[0])
         fix = "replace it, or cut the episode there"
         yield Problem(name, "not finite", f"action {t} is {_text(actions[t])}, one of {len(bad)} not finite", fix)
         return
-    if len(low) != actions.shape[1]:
-        return
     # Bounds are stored in the precision of the actions, so a bound may be missed by a rounding error.
-    slack = 1e-6 * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
-    out = np.flatnonzero(((actions < np.array(low) - slack) | (actions > np.array(high) + slack)).any(1))
+    outside, stated = np.zeros(len(actions), dtype=bool), ""
+    if facts.low:
+        low, high = np.array(facts.low), np.array(facts.high)
+        slack = 1e-6 * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
+        outside |= ((actions < low - slack) | (actions > high + slack)).any(1)
+        stated = f" {_bounds_text(facts.low, facts.high)}"
+    if facts.max_norm is not None:
+        outside |= np.linalg.norm(actions, axis=1) > facts.max_norm * (1 + 1e-5)
+        stated += f" or longer than {facts.max_norm:g}"
+    out = np.flatnonzero(outside)
     if len(out):
         t = int(out[0])
-        detail = f"action {t} is {_text(actions[t])}, one of {len(out)} out of the bounds {_bounds_text(low, high)}"
+        detail = f"action {t} is {_text(actions[t])}, one of {len(out)} out of the bounds{stated}"
         yield Problem(
             name, "bounds", detail, "store actions as the environment took them, clipped, or widen the bounds"
         )

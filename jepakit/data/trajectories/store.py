@@ -418,12 +418,12 @@ def _read_actions(
     problems = [
         problem
         for episode, values in zip(episodes, parts, strict=True)
-        for problem in action_problems(episode.name, values.astype(np.float64), low, high)
+        for problem in action_problems(episode.name, values.astype(np.float64), facts._replace(low=low, high=high))
     ]
     if not low and not problems:
         low, high, notes = range_of_actions(actions)
     names = facts.names if len(facts.names) == width else ()
-    return actions, ActionSpec(width, low, high, names=names), notes, problems
+    return actions, ActionSpec(width, low, high, names=names, max_norm=facts.max_norm), notes, problems
 
 
 def range_of_actions(actions: Float[np.ndarray, "s a"]) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from jepakit.plan import PLANNERS, Cost, Planner
+from jepakit.planning import PLANNERS, Cost, Planner
 from jepakit.types import ActionSpec, Rng, State
 
 BOX = ActionSpec(2, (-1.0, -1.0), (1.0, 1.0))

@@ -12,12 +12,20 @@ from torch.testing import assert_close
 from worlds import Counter, Plane, plane_step, plane_tokens
 
 from jepakit.envs import EnvState
-from jepakit.plan import goal_distance
-from jepakit.plan.diagnose import GREEDY_MODEL, GREEDY_TRUE, PLANNER, energy_map, ghosting, side_by_side, three_agents
-from jepakit.plan.mpc import Act, Seen, model_perception, planning_agent, random_agent, true_state
-from jepakit.plan.oracle import true_cost, true_distance
-from jepakit.plan.plan import start_plan
-from jepakit.plan.protocol import (
+from jepakit.planning import goal_distance
+from jepakit.planning.diagnose import (
+    GREEDY_MODEL,
+    GREEDY_TRUE,
+    PLANNER,
+    energy_map,
+    ghosting,
+    side_by_side,
+    three_agents,
+)
+from jepakit.planning.mpc import Act, Seen, model_perception, planning_agent, random_agent, true_state
+from jepakit.planning.oracle import true_cost, true_distance
+from jepakit.planning.plan import start_plan
+from jepakit.planning.protocol import (
     Outcome,
     Protocol,
     compare_paired,

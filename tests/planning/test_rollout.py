@@ -5,8 +5,8 @@ from support import gaussian_noise
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from jepakit.plan import expand_state, goal_distance, reward_energy, rollout_cost
-from jepakit.plan.rollout import rollout
+from jepakit.planning import expand_state, goal_distance, reward_energy, rollout_cost
+from jepakit.planning.rollout import rollout
 from jepakit.types import State
 
 

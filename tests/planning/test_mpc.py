@@ -11,10 +11,10 @@ from torch.testing import assert_close
 from worlds import Counter, Plane, plane_step, plane_tokens
 
 from jepakit.envs import EnvState
-from jepakit.plan import Plan, goal_distance, rollout_cost
-from jepakit.plan.mpc import Act, Seen, model_perception, mpc, planning_agent, random_agent, true_state
-from jepakit.plan.oracle import true_cost, true_distance, true_return
-from jepakit.plan.plan import Cost
+from jepakit.planning import Plan, goal_distance, rollout_cost
+from jepakit.planning.mpc import Act, Seen, model_perception, mpc, planning_agent, random_agent, true_state
+from jepakit.planning.oracle import true_cost, true_distance, true_return
+from jepakit.planning.plan import Cost
 from jepakit.types import ActionSpec, Rng, State
 
 
