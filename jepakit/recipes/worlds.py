@@ -40,10 +40,11 @@ def two_rooms_fixed() -> Run:
 
 
 def lewm() -> Run:
-    """LeWorldModel, SIGReg as the only term beside the prediction: `jepa train lewm`; minutes on one core. Its score is not measured.
+    """LeWorldModel, SIGReg as the only term beside the prediction: `jepa train lewm`; minutes on one core.
 
     A transformer predicts each next latent from the last three. The data are those of `two-rooms-fixed`, where the
-    published model reads pictures of 224 x 224 by a ViT; give `--data` and `--method.encoder` for others.
+    published model reads pictures of 224 x 224 by a ViT; give `--data` and `--method.encoder` for others. We state no
+    expected score.
     """
     return Run(
         method=worldmodel.Config(
