@@ -96,7 +96,7 @@ PREDICTORS: "Final[Registry[PredictorConfig]]" = Registry(
 # What a config may name as `predictor.name` in a method whose predictor reads actions.
 DYNAMICS: "Final[Registry[DynamicsConfig]]" = Registry(
     __name__,
-    "predictor with actions",
+    "dynamics predictor",
     "one frozen dataclass with build(dim, action, grid)",
     one_class(is_dataclass_with("build", "dim", "action", "grid"), "DYNAMICS"),
     settings_like(f"{__name__}.dynamics", "DynamicsConfig", "has no method build(dim, action, grid)"),

@@ -42,6 +42,9 @@ FOLDERS: dict[str, list[tuple[str, str]]] = {
         )
     ],
     "predictors": [(DATACLASS + "class Folded:\n    def build(self, dim, grid, out=None):\n        ...\n", "Folded")],
+    "dynamics": [(DATACLASS + "class Folded:\n    def build(self, dim, action, grid):\n        ...\n", "Folded")],
+    "readouts": [(DATACLASS + "class Folded:\n    def build(self, dim, out, grid):\n        ...\n", "Folded")],
+    "environments": [(DATACLASS + "class Config:\n    def build(self):\n        ...\n", "Config")],
     "masks": [
         (
             DATACLASS

@@ -12,7 +12,7 @@ REGISTRY_PATHS: Final = {
     "recipes": "recipes:RECIPES",
     "encoders": "nn:ENCODERS",
     "predictors": "nn:PREDICTORS",
-    "predictors with actions": "nn:DYNAMICS",
+    "dynamics": "nn:DYNAMICS",
     "readouts": "nn:READOUTS",
     "masks": "masks:MASKERS",
     "data": "data:KINDS",
