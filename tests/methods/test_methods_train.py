@@ -76,3 +76,20 @@ def test_the_command_line_trains_probes_and_reports_it(name: str, array: Path, t
     assert ("data.augment.views = [{count: 2}]" in done.stdout + done.stderr) == (name == "vicreg")
     assert (tmp_path / "run" / "report.html").is_file()
     assert (tmp_path / "run" / "evals" / "knn.json").is_file()
+
+
+def test_a_world_model_trains_on_an_environment_and_its_heads_on_the_run(tmp_path: Path) -> None:
+    small = {"data.count": 12, "data.steps": 20, "method.reward": 1.0, "length.batch": 8, "length.steps": 4}
+    loop = {"loop.workers": 0, "loop.device": "cpu", "loop.panel_every": 2, "loop.panel_size": 8, "loop.log_every": 1}
+    run = tmp_path / "world"
+    api.train("pendulum", run, recipe="world-model", settings=small | loop | QUIET)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert set(rows[-1]["terms"]) == {"prediction", "std", "cov", "temporal", "inverse", "reward"}
+    judged = {"actions/energy_ratio", "spread/within"}
+    assert judged < set(rows[-1]["metrics"]), "a verdict reads the rows of the panel"
+    assert yaml.safe_load((run / "config.yaml").read_text())["method"]["encoder"]["name"] == "mlp"
+    for name, terms in (("metric", {"push", "constraint"}), ("value", {"value"})):
+        out = tmp_path / name
+        api.train(out=out, recipe=name, init=run, steps=2, settings=QUIET | {"loop.workers": 0, "loop.device": "cpu"})
+        summary = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+        assert set(summary["terms"]) == terms
