@@ -46,7 +46,7 @@ START_MULTIPLIER = 3.0  # λ at the first step
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; `far` is c of φ, in steps, and has to be above the largest distance; `out` counts the features of f.
+    """Settings; `far` is c of φ, in steps: pairs are pushed apart up to about there; `out` counts the features of f.
 
     `speed` is how many times faster than the other parameters the multiplier learns. `gamma`, `expectile` and `decay`
     (of the moving average) belong to the rule "expectile".
@@ -55,11 +55,11 @@ class Config:
     parents: tuple[str, ...] = ()
     parent_hashes: tuple[str, ...] = ()
     rule: Literal["quasimetric", "expectile"] = "quasimetric"
-    body: ReadoutConfig = field(default_factory=FlatMLP)
+    body: ReadoutConfig = field(default_factory=lambda: FlatMLP(hidden=256, depth=3))
     out: int = 64
     symmetric: bool = False
     goals: Literal["batch", "label", "trajectory"] = "batch"
-    far: float = 50.0
+    far: float = 25.0
     slack: float = 0.1
     speed: float = 10.0
     gamma: float = 0.98
