@@ -1,6 +1,7 @@
-"""What every room stands on: the registry, progress, processes, devices, files, padding, schedules, words."""
+"""What every room stands on: the registry, progress, processes, devices, files, padding, schedules, words, actions."""
 
 __all__ = [
+    "actions",
     "devices",
     "distributed",
     "draws",

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from ..core.actions import project
 from ..core.draws import normal_draws, uniform_draws
 from ..types import ActionSpec, Ids, Rng, Size
 
@@ -137,16 +138,7 @@ class Environment(ABC):
         if not action.isfinite().all():
             row = int((~action.isfinite().all(1)).nonzero()[0])
             raise ValueError(f"action {row} of the batch is {action[row].tolist()}; give finite numbers")
-        if spec.discrete:
-            return torch.nn.functional.one_hot(action.argmax(1), spec.size).to(action.dtype)
-        if spec.max_norm is not None:
-            length = sum(a * a for a in action.unbind(1)).sqrt()  # type: ignore[union-attr]
-            action = torch.where(length > spec.max_norm, spec.max_norm / length, 1.0)[:, None] * action
-        if spec.low:
-            action = torch.maximum(action, action.new_tensor(spec.low))
-        if spec.high:
-            action = torch.minimum(action, action.new_tensor(spec.high))
-        return action
+        return project(action, spec)
 
     def draw(self, state: EnvState, size: int = 64) -> Float[Tensor, "b 3 h w"]:
         """Pictures of the worlds for people, in [0, 1]. Raises ValueError if the environment has none."""

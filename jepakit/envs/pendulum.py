@@ -66,6 +66,7 @@ class Pendulum(Environment):
     """Pendulum as defined above. A state has `angle` and `velocity` (B,), in radians and seconds, float64."""
 
     action = ActionSpec(1, (-MAX_TORQUE,), (MAX_TORQUE,), names=("torque",))
+    terminates = False
     factors_names = ("angle", "velocity")
     policies: ClassVar[tuple[str, ...]] = ("random", "scripted")
 

@@ -189,7 +189,7 @@ def memorisation(held: list[Errors], found: list[list[Errors]]) -> float:
     """
     (read, linear) = (max(errors.ratio.mean(), LEAST) for errors in held)
     (read_before, linear_before) = (max(np.mean([f[k].ratio.mean() for f in found]), LEAST) for k in range(2))
-    return max(1.0, read / linear * linear_before / read_before)
+    return float(max(1.0, read / linear * linear_before / read_before))
 
 
 def _seen_sentence(division: Division) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .mpc import Act, Episode, Seen, model_perception, planning_agent, random_agent, true_state
     from .mppi import MPPI
     from .oracle import TrueEnergy, encoded_energy, true_cost, true_distance, true_return
-    from .plan import Cost, Plan, Planner, project, shift, start_plan
+    from .plan import Cost, Plan, Planner, shift, start_plan
     from .protocol import (
         Outcome,
         Paired,
@@ -96,7 +96,6 @@ __all__ = [
     "oracle",
     "plan",
     "planning_agent",
-    "project",
     "protocol",
     "random",
     "random_agent",
@@ -173,7 +172,7 @@ __getattr__ = lazy_names(
             ),
             "energy",
         ),
-        **dict.fromkeys(("Cost", "Plan", "Planner", "project", "shift", "start_plan"), "plan"),
+        **dict.fromkeys(("Cost", "Plan", "Planner", "shift", "start_plan"), "plan"),
         **dict.fromkeys(("Step", "expand_state", "rollout_cost"), "rollout"),
     },
 )

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ..core.actions import project
 from ..envs import Environment, EnvState
 from ..types import ActionSpec, State
 from .energy import Energy
 from .greedy import Greedy
 from .mpc import Seen, planning_agent, true_state
 from .oracle import encoded_energy, true_cost
-from .plan import Cost, Plan, Planner, action_scale, project
+from .plan import Cost, Plan, Planner, action_scale
 from .protocol import AgentOf, Outcome, Protocol, evaluate
 from .rollout import Step, rollout_cost
 

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.actions import project
 from ..types import ActionSpec, Rng
-from .plan import Cost, Plan, check_counts, check_elites, check_space, project
+from .plan import Cost, Plan, check_counts, check_elites, check_space
 from .search import EpisodeDraws, Incumbent, evaluate_cost, take_elites, weighted_mean
 
 

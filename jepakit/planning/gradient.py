@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.actions import project
 from ..types import ActionSpec, Rng
-from .plan import Cost, Plan, check_counts, check_space, project
+from .plan import Cost, Plan, check_counts, check_space
 from .search import EpisodeDraws, Incumbent, evaluate_cost, reach, sample_actions
 
 BETAS: Final = (0.9, 0.999)

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.actions import project
 from ..types import ActionSpec, Rng
-from .plan import Cost, Plan, action_scale, check_counts, project
+from .plan import Cost, Plan, action_scale, check_counts
 from .search import Incumbent, evaluate_cost
 
 

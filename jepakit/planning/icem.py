@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ..core.actions import project
 from ..types import ActionSpec, Rng
-from .plan import Cost, Plan, check_counts, check_elites, check_space, project
+from .plan import Cost, Plan, check_counts, check_elites, check_space
 from .search import (
     EpisodeDraws,
     Incumbent,

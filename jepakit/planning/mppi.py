@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.actions import project
 from ..types import ActionSpec, Rng
-from .plan import Cost, Plan, check_counts, check_elites, check_space, project
+from .plan import Cost, Plan, check_counts, check_elites, check_space
 from .search import (
     EpisodeDraws,
     Incumbent,

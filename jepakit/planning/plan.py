@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.actions import project
 from ..types import ActionSpec, Device, Rng
 
 Cost = Callable[[Tensor], Tensor]
@@ -99,32 +100,6 @@ def shift(plan: Plan, steps: int = 1) -> Plan:
         std=None,
         probabilities=None if chosen is None else moved(chosen, 1 / chosen.shape[2]),
     )
-
-
-def project(actions: Float[Tensor, "*batch a"], spec: ActionSpec) -> Float[Tensor, "*batch a"]:
-    """Actions that the environment allows: finite, within the bounds, each part no longer than `max_norm`.
-
-    NaN becomes zero before the bounds. Choices become one-hot, at the largest entry. Raises ValueError if the action
-    has another size, or if the bounds exclude zero where lengths are bounded: shortening would then leave the bounds.
-    """
-    if actions.shape[-1] != spec.size:
-        raise ValueError(f"actions have {actions.shape[-1]} numbers where the environment takes {spec.size}")
-    if spec.discrete:
-        return F.one_hot(actions.nan_to_num().argmax(-1), spec.size).to(actions.dtype)
-    actions = actions.nan_to_num()
-    if spec.low or spec.high:
-        low = actions.new_tensor(spec.low) if spec.low else None
-        actions = actions.clamp(low, actions.new_tensor(spec.high) if spec.high else None)
-    if spec.max_norm is None:
-        return actions
-    if any(low > 0 for low in spec.low) or any(high < 0 for high in spec.high):
-        raise ValueError(
-            f"max_norm is {spec.max_norm} and the bounds exclude zero; give bounds around zero, or no norm"
-        )
-    parts = actions.reshape(*actions.shape[:-1], spec.parts, -1)
-    length = torch.linalg.vector_norm(parts, dim=-1, keepdim=True)
-    short: Tensor = parts * (spec.max_norm / length.clamp_min(spec.max_norm))
-    return short.reshape(actions.shape)
 
 
 def action_scale(spec: ActionSpec) -> tuple[float, ...]:

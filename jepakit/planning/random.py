@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..core.actions import project
 from ..envs import random_actions
 from ..types import ActionSpec, Rng
-from .plan import Cost, Plan, check_counts, check_space, project, single_action
+from .plan import Cost, Plan, check_counts, check_space, single_action
 from .search import Incumbent, evaluate_cost, global_rows
 
 

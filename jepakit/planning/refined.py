@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.actions import project
 from ..types import ActionSpec, Rng
 from .gradient import descend
-from .plan import Cost, Plan, check_counts, check_elites, check_space, project
+from .plan import Cost, Plan, check_counts, check_elites, check_space
 from .search import (
     Elites,
     EpisodeDraws,

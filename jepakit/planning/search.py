@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.actions import project
 from ..types import ActionSpec, Ids, Rng
-from .plan import Cost, Plan, action_scale, project
+from .plan import Cost, Plan, action_scale
 
 
 def global_rows(rng: Rng, batch: int) -> Ids:

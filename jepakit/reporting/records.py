@@ -1,8 +1,8 @@
 """Reads a run folder without importing torch: metrics, summary, settings, environment, probes."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """The contents of one run folder; a missing file leaves an empty field, `notes` has a sentence per broken file."""
+    """The contents of one run folder; a missing file leaves an empty field, `notes` has a sentence per broken file.
+
+    `evals` are the results of probes, `plans` those of planning, by the name of their file.
+    """
 
     folder: Path
     name: str
@@ -27,6 +30,7 @@ class RunRecord:
     summary: Row
     environment: Row
     evals: tuple[Row, ...]
+    plans: Mapping[str, Row] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -70,6 +74,7 @@ def read_record(run: Path) -> RunRecord:
     if bad := lines.count(None):
         notes.append(f"{bad} of {len(lines)} lines of metrics.jsonl could not be read and were left out.")
     rows = [row for row in lines if row is not None]
+    results = {p.stem: found for p in sorted((run / "evals").glob("*.json")) if (found := _read_object(p, notes))}
     return RunRecord(
         folder=run,
         name=run.resolve().name,
@@ -78,7 +83,8 @@ def read_record(run: Path) -> RunRecord:
         rows=(*(_row_of_step_0(run) if rows and rows[0].get("step") else ()), *rows),
         summary=_read_object(run / "summary.json", notes),
         environment=_read_object(run / "environment.json", notes),
-        evals=tuple(e for p in sorted((run / "evals").glob("*.json")) if (e := _read_object(p, notes))),
+        evals=tuple(result for result in results.values() if result.get("kind") != "plan"),
+        plans={name: result for name, result in results.items() if result.get("kind") == "plan"},
         notes=tuple(notes),
     )
 

@@ -93,11 +93,15 @@ def shortened(line: str) -> str:
         return f"python -m pip {shlex.join(rehearse)}"
     if words[:2] == ["jepa", "complete"]:
         return f"{line} --steps 3"
+    if words[:2] == ["jepa", "collect"]:
+        return f"{line} --episodes 30"
+    if words[:2] == ["jepa", "plan"]:
+        return f"{line} --episodes 2 --steps 4 --no-film"
     if words[:2] == ["jepa", "train"] and "--print-config" not in words and "--resume" not in words:
         # A small recipe reads several blocks and is small as it is.
         return (
             f"{line} {SHORT}"
-            if words[2] in ("cifar10-ijepa", "cifar10-best", "fashion-ijepa", "series-bijepa")
+            if words[2] in ("cifar10-ijepa", "cifar10-best", "fashion-ijepa", "series-bijepa", "world-model")
             else f"{line} {SHORT} {SHALLOW}"
         )
     return line

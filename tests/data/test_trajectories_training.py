@@ -52,6 +52,21 @@ def test_a_trajectory_is_the_same_kept_or_simulated_alone_or_among_a_million(mon
         np.testing.assert_array_equal(many.factors(k * per), cfg.open().factors(k * per))
 
 
+@pytest.mark.parametrize("path", ["cartpole", "pendulum", "pendulum-pixels"])
+def test_windows_of_simulated_episodes_are_those_of_kept_ones_up_to_their_ends(monkeypatch, path):
+    cfg = Config(path, 4, count=12, action_block=1 + (path != "cartpole"), seed=3)
+    kept = cfg.open()
+    monkeypatch.setattr(generated, "MAX_KEPT_BYTES", 0)
+    simulated = cfg.open()
+    assert [simulated.name(i) for i in range(len(simulated))] == [kept.name(i) for i in range(len(kept))]
+    one, other = all_samples(cfg, kept), all_samples(cfg, simulated)
+    for key in ("x", "action", "reward", "done"):
+        torch.testing.assert_close(getattr(one, key), getattr(other, key), rtol=0, atol=0)
+    # A pole falls in every episode of random pushes, a pendulum never.
+    assert int(one.done[:, -1].sum()) == (12 if path == "cartpole" else 0)
+    assert not one.done[:, :-1].any()
+
+
 def test_the_action_leads_from_the_true_position_to_the_next_where_nothing_is_in_the_way():
     dataset = replace(ROOMS, window=6).open()
     batch = all_samples(ROOMS, dataset)

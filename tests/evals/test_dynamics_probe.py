@@ -14,6 +14,7 @@ from torch import Tensor
 from jepakit import api, methods
 from jepakit.cli import __main__ as cli
 from jepakit.cli import text
+from jepakit.core.actions import project
 from jepakit.data import DataConfig, Place, loader
 from jepakit.data.base import Dataset
 from jepakit.data.images import synthetic
@@ -258,7 +259,7 @@ def test_candidates_hold_the_own_action_first_and_no_other_time() -> None:
 
 def test_actions_found_stay_within_bounds_and_lengths() -> None:
     spec = ActionSpec(4, (-1.0,) * 4, (1.0,) * 4, max_norm=0.5, parts=2)
-    clipped = actions.clip_actions(torch.tensor([[3.0, 4.0, 0.1, 0.2], [-9.0, 0.0, 0.0, 0.4]]), spec)
+    clipped = project(torch.tensor([[3.0, 4.0, 0.1, 0.2], [-9.0, 0.0, 0.0, 0.4]]), spec)
     assert torch.allclose(clipped, torch.tensor([[0.3, 0.4, 0.1, 0.2], [-0.5, 0.0, 0.0, 0.4]]))
     found = actions.find_actions(
         lambda states, a: states[0] + a,

@@ -22,7 +22,7 @@ def agent_to(goal: EnvState, env: Plane, horizon: int = 3, replan_every: int = 1
     energy = goal_distance(plane_tokens(env.observe(goal)))
     perceive = model_perception(lambda x: State(plane_tokens(x)), lambda state, x, action: State(plane_tokens(x)))
     spec = env.action.repeat(block)
-    search = planner("cem", samples=64, iterations=6)
+    search = planner("cem", samples=64, iterations=10)
     return planning_agent(perceive, lambda s: rollout_cost(plane_step, energy, s), search, spec, horizon, replan_every)
 
 

@@ -5,7 +5,8 @@ import torch
 from costs import BLOCK, BOX, CHOICES, SHORT, allowed
 from torch.testing import assert_close
 
-from jepakit.planning import project, shift, start_plan
+from jepakit.core.actions import project
+from jepakit.planning import shift, start_plan
 from jepakit.planning.plan import action_scale, single_action
 from jepakit.types import ActionSpec
 

@@ -22,7 +22,8 @@ from costs import (
 from torch import Tensor
 from torch.testing import assert_close
 
-from jepakit.planning import PLANNERS, Plan, project, rollout_cost, shift, start_plan
+from jepakit.core.actions import project
+from jepakit.planning import PLANNERS, Plan, rollout_cost, shift, start_plan
 from jepakit.planning.mppi import path_weights
 from jepakit.types import ActionSpec, State
 

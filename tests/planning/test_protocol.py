@@ -218,7 +218,7 @@ def agents_with(step: Any, sign: float = 1.0) -> dict[str, float]:
         return lambda path, actions: sign * distance(path, actions)
 
     perceive = model_perception(lambda x: State(plane_tokens(x)), lambda state, x, action: State(plane_tokens(x)))
-    agents = three_agents(env, PLANE, perceive, step, plane_tokens, energy_of, planner("cem"))
+    agents = three_agents(env, PLANE, perceive, step, plane_tokens, energy_of, planner("cem", iterations=10))
     return {name: outcome.score for name, outcome in side_by_side(env, PLANE, agents).items()}
 
 

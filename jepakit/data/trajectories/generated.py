@@ -23,7 +23,7 @@ from .windows import Form
 
 MAX_KEPT_BYTES = 2**28
 MAX_STEPS = 200
-CHUNK = 256
+CHUNK_BYTES, MAX_CHUNK = 2**26, 4096
 GYMNASIUM = "gym:"
 
 
@@ -186,7 +186,7 @@ def generate(recipe: Recipe, ids: Int64[np.ndarray, " e"], form: Form) -> Store 
         )
     steps = np.full(len(ids), length, dtype=np.int64)
     if env.terminates:
-        parts = np.array_split(ids, -(-len(ids) // CHUNK))
+        parts = split_ids(env, ids, length)
         made = [env.simulate(part, recipe.rng, length, recipe.policy, recipe.hold).length for part in parts]
         steps = torch.cat(made).numpy()
     return Simulated(recipe, env, ids, steps, length)
@@ -195,7 +195,7 @@ def generate(recipe: Recipe, ids: Int64[np.ndarray, " e"], form: Form) -> Store 
 def keep_trajectories(recipe: Recipe, env: Environment, ids: Int64[np.ndarray, " e"], length: int) -> Store:
     """Trajectories `ids`, generated once."""
     episodes, names = list[Episode](), Numbered(recipe.path, ids)
-    for part in np.array_split(ids, -(-len(ids) // CHUNK)):
+    for part in split_ids(env, ids, length):
         made = env.behave(part, recipe.rng, length, recipe.policy, recipe.hold)
         action = made.action.argmax(2) if env.action.discrete else made.action.float()
         arrays: dict[str, Any] = {
@@ -219,6 +219,12 @@ def keep_trajectories(recipe: Recipe, env: Environment, ids: Int64[np.ndarray, "
     facts = ActionFacts(choices=env.action.size if env.action.discrete else 0)
     store = build_store(Logs(episodes, facts), Request())
     return replace(store, spec=env.action, notes=())
+
+
+def split_ids(env: Environment, ids: Int64[np.ndarray, " e"], length: int) -> list[Int64[np.ndarray, " _"]]:
+    """The trajectories in parts of at most 4,096, or of fewer if these would take more than 64 MiB."""
+    size = max(1, min(MAX_CHUNK, CHUNK_BYTES // (_frame_bytes(env) * (length + 1))))
+    return np.array_split(ids, -(-len(ids) // size))
 
 
 def _frame_bytes(env: Environment) -> int:

@@ -181,5 +181,5 @@ def describe_samples(open_data: Callable[[], Trajectories]) -> str:
     pixels = f" of {size} px" if size else ""
     return (
         f"{len(found)} windows of {found.form.window} frames, stride {found.stride}, {signal.channels} channels"
-        f"{pixels}, actions of {signal.action_size} numbers"
+        f"{pixels}, actions of {signal.action_size} number{'' if signal.action_size == 1 else 's'}"
     )

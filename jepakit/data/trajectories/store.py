@@ -440,7 +440,7 @@ def range_of_actions(actions: Float[np.ndarray, "s a"]) -> tuple[tuple[float, ..
 
 
 def _discrete_actions(
-    episodes: Sequence[Episode], parts: Sequence[Shaped[np.ndarray, "t a"]], facts: ActionFacts
+    episodes: Sequence[Episode], parts: Sequence[Shaped[np.ndarray, "_ a"]], facts: ActionFacts
 ) -> tuple[Int64[np.ndarray, "s 1"], ActionSpec, list[str], list[Problem]]:
     if parts[0].shape[1] != 1:
         raise ValueError(f"discrete actions have {parts[0].shape[1]} numbers each; give one, the number of the choice")

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...core.actions import project
 from ...types import ActionSpec, Rng
 
 Rows = tuple[Float[Tensor, "n ..."], ...]
@@ -90,18 +91,8 @@ def _descend(
         mean, square = 0.9 * mean + 0.1 * slope, 0.99 * square + 0.01 * slope.square()
         size = (square / (1 - 0.99 ** (k + 1))).sqrt().clamp(min=torch.finfo(slope.dtype).tiny)
         rate = FIRST_RATE * (1 - k / GRADIENT_STEPS)
-        action = clip_actions(action.detach() - rate * scale * mean / (1 - 0.9 ** (k + 1)) / size, spec)
+        action = project(action.detach() - rate * scale * mean / (1 - 0.9 ** (k + 1)) / size, spec)
     return best
-
-
-def clip_actions(action: Float[Tensor, "n a"], spec: ActionSpec) -> Float[Tensor, "n a"]:
-    """The nearest actions within the bounds of every number and, for each part, of the Euclidean length."""
-    if spec.max_norm is not None:
-        parts = action.reshape(len(action), spec.parts, -1)
-        length = parts.norm(dim=2, keepdim=True)
-        action = (parts * (spec.max_norm / length.clamp(min=spec.max_norm))).flatten(1)
-    low, high = (action.new_tensor(ends) if ends else None for ends in (spec.low, spec.high))
-    return action if low is None and high is None else action.clamp(low, high)
 
 
 def chunks(rows: int, values: int) -> Iterator[slice]:
