@@ -49,7 +49,7 @@ class Form:
         parts = actions.reshape(*actions.shape[:-1], self.every, actions.shape[-1] // self.every)
         return parts[..., :: self.repeat, :].flatten(-2)
 
-    def stacked(self, frames: Float[Tensor, "b f c ..."]) -> Float[Tensor, "b c ..."]:
+    def stacked(self, frames: Float[Tensor, "b f c ..."]) -> Float[Tensor, "b _ ..."]:
         """The model's frame made of the last ones that were seen; the first one stands for those before it."""
         short = self.stack - frames.shape[1]
         if short > 0:

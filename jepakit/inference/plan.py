@@ -1,6 +1,7 @@
 """Plans with a trained world model: one plan for one's own loop, or whole episodes under a protocol."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.files import write_json
-from ..core.progress import Progress, SilentProgress
+from ..core.progress import Progress, SilentProgress, progress_counter
+from ..envs import EnvState
 from ..model import Model, check_frame
 from ..planning import PLANNERS
 from ..planning.energy import Kind, Reduce
 from ..planning.greedy import Greedy
-from ..planning.plan import Plan, Planner, check_space, start_plan
+from ..planning.mpc import Act, Seen
+from ..planning.plan import Plan, Planner, start_plan
 from ..planning.protocol import AgentOf, Outcome, Protocol, evaluate, results
 from ..planning.rollout import rollout_cost
 from ..run import checkpoint, parse
@@ -85,6 +88,8 @@ def _frames(frame: Tensor, energies: Energies) -> Float[Tensor, "b c ..."]:
     signal, stack = energies.method.signal, energies.form.stack
     own = dataclasses.replace(signal, channels=signal.channels // stack, mean=(), std=())
     batch = frame[None] if frame.ndim == len(signal.size) else frame
+    if len(signal.size) == 1:  # a vector is one step of a series
+        return check_frame(batch[..., None], own)[..., 0].to(energies.method.mean)
     return check_frame(batch, own).to(energies.method.mean)
 
 
@@ -137,8 +142,6 @@ def plan_run(
     search = choose_planner(planner, changes)
     loaded = checkpoint.load_run(folder, step, note=show.note)
     world = open_world(loaded, folder, environment, own, source=source, distance=distance, reduce=reduce)
-    spec = world.energies.spec
-    check_space(planner, spec, discrete=spec.discrete and planner in DISCRETE)
     protocol = Protocol(
         world.env.name,
         describe_planner(planner, search),
@@ -189,10 +192,8 @@ def frame_decoder(run: Path, loaded: LoadedRun, world: World, progress: Progress
 PLANNER: Final = "planner"
 RANDOM: Final = "random policy"
 ORACLE: Final = "planner on the true dynamics, true distance"
-TRUE_ENERGY: Final = "planner on the true dynamics"
 GREEDY_TRUE: Final = "greedy on the true dynamics"
 GREEDY_MODEL: Final = "greedy on the model"
-DISCRETE: Final = ("discrete", "beam", "random")
 
 
 def agents_of(world: World, search: Planner, protocol: Protocol, diagnose: bool) -> dict[str, AgentOf]:
@@ -214,7 +215,10 @@ def run_agents(
     """What each agent does on the same starts."""
     found = {}
     for name, agent in agents.items():
-        found[name] = evaluate(world.env, protocol, agent)
+        often = protocol.replan_every if name in (PLANNER, ORACLE) else 1
+        decisions = -(-protocol.steps // (protocol.block * often))
+        count = progress_counter(progress, f"acting: {name}", "decisions")
+        found[name] = evaluate(world.env, protocol, count_decisions(agent, count, decisions))
         low, high = found[name].interval
         score = found[name].score
         goal = world.env.has_goal
@@ -223,6 +227,22 @@ def run_agents(
         )
         progress.note(f"{name}: {told}, {found[name].seconds_per_action:.3f} s per action")
     return found
+
+
+def count_decisions(agent: AgentOf, count: Callable[[int, int], None], total: int) -> AgentOf:
+    """The same agents; `count` receives the number of every decision that they take, and the `total`."""
+
+    def agent_of(goal: EnvState | None) -> Act:
+        inner, taken = agent(goal), itertools.count(1)
+
+        def act(seen: Seen, memory: Any, rng: Rng) -> tuple[Tensor, Any]:
+            decided = inner(seen, memory, rng)
+            count(next(taken), total)
+            return decided
+
+        return act
+
+    return agent_of
 
 
 def summarize(outcome: Outcome) -> dict[str, float | None]:

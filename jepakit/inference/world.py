@@ -1,9 +1,9 @@
 """A world: a trained world model in an environment, and the agents that act there."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -131,13 +131,15 @@ def open_world(
     energies = open_energies(loaded, run, **options)
     data: Any = loaded.run.data
     name = environment or data.path
-    if name.partition(":")[0] not in ENVS.names():
+    kind = name.partition(":")[0]
+    if kind not in ENVS.names():
         raise ValueError(
             f"{run} was trained on {name!r}, which is no environment; name one as --env NAME "
             f"({', '.join(ENVS.names())} or gym:ID)"
         )
     size = getattr(data, "size", None)
-    own = {} if size is None else {"size": int(size[0])}
+    sized = "size" in {f.name for f in fields(cast(Any, ENVS.load(kind)))}
+    own = {"size": int(size[0])} if sized and size is not None else {}
     env = build_environment(name, **{**own, **(settings or {})})
     check_fit(env, energies, name)
     energies.choose(env.has_goal)
