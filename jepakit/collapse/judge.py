@@ -254,6 +254,8 @@ def _healthy_verdict(history: Sequence[Row]) -> Verdict:
         "rank_share_target": partial(_rank_sentence, "target"),
     }
     numbers = [sentence(row[key]) for key, sentence in sentences.items() if key in row]
+    if not numbers:
+        return Verdict("unknown", "nothing is measured that tells of a collapse; look at the loss")
     falls = (_fall_note(_values_of(history, f"rank_{side}"), side) for side in ("target", "context"))
     return Verdict("healthy", ", ".join([*numbers, *[note for note in falls if note][:1]]))
 

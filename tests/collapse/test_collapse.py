@@ -298,3 +298,9 @@ def test_a_collapse_that_is_forced_raises_the_alarm_and_training_that_keeps_its_
             values = collapse.panel_row(target(y)[:, None].detach(), student(x)[:, None].detach(), at_start)
             rows.append({**values, "normalized_loss": collapse.normalized_loss(pred.detach(), goal.detach(), "l2")})
     assert collapse.verdict(rows).name == state
+
+
+def test_a_head_of_which_nothing_is_measured_is_not_called_healthy() -> None:
+    verdict = collapse.verdict([{"multiplier": 1.0}, {"multiplier": 2.0}])
+    assert verdict.name == "unknown"
+    assert "look at the loss" in verdict.reason
