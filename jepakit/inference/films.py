@@ -27,6 +27,7 @@ GAP: Final = 6
 LABEL_HEIGHT: Final = 14
 FRAME_SECONDS: Final = 0.12
 MAX_FRAMES: Final = 120
+NUM_COLOURS: Final = 48
 
 
 def film_episodes(
@@ -55,7 +56,8 @@ def film_episodes(
     path = run / "evals" / f"plan-{planner}.gif"
     labels = [_label(outcome, row) for row in rows]
     goal = None if part.goal is None else draw_states(world, part.goal)
-    frames = [draw_moment(moment, goal, labels, decode) for moment in moments[:: -(-len(moments) // MAX_FRAMES)]]
+    shown = moments[:: -(-len(moments) // MAX_FRAMES)]
+    frames = [draw_moment(moment, goal, labels, decode).quantize(NUM_COLOURS) for moment in shown]
     with replace_file(path) as unfinished:
         frames[0].save(
             unfinished,
