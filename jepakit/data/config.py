@@ -74,7 +74,7 @@ class NoAugmentation:
 class SourceConfig:
     """The settings of a data set or of a stream: where it is and how to read it.
 
-    `arrives`: frames come one after the other, and their number is unknown. `generated`: the path names no file.
+    `arrives`: frames come one after the other, and their number is unknown.
     `axes` lists the numbers of axes that samples may have (empty: any); `holds` is the noun for the samples in a
     sentence.
     `meanings` names the settings that mean something else here than in other kinds, so they are not carried over.
@@ -83,7 +83,6 @@ class SourceConfig:
     path: str = ""
 
     arrives: ClassVar[bool] = False
-    generated: ClassVar[bool] = False
     axes: ClassVar[tuple[int, ...]] = ()
     holds: ClassVar[str] = "data of another kind"
     meanings: ClassVar[frozenset[str]] = frozenset()
@@ -93,6 +92,11 @@ class SourceConfig:
         @property
         def augment(self) -> Augmentation:
             """How training samples are augmented."""
+
+    @property
+    def generated(self) -> bool:
+        """Whether the path names what makes the data, and no file."""
+        return False
 
     @classmethod
     def recognises(cls, path: str) -> str:

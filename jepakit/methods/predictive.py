@@ -1,6 +1,6 @@
 """The base class of methods with a state that unfolds in time, for planners, streams and environment loops."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,8 +15,11 @@ class Predictive(Method):
 
     A frame is one raw time step: (B, C, H, W) of a video, (B, C, p) of a series cut into patches of p steps. An action
     (B, A) is the one that leads to the frame, or to the first of its steps. Later frames and actions never change a
-    state; the contract checks this.
+    state; the contract checks this. `judges_dynamics` says that `diagnostics` hold what the verdict reads of a world
+    model (`collapse.DYNAMICS_KEYS`).
     """
+
+    judges_dynamics: ClassVar[bool] = False
 
     @classmethod
     def fit_config(

@@ -120,6 +120,7 @@ class WorldModel(Predictive):
     cfg: Config
     needs = frozenset({"time", "action"})
     batch_statistics = True
+    judges_dynamics = True
     action_mean: Tensor
     action_std: Tensor
     reward_mean: Tensor

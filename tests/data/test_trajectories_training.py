@@ -16,6 +16,7 @@ from jepakit import data
 from jepakit.data import loader
 from jepakit.data.check import check_path
 from jepakit.data.trajectories import Config, generated
+from jepakit.run import own_data
 from jepakit.testing import data_contract
 
 ROOMS = Config("two-rooms-random", 5, count=40, action_repeat=2)
@@ -190,3 +191,10 @@ def test_collected_episodes_are_those_that_the_environment_generates(tmp_path, f
     spec = dataset.action_spec()
     np.testing.assert_allclose([spec.low, spec.high], [[-2.45] * 2, [2.45] * 2], rtol=1e-6)
     assert spec.max_norm == (pytest.approx(2.45) if form == "npz" else None)
+
+
+def test_an_environment_is_no_folder_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pendulum").mkdir()
+    (tmp_path / "pendulum" / "notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    assert own_data.absolute_path(Config(path="pendulum")) == "pendulum"

@@ -255,7 +255,7 @@ def test_the_command_line_writes_the_same_as_python_and_says_it_in_a_line(
         ("--hide right --out {root}/pictures.npy", "pictures.npy is a file; give --out a folder\n"),
         ("--hide right --out {new} --limit 0", "limit is 0; give how many items to complete, 1 or more\n"),
         ("--hide right --out {new} --steps 9", "was trained for 3 steps, not 9; leave --steps out to use it"),
-        ("--out {new}", "the following arguments are required: --hide\n"),
+        ("--out {new}", "--hide is missing; give it, or see --help\n"),
         ("--hide right --out {new} --lr 3", "No option --lr for complete."),
     ],
 )

@@ -46,7 +46,6 @@ class Config(DataConfig):
     held_out: float = field(default=0.2, kw_only=True)
     augment: Augment = field(default_factory=Augment, kw_only=True)
 
-    generated: ClassVar[bool] = True
     axes: ClassVar[tuple[int, ...]] = (2,)
     holds: ClassVar[str] = "pictures"
 
@@ -69,6 +68,11 @@ class Config(DataConfig):
         rows = np.arange(len(labels), dtype=np.int64)
         note = f"{len(rows)} generated pictures, task {self.path!r}, seed {self.seed}"
         return Arrays(data, rows, labels, classes, (note,), self.path, cfg=self)
+
+    @property
+    def generated(self) -> bool:
+        """Always true: the path names what is drawn."""
+        return True
 
     @classmethod
     def recognises(cls, path: str) -> str:

@@ -53,7 +53,6 @@ class Config(DataConfig):
     held_out: float = field(default=0.2, kw_only=True)
     augment: SeriesAugment = field(default_factory=SeriesAugment, kw_only=True)
 
-    generated: ClassVar[bool] = True
     axes: ClassVar[tuple[int, ...]] = (1,)
     holds: ClassVar[str] = "series"
 
@@ -69,6 +68,11 @@ class Config(DataConfig):
             raise ValueError(f"frequency is {self.frequency}; give a rising range, e.g. (0.8, 1.2)")
         if not 0 < self.dt <= 1:
             raise ValueError(f"dt is {self.dt:g}; give a step above 0 and at most 1, e.g. 0.01")
+
+    @property
+    def generated(self) -> bool:
+        """Always true: the path names what is drawn."""
+        return True
 
     @classmethod
     def recognises(cls, path: str) -> str:

@@ -71,6 +71,11 @@ class Config(DataConfig):
         return f"{path!r} names an environment" if is_environment(path) else why_trajectories(path)
 
     @property
+    def generated(self) -> bool:
+        """Whether the path names an environment."""
+        return is_environment(self.path)
+
+    @property
     def overlapping(self) -> bool:
         """Always true: the windows of an episode overlap or follow one another."""
         return True

@@ -94,7 +94,8 @@ class Monitor:
 
     def _dynamics_row(self) -> dict[str, float]:
         """What a world model says of its latents over time and of its actions, for the verdict."""
-        if not isinstance(self.session.method, Predictive):
+        method = self.session.method
+        if not isinstance(method, Predictive) or not method.judges_dynamics:
             return {}
         return {key: value for key, value in self.said().items() if key in collapse.DYNAMICS_KEYS}
 
