@@ -87,9 +87,9 @@ def imagine(world: World, episodes: Episodes) -> Imagined:
     frames = episodes.x.movedim(2, 1)
     count = frames.shape[1]
     actions = form.fold(episodes.action.reshape(len(frames), count - 1, -1)).to(method.mean)
-    seen = [method.start(form.stacked(frames[:, :1]).to(method.mean))]
+    seen = [method.start(form.stack_frames(frames[:, :1]).to(method.mean))]
     for t in range(1, count):
-        seen.append(method.observe(seen[-1], form.stacked(frames[:, : t + 1]).to(method.mean), actions[:, t - 1]))
+        seen.append(method.observe(seen[-1], form.stack_frames(frames[:, : t + 1]).to(method.mean), actions[:, t - 1]))
     path = rollout(method.step, seen[0], actions[:, None])[:, 0]
     return Imagined(torch.stack([state.tokens for state in seen], 1).flatten(2).cpu(), path.flatten(2).cpu())
 

@@ -49,7 +49,7 @@ class Form:
         parts = actions.reshape(*actions.shape[:-1], self.every, actions.shape[-1] // self.every)
         return parts[..., :: self.repeat, :].flatten(-2)
 
-    def stacked(self, frames: Float[Tensor, "b f c ..."]) -> Float[Tensor, "b _ ..."]:
+    def stack_frames(self, frames: Float[Tensor, "b f c ..."]) -> Float[Tensor, "b _ ..."]:
         """The model's frame made of the last ones that were seen; the first one stands for those before it."""
         short = self.stack - frames.shape[1]
         if short > 0:
@@ -97,7 +97,7 @@ class Energies:
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "r c ..."]) -> Float[Tensor, "r n d"]:
         """The tokens of single frames, each seen at rest."""
-        return self.method.start(self.form.stacked(frames[:, None]).to(self.method.mean)).tokens
+        return self.method.start(self.form.stack_frames(frames[:, None]).to(self.method.mean)).tokens
 
     def of_goal(self, goal: Float[Tensor, "b n d"] | None) -> Energy:
         """The energy of paths to the tokens of B goals; of rewards, where that is the source or there are none."""

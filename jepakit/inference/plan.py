@@ -66,7 +66,7 @@ def plan(
     """
     energies = _energies_of(run, source, distance, reduce)
     search = choose_planner(planner, settings or {}) if isinstance(planner, str) else planner
-    state = energies.method.start(energies.form.stacked(_frames(obs, energies)[:, None]))
+    state = energies.method.start(energies.form.stack_frames(_frames(obs, energies)[:, None]))
     if goal is not None and len(_frames(goal, energies)) != len(state.tokens):
         raise ValueError(
             f"there are {len(state.tokens)} observations and {len(_frames(goal, energies))} goals; give one per episode"

@@ -44,7 +44,7 @@ class World:
         form, method = self.energies.form, self.energies.method
         frames = seen.x if before is None else torch.cat([before[1], seen.x], 1)
         first, count = frames.shape[1] - seen.x.shape[1], seen.x.shape[1]
-        x = torch.stack([form.stacked(frames[:, : first + k + 1]) for k in range(count)], 1)
+        x = torch.stack([form.stack_frames(frames[:, : first + k + 1]) for k in range(count)], 1)
         follow = model_perception(method.start, method.observe, method.mean.device)
         state = follow(Seen(x, form.fold(seen.action), seen.state), None if before is None else before[0])
         return state, frames[:, -form.stack :]

@@ -203,8 +203,8 @@ def test_blocks_unfold_into_held_actions_and_fold_back() -> None:
 def test_frames_stack_oldest_first_and_the_first_one_stands_for_those_before() -> None:
     seen = torch.arange(3.0).reshape(1, 3, 1)
     form = Form(stack=2)
-    assert form.stacked(seen[:, :1]).tolist() == [[0, 0]]
-    assert form.stacked(seen).tolist() == [[1, 2]]
+    assert form.stack_frames(seen[:, :1]).tolist() == [[0, 0]]
+    assert form.stack_frames(seen).tolist() == [[1, 2]]
 
 
 def test_what_is_perceived_is_what_was_encoded(rooms: Path) -> None:
