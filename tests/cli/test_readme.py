@@ -101,7 +101,7 @@ def shortened(line: str) -> str:
         # A small recipe reads several blocks and is small as it is.
         return (
             f"{line} {SHORT}"
-            if words[2] in ("cifar10-ijepa", "cifar10-best", "fashion-ijepa", "series-bijepa", "world-model")
+            if words[2] in ("cifar10-ijepa", "cifar10-best", "fashion-ijepa", "series-bijepa", "world-model", "two-rooms-fixed", "metric")
             else f"{line} {SHORT} {SHALLOW}"
         )
     return line
