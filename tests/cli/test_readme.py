@@ -36,6 +36,15 @@ HISTORY = {
     "0002-no-module-is-named-like-a-public-function.md",
 }
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SMALL_RECIPES = {
+    "cifar10-ijepa",
+    "cifar10-best",
+    "fashion-ijepa",
+    "series-bijepa",
+    "world-model",
+    "two-rooms-fixed",
+    "metric",
+}
 # What makes a training short; the README's own settings stand before it.
 SHORT = "--steps 3 --length.batch 8 --evals.report false"
 SHALLOW = "--method.encoder.depth 1 --method.predictor.depth 1"
@@ -99,11 +108,7 @@ def shortened(line: str) -> str:
         return f"{line} --episodes 2 --steps 4 --no-film"
     if words[:2] == ["jepa", "train"] and "--print-config" not in words and "--resume" not in words:
         # A small recipe reads several blocks and is small as it is.
-        return (
-            f"{line} {SHORT}"
-            if words[2] in ("cifar10-ijepa", "cifar10-best", "fashion-ijepa", "series-bijepa", "world-model", "two-rooms-fixed", "metric")
-            else f"{line} {SHORT} {SHALLOW}"
-        )
+        return f"{line} {SHORT}" if words[2] in SMALL_RECIPES else f"{line} {SHORT} {SHALLOW}"
     return line
 
 
