@@ -36,7 +36,7 @@ def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str
         ("train ijepa --lr=3", "settings are written --section.key VALUE\n"),
         (
             "report a --loop.device cpu",
-            "--loop.device is a setting; only collect, complete, embed, forecast, plan, probe, score, train take settings",
+            "is a setting; only collect, complete, embed, forecast, plan, probe, score, train take settings\n",
         ),
         ("list more", "unexpected 'more'"),
     ],

@@ -116,6 +116,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
+@pytest.mark.slow
 def test_the_readme_works_from_the_first_block_to_the_last(desk: Path) -> None:
     for kind, text in blocks(ROOT / "README.md", "sh", "python"):
         if kind == "sh":

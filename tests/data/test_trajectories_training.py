@@ -170,6 +170,7 @@ def test_what_a_method_cannot_do_with_trajectories_is_refused_before_step_1(pict
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_vectors_probes_and_embeds_like_any_other(tmp_path):
     folder = write_episodes(tmp_path / "vectors", [30] * 6)
     jk.train(folder, tmp_path / "run", steps=4, settings={"length.batch": 4, "loop.device": "cpu"}, quiet=True)
