@@ -191,7 +191,7 @@ def frame_decoder(run: Path, loaded: LoadedRun, world: World, progress: Progress
 
 PLANNER: Final = "planner"
 RANDOM: Final = "random policy"
-ORACLE: Final = "planner on the true dynamics, true distance"
+ORACLE: Final = "planner on the true dynamics"
 GREEDY_TRUE: Final = "greedy on the true dynamics"
 GREEDY_MODEL: Final = "greedy on the model"
 
