@@ -35,12 +35,11 @@ def film_episodes(
     protocol: Protocol,
     search: Planner,
     outcome: Outcome,
-    run: Path,
-    planner: str,
+    result: Path,
     decode: Callable[[Tensor], Tensor] | None,
     progress: Progress,
 ) -> Path | None:
-    """Write evals/plan-PLANNER.gif with an episode that was solved and one that was not, where there are both.
+    """Write, beside the `result`, a .gif with an episode that was solved and one that was not, where there are both.
 
     Each shows the present, the frame that the plan is imagined to end at, if `decode` maps tokens (R, N, D) to frames
     (R, C, H, W), and the goal. Returns the path; None where the environment cannot be drawn.
@@ -53,7 +52,7 @@ def film_episodes(
     tasks, rows = draw_tasks(world.env, protocol), chosen_rows(outcome)
     part = _pick(tasks, rows)
     moments = record_episode(world, protocol, search, part, rows)
-    path = run / "evals" / f"plan-{planner}.gif"
+    path = result.with_suffix(".gif")
     labels = [_label(outcome, row) for row in rows]
     goal = None if part.goal is None else draw_states(world, part.goal)
     shown = moments[:: -(-len(moments) // MAX_FRAMES)]

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.files import write_json
 from ..core.progress import Progress, SilentProgress, progress_counter
 from ..envs import EnvState
+from ..evals.probing import save_result
 from ..model import Model, check_frame
 from ..planning import PLANNERS
 from ..planning.energy import Kind, Reduce
@@ -130,6 +130,7 @@ def plan_run(
 ) -> PlanReport:
     """Let a run act by planning, beside a random policy and an oracle, and write evals/plan-PLANNER.json and a film.
 
+    A result of another checkpoint, protocol or energy gets a name of its own and replaces none.
     `environment` is by default that of the run's data. An episode takes `steps` steps of the environment (default: its
     time limit); `horizon` and `replan_every` count the model's actions. `source`, `distance` and `reduce` say what the
     energy is made of. With `diagnose`, further agents and measures show whether the energy, the model or the search
@@ -166,12 +167,13 @@ def plan_run(
     if diagnose:
         show.note("measuring what the model knows of the layout")
         result["model"] = diagnose_model(world, protocol)
-    path = folder / "evals" / f"plan-{planner}.json"
-    write_json(path, result)
+    # Another protocol or energy is another result, and never replaces one.
+    result["settings"] = {"energy": result["energy"], **result["protocol"]}
+    path = save_result(folder, "plan", result, planner)
     shown = None
     if film:
         decode = frame_decoder(folder, loaded, world, show)
-        shown = film_episodes(world, protocol, search, outcomes[PLANNER], folder, planner, decode, show)
+        shown = film_episodes(world, protocol, search, outcomes[PLANNER], path, decode, show)
     return PlanReport(result, path, shown)
 
 
@@ -222,10 +224,10 @@ def run_agents(
         low, high = found[name].interval
         score = found[name].score
         goal = world.env.has_goal
-        told = (
+        words = (
             f"{100 * score:.0f} % ({100 * low:.0f} to {100 * high:.0f}) at the goal" if goal else f"return {score:.1f}"
         )
-        progress.note(f"{name}: {told}, {found[name].seconds_per_action:.3f} s per action")
+        progress.note(f"{name}: {words}, {found[name].seconds_per_action:.3f} s per action")
     return found
 
 
