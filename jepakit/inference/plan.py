@@ -103,6 +103,29 @@ def choose_planner(name: str, settings: Mapping[str, Any]) -> Planner:
     return planner
 
 
+class Search(NamedTuple):
+    """A planner, the number of actions in its plans, and both in words."""
+
+    planner: Planner
+    horizon: int
+    words: str
+
+
+def choose_oracle(search: Search, settings: Mapping[str, Any]) -> Search:
+    """The search of the oracle: that of the model, changed by knobs of the planner, another `planner` or `horizon`.
+
+    Raises ValueError for unknown ones.
+    """
+    knobs = dict(settings)
+    name, horizon = str(knobs.pop("planner", "")), knobs.pop("horizon", search.horizon)
+    if not str(horizon).isdigit() or int(horizon) < 1:
+        raise ValueError(f"oracle.horizon is {horizon}; give 1 or more actions")
+    planner = PLANNERS.load(name) if name else search.planner
+    planner = parse.apply_changes(planner, parse.flags_to_changes(knobs), "oracle")
+    words = describe_planner(name or search.words.partition(" ")[0], planner)
+    return Search(planner, int(horizon), f"{words}, horizon {horizon} actions")
+
+
 def describe_planner(name: str, planner: Planner) -> str:
     """A planner with its knobs, as text."""
     knobs: dict[str, Any] = dataclasses.asdict(planner) if dataclasses.is_dataclass(planner) else {}
@@ -134,18 +157,24 @@ def plan_run(
     `environment` is by default that of the run's data. An episode takes `steps` steps of the environment (default: its
     time limit); `horizon` and `replan_every` count the model's actions. `source`, `distance` and `reduce` say what the
     energy is made of. With `diagnose`, further agents and measures show whether the energy, the model or the search
-    fails. `settings` are those of the planner, as {"cem.samples": 300}, and of the environment, as {"env.size": 33}.
-    Raises ValueError, before anything is written, if run, environment, planner and energy do not fit.
+    fails. `settings` are those of the planner, as {"cem.samples": 300}, of the environment, as {"env.size": 33}, and of
+    another search for the oracle, as {"oracle.samples": 300, "oracle.horizon": 12}. Raises ValueError, before anything
+    is written, if run, environment, planner and energy do not fit.
     """
     folder, show = Path(run), progress or SilentProgress()
     changes = dict(settings or {})
-    own = {key.removeprefix("env."): changes.pop(key) for key in list(changes) if key.startswith("env.")}
+    own, others = (
+        {key.removeprefix(part): changes.pop(key) for key in list(changes) if key.startswith(part)}
+        for part in ("env.", "oracle.")
+    )
     search = choose_planner(planner, changes)
+    words = describe_planner(planner, search)
+    best = choose_oracle(Search(search, horizon, words), others)
     loaded = checkpoint.load_run(folder, step, note=show.note)
     world = open_world(loaded, folder, environment, own, source=source, distance=distance, reduce=reduce)
     protocol = Protocol(
         world.env.name,
-        describe_planner(planner, search),
+        words,
         episodes,
         steps or world.env.time_limit,
         horizon,
@@ -153,9 +182,10 @@ def plan_run(
         replan_every,
         world.env.success_radius if world.env.has_goal else None,
         seed=seed,
+        oracle=best.words if others else None,
     )
     show.note("; ".join(protocol.lines()))
-    outcomes = run_agents(world, protocol, agents_of(world, search, protocol, diagnose), show)
+    outcomes = run_agents(world, protocol, agents_of(world, search, best, protocol, diagnose), show)
     result = results(outcomes[PLANNER], outcomes[RANDOM], outcomes.get(ORACLE))
     result |= {
         "kind": "plan",
@@ -198,12 +228,12 @@ GREEDY_TRUE: Final = "greedy on the true dynamics"
 GREEDY_MODEL: Final = "greedy on the model"
 
 
-def agents_of(world: World, search: Planner, protocol: Protocol, diagnose: bool) -> dict[str, AgentOf]:
+def agents_of(world: World, search: Planner, best: Search, protocol: Protocol, diagnose: bool) -> dict[str, AgentOf]:
     """The agents that a run is judged by, by name; oracles only where the environment's state can be copied."""
     horizon, often = protocol.horizon, protocol.replan_every
     agents: dict[str, AgentOf] = {PLANNER: world.planning(search, horizon, often), RANDOM: world.random}
     if world.env.copyable:
-        agents[ORACLE] = world.oracle(search, horizon, often)
+        agents[ORACLE] = world.oracle(best.planner, best.horizon, often)
     if diagnose and world.env.has_goal:
         agents[GREEDY_MODEL] = world.planning(Greedy(), 1)
         if world.env.copyable:
