@@ -141,6 +141,7 @@ def describe_plans(done: "PlanReport") -> str:
         lines.append(
             f"{name}: read with an error of {seen:.2f}, {last:.2f} after {steps} imagined steps (spread {spread:.2f})"
         )
+    lines += describe_floor(result.get("landscapes", {}).get("floor", {}))
     if ghosting := result.get("model", {}).get("ghosting"):
         last = next((k for k in reversed(range(len(ghosting["share"]))) if ghosting["share"][k] is not None), None)
         if last is not None:
@@ -151,3 +152,12 @@ def describe_plans(done: "PlanReport") -> str:
         lines.append(f"{len(result['failed'])} episodes failed, e.g. {number}: {reason}")
     lines += [f"results: {done.path}"] + ([f"film: {done.film}"] if done.film else [])
     return "\n".join(lines)
+
+
+def describe_floor(floor: Mapping[str, Any]) -> list[str]:
+    """How well energies follow the true way to go over the floor; nothing without a floor and goals."""
+    return [
+        f"over the floor, {name}: rank correlation {correlation:.2f} with the true way to go, leads to the goal from "
+        f"{percent(floor['arrives'][name])} of places"
+        for name, correlation in floor.get("correlation", {}).items()
+    ]

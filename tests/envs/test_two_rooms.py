@@ -321,3 +321,17 @@ def test_a_batch_of_walks_is_much_faster_than_one_after_the_other() -> None:
     alone = min(seconds(list(ids[:3, None])) for _ in range(3)) / 3
     # The benchmark measures about 100 times; here other tests may be using the machine.
     assert alone > 20 * at_once
+
+
+def test_the_floor_holds_every_place_of_the_layout_and_says_where_the_dot_can_be() -> None:
+    start, _ = SMALL.tasks(np.array([3]), Rng(0))
+    floor = SMALL.floor(start, 33)
+    wall, door = float(start["wall"]), float(start["door"])
+    places = floor.states["position"].reshape(33, 33, 2)
+    assert_close(places[5, :, 0], floor.x)
+    assert_close(places[:, 7, 1], floor.y)
+    assert (floor.states["wall"] == wall).all()
+    for (x, y), free in zip(floor.states["position"].tolist(), floor.free.tolist(), strict=True):
+        # Within the gap, the dot can be by the definition but not by a move.
+        near = abs(abs(x - wall) - 1) < 2 * rooms.GAP or abs(abs(y - door) - 4) < 2 * rooms.GAP
+        assert near or free == is_free(x, y, wall, door)
