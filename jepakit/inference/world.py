@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core import devices
 from ..envs import ENVS, Environment, EnvState, build_environment
+from ..evals.transitions import proprio_size
 from ..planning.energy import Energy
 from ..planning.mpc import Act, Seen, model_perception, planning_agent, random_agent, true_state
 from ..planning.oracle import TrueEnergy, encoded_energy, true_cost, true_distance, true_return
@@ -164,7 +165,7 @@ def check_fit(env: Environment, energies: Energies, name: str) -> None:
             f"{name} takes actions of {env.action.size * form.block} {kinds[0]}, but the model was trained on "
             f"{spec.size} {kinds[1]}; give an environment like its data"
         )
-    if getattr(energies.method.cfg, "proprio", 0):
+    if proprio_size(energies.method):
         raise ValueError(f"the model reads proprioception, which {name} does not show; train one with method.proprio 0")
 
 

@@ -292,6 +292,7 @@ def test_pictures_are_x_and_proprioception_stands_beside_them(pictures):
     np.testing.assert_array_equal(batch.x[0], stacked)
     np.testing.assert_allclose(batch.proprio[0], whole["observations.proprio"][begin + 1 : begin + 5], rtol=1e-6)
     assert "data.keys = [pixels], data.proprio = proprio" in dataset.notes
+    assert dataset.signal().proprio == dataset.subset(np.arange(3)).signal().proprio == 4
 
 
 @pytest.mark.parametrize("order", [(0, 3, 1, 2), (0, 1, 2, 3)])

@@ -130,6 +130,11 @@ class Simulated:
         return self.env.action
 
     @property
+    def proprio_size(self) -> int:
+        """0: environments show no proprioception."""
+        return 0
+
+    @property
     def factor_names(self) -> tuple[str, ...]:
         """The names of the true quantities, one per number."""
         start = self.env.factors(self.env.reset(self.ids[:1], self.recipe.rng))

@@ -123,6 +123,11 @@ class Store:
     notes: tuple[str, ...]
     problems: tuple[Problem, ...]
 
+    @property
+    def proprio_size(self) -> int:
+        """The number of proprioceptive values of a frame; 0 if there are none."""
+        return 0 if self.proprio is None else self.proprio.shape[1]
+
     def read(self, episode: Int64[np.ndarray, " b"], begin: Int64[np.ndarray, " b"], form: Form) -> Steps:
         """The frames and steps of windows that begin at frame `begin` of `episode`, as `form` asks."""
         at = form.rows(begin)
