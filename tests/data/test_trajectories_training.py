@@ -42,7 +42,7 @@ def test_a_trajectory_is_the_same_kept_or_simulated_alone_or_among_a_million(mon
     kept = all_samples(cfg)
     monkeypatch.setattr(generated, "MAX_KEPT_BYTES", 0)
     dataset = cfg.open()
-    assert isinstance(dataset.source, generated.Simulated)
+    assert isinstance(dataset.source, generated.SimulatedEpisodes)
     for key in ("x", "action", "reward", "done"):
         torch.testing.assert_close(getattr(all_samples(cfg, dataset), key), getattr(kept, key), rtol=0, atol=0)
     many = replace(cfg, count=1_000_000).open()

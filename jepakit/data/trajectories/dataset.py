@@ -201,10 +201,10 @@ def between_frames(
     """The action, the sum of the rewards, and whether the episode ends, between two frames of a window."""
     rows, lead = len(found.action), (form.stack - 1) * form.every
 
-    def grouped(values: Shaped[np.ndarray, "b s ..."]) -> Shaped[np.ndarray, "b t ..."]:
+    def group_steps(values: Shaped[np.ndarray, "b s ..."]) -> Shaped[np.ndarray, "b t ..."]:
         return values[:, lead:].reshape(rows, form.window - 1, form.every, *values.shape[2:])
 
-    actions = grouped(found.action)[:, :, :: form.repeat].reshape(rows, form.window - 1, -1)
-    reward = None if found.reward is None else grouped(found.reward).sum(2, dtype=np.float32)
-    done = None if found.done is None else np.any(grouped(found.done), axis=2)
+    actions = group_steps(found.action)[:, :, :: form.repeat].reshape(rows, form.window - 1, -1)
+    reward = None if found.reward is None else group_steps(found.reward).sum(2, dtype=np.float32)
+    done = None if found.done is None else np.any(group_steps(found.done), axis=2)
     return np.ascontiguousarray(actions), reward, done
