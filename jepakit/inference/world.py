@@ -88,7 +88,8 @@ class World:
     def _true_cost(self, energy: TrueEnergy) -> Callable[[EnvState], Cost]:
         def cost_of(state: EnvState) -> Cost:
             cost = true_cost(self.env, state, energy)
-            return lambda actions: cost(self.energies.form.unfold(actions))
+            # Environments are on the processor, wherever the model plans.
+            return lambda actions: cost(self.energies.form.unfold(actions).cpu()).to(actions.device)
 
         return cost_of
 

@@ -109,6 +109,7 @@ def encoded_energy(env: Environment, encode: Callable[[Tensor], Tensor], energy:
     def true_energy(path: TruePath, actions: Tensor) -> Tensor:
         batch, samples, horizon, _ = actions.shape
         tokens = encode(env.observe({name: value.flatten(0, 2) for name, value in path.states.items()}))
-        return energy(tokens.reshape(batch, samples, horizon + 1, *tokens.shape[1:]), actions)
+        latents = tokens.reshape(batch, samples, horizon + 1, *tokens.shape[1:])
+        return energy(latents, actions.to(latents.device)).to(actions.device)
 
     return true_energy
