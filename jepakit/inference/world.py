@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core import devices
 from ..envs import ENVS, Environment, EnvState, build_environment
+from ..evals.transitions import proprio_size
 from ..planning.energy import Energy
 from ..planning.mpc import Act, Seen, model_perception, planning_agent, random_agent, true_state
 from ..planning.oracle import TrueEnergy, encoded_energy, true_cost, true_distance, true_return
@@ -49,28 +50,26 @@ class World:
         state = follow(Seen(x, form.fold(seen.action), seen.state), None if before is None else before[0])
         return state, frames[:, -form.stack :]
 
+    # --- costs
+
+    def cost_on_model(self, goal: EnvState | None) -> Callable[[Memory], Cost]:
+        """What the energy says of actions from what was perceived, as the model imagines them."""
+        energy, step = self.energy_of(goal), self.energies.method.step
+        return lambda now: rollout_cost(step, energy, now[0])
+
+    def cost_on_truth(self, goal: EnvState | None) -> Callable[[EnvState], Cost]:
+        """What the same energy says of actions from a state, as the environment does them; it can be copied."""
+        return self._true_cost(encoded_energy(self.env, self.encode, self.energy_of(goal)))
+
     # --- agents
 
     def planning(self, planner: Planner, horizon: int, replan_every: int = 1) -> AgentOf:
         """The agents that plan on the model."""
-
-        def agent(goal: EnvState | None) -> Act:
-            energy = self.energy_of(goal)
-            step = self.energies.method.step
-            return self._act(
-                self.perceive, lambda now: rollout_cost(step, energy, now[0]), planner, horizon, replan_every
-            )
-
-        return agent
+        return lambda goal: self._act(self.perceive, self.cost_on_model(goal), planner, horizon, replan_every)
 
     def planning_on_truth(self, planner: Planner, horizon: int, replan_every: int = 1) -> AgentOf:
         """The agents that plan by the model's energy on the true dynamics."""
-
-        def agent(goal: EnvState | None) -> Act:
-            energy = encoded_energy(self.env, self.encode, self.energy_of(goal))
-            return self._act(true_state, self._true_cost(energy), planner, horizon, replan_every)
-
-        return agent
+        return lambda goal: self._act(true_state, self.cost_on_truth(goal), planner, horizon, replan_every)
 
     def oracle(self, planner: Planner, horizon: int, replan_every: int = 1) -> AgentOf:
         """The agents that plan alike on the true dynamics, by the true way to go or the true return."""
@@ -89,7 +88,8 @@ class World:
     def _true_cost(self, energy: TrueEnergy) -> Callable[[EnvState], Cost]:
         def cost_of(state: EnvState) -> Cost:
             cost = true_cost(self.env, state, energy)
-            return lambda actions: cost(self.energies.form.unfold(actions))
+            # Environments are on the processor, wherever the model plans.
+            return lambda actions: cost(self.energies.form.unfold(actions).cpu()).to(actions.device)
 
         return cost_of
 
@@ -166,7 +166,7 @@ def check_fit(env: Environment, energies: Energies, name: str) -> None:
             f"{name} takes actions of {env.action.size * form.block} {kinds[0]}, but the model was trained on "
             f"{spec.size} {kinds[1]}; give an environment like its data"
         )
-    if getattr(energies.method.cfg, "proprio", 0):
+    if proprio_size(energies.method):
         raise ValueError(f"the model reads proprioception, which {name} does not show; train one with method.proprio 0")
 
 

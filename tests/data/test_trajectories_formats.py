@@ -14,8 +14,7 @@ from PIL import Image
 from test_trajectories import all_samples, picture_episode, summed_episode
 
 from jepakit import data
-from jepakit.data.trajectories import Config
-from jepakit.data.trajectories import store as stores
+from jepakit.data.trajectories import Config, blocks
 from jepakit.testing import data_contract
 
 LENGTHS = [14, 20, 17]
@@ -62,7 +61,7 @@ def as_npz(folder: Path) -> Config:
 @pytest.mark.parametrize("mapped", [False, True])
 def test_minari_data_give_the_same_samples_as_npz_episodes(tmp_path, monkeypatch, options, mapped):
     if mapped:
-        monkeypatch.setattr(stores, "MAX_READ_BYTES", 0)
+        monkeypatch.setattr(blocks, "MAX_READ_BYTES", 0)
     episodes = [minari_episode(k, steps) for k, steps in enumerate(LENGTHS)]
     folder = write_minari(tmp_path / "a", episodes, **options)
     assert data.guess_kind(str(folder)) == ("trajectories", "a Minari folder")
@@ -73,7 +72,7 @@ def test_minari_data_give_the_same_samples_as_npz_episodes(tmp_path, monkeypatch
 
 
 def test_pictures_of_hdf5_are_mapped_where_they_lie_in_one_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(stores, "MAX_READ_BYTES", 0)
+    monkeypatch.setattr(blocks, "MAX_READ_BYTES", 0)
     episodes = [picture_episode(k, 12) for k in range(3)]
     plain = Config(str(write_minari(tmp_path / "a", episodes))).open()
     packed = Config(str(write_minari(tmp_path / "b", episodes, compression="gzip"))).open()
