@@ -103,17 +103,20 @@ class Registry(Generic[T]):
     def name_of(self, kind: type) -> str:
         """The first name whose member is, has as a part, or is an instance of, the class `kind`."""
         places = self.places()
-        for name, place in places.items():
-            if place.module == kind.__module__:
-                return name
-        # Defined elsewhere, mostly below the module that has the name: such names are asked first.
-        for name in sorted(places, key=lambda name: not kind.__module__.startswith(f"{places[name].module}.")):
+        here = [name for name, place in places.items() if place.module == kind.__module__]
+        if len(here) == 1:
+            return here[0]
+        # Several members in one module, or defined elsewhere, mostly below the module that has the name: such names are
+        # asked first.
+        for name in sorted(places, key=lambda name: not f"{kind.__module__}.".startswith(f"{places[name].module}.")):
             try:
                 member = self.load(name)
             except ValueError:
                 continue
             if kind in (member, type(member), *(member if isinstance(member, tuple) else ())):
                 return name
+        if here:
+            return here[0]
         raise ValueError(f"{kind.__module__}.{kind.__qualname__} is no {self.noun} that jepakit knows")
 
     def places(self) -> dict[str, Place]:
