@@ -11,7 +11,7 @@ import torch
 
 from .core import devices, distributed
 from .core.progress import Interrupted, Progress, SilentProgress
-from .core.words import counted
+from .core.words import count_text
 from .evals.finding import read_finding
 from .evals.runs import probe_run
 from .nn.encoder import read_weights
@@ -128,7 +128,7 @@ def cost_rows(current: Session) -> list[tuple[str, str]]:
         *((note.partition(" = ")[0], note.partition(" = ")[2]) for note in current.notes if " = " in note),
         ("samples", samples.describe_division(current.dataset, held)),
         ("parameters", f"{cost.parameters / 1e6:.2f} M, {cost.trainable / 1e6:.2f} M trained"),
-        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {counted(run.length.batch, 'sample')}"),
+        ("compute", f"{cost.gigaflops_per_step:.4g} GFLOP per step of {count_text(run.length.batch, 'sample')}"),
         ("memory", f"about {cost.memory_bytes / 2**30:.2f} GiB"),
         *time,
     ]
@@ -154,15 +154,15 @@ def time_rows(run: Run, timing: estimate.Timing, probes: Sequence[str]) -> list[
         "records": timing.records,
         "start": timing.start,
     }
-    workers = counted(run.loop.workers, "worker") if run.loop.workers else "no workers"
+    workers = count_text(run.loop.workers, "worker") if run.loop.workers else "no workers"
     how = (
-        f"timed over {counted(timing.timed, 'step')} with {workers}"
+        f"timed over {count_text(timing.timed, 'step')} with {workers}"
         if timing.timed
         else "a guess from a few samples, as a step takes more than a minute"
     )
     after = [f"probe {kind}" for kind in probes] + ["the report"] * run.evals.report
     return [
-        ("time", f"{per_step}, {whole} for {counted(run.length.steps or 0, 'step')}"),
+        ("time", f"{per_step}, {whole} for {count_text(run.length.steps or 0, 'step')}"),
         ("time for", ", ".join(f"{what} {format_duration(t)}" for what, t in parts.items() if t >= 0.5) or "steps"),
         ("time from", how + (f"; not in it: {', '.join(after)}" if after else "")),
     ]

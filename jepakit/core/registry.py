@@ -103,11 +103,10 @@ class Registry(Generic[T]):
     def name_of(self, kind: type) -> str:
         """The first name whose member is, has as a part, or is an instance of, the class `kind`."""
         places = self.places()
-        here = [name for name, place in places.items() if place.module == kind.__module__]
-        if len(here) == 1:
-            return here[0]
-        # Several members in one module, or defined elsewhere, mostly below the module that has the name: such names are
-        # asked first.
+        own = [name for name, place in places.items() if place.module == kind.__module__]
+        if len(own) == 1:
+            return own[0]
+        # Defined beside others, or elsewhere, mostly below the module that has the name: such names are asked first.
         for name in sorted(places, key=lambda name: not f"{kind.__module__}.".startswith(f"{places[name].module}.")):
             try:
                 member = self.load(name)
@@ -115,8 +114,6 @@ class Registry(Generic[T]):
                 continue
             if kind in (member, type(member), *(member if isinstance(member, tuple) else ())):
                 return name
-        if here:
-            return here[0]
         raise ValueError(f"{kind.__module__}.{kind.__qualname__} is no {self.noun} that jepakit knows")
 
     def places(self) -> dict[str, Place]:

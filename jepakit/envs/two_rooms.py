@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.draws import normal_draws, uniform_draws
 from ..types import ActionSpec, Ids, Rng
-from .base import Environment, EnvState, Policy, Transition
+from .base import Environment, EnvState, Floor, Policy, Transition, grid_states
 from .drawing import paint
 
 LOW: Final = 4.0
@@ -170,6 +170,15 @@ class TwoRooms(Environment):
     def way_to_go(self, state: EnvState, goal: EnvState) -> Float[Tensor, " b"]:
         """The length of the shortest path of the dot: straight, or around the corners of the door."""
         return shortest_way(state["position"], goal["position"], state["wall"], state["door"])
+
+    def floor(self, state: EnvState, cells: int) -> Floor:
+        """The dot's places in the rooms with the walls of `state`."""
+        line = torch.linspace(LOW, HIGH, cells)
+        x, y, states = grid_states(state, line, line)
+        states["position"] = torch.stack([x, y], 1)
+        apart, above = (states["wall"] - x).abs(), (states["door"] - y).abs()
+        free = (apart >= HALF_WIDTH + GAP) | (above <= HALF_HEIGHT - GAP)
+        return Floor(states, line, line, ("x", "y"), free)
 
     def start_policy(self, policy: str, ids: Ids, rng: Rng, steps: int, hold: int) -> tuple[EnvState, Policy]:
         """Three policies.

@@ -113,15 +113,19 @@ class Energies:
             return learned_distance(self.metric.steps_to_go, goal, self.reduce)
         return goal_distance(goal, self.distance, self.reduce)
 
-    def describe(self, has_goal: bool) -> str:
-        """What the energy is made of, in words."""
+    def name_energy(self, has_goal: bool) -> str:
+        """What the energy of a single latent is made of, in words."""
         words: dict[Source, str] = {
             "metric": "learned distance to go",
             "latent": f"latent distance ({self.distance})",
             "reward": "predicted rewards" + ("" if self.value is None else " and value"),
         }
-        source = self.choose(has_goal)
-        return words[source] if source == "reward" else f"{words[source]}, {self.reduce} over the path"
+        return words[self.choose(has_goal)]
+
+    def describe(self, has_goal: bool) -> str:
+        """What the energy of a path is made of, in words."""
+        name = self.name_energy(has_goal)
+        return name if self.choose(has_goal) == "reward" else f"{name}, {self.reduce} over the path"
 
 
 def open_energies(

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.files import replace_file
 from ..core.progress import Progress, SilentProgress, progress_counter
 from ..envs import EnvState
 from ..evals.probing import save_result
@@ -29,6 +31,7 @@ from .decoder import load_or_train_frame_decoder
 from .diagnosis import diagnose_model
 from .energies import Energies, Source, open_energies
 from .films import decode_frames, film_episodes
+from .landscapes import measure_landscapes
 from .world import World, open_world
 
 HORIZON: Final = 8
@@ -162,49 +165,90 @@ def plan_run(
     is written, if run, environment, planner and energy do not fit.
     """
     folder, show = Path(run), progress or SilentProgress()
-    changes = dict(settings or {})
-    own, others = (
-        {key.removeprefix(part): changes.pop(key) for key in list(changes) if key.startswith(part)}
-        for part in ("env.", "oracle.")
-    )
+    changes, own, others = split_settings(settings or {})
     search = choose_planner(planner, changes)
     words = describe_planner(planner, search)
     best = choose_oracle(Search(search, horizon, words), others)
     loaded = checkpoint.load_run(folder, step, note=show.note)
     world = open_world(loaded, folder, environment, own, source=source, distance=distance, reduce=reduce)
-    protocol = Protocol(
-        world.env.name,
-        words,
-        episodes,
-        steps or world.env.time_limit,
-        horizon,
-        world.energies.form.every,
-        replan_every,
-        world.env.success_radius if world.env.has_goal else None,
-        seed=seed,
-        oracle=best.words if others else None,
-    )
+    oracle = best.words if others else None
+    protocol = protocol_of(world, words, episodes, steps, horizon, replan_every, seed, oracle)
     show.note("; ".join(protocol.lines()))
     outcomes = run_agents(world, protocol, agents_of(world, search, best, protocol, diagnose), show)
-    result = results(outcomes[PLANNER], outcomes[RANDOM], outcomes.get(ORACLE))
-    result |= {
-        "kind": "plan",
-        "energy": world.energies.describe(world.env.has_goal),
-        "agents": {name: summarize(outcome) for name, outcome in outcomes.items()},
-        "step": loaded.step,
-        "data": world.env.name,
-    }
+    result, arrays = summarize_agents(world, outcomes, loaded.step), dict[str, np.ndarray]()
     if diagnose:
         show.note("measuring what the model knows of the layout")
         result["model"] = diagnose_model(world, protocol)
-    # Another protocol or energy is another result, and never replaces one.
-    result["settings"] = {"energy": result["energy"], **result["protocol"]}
+        result["landscapes"], arrays = measure_landscapes(world, protocol, search, outcomes[PLANNER])
     path = save_result(folder, "plan", result, planner)
+    save_arrays(path.with_suffix(".npz"), arrays)
     shown = None
     if film:
         decode = frame_decoder(folder, loaded, world, show)
         shown = film_episodes(world, protocol, search, outcomes[PLANNER], path, decode, show)
     return PlanReport(result, path, shown)
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The settings of planners, those of the environment, written as env.KEY, and of the oracle, as oracle.KEY."""
+    parts: dict[str, dict[str, Any]] = {"env": {}, "oracle": {}}
+    planners = {}
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        if section in parts:
+            parts[section][name] = value
+        else:
+            planners[key] = value
+    return planners, parts["env"], parts["oracle"]
+
+
+def protocol_of(
+    world: World,
+    planner: str,
+    episodes: int,
+    steps: int | None,
+    horizon: int,
+    replan_every: int,
+    seed: int,
+    oracle: str | None = None,
+) -> Protocol:
+    """The protocol of a world, its episodes as long as its time limit unless `steps` says another number."""
+    env = world.env
+    return Protocol(
+        env.name,
+        planner,
+        episodes,
+        steps or env.time_limit,
+        horizon,
+        world.energies.form.every,
+        replan_every,
+        env.success_radius if env.has_goal else None,
+        seed=seed,
+        oracle=oracle,
+    )
+
+
+def summarize_agents(world: World, outcomes: Mapping[str, Outcome], step: int) -> dict[str, Any]:
+    """What is written of all agents. Another protocol or energy is another result, by its `settings`."""
+    result = results(outcomes[PLANNER], outcomes[RANDOM], outcomes.get(ORACLE))
+    energy = world.energies.describe(world.env.has_goal)
+    return result | {
+        "kind": "plan",
+        "energy": energy,
+        "agents": {name: summarize(outcome) for name, outcome in outcomes.items()},
+        "step": step,
+        "data": world.env.name,
+        "settings": {"energy": energy, **result["protocol"]},
+    }
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to an .npz file, or remove what an earlier result left there if there are none."""
+    if not arrays:
+        path.unlink(missing_ok=True)
+        return
+    with replace_file(path) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def frame_decoder(run: Path, loaded: LoadedRun, world: World, progress: Progress) -> Callable[[Tensor], Tensor] | None:

@@ -62,9 +62,9 @@ class Config:
     """Settings; the weights of the terms have the names of the module's equations.
 
     `steps` is the length k of a roll-out. `proprio` counts the proprioceptive values that enter the latent beside the
-    frame (0: none are read). `norm` "layer" gives every token zero mean and unit variance over its features. `hidden`
-    is the width of the heads. `ema` holds the decays of a target encoder at the first and the last step; without it the
-    targets are the encoder's own latents, and with `stop_gradient` they get no gradient.
+    frame (None: all that the data have, 0: none). `norm` gives every token zero mean and unit variance over its
+    features. `hidden` is the width of the heads. `ema` holds the decays of a target encoder at the first and the last
+    step; without it the targets are the encoder's own latents, and with `stop_gradient` they get no gradient.
     """
 
     encoder: EncoderConfig = field(default_factory=lambda: CNN(patch=None, channels=(16, 32, 32)))
@@ -81,7 +81,7 @@ class Config:
     done: float = 0.0
     distance: losses.Kind = "l2"
     norm: bool = True
-    proprio: int = 0
+    proprio: int | None = None
     hidden: int = 256
     ema: tuple[float, float] | None = None
     stop_gradient: bool = False
@@ -94,7 +94,7 @@ class Config:
         )
         if not self.rollout + self.forcing:
             raise ValueError("rollout and forcing are both 0, so nothing is predicted; give one of them a weight")
-        if min(self.steps, self.hidden, self.directions) < 1 or self.proprio < 0:
+        if min(self.steps, self.hidden, self.directions) < 1 or (self.proprio or 0) < 0:
             raise ValueError(
                 f"steps is {self.steps}, hidden {self.hidden}, directions {self.directions} and proprio "
                 f"{self.proprio}; give 1 or more, and a proprio of 0 or more"
@@ -135,7 +135,8 @@ class WorldModel(Predictive):
         dim, size = self.encoder.dim, signal.action_size
         self.grid = tuple(self.encoder.grid[1:])
         tokens = torch.Size(self.grid).numel()
-        self.embed_proprio = nn.Linear(cfg.proprio, dim) if cfg.proprio else None
+        self.proprio = signal.proprio if cfg.proprio is None else cfg.proprio
+        self.embed_proprio = nn.Linear(self.proprio, dim) if self.proprio else None
         self.target_encoder = moving.target(self.encoder) if cfg.ema is not None else None
         if cfg.frozen:
             self.encoder.requires_grad_(False)
@@ -147,7 +148,7 @@ class WorldModel(Predictive):
         self.inverse_head = head(2, size) if cfg.inverse else None
         self.reward_head = head(1, 1) if cfg.reward else None
         self.done_head = head(1, 1) if cfg.done else None
-        for name, width in (("action", size), ("reward", 1), ("proprio", cfg.proprio)):
+        for name, width in (("action", size), ("reward", 1), ("proprio", self.proprio)):
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_std", torch.ones(width))
 
@@ -155,7 +156,10 @@ class WorldModel(Predictive):
     def fit_config(
         cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = True
     ) -> tuple[Any, list[Note]]:
-        """As `Predictive.fit_config`; every auto patch is a whole frame, and vectors are read by a perceptron."""
+        """As `Predictive.fit_config`; every auto patch is a whole frame, and vectors are read by a perceptron.
+
+        Raises ValueError if the data have another number of proprioceptive values than the settings say.
+        """
         encoder, notes = cfg.encoder, list[Note]()
         if isinstance(encoder, CNN) and encoder.patch is None and len(signal.size) == 1:
             encoder = MLP(patch=None, width=encoder.width, hidden=2 * encoder.width)
@@ -164,7 +168,15 @@ class WorldModel(Predictive):
             patch = (1, *signal.size[1:])
             encoder = replace(encoder, patch=patch)
             notes.append(Note("method.encoder.patch", list(patch), "a frame at a time"))
-        return replace(cfg, encoder=encoder), notes
+        if cfg.proprio is None and signal.proprio:
+            notes.append(Note("method.proprio", signal.proprio, "the values beside each frame; 0 leaves them out"))
+        if cfg.proprio not in (None, 0, signal.proprio):
+            raise ValueError(
+                f"method.proprio is {cfg.proprio}, but the data have {signal.proprio} proprioceptive values beside "
+                "each frame; leave method.proprio out to read them, or name others as data.proprio"
+            )
+        proprio = signal.proprio if cfg.proprio is None else cfg.proprio
+        return replace(cfg, encoder=encoder, proprio=proprio), notes
 
     def check(self, samples: int) -> None:
         """Raise ValueError if `samples` samples at a time cannot tell how features vary."""
@@ -199,7 +211,8 @@ class WorldModel(Predictive):
     @property
     def _fields(self) -> list[str]:
         """The fields of a batch that the settings read."""
-        return ["action", *[name for name in ("proprio", "reward", "done") if getattr(self.cfg, name)]]
+        read = {"proprio": self.proprio, "reward": self.cfg.reward, "done": self.cfg.done}
+        return ["action", *[name for name, wanted in read.items() if wanted]]
 
     def _require(self, batch: Batch, *names: str) -> None:
         for name in names:
@@ -223,10 +236,10 @@ class WorldModel(Predictive):
         tokens: Tensor = encoder(x)
         tokens = tokens.reshape(len(x), x.shape[2], -1, tokens.shape[-1])
         if self.embed_proprio is not None:
-            if batch.proprio is None or batch.proprio.shape[1:] != (x.shape[2], self.cfg.proprio):
+            if batch.proprio is None or batch.proprio.shape[1:] != (x.shape[2], self.proprio):
                 found = None if batch.proprio is None else tuple(batch.proprio.shape[1:])
                 raise ValueError(
-                    f"the world model reads {self.cfg.proprio} proprioceptive values of each of {x.shape[2]} frames, "
+                    f"the world model reads {self.proprio} proprioceptive values of each of {x.shape[2]} frames, "
                     f"but the batch has {found}; give them, or set method.proprio"
                 )
             own = self.embed_proprio((batch.proprio - self.proprio_mean) / self.proprio_std)

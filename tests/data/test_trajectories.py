@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from jepakit import data
 from jepakit.data import loader
 from jepakit.data.check import check_path
-from jepakit.data.trajectories import Config
-from jepakit.data.trajectories import store as stores
+from jepakit.data.trajectories import Config, blocks
+from jepakit.data.trajectories.keys import Request
 from jepakit.data.trajectories.record import ActionFacts, Episode, Logs, array_column
 from jepakit.data.trajectories.settings import build_trajectories
-from jepakit.data.trajectories.store import Request, build_store
+from jepakit.data.trajectories.store import build_store
 from jepakit.testing import data_contract
 from jepakit.types import Batch
 
@@ -292,6 +292,7 @@ def test_pictures_are_x_and_proprioception_stands_beside_them(pictures):
     np.testing.assert_array_equal(batch.x[0], stacked)
     np.testing.assert_allclose(batch.proprio[0], whole["observations.proprio"][begin + 1 : begin + 5], rtol=1e-6)
     assert "data.keys = [pixels], data.proprio = proprio" in dataset.notes
+    assert dataset.signal().proprio == dataset.subset(np.arange(3)).signal().proprio == 4
 
 
 @pytest.mark.parametrize("order", [(0, 3, 1, 2), (0, 1, 2, 3)])
@@ -304,12 +305,12 @@ def test_pictures_are_the_same_with_their_channels_first_or_last(tmp_path, order
 
 def test_frames_in_their_files_give_the_same_samples_as_frames_in_memory(pictures, monkeypatch):
     read = all_samples(Config(pictures))
-    monkeypatch.setattr(stores, "MAX_READ_BYTES", 0)
+    monkeypatch.setattr(blocks, "MAX_READ_BYTES", 0)
     mapped = Config(pictures).open()
     assert mapped.source.frames.whole is None
     torch.testing.assert_close(all_samples(Config(pictures), mapped).x, read.x)
-    monkeypatch.setattr(stores, "MAX_MAPS", 0)
-    monkeypatch.setattr(stores, "MAX_MEMORY_BYTES", 0)
+    monkeypatch.setattr(blocks, "MAX_MAPS", 0)
+    monkeypatch.setattr(blocks, "MAX_MEMORY_BYTES", 0)
     copied = Config(pictures).open()
     assert isinstance(copied.source.frames.whole.base, np.memmap)
     torch.testing.assert_close(all_samples(Config(pictures), copied).x, read.x)

@@ -11,10 +11,13 @@ from PIL import Image
 from torch.testing import assert_close
 
 import jepakit as jk
+from jepakit.cli import text
 from jepakit.envs import build_environment
 from jepakit.inference import decoder, plan
 from jepakit.inference.energies import Form
+from jepakit.inference.landscapes import energy_of_places
 from jepakit.inference.world import open_world
+from jepakit.planning.energy import goal_distance
 from jepakit.planning.mpc import Seen
 from jepakit.planning.plan import shift
 from jepakit.run import checkpoint
@@ -128,6 +131,24 @@ def test_a_run_acts_beside_a_random_policy_and_an_oracle_and_says_what_it_knows(
     assert set(result["model"]["factors"]) == {"position", "wall", "door"}
     assert len(result["model"]["factors"]["position"]["imagined"]) == 2
     assert result["model"]["ghosting"]["pushes"][-1] > 0
+    assert "over the floor, latent distance (l2): rank correlation" in text.describe_plans(done)
+    check_landscapes(result["landscapes"], done.path.with_suffix(".npz"))
+
+
+def check_landscapes(facts: dict[str, Any], file: Path) -> None:
+    """The pictures of the energy beside a result: as many as it says, and true where truth is known."""
+    assert set(facts["floor"]["correlation"]) == {"latent distance (l2)", "straight line"}
+    assert facts["floor"]["arrives"]["true way to go"] == 1
+    assert facts["actions"]["maps"] == ["on the model", "on the true dynamics"]
+    with np.load(file) as stored:
+        episodes, maps, *sides = stored["floor_energy"].shape
+        assert (episodes, maps) == (len(facts["episodes"]), len(facts["floor"]["maps"]))
+        assert stored["floor_arrives"].shape == (episodes, maps, *sides)
+        start, goal = stored["floor_ends"][0]
+        way = stored["floor_energy"][0, 0].ravel()
+        assert way[goal] == np.nanmin(way) < way[start]
+        assert stored["action_energy"].shape[:2] == (episodes, 2)
+        assert np.abs(stored["action_choice"]).max() <= 2.45
 
 
 def test_episodes_are_the_same_again(rooms: Path) -> None:
@@ -160,6 +181,20 @@ def test_returns_are_compared_where_there_is_no_goal(pole: Path) -> None:
     assert done.result["success_end"] is None
     assert 1 <= done.result["return"] <= 8
     assert "predicted rewards" in done.result["energy"]
+
+
+def test_the_energy_of_a_place_is_that_of_staying_there() -> None:
+    tokens, goal = torch.randn(700, 2, 3), torch.randn(1, 2, 3)
+    found = energy_of_places(goal_distance(goal, reduce="last"), tokens, action_size=2)
+    assert_close(found, (tokens - goal).square().mean((1, 2)))
+
+
+def test_a_result_without_pictures_leaves_none_of_an_earlier_one(tmp_path: Path) -> None:
+    plan.save_arrays(file := tmp_path / "plan.npz", {"floor_x": np.arange(3.0)})
+    with np.load(file) as stored:
+        assert stored["floor_x"].tolist() == [0, 1, 2]
+    plan.save_arrays(file, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_film_shows_present_plan_and_goal(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,19 @@ def test_proprioception_enters_the_state_and_is_asked_for() -> None:
         method(replace(batch, proprio=batch.proprio[..., :2]), Rng(0))
 
 
+def test_all_proprioception_of_the_data_is_read_unless_the_settings_say_otherwise() -> None:
+    signal = replace(VECTORS, proprio=3)
+    cfg, notes = WorldModel.fit_config(worldmodel.Config(), signal)
+    assert cfg.proprio == 3
+    assert "method.proprio = 3 (the values beside each frame; 0 leaves them out)" in map(str, notes)
+    assert WorldModel(cfg, signal).encode(signal.zeros(2)).shape[0] == 2
+    assert WorldModel(replace(cfg, proprio=None), signal).proprio == 3
+    assert WorldModel.fit_config(worldmodel.Config(proprio=0), signal)[0].proprio == 0
+    assert WorldModel.fit_config(worldmodel.Config(), VECTORS)[0].proprio == 0
+    with pytest.raises(ValueError, match=r"method\.proprio is 2, but the data have 3"):
+        WorldModel.fit_config(worldmodel.Config(proprio=2), signal)
+
+
 def test_actions_rewards_and_proprioception_are_standardised_by_the_training_data() -> None:
     method, batch = build(proprio=3, reward=1.0), batch_of(count=64, proprio=3)
     assert batch.action is not None

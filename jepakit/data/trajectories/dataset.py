@@ -45,6 +45,8 @@ class Source(Protocol):
     @property
     def spec(self) -> ActionSpec: ...  # noqa: D102
     @property
+    def proprio_size(self) -> int: ...  # noqa: D102
+    @property
     def factor_names(self) -> tuple[str, ...]: ...  # noqa: D102
     def read(self, episode: Int64[np.ndarray, " b"], begin: Int64[np.ndarray, " b"], form: Form) -> Steps: ...  # noqa: D102
     def factors(self, episode: int, at: Int64[np.ndarray, " f"]) -> Float32[np.ndarray, "f k"] | None: ...  # noqa: D102
@@ -118,6 +120,10 @@ class Trajectories(Dataset):
     def action_spec(self) -> ActionSpec:
         """The form of the action between two frames. Raises ValueError if discrete actions are joined to blocks."""
         return self.source.spec.repeat(self.form.block)
+
+    def proprio_size(self) -> int:
+        """The number of proprioceptive values beside each frame."""
+        return self.source.proprio_size
 
     def read(self, ids: Ids, size: Size) -> Samples:
         """Windows `ids`, with actions, rewards and ends. Raises ValueError if the model takes another size."""
@@ -195,10 +201,10 @@ def between_frames(
     """The action, the sum of the rewards, and whether the episode ends, between two frames of a window."""
     rows, lead = len(found.action), (form.stack - 1) * form.every
 
-    def grouped(values: Shaped[np.ndarray, "b s ..."]) -> Shaped[np.ndarray, "b t ..."]:
+    def group_steps(values: Shaped[np.ndarray, "b s ..."]) -> Shaped[np.ndarray, "b t ..."]:
         return values[:, lead:].reshape(rows, form.window - 1, form.every, *values.shape[2:])
 
-    actions = grouped(found.action)[:, :, :: form.repeat].reshape(rows, form.window - 1, -1)
-    reward = None if found.reward is None else grouped(found.reward).sum(2, dtype=np.float32)
-    done = None if found.done is None else np.any(grouped(found.done), axis=2)
+    actions = group_steps(found.action)[:, :, :: form.repeat].reshape(rows, form.window - 1, -1)
+    reward = None if found.reward is None else group_steps(found.reward).sum(2, dtype=np.float32)
+    done = None if found.done is None else np.any(group_steps(found.done), axis=2)
     return np.ascontiguousarray(actions), reward, done

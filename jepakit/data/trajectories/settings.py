@@ -15,10 +15,11 @@ from ..images.box import check_size
 from ..report import Progress, Report
 from ..rows import generated_part, select_part
 from .dataset import Trajectories
-from .generated import Recipe, Simulated, generate, is_environment, keep_trajectories
+from .generated import Recipe, SimulatedEpisodes, generate, is_environment, keep_trajectories
+from .keys import Request
 from .recognise import read_logs, why_trajectories
 from .report import report_store
-from .store import Request, Store, build_store, repeat_problems
+from .store import Store, build_store, repeat_problems
 from .windows import USUAL_WINDOW, Form, choose_stride, limit_windows, slide_windows, too_short
 
 LEAST = {"window": 2, "stride": 1, "action_repeat": 1, "action_block": 1, "stack": 1, "count": 1, "steps": 1}
@@ -71,7 +72,7 @@ class Config(DataConfig):
         return f"{path!r} names an environment" if is_environment(path) else why_trajectories(path)
 
     @property
-    def generated(self) -> bool:
+    def is_generated(self) -> bool:
         """Whether the path names an environment."""
         return is_environment(self.path)
 
@@ -159,7 +160,7 @@ def keep_generated(cfg: Config, ids: Int64[np.ndarray, " e"]) -> Store:
 
 
 def cut_trajectories(
-    source: Store | Simulated, rows: Int64[np.ndarray, " k"], cfg: Config, notes: Sequence[str]
+    source: Store | SimulatedEpisodes, rows: Int64[np.ndarray, " k"], cfg: Config, notes: Sequence[str]
 ) -> Trajectories:
     """The windows of episodes `rows`. Raises ValueError if there are none, or if actions cannot be joined."""
     form = cfg.form
