@@ -245,6 +245,18 @@ def test_the_value_of_a_perfect_model_is_that_of_value_iteration() -> None:
     assert np.abs(found - true).max() < 0.1 * true.max()
 
 
+def test_a_value_stays_within_what_the_rewards_of_the_data_add_up_to() -> None:
+    parent, _ = reward_world()
+    head = head_on(parent, value.Config(body=FlatMLP(32, 1), gamma=0.8, decay=0.0))
+    batch = successors(np.zeros((6, 1), dtype=np.int64))(0)
+    head.calibrate(replace(batch, reward=torch.full(batch.action.shape[:2], 0.5)))
+    with torch.no_grad():
+        for weights in head.target_body.parameters():
+            weights.fill_(50.0)
+        _, target = head._targets_by_model(batch, Rng(0))
+    assert float(target.max()) <= 1 + 0.8 * 0.5 / (1 - 0.8) + 1e-5
+
+
 def test_the_value_of_logs_is_that_of_their_behaviour() -> None:
     parent, _ = reward_world()
     forward = np.minimum(np.arange(6) + 1, 5)[:, None]
