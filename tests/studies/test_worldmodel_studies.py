@@ -148,9 +148,9 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
     # Another protocol is planned anew.
     step = json.loads((run / "summary.json").read_text())["steps"]
     assert step == 3
-    assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 2}) is not None
-    assert plans.stored_plan(run, "cem", {"episodes": 3, "replan_every": 2}) is None
-    assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 2, "source": "latent"}) is None
+    assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 4}) is not None
+    assert plans.stored_plan(run, "cem", {"episodes": 3, "replan_every": 4}) is None
+    assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 4, "source": "latent"}) is None
     ((name, figure),) = planners.draw_energies({arm.label: run})
     assert name == "energies"
     assert "<svg" in figure.body

@@ -25,12 +25,11 @@ from ...run import checkpoint
 from ...types import Rng
 from ..claims import Numbers, Ranking, Statement
 from ..study import Study
-from .plans import SUCCESS, SUCCESS_EVER, load_or_plan, train_metric
+from .plans import REPLAN_EVERY, SUCCESS, SUCCESS_EVER, load_or_plan, train_metric
 from .two_rooms import RECIPE
 from .two_rooms_ablation import PROBE_OPTIONS
 
 EPISODES: Final = 20
-REPLAN_EVERY: Final = 4
 ORACLE_SUCCESS: Final = "success on the true dynamics"
 ENERGY: Final = "energy of the first plan"
 SECONDS: Final = "seconds per action"

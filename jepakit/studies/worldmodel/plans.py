@@ -31,7 +31,7 @@ from ...types import Rng
 
 HEAD_STEPS: Final = 1500
 EPISODES: Final = 40
-REPLAN_EVERY: Final = 2
+REPLAN_EVERY: Final = 4
 NUM_PAIRS: Final = 512
 """Starts and goals on which a distance to go is ranked."""
 

@@ -2,7 +2,7 @@
 
 The trainings are those of the recipe `two-rooms-fixed`, but of 1,000 steps instead of 4,000, with the weight of one
 term set to 0. Over each a metric is trained (1,500 steps), and 40 episodes are planned: CEM with 64 samples and 4
-iterations over 8 actions of 2 steps, planned again after 2 actions (`studies/worldmodel/plans.py`).
+iterations over 8 actions of 2 steps, planned again after 4 actions (`studies/worldmodel/plans.py`).
 
 EB-JEPA plans by the distance of latents over 90 actions, with a model trained on a GPU, and we by a learned distance
 over 8. So the paper's figures stand beside another system: a metric may make up for latents whose distances mean
