@@ -103,11 +103,11 @@ class Registry(Generic[T]):
     def name_of(self, kind: type) -> str:
         """The first name whose member is, has as a part, or is an instance of, the class `kind`."""
         places = self.places()
-        for name, place in places.items():
-            if place.module == kind.__module__:
-                return name
-        # Defined elsewhere, mostly below the module that has the name: such names are asked first.
-        for name in sorted(places, key=lambda name: not kind.__module__.startswith(f"{places[name].module}.")):
+        own = [name for name, place in places.items() if place.module == kind.__module__]
+        if len(own) == 1:
+            return own[0]
+        # Defined beside others, or elsewhere, mostly below the module that has the name: such names are asked first.
+        for name in sorted(places, key=lambda name: not f"{kind.__module__}.".startswith(f"{places[name].module}.")):
             try:
                 member = self.load(name)
             except ValueError:
