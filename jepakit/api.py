@@ -151,7 +151,7 @@ def reproduce(
 
     study = studies.load(name)
     folder = data or os.environ.get("JEPAKIT_DATA")
-    if study.arms and not study.has_standin and not folder:
+    if study.files and not study.has_standin and not folder:
         raise ValueError(f"study {name} needs data sets; give --data the folder that holds them, or set JEPAKIT_DATA")
     where = Path(out) if out is not None else Path("studies") / name
     rows, page = carry_out(name, Path(folder or ""), where, progress or SilentProgress(), seeds=seeds, steps=steps)

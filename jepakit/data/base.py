@@ -93,6 +93,11 @@ class Dataset:
     arrives: ClassVar[bool] = False
     """Whether this is the warm-up set of a stream, whose length is unknown."""
 
+    @property
+    def group(self) -> int:
+        """How many samples in a row belong together, and are drawn together in training; 1 if each is by itself."""
+        return 1
+
     def __len__(self) -> int:
         raise NotImplementedError
 

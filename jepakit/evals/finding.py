@@ -34,7 +34,7 @@ ADVICE: Final[Mapping[Outcome, str]] = {
 GRAVITY: Final[tuple[Outcome, ...]] = ("better", "unclear", "worse")
 SAME_DATA: Final = "the test data are the training data"
 UNKNOWN_ADVICE: Final = (
-    "plans cannot reckon with it; standardise the channels, raise the weight of the variance, or train for longer"
+    "train for longer, or raise the weights against collapse; plans cannot reckon with what a model does not know"
 )
 LEADING_KINDS: Final = ("linear", "attentive", "knn")  # the first that a run has decides; then any other
 

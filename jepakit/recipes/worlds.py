@@ -1,8 +1,11 @@
 """World models: Two Rooms, LeWorldModel, Pendulum, CartPole, and one for trajectories of your own."""
 
+from dataclasses import replace
+
 from ..data.trajectories import settings
 from ..methods import metric, value, worldmodel
-from ..nn import CNN, MLP, CausalTransformer, ResidualMLP
+from ..methods.quasimetric import QuasimetricConfig
+from ..nn import CNN, MLP, CausalTransformer, FlatMLP, Keypoints, ResidualMLP
 from ..run.optim import Optim
 from ..run.settings import Evals, HeadStage, Length, Loop, Run
 
@@ -37,6 +40,36 @@ def two_rooms_fixed() -> Run:
         loop=EXACT,
         evals=Evals(kinds=("dynamics",)),
         heads=(HeadStage(metric.Config()),),
+    )
+
+
+def two_rooms_random() -> Run:
+    """A world model of Two Rooms whose wall and door differ in every episode: `jepa train two-rooms-random`.
+
+    The latent is 8 places on the picture. A distance to go, learned with the model, makes the encoder find the wall and
+    its door; differences of places tell predictor and distance on which side of them the dot is. 16 trajectories share
+    a layout, for the distance is learned between states of one layout.
+    """
+    return Run(
+        method=worldmodel.Config(
+            encoder=Keypoints(points=8),
+            predictor=ResidualMLP(hidden=512, depth=3, differences=True),
+            rollout=20.0,
+            std=1.0,
+            cov=0.0,
+            temporal=0.0,
+            inverse=1.0,
+            metric=1.0,
+            to_go=QuasimetricConfig(
+                FlatMLP(hidden=256, depth=3, norm="none", differences=True), symmetric=True, goals="label"
+            ),
+            norm=False,
+        ),
+        data=settings.Config(path="two-rooms-random", count=400_000, action_repeat=2, group=16, split="train"),
+        optim=replace(WORLD_OPTIM, lr=2e-3, clip=5.0),
+        length=Length(steps=4000, batch=128),
+        loop=EXACT,
+        evals=Evals(kinds=("dynamics",)),
     )
 
 

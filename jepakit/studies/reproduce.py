@@ -46,7 +46,7 @@ def reproduce(
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; give 1 or more, or {study.seeds} to measure their scatter")
     data = study.prepare(data, out)
-    for path in (path for arm in study.arms for path in (arm.run.data.path, arm.test)):
+    for path in study.files:
         require_data(name, data, path)
     plan = {} if steps is not None else plan_paces(study, data, out, progress)
     values = collect_scores(study, data, out, progress, range(seeds), steps, plan)
@@ -128,12 +128,14 @@ def collect_scores(
         here = run_folder(out, arm, seed)
         length = plan[arm.label].steps if plan and arm.pace else steps
         launch.train_settings(localize_run(arm, data, seed, length), Request(out=here, resume="auto"), progress)
-        for metric, value in probe_scores(here, study, str(data / arm.test), progress, arm.label in with_baselines):
+        test = str(data / arm.test) if arm.test else None
+        for metric, value in probe_scores(here, study, test, progress, arm.label in with_baselines):
             values.setdefault((arm.label, metric), []).append(value)
-        for name, metric, value in (
-            baseline_scores(here, study, str(data / arm.test)) if arm.label in with_baselines else ()
-        ):
+        for name, metric, value in baseline_scores(here, study, test) if arm.label in with_baselines else ():
             values.setdefault((f"{arm.data} · {name}", metric), []).append(value)
+        for name, measure in study.parts.items():
+            for metric, value in measure(here).items():
+                values.setdefault((f"{arm.label} · {name}", metric), []).append(value)
     return {key: values[key] for key in sorted(values, key=lambda key: _sort_key(row_groups(study), key))}
 
 
@@ -143,25 +145,26 @@ def run_folder(out: Path, arm: Arm, seed: int) -> Path:
 
 
 def localize_run(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
-    """The arm's Run with full data paths, `seed` added to its own seed, and no probes: the study runs the probes."""
+    """The arm's Run with full data paths, `seed` added to its own, without probes and heads: those are the study's."""
     run = arm.run
-    here = replace(run.data, path=str(data / run.data.path))
-    short = {} if steps is None else {"steps": steps}
-    length = replace(run.length, **short)
-    heads = tuple(replace(head, length=replace(head.length, **short)) for head in run.heads)
-    evals = Evals(kinds=(), report=False)
-    return replace(run, data=here, seed=run.seed + seed, length=length, evals=evals, heads=heads)
+    here = replace(run.data, path=str(data / run.data.path)) if arm.test else run.data
+    length = run.length if steps is None else replace(run.length, steps=steps)
+    alone = replace(run, heads=(), evals=Evals(kinds=(), report=False))
+    return replace(alone, data=here, seed=run.seed + seed, length=length)
 
 
 def row_groups(study: Study) -> dict[str, str]:
-    """The data set of every row: the trainings, and the baselines of the first training on each set."""
+    """The data set of every row: the trainings, the baselines of the first on each set, and parts of trainings."""
     baselines = {
         f"{data} · {name}": data for data in study.first_arms for name in BASELINE_NAMES.values() if study.baselines
     }
-    return {arm.label: arm.data for arm in study.arms} | baselines
+    parts = {f"{arm.label} · {name}": arm.data for arm in study.arms for name in study.parts}
+    return {arm.label: arm.data for arm in study.arms} | baselines | parts
 
 
-def probe_scores(run: Path, study: Study, test: str, progress: Progress, baselines: bool) -> list[tuple[str, float]]:
+def probe_scores(
+    run: Path, study: Study, test: str | None, progress: Progress, baselines: bool
+) -> list[tuple[str, float]]:
     """A finished run's scores by every kind of probe, its seconds and `study.run_metrics`.
 
     Results of earlier probes are read from the run. With `baselines`, the probes include the untrained encoder and the
@@ -182,7 +185,7 @@ def probe_scores(run: Path, study: Study, test: str, progress: Progress, baselin
     return [*scores, ("seconds", float(summary["seconds"])), *study.run_metrics(run).items()]
 
 
-def baseline_scores(run: Path, study: Study, test: str) -> list[tuple[str, str, float]]:
+def baseline_scores(run: Path, study: Study, test: str | None) -> list[tuple[str, str, float]]:
     """The scores of a finished run's untrained encoder and of the raw input: (name, metric, value)."""
     step = json.loads((run / "summary.json").read_text())["steps"]
     return [
@@ -192,10 +195,11 @@ def baseline_scores(run: Path, study: Study, test: str) -> list[tuple[str, str, 
     ]
 
 
-def stored_results(run: Path, step: int, test: str, weights: Weights) -> list[dict[str, Any]]:
-    """The probe results of a run's last step on the data at `test`, by the encoder with these weights."""
+def stored_results(run: Path, step: int, test: str | None, weights: Weights) -> list[dict[str, Any]]:
+    """The probe results of a run's last step on the data at `test`, or its own, by the encoder with these weights."""
     results = [json.loads(path.read_text()) for path in sorted((run / "evals").glob("*.json"))]
-    here = [r for r in results if r["step"] == step and r["data"].endswith(test)]
+    # What other commands measured, such as plans, judges no encoder.
+    here = [r for r in results if "weights" in r and r["step"] == step and r["data"].endswith(test or "")]
     # A prediction starts from the context encoder, whichever weights were asked for.
     return [r for r in here if r["weights"] == weights or load_kind(r["kind"]).reads == "windows"]
 

@@ -20,7 +20,8 @@ Verdict = Literal["holds", "does not hold", "not told apart"]
 class Arm:
     """One training of a study: a method, its data, and the paper's figures.
 
-    `data` is the data set's display name; `run.data.path` and `test` are paths in the folder of all data sets.
+    `data` is the data set's display name; `run.data.path` and `test` are paths in the folder of all data sets. Without
+    a `test`, the data are generated: the path is a name, and the probes score the part that training leaves out.
     `setting` is what varies besides the method, such as the length. `paper` maps a metric to the paper's figure, in the
     same unit. `pace` is the label of another training: this one then gets as many steps as fit into the other's time.
     """
@@ -37,6 +38,11 @@ class Arm:
     def label(self) -> str:
         """The training's name, used for its row and its folders."""
         return " · ".join(part for part in (self.data, self.name, self.setting) if part)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths that it reads in the folder of all data sets; none if its data are generated."""
+        return (self.run.data.path, self.test) if self.test else ()
 
 
 class Row(NamedTuple):
@@ -139,6 +145,10 @@ def no_conclusions(scores: Scores) -> list[str]:
     return []
 
 
+RunMetrics = Callable[[Path], Mapping[str, float]]
+"""A finished run's folder to numbers by metric."""
+
+
 def no_metrics(folder: Path) -> Mapping[str, float]:
     """An empty result: the study has no numbers beyond those of the probes."""
     return {}
@@ -188,6 +198,7 @@ class Study:
     - `kinds`: the probes; `options`: their settings, dotted, such as {"knn.k": 5}
     - `encoders`: the encoders that the probes judge; metrics of all but the first end in the encoder's name
     - `run_metrics`: a function of a finished run's folder that returns further numbers by metric
+    - `parts`: functions of the same kind, each for a row of its own, by the end of its name
     - `figures`: a function that returns figures by name; it gets the folders of the first seed's runs by arm label
     - `own`: numbers that the study measures in addition to its arms, or instead of arms
     - `seeds`: the default number of seeds
@@ -206,7 +217,8 @@ class Study:
     conclusions: Callable[[Scores], list[str]] = no_conclusions
     kinds: tuple[str, ...] = ("knn", "linear")
     encoders: tuple[Weights, ...] = ("target",)
-    run_metrics: Callable[[Path], Mapping[str, float]] = no_metrics
+    run_metrics: RunMetrics = no_metrics
+    parts: Mapping[str, RunMetrics] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     own: Own | None = None
     figures: Callable[[Mapping[str, Path]], Sequence[tuple[str, Figure]]] = no_figures
@@ -214,6 +226,11 @@ class Study:
     prepare: Callable[[Path, Path], Path] = original_data
     has_standin: bool = False
     baselines: bool = False
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths that the trainings read in the folder of all data sets."""
+        return tuple(path for arm in self.arms for path in arm.files)
 
     @property
     def first_arms(self) -> dict[str, Arm]:

@@ -74,7 +74,7 @@ def test_a_model_that_does_not_know_a_quantity_has_no_unqualified_finding():
     assert (found.outcome, found.unknown) == ("better", "door")
     assert found.words == "clearly better, door unknown"
     assert str(found) == "dynamics is clearly better than both baselines, but door is unknown to it (R² -0.05)"
-    assert "plans cannot reckon with it" in describe_outcome(SUMMARY, found)
+    assert "plans cannot reckon with what a model does not know" in describe_outcome(SUMMARY, found)
     assert badge_tone("healthy", found) == "warn"
     assert badge_tone("healthy", run_finding(dynamics_results(0.8))) == "good"
     # An older step says nothing of this one.

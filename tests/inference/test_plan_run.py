@@ -73,6 +73,17 @@ def test_a_single_frame_is_a_batch_of_one_and_a_loaded_model_plans_alike(rooms: 
     assert_close(jk.plan(jk.load(rooms), obs[None], goal[None], horizon=3, settings=QUICK).mean, one.mean)
 
 
+def test_a_model_that_learned_the_way_to_go_plans_by_it(tmp_path: Path) -> None:
+    own = SMALL | {"data.group": 4, "method.encoder.kernel": 5}
+    jk.train(None, tmp_path / "run", recipe="two-rooms-random", steps=3, settings=own, quiet=True)
+    world = open_world(checkpoint.load_run(tmp_path / "run"), tmp_path / "run")
+    assert world.energies.describe(True) == "learned distance to go, sum over the path"
+    path, goal = torch.randn(2, 3, 5, 1, 16), torch.randn(2, 1, 16)
+    found = world.energies.of_goal(goal)(path, torch.zeros(2, 3, 4, 2))
+    steps = world.energies.method.steps_to_go(path[1, 2, 1:], goal[1])
+    assert_close(found[1, 2], steps.sum())
+
+
 def test_a_search_starts_from_the_plan_that_it_is_given(rooms: Path) -> None:
     obs, goal = frames(2)
     first = jk.plan(rooms, obs, goal, horizon=3, settings=QUICK)

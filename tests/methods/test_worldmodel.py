@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from jepakit import losses, methods, testing
 from jepakit.methods import worldmodel
 from jepakit.methods.worldmodel import WorldModel
-from jepakit.nn import CNN, GRU, MLP, CausalTransformer, Frames, GridConv, ResidualMLP, ViT
+from jepakit.nn import CNN, GRU, MLP, CausalTransformer, Frames, GridConv, Keypoints, ResidualMLP, ViT
 from jepakit.types import ActionSpec, Batch, Rng, Signal, State
 
 VECTORS = Signal(3, (7,), action=ActionSpec(2))
@@ -19,6 +19,7 @@ FILM = Signal(2, (7, 8, 8), mean=(0.4, 0.5), std=(0.3, 0.25), action=ActionSpec(
 GRID = Frames(CNN((4, 4), width=6, channels=(4,)), pool=False)
 PREDICTORS: dict[str, Any] = {
     "mlp": ResidualMLP(16, 1),
+    "mlp of differences": ResidualMLP(16, 1, differences=True),
     "gru": GRU(),
     "gru with memory": GRU(memory=4),
     "conv": GridConv(8, 2),
@@ -359,6 +360,7 @@ def test_an_open_patch_becomes_a_frame() -> None:
         (MLP(None), (9,), (1,)),
         (MLP(None), (9, 8, 8), (1, 8, 8)),
         (CNN(None), (9, 8, 8), (1, 8, 8)),
+        (Keypoints(None), (9, 8, 8), (1, 8, 8)),
     ):
         signal = Signal(2, size, action=ActionSpec(1))
         cfg, notes = WorldModel.fit_config(worldmodel.Config(encoder), signal)

@@ -12,8 +12,9 @@ from jepakit.evals.metrics.ranks import tied_ranks
 from jepakit.run import checkpoint, optim
 from jepakit.studies.collapse import calibration, label_free, truth
 from jepakit.studies.collapse.calibration import NO_MOMENT, STATES, TRUTHS, Case
-from jepakit.studies.collapse.label_free import LABEL_METRIC, MIN_TRAININGS, PANEL_PREFIX, Runs
+from jepakit.studies.collapse.label_free import LABEL_METRIC, MIN_TRAININGS, PANEL_PREFIX
 from jepakit.studies.collapse.truth import Truth
+from jepakit.studies.correlations import Runs, bootstrap_correlation, rank_correlation
 from jepakit.studies.study import Scores
 from jepakit.types import Rng, Signal
 
@@ -28,22 +29,20 @@ def test_the_rank_correlation_equals_spearmans_closed_form_and_ignores_every_ris
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=40), rng.normal(size=40)
     squares = ((tied_ranks(x) - tied_ranks(y)) ** 2).sum()
-    assert label_free.rank_correlation(Runs(x, y, ONE)) == pytest.approx(1 - 6 * squares / (40 * (40**2 - 1)))
-    assert label_free.rank_correlation(Runs(np.exp(x), y**3, ONE)) == pytest.approx(
-        label_free.rank_correlation(Runs(x, y, ONE))
-    )
-    assert label_free.rank_correlation(Runs(x, -x, ONE)) == pytest.approx(-1.0)
+    assert rank_correlation(Runs(x, y, ONE)) == pytest.approx(1 - 6 * squares / (40 * (40**2 - 1)))
+    assert rank_correlation(Runs(np.exp(x), y**3, ONE)) == pytest.approx(rank_correlation(Runs(x, y, ONE)))
+    assert rank_correlation(Runs(x, -x, ONE)) == pytest.approx(-1.0)
 
 
 def test_equal_values_share_the_mean_of_their_ranks_and_a_constant_goes_with_nothing() -> None:
     assert tied_ranks(numbers(3, 1, 3, 2, 3)).tolist() == [4, 1, 4, 2, 4]
-    assert label_free.rank_correlation(Runs(np.ones(40), np.arange(40.0), ONE)) == 0.0
+    assert rank_correlation(Runs(np.ones(40), np.arange(40.0), ONE)) == 0.0
 
 
 def test_a_difference_between_groups_is_no_correlation_within_them() -> None:
     x, y = numbers(1, 2, 3, 11, 12, 13), numbers(3, 2, 1, 13, 12, 11)
-    assert label_free.rank_correlation(Runs(x, y, np.zeros(6, dtype=np.int64))) > 0.5
-    assert label_free.rank_correlation(Runs(x, y, np.array([0, 0, 0, 1, 1, 1]))) == pytest.approx(-1.0)
+    assert rank_correlation(Runs(x, y, np.zeros(6, dtype=np.int64))) > 0.5
+    assert rank_correlation(Runs(x, y, np.array([0, 0, 0, 1, 1, 1]))) == pytest.approx(-1.0)
 
 
 def test_the_interval_holds_the_correlation_shrinks_with_more_runs_and_is_the_same_every_time() -> None:
@@ -52,9 +51,9 @@ def test_the_interval_holds_the_correlation_shrinks_with_more_runs_and_is_the_sa
     for n in (20, 200):
         x = rng.normal(size=n)
         sample = Runs(x, x + rng.normal(size=n), np.zeros(n, dtype=np.int64))
-        found = label_free.bootstrap_correlation(sample, Rng(0))
+        found = bootstrap_correlation(sample, Rng(0))
         assert found.low < found.value < found.high
-        assert str(label_free.bootstrap_correlation(sample, Rng(0))) == str(found)
+        assert str(bootstrap_correlation(sample, Rng(0))) == str(found)
         widths.append(found.high - found.low)
     assert widths[1] < widths[0] / 2
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -57,7 +58,8 @@ class Source(Protocol):
 class Trajectories(Dataset):
     """Samples (C, T + 1, H, W) or (C, T + 1) with actions (T, A).
 
-    `cut` says where in the episodes of `source` they begin. Trajectories have no labels; `given` are those of a subset.
+    `cut` says where in the episodes of `source` they begin. Where `cfg.group` episodes in a row belong together, the
+    number of their group is their label; other trajectories have none. `given` are the labels of a subset.
     """
 
     source: Source
@@ -69,6 +71,26 @@ class Trajectories(Dataset):
     given: Int64[np.ndarray, " n"] | None = field(default=None, kw_only=True)
 
     words = WORDS
+
+    @cached_property
+    def _groups(self) -> Int64[np.ndarray, " n"] | None:
+        """The group that each window belongs to, from 0; None if episodes are not grouped."""
+        share = getattr(self.cfg, "group", 1)
+        return None if share == 1 else self.cut.episode // share
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names of the groups; empty if episodes are not grouped."""
+        return () if self._groups is None else tuple(f"group {k}" for k in range(int(self._groups.max()) + 1))
+
+    @cached_property
+    def group(self) -> int:  # type: ignore[override]
+        """The windows of a group, if all but the last have as many and each is in one piece; else 1."""
+        if self._groups is None:
+            return 1
+        count = int((self._groups == self._groups[0]).sum())
+        groups = self._groups[: len(self._groups) // count * count].reshape(-1, count)
+        return count if (groups == groups[:, :1]).all() else 1
 
     @property
     def channels(self) -> int:
@@ -104,8 +126,9 @@ class Trajectories(Dataset):
         return f"{self.source.names[int(self.cut.episode[i])]}[{begin}:{end}]"
 
     def label(self, i: int) -> int:
-        """-1, or the label given to a subset."""
-        return -1 if self.given is None else int(self.given[i])
+        """The label given to a subset, the window's group, or -1."""
+        labels = self._groups if self.given is None else self.given
+        return -1 if labels is None else int(labels[i])
 
     def step_span(self, i: int) -> tuple[int, int]:
         """The first recorded frame of a window in its episode, and the frame after its last."""
@@ -139,6 +162,7 @@ class Trajectories(Dataset):
             stack_frames(found.frames, self.source.layout, self.form),
             torch.from_numpy(ids.copy()),
             {},
+            self.labels_of(ids),
             action=torch.from_numpy(action),
             reward=None if reward is None else torch.from_numpy(reward),
             done=None if done is None else torch.from_numpy(done),

@@ -37,7 +37,8 @@ def is_environment(path: str) -> bool:
 class Recipe:
     """What makes trajectories: the environment by name, the side of its pictures, policy and seed.
 
-    Each has `steps` steps (None: one sample if the environment has goals, else as many as its time limit, at most 200),
+    `group` trajectories in a row share what the environment draws for a group, such as where walls stand. Each has
+    `steps` steps (None: one sample if the environment has goals, else as many as its time limit, at most 200),
     in which every action is held for `hold` steps.
     """
 
@@ -47,12 +48,20 @@ class Recipe:
     seed: int
     steps: int | None
     hold: int
+    group: int = 1
 
     def build(self) -> Environment:
         """The environment. Raises ValueError if it does not exist, or has no such pictures or policy."""
         if self.size is not None and self.size[0] != self.size[1]:
             raise ValueError(f"data.size is {list(self.size)}, but environments draw squares; give two equal sides")
-        env = build_environment(self.path, **({} if self.size is None else {"size": int(self.size[0])}))
+        own = {} if self.size is None else {"size": int(self.size[0])}
+        if self.group > 1:
+            if not hasattr(ENVS.load(self.path.partition(":")[0]), "group"):
+                raise ValueError(
+                    f"data.group is {self.group}, but episodes of {self.path} share nothing; leave data.group out"
+                )
+            own["group"] = self.group
+        env = build_environment(self.path, **own)
         if self.size is not None and not env.size:
             raise ValueError(f"data.size is {list(self.size)}, but {self.path} observes vectors; leave data.size out")
         if self.policy not in env.policies:

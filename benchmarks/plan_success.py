@@ -1,0 +1,27 @@
+"""Which number of a world model predicts that it plans? Prints the table of docs/world-models.md.
+
+jepa reproduce plan-success --out FOLDER
+python benchmarks/plan_success.py FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from jepakit.studies.study import Scores
+from jepakit.studies.worldmodel.plan_success import NUMBERS, SOUND, STUDY, success_correlations
+
+
+def main(folder: Path) -> None:
+    rows = json.loads((folder / "table.json").read_text())["rows"]
+    scores = Scores({(row["name"], row["metric"]): row["values"] for row in rows}, STUDY.arms)
+    every, sound = success_correlations(scores), success_correlations(scores, SOUND)
+    print(f"| number | needs a simulator | correlation | with a success of {100 * SOUND:.0f} % or more |")
+    print("|---|---|---|---|")
+    for name, found in every.items():
+        simulator = "" if NUMBERS[name].logs else "yes"
+        print(f"| {name} | {simulator} | {found} | {sound.get(name, '')} |")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
