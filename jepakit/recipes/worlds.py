@@ -1,6 +1,7 @@
 """World models: Two Rooms, LeWorldModel, Pendulum, CartPole, and one for trajectories of your own."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 from ..data.trajectories import settings
 from ..methods import metric, value, worldmodel
@@ -74,7 +75,7 @@ def two_rooms_random() -> Run:
 
 
 def lewm() -> Run:
-    """LeWorldModel, SIGReg as the only term beside the prediction: `jepa train lewm`; minutes on one core.
+    """LeWorldModel, with SIGReg as the only term beside the prediction, and a metric: `jepa train lewm`; minutes.
 
     A transformer predicts each next latent from the last three. The data are those of `two-rooms-fixed`, where the
     published model reads pictures of 224 x 224 by a ViT; give `--data` and `--method.encoder` for others. We state no
@@ -98,6 +99,8 @@ def lewm() -> Run:
         length=Length(steps=4000, batch=128),
         loop=EXACT,
         evals=Evals(kinds=("dynamics",)),
+        # As many states in a batch as in `two-rooms-fixed`.
+        heads=(HeadStage(metric.Config(), data=("window=9",)),),
     )
 
 
@@ -124,6 +127,21 @@ def pendulum() -> Run:
         loop=EXACT,
         evals=Evals(kinds=("dynamics",)),
         heads=(HeadStage(value.Config(), length=Length(steps=1500, batch=96)),),
+    )
+
+
+def pendulum_pixels() -> Run:
+    """A world model of Pendulum from two stacked grey pictures: `jepa train pendulum-pixels`; minutes on one core.
+
+    One picture does not show how fast the rod turns, two that are two steps apart do. Otherwise as `pendulum`. We state
+    no expected score.
+    """
+    run = pendulum()
+    return replace(
+        run,
+        method=replace(cast(Any, run.method), encoder=SMALL_PICTURES, predictor=ResidualMLP(hidden=512, depth=2)),
+        data=replace(cast(Any, run.data), path="pendulum-pixels", size=(33, 33), stack=2),
+        length=Length(steps=4000, batch=64),
     )
 
 

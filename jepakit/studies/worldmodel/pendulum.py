@@ -2,8 +2,10 @@
 
 Over each training a value is trained (1,500 steps), then 50 episodes of 200 steps are planned: CEM with 128 samples and
 4 iterations over 10 torques, each held for 2 steps, planned again after each. Returns are normalised: 0 is a random
-policy, 1 the same search on the true dynamics by the true rewards, from the same starts. That search looks 20 steps
-ahead and knows no value beyond, so that a model with a value may have more than 1.
+policy, 1 a larger search on the true dynamics by the true rewards, from the same starts: iCEM with 256 samples and 8
+iterations over 12 torques. From 100 other starts it returns -144, where CEM with 64 samples and 4 iterations over 10
+torques has -149, and dynamic programming on a grid -138. It looks 24 steps ahead and knows no value beyond, so that a
+model with a value may have more than 1.
 """
 
 from collections.abc import Mapping
@@ -19,6 +21,13 @@ from .plans import load_or_plan, train_head
 
 HORIZON: Final = 10
 KNOBS: Final = {"cem.samples": 128, "cem.elites": 16}
+ORACLE_KNOBS: Final = {
+    "oracle.planner": "icem",
+    "oracle.samples": 256,
+    "oracle.iterations": 8,
+    "oracle.floor": 0.01,
+    "oracle.horizon": 12,
+}
 NORMALISED: Final = "normalised return"
 RETURN: Final = "return"
 RANDOM_RETURN: Final = f"return, {RANDOM}"
@@ -30,7 +39,7 @@ ORACLE_GOAL: Final = -165.0
 def measure_pendulum(run: Path) -> Mapping[str, float]:
     """The return of plans on a finished run, and of a random policy and an oracle from the same starts."""
     train_head(run, "value")
-    result = load_or_plan(run, horizon=HORIZON, settings=KNOBS, diagnose=False)
+    result = load_or_plan(run, horizon=HORIZON, settings=KNOBS | ORACLE_KNOBS, diagnose=False)
     return {
         NORMALISED: result["normalised"],
         RETURN: result["return"],
@@ -56,7 +65,7 @@ def claims() -> tuple[Statement, ...]:
 STUDY = Study(
     title="Swinging up a pendulum by plans",
     source="our own; Gymnasium's Pendulum-v1",
-    claim="A world model of 200 random episodes swings up as well as the same search on the true dynamics.",
+    claim="A world model of 200 random episodes swings up as well as a search on the true dynamics.",
     arms=(RECIPE,),
     claims=claims(),
     kinds=("dynamics",),

@@ -20,9 +20,12 @@ from ...inference.plan import (
     HORIZON,
     ORACLE,
     RANDOM,
+    Search,
+    choose_oracle,
     choose_planner,
     describe_planner,
     plan_run,
+    split_settings,
 )
 from ...inference.world import World, open_world
 from ...run import checkpoint
@@ -78,9 +81,13 @@ def load_or_plan(run: Path, planner: str = "cem", **options: Any) -> dict[str, A
 def stored_plan(run: Path, planner: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
     """A stored result with the same planner and options, and with the diagnosis if they ask for it."""
     step = int(json.loads((run / "summary.json").read_text())["steps"])
-    knobs = describe_planner(planner, choose_planner(planner, options.get("settings") or {}))
-    wanted = {"planner": knobs, "episodes": 50, "horizon": HORIZON, "replan_every": 1, "seed": 0}
+    changes, _, others = split_settings(options.get("settings") or {})
+    search = choose_planner(planner, changes)
+    knobs = describe_planner(planner, search)
+    wanted: dict[str, Any] = {"planner": knobs, "episodes": 50, "horizon": HORIZON, "replan_every": 1, "seed": 0}
     wanted |= {key: value for key, value in options.items() if key in (*wanted, "steps")}
+    if others:
+        wanted["oracle"] = choose_oracle(Search(search, wanted["horizon"], knobs), others).words
     head = {"latent": "latent", "metric": "learned"}.get(options.get("source", "auto"), "")
     for path in sorted((run / "evals").glob("plan-*.json")):
         found: dict[str, Any] = json.loads(path.read_text())
