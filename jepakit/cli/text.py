@@ -36,6 +36,9 @@ def describe_run(done: Mapping[str, Any]) -> str:
         lines.append(describe_probes(done["probes"]))
     if done["page"]:
         lines.append(f"report: {done['page']}")
+    for name, head in done.get("heads", {}).items():
+        taken = f"{count_text(head['steps'], 'step')} in {head['seconds']:.0f} s"
+        lines.append(f"{done['folder']}/heads/{name}: {taken}, loss {head['loss']:.4f}, verdict: {head['verdict']}")
     return "\n".join([*lines, describe_outcome(summary, done.get("finding"))])
 
 

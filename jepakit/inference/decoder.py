@@ -11,7 +11,8 @@ from ..methods.decoder import Decoder
 from ..methods.masked import Masked
 from ..run import checkpoint
 from ..run.checkpoint import LoadedRun
-from ..training.request import HEAD_STEPS, Request, settings
+from ..run.settings import HEAD_STEPS
+from ..training.request import Request, settings
 
 
 def decoder_folder(run: Path) -> Path:

@@ -101,7 +101,9 @@ class Energies:
         if source != "reward" and not has_goal:
             raise ValueError(f"the energy {source} needs a goal, and there is none here; use reward")
         if source == "metric" and self.steps_to_go is None:
-            raise ValueError("this run has no learned distance to go; train one by jepa train metric --init RUN")
+            raise ValueError(
+                "this run has no learned distance to go; train one by jepa train --resume --out RUN --heads metric"
+            )
         return source
 
     @torch.no_grad()

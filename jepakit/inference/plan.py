@@ -106,6 +106,29 @@ def choose_planner(name: str, settings: Mapping[str, Any]) -> Planner:
     return planner
 
 
+class Search(NamedTuple):
+    """A planner, the number of actions in its plans, and both in words."""
+
+    planner: Planner
+    horizon: int
+    words: str
+
+
+def choose_oracle(search: Search, settings: Mapping[str, Any]) -> Search:
+    """The search of the oracle: that of the model, changed by knobs of the planner, another `planner` or `horizon`.
+
+    Raises ValueError for unknown ones.
+    """
+    knobs = dict(settings)
+    name, horizon = str(knobs.pop("planner", "")), knobs.pop("horizon", search.horizon)
+    if not str(horizon).isdigit() or int(horizon) < 1:
+        raise ValueError(f"oracle.horizon is {horizon}; give 1 or more actions")
+    planner = PLANNERS.load(name) if name else search.planner
+    planner = parse.apply_changes(planner, parse.flags_to_changes(knobs), "oracle")
+    words = describe_planner(name or search.words.partition(" ")[0], planner)
+    return Search(planner, int(horizon), f"{words}, horizon {horizon} actions")
+
+
 def describe_planner(name: str, planner: Planner) -> str:
     """A planner with its knobs, as text."""
     knobs: dict[str, Any] = dataclasses.asdict(planner) if dataclasses.is_dataclass(planner) else {}
@@ -137,18 +160,20 @@ def plan_run(
     `environment` is by default that of the run's data. An episode takes `steps` steps of the environment (default: its
     time limit); `horizon` and `replan_every` count the model's actions. `source`, `distance` and `reduce` say what the
     energy is made of. With `diagnose`, further agents and measures show whether the energy, the model or the search
-    fails. `settings` are those of the planner, as {"cem.samples": 300}, and of the environment, as {"env.size": 33}.
-    Raises ValueError, before anything is written, if run, environment, planner and energy do not fit.
+    fails. `settings` are those of the planner, as {"cem.samples": 300}, of the environment, as {"env.size": 33}, and of
+    another search for the oracle, as {"oracle.samples": 300, "oracle.horizon": 12}. Raises ValueError, before anything
+    is written, if run, environment, planner and energy do not fit.
     """
     folder, show = Path(run), progress or SilentProgress()
-    changes, own = split_settings(settings or {})
+    changes, own, others = split_settings(settings or {})
     search = choose_planner(planner, changes)
+    words = describe_planner(planner, search)
+    best = choose_oracle(Search(search, horizon, words), others)
     loaded = checkpoint.load_run(folder, step, note=show.note)
     world = open_world(loaded, folder, environment, own, source=source, distance=distance, reduce=reduce)
-    words = describe_planner(planner, search)
-    protocol = protocol_of(world, words, episodes, steps, horizon, replan_every, seed)
+    protocol = protocol_of(world, words, episodes, steps, horizon, replan_every, seed, best.words if others else None)
     show.note("; ".join(protocol.lines()))
-    outcomes = run_agents(world, protocol, agents_of(world, search, protocol, diagnose), show)
+    outcomes = run_agents(world, protocol, agents_of(world, search, best, protocol, diagnose), show)
     result, arrays = summarize_agents(world, outcomes, loaded.step), dict[str, np.ndarray]()
     if diagnose:
         show.note("measuring what the model knows of the layout")
@@ -163,14 +188,25 @@ def plan_run(
     return PlanReport(result, path, shown)
 
 
-def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of planners, and those of the environment, which are written as env.KEY."""
-    own = {key.removeprefix("env."): value for key, value in settings.items() if key.startswith("env.")}
-    return {key: value for key, value in settings.items() if not key.startswith("env.")}, own
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The settings of planners, those of the environment, written as env.KEY, and those of the oracle, oracle.KEY."""
+    rest = dict(settings)
+    env, oracle = (
+        {key.removeprefix(part): rest.pop(key) for key in list(rest) if key.startswith(part)}
+        for part in ("env.", "oracle.")
+    )
+    return rest, env, oracle
 
 
 def protocol_of(
-    world: World, planner: str, episodes: int, steps: int | None, horizon: int, replan_every: int, seed: int
+    world: World,
+    planner: str,
+    episodes: int,
+    steps: int | None,
+    horizon: int,
+    replan_every: int,
+    seed: int,
+    oracle: str | None = None,
 ) -> Protocol:
     """The protocol of a world, its episodes as long as its time limit unless `steps` says another number."""
     env = world.env
@@ -184,6 +220,7 @@ def protocol_of(
         replan_every,
         env.success_radius if env.has_goal else None,
         seed=seed,
+        oracle=oracle,
     )
 
 
@@ -231,12 +268,12 @@ GREEDY_TRUE: Final = "greedy on the true dynamics"
 GREEDY_MODEL: Final = "greedy on the model"
 
 
-def agents_of(world: World, search: Planner, protocol: Protocol, diagnose: bool) -> dict[str, AgentOf]:
+def agents_of(world: World, search: Planner, best: Search, protocol: Protocol, diagnose: bool) -> dict[str, AgentOf]:
     """The agents that a run is judged by, by name; oracles only where the environment's state can be copied."""
     horizon, often = protocol.horizon, protocol.replan_every
     agents: dict[str, AgentOf] = {PLANNER: world.planning(search, horizon, often), RANDOM: world.random}
     if world.env.copyable:
-        agents[ORACLE] = world.oracle(search, horizon, often)
+        agents[ORACLE] = world.oracle(best.planner, best.horizon, often)
     if diagnose and world.env.has_goal:
         agents[GREEDY_MODEL] = world.planning(Greedy(), 1)
         if world.env.copyable:

@@ -102,7 +102,7 @@ class Metric(Head):
         """The parent's latent of every frame."""
         with torch.no_grad():
             s = self.parent.encode(batch)
-        return s.reshape(len(s), batch.x.shape[2] * self.frames // self.signal.size[0], -1, s.shape[-1])
+        return s.reshape(len(s), batch.x.shape[2] * self.frames // self.parent.signal.size[0], -1, s.shape[-1])
 
     # --- distances
 

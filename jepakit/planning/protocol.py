@@ -29,7 +29,8 @@ class Protocol:
     `task` is the environment's name and `planner` the planner with its knobs, as text; `horizon` and `replan_every`
     count the agent's actions, blocks of `block` of the environment's `steps`. A task counts if the true way to its goal
     has a length from `min_distance` to `max_distance`, in units, and if it is not solved already. It is solved within
-    `success_radius` of the goal. Tasks are drawn by `seed`. `version` changes when the meaning of a field does.
+    `success_radius` of the goal. Tasks are drawn by `seed`. `oracle` is the oracle's search, if it is another
+    one. `version` changes when the meaning of a field does.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Protocol:
     min_distance: float = 0.0
     max_distance: float | None = None
     seed: int = 0
+    oracle: str | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -66,6 +68,7 @@ class Protocol:
             *goal,
             f"{self.planner}, horizon {self.horizon} actions of {self.block} steps, "
             f"planned again every {self.replan_every}",
+            *([] if self.oracle is None else [f"the planner on the true dynamics: {self.oracle}"]),
         ]  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def test_without_a_goal_predicted_rewards_count(pole: Path) -> None:
         ({"settings": {"mppi.samples": 3}}, "mppi is not the planner cem"),
         ({"settings": {"cem.sample": 3}}, "samples"),
         ({"goal": None}, "this model predicts no rewards"),
-        ({"source": "metric"}, "jepa train metric --init RUN"),
+        ({"source": "metric"}, "jepa train --resume --out RUN --heads metric"),
         ({"planner": "beam"}, "takes choices"),
     ],
 )
@@ -178,6 +178,15 @@ def test_another_protocol_or_energy_replaces_no_result(rooms: Path) -> None:
     assert plan.plan_run(rooms, episodes=2, **options).path == paths[0]
 
 
+def test_the_oracle_may_search_more_than_the_model_and_the_protocol_says_so(pole: Path) -> None:
+    options: dict[str, Any] = {"episodes": 2, "steps": 6, "horizon": 2, "film": False, "diagnose": False}
+    more = {"oracle.planner": "beam", "oracle.horizon": "3"}
+    one, two = (plan.plan_run(pole, planner="discrete", settings=settings, **options).result for settings in ({}, more))
+    assert one["protocol"]["oracle"] is None
+    assert two["protocol"]["oracle"] == "beam (width 32), horizon 3 actions"
+    assert two["return"] == one["return"]
+
+
 def test_returns_are_compared_where_there_is_no_goal(pole: Path) -> None:
     done = plan.plan_run(pole, planner="discrete", episodes=3, steps=8, horizon=2, film=False, diagnose=False)
     assert done.result["success_end"] is None
@@ -225,6 +234,8 @@ def test_a_film_shows_present_plan_and_goal(rooms: Path, monkeypatch: pytest.Mon
         ({"source": "reward"}, "predicts no rewards"),
         ({"episodes": 0}, "episodes of the protocol is 0"),
         ({"horizon": 2, "replan_every": 3}, "replan_every is 3 and the horizon 2"),
+        ({"settings": {"oracle.sample": 17}}, "No setting oracle.sample. Did you mean oracle.samples"),
+        ({"settings": {"oracle.horizon": 0}}, "oracle.horizon is 0; give 1 or more"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(

@@ -7,7 +7,8 @@ from ..arguments import add_run, add_search, add_step, search_options
 
 EPILOG: Final = (
     "Settings of the planner are written --PLANNER.KEY VALUE, such as --cem.samples 300, "
-    "those of the environment --env.KEY VALUE."
+    "those of the environment --env.KEY VALUE. --oracle.KEY VALUE gives the oracle another search than the model's: "
+    "knobs, --oracle.horizon N or --oracle.planner NAME."
 )
 TAKES_SETTINGS: Final = True
 
