@@ -171,8 +171,7 @@ def plan_run(
     best = choose_oracle(Search(search, horizon, words), others)
     loaded = checkpoint.load_run(folder, step, note=show.note)
     world = open_world(loaded, folder, environment, own, source=source, distance=distance, reduce=reduce)
-    oracle = best.words if others else None
-    protocol = protocol_of(world, words, episodes, steps, horizon, replan_every, seed, oracle)
+    protocol = protocol_of(world, words, episodes, steps, horizon, replan_every, seed, best.words if others else None)
     show.note("; ".join(protocol.lines()))
     outcomes = run_agents(world, protocol, agents_of(world, search, best, protocol, diagnose), show)
     result, arrays = summarize_agents(world, outcomes, loaded.step), dict[str, np.ndarray]()
@@ -190,16 +189,13 @@ def plan_run(
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The settings of planners, those of the environment, written as env.KEY, and of the oracle, as oracle.KEY."""
-    parts: dict[str, dict[str, Any]] = {"env": {}, "oracle": {}}
-    planners = {}
-    for key, value in settings.items():
-        section, _, name = key.partition(".")
-        if section in parts:
-            parts[section][name] = value
-        else:
-            planners[key] = value
-    return planners, parts["env"], parts["oracle"]
+    """The settings of planners, those of the environment, written as env.KEY, and those of the oracle, oracle.KEY."""
+    rest = dict(settings)
+    env, oracle = (
+        {key.removeprefix(part): rest.pop(key) for key in list(rest) if key.startswith(part)}
+        for part in ("env.", "oracle.")
+    )
+    return rest, env, oracle
 
 
 def protocol_of(

@@ -299,13 +299,12 @@ class WorldModel(Predictive):
         """As `roll_out`, with all roll-outs of a sample at once, which needs a predictor without memory."""
         steps, count = self.cfg.steps, action.shape[1]
         windows = -(-count // steps)
-        padded = F.pad(action, (0, 0, 0, windows * steps - count)).unflatten(1, (windows, steps)).flatten(0, 1)
-        tokens, hidden = s[:, :count:steps].flatten(0, 1), ()
-        preds: list[Tensor] = []
+        padded = F.pad(action, (0, 0, 0, windows * steps - count)).reshape(len(s) * windows, steps, -1)
+        tokens, preds = s[:, :count:steps].flatten(0, 1), list[Tensor]()
         for a in padded.unbind(1):
-            tokens, _ = self.advance(tokens, a, hidden)
+            tokens, _ = self.advance(tokens, a, ())
             preds.append(tokens)
-        return torch.stack(preds, 1).unflatten(0, (-1, windows)).flatten(1, 2)[:, :count]
+        return torch.stack(preds, 1).reshape(len(s), windows * steps, *s.shape[2:])[:, :count]
 
     def predict_each(self, s: Float[Tensor, "b t n d"], action: Float[Tensor, "b t a"]) -> Float[Tensor, "b t n d"]:
         """The prediction of every next frame from the true latents up to it (teacher forcing)."""

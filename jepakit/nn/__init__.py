@@ -59,6 +59,7 @@ __all__ = [
     "encoder",
     "frames",
     "heads",
+    "keypoints",
     "mlp",
     "patch",
     "pixels",

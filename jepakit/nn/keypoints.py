@@ -102,4 +102,5 @@ class KeypointEncoder(Encoder):
             m = m + F.gelu(linear(m))
         weight = (HEAT * self.heat(m)).softmax(1)
         moved = self.cells + self.cell * self.offset(m).unflatten(-1, (weight.shape[-1], -1))
-        return (weight[..., None] * moved).sum(1)
+        places: Tensor = (weight[..., None] * moved).sum(1)
+        return places

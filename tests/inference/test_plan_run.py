@@ -183,7 +183,7 @@ def test_the_oracle_may_search_more_than_the_model_and_the_protocol_says_so(pole
     more = {"oracle.planner": "beam", "oracle.horizon": "3"}
     one, two = (plan.plan_run(pole, planner="discrete", settings=settings, **options).result for settings in ({}, more))
     assert one["protocol"]["oracle"] is None
-    assert two["protocol"]["oracle"] == "beam (width 64), horizon 3 actions"
+    assert two["protocol"]["oracle"] == "beam (width 32), horizon 3 actions"
     assert two["return"] == one["return"]
 
 

@@ -79,12 +79,12 @@ class Trajectories(Dataset):
         return None if share == 1 else self.cut.episode // share
 
     @cached_property
-    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+    def classes(self) -> tuple[str, ...]:
         """The names of the groups; empty if episodes are not grouped."""
         return () if self._groups is None else tuple(f"group {k}" for k in range(int(self._groups.max()) + 1))
 
     @cached_property
-    def group(self) -> int:  # type: ignore[override]
+    def group(self) -> int:
         """The windows of a group, if all but the last have as many and each is in one piece; else 1."""
         if self._groups is None:
             return 1
