@@ -11,4 +11,5 @@ __all__ = [
     "rarity",
     "score",
     "windows",
+    "world",
 ]

@@ -12,7 +12,6 @@ little, which theirs cannot.
 from dataclasses import replace
 from typing import Any, Final
 
-from ...data.trajectories import settings
 from ...methods import worldmodel
 from ...recipes.worlds import two_rooms_fixed
 from ...run.settings import Length, Run
@@ -32,11 +31,11 @@ def short_run(limit: int = 0, **method: Any) -> Run:
     """The recipe with fewer steps, on `limit` trajectories (0: all), and with changes to its method."""
     run = two_rooms_fixed()
     assert isinstance(run.method, worldmodel.Config)
-    assert isinstance(run.data, settings.Config)
+    source: Any = run.data
     return replace(
         run,
         method=replace(run.method, **method),
-        data=replace(run.data, limit=limit),
+        data=replace(source, limit=limit),
         length=Length(steps=STEPS, batch=run.length.batch),
         loop=replace(run.loop, workers=0),
     )
