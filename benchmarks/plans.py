@@ -1,7 +1,6 @@
 """How often do plans arrive? Collects the scores of finished runs, one per training seed, into results/plans.json.
 
 jepa train two-rooms-fixed --seed 0 --out RUN
-jepa train metric --init RUN --seed 0 --out RUN/heads/metric
 jepa plan RUN --episodes 50 --seed 0
 python benchmarks/plans.py two-rooms-fixed RUN RUN RUN
 """

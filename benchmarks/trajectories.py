@@ -21,8 +21,7 @@ import h5py
 import numpy as np
 from record import save
 
-from jepakit.data.trajectories import Config, Trajectories
-from jepakit.data.trajectories import store as stores
+from jepakit.data.trajectories import Config, Trajectories, blocks
 
 EPISODES, STEPS, WINDOW, BATCH, ROUNDS, BATCHES = 48, 200, 9, 64, 7, 12
 KEYS = ("observations", "actions", "rewards")
@@ -69,7 +68,7 @@ def seconds(work: Callable[[np.ndarray], object], draws: list[np.ndarray]) -> fl
 
 
 def compare(path: Path, mapped: bool) -> dict[str, float | str]:
-    stores.MAX_READ_BYTES = 0 if mapped else 2**30
+    blocks.MAX_READ_BYTES = 0 if mapped else 2**30
     begin = time.perf_counter()
     dataset = Config(str(path), WINDOW, 1).open()
     opening = time.perf_counter() - begin

@@ -50,7 +50,7 @@ TAIL: Final = """
               cache/               pooled features for the next probe; may be deleted
               summary.json         steps, seconds, loss, verdict, skipped
               report.html
-              heads/decoder/       a run folder of its own, over these weights
+              heads/NAME/          a run folder of its own, on top of these weights
               not-finite-….json    only where a loss was not finite: the ids of its batch
 
 `--overwrite` deletes a folder only if it holds nothing else.

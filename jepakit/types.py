@@ -77,7 +77,8 @@ class Signal:
 
     `mean` and `std` (length `channels`, in the units of the data) are fitted on the training part only; empty means
     0 and 1. `views` counts the augmented views a batch carries, `action` says what its
-    actions are, None where there are none, and `classes` counts its labels.
+    actions are, None where there are none, `classes` counts its labels, and `proprio` the proprioceptive values beside
+    each frame.
     """
 
     channels: int
@@ -87,6 +88,7 @@ class Signal:
     views: int = 0
     action: ActionSpec | None = None
     classes: int = 0
+    proprio: int = 0
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -112,10 +114,14 @@ class Signal:
         return 0 if self.action is None else self.action.size
 
     def zeros(self, batch: int = 1, device: Device = "cpu", steps: int | None = None) -> "Batch":
-        """A batch of zeros of this signal's shape, with actions if it has them; `steps` replaces the first side."""
+        """A batch of zeros of this signal's shape, with actions and proprioception if it has them.
+
+        `steps` replaces the first side.
+        """
         size = self.size if steps is None else (steps, *self.size[1:])
         action = torch.zeros(batch, size[0] - 1, self.action.size, device=device) if self.action else None
-        return Batch(torch.zeros(batch, self.channels, *size, device=device), action=action)
+        proprio = torch.zeros(batch, size[0], self.proprio, device=device) if self.proprio else None
+        return Batch(torch.zeros(batch, self.channels, *size, device=device), action=action, proprio=proprio)
 
 
 @dataclass(frozen=True, eq=False)

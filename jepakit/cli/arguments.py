@@ -4,7 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from ..core.registry import did_you_mean, no_such
 from .commands import COMMANDS
@@ -95,6 +95,26 @@ def add_step(parser: argparse.ArgumentParser, use: str) -> None:
     parser.add_argument(
         "--step", type=int, metavar="N", help=f"{use} the checkpoint of this step (default: the newest)"
     )
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """The options of how a run plans. What is not given is None: the defaults are those of the API."""
+    add = parser.add_argument
+    add("--planner", metavar="NAME", help="the search (default: cem; jepa list shows all)")
+    add("--horizon", type=int, metavar="N", help="the model's actions in a plan (default: 8)")
+    add("--replan", type=int, metavar="N", help="actions that are done before the next plan (default: 1)")
+    add("--energy", choices=("auto", "latent", "metric", "reward"), help="what plans are judged by (default: auto)")
+    add("--distance", choices=("l2", "l1", "cosine"), help="the latent distance to a goal (default: l2)")
+    reductions = ("sum", "last", "discounted", "lowest")
+    add("--reduce", choices=reductions, help="how the steps of a path count (default: sum)")
+
+
+def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_search` read, by the API's names, without what is not given."""
+    names = {"planner": "planner", "horizon": "horizon", "replan": "replan_every", "energy": "source"}
+    names |= {"distance": "distance", "reduce": "reduce"}
+    given = {name: getattr(arguments, option) for option, name in names.items()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

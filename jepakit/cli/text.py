@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..inference.forecast import Forecast
     from ..inference.plan import PlanReport
 
-from ..core.words import counted, percent
+from ..core.words import count_text, percent
 from ..evals.finding import Finding, probe_finding
 
 
@@ -26,7 +26,7 @@ def describe_run(done: Mapping[str, Any]) -> str:
     summary = done["summary"]
     if not summary:
         return ""
-    taken = f"{counted(summary['steps'], 'step')} in {summary['seconds']:.0f} s"
+    taken = f"{count_text(summary['steps'], 'step')} in {summary['seconds']:.0f} s"
     lines = [f"{done['folder']}: {taken}, loss {summary['loss']:.4f}"]
     if best := summary.get("best"):
         lines.append(f"best checkpoint by kNN while training: step {best['step']} ({percent(best['knn'], 1)})")
@@ -36,6 +36,9 @@ def describe_run(done: Mapping[str, Any]) -> str:
         lines.append(describe_probes(done["probes"]))
     if done["page"]:
         lines.append(f"report: {done['page']}")
+    for name, head in done.get("heads", {}).items():
+        taken = f"{count_text(head['steps'], 'step')} in {head['seconds']:.0f} s"
+        lines.append(f"{done['folder']}/heads/{name}: {taken}, loss {head['loss']:.4f}, verdict: {head['verdict']}")
     return "\n".join([*lines, describe_outcome(summary, done.get("finding"))])
 
 
@@ -82,8 +85,8 @@ def result_name(path: Path) -> str:
 def describe_forecast(done: "Forecast") -> str:
     """What was written, the error of every reader as a table, and the notes."""
     where = "the last fifth of the data, seen in training" if done.seen else "data never seen in training"
-    horizon = counted(done.horizon, "step")
-    season = f"; a season has {counted(done.season, 'step')}" if done.season else ""
+    horizon = count_text(done.horizon, "step")
+    season = f"; a season has {count_text(done.season, 'step')}" if done.season else ""
     rows = [["reader", f"mean squared error over {horizon}"]]
     rows += [[name, f"{error:.4g}{'  ← written' * (name == done.reader)}"] for name, error in done.errors.items()]
     return "\n".join(
@@ -141,6 +144,7 @@ def describe_plans(done: "PlanReport") -> str:
         lines.append(
             f"{name}: read with an error of {seen:.2f}, {last:.2f} after {steps} imagined steps (spread {spread:.2f})"
         )
+    lines += describe_floor(result.get("landscapes", {}).get("floor", {}))
     if ghosting := result.get("model", {}).get("ghosting"):
         last = next((k for k in reversed(range(len(ghosting["share"]))) if ghosting["share"][k] is not None), None)
         if last is not None:
@@ -151,3 +155,12 @@ def describe_plans(done: "PlanReport") -> str:
         lines.append(f"{len(result['failed'])} episodes failed, e.g. {number}: {reason}")
     lines += [f"results: {done.path}"] + ([f"film: {done.film}"] if done.film else [])
     return "\n".join(lines)
+
+
+def describe_floor(floor: Mapping[str, Any]) -> list[str]:
+    """How well energies follow the true way to go over the floor; nothing without a floor and goals."""
+    return [
+        f"over the floor, {name}: rank correlation {correlation:.2f} with the true way to go, leads to the goal from "
+        f"{percent(floor['arrives'][name])} of places"
+        for name, correlation in floor.get("correlation", {}).items()
+    ]

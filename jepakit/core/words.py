@@ -6,7 +6,7 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def counted(count: int, noun: str) -> str:
+def count_text(count: int, noun: str) -> str:
     """A count with its noun in the right number: "1 step", "1,700 steps"."""
     return f"{count:,} {noun}" + "s" * (count != 1)
 

@@ -93,6 +93,11 @@ class Dataset:
     arrives: ClassVar[bool] = False
     """Whether this is the warm-up set of a stream, whose length is unknown."""
 
+    @property
+    def group(self) -> int:
+        """How many samples in a row belong together, and are drawn together in training; 1 if each is by itself."""
+        return 1
+
     def __len__(self) -> int:
         raise NotImplementedError
 
@@ -209,14 +214,18 @@ class Dataset:
         return self.as_signal(size, tuple(mean.tolist()), scale)
 
     def as_signal(self, size: Size, mean: tuple[float, ...], std: tuple[float, ...]) -> Signal:
-        """The signal with these statistics, plus the views, actions and classes that batches carry."""
-        views = sum(group.count for group in self.cfg.augment.views)
-        spec = self.action_spec()
-        return Signal(self.channels, size, mean, std, views=views, action=spec, classes=len(self.classes))
+        """The signal with these statistics, plus the views, actions, classes and proprioception that batches carry."""
+        views, classes = sum(group.count for group in self.cfg.augment.views), len(self.classes)
+        action, proprio = self.action_spec(), self.proprio_size()
+        return Signal(self.channels, size, mean, std, views=views, action=action, classes=classes, proprio=proprio)
 
     def action_spec(self) -> ActionSpec | None:
         """The meaning of the action between two frames; None if the data have no actions."""
         return None
+
+    def proprio_size(self) -> int:
+        """The number of proprioceptive values beside each frame."""
+        return 0
 
     def sample_size(self) -> Size:
         """The size to which samples are resized. Raises ValueError if sizes differ and no setting chooses one."""
@@ -459,7 +468,9 @@ class Subset(Dataset):
         return self._counted(self.whole.read_beginnings(self.rows[ids], size), self._known(ids))
 
     # What a question about the whole data set, or about one item, gets: the parent's answer.
-    sample_size, action_spec, auto_patch = map(_ask_parent, ("sample_size", "action_spec", "auto_patch"))
+    sample_size, action_spec, proprio_size, auto_patch = map(
+        _ask_parent, ("sample_size", "action_spec", "proprio_size", "auto_patch")
+    )
     mask, film, step_span, step_times, place, factors, looked_at = map(
         _ask_parent_item, ("mask", "film", "step_span", "step_times", "place", "factors", "looked_at")
     )

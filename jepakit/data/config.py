@@ -94,7 +94,7 @@ class SourceConfig:
             """How training samples are augmented."""
 
     @property
-    def generated(self) -> bool:
+    def is_generated(self) -> bool:
         """Whether the path names what makes the data, and no file."""
         return False
 

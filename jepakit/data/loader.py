@@ -39,7 +39,7 @@ class Draws(TorchDataset[Samples]):
     include_x: bool = True
 
     def __getitem__(self, k: int) -> Samples:
-        ids, rng = batch_ids(k, len(self.dataset), self.seed, self.batch, self.offset, self.total)
+        ids, rng = batch_ids(k, len(self.dataset), self.seed, self.batch, self.offset, self.total, self.dataset.group)
         return self.dataset.draw(ids, rng, self.signal, self.include_x)
 
 
@@ -113,10 +113,11 @@ def batches(
 ) -> Batches:
     """Training batches `start` … `stop` - 1 of `batch` samples, reshuffled each epoch; incomplete batches are dropped.
 
-    Yields samples `offset` … of a global batch of `total` (0: `batch`), so ranks share one order. The next readable
-    item replaces an unreadable one, or ValueError is raised if the data's `corrupt` is "fail". Small images are
-    decoded once, before the first batch. Without `include_x`, for methods that read only views, no further image is
-    cropped: `Batch.x` is the first view. Raises ValueError if there are fewer items than one global batch holds.
+    Yields samples `offset` … of a global batch of `total` (0: `batch`), so ranks share one order. Samples that belong
+    together (`Dataset.group`) follow one another. The next readable item replaces an unreadable one, or ValueError is
+    raised if the data's `corrupt` is "fail". Small images are decoded once, before the first batch. Without
+    `include_x`, for methods that read only views, no further image is cropped: `Batch.x` is the first view. Raises
+    ValueError if there are fewer items than one global batch holds.
     """
     _check_batch(batch)
     total = total or batch
@@ -188,21 +189,23 @@ def _check_batch(batch: int) -> None:
 
 
 def batch_ids(
-    k: int, items: int, seed: int, batch: int, offset: int, total: int
+    k: int, items: int, seed: int, batch: int, offset: int, total: int, group: int = 1
 ) -> tuple[Int64[np.ndarray, " b"], Rng]:
     """The ids of training batch k, and the random stream for its epoch's augmentation.
 
-    A rank's `batch` samples start at `offset` in the `total` samples of the global batch.
+    A rank's `batch` samples start at `offset` in the `total` samples of the global batch. `group` samples in a row stay
+    together.
     """
-    epoch, j = divmod(k, items // total)
+    epoch, j = divmod(k, items // group * group // total)
     first = j * total + offset
-    return epoch_order(items, seed, epoch)[first : first + batch], Rng(seed, epoch).fork("data")
+    return epoch_order(items, seed, epoch, group)[first : first + batch], Rng(seed, epoch).fork("data")
 
 
 @lru_cache(maxsize=2)
-def epoch_order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
-    """The order of n samples in one epoch."""
-    return torch.randperm(n, generator=Rng(seed, epoch).fork("data", "order").generator()).numpy()
+def epoch_order(n: int, seed: int, epoch: int, group: int = 1) -> Int64[np.ndarray, " m"]:
+    """The order of n samples in one epoch; whole groups are shuffled, and an incomplete one is left out."""
+    order = torch.randperm(n // group, generator=Rng(seed, epoch).fork("data", "order").generator()).numpy()
+    return order if group == 1 else (order[:, None] * group + np.arange(group)).reshape(-1)
 
 
 def make_dataloader(source: TorchDataset[Item], start: int, stop: int, workers: int) -> DataLoader[Item]:

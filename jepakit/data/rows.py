@@ -96,13 +96,13 @@ def is_number(text: str) -> bool:
 
 
 def generated_part(
-    count: int, split: Split, held_out: float, limit: int, noun: str
+    count: int, split: Split, held_out: float, limit: int, noun: str, group: int = 1
 ) -> tuple[Int64[np.ndarray, " n"], int]:
-    """The ids of a part of `count` generated samples, and the first id that is for testing.
+    """The ids of a part of `count` generated samples, and the first id that is for testing; no part cuts a `group`.
 
     Raises ValueError, with the `noun` of the samples, if the part is empty.
     """
-    cut = count - round(count * held_out)
+    cut = (count - round(count * held_out)) // group * group
     first, last = {"all": (0, count), "train": (0, cut), "test": (cut, count)}[split]
     if first == last:
         raise ValueError(f"the {split} part of {count} {noun} is empty; raise count or use split=all")

@@ -69,6 +69,20 @@ class Episodes(NamedTuple):
     factors: dict[str, Tensor]
 
 
+class Floor(NamedTuple):
+    """The states of one world over two of its numbers, on a grid; all else is as in a given state.
+
+    `states` (Y · X, …) has row by row a state for each of the values `y` (Y,) and `x` (X,), which are called `names`.
+    `free` says which of them the world can be in.
+    """
+
+    states: EnvState
+    x: Float[Tensor, " x"]
+    y: Float[Tensor, " y"]
+    names: tuple[str, str]
+    free: Bool[Tensor, " r"]
+
+
 class Environment(ABC):
     """B worlds at once, as functions of their state.
 
@@ -123,6 +137,13 @@ class Environment(ABC):
     def is_solved(self, state: EnvState, goal: EnvState) -> Bool[Tensor, " b"]:
         """Whether the goal is within the success radius."""
         return self.distance(state, goal) < self.success_radius
+
+    def floor(self, state: EnvState, cells: int) -> Floor | None:
+        """The places of a world (a batch of one) on a grid of `cells` × `cells`, to be drawn from above.
+
+        None if the world has no two numbers that say most of its state, or if one observation does not show them.
+        """
+        return None
 
     def admit(self, action: Float[Tensor, "b a"]) -> Float[Tensor, "b a"]:
         """The nearest actions within the bounds; of discrete ones, the largest entry as a one-hot vector.
@@ -239,6 +260,15 @@ def build_environment(name: str, **settings: Any) -> Environment:
         raise ValueError(f"{name} has no setting {unknown[0]!r}; it has: {', '.join(known)}")
     environment: Environment = replace(config, **settings).build()
     return environment
+
+
+def grid_states(
+    state: EnvState, x: Float[Tensor, " x"], y: Float[Tensor, " y"]
+) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"], EnvState]:
+    """Both numbers of every place of a grid, row by row, and the state of a single world once for each place."""
+    down, across = torch.meshgrid(y, x, indexing="ij")
+    states = {name: value[:1].expand(down.numel(), *value.shape[1:]).clone() for name, value in state.items()}
+    return across.flatten(), down.flatten(), states
 
 
 def random_actions(spec: ActionSpec, ids: Ids, rng: Rng, steps: int) -> Float[Tensor, "b steps a"]:

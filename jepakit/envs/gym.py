@@ -134,11 +134,11 @@ class GymEnvironment(Environment):
                     f"{self.name} changed its actions from {self._space} to {env.action_space}; "
                     "use an environment whose spaces stay the same"
                 )
-            found.append((self._checked(self._raw_frame(env, first)), self._facts(first, info)))
+            found.append((self._check_frame(self._raw_frame(env, first)), self._facts(first, info)))
         frame = self._frames([raw for raw, _ in found])
         x = frame.repeat(1, self.config.stack, *[1] * len(self.size))
-        state = {"x": x, **self._stacked([facts for _, facts in found])}
-        return {**state, **self._stamped(torch.arange(len(ids))), "ended": torch.zeros(len(ids), dtype=torch.bool)}
+        state = {"x": x, **self._stack_facts([facts for _, facts in found])}
+        return {**state, **self._stamp(torch.arange(len(ids))), "ended": torch.zeros(len(ids), dtype=torch.bool)}
 
     def step(self, state: EnvState, action: Float[Tensor, "b a"]) -> Transition:
         """Step every simulator whose episode goes on.
@@ -160,7 +160,7 @@ class GymEnvironment(Environment):
                 raise SimulationError(
                     f"{self.name} failed in row {row} of the batch: {type(error).__name__}: {error}", row
                 ) from error
-            raws.append(self._checked(raw))
+            raws.append(self._check_frame(raw))
             facts.append(self._facts(seen, info))
             reward[row], terminated[row], truncated[row] = float(gain), bool(ends), bool(cut)
             success[row] = bool(info.get("success", info.get("is_success", False)))
@@ -168,9 +168,9 @@ class GymEnvironment(Environment):
         if going:
             kept = state["x"][going, self.channels // self.config.stack :]
             new["x"][going] = torch.cat([kept, self._frames(raws)], 1)
-            for name, value in self._stacked(facts).items():
+            for name, value in self._stack_facts(facts).items():
                 new[name][going] = value
-        new |= self._stamped(state["simulator"])
+        new |= self._stamp(state["simulator"])
         new["ended"] = state["ended"] | terminated | truncated
         return Transition(new, reward, terminated, {"truncated": truncated, "success": success})
 
@@ -188,7 +188,7 @@ class GymEnvironment(Environment):
         if not self.size or channels == 2:
             return super().draw(state, size)
         frame = state["x"][:, -channels:][:, :3]
-        return resized(frame, size).expand(-1, 3, -1, -1)
+        return resize_frames(frame, size).expand(-1, 3, -1, -1)
 
     def tasks(self, ids: Ids, rng: Rng) -> tuple[EnvState, EnvState]:
         """Starts, and goals at which the random policy arrives from there; goals cannot be stepped.
@@ -201,7 +201,7 @@ class GymEnvironment(Environment):
         todo = np.arange(len(ids))
         for attempt in range(MAX_TRIES):
             reached = self._walk(ids[todo], rng, attempt)
-            goal = {name: _filled(goal.get(name), todo, value) for name, value in reached.items()}
+            goal = {name: _fill_rows(goal.get(name), todo, value) for name, value in reached.items()}
             start = self.reset(ids, rng)
             todo = np.flatnonzero(self.is_solved(start, goal).numpy())
             if not len(todo):
@@ -238,7 +238,7 @@ class GymEnvironment(Environment):
                     "state once, and plan on a model"
                 )
 
-    def _stamped(self, simulators: Tensor) -> EnvState:
+    def _stamp(self, simulators: Tensor) -> EnvState:
         """Number the states that the simulators are in now."""
         stamps = torch.arange(self._stamps, self._stamps + len(simulators))
         self._stamps += len(simulators)
@@ -261,7 +261,7 @@ class GymEnvironment(Environment):
             return env.render()
         return observation[self._key] if self._key else observation
 
-    def _checked(self, raw: Any) -> Any:
+    def _check_frame(self, raw: Any) -> Any:
         """The same part of an observation. Raises ValueError if its shape has changed."""
         if np.shape(raw) != self._frame_shape:
             raise ValueError(
@@ -280,7 +280,7 @@ class GymEnvironment(Environment):
         if x.shape[-1] <= MAX_CHANNELS:
             x = x.movedim(-1, 1)
         x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-        return x if self.config.size is None else resized(x, self.config.size)
+        return x if self.config.size is None else resize_frames(x, self.config.size)
 
     def _facts(self, observation: Any, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Vectors of the observation and numbers of `info`, by name; those that a start has, in its order."""
@@ -294,7 +294,7 @@ class GymEnvironment(Environment):
             raise ValueError(f"{self.name} no longer tells its {missing[0]!r}; use an environment that keeps its facts")
         return {name: found[name] for name in self.factors_names} or found
 
-    def _stacked(self, facts: Sequence[Mapping[str, np.ndarray]]) -> EnvState:
+    def _stack_facts(self, facts: Sequence[Mapping[str, np.ndarray]]) -> EnvState:
         return {f"fact.{name}": torch.from_numpy(np.stack([one[name] for one in facts])) for name in self.factors_names}
 
 
@@ -393,7 +393,7 @@ def chosen_key(name: str, space: Any, config: Config) -> str:
     return key
 
 
-def resized(x: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c size size"]:
+def resize_frames(x: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c size size"]:
     """Pictures at another size, smoothed where they shrink."""
     if tuple(x.shape[2:]) == (size, size):
         return x
@@ -401,7 +401,7 @@ def resized(x: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c size s
     return smooth.clamp(0, 1)
 
 
-def _filled(old: Tensor | None, rows: Ids, new: Tensor) -> Tensor:
+def _fill_rows(old: Tensor | None, rows: Ids, new: Tensor) -> Tensor:
     """New rows in an old tensor; without one, the new rows are all there are."""
     if old is None:
         return new

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.draws import uniform_draws
 from ..types import ActionSpec, Ids, Rng
-from .base import Environment, EnvState, Policy, Transition
+from .base import Environment, EnvState, Floor, Policy, Transition, grid_states
 from .drawing import paint, thick_lines
 
 GRAVITY: Final = 10.0
@@ -108,6 +108,16 @@ class Pendulum(Environment):
     def draw(self, state: EnvState, size: int = 64) -> Float[Tensor, "b 3 h w"]:
         """A red rod on white, upright when the angle is 0."""
         return paint([_rod(state, size)], [(0.8, 0.3, 0.3)])
+
+    def floor(self, state: EnvState, cells: int) -> Floor | None:
+        """Angle by velocity; None if an observation does not show the velocity."""
+        if self.channels < 3:
+            return None
+        angles = torch.linspace(-math.pi, math.pi, cells, dtype=torch.float64)
+        velocities = torch.linspace(-MAX_VELOCITY, MAX_VELOCITY, cells, dtype=torch.float64)
+        angle, velocity, _ = grid_states(state, angles, velocities)
+        free = torch.ones(len(angle), dtype=torch.bool)
+        return Floor({"angle": angle, "velocity": velocity}, angles, velocities, ("angle", "velocity"), free)
 
     def start_policy(self, policy: str, ids: Ids, rng: Rng, steps: int, hold: int) -> tuple[EnvState, Policy]:
         """`scripted` pumps energy into the swing and balances near the top; `random` draws each torque."""

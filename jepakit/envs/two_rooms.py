@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.draws import normal_draws, uniform_draws
 from ..types import ActionSpec, Ids, Rng
-from .base import Environment, EnvState, Policy, Transition
+from .base import Environment, EnvState, Floor, Policy, Transition, grid_states
 from .drawing import paint
 
 LOW: Final = 4.0
@@ -50,19 +50,23 @@ MIN_LENGTH: Final = 0.2
 class Config:
     """Settings of Two Rooms: the `wall`, the side of the picture in pixels, the time limit, and the random policy.
 
-    `door_share` of the random policy's episodes are made to pass through the door.
+    `door_share` of the random policy's episodes are made to pass through the door. `group` episodes in a row have the
+    same random wall.
     """
 
     wall: Literal["fixed", "random"] = "fixed"
     size: int = 33
     time_limit: int = 200
     door_share: float = 0.35
+    group: int = 1
 
     def __post_init__(self) -> None:
         if self.wall not in ("fixed", "random"):
             raise ValueError(f"wall is {self.wall!r}; give 'fixed' or 'random'")
         if self.size < 9:
             raise ValueError(f"size is {self.size}; two rooms need a picture of 9 pixels or more, such as 33")
+        if self.group < 1:
+            raise ValueError(f"group is {self.group}; give 1 episode or more")
         if not 0 <= self.door_share <= 1:
             raise ValueError(f"door_share is {self.door_share}; give a share from 0 to 1")
 
@@ -171,6 +175,15 @@ class TwoRooms(Environment):
         """The length of the shortest path of the dot: straight, or around the corners of the door."""
         return shortest_way(state["position"], goal["position"], state["wall"], state["door"])
 
+    def floor(self, state: EnvState, cells: int) -> Floor:
+        """The dot's places in the rooms with the walls of `state`."""
+        line = torch.linspace(LOW, HIGH, cells)
+        x, y, states = grid_states(state, line, line)
+        states["position"] = torch.stack([x, y], 1)
+        apart, above = (states["wall"] - x).abs(), (states["door"] - y).abs()
+        free = (apart >= HALF_WIDTH + GAP) | (above <= HALF_HEIGHT - GAP)
+        return Floor(states, line, line, ("x", "y"), free)
+
     def start_policy(self, policy: str, ids: Ids, rng: Rng, steps: int, hold: int) -> tuple[EnvState, Policy]:
         """Three policies.
 
@@ -190,7 +203,7 @@ class TwoRooms(Environment):
         if self.config.wall == "fixed":
             ones = torch.ones(len(ids), dtype=torch.float64)
             return FIXED_WALL * ones, FIXED_DOOR * ones
-        u = torch.from_numpy(uniform_draws(rng.fork("layout"), ids, 2))
+        u = torch.from_numpy(uniform_draws(rng.fork("layout"), ids // self.config.group, 2))
         return WALLS[0] + (WALLS[1] - WALLS[0]) * u[:, 0], DOORS[0] + (DOORS[1] - DOORS[0]) * u[:, 1]
 
     def _walks(self, ids: Ids, rng: Rng, actions: int, hold: int) -> tuple[EnvState, Float[Tensor, "b n 2"]]:

@@ -3,7 +3,8 @@
 This is the only place with that rule; the page, the command line, comparisons and the API read it from here. It needs
 nothing but the content of evals/*.json: `value`, `low`, `high`, the baselines `random_init` and `raw` with their own
 intervals under `baselines` (a baseline without one counts as a point), `lower_is_better`, and `leading`, which says of
-each of several results of one kind whether it decides.
+each of several results of one kind whether it decides. A result whose value is below its own `notes.least` qualifies
+the finding of its kind: what `notes.factor` names is unknown, such as the door to a model that follows the dot alone.
 
     clearly better    than every baseline: the intervals are apart
     clearly worse     than at least one baseline: the intervals are apart
@@ -32,6 +33,9 @@ ADVICE: Final[Mapping[Outcome, str]] = {
 }
 GRAVITY: Final[tuple[Outcome, ...]] = ("better", "unclear", "worse")
 SAME_DATA: Final = "the test data are the training data"
+UNKNOWN_ADVICE: Final = (
+    "train for longer, or raise the weights against collapse; plans cannot reckon with what a model does not know"
+)
 LEADING_KINDS: Final = ("linear", "attentive", "knn")  # the first that a run has decides; then any other
 
 
@@ -40,6 +44,7 @@ class Finding(NamedTuple):
 
     Those are all known baselines if the encoder is clearly better, else those that it is worse, or not better, than.
     `also_worse` names the other kinds that are clearly worse than a baseline. `seen`: training saw what was scored.
+    `unknown` is what the leading kind knows least, if that is too little, and `unknown_value` how well it knows it.
     """
 
     kind: str
@@ -47,15 +52,19 @@ class Finding(NamedTuple):
     baselines: tuple[str, ...]
     also_worse: tuple[str, ...] = ()
     seen: bool = False
+    unknown: str = ""
+    unknown_value: float = 0.0
 
     @property
     def words(self) -> str:
-        """The outcome in words, such as "clearly worse"."""
-        return OUTCOME_WORDS[self.outcome]
+        """The outcome in words, such as "clearly worse", or "clearly better, door unknown"."""
+        return OUTCOME_WORDS[self.outcome] + (f", {self.unknown} unknown" if self.unknown else "")
 
     @property
     def advice(self) -> str:
         """What to do about it; "" if nothing."""
+        if self.unknown and self.outcome == "better" and not self.also_worse:
+            return UNKNOWN_ADVICE
         return ADVICE["worse" if self.also_worse and self.outcome != "worse" else self.outcome]
 
     def to_json(self) -> dict[str, str]:
@@ -67,7 +76,8 @@ class Finding(NamedTuple):
         both = self.outcome == "better" and len(self.baselines) == 2
         against = "both baselines" if both else " and ".join(f"the {name}" for name in self.baselines)
         where = " on samples seen in training" if self.seen else ""
-        return f"{self.kind} is {self.words} than {against}{where}{others}"
+        missing = f", but {self.unknown} is unknown to it (R² {self.unknown_value:.2f})" if self.unknown else ""
+        return f"{self.kind} is {OUTCOME_WORDS[self.outcome]} than {against}{where}{others}{missing}"
 
 
 def read_finding(paths: Sequence[Path]) -> Finding | None:
@@ -83,8 +93,22 @@ def run_finding(results: Iterable[Result]) -> Finding | None:
     ranked = _ranked_results(results)
     if not ranked:
         return None
-    worse = {f.kind for _, f in ranked if f.outcome == "worse"} - {ranked[0][1].kind}
-    return ranked[0][1]._replace(also_worse=tuple(sorted(worse)))
+    leading = ranked[0][1]
+    worse = {f.kind for _, f in ranked if f.outcome == "worse"} - {leading.kind}
+    unknown, value = least_known([result for result, f in ranked if f.kind == leading.kind])
+    return leading._replace(also_worse=tuple(sorted(worse)), unknown=unknown, unknown_value=value)
+
+
+def least_known(results: Iterable[Result]) -> tuple[str, float]:
+    """What is known least of all that is known too little, and how well; "" if there is none."""
+    found = []
+    for result in results:
+        notes, value = result.get("notes") or {}, finite_number(result.get("value"))
+        least = finite_number(notes.get("least"))
+        if value is not None and least is not None and value < least:
+            found.append((value, str(notes.get("factor") or result.get("name") or result.get("metric"))))
+    value, name = min(found, default=(0.0, ""))
+    return name, value
 
 
 def leading_result(results: Iterable[Result]) -> Result | None:

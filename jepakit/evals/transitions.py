@@ -135,7 +135,7 @@ def unfold(method: Predictive, batch: Batch, turns: Sequence[int] = ()) -> Unfol
     start, observe = cast(Any, method.start), cast(Any, method.observe)  # some take proprioception, too
     frames = split_frames(batch.x)
     extra: list[Any] = [()] * len(frames)
-    if batch.proprio is not None and _reads_proprio(method):
+    if batch.proprio is not None and proprio_size(method):
         extra = [(own,) for own in batch.proprio.unbind(1)]
     state = imagined = start(frames[0], *extra[0])
     seen, pred, states = [state.tokens], [], []
@@ -149,8 +149,9 @@ def unfold(method: Predictive, batch: Batch, turns: Sequence[int] = ()) -> Unfol
     return Unfolded(torch.stack(seen, 1), torch.stack(pred, 1), tuple(states))
 
 
-def _reads_proprio(method: Predictive) -> bool:
-    return bool(getattr(method.cfg, "proprio", 0))
+def proprio_size(method: Predictive) -> int:
+    """The number of proprioceptive values that a method reads beside each frame; 0 for those that read none."""
+    return int(getattr(method, "proprio", 0))
 
 
 def split_frames(x: Float[Tensor, "b c t ..."]) -> list[Tensor]:
@@ -268,4 +269,4 @@ def _first_frame(method: Predictive) -> tuple[Tensor, ...]:
     """One frame of zeros, with the proprioception that the method reads."""
     device = method.mean.device
     frame = split_frames(method.signal.zeros(device=device).x)[0]
-    return (frame, torch.zeros(1, method.cfg.proprio, device=device)) if _reads_proprio(method) else (frame,)
+    return (frame, torch.zeros(1, proprio_size(method), device=device)) if proprio_size(method) else (frame,)

@@ -1,13 +1,14 @@
 """Collects episodes of an environment: a file per episode, with the policy and the seed that made them.
 
 Episode k depends on the environment, its settings, the policy, the seed and k alone. So a collection that was
-interrupted continues where it stopped, and several processes write the same files as one.
+interrupted continues where it stopped, and several processes write the same files as one. The policy may be a run: then
+the same episodes are always planned together, because rounding depends on how many these are.
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -20,21 +21,28 @@ from jaxtyping import Shaped
 from ..core import files
 from ..core.progress import Progress, SilentProgress, progress_counter
 from ..core.version import VERSION
-from ..envs import ENVS, Environment, Episodes, build_environment
-from ..run import parse
+from ..envs import Environment, Episodes, build_environment
 from ..types import ActionSpec, Rng
+from .run_policy import Planning, RunPolicy, open_policy
+from .world import environment_settings
 
+Columns = dict[str, Shaped[np.ndarray, "..."]]
 Format = Literal["npz", "minari"]
 FORMATS: Final[tuple[Format, ...]] = ("npz", "minari")
 CHUNK: Final = 64
 """Episodes that are stepped together."""
+PLANNED_CHUNK: Final = 8
+"""Episodes that are planned together, always the same ones."""
 ABOUT: Final = "collection.json"
 MINARI_FILE: Final = Path("data", "main_data.hdf5")
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """What a collection is made of; stored beside the episodes. `settings` are those of the environment."""
+    """What a collection is made of; stored beside the episodes. `settings` are those of the environment.
+
+    `policy` is the name of a policy of the environment, or of a run; `planning` says how the run acted.
+    """
 
     environment: str
     settings: dict[str, Any]
@@ -43,6 +51,7 @@ class Collection:
     steps: int
     hold: int
     format: Format
+    planning: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What is stored: these values and the version of jepakit."""
@@ -54,7 +63,8 @@ def collect(
     out: str | os.PathLike[str],
     episodes: int,
     *,
-    policy: str = "random",
+    policy: str | os.PathLike[str] = "random",
+    planning: Mapping[str, Any] | None = None,
     steps: int | None = None,
     hold: int = 1,
     format: Format = "npz",
@@ -65,22 +75,22 @@ def collect(
 ) -> Path:
     """Let a policy act in an environment and write the episodes to the folder `out`; returns it.
 
-    `environment` is a name that `jepa list` shows, or gym:ID; `settings` are its own, as {"env.size": 65}. Each action
-    is held for `hold` steps; an episode ends after `steps` steps (default: the environment's time limit) or earlier,
-    where the environment says so. Format "npz" writes a file per episode, with Minari's names for its arrays, "minari"
-    one HDF5 file in Minari's layout. `workers` is the number of processes. A folder with episodes of the same
-    collection is continued. Raises ValueError for a folder that holds anything else.
+    `environment` is a name that `jepa list` shows, or gym:ID. `policy` is one of its own, or the folder of a run of a
+    world model, which plans, to goals where the environment has some; `planning` are fields of `Planning`, such as
+    {"horizon": 15, "noise": 0.2}. `settings` are those of the environment, as {"env.size": 65}, and of the planner, as
+    {"cem.samples": 300}. Each action is held for `hold` steps; an episode ends after `steps` steps (default: the
+    environment's time limit) or earlier, where the environment says so. Format "npz" writes a file per episode, with
+    Minari's names for its arrays, "minari" one HDF5 file in Minari's layout. `workers` is the number of processes. A
+    folder with episodes of the same collection is continued. Raises ValueError for a folder that holds anything else,
+    and for a run that does not fit, before anything is written.
     """
-    own = _environment_settings(environment, settings or {})
-    env = build_environment(environment, **own)
     if episodes < 1 or workers < 1:
         raise ValueError(f"episodes is {episodes} and workers {workers}; give 1 or more")
-    if policy not in env.policies:
-        raise ValueError(f"{environment} has no policy {policy!r}; choose one of: {', '.join(env.policies)}")
     if format not in FORMATS:
         raise ValueError(f"no format {format!r}; give one of: {', '.join(FORMATS)}")
+    env, acting, about = _open_collection(environment, policy, planning, settings or {}, hold)
+    about = dataclasses.replace(about, seed=seed, steps=steps or env.time_limit, format=format)
     folder = Path(out)
-    about = Collection(environment, own, policy, seed, steps or env.time_limit, hold, format)
     _check_folder(folder, about)
     writer = _MinariFile(folder) if format == "minari" else _NpzFolder(folder)
     open_ids = [k for k in range(episodes) if not writer.has(k)]
@@ -88,27 +98,61 @@ def collect(
     files.write_json(folder / ABOUT, about.to_json())
     count = progress_counter(progress or SilentProgress(), f"collecting from {environment}", "episodes")
     done = episodes - len(open_ids)
-    chunks = [open_ids[k : k + CHUNK] for k in range(0, len(open_ids), CHUNK)]
-    for ids, made in zip(chunks, _run_chunks(about, chunks, min(workers, len(chunks))), strict=True):
-        for k, columns in zip(ids, made, strict=True):
-            writer.write(k, columns)
-        done += len(ids)
+    chunks = _chunks_of(open_ids, None if acting is None else PLANNED_CHUNK)
+    make = partial(make_episodes, about) if acting is None else partial(play_episodes, about, acting)
+    for ids, made in zip(chunks, _run_chunks(make, chunks, min(workers, len(chunks))), strict=True):
+        for k in sorted(set(open_ids) & set(ids)):
+            writer.write(k, made[ids.index(k)])
+            done += 1
         count(done, episodes)
     writer.finish(about, env.action)
     return folder
 
 
-def _environment_settings(environment: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the section `env`. Raises ValueError for another section or a setting that does not fit."""
-    changes = parse.flags_to_changes(settings)
-    if unknown := [section for section in changes if section != "env"]:
+def _open_collection(
+    environment: str,
+    policy: str | os.PathLike[str],
+    planning: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    hold: int,
+) -> tuple[Environment, RunPolicy | None, Collection]:
+    """The environment, the run that acts there, if it is one, and what the collection is made of, but for its size.
+
+    Raises ValueError if they do not fit.
+    """
+    own = {key.removeprefix("env."): value for key, value in settings.items() if key.startswith("env.")}
+    rest = {key: value for key, value in settings.items() if not key.startswith("env.")}
+    parsed = environment_settings(environment, own)
+    env = build_environment(environment, **parsed)
+    if str(policy) in env.policies:
+        if rest:
+            section = next(iter(rest)).partition(".")[0]
+            raise ValueError(
+                f"{section} is no section of a collection; write settings of {environment} as --env.KEY VALUE"
+            )
+        if planning:
+            raise ValueError(
+                f"the policy {policy} does not plan; give the folder of a run as policy, or leave this out"
+            )
+        return env, None, Collection(environment, parsed, str(policy), 0, 0, hold, "npz")
+    run = Path(policy)
+    if not (run / "config.yaml").is_file():
         raise ValueError(
-            f"{unknown[0]} is no section of a collection; write settings of {environment} as --env.KEY VALUE"
+            f"{environment} has no policy {str(policy)!r}; choose one of: {', '.join(env.policies)}, or give the "
+            "folder of a run of a world model"
         )
-    own: dict[str, Any] = changes.get("env", {})
-    prefix, colon, _ = environment.partition(":")
-    parse.apply_changes(ENVS.load(prefix if colon else environment), own, "env")
-    return own
+    if hold != 1:
+        raise ValueError(f"hold is {hold}, but a run holds its actions as in its data; leave it out")
+    acting, facts, world = open_policy(run, environment, own, rest, Planning.of(planning or {}))
+    name = run.resolve().name
+    return world.env, acting, Collection(environment, dict(acting.settings), name, 0, 0, hold, "npz", facts)
+
+
+def _chunks_of(ids: Sequence[int], fixed: int | None) -> list[list[int]]:
+    """The episodes in groups; of a `fixed` size, the groups are the same whichever of their episodes are missing."""
+    if fixed is None:
+        return [list(ids[k : k + CHUNK]) for k in range(0, len(ids), CHUNK)]
+    return [list(range(k * fixed, (k + 1) * fixed)) for k in sorted({k // fixed for k in ids})]
 
 
 def _check_folder(folder: Path, about: Collection) -> None:
@@ -129,10 +173,9 @@ def _check_folder(folder: Path, about: Collection) -> None:
 
 
 def _run_chunks(
-    about: Collection, chunks: Sequence[Sequence[int]], workers: int
-) -> Iterator[list[dict[str, Shaped[np.ndarray, "..."]]]]:
+    make: Callable[[Sequence[int]], list[Columns]], chunks: Sequence[Sequence[int]], workers: int
+) -> Iterator[list[Columns]]:
     """The columns of the episodes of every chunk, in order, made in `workers` processes."""
-    make = partial(make_episodes, about)
     if workers < 2:
         yield from map(make, chunks)
         return
@@ -141,7 +184,7 @@ def _run_chunks(
         yield from pool.map(make, chunks)
 
 
-def make_episodes(about: Collection, ids: Sequence[int]) -> list[dict[str, Shaped[np.ndarray, "..."]]]:
+def make_episodes(about: Collection, ids: Sequence[int]) -> list[Columns]:
     """The columns, by Minari's names, of these episodes of a collection."""
     env = build_environment(about.environment, **about.settings)
     steps = about.steps
@@ -149,7 +192,14 @@ def make_episodes(about: Collection, ids: Sequence[int]) -> list[dict[str, Shape
     return [_columns_of(env, made, row) for row in range(len(ids))]
 
 
-def _columns_of(env: Environment, made: Episodes, row: int) -> dict[str, Shaped[np.ndarray, "..."]]:
+def play_episodes(about: Collection, acting: RunPolicy, ids: Sequence[int]) -> list[Columns]:
+    """The same of a run that acts."""
+    world, planner = acting.open()
+    made = acting.play(world, planner, np.array(ids, dtype=np.int64), Rng(about.seed), about.steps)
+    return [_columns_of(world.env, made, row) for row in range(len(ids))]
+
+
+def _columns_of(env: Environment, made: Episodes, row: int) -> Columns:
     """The columns of one episode, up to its end."""
     steps, spec = int(made.length[row]), env.action
     x = made.x[row, :, : steps + 1].movedim(0, -1)  # (T + 1, *size, C)

@@ -5,13 +5,14 @@ from typing import Any, Literal, cast
 
 from .. import launch, methods
 from ..core.progress import Interrupted, Progress
-from ..core.words import counted
+from ..core.words import count_text
 from ..methods.bidirectional import check_side, predictable_sides
 from ..methods.decoder import Decoder
 from ..methods.masked import Masked
 from ..run import checkpoint
 from ..run.checkpoint import LoadedRun
-from ..training.request import HEAD_STEPS, Request, settings
+from ..run.settings import HEAD_STEPS
+from ..training.request import Request, settings
 
 
 def decoder_folder(run: Path) -> Path:
@@ -32,7 +33,7 @@ def load_or_train_decoder(
     if state == "none":
         grid = parent.method.encoder.grid if isinstance(parent.method, Masked) else ()
         check_side(hide, predictable_sides(parent.method, grid))
-        taken = counted(steps or HEAD_STEPS, "step")
+        taken = count_text(steps or HEAD_STEPS, "step")
         progress.note(
             f"{run} has no decoder for its weights yet: training one on the run's data for {taken} (--steps); the run "
             f"itself stays as it is. The decoder is kept in {folder}, and later calls use it at once"

@@ -1,5 +1,6 @@
 """What a trained world model plans by: the form of its frames and actions, and the energies of its paths."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -61,9 +62,10 @@ class Form:
 class Energies:
     """A world model, and the energies of the paths that it imagines.
 
-    `source` says what the energy is made of: the `distance` of latents to the goal's, the learned distance to go of the
-    `metric` over this model, or the rewards that the model predicts, with the `value` of the last latent. "auto" takes
-    the metric if there is one, and rewards where there is no goal. `reduce` says how the steps of a path count.
+    `source` says what the energy is made of: the `distance` of latents to the goal's, the distance to go learned by the
+    `metric` over this model or by the model itself, or the rewards that the model predicts, with the `value` of the
+    last latent. "auto" takes the metric if there is one, and rewards where there is no goal. `reduce` says how the
+    steps of a path count.
     """
 
     method: Predictive
@@ -80,18 +82,28 @@ class Energies:
         """The form of the model's actions."""
         return cast(ActionSpec, self.method.signal.action)
 
+    @property
+    def steps_to_go(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """The learned distance to go, of the metric over this model or of the model itself; None if there is none."""
+        if self.metric is not None:
+            return self.metric.steps_to_go
+        world = cast(WorldModel, self.method)
+        return world.steps_to_go if getattr(world.cfg, "metric", 0) else None
+
     def choose(self, has_goal: bool) -> Source:
         """What the energy is made of. Raises ValueError, with the remedy, if the model lacks it."""
         source = self.source
         if source == "auto":
-            source = ("metric" if self.metric is not None else "latent") if has_goal else "reward"
+            source = ("latent" if self.steps_to_go is None else "metric") if has_goal else "reward"
         if source == "reward" and getattr(self.method, "reward_head", None) is None:
             what = "this model predicts no rewards; train it with method.reward 1"
             raise ValueError(what if has_goal else f"there is no goal here, and {what}")
         if source != "reward" and not has_goal:
             raise ValueError(f"the energy {source} needs a goal, and there is none here; use reward")
-        if source == "metric" and self.metric is None:
-            raise ValueError("this run has no learned distance to go; train one by jepa train metric --init RUN")
+        if source == "metric" and self.steps_to_go is None:
+            raise ValueError(
+                "this run has no learned distance to go; train one by jepa train --resume --out RUN --heads metric"
+            )
         return source
 
     @torch.no_grad()
@@ -107,19 +119,23 @@ class Energies:
             value = None if self.value is None else self.value.value
             done = None if world.done_head is None else world.done_logit
             return reward_energy(world.predict_reward, value, done, self.gamma)
-        if source == "metric" and self.metric is not None:
-            return learned_distance(self.metric.steps_to_go, goal, self.reduce)
+        if source == "metric" and self.steps_to_go is not None:
+            return learned_distance(self.steps_to_go, goal, self.reduce)
         return goal_distance(goal, self.distance, self.reduce)
 
-    def describe(self, has_goal: bool) -> str:
-        """What the energy is made of, in words."""
+    def name_energy(self, has_goal: bool) -> str:
+        """What the energy of a single latent is made of, in words."""
         words: dict[Source, str] = {
             "metric": "learned distance to go",
             "latent": f"latent distance ({self.distance})",
             "reward": "predicted rewards" + ("" if self.value is None else " and value"),
         }
-        source = self.choose(has_goal)
-        return words[source] if source == "reward" else f"{words[source]}, {self.reduce} over the path"
+        return words[self.choose(has_goal)]
+
+    def describe(self, has_goal: bool) -> str:
+        """What the energy of a path is made of, in words."""
+        name = self.name_energy(has_goal)
+        return name if self.choose(has_goal) == "reward" else f"{name}, {self.reduce} over the path"
 
 
 def open_energies(

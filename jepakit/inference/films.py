@@ -50,10 +50,10 @@ def film_episodes(
         progress.note(f"no film is written: {error}")
         return None
     tasks, rows = draw_tasks(world.env, protocol), chosen_rows(outcome)
-    part = _pick(tasks, rows)
+    part = pick_tasks(tasks, rows)
     moments = record_episode(world, protocol, search, part, rows)
     path = result.with_suffix(".gif")
-    labels = [_label(outcome, row) for row in rows]
+    labels = [label_episode(outcome, row) for row in rows]
     goal = None if part.goal is None else draw_states(world, part.goal)
     shown = moments[:: -(-len(moments) // MAX_FRAMES)]
     frames = [draw_moment(moment, goal, labels, decode).quantize(NUM_COLOURS) for moment in shown]
@@ -76,12 +76,14 @@ def chosen_rows(outcome: Outcome) -> list[int]:
     return [int(kind.nonzero()[0, 0]) for kind in (outcome.solved_end, ~outcome.solved_end) if kind.any()]
 
 
-def _pick(tasks: Tasks, rows: list[int]) -> Tasks:
+def pick_tasks(tasks: Tasks, rows: list[int]) -> Tasks:
+    """Some of the episodes, by their rows."""
     goal = None if tasks.goal is None else {name: value[rows] for name, value in tasks.goal.items()}
     return Tasks(tasks.ids[rows], {name: value[rows] for name, value in tasks.start.items()}, goal, 0)
 
 
-def _label(outcome: Outcome, row: int) -> str:
+def label_episode(outcome: Outcome, row: int) -> str:
+    """How an episode ended, in words."""
     if outcome.solved_end is None:
         return f"return {float(outcome.returns[row]):.0f}"
     return "arrives" if outcome.solved_end[row] else "does not arrive"

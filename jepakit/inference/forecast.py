@@ -18,6 +18,7 @@ from ..core.progress import Progress, SilentProgress
 from ..data.series.dataset import Series
 from ..evals.windows import check_cut, steps_seen
 from ..run import checkpoint
+from ..run.checkpoint import LoadedRun
 from ..run.own_data import unseen_part
 from ..training.request import PathLike
 from .candidates import Candidate, Past, View, candidate_names, fit_candidate, fit_candidates, window_view
@@ -87,51 +88,95 @@ def forecast(
         raise ValueError(f"the horizon is {horizon}; give the number of steps to forecast, 1 or more")
     check_step_outputs(out, picture, overwrite)
     files.check_writable(details := out.with_suffix(".json"), overwrite, main=out)
-    loaded = checkpoint.load_run(Path(run), step, note=progress.note)
+    task = open_task(checkpoint.load_run(Path(run), step, note=progress.note), os.fspath(data), horizon, settings)
+    check_reader(reader, candidate_names(task.dataset.channels, task.season))
+    progress.note("fitting readers to what the run was trained on")
+    fitted = fit_readers(task, reader)
+    progress.note("trying it on parts of what it was fitted to, for its intervals")
+    parts = part_errors(fitted.compared, fitted.used, fitted.view, task.division, fitted.judged, task.season)
+    past = last_steps(task.dataset, task.past)
+    intervals = fit_intervals(list(parts.values()))
+    forecasts = predict(task.dataset, fitted.used, fitted.view, intervals, past, horizon, task.division)
+    compared, division = fitted.compared, task.division
+    sentences = [compared.encoder_sentence, compared.caution, _seen_sentence(division), drift_sentence(parts)]
+    notes = tuple(filter(None, sentences))
+    source = {"run": os.fspath(run), "step": task.loaded.step, "data": os.fspath(data)}
+    files.write_json(details, source | describe_choice(task, fitted) | {"notes": notes})
+    write_forecasts(out, forecasts)
+    if picture is not None:
+        draw_first(picture, task.dataset, forecasts, max(2 * horizon, task.cut))
+    name = fitted.used.name
+    return Forecast(out, details, len(past), horizon, name, compared.errors, division.seen, task.season, notes)
+
+
+class Task(NamedTuple):
+    """What is to be forecast: the run, the series, and where readers are fitted and judged.
+
+    The encoder reads the last `cut` steps, and forecasts know `past` steps, which hold a whole season.
+    """
+
+    loaded: LoadedRun
+    dataset: Series
+    division: Division
+    shortest: int
+    cut: int
+    season: int
+    horizon: int
+
+    @property
+    def past(self) -> int:
+        """The steps that a forecast knows."""
+        return max(self.cut, self.season)
+
+
+def open_task(loaded: LoadedRun, data: str, horizon: int, settings: Mapping[str, Any] | None) -> Task:
+    """Read the run's own data and the series. Raises ValueError if they do not suffice for this horizon."""
     check_cut(loaded.method)
     own = open_training_series(loaded, "its readers are fitted to it")
     lengths = window_lengths(loaded.method, own)
     cut = steps_seen(loaded.method, lengths.shortest)
-    dataset = open_series(loaded, os.fspath(data), settings)
+    dataset = open_series(loaded, data, settings)
     check_lengths(dataset, cut, lengths)
     division = divide(own, unseen_part(loaded, own.cfg), lengths.shortest)
     check_division(division, cut, lengths.shortest, horizon)
     season = find_season(division, dataset, cut, horizon)
-    check_reader(reader, candidate_names(own.channels, season))
-    progress.note("fitting readers to what the run was trained on")
-    windows = fit_windows(division, lengths.shortest)
-    device, _ = devices.best_device()
-    view = window_view(loaded.method.to(device), device, windows, cut)
-    judged = judged_windows(division, max(cut, season), horizon)
-    std = loaded.method.std.cpu().numpy().astype(np.float64)
-    compared = compare(list(fit_candidates(view, windows, season)), judged, std)
+    return Task(loaded, dataset, division, lengths.shortest, cut, season, horizon)
+
+
+class Fitted(NamedTuple):
+    """The candidates beside each other, the one that is used, and what they were judged on."""
+
+    compared: Comparison
+    used: Candidate
+    view: View
+    judged: Judged
+
+
+def fit_readers(task: Task, reader: str | None) -> Fitted:
+    """Fit all candidates and compare them; `reader` names the one to use instead of the choice."""
+    method, (device, _) = task.loaded.method, devices.best_device()
+    windows = fit_windows(task.division, task.shortest)
+    view = window_view(method.to(device), device, windows, task.cut)
+    judged = judged_windows(task.division, task.past, task.horizon)
+    std = method.std.cpu().numpy().astype(np.float64)
+    compared = compare(list(fit_candidates(view, windows, task.season)), judged, std)
     used = next(c for c in compared.candidates if c.name == reader) if reader else compared.choice
-    progress.note("trying it on parts of what it was fitted to, for its intervals")
-    parts = part_errors(compared, used, view, division, judged, season)
-    past = last_steps(dataset, max(cut, season))
-    forecasts = predict(dataset, used, view, fit_intervals(list(parts.values())), past, horizon, division)
-    notes = tuple(
-        filter(None, [compared.encoder_sentence, compared.caution, _seen_sentence(division), drift_sentence(parts)])
-    )
-    facts = {
-        "run": os.fspath(run),
-        "step": loaded.step,
-        "data": os.fspath(data),
-        "horizon": horizon,
-        "reader": used.name,
-        "best": compared.choice.name,
-        "mean_squared_errors": compared.errors,
+    return Fitted(compared, used, view, judged)
+
+
+def describe_choice(task: Task, fitted: Fitted) -> dict[str, Any]:
+    """What the file of details says of the readers."""
+    division, judged = task.division, fitted.judged
+    return {
+        "horizon": task.horizon,
+        "reader": fitted.used.name,
+        "best": fitted.compared.choice.name,
+        "mean_squared_errors": fitted.compared.errors,
         "judged_on": division.judged_part + (", seen in training" if division.seen else ", never seen in training"),
         "forecasts": judged.origins,
         "independent_forecasts": round(judged.independent, 1),
-        "season": season or None,
-        "notes": notes,
+        "season": task.season or None,
     }
-    files.write_json(details, facts)
-    write_forecasts(out, forecasts)
-    if picture is not None:
-        draw_first(picture, dataset, forecasts, max(2 * horizon, cut))
-    return Forecast(out, details, len(past), horizon, used.name, compared.errors, division.seen, season, notes)
 
 
 def find_season(division: Division, dataset: Series, past: int, horizon: int) -> int:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.files import replace_file
 from ..core.progress import Progress, SilentProgress, progress_counter
 from ..envs import EnvState
 from ..evals.probing import save_result
@@ -29,6 +31,7 @@ from .decoder import load_or_train_frame_decoder
 from .diagnosis import diagnose_model
 from .energies import Energies, Source, open_energies
 from .films import decode_frames, film_episodes
+from .landscapes import measure_landscapes
 from .world import World, open_world
 
 HORIZON: Final = 8
@@ -103,6 +106,29 @@ def choose_planner(name: str, settings: Mapping[str, Any]) -> Planner:
     return planner
 
 
+class Search(NamedTuple):
+    """A planner, the number of actions in its plans, and both in words."""
+
+    planner: Planner
+    horizon: int
+    words: str
+
+
+def choose_oracle(search: Search, settings: Mapping[str, Any]) -> Search:
+    """The search of the oracle: that of the model, changed by knobs of the planner, another `planner` or `horizon`.
+
+    Raises ValueError for unknown ones.
+    """
+    knobs = dict(settings)
+    name, horizon = str(knobs.pop("planner", "")), knobs.pop("horizon", search.horizon)
+    if not str(horizon).isdigit() or int(horizon) < 1:
+        raise ValueError(f"oracle.horizon is {horizon}; give 1 or more actions")
+    planner = PLANNERS.load(name) if name else search.planner
+    planner = parse.apply_changes(planner, parse.flags_to_changes(knobs), "oracle")
+    words = describe_planner(name or search.words.partition(" ")[0], planner)
+    return Search(planner, int(horizon), f"{words}, horizon {horizon} actions")
+
+
 def describe_planner(name: str, planner: Planner) -> str:
     """A planner with its knobs, as text."""
     knobs: dict[str, Any] = dataclasses.asdict(planner) if dataclasses.is_dataclass(planner) else {}
@@ -134,47 +160,91 @@ def plan_run(
     `environment` is by default that of the run's data. An episode takes `steps` steps of the environment (default: its
     time limit); `horizon` and `replan_every` count the model's actions. `source`, `distance` and `reduce` say what the
     energy is made of. With `diagnose`, further agents and measures show whether the energy, the model or the search
-    fails. `settings` are those of the planner, as {"cem.samples": 300}, and of the environment, as {"env.size": 33}.
-    Raises ValueError, before anything is written, if run, environment, planner and energy do not fit.
+    fails. `settings` are those of the planner, as {"cem.samples": 300}, of the environment, as {"env.size": 33}, and of
+    another search for the oracle, as {"oracle.samples": 300, "oracle.horizon": 12}. Raises ValueError, before anything
+    is written, if run, environment, planner and energy do not fit.
     """
     folder, show = Path(run), progress or SilentProgress()
-    changes = dict(settings or {})
-    own = {key.removeprefix("env."): changes.pop(key) for key in list(changes) if key.startswith("env.")}
+    changes, own, others = split_settings(settings or {})
     search = choose_planner(planner, changes)
+    words = describe_planner(planner, search)
+    best = choose_oracle(Search(search, horizon, words), others)
     loaded = checkpoint.load_run(folder, step, note=show.note)
     world = open_world(loaded, folder, environment, own, source=source, distance=distance, reduce=reduce)
-    protocol = Protocol(
-        world.env.name,
-        describe_planner(planner, search),
-        episodes,
-        steps or world.env.time_limit,
-        horizon,
-        world.energies.form.every,
-        replan_every,
-        world.env.success_radius if world.env.has_goal else None,
-        seed=seed,
-    )
+    protocol = protocol_of(world, words, episodes, steps, horizon, replan_every, seed, best.words if others else None)
     show.note("; ".join(protocol.lines()))
-    outcomes = run_agents(world, protocol, agents_of(world, search, protocol, diagnose), show)
-    result = results(outcomes[PLANNER], outcomes[RANDOM], outcomes.get(ORACLE))
-    result |= {
-        "kind": "plan",
-        "energy": world.energies.describe(world.env.has_goal),
-        "agents": {name: summarize(outcome) for name, outcome in outcomes.items()},
-        "step": loaded.step,
-        "data": world.env.name,
-    }
+    outcomes = run_agents(world, protocol, agents_of(world, search, best, protocol, diagnose), show)
+    result, arrays = summarize_agents(world, outcomes, loaded.step), dict[str, np.ndarray]()
     if diagnose:
         show.note("measuring what the model knows of the layout")
         result["model"] = diagnose_model(world, protocol)
-    # Another protocol or energy is another result, and never replaces one.
-    result["settings"] = {"energy": result["energy"], **result["protocol"]}
+        result["landscapes"], arrays = measure_landscapes(world, protocol, search, outcomes[PLANNER])
     path = save_result(folder, "plan", result, planner)
+    save_arrays(path.with_suffix(".npz"), arrays)
     shown = None
     if film:
         decode = frame_decoder(folder, loaded, world, show)
         shown = film_episodes(world, protocol, search, outcomes[PLANNER], path, decode, show)
     return PlanReport(result, path, shown)
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The settings of planners, those of the environment, written as env.KEY, and those of the oracle, oracle.KEY."""
+    rest = dict(settings)
+    env, oracle = (
+        {key.removeprefix(part): rest.pop(key) for key in list(rest) if key.startswith(part)}
+        for part in ("env.", "oracle.")
+    )
+    return rest, env, oracle
+
+
+def protocol_of(
+    world: World,
+    planner: str,
+    episodes: int,
+    steps: int | None,
+    horizon: int,
+    replan_every: int,
+    seed: int,
+    oracle: str | None = None,
+) -> Protocol:
+    """The protocol of a world, its episodes as long as its time limit unless `steps` says another number."""
+    env = world.env
+    return Protocol(
+        env.name,
+        planner,
+        episodes,
+        steps or env.time_limit,
+        horizon,
+        world.energies.form.every,
+        replan_every,
+        env.success_radius if env.has_goal else None,
+        seed=seed,
+        oracle=oracle,
+    )
+
+
+def summarize_agents(world: World, outcomes: Mapping[str, Outcome], step: int) -> dict[str, Any]:
+    """What is written of all agents. Another protocol or energy is another result, by its `settings`."""
+    result = results(outcomes[PLANNER], outcomes[RANDOM], outcomes.get(ORACLE))
+    energy = world.energies.describe(world.env.has_goal)
+    return result | {
+        "kind": "plan",
+        "energy": energy,
+        "agents": {name: summarize(outcome) for name, outcome in outcomes.items()},
+        "step": step,
+        "data": world.env.name,
+        "settings": {"energy": energy, **result["protocol"]},
+    }
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to an .npz file, or remove what an earlier result left there if there are none."""
+    if not arrays:
+        path.unlink(missing_ok=True)
+        return
+    with replace_file(path) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def frame_decoder(run: Path, loaded: LoadedRun, world: World, progress: Progress) -> Callable[[Tensor], Tensor] | None:
@@ -198,12 +268,12 @@ GREEDY_TRUE: Final = "greedy on the true dynamics"
 GREEDY_MODEL: Final = "greedy on the model"
 
 
-def agents_of(world: World, search: Planner, protocol: Protocol, diagnose: bool) -> dict[str, AgentOf]:
+def agents_of(world: World, search: Planner, best: Search, protocol: Protocol, diagnose: bool) -> dict[str, AgentOf]:
     """The agents that a run is judged by, by name; oracles only where the environment's state can be copied."""
     horizon, often = protocol.horizon, protocol.replan_every
     agents: dict[str, AgentOf] = {PLANNER: world.planning(search, horizon, often), RANDOM: world.random}
     if world.env.copyable:
-        agents[ORACLE] = world.oracle(search, horizon, often)
+        agents[ORACLE] = world.oracle(best.planner, best.horizon, often)
     if diagnose and world.env.has_goal:
         agents[GREEDY_MODEL] = world.planning(Greedy(), 1)
         if world.env.copyable:

@@ -3,19 +3,21 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core import devices
 from ..envs import ENVS, Environment, EnvState, build_environment
+from ..evals.transitions import proprio_size
 from ..planning.energy import Energy
-from ..planning.mpc import Act, Seen, model_perception, planning_agent, random_agent, true_state
+from ..planning.mpc import Act, Seen, exploring_agent, model_perception, planning_agent, random_agent, true_state
 from ..planning.oracle import TrueEnergy, encoded_energy, true_cost, true_distance, true_return
 from ..planning.plan import Cost, Planner
 from ..planning.protocol import AgentOf
 from ..planning.rollout import rollout_cost
+from ..run import parse
 from ..run.checkpoint import LoadedRun
 from ..types import Rng, State
 from .energies import Energies, open_energies
@@ -49,28 +51,26 @@ class World:
         state = follow(Seen(x, form.fold(seen.action), seen.state), None if before is None else before[0])
         return state, frames[:, -form.stack :]
 
+    # --- costs
+
+    def cost_on_model(self, goal: EnvState | None) -> Callable[[Memory], Cost]:
+        """What the energy says of actions from what was perceived, as the model imagines them."""
+        energy, step = self.energy_of(goal), self.energies.method.step
+        return lambda now: rollout_cost(step, energy, now[0])
+
+    def cost_on_truth(self, goal: EnvState | None) -> Callable[[EnvState], Cost]:
+        """What the same energy says of actions from a state, as the environment does them; it can be copied."""
+        return self._true_cost(encoded_energy(self.env, self.encode, self.energy_of(goal)))
+
     # --- agents
 
-    def planning(self, planner: Planner, horizon: int, replan_every: int = 1) -> AgentOf:
-        """The agents that plan on the model."""
-
-        def agent(goal: EnvState | None) -> Act:
-            energy = self.energy_of(goal)
-            step = self.energies.method.step
-            return self._act(
-                self.perceive, lambda now: rollout_cost(step, energy, now[0]), planner, horizon, replan_every
-            )
-
-        return agent
+    def planning(self, planner: Planner, horizon: int, replan_every: int = 1, noise: float = 0.0) -> AgentOf:
+        """The agents that plan on the model; a share `noise` of their actions is random."""
+        return lambda goal: self._act(self.perceive, self.cost_on_model(goal), planner, horizon, replan_every, noise)
 
     def planning_on_truth(self, planner: Planner, horizon: int, replan_every: int = 1) -> AgentOf:
         """The agents that plan by the model's energy on the true dynamics."""
-
-        def agent(goal: EnvState | None) -> Act:
-            energy = encoded_energy(self.env, self.encode, self.energy_of(goal))
-            return self._act(true_state, self._true_cost(energy), planner, horizon, replan_every)
-
-        return agent
+        return lambda goal: self._act(true_state, self.cost_on_truth(goal), planner, horizon, replan_every)
 
     def oracle(self, planner: Planner, horizon: int, replan_every: int = 1) -> AgentOf:
         """The agents that plan alike on the true dynamics, by the true way to go or the true return."""
@@ -89,7 +89,8 @@ class World:
     def _true_cost(self, energy: TrueEnergy) -> Callable[[EnvState], Cost]:
         def cost_of(state: EnvState) -> Cost:
             cost = true_cost(self.env, state, energy)
-            return lambda actions: cost(self.energies.form.unfold(actions))
+            # Environments are on the processor, wherever the model plans.
+            return lambda actions: cost(self.energies.form.unfold(actions).cpu()).to(actions.device)
 
         return cost_of
 
@@ -100,11 +101,11 @@ class World:
         planner: Planner,
         horizon: int,
         replan_every: int,
+        noise: float = 0.0,
     ) -> Act:
-        device = self.energies.method.mean.device
-        return self._in_environment(
-            planning_agent(perceive, cost_of, planner, self.energies.spec, horizon, replan_every, device)
-        )
+        spec, device = self.energies.spec, self.energies.method.mean.device
+        agent = planning_agent(perceive, cost_of, planner, spec, horizon, replan_every, device)
+        return self._in_environment(exploring_agent(agent, spec, noise) if noise else agent)
 
     def _in_environment(self, agent: Act) -> Act:
         """An agent whose actions are the model's, as one whose actions are blocks of the environment's."""
@@ -137,10 +138,7 @@ def open_world(
             f"{run} was trained on {name!r}, which is no environment; name one as --env NAME "
             f"({', '.join(ENVS.names())} or gym:ID)"
         )
-    size = getattr(data, "size", None)
-    sized = "size" in {f.name for f in fields(cast(Any, ENVS.load(kind)))}
-    own = {"size": int(size[0])} if sized and size is not None else {}
-    env = build_environment(name, **{**own, **(settings or {})})
+    env = build_environment(name, **environment_settings(name, settings or {}, getattr(data, "size", None)))
     check_fit(env, energies, name)
     energies.choose(env.has_goal)
     device, _ = devices.best_device()
@@ -148,6 +146,19 @@ def open_world(
         if part is not None:
             part.to(device)
     return World(env, energies)
+
+
+def environment_settings(name: str, changes: Mapping[str, Any], size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """An environment's own settings as their types ask; pictures have the `size` of a model's unless they say another.
+
+    Raises ValueError for an unknown environment, or a setting that it lacks or that does not fit.
+    """
+    kind = name.partition(":")[0]
+    config: Any = ENVS.load(kind)
+    sized = size is not None and "size" in {f.name for f in fields(config)}
+    own = {**({"size": int(size[0])} if sized and size else {}), **changes}
+    changed = parse.apply_changes(config, own, "env")
+    return {key: getattr(changed, key) for key in own}
 
 
 def check_fit(env: Environment, energies: Energies, name: str) -> None:
@@ -166,7 +177,7 @@ def check_fit(env: Environment, energies: Energies, name: str) -> None:
             f"{name} takes actions of {env.action.size * form.block} {kinds[0]}, but the model was trained on "
             f"{spec.size} {kinds[1]}; give an environment like its data"
         )
-    if getattr(energies.method.cfg, "proprio", 0):
+    if proprio_size(energies.method):
         raise ValueError(f"the model reads proprioception, which {name} does not show; train one with method.proprio 0")
 
 

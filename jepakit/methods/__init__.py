@@ -32,6 +32,7 @@ __all__ = [
     "metric",
     "name_of",
     "predictive",
+    "quasimetric",
     "rjepa",
     "simclr",
     "value",

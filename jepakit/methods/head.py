@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..types import Batch, Masks, Signal
 from .base import Method, Weights, method_name
 from .masked import Masked
+from .predictive import Predictive
 
 
 class Head(Method):
@@ -31,10 +32,11 @@ class Head(Method):
     def __init__(self, cfg: Any, signal: Signal, parents: Sequence[Method] = ()) -> None:
         name = method_name(type(self))
         self._check_parents(name, parents)
-        here = (signal.channels, tuple(signal.size))
         for parent in parents:
-            there = (parent.signal.channels, tuple(parent.signal.size))
-            if here != there:
+            # A parent that reads frame by frame takes any number of them.
+            first = isinstance(parent, Predictive) and len(signal.size) == len(parent.signal.size)
+            here, there = ((found.channels, tuple(found.size)) for found in (signal, parent.signal))
+            if (here[0], here[1][first:]) != (there[0], there[1][first:]):
                 raise ValueError(
                     f"the samples have {here[0]} channels and size {here[1]}, but those of the parent run of {name} "
                     f"have {there[0]} and {there[1]}; give data like its own"

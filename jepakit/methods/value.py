@@ -10,6 +10,9 @@
 
     L = mean |V(s) − target|²,        V̄ the moving average of V
 
+V̄ is kept within what rewards like those of the data can add up to, from min r / (1 − γ) to max r / (1 − γ); where
+there are ends, a reward of 0 counts as well. The largest of several guesses is too large on average, and targets that
+are made of guesses would grow without a bound.
 R and p_done are the parent's heads; without a done head nothing ends. The actions tried are all choices of a discrete
 action, evenly spaced values of a single number, and otherwise `candidates` random ones within the bounds. "model"
 learns from the latents of the data and from those that its best actions lead to, since data of a random policy lack the
@@ -33,7 +36,7 @@ from ..nn.readout import FlatMLP, ReadoutConfig
 from ..types import ActionSpec, Batch, Rng, Signal, State, Terms
 from .base import Method, token_rows
 from .head import Head
-from .worldmodel import WorldModel
+from .worldmodel import CALIBRATION_SAMPLES, WorldModel
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Value(Head):
     cfg: Config
     needs = frozenset({"time", "action"})
     Parents = (WorldModel,)
+    reward_low: Tensor
+    reward_high: Tensor
 
     def __init__(self, cfg: Config, signal: Signal, parents: Sequence[Method] = ()) -> None:
         super().__init__(cfg, signal, parents)
@@ -79,12 +84,28 @@ class Value(Head):
             )
         self.body = cfg.body.build(self.world.encoder.dim, 1, self.world.grid)
         self.target_body = ema.target(self.body)
+        self.register_buffer("reward_low", torch.full((), -torch.inf))
+        self.register_buffer("reward_high", torch.full((), torch.inf))
 
     @property
     def world(self) -> WorldModel:
         """The parent."""
         assert isinstance(self.parent, WorldModel)
         return self.parent
+
+    @property
+    def calibration_samples(self) -> int:
+        """The number of samples whose rewards bound the value."""
+        return CALIBRATION_SAMPLES
+
+    def calibrate(self, batch: Batch) -> None:
+        """Fit the bounds of a reward; without rewards, nothing is bounded."""
+        if batch.reward is None:
+            return
+        ends = batch.done is not None or self.world.done_head is not None
+        rewards = torch.cat([batch.reward.flatten(), batch.reward.new_zeros(int(ends))])
+        self.reward_low.copy_(rewards.min())
+        self.reward_high.copy_(rewards.max())
 
     def value(self, tokens: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b"]:
         """The discounted sum of the rewards to come, in the data's units."""
@@ -93,6 +114,11 @@ class Value(Head):
     def _standard(self, body: torch.nn.Module, tokens: Tensor) -> Float[Tensor, "*b"]:
         out: Tensor = body(tokens)
         return losses.at_least_float32(out[..., 0])
+
+    def _rest(self, tokens: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b"]:
+        """What the moving average says of the rewards to come, within their bounds."""
+        guess = self._in_units(self._standard(self.target_body, tokens))
+        return guess.clamp(self.reward_low / (1 - self.cfg.gamma), self.reward_high / (1 - self.cfg.gamma))
 
     def _in_units(self, value: Tensor) -> Tensor:
         world = self.world
@@ -117,7 +143,7 @@ class Value(Head):
         """The latents of all frames but the last, and their targets by temporal differences."""
         assert batch.reward is not None
         s = self.world.latents(batch, "target")
-        rest = self._in_units(self._standard(self.target_body, s[:, 1:]))
+        rest = self._rest(s[:, 1:])
         if batch.done is not None:
             rest = rest.masked_fill(batch.done, 0.0)
         return s[:, :-1], batch.reward + self.cfg.gamma * rest
@@ -143,7 +169,7 @@ class Value(Head):
         world, (rows, count) = self.world, actions.shape[:2]
         each = tokens.repeat_interleave(count, 0)
         after = world.step(State(each, world.predictor.start(each)), actions.flatten(0, 1)).tokens
-        rest = self._in_units(self._standard(self.target_body, after))
+        rest = self._rest(after)
         if world.done_head is not None:
             rest = rest * torch.sigmoid(-world.done_logit(after))
         gain = (world.predict_reward(after) + self.cfg.gamma * rest).reshape(rows, count)

@@ -9,10 +9,12 @@
       + inverse · mean_t |h(s_t, s_{t+1}) − a_t|²                the action can be read from two latents
       + sigreg · mean_t SIGReg(s_t)                              latents are normally distributed (LeJEPA)
       + reward · (|R(ŝ_t) − r_t|² + |R(s_t) − r_t|²) / 2 + done · the same with the cross-entropy of `done`
+      + metric · (push + constraint)                             a distance to go between latents (quasimetric.py)
 
 |·|² are means over tokens and features. Every term has its own weight, and a weight of 0 leaves the term out.
 Statistics over samples are taken per time step and per token, over the samples of all processes. r_t is the reward of
 the step that leads to frame t, and R and the done head read the latent alone, that of the roll-out and the encoded one.
+The distance to go needs to know what stands in the way, so its gradient makes the encoder show it.
 
 Nothing but a term, an EMA target (`ema`), or an encoder that keeps the weights that `--init` gives (`frozen`), prevents
 the collapse. The predictor g is one of nn/dynamics.py; what it carries, such as past latents and past actions, is
@@ -40,10 +42,12 @@ from ..nn import ema as moving
 from ..nn.conv import CNN
 from ..nn.dynamics import DynamicsConfig, Hidden, ResidualMLP
 from ..nn.encoder import EncoderConfig
+from ..nn.keypoints import Keypoints
 from ..nn.mlp import MLP, build_perceptron
 from ..types import Batch, Rng, Signal, Size, State, Terms
 from .base import Weights, token_rows
 from .predictive import Predictive
+from .quasimetric import QuasimetricConfig, goal_rows, quasimetric, quasimetric_terms, start_multiplier
 
 # Number of samples whose statistics standardise actions, rewards and proprioception.
 CALIBRATION_SAMPLES = 256
@@ -61,10 +65,11 @@ FIELD_ADVICE = {
 class Config:
     """Settings; the weights of the terms have the names of the module's equations.
 
-    `steps` is the length k of a roll-out. `proprio` counts the proprioceptive values that enter the latent beside the
-    frame (0: none are read). `norm` "layer" gives every token zero mean and unit variance over its features. `hidden`
-    is the width of the heads. `ema` holds the decays of a target encoder at the first and the last step; without it the
-    targets are the encoder's own latents, and with `stop_gradient` they get no gradient.
+    `steps` is the length k of a roll-out; `to_go` describes the distance that the term `metric` learns. `proprio`
+    counts the proprioceptive values that enter the latent beside the frame (None: all that the data have, 0: none).
+    `norm` gives every token zero mean and unit variance over its features. `hidden` is the width of the heads.
+    `ema` holds the decays of a target encoder at the first and the last step; without it the targets are the
+    encoder's own latents, and with `stop_gradient` they get no gradient.
     """
 
     encoder: EncoderConfig = field(default_factory=lambda: CNN(patch=None, channels=(16, 32, 32)))
@@ -79,9 +84,11 @@ class Config:
     sigreg: float = 0.0
     reward: float = 0.0
     done: float = 0.0
+    metric: float = 0.0
+    to_go: QuasimetricConfig = field(default_factory=QuasimetricConfig)
     distance: losses.Kind = "l2"
     norm: bool = True
-    proprio: int = 0
+    proprio: int | None = None
     hidden: int = 256
     ema: tuple[float, float] | None = None
     stop_gradient: bool = False
@@ -90,11 +97,11 @@ class Config:
 
     def __post_init__(self) -> None:
         losses.check_weights(
-            self, "rollout", "forcing", "std", "cov", "temporal", "inverse", "sigreg", "reward", "done"
+            self, "rollout", "forcing", "std", "cov", "temporal", "inverse", "sigreg", "reward", "done", "metric"
         )
         if not self.rollout + self.forcing:
             raise ValueError("rollout and forcing are both 0, so nothing is predicted; give one of them a weight")
-        if min(self.steps, self.hidden, self.directions) < 1 or self.proprio < 0:
+        if min(self.steps, self.hidden, self.directions) < 1 or (self.proprio or 0) < 0:
             raise ValueError(
                 f"steps is {self.steps}, hidden {self.hidden}, directions {self.directions} and proprio "
                 f"{self.proprio}; give 1 or more, and a proprio of 0 or more"
@@ -135,7 +142,8 @@ class WorldModel(Predictive):
         dim, size = self.encoder.dim, signal.action_size
         self.grid = tuple(self.encoder.grid[1:])
         tokens = torch.Size(self.grid).numel()
-        self.embed_proprio = nn.Linear(cfg.proprio, dim) if cfg.proprio else None
+        self.proprio = signal.proprio if cfg.proprio is None else cfg.proprio
+        self.embed_proprio = nn.Linear(self.proprio, dim) if self.proprio else None
         self.target_encoder = moving.target(self.encoder) if cfg.ema is not None else None
         if cfg.frozen:
             self.encoder.requires_grad_(False)
@@ -147,24 +155,43 @@ class WorldModel(Predictive):
         self.inverse_head = head(2, size) if cfg.inverse else None
         self.reward_head = head(1, 1) if cfg.reward else None
         self.done_head = head(1, 1) if cfg.done else None
-        for name, width in (("action", size), ("reward", 1), ("proprio", cfg.proprio)):
+        if cfg.metric:
+            self.metric_body = cfg.to_go.body.build(dim, cfg.to_go.out, self.grid)
+            self.multiplier = start_multiplier(cfg.to_go)
+        for name, width in (("action", size), ("reward", 1), ("proprio", self.proprio)):
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_std", torch.ones(width))
+
+    @classmethod
+    def requires(cls, cfg: Config) -> frozenset[str]:
+        """Time and actions, and labels if the distance to go is learned between samples of the same label."""
+        return cls.needs | ({"label"} if cfg.metric and cfg.to_go.goals == "label" else set())
 
     @classmethod
     def fit_config(
         cls, cfg: Any, signal: Signal, proposal: tuple[Size, str] | None = None, frames: bool = True
     ) -> tuple[Any, list[Note]]:
-        """As `Predictive.fit_config`; every auto patch is a whole frame, and vectors are read by a perceptron."""
+        """As `Predictive.fit_config`; every auto patch is a whole frame, and vectors are read by a perceptron.
+
+        Raises ValueError if the data have another number of proprioceptive values than the settings say.
+        """
         encoder, notes = cfg.encoder, list[Note]()
         if isinstance(encoder, CNN) and encoder.patch is None and len(signal.size) == 1:
             encoder = MLP(patch=None, width=encoder.width, hidden=2 * encoder.width)
             notes = [Note("method.encoder.name", "mlp", "frames are vectors, without a grid to convolve over")]
-        if isinstance(encoder, CNN | MLP) and encoder.patch is None:
+        if isinstance(encoder, CNN | MLP | Keypoints) and encoder.patch is None:
             patch = (1, *signal.size[1:])
             encoder = replace(encoder, patch=patch)
             notes.append(Note("method.encoder.patch", list(patch), "a frame at a time"))
-        return replace(cfg, encoder=encoder), notes
+        if cfg.proprio is None and signal.proprio:
+            notes.append(Note("method.proprio", signal.proprio, "the values beside each frame; 0 leaves them out"))
+        if cfg.proprio not in (None, 0, signal.proprio):
+            raise ValueError(
+                f"method.proprio is {cfg.proprio}, but the data have {signal.proprio} proprioceptive values beside "
+                "each frame; leave method.proprio out to read them, or name others as data.proprio"
+            )
+        proprio = signal.proprio if cfg.proprio is None else cfg.proprio
+        return replace(cfg, encoder=encoder, proprio=proprio), notes
 
     def check(self, samples: int) -> None:
         """Raise ValueError if `samples` samples at a time cannot tell how features vary."""
@@ -199,7 +226,8 @@ class WorldModel(Predictive):
     @property
     def _fields(self) -> list[str]:
         """The fields of a batch that the settings read."""
-        return ["action", *[name for name in ("proprio", "reward", "done") if getattr(self.cfg, name)]]
+        read = {"proprio": self.proprio, "reward": self.cfg.reward, "done": self.cfg.done}
+        return ["action", *[name for name, wanted in read.items() if wanted]]
 
     def _require(self, batch: Batch, *names: str) -> None:
         for name in names:
@@ -223,10 +251,10 @@ class WorldModel(Predictive):
         tokens: Tensor = encoder(x)
         tokens = tokens.reshape(len(x), x.shape[2], -1, tokens.shape[-1])
         if self.embed_proprio is not None:
-            if batch.proprio is None or batch.proprio.shape[1:] != (x.shape[2], self.cfg.proprio):
+            if batch.proprio is None or batch.proprio.shape[1:] != (x.shape[2], self.proprio):
                 found = None if batch.proprio is None else tuple(batch.proprio.shape[1:])
                 raise ValueError(
-                    f"the world model reads {self.cfg.proprio} proprioceptive values of each of {x.shape[2]} frames, "
+                    f"the world model reads {self.proprio} proprioceptive values of each of {x.shape[2]} frames, "
                     f"but the batch has {found}; give them, or set method.proprio"
                 )
             own = self.embed_proprio((batch.proprio - self.proprio_mean) / self.proprio_std)
@@ -251,6 +279,8 @@ class WorldModel(Predictive):
 
         Each roll-out begins with the true latents and actions up to its first frame.
         """
+        if not self.predictor.remembers:
+            return self._roll_out_windows(s, action)
         preds: list[Tensor] = []
         past = hidden = self.predictor.start(s[:, 0])
         tokens, count = s[:, 0], action.shape[1]
@@ -262,6 +292,19 @@ class WorldModel(Predictive):
             tokens, hidden = self.advance(tokens, a, hidden)
             preds.append(tokens)
         return torch.stack(preds, 1)
+
+    def _roll_out_windows(
+        self, s: Float[Tensor, "b t n d"], action: Float[Tensor, "b u a"]
+    ) -> Float[Tensor, "b u n d"]:
+        """As `roll_out`, with all roll-outs of a sample at once, which needs a predictor without memory."""
+        steps, count = self.cfg.steps, action.shape[1]
+        windows = -(-count // steps)
+        padded = F.pad(action, (0, 0, 0, windows * steps - count)).reshape(len(s) * windows, steps, -1)
+        tokens, preds = s[:, :count:steps].flatten(0, 1), list[Tensor]()
+        for a in padded.unbind(1):
+            tokens, _ = self.advance(tokens, a, ())
+            preds.append(tokens)
+        return torch.stack(preds, 1).reshape(len(s), windows * steps, *s.shape[2:])[:, :count]
 
     def predict_each(self, s: Float[Tensor, "b t n d"], action: Float[Tensor, "b t a"]) -> Float[Tensor, "b t n d"]:
         """The prediction of every next frame from the true latents up to it (teacher forcing)."""
@@ -280,6 +323,10 @@ class WorldModel(Predictive):
     def done_logit(self, tokens: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b"]:
         """The logit that an episode has ended at these latents. Raises ValueError without a head."""
         return self._read(self.done_head, tokens, "done")
+
+    def steps_to_go(self, tokens: Float[Tensor, "*b n d"], goal: Float[Tensor, "*c n d"]) -> Float[Tensor, "..."]:
+        """The steps to go from latents to goals (…); leading axes broadcast. Needs `metric` above 0."""
+        return quasimetric(self.metric_body(tokens), self.metric_body(goal), self.cfg.to_go.symmetric)
 
     def _read(self, head: nn.Module | None, tokens: Tensor, name: str) -> Tensor:
         if head is None:
@@ -305,7 +352,12 @@ class WorldModel(Predictive):
             pred = self.roll_out(s, action)
             terms["prediction"] = cfg.rollout * self._compare(pred, target).mean()
         terms |= self._regularize(s, action, rng) | self._read_terms(s, pred, batch)
-        return Terms(terms, compared=(token_rows([pred.float()]), token_rows([target.float()])))
+        log: dict[str, Tensor] = {}
+        if cfg.metric:
+            rows = goal_rows(batch, s.shape[1], cfg.to_go.goals, rng.fork("goals"))
+            found, log = quasimetric_terms(self.metric_body(s), rows, self.multiplier, cfg.to_go)
+            terms |= {name: cfg.metric * term for name, term in found.items()}
+        return Terms(terms, log, compared=(token_rows([pred.float()]), token_rows([target.float()])))
 
     def _targets(self, s: Float[Tensor, "b t n d"], batch: Batch) -> Float[Tensor, "b u n d"]:
         """The latents of frames 1 … T that predictions are compared with."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .dynamics import GRU, CausalTransformer, Dynamics, DynamicsConfig, GridConv, ResidualMLP
     from .encoder import Encoder, EncoderConfig, union
     from .frames import Frames
+    from .keypoints import Keypoints
     from .mlp import MLP, Perceptron
     from .pixels import Pixels
     from .predictor import Predictor, PredictorConfig
@@ -41,6 +42,7 @@ __all__ = [
     "FlatMLP",
     "Frames",
     "GridConv",
+    "Keypoints",
     "Perceptron",
     "Pixels",
     "Predictor",
@@ -57,6 +59,7 @@ __all__ = [
     "encoder",
     "frames",
     "heads",
+    "keypoints",
     "mlp",
     "patch",
     "pixels",
@@ -122,6 +125,7 @@ __getattr__ = lazy_names(
         ),
         **dict.fromkeys(("Encoder", "EncoderConfig", "union"), "encoder"),
         "Frames": "frames",
+        "Keypoints": "keypoints",
         **dict.fromkeys(("MLP", "Perceptron"), "mlp"),
         "Pixels": "pixels",
         **dict.fromkeys(("Predictor", "PredictorConfig"), "predictor"),

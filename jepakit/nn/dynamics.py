@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..types import Grid
-from .mlp import build_perceptron
+from .mlp import build_perceptron, count_with_differences, with_differences
 from .position import axis_shares, sincos_positions
 from .transformer import Attention, FeedForward, check_heads, check_stack
 
@@ -90,10 +90,14 @@ def zero_last_linear(layers: nn.Sequential) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class ResidualMLP:
-    """A perceptron of `depth` hidden layers (linear, LayerNorm, GELU) that predicts the change of every token."""
+    """A perceptron of `depth` hidden layers (linear, LayerNorm, GELU) that predicts the change of every token.
+
+    With `differences`, it also reads the differences of all pairs of features; for features that are coordinates.
+    """
 
     hidden: int = 512
     depth: int = 2
+    differences: bool = False
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.depth < 1:
@@ -109,14 +113,17 @@ class ResidualMLPDynamics(Dynamics):
 
     def __init__(self, cfg: ResidualMLP, dim: int, action: int) -> None:
         super().__init__()
+        self.differences = cfg.differences
+        seen = count_with_differences(dim) if cfg.differences else dim
         self.layers = zero_last_linear(
-            build_perceptron([dim + action, *[cfg.hidden] * cfg.depth, dim], "layer", nn.GELU)
+            build_perceptron([seen + action, *[cfg.hidden] * cfg.depth, dim], "layer", nn.GELU)
         )
 
     def forward(self, tokens: Tensor, action: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """The next latent; see `Dynamics.forward`."""
         each = action[:, None].expand(-1, tokens.shape[1], -1)
-        return tokens + self.layers(torch.cat([tokens, each], -1)), hidden
+        seen = with_differences(tokens) if self.differences else tokens
+        return tokens + self.layers(torch.cat([seen, each], -1)), hidden
 
 
 @dataclass(frozen=True)

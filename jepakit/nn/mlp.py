@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -120,3 +121,18 @@ def norm_layers(norm: Norm | Literal["batch"], width: int) -> list[nn.Module]:
     if norm == "none":
         return []
     return [BatchNorm(width) if norm == "batch" else nn.LayerNorm(width)]
+
+
+def with_differences(features: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
+    """The features, and the differences of all pairs of them: D (D + 1) / 2 numbers.
+
+    They are linear in the features, yet where something depends on the sign of a small difference, such as on the side
+    of a wall, networks learn it from differences and hardly from the features.
+    """
+    first, second = torch.triu_indices(features.shape[-1], features.shape[-1], 1, device=features.device)
+    return torch.cat([features, features[..., first] - features[..., second]], -1)
+
+
+def count_with_differences(features: int) -> int:
+    """The number of features that `with_differences` returns."""
+    return features * (features + 1) // 2

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..types import Grid
 from .dynamics import frame_grid
-from .mlp import build_perceptron
+from .mlp import Norm, build_perceptron, count_with_differences, with_differences
 from .transformer import Attention, FeedForward, check_heads, check_stack
 
 
@@ -34,10 +34,16 @@ class ReadoutConfig(Protocol):
 
 @dataclass(frozen=True)
 class FlatMLP:
-    """A perceptron of `depth` hidden layers (linear, LayerNorm, ReLU) of `hidden` features on all tokens in a row."""
+    """A perceptron of `depth` hidden layers (linear, LayerNorm, ReLU) of `hidden` features on all tokens in a row.
+
+    `norm` "none" drops the LayerNorms. With `differences`, it also reads the differences of all pairs of features; for
+    features that are coordinates.
+    """
 
     hidden: int = 256
     depth: int = 2
+    norm: Norm = "layer"
+    differences: bool = False
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.depth < 0:
@@ -53,11 +59,14 @@ class FlatMLPReadout(nn.Module):
 
     def __init__(self, cfg: FlatMLP, width: int, out: int) -> None:
         super().__init__()
-        self.layers = build_perceptron([width, *[cfg.hidden] * cfg.depth, out], "layer")
+        self.differences = cfg.differences
+        seen = count_with_differences(width) if cfg.differences else width
+        self.layers = build_perceptron([seen, *[cfg.hidden] * cfg.depth, out], cfg.norm)
 
     def forward(self, tokens: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b o"]:
         """The vector of every frame."""
-        vector: Tensor = self.layers(tokens.flatten(-2))
+        features = tokens.flatten(-2)
+        vector: Tensor = self.layers(with_differences(features) if self.differences else features)
         return vector
 
 

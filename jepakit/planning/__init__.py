@@ -13,7 +13,7 @@ from ..core.registry import Registry, is_dataclass_with, one_class, settings_lik
 
 if TYPE_CHECKING:
     from .cem import CEM
-    from .diagnose import EnergyMap, Ghosting, energy_map, ghosting, side_by_side, three_agents
+    from .diagnose import Ghosting, ghosting
     from .discrete import BeamSearch, CategoricalCEM
     from .energy import (
         Energy,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .gradient import Gradient
     from .greedy import Greedy
     from .icem import ICEM
+    from .landscape import downhill, energy_map, open_moves
     from .mpc import Act, Episode, Seen, model_perception, planning_agent, random_agent, true_state
     from .mppi import MPPI
     from .oracle import TrueEnergy, encoded_energy, true_cost, true_distance, true_return
@@ -56,7 +57,6 @@ __all__ = [
     "CategoricalCEM",
     "Cost",
     "Energy",
-    "EnergyMap",
     "Episode",
     "Ghosting",
     "Gradient",
@@ -78,6 +78,7 @@ __all__ = [
     "constraint",
     "diagnose",
     "discrete",
+    "downhill",
     "draw_tasks",
     "encoded_energy",
     "energy",
@@ -89,10 +90,12 @@ __all__ = [
     "gradient",
     "greedy",
     "icem",
+    "landscape",
     "learned_distance",
     "model_perception",
     "mpc",
     "mppi",
+    "open_moves",
     "oracle",
     "plan",
     "planning_agent",
@@ -107,9 +110,7 @@ __all__ = [
     "rollout_cost",
     "search",
     "shift",
-    "side_by_side",
     "start_plan",
-    "three_agents",
     "true_cost",
     "true_distance",
     "true_return",
@@ -133,12 +134,11 @@ __getattr__ = lazy_names(
     {
         **dict.fromkeys(("BeamSearch", "CategoricalCEM"), "discrete"),
         "CEM": "cem",
-        **dict.fromkeys(
-            ("EnergyMap", "Ghosting", "energy_map", "ghosting", "side_by_side", "three_agents"), "diagnose"
-        ),
+        **dict.fromkeys(("Ghosting", "ghosting"), "diagnose"),
         "Gradient": "gradient",
         "Greedy": "greedy",
         "ICEM": "icem",
+        **dict.fromkeys(("downhill", "energy_map", "open_moves"), "landscape"),
         "MPPI": "mppi",
         **dict.fromkeys(
             ("Act", "Episode", "Seen", "model_perception", "planning_agent", "random_agent", "true_state"), "mpc"

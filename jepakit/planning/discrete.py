@@ -63,7 +63,7 @@ def categorical_cem(cost: Cost, start: Plan, spec: ActionSpec, *, knobs: Categor
     check_space("discrete", spec, discrete=True)
     draws = EpisodeDraws(rng, len(start))
     known = start.probabilities
-    chances = _doubted(torch.zeros_like(start.mean) + 1 / spec.size if known is None else known, knobs.doubt)
+    chances = _mix_with_equal(torch.zeros_like(start.mean) + 1 / spec.size if known is None else known, knobs.doubt)
     best = Incumbent.of(project(start.mean, spec))
     for _ in range(knobs.iterations):
         draw = draws.uniform(knobs.samples, start.horizon, 1).to(chances.device)
@@ -75,7 +75,7 @@ def categorical_cem(cost: Cost, start: Plan, spec: ActionSpec, *, knobs: Categor
         best = best.update(actions, costs)
         elites = take_elites(actions, costs, knobs.elites)
         likely = weighted_mean(elites.actions, elites.costs.isfinite().to(chances), chances)
-        chances = _doubted(likely, knobs.floor)
+        chances = _mix_with_equal(likely, knobs.floor)
     return best.plan(project(chances, spec), probabilities=chances)
 
 
@@ -99,6 +99,6 @@ def beam_search(cost: Cost, start: Plan, spec: ActionSpec, *, knobs: BeamSearch,
     return best.plan(probabilities=best.actions)
 
 
-def _doubted(chances: Float[Tensor, "b h a"], share: float) -> Float[Tensor, "b h a"]:
+def _mix_with_equal(chances: Float[Tensor, "b h a"], share: float) -> Float[Tensor, "b h a"]:
     """The probabilities with a share of equal ones mixed in."""
     return (1 - share) * chances + share / chances.shape[2]

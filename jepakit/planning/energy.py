@@ -118,16 +118,20 @@ def weighted_sum(energies: Mapping[Energy, float]) -> Energy:
     return energy
 
 
-def _squared(a: Tensor, b: Tensor) -> Tensor:
+def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().mean((-2, -1))
 
 
-def _absolute(a: Tensor, b: Tensor) -> Tensor:
+def _absolute_distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().mean((-2, -1))
 
 
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
+def _cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(a, b, -1).mean(-1)
 
 
-_DISTANCES: Mapping[Kind, TokenDistance] = {"l2": _squared, "l1": _absolute, "cosine": _cosine}
+_DISTANCES: Mapping[Kind, TokenDistance] = {
+    "l2": _squared_distance,
+    "l1": _absolute_distance,
+    "cosine": _cosine_distance,
+}

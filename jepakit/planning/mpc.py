@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from ..core.draws import uniform_draws
 from ..envs import Environment, EnvState, Transition, random_actions
 from ..types import ActionSpec, Device, Rng, State
 from .plan import Cost, Planner, shift, single_action, start_plan
@@ -37,15 +38,16 @@ class Episode(NamedTuple):
     """What B environments did in at most T steps.
 
     `states` (B, T + 1, …) and `action` (B, T, A) are those of the environment. An episode ends at its own end
-    (`length` steps), else after T; its later states repeat the last one, and its later rewards are 0. `failed` maps the
-    rows of environments that raised an error to its sentence; what they hold from there on means nothing. `seconds` is
-    the time spent in the agent for all `decisions`.
+    (`length` steps, `terminated`), else after T; its later states repeat the last one, and its later rewards are 0.
+    `failed` maps the rows of environments that raised an error to its sentence; what they hold from there on means
+    nothing. `seconds` is the time spent in the agent for all `decisions`.
     """
 
     states: EnvState
     action: Float[Tensor, "b t a"]
     reward: Float[Tensor, "b t"]
     length: Int64[Tensor, " b"]
+    terminated: Bool[Tensor, " b"]
     failed: dict[int, str]
     seconds: float
     decisions: int
@@ -136,6 +138,25 @@ def random_agent(spec: ActionSpec) -> Act:
     return act
 
 
+def exploring_agent(agent: Act, spec: ActionSpec, share: float) -> Act:
+    """The agent, but about this `share` of its actions, each by itself, is drawn from all allowed ones instead.
+
+    `spec` is the form of the agent's actions. Raises ValueError if the share is not from 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of random actions is {share:g}; give 0 to 1")
+    drawing = single_action(spec)
+
+    def act(seen: Seen, memory: Any, rng: Rng) -> tuple[Tensor, Any]:
+        actions, memory = agent(seen, memory, rng)
+        rows, count = global_rows(rng, len(actions)), actions.shape[1]
+        drawn = random_actions(drawing, rows, rng.fork("explore"), count * spec.parts).reshape(actions.shape)
+        replaced = torch.from_numpy(uniform_draws(rng.fork("share"), rows, count) < share)
+        return torch.where(replaced.to(actions.device)[..., None], drawn.to(actions), actions), memory
+
+    return act
+
+
 class _Loop:
     """The environments of a closed loop, and what they have done so far."""
 
@@ -144,6 +165,7 @@ class _Loop:
         self.batch = len(next(iter(start.values())))
         self.running = torch.ones(self.batch, dtype=torch.bool)
         self.length = torch.zeros(self.batch, dtype=torch.int64)
+        self.terminated = torch.zeros(self.batch, dtype=torch.bool)
         self.failed: dict[int, str] = {}
         self.states, self.actions, self.rewards = [start], list[Tensor](), list[Tensor]()
 
@@ -169,6 +191,7 @@ class _Loop:
         self.states.append(self.state)
         self.actions.append(action)
         self.rewards.append(after.reward.where(going, 0.0))
+        self.terminated = self.terminated | (going & after.terminated)
         self.running = going & ~after.terminated
 
     def _try(self, action: Float[Tensor, "b a"]) -> Transition:
@@ -208,7 +231,7 @@ class _Loop:
         states = {name: torch.stack([s[name] for s in self.states], 1) for name in self.state}
         action = torch.stack(self.actions, 1) if self.actions else torch.zeros(self.batch, 0, self.env.action.size)
         reward = torch.stack(self.rewards, 1) if self.rewards else torch.zeros(self.batch, 0)
-        return Episode(states, action, reward, self.length, self.failed, seconds, decisions)
+        return Episode(states, action, reward, self.length, self.terminated, self.failed, seconds, decisions)
 
 
 def _where(rows: Bool[Tensor, " b"], new: Shaped[Tensor, "b ..."], old: Shaped[Tensor, "b ..."]) -> Tensor:

@@ -48,10 +48,12 @@ def true_rollout(env: Environment, state: EnvState, actions: Float[Tensor, "b s 
         rewards.append(reward)
         ends.append(ended)
 
-    def joined(steps: list[Tensor]) -> Tensor:
+    def stack_steps(steps: list[Tensor]) -> Tensor:
         return torch.stack(steps).reshape(len(steps), batch, samples, *steps[0].shape[1:]).movedim(0, 2)
 
-    return TruePath({name: joined([s[name] for s in states]) for name in now}, joined(rewards), joined(ends))
+    return TruePath(
+        {name: stack_steps([s[name] for s in states]) for name in now}, stack_steps(rewards), stack_steps(ends)
+    )
 
 
 def true_cost(env: Environment, state: EnvState, energy: TrueEnergy, memory_limit: int | None = None) -> Cost:
@@ -107,6 +109,7 @@ def encoded_energy(env: Environment, encode: Callable[[Tensor], Tensor], energy:
     def true_energy(path: TruePath, actions: Tensor) -> Tensor:
         batch, samples, horizon, _ = actions.shape
         tokens = encode(env.observe({name: value.flatten(0, 2) for name, value in path.states.items()}))
-        return energy(tokens.reshape(batch, samples, horizon + 1, *tokens.shape[1:]), actions)
+        latents = tokens.reshape(batch, samples, horizon + 1, *tokens.shape[1:])
+        return energy(latents, actions.to(latents.device)).to(actions.device)
 
     return true_energy

@@ -86,19 +86,19 @@ def shift(plan: Plan, steps: int = 1) -> Plan:
     The standard deviation is the planner's own again: the one that a search ends with is too small to start another.
     """
 
-    def moved(actions: Tensor, fill: float = 0.0) -> Tensor:
+    def shift_actions(actions: Tensor, fill: float = 0.0) -> Tensor:
         kept = actions[:, steps:]
         return F.pad(kept, (0, 0, 0, plan.horizon - kept.shape[1]), value=fill)
 
     chosen = plan.probabilities
     return replace(
         plan,
-        mean=moved(plan.mean),
-        best=moved(plan.best),
+        mean=shift_actions(plan.mean),
+        best=shift_actions(plan.best),
         cost=torch.full_like(plan.cost, math.inf),
         energy=plan.energy[:0],
         std=None,
-        probabilities=None if chosen is None else moved(chosen, 1 / chosen.shape[2]),
+        probabilities=None if chosen is None else shift_actions(chosen, 1 / chosen.shape[2]),
     )
 
 

@@ -29,7 +29,8 @@ class Protocol:
     `task` is the environment's name and `planner` the planner with its knobs, as text; `horizon` and `replan_every`
     count the agent's actions, blocks of `block` of the environment's `steps`. A task counts if the true way to its goal
     has a length from `min_distance` to `max_distance`, in units, and if it is not solved already. It is solved within
-    `success_radius` of the goal. Tasks are drawn by `seed`. `version` changes when the meaning of a field does.
+    `success_radius` of the goal. Tasks are drawn by `seed`. `oracle` is the oracle's search, if it is another
+    one. `version` changes when the meaning of a field does.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Protocol:
     min_distance: float = 0.0
     max_distance: float | None = None
     seed: int = 0
+    oracle: str | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -66,6 +68,7 @@ class Protocol:
             *goal,
             f"{self.planner}, horizon {self.horizon} actions of {self.block} steps, "
             f"planned again every {self.replan_every}",
+            *([] if self.oracle is None else [f"the planner on the true dynamics: {self.oracle}"]),
         ]  # fmt: skip
 
 
@@ -152,10 +155,10 @@ def draw_tasks(env: Environment, protocol: Protocol) -> Tasks:
         ids_kept.append(ids[rows.numpy()])
         starts.append({name: value[rows] for name, value in start.items()})
         goals.append({name: value[rows] for name, value in goal.items()})
-    return Tasks(np.concatenate(ids_kept), _concatenated(starts), _concatenated(goals), rejected)
+    return Tasks(np.concatenate(ids_kept), _concatenate(starts), _concatenate(goals), rejected)
 
 
-def _concatenated(states: list[EnvState]) -> EnvState:
+def _concatenate(states: list[EnvState]) -> EnvState:
     return {name: torch.cat([state[name] for state in states]) for name in states[0]}
 
 
@@ -174,7 +177,7 @@ def evaluate(env: Environment, protocol: Protocol, agent_of: AgentOf, at_once: i
         own = Rng(rng.seed, rng.step, 0, protocol.episodes, rng.path, tuple(rows))
         episode = mpc(env, part.start, agent_of(part.goal), protocol.steps, block=protocol.block, rng=own)
         found.append(_outcome(env, protocol, part, episode))
-    return _joined(found)
+    return _join_outcomes(found)
 
 
 def _outcome(env: Environment, protocol: Protocol, tasks: Tasks, episode: Episode) -> Outcome:
@@ -200,13 +203,13 @@ def _outcome(env: Environment, protocol: Protocol, tasks: Tasks, episode: Episod
     )
 
 
-def _joined(parts: list[Outcome]) -> Outcome:
+def _join_outcomes(parts: list[Outcome]) -> Outcome:
     """The outcome of all groups of episodes; times are averages over groups, weighed by their steps or decisions."""
     if not sum(len(part.ids) for part in parts):
         reasons = [reason for part in parts for reason in part.failed.values()]
         raise ValueError(f"the environment failed in all {len(reasons)} episodes, first with {reasons[0]}")
 
-    def joined(name: str) -> Any:
+    def concatenate(name: str) -> Any:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else torch.cat(values)
 
@@ -215,7 +218,7 @@ def _joined(parts: list[Outcome]) -> Outcome:
     return Outcome(
         parts[0].protocol,
         np.concatenate([part.ids for part in parts]),
-        **{name: joined(name) for name in facts},
+        **{name: concatenate(name) for name in facts},
         rejected=parts[0].rejected,
         failed={row: reason for part in parts for row, reason in part.failed.items()},
         seconds_per_action=float(np.average([part.seconds_per_action for part in parts], weights=steps)),

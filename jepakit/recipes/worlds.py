@@ -1,10 +1,13 @@
 """World models: Two Rooms, LeWorldModel, Pendulum, CartPole, and one for trajectories of your own."""
 
+from dataclasses import replace
+
 from ..data.trajectories import settings
-from ..methods import worldmodel
-from ..nn import CNN, MLP, CausalTransformer, ResidualMLP
+from ..methods import metric, value, worldmodel
+from ..methods.quasimetric import QuasimetricConfig
+from ..nn import CNN, MLP, CausalTransformer, FlatMLP, Keypoints, ResidualMLP
 from ..run.optim import Optim
-from ..run.settings import Evals, Length, Loop, Run
+from ..run.settings import Evals, HeadStage, Length, Loop, Run
 
 # The optimiser of all recipes here.
 WORLD_OPTIM = Optim(
@@ -17,7 +20,7 @@ SMALL_PICTURES = CNN(patch=None, width=128, channels=(32,), norm="none", kernel=
 
 
 def two_rooms_fixed() -> Run:
-    """A world model of Two Rooms with a fixed wall: `jepa train two-rooms-fixed`; 6 minutes of one core.
+    """A world model of Two Rooms with a fixed wall, and a metric: `jepa train two-rooms-fixed`; 7 minutes of one core.
 
     Each action is held for two steps, and roll-outs have 8 of them. The terms are EB-JEPA's (arXiv:2602.03604). After 8
     predicted steps, a linear probe of the latent finds the dot to 1.1 units of 65 (1,000 other trajectories, 1 seed).
@@ -34,6 +37,37 @@ def two_rooms_fixed() -> Run:
         data=settings.Config(path="two-rooms-fixed", count=100_000, action_repeat=2, split="train"),
         optim=WORLD_OPTIM,
         length=Length(steps=4000, batch=64),
+        loop=EXACT,
+        evals=Evals(kinds=("dynamics",)),
+        heads=(HeadStage(metric.Config()),),
+    )
+
+
+def two_rooms_random() -> Run:
+    """A world model of Two Rooms whose wall and door differ in every episode: `jepa train two-rooms-random`.
+
+    The latent is 8 places on the picture. A distance to go, learned with the model, makes the encoder find the wall and
+    its door; differences of places tell predictor and distance on which side of them the dot is. 16 trajectories share
+    a layout, for the distance is learned between states of one layout.
+    """
+    return Run(
+        method=worldmodel.Config(
+            encoder=Keypoints(points=8),
+            predictor=ResidualMLP(hidden=512, depth=3, differences=True),
+            rollout=20.0,
+            std=1.0,
+            cov=0.0,
+            temporal=0.0,
+            inverse=1.0,
+            metric=1.0,
+            to_go=QuasimetricConfig(
+                FlatMLP(hidden=256, depth=3, norm="none", differences=True), symmetric=True, goals="label"
+            ),
+            norm=False,
+        ),
+        data=settings.Config(path="two-rooms-random", count=400_000, action_repeat=2, group=16, split="train"),
+        optim=replace(WORLD_OPTIM, lr=2e-3, clip=5.0),
+        length=Length(steps=4000, batch=128),
         loop=EXACT,
         evals=Evals(kinds=("dynamics",)),
     )
@@ -70,8 +104,8 @@ def lewm() -> Run:
 def pendulum() -> Run:
     """A world model of Pendulum from its state, with a reward head: `jepa train pendulum`; minutes on one core.
 
-    Each torque is held for two steps, and roll-outs have 5 of them. Then `jepa train value --init RUN` learns what
-    lies beyond a plan's horizon.
+    Each torque is held for two steps, and roll-outs have 5 of them. Then the head `value` learns what lies beyond a
+    plan's horizon.
     """
     return Run(
         method=worldmodel.Config(
@@ -89,6 +123,7 @@ def pendulum() -> Run:
         length=Length(steps=3000, batch=256),
         loop=EXACT,
         evals=Evals(kinds=("dynamics",)),
+        heads=(HeadStage(value.Config(), length=Length(steps=1500, batch=96)),),
     )
 
 
@@ -114,6 +149,7 @@ def cartpole() -> Run:
         length=Length(steps=3000, batch=256),
         loop=EXACT,
         evals=Evals(kinds=("dynamics",)),
+        heads=(HeadStage(value.Config(), length=Length(steps=1500, batch=96)),),
     )
 
 

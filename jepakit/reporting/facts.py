@@ -7,7 +7,7 @@ import numpy as np
 
 from ..collapse import Verdict, measure_name, verdict_inputs
 from ..collapse import verdict as judge
-from ..core.words import capitalize, counted, percent
+from ..core.words import capitalize, count_text, percent
 from ..data.paths import short_path
 from ..evals.finding import BASELINE_NAMES, finite_number, leading_result, run_finding
 from ..run.write import flatten_settings
@@ -118,8 +118,8 @@ def page_tables(comparison: Mapping[str, Any]) -> dict[str, Any]:
     rows = [_cells(*row) for row in comparison["rows"] if row[0] not in HEADLINE_ROWS]
     main, more = ([row for row in rows if (row[0] in panel) is folds] for folds in (False, True))
     settings = [_cells(*row) for row in comparison["settings"]]
-    differ = f"{counted(len(settings), 'setting')} that {'differs' if len(settings) == 1 else 'differ'}"
-    folded = {counted(len(more), "more number"): more, differ: settings}
+    differ = f"{count_text(len(settings), 'setting')} that {'differs' if len(settings) == 1 else 'differ'}"
+    folded = {count_text(len(more), "more number"): more, differ: settings}
     return {"names": comparison["names"], "main": main, "folded": {k: v for k, v in folded.items() if v}}
 
 

@@ -110,10 +110,13 @@ def run_headline(view: View) -> dict[str, Any]:
 
 
 def badge_tone(verdict: str, finding: Finding | None) -> str:
-    """The graver tone of the verdict and of what the probes found: a run that learnt nothing is not green."""
+    """The graver tone of the verdict and of what the probes found.
+
+    A run that learnt nothing is not green, nor one to which a part of its world is unknown.
+    """
     tones = [VERDICT_TONES.get(verdict, "none")]
     if finding is not None:
-        tones += [FINDING_TONES[finding.outcome], *["warn"] * bool(finding.also_worse)]
+        tones += [FINDING_TONES[finding.outcome], *["warn"] * bool(finding.also_worse or finding.unknown)]
     return max(tones, key=TONES.index)
 
 

@@ -13,7 +13,7 @@ from .write import to_yaml
 RUN_FILES = re.compile(
     r"heads(/[^/]+)?|(heads/[^/]+/)?("
     r"config\.yaml|environment\.json|frames\.safetensors|metrics\.jsonl|summary\.json|report\.html|events\.out\.tfevents\..+"
-    r"|not-finite-[^/]+\.json|evals(/[^/]+\.json)?|cache(/[^/]+\.safetensors)?"
+    r"|not-finite-[^/]+\.json|evals(/[^/]+\.(json|gif))?|cache(/[^/]+\.safetensors)?"
     r"|checkpoints(/last|/step-\d+(/[^/]+\.(safetensors|json))?)?"
     r")|(.+/)?\.[^/]+\.part(/.*)?"
 )

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from ..collapse.judge import PATIENCE_ROWS
-from ..core.words import counted, percent
+from ..core.words import count_text, percent
 
 JUDGED_ROWS = 2 * PATIENCE_ROWS  # panel rows with a loss, from which every verdict can be told
 SHORT_SHARE = 0.125  # of the time of a short run, for that many rows
@@ -50,7 +50,7 @@ def panel_schedule(every: int | None, size: int | None, steps: int, price: float
     times = max(1, min(int(VIEWS_SHARE * steps * price / VIEWS_PRICE), steps // every))
     why_views = "what 0.8 % of the run's time allows"
     if times * VIEWS_PRICE > VIEWS_SHARE * steps * price:
-        in_steps = counted(math.ceil(VIEWS_PRICE / price), "step")
+        in_steps = count_text(math.ceil(VIEWS_PRICE / price), "step")
         why_views = f"once, after the last step; that takes as long as about {in_steps}"
     return {
         "panel_size": (size, why_size),

@@ -16,7 +16,7 @@ from .checkpoint import Checkpoint, LoadedRun, settings_of
 
 def absolute_path(cfg: SourceConfig) -> str:
     """The data path of a run, valid from any folder; unchanged if it names no file (generated data, a stream)."""
-    if cfg.generated or not first_file(split_key(cfg.path)[0]):
+    if cfg.is_generated or not first_file(split_key(cfg.path)[0]):
         return cfg.path
     file, key = split_key(cfg.path)
     return os.path.abspath(Path(file).expanduser()) + (f":{key}" if key else "")

@@ -19,7 +19,7 @@ from ..core.registry import did_you_mean
 from ..data import check_kind, read_like, training_settings
 from ..types import Signal
 from .families import Family, family_of
-from .settings import Run
+from .settings import HeadStage, Run
 
 
 class RenamedSetting(NamedTuple):
@@ -95,6 +95,8 @@ def _apply_change(current: Any, change: Any, hint: Any, path: str) -> Any:
         return _change_member(group, current, change, path)
     if (args := get_args(hint)) and (group := family_of(args[0])):
         return _change_members(group, current, _written_out(change), path)
+    if args and args[0] is HeadStage:
+        return _change_heads(current, _written_out(change), path)
     if args and dataclasses.is_dataclass(args[0]):
         return _change_sections(args[0], current, _written_out(change), path)
     if dataclasses.is_dataclass(current):
@@ -152,6 +154,40 @@ def _change_sections(kind: Any, current: tuple[Any, ...], change: Any, path: str
     if not isinstance(change, Sequence) or isinstance(change, str):
         raise ValueError(f"{path} takes a list of sections with keys {_setting_keys(kind)}, not {change!r}")
     return tuple(apply_changes(kind(), entry, f"{path}.{i}") for i, entry in enumerate(change))
+
+
+def _change_heads(current: tuple[HeadStage, ...], change: Any, path: str) -> tuple[HeadStage, ...]:
+    """Heads: names replace them all, and none leaves none; a section under a name changes that head, or adds it."""
+    known = {stage.name: stage for stage in current}
+    if isinstance(change, Mapping):
+        stages = known | {
+            str(name): _change_head(known.get(str(name)), str(name), c, f"{path}.{name}")
+            for name, c in change.items()
+            if c != "none"
+        }
+        return tuple(stage for name, stage in stages.items() if change.get(name) != "none")
+    names = [name.strip() for name in change.split(",")] if isinstance(change, str) else change or []
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} takes names of heads, or sections under their names, not {change!r}")
+    wanted = [] if names == ["none"] else names
+    return tuple(known.get(name) or _change_head(None, name, {}, f"{path}.{name}") for name in wanted)
+
+
+def _change_head(current: HeadStage | None, name: str, change: Any, path: str) -> HeadStage:
+    """One head, from the defaults of the method `name` if there is none yet."""
+    try:
+        methods.METHODS.check_name(name)
+        start = current or HeadStage(methods.load(name).Config())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    change = change or {}
+    if isinstance(change, Mapping) and isinstance(data := change.get("data"), Mapping):
+        entries = [f"{key}={value}" for key, value in data.items()]
+        change = {**change, "data": [*start.data, *entries]}
+    stage: HeadStage = apply_changes(start, change, path)
+    if stage.name != name:
+        raise ValueError(f"{path}.method.name is {stage.name}; write heads.{stage.name}, or leave the name out")
+    return stage
 
 
 def _written_out(change: Any) -> Any:

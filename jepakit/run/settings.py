@@ -1,9 +1,11 @@
 """Defines a Run: all settings of a training, as frozen dataclasses."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
+from .. import methods
 from ..core.devices import available_cores, best_device, choose_amp
 from ..core.notes import Note
 from ..data import SourceConfig
@@ -22,6 +24,19 @@ def require_at_least(least: int, settings: Any, *keys: str) -> None:
         value = getattr(settings, key)
         if value is not None and value < least:
             raise ValueError(f"{key} is {value}; give {least} or more")
+
+
+def require_entries(entries: Sequence[str], setting: str, form: str, example: str) -> None:
+    """Raise ValueError for the first of `entries` without a "=", or without a "." before it where `form` has one."""
+    for entry in entries:
+        key, equals, _ = entry.partition("=")
+        if not equals or ("." in form and "." not in key):
+            raise ValueError(f"{setting} has the entry {entry!r}; write {form}, as in {example}")
+
+
+def read_entries(entries: Sequence[str]) -> dict[str, str]:
+    """Entries "KEY=VALUE" as values by key; the last one of a key counts."""
+    return {key: value for key, _, value in (entry.partition("=") for entry in entries)}
 
 
 @dataclass(frozen=True)
@@ -144,20 +159,46 @@ class Evals:
 
     def __post_init__(self) -> None:
         require_at_least(0, self, "online")
-        for entry in self.settings:
-            key, equals, _ = entry.partition("=")
-            if not equals or "." not in key:
-                raise ValueError(f"settings has the entry {entry!r}; write KIND.KEY=VALUE, as in knn.k=1")
+        require_entries(self.settings, "settings", "KIND.KEY=VALUE", "knn.k=1")
 
     @property
     def probe_settings(self) -> dict[str, str]:
         """`settings` by their dotted names, such as {"knn.k": "1"}."""
-        return {key: value for key, _, value in (entry.partition("=") for entry in self.settings)}
+        return read_entries(self.settings)
+
+
+# A head is a small network on frozen features: it needs no warm-up and no weight decay.
+HEAD_STEPS: Final = 2000
+HEAD_OPTIM: Final = Optim(start_lr=1e-3, final_lr=1e-5, warmup=0.0, weight_decay=0.0, final_weight_decay=0.0)
+
+
+@dataclass(frozen=True)
+class HeadStage:
+    """A head that is trained after the run and on top of it, as a run of its own in the folder heads/NAME.
+
+    `data` changes how the run's data are read, as in ("window=33",). Device, precision and seed are the run's. Raises
+    ValueError if the method is no head.
+    """
+
+    method: MethodConfig
+    optim: Optim = HEAD_OPTIM
+    length: Length = field(default_factory=lambda: Length(steps=HEAD_STEPS))
+    data: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not methods.is_head(self.method):
+            raise ValueError(f"{self.name} is no head; only a head, such as metric, is trained on top of a run")
+        require_entries(self.data, "data", "KEY=VALUE", "window=33")
+
+    @property
+    def name(self) -> str:
+        """The name of the head's method, and of its folder."""
+        return methods.name_of(self.method)
 
 
 @dataclass(frozen=True)
 class Run:
-    """The complete settings of one training, stored as config.yaml in the run folder."""
+    """The complete settings of one training, stored as config.yaml in the run folder; `heads` are trained after it."""
 
     method: MethodConfig
     data: SourceConfig
@@ -166,6 +207,12 @@ class Run:
     loop: Loop = field(default_factory=Loop)
     evals: Evals = field(default_factory=Evals)
     seed: int = 0
+    heads: tuple[HeadStage, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.heads]
+        if len(set(names)) < len(names):
+            raise ValueError(f"heads are {', '.join(names)}; give each once, as each has one folder")
 
     @property
     def samples_at_once(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from .families import family_of
-from .settings import Run
+from .settings import HeadStage, Run
 
 
 def dump_settings(value: Any, hint: Any = None) -> Any:
@@ -16,6 +16,8 @@ def dump_settings(value: Any, hint: Any = None) -> Any:
         entries = {f.name: dump_settings(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
         group = family_of(hint)
         return {"name": group.name_of(value), **entries} if group else entries
+    if value and isinstance(value, tuple) and isinstance(value[0], HeadStage):
+        return {stage.name: dump_settings(stage) for stage in value}
     if isinstance(value, tuple):
         inner = get_args(hint)[0] if hint is not None and get_args(hint) else None
         return [dump_settings(v, inner) for v in value]

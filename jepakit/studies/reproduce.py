@@ -148,8 +148,11 @@ def localize_run(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
     """The arm's Run with full data paths, `seed` added to its own seed, and no probes: the study runs the probes."""
     run = arm.run
     here = replace(run.data, path=str(data / run.data.path)) if arm.test else run.data
-    length = run.length if steps is None else replace(run.length, steps=steps)
-    return replace(run, data=here, seed=run.seed + seed, length=length, evals=Evals(kinds=(), report=False))
+    short = {} if steps is None else {"steps": steps}
+    length = replace(run.length, **short)
+    heads = tuple(replace(head, length=replace(head.length, **short)) for head in run.heads)
+    evals = Evals(kinds=(), report=False)
+    return replace(run, data=here, seed=run.seed + seed, length=length, evals=evals, heads=heads)
 
 
 def row_groups(study: Study) -> dict[str, str]:

@@ -284,6 +284,7 @@ def every_question_is_answered_or_refused(case: DataCase) -> None:
         "train: check_augment": (dataset.check_augment, type(None)),
         "train: auto_patch": (lambda: dataset.auto_patch(1), (tuple, type(None))),
         "train: action_spec": (dataset.action_spec, (ActionSpec, type(None))),
+        "train: proprio_size": (dataset.proprio_size, int),
         "train: in_memory": (dataset.in_memory, Dataset),
         "train: can_lengthen": (lambda: dataset.can_lengthen(size), bool),
         "panel: is_padded": (lambda: dataset.is_padded(size), bool),

@@ -1,3 +1,15 @@
 """Trains a method: resolves its settings, builds the session, runs the loop, writes the records."""
 
-__all__ = ["estimate", "loop", "monitor", "request", "resolve", "resume", "rollback", "session", "start", "stream"]
+__all__ = [
+    "estimate",
+    "loop",
+    "monitor",
+    "request",
+    "resolve",
+    "resume",
+    "rollback",
+    "session",
+    "stages",
+    "start",
+    "stream",
+]

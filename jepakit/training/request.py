@@ -12,15 +12,10 @@ from ..core.registry import no_such
 from ..evals.runs import check_own_settings
 from ..nn import Frames
 from ..run import checkpoint, parse
-from ..run.optim import Optim
 from ..run.own_data import own_data
-from ..run.settings import Evals, Length, Run
+from ..run.settings import HEAD_OPTIM, HEAD_STEPS, Evals, Length, Run
 
 PathLike = str | os.PathLike[str]
-
-# A head is a small network on frozen features: it needs no warm-up and no weight decay.
-HEAD_STEPS = 2000
-HEAD_OPTIM = Optim(start_lr=1e-3, final_lr=1e-5, warmup=0.0, weight_decay=0.0, final_weight_decay=0.0)
 
 
 @dataclass(frozen=True)

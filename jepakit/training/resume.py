@@ -8,6 +8,7 @@ from ..run import checkpoint, parse, write
 from ..run.checkpoint import Checkpoint
 from ..run.own_data import absolute_path, at_source
 from ..run.settings import Run
+from . import stages
 from .panel_memory import PanelMemory
 from .request import Request, asks_for_probes
 from .session import Session, SourceState, build_session, with_hash
@@ -37,7 +38,8 @@ def resume_session(run: Run, request: Request, dist: Dist) -> Session:
             session, stored = all_data, replace(stored, data=stored.data.whole())
     session.run = with_hash(session.run, getattr(getattr(stored.method, "encoder", None), "weights_hash", ""))
     # On a stream the learning rate is constant, so the run may end anywhere.
-    refuse_changes(stored, session.run, [*allow, "length.steps"] if run.from_stream else allow)
+    old, new = stages.shared_heads(stored, session.run, out)
+    refuse_changes(old, new, [*allow, "length.steps"] if run.from_stream else allow)
     if saved.state["data"] != session.dataset.fingerprint() and "data" not in allow:
         raise ValueError(
             f"the data of {out} have changed since it was saved (files added, removed or resized); "

@@ -20,7 +20,7 @@ from .. import collapse
 from ..collapse import Verdict
 from ..collapse.judge import std_sentence
 from ..core import distributed
-from ..core.words import counted, percent
+from ..core.words import count_text, percent
 from ..run import checkpoint
 from ..run.optim import Optim
 from .panel_memory import PanelMemory
@@ -80,7 +80,7 @@ def rollback_summary(rollbacks: Sequence[Mapping[str, Any]]) -> str:
     """A phrase on the rollbacks of a run, such as "after 2 rollbacks, at 0.25 of the learning rate"; "" for none."""
     if not rollbacks:
         return ""
-    return f"after {counted(len(rollbacks), 'rollback')}, at {rollbacks[-1]['lr_factor']:g} of the learning rate"
+    return f"after {count_text(len(rollbacks), 'rollback')}, at {rollbacks[-1]['lr_factor']:g} of the learning rate"
 
 
 def steps_to_keep(session: Session) -> tuple[int, ...]:

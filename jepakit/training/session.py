@@ -1,6 +1,7 @@
 """Builds a session: everything that the loop needs before step 1 of a new or resumed run."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..run import checkpoint, optim
 from ..run.settings import Run
 from .panel_memory import PanelMemory
 from .resolve import resolve_run
+from .stages import explain_flags, stage_run
 from .stream import limits
 
 
@@ -71,15 +73,22 @@ class Session:
 
 
 def build_session(
-    run: Run, out: Path, dist: Dist, dataset: Dataset | None = None, probes_required: bool = False
+    run: Run,
+    out: Path,
+    dist: Dist,
+    dataset: Dataset | None = None,
+    probes_required: bool = False,
+    parents: tuple[Method, ...] = (),
 ) -> Session:
     """Open the data, resolve every auto setting, build the method. Writes nothing.
 
-    Raises ValueError if a part does not fit. `dataset` is given if the data are already open. Probes that the data do
-    not allow produce a note, or a ValueError if `probes_required`.
+    Raises ValueError if a part, or a head that is trained later, does not fit. `dataset` is given if the data are
+    already open, `parents` if a head is not built on the runs that its settings name. Probes that the data do not allow
+    produce a note, or a ValueError if `probes_required`.
     """
     run, dataset, signal, notes = resolve_run(run, dataset or run.data.open(), dist.world)
-    run, parents = with_parents(run)
+    if not parents:
+        run, parents = with_parents(run)
     method = methods.build(run.method, signal, run.seed, parents)
     # Memory is estimated on the target device and in the final precision.
     method.to(dist.device, getattr(torch, run.loop.dtype))
@@ -96,7 +105,21 @@ def build_session(
     probes, probe_notes = allowed_kinds(run.evals.kinds, dataset.classes, probes_required, labels)
     probes, unfit_notes = kinds_for_method(probes, method, probes_required)
     optimizer = optim.build_optimizer(run.optim, method)
+    check_heads(run, method, dist, dataset)
     return Session(run, out, dist, dataset, method, optimizer, probes, [*notes, *probe_notes, *unfit_notes])
+
+
+def check_heads(run: Run, method: Method, dist: Dist, dataset: Dataset) -> None:
+    """Raise ValueError if a head that is to be trained after the run does not fit the run's method or data."""
+    for stage in run.heads:
+        # Not `method` itself: a head freezes its parents.
+        below = deepcopy(method)
+        try:
+            settings = stage_run(stage, run, Path())
+            own = dataset if settings.data == run.data else None
+            build_session(settings, Path(), dist, own, parents=(below,))
+        except ValueError as error:
+            raise explain_flags(error, stage) from error
 
 
 def check_shortest(dataset: Dataset, method: Method) -> None:

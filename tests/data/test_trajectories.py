@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from jepakit import data
 from jepakit.data import loader
 from jepakit.data.check import check_path
-from jepakit.data.trajectories import Config
-from jepakit.data.trajectories import store as stores
+from jepakit.data.trajectories import Config, blocks
+from jepakit.data.trajectories.keys import Request
 from jepakit.data.trajectories.record import ActionFacts, Episode, Logs, array_column
 from jepakit.data.trajectories.settings import build_trajectories
-from jepakit.data.trajectories.store import Request, build_store
+from jepakit.data.trajectories.store import build_store
 from jepakit.testing import data_contract
 from jepakit.types import Batch
 
@@ -292,6 +292,7 @@ def test_pictures_are_x_and_proprioception_stands_beside_them(pictures):
     np.testing.assert_array_equal(batch.x[0], stacked)
     np.testing.assert_allclose(batch.proprio[0], whole["observations.proprio"][begin + 1 : begin + 5], rtol=1e-6)
     assert "data.keys = [pixels], data.proprio = proprio" in dataset.notes
+    assert dataset.signal().proprio == dataset.subset(np.arange(3)).signal().proprio == 4
 
 
 @pytest.mark.parametrize("order", [(0, 3, 1, 2), (0, 1, 2, 3)])
@@ -304,12 +305,12 @@ def test_pictures_are_the_same_with_their_channels_first_or_last(tmp_path, order
 
 def test_frames_in_their_files_give_the_same_samples_as_frames_in_memory(pictures, monkeypatch):
     read = all_samples(Config(pictures))
-    monkeypatch.setattr(stores, "MAX_READ_BYTES", 0)
+    monkeypatch.setattr(blocks, "MAX_READ_BYTES", 0)
     mapped = Config(pictures).open()
     assert mapped.source.frames.whole is None
     torch.testing.assert_close(all_samples(Config(pictures), mapped).x, read.x)
-    monkeypatch.setattr(stores, "MAX_MAPS", 0)
-    monkeypatch.setattr(stores, "MAX_MEMORY_BYTES", 0)
+    monkeypatch.setattr(blocks, "MAX_MAPS", 0)
+    monkeypatch.setattr(blocks, "MAX_MEMORY_BYTES", 0)
     copied = Config(pictures).open()
     assert isinstance(copied.source.frames.whole.base, np.memmap)
     torch.testing.assert_close(all_samples(Config(pictures), copied).x, read.x)
@@ -451,3 +452,63 @@ def test_check_data_lists_the_problems_of_every_episode_and_says_that_training_w
     report = check_path(str(folder))
     assert {problem.name for problem in report.problems} >= {"ep_1", "ep_2"}
     assert dict(report.rows)["training would read"].startswith("nothing: ep_1: 21 observations for 21 actions")
+
+
+# --- trajectories that belong together
+
+
+def grouped(count: int = 43, **changes: object) -> Config:
+    return Config("two-rooms-random", window=3, size=(9, 9), count=count, group=4, **changes)  # type: ignore[arg-type]
+
+
+def test_trajectories_of_a_group_share_their_walls_and_their_label():
+    dataset = grouped(count=40).open()
+    walls = np.stack([dataset.factors(i)[0, 2:] for i in range(40)]).reshape(10, 4, 2)
+    assert (walls == walls[:, :1]).all()
+    assert len(np.unique(walls[:, 0], axis=0)) == 10
+    assert [dataset.label(i) for i in range(40)] == [i // 4 for i in range(40)]
+    assert dataset.classes[9] == "group 9"
+
+
+def test_batches_hold_whole_groups_and_every_group_once_an_epoch():
+    dataset = grouped().open()
+    signal = dataset.signal()
+    found = list(loader.batches(dataset, signal, seed=0, batch=8, start=0, stop=5))
+    ids = torch.stack([batch.id for batch in found]).reshape(10, 4)
+    assert sorted(ids[:, 0].tolist()) == list(range(0, 40, 4)), "the incomplete group of the last three is left out"
+    assert (ids == ids[:, :1] + torch.arange(4)).all()
+    assert torch.equal(found[0].label, found[0].id // 4)
+    halves = [
+        list(loader.batches(dataset, signal, seed=0, batch=4, start=0, stop=5, offset=k, total=8)) for k in (0, 4)
+    ]
+    assert torch.equal(torch.cat([halves[0][2].id, halves[1][2].id]), found[2].id)
+
+
+def test_no_part_of_the_data_cuts_a_group():
+    train, test = (grouped(split=split, held_out=0.3).open() for split in ("train", "test"))
+    assert len(train) == 28
+    assert len(test) == 15
+    few = train.subset(np.array([0, 5, 6]))
+    assert few.group == 1
+    assert [few.label(i) for i in range(3)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"path": "pendulum", "size": None}, "episodes of pendulum share nothing; leave data.group out"),
+        ({"group": 0}, "group is 0; give 1 or more"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        replace(grouped(), **changes).open()
+
+
+def test_files_are_not_grouped_by_a_setting(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.group is 4, which is for generated trajectories"):
+        Config(str(write_episodes(tmp_path / "logs", [5, 6])), window=3, group=4).open()
+
+
+def test_grouped_trajectories_keep_the_data_contract():
+    data_contract(grouped(count=32))

@@ -14,8 +14,7 @@ from PIL import Image
 from test_trajectories import all_samples, picture_episode, summed_episode
 
 from jepakit import data
-from jepakit.data.trajectories import Config
-from jepakit.data.trajectories import store as stores
+from jepakit.data.trajectories import Config, blocks
 from jepakit.testing import data_contract
 
 LENGTHS = [14, 20, 17]
@@ -62,7 +61,7 @@ def as_npz(folder: Path) -> Config:
 @pytest.mark.parametrize("mapped", [False, True])
 def test_minari_data_give_the_same_samples_as_npz_episodes(tmp_path, monkeypatch, options, mapped):
     if mapped:
-        monkeypatch.setattr(stores, "MAX_READ_BYTES", 0)
+        monkeypatch.setattr(blocks, "MAX_READ_BYTES", 0)
     episodes = [minari_episode(k, steps) for k, steps in enumerate(LENGTHS)]
     folder = write_minari(tmp_path / "a", episodes, **options)
     assert data.guess_kind(str(folder)) == ("trajectories", "a Minari folder")
@@ -73,7 +72,7 @@ def test_minari_data_give_the_same_samples_as_npz_episodes(tmp_path, monkeypatch
 
 
 def test_pictures_of_hdf5_are_mapped_where_they_lie_in_one_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(stores, "MAX_READ_BYTES", 0)
+    monkeypatch.setattr(blocks, "MAX_READ_BYTES", 0)
     episodes = [picture_episode(k, 12) for k in range(3)]
     plain = Config(str(write_minari(tmp_path / "a", episodes))).open()
     packed = Config(str(write_minari(tmp_path / "b", episodes, compression="gzip"))).open()
@@ -315,3 +314,35 @@ def test_a_folder_of_frames_with_mistakes_is_refused_with_file_and_row(tmp_path)
 def test_frames_keep_the_data_contract(tmp_path):
     data_contract(Config(str(write_frames(tmp_path / "a")), window=4))
     data_contract(Config(str(write_lerobot(tmp_path / "b")), window=4))
+
+
+# --- folders of folders
+
+
+def test_rounds_in_one_folder_are_read_together_and_the_first_keeps_what_it_holds_out(tmp_path):
+    first, second = ([summed_episode(k, 12) for k in range(begin, begin + 20)] for begin in (0, 20))
+    for name, episodes in (("round-1", first), ("round-10", second), ("round-2", second)):
+        (tmp_path / "logs" / name).mkdir(parents=True)
+        for k, episode in enumerate(episodes):
+            np.savez(tmp_path / "logs" / name / f"episode-{k}.npz", **episode)
+    (tmp_path / "logs" / "notes").mkdir()
+    assert data.guess_kind(str(tmp_path / "logs")) == ("trajectories", "folders, each a folder of episodes in .npz")
+
+    def held_out(path: Path) -> tuple[str, ...]:
+        found = Config(str(path), window=5, split="test").open()
+        return tuple(found.source.names[k] for k in np.unique(found.cut.episode))
+
+    both = Config(str(tmp_path / "logs"), window=5).open()
+    names = both.source.names
+    assert (names[0], names[20], names[59]) == ("episode-0", "round-2/episode-0", "round-10/episode-19")
+    assert any("notes: no episodes, left out" in note for note in both.notes)
+    alone, together = (held_out(tmp_path / "logs" / name) for name in ("round-1", ""))
+    assert alone == tuple(name for name in together if "/" not in name)
+
+
+def test_a_pattern_reads_folders_in_its_order(tmp_path):
+    for name in ("planned", "random"):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "e.npz", **summed_episode(0, 12))
+    found = Config(str(tmp_path / "{random,planned}"), window=5).open()
+    assert found.source.names == ("e", "planned/e")

@@ -150,6 +150,7 @@ def test_a_model_that_is_exact_has_no_error_and_knows_everything(exact: dict[str
     assert exact["factor-place"]["notes"]["imagined"] == pytest.approx([1] * (WINDOW - 1), abs=1e-5)
     assert exact["imagined"]["value"] == pytest.approx(1, abs=1e-5)
     assert exact["imagined"]["notes"]["each"].keys() == {"place"}
+    assert exact["imagined"]["notes"]["least"] == 0.5
     assert exact["imagined"]["notes"]["constant"] == "never"
     assert exact["rank"]["value"] == 1
     assert exact["rank"]["notes"]["top1"] == 1

@@ -62,6 +62,25 @@ def test_the_linear_probe_decides_for_a_run_and_worse_ones_are_named():
     assert badge_tone("healthy", found) == "warn"
 
 
+def dynamics_results(door: float, **more: Any) -> list[dict[str, Any]]:
+    """A small error, and the quantity that imagination knows least."""
+    error = result(0.05, 1.5, 0.9, kind="dynamics", name="error", lower_is_better=True, leading=True)
+    known = {"factor": "door", "least": 0.5}
+    return [error, result(door, kind="dynamics", name="imagined", leading=False, notes=known, **more)]
+
+
+def test_a_model_that_does_not_know_a_quantity_has_no_unqualified_finding():
+    found = run_finding(dynamics_results(-0.05))
+    assert (found.outcome, found.unknown) == ("better", "door")
+    assert found.words == "clearly better, door unknown"
+    assert str(found) == "dynamics is clearly better than both baselines, but door is unknown to it (R² -0.05)"
+    assert "plans cannot reckon with what a model does not know" in describe_outcome(SUMMARY, found)
+    assert badge_tone("healthy", found) == "warn"
+    assert badge_tone("healthy", run_finding(dynamics_results(0.8))) == "good"
+    # An older step says nothing of this one.
+    assert run_finding(dynamics_results(-0.05, step=100)).unknown == ""
+
+
 def test_the_newest_step_decides_and_a_score_on_the_training_data_does_not_count():
     seen = result(0.99, notes={"warning": "the test data are the training data"}, step=400)
     assert run_finding([result(0.9, step=100), result(0.1), seen]).outcome == "worse"

@@ -11,10 +11,13 @@ from PIL import Image
 from torch.testing import assert_close
 
 import jepakit as jk
+from jepakit.cli import text
 from jepakit.envs import build_environment
 from jepakit.inference import decoder, plan
 from jepakit.inference.energies import Form
+from jepakit.inference.landscapes import energy_of_places
 from jepakit.inference.world import open_world
+from jepakit.planning.energy import goal_distance
 from jepakit.planning.mpc import Seen
 from jepakit.planning.plan import shift
 from jepakit.run import checkpoint
@@ -70,6 +73,17 @@ def test_a_single_frame_is_a_batch_of_one_and_a_loaded_model_plans_alike(rooms: 
     assert_close(jk.plan(jk.load(rooms), obs[None], goal[None], horizon=3, settings=QUICK).mean, one.mean)
 
 
+def test_a_model_that_learned_the_way_to_go_plans_by_it(tmp_path: Path) -> None:
+    own = SMALL | {"data.group": 4, "method.encoder.kernel": 5}
+    jk.train(None, tmp_path / "run", recipe="two-rooms-random", steps=3, settings=own, quiet=True)
+    world = open_world(checkpoint.load_run(tmp_path / "run"), tmp_path / "run")
+    assert world.energies.describe(True) == "learned distance to go, sum over the path"
+    path, goal = torch.randn(2, 3, 5, 1, 16), torch.randn(2, 1, 16)
+    found = world.energies.of_goal(goal)(path, torch.zeros(2, 3, 4, 2))
+    steps = world.energies.method.steps_to_go(path[1, 2, 1:], goal[1])
+    assert_close(found[1, 2], steps.sum())
+
+
 def test_a_search_starts_from_the_plan_that_it_is_given(rooms: Path) -> None:
     obs, goal = frames(2)
     first = jk.plan(rooms, obs, goal, horizon=3, settings=QUICK)
@@ -94,7 +108,7 @@ def test_without_a_goal_predicted_rewards_count(pole: Path) -> None:
         ({"settings": {"mppi.samples": 3}}, "mppi is not the planner cem"),
         ({"settings": {"cem.sample": 3}}, "samples"),
         ({"goal": None}, "this model predicts no rewards"),
-        ({"source": "metric"}, "jepa train metric --init RUN"),
+        ({"source": "metric"}, "jepa train --resume --out RUN --heads metric"),
         ({"planner": "beam"}, "takes choices"),
     ],
 )
@@ -128,6 +142,24 @@ def test_a_run_acts_beside_a_random_policy_and_an_oracle_and_says_what_it_knows(
     assert set(result["model"]["factors"]) == {"position", "wall", "door"}
     assert len(result["model"]["factors"]["position"]["imagined"]) == 2
     assert result["model"]["ghosting"]["pushes"][-1] > 0
+    assert "over the floor, latent distance (l2): rank correlation" in text.describe_plans(done)
+    check_landscapes(result["landscapes"], done.path.with_suffix(".npz"))
+
+
+def check_landscapes(facts: dict[str, Any], file: Path) -> None:
+    """The pictures of the energy beside a result: as many as it says, and true where truth is known."""
+    assert set(facts["floor"]["correlation"]) == {"latent distance (l2)", "straight line"}
+    assert facts["floor"]["arrives"]["true way to go"] == 1
+    assert facts["actions"]["maps"] == ["on the model", "on the true dynamics"]
+    with np.load(file) as stored:
+        episodes, maps, *sides = stored["floor_energy"].shape
+        assert (episodes, maps) == (len(facts["episodes"]), len(facts["floor"]["maps"]))
+        assert stored["floor_arrives"].shape == (episodes, maps, *sides)
+        start, goal = stored["floor_ends"][0]
+        way = stored["floor_energy"][0, 0].ravel()
+        assert way[goal] == np.nanmin(way) < way[start]
+        assert stored["action_energy"].shape[:2] == (episodes, 2)
+        assert np.abs(stored["action_choice"]).max() <= 2.45
 
 
 def test_episodes_are_the_same_again(rooms: Path) -> None:
@@ -146,11 +178,34 @@ def test_another_protocol_or_energy_replaces_no_result(rooms: Path) -> None:
     assert plan.plan_run(rooms, episodes=2, **options).path == paths[0]
 
 
+def test_the_oracle_may_search_more_than_the_model_and_the_protocol_says_so(pole: Path) -> None:
+    options: dict[str, Any] = {"episodes": 2, "steps": 6, "horizon": 2, "film": False, "diagnose": False}
+    more = {"oracle.planner": "beam", "oracle.horizon": "3"}
+    one, two = (plan.plan_run(pole, planner="discrete", settings=settings, **options).result for settings in ({}, more))
+    assert one["protocol"]["oracle"] is None
+    assert two["protocol"]["oracle"] == "beam (width 32), horizon 3 actions"
+    assert two["return"] == one["return"]
+
+
 def test_returns_are_compared_where_there_is_no_goal(pole: Path) -> None:
     done = plan.plan_run(pole, planner="discrete", episodes=3, steps=8, horizon=2, film=False, diagnose=False)
     assert done.result["success_end"] is None
     assert 1 <= done.result["return"] <= 8
     assert "predicted rewards" in done.result["energy"]
+
+
+def test_the_energy_of_a_place_is_that_of_staying_there() -> None:
+    tokens, goal = torch.randn(700, 2, 3), torch.randn(1, 2, 3)
+    found = energy_of_places(goal_distance(goal, reduce="last"), tokens, action_size=2)
+    assert_close(found, (tokens - goal).square().mean((1, 2)))
+
+
+def test_a_result_without_pictures_leaves_none_of_an_earlier_one(tmp_path: Path) -> None:
+    plan.save_arrays(file := tmp_path / "plan.npz", {"floor_x": np.arange(3.0)})
+    with np.load(file) as stored:
+        assert stored["floor_x"].tolist() == [0, 1, 2]
+    plan.save_arrays(file, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_film_shows_present_plan_and_goal(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +234,8 @@ def test_a_film_shows_present_plan_and_goal(rooms: Path, monkeypatch: pytest.Mon
         ({"source": "reward"}, "predicts no rewards"),
         ({"episodes": 0}, "episodes of the protocol is 0"),
         ({"horizon": 2, "replan_every": 3}, "replan_every is 3 and the horizon 2"),
+        ({"settings": {"oracle.sample": 17}}, "No setting oracle.sample. Did you mean oracle.samples"),
+        ({"settings": {"oracle.horizon": 0}}, "oracle.horizon is 0; give 1 or more"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(

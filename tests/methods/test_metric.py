@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from jepakit import methods, testing
-from jepakit.methods import metric, value, worldmodel
+from jepakit.methods import metric, quasimetric, value, worldmodel
 from jepakit.methods.metric import Metric
 from jepakit.methods.value import Value, candidate_actions
 from jepakit.methods.worldmodel import WorldModel
@@ -92,7 +92,7 @@ def two_rooms() -> tuple[np.ndarray, np.ndarray]:
     return table, np.linalg.norm(place[:, None] - place, axis=-1)
 
 
-def distances(head: Metric, states: int) -> np.ndarray:
+def distances(head: Metric | WorldModel, states: int) -> np.ndarray:
     tokens = torch.eye(states)[:, None]
     with torch.no_grad():
         return head.steps_to_go(tokens[:, None], tokens[None]).double().numpy()
@@ -136,6 +136,27 @@ def test_expectile_value_of_random_walks_is_the_shortest_path() -> None:
     assert np.abs(found[pairs] - discounted[pairs]).mean() < 0.8
 
 
+def test_a_world_model_learns_the_way_around_a_wall_with_its_encoder() -> None:
+    table, straight = two_rooms()
+    true = shortest_paths(table)
+    settings = quasimetric.QuasimetricConfig(FlatMLP(64, 1), out=32, far=15.0, symmetric=True)
+    parent = world(30, metric=1.0, to_go=settings, std=0.0, cov=0.0, temporal=0.0, inverse=0.0)
+    train(parent, successors(table), 600)
+    found, across = distances(parent, 30), (np.arange(30)[:, None] < 15) & (np.arange(30) >= 15)
+    assert spearmanr(found[across], true[across]).statistic > spearmanr(straight[across], true[across]).statistic + 0.1
+    assert parent.encoder.layers[0].weight.grad.any()
+
+
+def test_labels_are_asked_for_where_goals_have_the_same_label() -> None:
+    settings = quasimetric.QuasimetricConfig(FlatMLP(8, 1), out=4, goals="label")
+    with pytest.raises(ValueError, match="worldmodel needs label, which the data lack"):
+        world(8, metric=1.0, to_go=settings)
+    without = world(8, metric=0.0, to_go=settings)
+    labelled = methods.build(replace(without.cfg, metric=1.0), replace(without.signal, classes=2))
+    with pytest.raises(ValueError, match="but the batch has none; give labels"):
+        labelled(successors(np.zeros((8, 4), dtype=np.int64))(0), Rng(0))
+
+
 def test_the_multiplier_rises_while_steps_are_too_long_and_falls_after() -> None:
     parent = world(8, 2)
     head = head_on(parent, metric.Config(body=FlatMLP(16, 1), out=8))
@@ -148,7 +169,7 @@ def test_the_multiplier_rises_while_steps_are_too_long_and_falls_after() -> None
         head(batch, Rng(0)).total.backward()
         gradients.append(head.multiplier.grad.item())
     assert gradients[0] > 0 > gradients[1], "descent on a positive gradient lowers the multiplier"
-    assert_close(torch.nn.functional.softplus(10 * head.multiplier).item(), metric.START_MULTIPLIER)
+    assert_close(torch.nn.functional.softplus(10 * head.multiplier).item(), quasimetric.START_MULTIPLIER)
 
 
 @pytest.mark.parametrize("goals", ["batch", "label", "trajectory"])
@@ -158,7 +179,7 @@ def test_goals_come_from_the_samples_that_the_settings_allow(goals: Any) -> None
     head = methods.build(metric.Config(goals=goals, rule="expectile"), signal, parents=[parent])
     assert isinstance(head, Metric)
     batch = replace(successors(np.zeros((8, 2), dtype=np.int64))(0), label=torch.arange(32) % 2)
-    rows = torch.stack([head._goal_rows(batch, STEPS + 1, Rng(k)) for k in range(20)])
+    rows = torch.stack([quasimetric.goal_rows(batch, STEPS + 1, goals, Rng(k)) for k in range(20)])
     sample, own = rows // (STEPS + 1), torch.arange(32)[:, None]
     if goals == "trajectory":
         assert bool((sample == own).all())
@@ -166,7 +187,8 @@ def test_goals_come_from_the_samples_that_the_settings_allow(goals: Any) -> None
         assert bool(((sample - own) % 2 == 0).all())
     if goals == "batch":
         assert len(sample.unique()) == 32
-    later = (sample == own) & (rows % (STEPS + 1) > torch.arange(STEPS + 1))
+    rows = torch.stack([head._with_later_goals(batch, kept, Rng(k)) for k, kept in enumerate(rows)])
+    later = (rows // (STEPS + 1) == own) & (rows % (STEPS + 1) > torch.arange(STEPS + 1))
     assert float(later[..., :-1].float().mean()) > 0.4
 
 
@@ -243,6 +265,18 @@ def test_the_value_of_a_perfect_model_is_that_of_value_iteration() -> None:
     with torch.no_grad():
         found = head.value(torch.eye(6)[:, None]).double().numpy()
     assert np.abs(found - true).max() < 0.1 * true.max()
+
+
+def test_a_value_stays_within_what_the_rewards_of_the_data_add_up_to() -> None:
+    parent, _ = reward_world()
+    head = head_on(parent, value.Config(body=FlatMLP(32, 1), gamma=0.8, decay=0.0))
+    batch = successors(np.zeros((6, 1), dtype=np.int64))(0)
+    head.calibrate(replace(batch, reward=torch.full(batch.action.shape[:2], 0.5)))
+    with torch.no_grad():
+        for weights in head.target_body.parameters():
+            weights.fill_(50.0)
+        _, target = head._targets_by_model(batch, Rng(0))
+    assert float(target.max()) <= 1 + 0.8 * 0.5 / (1 - 0.8) + 1e-5
 
 
 def test_the_value_of_logs_is_that_of_their_behaviour() -> None:

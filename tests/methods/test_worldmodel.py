@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from jepakit import losses, methods, testing
 from jepakit.methods import worldmodel
 from jepakit.methods.worldmodel import WorldModel
-from jepakit.nn import CNN, GRU, MLP, CausalTransformer, Frames, GridConv, ResidualMLP, ViT
+from jepakit.nn import CNN, GRU, MLP, CausalTransformer, Frames, GridConv, Keypoints, ResidualMLP, ViT
 from jepakit.types import ActionSpec, Batch, Rng, Signal, State
 
 VECTORS = Signal(3, (7,), action=ActionSpec(2))
@@ -19,6 +19,7 @@ FILM = Signal(2, (7, 8, 8), mean=(0.4, 0.5), std=(0.3, 0.25), action=ActionSpec(
 GRID = Frames(CNN((4, 4), width=6, channels=(4,)), pool=False)
 PREDICTORS: dict[str, Any] = {
     "mlp": ResidualMLP(16, 1),
+    "mlp of differences": ResidualMLP(16, 1, differences=True),
     "gru": GRU(),
     "gru with memory": GRU(memory=4),
     "conv": GridConv(8, 2),
@@ -248,6 +249,19 @@ def test_proprioception_enters_the_state_and_is_asked_for() -> None:
         method(replace(batch, proprio=batch.proprio[..., :2]), Rng(0))
 
 
+def test_all_proprioception_of_the_data_is_read_unless_the_settings_say_otherwise() -> None:
+    signal = replace(VECTORS, proprio=3)
+    cfg, notes = WorldModel.fit_config(worldmodel.Config(), signal)
+    assert cfg.proprio == 3
+    assert "method.proprio = 3 (the values beside each frame; 0 leaves them out)" in map(str, notes)
+    assert WorldModel(cfg, signal).encode(signal.zeros(2)).shape[0] == 2
+    assert WorldModel(replace(cfg, proprio=None), signal).proprio == 3
+    assert WorldModel.fit_config(worldmodel.Config(proprio=0), signal)[0].proprio == 0
+    assert WorldModel.fit_config(worldmodel.Config(), VECTORS)[0].proprio == 0
+    with pytest.raises(ValueError, match=r"method\.proprio is 2, but the data have 3"):
+        WorldModel.fit_config(worldmodel.Config(proprio=2), signal)
+
+
 def test_actions_rewards_and_proprioception_are_standardised_by_the_training_data() -> None:
     method, batch = build(proprio=3, reward=1.0), batch_of(count=64, proprio=3)
     assert batch.action is not None
@@ -346,6 +360,7 @@ def test_an_open_patch_becomes_a_frame() -> None:
         (MLP(None), (9,), (1,)),
         (MLP(None), (9, 8, 8), (1, 8, 8)),
         (CNN(None), (9, 8, 8), (1, 8, 8)),
+        (Keypoints(None), (9, 8, 8), (1, 8, 8)),
     ):
         signal = Signal(2, size, action=ActionSpec(1))
         cfg, notes = WorldModel.fit_config(worldmodel.Config(encoder), signal)

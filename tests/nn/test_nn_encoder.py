@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from jepakit.nn import CNN, ENCODERS, MLP, Encoder, EncoderConfig, ResNet, ViT, union, vit
+from jepakit.nn import CNN, ENCODERS, MLP, Encoder, EncoderConfig, Keypoints, ResNet, ViT, union, vit
 from jepakit.nn.patch import PatchEmbed, check_patch, patches
 from jepakit.types import Signal, take
 
@@ -17,6 +17,8 @@ CASES = {
     "cnn-image": (CNN(patch=(5, 8), width=8, channels=(4, 6)), Signal(3, (15, 24))),
     "cnn-series": (CNN(patch=(10,), width=8, channels=(4,)), Signal(2, (60,))),
     "cnn-video": (CNN(patch=(2, 4, 4), width=8, channels=(4, 4)), Signal(1, (4, 8, 12))),
+    "keypoints-image": (Keypoints(patch=(6, 6), points=4, kernel=3, stride=2), Signal(2, (12, 18))),
+    "keypoints-video": (Keypoints(patch=(1, 8, 6), points=4, kernel=3, stride=2), Signal(1, (4, 8, 12))),
 }
 
 

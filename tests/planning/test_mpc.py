@@ -12,7 +12,16 @@ from worlds import Counter, Plane, plane_step, plane_tokens
 
 from jepakit.envs import EnvState
 from jepakit.planning import Plan, goal_distance, rollout_cost
-from jepakit.planning.mpc import Act, Seen, model_perception, mpc, planning_agent, random_agent, true_state
+from jepakit.planning.mpc import (
+    Act,
+    Seen,
+    exploring_agent,
+    model_perception,
+    mpc,
+    planning_agent,
+    random_agent,
+    true_state,
+)
 from jepakit.planning.oracle import true_cost, true_distance, true_return
 from jepakit.planning.plan import Cost
 from jepakit.types import ActionSpec, Rng, State
@@ -61,6 +70,29 @@ def test_an_episode_is_the_same_alone_and_among_others() -> None:
     start, goal = one
     alone = mpc(env, start, agent_to(goal, env), 6, rng=rng().of([2], 4))
     assert torch.equal(alone.action[0], together.action[2])
+
+
+@pytest.mark.parametrize(("block", "share"), [(1, 0.3), (2, 0.3), (1, 0.0), (1, 1.0)])
+def test_a_share_of_single_actions_is_random_and_every_episode_has_its_own(block: int, share: float) -> None:
+    env = Plane()
+    spec = env.action.repeat(block)
+    still = lambda seen, memory, rng: (torch.zeros(len(seen.x), 2, spec.size), memory)  # noqa: E731
+    agent = exploring_agent(still, spec, share)
+    start, _ = plane_tasks(20, env)
+    action = mpc(env, start, agent, 40, block=block, rng=rng()).action.reshape(20, -1, spec.size)
+    moved = (action != 0).any(2)
+    assert_close(moved.float().mean(), torch.tensor(share), atol=0.08, rtol=0)
+    assert (action.reshape(-1, 2).norm(dim=1) <= 0.2 + 1e-6).all()
+    alone = mpc(env, {"position": start["position"][7:8]}, agent, 40, block=block, rng=rng().of([7], 20)).action
+    assert torch.equal(alone.reshape(action[7].shape), action[7])
+    assert share == 0 or not torch.equal(action[7], action[8])
+
+
+def test_an_end_is_told_from_the_last_step() -> None:
+    env = Counter()
+    count = lambda seen, memory, rng: (torch.tensor([[[0.0, 1.0]]] * len(seen.x)), memory)  # noqa: E731
+    for steps, ended in ((3, [False, False, True]), (4, [False, True, True]), (9, [True, True, True])):
+        assert mpc(env, env.reset(np.arange(3), rng()), count, steps, rng=rng()).terminated.tolist() == ended
 
 
 def test_an_agent_sees_every_frame_since_it_decided_and_what_led_to_each() -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from jepakit import api, data, methods
+from jepakit import api, data, methods, recipes
 from jepakit.run import parse, write
 from jepakit.run.families import FAMILIES
 from jepakit.run.settings import Run
@@ -37,6 +37,19 @@ def test_the_data_named_on_the_command_line_beat_those_of_a_file(tmp_path):
 def test_what_is_dumped_is_read_back_unchanged():
     run = change(method__encoder__name="vit_small", method__encoder__patch="[8, 8]", data__size="[32, 32]", seed="4")
     assert parse.from_dict(yaml.safe_load(write.to_yaml(run)), "here") == run
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES.names())
+def test_the_settings_of_every_recipe_are_dumped_and_read_back_unchanged(name):
+    run = recipes.load_recipe(name)
+    assert parse.from_dict(yaml.safe_load(write.to_yaml(run)), name) == run
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.noun)
+def test_every_member_of_a_family_is_dumped_under_a_name_that_leads_back_to_it(family):
+    for name in family.names:
+        settings = family.default_settings(name)
+        assert type(family.default_settings(family.name_of(settings))) is type(settings), name
 
 
 def test_naming_another_preset_starts_from_that_preset():

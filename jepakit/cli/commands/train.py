@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="FILE", help="settings that override the recipe's")
     add("--seed", metavar="N", help="seed of weights, data order, augmentation and masks (default: 0)")
     add("--steps", metavar="N", help="optimiser steps (length.steps)")
+    add("--heads", metavar="none|HEAD,…", help="heads to train after the run, such as metric (default: the recipe's)")
     add("--on-collapse", metavar="warn|stop|rollback", help="what to do after a collapse (loop.on_collapse)")
     goes_on = "continue from the last checkpoint; auto: start a new run if there is none"
     add("--resume", nargs="?", const="yes", choices=("yes", "auto"), help=goes_on)
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     from .. import text
 
     a = arguments
-    shortcuts = {"seed": a.seed, "length.steps": a.steps, "loop.on_collapse": a.on_collapse}
+    shortcuts = {"seed": a.seed, "length.steps": a.steps, "loop.on_collapse": a.on_collapse, "heads": a.heads}
     request = api.Request(
         recipe=a.recipe,
         data=a.data,

@@ -70,7 +70,7 @@ class Config(DataConfig):
         return Arrays(data, rows, labels, classes, (note,), self.path, cfg=self)
 
     @property
-    def generated(self) -> bool:
+    def is_generated(self) -> bool:
         """Always true: the path names what is drawn."""
         return True
 

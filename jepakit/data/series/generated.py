@@ -70,7 +70,7 @@ class Config(DataConfig):
             raise ValueError(f"dt is {self.dt:g}; give a step above 0 and at most 1, e.g. 0.01")
 
     @property
-    def generated(self) -> bool:
+    def is_generated(self) -> bool:
         """Always true: the path names what is drawn."""
         return True
 

@@ -19,7 +19,7 @@ LAST_LOST = (
 
 def is_episode(names: Sequence[str]) -> bool:
     """Whether columns with these names hold episodes: actions, and observations by one name or by key."""
-    return ACTIONS in names and bool(_keyed(names, OBSERVATIONS))
+    return ACTIONS in names and bool(_group_keys(names, OBSERVATIONS))
 
 
 def episodes_from(columns: Mapping[str, Column], where: str, name: Callable[[int], str]) -> Logs:
@@ -37,7 +37,7 @@ def episodes_from(columns: Mapping[str, Column], where: str, name: Callable[[int
     if ends is None:
         return Logs([one_episode(columns, where, name(-1))], facts)
     begins = np.concatenate([[0], ends[:-1]])
-    total, keys = len(columns[ACTIONS]), _keyed(list(columns), OBSERVATIONS)
+    total, keys = len(columns[ACTIONS]), _group_keys(list(columns), OBSERVATIONS)
     rows = {len(columns[source]) for source in keys.values()}
     if rows == {total + len(ends)}:
         shift, lost = np.arange(len(ends)), 0
@@ -59,7 +59,7 @@ def episodes_from(columns: Mapping[str, Column], where: str, name: Callable[[int
 
 def _require_columns(columns: Mapping[str, Column], where: str) -> None:
     held = ", ".join(list(columns)[:8]) or "nothing"
-    for need, there in ((ACTIONS, ACTIONS in columns), (OBSERVATIONS, bool(_keyed(list(columns), OBSERVATIONS)))):
+    for need, there in ((ACTIONS, ACTIONS in columns), (OBSERVATIONS, bool(_group_keys(list(columns), OBSERVATIONS)))):
         if not there:
             near = did_you_mean(need, columns)
             raise ValueError(f"{where} has no {need!r}, it holds {held}; name the array {need!r}.{near}")
@@ -74,11 +74,11 @@ def one_episode(columns: Mapping[str, Column], where: str, name: str) -> Episode
     _require_columns(columns, where)
     return Episode(
         name,
-        {key: columns[source] for key, source in _keyed(list(columns), OBSERVATIONS).items()},
+        {key: columns[source] for key, source in _group_keys(list(columns), OBSERVATIONS).items()},
         columns[ACTIONS],
         columns.get("rewards"),
         columns.get("terminations"),
-        {key: columns[source] for key, source in _keyed(list(columns), "factors").items()},
+        {key: columns[source] for key, source in _group_keys(list(columns), "factors").items()},
     )
 
 
@@ -99,7 +99,7 @@ def _cut_episode(columns: Mapping[str, Column], name: str, steps: slice, frames:
             follows = columns["next_observations"]
         else:
             return column.part(frames.start, steps.stop + 1)
-        return joined_columns([column.part(frames.start, steps.stop), follows.part(steps.stop - 1, steps.stop)])
+        return join_columns([column.part(frames.start, steps.stop), follows.part(steps.stop - 1, steps.stop)])
 
     actions = cut_steps(whole.actions)
     assert actions is not None
@@ -113,7 +113,7 @@ def _cut_episode(columns: Mapping[str, Column], name: str, steps: slice, frames:
     )
 
 
-def joined_columns(parts: Sequence[Column]) -> Column:
+def join_columns(parts: Sequence[Column]) -> Column:
     """The rows of several columns, one after the other."""
     rows = sum(map(len, parts))
     return Column((rows, *parts[0].shape[1:]), parts[0].dtype, lambda: np.concatenate([part.read() for part in parts]))
@@ -156,7 +156,7 @@ def action_facts(columns: Mapping[str, Column]) -> ActionFacts:
     return ActionFacts(low, high, choices, max_norm=norm)
 
 
-def _keyed(names: Sequence[str], group: str) -> dict[str, str]:
+def _group_keys(names: Sequence[str], group: str) -> dict[str, str]:
     """The columns of a group by key: `group` itself, or every `group.KEY`."""
     found = {name.removeprefix(f"{group}."): name for name in names if name.startswith(f"{group}.")}
     return {**({group: group} if group in names else {}), **found}

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -45,6 +46,8 @@ class Source(Protocol):
     @property
     def spec(self) -> ActionSpec: ...  # noqa: D102
     @property
+    def proprio_size(self) -> int: ...  # noqa: D102
+    @property
     def factor_names(self) -> tuple[str, ...]: ...  # noqa: D102
     def read(self, episode: Int64[np.ndarray, " b"], begin: Int64[np.ndarray, " b"], form: Form) -> Steps: ...  # noqa: D102
     def factors(self, episode: int, at: Int64[np.ndarray, " f"]) -> Float32[np.ndarray, "f k"] | None: ...  # noqa: D102
@@ -55,7 +58,8 @@ class Source(Protocol):
 class Trajectories(Dataset):
     """Samples (C, T + 1, H, W) or (C, T + 1) with actions (T, A).
 
-    `cut` says where in the episodes of `source` they begin. Trajectories have no labels; `given` are those of a subset.
+    `cut` says where in the episodes of `source` they begin. Where `cfg.group` episodes in a row belong together, the
+    number of their group is their label; other trajectories have none. `given` are the labels of a subset.
     """
 
     source: Source
@@ -67,6 +71,26 @@ class Trajectories(Dataset):
     given: Int64[np.ndarray, " n"] | None = field(default=None, kw_only=True)
 
     words = WORDS
+
+    @cached_property
+    def _groups(self) -> Int64[np.ndarray, " n"] | None:
+        """The group that each window belongs to, from 0; None if episodes are not grouped."""
+        share = getattr(self.cfg, "group", 1)
+        return None if share == 1 else self.cut.episode // share
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the groups; empty if episodes are not grouped."""
+        return () if self._groups is None else tuple(f"group {k}" for k in range(int(self._groups.max()) + 1))
+
+    @cached_property
+    def group(self) -> int:
+        """The windows of a group, if all but the last have as many and each is in one piece; else 1."""
+        if self._groups is None:
+            return 1
+        count = int((self._groups == self._groups[0]).sum())
+        groups = self._groups[: len(self._groups) // count * count].reshape(-1, count)
+        return count if (groups == groups[:, :1]).all() else 1
 
     @property
     def channels(self) -> int:
@@ -102,8 +126,9 @@ class Trajectories(Dataset):
         return f"{self.source.names[int(self.cut.episode[i])]}[{begin}:{end}]"
 
     def label(self, i: int) -> int:
-        """-1, or the label given to a subset."""
-        return -1 if self.given is None else int(self.given[i])
+        """The label given to a subset, the window's group, or -1."""
+        labels = self._groups if self.given is None else self.given
+        return -1 if labels is None else int(labels[i])
 
     def step_span(self, i: int) -> tuple[int, int]:
         """The first recorded frame of a window in its episode, and the frame after its last."""
@@ -119,6 +144,10 @@ class Trajectories(Dataset):
         """The form of the action between two frames. Raises ValueError if discrete actions are joined to blocks."""
         return self.source.spec.repeat(self.form.block)
 
+    def proprio_size(self) -> int:
+        """The number of proprioceptive values beside each frame."""
+        return self.source.proprio_size
+
     def read(self, ids: Ids, size: Size) -> Samples:
         """Windows `ids`, with actions, rewards and ends. Raises ValueError if the model takes another size."""
         if tuple(size) != self.native:
@@ -133,6 +162,7 @@ class Trajectories(Dataset):
             stack_frames(found.frames, self.source.layout, self.form),
             torch.from_numpy(ids.copy()),
             {},
+            self.labels_of(ids),
             action=torch.from_numpy(action),
             reward=None if reward is None else torch.from_numpy(reward),
             done=None if done is None else torch.from_numpy(done),
@@ -195,10 +225,10 @@ def between_frames(
     """The action, the sum of the rewards, and whether the episode ends, between two frames of a window."""
     rows, lead = len(found.action), (form.stack - 1) * form.every
 
-    def grouped(values: Shaped[np.ndarray, "b s ..."]) -> Shaped[np.ndarray, "b t ..."]:
+    def group_steps(values: Shaped[np.ndarray, "b s ..."]) -> Shaped[np.ndarray, "b t ..."]:
         return values[:, lead:].reshape(rows, form.window - 1, form.every, *values.shape[2:])
 
-    actions = grouped(found.action)[:, :, :: form.repeat].reshape(rows, form.window - 1, -1)
-    reward = None if found.reward is None else grouped(found.reward).sum(2, dtype=np.float32)
-    done = None if found.done is None else np.any(grouped(found.done), axis=2)
+    actions = group_steps(found.action)[:, :, :: form.repeat].reshape(rows, form.window - 1, -1)
+    reward = None if found.reward is None else group_steps(found.reward).sum(2, dtype=np.float32)
+    done = None if found.done is None else np.any(group_steps(found.done), axis=2)
     return np.ascontiguousarray(actions), reward, done

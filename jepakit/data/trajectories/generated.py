@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ...envs import ENVS, Environment, EnvState, build_environment
 from ...types import ActionSpec, Rng, Size
+from .keys import Request
 from .record import ActionFacts, Episode, Logs, array_column
-from .store import Request, Steps, Store, build_store, factor_columns
+from .store import Steps, Store, build_store, factor_columns
 from .windows import Form
 
 MAX_KEPT_BYTES = 2**28
@@ -36,7 +37,8 @@ def is_environment(path: str) -> bool:
 class Recipe:
     """What makes trajectories: the environment by name, the side of its pictures, policy and seed.
 
-    Each has `steps` steps (None: one sample if the environment has goals, else as many as its time limit, at most 200),
+    `group` trajectories in a row share what the environment draws for a group, such as where walls stand. Each has
+    `steps` steps (None: one sample if the environment has goals, else as many as its time limit, at most 200),
     in which every action is held for `hold` steps.
     """
 
@@ -46,12 +48,20 @@ class Recipe:
     seed: int
     steps: int | None
     hold: int
+    group: int = 1
 
     def build(self) -> Environment:
         """The environment. Raises ValueError if it does not exist, or has no such pictures or policy."""
         if self.size is not None and self.size[0] != self.size[1]:
             raise ValueError(f"data.size is {list(self.size)}, but environments draw squares; give two equal sides")
-        env = build_environment(self.path, **({} if self.size is None else {"size": int(self.size[0])}))
+        own = {} if self.size is None else {"size": int(self.size[0])}
+        if self.group > 1:
+            if not hasattr(ENVS.load(self.path.partition(":")[0]), "group"):
+                raise ValueError(
+                    f"data.group is {self.group}, but episodes of {self.path} share nothing; leave data.group out"
+                )
+            own["group"] = self.group
+        env = build_environment(self.path, **own)
         if self.size is not None and not env.size:
             raise ValueError(f"data.size is {list(self.size)}, but {self.path} observes vectors; leave data.size out")
         if self.policy not in env.policies:
@@ -77,7 +87,7 @@ class Recipe:
         return Rng(self.seed).fork("trajectories")
 
 
-class Numbered(Sequence[str]):
+class NumberedNames(Sequence[str]):
     """Names that count: NAME[FIRST], NAME[FIRST + 1], …"""
 
     def __init__(self, name: str, ids: Int64[np.ndarray, " e"]) -> None:
@@ -91,7 +101,7 @@ class Numbered(Sequence[str]):
 
 
 @dataclass(frozen=True, eq=False)
-class Simulated:
+class SimulatedEpisodes:
     """Trajectories `ids` of an environment, simulated when they are read; `steps` counts the actions of each."""
 
     recipe: Recipe
@@ -102,7 +112,7 @@ class Simulated:
     names: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", Numbered(self.recipe.path, self.ids))
+        object.__setattr__(self, "names", NumberedNames(self.recipe.path, self.ids))
 
     @property
     def layout(self) -> str:
@@ -128,6 +138,11 @@ class Simulated:
     def spec(self) -> ActionSpec:
         """The form of one action."""
         return self.env.action
+
+    @property
+    def proprio_size(self) -> int:
+        """0: environments show no proprioception."""
+        return 0
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -173,7 +188,7 @@ def pick_states(states: EnvState, rows: Tensor, at: Int64[np.ndarray, "b f"]) ->
     return {key: value[rows, torch.from_numpy(at)] for key, value in states.items()}
 
 
-def generate(recipe: Recipe, ids: Int64[np.ndarray, " e"], form: Form) -> Store | Simulated:
+def generate(recipe: Recipe, ids: Int64[np.ndarray, " e"], form: Form) -> Store | SimulatedEpisodes:
     """Trajectories `ids`: kept if they are small, else simulated when they are read. Raises ValueError."""
     env = recipe.build()
     length = recipe.length(env, form)
@@ -189,12 +204,12 @@ def generate(recipe: Recipe, ids: Int64[np.ndarray, " e"], form: Form) -> Store 
         parts = split_ids(env, ids, length)
         made = [env.simulate(part, recipe.rng, length, recipe.policy, recipe.hold).length for part in parts]
         steps = torch.cat(made).numpy()
-    return Simulated(recipe, env, ids, steps, length)
+    return SimulatedEpisodes(recipe, env, ids, steps, length)
 
 
 def keep_trajectories(recipe: Recipe, env: Environment, ids: Int64[np.ndarray, " e"], length: int) -> Store:
     """Trajectories `ids`, generated once."""
-    episodes, names = list[Episode](), Numbered(recipe.path, ids)
+    episodes, names = list[Episode](), NumberedNames(recipe.path, ids)
     for part in split_ids(env, ids, length):
         made = env.behave(part, recipe.rng, length, recipe.policy, recipe.hold)
         action = made.action.argmax(2) if env.action.discrete else made.action.float()

@@ -123,14 +123,14 @@ def _episode(
         key = next((key for key in keys if key in table), "")
         return array_column(values(key)[:-1].reshape(-1).astype(kind)) if key else None
 
-    def observed(key: str) -> Column:
+    def read_observation(key: str) -> Column:
         if features[key].get("dtype") != "image":
             return array_column(values(key))
         return array_column(np.stack([_picture(table[key][row], f"{name}, {key}") for row in rows.tolist()]))
 
     return Episode(
         name,
-        {key.removeprefix(OBSERVATION): observed(key) for key in names},
+        {key.removeprefix(OBSERVATION): read_observation(key) for key in names},
         array_column(values(ACTION)[:-1]),
         one_of(REWARDS, np.float32),
         one_of(ENDS, bool),

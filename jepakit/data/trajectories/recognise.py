@@ -1,4 +1,7 @@
-"""Tell which format of trajectories a path holds, and read its episodes."""
+"""Tell which format of trajectories a path holds, and read its episodes.
+
+A folder may hold several such folders, such as the rounds of a collection, which are read one after the other.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,9 +12,11 @@ from .frames import episode_folders, natural_key, read_folders
 from .hdf5 import HDF5_ENDINGS, minari_file, read_hdf5
 from .lerobot import info_file, read_lerobot
 from .npz import holds_episodes, read_npz
-from .record import ActionFacts, Logs
+from .record import ActionFacts, Episode, Logs
 
 MAX_NOTES = 6
+# Sub-folders that are looked into before a folder is called something else.
+MAX_LOOKED_INTO = 16
 
 
 def why_trajectories(path: str) -> str:
@@ -28,6 +33,14 @@ def why_trajectories(path: str) -> str:
 
 
 def _why_folder(folder: Path) -> str:
+    if why := _why_single(folder):
+        return why
+    inside = (_why_single(path) for path in _sub_folders(folder)[:MAX_LOOKED_INTO])
+    return next((f"folders, each {why}" for why in inside if why), "")
+
+
+def _why_single(folder: Path) -> str:
+    """The reason to read a folder itself, without its sub-folders of other episodes."""
     if info_file(folder):
         return "a LeRobot folder"
     if minari_file(folder):
@@ -40,27 +53,58 @@ def _why_folder(folder: Path) -> str:
 
 def _array_files(folder: Path) -> list[Path]:
     endings = (".npz", *HDF5_ENDINGS)
-    return sorted((p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in endings), key=natural_key)
+    return sorted((p for p in folder.iterdir() if p.suffix.lower() in endings and p.is_file()), key=natural_key)
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_key)
 
 
 def read_logs(path: str, keys: Sequence[str]) -> Logs:
     """The episodes at a path; `keys` are the observations asked for. Raises ValueError with the remedy."""
-    found = expand_pattern(path)
-    parts = [part for file in found for part in _read_one(file, keys)]
-    episodes = [episode for part in parts for episode in part.episodes]
+    places, left = list[Path](), list[str]()
+    for found in expand_pattern(path):
+        rounds = _rounds(found)
+        places += rounds
+        if rounds != [found]:
+            left += [folder.name for folder in _sub_folders(found) if folder not in rounds]
+    parts = [(place, part) for place in places for part in _read_one(place, keys)]
+    episodes = _name_apart(parts)
     if not episodes:
         raise ValueError(f"{path!r} holds no episode with an action; give observations and actions")
-    names = [episode.name for episode in episodes]
-    if len(set(names)) < len(names):
-        # Folders of a pattern may have files of the same names.
-        episodes = [replace(episode, name=f"{k}/{episode.name}") for k, episode in enumerate(episodes)]
-    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    notes = [f"{', '.join(left[:3])}: no episodes, left out"] if left else []
+    notes += dict.fromkeys(note for _, part in parts for note in part.notes)
     if len(notes) > MAX_NOTES:
         notes = [*notes[:MAX_NOTES], f"… and {len(notes) - MAX_NOTES} notes more of this kind"]
-    declared = [part.action for part in parts if part.action != ActionFacts()]
+    declared = [part.action for _, part in parts if part.action != ActionFacts()]
     if any(facts != declared[0] for facts in declared):
         raise ValueError(f"the files of {path!r} declare different actions; give files of one environment")
     return Logs(episodes, declared[0] if declared else ActionFacts(), tuple(notes))
+
+
+def _rounds(path: Path) -> list[Path]:
+    """The folders of episodes in a folder that has none itself; the path alone if there are no such folders."""
+    if not path.is_dir() or _why_single(path):
+        return [path]
+    return [folder for folder in _sub_folders(path) if _why_single(folder)] or [path]
+
+
+def _name_apart(parts: Sequence[tuple[Path, Logs]]) -> list[Episode]:
+    """All episodes, each with a name of its own.
+
+    An episode whose name is taken has that of its folder before it. So those of the first folder have the names that
+    they have alone, and the same of them are held out.
+    """
+    found: dict[str, Episode] = {}
+    for place, part in parts:
+        for episode in part.episodes:
+            name = episode.name
+            if name in found:
+                name = f"{place.name}/{name}"
+            if name in found:
+                name = f"{len(found)}/{name}"
+            found[name] = episode if name == episode.name else replace(episode, name=name)
+    return list(found.values())
 
 
 def _read_one(path: Path, keys: Sequence[str]) -> list[Logs]:

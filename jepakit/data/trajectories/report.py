@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from ..report import MAX_PROBLEMS_LISTED, Problem, Progress, Report, finish_report, range_text
+from .blocks import channels_first, plain_values
 from .columns import as_rows
 from .record import value_problems
-from .store import Store, channels_first, plain_values
+from .store import Store
 
 MIN_LAG, MAX_LAG = -2, 8
 # A lag is named only if actions explain this share of the change, and this much more than at other lags.
@@ -92,7 +93,7 @@ def effect_lag(store: Store, seen: Sequence[Seen]) -> tuple[str, list[Problem]]:
     if rows is None:
         return "not measured: too few steps", []
     lags = _lags(store)
-    shares = {lag: explained_share(*_shifted(rows, lags, lag)) for lag in lags}
+    shares = {lag: explained_share(*_pair_with_lag(rows, lags, lag)) for lag in lags}
     best = max(shares, key=lambda lag: shares[lag])
     others = max(share for lag, share in shares.items() if lag != best)
     chance = 8 * store.spec.size / sum(len(actions) for actions, _ in rows)
@@ -130,7 +131,7 @@ def _lags(store: Store) -> range:
     return range(max(MIN_LAG, 1 - quarter), min(MAX_LAG, quarter) + 1)
 
 
-def _shifted(
+def _pair_with_lag(
     rows: Sequence[tuple[Float[np.ndarray, "_ a"], Float[np.ndarray, "_ k"]]], lags: range, lag: int
 ) -> tuple[Float[np.ndarray, "n a"], Float[np.ndarray, "n k"]]:
     """Actions, and the changes `lag` steps later, of equally many steps at every lag."""
@@ -156,7 +157,7 @@ def explained_share(actions: Float[np.ndarray, "n a"], change: Float[np.ndarray,
 
 def _action_rows(store: Store) -> Iterator[tuple[str, str]]:
     actions, spec = store.actions, store.spec
-    same = np.concatenate([_repeated(store.episode_actions(k)) for k in range(len(store.names))] or [np.zeros(0)])
+    same = np.concatenate([_repeats(store.episode_actions(k)) for k in range(len(store.names))] or [np.zeros(0)])
     if spec.discrete:
         counts = np.bincount(actions[:, 0].clip(0, spec.size - 1), minlength=spec.size)
         yield "actions", f"{spec.size} choices: " + ", ".join(map(_percent, (counts / max(1, len(actions))).tolist()))
@@ -197,12 +198,12 @@ def held_steps(store: Store) -> int:
     best = 0
     for k in range(len(store.names)):
         # An episode may end in the middle of the last action.
-        changes = np.flatnonzero(~_repeated(store.episode_actions(k))) + 1
+        changes = np.flatnonzero(~_repeats(store.episode_actions(k))) + 1
         best = int(np.gcd.reduce(np.append(changes, best)))
     return max(1, best)
 
 
-def _repeated(actions: Shaped[np.ndarray, "t a"]) -> Bool[np.ndarray, " s"]:
+def _repeats(actions: Shaped[np.ndarray, "t a"]) -> Bool[np.ndarray, " s"]:
     """Whether each action but the first equals the one before."""
     same: np.ndarray = (actions[1:] == actions[:-1]).all(1)
     return same

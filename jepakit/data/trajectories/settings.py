@@ -15,13 +15,23 @@ from ..images.box import check_size
 from ..report import Progress, Report
 from ..rows import generated_part, select_part
 from .dataset import Trajectories
-from .generated import Recipe, Simulated, generate, is_environment, keep_trajectories
+from .generated import Recipe, SimulatedEpisodes, generate, is_environment, keep_trajectories
+from .keys import Request
 from .recognise import read_logs, why_trajectories
 from .report import report_store
-from .store import Request, Store, build_store, repeat_problems
+from .store import Store, build_store, repeat_problems
 from .windows import USUAL_WINDOW, Form, choose_stride, limit_windows, slide_windows, too_short
 
-LEAST = {"window": 2, "stride": 1, "action_repeat": 1, "action_block": 1, "stack": 1, "count": 1, "steps": 1}
+LEAST = {
+    "window": 2,
+    "stride": 1,
+    "action_repeat": 1,
+    "action_block": 1,
+    "stack": 1,
+    "count": 1,
+    "steps": 1,
+    "group": 1,
+}
 MAX_REPORTED = 200
 
 
@@ -36,7 +46,9 @@ class Config(DataConfig):
     `keys` are the observations that make x, `proprio` is a vector beside it (None: chosen; "": none). Pictures are
     resized to `size`. `held_out` is a fraction of whole episodes. The rest is as in `DataConfig`.
     If `path` names an environment, as two-rooms-random does, it generates `count` trajectories by its `policy` from
-    `seed`, each of `steps` steps (None: one sample if it has goals, else up to its time limit, at most 200).
+    `seed`, each of `steps` steps (None: one sample if it has goals, else up to its time limit, at most 200). `group` of
+    them in a row share what the environment draws for each group, such as where walls stand; that is their label, and
+    batches hold whole groups.
     """
 
     window: int | None = None
@@ -51,6 +63,7 @@ class Config(DataConfig):
     policy: str = "random"
     seed: int = 0
     steps: int | None = None
+    group: int = 1
 
     axes: ClassVar[tuple[int, ...]] = (1, 3)
     holds: ClassVar[str] = "trajectories"
@@ -71,7 +84,7 @@ class Config(DataConfig):
         return f"{path!r} names an environment" if is_environment(path) else why_trajectories(path)
 
     @property
-    def generated(self) -> bool:
+    def is_generated(self) -> bool:
         """Whether the path names an environment."""
         return is_environment(self.path)
 
@@ -124,7 +137,7 @@ class Config(DataConfig):
     @property
     def recipe(self) -> Recipe:
         """What makes generated trajectories."""
-        return Recipe(self.path, self.size, self.policy, self.seed, self.steps, self.action_repeat)
+        return Recipe(self.path, self.size, self.policy, self.seed, self.steps, self.action_repeat, self.group)
 
 
 def read_store(cfg: Config) -> Store:
@@ -138,6 +151,8 @@ def build_trajectories(store: Store, cfg: Config) -> Trajectories:
     """The windows of the chosen part of whole episodes. Raises ValueError if there are none, or for a problem."""
     if store.problems:
         raise ValueError(str(store.problems[0]))
+    if cfg.group > 1:
+        raise ValueError(f"data.group is {cfg.group}, which is for generated trajectories; leave data.group out")
     rows = select_part(store.names, cfg.split, cfg.held_out, 0)
     return cut_trajectories(store, rows, cfg, store.notes)
 
@@ -146,7 +161,7 @@ def open_generated(cfg: Config) -> Trajectories:
     """The windows of the chosen part of generated trajectories. Raises ValueError."""
     if cfg.keys not in (None, ("observations",)) or cfg.proprio:
         raise ValueError(f"{cfg.path} has a single observation; leave data.keys and data.proprio out")
-    ids, _ = generated_part(cfg.count, cfg.split, cfg.held_out, 0, "trajectories")
+    ids, _ = generated_part(cfg.count, cfg.split, cfg.held_out, 0, "trajectories", cfg.group)
     source = generate(cfg.recipe, ids, cfg.form)
     note = f"{len(ids):,} generated trajectories, {cfg.path}, policy {cfg.policy}, seed {cfg.seed}"
     return cut_trajectories(source, np.arange(len(ids), dtype=np.int64), cfg, (note,))
@@ -159,7 +174,7 @@ def keep_generated(cfg: Config, ids: Int64[np.ndarray, " e"]) -> Store:
 
 
 def cut_trajectories(
-    source: Store | Simulated, rows: Int64[np.ndarray, " k"], cfg: Config, notes: Sequence[str]
+    source: Store | SimulatedEpisodes, rows: Int64[np.ndarray, " k"], cfg: Config, notes: Sequence[str]
 ) -> Trajectories:
     """The windows of episodes `rows`. Raises ValueError if there are none, or if actions cannot be joined."""
     form = cfg.form

@@ -8,7 +8,8 @@ and the actions a_0 … a_{h−1} alone. m is the mean latent of the part to fit
                  average) and of a linear model of (latent, action) unrolled from s_0 (`linear`)
     factor-NAME  R² of a true quantity, read by a ridge from the latents of real frames; `imagined` has it by horizon,
                  read by the same ridge from ŝ_h
-    imagined     R² of the quantity that is read worst from ŝ_T; `each` has all of them
+    imagined     R² of the quantity that is read worst from ŝ_T; `each` has all of them. Below `least`, the model knows
+                 too little of it for an unqualified finding
     rank         mean reciprocal rank of the true action among others (of the same data, `candidates` with the true one;
                  all choices of discrete ones), by the energy |ŝ(s_t, a) − s_{t+1}|²; `top1`, and chance of both
     planned      the action found by lowering that energy (Adam from the mean action or the best of the others, within
@@ -45,6 +46,8 @@ from ..transitions import Transitions
 READS = "dynamics"
 LEADING = "error"
 SHARE_SCALE = "1 is perfect, 0 knows only the mean"
+KNOWN_R2 = 0.5
+"""A quantity of whose variance less is read after imagination counts as unknown to the model."""
 MIN_SPREAD = 1e-10
 """Latents, or values of a factor, whose variance is a smaller share of their mean square do not vary."""
 FIT_VALUES, FIT_ROWS_RANGE = 2**23, (2000, 20_000)
@@ -165,6 +168,7 @@ def factor_results(
     yield from score_results("lowest R² of a factor, imagined", *last)
     yield "scale", SHARE_SCALE
     yield "factor", names[worst]
+    yield "least", KNOWN_R2
     yield "each", dict(zip(names, curve[-1].tolist(), strict=True))
     if left_out:
         yield "constant", ", ".join(left_out)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core import schedules
-from ...core.words import counted
+from ...core.words import count_text
 from ...run import optim
 from ...run.optim import Optim
 from ...types import Batch
@@ -171,8 +171,8 @@ def length_note(train: Live, cfg: Config) -> str:
     if steps == asked:
         return ""
     return (
-        f"each training takes {counted(steps, 'step')} (finetune.min_steps), as {counted(cfg.epochs, 'epoch')} of "
-        f"{counted(len(train), 'sample')} would be {asked}; --finetune.min_steps 0 keeps to the epochs"
+        f"each training takes {count_text(steps, 'step')} (finetune.min_steps), as {count_text(cfg.epochs, 'epoch')} "
+        f"of {count_text(len(train), 'sample')} would be {asked}; --finetune.min_steps 0 keeps to the epochs"
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ...evals.finding import least_known
 from .. import imagination
 from ..figures import Figure
 from ..section import Part, Section, View, figures_per_run
@@ -41,5 +42,11 @@ def run_figures(view: View) -> tuple[list[Figure], str]:
     drawn = [*errors[:1], *([known] if known else [])]
     if view.look.imagined is not None:
         drawn += imagination.imagination_figures(view.look.imagined)
-    notes = [view.look.notes.get("dynamics", ""), "" if errors else NO_PROBE]
+    notes = [view.look.notes.get("dynamics", ""), "" if errors else NO_PROBE, unknown_note(results)]
     return drawn, " ".join(note for note in notes if note)
+
+
+def unknown_note(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the model knows too little of after imagination, though its error may be small; "" if nothing."""
+    name, value = least_known(results)
+    return f"After imagination, {name} is read with an R² of {value:.2f}: the model does not know it." if name else ""

@@ -1,7 +1,8 @@
-"""The section on planning: every agent on the same starts, what the model knows, and a film."""
+"""The section on planning: every agent on the same starts, what the model knows, the energy, and a film."""
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from markupsafe import Markup
 
 from ...core.words import percent
 from ..figures import Figure
+from ..landscapes import landscape_figures
 from ..section import Part, Section, View
 from ..templates import fill_template
 
@@ -27,18 +29,28 @@ FILM_CAPTION: Final = (
 
 
 def show(views: Sequence[View]) -> Part | None:
-    """A table per result, and its film; None if no run has planned."""
+    """A table per result, its landscapes and its film; None if no run has planned."""
     found = [(view, name, result) for view in views for name, result in view.record.plans.items()]
     if not found:
         return None
     plans = [{"title": _title(view, name, len(views)), **_rows(result)} for view, name, result in found]
-    films = [f for view, name, _ in found if (f := _film(view.record.folder / "evals" / f"{name}.gif", name))]
-    return Part(tuple(films), body=fill_template("plans.html.j2", plans=plans))
+    figures = list[Figure]()
+    for view, name, result in found:
+        title = _title(view, name, len(views))
+        own = _figures(view.record.folder / "evals" / name, result)
+        figures += [replace(f, title=f"{f.title} · {title}") if len(found) > 1 else f for f in own]
+    return Part(tuple(figures), body=fill_template("plans.html.j2", plans=plans))
 
 
 def _title(view: View, name: str, runs: int) -> str:
     planner = name.removeprefix("plan-")
     return f"{planner} · {view.name}" if runs > 1 else planner
+
+
+def _figures(file: Path, result: Mapping[str, Any]) -> list[Figure]:
+    """The landscapes and the film of one result; `file` is its path without an ending."""
+    film = _film(file.with_suffix(".gif"))
+    return [*landscape_figures(result, file.with_suffix(".npz")), *([film] if film else [])]
 
 
 def _rows(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,10 +89,10 @@ def _walls(ghosting: Mapping[str, Any]) -> str:
     return f"The model lets {percent(shares[-1], 0)} of pushes through the wall at the end of a plan." if shares else ""
 
 
-def _film(path: Path, name: str) -> Figure | None:
+def _film(path: Path) -> Figure | None:
     """The film of one result, inside the page; None if there is none, or if it is too large for a page."""
     if not path.is_file() or path.stat().st_size > MAX_FILM_BYTES:
         return None
     data = base64.b64encode(path.read_bytes()).decode()
     picture = Markup('<img alt="Film of two episodes" src="data:image/gif;base64,{}">').format(data)
-    return Figure(f"Episodes by {name.removeprefix('plan-')}", picture, FILM_CAPTION, wide=True)
+    return Figure("Episodes", picture, FILM_CAPTION, wide=True)

@@ -31,11 +31,11 @@ def short_run(limit: int = 0, **method: Any) -> Run:
     """The recipe with fewer steps, on `limit` trajectories (0: all), and with changes to its method."""
     run = two_rooms_fixed()
     assert isinstance(run.method, worldmodel.Config)
-    source: Any = run.data
+    data: Any = run.data
     return replace(
         run,
         method=replace(run.method, **method),
-        data=replace(source, limit=limit),
+        data=replace(data, limit=limit),
         length=Length(steps=STEPS, batch=run.length.batch),
         loop=replace(run.loop, workers=0),
     )

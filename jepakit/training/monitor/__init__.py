@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ... import collapse
 from ...core import distributed
-from ...core.words import counted
+from ...core.words import count_text
 from ...methods.base import Method, Weights
 from ...methods.head import Head
 from ...methods.masked import Masked
@@ -54,7 +54,7 @@ class Monitor:
         found, steps = collapse.verdict(self.rows, self.settings), self.session.steps
         if found.name != "unknown" or not intervals.is_too_short(steps, self.session.run.loop.panel_every or 1):
             return found
-        short = f"a run of {counted(steps, 'step')} is too short to judge: {found.reason}"
+        short = f"a run of {count_text(steps, 'step')} is too short to judge: {found.reason}"
         return replace(found, reason=short, advice="give more --steps")
 
     @cached_property

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from ...core.words import counted
+from ...core.words import count_text
 from ...data import Dataset, fixed_sample
 from ...data.loader import spread_order
 from ...types import Batch, Signal
@@ -60,8 +60,8 @@ def describe_division(train: Dataset, held: Dataset | None) -> str:
 
 def describe_samples(x: Shaped[Tensor, "n c ..."], signal: Signal) -> str:
     """The number of samples, and of their steps unless they are whole."""
-    steps = "" if x.shape[2] == signal.size[0] else f" of {counted(x.shape[2], 'step')}"
-    return counted(len(x), "sample") + steps
+    steps = "" if x.shape[2] == signal.size[0] else f" of {count_text(x.shape[2], 'step')}"
+    return count_text(len(x), "sample") + steps
 
 
 def equal_length_samples(dataset: Dataset, signal: Signal, count: int, patch: int) -> Batch:
