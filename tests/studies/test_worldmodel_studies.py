@@ -143,7 +143,7 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
     assert "one sample" in page.read_text()
     # Everything measured stays, and is not measured again.
     run = engine.run_folder(tmp_path, arm, 0)
-    stored = {path: path.stat().st_mtime_ns for path in (*run.glob("evals/*"), *run.glob("heads/metric/*"))}
+    stored = {path: path.stat().st_mtime_ns for path in (*run.glob("evals/*"), *run.rglob("*.safetensors"))}
     assert len([path for path in stored if path.match("plan-*.json")]) == 3
     again, _ = engine.reproduce("tiny", Path(), tmp_path, SilentProgress(), seeds=1)
     assert [row._asdict() for row in again] == rows
