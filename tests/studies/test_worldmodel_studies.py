@@ -33,6 +33,7 @@ def changes(arm: Arm, recipe: str) -> dict[str, Any]:
 def test_a_training_leaves_out_the_term_or_the_trajectories_that_its_name_says() -> None:
     short = {"length.steps": two_rooms_ablation.STEPS}
     assert changes(two_rooms_ablation.WHOLE, "two-rooms-fixed") == short
+    assert all(arm.run.heads == (two_rooms_ablation.METRIC,) for arm in (*two_rooms_ablation.STUDY.arms, *data.PARTS))
     assert [arm.name for arm in two_rooms_ablation.WITHOUT] == [f"without {t}" for t in two_rooms_ablation.TERMS]
     for arm, term in zip(two_rooms_ablation.WITHOUT, two_rooms_ablation.TERMS, strict=True):
         assert changes(arm, "two-rooms-fixed") == {**short, f"method.{term}": 0.0}
@@ -97,11 +98,12 @@ def test_a_number_that_only_tells_broken_trainings_is_told_from_one_that_tells_g
     assert sound["greedy on the model"].value == pytest.approx(1)
 
 
-def tiny_arm(recipe: str = "two-rooms-fixed", **changed: Any) -> Arm:
-    """A recipe's training of 3 steps on few trajectories."""
-    run: Any = load_recipe(recipe)
-    data = replace(run.data, count=200, **changed)
-    return Arm("Tiny", "rooms", replace(run, data=data, length=Length(steps=3, batch=16)), "", "3 steps")
+def tiny_arm() -> Arm:
+    """The recipe of Two Rooms with 3 steps on few trajectories, and as many of its metric."""
+    run: Any = load_recipe("two-rooms-fixed")
+    few, length = replace(run.data, count=200), Length(steps=3, batch=16)
+    heads = tuple(replace(head, length=length) for head in run.heads)
+    return Arm("Tiny", "rooms", replace(run, data=few, length=length, heads=heads), "", "3 steps")
 
 
 @pytest.mark.slow
@@ -110,6 +112,7 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
 ) -> None:
     monkeypatch.setattr(plans, "EPISODES", 2)
     monkeypatch.setattr(planners, "EPISODES", 2)
+    monkeypatch.setattr("jepakit.inference.diagnosis.NUM_EPISODES", 64)
     searches = {
         "one sample": planners.Search("random", {"random.samples": 1}),
         "gradient": planners.Search("gradient", {"gradient.starts": 1, "gradient.iterations": 1}),
@@ -140,8 +143,8 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
     assert "one sample" in page.read_text()
     # Everything measured stays, and is not measured again.
     run = engine.run_folder(tmp_path, arm, 0)
-    stored = {path: path.stat().st_mtime_ns for path in (*run.glob("evals/*"), *run.glob("heads/metric/*"))}
-    assert len([path for path in stored if path.name.startswith("plan-")]) == 3
+    stored = {path: path.stat().st_mtime_ns for path in (*run.glob("evals/*"), *run.rglob("*.safetensors"))}
+    assert len([path for path in stored if path.match("plan-*.json")]) == 3
     again, _ = engine.reproduce("tiny", Path(), tmp_path, SilentProgress(), seeds=1)
     assert [row._asdict() for row in again] == rows
     assert {path: path.stat().st_mtime_ns for path in stored} == stored

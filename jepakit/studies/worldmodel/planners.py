@@ -25,7 +25,7 @@ from ...run import checkpoint
 from ...types import Rng
 from ..claims import Numbers, Ranking, Statement
 from ..study import Study
-from .plans import REPLAN_EVERY, SUCCESS, SUCCESS_EVER, load_or_plan, train_metric
+from .plans import REPLAN_EVERY, SUCCESS, SUCCESS_EVER, load_or_plan
 from .two_rooms import RECIPE
 from .two_rooms_ablation import PROBE_OPTIONS
 
@@ -61,7 +61,6 @@ DRAWN: Final = ("cem", "icem", "mppi", "gradient", "cem-gradient")
 
 def measure_search(run: Path, search: Search) -> Mapping[str, float]:
     """How a search plans on a finished run."""
-    train_metric(run)
     options = {"episodes": EPISODES, "replan_every": REPLAN_EVERY, "diagnose": False}
     result = load_or_plan(run, search.planner, settings=dict(search.settings), **options)
     return {

@@ -1,6 +1,6 @@
-"""Measures how well a finished world model plans: heads trained over it, episodes under one protocol, and its metric.
+"""Measures how well a finished world model plans: episodes under one protocol, and its distance to go.
 
-What is measured stays in the run folder, as heads/NAME and evals/plan-PLANNER.json, and is not measured again.
+What is planned stays in the run folder, as evals/plan-PLANNER.json, and is not planned again.
 """
 
 import json
@@ -11,8 +11,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from ... import launch
-from ...core.progress import SilentProgress
 from ...evals.metrics.ranks import spearman
 from ...inference.plan import (
     GREEDY_MODEL,
@@ -29,10 +27,8 @@ from ...inference.plan import (
 )
 from ...inference.world import World, open_world
 from ...run import checkpoint
-from ...training.request import Request
 from ...types import Rng
 
-HEAD_STEPS: Final = 1500
 EPISODES: Final = 40
 REPLAN_EVERY: Final = 4
 NUM_PAIRS: Final = 512
@@ -50,26 +46,6 @@ LATENT_RANK: Final = "rank of the latent distance minus straight lines"
 EFFECTIVE_RANK: Final = "effective rank of the latents"
 
 
-def train_head(run: Path, name: str, changes: Mapping[str, Any] | None = None) -> None:
-    """Train the head called `name` over a finished run, in its folder, unless that has been done.
-
-    It takes HEAD_STEPS, or as many steps as the run if those are fewer, as in a rehearsal. `changes` change settings.
-    """
-    out = run / "heads" / name
-    if (out / "summary.json").is_file():
-        return
-    steps = min(HEAD_STEPS, int(json.loads((run / "summary.json").read_text())["steps"]))
-    flags = {"length.steps": steps, "evals.report": False, "loop.workers": 0, "loop.amp": False, **(changes or {})}
-    seed = checkpoint.settings_of(run).seed
-    request = Request(recipe=name, out=out, init=run, flags={**flags, "seed": seed}, overwrite=True)
-    launch.train_and_report(request, SilentProgress())
-
-
-def train_metric(run: Path) -> None:
-    """Train the distance to go over a finished run, unless that has been done."""
-    train_head(run, "metric", {"optim.lr": 2e-3, "optim.start_lr": 2e-3})
-
-
 def load_or_plan(run: Path, planner: str = "cem", **options: Any) -> dict[str, Any]:
     """The result of `inference.plan.plan_run` on the last step of a run: read from its folder, or planned and written.
 
@@ -81,17 +57,16 @@ def load_or_plan(run: Path, planner: str = "cem", **options: Any) -> dict[str, A
 def stored_plan(run: Path, planner: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
     """A stored result with the same planner and options, and with the diagnosis if they ask for it."""
     step = int(json.loads((run / "summary.json").read_text())["steps"])
-    changes, _, others = split_settings(options.get("settings") or {})
-    search = choose_planner(planner, changes)
-    knobs = describe_planner(planner, search)
-    wanted: dict[str, Any] = {"planner": knobs, "episodes": 50, "horizon": HORIZON, "replan_every": 1, "seed": 0}
+    knobs, _, oracle = split_settings(options.get("settings") or {})
+    search = choose_planner(planner, knobs)
+    words, horizon = describe_planner(planner, search), options.get("horizon", HORIZON)
+    wanted = {"planner": words, "episodes": 50, "horizon": horizon, "replan_every": 1, "seed": 0}
     wanted |= {key: value for key, value in options.items() if key in (*wanted, "steps")}
-    if others:
-        wanted["oracle"] = choose_oracle(Search(search, wanted["horizon"], knobs), others).words
+    wanted["oracle"] = choose_oracle(Search(search, horizon, words), oracle).words if oracle else None
     head = {"latent": "latent", "metric": "learned"}.get(options.get("source", "auto"), "")
     for path in sorted((run / "evals").glob("plan-*.json")):
         found: dict[str, Any] = json.loads(path.read_text())
-        same = wanted.items() <= found["protocol"].items() and found["step"] == step
+        same = found["step"] == step and all(found["protocol"].get(key) == value for key, value in wanted.items())
         whole = "model" in found or not options.get("diagnose", True)
         if same and whole and found["energy"].startswith(head):
             return found
@@ -99,8 +74,7 @@ def stored_plan(run: Path, planner: str, options: Mapping[str, Any]) -> dict[str
 
 
 def measure_rooms(run: Path) -> Mapping[str, float]:
-    """How well a world model of Two Rooms plans by a metric that is trained over it, and what that may depend on."""
-    train_metric(run)
+    """How well a world model of Two Rooms plans by the distance to go over it, and what that may depend on."""
     result = load_or_plan(run, episodes=EPISODES, replan_every=REPLAN_EVERY)
     model, agents = result["model"], result["agents"]
     position = model["factors"]["position"]
@@ -127,13 +101,13 @@ def distance_ranks(world: World) -> dict[str, float]:
 
     The pairs are tasks of the environment. The distances are those of the metric, and between latents.
     """
-    env, metric = world.env, world.energies.metric
+    env, steps_to_go = world.env, world.energies.steps_to_go
     start, goal = env.tasks(np.arange(NUM_PAIRS), Rng(0).fork("studies", "pairs"))
     true_way, straight = (part.numpy() for part in (env.way_to_go(start, goal), env.distance(start, goal)))
     a, b = (world.encode(env.observe(state)) for state in (start, goal))
     latent = (a - b).flatten(1).norm(dim=1)
-    assert metric is not None
-    learned = metric.steps_to_go(a, b)
+    assert steps_to_go is not None
+    learned = steps_to_go(a, b)
     base = spearman(straight, true_way)
     return {
         METRIC_RANK: spearman(learned.cpu().numpy(), true_way) - base,
