@@ -68,7 +68,7 @@ def two_rooms_random() -> Run:
         ),
         data=settings.Config(path="two-rooms-random", count=400_000, action_repeat=2, group=16, split="train"),
         optim=replace(WORLD_OPTIM, lr=2e-3, clip=5.0),
-        length=Length(steps=4000, batch=128),
+        length=Length(steps=8000, batch=128),
         loop=EXACT,
         evals=Evals(kinds=("dynamics",)),
     )
