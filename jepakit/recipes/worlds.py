@@ -168,7 +168,7 @@ def cartpole() -> Run:
         length=Length(steps=2500, batch=128),
         loop=EXACT,
         evals=Evals(kinds=("dynamics",)),
-        heads=(HeadStage(value.Config(), length=Length(steps=1500, batch=96)),),
+        heads=(HeadStage(value.Config(gamma=0.98, decay=0.9), length=Length(steps=3000, batch=128)),),
     )
 
 
