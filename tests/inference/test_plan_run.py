@@ -48,6 +48,7 @@ def pole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world model of cart-pole with heads for reward and end, after a few steps."""
     out = tmp_path_factory.mktemp("plan") / "pole"
     own = {"data.count": 40, "length.batch": 16, "loop.workers": 0, "evals.kinds": [], "evals.report": False}
+    own |= {"heads": "none"}
     jk.train(None, out, recipe="cartpole", steps=5, settings=own, quiet=True)
     return out
 
