@@ -40,6 +40,7 @@ def test_a_training_leaves_out_the_term_or_the_trajectories_that_its_name_says()
     for arm, percent in zip(data.PARTS, data.SHARES, strict=True):
         assert changes(arm, "two-rooms-fixed") == {**short, "data.limit": 900 * percent}
     assert changes(two_rooms.RECIPE, "two-rooms-fixed") == changes(pendulum.RECIPE, "pendulum") == {}
+    assert [changes(arm, "two-rooms-fixed")["length.steps"] for arm in plan_success.BRIEF] == [50, 100, 200, 400]
     assert [arm.run.seed for arm in plan_success.FULL] == [0, 1, 2]
 
 
@@ -84,13 +85,13 @@ def test_the_number_that_orders_success_is_said_first_and_the_best_of_logs_next(
         success=success, ghosting=1 - success, open_loop_error=-success + 0.2 * noise, action_recovery=noise
     )
     told = plan_success.conclusions(scores)
-    assert told[0].startswith("Best of all, of the 3 numbers that all 12 runs have: ghosting -1.00 ")
-    assert told[1].startswith("Best without a simulator, of the 2 numbers that all 12 runs have: open-loop error ")
+    assert told[0].startswith("Best of all, of the 3 numbers that all 16 runs have: ghosting -1.00 ")
+    assert told[1].startswith("Best without a simulator, of the 2 numbers that all 16 runs have: open-loop error ")
     assert [name for name, number in NUMBERS.items() if not number.logs] == [*NUMBERS][-7:]
 
 
 def test_a_number_that_only_tells_broken_trainings_is_told_from_one_that_tells_good_ones() -> None:
-    success = np.array([0.0] * 4 + [0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.95, 1.0])
+    success = np.array([0.0] * 8 + [0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.95, 1.0])
     scores = scores_where(success=success, ghosting=(success == 0).astype(float), greedy_on_the_model=success)
     whole, sound = plan_success.success_correlations(scores), plan_success.success_correlations(scores, 0.5)
     assert whole["ghosting"].value < -0.7

@@ -28,7 +28,7 @@ PAPER_SUCCESS: Final = 0.98
 PROBE_OPTIONS: Final = {"dynamics.windows": 1000, "dynamics.transitions": 300}
 
 
-def short_run(limit: int = 0, **method: Any) -> Run:
+def short_run(limit: int = 0, steps: int = STEPS, **method: Any) -> Run:
     """The recipe with fewer steps, on `limit` trajectories (0: all), and with changes to its method."""
     run = two_rooms_fixed()
     assert isinstance(run.method, worldmodel.Config)
@@ -37,7 +37,7 @@ def short_run(limit: int = 0, **method: Any) -> Run:
         run,
         method=replace(run.method, **method),
         data=replace(data, limit=limit),
-        length=Length(steps=STEPS, batch=run.length.batch),
+        length=Length(steps=steps, batch=run.length.batch),
         loop=replace(run.loop, workers=0),
         heads=(METRIC,),
     )
@@ -45,7 +45,7 @@ def short_run(limit: int = 0, **method: Any) -> Run:
 
 WHOLE: Final = Arm("Two Rooms", "all terms", short_run(), "", "", {SUCCESS: PAPER_SUCCESS})
 WITHOUT: Final = tuple(
-    Arm("Two Rooms", f"without {term}", short_run(0, **{term: 0.0}), "", "", {SUCCESS: rate})
+    Arm("Two Rooms", f"without {term}", short_run(0, STEPS, **{term: 0.0}), "", "", {SUCCESS: rate})
     for term, rate in TERMS.items()
 )
 
