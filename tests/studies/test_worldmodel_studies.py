@@ -44,6 +44,13 @@ def test_a_training_leaves_out_the_term_or_the_trajectories_that_its_name_says()
     assert [arm.run.seed for arm in plan_success.FULL] == [0, 1, 2]
 
 
+def test_a_study_trains_the_heads_of_its_trainings_and_a_rehearsal_shortens_them() -> None:
+    whole, rehearsed = (engine.localize_run(pendulum.RECIPE, Path(), 2, steps) for steps in (None, 7))
+    assert [(head.name, head.length.steps) for head in whole.heads] == [("value", 1500)]
+    assert [head.length.steps for head in rehearsed.heads] == [rehearsed.length.steps] == [7]
+    assert (whole.seed, whole.evals.kinds) == (2, ())
+
+
 def test_all_trainings_on_fewer_trajectories_are_scored_on_the_same_ones() -> None:
     parts = [arm.run.data.open() for arm in (data.PARTS[0], data.PARTS[1])]
     assert [len(part) for part in parts] == [900, 2700]
@@ -155,6 +162,8 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
     assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 4}) is not None
     assert plans.stored_plan(run, "cem", {"episodes": 3, "replan_every": 4}) is None
     assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 4, "source": "latent"}) is None
+    plans.load_or_plan(run, episodes=3, source="latent", diagnose=False)
+    assert plans.stored_plan(run, "cem", {"episodes": 3, "diagnose": False}) is None
     ((name, figure),) = planners.draw_energies({arm.label: run})
     assert name == "energies"
     assert "<svg" in figure.body
