@@ -104,6 +104,16 @@ def test_a_number_that_only_tells_broken_trainings_is_told_from_one_that_tells_g
     assert whole["ghosting"].value < -0.7
     assert sound["ghosting"].value == 0
     assert sound["greedy on the model"].value == pytest.approx(1)
+    assert "8 of 16 trainings have a success of 50 % or more, from 70 to 100 %. " in plan_success.conclusions(scores)[1]
+
+
+def test_trainings_that_all_arrive_or_have_no_number_say_nothing_of_what_predicts_success() -> None:
+    success = np.array([0.2] * 4 + [1.0] * 12)
+    ghosting = np.arange(16.0)
+    ghosting[:2] = np.nan
+    scores = scores_where(success=success, ghosting=ghosting)
+    assert plan_success.success_correlations(scores)["ghosting"].n == 14
+    assert plan_success.success_correlations(scores, 0.5) == {}
 
 
 def tiny_arm() -> Arm:

@@ -62,13 +62,13 @@ FULL: Final = tuple(
 def success_correlations(scores: Scores, least: float = 0.0) -> dict[str, Correlation]:
     """The correlation of every number with the success, over trainings with a success of at least `least`.
 
-    In falling order; numbers that fewer than MIN_TRAININGS trainings have are left out.
+    In falling order. Left out are numbers that fewer than MIN_TRAININGS trainings have, and all if success is the same.
     """
     found = {}
     for name, number in NUMBERS.items():
         runs = gather_runs(scores, number.metric, SUCCESS)
         runs = runs.at(np.flatnonzero(runs.y >= least))
-        if len(runs.x) >= MIN_TRAININGS:
+        if len(runs.x) >= MIN_TRAININGS and np.ptp(runs.y) > 0:
             found[name] = bootstrap_correlation(runs, Rng(0).fork("study", "plan-success"))
     return dict(sorted(found.items(), key=lambda item: -abs(item[1].value)))
 
@@ -77,14 +77,26 @@ def conclusions(scores: Scores) -> list[str]:
     """The best number of all, the best one without a simulator, and every number."""
     every, sound = success_correlations(scores), success_correlations(scores, SOUND)
     if not every:
-        return [f"No number was measured in {MIN_TRAININGS} trainings."]
+        return [f"No number was measured in {MIN_TRAININGS} trainings whose success differs."]
     logs = {name: one for name, one in every.items() if NUMBERS[name].logs}
     told = [best_number(every, "of all")]
     told += [best_number(logs, "without a simulator")] if logs else []
     beyond = {
         name: f"; over trainings with a success of {100 * SOUND:.0f} % or more {one}" for name, one in sound.items()
     }
-    return [*told, *(f"{name}: {one}{beyond.get(name, '')}." for name, one in every.items())]
+    numbers = [f"{name}: {one}{beyond.get(name, '')}." for name, one in every.items()]
+    return [*told, describe_sound(scores), *numbers]
+
+
+def describe_sound(scores: Scores) -> str:
+    """How many trainings are sound, and the range of their success: where it is narrow, its order is chance."""
+    success = [value for arm in scores.arms for value in scores.values.get((arm.label, SUCCESS), ())]
+    sound = [value for value in success if value >= SOUND]
+    spread = f", from {100 * min(sound):.0f} to {100 * max(sound):.0f} %" if sound else ""
+    return (
+        f"{len(sound)} of {len(success)} trainings have a success of {100 * SOUND:.0f} % or more{spread}. "
+        f"Each is measured in {plans.EPISODES} episodes, so that close ones are in no sure order."
+    )
 
 
 STUDY = Study(

@@ -65,7 +65,7 @@ def stored_plan(run: Path, planner: str, options: Mapping[str, Any]) -> dict[str
     best = choose_oracle(Search(search, horizon, words), oracle).words if oracle else None
     energy = {key: options[key] for key in ("source", "distance", "reduce") if key in options}
     world = open_world(loaded, run, options.get("environment"), env, **energy)
-    counts = {"episodes": 50, "steps": None, "horizon": horizon, "replan_every": 1, "seed": 0}
+    counts: dict[str, Any] = {"episodes": 50, "steps": None, "horizon": horizon, "replan_every": 1, "seed": 0}
     counts |= {key: value for key, value in options.items() if key in counts}
     wanted = plan_settings(world, protocol_of(world, words, **counts, oracle=best))
     for path in sorted((run / "evals").glob("plan-*.json")):

@@ -1,8 +1,9 @@
 """Study: does the recipe `two-rooms-fixed` give a world model that plans, and what does the model know?
 
-Three trainings of 4,000 steps, each with a metric on top (2,000 steps), about ten minutes each; episodes are planned as in
-`two-rooms-ablation`. The numbers beside the success say which part fails if plans do: greedy on the true dynamics judges
-the energy, greedy on the model the model within one action, and pushes through the wall the model over 8 actions.
+Three trainings of 4,000 steps, each with a metric on top (2,000 steps), about ten minutes each; episodes are planned as
+in `two-rooms-ablation`. The numbers beside the success say which part fails if plans do: greedy on the true dynamics
+judges the energy, greedy on the model the model within one action, and pushes through the wall the model over 8
+actions.
 """
 
 from dataclasses import replace
