@@ -181,10 +181,8 @@ def plan_run(
         result["landscapes"], arrays = measure_landscapes(world, protocol, search, outcomes[PLANNER])
     path = save_result(folder, "plan", result, planner)
     save_arrays(path.with_suffix(".npz"), arrays)
-    shown = None
-    if film:
-        decode = frame_decoder(folder, loaded, world, show)
-        shown = film_episodes(world, protocol, search, outcomes[PLANNER], path, decode, show)
+    decode = frame_decoder(folder, loaded, world, show) if film else None
+    shown = film_episodes(world, protocol, search, outcomes[PLANNER], path, decode, show) if film else None
     return PlanReport(result, path, shown)
 
 

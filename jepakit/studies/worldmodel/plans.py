@@ -1,6 +1,6 @@
 """Measures how well a finished world model plans: episodes under one protocol, and its distance to go.
 
-What is planned stays in the run folder, as evals/plan-PLANNER.json, and is not planned again.
+Results stay in the run folder, as evals/plan-PLANNER.json, and are read from there the next time.
 """
 
 import json
@@ -70,8 +70,9 @@ def stored_plan(run: Path, planner: str, options: Mapping[str, Any]) -> dict[str
     wanted = plan_settings(world, protocol_of(world, words, **counts, oracle=best))
     for path in sorted((run / "evals").glob("plan-*.json")):
         found: dict[str, Any] = json.loads(path.read_text())
-        same = found["step"] == loaded.step and found["settings"] == wanted
-        if same and ("model" in found or not options.get("diagnose", True)):
+        # A setting that an older result does not name had no other value than None.
+        same = all(found["settings"].get(key) == value for key, value in wanted.items())
+        if same and found["step"] == loaded.step and ("model" in found or not options.get("diagnose", True)):
             return found
     return None
 

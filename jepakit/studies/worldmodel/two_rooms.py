@@ -17,7 +17,7 @@ from . import plans
 from .plans import SUCCESS, measure_rooms
 from .two_rooms_ablation import PAPER_SUCCESS, PROBE_OPTIONS
 
-GOAL: Final = 0.9
+MIN_SUCCESS: Final = 0.9
 
 
 def whole_run(seed: int = 0) -> Run:
@@ -27,7 +27,7 @@ def whole_run(seed: int = 0) -> Run:
 
 
 RECIPE: Final = Arm("Two Rooms", "recipe", whole_run(), "", "", {SUCCESS: PAPER_SUCCESS})
-TOLD: Final = (
+REPORTED_METRICS: Final = (
     plans.SUCCESS_EVER,
     plans.GREEDY_ON_TRUTH,
     plans.GREEDY_ON_MODEL,
@@ -40,7 +40,7 @@ TOLD: Final = (
 
 def claims() -> tuple[Statement, ...]:
     """Success of every seed, and what the model knows."""
-    return AtLeast((RECIPE.label,), SUCCESS, GOAL), Numbers((RECIPE.label,), TOLD)
+    return AtLeast((RECIPE.label,), SUCCESS, MIN_SUCCESS), Numbers((RECIPE.label,), REPORTED_METRICS)
 
 
 STUDY = Study(
