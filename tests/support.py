@@ -1,6 +1,8 @@
 """Helpers that several tests share: runs that train in seconds, small data, `jepa` as a user starts it, two ranks."""
 
+import contextlib
 import gzip
+import io
 import json
 import os
 import socket
@@ -8,10 +10,9 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -151,6 +152,26 @@ def jepa(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(jepa_command(*words), capture_output=True, text=True, env=os.environ | env, timeout=300)
 
 
+class Done(NamedTuple):
+    """The end of a command that ran in this process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def jepa_here(*words: object) -> Done:
+    """Run `jepa WORDS` in this process, which saves the seconds that another one takes to import torch."""
+    from jepakit.cli import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
 def start_jepa(*words: object) -> subprocess.Popen[str]:
     """Start `jepa WORDS`, and go on."""
     return subprocess.Popen(jepa_command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -182,7 +203,7 @@ class Recorder(SilentProgress):
 # Several processes.
 
 
-@contextmanager
+@contextlib.contextmanager
 def joined_rank(rank: int, port: int, world: int = 2) -> Iterator[distributed.Dist]:
     """This process as number `rank` of `world` that meet at `port`, as torchrun would start it."""
     set_rank(rank, port, world)

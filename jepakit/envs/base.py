@@ -70,10 +70,10 @@ class Episodes(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """The states of one world over two of its numbers, on a grid; all else is as in a given state.
+    """The states of one world on a grid over two of its numbers; everything else is as in a given state.
 
-    `states` (Y · X, …) has row by row a state for each of the values `y` (Y,) and `x` (X,), which are called `names`.
-    `free` says which of them the world can be in.
+    `states` (Y · X, …) holds, row by row, one state per pair of values `y` (Y,) and `x` (X,); `names` names x and y.
+    `free` says which of the states the world can be in.
     """
 
     states: EnvState
@@ -139,9 +139,9 @@ class Environment(ABC):
         return self.distance(state, goal) < self.success_radius
 
     def floor(self, state: EnvState, cells: int) -> Floor | None:
-        """The places of a world (a batch of one) on a grid of `cells` × `cells`, to be drawn from above.
+        """The places of a world (a batch of one) on a grid of `cells` × `cells`, as seen from above.
 
-        None if the world has no two numbers that say most of its state, or if one observation does not show them.
+        None if no two numbers describe most of the state, or if one observation does not show them.
         """
         return None
 
@@ -265,7 +265,7 @@ def build_environment(name: str, **settings: Any) -> Environment:
 def grid_states(
     state: EnvState, x: Float[Tensor, " x"], y: Float[Tensor, " y"]
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"], EnvState]:
-    """Both numbers of every place of a grid, row by row, and the state of a single world once for each place."""
+    """The x and the y of every place of a grid, row by row, and the state of a single world repeated for each place."""
     down, across = torch.meshgrid(y, x, indexing="ij")
     states = {name: value[:1].expand(down.numel(), *value.shape[1:]).clone() for name, value in state.items()}
     return across.flatten(), down.flatten(), states

@@ -181,10 +181,8 @@ def plan_run(
         result["landscapes"], arrays = measure_landscapes(world, protocol, search, outcomes[PLANNER])
     path = save_result(folder, "plan", result, planner)
     save_arrays(path.with_suffix(".npz"), arrays)
-    shown = None
-    if film:
-        decode = frame_decoder(folder, loaded, world, show)
-        shown = film_episodes(world, protocol, search, outcomes[PLANNER], path, decode, show)
+    decode = frame_decoder(folder, loaded, world, show) if film else None
+    shown = film_episodes(world, protocol, search, outcomes[PLANNER], path, decode, show) if film else None
     return PlanReport(result, path, shown)
 
 
@@ -227,15 +225,20 @@ def protocol_of(
 def summarize_agents(world: World, outcomes: Mapping[str, Outcome], step: int) -> dict[str, Any]:
     """What is written of all agents. Another protocol or energy is another result, by its `settings`."""
     result = results(outcomes[PLANNER], outcomes[RANDOM], outcomes.get(ORACLE))
-    energy = world.energies.describe(world.env.has_goal)
+    identity = plan_settings(world, outcomes[PLANNER].protocol)
     return result | {
         "kind": "plan",
-        "energy": energy,
+        "energy": identity["energy"],
         "agents": {name: summarize(outcome) for name, outcome in outcomes.items()},
         "step": step,
         "data": world.env.name,
-        "settings": {"energy": energy, **result["protocol"]},
+        "settings": identity,
     }
+
+
+def plan_settings(world: World, protocol: Protocol) -> dict[str, Any]:
+    """What tells one result of a checkpoint from another: the energy in words, and the protocol."""
+    return {"energy": world.energies.describe(world.env.has_goal), **dataclasses.asdict(protocol)}
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -17,7 +17,7 @@ Axis = tuple[int, int]
 
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
 DETOUR = 1.001
-"""How many times longer than the straight line a way is that is still straight."""
+"""A way that is at most so many times longer than the straight line counts as straight."""
 
 
 @torch.no_grad()
@@ -34,9 +34,9 @@ def energy_map(
     if spec.discrete or axes[0] == axes[1] or not held:
         raise ValueError(
             f"axes are {axes} of a plan of {plan.horizon} steps and {size} numbers; give two different pairs (step, "
-            "number) of numbers that are no choices"
+            "number) within the plan, of continuous actions"
         )
-    lines = [_values(spec, number, points) for _, number in axes]
+    lines = [axis_values(spec, number, points) for _, number in axes]
     y, x = torch.meshgrid(lines[1], lines[0], indexing="ij")
     actions = plan.mean[:, None].repeat(1, points * points, 1, 1)
     parts = actions.view(*actions.shape[:3], spec.parts, size)
@@ -47,7 +47,8 @@ def energy_map(
     return lines[0], lines[1], energy.cpu()
 
 
-def _values(spec: ActionSpec, number: int, points: int) -> Float[Tensor, " p"]:
+def axis_values(spec: ActionSpec, number: int, points: int) -> Float[Tensor, " p"]:
+    """The values of one number of an action, evenly over its range."""
     low, high = (side[number] if side else math.inf for side in (spec.low, spec.high))
     middle = (low + high) / 2 if math.isfinite(high - low) else 0.0
     return middle + action_scale(spec)[number] * torch.linspace(-1, 1, points)
@@ -86,7 +87,7 @@ def downhill(energy: Float[Tensor, "y x"], moves: Bool[Tensor, "8 y x"]) -> Int6
     return leads
 
 
-def ends_of(leads: Int64[Tensor, "y x"]) -> Int64[Tensor, " r"]:
+def descent_ends(leads: Int64[Tensor, "y x"]) -> Int64[Tensor, " r"]:
     """The number of the place where the way down from each place ends, by place."""
     end = leads.flatten()
     while not torch.equal(after := end[end], end):
@@ -96,7 +97,7 @@ def ends_of(leads: Int64[Tensor, "y x"]) -> Int64[Tensor, " r"]:
 
 def arrives(env: Environment, floor: Floor, leads: Int64[Tensor, "y x"], goal: EnvState) -> Bool[Tensor, "y x"]:
     """Whether the way down from each place ends at the goal (a batch of one)."""
-    end = ends_of(leads)
+    end = descent_ends(leads)
     states = {name: value[end] for name, value in floor.states.items()}
     wanted = {name: value.expand(len(end), *value.shape[1:]) for name, value in goal.items()}
     return (env.is_solved(states, wanted) & floor.free).reshape(leads.shape)

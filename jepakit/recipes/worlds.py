@@ -21,7 +21,7 @@ SMALL_PICTURES = CNN(patch=None, width=128, channels=(32,), norm="none", kernel=
 
 
 def two_rooms_fixed() -> Run:
-    """A world model of Two Rooms with a fixed wall, and a metric: `jepa train two-rooms-fixed`; 7 minutes of one core.
+    """A world model of Two Rooms with a fixed wall, and a metric: `jepa train two-rooms-fixed`; ten minutes.
 
     Each action is held for two steps, and roll-outs have 8 of them. The terms are EB-JEPA's (arXiv:2602.03604). After 8
     predicted steps, a linear probe of the latent finds the dot to 1.1 units of 65 (1,000 other trajectories, 1 seed).

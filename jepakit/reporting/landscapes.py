@@ -152,8 +152,9 @@ def action_figure(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Figu
         x, y = grid.value(*arrays["action_choice"][e].tolist())
         cells = []
         for name, energy in zip(own["maps"], energies, strict=True):
-            low_x, low_y = grid.number(int(np.nanargmin(energy)))
-            lowest = Markup('<circle class="lowest" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(low_x, low_y)
+            low_x, low_y = grid.number(int(np.where(np.isfinite(energy), energy, np.inf).argmin()))
+            circle = Markup('<circle class="lowest" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(low_x, low_y)
+            lowest = circle if np.isfinite(energy).any() else Markup("")
             d = f"M{x - 9:.1f} {y:.1f}h18M{x:.1f} {y - 9:.1f}v18"
             choice = Markup('<path class="choice under" d="{0}"/><path class="choice" d="{0}"/>').format(d)
             alt = f"Energy over {' and '.join(own['axes'])}, {name}"
@@ -197,6 +198,8 @@ def band_picture(energy: Array) -> Array:
     """The colours (H, W, 4) of an energy (Y, X) in bands that hold equal shares of the places; NaN is transparent."""
     values = enlarge(energy, PIXELS)
     known = np.isfinite(values)
+    if not known.any():  # a model that diverged
+        return np.zeros((*values.shape, 4), np.uint8)
     edges = np.quantile(energy[np.isfinite(energy)], np.linspace(0, 1, BANDS + 1)[1:-1])
     share = np.searchsorted(edges, np.where(known, values, 0)) / (BANDS - 1)
     at, stops = share * (len(COLOURS) - 1), np.array(COLOURS, float)

@@ -1,6 +1,7 @@
 """Which number of a training predicts a score? Rank correlations over many trainings, with intervals."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -62,13 +63,17 @@ def bootstrap_correlation(runs: Runs, rng: Rng) -> Correlation:
 
 
 def gather_runs(scores: Scores, number: str, score: str, by_method: bool = False) -> Runs:
-    """A number and a score, over every training that has both; ranked within data sets, or their methods."""
+    """A number and a score, over every training that has both; ranked within data sets, or within their methods.
+
+    Values that are not finite, as of a training that diverged, are left out: they have no rank.
+    """
     rows = []
     for one in scores.arms:
         values, judged = (scores.values.get((one.label, key), ()) for key in (number, score))
         group = (one.data, one.name if by_method else "")
         # If a seed lacks the number, the values cannot be assigned to seeds: leave the training out.
-        rows += [(x, y, group) for x, y in zip(values, judged, strict=False) if len(values) == len(judged)]
+        if len(values) == len(judged):
+            rows += [(x, y, group) for x, y in zip(values, judged, strict=True) if isfinite(x) and isfinite(y)]
     index = {group: k for k, group in enumerate(dict.fromkeys(group for _, _, group in rows))}
     return Runs(
         np.array([x for x, _, _ in rows], dtype=np.float64),

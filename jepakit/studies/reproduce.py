@@ -145,12 +145,16 @@ def run_folder(out: Path, arm: Arm, seed: int) -> Path:
 
 
 def localize_run(arm: Arm, data: Path, seed: int, steps: int | None) -> Run:
-    """The arm's Run with full data paths, `seed` added to its own, without probes and heads: those are the study's."""
+    """The arm's Run with full data paths and `seed` added to its own, without probes: the study runs the probes.
+
+    `steps` shortens its heads as well.
+    """
     run = arm.run
     here = replace(run.data, path=str(data / run.data.path)) if arm.test else run.data
-    length = run.length if steps is None else replace(run.length, steps=steps)
-    alone = replace(run, heads=(), evals=Evals(kinds=(), report=False))
-    return replace(alone, data=here, seed=run.seed + seed, length=length)
+    short: dict[str, Any] = {} if steps is None else {"steps": steps}
+    heads = tuple(replace(head, length=replace(head.length, **short)) for head in run.heads)
+    alone = replace(run, evals=Evals(kinds=(), report=False), heads=heads)
+    return replace(alone, data=here, seed=run.seed + seed, length=replace(run.length, **short))
 
 
 def row_groups(study: Study) -> dict[str, str]:

@@ -277,7 +277,7 @@ def test_the_command_holds_a_run_against_recordings_in_the_order_of_its_data(run
     y = np.stack([x + 0.1 * x.std() * items(40, x.shape[1], r) for r in range(3)])
     y[0, 7, 0] = np.nan
     np.save(tmp_path / "cells.npy", y)
-    done = support.jepa("probe", run, "--kind", "rsa", "--responses", tmp_path / "cells.npy")
+    done = support.jepa_here("probe", run, "--kind", "rsa", "--responses", tmp_path / "cells.npy")
     assert done.returncode == 0, done.stderr
     assert "%" not in done.stdout.splitlines()[1]
     result = json.loads((run / "evals" / "rsa.json").read_text())

@@ -348,7 +348,7 @@ def test_a_run_that_cannot_predict_the_future_says_so(run, tmp_path):
 
 
 def test_the_command_prints_what_it_wrote(run, tmp_path):
-    done = support.jepa("forecast", run, "--data", tmp_path / "a.csv", "--horizon", 3, "--out", tmp_path / "f.csv")
+    done = support.jepa_here("forecast", run, "--data", tmp_path / "a.csv", "--horizon", 3, "--out", tmp_path / "f.csv")
     assert done.returncode == 0, done.stderr
     assert "3 steps of 1 series" in done.stdout
     assert "data never seen in training" in done.stdout

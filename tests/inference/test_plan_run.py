@@ -21,6 +21,7 @@ from jepakit.planning.energy import goal_distance
 from jepakit.planning.mpc import Seen
 from jepakit.planning.plan import shift
 from jepakit.run import checkpoint
+from jepakit.studies.worldmodel.plans import stored_plan
 from jepakit.types import Rng
 
 SMALL: dict[str, Any] = {
@@ -177,6 +178,12 @@ def test_another_protocol_or_energy_replaces_no_result(rooms: Path) -> None:
     ]
     assert len(set(paths)) == 3
     assert plan.plan_run(rooms, episodes=2, **options).path == paths[0]
+    # A study takes what is stored for its own protocol and energy, and nothing else.
+    stored = [
+        stored_plan(rooms, "cem", {"episodes": n, "reduce": how, **options}) for n, how in ((2, "last"), (2, "sum"))
+    ]
+    assert stored == [json.loads(paths[2].read_text()), json.loads(paths[0].read_text())]
+    assert stored_plan(rooms, "cem", {"episodes": 3, "reduce": "last", **options}) is None
 
 
 def test_the_oracle_may_search_more_than_the_model_and_the_protocol_says_so(pole: Path) -> None:

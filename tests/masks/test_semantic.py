@@ -266,7 +266,7 @@ def test_a_command_line_names_them_and_a_training_uses_them(tmp_path: Path, pict
     assert yaml.safe_load(shown)["method"]["masks"] == [
         {"name": "semantic", "num_targets": 3, "target_scale": [0.15, 0.2]}
     ]
-    done = support.jepa("train", file, "--method.masks", flag, "--length.steps", 2, "--out", tmp_path / "run")
+    done = support.jepa_here("train", file, "--method.masks", flag, "--length.steps", 2, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert checkpoint.load_run(tmp_path / "run").run.method.masks == (Semantic(num_targets=3),)
     assert all(math.isfinite(loss) for loss in support.logged_losses(tmp_path / "run").values())

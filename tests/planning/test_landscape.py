@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from jepakit.envs import EnvState, Floor, build_environment
-from jepakit.planning.landscape import arrives, downhill, ends_of, energy_map, open_moves
+from jepakit.planning.landscape import arrives, descent_ends, downhill, energy_map, open_moves
 from jepakit.planning.plan import start_plan
 from jepakit.types import ActionSpec, Rng
 
@@ -70,7 +70,7 @@ def test_the_true_way_leads_to_the_goal_from_everywhere_and_the_straight_line_en
     leads = downhill(line, moves)
     caught = free & ~arrives(ROOMS, floor, leads, goal)
     assert caught[free].float().mean() > 0.1
-    ends = ends_of(leads).reshape(33, 33)[caught]
+    ends = descent_ends(leads).reshape(33, 33)[caught]
     apart = (floor.states["position"][ends, 0] - goal["wall"]).abs()
     assert (apart < 1 + 2 * 1.76).all()
 
@@ -92,6 +92,6 @@ def test_the_way_down_is_the_steepest_and_ends_where_none_leads_down() -> None:
     leads = downhill(energy, moves)
     # From the corner, the diagonal falls by 1.5 over a length of 1.41, which is steeper than 1 over 1.
     assert leads.tolist() == [[4, 5, 5], [4, 5, 5], [6, 5, 5]]
-    assert ends_of(leads).tolist() == [5, 5, 5, 5, 5, 5, 6, 5, 5]
+    assert descent_ends(leads).tolist() == [5, 5, 5, 5, 5, 5, 6, 5, 5]
     blocked = downhill(energy, torch.zeros_like(moves))
     assert torch.equal(blocked.flatten(), torch.arange(9))

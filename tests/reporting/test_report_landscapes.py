@@ -58,6 +58,18 @@ def test_a_floor_has_its_numbers_and_a_dot_where_a_way_down_is_caught(tmp_path: 
     assert 'class="lowest" cx="30.0" cy="30.0"' in actions.body
 
 
+def test_a_model_without_finite_energies_has_blank_maps_and_no_lowest_point(tmp_path: Path) -> None:
+    write_arrays(file := tmp_path / "plan.npz")
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    arrays["floor_energy"][0, 1], arrays["action_energy"][:] = np.nan, np.nan
+    np.savez(file, **arrays)
+    floor, actions = landscape_figures({"landscapes": FACTS}, file)
+    assert floor.body.count('class="way"') == 25  # of the true way to go alone
+    assert 'class="lowest"' not in actions.body
+    assert 'class="choice"' in actions.body
+
+
 def test_there_is_no_figure_without_arrays(tmp_path: Path) -> None:
     assert landscape_figures({"landscapes": FACTS}, tmp_path / "plan.npz") == []
     write_arrays(file := tmp_path / "plan.npz")

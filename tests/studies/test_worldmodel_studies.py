@@ -15,7 +15,15 @@ from jepakit.recipes import load_recipe
 from jepakit.run.settings import Length
 from jepakit.studies import reproduce as engine
 from jepakit.studies.study import Arm, Scores, Study
-from jepakit.studies.worldmodel import data, pendulum, plan_success, planners, plans, two_rooms, two_rooms_ablation
+from jepakit.studies.worldmodel import (
+    pendulum,
+    plan_success,
+    planners,
+    plans,
+    two_rooms,
+    two_rooms_ablation,
+    two_rooms_data,
+)
 from jepakit.studies.worldmodel.plan_success import NUMBERS
 from jepakit.studies.worldmodel.plans import SUCCESS
 
@@ -33,21 +41,30 @@ def changes(arm: Arm, recipe: str) -> dict[str, Any]:
 def test_a_training_leaves_out_the_term_or_the_trajectories_that_its_name_says() -> None:
     short = {"length.steps": two_rooms_ablation.STEPS}
     assert changes(two_rooms_ablation.WHOLE, "two-rooms-fixed") == short
-    assert all(arm.run.heads == (two_rooms_ablation.METRIC,) for arm in (*two_rooms_ablation.STUDY.arms, *data.PARTS))
+    assert all(
+        arm.run.heads == (two_rooms_ablation.METRIC,) for arm in (*two_rooms_ablation.STUDY.arms, *two_rooms_data.PARTS)
+    )
     assert [arm.name for arm in two_rooms_ablation.WITHOUT] == [f"without {t}" for t in two_rooms_ablation.TERMS]
     for arm, term in zip(two_rooms_ablation.WITHOUT, two_rooms_ablation.TERMS, strict=True):
         assert changes(arm, "two-rooms-fixed") == {**short, f"method.{term}": 0.0}
-    for arm, percent in zip(data.PARTS, data.SHARES, strict=True):
+    for arm, percent in zip(two_rooms_data.PARTS, two_rooms_data.SHARES, strict=True):
         assert changes(arm, "two-rooms-fixed") == {**short, "data.limit": 900 * percent}
     assert changes(two_rooms.RECIPE, "two-rooms-fixed") == changes(pendulum.RECIPE, "pendulum") == {}
     assert [changes(arm, "two-rooms-fixed")["length.steps"] for arm in plan_success.BRIEF] == [50, 100, 200, 400]
     assert [arm.run.seed for arm in plan_success.FULL] == [0, 1, 2]
 
 
+def test_a_study_trains_the_heads_of_its_trainings_and_a_rehearsal_shortens_them() -> None:
+    whole, rehearsed = (engine.localize_run(pendulum.RECIPE, Path(), 2, steps) for steps in (None, 7))
+    assert [(head.name, head.length.steps) for head in whole.heads] == [("value", 1500)]
+    assert [head.length.steps for head in rehearsed.heads] == [rehearsed.length.steps] == [7]
+    assert (whole.seed, whole.evals.kinds) == (2, ())
+
+
 def test_all_trainings_on_fewer_trajectories_are_scored_on_the_same_ones() -> None:
-    parts = [arm.run.data.open() for arm in (data.PARTS[0], data.PARTS[1])]
+    parts = [arm.run.data.open() for arm in (two_rooms_data.PARTS[0], two_rooms_data.PARTS[1])]
     assert [len(part) for part in parts] == [900, 2700]
-    tests = [arm.run.data.test_part() for arm in (*data.PARTS, two_rooms_ablation.WHOLE)]
+    tests = [arm.run.data.test_part() for arm in (*two_rooms_data.PARTS, two_rooms_ablation.WHOLE)]
     assert all(part == tests[-1] for part in tests)
 
 
@@ -65,7 +82,7 @@ def test_the_published_ablation_stands_beside_its_arms() -> None:
 def test_at_least_twelve_trainings_tell_which_number_predicts_success() -> None:
     arms = plan_success.STUDY.arms
     assert len(arms) >= 12
-    shared = {arm.label: arm for study in ("two-rooms-ablation", "data") for arm in studies.load(study).arms}
+    shared = {arm.label: arm for study in ("two-rooms-ablation", "two-rooms-data") for arm in studies.load(study).arms}
     assert all(arm == shared.get(arm.label, arm) for arm in arms)
     assert {arm.label for arm in arms} >= set(shared)
 
@@ -87,7 +104,7 @@ def test_the_number_that_orders_success_is_said_first_and_the_best_of_logs_next(
     told = plan_success.conclusions(scores)
     assert told[0].startswith("Best of all, of the 3 numbers that all 16 runs have: ghosting -1.00 ")
     assert told[1].startswith("Best without a simulator, of the 2 numbers that all 16 runs have: open-loop error ")
-    assert [name for name, number in NUMBERS.items() if not number.logs] == [*NUMBERS][-7:]
+    assert [name for name, number in NUMBERS.items() if not number.from_logs] == [*NUMBERS][-7:]
 
 
 def test_a_number_that_only_tells_broken_trainings_is_told_from_one_that_tells_good_ones() -> None:
@@ -97,6 +114,16 @@ def test_a_number_that_only_tells_broken_trainings_is_told_from_one_that_tells_g
     assert whole["ghosting"].value < -0.7
     assert sound["ghosting"].value == 0
     assert sound["greedy on the model"].value == pytest.approx(1)
+    assert "8 of 16 trainings have a success of 50 % or more, from 70 to 100 %. " in plan_success.conclusions(scores)[1]
+
+
+def test_trainings_that_all_arrive_or_have_no_number_say_nothing_of_what_predicts_success() -> None:
+    success = np.array([0.2] * 4 + [1.0] * 12)
+    ghosting = np.arange(16.0)
+    ghosting[:2] = np.nan
+    scores = scores_where(success=success, ghosting=ghosting)
+    assert plan_success.success_correlations(scores)["ghosting"].n == 14
+    assert plan_success.success_correlations(scores, 0.5) == {}
 
 
 def tiny_arm() -> Arm:
@@ -119,7 +146,7 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
         "gradient": planners.Search("gradient", {"gradient.starts": 1, "gradient.iterations": 1}),
     }
     monkeypatch.setattr(planners, "SEARCHES", searches)
-    monkeypatch.setattr(planners, "DRAWN", [*searches])
+    monkeypatch.setattr(planners, "DRAWN_SEARCHES", [*searches])
     arm = tiny_arm()
     study = Study(
         "Tiny",
@@ -155,6 +182,8 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
     assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 4}) is not None
     assert plans.stored_plan(run, "cem", {"episodes": 3, "replan_every": 4}) is None
     assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 4, "source": "latent"}) is None
+    plans.load_or_plan(run, episodes=3, source="latent", diagnose=False)
+    assert plans.stored_plan(run, "cem", {"episodes": 3, "diagnose": False}) is None
     ((name, figure),) = planners.draw_energies({arm.label: run})
     assert name == "energies"
     assert "<svg" in figure.body

@@ -1,5 +1,6 @@
 """What a package of somebody else's offers, installed beside jepakit, is used like our own."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import support
+from support import Done
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
 
@@ -32,7 +35,29 @@ def python(installed: Path, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
-CLI = "import sys; from jepakit.cli import main; sys.exit(main({argv!r}))"
+# Importing torch takes longer than most of the commands, so that one process runs several.
+COMMANDS = "import json, sys, support; print(json.dumps([support.jepa_here(*line.split()) for line in sys.argv[1:]]))"
+
+
+def run_cli(installed: Path, folder: Path, *lines: str) -> list[Done]:
+    """Commands of `jepa`, run in `folder` one after the other, in one process of their own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (installed, *PACKAGE.parents[:2])))}
+    command = [sys.executable, "-c", COMMANDS, *lines]
+    found = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return [Done(*one) for one in json.loads(found.stdout)]
+
+
+@pytest.fixture(scope="module")
+def said(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Done]:
+    """What short commands say: a list, the settings of a training, and a study without its data."""
+    return run_cli(
+        installed,
+        tmp_path_factory.mktemp("said"),
+        "list",
+        "train denoise --method.noise 0.25 --print-config",
+        "reproduce outside-study --seeds 1 --steps 2 --data .",
+    )
 
 
 def test_an_outside_method_keeps_the_contract_like_our_own(installed: Path) -> None:
@@ -41,10 +66,8 @@ def test_an_outside_method_keeps_the_contract_like_our_own(installed: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_an_outside_method_is_listed_and_its_settings_are_flags(installed: Path) -> None:
-    assert "denoise" in python(installed, CLI.format(argv=["list"])).stdout
-    argv = ["train", "denoise", "--method.noise", "0.25", "--print-config"]
-    done = python(installed, CLI.format(argv=argv))
+def test_the_settings_of_an_outside_method_are_flags(said: list[Done]) -> None:
+    done = said[1]
     assert done.returncode == 0, done.stderr
     assert "noise: 0.25" in done.stdout
 
@@ -64,16 +87,8 @@ OUTSIDE = (
 )
 
 
-def run_cli(installed: Path, folder: Path, *lines: str) -> list[subprocess.CompletedProcess[str]]:
-    """Commands of `jepa`, run in `folder` one after the other."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(PACKAGE.parents[1])])}
-    command = [sys.executable, "-c", "import sys; from jepakit.cli import main; sys.exit(main())"]
-    options = {"env": environment, "cwd": folder, "capture_output": True, "text": True}
-    return [subprocess.run([*command, *line.split()], **options) for line in lines]  # type: ignore[call-overload]
-
-
-def test_one_member_of_every_kind_is_listed_and_a_broken_one_is_named(installed: Path, tmp_path: Path) -> None:
-    (listed,) = run_cli(installed, tmp_path, "list")
+def test_one_member_of_every_kind_is_listed_and_a_broken_one_is_named(said: list[Done]) -> None:
+    listed = said[0]
     assert listed.returncode == 0, listed.stderr
     assert all(f"\n  {name} " in listed.stdout for name in OUTSIDE)
     assert "the masker 'broken-stripes' of the package denoise-jepa cannot be used" in listed.stdout
@@ -83,16 +98,13 @@ def test_one_member_of_every_kind_is_listed_and_a_broken_one_is_named(installed:
 
 def test_one_member_of_every_kind_is_used(installed: Path, tmp_path: Path) -> None:
     quick = "--method.encoder.width 16 --data.name synthetic --data.count 32 --data.size [16,16] --length.batch 16"
-    trained, other, ramps, broken, probed, counted, reported = run_cli(
+    trained, other, ramps, broken = run_cli(
         installed,
         tmp_path,
         "train outside-demo --out a",
         f"train ijepa --method.encoder.name patchwise --method.masks.name stripes {quick} --steps 1 --out b",
         "train denoise --data ramps --method.encoder.name patchwise --length.batch 16 --steps 1 --out r",
         f"train ijepa --method.masks.name broken-stripes {quick} --out c",
-        "probe a --kind centroid --name again",
-        "steps a",
-        "report a",
     )
     assert trained.returncode == 0, trained.stderr
     config = (tmp_path / "a" / "config.yaml").read_text()
@@ -105,6 +117,9 @@ def test_one_member_of_every_kind_is_used(installed: Path, tmp_path: Path) -> No
     assert "name: ramps" in (tmp_path / "r" / "config.yaml").read_text()
     assert broken.returncode == 2
     assert "the masker 'broken-stripes' of the package denoise-jepa" in broken.stderr
+    # A later process finds the members by the names in the run folder.
+    again = ("probe a --kind centroid --name again", "steps a", "report a")
+    probed, counted, reported = run_cli(installed, tmp_path, *again)
     assert (tmp_path / "a" / "evals" / "centroid-again.json").is_file(), probed.stderr
     assert counted.stdout == "2 steps\n"
     assert reported.returncode == 0, reported.stderr
@@ -117,21 +132,24 @@ def test_an_outside_kind_of_data_is_used_by_every_command(installed: Path, tmp_p
     walks = np.cumsum(draw.normal(size=(24, 8, 3)) + labels[:, None, None], 1).astype(np.float32)
     np.savez(tmp_path / "walks.npz", observations=walks, actions=np.diff(walks, axis=1)[..., :2], labels=labels)
     quick = "--method.encoder.width 16 --method.encoder.patch [1] --length.batch 8 --steps 3"
-    done = run_cli(
+    checked, trained, views = run_cli(
         installed,
         tmp_path,
         "check-data walks.npz --csv problems.csv",
         f"train rjepa --data walks.npz {quick} --out run",
+        "train simclr --data walks.npz --out views",
+    )
+    probed, embedded, completed, scored, reported = run_cli(
+        installed,
+        tmp_path,
         "probe run --kind knn --name again",
         "embed run --data walks.npz --out walks.csv",
         "complete run --data walks.npz --hide future --out later",
         "score run --data walks.npz --out scores.csv",
-        "train simclr --data walks.npz --out views",
         "report run",
     )
-    checked, trained, probed, embedded, completed, scored, views, reported = done
-    said = " ".join(checked.stdout.split())
-    assert "read as episodes (an .npz of observations and actions)" in said, checked.stderr
+    words = " ".join(checked.stdout.split())
+    assert "read as episodes (an .npz of observations and actions)" in words, checked.stderr
     for one in (trained, probed, embedded, reported):
         assert one.returncode == 0, one.stderr
     assert "name: episodes" in (tmp_path / "run" / "config.yaml").read_text()
@@ -142,14 +160,14 @@ def test_an_outside_kind_of_data_is_used_by_every_command(installed: Path, tmp_p
     assert "are not augmented, so a sample has no two views" in views.stderr
 
 
-def test_a_study_of_an_outside_package_is_found_by_its_name(installed: Path, tmp_path: Path) -> None:
-    (done,) = run_cli(installed, tmp_path, "reproduce outside-study --seeds 1 --steps 2 --data .")
+def test_a_study_of_an_outside_package_is_found_by_its_name(said: list[Done]) -> None:
+    done = said[2]
     assert done.returncode == 2
     assert "study outside-study reads shapes, which is not in ." in done.stderr
 
 
 def test_without_the_package_the_name_is_unknown_and_ours_are_offered() -> None:
-    done = subprocess.run([sys.executable, "-c", CLI.format(argv=["train", "denoise"])], capture_output=True, text=True)
+    done = support.jepa_here("train", "denoise")
     assert done.returncode == 2
     assert "denoise" in done.stderr
     assert "ijepa" in done.stderr

@@ -114,7 +114,7 @@ def test_a_warning_says_it_once_and_trains_to_the_end(file: str, tmp_path: Path)
 
 def test_a_stop_ends_the_run_saved_with_its_own_summary_and_with_0(file: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = support.jepa("train", file, "--out", out, "--on-collapse", "stop")
+    done = support.jepa_here("train", file, "--out", out, "--on-collapse", "stop")
     assert done.returncode == 0, done.stderr
     assert "and saved: the verdict is full, target std is" in done.stderr
     summary = json.loads((out / "summary.json").read_text())

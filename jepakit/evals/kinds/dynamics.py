@@ -47,7 +47,7 @@ READS = "dynamics"
 LEADING = "error"
 SHARE_SCALE = "1 is perfect, 0 knows only the mean"
 KNOWN_R2 = 0.5
-"""A quantity of whose variance less is read after imagination counts as unknown to the model."""
+"""A quantity counts as unknown to the model if a smaller share of its variance can be read after imagination."""
 MIN_SPREAD = 1e-10
 """Latents, or values of a factor, whose variance is a smaller share of their mean square do not vary."""
 FIT_VALUES, FIT_ROWS_RANGE = 2**23, (2000, 20_000)

@@ -1,11 +1,11 @@
 """Study: does the recipe `pendulum` give a world model that swings up, by predicted rewards and a learned value?
 
-With each training a value is trained (1,500 steps), then 50 episodes of 200 steps are planned: CEM with 128 samples and
-4 iterations over 10 torques, each held for 2 steps, planned again after each. Returns are normalised: 0 is a random
+A value is trained on each model (1,500 steps), then 50 episodes of 200 steps are planned: CEM with 128 samples and 4
+iterations over 10 torques, each held for 2 steps, planned again after each. Returns are normalised: 0 is a random
 policy, 1 a larger search on the true dynamics by the true rewards, from the same starts: iCEM with 256 samples and 8
-iterations over 12 torques. From 100 other starts it returns -144, where CEM with 64 samples and 4 iterations over 10
-torques has -149, and dynamic programming on a grid -138. It looks 24 steps ahead and knows no value beyond, so that a
-model with a value may have more than 1.
+iterations over 12 torques. That search was chosen on 100 other starts (seed 1000): it returns -144 there, CEM with 64
+samples and 4 iterations over 10 torques -149, and dynamic programming on a grid -138. It looks 24 steps ahead and knows
+no value beyond, so that a model with a value may have more than 1.
 """
 
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ NORMALISED: Final = "normalised return"
 RETURN: Final = "return"
 RANDOM_RETURN: Final = f"return, {RANDOM}"
 ORACLE_RETURN: Final = f"return, {ORACLE}"
-GOAL: Final = 0.9
-ORACLE_GOAL: Final = -165.0
+MIN_NORMALISED: Final = 0.9
+MIN_ORACLE_RETURN: Final = -165.0
 
 
 def measure_pendulum(run: Path) -> Mapping[str, float]:
@@ -54,8 +54,8 @@ def claims() -> tuple[Statement, ...]:
     """The normalised return, the oracle's return, and how the model compares with it."""
     row = RECIPE.label
     return (
-        AtLeast((row,), NORMALISED, GOAL),
-        AtLeast((row,), ORACLE_RETURN, ORACLE_GOAL),
+        AtLeast((row,), NORMALISED, MIN_NORMALISED),
+        AtLeast((row,), ORACLE_RETURN, MIN_ORACLE_RETURN),
         Better(row, row, RETURN, than=RANDOM_RETURN),
         Numbers((row,), (RETURN, ORACLE_RETURN, RANDOM_RETURN)),
     )

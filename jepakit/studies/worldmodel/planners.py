@@ -56,7 +56,7 @@ SEARCHES: Final[Mapping[str, Search]] = {
     "gradient, step 0.3": Search("gradient", {"gradient.lr": 0.3}),
     "gradient, 1 start": Search("gradient", {"gradient.starts": 1}),
 }
-DRAWN: Final = ("cem", "icem", "mppi", "gradient", "cem-gradient")
+DRAWN_SEARCHES: Final = ("cem", "icem", "mppi", "gradient", "cem-gradient")
 
 
 def measure_search(run: Path, search: Search) -> Mapping[str, float]:
@@ -91,7 +91,7 @@ def draw_energies(folders: Mapping[str, Path]) -> Sequence[tuple[str, Figure]]:
     """The energies over the iterations of every kind of planner."""
     (run,) = folders.values()
     lines = []
-    for k, name in enumerate(DRAWN):
+    for k, name in enumerate(DRAWN_SEARCHES):
         found = np.array(first_energies(run, SEARCHES[name]))
         lines.append(Line(name, np.arange(len(found), dtype=np.float64), found, k))
     title = "Energy over the iterations of a search"

@@ -1,6 +1,6 @@
 """Measures how well a finished world model plans: episodes under one protocol, and its distance to go.
 
-What is planned stays in the run folder, as evals/plan-PLANNER.json, and is not planned again.
+Results stay in the run folder, as evals/plan-PLANNER.json, and are read from there the next time.
 """
 
 import json
@@ -23,6 +23,8 @@ from ...inference.plan import (
     choose_planner,
     describe_planner,
     plan_run,
+    plan_settings,
+    protocol_of,
     split_settings,
 )
 from ...inference.world import World, open_world
@@ -55,20 +57,22 @@ def load_or_plan(run: Path, planner: str = "cem", **options: Any) -> dict[str, A
 
 
 def stored_plan(run: Path, planner: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A stored result with the same planner and options, and with the diagnosis if they ask for it."""
-    step = int(json.loads((run / "summary.json").read_text())["steps"])
-    knobs, _, oracle = split_settings(options.get("settings") or {})
-    search = choose_planner(planner, knobs)
-    words, horizon = describe_planner(planner, search), options.get("horizon", HORIZON)
-    wanted = {"planner": words, "episodes": 50, "horizon": horizon, "replan_every": 1, "seed": 0}
-    wanted |= {key: value for key, value in options.items() if key in (*wanted, "steps")}
-    wanted["oracle"] = choose_oracle(Search(search, horizon, words), oracle).words if oracle else None
-    head = {"latent": "latent", "metric": "learned"}.get(options.get("source", "auto"), "")
+    """A stored result of the last step with the same protocol and energy, and with the diagnosis if they ask for it."""
+    loaded = checkpoint.load_run(run)
+    knobs, env, oracle = split_settings(options.get("settings") or {})
+    search, horizon = choose_planner(planner, knobs), options.get("horizon", HORIZON)
+    words = describe_planner(planner, search)
+    best = choose_oracle(Search(search, horizon, words), oracle).words if oracle else None
+    energy = {key: options[key] for key in ("source", "distance", "reduce") if key in options}
+    world = open_world(loaded, run, options.get("environment"), env, **energy)
+    counts: dict[str, Any] = {"episodes": 50, "steps": None, "horizon": horizon, "replan_every": 1, "seed": 0}
+    counts |= {key: value for key, value in options.items() if key in counts}
+    wanted = plan_settings(world, protocol_of(world, words, **counts, oracle=best))
     for path in sorted((run / "evals").glob("plan-*.json")):
         found: dict[str, Any] = json.loads(path.read_text())
-        same = found["step"] == step and all(found["protocol"].get(key) == value for key, value in wanted.items())
-        whole = "model" in found or not options.get("diagnose", True)
-        if same and whole and found["energy"].startswith(head):
+        # A setting that an older result does not name had no other value than None.
+        same = all(found["settings"].get(key) == value for key, value in wanted.items())
+        if same and found["step"] == loaded.step and ("model" in found or not options.get("diagnose", True)):
             return found
     return None
 

@@ -1,8 +1,9 @@
 """Study: does the recipe `two-rooms-fixed` give a world model that plans, and what does the model know?
 
-Three trainings of 4,000 steps and of a metric over each (2,000 steps), 7 minutes of a core; episodes are planned as in
-`two-rooms-ablation`. The numbers beside the success say which part would fail: greedy on the true dynamics the energy,
-greedy on the model the model within one action, and pushes through the wall the model over 8 actions.
+Three trainings of 4,000 steps, each with a metric on top (2,000 steps), about ten minutes each; episodes are planned as
+in `two-rooms-ablation`. The numbers beside the success say which part fails if plans do: greedy on the true dynamics
+judges the energy, greedy on the model the model within one action, and pushes through the wall the model over 8
+actions.
 """
 
 from dataclasses import replace
@@ -16,7 +17,7 @@ from . import plans
 from .plans import SUCCESS, measure_rooms
 from .two_rooms_ablation import PAPER_SUCCESS, PROBE_OPTIONS
 
-GOAL: Final = 0.9
+MIN_SUCCESS: Final = 0.9
 
 
 def whole_run(seed: int = 0) -> Run:
@@ -26,7 +27,7 @@ def whole_run(seed: int = 0) -> Run:
 
 
 RECIPE: Final = Arm("Two Rooms", "recipe", whole_run(), "", "", {SUCCESS: PAPER_SUCCESS})
-TOLD: Final = (
+REPORTED_METRICS: Final = (
     plans.SUCCESS_EVER,
     plans.GREEDY_ON_TRUTH,
     plans.GREEDY_ON_MODEL,
@@ -39,7 +40,7 @@ TOLD: Final = (
 
 def claims() -> tuple[Statement, ...]:
     """Success of every seed, and what the model knows."""
-    return AtLeast((RECIPE.label,), SUCCESS, GOAL), Numbers((RECIPE.label,), TOLD)
+    return AtLeast((RECIPE.label,), SUCCESS, MIN_SUCCESS), Numbers((RECIPE.label,), REPORTED_METRICS)
 
 
 STUDY = Study(

@@ -1,9 +1,9 @@
 """Study: how many trajectories does a world model of Two Rooms need, so that one can plan with it?
 
 The trainings are those of `two-rooms-ablation` with all terms, on evenly spaced trajectories of the 90,000 that the
-recipe trains on. All take 1,000 steps of 64 trajectories, so that few trajectories are seen more often: 900 of them 71
-times, all of them less than once. The metric over each model is trained on the same trajectories as the model; the
-probes score the trajectories that all trainings leave out.
+recipe trains on. All take 1,000 steps of 64 trajectories: of 900 trajectories each is seen 71 times, of all less than
+once. The metric on top of each model is trained on the same trajectories as the model; the probes score those that all
+trainings leave out.
 """
 
 from typing import Final
@@ -27,7 +27,7 @@ PARTS: Final = tuple(part_arm(percent) for percent in SHARES)
 
 
 def claims() -> tuple[Statement, ...]:
-    """Success rises with the trajectories, and the order of all."""
+    """Success rises with the number of trajectories; and the order of all trainings."""
     cells = tuple((arm.label, SUCCESS) for arm in (*PARTS, WHOLE))
     return Rises(cells), Ranking(cells)
 
