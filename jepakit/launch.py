@@ -84,9 +84,11 @@ def train_head(head: HeadStage, run: Run, request: Request, progress: Progress) 
     allow = [key.removeprefix(f"heads.{head.name}.") for key in request.allow_change] + ["method.parents"]
     own = Request(out=folder, resume="auto" if begun else False, allow_change=allow, overwrite=not begun)
     notes = [f"{head.name}: a head on top of {request.folder}, in {folder}"]
+    if not begun and (folder / "config.yaml").is_file():
+        notes.append(f"{head.name}: the one in {folder} was trained on other weights and is replaced")
     try:
         done, _ = train_stage(stages.stage_run(head, run, request.folder), own, progress, skip=True, notes=notes)
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         raise stages.explain_flags(error, head) from error
     except Interrupted as error:
         raise Interrupted(f"{head.name} {error}") from None
@@ -106,7 +108,7 @@ def dry_run(request: Request) -> list[tuple[str, str]]:
         run, rows = current.run, cost_rows(current)
         for head in run.heads:
             folder = stages.head_folder(Path(scratch), head)
-            above = build_session(stages.stage_run(head, run, folder), folder, dist, parents=(current.method,))
+            above = build_session(stages.stage_run(head, run, Path(scratch)), folder, dist, parents=(current.method,))
             rows += [(f"{head.name}: {name}", value) for name, value in cost_rows(above)]
     return rows
 

@@ -132,7 +132,8 @@ def _open_collection(
             )
         if planning:
             raise ValueError(
-                f"the policy {policy} does not plan; give the folder of a run as policy, or leave this out"
+                f"the policy {policy} does not plan; leave out {', '.join(planning)}, or give the folder of a run as "
+                "policy"
             )
         return env, None, Collection(environment, parsed, str(policy), 0, 0, hold, "npz")
     run = Path(policy)

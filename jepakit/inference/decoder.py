@@ -14,6 +14,8 @@ from ..run.checkpoint import LoadedRun
 from ..run.settings import HEAD_STEPS
 from ..training.request import Request, settings
 
+DecoderState = Literal["none", "unfinished", "finished"]
+
 
 def decoder_folder(run: Path) -> Path:
     """The run folder of a run's decoder."""
@@ -51,21 +53,29 @@ def load_or_train_decoder(
 def load_or_train_frame_decoder(run: Path, parent: LoadedRun, progress: Progress) -> Decoder:
     """The decoder of a loaded run that reads tokens as they are encoded, in eval mode; trained if there is none.
 
-    Raises ValueError if the run has a decoder of another kind.
+    `parent` is the run at its newest checkpoint. Raises ValueError as `check_frame_decoder`.
     """
-    folder = decoder_folder(run)
-    state = decoder_state(folder, parent, None)
+    folder, state = decoder_folder(run), check_frame_decoder(run, parent)
     if state != "finished":
         if state == "none":
             progress.note(f"training a decoder over {run} into {folder}, for the film: {HEAD_STEPS} steps")
         _train_decoder(run, folder, parent, None, progress, resume=state == "unfinished", reads="target")
-    decoder = cast(Decoder, checkpoint.load_run(folder, parents=[parent.method]).method)
-    if decoder.cfg.reads != "target":
-        raise ValueError(f"the decoder in {folder} reads {decoder.cfg.reads}, and a film needs target; move it away")
-    return decoder
+    return cast(Decoder, checkpoint.load_run(folder, parents=[parent.method]).method)
 
 
-def decoder_state(folder: Path, parent: LoadedRun, steps: int | None) -> Literal["none", "unfinished", "finished"]:
+def check_frame_decoder(run: Path, parent: LoadedRun) -> DecoderState:
+    """Whether a run has a decoder for films. Raises ValueError if it has a decoder of another kind."""
+    folder = decoder_folder(run)
+    state = decoder_state(folder, parent, None)
+    if state != "none" and (reads := cast(Any, checkpoint.settings_of(folder).method).reads) != "target":
+        raise ValueError(
+            f"the decoder in {folder} has method.reads {reads}, and a film needs target; give --no-film, or move the "
+            "decoder away"
+        )
+    return state
+
+
+def decoder_state(folder: Path, parent: LoadedRun, steps: int | None) -> DecoderState:
     """Whether a decoder of the parent's weights is in `folder`.
 
     Raises ValueError if another kind of run is there, or a decoder trained for other than `steps` steps.

@@ -27,7 +27,7 @@ from ..planning.rollout import rollout_cost
 from ..run import checkpoint, parse
 from ..run.checkpoint import LoadedRun
 from ..types import Rng
-from .decoder import load_or_train_frame_decoder
+from .decoder import check_frame_decoder, load_or_train_frame_decoder
 from .diagnosis import diagnose_model
 from .energies import Energies, Source, open_energies
 from .films import decode_frames, film_episodes
@@ -156,23 +156,23 @@ def plan_run(
 ) -> PlanReport:
     """Let a run act by planning, beside a random policy and an oracle, and write evals/plan-PLANNER.json and a film.
 
-    A result of another checkpoint, protocol or energy gets a name of its own and replaces none.
-    `environment` is by default that of the run's data. An episode takes `steps` steps of the environment (default: its
-    time limit); `horizon` and `replan_every` count the model's actions. `source`, `distance` and `reduce` say what the
-    energy is made of. With `diagnose`, further agents and measures show whether the energy, the model or the search
-    fails. `settings` are those of the planner, as {"cem.samples": 300}, of the environment, as {"env.size": 33}, and of
-    another search for the oracle, as {"oracle.samples": 300, "oracle.horizon": 12}. Raises ValueError, before anything
-    is written, if run, environment, planner and energy do not fit.
+    A result of another checkpoint, protocol or energy gets a name of its own and replaces none. `environment` is by
+    default that of the run's data. An episode takes `steps` steps of the environment (default: its time limit);
+    `horizon` and `replan_every` count the model's actions. `source`, `distance` and `reduce` say what the energy is
+    made of. With `diagnose`, further agents and measures show whether the energy, the model or the search fails.
+    `settings` are those of the planner, as {"cem.samples": 300}, of the environment, as {"env.size": 33}, and of
+    the oracle's own search, as {"oracle.horizon": 12}. Raises ValueError, before any episode, if these do not fit.
     """
     folder, show = Path(run), progress or SilentProgress()
     changes, own, others = split_settings(settings or {})
     search = choose_planner(planner, changes)
-    words = describe_planner(planner, search)
-    best = choose_oracle(Search(search, horizon, words), others)
+    best = choose_oracle(Search(search, horizon, words := describe_planner(planner, search)), others)
     loaded = checkpoint.load_run(folder, step, note=show.note)
     world = open_world(loaded, folder, environment, own, source=source, distance=distance, reduce=reduce)
     protocol = protocol_of(world, words, episodes, steps, horizon, replan_every, seed, best.words if others else None)
-    show.note("; ".join(protocol.lines()))
+    refuse_unfit(folder, loaded, world, others, film)
+    for note in [*describe_unfinished_heads(folder), "; ".join(protocol.lines())]:
+        show.note(note)
     outcomes = run_agents(world, protocol, agents_of(world, search, best, protocol, diagnose), show)
     result, arrays = summarize_agents(world, outcomes, loaded.step), dict[str, np.ndarray]()
     if diagnose:
@@ -184,6 +184,35 @@ def plan_run(
     decode = frame_decoder(folder, loaded, world, show) if film else None
     shown = film_episodes(world, protocol, search, outcomes[PLANNER], path, decode, show) if film else None
     return PlanReport(result, path, shown)
+
+
+def refuse_unfit(run: Path, loaded: LoadedRun, world: World, oracle: Mapping[str, Any], film: bool) -> None:
+    """Raise ValueError for what would count for nothing, or would only fail after the last episode."""
+    if oracle and not world.env.copyable:
+        raise ValueError(
+            f"the state of {world.env.name} cannot be copied, so there is no oracle; leave out "
+            f"oracle.{next(iter(oracle))}"
+        )
+    if film and world.env.size and is_newest(run, loaded):
+        check_frame_decoder(run, loaded)
+
+
+def describe_unfinished_heads(run: Path) -> list[str]:
+    """A sentence for each head whose training was interrupted: what it says is used all the same."""
+    notes = []
+    for folder in (run / "heads" / "metric", run / "heads" / "value"):
+        if (folder / "config.yaml").is_file() and (saved := checkpoint.saved_steps(folder)):
+            steps = checkpoint.settings_of(folder).length.steps or 0
+            if saved[-1] < steps:
+                notes.append(
+                    f"{folder} is at step {saved[-1]} of {steps}; finish it with jepa train --resume --out {folder}"
+                )
+    return notes
+
+
+def is_newest(run: Path, loaded: LoadedRun) -> bool:
+    """Whether this is the newest checkpoint of the run, on which heads are trained."""
+    return loaded.step == checkpoint.saved_steps(run)[-1]
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -251,8 +280,14 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def frame_decoder(run: Path, loaded: LoadedRun, world: World, progress: Progress) -> Callable[[Tensor], Tensor] | None:
-    """What maps tokens to frames, for a model of pictures: the run's decoder, trained once. None for vectors."""
+    """What maps tokens to frames, for a model of pictures: the run's decoder, trained once.
+
+    None for vectors, and for an earlier checkpoint, for which the run's decoder would have to be replaced.
+    """
     if not world.env.size:
+        return None
+    if not is_newest(run, loaded):
+        progress.note("the film shows no imagined frames, as the decoder belongs to the newest checkpoint of the run")
         return None
     decoder = load_or_train_frame_decoder(run, loaded, progress).to(world.energies.method.mean.device)
 

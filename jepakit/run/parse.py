@@ -19,7 +19,7 @@ from ..core.registry import did_you_mean
 from ..data import check_kind, read_like, training_settings
 from ..types import Signal
 from .families import Family, family_of
-from .settings import HeadStage, Run
+from .settings import HeadStage, Run, read_entries
 
 
 class RenamedSetting(NamedTuple):
@@ -182,8 +182,9 @@ def _change_head(current: HeadStage | None, name: str, change: Any, path: str) -
         raise ValueError(f"{path}: {error}") from None
     change = change or {}
     if isinstance(change, Mapping) and isinstance(data := change.get("data"), Mapping):
-        entries = [f"{key}={value}" for key, value in data.items()]
-        change = {**change, "data": [*start.data, *entries]}
+        # One entry per key, so that giving the stored value again changes nothing.
+        entries = read_entries(start.data) | {str(key): value for key, value in data.items()}
+        change = {**change, "data": [f"{key}={value}" for key, value in entries.items()]}
     stage: HeadStage = apply_changes(start, change, path)
     if stage.name != name:
         raise ValueError(f"{path}.method.name is {stage.name}; write heads.{stage.name}, or leave the name out")

@@ -47,6 +47,7 @@ def resume_session(run: Run, request: Request, dist: Dist) -> Session:
         )
     if saved.step > session.steps > 0:
         raise ValueError(f"{out} is already at step {saved.step}; give --steps {saved.step} or more")
+    stages.check_folders(session.run, out, goes_on=saved.step != session.steps)
     restore_checkpoint(session, saved)
     session.test_part_seen = bool(saved.state.get("test_part_seen")) or (
         saved.state["data"] != session.dataset.fingerprint() and session.run.data.test_part() is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..run import checkpoint, parse
+from ..run.folder import check_free
 from ..run.settings import Evals, HeadStage, Run, read_entries
 
 
@@ -34,10 +35,29 @@ def shared_heads(old: Run, new: Run, folder: Path) -> tuple[Run, Run]:
     return kept[0], kept[1]
 
 
-def explain_flags(error: ValueError, stage: HeadStage) -> ValueError:
-    """An error of a head's run as one of the run below: settings are those of the head."""
-    named = re.sub(r"--((?:method|optim|length|data)\.)", rf"--heads.{stage.name}.\1", str(error))
-    return ValueError(f"heads.{stage.name}: {named}")
+def check_folders(run: Run, folder: Path, goes_on: bool) -> None:
+    """Raise ValueError if a head of the `run` in `folder` would replace files that are no run.
+
+    With `goes_on`, the run is trained further, so that heads on its present weights are replaced as well.
+    """
+    for stage in run.heads:
+        place = head_folder(folder, stage)
+        if not place.exists() or (has_begun(stage, folder) and not goes_on):
+            continue
+        try:
+            check_free(place, replace=True)
+        except ValueError as error:
+            why = str(error).partition(";")[0]
+            raise ValueError(f"{why}; move it away, or give --heads.{stage.name} none") from None
+
+
+def explain_flags(error: ValueError | FloatingPointError, stage: HeadStage) -> ValueError | FloatingPointError:
+    """An error of a head's run as one of the run below: what it advises to change are settings of the head."""
+    own = f"heads.{stage.name}."
+    named = re.sub(r"--(allow-change )?((?:method|optim|length|data)\.)", rf"--\g<1>{own}\2", str(error))
+    named = re.sub(r"--steps\b", f"--{own}length.steps", named)
+    kind = FloatingPointError if isinstance(error, FloatingPointError) else ValueError
+    return kind(f"heads.{stage.name}: {named}")
 
 
 def has_begun(stage: HeadStage, run: Path) -> bool:

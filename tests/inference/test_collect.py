@@ -201,7 +201,7 @@ def test_a_run_goes_to_goals_in_pictures_of_its_size_and_holds_its_actions(rooms
         ("cartpole", {"planning": CHOICES, "settings": {"cem.samples": 3}}, "cem is not the planner discrete"),
         ("cartpole", {"planning": {**CHOICES, "source": "metric"}}, "the energy metric needs a goal"),
         ("cartpole", {"planning": CHOICES, "hold": 2}, "a run holds its actions as in its data; leave it out"),
-        ("cartpole", {"policy": "random", "planning": CHOICES}, "the policy random does not plan"),
+        ("cartpole", {"policy": "random", "planning": CHOICES}, "random does not plan; leave out planner, horizon, or"),
         ("cartpole", {"policy": "nowhere"}, "choose one of: random, scripted, or give the folder of a run"),
     ],
 )

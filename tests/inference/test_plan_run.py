@@ -1,6 +1,8 @@
 """Plans of a trained run: within bounds, under a protocol, beside a floor and an oracle."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import Recorder
 from torch.testing import assert_close
 
 import jepakit as jk
@@ -17,11 +20,13 @@ from jepakit.inference import decoder, plan
 from jepakit.inference.energies import Form
 from jepakit.inference.landscapes import energy_of_places
 from jepakit.inference.world import open_world
+from jepakit.methods.decoder import Decoder
 from jepakit.planning.energy import goal_distance
 from jepakit.planning.mpc import Seen
 from jepakit.planning.plan import shift
 from jepakit.run import checkpoint
 from jepakit.studies.worldmodel.plans import stored_plan
+from jepakit.run.folder import write_settings
 from jepakit.types import Rng
 
 SMALL: dict[str, Any] = {
@@ -227,6 +232,42 @@ def test_a_film_shows_present_plan_and_goal(rooms: Path, monkeypatch: pytest.Mon
     page = jk.report(rooms).read_text()
     assert "Planning" in page
     assert "data:image/gif;base64," in page
+
+
+def test_an_earlier_checkpoint_leaves_the_decoder_of_the_newest_alone(rooms: Path) -> None:
+    first, *_, newest = checkpoint.saved_steps(rooms)
+    loaded, shown = checkpoint.load_run(rooms, first), Recorder()
+    assert first < newest
+    assert plan.frame_decoder(rooms, loaded, open_world(loaded, rooms), shown) is None
+    assert shown.said("the decoder belongs to the newest checkpoint")
+
+
+def test_a_decoder_of_another_kind_is_refused_before_the_first_episode(rooms: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(rooms, tmp_path / "run", symlinks=True, ignore=shutil.ignore_patterns("heads", "evals"))
+    stored = checkpoint.load_run(run)
+    cfg = Decoder.Config(parents=(str(run),), parent_hashes=(checkpoint.module_hash(stored.method),), reads="context")
+    write_settings(run / "heads" / "decoder", dataclasses.replace(stored.run, method=cfg))
+    with pytest.raises(ValueError, match=r"reads context, and a film needs target; give --no-film"):
+        plan.plan_run(run, episodes=1, steps=2, settings=QUICK, diagnose=False)
+    assert not (run / "evals").exists()
+
+
+def test_a_head_whose_training_was_interrupted_is_named(rooms: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "heads" / "metric"
+    write_settings(folder, checkpoint.load_run(rooms).run)
+    for step, notes in ((3, 1), (5, 0)):
+        (folder / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+        found = plan.describe_unfinished_heads(tmp_path)
+        assert len(found) == notes
+        assert all("is at step 3 of 5; finish it with jepa train --resume" in note for note in found)
+
+
+def test_a_search_for_an_oracle_that_cannot_exist_is_refused(pole: Path) -> None:
+    loaded = checkpoint.load_run(pole)
+    world = dataclasses.replace(open_world(loaded, pole), env=build_environment("gym:CartPole-v1"))
+    assert not world.env.copyable
+    with pytest.raises(ValueError, match=r"gym:CartPole-v1 cannot be copied.*leave out oracle\.horizon"):
+        plan.refuse_unfit(pole, loaded, world, {"horizon": 3}, film=False)
 
 
 @pytest.mark.parametrize(

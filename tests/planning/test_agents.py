@@ -9,7 +9,7 @@ from worlds import Plane, plane_step, plane_tokens
 
 from jepakit.core.progress import SilentProgress
 from jepakit.inference.energies import Energies
-from jepakit.inference.plan import GREEDY_MODEL, GREEDY_TRUE, PLANNER, agents_of, run_agents
+from jepakit.inference.plan import GREEDY_MODEL, GREEDY_TRUE, PLANNER, Search, agents_of, run_agents
 from jepakit.inference.world import World
 from jepakit.methods.predictive import Predictive
 from jepakit.planning.protocol import Protocol
@@ -55,7 +55,8 @@ class PlaneModel(Predictive):
 def scores(cfg: Config) -> dict[str, float]:
     """The successes of the agents in the plane by this model."""
     world = World(Plane(), Energies(PlaneModel(cfg)))
-    agents = agents_of(world, planner("cem", iterations=5), PLANE, diagnose=True)
+    search = planner("cem", iterations=5)
+    agents = agents_of(world, search, Search(search, PLANE.horizon, "cem"), PLANE, diagnose=True)
     named = {name: agents[name] for name in (GREEDY_TRUE, GREEDY_MODEL, PLANNER)}
     return {name: found.score for name, found in run_agents(world, PLANE, named, SilentProgress()).items()}
 

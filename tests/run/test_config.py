@@ -184,10 +184,3 @@ def test_a_file_from_before_a_setting_was_renamed_is_read_with_a_note(tmp_path):
 def test_a_wrong_setting_of_a_probe_is_named_before_training(entry, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         api.settings(api.Request("cifar10-ijepa", flags={"evals.settings": f"[{entry}]"}))
-
-
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.noun)
-def test_the_name_of_every_member_of_a_family_leads_back_to_its_class(family):
-    for name in family.names:
-        member = family.default_settings(name)
-        assert type(family.default_settings(family.name_of(member))) is type(member), name

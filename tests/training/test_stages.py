@@ -14,10 +14,10 @@ import yaml
 import jepakit as jk
 from jepakit import api
 from jepakit.core.progress import Interrupted, SilentProgress
-from jepakit.methods import vicreg
+from jepakit.methods import metric, vicreg
 from jepakit.run import checkpoint, parse, write
 from jepakit.run.settings import HeadStage, Length, Run
-from jepakit.training import estimate
+from jepakit.training import estimate, stages
 from jepakit.training.request import Request, settings
 
 HEAD: dict[str, Any] = {
@@ -157,7 +157,7 @@ def test_a_dry_run_prices_the_heads_and_leaves_nothing(tmp_path: Path, monkeypat
 # --- the settings
 
 
-def asked(**flags: Any) -> Run:
+def requested_run(**flags: Any) -> Run:
     return settings(Request("two-rooms-fixed", flags={key.replace("__", "."): value for key, value in flags.items()}))
 
 
@@ -175,12 +175,18 @@ def asked(**flags: Any) -> Run:
     ],
 )
 def test_heads_are_named_added_and_left_out(flags: dict[str, Any], names: list[str]) -> None:
-    assert [head.name for head in asked(**flags).heads] == names
+    assert [head.name for head in requested_run(**flags).heads] == names
 
 
 def test_a_section_changes_a_head_and_its_data_add_up() -> None:
-    (head,) = asked(heads__metric__data__window="33", heads__metric__length__steps="9").heads
+    (head,) = requested_run(heads__metric__data__window="33", heads__metric__length__steps="9").heads
     assert (head.data, head.length.steps, head.length.batch) == (("window=33",), 9, Length().batch)
+
+
+def test_data_of_a_head_that_are_given_again_stay_as_they_are() -> None:
+    for window, data in ((9, ("window=9",)), ("12", ("window=12",))):
+        (head,) = settings(Request("lewm", flags={"heads.metric.data.window": window})).heads
+        assert head.data == data
 
 
 @pytest.mark.parametrize(
@@ -196,7 +202,7 @@ def test_a_section_changes_a_head_and_its_data_add_up() -> None:
 )
 def test_a_mistake_in_heads_is_one_sentence(flags: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        asked(**flags)
+        requested_run(**flags)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +224,27 @@ def test_a_head_that_does_not_fit_the_run_is_refused_before_step_1(
     with pytest.raises(ValueError, match=re.escape(sentence)):
         jk.train(None, tmp_path / "run", recipe="pendulum", settings=changes, quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_files_in_the_folder_of_a_head_that_are_no_run_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "heads" / "metric").mkdir(parents=True)
+    (tmp_path / "heads" / "metric" / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"metric was not deleted.*move it away, or give --heads\.metric none"):
+        stages.check_folders(requested_run(), tmp_path, goes_on=False)
+    stages.check_folders(requested_run(heads="none"), tmp_path, goes_on=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (FloatingPointError("Lower --optim.lr, or look"), "heads.metric: Lower --heads.metric.optim.lr, or look"),
+        (ValueError("or --allow-change length.steps"), "heads.metric: or --allow-change heads.metric.length.steps"),
+        (ValueError("give --steps 4 or more"), "heads.metric: give --heads.metric.length.steps 4 or more"),
+    ],
+)
+def test_an_error_while_a_head_is_trained_advises_settings_of_the_head(error: Any, sentence: str) -> None:
+    found = stages.explain_flags(error, HeadStage(metric.Config()))
+    assert (type(found), str(found)) == (type(error), sentence)
 
 
 def test_a_method_that_is_no_head_is_refused_in_python_too() -> None:
