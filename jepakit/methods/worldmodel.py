@@ -111,7 +111,7 @@ class Config:
 
     @classmethod
     def tiny(cls, signal: Signal) -> "Config":
-        """The smallest settings with every term, for the contract."""
+        """The smallest settings with every term but `metric`, for the contract."""
         encoder: EncoderConfig = MLP(patch=(1,), width=16, hidden=32, depth=1)
         if len(signal.size) == 3:
             encoder = CNN(patch=(1, *signal.size[1:]), width=16, channels=(8,))
@@ -297,7 +297,8 @@ class WorldModel(Predictive):
         self, s: Float[Tensor, "b t n d"], action: Float[Tensor, "b u a"]
     ) -> Float[Tensor, "b u n d"]:
         """As `roll_out`, with all roll-outs of a sample at once, which needs a predictor without memory."""
-        steps, count = self.cfg.steps, action.shape[1]
+        count = action.shape[1]
+        steps = min(self.cfg.steps, count)
         windows = -(-count // steps)
         padded = F.pad(action, (0, 0, 0, windows * steps - count)).reshape(len(s) * windows, steps, -1)
         tokens, preds = s[:, :count:steps].flatten(0, 1), list[Tensor]()
