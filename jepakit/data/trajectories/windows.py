@@ -94,7 +94,7 @@ def limit_windows(cut: Cut, limit: int, group: int = 1) -> Cut:
         groups = cut.episode // group
         found = np.unique(groups)
         kept = found[spread_evenly(len(found), max(1, len(found) * limit // len(groups)))]
-        rows = np.flatnonzero(np.isin(groups, kept))[:limit]
+        rows = np.flatnonzero(np.isin(groups, kept))[:limit].tolist()
     return Cut(cut.episode[rows], cut.begin[rows])
 
 
