@@ -98,6 +98,11 @@ class Dataset:
         """How many samples in a row belong together, and are drawn together in training; 1 if each is by itself."""
         return 1
 
+    @property
+    def samples_per_epoch(self) -> int:
+        """The number of samples that an epoch of training can draw: those of whole groups."""
+        return len(self) // self.group * self.group
+
     def __len__(self) -> int:
         raise NotImplementedError
 

@@ -114,17 +114,16 @@ def batches(
     """Training batches `start` … `stop` - 1 of `batch` samples, reshuffled each epoch; incomplete batches are dropped.
 
     Yields samples `offset` … of a global batch of `total` (0: `batch`), so ranks share one order. Samples that belong
-    together (`Dataset.group`) follow one another. The next readable item replaces an unreadable one, or ValueError is
-    raised if the data's `corrupt` is "fail". Small images are decoded once, before the first batch. Without
-    `include_x`, for methods that read only views, no further image is cropped: `Batch.x` is the first view. Raises
-    ValueError if there are fewer items than one global batch holds.
+    together (`Dataset.group`) follow one another, so batches of a multiple of these hold whole groups. The next
+    readable item replaces an unreadable one, or ValueError is raised if the data's `corrupt` is "fail". Small images
+    are decoded once, before the first batch. Without `include_x`, for methods that read only views, no further image
+    is cropped: `Batch.x` is the first view. Raises ValueError if there are fewer items than one global batch holds.
     """
     _check_batch(batch)
     total = total or batch
-    if len(dataset) < total:
+    if (held := dataset.samples_per_epoch) < total:
         raise ValueError(
-            f"the data hold {len(dataset)} samples, fewer than one batch of {total}; "
-            f"set a batch of at most {len(dataset)}"
+            f"the data hold {held} samples, fewer than one batch of {total}; set a batch of at most {held}"
         )
     if offset + batch > total:
         raise ValueError(

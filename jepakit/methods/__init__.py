@@ -25,6 +25,7 @@ __all__ = [
     "head",
     "ijepa",
     "is_head",
+    "latentworld",
     "lejepa",
     "load",
     "mae",

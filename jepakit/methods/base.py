@@ -25,7 +25,8 @@ NEED_ADVICE = {
     "time": "give a series, --data.name scanpaths, which fixates one place of a picture after another, or a stream of "
     "frames to jepa train rjepa-online",
     "action": "actions come with --data.name trajectories, or scanpaths, as saccades to the next fixation",
-    "label": "give data with classes, e.g. a folder of images with one sub-folder per class, or data.group",
+    "label": "give data with classes, e.g. a folder of images with one sub-folder per class, or trajectories generated "
+    "with data.group",
 }
 # Methods of a Method that take a batch: a tensor instead becomes a batch of these samples alone.
 TAKES_BATCHES = ("encode", "energy", "diagnostics", "calibrate")

@@ -1,6 +1,6 @@
 """A quasi-metric of latents in steps: as far apart as possible, while each step costs at most 1.
 
-    d(x, y) = ‖f(x) − f(y)‖ [+ max_j relu(e(x) − e(y))_j, unless `symmetric`]
+    d(x, y) = ‖f(x) − f(y)‖ [+ max_j relu(e(x)_j − e(y)_j), unless `symmetric`]
     minimise  E φ(d(s, g)),   φ(d) = softplus_β(far − d), β .1,    subject to  E relu(d(s_t, s_{t+1}) − 1)² ≤ slack²
     by        φ + λ (E relu(d(s_t, s_{t+1}) − 1)² − slack²),      λ = softplus(speed · θ) ascends, all else descends
 
@@ -96,15 +96,18 @@ def safe_norm(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
 def goal_rows(batch: Batch, steps: int, goals: Goals, rng: Rng) -> Int[Tensor, "b t"]:
     """For each of `steps` frames of every sample, the row of its goal among the frames of all processes.
 
-    Rows are those of `frame_rows`.
+    Rows are those of `frame_rows`. Raises ValueError if goals have the same label and the batch has no labels.
     """
     drawn = draws_per_sample(rng, len(batch), (2, steps)).to(batch.x.device)
-    other = pick(_allowed(batch, goals), drawn[:, 0])
+    other = pick_column(_allowed_samples(batch, goals), drawn[:, 0])
     return other * steps + (drawn[:, 1] * steps).long()
 
 
-def _allowed(batch: Batch, goals: Goals) -> Bool[Tensor, "b k"]:
-    """Whether the frames of a sample of any process (column) may be goals of a sample of this one (row)."""
+def _allowed_samples(batch: Batch, goals: Goals) -> Bool[Tensor, "b k"]:
+    """Whether the frames of a sample of any process (column) may be goals of a sample of this one (row).
+
+    With goals of the same label, samples without one have goals of their own.
+    """
     rows = global_rows(batch)[:, None]
     every = torch.arange(len(batch) * world_size(), device=batch.x.device)
     if goals == "trajectory":
@@ -112,9 +115,12 @@ def _allowed(batch: Batch, goals: Goals) -> Bool[Tensor, "b k"]:
     if goals == "batch":
         return (rows >= 0).expand(-1, len(every))
     if batch.label is None:
-        raise ValueError("goals are frames of samples with the same label, but the batch has none; give labels")
+        raise ValueError(
+            "goals are frames of samples with the same label, but the batch has none; give labels or other goals"
+        )
     label = batch.label.to(torch.float64)  # what processes exchange is a sum of floating-point numbers
-    return label[:, None] == all_gather(label)
+    same = label[:, None] == all_gather(label)
+    return (same & (label[:, None] >= 0)) | (rows == every)
 
 
 def global_rows(batch: Batch) -> Int[Tensor, " b"]:
@@ -134,7 +140,7 @@ def draws_per_sample(rng: Rng, batch: int, shape: tuple[int, ...]) -> Float[Tens
     return torch.rand(total, *shape, generator=rng.generator())[local]
 
 
-def pick(allowed: Bool[Tensor, "b k"], u: Float[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+def pick_column(allowed: Bool[Tensor, "b k"], u: Float[Tensor, "b t"]) -> Int[Tensor, "b t"]:
     """For uniform numbers u, one of the allowed columns of each row, each as likely."""
     counts = allowed.sum(1, keepdim=True)
     nth = (u * counts).long().minimum(counts - 1)

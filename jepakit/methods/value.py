@@ -99,8 +99,8 @@ class Value(Head):
         return CALIBRATION_SAMPLES
 
     def calibrate(self, batch: Batch) -> None:
-        """Fit the bounds of a reward; without rewards, nothing is bounded."""
-        if batch.reward is None:
+        """Fit the bounds of a reward; nothing is bounded without rewards, or if so rare ones that all here are 0."""
+        if batch.reward is None or not batch.reward.any():
             return
         ends = batch.done is not None or self.world.done_head is not None
         rewards = torch.cat([batch.reward.flatten(), batch.reward.new_zeros(int(ends))])

@@ -1,9 +1,10 @@
 """An encoder that says where things are: the features of a picture are places on it, as coordinates.
 
-    p_k = Σ_c softmax_c(h_k(m_c)) · (position of c + o_k(m_c))            k = 1 … `points`
+    p_k = Σ_c softmax_c(3 h_k(m_c)) · (position of c + r o_k(m_c))            k = 1 … `points`
 
 over the cells c of a map m, which a convolution and residual linears make of the picture; h and o are linears. An
-offset o places a thing more finely than a cell. Coordinates are between −3 and 3 across the picture.
+offset o places a thing more finely than a cell, and r is about half a cell. Positions are between −3 and 3 along each
+axis of the picture.
 
 Source: deep spatial autoencoders, arXiv:1509.06113; there, cells do not move their positions.
 """
@@ -21,7 +22,7 @@ from .encoder import Encoder, cells_to_compute
 from .patch import check_patch, given_patch, grid_of, patches
 
 EXTENT = 3.0  # half a side of the picture, in the units of coordinates
-HEAT = 3.0  # the factor on h
+SHARPNESS = 3.0  # the factor on h
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,11 @@ class KeypointEncoder(Encoder):
         self.heat = nn.Linear(cfg.width, cfg.points)
         self.offset = nn.Linear(cfg.width, axes * cfg.points)
         counts = [-(-side // cfg.stride) for side in self.sides]
-        lines = [torch.linspace(-EXTENT, EXTENT, count) for count in counts]
+        # A single cell is in the middle.
+        lines = [torch.linspace(-EXTENT, EXTENT, count) if count > 1 else torch.zeros(1) for count in counts]
         cells = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).reshape(math.prod(counts), 1, axes)
         self.register_buffer("cells", cells, persistent=False)
-        self.cell = EXTENT / max(counts)
+        self.half_cell = EXTENT / max(counts)
 
     def forward(
         self,
@@ -96,11 +98,11 @@ class KeypointEncoder(Encoder):
         return places.reshape(*cut.shape[:2], self.dim)
 
     def places(self, picture: Float[Tensor, "r c ..."]) -> Float[Tensor, "r k a"]:
-        """The coordinates of the places, along each axis of the picture."""
+        """The coordinates (R, K, axes) of the places on R pictures (R, C, …), along each axis of the picture."""
         m = F.gelu(self.conv(picture)).flatten(2).transpose(1, 2)
         for linear in self.layers:
             m = m + F.gelu(linear(m))
-        weight = (HEAT * self.heat(m)).softmax(1)
-        moved = self.cells + self.cell * self.offset(m).unflatten(-1, (weight.shape[-1], -1))
+        weight = (SHARPNESS * self.heat(m)).softmax(1)
+        moved = self.cells + self.half_cell * self.offset(m).unflatten(-1, (weight.shape[-1], -1))
         places: Tensor = (weight[..., None] * moved).sum(1)
         return places

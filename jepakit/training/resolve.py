@@ -50,7 +50,9 @@ def resolve_run(run: Run, dataset: Dataset, world: int = 1) -> ResolvedRun:
     check_views(data, method, signal.size)
     dataset.check_views(signal)
     check_data(dataset, signal.size, name, method_class, run.evals.online)
-    length, length_notes = run.length.for_stream(world) if streaming else run.length.resolve(len(dataset), world)
+    length, length_notes = (
+        run.length.for_stream(world) if streaming else run.length.resolve(dataset.samples_per_epoch, world)
+    )
     optim, optim_notes = run.optim.without_schedule() if streaming else (run.optim, [])
     loop, loop_notes = (
         run.loop.for_stream(len(dataset)) if streaming else run.loop.resolve(length.steps or 1, length.batch)

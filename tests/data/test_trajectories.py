@@ -457,12 +457,12 @@ def test_check_data_lists_the_problems_of_every_episode_and_says_that_training_w
 # --- trajectories that belong together
 
 
-def grouped(count: int = 43, **changes: object) -> Config:
+def group_config(count: int = 43, **changes: object) -> Config:
     return Config("two-rooms-random", window=3, size=(9, 9), count=count, group=4, **changes)  # type: ignore[arg-type]
 
 
 def test_trajectories_of_a_group_share_their_walls_and_their_label():
-    dataset = grouped(count=40).open()
+    dataset = group_config(count=40).open()
     walls = np.stack([dataset.factors(i)[0, 2:] for i in range(40)]).reshape(10, 4, 2)
     assert (walls == walls[:, :1]).all()
     assert len(np.unique(walls[:, 0], axis=0)) == 10
@@ -471,7 +471,7 @@ def test_trajectories_of_a_group_share_their_walls_and_their_label():
 
 
 def test_batches_hold_whole_groups_and_every_group_once_an_epoch():
-    dataset = grouped().open()
+    dataset = group_config().open()
     signal = dataset.signal()
     found = list(loader.batches(dataset, signal, seed=0, batch=8, start=0, stop=5))
     ids = torch.stack([batch.id for batch in found]).reshape(10, 4)
@@ -485,12 +485,29 @@ def test_batches_hold_whole_groups_and_every_group_once_an_epoch():
 
 
 def test_no_part_of_the_data_cuts_a_group():
-    train, test = (grouped(split=split, held_out=0.3).open() for split in ("train", "test"))
+    train, test = (group_config(split=split, held_out=0.3).open() for split in ("train", "test"))
     assert len(train) == 28
     assert len(test) == 15
+    assert not set(train.classes) & set(test.classes), "a wall of the test part is no wall of the training part"
     few = train.subset(np.array([0, 5, 6]))
     assert few.group == 1
     assert [few.label(i) for i in range(3)] == [0, 1, 1]
+
+
+def test_a_limit_keeps_whole_groups():
+    dataset = group_config(count=40, limit=19).open()
+    assert [dataset.label(i) for i in range(len(dataset))] == [k for k in (0, 3, 6, 9) for _ in range(4)]
+    assert dataset.group == 4
+    assert len(group_config(limit=3).open()) == 3
+
+
+def test_a_batch_larger_than_all_whole_groups_is_refused():
+    dataset = group_config().open()
+    assert dataset.samples_per_epoch == 40
+    with pytest.raises(
+        ValueError, match="the data hold 40 samples, fewer than one batch of 42; set a batch of at most"
+    ):
+        loader.batches(dataset, dataset.signal(), seed=0, batch=42, start=0, stop=1)
 
 
 @pytest.mark.parametrize(
@@ -502,7 +519,7 @@ def test_no_part_of_the_data_cuts_a_group():
 )
 def test_groups_that_cannot_be_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
-        replace(grouped(), **changes).open()
+        replace(group_config(), **changes).open()
 
 
 def test_files_are_not_grouped_by_a_setting(tmp_path):
@@ -511,4 +528,4 @@ def test_files_are_not_grouped_by_a_setting(tmp_path):
 
 
 def test_grouped_trajectories_keep_the_data_contract():
-    data_contract(grouped(count=32))
+    data_contract(group_config(count=32))

@@ -185,6 +185,9 @@ def test_goals_come_from_the_samples_that_the_settings_allow(goals: Any) -> None
         assert bool((sample == own).all())
     if goals == "label":
         assert bool(((sample - own) % 2 == 0).all())
+        unknown = replace(batch, label=torch.full((32,), -1))
+        alone = quasimetric.goal_rows(unknown, STEPS + 1, goals, Rng(0)) // (STEPS + 1)
+        assert bool((alone == own).all()), "samples without a label share none"
     if goals == "batch":
         assert len(sample.unique()) == 32
     rows = torch.stack([head._with_later_goals(batch, kept, Rng(k)) for k, kept in enumerate(rows)])
@@ -271,6 +274,8 @@ def test_a_value_stays_within_what_the_rewards_of_the_data_add_up_to() -> None:
     parent, _ = reward_world()
     head = head_on(parent, value.Config(body=FlatMLP(32, 1), gamma=0.8, decay=0.0))
     batch = successors(np.zeros((6, 1), dtype=np.int64))(0)
+    head.calibrate(replace(batch, reward=torch.zeros(batch.action.shape[:2])))
+    assert head.reward_high.isinf(), "rewards that are too rare to be seen bound nothing"
     head.calibrate(replace(batch, reward=torch.full(batch.action.shape[:2], 0.5)))
     with torch.no_grad():
         for weights in head.target_body.parameters():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from jepakit import losses, methods, testing
-from jepakit.methods import worldmodel
+from jepakit.methods import quasimetric, worldmodel
 from jepakit.methods.worldmodel import WorldModel
 from jepakit.nn import CNN, GRU, MLP, CausalTransformer, Frames, GridConv, Keypoints, ResidualMLP, ViT
 from jepakit.types import ActionSpec, Batch, Rng, Signal, State
@@ -28,7 +28,7 @@ PREDICTORS: dict[str, Any] = {
 }
 TERMS = {
     "forcing": 0.5, "rollout": 1.0, "std": 2.0, "cov": 0.1, "temporal": 0.3, "inverse": 0.7, "sigreg": 0.05,
-    "reward": 0.4, "done": 0.2,
+    "reward": 0.4, "done": 0.2, "metric": 0.6,
 }  # fmt: skip
 
 
@@ -178,15 +178,21 @@ def test_each_term_is_that_of_the_equations() -> None:
     }
     for name, value in expected.items():
         assert_close(terms[name], TERMS[name] * value)
+    rows = quasimetric.goal_rows(batch, 7, "batch", rng.fork("goals"))
+    goals = s.flatten(0, 1)[rows]
+    push = nn.functional.softplus(25 - method.steps_to_go(s, goals), beta=0.1).mean()
+    excess = (method.steps_to_go(s[:, :-1], s[:, 1:]) - 1).relu().square().mean() - 0.1**2
+    assert_close(terms["push"], TERMS["metric"] * push)
+    assert_close(terms["constraint"], TERMS["metric"] * quasimetric.START_MULTIPLIER * excess)
 
 
 @pytest.mark.parametrize("name", TERMS)
 def test_a_weight_of_zero_leaves_out_its_term_and_no_other(name: str) -> None:
-    batch, term = batch_of(), {"rollout": "prediction"}.get(name, name)
+    batch, own = batch_of(), {"rollout": {"prediction"}, "metric": {"push", "constraint"}}.get(name, {name})
     whole, part = build(**TERMS), build(**{**TERMS, name: 0.0})
     part.load_state_dict({k: v for k, v in whole.state_dict().items() if k in part.state_dict()})
     full, rest = whole(batch, Rng(0)).loss, part(batch, Rng(0)).loss
-    assert set(full) - set(rest) == {term}
+    assert set(full) - set(rest) == own
     for key in set(rest) - {"reward", "done"}:  # these read the predictions, of which there are two kinds
         assert_close(rest[key], full[key])
 

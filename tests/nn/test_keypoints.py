@@ -45,6 +45,11 @@ def test_a_place_follows_a_thing_by_less_than_a_cell() -> None:
     assert error.detach().square().mean().sqrt().item() < cell / 10
 
 
+def test_the_place_on_an_axis_of_one_cell_is_its_middle() -> None:
+    encoder = Keypoints((2, 8), points=3, kernel=3, stride=2).build(Signal(1, (2, 8)))
+    assert encoder.cells[..., 0].tolist() == [[0.0]] * 4
+
+
 def test_every_frame_of_a_film_has_its_own_places() -> None:
     signal = Signal(2, (3, 12, 12))
     encoder = Keypoints((1, 12, 12), points=4).build(signal)

@@ -59,7 +59,8 @@ class Trajectories(Dataset):
     """Samples (C, T + 1, H, W) or (C, T + 1) with actions (T, A).
 
     `cut` says where in the episodes of `source` they begin. Where `cfg.group` episodes in a row belong together, the
-    number of their group is their label; other trajectories have none. `given` are the labels of a subset.
+    group is their label; other trajectories have none. Groups count from `first_group`, so that no group of a test part
+    has the name of one of the training part. `given` are the labels of a subset.
     """
 
     source: Source
@@ -69,6 +70,7 @@ class Trajectories(Dataset):
     notes: tuple[str, ...]
     cfg: Any = field(default_factory=DataConfig, kw_only=True)
     given: Int64[np.ndarray, " n"] | None = field(default=None, kw_only=True)
+    first_group: int = field(default=0, kw_only=True)
 
     words = WORDS
 
@@ -81,7 +83,9 @@ class Trajectories(Dataset):
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The names of the groups; empty if episodes are not grouped."""
-        return () if self._groups is None else tuple(f"group {k}" for k in range(int(self._groups.max()) + 1))
+        if self._groups is None:
+            return ()
+        return tuple(f"group {self.first_group + k}" for k in range(int(self._groups.max()) + 1))
 
     @cached_property
     def group(self) -> int:

@@ -48,7 +48,7 @@ class Config(DataConfig):
     If `path` names an environment, as two-rooms-random does, it generates `count` trajectories by its `policy` from
     `seed`, each of `steps` steps (None: one sample if it has goals, else up to its time limit, at most 200). `group` of
     them in a row share what the environment draws for each group, such as where walls stand; that is their label, and
-    batches hold whole groups.
+    they follow one another in batches.
     """
 
     window: int | None = None
@@ -164,7 +164,8 @@ def open_generated(cfg: Config) -> Trajectories:
     ids, _ = generated_part(cfg.count, cfg.split, cfg.held_out, 0, "trajectories", cfg.group)
     source = generate(cfg.recipe, ids, cfg.form)
     note = f"{len(ids):,} generated trajectories, {cfg.path}, policy {cfg.policy}, seed {cfg.seed}"
-    return cut_trajectories(source, np.arange(len(ids), dtype=np.int64), cfg, (note,))
+    found = cut_trajectories(source, np.arange(len(ids), dtype=np.int64), cfg, (note,))
+    return replace(found, first_group=int(ids[0]) // cfg.group)
 
 
 def keep_generated(cfg: Config, ids: Int64[np.ndarray, " e"]) -> Store:
@@ -180,7 +181,7 @@ def cut_trajectories(
     form = cfg.form
     source.spec.repeat(form.block)
     stride, said = choose_stride(source.steps, form, cfg.stride)
-    cut = limit_windows(slide_windows(source.steps, rows, form, stride), cfg.limit)
+    cut = limit_windows(slide_windows(source.steps, rows, form, stride), cfg.limit, cfg.group)
     if not len(cut.begin):
         part = "" if cfg.split == "all" else f" of the {cfg.split} part"
         raise ValueError(too_short([source.names[int(k)] for k in rows], source.steps[rows], form, part))

@@ -84,11 +84,17 @@ def slide_windows(steps: Int64[np.ndarray, " e"], rows: Int64[np.ndarray, " k"],
     return Cut(episode, np.minimum(number * stride, np.repeat(last, count)))
 
 
-def limit_windows(cut: Cut, limit: int) -> Cut:
-    """At most `limit` windows, evenly spaced; all if it is 0."""
+def limit_windows(cut: Cut, limit: int, group: int = 1) -> Cut:
+    """At most `limit` windows, evenly spaced; all if it is 0. If `group` episodes belong together, whole groups."""
     if not 0 < limit < len(cut.begin):
         return cut
-    rows = spread_evenly(len(cut.begin), limit)
+    if group == 1:
+        rows = spread_evenly(len(cut.begin), limit)
+    else:
+        groups = cut.episode // group
+        found = np.unique(groups)
+        kept = found[spread_evenly(len(found), max(1, len(found) * limit // len(groups)))]
+        rows = np.flatnonzero(np.isin(groups, kept))[:limit].tolist()
     return Cut(cut.episode[rows], cut.begin[rows])
 
 
