@@ -25,8 +25,8 @@ from jepakit.planning.energy import goal_distance
 from jepakit.planning.mpc import Seen
 from jepakit.planning.plan import shift
 from jepakit.run import checkpoint
-from jepakit.studies.worldmodel.plans import stored_plan
 from jepakit.run.folder import write_settings
+from jepakit.studies.worldmodel.plans import stored_plan
 from jepakit.types import Rng
 
 SMALL: dict[str, Any] = {
