@@ -34,9 +34,9 @@ from .head import Head
 from .predictive import Predictive
 from .quasimetric import (
     QuasimetricConfig,
-    draws_per_sample,
     frame_rows,
     global_rows,
+    goal_draws,
     goal_rows,
     quasimetric,
     quasimetric_terms,
@@ -125,7 +125,7 @@ class Metric(Head):
         rows = goal_rows(batch, s.shape[1], self.cfg.goals, rng.fork("goals"))
         if self.cfg.rule == "quasimetric":
             return Terms(*quasimetric_terms(self.body(s), rows, self.multiplier, self.cfg))
-        return self._expectile_loss(s, self._with_later_goals(batch, rows, rng.fork("later")))
+        return self._expectile_loss(s, self._with_later_goals(batch, rows, rng.fork("goals")))
 
     def _expectile_loss(self, s: Float[Tensor, "b t n d"], rows: Int[Tensor, "b t"]) -> Terms:
         cfg = self.cfg
@@ -143,12 +143,12 @@ class Metric(Head):
 
     def _with_later_goals(self, batch: Batch, rows: Int[Tensor, "b t"], rng: Rng) -> Int[Tensor, "b t"]:
         """The rows, half of them replaced by those of later frames of the same sample."""
-        steps, device = rows.shape[1], rows.device
-        drawn = draws_per_sample(rng, len(batch), (2, steps)).to(device)
-        t = torch.arange(steps, device=device)
-        later = t + 1 + (drawn[:, 0] * (steps - 1 - t)).long()
+        steps = rows.shape[1]
+        drawn = goal_draws(batch, steps, rng)
+        t = torch.arange(steps, device=rows.device)
+        later = t + 1 + (drawn[:, 2] * (steps - 1 - t)).long()
         own = global_rows(batch)[:, None] * steps + later.clamp(max=steps - 1)
-        return torch.where(drawn[:, 1] < 0.5, own, rows)
+        return torch.where(drawn[:, 3] < 0.5, own, rows)
 
     def after_step(self, progress: float) -> None:
         """Move the average V̄."""

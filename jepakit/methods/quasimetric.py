@@ -98,9 +98,14 @@ def goal_rows(batch: Batch, steps: int, goals: Goals, rng: Rng) -> Int[Tensor, "
 
     Rows are those of `frame_rows`. Raises ValueError if goals have the same label and the batch has no labels.
     """
-    drawn = draws_per_sample(rng, len(batch), (2, steps)).to(batch.x.device)
+    drawn = goal_draws(batch, steps, rng)
     other = pick_column(_allowed_samples(batch, goals), drawn[:, 0])
     return other * steps + (drawn[:, 1] * steps).long()
+
+
+def goal_draws(batch: Batch, steps: int, rng: Rng) -> Float[Tensor, "b 4 t"]:
+    """Uniform numbers for the goal of each frame: its sample, its frame there, and two for goals in the same sample."""
+    return draws_per_sample(rng, len(batch), (4, steps)).to(batch.x.device)
 
 
 def _allowed_samples(batch: Batch, goals: Goals) -> Bool[Tensor, "b k"]:

@@ -18,11 +18,11 @@ from jepakit.studies.study import Arm, Scores, Study
 from jepakit.studies.worldmodel import (
     pendulum,
     plan_success,
-    planners,
     plans,
     two_rooms,
     two_rooms_ablation,
     two_rooms_data,
+    two_rooms_planners,
 )
 from jepakit.studies.worldmodel.plan_success import NUMBERS
 from jepakit.studies.worldmodel.plans import SUCCESS
@@ -139,14 +139,14 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plans, "EPISODES", 2)
-    monkeypatch.setattr(planners, "EPISODES", 2)
+    monkeypatch.setattr(two_rooms_planners, "EPISODES", 2)
     monkeypatch.setattr("jepakit.inference.diagnosis.NUM_EPISODES", 64)
     searches = {
-        "one sample": planners.Search("random", {"random.samples": 1}),
-        "gradient": planners.Search("gradient", {"gradient.starts": 1, "gradient.iterations": 1}),
+        "one sample": two_rooms_planners.Search("random", {"random.samples": 1}),
+        "gradient": two_rooms_planners.Search("gradient", {"gradient.starts": 1, "gradient.iterations": 1}),
     }
-    monkeypatch.setattr(planners, "SEARCHES", searches)
-    monkeypatch.setattr(planners, "DRAWN_SEARCHES", [*searches])
+    monkeypatch.setattr(two_rooms_planners, "SEARCHES", searches)
+    monkeypatch.setattr(two_rooms_planners, "DRAWN_SEARCHES", [*searches])
     arm = tiny_arm()
     study = Study(
         "Tiny",
@@ -156,7 +156,7 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
         kinds=("dynamics",),
         options={"dynamics.windows": 20, "dynamics.transitions": 5},
         run_metrics=plans.measure_rooms,
-        parts={name: lambda run, s=s: planners.measure_search(run, s) for name, s in searches.items()},
+        parts={name: lambda run, s=s: two_rooms_planners.measure_search(run, s) for name, s in searches.items()},
         seeds=1,
     )
     monkeypatch.setattr(studies, "load", lambda name: study)
@@ -167,7 +167,7 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
     assert found[arm.label, SUCCESS] <= found[arm.label, plans.SUCCESS_EVER]
     assert {NUMBERS[name].metric for name in NUMBERS} - {plans.GHOSTING} <= {metric for _, metric in found}
     for name in searches:
-        assert 0 < found[f"{arm.label} · {name}", planners.ENERGY] <= 1 + 1e-5
+        assert 0 < found[f"{arm.label} · {name}", two_rooms_planners.ENERGY] <= 1 + 1e-5
     assert "one sample" in page.read_text()
     # Everything measured stays, and is not measured again.
     run = engine.run_folder(tmp_path, arm, 0)
@@ -184,6 +184,6 @@ def test_a_study_trains_plans_and_tabulates_without_a_folder_of_data(
     assert plans.stored_plan(run, "cem", {"episodes": 2, "replan_every": 4, "source": "latent"}) is None
     plans.load_or_plan(run, episodes=3, source="latent", diagnose=False)
     assert plans.stored_plan(run, "cem", {"episodes": 3, "diagnose": False}) is None
-    ((name, figure),) = planners.draw_energies({arm.label: run})
+    ((name, figure),) = two_rooms_planners.draw_energies({arm.label: run})
     assert name == "energies"
     assert "<svg" in figure.body
