@@ -49,8 +49,8 @@ def two_rooms_random() -> Run:
 
     The latent is 8 places on the picture. A distance to go, learned with the model, makes the encoder find the wall and
     its door; differences of places tell predictor and distance on which side of them the dot is. 16 trajectories share
-    a layout, for the distance is learned between states of one layout. 29 minutes of one core; plans arrive in 68, 78 and
-    66 % of 50 episodes (3 seeds).
+    a layout, for the distance is learned between states of one layout. 29 minutes of one core; plans arrive in 68, 78
+    and 66 % of 50 episodes (3 seeds).
     """
     return Run(
         method=worldmodel.Config(
