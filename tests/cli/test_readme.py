@@ -47,6 +47,7 @@ SMALL_RECIPES = {
 }
 # What makes a training short; the README's own settings stand before it.
 SHORT = "--steps 3 --length.batch 8 --evals.report false"
+SHORT_METRIC = "--heads.metric.length.steps 3 --heads.metric.length.batch 8"
 SHALLOW = "--method.encoder.depth 1 --method.predictor.depth 1"
 
 
@@ -107,6 +108,8 @@ def shortened(line: str) -> str:
     if words[:2] == ["jepa", "plan"]:
         return f"{line} --episodes 2 --steps 4 --no-film"
     if words[:2] == ["jepa", "train"] and "--print-config" not in words and "--resume" not in words:
+        if "two-rooms-fixed" in words or "--heads" in words:
+            line = f"{line.replace('--heads metric', '')} {SHORT_METRIC}"
         # A small recipe reads several blocks and is small as it is.
         return f"{line} {SHORT}" if words[2] in SMALL_RECIPES else f"{line} {SHORT} {SHALLOW}"
     return line
