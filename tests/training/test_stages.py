@@ -50,7 +50,7 @@ def train(out: Path, own: dict[str, Any] | None = None, **options: Any) -> dict[
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_with_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world model of Pendulum with a metric, both after a few steps."""
     out = tmp_path_factory.mktemp("stages") / "run"
     train(out, steps=3)
@@ -67,19 +67,19 @@ def assert_equal_weights(one: Path, other: Path) -> None:
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_head_of_the_settings_is_the_one_that_is_trained_by_hand(staged: Path, tmp_path: Path) -> None:
+def test_a_head_of_the_settings_is_the_one_that_is_trained_by_hand(run_with_heads: Path, tmp_path: Path) -> None:
     own = {key.removeprefix("heads.metric."): value for key, value in HEAD.items()}
     shared = {"loop.amp": False, **{key: SMALL[key] for key in ("loop.workers", "loop.log_every", "evals.report")}}
-    jk.train(None, tmp_path / "metric", recipe="metric", init=staged, settings={**own, **shared}, quiet=True)
-    assert_equal_weights(staged / "heads" / "metric", tmp_path / "metric")
+    jk.train(None, tmp_path / "metric", recipe="metric", init=run_with_heads, settings={**own, **shared}, quiet=True)
+    assert_equal_weights(run_with_heads / "heads" / "metric", tmp_path / "metric")
 
 
-def test_the_run_folder_repeats_the_run_with_its_heads(staged: Path) -> None:
-    run = parse.from_yaml(staged / "config.yaml")
+def test_the_run_folder_repeats_the_run_with_its_heads(run_with_heads: Path) -> None:
+    run = parse.from_yaml(run_with_heads / "config.yaml")
     (head,) = run.heads
     assert (head.name, head.length.steps, head.data) == ("metric", 4, ("window=5",))
     assert parse.from_dict(yaml.safe_load(write.to_yaml(run)), "here") == run
-    assert parse.from_yaml(staged / "heads" / "metric" / "config.yaml").data.window == 5
+    assert parse.from_yaml(run_with_heads / "heads" / "metric" / "config.yaml").data.window == 5
 
 
 class StopAfter(SilentProgress):
@@ -100,34 +100,34 @@ class StopAfter(SilentProgress):
     [pytest.param(1, "stopped at step 2", marks=pytest.mark.slow), (5, "metric stopped at step 3")],
 )
 def test_a_run_that_was_stopped_in_any_stage_goes_on_as_if_nothing_had_happened(
-    rows: int, said: str, staged: Path, tmp_path: Path
+    rows: int, said: str, run_with_heads: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted, match=said):
         train(tmp_path / "run", steps=3, progress=StopAfter(rows))
     train(tmp_path / "run", steps=3, resume=True)
-    assert_equal_weights(staged, tmp_path / "run")
-    assert_equal_weights(staged / "heads" / "metric", tmp_path / "run" / "heads" / "metric")
+    assert_equal_weights(run_with_heads, tmp_path / "run")
+    assert_equal_weights(run_with_heads / "heads" / "metric", tmp_path / "run" / "heads" / "metric")
 
 
-def test_resuming_what_is_finished_writes_no_new_checkpoint_and_needs_no_recipe(staged: Path) -> None:
-    files = [*staged.rglob("*.safetensors"), *staged.rglob("metrics.jsonl")]
+def test_resuming_what_is_finished_writes_no_new_checkpoint_and_needs_no_recipe(run_with_heads: Path) -> None:
+    files = [*run_with_heads.rglob("*.safetensors"), *run_with_heads.rglob("metrics.jsonl")]
     before = {path: path.stat().st_mtime_ns for path in files}
     shown = support.Recorder()
-    jk.train(None, staged, resume=True, progress=shown)
+    jk.train(None, run_with_heads, resume=True, progress=shown)
     assert shown.said("run is at step 3 of 3")
     assert shown.said("metric is at step 4 of 4")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_other_settings_for_a_head_that_has_begun_are_refused_before_anything_is_written(staged: Path) -> None:
-    before = (staged / "config.yaml").read_bytes()
+def test_other_settings_for_a_head_that_has_begun_are_refused_before_anything_is_written(run_with_heads: Path) -> None:
+    before = (run_with_heads / "config.yaml").read_bytes()
     with pytest.raises(ValueError, match=r"heads\.metric\.length\.steps: 4 → 5.*--allow-change heads\.metric\.length"):
-        train(staged, steps=3, resume=True, own={"heads.metric.length.steps": 5})
-    assert (staged / "config.yaml").read_bytes() == before
+        train(run_with_heads, steps=3, resume=True, own={"heads.metric.length.steps": 5})
+    assert (run_with_heads / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.slow
-def test_heads_are_trained_again_on_a_run_that_was_trained_further(staged: Path, tmp_path: Path) -> None:
+def test_heads_are_trained_again_on_a_run_that_was_trained_further(run_with_heads: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(run, steps=2)
     old = tensors(run / "heads" / "metric")
